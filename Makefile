@@ -1,0 +1,44 @@
+# Every target sets up what it needs in .venv; `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint board clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(READY) ## make .venv and install pneumo into it; PYTHON=python3.12 chooses the Python
+
+# The stamp is written last and depends on pyproject.toml: a broken or outdated installation is repeated.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else \
+		f"pneumo needs Python 3.10 to 3.13, and $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 install")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+demo: $(READY) ## train on phantoms: about a minute on two cores, no data, no network
+	@$(BIN)/python train.py experiment=demo
+	@printf '\nWhat next:\n'
+	@printf '  make board                                                  look at the curves in TensorBoard\n'
+	@printf '  $(BIN)/python train.py model=efficientnet_lite0 optimizer=adagrad   a real run; downloads the data (1.2 GB) once\n'
+	@printf '  $(BIN)/python train.py --help                                all models, optimizers and settings\n'
+
+test: $(READY) ## run the test suite: some minutes on two cores, no network
+	@$(BIN)/pytest -m 'not real'
+
+lint: $(READY) ## check style, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+board: $(READY) ## open TensorBoard on what runs have written
+	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
+
+clean: ## remove .venv and what tools left; outputs/ and data/ stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

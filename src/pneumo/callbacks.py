@@ -1,0 +1,139 @@
+"""What happens at the edges of epochs: seeds, checks, and lines that tell how far a run has come."""
+
+import logging
+import math
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+from torch import Tensor
+
+from pneumo.errors import TrainingError
+
+_log = logging.getLogger(__name__)
+
+
+class SeedEveryEpoch(Callback):
+    """Make dropout and the like depend on seed and epoch alone, so that a resumed run repeats the uninterrupted one."""
+
+    def __init__(self, seed: int) -> None:
+        """Take the run's seed."""
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed the epoch."""
+        torch.manual_seed(self.seed * 100_000 + trainer.current_epoch)
+
+
+class StopOnNonFiniteLoss(Callback):
+    """Stop with an error when the loss is infinite or no number, before a checkpoint is written.
+
+    Looking at each step's loss would make the host wait for the device, so it looks as often as steps are logged and at
+    the end of each epoch.
+    """
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's signature)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Check every log_every_n_steps."""
+        if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by a connector
+            self._check(trainer, outputs["loss"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the epoch's mean, which is not finite if any step's loss was not."""
+        self._check(trainer, trainer.callback_metrics["train/loss"])
+
+    def _check(self, trainer: Trainer, loss: Tensor) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The training loss is {loss.item()} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}; "
+                "nothing after it could be trusted, so the run ends here. Lower optimizer.lr, clip gradients with "
+                "+trainer.gradient_clip_val=1, or, with 16-mixed, take trainer.precision=32-true."
+            )
+
+
+class EpochLog(Callback):
+    """Write one line for each epoch, to the terminal and to the run's log file."""
+
+    def __init__(self) -> None:
+        """Start without a running epoch."""
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line."""
+        metrics = trainer.callback_metrics
+        names = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc")
+        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
+        seconds = time.perf_counter() - self.started
+        _log.info("epoch %d/%s  %s  %.0f s", trainer.current_epoch + 1, trainer.max_epochs, shown, seconds)
+
+
+class PlainProgress(ProgressBar):
+    """Progress where there is no terminal: a line when the last one is `interval` seconds old."""
+
+    def __init__(self, interval: float = 30.0) -> None:
+        """Take the interval in seconds."""
+        super().__init__()
+        self.interval = interval
+        self.last = time.perf_counter()
+
+    def disable(self) -> None:
+        """Lightning calls this on all processes but the first."""
+        self.interval = math.inf
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's signature)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Tell the step of the training epoch."""
+        self._tell(f"epoch {trainer.current_epoch + 1}", batch_idx, trainer.num_training_batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's signature)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Tell the step of the validation."""
+        self._tell("validation", batch_idx, sum(trainer.num_val_batches))
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's signature)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Tell the step of the test."""
+        self._tell("test", batch_idx, sum(trainer.num_test_batches))
+
+    def _tell(self, what: str, batch_idx: int, total: float) -> None:
+        if time.perf_counter() - self.last > self.interval:
+            self.last = time.perf_counter()
+            _log.info("%s: step %d of %s", what, batch_idx + 1, total)
+
+
+def make_progress_bar() -> ProgressBar:
+    """Give a live bar on a terminal, plain lines elsewhere."""
+    return RichProgressBar(leave=False) if sys.stdout.isatty() else PlainProgress()

@@ -1,0 +1,81 @@
+"""Checkpoints: written whole or not at all, opened without running code, found again after their folder moved."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from pneumo.errors import ConfigError
+from pneumo.files import atomic_path
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's own way writes through a temporary file in another folder and does not flush it."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any | None = None,  # noqa: ANN401 (Lightning's signature)
+    ) -> None:
+        """Write a checkpoint atomically."""
+        with atomic_path(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any | None = None,  # noqa: ANN401 (Lightning's signature)
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Open a checkpoint, as tensors and plain types only, whatever `weights_only` says."""
+        return read_checkpoint(Path(path))
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of fixed name in the run's folder, whose state survives moving that folder.
+
+    Lightning forgets the best score when the folder's path changed; a resumed run would then take its next epoch for
+    the best one.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the callback's state, with the old folder replaced by the present one."""
+        old, new = str(state_dict["dirpath"]), str(self.dirpath)
+        moved = {name: value.replace(old, new) for name, value in state_dict.items() if isinstance(value, str)}
+        best = {path.replace(old, new): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best})
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Open a checkpoint on the CPU, as tensors and plain types only.
+
+    Raises:
+        ConfigError: There is no such file, or it is no checkpoint.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways: in zipfile, pickle, torch
+        raise ConfigError(
+            f"{path} cannot be read as a checkpoint ({' '.join(str(error).split())[:200]}): it is damaged or was not "
+            "written by pneumo. Take another one, or start anew without ckpt_path."
+        ) from error
+    if not isinstance(content, dict) or "hyper_parameters" not in content:
+        raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")
+    return content
+
+
+def check_resumable(path: Path, hyperparameters: dict[str, Any]) -> None:
+    """Raise a ConfigError unless a checkpoint fits a network with these hyperparameters."""
+    stored = read_checkpoint(path)["hyper_parameters"]
+    for name, value in hyperparameters.items():
+        if stored.get(name) != value:
+            raise ConfigError(
+                f"ckpt_path={path} was written by a run with {name}={stored.get(name)}, not {value}: beside ckpt_path, "
+                "repeat the overrides of that run, which its .hydra/overrides.yaml lists."
+            )

@@ -1,0 +1,1 @@
+"""Radiographs: found, decoded, split, drawn, downloaded, and served in batches."""

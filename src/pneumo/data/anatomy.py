@@ -1,0 +1,250 @@
+"""Synthetic chests, seen from the front: how much each ray is weakened on its way through the body."""
+
+import math
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+Finding: TypeAlias = Literal["none", "bacterial", "viral"]
+Plane: TypeAlias = NDArray[np.float32]
+
+# Everything is drawn in a frame of the body's own, which the film resamples once: there, most curves depend on one
+# coordinate, so that only their products cost time in proportion to the area. One unit is about half the height of a
+# film; x grows towards the patient's left, y towards the feet.
+SCALE = 80
+SHAPE = (180, 240)
+_X = (np.arange(240, dtype=np.float32)[None, :] - np.float32(119.5)) / np.float32(SCALE)
+_Y = (np.arange(180, dtype=np.float32)[:, None] - np.float32(89.5)) / np.float32(SCALE)
+_SIDE = np.where(_X > 0, np.float32(1), np.float32(-1))
+_DISTANCE = np.abs(_X)
+_ARM, _SPINE, _BELLY = slice(160, None), slice(104, 136), slice(130, None)  # to draw no more than can show
+
+
+def draw_body(patient: np.random.Generator, image: np.random.Generator, finding: Finding) -> Plane:
+    """Draw one chest.
+
+    Args:
+        patient: Where the anatomy comes from.
+        image: Where posture, inspiration and opacities come from. It is left in the same state for every finding.
+        finding: "bacterial" draws one or two consolidations, "viral" a bilateral interstitial pattern.
+
+    Returns:
+        Attenuation, about 1 in the middle of the trunk and 0 outside the body, of shape `SHAPE`.
+    """
+    opacities = image.spawn(1)[0]
+    inspiration = image.uniform(-0.06, 0.06)
+    wall = _wall(patient)
+    air = _air(patient, wall, inspiration)
+    # How dark the lungs are, as a whole and from side to side, differs from film to film: no finding shows in a mean.
+    lung = image.uniform(0.44, 0.7) + image.normal(0, 0.08) * _X + image.normal(0, 0.08) * _Y
+    lung = lung - _folds(image) - patient.uniform(0.08, 0.18) * _vessels(patient)
+    if finding == "bacterial":
+        lung -= _consolidation(opacities, air)
+    elif finding == "viral":
+        lung -= _interstitial(opacities)
+    body = _soft_tissue(patient, image) + _abdomen(image, inspiration)
+    body -= air * np.maximum(lung, 0.02)
+    body += _ribs(patient, wall) + _shoulders(patient, image)
+    body[:, _SPINE] += _spine(patient)
+    return body
+
+
+def _step(distance: Plane, softness: float) -> Plane:
+    """Rise smoothly from 0 to 1 while `distance` goes from -`softness` to `softness`."""
+    t = np.clip(distance * np.float32(0.5 / softness) + np.float32(0.5), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def _bump(values: Plane, centre: float, width: float) -> Plane:
+    return np.asarray(np.exp(-(((values - centre) / width) ** 2)), np.float32)
+
+
+def _clouds(random: np.random.Generator, cells: int) -> Plane:
+    """Smooth noise of about unit variance, with `cells` independent values from head to foot."""
+    grid = random.standard_normal((cells, cells * 4 // 3), dtype=np.float32)
+    smooth = Image.fromarray(grid).resize(SHAPE[::-1], Image.Resampling.BICUBIC)
+    return np.asarray(np.asarray(smooth) / np.float32(0.75), np.float32)
+
+
+class _Canvas:
+    """Lines in the body's frame, drawn at twice its resolution."""
+
+    def __init__(self) -> None:
+        self._image = Image.new("L", (2 * SHAPE[1], 2 * SHAPE[0]))
+        self._draw = ImageDraw.Draw(self._image)
+
+    def add(self, lines: NDArray[np.float64], fill: int, width: int) -> None:
+        """Draw `lines`, each through several points: shape (lines, points, 2), in units of the body's frame."""
+        for line in (2 * SCALE * lines + (SHAPE[1], SHAPE[0])).reshape(len(lines), -1).tolist():
+            self._draw.line(line, fill=fill, width=width)
+
+    def plane(self) -> Plane:
+        """What was drawn, slightly blurred, in 0..1."""
+        blurred = self._image.reduce(2).filter(ImageFilter.BoxBlur(1))
+        return np.asarray(np.asarray(blurred) / np.float32(255), np.float32)
+
+
+def _wall(patient: np.random.Generator) -> Plane:
+    """Half width of the rib cage at each height, shape (height, 1)."""
+    top, width = patient.uniform(-0.8, -0.72), patient.uniform(0.72, 0.82)
+    t = np.clip((_Y - top) / (0.6 - top), 0, 1.5)
+    rise = np.sin(math.pi / 2 * np.minimum(t, 1) ** patient.uniform(0.46, 0.56)) ** 0.8
+    return np.asarray(width * rise + 0.05 * np.maximum(t - 1, 0), np.float32)
+
+
+def _air(patient: np.random.Generator, wall: Plane, inspiration: float) -> Plane:
+    """Share of air along the ray: 1 amid the lungs, 0 outside them."""
+    heart, apex = patient.uniform(0.2, 0.36), patient.uniform(0.3, 0.4)
+    left = 0.16 + heart * np.where(apex > _Y, _bump(_Y, apex, 0.45), _bump(_Y, apex, 0.6))
+    left += patient.uniform(0.02, 0.07) * _bump(_Y, -0.34, 0.11)
+    right = 0.15 + patient.uniform(0.02, 0.06) * _bump(_Y, -0.3, 0.25)
+    right += patient.uniform(0.05, 0.16) * _bump(_Y, 0.3, 0.3)
+    border = np.where(_X > 0, left, right) + patient.uniform(-0.04, 0.04) * _SIDE
+    peak, drop = patient.uniform(0.3, 0.4), patient.uniform(0.5, 0.8)
+    dome = drop * (_DISTANCE - peak) ** 2 * np.where(peak < _DISTANCE, np.float32(2), np.float32(1))
+    dome += patient.uniform(0.3, 0.42) + inspiration + patient.uniform(-0.01, 0.04) * _SIDE
+    air = _step(wall - 0.03 - _DISTANCE, 0.06) * _step(_DISTANCE - border, 0.03) * _step(dome - _Y, 0.025)
+    return np.asarray(air * (0.8 + 0.2 * _step(wall - 0.1 - _DISTANCE, 0.2)), np.float32)
+
+
+def _soft_tissue(patient: np.random.Generator, image: np.random.Generator) -> Plane:
+    """Trunk, neck, chin and arms."""
+    fat, size = patient.uniform(0.05, 0.15), patient.uniform(0.94, 1.06)
+    neck, arm = patient.uniform(0.26, 0.34), patient.uniform(0.18, 0.24)
+    raised = image.uniform() < 0.75
+    heights = [-1.2, -1.0, -0.88, -0.76, -0.62, -0.35, 0.1, 0.6, 1.2]
+    shoulders = [0.75, 0.78, 0.84, 0.92, 0.94] if raised else [0.3, 0.32, 0.5, 0.82, 0.94]
+    widths = [size * width for width in (*shoulders, 0.82 + fat, 0.8 + fat, 0.8 + fat, 0.82 + fat)]
+    half = np.interp(_Y[:, 0], heights, widths).astype(np.float32)[:, None]
+    depth = np.maximum(1 - (_X / half) ** 2, 0)
+    trunk = 0.38 * np.sqrt(np.minimum(depth, 0.6)) + 0.72 * depth * _step(_Y + 0.8, 0.5)
+    trunk += 0.35 * _step(neck - _DISTANCE, 0.16) * _step(-0.5 - _Y, 0.3)
+    trunk[:40] += 0.5 * _step(1 - np.hypot(_X / 0.42, (_Y[:40] + image.uniform(1.2, 1.5)) / 0.38), 0.1)
+    for view in (trunk, trunk[:, ::-1]):
+        angle = image.uniform(-1.4, -0.6) if raised else image.uniform(0.9, 1.4)
+        _add_arm(view[:, _ARM], angle, arm)
+    return np.asarray(trunk, np.float32)
+
+
+def _add_arm(film: Plane, angle: float, radius: float) -> None:
+    """Add the patient's left upper arm, `angle` below the horizontal, to the part `_ARM` of the frame, in place."""
+    x, y = _X[:, _ARM] - np.float32(0.86), _Y + np.float32(0.62)
+    c, s = math.cos(angle), math.sin(angle)
+    along = np.clip(x * c + y * s, 0, 2)
+    squared = (x - along * c) ** 2 + (y - along * s) ** 2
+    flesh = np.maximum(1 - squared / radius**2, 0)
+    # A smooth union: the arm's own border must not show where it leaves the trunk.
+    film[...] = np.sqrt(np.sqrt(film**4 + 0.42**4 * flesh**2))
+    film += 0.16 * np.sqrt(np.maximum(1 - squared / (0.07 - 0.02 * _step(along - 0.12, 0.1)) ** 2, 0))
+
+
+def _abdomen(image: np.random.Generator, inspiration: float) -> Plane:
+    """What lies below the diaphragm: dense, but for gas."""
+    plane = 0.1 * _step(_Y - 0.6 - inspiration, 0.25) * np.ones_like(_X)
+    for _ in range(image.integers(0, 4)):
+        x, y = (_X - image.uniform(-0.1, 0.6)) / image.uniform(0.08, 0.24), _Y[_BELLY] - image.uniform(0.64, 1.1)
+        plane[_BELLY] -= image.uniform(0.05, 0.25) * _step(1 - np.hypot(x, y / image.uniform(0.06, 0.12)), 0.3)
+    return np.asarray(plane, np.float32)
+
+
+def _folds(image: np.random.Generator) -> Plane:
+    """Harmless shadows over the lungs: soft tissue, folds of the skin."""
+    plane = 0.04 * _clouds(image, 3)
+    for _ in range(image.integers(0, 3)):
+        x, y, angle = image.uniform(-0.7, 0.7), image.uniform(-0.5, 0.5), image.uniform(0, 2 * math.pi)
+        across = (_X - x) * math.cos(angle) + (_Y - y) * math.sin(angle)
+        plane += image.uniform(0.02, 0.05) * _step(across, 0.03) * _step(0.5 - across, 0.5)
+    return plane
+
+
+def _ribs(patient: np.random.Generator, wall: Plane) -> Plane:
+    """The ribs: their posterior parts run outwards, the anterior ones come back, steeper, wider and fainter."""
+    spacing, slope = patient.uniform(0.145, 0.175), patient.uniform(0.06, 0.16)
+    strength, start = patient.uniform(0.1, 0.15), patient.uniform(-0.08, 0.08)
+    across = _DISTANCE / np.maximum(wall, 0.05)
+    inside = np.minimum(across, 1)
+    square = inside * inside
+    sixth = square**3
+    height = (_Y + start - 0.1 * _Y**2) / spacing
+    # The first ribs are left out: above them the cage is so narrow that they would shrink to dots.
+    rows = strength * (0.3 + 0.7 * _step(0.55 - _Y, 0.25)) * _step(0.95 - _Y, 0.2) * _step(wall - 0.4, 0.1)
+    back = _stripes(height - (slope * square + 0.14 * sixth) / spacing, 0.22) * _step(across - 0.12, 0.1)
+    front = _stripes(height - (slope + 0.14 + 0.5 * (1 - inside)) / spacing, 0.25) * _step(across - 0.55, 0.15)
+    return np.asarray(rows * _step(1.02 - across, 0.04) * (1 + 1.1 * sixth) * (back + 0.45 * front), np.float32)
+
+
+def _stripes(phase: Plane, half: float) -> Plane:
+    """One stripe in each unit of `phase`, brighter at its borders, as hollow bones are."""
+    distance = np.abs(phase - np.floor(phase) - 0.5)
+    return np.asarray(_step(half - distance, 0.07) * (0.55 + 0.6 / half**2 * distance**2), np.float32)
+
+
+def _spine(patient: np.random.Generator) -> Plane:
+    """Vertebrae and their discs, and the windpipe before them, for the part `_SPINE` of the frame."""
+    x = _X[:, _SPINE] - patient.uniform(-0.03, 0.03) * np.sin(2.2 * _Y + patient.uniform(0, 3))
+    side = np.abs(x)
+    phase = _Y / patient.uniform(0.13, 0.15) - 0.1 * _Y
+    disc = _step(0.14 - np.abs(phase - np.floor(phase) - 0.5), 0.1)
+    column = _step(0.1 - side, 0.02) * (0.16 - 0.08 * disc) + 0.06 * _bump(side, 0.075, 0.02) * (1 - disc)
+    windpipe = _step(0.045 - np.abs(x + 0.02), 0.025) * _step(-0.28 - _Y, 0.1)
+    return np.asarray(column - 0.14 * windpipe, np.float32)
+
+
+def _shoulders(patient: np.random.Generator, image: np.random.Generator) -> Plane:
+    """Clavicles and scapulae."""
+    canvas, lift = _Canvas(), image.uniform(-0.06, 0.1)
+    for sign in (-1, 1):
+        end = lift + patient.uniform(-0.03, 0.03)
+        clavicle = [[0.07, -0.6], [0.14, -0.65], [0.3, -0.68 - end / 2], [0.5, -0.69 - end], [0.74, -0.75 - end]]
+        scapula = [[0.9, -0.64], [0.8, -0.58], [0.76, -0.35], [0.82, -0.12], [0.86, -0.3], [0.86, -0.55]]
+        spine = [[0.72, -0.72 - end], [0.84, -0.7], [0.95, -0.74]]
+        for points, fill, width in ((clavicle, 200, 9), (clavicle[:2], 230, 12), (scapula, 75, 5), (spine, 120, 9)):
+            canvas.add(np.asarray([points]) * (sign, 1), fill, width)
+    return 0.3 * canvas.plane()
+
+
+def _vessels(patient: np.random.Generator) -> Plane:
+    """Vessels that branch out from both hila, three times."""
+    canvas = _Canvas()
+    fans = np.linspace(-1.3, 1.4, 8) + patient.normal(0, 0.15, (2, 8))
+    angles = np.concatenate([math.pi - fans[0], fans[1]])
+    start = np.repeat([[-0.2, -0.02], [0.2, -0.02]], 8, axis=0)
+    for width, fill in ((6, 230), (4, 170), (2, 130)):
+        turns = angles[:, None] + patient.normal(0, 0.14, (len(angles), 4)).cumsum(1)
+        steps = patient.uniform(0.04, 0.08, (len(angles), 4))
+        moves = np.stack([np.cos(turns) * steps, np.sin(turns) * steps], 2).cumsum(1)
+        lines = np.concatenate([start[:, None], start[:, None] + moves], 1)
+        canvas.add(lines, fill, width)
+        start = np.concatenate([lines[:, 4], lines[:, 2]])
+        angles = np.concatenate([turns[:, 3] + 0.35, turns[:, 1] - 0.4])
+    return canvas.plane()
+
+
+def _consolidation(random: np.random.Generator, air: Plane) -> Plane:
+    """One or two consolidations with fuzzy borders, anywhere in the lungs."""
+    rough, places = 0.22 * _clouds(random, 9) + 0.12 * _clouds(random, 20), np.argwhere(air > 0.85)
+    plane = np.zeros(SHAPE, np.float32)
+    for _ in range(random.integers(1, 3)):
+        row, column = random.choice(places)
+        x = (_X - _X[0, column]) / random.uniform(0.24, 0.36)
+        y = (_Y - _Y[row, 0]) / random.uniform(0.24, 0.36)
+        plane = np.maximum(plane, random.uniform(0.38, 0.5) * _step(1 - np.hypot(x, y) + rough, 0.4))
+    return plane * (1 + 0.26 * _clouds(random, 28))
+
+
+def _interstitial(random: np.random.Generator) -> Plane:
+    """A net of streaks and small nodules over both lungs, and haze around the hila."""
+    canvas, count = _Canvas(), 160
+    x = random.uniform(0.15, 0.75, count) * random.choice((-1, 1), count)
+    middle = np.stack([x, random.uniform(-0.65, 0.5, count)], 1)
+    turn = random.normal(0, 0.6, count) + np.arctan2(middle[:, 1], middle[:, 0])
+    half = np.stack([np.cos(turn), np.sin(turn)], 1) * random.uniform(0.03, 0.09, (count, 1))
+    lines = np.stack([middle - half, middle + half], 1)
+    for width in (2, 3, 4):
+        canvas.add(lines[width - 2 :: 3], 180, width)
+    nodules = np.clip(_clouds(random, 26), -0.35, 1.4)
+    haze = _bump(_DISTANCE, 0.28, 0.3) * _bump(_Y, 0.05, 0.45)
+    patches = random.uniform(0.85, 1.3) * np.clip(0.8 + 0.3 * _clouds(random, 5), 0.4, 1.3)
+    return np.asarray(patches * (0.13 * nodules + 0.25 * canvas.plane() + 0.07 * haze), np.float32)

@@ -1,0 +1,47 @@
+"""Decoding: every radiograph, however it was stored, becomes the same grey 8-bit picture."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pneumo.errors import DataError
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens some 16-bit files (PGM, TIFF) as 32-bit "I"
+
+
+def decode(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    """Read an image as grey and resize it to a square, as the study does, without keeping its aspect.
+
+    Colour becomes luminance (ITU-R 601), transparency is ignored, and 16-bit values are scaled from their full range,
+    so that the colour, palette, CMYK and 16-bit versions of a grey 8-bit image decode to that image.
+
+    Args:
+        path: Image file in any format that Pillow reads.
+        size: Height and width of the result in pixels.
+
+    Returns:
+        Grey values, shape (size, size).
+
+    Raises:
+        DataError: The file is truncated, no image, or too large to be one.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(_to_grey(image).resize((size, size), Image.Resampling.BILINEAR))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} cannot be read as an image ({' '.join(str(error).split())}). Every file with an image's suffix "
+            "must be a whole image: replace this one by an intact copy, or delete it."
+        ) from error
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        return Image.fromarray((np.asarray(image, dtype=np.int64) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.mode in ("L", "1", "LA", "RGB", "YCbCr"):
+        return image.convert("L")
+    return image.convert("RGB").convert("L")  # a palette or inks are only numbers until they are colours

@@ -1,0 +1,157 @@
+"""The index of radiographs: what lies in a folder tree, and what its file names tell."""
+
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from pneumo.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+# person1000_bacteria_2931.jpeg; IM-0115-0001.jpeg, IM-0117-0001-0002.jpeg, NORMAL2-IM-0383-0001.jpeg
+_PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
+_NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
+_SUBTYPES = {"bacteria": "bacterial", "virus": "viral"}
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One image of the data set.
+
+    Attributes:
+        path: Relative to the data set's root, with forward slashes.
+        label: Position of its class among the data set's classes.
+        subtype: bacterial, viral or none.
+        patient: The patient that the file name tells; the file's own name where it tells none.
+        split: train, val or test: the folder that it lies in.
+        size: Of the file, in bytes.
+    """
+
+    path: str
+    label: int
+    subtype: str
+    patient: str
+    split: str
+    size: int
+
+
+def find_root(root: Path) -> Path:
+    """Give the folder that holds train/ and test/: `root` or, as in the published archives, root/chest_xray.
+
+    Raises:
+        DataError: Neither has them.
+    """
+    for folder in (root, root / "chest_xray"):
+        if (folder / "train").is_dir() and (folder / "test").is_dir():
+            return folder
+    state = "has no train/ and test/ in it" if root.is_dir() else "does not exist"
+    raise DataError(
+        f"data.root={root} {state}. A data set is a folder with train/, test/ and, if there is one, val/, each with "
+        "one folder per class: give its path as data.root=FOLDER or in PNEUMO_DATA_ROOT, leave data.root out to have the "
+        "data downloaded to data/chest_xray, or take data=synthetic, which needs no data."
+    )
+
+
+def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
+    """List the radiographs in root/{train,val,test}/<class>/, sorted by path; val may be missing.
+
+    What is no image of a class (other suffixes, hidden or empty files, `__MACOSX`, other folders) is left out; it is
+    counted and named in one warning.
+
+    Args:
+        root: The data set's folder.
+        classes: Names of the class folders; their order gives the labels.
+
+    Raises:
+        DataError: A folder is missing, or a class has no image in a split.
+    """
+    root = find_root(root)
+    suffixes = Image.registered_extensions()
+    radiographs: list[Radiograph] = []
+    junk: list[str] = []
+    for split in ("train", "val", "test"):
+        if split == "val" and not (root / split).is_dir():
+            continue
+        junk += [f"{split}/{path.name}" for path in (root / split).iterdir() if path.name not in classes]
+        for label, name in enumerate(classes):
+            before = len(radiographs)
+            for entry in _files(root / split / name):
+                if _is_image(entry, suffixes):
+                    radiographs.append(_describe(entry, root, split, label))
+                else:
+                    junk.append(Path(entry.path).relative_to(root).as_posix())
+            if len(radiographs) == before:
+                raise _empty_class(root / split / name, classes)
+    if junk:
+        shown = ", ".join(sorted(junk)[:5]) + (", ..." if len(junk) > 5 else "")
+        _log.warning("%d entries of %s are not images of a class and are left out: %s", len(junk), root, shown)
+    return sorted(radiographs, key=lambda radiograph: radiograph.path)
+
+
+def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> str:
+    """Say how many images each class has, such as `1341 NORMAL, 3875 PNEUMONIA`."""
+    counts = Counter(radiograph.label for radiograph in radiographs)
+    return ", ".join(f"{counts[label]} {name}" for label, name in enumerate(classes))
+
+
+def data_hash(splits: dict[str, list[Radiograph]]) -> str:
+    """Tell data sets and their splits apart: a hash of each split's paths, labels and file sizes, 16 hex digits."""
+    digest = hashlib.sha256()
+    for split, radiographs in sorted(splits.items()):
+        for radiograph in radiographs:
+            digest.update(f"{split} {radiograph.path} {radiograph.label} {radiograph.size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Walk a folder and those below it; links to files and folders are followed."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(Path(entry.path))
+            else:
+                yield entry
+
+
+def _is_image(entry: os.DirEntry[str], suffixes: dict[str, str]) -> bool:
+    return (
+        not entry.name.startswith(".")
+        and "__MACOSX" not in entry.path
+        and os.path.splitext(entry.name)[1].lower() in suffixes
+        and entry.stat().st_size > 0
+    )
+
+
+def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:
+    match = _PNEUMONIA.match(entry.name) or _NORMAL.match(entry.name)
+    found = match.groupdict() if match else {}
+    return Radiograph(
+        path=os.path.relpath(entry.path, root).replace(os.sep, "/"),
+        label=label,
+        subtype=_SUBTYPES.get(found.get("subtype", ""), "none"),
+        patient=found.get("patient", entry.name),
+        split=split,
+        size=entry.stat().st_size,
+    )
+
+
+def _empty_class(folder: Path, classes: Sequence[str]) -> DataError:
+    if folder.is_dir():
+        state = "has no image in it"
+    else:
+        beside = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+        state = f"does not exist (beside it: {', '.join(beside) or 'nothing'})"
+    return DataError(
+        f"{folder} {state}. Each of train/, val/ and test/ needs at least one image of each class, in a folder of the "
+        f"class's name: put images there, or name the folders that there are as data.classes=[...] "
+        f"(now [{', '.join(classes)}])."
+    )

@@ -1,0 +1,86 @@
+"""What train.py and sweep.py share: light to import, so that --help and --cfg answer at once."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rich
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo.errors import PneumoError
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a user's mistake into Hydra's short form of an error: one paragraph, no traceback, status 1."""
+    try:
+        yield
+    except Exception as error:
+        mistake = _mistake_behind(error)
+        if mistake is None:
+            raise
+        raise CompactHydraException(mistake) from None
+
+
+class CheckOutputFolder(Callback):
+    """Say it in one paragraph if the output folder cannot be written; Hydra itself would print a traceback."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Check the folder of a single run."""
+        HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
+        _check_writable(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Check the folder of a sweep."""
+        HydraConfig.instance().set_config(config)
+        _check_writable(Path(config.hydra.sweep.dir))
+
+
+class ConsoleHandler(logging.Handler):
+    """Log to the terminal without tearing a live progress bar, and as plain lines elsewhere."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        style = "yellow" if record.levelno == logging.WARNING else "red" if record.levelno > logging.WARNING else None
+        rich.get_console().print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def run_dir(ckpt_path: str | None, fresh: str) -> str:
+    """Give a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
+    if ckpt_path is None:
+        return fresh
+    checkpoints = Path(ckpt_path).parent
+    return str(checkpoints.parent) if checkpoints.name == "checkpoints" else fresh
+
+
+OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+
+
+def _mistake_behind(error: BaseException | None) -> str | None:
+    """Give the message of a user's mistake that was the cause of an error, however deep; None if there is none."""
+    while error is not None:
+        if isinstance(error, PneumoError):
+            # A DataLoader's worker sends its error as text: the message follows the traceback and the class's name.
+            return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        error = error.__cause__
+    return None
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        # Hydra swallows a callback's exceptions, but not this one.
+        raise SystemExit(
+            f"The output folder {folder} cannot be written ({error.strerror}): choose another one with "
+            "paths.output_dir=FOLDER, or mend its permissions or its disk."
+        ) from None

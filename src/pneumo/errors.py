@@ -1,0 +1,25 @@
+"""What a user can get wrong. Each message names the value, the rule and the remedy, in one paragraph."""
+
+
+class PneumoError(ValueError):
+    """A mistake that its user can mend; entry points print it without a traceback and exit with status 1."""
+
+
+class ConfigError(PneumoError):
+    """A setting has a value that cannot work."""
+
+
+class DataError(PneumoError):
+    """The data set is missing, incomplete or unreadable."""
+
+
+class WeightsError(PneumoError):
+    """Pretrained weights cannot be found, fetched or fitted to the network."""
+
+
+class HardwareError(PneumoError):
+    """The machine lacks what the configuration demands."""
+
+
+class TrainingError(PneumoError):
+    """Training cannot go on."""

@@ -1,0 +1,1 @@
+"""What a run achieved: metrics and the files that tell of them."""

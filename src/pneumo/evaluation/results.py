@@ -1,0 +1,126 @@
+"""A run's results: predictions.csv, results.json, and the table at the end."""
+
+import csv
+import io
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rich
+from rich.table import Table
+from scipy.stats import binomtest
+
+from pneumo.files import write_text
+
+_log = logging.getLogger(__name__)
+
+Value = str | int | float | bool
+Results = dict[str, Value]
+
+# The order of results.json, which users' scripts read: names may be added, none changed.
+# fmt: off
+RESULT_NAMES = (
+    "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
+    "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
+    "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
+    "test_auroc", "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "test_true_positives",
+    "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
+    "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
+    "torch_version", "pneumo_version",
+)
+# fmt: on
+
+
+def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
+    """Count the test's answers and give the accuracy's 95 % interval (Wilson's score interval).
+
+    Args:
+        label: 1 is positive, shape (N,).
+        prediction: likewise.
+    """
+    correct = label == prediction
+    interval = binomtest(int(correct.sum()), len(label)).proportion_ci(0.95, method="wilson")
+    return {
+        "test_accuracy_ci_low": float(interval.low),
+        "test_accuracy_ci_high": float(interval.high),
+        "test_true_positives": int((correct & (label == 1)).sum()),
+        "test_false_positives": int((~correct & (label == 0)).sum()),
+        "test_true_negatives": int((correct & (label == 0)).sum()),
+        "test_false_negatives": int((~correct & (label == 1)).sum()),
+        "collapsed": len(np.unique(prediction)) == 1,
+    }
+
+
+def write_predictions(
+    path: Path,
+    images: Sequence[str],
+    label: npt.NDArray[np.int64],
+    probability: npt.NDArray[np.float32],
+    prediction: npt.NDArray[np.int64],
+    classes: Sequence[str],
+) -> None:
+    """Write predictions.csv: path, label, probability of the positive class, prediction; one line for each image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "probability", "prediction"))
+    for image, truth, share, answer in zip(images, label, probability, prediction, strict=True):
+        writer.writerow((image, classes[truth], f"{share:.9g}", classes[answer]))  # 9 digits give a float32 back
+    write_text(path, text.getvalue())
+
+
+def write_results(path: Path, results: Mapping[str, Value]) -> None:
+    """Write results.json, whose presence says that the run finished."""
+    broken = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
+    assert not broken, f"not finite: {broken}"
+    write_text(path, json.dumps({name: results[name] for name in RESULT_NAMES}, indent=2) + "\n")
+
+
+def report(folder: Path, results: Mapping[str, Value]) -> None:
+    """Print the figures and where everything lies; say it loudly if the run collapsed to one answer."""
+    if results["collapsed"]:
+        _log.warning(
+            "COLLAPSED: every test image got the same answer, so the accuracy of %.4f is only that class's share. "
+            "Lower optimizer.lr, train longer, or look at train/loss in TensorBoard.",
+            results["test_accuracy"],
+        )
+    console = rich.get_console()
+    console.print(_table(results))
+    for name, place in (
+        ("results", folder / "results.json"),
+        ("predictions", folder / "predictions.csv"),
+        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+        ("log", folder / "train.log"),
+        ("curves", f"tensorboard --logdir {folder}"),
+    ):
+        console.print(f"{name:<12} {place}", highlight=False, soft_wrap=True)
+
+
+def _table(results: Mapping[str, Value]) -> Table:
+    """Lay out the figures that one looks at first."""
+    table = Table(title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}", title_style="bold")
+    table.add_column("test")
+    table.add_column("", justify="right")
+    table.add_column("run", style="dim")
+    table.add_column("", justify="right", style="dim")
+    low, high = results["test_accuracy_ci_low"], results["test_accuracy_ci_high"]
+    left = [
+        ("accuracy", f"{results['test_accuracy']:.4f}"),
+        ("  95 % interval", f"{low:.4f} to {high:.4f}"),
+        ("sensitivity", f"{results['test_sensitivity']:.4f}"),
+        ("specificity", f"{results['test_specificity']:.4f}"),
+        ("AUROC", f"{results['test_auroc']:.4f}"),
+    ]
+    right = [
+        ("train accuracy", f"{results['train_accuracy']:.4f}"),
+        ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
+        ("trainable parameters", f"{results['parameters_trainable']:,}"),
+        ("training", f"{results['train_seconds']:.0f} s"),
+        ("images a second", f"{results['samples_per_second']:.0f}"),
+    ]
+    for first, second in zip(left, right, strict=True):
+        table.add_row(*first, *second)
+    return table

@@ -1,0 +1,80 @@
+"""The one place that decides how the machine is used."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pneumo.errors import HardwareError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """How a run uses its machine.
+
+    Attributes:
+        accelerator: Lightning's name: cuda, mps or cpu.
+        precision: Lightning's name, such as bf16-mixed.
+        benchmark: Let cuDNN try its algorithms and take the fastest.
+        matmul_precision: PyTorch's name: `high` lets float32 products run in TensorFloat-32.
+        pin_memory: Keep batches in page-locked memory, from which copies to the GPU run beside computation.
+        memory_format: Of the backbone's weights, and with them of what flows through it.
+    """
+
+    accelerator: str
+    precision: str
+    benchmark: bool
+    matmul_precision: str
+    pin_memory: bool
+    memory_format: torch.memory_format
+
+
+def choose_hardware(accelerator: str, precision: str, deterministic: bool | str | None, frozen: bool) -> Hardware:
+    """Decide how to use the machine.
+
+    Args:
+        accelerator: auto, cpu, gpu, cuda or mps.
+        precision: Lightning's name, or `auto`: bf16-mixed on a GPU that computes in it, 16-mixed on another GPU,
+            32-true elsewhere (bfloat16 on a CPU without AMX ran nine times slower than float32).
+        deterministic: Whether a GPU shall repeat its numbers bit for bit, which costs speed; a CPU always does.
+        frozen: Whether the backbone only infers.
+
+    Raises:
+        HardwareError: A GPU was demanded, and there is none.
+    """
+    chosen = _choose_accelerator(accelerator)
+    cuda = chosen == "cuda"
+    if precision == "auto":
+        precision = _fastest_precision() if cuda else "32-true"
+    # On a CPU channels_last makes inference 1.2 to 1.5 times faster, but wide convolutions' weight gradients slower.
+    channels_last = cuda or (frozen and chosen == "cpu")
+    return Hardware(
+        accelerator=chosen,
+        precision=precision,
+        benchmark=cuda and not deterministic,
+        matmul_precision="high" if cuda and not deterministic else "highest",
+        pin_memory=cuda,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+
+
+def _choose_accelerator(accelerator: str) -> str:
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if accelerator == "auto":
+        return found
+    if accelerator == "gpu" and found != "cpu":
+        return found
+    if accelerator in ("cpu", found):
+        return accelerator
+    if accelerator in ("gpu", "cuda", "mps"):
+        raise HardwareError(
+            f"trainer.accelerator={accelerator} demands a GPU, and PyTorch {torch.__version__} sees none of that "
+            f"kind on this machine (it sees: {found}). Take trainer=cpu or trainer=default, or check the driver "
+            "(nvidia-smi) and that this PyTorch was built for it."
+        )
+    raise HardwareError(
+        f"trainer.accelerator={accelerator} is no accelerator that pneumo runs on: take auto, cpu, gpu, cuda or mps."
+    )
+
+
+def _fastest_precision() -> str:
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"

@@ -1,0 +1,1 @@
+"""Networks: any backbone with a new head, and the LightningModule that trains them."""

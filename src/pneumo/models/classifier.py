@@ -1,0 +1,131 @@
+"""The LightningModule: any backbone and a head, trained as a classifier."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
+
+from pneumo.evaluation.metrics import binary_metrics
+from pneumo.models.backbone import build, freeze_module
+
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+Batch = dict[str, Tensor]
+
+
+class Classifier(LightningModule):
+    """A backbone and a linear head, trained by cross entropy.
+
+    A checkpoint of it needs nothing else: `Classifier.load_from_checkpoint(path)` rebuilds the architecture by its name
+    and takes all weights from the file.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        classes: Sequence[str],
+        image_size: int,
+        weights: str | None = None,
+        freeze: bool = False,
+        head_path: str | None = None,
+        threshold: float = 0.5,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
+            classes: Names of the two classes; the second is the positive one.
+            image_size: Height and width of the images in pixels.
+            weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
+            freeze: Train the head alone.
+            head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
+            threshold: An image is called positive above this probability.
+            optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
+            scheduler: Makes its learning-rate schedule, stepped once an epoch.
+        """
+        super().__init__()
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.hparams["weights"] = None  # a checkpoint holds its own, and must open without the original ones
+        self.classes = list(classes)
+        self.image_size = image_size
+        self.frozen = freeze
+        self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes))
+        if freeze:
+            freeze_module(self.backbone)
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        metrics = binary_metrics(threshold)
+        self.train_metrics = metrics.clone(prefix="train/")
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.test_outputs: list[Batch] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, 1, H, W) uint8, or features (N, D) of the backbone, to logits (N, classes)."""
+        features = x if x.ndim == 2 else self.backbone(x)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Switch to training or evaluation; a frozen backbone stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Give the batch's loss."""
+        return self._step(batch, "train")[0]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a validation batch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure a test batch and keep its probabilities."""
+        _, probability = self._step(batch, "test")
+        self.test_outputs.append({"index": batch["index"], "probability": probability})
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Give each image's probability of the positive class, (N,)."""
+        return positive_probability(self(batch["image"]))
+
+    def on_test_epoch_start(self) -> None:
+        """Forget an earlier test."""
+        self.test_outputs.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the epoch's metrics, so that a checkpoint tells how good it is."""
+        checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer of the trainable parameters, and the schedule if there is one."""
+        assert self.make_optimizer is not None, "training needs an optimizer"
+        optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
+        logits, label = self(batch["image"]), batch["label"]
+        loss = cross_entropy(logits, label)
+        probability = positive_probability(logits.detach())
+        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
+        metrics.update(probability, label)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label), prog_bar=stage != "test")
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
+        return loss, probability
+
+
+def positive_probability(logits: Tensor) -> Tensor:
+    """Map logits (N, 2) to the probability of the second class (N,), in float32."""
+    return torch.softmax(logits.float(), dim=1)[:, 1]

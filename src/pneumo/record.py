@@ -1,0 +1,101 @@
+"""The record of a run: what it was, how good it is, what it cost."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+
+import pneumo
+from pneumo.checkpoints import read_checkpoint
+from pneumo.config import config_hash
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.evaluation.results import Results, confusion, write_predictions
+from pneumo.models.classifier import Classifier
+
+
+def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> Results:
+    """Tell what was run."""
+    parameters = list(classifier.parameters())
+    return {
+        "status": "done",
+        **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment", "data")},
+        "seed": cfg.seed,
+        "image_size": cfg.data.image_size,
+        "batch_size": cfg.data.batch_size,
+        "precision": trainer.precision,
+        "device": _device_name(trainer),
+        "parameters_total": sum(parameter.numel() for parameter in parameters),
+        "parameters_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "threshold": float(cfg.model.threshold),
+        "config_hash": config_hash(cfg),
+        "data_hash": datamodule.data_hash,
+        "git_commit": _git_commit(),
+        "torch_version": str(torch.__version__),
+        "pneumo_version": pneumo.__version__,
+    }
+
+
+def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
+    """Tell what training cost, all parts of a run that was interrupted taken together."""
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
+    seconds = timer.time_elapsed("train")
+    batches = int(trainer.num_training_batches) * trainer.world_size
+    images = min(len(datamodule.splits["train"]), batches * datamodule.batch_size) * trainer.current_epoch
+    return {
+        "epochs": trainer.current_epoch,
+        "train_seconds": seconds,
+        "samples_per_second": images / seconds,
+        "peak_memory_bytes": _peak_memory(),
+    }
+
+
+def measure_quality(trainer: Trainer, best: str) -> Results:
+    """Tell how good the tested checkpoint is."""
+    checkpoint = read_checkpoint(Path(best))
+    return {
+        # + 0.0: a negative zero is written as zero
+        **{name.replace("/", "_"): float(value) + 0.0 for name, value in trainer.callback_metrics.items()},
+        "train_accuracy": checkpoint["metrics"]["train/accuracy"],
+        "best_epoch": checkpoint["epoch"] + 1,
+    }
+
+
+def write_test_predictions(
+    path: Path, threshold: float, datamodule: ChestXrayDataModule, classifier: Classifier
+) -> Results:
+    """Write predictions.csv from what the classifier kept of its test, and give the figures that follow from it."""
+    index = torch.cat([output["index"] for output in classifier.test_outputs]).cpu()
+    order = index.argsort()
+    probability = torch.cat([output["probability"] for output in classifier.test_outputs]).cpu()[order].numpy()
+    images = [datamodule.splits["test"][i] for i in index[order].tolist()]
+    label = np.array([image.label for image in images])
+    prediction = (probability > threshold).astype(np.int64)
+    write_predictions(path, [image.path for image in images], label, probability, prediction, datamodule.classes)
+    return confusion(label, prediction)
+
+
+def _device_name(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _peak_memory() -> int:
+    """Give the most memory that the run has held, in bytes: on the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _git_commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,54 @@
+"""One run in TensorBoard: its scalars, its configuration as text, one row of the HPARAMS table."""
+
+from collections.abc import Mapping
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+# TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
+_PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
+    f"setup/{name}": name for name in ("batch_size", "data", "epochs", "experiment", "image_size", "precision")
+}
+# Of the metrics it shows the first five as they come.
+# fmt: off
+_METRICS = (
+    "test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy", "test_balanced_accuracy",
+    "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "best_epoch", "train_seconds",
+    "samples_per_second", "parameters_trainable", "collapsed",
+)
+# fmt: on
+
+
+class RunLogger(TensorBoardLogger):
+    """Writes event files directly into the run's folder, so that TensorBoard shows one run with a short name."""
+
+    def __init__(self, save_dir: str) -> None:
+        """Take the run's folder."""
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def log_config(self, yaml: str) -> None:
+        """Show a configuration in the TEXT tab."""
+        self.experiment.add_text("config", f"```yaml\n{yaml}```")
+
+    @rank_zero_only
+    def log_results(self, results: Mapping[str, str | int | float | bool], lr: float, step: int) -> None:
+        """Write the row of the HPARAMS table; call it once, at the end, since TensorBoard ignores later ones.
+
+        Args:
+            results: What results.json holds.
+            lr: The learning rate that the run began with.
+            step: The run's last step.
+        """
+        values = {**results, "lr": lr}
+        self.log_hyperparams(
+            {shown: values[name] for shown, name in _PARAMETERS.items()},
+            {f"final/{name.replace('test_', '')}": float(values[name]) for name in _METRICS},
+            step=step,
+        )
+        self.finalize("success")
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flush; Lightning's own way also writes hparams.yaml, which .hydra/config.yaml makes superfluous."""
+        self.experiment.flush()

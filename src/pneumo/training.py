@@ -1,0 +1,163 @@
+"""One run: build, fit, test once, write what came out."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo import record
+from pneumo.checkpoints import AtomicCheckpointIO, check_resumable
+from pneumo.config import check_config
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.errors import ConfigError, PneumoError, TrainingError
+from pneumo.evaluation.results import Results, report, write_results
+from pneumo.hardware import choose_hardware
+from pneumo.models.classifier import Classifier
+from pneumo.tensorboard import RunLogger
+
+_log = logging.getLogger(__name__)
+
+_HARMLESS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning 2.6 and newer PyTorch
+    "The number of training batches",  # fewer than log_every_n_steps: short runs, whose epochs are logged all the same
+    "Checkpoint directory .* exists and is not empty",  # a run that goes on
+    "Found .* module.* in eval mode",  # a frozen backbone, which is meant to be
+    "The '.*_dataloader' does not have many workers",  # data.num_workers is the user's choice
+)
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    datamodule: ChestXrayDataModule
+    classifier: Classifier
+    trainer: Trainer
+
+
+def run(cfg: DictConfig) -> Results:
+    """Train, test with the checkpoint that validation chose, and write the run's files.
+
+    Args:
+        cfg: Composed from conf/train.yaml.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        PneumoError: A user's mistake.
+    """
+    started = time.perf_counter()
+    datamodule, classifier, trainer = build(cfg)
+    folder = Path(cfg.paths.run_dir)
+    if cfg.ckpt_path is None:
+        _clear(folder)
+    else:
+        check_resumable(Path(cfg.ckpt_path), dict(classifier.hparams))
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+    for logger in loggers:
+        logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
+    _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
+
+    trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
+    cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
+    best = _best_checkpoint(trainer)
+    trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
+    if not trainer.is_global_zero:
+        return {}
+
+    results = {
+        **record.describe(cfg, datamodule, classifier, trainer),
+        **record.measure_quality(trainer, best),
+        **record.write_test_predictions(folder / "predictions.csv", cfg.model.threshold, datamodule, classifier),
+        **cost,
+        "total_seconds": time.perf_counter() - started,
+    }
+    for logger in loggers:
+        logger.log_results(results, cfg.optimizer.lr, trainer.global_step)
+    write_results(folder / "results.json", results)
+    report(folder, results)
+    return results
+
+
+def build(cfg: DictConfig) -> Parts:
+    """Build what a configuration describes, its data indexed and its network initialised.
+
+    Raises:
+        PneumoError: A user's mistake.
+    """
+    check_config(cfg)
+    hardware = choose_hardware(
+        cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic, cfg.model.freeze
+    )
+    torch.set_float32_matmul_precision(hardware.matmul_precision)
+    _quieten_lightning()
+    seed_everything(cfg.seed, verbose=False)
+
+    datamodule: ChestXrayDataModule = _instantiate(cfg, "data", pin_memory=hardware.pin_memory)
+    datamodule.prepare_data()
+    datamodule.setup()
+    classifier = Classifier(
+        **cfg.model,
+        classes=datamodule.classes,
+        image_size=datamodule.image_size,
+        optimizer=_instantiate(cfg, "optimizer"),
+        scheduler=_instantiate(cfg, "scheduler"),
+    )
+    classifier.backbone.to(memory_format=hardware.memory_format)
+    trainer: Trainer = _instantiate(
+        cfg,
+        "trainer",
+        accelerator=hardware.accelerator,
+        precision=hardware.precision,
+        benchmark=hardware.benchmark,
+        callbacks=[Timer(), *_instantiate(cfg, "callbacks").values()],
+        logger=list(_instantiate(cfg, "logger").values()),
+        plugins=[AtomicCheckpointIO()],
+    )
+    return Parts(datamodule, classifier, trainer)
+
+
+def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
+    """Instantiate what cfg[key] describes; what its constructor refuses is the user's mistake."""
+    try:
+        return hydra.utils.instantiate(cfg[key], _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, PneumoError):
+            raise error.__cause__ from None
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ConfigError(
+            f"`{key}` cannot be built from its configuration: {reason}. See its values with `--cfg job --package {key}`, "
+            "and what they may be in the documentation of its _target_."
+        ) from error
+
+
+def _best_checkpoint(trainer: Trainer) -> str:
+    checkpoint = trainer.checkpoint_callback
+    if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+        return checkpoint.best_model_path
+    raise TrainingError(
+        "No checkpoint was written, so there is none to test: trainer.fast_dev_run=true writes none, nor does a "
+        "configuration without callbacks.best. Take trainer=smoke for a quick try."
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run left in this folder: it would be taken for this run's."""
+    stale = [folder / "results.json", folder / "predictions.csv", *folder.glob("events.out.tfevents.*")]
+    stale += (folder / "checkpoints").glob("*.ckpt")
+    for path in stale:
+        path.unlink(missing_ok=True)
+
+
+def _quieten_lightning() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
+    for message in _HARMLESS:
+        warnings.filterwarnings("ignore", message=message)

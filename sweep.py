@@ -1,0 +1,19 @@
+"""Train and test many configurations, by default the study's twelve: python sweep.py -m."""
+
+import hydra
+from omegaconf import DictConfig
+
+from pneumo.entry import user_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="sweep")
+def main(cfg: DictConfig) -> None:
+    """Run one job of the sweep."""
+    with user_errors():
+        from pneumo.training import run
+
+        run(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from support import ROOT, Compose
+
+import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
+from pneumo.data.phantoms import write_phantoms
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep tests off the network and away from the user's caches and data."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    if "real" not in os.environ.get("PYTEST_CURRENT_TEST", ""):
+        monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in the layout of the real one."""
+    root = tmp_path_factory.mktemp("phantoms") / "chest_xray"
+    write_phantoms(root, seed=0, train=64, val=16, test=32)
+    return root
+
+
+@pytest.fixture
+def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
+    """Compose conf/train.yaml for a run on the small phantoms, into a folder of the test's own."""
+
+    def composed(*overrides: str, folder: str = "run") -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            fixed = [f"data.root={phantoms}", f"paths.output_dir={tmp_path}", f"paths.run_dir={tmp_path / folder}"]
+            quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu"]
+            cfg = compose("train", overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
+
+    yield composed
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    torch.set_float32_matmul_precision("highest")

@@ -1,0 +1,107 @@
+"""The commands as a user types them: help, mistakes, sweeps."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+
+def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, script, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("script", ["train.py", "sweep.py"])
+@pytest.mark.parametrize("option", [("--help",), ("--cfg", "job")])
+def test_help_and_configuration_come_without_torch(script: str, option: tuple[str, ...]) -> None:
+    code = "import runpy, sys; sys.argv[:] = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    code += "finally: print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, script, *option], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip().endswith("False")
+    assert "model" in done.stdout
+    if option == ("--help",):
+        assert f"python {script}" in done.stdout
+
+
+def test_help_answers_at_once() -> None:
+    started = time.perf_counter()
+    train("--cfg", "job")
+    assert time.perf_counter() - started < 1.5
+
+
+def assert_mistake(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=nosuch"], ["model/nosuch", "resnext"]),
+        (["optimiser=adam"], ["optimiser"]),
+        (["optimizer.learning_rate=1"], ["learning_rate"]),
+        (["optimizer.lr=abc"], ["optimizer.lr=abc", "a number above 0"]),
+        (["data.root=/no/such/folder"], ["/no/such/folder", "data=synthetic", "PNEUMO_DATA_ROOT"]),
+        (["data.split=nosuch"], ["data.split=nosuch", "data.split=patient"]),
+        (["trainer.precision=17"], ["`trainer` cannot be built", "17"]),
+    ],
+)
+def test_a_mistake_gets_one_paragraph(arguments: list[str], words: list[str], tmp_path: Path, phantoms: Path) -> None:
+    assert_mistake(train(f"data.root={phantoms}", f"paths.output_dir={tmp_path}", *arguments), *words)
+
+
+def test_a_gpu_that_is_not_there(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = train("trainer=gpu", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
+    assert_mistake(done, "trainer.accelerator=gpu", "trainer=cpu")
+
+
+def test_weights_without_a_network(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    done = train("model=resnext", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
+    assert_mistake(done, "could not be downloaded", "resnext50_32x4d-", str(tmp_path / "torch"), "model.weights=null")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_image(workers: int, tmp_path: Path, phantoms: Path) -> None:
+    root = shutil.copytree(phantoms, tmp_path / "data")
+    broken = sorted((root / "train" / "NORMAL").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:900])
+    done = train(
+        f"data.root={root}", f"paths.output_dir={tmp_path}", f"data.num_workers={workers}", "data.image_size=32"
+    )
+    assert_mistake(done, str(broken), "cannot be read as an image", "delete it")
+    assert not list(tmp_path.rglob("results.json"))
+
+
+def test_an_empty_class(tmp_path: Path, phantoms: Path) -> None:
+    root = shutil.copytree(phantoms, tmp_path / "data")
+    shutil.rmtree(root / "val" / "NORMAL")
+    assert_mistake(train(f"data.root={root}", f"paths.output_dir={tmp_path}"), "val/NORMAL", "at least one image")
+
+
+@pytest.mark.parametrize("script", ["train.py", "sweep.py"])
+def test_an_output_folder_that_cannot_be_written(script: str, tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file, where even root cannot make a folder")
+    done = train(f"paths.output_dir={tmp_path / 'outputs'}", script=script)
+    assert_mistake(done, "cannot be written", "paths.output_dir=FOLDER")
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_each_job_into_a_folder_of_its_name(tmp_path: Path, phantoms: Path) -> None:
+    quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=smoke", f"data.root={phantoms}"]
+    done = train(
+        "-m", "model=xraychestnet", "optimizer=sgd,adam", *quick, f"paths.output_dir={tmp_path}", script="sweep.py"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = sorted((tmp_path / "sweep" / "study").glob("*/results.json"))
+    assert [path.parent.name for path in found] == ["xraychestnet-adam-s0", "xraychestnet-sgd-s0"]
+    assert [json.loads(path.read_text())["optimizer"] for path in found] == ["adam", "sgd"]

@@ -1,0 +1,146 @@
+"""Whole runs on phantoms: what they leave behind, and that they repeat themselves."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import ROOT, Compose
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from pneumo.errors import TrainingError
+from pneumo.evaluation.results import RESULT_NAMES
+from pneumo.models.classifier import Classifier
+from pneumo.training import build, run
+
+TIMES = {"train_seconds", "total_seconds", "samples_per_second", "peak_memory_bytes"}
+
+
+def figures(folder: Path) -> dict[str, object]:
+    results = json.loads((folder / "results.json").read_text())
+    return {name: value for name, value in results.items() if name not in TIMES}
+
+
+@pytest.fixture
+def finished(compose_run: Compose, tmp_path: Path) -> Path:
+    run(compose_run("optimizer=adam", "trainer.max_epochs=2"))
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert list(results) == list(RESULT_NAMES)
+    assert (results["model"], results["optimizer"], results["experiment"]) == ("xraychestnet", "adam", "study")
+    assert (results["epochs"], results["batch_size"], results["precision"]) == (2, 16, "32-true")
+    assert results["parameters_total"] == results["parameters_trainable"] > 1_000_000
+    with (finished / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 32
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert results["test_accuracy"] == pytest.approx(right / 32)
+    assert right == results["test_true_positives"] + results["test_true_negatives"]
+    best = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    last = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (best["epoch"] + 1, last["epoch"]) == (results["best_epoch"], 1)
+    assert results["train_accuracy"] == best["metrics"]["train/accuracy"]
+    assert not list(finished.glob("*.tmp")) + list(finished.glob("hparams.yaml"))
+
+
+def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row(finished: Path) -> None:
+    folders = {path.parent for path in finished.parent.rglob("events.out.tfevents.*")}
+    assert folders == {finished}
+    events = EventAccumulator(str(finished))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/auroc", "test/accuracy", "final/accuracy"):
+        assert name in scalars
+    assert len(events.Scalars("val/loss")) == 2
+    assert any(tag.startswith("lr-") for tag in scalars)
+    assert "optimizer" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    row = HParamsPluginData.FromString(plugin).session_start_info.hparams
+    assert sorted(row)[:4] == ["lr", "model", "optimizer", "seed"]
+    assert (row["model"].string_value, row["seed"].number_value) == ("xraychestnet", 0)
+
+
+def test_a_checkpoint_alone_gives_the_probabilities_of_predictions_csv(finished: Path, compose_run: Compose) -> None:
+    classifier = Classifier.load_from_checkpoint(finished / "checkpoints" / "best.ckpt").eval()
+    data = build(compose_run(folder="other")).datamodule
+    with torch.inference_mode():
+        found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()]).numpy()
+    with (finished / "predictions.csv").open(newline="") as file:
+        written = np.array([row["probability"] for row in csv.DictReader(file)], np.float32)
+    np.testing.assert_allclose(found, written, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("model", ["xraychestnet", "efficientnet_lite0"])
+def test_the_same_command_gives_the_same_bits_whatever_the_workers(
+    model: str, compose_run: Compose, tmp_path: Path
+) -> None:
+    for folder, workers in (("one", 0), ("two", 0), ("three", 2)):
+        overrides = [f"model={model}", f"data.num_workers={workers}", "trainer.max_epochs=2"]
+        run(compose_run(*overrides, folder=folder))
+    first = (tmp_path / "one" / "predictions.csv").read_bytes()
+    assert (tmp_path / "two" / "predictions.csv").read_bytes() == first
+    assert (tmp_path / "three" / "predictions.csv").read_bytes() == first
+    assert figures(tmp_path / "one") == figures(tmp_path / "two") == figures(tmp_path / "three")
+    run(compose_run(f"model={model}", "seed=1", "trainer.max_epochs=2", folder="other"))
+    assert (tmp_path / "other" / "predictions.csv").read_bytes() != first
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_figures(compose_run: Compose, tmp_path: Path, phantoms: Path) -> None:
+    run(compose_run("optimizer=adagrad", "trainer.max_epochs=6", folder="whole"))
+    command = [sys.executable, "train.py", "optimizer=adagrad", "trainer=cpu", "trainer.max_epochs=6"]
+    command += ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", f"data.root={phantoms}"]
+    command += [f"paths.output_dir={tmp_path}"]
+    folder = tmp_path / "killed"
+    with subprocess.Popen([*command, f"hydra.run.dir={folder}"], cwd=ROOT, start_new_session=True) as process:
+        while not (folder / "checkpoints" / "last.ckpt").exists():
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (folder / "results.json").exists()
+    last = folder / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["epoch"] < 5
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    subprocess.run([*command, f"ckpt_path={moved / 'checkpoints' / 'last.ckpt'}"], cwd=ROOT, check=True)
+    assert (moved / "predictions.csv").read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
+    assert figures(moved) == figures(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(compose_run: Compose, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) in epoch \d.*optimizer\.lr"):
+        run(compose_run("optimizer.lr=1e30", "trainer.max_epochs=3"))
+    assert not (tmp_path / "run" / "results.json").exists()
+    for path in (tmp_path / "run").rglob("*.ckpt"):
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_collapsed_run_says_so(compose_run: Compose, caplog: pytest.LogCaptureFixture) -> None:
+    results = run(compose_run("optimizer.lr=1e-12", "trainer.max_epochs=1"))
+    assert results["collapsed"] is True
+    assert "COLLAPSED" in caplog.text
+
+
+def test_a_rerun_in_the_same_folder_leaves_nothing_of_the_first(finished: Path, compose_run: Compose) -> None:
+    events = set(finished.glob("events.*"))
+    run(compose_run("optimizer=sgd", "trainer.max_epochs=1"))
+    assert json.loads((finished / "results.json").read_text())["optimizer"] == "sgd"
+    assert not events & set(finished.glob("events.*"))
+
+
+def test_without_a_checkpoint_there_is_no_test(compose_run: Compose) -> None:
+    with pytest.raises(TrainingError, match="No checkpoint was written"):
+        run(compose_run("+trainer.fast_dev_run=1"))

@@ -1,0 +1,102 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pneumo.data.datamodule import ChestXrayDataModule, SyntheticDataModule, default_root
+from pneumo.errors import ConfigError, DataError
+
+OPTIONS: dict[str, Any] = {
+    "classes": ["NORMAL", "PNEUMONIA"],
+    "split": "official",
+    "val_fraction": 0.1,
+    "image_size": 24,
+    "batch_size": 16,
+    "num_workers": 0,
+    "seed": 0,
+    "pin_memory": False,
+}
+
+
+def module(root: Path, **changes: Any) -> ChestXrayDataModule:
+    data = ChestXrayDataModule(str(root), **{**OPTIONS, **changes})
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_batches_are_grey_integers_with_label_and_index(phantoms: Path) -> None:
+    data = module(phantoms)
+    batch = next(iter(data.test_dataloader()))
+    assert batch["image"].shape == (16, 1, 24, 24)
+    assert batch["image"].dtype == torch.uint8
+    assert batch["index"].tolist() == list(range(16))
+    assert batch["label"].tolist() == [image.label for image in data.splits["test"][:16]]
+    assert len(data.train_dataloader()) == 4
+    assert len(data.predict_dataloader()) == len(data.test_dataloader()) == 2
+
+
+def order(data: ChestXrayDataModule, epoch: int) -> list[int]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined] # as Lightning does
+    return [index for batch in loader for index in batch["index"].tolist()]
+
+
+def test_the_order_follows_from_seed_and_epoch_alone(phantoms: Path) -> None:
+    data = module(phantoms)
+    first = order(data, 0)
+    assert sorted(first) == list(range(64))
+    torch.rand(1)
+    assert order(module(phantoms, num_workers=2), 0) == first
+    assert order(data, 1) != first
+    assert order(module(phantoms, seed=1), 0) not in (first, order(data, 1))
+
+
+def test_workers_give_the_same_images(phantoms: Path) -> None:
+    alone, together = (
+        torch.cat([batch["image"] for batch in module(phantoms, num_workers=n).val_dataloader()]) for n in (0, 2)
+    )
+    assert torch.equal(alone, together)
+
+
+def test_loading_does_not_touch_the_global_random_numbers(phantoms: Path) -> None:
+    data = module(phantoms)
+    state = torch.get_rng_state()
+    list(data.train_dataloader())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_default_root_is_the_environment_unless_data_lie_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_root() == Path("data/chest_xray")
+    monkeypatch.setenv("PNEUMO_DATA_ROOT", "/elsewhere")
+    assert default_root() == Path("/elsewhere")
+    (tmp_path / "data/chest_xray").mkdir(parents=True)
+    assert default_root() == Path("data/chest_xray")
+
+
+def test_only_the_default_root_is_downloaded_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("pneumo.data.datamodule.download_chest_xray", asked.append)
+    monkeypatch.chdir(tmp_path)
+    ChestXrayDataModule(None, **OPTIONS).prepare_data()
+    assert asked == [Path("data/chest_xray")]
+    with pytest.raises(DataError, match="does not exist"):
+        module(tmp_path / "typo")
+    assert len(asked) == 1
+
+
+def test_an_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nosuch"):
+        ChestXrayDataModule(str(tmp_path), **{**OPTIONS, "split": "nosuch"})
+
+
+def test_phantoms_are_drawn_into_the_cache(tmp_path: Path) -> None:
+    data = SyntheticDataModule(str(tmp_path), train=20, val=6, test=10, phantom_seed=3, **OPTIONS)
+    data.prepare_data()
+    data.setup()
+    assert [len(part) for part in data.splits.values()] == [20, 6, 10]
+    assert data.root.is_relative_to(tmp_path)

@@ -1,0 +1,105 @@
+import logging
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pneumo.data.index import data_hash, find_root, index_radiographs
+from pneumo.data.splits import split_radiographs
+from pneumo.errors import DataError
+
+CLASSES = ["NORMAL", "PNEUMONIA"]
+NAMES = {
+    "NORMAL": ["IM-0115-0001.jpeg", "IM-0117-0001-0002.jpeg", "NORMAL2-IM-0383-0001.jpeg"],
+    "PNEUMONIA": ["person1_bacteria_1.jpeg", "person12_virus_48.jpeg", "scan.PNG"],
+}
+
+
+def tree(root: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> Path:
+    for split in splits:
+        for name, files in NAMES.items():
+            for file in files:
+                path = root / split / name / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x")
+    return root
+
+
+def test_file_names_tell_patient_and_subtype(tmp_path: Path) -> None:
+    found = index_radiographs(tree(tmp_path), CLASSES)
+    train = {Path(image.path).name: image for image in found if image.split == "train"}
+    assert [
+        (train[name].label, train[name].subtype, train[name].patient) for names in NAMES.values() for name in names
+    ] == [
+        (0, "none", "IM-0115"),
+        (0, "none", "IM-0117"),
+        (0, "none", "NORMAL2-IM-0383"),
+        (1, "bacterial", "person1"),
+        (1, "viral", "person12"),
+        (1, "none", "scan.PNG"),
+    ]
+    assert Counter(image.split for image in found) == {"train": 6, "val": 6, "test": 6}
+    assert [image.path for image in found] == sorted(image.path for image in found)
+
+
+def test_val_may_be_missing(tmp_path: Path) -> None:
+    found = index_radiographs(tree(tmp_path, ("train", "test")), CLASSES)
+    assert {image.split for image in found} == {"train", "test"}
+
+
+def test_junk_is_left_out_counted_and_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tree(tmp_path)
+    clean = index_radiographs(root, CLASSES)
+    folder = root / "train" / "NORMAL"
+    for name in (".DS_Store", "Thumbs.db", "._IM-0115-0001.jpeg", "notes.txt", "__MACOSX/IM-0115-0001.jpeg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"junk")
+    (folder / "empty.jpeg").touch()
+    (root / "train" / "OTHER").mkdir()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert index_radiographs(root, CLASSES) == clean
+    assert len(caplog.records) == 1
+    assert "7 entries" in caplog.text
+    assert "train/NORMAL/.DS_Store" in caplog.text
+
+
+def test_a_folder_inside_the_archive_is_found(tmp_path: Path) -> None:
+    tree(tmp_path / "chest_xray")
+    assert find_root(tmp_path) == tmp_path / "chest_xray"
+    assert find_root(tmp_path / "chest_xray") == tmp_path / "chest_xray"
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_missing_data_set_is_an_error_with_remedies(tmp_path: Path, make: bool) -> None:
+    root = tmp_path / "nothing"
+    if make:
+        root.mkdir()
+    with pytest.raises(DataError, match=r"data\.root=.*nothing.*data=synthetic"):
+        find_root(root)
+
+
+@pytest.mark.parametrize("leave_folder", [False, True])
+def test_an_empty_class_is_an_error(tmp_path: Path, leave_folder: bool) -> None:
+    root = tree(tmp_path)
+    shutil.rmtree(root / "test" / "PNEUMONIA")
+    if leave_folder:
+        (root / "test" / "PNEUMONIA").mkdir()
+    with pytest.raises(DataError, match=r"test/PNEUMONIA (has no image|does not exist)"):
+        index_radiographs(root, CLASSES)
+
+
+def test_the_hash_sees_files_and_splits(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+
+    def current() -> str:
+        return data_hash(split_radiographs(index_radiographs(root, CLASSES), "official", 0.1, 0))
+
+    before = current()
+    assert current() == before
+    (root / "val" / "NORMAL" / "IM-0115-0001.jpeg").write_bytes(b"xx")
+    changed = current()
+    assert changed != before
+    (root / "val" / "NORMAL" / "IM-0115-0001.jpeg").rename(root / "train" / "NORMAL" / "IM-9999-0001.jpeg")
+    assert current() not in (before, changed)

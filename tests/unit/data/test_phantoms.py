@@ -1,0 +1,198 @@
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pneumo.data import phantoms
+from pneumo.data.anatomy import Finding
+from pneumo.data.images import decode
+from pneumo.data.index import Radiograph, index_radiographs
+from pneumo.data.phantoms import draw_radiograph, write_phantoms
+from pneumo.errors import ConfigError, DataError
+
+CLASSES = ("NORMAL", "PNEUMONIA")
+NAMES = {
+    "NORMAL": re.compile(r"(NORMAL2-)?IM-\d{4}-000[12]\.jpeg"),
+    "PNEUMONIA": re.compile(r"person\d+_(bacteria|virus)_\d+\.jpeg"),
+}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def draw(finding: Finding, patient: int = 0, image: int = 0) -> np.ndarray:
+    return draw_radiograph(np.random.default_rng([9, patient, 1]), np.random.default_rng([9, image]), finding)
+
+
+def labels(radiographs: list[Radiograph]) -> np.ndarray:
+    return np.asarray([found.label for found in radiographs])
+
+
+def fail(*_: object) -> np.ndarray:
+    raise AssertionError("drawn again")
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough films for statistics: 360 to learn from, 240 to ask."""
+    root = tmp_path_factory.mktemp("phantoms") / "sample"
+    write_phantoms(root, seed=0, train=360, val=0, test=240)
+    return root
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("again", 3), ("b", 4)):
+        write_phantoms(tmp_path / name, seed=seed, train=6, val=2, test=3)
+    first = contents(tmp_path / "a")
+    assert contents(tmp_path / "again") == first
+    other = contents(tmp_path / "b")
+    assert other.keys() == first.keys()
+    assert all(other[path] != first[path] for path in first)
+
+
+@pytest.mark.parametrize("sizes", [(16, 4, 8), (2, 2, 2), (90, 0, 30)])
+def test_every_split_has_its_share_of_either_class(
+    tmp_path: Path, sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phantoms, "draw_radiograph", lambda *_: np.zeros((2, 2), np.uint8))
+    root = tmp_path / "tree"
+    write_phantoms(root, seed=0, train=sizes[0], val=sizes[1], test=sizes[2])
+    radiographs = index_radiographs(root, CLASSES)
+    assert all(NAMES[Path(found.path).parent.name].fullmatch(Path(found.path).name) for found in radiographs)
+    for split, size in zip(("train", "val", "test"), sizes, strict=True):
+        ill = Counter(found.label for found in radiographs if found.split == split)
+        assert sum(ill.values()) == size
+        assert size == 0 or (ill[0] > 0 and abs(ill[1] - 0.6 * size) <= 0.5)
+    if sum(sizes) > 100:
+        subtypes = Counter(found.subtype for found in radiographs)
+        assert subtypes["bacterial"] / (subtypes["bacterial"] + subtypes["viral"]) == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_patients_have_one_finding_and_one_split(sample: Path) -> None:
+    patients: dict[str, set[tuple[str, str]]] = {}
+    radiographs = index_radiographs(sample, CLASSES)
+    for found in radiographs:
+        patients.setdefault(found.patient, set()).add((found.split, found.subtype))
+    assert all(len(places) == 1 for places in patients.values())
+    assert 0.7 * len(radiographs) < len(patients) < 0.9 * len(radiographs)
+
+
+def test_files_are_grey_and_nearly_square_jpegs(sample: Path) -> None:
+    for path in sample.glob("train/*/*.jpeg"):
+        with Image.open(path) as image:
+            assert (image.format, image.mode) == ("JPEG", "L")
+            assert 160 <= image.width <= 224
+            assert 0.99 < image.width / image.height < 1.41
+
+
+def test_a_whole_tree_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "tree"
+    write_phantoms(root, seed=0, train=2, val=2, test=2)
+    before = contents(root)
+    monkeypatch.setattr(phantoms, "draw_radiograph", fail)
+    write_phantoms(root, seed=0, train=2, val=2, test=2)
+    assert contents(root) == before
+
+
+def test_another_tree_is_an_error(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    write_phantoms(root, seed=0, train=2, val=2, test=2)
+    before = contents(root)
+    with pytest.raises(DataError, match="remove it"):
+        write_phantoms(root, seed=0, train=4, val=2, test=2)
+    assert contents(root) == before
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def fail_third(*_: object) -> np.ndarray:
+        drawn.append(1)
+        if len(drawn) == 3:
+            raise RuntimeError("the third")
+        return np.zeros((2, 2), np.uint8)
+
+    monkeypatch.setattr(phantoms, "draw_radiograph", fail_third)
+    with pytest.raises(RuntimeError, match="the third"):
+        write_phantoms(tmp_path / "tree", seed=0, train=2, val=2, test=2)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_who_comes_second_waits_and_does_not_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "tree"
+
+    class OtherIsFaster(FileLock):
+        def acquire(self, *args: object, **kwargs: object) -> object:
+            monkeypatch.setattr(phantoms, "FileLock", FileLock)
+            write_phantoms(root, seed=0, train=2, val=2, test=2)
+            monkeypatch.setattr(phantoms, "draw_radiograph", fail)
+            return super().acquire(*args, **kwargs)
+
+    monkeypatch.setattr(phantoms, "FileLock", OtherIsFaster)
+    write_phantoms(root, seed=0, train=2, val=2, test=2)
+    assert len(contents(root)) == 6
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 2), (2, 1, 2), (2, 2, 0), (-3, 2, 2)])
+def test_a_split_without_room_for_both_classes_is_an_error(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ConfigError, match="at least 2"):
+        write_phantoms(tmp_path / "tree", seed=0, train=sizes[0], val=sizes[1], test=sizes[2])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("finding", ["bacterial", "viral"])
+def test_opacities_brighten_the_lungs_and_nothing_else(finding: Finding) -> None:
+    for number in range(12):
+        healthy, ill = (draw(kind, number, number).astype(float) for kind in ("none", finding))
+        change = ill - healthy
+        height, width = change.shape
+        assert change[height // 8 : 3 * height // 4].mean() > 0.5
+        assert change.max() > 20
+        assert np.count_nonzero(change) < 0.5 * change.size
+        assert np.abs(change[:, [0, width // 2, -1]]).max() <= 1
+
+
+def test_films_of_one_patient_share_the_anatomy_only() -> None:
+    same, other = [], []
+    for number in range(10):
+        films = [
+            np.asarray(Image.fromarray(draw("none", patient, image)).resize((48, 48)), float).ravel()
+            for patient, image in ((number, 2 * number), (number, 2 * number + 1), (number + 50, 2 * number + 1))
+        ]
+        correlations = np.corrcoef(films)
+        same.append(correlations[0, 1])
+        other.append(correlations[0, 2])
+    assert max(same) < 0.999
+    assert np.mean(same) > np.mean(other)
+
+
+def test_a_linear_model_does_not_solve_them(sample: Path) -> None:
+    def pixels(split: str) -> tuple[np.ndarray, np.ndarray]:
+        radiographs = [found for found in index_radiographs(sample, CLASSES) if found.split == split]
+        return np.stack([decode(sample / found.path, 32).ravel() for found in radiographs]), labels(radiographs)
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=200)).fit(*pixels("train"))
+    assert model.score(*pixels("test")) < 0.8
+
+
+def test_neither_size_nor_bytes_tell_the_class(sample: Path) -> None:
+    radiographs = index_radiographs(sample, CLASSES)
+    sizes = []
+    for found in radiographs:
+        with Image.open(sample / found.path) as image:
+            sizes.append((*image.size, found.size, found.size / image.width / image.height))
+    train = np.asarray([found.split == "train" for found in radiographs])
+    features, label = np.asarray(sizes), labels(radiographs)
+    model = HistGradientBoostingClassifier(max_depth=3, max_iter=50, random_state=0).fit(features[train], label[train])
+    # 240 films give an AUROC of 0.5 +- 0.04.
+    assert abs(roc_auc_score(label[~train], model.predict_proba(features[~train])[:, 1]) - 0.5) < 0.12

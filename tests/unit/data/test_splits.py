@@ -1,0 +1,71 @@
+import logging
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pneumo.data.index import Radiograph
+from pneumo.data.splits import check_split, split_radiographs
+from pneumo.errors import ConfigError, DataError
+
+
+def radiographs(patients: int, val: int = 4) -> list[Radiograph]:
+    """Patients with one to three images each, two thirds of them with pneumonia."""
+    found = []
+    for patient in range(patients):
+        subtype = ("none", "bacterial", "viral")[patient % 3]
+        for image in range(1 + patient % 4 % 3):
+            found.append(
+                Radiograph(f"train/{patient}-{image}", int(subtype != "none"), subtype, f"p{patient}", "train", 1)
+            )
+    found += [Radiograph(f"val/{i}", i % 2, "none", f"v{i}", "val", 1) for i in range(val)]
+    return found + [Radiograph(f"test/{i}", i % 2, "none", f"p{i}", "test", 1) for i in range(10)]
+
+
+def test_official_takes_the_folders_as_they_are() -> None:
+    images = radiographs(60)
+    splits = split_radiographs(images, "official", 0.1, 0)
+    assert splits == {name: [image for image in images if image.split == name] for name in ("train", "val", "test")}
+
+
+def test_official_without_val_holds_out_patients_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    images = radiographs(60, val=0)
+    with caplog.at_level(logging.WARNING):
+        splits = split_radiographs(images, "official", 0.1, 0)
+    assert splits == split_radiographs(images, "patient", 0.1, 0)
+    assert "no val folder" in caplog.text
+
+
+@settings(max_examples=30, deadline=None)
+@given(patients=st.integers(40, 200), seed=st.integers(0, 2**31 - 1))
+def test_no_patient_is_on_both_sides_and_nothing_is_lost(patients: int, seed: int) -> None:
+    images = radiographs(patients)
+    splits = split_radiographs(images, "patient", 0.1, seed)
+    assert not {image.patient for image in splits["train"]} & {image.patient for image in splits["val"]}
+    assert sorted(image.path for part in splits.values() for image in part) == sorted(image.path for image in images)
+    assert [image.path for image in splits["test"]] == [image.path for image in images if image.split == "test"]
+    assert {image.split for image in splits["val"]} == {"val"}
+
+
+def test_held_out_share_and_classes_are_kept() -> None:
+    splits = split_radiographs(radiographs(900), "patient", 0.1, 0)
+    total = len(splits["train"]) + len(splits["val"])
+    assert len(splits["val"]) / total == pytest.approx(0.1, abs=0.02)
+    shares = [
+        Counter(image.subtype for image in splits[name])["viral"] / len(splits[name]) for name in ("train", "val")
+    ]
+    assert shares[0] == pytest.approx(shares[1], abs=0.03)
+
+
+def test_the_seed_decides() -> None:
+    images = radiographs(90)
+    assert split_radiographs(images, "patient", 0.1, 1) == split_radiographs(images, "patient", 0.1, 1)
+    assert split_radiographs(images, "patient", 0.1, 1) != split_radiographs(images, "patient", 0.1, 2)
+
+
+def test_too_few_patients_and_unknown_splits_are_errors() -> None:
+    with pytest.raises(DataError, match="too few"):
+        split_radiographs(radiographs(4, val=0), "patient", 0.1, 0)
+    with pytest.raises(ConfigError, match=r"data\.split=nosuch"):
+        check_split("nosuch")

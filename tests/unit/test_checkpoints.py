@@ -1,0 +1,57 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pneumo.checkpoints import AtomicCheckpointIO, RunCheckpoint, check_resumable, read_checkpoint
+from pneumo.errors import ConfigError
+
+
+def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"hyper_parameters": {}, "epoch": 1}, path)
+
+    def crash(content: object, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", crash)
+    with pytest.raises(OSError, match="no space"):
+        AtomicCheckpointIO().save_checkpoint({"hyper_parameters": {}, "epoch": 2}, path)
+    assert read_checkpoint(path)["epoch"] == 1
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_the_best_score_survives_moving_the_run(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    callback = RunCheckpoint(dirpath=tmp_path / "old", filename="best", monitor="val/loss")
+    callback.best_model_path = callback.kth_best_model_path = str(tmp_path / "old" / "best.ckpt")
+    callback.best_model_score = callback.kth_value = torch.tensor(0.25)
+    callback.best_k_models = {callback.best_model_path: torch.tensor(0.25)}
+    shutil.move(tmp_path / "old", tmp_path / "new")
+
+    moved = RunCheckpoint(dirpath=tmp_path / "new", filename="best", monitor="val/loss")
+    moved.load_state_dict(callback.state_dict())
+    assert moved.best_model_path == moved.kth_best_model_path == str(tmp_path / "new" / "best.ckpt")
+    assert moved.best_model_score == moved.best_k_models[moved.best_model_path] == torch.tensor(0.25)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", [1, 2], {"state_dict": {}}])
+def test_what_is_no_checkpoint_is_named(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ConfigError, match=r"a\.ckpt (does not exist|cannot be read|holds no checkpoint)"):
+        read_checkpoint(path)
+
+
+def test_going_on_with_another_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"hyper_parameters": {"architecture": "a", "image_size": 64}}, path)
+    check_resumable(path, {"architecture": "a", "image_size": 64})
+    with pytest.raises(ConfigError, match=r"image_size=64, not 224: .*overrides"):
+        check_resumable(path, {"architecture": "a", "image_size": 224})

@@ -1,0 +1,36 @@
+import pytest
+from support import Compose
+
+from pneumo.config import check_config
+from pneumo.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.lr=abc",
+        "optimizer.lr=0",
+        "optimizer.lr=-1",
+        "optimizer.lr=.inf",
+        "optimizer.lr=null",
+        "seed=-1",
+        "seed=0.5",
+        "trainer.max_epochs=0",
+        "data.image_size=0",
+        "data.batch_size=many",
+        "data.num_workers=-1",
+        "data.val_fraction=0.9",
+        "model.threshold=2",
+        "model.freeze=perhaps",
+    ],
+)
+def test_a_value_that_cannot_work_is_named_with_its_rule(override: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"must be|true or false") as caught:
+        check_config(compose_run(override))
+    key = override.split("=")[0]
+    assert str(caught.value).startswith(f"{key}=")
+
+
+@pytest.mark.parametrize("override", ["seed=0", "model.threshold=0.0", "data.num_workers=0", "optimizer.lr=1"])
+def test_edges_of_the_rules_are_allowed(override: str, compose_run: Compose) -> None:
+    check_config(compose_run(override))

@@ -1,0 +1,52 @@
+import logging
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+import rich
+from hydra.errors import CompactHydraException
+from rich.console import Console
+
+from pneumo.entry import ConsoleHandler, run_dir, user_errors
+from pneumo.errors import ConfigError, DataError
+
+
+def test_entry_points_import_nothing_heavy() -> None:
+    code = "import sys, pneumo.entry; print([name for name in ('torch', 'lightning', 'numpy') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "folder"),
+    [(None, "fresh"), ("runs/a/checkpoints/last.ckpt", "runs/a"), ("elsewhere/last.ckpt", "fresh")],
+)
+def test_a_run_that_goes_on_does_so_in_its_own_folder(checkpoint: str | None, folder: str) -> None:
+    assert run_dir(checkpoint, "fresh") == folder
+
+
+def test_a_mistake_becomes_one_paragraph_however_deep_it_lies() -> None:
+    with pytest.raises(CompactHydraException, match=r"^seed=-1 must be more\.$"), user_errors():
+        try:
+            raise ConfigError("seed=-1 must be more.")
+        except ConfigError as error:
+            raise RuntimeError("while building") from error
+
+
+def test_a_mistake_that_a_worker_process_found_loses_the_worker_traceback() -> None:
+    text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
+    with pytest.raises(CompactHydraException, match=r"^a\.jpeg: cannot be read\.$"), user_errors():
+        raise DataError(text + "pneumo.errors.DataError: a.jpeg: cannot be read.\n")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), user_errors():
+        raise ZeroDivisionError
+
+
+def test_lines_are_not_wrapped_or_marked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = StringIO()
+    monkeypatch.setattr(rich, "get_console", lambda: Console(file=out, width=20))
+    record = logging.makeLogRecord({"msg": "[bold]" + "x" * 40, "levelno": logging.WARNING})
+    ConsoleHandler().handle(record)
+    assert out.getvalue() == "[bold]" + "x" * 40 + "\n"
