@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support import ROOT, Compose
 from omegaconf import OmegaConf
+from support import ROOT, Compose
 
 from pneumo.config import check_config, config_hash
 from pneumo.training import build

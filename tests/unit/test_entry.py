@@ -26,11 +26,10 @@ def test_a_run_that_goes_on_does_so_in_its_own_folder(checkpoint: str | None, fo
 
 
 def test_a_mistake_becomes_one_paragraph_however_deep_it_lies() -> None:
+    error = RuntimeError("while building")
+    error.__cause__ = ConfigError("seed=-1 must be more.")
     with pytest.raises(CompactHydraException, match=r"^seed=-1 must be more\.$"), user_errors():
-        try:
-            raise ConfigError("seed=-1 must be more.")
-        except ConfigError as error:
-            raise RuntimeError("while building") from error
+        raise error
 
 
 def test_a_mistake_that_a_worker_process_found_loses_the_worker_traceback() -> None:

@@ -9,9 +9,14 @@ from pneumo.files import atomic_path, write_text
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_text(path, "old")
-    with pytest.raises(RuntimeError, match="crash"), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("crash")
+
+    def crash() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        crash()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["results.json"]
 

@@ -54,8 +54,8 @@ def find_root(root: Path) -> Path:
     state = "has no train/ and test/ in it" if root.is_dir() else "does not exist"
     raise DataError(
         f"data.root={root} {state}. A data set is a folder with train/, test/ and, if there is one, val/, each with "
-        "one folder per class: give its path as data.root=FOLDER or in PNEUMO_DATA_ROOT, leave data.root out to have the "
-        "data downloaded to data/chest_xray, or take data=synthetic, which needs no data."
+        "one folder per class: give its path as data.root=FOLDER or in PNEUMO_DATA_ROOT, leave data.root out to have "
+        "the data downloaded to data/chest_xray, or take data=synthetic, which needs no data."
     )
 
 

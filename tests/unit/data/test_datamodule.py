@@ -19,7 +19,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def module(root: Path, **changes: Any) -> ChestXrayDataModule:
+def module(root: Path, **changes: object) -> ChestXrayDataModule:
     data = ChestXrayDataModule(str(root), **{**OPTIONS, **changes})
     data.prepare_data()
     data.setup()
