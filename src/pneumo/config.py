@@ -30,7 +30,7 @@ def config_hash(cfg: DictConfig) -> str:
     assert isinstance(plain, dict)
     for key in ("paths", "ckpt_path", "callbacks", "logger"):
         plain.pop(key, None)
-    for key in ("root", "cache_dir", "num_workers"):
+    for key in ("root", "num_workers"):
         plain["data"].pop(key, None)
     return hashlib.sha256(OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True).encode()).hexdigest()[:16]
 

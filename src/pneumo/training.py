@@ -134,8 +134,8 @@ def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: A
             raise error.__cause__ from None
         reason = " ".join(str(error.__cause__ or error).split())
         raise ConfigError(
-            f"`{key}` cannot be built from its configuration: {reason}. See its values with `--cfg job --package {key}` "
-            "and what they may be in the documentation of its _target_."
+            f"`{key}` cannot be built from its configuration: {reason}. See its values with "
+            f"`--cfg job --package {key}`, and what they may be in the documentation of its _target_."
         ) from error
 
 

@@ -141,6 +141,13 @@ def test_a_rerun_in_the_same_folder_leaves_nothing_of_the_first(finished: Path, 
     assert not events & set(finished.glob("events.*"))
 
 
+def test_synthetic_data_need_nothing(compose_run: Compose, tmp_path: Path) -> None:
+    small = ["data.train=20", "data.val=6", "data.test=10", f"data.root={tmp_path / 'drawn'}"]
+    results = run(compose_run("experiment=demo", "epochs=1", "data.image_size=32", *small))
+    assert (results["data"], results["experiment"]) == ("synthetic", "demo")
+    assert len(list((tmp_path / "drawn").rglob("*.jpeg"))) == 36
+
+
 def test_without_a_checkpoint_there_is_no_test(compose_run: Compose) -> None:
     with pytest.raises(TrainingError, match="No checkpoint was written"):
         run(compose_run("+trainer.fast_dev_run=1"))

@@ -154,19 +154,18 @@ class ChestXrayDataModule(LightningDataModule):
 class SyntheticDataModule(ChestXrayDataModule):
     """Phantom radiographs, drawn once and kept in a cache: for demonstrations and tests, without data or network."""
 
-    def __init__(self, cache_dir: str, train: int, val: int, test: int, phantom_seed: int, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, root: str, train: int, val: int, test: int, phantom_seed: int, **options: Any) -> None:  # noqa: ANN401
         """Take the numbers of phantoms to draw and the seed to draw them by.
 
         Args:
-            cache_dir: Where the phantoms are kept.
+            root: Where the phantoms are kept; what lies there already is taken as it is.
             train: Number of training images.
             val: Number of validation images.
             test: Number of test images.
             phantom_seed: Of the drawings.
-            options: The arguments of `ChestXrayDataModule`, without root.
+            options: The other arguments of `ChestXrayDataModule`.
         """
-        root = Path(cache_dir) / "phantoms" / f"{train}-{val}-{test}-s{phantom_seed}"
-        super().__init__(root=str(root), **options)
+        super().__init__(root=root, **options)
         self.sizes = {"train": train, "val": val, "test": test}
         self.phantom_seed = phantom_seed
 

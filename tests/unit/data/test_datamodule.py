@@ -95,7 +95,7 @@ def test_an_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> 
 
 
 def test_phantoms_are_drawn_into_the_cache(tmp_path: Path) -> None:
-    data = SyntheticDataModule(str(tmp_path), train=20, val=6, test=10, phantom_seed=3, **OPTIONS)
+    data = SyntheticDataModule(str(tmp_path / "phantoms"), train=20, val=6, test=10, phantom_seed=3, **OPTIONS)
     data.prepare_data()
     data.setup()
     assert [len(part) for part in data.splits.values()] == [20, 6, 10]
