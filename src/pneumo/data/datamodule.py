@@ -158,7 +158,7 @@ class SyntheticDataModule(ChestXrayDataModule):
         """Take the numbers of phantoms to draw and the seed to draw them by.
 
         Args:
-            root: Where the phantoms are kept; what lies there already is taken as it is.
+            root: Where the phantoms are kept; a tree of the same names that lies there is not drawn anew.
             train: Number of training images.
             val: Number of validation images.
             test: Number of test images.
