@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from pneumo.errors import ConfigError
 from pneumo.files import atomic_path
+from pneumo.tensors import UnreadableError, read_tensors
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -59,10 +60,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways: in zipfile, pickle, torch
+        content = read_tensors(path)
+    except UnreadableError as error:
         raise ConfigError(
-            f"{path} cannot be read as a checkpoint ({' '.join(str(error).split())[:200]}): it is damaged or was not "
+            f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not "
             "written by pneumo. Take another one, or start anew without ckpt_path."
         ) from error
     if not isinstance(content, dict) or "hyper_parameters" not in content:

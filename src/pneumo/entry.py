@@ -21,7 +21,7 @@ def user_errors() -> Iterator[None]:
     """Turn a user's mistake into Hydra's short form of an error: one paragraph, no traceback, status 1."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # to look for a mistake among its causes: all else goes on as it is
         mistake = _mistake_behind(error)
         if mistake is None:
             raise

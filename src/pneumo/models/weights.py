@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from pneumo.errors import WeightsError
 from pneumo.models.sources import Architecture, StateDict
+from pneumo.tensors import UnreadableError, read_tensors
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 _WRAPPERS = ("state_dict", "model")  # where training scripts keep the weights in a checkpoint
@@ -53,12 +52,10 @@ def read_state_dict(path: Path) -> StateDict:
             "the published weights, or null for random ones."
         )
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways: in zipfile, pickle, safetensors
+        content = read_tensors(path)
+    except UnreadableError as error:
         raise WeightsError(
-            f"model.weights={path} cannot be read as weights ({' '.join(str(error).split())[:200]}). It must be a "
+            f"model.weights={path} cannot be read as weights ({error}). It must be a "
             "state dict of tensors that torch.load(weights_only=True) or safetensors opens: save one with "
             "torch.save(network.state_dict(), path)."
         ) from error
