@@ -28,6 +28,18 @@ class SeedEveryEpoch(Callback):
         torch.manual_seed(self.seed * 100_000 + trainer.current_epoch)
 
 
+class RecordConfig(Callback):
+    """Keep the configuration in each checkpoint, so that a run goes on only as it began."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Take the configuration as dotted keys and plain values."""
+        self.config = config
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add it."""
+        checkpoint["config"] = self.config
+
+
 class StopOnNonFiniteLoss(Callback):
     """Stop with an error when the loss is infinite or no number, before a checkpoint is written.
 

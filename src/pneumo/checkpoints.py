@@ -71,12 +71,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_resumable(path: Path, hyperparameters: dict[str, Any]) -> None:
-    """Raise a ConfigError unless a checkpoint fits a network with these hyperparameters."""
-    stored = read_checkpoint(path)["hyper_parameters"]
-    for name, value in hyperparameters.items():
-        if stored.get(name) != value:
-            raise ConfigError(
-                f"ckpt_path={path} was written by a run with {name}={stored.get(name)}, not {value}: beside ckpt_path, "
-                "repeat the overrides of that run, which its .hydra/overrides.yaml lists."
-            )
+def check_resumable(path: Path, config: dict[str, Any]) -> None:
+    """Raise a ConfigError unless a checkpoint was written under `config`, as `RecordConfig` keeps it."""
+    stored: dict[str, Any] = read_checkpoint(path).get("config", {})
+    other = sorted(key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key))
+    if other:
+        shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
+        raise ConfigError(
+            f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
+            "goes on as it began: set these as they were, or start anew without ckpt_path; for other training on the "
+            "same weights, give the checkpoint as model.weights."
+        )

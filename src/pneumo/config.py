@@ -1,11 +1,12 @@
 """Checks of a composed configuration, made before anything heavy is imported or read."""
 
 import hashlib
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pneumo.errors import ConfigError
 
@@ -19,20 +20,33 @@ def check_config(cfg: DictConfig) -> None:
         ConfigError: One of them cannot work; the message tells what could.
     """
     for key, (holds, rule) in _RULES.items():
-        value = OmegaConf.select(cfg, key)
-        if not holds(value):
+        group, _, name = key.rpartition(".")
+        if name in (OmegaConf.select(cfg, group) if group else cfg) and not holds(value := OmegaConf.select(cfg, key)):
             raise ConfigError(f"{key}={value} must be {rule}.")
 
 
-def config_hash(cfg: DictConfig) -> str:
-    """Hash what decides a run's numbers, 16 hex digits: all of its configuration but where things lie."""
+def decisive_config(cfg: DictConfig) -> dict[str, Any]:
+    """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     for key in ("paths", "ckpt_path", "callbacks", "logger"):
         plain.pop(key, None)
     for key in ("root", "num_workers"):
         plain["data"].pop(key, None)
-    return hashlib.sha256(OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True).encode()).hexdigest()[:16]
+    return dict(_flatten(plain))
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Hash what decides a run's numbers, 16 hex digits."""
+    return hashlib.sha256(json.dumps(decisive_config(cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _number(lowest: float, highest: float = math.inf, above: bool = False) -> Callable[[Any], bool]:
@@ -62,6 +76,14 @@ _RULES: dict[str, _Rule] = {
         _number(0, 0.5, above=True),
         "a share above 0 and at most 0.5, such as data.val_fraction=0.1",
     ),
+    "data.classes": (
+        lambda value: isinstance(value, ListConfig) and len({str(name) for name in value}) == len(value) == 2,
+        "the names of two folders, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
+    ),
+    "data.train": (_whole(2), "a number of phantoms from 2, such as data.train=800"),
+    "data.val": (_whole(2), "a number of phantoms from 2, such as data.val=100"),
+    "data.test": (_whole(2), "a number of phantoms from 2, such as data.test=200"),
+    "data.phantom_seed": (_whole(0), "a whole number from 0, such as data.phantom_seed=0"),
     "model.threshold": (_number(0, 1), "a probability from 0 to 1, such as model.threshold=0.5"),
     "model.freeze": (lambda value: isinstance(value, bool), "true or false"),
 }

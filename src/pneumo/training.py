@@ -14,8 +14,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo import record
+from pneumo.callbacks import RecordConfig
 from pneumo.checkpoints import AtomicCheckpointIO, check_resumable
-from pneumo.config import check_config
+from pneumo.config import check_config, decisive_config
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.evaluation.results import Results, report, write_results
@@ -60,7 +61,7 @@ def run(cfg: DictConfig) -> Results:
     if cfg.ckpt_path is None:
         _clear(folder)
     else:
-        check_resumable(Path(cfg.ckpt_path), dict(classifier.hparams))
+        check_resumable(Path(cfg.ckpt_path), decisive_config(cfg))
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     for logger in loggers:
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
@@ -118,7 +119,7 @@ def build(cfg: DictConfig) -> Parts:
         accelerator=hardware.accelerator,
         precision=hardware.precision,
         benchmark=hardware.benchmark,
-        callbacks=[Timer(), *_instantiate(cfg, "callbacks").values()],
+        callbacks=[Timer(), RecordConfig(decisive_config(cfg)), *_instantiate(cfg, "callbacks").values()],
         logger=list(_instantiate(cfg, "logger").values()),
         plugins=[AtomicCheckpointIO()],
     )

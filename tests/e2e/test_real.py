@@ -5,8 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support import Compose
 
 from pneumo.data.index import index_radiographs
+from pneumo.training import run
 
 pytestmark = pytest.mark.real
 
@@ -22,3 +24,25 @@ def test_the_official_split_is_found_whole() -> None:
         ("test", 0): 234,
         ("test", 1): 390,
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "batches", "size"), [("xraychestnet", 60, 64), ("efficientnet_lite0", 20, 224)], ids=["scratch", "frozen"]
+)
+def test_a_part_of_an_epoch_already_ranks_the_test_images(
+    model: str, batches: int, size: int, compose_run: Compose
+) -> None:
+    results = run(
+        compose_run(
+            f"model={model}",
+            "optimizer=adam",
+            f"data.root={os.environ['PNEUMO_DATA_ROOT']}",
+            f"data.image_size={size}",
+            "data.batch_size=32",
+            "data.num_workers=null",
+            f"trainer.limit_train_batches={batches}",
+            "trainer.max_epochs=1",
+        )
+    )
+    assert results["test_true_positives"] + results["test_false_negatives"] == 390
+    assert results["test_auroc"] > 0.8  # chance is 0.5; whole runs reach 0.95

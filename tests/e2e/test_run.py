@@ -16,7 +16,7 @@ from support import ROOT, Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from pneumo.errors import TrainingError
+from pneumo.errors import ConfigError, TrainingError
 from pneumo.evaluation.results import RESULT_NAMES
 from pneumo.models.classifier import Classifier
 from pneumo.training import build, run
@@ -117,6 +117,13 @@ def test_a_killed_run_goes_on_to_the_same_figures(compose_run: Compose, tmp_path
     subprocess.run([*command, f"ckpt_path={moved / 'checkpoints' / 'last.ckpt'}"], cwd=ROOT, check=True)
     assert (moved / "predictions.csv").read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
     assert figures(moved) == figures(tmp_path / "whole")
+
+
+def test_a_run_goes_on_only_with_the_settings_that_it_began_with(finished: Path, compose_run: Compose) -> None:
+    last = finished / "checkpoints" / "last.ckpt"
+    with pytest.raises(ConfigError, match=r"optimizer\.lr=0\.0001 \(now 0\.5\)"):
+        run(compose_run("optimizer=adam", "trainer.max_epochs=2", "optimizer.lr=0.5", f"ckpt_path={last}"))
+    assert (finished / "results.json").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(compose_run: Compose, tmp_path: Path) -> None:

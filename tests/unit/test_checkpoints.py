@@ -49,9 +49,9 @@ def test_what_is_no_checkpoint_is_named(content: object, tmp_path: Path) -> None
         read_checkpoint(path)
 
 
-def test_going_on_with_another_network_is_refused(tmp_path: Path) -> None:
+def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    torch.save({"hyper_parameters": {"architecture": "a", "image_size": 64}}, path)
-    check_resumable(path, {"architecture": "a", "image_size": 64})
-    with pytest.raises(ConfigError, match=r"image_size=64, not 224: .*overrides"):
-        check_resumable(path, {"architecture": "a", "image_size": 224})
+    torch.save({"hyper_parameters": {}, "config": {"seed": 0, "optimizer.lr": 0.1}}, path)
+    check_resumable(path, {"seed": 0, "optimizer.lr": 0.1})
+    with pytest.raises(ConfigError, match=r"optimizer\.lr=0\.1 \(now 0\.2\).*model\.weights"):
+        check_resumable(path, {"seed": 0, "optimizer.lr": 0.2})

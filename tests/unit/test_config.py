@@ -20,6 +20,9 @@ from pneumo.errors import ConfigError
         "data.batch_size=many",
         "data.num_workers=-1",
         "data.val_fraction=0.9",
+        "data.classes=[A,B,C]",
+        "data.classes=[A,A]",
+        "data.classes=A",
         "model.threshold=2",
         "model.freeze=perhaps",
     ],
@@ -29,6 +32,12 @@ def test_a_value_that_cannot_work_is_named_with_its_rule(override: str, compose_
         check_config(compose_run(override))
     key = override.split("=")[0]
     assert str(caught.value).startswith(f"{key}=")
+
+
+@pytest.mark.parametrize("override", ["data.train=few", "data.val=1", "data.test=-3", "data.phantom_seed=0.5"])
+def test_phantoms_have_rules_of_their_own(override: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=f"^{override.split('=')[0]}=.*must be"):
+        check_config(compose_run("data=synthetic", override))
 
 
 @pytest.mark.parametrize("override", ["seed=0", "model.threshold=0.0", "data.num_workers=0", "optimizer.lr=1"])
