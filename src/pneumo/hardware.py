@@ -45,16 +45,23 @@ def choose_hardware(accelerator: str, precision: str, deterministic: bool | str 
     cuda = chosen == "cuda"
     if precision == "auto":
         precision = _fastest_precision() if cuda else "32-true"
-    # On a CPU channels_last makes inference 1.2 to 1.5 times faster, but wide convolutions' weight gradients slower.
-    channels_last = cuda or (frozen and chosen == "cpu")
     return Hardware(
         accelerator=chosen,
         precision=precision,
         benchmark=cuda and not deterministic,
         matmul_precision="high" if cuda and not deterministic else "highest",
         pin_memory=cuda,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        memory_format=choose_memory_format(chosen, frozen),
     )
+
+
+def choose_memory_format(accelerator: str, frozen: bool) -> torch.memory_format:
+    """Choose the layout of a backbone's weights: the faster one for what it does where it runs.
+
+    On a CPU channels_last makes inference 1.2 to 1.5 times faster, but wide convolutions' weight gradients slower.
+    """
+    channels_last = accelerator == "cuda" or (frozen and accelerator == "cpu")
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _choose_accelerator(accelerator: str) -> str:

@@ -98,10 +98,13 @@ def test_the_same_command_gives_the_same_bits_whatever_the_workers(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_figures(compose_run: Compose, tmp_path: Path, phantoms: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_goes_on_to_the_same_figures(
+    workers: int, compose_run: Compose, tmp_path: Path, phantoms: Path
+) -> None:
     run(compose_run("optimizer=adagrad", "trainer.max_epochs=6", folder="whole"))
     command = [sys.executable, "train.py", "optimizer=adagrad", "trainer=cpu", "trainer.max_epochs=6"]
-    command += ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", f"data.root={phantoms}"]
+    command += ["data.image_size=32", "data.batch_size=16", f"data.num_workers={workers}", f"data.root={phantoms}"]
     command += [f"paths.output_dir={tmp_path}"]
     folder = tmp_path / "killed"
     with subprocess.Popen([*command, f"hydra.run.dir={folder}"], cwd=ROOT, start_new_session=True) as process:

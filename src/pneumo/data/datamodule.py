@@ -89,6 +89,7 @@ class ChestXrayDataModule(LightningDataModule):
         self.seed = seed
         self.pin_memory = pin_memory
         self.splits: Splits = {}
+        self.first_epoch = 0
 
     def prepare_data(self) -> None:
         """Download the data if `root` was left to its default and nothing is there."""
@@ -105,6 +106,16 @@ class ChestXrayDataModule(LightningDataModule):
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
 
+    def state_dict(self) -> dict[str, int]:
+        """Keep in checkpoints, which are written at the end of epochs, the epoch that comes next."""
+        assert self.trainer is not None
+        return {"epoch": self.trainer.current_epoch + 1}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin with that epoch's order; Lightning sets it only when workers have asked for their first batches."""
+        if self.trainer is not None and self.trainer.training:
+            self.first_epoch = state_dict["epoch"]
+
     @property
     def data_hash(self) -> str:
         """Hash of the data and its split, 16 hex digits."""
@@ -120,6 +131,7 @@ class ChestXrayDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             seed=self.seed * 100_000,  # the sampler adds the epoch: keep the seeds' orders apart
         )
+        sampler.set_epoch(self.first_epoch)
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:

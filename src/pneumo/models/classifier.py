@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
 from pneumo.evaluation.metrics import binary_metrics
+from pneumo.hardware import choose_memory_format
 from pneumo.models.backbone import build, freeze_module
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
@@ -61,6 +62,8 @@ class Classifier(LightningModule):
         self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes))
         if freeze:
             freeze_module(self.backbone)
+        # A checkpoint opens on the CPU and shall compute there as its run did, to the last bit.
+        self.backbone.to(memory_format=choose_memory_format("cpu", frozen=freeze))
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         metrics = binary_metrics(threshold)
