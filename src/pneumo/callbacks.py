@@ -85,6 +85,8 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line."""
+        if not trainer.is_global_zero:
+            return
         metrics = trainer.callback_metrics
         names = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc")
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)

@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ConfigError: There is no such file, or it is no checkpoint.
     """
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
+        raise ConfigError(f"{path} is not a file: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
     try:
         content = read_tensors(path)
     except UnreadableError as error:

@@ -70,10 +70,8 @@ def write_test_predictions(
     path: Path, threshold: float, datamodule: ChestXrayDataModule, classifier: Classifier
 ) -> Results:
     """Write predictions.csv from what the classifier kept of its test, and give the figures that follow from it."""
-    index = torch.cat([output["index"] for output in classifier.test_outputs]).cpu()
-    order = index.argsort()
-    probability = torch.cat([output["probability"] for output in classifier.test_outputs]).cpu()[order].numpy()
-    images = [datamodule.splits["test"][i] for i in index[order].tolist()]
+    probability = classifier.tested["probability"].numpy()
+    images = [datamodule.splits["test"][i] for i in classifier.tested["index"].tolist()]
     label = np.array([image.label for image in images])
     prediction = (probability > threshold).astype(np.int64)
     write_predictions(path, [image.path for image in images], label, probability, prediction, datamodule.classes)

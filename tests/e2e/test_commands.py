@@ -105,3 +105,22 @@ def test_a_sweep_runs_each_job_into_a_folder_of_its_name(tmp_path: Path, phantom
     found = sorted((tmp_path / "sweep" / "study").glob("*/results.json"))
     assert [path.parent.name for path in found] == ["xraychestnet-adam-s0", "xraychestnet-sgd-s0"]
     assert [json.loads(path.read_text())["optimizer"] for path in found] == ["adam", "sgd"]
+
+
+@pytest.mark.slow
+def test_two_processes_test_each_image_once(tmp_path: Path, phantoms: Path) -> None:
+    quick = ["data.image_size=32", "data.batch_size=5", "data.num_workers=0", "trainer.max_epochs=2"]
+    done = train(
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        *quick,
+        f"data.root={phantoms}",
+        f"paths.output_dir={tmp_path}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (results,) = (json.loads(path.read_text()) for path in tmp_path.rglob("results.json"))
+    (predictions,) = (path.read_text().splitlines()[1:] for path in tmp_path.rglob("predictions.csv"))
+    assert len(predictions) == len(set(predictions)) == 32
+    right = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
+    assert results["test_accuracy"] == pytest.approx(right / 32)

@@ -45,7 +45,7 @@ def test_what_is_no_checkpoint_is_named(content: object, tmp_path: Path) -> None
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(ConfigError, match=r"a\.ckpt (does not exist|cannot be read|holds no checkpoint)"):
+    with pytest.raises(ConfigError, match=r"a\.ckpt (is not a file|cannot be read|holds no checkpoint)"):
         read_checkpoint(path)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,24 +123,20 @@ class ChestXrayDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Give shuffled training batches; their order follows from seed and epoch alone, so a run can be resumed."""
+        rank, processes = self._place()
         dataset = self._dataset("train")
-        trainer = self.trainer
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            dataset,
-            num_replicas=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-            seed=self.seed * 100_000,  # the sampler adds the epoch: keep the seeds' orders apart
-        )
+        # The sampler adds the epoch to its seed: keep the seeds' orders apart.
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, processes, rank, seed=self.seed * 100_000)
         sampler.set_epoch(self.first_epoch)
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Give the validation batches in the index's order."""
-        return self._loader(self._dataset("val"))
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Give the test batches in the index's order."""
-        return self._loader(self._dataset("test"))
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Give the test batches; labels in them are for the caller to ignore."""
@@ -149,9 +145,17 @@ class ChestXrayDataModule(LightningDataModule):
     def _dataset(self, split: str) -> RadiographDataset:
         return RadiographDataset(self.root, self.splits[split], self.image_size)
 
-    def _loader(
-        self, dataset: RadiographDataset, sampler: DistributedSampler[Any] | None = None
-    ) -> DataLoader[dict[str, Any]]:
+    def _evaluation_loader(self, split: str) -> DataLoader[dict[str, Any]]:
+        rank, processes = self._place()
+        dataset = self._dataset(split)
+        # Not a DistributedSampler: that repeats images until all processes have as many, and they would count twice.
+        return self._loader(dataset, range(rank, len(dataset), processes))
+
+    def _place(self) -> tuple[int, int]:
+        """Give this process's number and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: RadiographDataset, sampler: Iterable[int]) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MetricCollection
+from torchmetrics import CatMetric, MetricCollection
 
 from pneumo.evaluation.metrics import binary_metrics
 from pneumo.hardware import choose_memory_format
@@ -70,7 +70,8 @@ class Classifier(LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        self.test_outputs: list[Batch] = []
+        self.test_index, self.test_probability = CatMetric(), CatMetric()  # they know how to gather from all processes
+        self.tested: Batch = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, 1, H, W) uint8, or features (N, D) of the backbone, to logits (N, classes)."""
@@ -96,15 +97,20 @@ class Classifier(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure a test batch and keep its probabilities."""
         _, probability = self._step(batch, "test")
-        self.test_outputs.append({"index": batch["index"], "probability": probability})
+        self.test_index.update(batch["index"])
+        self.test_probability.update(probability)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give each image's probability of the positive class, (N,)."""
         return positive_probability(self(batch["image"]))
 
-    def on_test_epoch_start(self) -> None:
-        """Forget an earlier test."""
-        self.test_outputs.clear()
+    def on_test_epoch_end(self) -> None:
+        """Put what all processes have tested together, in the order of the data set, as `tested`."""
+        index, probability = self.test_index.compute().long(), self.test_probability.compute()
+        order = index.argsort()
+        self.tested = {"index": index[order].cpu(), "probability": probability[order].cpu()}
+        self.test_index.reset()
+        self.test_probability.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the epoch's metrics, so that a checkpoint tells how good it is."""
@@ -124,7 +130,15 @@ class Classifier(LightningModule):
         probability = positive_probability(logits.detach())
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
         metrics.update(probability, label)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label), prog_bar=stage != "test")
+        self.log(
+            f"{stage}/loss",
+            loss,
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(label),
+            prog_bar=stage != "test",
+            sync_dist=True,
+        )
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
         return loss, probability
 
