@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from pneumo.data.download import download_chest_xray
 from pneumo.data.images import decode
-from pneumo.data.index import Radiograph, count_classes, data_hash, find_root, index_radiographs
+from pneumo.data.index import Radiograph, count_classes, data_hash, find_root, index_radiographs, locate
 from pneumo.data.phantoms import write_phantoms
 from pneumo.data.splits import Splits, check_split, split_radiographs
+from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -80,12 +81,12 @@ class ChestXrayDataModule(LightningDataModule):
         check_split(split)
         self.root = default_root() if root is None else Path(root)
         self.download = root is None
-        self.classes = list(classes)
+        self.classes = [str(name) for name in classes]  # YAML reads [0,1] as numbers
         self.split = split
         self.val_fraction = val_fraction
         self.image_size = image_size
         self.batch_size = batch_size
-        self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed = seed
         self.pin_memory = pin_memory
         self.splits: Splits = {}
@@ -93,7 +94,7 @@ class ChestXrayDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download the data if `root` was left to its default and nothing is there."""
-        if self.download and not self.root.is_dir():
+        if self.download and locate(self.root) is None:
             download_chest_xray(self.root)
 
     def setup(self, stage: str | None = None) -> None:
@@ -106,15 +107,26 @@ class ChestXrayDataModule(LightningDataModule):
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
 
-    def state_dict(self) -> dict[str, int]:
-        """Keep in checkpoints, which are written at the end of epochs, the epoch that comes next."""
+    def state_dict(self) -> dict[str, Any]:
+        """Keep in checkpoints, which are written at the end of epochs, the next epoch's number and the data's hash."""
         assert self.trainer is not None
-        return {"epoch": self.trainer.current_epoch + 1}
+        return {"epoch": self.trainer.current_epoch + 1, "data_hash": self.data_hash}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin with that epoch's order; Lightning sets it only when workers have asked for their first batches."""
-        if self.trainer is not None and self.trainer.training:
-            self.first_epoch = state_dict["epoch"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin with that epoch's order; Lightning sets it only when workers have asked for their first batches.
+
+        Raises:
+            DataError: The run that goes on began with other data.
+        """
+        if self.trainer is None or not self.trainer.training:
+            return
+        if state_dict["data_hash"] != self.data_hash:
+            raise DataError(
+                f"The radiographs in {self.root} are not those that this run began with (data_hash "
+                f"{state_dict['data_hash']}, now {self.data_hash}): files were added, removed or changed, or it was "
+                "another folder. Set data.root to the data as they were, or start anew without ckpt_path."
+            )
+        self.first_epoch = state_dict["epoch"]
 
     @property
     def data_hash(self) -> str:
@@ -131,25 +143,28 @@ class ChestXrayDataModule(LightningDataModule):
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Give the validation batches in the index's order."""
-        return self._evaluation_loader("val")
+        """Give the validation batches, shuffled once for all."""
+        return self._evaluation_loader("val", shuffled=True)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Give the test batches in the index's order."""
-        return self._evaluation_loader("test")
+        """Give the test batches, shuffled once for all."""
+        return self._evaluation_loader("test", shuffled=True)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Give the test batches; labels in them are for the caller to ignore."""
-        return self.test_dataloader()
+        """Give the test batches in the index's order; labels in them are for the caller to ignore."""
+        return self._evaluation_loader("test", shuffled=False)
 
     def _dataset(self, split: str) -> RadiographDataset:
         return RadiographDataset(self.root, self.splits[split], self.image_size)
 
-    def _evaluation_loader(self, split: str) -> DataLoader[dict[str, Any]]:
+    def _evaluation_loader(self, split: str, shuffled: bool) -> DataLoader[dict[str, Any]]:
         rank, processes = self._place()
         dataset = self._dataset(split)
+        order = list(range(len(dataset)))
+        if shuffled:  # so that the first batches, which trainer.limit_test_batches takes, are not of the first class
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
         # Not a DistributedSampler: that repeats images until all processes have as many, and they would count twice.
-        return self._loader(dataset, range(rank, len(dataset), processes))
+        return self._loader(dataset, order[rank::processes])
 
     def _place(self) -> tuple[int, int]:
         """Give this process's number and how many there are."""
@@ -191,6 +206,11 @@ class SyntheticDataModule(ChestXrayDataModule):
 
 
 def default_root() -> Path:
-    """Give data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and data/chest_xray is not there."""
+    """Give data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
     named = os.environ.get("PNEUMO_DATA_ROOT")
-    return Path(named) if named and not DEFAULT_ROOT.is_dir() else DEFAULT_ROOT
+    return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
+
+
+def count_cores() -> int:
+    """Give the number of cores that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ def decode(path: Path, size: int) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(_to_grey(image).resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read as an image ({' '.join(str(error).split())}). Every file with an image's suffix "
             "must be a whole image: replace this one by an intact copy, or delete it."

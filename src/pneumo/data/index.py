@@ -42,20 +42,25 @@ class Radiograph:
     size: int
 
 
+def locate(root: Path) -> Path | None:
+    """Give the folder that holds train/ and test/: `root` or, as in published archives, root/chest_xray; else None."""
+    folders = (root, root / "chest_xray")
+    return next((folder for folder in folders if (folder / "train").is_dir() and (folder / "test").is_dir()), None)
+
+
 def find_root(root: Path) -> Path:
-    """Give the folder that holds train/ and test/: `root` or, as in the published archives, root/chest_xray.
+    """Give what `locate` finds.
 
     Raises:
-        DataError: Neither has them.
+        DataError: It finds nothing.
     """
-    for folder in (root, root / "chest_xray"):
-        if (folder / "train").is_dir() and (folder / "test").is_dir():
-            return folder
+    if (folder := locate(root)) is not None:
+        return folder
     state = "has no train/ and test/ in it" if root.is_dir() else "does not exist"
     raise DataError(
         f"data.root={root} {state}. A data set is a folder with train/, test/ and, if there is one, val/, each with "
         "one folder per class: give its path as data.root=FOLDER or in PNEUMO_DATA_ROOT, leave data.root out to have "
-        "the data downloaded to data/chest_xray, or take data=synthetic, which needs no data."
+        "the data downloaded to data/chest_xray where nothing is there, or take data=synthetic, which needs no data."
     )
 
 
@@ -70,25 +75,16 @@ def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
         classes: Names of the class folders; their order gives the labels.
 
     Raises:
-        DataError: A folder is missing, or a class has no image in a split.
+        DataError: A folder is missing, a class has no image in a split, or the disk denies a file.
     """
     root = find_root(root)
-    suffixes = Image.registered_extensions()
-    radiographs: list[Radiograph] = []
-    junk: list[str] = []
-    for split in ("train", "val", "test"):
-        if split == "val" and not (root / split).is_dir():
-            continue
-        junk += [f"{split}/{path.name}" for path in (root / split).iterdir() if path.name not in classes]
-        for label, name in enumerate(classes):
-            before = len(radiographs)
-            for entry in _files(root / split / name):
-                if _is_image(entry, suffixes):
-                    radiographs.append(_describe(entry, root, split, label))
-                else:
-                    junk.append(Path(entry.path).relative_to(root).as_posix())
-            if len(radiographs) == before:
-                raise _empty_class(root / split / name, classes)
+    try:
+        radiographs, junk = _scan(root, classes)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
+            "folder, or a link to one: mend its permissions or its link, or delete it."
+        ) from error
     if junk:
         shown = ", ".join(sorted(junk)[:5]) + (", ..." if len(junk) > 5 else "")
         _log.warning("%d entries of %s are not images of a class and are left out: %s", len(junk), root, shown)
@@ -108,6 +104,27 @@ def data_hash(splits: dict[str, list[Radiograph]]) -> str:
         for radiograph in radiographs:
             digest.update(f"{split} {radiograph.path} {radiograph.label} {radiograph.size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _scan(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
+    """Give the radiographs below `root`, and what is none, as paths relative to it."""
+    suffixes = Image.registered_extensions()
+    radiographs: list[Radiograph] = []
+    junk: list[str] = []
+    for split in ("train", "val", "test"):
+        if split == "val" and not (root / split).is_dir():
+            continue
+        junk += [f"{split}/{path.name}" for path in (root / split).iterdir() if path.name not in classes]
+        for label, name in enumerate(classes):
+            before = len(radiographs)
+            for entry in _files(root / split / name):
+                if _is_image(entry, suffixes):
+                    radiographs.append(_describe(entry, root, split, label))
+                else:
+                    junk.append(Path(entry.path).relative_to(root).as_posix())
+            if len(radiographs) == before:
+                raise _empty_class(root / split / name, classes)
+    return radiographs, junk
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

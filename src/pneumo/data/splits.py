@@ -4,6 +4,8 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
 
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -23,7 +25,7 @@ def split_radiographs(radiographs: Sequence[Radiograph], split: str, val_fractio
         split: `official` takes the folders as they are; where there is no val folder, it does what `patient` does.
             `patient` pools train and val and holds out a share of their patients for validation, stratified by class
             and subtype, so that no patient is on both sides.
-        val_fraction: The share that is held out, above 0, at most 0.5. Its inverse is rounded to a whole number.
+        val_fraction: The share that is held out, above 0, at most 0.5.
         seed: Of the choice of patients.
 
     Raises:
@@ -58,15 +60,17 @@ def check_split(split: str) -> None:
 def _hold_out_patients(pool: list[Radiograph], fraction: float, seed: int) -> tuple[list[Radiograph], list[Radiograph]]:
     strata = [f"{radiograph.label} {radiograph.subtype}" for radiograph in pool]
     patients = [radiograph.patient for radiograph in pool]
-    folds = round(1 / fraction)
-    if len(set(patients)) < folds:
+    share = Fraction(fraction).limit_denominator(max(20, round(1 / fraction)))  # 0.1: one of 10 folds; 0.15: 3 of 20
+    if len(set(patients)) < share.denominator:
         raise DataError(
-            f"{len(set(patients))} training patients are too few to hold out {fraction:g} of them: data.val_fraction "
-            f"must be at least 1/{len(set(patients))}, or the data needs more patients."
+            f"{len(set(patients))} training patients are too few to hold out {fraction:g} of them, which takes "
+            f"{share.denominator}: choose a rounder data.val_fraction, such as 0.5, 0.25 or 0.2, or add patients."
         )
-    folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    folder = StratifiedGroupKFold(n_splits=share.denominator, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class and subtype with fewer images than folds is spread as far as it goes.
         warnings.filterwarnings("ignore", message="The least populated class")
-        train, val = next(folder.split(pool, strata, patients))
-    return [replace(pool[i], split="train") for i in train], [replace(pool[i], split="val") for i in val]
+        folds = islice(folder.split(pool, strata, patients), share.numerator)
+        held_out = {i for _, fold in folds for i in fold.tolist()}
+    train = [replace(image, split="train") for i, image in enumerate(pool) if i not in held_out]
+    return train, [replace(image, split="val") for i, image in enumerate(pool) if i in held_out]

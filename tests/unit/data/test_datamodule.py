@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 
 from pneumo.data.datamodule import ChestXrayDataModule, SyntheticDataModule, default_root
 from pneumo.errors import ConfigError, DataError
@@ -31,10 +33,36 @@ def test_batches_are_grey_integers_with_label_and_index(phantoms: Path) -> None:
     batch = next(iter(data.test_dataloader()))
     assert batch["image"].shape == (16, 1, 24, 24)
     assert batch["image"].dtype == torch.uint8
-    assert batch["index"].tolist() == list(range(16))
-    assert batch["label"].tolist() == [image.label for image in data.splits["test"][:16]]
+    assert batch["label"].tolist() == [data.splits["test"][i].label for i in batch["index"].tolist()]
     assert len(data.train_dataloader()) == 4
     assert len(data.predict_dataloader()) == len(data.test_dataloader()) == 2
+
+
+def test_predictions_come_in_the_order_of_the_index_and_the_first_test_batch_has_both_classes(phantoms: Path) -> None:
+    data = module(phantoms)
+    in_order, shuffled = (
+        [i for batch in loader for i in batch["index"].tolist()]
+        for loader in (data.predict_dataloader(), data.test_dataloader())
+    )
+    assert in_order == sorted(shuffled) == list(range(32))
+    assert set(next(iter(data.test_dataloader()))["label"].tolist()) == {0, 1}
+
+
+def test_going_on_with_other_data_is_refused(phantoms: Path) -> None:
+    data = module(phantoms)
+    data.trainer = Trainer(logger=False)
+    kept = data.state_dict()
+    data.trainer.training = True
+    data.load_state_dict(kept)
+    with pytest.raises(DataError, match=r"not those that this run began with.*data\.root"):
+        data.load_state_dict({**kept, "data_hash": "another"})
+
+
+def test_class_folders_may_be_named_by_numbers(phantoms: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(OPTIONS["classes"]):
+        for split in ("train", "val", "test"):
+            shutil.copytree(phantoms / split / name, tmp_path / split / str(number))
+    assert module(tmp_path, classes=[0, 1]).classes == ["0", "1"]
 
 
 def order(data: ChestXrayDataModule, epoch: int) -> list[int]:
@@ -75,6 +103,9 @@ def test_the_default_root_is_the_environment_unless_data_lie_here(
     monkeypatch.setenv("PNEUMO_DATA_ROOT", "/elsewhere")
     assert default_root() == Path("/elsewhere")
     (tmp_path / "data/chest_xray").mkdir(parents=True)
+    assert default_root() == Path("/elsewhere")
+    for folder in ("train", "test"):
+        (tmp_path / "data/chest_xray" / folder).mkdir()
     assert default_root() == Path("data/chest_xray")
 
 
@@ -84,9 +115,12 @@ def test_only_the_default_root_is_downloaded_to(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     ChestXrayDataModule(None, **OPTIONS).prepare_data()
     assert asked == [Path("data/chest_xray")]
+    (tmp_path / "data/chest_xray").mkdir(parents=True)  # empty
+    ChestXrayDataModule(None, **OPTIONS).prepare_data()
+    assert asked == 2 * [Path("data/chest_xray")]
     with pytest.raises(DataError, match="does not exist"):
         module(tmp_path / "typo")
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 def test_an_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -65,6 +65,21 @@ def test_junk_is_left_out_counted_and_named_once(tmp_path: Path, caplog: pytest.
     assert "train/NORMAL/.DS_Store" in caplog.text
 
 
+@pytest.mark.parametrize("target", ["nowhere.jpeg", "link.jpeg"])
+def test_a_link_that_leads_nowhere_is_an_error(target: str, tmp_path: Path) -> None:
+    link = tree(tmp_path) / "train" / "NORMAL" / "link.jpeg"
+    link.symlink_to(target)
+    with pytest.raises(DataError, match=r"train/NORMAL/link\.jpeg cannot be read.*mend"):
+        index_radiographs(tmp_path, CLASSES)
+
+
+def test_a_link_to_its_own_folder_is_an_error(tmp_path: Path) -> None:
+    folder = tree(tmp_path) / "train" / "NORMAL"
+    (folder / "again").symlink_to(folder)
+    with pytest.raises(DataError, match=r"train/NORMAL/again.*cannot be read"):
+        index_radiographs(tmp_path, CLASSES)
+
+
 def test_a_folder_inside_the_archive_is_found(tmp_path: Path) -> None:
     tree(tmp_path / "chest_xray")
     assert find_root(tmp_path) == tmp_path / "chest_xray"

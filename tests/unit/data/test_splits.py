@@ -58,6 +58,12 @@ def test_held_out_share_and_classes_are_kept() -> None:
     assert shares[0] == pytest.approx(shares[1], abs=0.03)
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.15, 0.25, 0.33, 0.4, 0.5])
+def test_any_share_can_be_held_out(fraction: float) -> None:
+    splits = split_radiographs(radiographs(900), "patient", fraction, 0)
+    assert len(splits["val"]) / (len(splits["train"]) + len(splits["val"])) == pytest.approx(fraction, abs=0.01)
+
+
 def test_the_seed_decides() -> None:
     images = radiographs(90)
     assert split_radiographs(images, "patient", 0.1, 1) == split_radiographs(images, "patient", 0.1, 1)
