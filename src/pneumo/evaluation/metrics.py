@@ -20,7 +20,7 @@ class BinaryBalancedAccuracy(BinaryStatScores):
 
     def compute(self) -> Tensor:
         """Give the mean over the two classes of the share that was recognised; 0 stands in for an absent class."""
-        tp, fp, tn, fn = (count.double() for count in self._final_state())
+        tp, fp, tn, fn = (count.float() for count in self._final_state())  # Apple's GPUs have no float64
         return torch.stack((tp / (tp + fn), tn / (tn + fp))).nan_to_num(0.0).mean()
 
 
@@ -29,8 +29,9 @@ class BinaryMCC(BinaryStatScores):
 
     def compute(self) -> Tensor:
         """Give the correlation of answers and labels, 0 if either never varies."""
-        tp, fp, tn, fn = (count.double() for count in self._final_state())
-        return ((tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)).sqrt()).nan_to_num(0.0)
+        tp, fp, tn, fn = (count.float() for count in self._final_state())
+        answers, labels = (tp + fp) * (tn + fn), (tp + fn) * (tn + fp)  # apart, their product could overflow
+        return ((tp * tn - fp * fn) / (answers.sqrt() * labels.sqrt())).nan_to_num(0.0)
 
 
 def binary_metrics(threshold: float) -> MetricCollection:

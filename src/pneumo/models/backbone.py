@@ -104,8 +104,9 @@ def _check(backbone: Backbone, architecture: str, path: str, image_size: int) ->
             shape = tuple(backbone(torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8)).shape)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
-            f"{architecture} cannot take images of data.image_size={image_size} ({' '.join(str(error).split())[:200]}"
-            "): choose the size that it was made for, often 224, or another architecture."
+            f"{architecture} without {path} fails on images of data.image_size={image_size} "
+            f"({' '.join(str(error).split())[:200]}): choose the size that it was made for, often 224, name another "
+            "layer to replace as model.head_path=PATH, or take another architecture."
         ) from error
     finally:
         backbone.train()

@@ -95,7 +95,7 @@ def _timm(name: str, short: str, image_size: int) -> Architecture:
 
     def tagged(tag: str) -> str:
         full = short if tag == "DEFAULT" else f"{base}.{tag}"
-        if tag != "DEFAULT" and full not in timm.list_pretrained(f"{base}.*"):
+        if not timm.models.is_model_pretrained(full):
             raise KeyError(tag)
         return full
 

@@ -13,7 +13,7 @@ from pneumo.tensors import UnreadableError, read_tensors
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 _WRAPPERS = ("state_dict", "model")  # where training scripts keep the weights in a checkpoint
-_PREFIXES = ("", "backbone.", "module.", "model.")  # what they put before each name
+_PREFIXES = ("", "backbone.network.", "backbone.", "module.", "model.")  # what they put before each name
 
 
 def load_weights(architecture: Architecture, weights: str, head_path: str) -> None:
@@ -73,7 +73,10 @@ def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (whatever th
 
 def _file_of_package(weights: str) -> Path:
     package = weights.removeprefix("pip:")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ModuleNotFoundError, ValueError):  # a.b, where there is no a; a name that none can have
+        spec = None
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     if not folders:
         raise WeightsError(
@@ -95,8 +98,9 @@ def _fetch(architecture: Architecture, tag: str) -> StateDict:
         return architecture.fetch(tag)
     except KeyError:
         raise WeightsError(
-            f"model.weights={tag}: {architecture.name} has no published weights of that name. Take DEFAULT, one of the "
-            "source's tags, pip:PACKAGE, the path of a .pth, .ckpt or .safetensors file, or null for random weights."
+            f"model.weights={tag}: {architecture.name} has no published weights of that name. Take one that its source "
+            "publishes (DEFAULT is the best of them, if there are any), pip:PACKAGE, the path of a .pth, .ckpt or "
+            ".safetensors file, or null for random weights."
         ) from None
     except (OSError, RuntimeError) as error:  # urllib's, requests' and httpx's errors; RuntimeError: a wrong hash
         raise WeightsError(

