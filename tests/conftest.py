@@ -18,10 +18,10 @@ from pneumo.data.phantoms import write_phantoms
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep tests off the network and away from the user's caches and data."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    if "real" not in os.environ.get("PYTEST_CURRENT_TEST", ""):
+    if request.node.get_closest_marker("real") is None:
         monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
 
 
@@ -35,13 +35,13 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
-    """Compose conf/train.yaml for a run on the small phantoms, into a folder of the test's own."""
+    """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of the test's own."""
 
-    def composed(*overrides: str, folder: str = "run") -> DictConfig:
+    def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             fixed = [f"data.root={phantoms}", f"paths.output_dir={tmp_path}", f"paths.run_dir={tmp_path / folder}"]
             quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu"]
-            cfg = compose("train", overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
+            cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
 

@@ -19,6 +19,12 @@ def check_config(cfg: DictConfig) -> None:
     Raises:
         ConfigError: One of them cannot work; the message tells what could.
     """
+    for key in _GROUPS:
+        if key not in cfg:
+            raise ConfigError(
+                f"`{key}` is missing from the configuration: leave it in. Single entries can go, as in "
+                "~logger.tensorboard or ~callbacks.progress; scheduler=constant does without a schedule."
+            )
     for key, (holds, rule) in _RULES.items():
         group, _, name = key.rpartition(".")
         if name in (OmegaConf.select(cfg, group) if group else cfg) and not holds(value := OmegaConf.select(cfg, key)):
@@ -29,7 +35,7 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    for key in ("paths", "ckpt_path", "callbacks", "logger"):
+    for key in ("paths", "ckpt_path", "callbacks", "logger", "sweep"):
         plain.pop(key, None)
     for key in ("root", "num_workers"):
         plain["data"].pop(key, None)
@@ -58,18 +64,30 @@ def _number(lowest: float, highest: float = math.inf, above: bool = False) -> Ca
     return holds
 
 
-def _whole(lowest: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+def _whole(lowest: int, highest: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest
+
+
+def _optional(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _text(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
+    return isinstance(value, str)
+
+
+def _share_or_count(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
+    return _whole(1)(value) or (isinstance(value, float) and 0 < value <= 1)
 
 
 _RULES: dict[str, _Rule] = {
-    "seed": (_whole(0), "a whole number from 0, such as seed=0"),
+    "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295, such as seed=0"),
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),
     "trainer.max_epochs": (_whole(1), "a whole number from 1, such as trainer.max_epochs=20"),
     "data.image_size": (_whole(1), "a whole number of pixels, such as data.image_size=224"),
     "data.batch_size": (_whole(1), "a whole number from 1, such as data.batch_size=32"),
     "data.num_workers": (
-        lambda value: value is None or _whole(0)(value),
+        _optional(_whole(0)),
         "a whole number from 0, or null for one per CPU core, such as data.num_workers=2",
     ),
     "data.val_fraction": (
@@ -86,4 +104,14 @@ _RULES: dict[str, _Rule] = {
     "data.phantom_seed": (_whole(0), "a whole number from 0, such as data.phantom_seed=0"),
     "model.threshold": (_number(0, 1), "a probability from 0 to 1, such as model.threshold=0.5"),
     "model.freeze": (lambda value: isinstance(value, bool), "true or false"),
+    "model.architecture": (_text, "SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
+    "model.weights": (_optional(_text), "DEFAULT, a tag, pip:PACKAGE, a file's path, or null for random weights"),
+    "model.head_path": (_optional(_text), "the path of a layer, such as model.head_path=fc, or null for the last one"),
+} | {
+    f"trainer.limit_{stage}_batches": (
+        _optional(_share_or_count),
+        f"a number of batches from 1, a share up to 1.0, or null for all, such as trainer.limit_{stage}_batches=4",
+    )
+    for stage in ("train", "val", "test")
 }
+_GROUPS = ("data", "model", "optimizer", "scheduler", "callbacks", "logger", "trainer")

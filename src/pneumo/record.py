@@ -23,7 +23,6 @@ def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Class
     """Tell what was run."""
     parameters = list(classifier.parameters())
     return {
-        "status": "done",
         **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment", "data")},
         "seed": cfg.seed,
         "image_size": cfg.data.image_size,
@@ -42,7 +41,7 @@ def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Class
 
 
 def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
-    """Tell what training cost, all parts of a run that was interrupted taken together."""
+    """Tell what training cost, all parts of a run that was interrupted taken together, and its peak memory in bytes."""
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     seconds = timer.time_elapsed("train")
     batches = int(trainer.num_training_batches) * trainer.world_size
@@ -51,7 +50,7 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
         "epochs": trainer.current_epoch,
         "train_seconds": seconds,
         "samples_per_second": images / seconds,
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
     }
 
 
@@ -69,13 +68,17 @@ def measure_quality(trainer: Trainer, best: str) -> Results:
 def write_test_predictions(
     path: Path, threshold: float, datamodule: ChestXrayDataModule, classifier: Classifier
 ) -> Results:
-    """Write predictions.csv from what the classifier kept of its test, and give the figures that follow from it."""
+    """Write predictions.csv from what the classifier kept of its test, and give the figures that follow from it.
+
+    The status among them is `partial` if images of the test set were left out, as by trainer.limit_test_batches.
+    """
     probability = classifier.tested["probability"].numpy()
     images = [datamodule.splits["test"][i] for i in classifier.tested["index"].tolist()]
     label = np.array([image.label for image in images])
     prediction = (probability > threshold).astype(np.int64)
     write_predictions(path, [image.path for image in images], label, probability, prediction, datamodule.classes)
-    return confusion(label, prediction)
+    whole = len(images) == len(datamodule.splits["test"])
+    return {"status": "done" if whole else "partial", **confusion(label, prediction)}
 
 
 def _device_name(trainer: Trainer) -> str:
@@ -83,17 +86,23 @@ def _device_name(trainer: Trainer) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _peak_memory() -> int:
-    """Give the most memory that the run has held, in bytes: on the GPU if there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def _peak_memory(device: torch.device) -> int:
+    """Give the most bytes that the run has held on a CUDA device; elsewhere, that this process has ever held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _git_commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Give the commit of pneumo's own checkout, with -dirty after it if tracked files differ, else `unknown`."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv may lie in the checkout of something else
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,8 +1,11 @@
 """One run: build, fit, test once, write what came out."""
 
 import logging
+import signal
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,18 +13,21 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo import record
 from pneumo.callbacks import RecordConfig
 from pneumo.checkpoints import AtomicCheckpointIO, check_resumable
-from pneumo.config import check_config, decisive_config
+from pneumo.config import check_config, config_hash, decisive_config
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
-from pneumo.evaluation.results import Results, report, write_results
+from pneumo.evaluation.results import Results, check_overwrite, report, write_results
 from pneumo.hardware import choose_hardware
-from pneumo.models.classifier import Classifier
+from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.tensorboard import RunLogger
 
 _log = logging.getLogger(__name__)
@@ -58,16 +64,17 @@ def run(cfg: DictConfig) -> Results:
     started = time.perf_counter()
     datamodule, classifier, trainer = build(cfg)
     folder = Path(cfg.paths.run_dir)
-    if cfg.ckpt_path is None:
+    if cfg.ckpt_path is not None:
+        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints" / "best.ckpt", decisive_config(cfg))
+    elif trainer.is_global_zero:
+        check_overwrite(folder / "results.json", config_hash(cfg))
         _clear(folder)
-    else:
-        check_resumable(Path(cfg.ckpt_path), decisive_config(cfg))
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     for logger in loggers:
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
     _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
 
-    trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
+    _fit(trainer, classifier, datamodule, cfg.ckpt_path, folder / "checkpoints" / "last.ckpt")
     cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
     best = _best_checkpoint(trainer)
     trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
@@ -99,9 +106,12 @@ def build(cfg: DictConfig) -> Parts:
         cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic, cfg.model.freeze
     )
     torch.set_float32_matmul_precision(hardware.matmul_precision)
-    _quieten_lightning()
+    if hardware.accelerator == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # else an earlier run of this process would count
+    _quieten()
     seed_everything(cfg.seed, verbose=False)
 
+    optimizer, scheduler = _make_optimizer_and_scheduler(cfg)
     datamodule: ChestXrayDataModule = _instantiate(cfg, "data", pin_memory=hardware.pin_memory)
     datamodule.prepare_data()
     datamodule.setup()
@@ -109,8 +119,8 @@ def build(cfg: DictConfig) -> Parts:
         **cfg.model,
         classes=datamodule.classes,
         image_size=datamodule.image_size,
-        optimizer=_instantiate(cfg, "optimizer"),
-        scheduler=_instantiate(cfg, "scheduler"),
+        optimizer=optimizer,
+        scheduler=scheduler,
     )
     classifier.backbone.to(memory_format=hardware.memory_format)
     trainer: Trainer = _instantiate(
@@ -126,18 +136,51 @@ def build(cfg: DictConfig) -> Parts:
     return Parts(datamodule, classifier, trainer)
 
 
+def _make_optimizer_and_scheduler(cfg: DictConfig) -> tuple[MakeOptimizer, MakeScheduler]:
+    """Give what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
+    optimizer: MakeOptimizer = _instantiate(cfg, "optimizer")
+    scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
+    with _refusals("optimizer"):
+        trial = optimizer(iter([torch.nn.Parameter(torch.zeros(1, 1))]))
+    with _refusals("scheduler"):
+        scheduler(trial)
+    return optimizer, scheduler
+
+
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
-    """Instantiate what cfg[key] describes; what its constructor refuses is the user's mistake."""
-    try:
+    """Instantiate what cfg[key] describes."""
+    with _refusals(key):
         return hydra.utils.instantiate(cfg[key], _convert_="all", **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, PneumoError):
-            raise error.__cause__ from None
-        reason = " ".join(str(error.__cause__ or error).split())
+
+
+@contextmanager
+def _refusals(key: str) -> Iterator[None]:
+    """Let what a constructor refuses be the mistake of the user who configured it."""
+    try:
+        yield
+    except (InstantiationException, TypeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, PneumoError):
+            raise cause from None
+        reason = " ".join(str(cause).split())
         raise ConfigError(
             f"`{key}` cannot be built from its configuration: {reason}. See its values with "
             f"`--cfg job --package {key}`, and what they may be in the documentation of its _target_."
         ) from error
+
+
+def _fit(
+    trainer: Trainer, classifier: Classifier, datamodule: ChestXrayDataModule, ckpt_path: str | None, last: Path
+) -> None:
+    try:
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning cannot train with these settings of `trainer`: {error}") from error
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C and to SIGTERM: silent, the latter with a status of 0
+        after = f"the same command with ckpt_path={last} goes on" if last.is_file() else "no epoch was finished"
+        _log.warning("Stopped by a signal: %s.", after)
+        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        raise SystemExit(128 + number) from None
 
 
 def _best_checkpoint(trainer: Trainer) -> str:
@@ -146,7 +189,7 @@ def _best_checkpoint(trainer: Trainer) -> str:
         return checkpoint.best_model_path
     raise TrainingError(
         "No checkpoint was written, so there is none to test: trainer.fast_dev_run=true writes none, nor does a "
-        "configuration without callbacks.best. Take trainer=smoke for a quick try."
+        "configuration without callbacks.best or without validation. Take trainer=smoke for a quick try."
     )
 
 
@@ -158,7 +201,9 @@ def _clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _quieten_lightning() -> None:
+def _quieten() -> None:
+    if getattr(rank_zero_only, "rank", 0) != 0:  # of several processes one tells
+        logging.getLogger("pneumo").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
     for message in _HARMLESS:
         warnings.filterwarnings("ignore", message=message)

@@ -46,5 +46,6 @@ def test_every_pair_fits_a_batch(model: str, optimizer: str, compose_run: Compos
 def test_the_hash_follows_what_decides_the_numbers(compose_run: Compose, tmp_path: Path) -> None:
     base = config_hash(compose_run())
     assert config_hash(compose_run("data.num_workers=3", f"paths.cache_dir={tmp_path}", folder="elsewhere")) == base
+    assert config_hash(compose_run("sweep.name=other", config="sweep")) == base
     assert config_hash(compose_run("optimizer.lr=0.5")) != base
     assert config_hash(compose_run("seed=1")) != base

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
@@ -30,9 +32,12 @@ def test_help_and_configuration_come_without_torch(script: str, option: tuple[st
 
 
 def test_help_answers_at_once() -> None:
-    started = time.perf_counter()
-    train("--cfg", "job")
-    assert time.perf_counter() - started < 1.5
+    def seconds() -> float:
+        started = time.perf_counter()
+        train("--cfg", "job")
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 1.5  # of several, since other work may hold the machine
 
 
 def assert_mistake(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -52,6 +57,9 @@ def assert_mistake(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (["data.root=/no/such/folder"], ["/no/such/folder", "data=synthetic", "PNEUMO_DATA_ROOT"]),
         (["data.split=nosuch"], ["data.split=nosuch", "data.split=patient"]),
         (["trainer.precision=17"], ["`trainer` cannot be built", "17"]),
+        (["optimizer.weight_decay=-1"], ["`optimizer` cannot be built", "weight_decay"]),
+        (["trainer.limit_train_batches=1e-9"], ["Lightning cannot train", "limit_train_batches"]),
+        (["~scheduler"], ["`scheduler` is missing"]),
     ],
 )
 def test_a_mistake_gets_one_paragraph(arguments: list[str], words: list[str], tmp_path: Path, phantoms: Path) -> None:
@@ -96,6 +104,23 @@ def test_an_output_folder_that_cannot_be_written(script: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_says_how_to_go_on(number: int, status: int, tmp_path: Path, phantoms: Path) -> None:
+    command = [sys.executable, "train.py", "trainer=cpu", "data.image_size=32", "data.num_workers=0"]
+    command += [f"data.root={phantoms}", f"hydra.run.dir={tmp_path}", "trainer.max_epochs=10000"]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        while not last.exists():
+            assert process.poll() is None, "it ended before it could be stopped"
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, _ = process.communicate()
+    assert process.returncode == status
+    assert f"ckpt_path={last}" in output
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.slow
 def test_a_sweep_runs_each_job_into_a_folder_of_its_name(tmp_path: Path, phantoms: Path) -> None:
     quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=smoke", f"data.root={phantoms}"]
     done = train(
@@ -122,5 +147,10 @@ def test_two_processes_test_each_image_once(tmp_path: Path, phantoms: Path) -> N
     (results,) = (json.loads(path.read_text()) for path in tmp_path.rglob("results.json"))
     (predictions,) = (path.read_text().splitlines()[1:] for path in tmp_path.rglob("predictions.csv"))
     assert len(predictions) == len(set(predictions)) == 32
+    (events,) = (EventAccumulator(str(path.parent)) for path in tmp_path.rglob("results.json"))
+    events.Reload()
+    assert "config/text_summary" in events.Tags()["tensors"]
+    (log,) = (path.read_text() for path in tmp_path.rglob("train.log"))
+    assert log.count("running on cpu") == log.count("train: ") == 1
     right = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
     assert results["test_accuracy"] == pytest.approx(right / 32)

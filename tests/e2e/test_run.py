@@ -52,7 +52,8 @@ def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
     last = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
     assert (best["epoch"] + 1, last["epoch"]) == (results["best_epoch"], 1)
     assert results["train_accuracy"] == best["metrics"]["train/accuracy"]
-    assert not list(finished.glob("*.tmp")) + list(finished.glob("hparams.yaml"))
+    left = sorted(path.name for path in finished.rglob("*") if "tfevents" not in path.name)
+    assert left == ["best.ckpt", "checkpoints", "last.ckpt", "predictions.csv", "results.json"]
 
 
 def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row(finished: Path) -> None:
@@ -145,10 +146,22 @@ def test_a_collapsed_run_says_so(compose_run: Compose, caplog: pytest.LogCapture
 
 
 def test_a_rerun_in_the_same_folder_leaves_nothing_of_the_first(finished: Path, compose_run: Compose) -> None:
-    events = set(finished.glob("events.*"))
-    run(compose_run("optimizer=sgd", "trainer.max_epochs=1"))
-    assert json.loads((finished / "results.json").read_text())["optimizer"] == "sgd"
+    events, before = set(finished.glob("events.*")), figures(finished)
+    with pytest.raises(ConfigError, match="would be lost"):
+        run(compose_run("optimizer=sgd", "trainer.max_epochs=2"))
+    assert figures(finished) == before
+    run(compose_run("optimizer=adam", "trainer.max_epochs=2"))
+    assert figures(finished) == before
     assert not events & set(finished.glob("events.*"))
+
+
+def test_a_part_of_the_test_set_is_marked_as_such(
+    compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = run(compose_run("trainer=smoke", "trainer.accelerator=cpu", "data.batch_size=4"))
+    assert results["status"] == "partial"
+    assert "PARTIAL" in caplog.text
+    assert len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) == 1 + 8
 
 
 def test_synthetic_data_need_nothing(compose_run: Compose, tmp_path: Path) -> None:

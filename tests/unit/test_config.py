@@ -15,6 +15,7 @@ from pneumo.errors import ConfigError
         "optimizer.lr=null",
         "seed=-1",
         "seed=0.5",
+        "seed=99999999999",
         "trainer.max_epochs=0",
         "data.image_size=0",
         "data.batch_size=many",
@@ -25,6 +26,12 @@ from pneumo.errors import ConfigError
         "data.classes=A",
         "model.threshold=2",
         "model.freeze=perhaps",
+        "model.weights=true",
+        "model.architecture=50",
+        "model.head_path=[fc]",
+        "trainer.limit_train_batches=0",
+        "trainer.limit_val_batches=0.0",
+        "trainer.limit_test_batches=1.5",
     ],
 )
 def test_a_value_that_cannot_work_is_named_with_its_rule(override: str, compose_run: Compose) -> None:
@@ -40,6 +47,17 @@ def test_phantoms_have_rules_of_their_own(override: str, compose_run: Compose) -
         check_config(compose_run("data=synthetic", override))
 
 
-@pytest.mark.parametrize("override", ["seed=0", "model.threshold=0.0", "data.num_workers=0", "optimizer.lr=1"])
+@pytest.mark.parametrize("group", ["scheduler", "logger", "callbacks", "optimizer", "data"])
+def test_a_group_that_was_removed_is_named(group: str, compose_run: Compose) -> None:
+    cfg = compose_run()
+    del cfg[group]
+    with pytest.raises(ConfigError, match=f"`{group}` is missing"):
+        check_config(cfg)
+
+
+EDGES = ["seed=0", "model.threshold=0.0", "data.num_workers=0", "optimizer.lr=1", "trainer.limit_train_batches=1.0"]
+
+
+@pytest.mark.parametrize("override", EDGES)
 def test_edges_of_the_rules_are_allowed(override: str, compose_run: Compose) -> None:
     check_config(compose_run(override))

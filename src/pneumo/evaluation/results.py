@@ -14,6 +14,7 @@ import rich
 from rich.table import Table
 from scipy.stats import binomtest
 
+from pneumo.errors import ConfigError
 from pneumo.files import write_text
 
 _log = logging.getLogger(__name__)
@@ -79,8 +80,23 @@ def write_results(path: Path, results: Mapping[str, Value]) -> None:
     write_text(path, json.dumps({name: results[name] for name in RESULT_NAMES}, indent=2) + "\n")
 
 
+def check_overwrite(path: Path, config_hash: str) -> None:
+    """Raise a ConfigError if results.json at `path` is there and comes from another configuration."""
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8")).get("config_hash")
+    if found != config_hash:
+        raise ConfigError(
+            f"{path.parent} holds a finished run of another configuration (config_hash {found}, now {config_hash}), "
+            "which would be lost. Remove it, or write elsewhere: with hydra.run.dir=FOLDER or, in a sweep, with "
+            "another sweep.name or with folders named by what differs, as by hydra.sweep.subdir='lr${optimizer.lr}'."
+        )
+
+
 def report(folder: Path, results: Mapping[str, Value]) -> None:
-    """Print the figures and where everything lies; say it loudly if the run collapsed to one answer."""
+    """Print the figures and where everything lies; say it loudly if they mean little."""
+    if results["status"] == "partial":
+        _log.warning("PARTIAL: images of the test set were left out, so these figures are no result to report.")
     if results["collapsed"]:
         _log.warning(
             "COLLAPSED: every test image got the same answer, so the accuracy of %.4f is only that class's share. "

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumo.evaluation.results import RESULT_NAMES, confusion, write_predictions, write_results
+from pneumo.errors import ConfigError
+from pneumo.evaluation.results import RESULT_NAMES, check_overwrite, confusion, write_predictions, write_results
 
 
 def test_counts_and_wilson_interval() -> None:
@@ -51,3 +52,12 @@ def test_results_have_the_names_of_the_contract_in_order_and_no_nan(tmp_path: Pa
     assert list(json.loads((tmp_path / "results.json").read_text())) == list(RESULT_NAMES)
     with pytest.raises(AssertionError, match="test_auroc"):
         write_results(tmp_path / "results.json", {**results, "test_auroc": float("nan")})
+
+
+def test_a_finished_run_is_overwritten_by_its_own_configuration_only(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    check_overwrite(path, "one")
+    write_results(path, {**dict.fromkeys(RESULT_NAMES, 0.5), "config_hash": "one"})
+    check_overwrite(path, "one")
+    with pytest.raises(ConfigError, match=r"config_hash one, now two.*sweep\.name"):
+        check_overwrite(path, "two")
