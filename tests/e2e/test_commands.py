@@ -109,6 +109,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(number: int, status: int, tmp_p
     command = [sys.executable, "train.py", "trainer=cpu", "data.image_size=32", "data.num_workers=0"]
     command += [f"data.root={phantoms}", f"hydra.run.dir={tmp_path}", "trainer.max_epochs=10000"]
     last = tmp_path / "checkpoints" / "last.ckpt"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         while not last.exists():
             assert process.poll() is None, "it ended before it could be stopped"
