@@ -66,9 +66,10 @@ def run(cfg: DictConfig) -> Results:
     folder = Path(cfg.paths.run_dir)
     if cfg.ckpt_path is not None:
         check_resumable(Path(cfg.ckpt_path), folder / "checkpoints" / "best.ckpt", decisive_config(cfg))
-    elif trainer.is_global_zero:
+    else:
         check_overwrite(folder / "results.json", config_hash(cfg))
-        _clear(folder)
+        if trainer.is_global_zero:
+            _clear(folder)
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     for logger in loggers:
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
