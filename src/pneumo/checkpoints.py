@@ -71,25 +71,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_resumable(path: Path, best: Path, config: dict[str, Any]) -> None:
+def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:
     """Raise a ConfigError unless a run can go on from a checkpoint.
 
     Args:
         path: The checkpoint to go on from.
-        best: Where the run has its best checkpoint, to be tested if no later epoch is better.
+        folder: Where the run's checkpoints lie; the best so far is tested if no later epoch is better.
         config: The settings that it must have been written under, as `RecordConfig` keeps them.
     """
-    stored: dict[str, Any] = read_checkpoint(path).get("config", {})
+    read = read_checkpoint(path)
+    if path.resolve().parent != folder.resolve() or not (folder / "best.ckpt").is_file():
+        raise ConfigError(
+            f"ckpt_path={path} does not lie in {folder} beside best.ckpt, the best checkpoint so far. A run goes on in "
+            "its own folder: give ckpt_path=RUN/checkpoints/last.ckpt with the whole folder RUN in its place, and no "
+            "hydra.run.dir."
+        )
+    stored: dict[str, Any] = read.get("config", {})
     other = sorted(key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key))
     if other:
         shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
         raise ConfigError(
             f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
-            "goes on as it began: set these as they were, or start anew without ckpt_path; for other training on the "
-            "same weights, give the checkpoint as model.weights."
-        )
-    if not best.is_file():
-        raise ConfigError(
-            f"ckpt_path={path}: the run's best checkpoint so far, {best}, is missing. A run goes on in its own folder: "
-            "give ckpt_path=RUN/checkpoints/last.ckpt with the whole folder RUN in its place, and no hydra.run.dir."
+            "goes on as it began: set these as they were (data_hash follows from the radiographs and their split), or "
+            "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
         )

@@ -35,11 +35,10 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    for key in ("paths", "ckpt_path", "callbacks", "logger", "sweep"):
-        plain.pop(key, None)
-    for key in ("root", "num_workers"):
-        plain["data"].pop(key, None)
-    return dict(_flatten(plain))
+    for key in _INDIFFERENT:
+        group, _, name = key.rpartition(".")
+        (plain.get(group, {}) if group else plain).pop(name, None)
+    return {key: value for key, value in _flatten(plain) if not key.endswith(".dirpath")}
 
 
 def config_hash(cfg: DictConfig) -> str:
@@ -106,12 +105,22 @@ _RULES: dict[str, _Rule] = {
     "model.freeze": (lambda value: isinstance(value, bool), "true or false"),
     "model.architecture": (_text, "SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
     "model.weights": (_optional(_text), "DEFAULT, a tag, pip:PACKAGE, a file's path, or null for random weights"),
+    # No share: one that is too small would end the run only after the training.
+    "trainer.limit_test_batches": (
+        _optional(_whole(1)),
+        "a number of batches from 1, or null for all, such as trainer.limit_test_batches=4",
+    ),
     "model.head_path": (_optional(_text), "the path of a layer, such as model.head_path=fc, or null for the last one"),
 } | {
     f"trainer.limit_{stage}_batches": (
         _optional(_share_or_count),
         f"a number of batches from 1, a share up to 1.0, or null for all, such as trainer.limit_{stage}_batches=4",
     )
-    for stage in ("train", "val", "test")
+    for stage in ("train", "val")
 }
+# What tells where things lie, what is shown, or how fast it goes.
+_INDIFFERENT = (
+    *("paths", "ckpt_path", "logger", "sweep", "data.root", "data.num_workers"),
+    *("callbacks.lr", "callbacks.log", "callbacks.progress"),
+)
 _GROUPS = ("data", "model", "optimizer", "scheduler", "callbacks", "logger", "trainer")

@@ -65,20 +65,21 @@ def run(cfg: DictConfig) -> Results:
     datamodule, classifier, trainer = build(cfg)
     folder = Path(cfg.paths.run_dir)
     if cfg.ckpt_path is not None:
-        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints" / "best.ckpt", decisive_config(cfg))
-    else:
-        check_overwrite(folder / "results.json", config_hash(cfg))
-        if trainer.is_global_zero:
-            _clear(folder)
+        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", _settings(cfg, datamodule))
+    check_overwrite(folder / "results.json", config_hash(cfg), datamodule.data_hash)
+    if cfg.ckpt_path is None and trainer.is_global_zero:
+        _clear(folder)
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     for logger in loggers:
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
     _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
 
-    _fit(trainer, classifier, datamodule, cfg.ckpt_path, folder / "checkpoints" / "last.ckpt")
+    with _explained_stops(folder / "checkpoints" / "last.ckpt"):
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
     cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
     best = _best_checkpoint(trainer)
-    trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
+    with _explained_stops(folder / "checkpoints" / "last.ckpt"):
+        trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
     if not trainer.is_global_zero:
         return {}
 
@@ -130,7 +131,7 @@ def build(cfg: DictConfig) -> Parts:
         accelerator=hardware.accelerator,
         precision=hardware.precision,
         benchmark=hardware.benchmark,
-        callbacks=[Timer(), RecordConfig(decisive_config(cfg)), *_instantiate(cfg, "callbacks").values()],
+        callbacks=[Timer(), RecordConfig(_settings(cfg, datamodule)), *_instantiate(cfg, "callbacks").values()],
         logger=list(_instantiate(cfg, "logger").values()),
         plugins=[AtomicCheckpointIO()],
     )
@@ -170,16 +171,21 @@ def _refusals(key: str) -> Iterator[None]:
         ) from error
 
 
-def _fit(
-    trainer: Trainer, classifier: Classifier, datamodule: ChestXrayDataModule, ckpt_path: str | None, last: Path
-) -> None:
+def _settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
+    """Give what a run must share with the part of it that went before."""
+    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
+
+
+@contextmanager
+def _explained_stops(last: Path) -> Iterator[None]:
+    """Say what Lightning does not: why it cannot run, and how to go on from `last` after a signal."""
     try:
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
+        yield
     except MisconfigurationException as error:
-        raise ConfigError(f"Lightning cannot train with these settings of `trainer`: {error}") from error
+        raise ConfigError(f"Lightning cannot run with these settings of `trainer`: {error}") from error
     except SystemExit as stop:  # Lightning's answer to Ctrl-C and to SIGTERM: silent, the latter with a status of 0
-        after = f"the same command with ckpt_path={last} goes on" if last.is_file() else "no epoch was finished"
-        _log.warning("Stopped by a signal: %s.", after)
+        resume = f"python train.py ckpt_path={last} and this run's overrides go on with it"
+        _log.warning("Stopped by a signal; %s.", resume if last.is_file() else "no epoch was finished")
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         raise SystemExit(128 + number) from None
 

@@ -49,3 +49,5 @@ def test_the_hash_follows_what_decides_the_numbers(compose_run: Compose, tmp_pat
     assert config_hash(compose_run("sweep.name=other", config="sweep")) == base
     assert config_hash(compose_run("optimizer.lr=0.5")) != base
     assert config_hash(compose_run("seed=1")) != base
+    assert config_hash(compose_run("callbacks.best.monitor=val/auroc")) != base
+    assert config_hash(compose_run("~callbacks.progress")) == base

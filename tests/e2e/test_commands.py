@@ -58,7 +58,7 @@ def assert_mistake(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (["data.split=nosuch"], ["data.split=nosuch", "data.split=patient"]),
         (["trainer.precision=17"], ["`trainer` cannot be built", "17"]),
         (["optimizer.weight_decay=-1"], ["`optimizer` cannot be built", "weight_decay"]),
-        (["trainer.limit_train_batches=1e-9"], ["Lightning cannot train", "limit_train_batches"]),
+        (["trainer.limit_train_batches=1e-9"], ["Lightning cannot run", "limit_train_batches"]),
         (["~scheduler"], ["`scheduler` is missing"]),
     ],
 )

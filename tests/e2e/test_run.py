@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,10 +124,16 @@ def test_a_killed_run_goes_on_to_the_same_figures(
     assert figures(moved) == figures(tmp_path / "whole")
 
 
-def test_a_run_goes_on_only_with_the_settings_that_it_began_with(finished: Path, compose_run: Compose) -> None:
+def test_a_run_goes_on_only_with_the_settings_and_data_that_it_began_with(
+    finished: Path, compose_run: Compose, tmp_path: Path, phantoms: Path
+) -> None:
     last = finished / "checkpoints" / "last.ckpt"
     with pytest.raises(ConfigError, match=r"optimizer\.lr=0\.0001 \(now 0\.5\)"):
         run(compose_run("optimizer=adam", "trainer.max_epochs=2", "optimizer.lr=0.5", f"ckpt_path={last}"))
+    root = shutil.copytree(phantoms, tmp_path / "data")
+    next((root / "train" / "NORMAL").iterdir()).unlink()
+    with pytest.raises(ConfigError, match=r"data_hash=\w+ \(now \w+\)"):
+        run(compose_run("optimizer=adam", "trainer.max_epochs=2", f"data.root={root}", f"ckpt_path={last}"))
     assert (finished / "results.json").exists()
 
 
@@ -169,6 +176,16 @@ def test_synthetic_data_need_nothing(compose_run: Compose, tmp_path: Path) -> No
     results = run(compose_run("experiment=demo", "epochs=1", "data.image_size=32", *small))
     assert (results["data"], results["experiment"]) == ("synthetic", "demo")
     assert len(list((tmp_path / "drawn").rglob("*.jpeg"))) == 36
+
+
+def test_a_run_that_is_stopped_in_its_test_is_no_success(
+    compose_run: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Classifier, "test_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop:
+        run(compose_run("trainer.max_epochs=1", "data.batch_size=4"))
+    assert stop.value.code == 143
+    assert "last.ckpt and this run's overrides" in caplog.text
 
 
 def test_without_a_checkpoint_there_is_no_test(compose_run: Compose) -> None:

@@ -50,16 +50,20 @@ def test_what_is_no_checkpoint_is_named(content: object, tmp_path: Path) -> None
 
 
 def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path: Path) -> None:
-    path, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
-    best.touch()
+    path = tmp_path / "last.ckpt"
+    (tmp_path / "best.ckpt").touch()
     torch.save({"hyper_parameters": {}, "config": {"seed": 0, "optimizer.lr": 0.1}}, path)
-    check_resumable(path, best, {"seed": 0, "optimizer.lr": 0.1})
+    check_resumable(path, tmp_path, {"seed": 0, "optimizer.lr": 0.1})
     with pytest.raises(ConfigError, match=r"optimizer\.lr=0\.1 \(now 0\.2\).*model\.weights"):
-        check_resumable(path, best, {"seed": 0, "optimizer.lr": 0.2})
+        check_resumable(path, tmp_path, {"seed": 0, "optimizer.lr": 0.2})
 
 
 def test_a_run_goes_on_only_beside_its_best_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "copied.ckpt"
-    torch.save({"hyper_parameters": {}, "config": {}}, path)
-    with pytest.raises(ConfigError, match=r"best\.ckpt, is missing.*ckpt_path=RUN/checkpoints/last\.ckpt"):
-        check_resumable(path, tmp_path / "run" / "checkpoints" / "best.ckpt", {})
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+        torch.save({"hyper_parameters": {}, "config": {}}, folder / "last.ckpt")
+    (other / "best.ckpt").touch()
+    for folder in (own, other):
+        with pytest.raises(ConfigError, match=r"does not lie in .* beside best\.ckpt.*RUN/checkpoints/last\.ckpt"):
+            check_resumable(own / "last.ckpt", folder, {})

@@ -15,7 +15,6 @@ from pneumo.data.images import decode
 from pneumo.data.index import Radiograph, count_classes, data_hash, find_root, index_radiographs, locate
 from pneumo.data.phantoms import write_phantoms
 from pneumo.data.splits import Splits, check_split, split_radiographs
-from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -107,26 +106,15 @@ class ChestXrayDataModule(LightningDataModule):
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Keep in checkpoints, which are written at the end of epochs, the next epoch's number and the data's hash."""
+    def state_dict(self) -> dict[str, int]:
+        """Keep in checkpoints, which are written at the end of epochs, the epoch that comes next."""
         assert self.trainer is not None
-        return {"epoch": self.trainer.current_epoch + 1, "data_hash": self.data_hash}
+        return {"epoch": self.trainer.current_epoch + 1}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin with that epoch's order; Lightning sets it only when workers have asked for their first batches.
-
-        Raises:
-            DataError: The run that goes on began with other data.
-        """
-        if self.trainer is None or not self.trainer.training:
-            return
-        if state_dict["data_hash"] != self.data_hash:
-            raise DataError(
-                f"The radiographs in {self.root} are not those that this run began with (data_hash "
-                f"{state_dict['data_hash']}, now {self.data_hash}): files were added, removed or changed, or it was "
-                "another folder. Set data.root to the data as they were, or start anew without ckpt_path."
-            )
-        self.first_epoch = state_dict["epoch"]
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin with that epoch's order; Lightning sets it only when workers have asked for their first batches."""
+        if self.trainer is not None and self.trainer.training:
+            self.first_epoch = state_dict["epoch"]
 
     @property
     def data_hash(self) -> str:

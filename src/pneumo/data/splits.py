@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -60,12 +61,15 @@ def check_split(split: str) -> None:
 def _hold_out_patients(pool: list[Radiograph], fraction: float, seed: int) -> tuple[list[Radiograph], list[Radiograph]]:
     strata = [f"{radiograph.label} {radiograph.subtype}" for radiograph in pool]
     patients = [radiograph.patient for radiograph in pool]
-    share = Fraction(fraction).limit_denominator(max(20, round(1 / fraction)))  # 0.1: one of 10 folds; 0.15: 3 of 20
-    if len(set(patients)) < share.denominator:
+    needed, most = round(1 / fraction), min(len(set(patients)), max(Counter(strata).values(), default=0))
+    if most < needed:
         raise DataError(
-            f"{len(set(patients))} training patients are too few to hold out {fraction:g} of them, which takes "
-            f"{share.denominator}: choose a rounder data.val_fraction, such as 0.5, 0.25 or 0.2, or add patients."
+            f"{len(set(patients))} training patients with {len(pool)} images are too few to hold out {fraction:g} of "
+            f"them: that takes {needed} patients, and as many images of a class and subtype. Choose a larger "
+            "data.val_fraction, at most 0.5, or add patients."
         )
+    # 0.1 is one of 10 folds, 0.15 is 3 of 20 where there are so many patients.
+    share = Fraction(fraction).limit_denominator(min(max(20, needed), most))
     folder = StratifiedGroupKFold(n_splits=share.denominator, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class and subtype with fewer images than folds is spread as far as it goes.

@@ -30,8 +30,8 @@ class BinaryMCC(BinaryStatScores):
     def compute(self) -> Tensor:
         """Give the correlation of answers and labels, 0 if either never varies."""
         tp, fp, tn, fn = (count.float() for count in self._final_state())
-        answers, labels = (tp + fp) * (tn + fn), (tp + fn) * (tn + fp)  # apart, their product could overflow
-        return ((tp * tn - fp * fn) / (answers.sqrt() * labels.sqrt())).nan_to_num(0.0)
+        answers, labels = (tp + fp) * (tn + fn), (tp + fn) * (tn + fp)  # multiplied so, 1 and -1 come out exactly
+        return ((tp * tn - fp * fn) / (answers * labels).sqrt()).nan_to_num(0.0)
 
 
 def binary_metrics(threshold: float) -> MetricCollection:

@@ -80,16 +80,16 @@ def write_results(path: Path, results: Mapping[str, Value]) -> None:
     write_text(path, json.dumps({name: results[name] for name in RESULT_NAMES}, indent=2) + "\n")
 
 
-def check_overwrite(path: Path, config_hash: str) -> None:
-    """Raise a ConfigError if results.json at `path` is there and comes from another configuration."""
+def check_overwrite(path: Path, config_hash: str, data_hash: str) -> None:
+    """Raise a ConfigError if results.json at `path` is there and comes from another configuration or other data."""
     if not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8")).get("config_hash")
-    if found != config_hash:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if (found.get("config_hash"), found.get("data_hash")) != (config_hash, data_hash):
         raise ConfigError(
-            f"{path.parent} holds a finished run of another configuration (config_hash {found}, now {config_hash}), "
-            "which would be lost. Remove it, or write elsewhere: with hydra.run.dir=FOLDER or, in a sweep, with "
-            "another sweep.name or with folders named by what differs, as by hydra.sweep.subdir='lr${optimizer.lr}'."
+            f"{path.parent} holds a finished run of another configuration or other data, which would be lost. Remove "
+            "it, or write elsewhere: with hydra.run.dir=FOLDER or, in a sweep, with another sweep.name or with folders "
+            "named by what differs, as by 'hydra.sweep.subdir=lr${optimizer.lr}'."
         )
 
 

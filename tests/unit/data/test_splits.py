@@ -64,6 +64,13 @@ def test_any_share_can_be_held_out(fraction: float) -> None:
     assert len(splits["val"]) / (len(splits["train"]) + len(splits["val"])) == pytest.approx(fraction, abs=0.01)
 
 
+@pytest.mark.parametrize("fraction", [0.15, 0.33, 0.4])
+def test_few_patients_are_divided_as_well_as_they_can_be(fraction: float) -> None:
+    images = radiographs(20, val=0)
+    splits = split_radiographs(images, "patient", fraction, 0)
+    assert 0 < len(splits["val"]) < len(splits["train"])
+
+
 def test_the_seed_decides() -> None:
     images = radiographs(90)
     assert split_radiographs(images, "patient", 0.1, 1) == split_radiographs(images, "patient", 0.1, 1)

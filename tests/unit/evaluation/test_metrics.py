@@ -46,6 +46,13 @@ def test_the_calibration_error_of_a_known_case() -> None:
     assert ours(probability, label, 0.5)["ece"] == pytest.approx((0.2 + 0.1) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize(("normal", "ill"), [(234, 390), (2, 4), (1, 7), (1341, 3875), (100_003, 299_993)])
+def test_answers_that_are_all_right_or_all_wrong_correlate_exactly(normal: int, ill: int) -> None:
+    label = (np.arange(normal + ill) < ill).astype(int)
+    assert ours(label.astype(np.float32), label, 0.5)["mcc"] == 1.0
+    assert ours(1 - label.astype(np.float32), label, 0.5)["mcc"] == -1.0
+
+
 def test_an_answer_that_never_varies_has_balanced_accuracy_one_half() -> None:
     found = ours(np.full(624, 0.9, np.float32), (np.arange(624) < 390).astype(int), 0.5)
     assert found["accuracy"] == pytest.approx(0.625)
