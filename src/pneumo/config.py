@@ -35,10 +35,8 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    for key in _INDIFFERENT:
-        group, _, name = key.rpartition(".")
-        (plain.get(group, {}) if group else plain).pop(name, None)
-    return {key: value for key, value in _flatten(plain) if not key.endswith(".dirpath")}
+    flat = _flatten(plain)
+    return {key: value for key, value in flat if not key.startswith(_INDIFFERENT) and not key.endswith(".dirpath")}
 
 
 def config_hash(cfg: DictConfig) -> str:
@@ -79,6 +77,7 @@ def _share_or_count(value: Any) -> bool:  # noqa: ANN401 (anything that YAML giv
     return _whole(1)(value) or (isinstance(value, float) and 0 < value <= 1)
 
 
+_LIMIT = (_optional(_share_or_count), "a number of batches from 1, such as 4, a share up to 1.0, or null for all")
 _RULES: dict[str, _Rule] = {
     "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295, such as seed=0"),
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),
@@ -105,22 +104,17 @@ _RULES: dict[str, _Rule] = {
     "model.freeze": (lambda value: isinstance(value, bool), "true or false"),
     "model.architecture": (_text, "SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
     "model.weights": (_optional(_text), "DEFAULT, a tag, pip:PACKAGE, a file's path, or null for random weights"),
-    # No share: one that is too small would end the run only after the training.
-    "trainer.limit_test_batches": (
-        _optional(_whole(1)),
-        "a number of batches from 1, or null for all, such as trainer.limit_test_batches=4",
-    ),
     "model.head_path": (_optional(_text), "the path of a layer, such as model.head_path=fc, or null for the last one"),
-} | {
-    f"trainer.limit_{stage}_batches": (
-        _optional(_share_or_count),
-        f"a number of batches from 1, a share up to 1.0, or null for all, such as trainer.limit_{stage}_batches=4",
-    )
-    for stage in ("train", "val")
+    "trainer.limit_train_batches": _LIMIT,
+    "trainer.limit_val_batches": _LIMIT,
+    # No share: one that is too small would end the run only after the training.
+    "trainer.limit_test_batches": (_optional(_whole(1)), "a number of batches from 1, such as 4, or null for all"),
 }
-# What tells where things lie, what is shown, or how fast it goes.
+# How the names of settings begin that tell where things lie, what is shown, or how fast it goes.
+# fmt: off
 _INDIFFERENT = (
-    *("paths", "ckpt_path", "logger", "sweep", "data.root", "data.num_workers"),
-    *("callbacks.lr", "callbacks.log", "callbacks.progress"),
+    "paths.", "ckpt_path", "logger.", "sweep.", "data.root", "data.num_workers",
+    "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
 )
+# fmt: on
 _GROUPS = ("data", "model", "optimizer", "scheduler", "callbacks", "logger", "trainer")

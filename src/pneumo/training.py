@@ -76,9 +76,8 @@ def run(cfg: DictConfig) -> Results:
 
     with _explained_stops(folder / "checkpoints" / "last.ckpt"):
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
-    cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
-    best = _best_checkpoint(trainer)
-    with _explained_stops(folder / "checkpoints" / "last.ckpt"):
+        cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
+        best = _best_checkpoint(trainer)
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
     if not trainer.is_global_zero:
         return {}
