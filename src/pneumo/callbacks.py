@@ -148,6 +148,14 @@ class PlainProgress(ProgressBar):
             _log.info("%s: step %d of %s", what, batch_idx + 1, total)
 
 
+class LiveProgress(RichProgressBar):
+    """Lightning's live bar, with epochs counted from 1, as in the lines beside it."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        description = f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return f"{description:{len(self.validation_description)}}"  # as wide as the bar below it
+
+
 def make_progress_bar() -> ProgressBar:
     """Give a live bar on a terminal, plain lines elsewhere."""
-    return RichProgressBar(leave=False) if sys.stdout.isatty() else PlainProgress()
+    return LiveProgress(leave=False) if sys.stdout.isatty() else PlainProgress()

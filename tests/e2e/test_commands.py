@@ -1,6 +1,10 @@
 """The commands as a user types them: help, mistakes, sweeps."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -119,6 +123,24 @@ def test_a_run_that_is_stopped_says_how_to_go_on(number: int, status: int, tmp_p
     assert process.returncode == status
     assert f"ckpt_path={last}" in output
     assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_a_live_bar_that_counts_epochs_from_one(tmp_path: Path, phantoms: Path) -> None:
+    terminal, stdout = pty.openpty()
+    command = [sys.executable, "train.py", "trainer=smoke", "data.image_size=32", "data.num_workers=0"]
+    command += [f"data.root={phantoms}", f"hydra.run.dir={tmp_path}"]
+    shown = b""
+    with subprocess.Popen(command, cwd=ROOT, stdout=stdout, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(stdout)
+        with contextlib.suppress(OSError):  # which Linux raises at the end
+            while block := os.read(terminal, 1 << 16):
+                shown += block
+    os.close(terminal)
+    assert process.returncode == 0
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
+    assert re.search(r"epoch 1/1\s+━", plain)
+    assert "Epoch 0" not in plain
 
 
 @pytest.mark.slow
