@@ -73,11 +73,20 @@ def _text(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
     return isinstance(value, str)
 
 
+def _bool(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
+    return isinstance(value, bool)
+
+
+def _switch(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
+    return isinstance(value, bool) or value == "auto"
+
+
 def _share_or_count(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
     return _whole(1)(value) or (isinstance(value, float) and 0 < value <= 1)
 
 
 _LIMIT = (_optional(_share_or_count), "a number of batches from 1, such as 4, a share up to 1.0, or null for all")
+_SHARES = ("shift", "zoom", "brightness", "contrast")
 _RULES: dict[str, _Rule] = {
     "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295, such as seed=0"),
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),
@@ -100,8 +109,17 @@ _RULES: dict[str, _Rule] = {
     "data.val": (_whole(2), "a number of phantoms from 2, such as data.val=100"),
     "data.test": (_whole(2), "a number of phantoms from 2, such as data.test=200"),
     "data.phantom_seed": (_whole(0), "a whole number from 0, such as data.phantom_seed=0"),
+    "data.cache": (_bool, "true or false"),
+    "compile": (_bool, "true or false"),
+    "features.cache": (_switch, "auto, true or false"),
+    "features.compile": (_switch, "auto, true or false"),
+    "features.views": (_whole(1), "a number of augmented views from 1, such as features.views=4"),
+    "features.batch_size": (_optional(_whole(1)), "a number of images from 1, or null for one that fits the device"),
+    "augment.rotation": (_number(0, 180), "degrees from 0 to 180, such as augment.rotation=5"),
+    "augment.flip": (_number(0, 1), "a probability from 0 to 1, such as augment.flip=0.5"),
+    **{f"augment.{name}": (_number(0, 0.9), f"a share from 0 to 0.9, such as augment.{name}=0.1") for name in _SHARES},
     "model.threshold": (_number(0, 1), "a probability from 0 to 1, such as model.threshold=0.5"),
-    "model.freeze": (lambda value: isinstance(value, bool), "true or false"),
+    "model.freeze": (_bool, "true or false"),
     "model.architecture": (_text, "SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
     "model.weights": (_optional(_text), "DEFAULT, a tag, pip:PACKAGE, a file's path, or null for random weights"),
     "model.head_path": (_optional(_text), "the path of a layer, such as model.head_path=fc, or null for the last one"),
@@ -113,8 +131,9 @@ _RULES: dict[str, _Rule] = {
 # How the names of settings begin that tell where things lie, what is shown, or how fast it goes.
 # fmt: off
 _INDIFFERENT = (
-    "paths.", "ckpt_path", "logger.", "sweep.", "data.root", "data.num_workers",
+    "paths.", "ckpt_path", "logger.", "sweep.", "data.root", "data.num_workers", "data.cache", "features.compile",
+    "features.batch_size", "compile",
     "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
 )
 # fmt: on
-_GROUPS = ("data", "model", "optimizer", "scheduler", "callbacks", "logger", "trainer")
+_GROUPS = ("data", "augment", "features", "model", "optimizer", "scheduler", "callbacks", "logger", "trainer")

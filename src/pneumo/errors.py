@@ -23,3 +23,7 @@ class HardwareError(PneumoError):
 
 class TrainingError(PneumoError):
     """Training cannot go on."""
+
+
+class CacheError(PneumoError):
+    """A cache cannot be written."""

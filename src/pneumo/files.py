@@ -1,9 +1,11 @@
 """Files that are either whole or absent."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 
 
@@ -26,10 +28,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -40,7 +42,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def _flush(path: Path) -> None:
+def require_space(folder: Path, need: int) -> None:
+    """Raise an OSError unless `need` bytes are free where `folder` lies."""
+    if (free := shutil.disk_usage(folder).free) < need:
+        raise OSError(ENOSPC, f"{need:,} bytes are needed in {folder}, and {free:,} are free")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are safe on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -26,7 +26,8 @@ from pneumo.config import check_config, config_hash, decisive_config
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
-from pneumo.hardware import choose_hardware
+from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
+from pneumo.hardware import choose_hardware, keep_freed_memory
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.tensorboard import RunLogger
 
@@ -63,6 +64,7 @@ def run(cfg: DictConfig) -> Results:
     """
     started = time.perf_counter()
     datamodule, classifier, trainer = build(cfg)
+    features = FeatureOptions(**cfg.features)
     folder = Path(cfg.paths.run_dir)
     if cfg.ckpt_path is not None:
         check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", _settings(cfg, datamodule))
@@ -75,6 +77,7 @@ def run(cfg: DictConfig) -> Results:
     _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
 
     with _explained_stops(folder / "checkpoints" / "last.ckpt"):
+        cached, cache_seconds = _fill_caches(features, datamodule, classifier, trainer)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
         cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
         best = _best_checkpoint(trainer)
@@ -87,6 +90,8 @@ def run(cfg: DictConfig) -> Results:
         **record.measure_quality(trainer, best),
         **record.write_test_predictions(folder / "predictions.csv", cfg.model.threshold, datamodule, classifier),
         **cost,
+        "feature_cache": cached,
+        "cache_seconds": cache_seconds,
         "total_seconds": time.perf_counter() - started,
     }
     for logger in loggers:
@@ -109,11 +114,16 @@ def build(cfg: DictConfig) -> Parts:
     torch.set_float32_matmul_precision(hardware.matmul_precision)
     if hardware.accelerator == "cuda":
         torch.cuda.reset_peak_memory_stats()  # else an earlier run of this process would count
+    if hardware.accelerator == "cpu":
+        keep_freed_memory()
     _quieten()
     seed_everything(cfg.seed, verbose=False)
 
     optimizer, scheduler = _make_optimizer_and_scheduler(cfg)
-    datamodule: ChestXrayDataModule = _instantiate(cfg, "data", pin_memory=hardware.pin_memory)
+    augmentation = _instantiate(cfg, "augment")
+    datamodule: ChestXrayDataModule = _instantiate(
+        cfg, "data", augmentation=augmentation, pin_memory=hardware.pin_memory
+    )
     datamodule.prepare_data()
     datamodule.setup()
     classifier = Classifier(
@@ -124,6 +134,8 @@ def build(cfg: DictConfig) -> Parts:
         scheduler=scheduler,
     )
     classifier.backbone.to(memory_format=hardware.memory_format)
+    if cfg.compile:
+        classifier.backbone.compile()
     trainer: Trainer = _instantiate(
         cfg,
         "trainer",
@@ -135,6 +147,23 @@ def build(cfg: DictConfig) -> Parts:
         plugins=[AtomicCheckpointIO()],
     )
     return Parts(datamodule, classifier, trainer)
+
+
+def _fill_caches(
+    options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
+) -> tuple[bool, float]:
+    """Do what all epochs would repeat, unless an earlier run has done it.
+
+    Returns:
+        Whether the run trains on cached features, and the seconds that it took to have them, or the decoded images.
+    """
+    started = time.perf_counter()
+    cached = uses_features(options, classifier, trainer)
+    if cached:
+        serve_features(options, datamodule, classifier, trainer)
+    elif not is_shortened(trainer):
+        datamodule.open_images()
+    return cached, time.perf_counter() - started
 
 
 def _make_optimizer_and_scheduler(cfg: DictConfig) -> tuple[MakeOptimizer, MakeScheduler]:
@@ -182,9 +211,14 @@ def _explained_stops(last: Path) -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run with these settings of `trainer`: {error}") from error
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C and to SIGTERM: silent, the latter with a status of 0
+    except (
+        SystemExit,
+        KeyboardInterrupt,
+    ) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
         resume = f"python train.py ckpt_path={last} and this run's overrides go on with it"
-        _log.warning("Stopped by a signal; %s.", resume if last.is_file() else "no epoch was finished")
+        _log.warning(
+            "Stopped by a signal; %s.", resume if last.is_file() else "no epoch was finished, and caches are kept"
+        )
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         raise SystemExit(128 + number) from None
 

@@ -4,8 +4,10 @@ import shutil
 import stat
 import zipfile
 import zlib
-from errno import EEXIST, EINVAL, ENAMETOOLONG, ENOSPC, ENOTDIR
+from errno import EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR
 from pathlib import Path, PurePosixPath
+
+from pneumo.files import require_space
 
 GROWTH = 4  # JPEGs hardly shrink in an archive: one that unpacks to more than so many times its size is not ours
 _DAMAGE = (zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises for a bad archive, beside BadZipFile
@@ -28,12 +30,6 @@ def unpack(archive: Path, folder: Path) -> None:
         if error.errno in _IMPOSSIBLE:
             raise zipfile.BadZipFile(str(error)) from error
         raise
-
-
-def require_space(folder: Path, need: int) -> None:
-    """Raise an OSError unless `need` bytes are free where `folder` lies."""
-    if (free := shutil.disk_usage(folder).free) < need:
-        raise OSError(ENOSPC, f"{need:,} bytes are needed in {folder}, and {free:,} are free")
 
 
 def _extract(archive: Path, folder: Path) -> None:

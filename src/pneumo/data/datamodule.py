@@ -2,50 +2,38 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
 
+from pneumo.cache import Array
+from pneumo.data.augmentation import Augmentation
+from pneumo.data.batches import ArrayBatches, Part
+from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks
 from pneumo.data.download import download_chest_xray
-from pneumo.data.images import decode
 from pneumo.data.index import Radiograph, count_classes, data_hash, find_root, index_radiographs, locate
+from pneumo.data.manifest import content_hash
 from pneumo.data.phantoms import write_phantoms
 from pneumo.data.splits import Splits, check_split, split_radiographs
+from pneumo.hardware import count_cores
 
 _log = logging.getLogger(__name__)
 
+Loader = DataLoader[dict[str, Any]] | ArrayBatches
 DEFAULT_ROOT = Path("data/chest_xray")
-
-
-class RadiographDataset(Dataset[dict[str, Any]]):
-    """Radiographs as samples: image (1, size, size) uint8, label, and index, the position in the list."""
-
-    def __init__(self, root: Path, radiographs: Sequence[Radiograph], image_size: int) -> None:
-        """Take the radiographs, whose paths are relative to `root`, and the height and width to resize them to."""
-        self.root = root
-        self.radiographs = radiographs
-        self.image_size = image_size
-
-    def __len__(self) -> int:
-        """Give the number of radiographs."""
-        return len(self.radiographs)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Decode one radiograph."""
-        radiograph = self.radiographs[index]
-        image = torch.from_numpy(decode(self.root / radiograph.path, self.image_size).copy())
-        return {"image": image.unsqueeze(0), "label": radiograph.label, "index": index}
 
 
 class ChestXrayDataModule(LightningDataModule):
     """The train, val and test radiographs of a folder tree; by default the Kermany data, downloaded where missing.
 
-    Batches are dictionaries: image (N, 1, H, W) uint8, label (N,), index (N,). Images stay grey and integer here; the
-    network's side expands and normalises them on its device.
+    Batches are dictionaries: input, label (N,), index (N,). The input is images (N, 1, H, W) uint8, which stay grey and
+    integer here, since the network's side expands and normalises them on its device; after `serve`, features (N, D).
 
     Source: Kermany et al., Cell 172 (2018), doi 10.17632/rscbjbr9sj.2, CC BY 4.0.
     """
@@ -60,6 +48,9 @@ class ChestXrayDataModule(LightningDataModule):
         batch_size: int,
         num_workers: int | None,
         seed: int,
+        cache: bool,
+        cache_dir: str,
+        augmentation: Augmentation,
         pin_memory: bool,
     ) -> None:
         """Remember the arguments; nothing is read before `prepare_data` and `setup`.
@@ -74,6 +65,9 @@ class ChestXrayDataModule(LightningDataModule):
             batch_size: Images per batch and device.
             num_workers: Processes that decode images; None is one per CPU core, eight at most.
             seed: Of the order of the training images and of split=patient.
+            cache: Decode each image once, into an array that all runs share.
+            cache_dir: The folder of all caches.
+            augmentation: Of the training images.
             pin_memory: Keep batches in page-locked memory, for a GPU.
         """
         super().__init__()
@@ -87,8 +81,16 @@ class ChestXrayDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed = seed
+        self.cache = cache
+        self.cache_dir = Path(cache_dir)
+        self.augmentation = augmentation
         self.pin_memory = pin_memory
+        self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
+        self.inputs: Array | None = None
+        self.views: Array | None = None
+        self.drawn = torch.empty(0)
+        self.drawn_for = -1
         self.first_epoch = 0
 
     def prepare_data(self) -> None:
@@ -101,10 +103,48 @@ class ChestXrayDataModule(LightningDataModule):
         if self.splits:
             return
         self.root = find_root(self.root)
-        radiographs = index_radiographs(self.root, self.classes)
-        self.splits = split_radiographs(radiographs, self.split, self.val_fraction, self.seed)
+        self.radiographs = index_radiographs(self.root, self.classes)
+        self.splits = split_radiographs(self.radiographs, self.split, self.val_fraction, self.seed)
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
+
+    def open_images(self) -> None:
+        """Have batches cut from the decoded-image cache, which is made if it is not there; without it, do nothing."""
+        if self.cache and self.inputs is None:
+            self.inputs = decode_all(
+                self.root, self.radiographs, self.image_size, self.num_workers, self.content_hash, self.cache_dir
+            )
+
+    def image_blocks(self, positions: Sequence[int], size: int) -> Iterator[Tensor]:
+        """Give the radiographs at these positions of the index as images (size, 1, H, W) uint8, block by block."""
+        self.open_images()
+        if self.inputs is not None:
+            for start in range(0, len(positions), size):
+                yield torch.from_numpy(self.inputs[positions[start : start + size]])
+        else:
+            chosen = [self.radiographs[i] for i in positions]
+            dataset = RadiographDataset(self.root, chosen, self.image_size)
+            yield from map(torch.from_numpy, decoded_blocks(dataset, 0, size, self.num_workers))
+
+    def serve(self, features: Array, views: Array | None = None) -> None:
+        """Have batches cut from features in place of images.
+
+        Args:
+            features: Of all radiographs of the index, (N, D).
+            views: Of augmented views of the M radiographs that may be trained on, view after view, (views * M, D); an
+                epoch takes one view of each image.
+        """
+        self.inputs, self.views = features, views
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Augment training images on their device."""
+        assert self.trainer is not None
+        if not self.trainer.training or not self.augmentation.active or batch["input"].ndim == 2:
+            return batch
+        if self.drawn_for != (epoch := self.trainer.current_epoch):
+            self.drawn = self.augmentation.draw(len(self.splits["train"]), self.seed * 100_000 + epoch)
+            self.drawn_for = epoch
+        return {**batch, "input": self.augmentation(batch["input"], self.drawn[batch["index"].cpu()])}
 
     def state_dict(self) -> dict[str, int]:
         """Keep in checkpoints, which are written at the end of epochs, the epoch that comes next."""
@@ -121,46 +161,54 @@ class ChestXrayDataModule(LightningDataModule):
         """Hash of the data and its split, 16 hex digits."""
         return data_hash(self.splits)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    @property
+    def trainable(self) -> list[int]:
+        """Positions in the index of all that is not for testing, which any split may train on."""
+        return [i for i, radiograph in enumerate(self.radiographs) if radiograph.split != "test"]
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of what the files hold, 32 hex digits, whatever the split."""
+        return content_hash(self.root, self.radiographs, self.cache_dir)
+
+    def train_dataloader(self) -> Loader:
         """Give shuffled training batches; their order follows from seed and epoch alone, so a run can be resumed."""
         rank, processes = self._place()
-        dataset = self._dataset("train")
+        images: Any = self.splits["train"]  # of which the sampler asks the length only
         # The sampler adds the epoch to its seed: keep the seeds' orders apart.
-        sampler: DistributedSampler[Any] = DistributedSampler(dataset, processes, rank, seed=self.seed * 100_000)
+        sampler: DistributedSampler[Any] = DistributedSampler(images, processes, rank, seed=self.seed * 100_000)
         sampler.set_epoch(self.first_epoch)
-        return self._loader(dataset, sampler)
+        return self._loader("train", sampler)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> Loader:
         """Give the validation batches, shuffled once for all."""
         return self._evaluation_loader("val", shuffled=True)
 
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def test_dataloader(self) -> Loader:
         """Give the test batches, shuffled once for all."""
         return self._evaluation_loader("test", shuffled=True)
 
-    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def predict_dataloader(self) -> Loader:
         """Give the test batches in the index's order; labels in them are for the caller to ignore."""
         return self._evaluation_loader("test", shuffled=False)
 
-    def _dataset(self, split: str) -> RadiographDataset:
-        return RadiographDataset(self.root, self.splits[split], self.image_size)
-
-    def _evaluation_loader(self, split: str, shuffled: bool) -> DataLoader[dict[str, Any]]:
+    def _evaluation_loader(self, split: str, shuffled: bool) -> Loader:
         rank, processes = self._place()
-        dataset = self._dataset(split)
-        order = list(range(len(dataset)))
+        order = list(range(len(self.splits[split])))
         if shuffled:  # so that the first batches, which trainer.limit_test_batches takes, are not of the first class
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
         # Not a DistributedSampler: that repeats images until all processes have as many, and they would count twice.
-        return self._loader(dataset, order[rank::processes])
+        return self._loader(split, order[rank::processes])
 
     def _place(self) -> tuple[int, int]:
         """Give this process's number and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, dataset: RadiographDataset, sampler: Iterable[int]) -> DataLoader[dict[str, Any]]:
+    def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
+        if self.inputs is not None:
+            return ArrayBatches(self._part(split, self.inputs), sampler, self.batch_size, self.seed, self.pin_memory)
         return DataLoader(
-            dataset,
+            RadiographDataset(self.root, self.splits[split], self.image_size),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -168,6 +216,19 @@ class ChestXrayDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # else each loader would draw from the global one
         )
+
+    def _part(self, split: str, inputs: Array) -> Part:
+        label = torch.tensor([radiograph.label for radiograph in self.splits[split]])
+        if split != "train" or self.views is None:
+            return Part(inputs, self._rows(split, range(len(self.radiographs)))[None], label)
+        pool = self.trainable
+        views = torch.arange(len(self.views) // len(pool))
+        return Part(self.views, self._rows(split, pool) + len(pool) * views[:, None], label)
+
+    def _rows(self, split: str, positions: Sequence[int]) -> Tensor:
+        """Give where among these positions of the index a split's images are, (N,)."""
+        row = {self.radiographs[position].path: i for i, position in enumerate(positions)}
+        return torch.tensor([row[radiograph.path] for radiograph in self.splits[split]])
 
 
 class SyntheticDataModule(ChestXrayDataModule):
@@ -197,8 +258,3 @@ def default_root() -> Path:
     """Give data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
     named = os.environ.get("PNEUMO_DATA_ROOT")
     return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
-
-
-def count_cores() -> int:
-    """Give the number of cores that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

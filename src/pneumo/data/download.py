@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from pneumo import __version__
-from pneumo.data.archive import require_space, unpack
+from pneumo.data.archive import unpack
 from pneumo.errors import DataError
+from pneumo.files import require_space
 
 ARCHIVE_URL = "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
 ARCHIVE_BYTES = 1_235_512_464

@@ -32,6 +32,7 @@ class Radiograph:
         patient: The patient that the file name tells; the file's own name where it tells none.
         split: train, val or test: the folder that it lies in.
         size: Of the file, in bytes.
+        modified: When the file was changed last, in nanoseconds since 1970.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Radiograph:
     patient: str
     split: str
     size: int
+    modified: int
 
 
 def locate(root: Path) -> Path | None:
@@ -151,13 +153,15 @@ def _is_image(entry: os.DirEntry[str], suffixes: dict[str, str]) -> bool:
 def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:
     match = _PNEUMONIA.match(entry.name) or _NORMAL.match(entry.name)
     found = match.groupdict() if match else {}
+    status = entry.stat()
     return Radiograph(
         path=os.path.relpath(entry.path, root).replace(os.sep, "/"),
         label=label,
         subtype=_SUBTYPES.get(found.get("subtype", ""), "none"),
         patient=found.get("patient", entry.name),
         split=split,
-        size=entry.stat().st_size,
+        size=status.st_size,
+        modified=status.st_mtime_ns,
     )
 
 

@@ -31,7 +31,7 @@ RESULT_NAMES = (
     "test_auroc", "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "test_true_positives",
     "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
     "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
-    "torch_version", "pneumo_version",
+    "torch_version", "pneumo_version", "feature_cache", "cache_seconds",
 )
 # fmt: on
 

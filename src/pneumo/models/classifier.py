@@ -102,7 +102,7 @@ class Classifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give each image's probability of the positive class, (N,)."""
-        return positive_probability(self(batch["image"]))
+        return positive_probability(self(batch["input"]))
 
     def on_test_epoch_end(self) -> None:
         """Put what all processes have tested together, in the order of the data set, as `tested`."""
@@ -125,7 +125,7 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
-        logits, label = self(batch["image"]), batch["label"]
+        logits, label = self(batch["input"]), batch["label"]
         loss = cross_entropy(logits, label)
         probability = positive_probability(logits.detach())
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")

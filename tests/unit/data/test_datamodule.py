@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from pneumo.data.augmentation import Augmentation
 from pneumo.data.datamodule import ChestXrayDataModule, SyntheticDataModule, default_root
 from pneumo.errors import ConfigError, DataError
 
@@ -16,6 +17,9 @@ OPTIONS: dict[str, Any] = {
     "batch_size": 16,
     "num_workers": 0,
     "seed": 0,
+    "cache": False,
+    "cache_dir": "",
+    "augmentation": Augmentation(rotation=0, shift=0, zoom=0, flip=0, brightness=0, contrast=0),
     "pin_memory": False,
 }
 
@@ -30,8 +34,8 @@ def module(root: Path, **changes: object) -> ChestXrayDataModule:
 def test_batches_are_grey_integers_with_label_and_index(phantoms: Path) -> None:
     data = module(phantoms)
     batch = next(iter(data.test_dataloader()))
-    assert batch["image"].shape == (16, 1, 24, 24)
-    assert batch["image"].dtype == torch.uint8
+    assert batch["input"].shape == (16, 1, 24, 24)
+    assert batch["input"].dtype == torch.uint8
     assert batch["label"].tolist() == [data.splits["test"][i].label for i in batch["index"].tolist()]
     assert len(data.train_dataloader()) == 4
     assert len(data.predict_dataloader()) == len(data.test_dataloader()) == 2
@@ -72,7 +76,7 @@ def test_the_order_follows_from_seed_and_epoch_alone(phantoms: Path) -> None:
 
 def test_workers_give_the_same_images(phantoms: Path) -> None:
     alone, together = (
-        torch.cat([batch["image"] for batch in module(phantoms, num_workers=n).val_dataloader()]) for n in (0, 2)
+        torch.cat([batch["input"] for batch in module(phantoms, num_workers=n).val_dataloader()]) for n in (0, 2)
     )
     assert torch.equal(alone, together)
 

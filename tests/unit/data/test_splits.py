@@ -17,10 +17,10 @@ def radiographs(patients: int, val: int = 4) -> list[Radiograph]:
         subtype = ("none", "bacterial", "viral")[patient % 3]
         for image in range(1 + patient % 4 % 3):
             found.append(
-                Radiograph(f"train/{patient}-{image}", int(subtype != "none"), subtype, f"p{patient}", "train", 1)
+                Radiograph(f"train/{patient}-{image}", int(subtype != "none"), subtype, f"p{patient}", "train", 1, 0)
             )
-    found += [Radiograph(f"val/{i}", i % 2, "none", f"v{i}", "val", 1) for i in range(val)]
-    return found + [Radiograph(f"test/{i}", i % 2, "none", f"p{i}", "test", 1) for i in range(10)]
+    found += [Radiograph(f"val/{i}", i % 2, "none", f"v{i}", "val", 1, 0) for i in range(val)]
+    return found + [Radiograph(f"test/{i}", i % 2, "none", f"p{i}", "test", 1, 0) for i in range(10)]
 
 
 def test_official_takes_the_folders_as_they_are() -> None:

@@ -16,7 +16,7 @@ CLASSES = ["NORMAL", "PNEUMONIA"]
 def batch(n: int = 8) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (n, 1, 64, 64), dtype=torch.uint8, generator=generator)
-    return {"image": image, "label": torch.arange(n) % 2, "index": torch.arange(n)}
+    return {"input": image, "label": torch.arange(n) % 2, "index": torch.arange(n)}
 
 
 def loader(*batches: dict[str, torch.Tensor]) -> DataLoader[dict[str, torch.Tensor]]:

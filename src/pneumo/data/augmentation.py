@@ -1,0 +1,66 @@
+"""Augmentation of whole batches, on their device, each image by numbers of its own."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+_NUMBERS = 7  # random numbers that an image takes
+
+
+class Augmentation:
+    """Small random rotation, shift, zoom, flip, brightness and contrast.
+
+    The random numbers belong to an image and an epoch, not to a batch: they do not depend on the order of the images,
+    on workers or on processes, and a run that goes on draws them as it would have. (Libraries of augmentations, such as
+    kornia, draw by batch.)
+    """
+
+    def __init__(
+        self, rotation: float, shift: float, zoom: float, flip: float, brightness: float, contrast: float
+    ) -> None:
+        """Take how far each may go, to either side; 0 switches it off.
+
+        Args:
+            rotation: In degrees.
+            shift: As a share of the image's width and height.
+            zoom: 0.1 is from 0.9 to 1.1 times the size.
+            flip: Probability of mirroring left and right.
+            brightness: As a share of the range of grey values.
+            contrast: 0.1 is from 0.9 to 1.1 times the contrast.
+        """
+        self.settings = {
+            "rotation": rotation,
+            "shift": shift,
+            "zoom": zoom,
+            "flip": flip,
+            "brightness": brightness,
+            "contrast": contrast,
+        }
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return any(self.settings.values())
+
+    def draw(self, images: int, seed: int) -> Tensor:
+        """Draw the random numbers of each of a data set's images, (images, 7) from -1 to 1."""
+        return torch.rand(images, _NUMBERS, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+    def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
+        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, 7); what moves in is black."""
+        limit = self.settings
+        angle, right, down, size, side, light, range_ = numbers.to(image.device).unbind(1)
+        angle = angle * math.radians(limit["rotation"])
+        scale = 1 / (1 + size * limit["zoom"])  # the grid tells where a pixel comes from, so sizes are inverted
+        mirror = torch.where(side < 2 * limit["flip"] - 1, -1.0, 1.0)
+        x = torch.stack((angle.cos() * mirror, -angle.sin(), 2 * limit["shift"] * right), 1)
+        y = torch.stack((angle.sin() * mirror, angle.cos(), 2 * limit["shift"] * down), 1)
+        theta = torch.stack((x, y), 1) * torch.stack((scale, scale, torch.ones_like(scale)), 1)[:, None]
+        grid = affine_grid(theta, list(image.shape), align_corners=False)
+        moved = grid_sample(image.float(), grid, align_corners=False)
+        factor = (1 + range_ * limit["contrast"]).view(-1, 1, 1, 1)
+        offset = (255 * light * limit["brightness"]).view(-1, 1, 1, 1)
+        middle = moved.mean((1, 2, 3), keepdim=True)
+        return ((moved - middle) * factor + middle + offset).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,76 @@
+"""The decoded-image cache: every radiograph decoded and resized once, in one memory-mapped array."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pneumo.cache import Array, Recipe, find_or_build
+from pneumo.data.images import DECODER, decode
+from pneumo.data.index import Radiograph
+
+_BLOCK = 32  # images that a worker hands over at once
+
+
+class RadiographDataset(Dataset[dict[str, Any]]):
+    """Radiographs as samples: input (1, size, size) uint8, label, and index, the position in the list."""
+
+    def __init__(self, root: Path, radiographs: Sequence[Radiograph], image_size: int) -> None:
+        """Take the radiographs, whose paths are relative to `root`, and the height and width to resize them to."""
+        self.root = root
+        self.radiographs = radiographs
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        """Give the number of radiographs."""
+        return len(self.radiographs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Decode one radiograph."""
+        radiograph = self.radiographs[index]
+        image = torch.from_numpy(decode(self.root / radiograph.path, self.image_size).copy())
+        return {"input": image.unsqueeze(0), "label": radiograph.label, "index": index}
+
+
+def decode_all(
+    root: Path, radiographs: Sequence[Radiograph], image_size: int, workers: int, content: str, cache: Path
+) -> Array:
+    """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, after making it if need be.
+
+    Args:
+        root: What the radiographs' paths are relative to.
+        radiographs: The index, which gives the array's order.
+        image_size: Height and width to resize them to.
+        workers: Processes that decode; 0 is this one.
+        content: Hash of what the files hold; see `pneumo.data.manifest.content_hash`.
+        cache: The folder of all caches.
+
+    Raises:
+        DataError: A file cannot be decoded.
+        CacheError: The disk is full or cannot be written.
+    """
+    about = {"data": content, "images": len(radiographs), "image_size": image_size}
+    recipe = Recipe(
+        kind="images",
+        about={**about, "decoder": DECODER},
+        shape=(len(radiographs), 1, image_size, image_size),
+        dtype="uint8",
+        doing="Decoding images",
+    )
+    dataset = RadiographDataset(root, radiographs, image_size)
+    return find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers))
+
+
+def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: int) -> Iterator[Array]:
+    """Decode radiographs from position `start` on, in blocks (size, 1, H, W) uint8, by several processes."""
+    loader = DataLoader(
+        dataset,
+        batch_size=size,
+        sampler=range(start, len(dataset)),
+        num_workers=workers,
+        generator=torch.Generator(),  # else it would draw from the global one
+    )
+    for batch in loader:
+        yield batch["input"].numpy()

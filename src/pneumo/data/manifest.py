@@ -1,0 +1,60 @@
+"""The manifest of a data set: what its files hold, so that caches notice when one changes."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pneumo.data.index import Radiograph
+from pneumo.errors import DataError
+from pneumo.files import write_text
+from pneumo.progress import track
+
+_BLOCK = 1 << 20  # bytes
+
+
+def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> str:
+    """Hash the paths, sizes and contents of a data set's files, 32 hex digits.
+
+    Files are read once: while no path, size or time of modification changes, the hash comes from `cache`.
+
+    Args:
+        root: What the radiographs' paths are relative to.
+        radiographs: The index.
+        cache: The folder of all caches.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    known = cache / "manifests" / f"{_stat_hash(root, radiographs)}.txt"
+    if known.is_file() and len(found := known.read_text(encoding="ascii")) == 32:
+        return found
+    digest = hashlib.sha256()
+    with track("Reading files", len(radiographs)) as advance, ThreadPoolExecutor() as pool:
+        contents = pool.map(lambda radiograph: _file_hash(root / radiograph.path), radiographs)
+        for done, (radiograph, content) in enumerate(zip(radiographs, contents, strict=True), 1):
+            digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
+            advance(done)
+    write_text(known, digest.hexdigest()[:32])
+    return digest.hexdigest()[:32]
+
+
+def _stat_hash(root: Path, radiographs: Sequence[Radiograph]) -> str:
+    digest = hashlib.sha256(f"{root.resolve()}\n".encode())
+    for radiograph in radiographs:
+        digest.update(f"{radiograph.path}\0{radiograph.size}\0{radiograph.modified}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable while it is in use: "
+            "mend its permissions or its disk, or delete it."
+        ) from error
+    return digest.hexdigest()

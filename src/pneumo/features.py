@@ -1,0 +1,169 @@
+"""The feature cache: what a frozen backbone makes of each radiograph, computed once for all runs."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from pneumo.cache import Array, Recipe, find_or_build
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.images import DECODER
+from pneumo.errors import ConfigError
+from pneumo.models.backbone import Backbone
+from pneumo.models.classifier import Classifier
+from pneumo.models.inference import can_compile, prepare_for_inference
+
+COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Whether and how features are cached; `features` in conf/train.yaml tells the same.
+
+    Attributes:
+        cache: True, False, or auto: where the whole backbone is frozen and no limit shortens the epochs.
+        views: Augmented views that are kept of each training image; without augmentation there is but one.
+        compile: True, False, or auto: from `COMPILE_FROM` images on, where there is a compiler.
+        batch_size: Images a pass; None is 16 on a CPU and 128 elsewhere.
+    """
+
+    cache: bool | str
+    views: int
+    compile: bool | str
+    batch_size: int | None
+
+
+def uses_features(options: FeatureOptions, classifier: Classifier, trainer: Trainer) -> bool:
+    """Tell whether a run trains on cached features.
+
+    Raises:
+        ConfigError: It was told to, and cannot.
+    """
+    obstacle = None
+    if not classifier.frozen:
+        obstacle = "a backbone that is trained gives other features after each step: take model.freeze=true"
+    elif trainer.precision not in _PRECISIONS:
+        obstacle = f"with trainer.precision={trainer.precision} they are not kept: take one of {', '.join(_PRECISIONS)}"
+    if options.cache is True and obstacle:
+        raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
+    return obstacle is None and (options.cache is True or (options.cache == "auto" and not is_shortened(trainer)))
+
+
+def is_shortened(trainer: Trainer) -> bool:
+    """Tell whether limits keep a run from using all data, so that filling a cache with them could cost more."""
+    limits = (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches)
+    return any(limit != 1.0 or isinstance(limit, int) for limit in limits)
+
+
+def serve_features(
+    options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
+) -> None:
+    """Have a data module cut its batches from features, after computing those that are not there.
+
+    Raises:
+        DataError: An image cannot be decoded.
+        CacheError: The disk is full or cannot be written.
+    """
+    passed = _Pass(options, datamodule, classifier, trainer)
+    everything = range(len(datamodule.radiographs))
+    plain = passed.compute(everything, {}, "Computing features", None)
+    views = None
+    if datamodule.augmentation.active:
+        pool = datamodule.trainable
+        numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
+        about = {"augmentation": datamodule.augmentation.settings, "views": options.views}
+        augment = datamodule.augmentation
+        views = passed.compute(
+            pool * options.views,
+            about,
+            "Computing features of augmented views",
+            lambda image, start: augment(image, numbers[start : start + len(image)]),
+        )
+    datamodule.serve(plain, views)
+
+
+class _Pass:
+    """One backbone run over the images of one data module."""
+
+    def __init__(
+        self, options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
+    ) -> None:
+        self.options = options
+        self.datamodule = datamodule
+        self.backbone = classifier.backbone
+        self.architecture = str(classifier.hparams["architecture"])
+        self.device = trainer.strategy.root_device
+        self.precision = trainer.strategy.precision_plugin
+        self.batch_size = options.batch_size or (16 if self.device.type == "cpu" else 128)
+
+    def compute(
+        self,
+        positions: Sequence[int],
+        about: dict[str, object],
+        doing: str,
+        change: Callable[[Tensor, int], Tensor] | None,
+    ) -> Array:
+        """Give the features of radiographs by their positions in the index, (N, D) float32.
+
+        Args:
+            positions: Of the radiographs; one may come several times.
+            about: What decides the features beside the backbone, the data, and how it is computed.
+            doing: What this is called.
+            change: Maps images on the device, and the place of the first among `positions`, to what shall be seen.
+        """
+        compiled = self.options.compile is True or (
+            self.options.compile == "auto" and len(positions) >= COMPILE_FROM and can_compile(self.device)
+        )
+        recipe = Recipe(
+            kind="features",
+            about={
+                "architecture": self.architecture,
+                "weights": _hash_weights(self.backbone),
+                "data": self.datamodule.content_hash,
+                "images": len(self.datamodule.radiographs),
+                "image_size": self.datamodule.image_size,
+                "decoder": DECODER,
+                **about,
+                "device": self.device.type,
+                "precision": self.precision.precision,
+                "batch_size": self.batch_size,
+                "compiled": compiled,
+                "torch": str(torch.__version__),
+            },
+            shape=(len(positions), self.backbone.features),
+            dtype="float32",
+            doing=f"{doing} of {self.architecture}",
+        )
+        return find_or_build(
+            self.datamodule.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change)
+        )
+
+    def _blocks(
+        self, positions: Sequence[int], start: int, compiled: bool, change: Callable[[Tensor, int], Tensor] | None
+    ) -> Iterator[Array]:
+        fast = prepare_for_inference(self.backbone, self.datamodule.image_size, compiled).to(self.device)
+        for image in self.datamodule.image_blocks(positions[start:], self.batch_size):
+            count = len(image)
+            image = image.to(self.device)
+            with torch.inference_mode(), self.precision.forward_context():
+                if change is not None:
+                    image = change(image, start)
+                if count < self.batch_size:  # a compiled network would be compiled anew
+                    image = torch.cat((image, image.new_zeros(self.batch_size - count, *image.shape[1:])))
+                features = fast(image)[:count]
+            yield features.float().cpu().numpy()
+            start += count
+
+
+def _hash_weights(backbone: Backbone) -> str:
+    """Hash the names, shapes and values of a backbone's state, 32 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().contiguous().view(-1).numpy()).data)
+    return digest.hexdigest()[:32]
