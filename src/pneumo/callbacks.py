@@ -72,6 +72,26 @@ class StopOnNonFiniteLoss(Callback):
             )
 
 
+class LogLearningRate(Callback):
+    """Log each parameter group's learning rate once an epoch, with the epoch's metrics."""
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's signature)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Log after the last batch."""
+        if not trainer.is_last_batch:
+            return
+        for optimizer in trainer.optimizers:
+            for i, group in enumerate(optimizer.param_groups):
+                name = f"lr-{type(optimizer).__name__}" + (f"/{i}" if i else "")
+                pl_module.log(name, group["lr"], on_step=False, on_epoch=True)
+
+
 class EpochLog(Callback):
     """Write one line for each epoch, to the terminal and to the run's log file."""
 
@@ -91,7 +111,7 @@ class EpochLog(Callback):
         names = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/auroc")
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
         seconds = time.perf_counter() - self.started
-        _log.info("epoch %d/%s  %s  %.0f s", trainer.current_epoch + 1, trainer.max_epochs, shown, seconds)
+        _log.info("epoch %d/%s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, shown, seconds)
 
 
 class PlainProgress(ProgressBar):

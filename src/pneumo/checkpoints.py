@@ -1,6 +1,10 @@
 """Checkpoints: written whole or not at all, opened without running code, found again after their folder moved."""
 
+import copy
+import math
 import os
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,22 @@ from pneumo.errors import ConfigError
 from pneumo.files import atomic_path
 from pneumo.tensors import UnreadableError, read_tensors
 
+PAUSE = 10.0  # seconds
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's own way writes through a temporary file in another folder and does not flush it."""
+
+class CheckpointWriter(TorchCheckpointIO):
+    """Writes checkpoints atomically, and not more often than every `PAUSE` seconds.
+
+    Lightning's own way writes through a temporary file in another folder and does not flush it. Where epochs are short,
+    as those of a head on cached features, writing would take longer than training: a checkpoint then waits in memory
+    until the pause is over, a newer one takes its place, or `flush` is called. A kill costs the epochs of that time.
+    """
+
+    def __init__(self, constant: Collection[str] = ()) -> None:
+        """Take the names of the weights that never change, which need not be copied while a checkpoint waits."""
+        self.constant = frozenset(constant)
+        self.waiting: dict[Path, dict[str, Any]] = {}
+        self.next = -math.inf
 
     def save_checkpoint(
         self,
@@ -22,9 +39,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any | None = None,  # noqa: ANN401 (Lightning's signature)
     ) -> None:
-        """Write a checkpoint atomically."""
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        """Write a checkpoint, or keep a copy of it until it is due."""
+        # At the end, so that the order stays that in which they were saved: `last` must not be ahead of `best`.
+        self.waiting.pop(Path(path), None)
+        if time.monotonic() >= self.next:
+            self.waiting[Path(path)] = checkpoint
+            self.flush()
+            self.next = time.monotonic() + PAUSE
+        else:
+            self.waiting[Path(path)] = self._copy(checkpoint)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        for path in list(self.waiting):
+            with atomic_path(path) as temporary:
+                torch.save(self.waiting[path], temporary)
+            del self.waiting[path]
 
     def load_checkpoint(
         self,
@@ -33,7 +63,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Open a checkpoint, as tensors and plain types only, whatever `weights_only` says."""
+        self.flush()
         return read_checkpoint(Path(path))
+
+    def teardown(self) -> None:
+        """Write what waits when training ends, also by an error or a signal."""
+        self.flush()
+
+    def _copy(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        weights = checkpoint["state_dict"].items()
+        return {
+            **copy.deepcopy({key: value for key, value in checkpoint.items() if key != "state_dict"}),
+            "state_dict": {name: value if name in self.constant else value.clone() for name, value in weights},
+        }
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -44,8 +44,8 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
     """Tell what training cost, all parts of a run that was interrupted taken together, and its peak memory in bytes."""
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     seconds = timer.time_elapsed("train")
-    batches = int(trainer.num_training_batches) * trainer.world_size
-    images = min(len(datamodule.splits["train"]), batches * datamodule.batch_size) * trainer.current_epoch
+    steps = int(trainer.num_training_batches) * datamodule.steps_per_batch * trainer.world_size
+    images = min(len(datamodule.splits["train"]), steps * datamodule.batch_size) * trainer.current_epoch
     return {
         "epochs": trainer.current_epoch,
         "train_seconds": seconds,

@@ -27,24 +27,30 @@ class RunLogger(TensorBoardLogger):
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars against the number of epochs, which compares runs whatever their batches."""
+        shown = {name: value for name, value in metrics.items() if name != "epoch"}
+        super().log_metrics(shown, round(metrics["epoch"]) + 1 if "epoch" in metrics else step)
+
+    @rank_zero_only
     def log_config(self, yaml: str) -> None:
         """Show a configuration in the TEXT tab."""
         self.experiment.add_text("config", f"```yaml\n{yaml}```")
 
     @rank_zero_only
-    def log_results(self, results: Mapping[str, str | int | float | bool], lr: float, step: int) -> None:
+    def log_results(self, results: Mapping[str, str | int | float | bool], lr: float, epochs: int) -> None:
         """Write the row of the HPARAMS table; call it once, at the end, since TensorBoard ignores later ones.
 
         Args:
             results: What results.json holds.
             lr: The learning rate that the run began with.
-            step: The run's last step.
+            epochs: How many it took.
         """
         values = {**results, "lr": lr}
         self.log_hyperparams(
             {shown: values[name] for shown, name in _PARAMETERS.items()},
             {f"final/{name.replace('test_', '')}": float(values[name]) for name in _METRICS},
-            step=step,
+            step=epochs,
         )
         self.finalize("success")
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo import record
 from pneumo.callbacks import RecordConfig
-from pneumo.checkpoints import AtomicCheckpointIO, check_resumable
+from pneumo.checkpoints import CheckpointWriter, check_resumable
 from pneumo.config import check_config, config_hash, decisive_config
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
@@ -95,7 +95,7 @@ def run(cfg: DictConfig) -> Results:
         "total_seconds": time.perf_counter() - started,
     }
     for logger in loggers:
-        logger.log_results(results, cfg.optimizer.lr, trainer.global_step)
+        logger.log_results(results, cfg.optimizer.lr, trainer.current_epoch)
     write_results(folder / "results.json", results)
     report(folder, results)
     return results
@@ -136,6 +136,7 @@ def build(cfg: DictConfig) -> Parts:
     classifier.backbone.to(memory_format=hardware.memory_format)
     if cfg.compile:
         classifier.backbone.compile()
+    constant = [f"backbone.{name}" for name in classifier.backbone.state_dict()] if classifier.frozen else []
     trainer: Trainer = _instantiate(
         cfg,
         "trainer",
@@ -144,7 +145,7 @@ def build(cfg: DictConfig) -> Parts:
         benchmark=hardware.benchmark,
         callbacks=[Timer(), RecordConfig(_settings(cfg, datamodule)), *_instantiate(cfg, "callbacks").values()],
         logger=list(_instantiate(cfg, "logger").values()),
-        plugins=[AtomicCheckpointIO()],
+        plugins=[CheckpointWriter(constant)],
     )
     return Parts(datamodule, classifier, trainer)
 

@@ -22,7 +22,7 @@ from pneumo.evaluation.results import RESULT_NAMES
 from pneumo.models.classifier import Classifier
 from pneumo.training import build, run
 
-TIMES = {"train_seconds", "total_seconds", "samples_per_second", "peak_memory_bytes"}
+TIMES = {"cache_seconds", "train_seconds", "total_seconds", "samples_per_second", "peak_memory_bytes"}
 
 
 def figures(folder: Path) -> dict[str, object]:

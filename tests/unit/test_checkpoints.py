@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pneumo.checkpoints import AtomicCheckpointIO, RunCheckpoint, check_resumable, read_checkpoint
+from pneumo.checkpoints import CheckpointWriter, RunCheckpoint, check_resumable, read_checkpoint
 from pneumo.errors import ConfigError
 
 
 def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"hyper_parameters": {}, "epoch": 1}, path)
+    CheckpointWriter().save_checkpoint({"hyper_parameters": {}, "epoch": 1}, path)
 
     def crash(content: object, target: Path) -> None:
         target.write_bytes(b"half")
@@ -19,7 +19,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(torch, "save", crash)
     with pytest.raises(OSError, match="no space"):
-        AtomicCheckpointIO().save_checkpoint({"hyper_parameters": {}, "epoch": 2}, path)
+        CheckpointWriter().save_checkpoint({"hyper_parameters": {}, "epoch": 2}, path)
     assert read_checkpoint(path)["epoch"] == 1
     assert os.listdir(tmp_path) == ["last.ckpt"]
 

@@ -89,6 +89,7 @@ class ChestXrayDataModule(LightningDataModule):
         self.splits: Splits = {}
         self.inputs: Array | None = None
         self.views: Array | None = None
+        self.steps_per_batch = 1
         self.drawn = torch.empty(0)
         self.drawn_for = -1
         self.first_epoch = 0
@@ -206,7 +207,8 @@ class ChestXrayDataModule(LightningDataModule):
 
     def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
         if self.inputs is not None:
-            return ArrayBatches(self._part(split, self.inputs), sampler, self.batch_size, self.seed, self.pin_memory)
+            size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
+            return ArrayBatches(self._part(split, self.inputs), sampler, size, self.seed, self.pin_memory)
         return DataLoader(
             RadiographDataset(self.root, self.splits[split], self.image_size),
             batch_size=self.batch_size,

@@ -1,7 +1,7 @@
 """The LightningModule: any backbone and a head, trained as a classifier."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import CatMetric, MetricCollection
+from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
 from pneumo.evaluation.metrics import binary_metrics
 from pneumo.hardware import choose_memory_format
@@ -19,6 +19,14 @@ from pneumo.models.backbone import build, freeze_module
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 Batch = dict[str, Tensor]
+
+
+class _Seen(NamedTuple):
+    """What is kept of a batch until its epoch is measured."""
+
+    loss: Tensor
+    probability: Tensor
+    label: Tensor
 
 
 class Classifier(LightningModule):
@@ -70,7 +78,10 @@ class Classifier(LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
         self.test_index, self.test_probability = CatMetric(), CatMetric()  # they know how to gather from all processes
+        self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
+        self.step_size: int | None = None
         self.tested: Batch = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,26 +97,53 @@ class Classifier(LightningModule):
             self.backbone.eval()
         return self
 
+    def on_train_epoch_start(self) -> None:
+        """Begin with nothing seen; an epoch that was cut off may have left something."""
+        self.seen["train"].clear()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the batch's loss."""
-        return self._step(batch, "train")[0]
+        """Give the batch's loss; where `step_size` is set, after taking all its steps but the last.
+
+        Lightning spends more time on a step than a head on cached features does, so there it is given many at once.
+        """
+        *earlier, last = split(batch, self.step_size or len(batch["label"]))
+        if earlier:
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, Optimizer)
+            for part in earlier:
+                optimizer.zero_grad()
+                torch.autograd.backward(self._step(part, "train"))
+                optimizer.step()
+        loss = self._step(last, "train")
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(last["label"]))
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's)
+        """Measure the epoch, after its last batch."""
+        if self.trainer.is_last_batch:
+            self._measure("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure a validation batch."""
+        """See a validation batch."""
         self._step(batch, "val")
 
+    def on_validation_epoch_end(self) -> None:
+        """Measure the validation."""
+        self._measure("val")
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure a test batch and keep its probabilities."""
-        _, probability = self._step(batch, "test")
+        """See a test batch, and keep which images were in it."""
+        self._step(batch, "test")
         self.test_index.update(batch["index"])
-        self.test_probability.update(probability)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give each image's probability of the positive class, (N,)."""
         return positive_probability(self(batch["input"]))
 
     def on_test_epoch_end(self) -> None:
-        """Put what all processes have tested together, in the order of the data set, as `tested`."""
+        """Measure the test, and put what all processes have tested together in the data set's order, as `tested`."""
+        self.test_probability.update(torch.cat([seen.probability for seen in self.seen["test"]]))
+        self._measure("test")
         index, probability = self.test_index.compute().long(), self.test_probability.compute()
         order = index.argsort()
         self.tested = {"index": index[order].cpu(), "probability": probability[order].cpu()}
@@ -124,23 +162,32 @@ class Classifier(LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
-    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
         logits, label = self(batch["input"]), batch["label"]
         loss = cross_entropy(logits, label)
-        probability = positive_probability(logits.detach())
+        self.seen[stage].append(_Seen(loss.detach(), positive_probability(logits.detach()), label))
+        return loss
+
+    def _measure(self, stage: str) -> None:
+        """Log an epoch's loss and metrics."""
+        seen = self.seen[stage]
+        sizes = torch.tensor([len(batch.label) for batch in seen], device=self.device)
+        loss: MeanMetric = getattr(self, f"{stage}_loss")
+        loss.update(torch.stack([batch.loss for batch in seen]), sizes)
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
-        metrics.update(probability, label)
-        self.log(
-            f"{stage}/loss",
-            loss,
-            on_epoch=True,
-            on_step=False,
-            batch_size=len(label),
-            prog_bar=stage != "test",
-            sync_dist=True,
-        )
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(label))
-        return loss, probability
+        metrics.update(torch.cat([batch.probability for batch in seen]), torch.cat([batch.label for batch in seen]))
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
+        self.log_dict(metrics, on_step=False, on_epoch=True)
+        seen.clear()
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Split a batch into smaller ones of `size` images; the last may have fewer."""
+    if size >= len(batch["label"]):
+        return [batch]
+    parts = zip(*(torch.split(tensor, size) for tensor in batch.values()), strict=True)
+    return [dict(zip(batch, part, strict=True)) for part in parts]
 
 
 def positive_probability(logits: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from pneumo.checkpoints import AtomicCheckpointIO
+from pneumo.checkpoints import CheckpointWriter
 from pneumo.models.classifier import Classifier, positive_probability
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # a frozen backbone is meant to be
@@ -30,7 +30,7 @@ def trainer(folder: Path, **options: object) -> Trainer:
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[CheckpointWriter()],
         **options,
     )
 
@@ -67,7 +67,7 @@ def test_a_trained_backbone_does_change() -> None:
 
 def test_features_and_images_give_the_same_logits() -> None:
     classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64).eval()
-    image = batch()["image"]
+    image = batch()["input"]
     with torch.inference_mode():
         assert torch.equal(classifier(image), classifier(classifier.backbone(image)))
 
@@ -98,4 +98,4 @@ def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
     assert "train/loss" in content["metrics"]
     loaded = Classifier.load_from_checkpoint(tmp_path / "a.ckpt").eval()
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(batch()["image"]), classifier.eval()(batch()["image"]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(loaded(batch()["input"]), classifier.eval()(batch()["input"]), atol=1e-6, rtol=0)
