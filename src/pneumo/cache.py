@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
 from io import BytesIO
@@ -30,7 +30,7 @@ from pneumo.progress import track
 _log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-KINDS = ("images", "features", "manifests")
+KINDS = ("images", "features", "phantoms")
 SAFE_EVERY = 2.0  # seconds of work that a kill may cost
 
 
@@ -74,6 +74,8 @@ def find(cache: Path, recipe: Recipe) -> Array | None:
         _log.warning("%s is damaged (%s) and is computed anew.", path, error)
         path.unlink(missing_ok=True)
         return None
+    with suppress(OSError):  # a cache that others filled may be read-only
+        os.utime(path.parent)  # `pneumo cache clear --unused` goes by it
     assert (array.shape, array.dtype) == (recipe.shape, np.dtype(recipe.dtype)), f"{path} is not what its key says"
     return array
 
@@ -172,7 +174,17 @@ def _explain(error: OSError, folder: Path, recipe: Recipe) -> CacheError:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the cache, as it lies on the disk."""
+    """One entry of the cache, as it lies on the disk.
+
+    Attributes:
+        kind: One of `KINDS`.
+        key: Hash of what it was computed from; the folder's name.
+        folder: Where it lies.
+        about: What it was computed from.
+        bytes: What it takes on the disk.
+        used: When a run last used it, in seconds since 1970.
+        whole: Whether it is finished.
+    """
 
     kind: str
     key: str
@@ -209,6 +221,6 @@ def _describe(folder: Path) -> Entry:
         folder=folder,
         about=json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {},
         bytes=sum(path.stat().st_size for path in files),
-        used=max((path.stat().st_atime for path in files), default=0.0),
-        whole=(folder / "array.npy").is_file(),
+        used=folder.stat().st_mtime,
+        whole=folder.parent.name == "phantoms" or (folder / "array.npy").is_file(),
     )

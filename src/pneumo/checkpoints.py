@@ -42,7 +42,7 @@ class CheckpointWriter(TorchCheckpointIO):
         """Write a checkpoint, or keep a copy of it until it is due."""
         # At the end, so that the order stays that in which they were saved: `last` must not be ahead of `best`.
         self.waiting.pop(Path(path), None)
-        if time.monotonic() >= self.next:
+        if time.monotonic() >= self.next or not Path(path).exists():
             self.waiting[Path(path)] = checkpoint
             self.flush()
             self.next = time.monotonic() + PAUSE

@@ -1,13 +1,12 @@
 """The feature cache: what a frozen backbone makes of each radiograph, computed once for all runs."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from lightning import Trainer
-from torch import Tensor
 
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.datamodule import ChestXrayDataModule
@@ -15,11 +14,10 @@ from pneumo.data.images import DECODER
 from pneumo.errors import ConfigError
 from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
-from pneumo.models.inference import can_compile, prepare_for_inference
+from pneumo.models.inference import PRECISIONS, Change, FeaturePass, can_compile, default_batch_size
 
 COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
 STEPS = 64  # of a head, given to Lightning at once
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ def uses_features(options: FeatureOptions, classifier: Classifier, trainer: Trai
     obstacle = None
     if not classifier.frozen:
         obstacle = "a backbone that is trained gives other features after each step: take model.freeze=true"
-    elif trainer.precision not in _PRECISIONS:
-        obstacle = f"with trainer.precision={trainer.precision} they are not kept: take one of {', '.join(_PRECISIONS)}"
+    elif trainer.precision not in PRECISIONS:
+        obstacle = f"with trainer.precision={trainer.precision} they are not kept: take one of {', '.join(PRECISIONS)}"
     if options.cache is True and obstacle:
         raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
     return obstacle is None and (options.cache is True or (options.cache == "auto" and not is_shortened(trainer)))
@@ -85,7 +83,14 @@ def serve_features(
             "Computing features of augmented views",
             lambda image, start: augment(image, numbers[start : start + len(image)]),
         )
-    datamodule.serve(plain, views)
+    serve(datamodule, classifier, trainer, plain, views)
+
+
+def serve(
+    datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer, features: Array, views: Array | None
+) -> None:
+    """Have batches cut from given features, and a classifier take many steps at a time where it can."""
+    datamodule.serve(features, views)
     if _is_plain(trainer):
         datamodule.steps_per_batch = STEPS
         classifier.step_size = datamodule.batch_size
@@ -115,15 +120,15 @@ class _Pass:
         self.backbone = classifier.backbone
         self.architecture = str(classifier.hparams["architecture"])
         self.device = trainer.strategy.root_device
-        self.precision = trainer.strategy.precision_plugin
-        self.batch_size = options.batch_size or (16 if self.device.type == "cpu" else 128)
+        self.precision = str(trainer.precision)
+        self.batch_size = options.batch_size or default_batch_size(self.device)
 
     def compute(
         self,
         positions: Sequence[int],
         about: dict[str, object],
         doing: str,
-        change: Callable[[Tensor, int], Tensor] | None,
+        change: Change | None,
     ) -> Array:
         """Give the features of radiographs by their positions in the index, (N, D) float32.
 
@@ -147,7 +152,7 @@ class _Pass:
                 "decoder": DECODER,
                 **about,
                 "device": self.device.type,
-                "precision": self.precision.precision,
+                "precision": self.precision,
                 "batch_size": self.batch_size,
                 "compiled": compiled,
                 "torch": str(torch.__version__),
@@ -160,21 +165,10 @@ class _Pass:
             self.datamodule.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change)
         )
 
-    def _blocks(
-        self, positions: Sequence[int], start: int, compiled: bool, change: Callable[[Tensor, int], Tensor] | None
-    ) -> Iterator[Array]:
-        fast = prepare_for_inference(self.backbone, self.datamodule.image_size, compiled).to(self.device)
-        for image in self.datamodule.image_blocks(positions[start:], self.batch_size):
-            count = len(image)
-            image = image.to(self.device)
-            with torch.inference_mode(), self.precision.forward_context():
-                if change is not None:
-                    image = change(image, start)
-                if count < self.batch_size:  # a compiled network would be compiled anew
-                    image = torch.cat((image, image.new_zeros(self.batch_size - count, *image.shape[1:])))
-                features = fast(image)[:count]
-            yield features.float().cpu().numpy()
-            start += count
+    def _blocks(self, positions: Sequence[int], start: int, compiled: bool, change: Change | None) -> Iterator[Array]:
+        data = self.datamodule
+        runner = FeaturePass(self.backbone, data.image_size, self.device, self.precision, self.batch_size, compiled)
+        return runner.run(data.image_blocks(positions[start:], self.batch_size), start, change)
 
 
 def _hash_weights(backbone: Backbone) -> str:

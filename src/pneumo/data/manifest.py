@@ -11,6 +11,7 @@ from pneumo.files import write_text
 from pneumo.progress import track
 
 _BLOCK = 1 << 20  # bytes
+_FILES = 1024  # handed to the threads at once
 
 
 def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> str:
@@ -31,10 +32,11 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
         return found
     digest = hashlib.sha256()
     with track("Reading files", len(radiographs)) as advance, ThreadPoolExecutor() as pool:
-        contents = pool.map(lambda radiograph: _file_hash(root / radiograph.path), radiographs)
-        for done, (radiograph, content) in enumerate(zip(radiographs, contents, strict=True), 1):
-            digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
-            advance(done)
+        for start in range(0, len(radiographs), _FILES):
+            part = radiographs[start : start + _FILES]
+            for radiograph, content in zip(part, pool.map(lambda r: _file_hash(root / r.path), part), strict=True):
+                digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
+            advance(start + len(part))
     write_text(known, digest.hexdigest()[:32])
     return digest.hexdigest()[:32]
 

@@ -78,7 +78,7 @@ class Classifier(LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
         self.test_index, self.test_probability = CatMetric(), CatMetric()  # they know how to gather from all processes
         self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
         self.step_size: int | None = None

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d
@@ -9,22 +10,74 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
+from pneumo.cache import Array
 from pneumo.models.backbone import Backbone, freeze_module
 
+_AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+PRECISIONS = tuple(_AUTOCAST)
+Change = Callable[[Tensor, int], Tensor]
 
-def prepare_for_inference(backbone: Backbone, image_size: int, compiled: bool) -> Backbone:
-    """Give a copy of a backbone that computes the same features, up to rounding, faster.
+
+class FeaturePass:
+    """A copy of a backbone that computes the same features, up to rounding, faster.
 
     It is frozen, its batch normalisations are folded into the convolutions before them, its weights lie channels last,
     and, if so wanted, it is compiled.
     """
-    fast = copy.deepcopy(backbone)
-    freeze_module(fast)
-    fast.network = fold_batch_norm(fast.network, image_size)
-    fast.to(memory_format=torch.channels_last)
-    if compiled:
-        fast.compile(options={"freezing": True}, dynamic=False)
-    return fast
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        image_size: int,
+        device: torch.device,
+        precision: str,
+        batch_size: int,
+        compiled: bool,
+    ) -> None:
+        """Prepare the copy.
+
+        Args:
+            backbone: Stays as it is.
+            image_size: Height and width of the images in pixels.
+            device: Where to compute.
+            precision: One of `PRECISIONS`, Lightning's names.
+            batch_size: Images a pass.
+            compiled: Use torch.compile.
+        """
+        self.device = device
+        self.batch_size = batch_size
+        self.dtype = _AUTOCAST[precision]
+        self.backbone = copy.deepcopy(backbone)
+        freeze_module(self.backbone)
+        self.backbone.network = fold_batch_norm(self.backbone.network, image_size)
+        self.backbone.to(device).to(memory_format=torch.channels_last)
+        if compiled:
+            self.backbone.compile(options={"freezing": True}, dynamic=False)
+
+    def run(self, blocks: Iterable[Tensor], start: int, change: Change | None) -> Iterator[Array]:
+        """Give features, (n, D) float32, of blocks of up to batch_size images (n, 1, H, W) uint8.
+
+        Args:
+            blocks: The images.
+            start: Number of the first one.
+            change: Maps a block on the device, and the number of its first image, to the images that shall be seen.
+        """
+        for block in blocks:
+            count = len(block)
+            with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                image = block.to(self.device)
+                if change is not None:
+                    image = change(image, start)
+                if count < self.batch_size:  # a compiled network would be compiled anew
+                    image = torch.cat((image, image.new_zeros(self.batch_size - count, *image.shape[1:])))
+                features = self.backbone(image)[:count].float().cpu().numpy()
+            yield features
+            start += count
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Give a number of images for a pass: small ones stay in a CPU's caches, large ones fill a GPU."""
+    return 16 if device.type == "cpu" else 128
 
 
 def can_compile(device: torch.device) -> bool:

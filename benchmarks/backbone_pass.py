@@ -1,0 +1,91 @@
+"""One pass of a frozen backbone over a data set: pneumo's, all preparation included, against eager loops.
+
+    python benchmarks/backbone_pass.py            a few phantoms, four networks: two minutes on two cores
+    PNEUMO_DATA_ROOT=FOLDER python benchmarks/backbone_pass.py --full
+
+The eager loops read the same decoded images, so that only the network is compared: evaluation mode, inference_mode,
+batches of 32, no head. The full run takes all images for EfficientNet-Lite0 and 512 of them for the other three.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import harness
+import plain
+import torch
+
+NETWORKS = ("timm/tf_efficientnet_lite0", "torchvision/resnext50_32x4d", "torchvision/googlenet", "torchvision/vgg16")
+BATCH = 32
+
+
+def images(root: Path, limit: int) -> torch.Tensor:
+    """Decode up to `limit` images, spread over the data set, as the image cache holds them."""
+    from pneumo.data.decoded import RadiographDataset, decoded_blocks
+    from pneumo.data.index import index_radiographs
+    from pneumo.hardware import count_cores
+
+    found = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
+    dataset = RadiographDataset(root, found[:: max(1, len(found) // limit)][:limit], 224)
+    return torch.cat([torch.from_numpy(block) for block in decoded_blocks(dataset, 0, BATCH, count_cores())])
+
+
+def eager(name: str, root: Path, limit: int, channels_last: bool) -> float:
+    """Run the plain loop."""
+    backbone, _ = plain.take_out_head(plain.network(name, 224))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    backbone.to(device).to(memory_format=layout)
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (plain.MEAN, plain.STD))
+    pixels = images(root, limit)
+
+    def loop() -> int:
+        features = []
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            for batch in torch.split(pixels, BATCH):
+                image = ((batch.to(device).float() / 255 - mean) / std).to(memory_format=layout)
+                features.append(backbone(image).float().cpu())
+        return len(torch.cat(features))
+
+    return plain.images_per_second(loop)
+
+
+def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
+    """Run pneumo's own pass, from the backbone as it is trained to the last feature."""
+    from pneumo.hardware import choose_hardware, keep_freed_memory
+    from pneumo.models.backbone import build
+    from pneumo.models.inference import FeaturePass, default_batch_size
+
+    torch.manual_seed(0)
+    hardware = choose_hardware("auto", "auto", False, True)
+    backbone, _ = build(name, None, None, 224, 2)
+    device = torch.device(hardware.accelerator)
+    pixels = images(root, limit)
+    if device.type == "cpu":
+        keep_freed_memory()
+
+    def loop() -> int:
+        size = default_batch_size(device)
+        runner = FeaturePass(backbone, 224, device, hardware.precision, size, compiled)
+        return sum(len(block) for block in runner.run(torch.split(pixels, size), 0, None))
+
+    return plain.images_per_second(loop)
+
+
+def main() -> None:
+    """Measure all four networks."""
+    settings = harness.parse(str(__doc__), rounds=2)
+    for name in NETWORKS:
+        limit = (10_000 if "lite0" in name else 512) if settings.full else 96
+        sides: dict[str, harness.Side] = {
+            "eager": partial(eager, name, settings.root, limit, False),
+            "eager, channels last": partial(eager, name, settings.root, limit, True),
+            "pneumo": partial(pneumo, name, settings.root, limit, False),
+        }
+        if settings.full:
+            sides["pneumo, compiled"] = partial(pneumo, name, settings.root, limit, True)
+        found = harness.alternate(sides, settings.rounds)
+        harness.report(f"backbone_pass-{name.split('/')[1]}", settings, "images/s", found, f"up to {limit:,} images")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A head on cached features, 20 epochs at batch size 32: a whole run's training against raw PyTorch loops.
+
+    python benchmarks/head_training.py            1,304 x 1,280 features
+    python benchmarks/head_training.py --full     5,216 x 1,280 features, as in the study
+
+pneumo's side is Lightning's fit with all that a run does: metrics, validation, TensorBoard, log, checkpoints. The raw
+loops train, and compute the epoch's loss and the validation loss. One cuts batches from a tensor, which is the fastest
+that one can write; one takes a DataLoader over a TensorDataset, which is what most write. The features are random.
+"""
+
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import harness
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adagrad, Adam, Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+
+WIDTH, BATCH, EPOCHS = 1280, 32, 20
+CHOICES = ("hydra.job.num=0", "hydra.job.id=0", "hydra.runtime.output_dir=outputs")  # set when Hydra runs a job
+OPTIMIZERS = ("sgd", "adam", "adagrad")
+
+
+def features(count: int) -> tuple[Tensor, Tensor]:
+    """Draw features and labels."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, WIDTH, generator=generator), (torch.rand(count, generator=generator) < 0.74).long()
+
+
+def make(name: str, head: nn.Linear) -> Optimizer:
+    """Make an optimizer with the settings of conf/optimizer."""
+    if name == "sgd":
+        return SGD(head.parameters(), lr=0.003, momentum=0.9, fused=True)
+    if name == "adam":
+        return Adam(head.parameters(), lr=0.001, fused=True)
+    return Adagrad(head.parameters(), lr=0.01)
+
+
+def warm_up(name: str) -> None:
+    """Do what a process does once, at its first step, such as imports; it is the same on all sides."""
+    head = nn.Linear(WIDTH, 2)
+    optimizer = make(name, head)
+    torch.autograd.backward(head(torch.zeros(1, WIDTH)).sum())
+    optimizer.step()
+
+
+def raw(name: str, count: int, with_loader: bool) -> float:
+    """Give the seconds of a raw loop."""
+    x, y = features(count)
+    held_out, answers = features(16)
+    head = nn.Linear(WIDTH, 2)
+    optimizer = make(name, head)
+    loader = DataLoader(TensorDataset(x, y), BATCH, shuffle=True)
+    warm_up(name)
+
+    def step(batch: Tensor, label: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(head(batch), label)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        return loss.detach()
+
+    started = time.perf_counter()
+    for _ in range(EPOCHS):
+        total = torch.zeros(())
+        if with_loader:
+            for batch, label in loader:
+                total += step(batch, label)
+        else:
+            for index in torch.split(torch.randperm(count), BATCH):
+                total += step(x[index], y[index])
+        with torch.inference_mode():
+            total.item(), nn.functional.cross_entropy(head(held_out), answers).item()
+    return time.perf_counter() - started
+
+
+def pneumo(name: str, count: int) -> float:
+    """Give the seconds of Lightning's fit, as training.run calls it."""
+    import logging
+
+    import numpy as np
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from PIL import Image
+
+    import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
+    from pneumo.features import serve
+    from pneumo.training import build
+
+    logging.basicConfig(level=logging.INFO, filename=os.devnull)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "data"
+        for split, images in (("train", count), ("val", 16), ("test", 16)):
+            for kind in ("NORMAL", "PNEUMONIA"):
+                (root / split / kind).mkdir(parents=True)
+                for number in range(images // 2):
+                    Image.new("L", (8, 8)).save(root / split / kind / f"{number}.png")
+        with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+            overrides = ["model=efficientnet_lite0", "model.weights=null", f"optimizer={name}", f"data.root={root}"]
+            overrides += ["data.image_size=32", f"epochs={EPOCHS}", f"paths.output_dir={folder}", "trainer=cpu"]
+            cfg = compose("train", [*overrides, f"paths.run_dir={folder}/run", *CHOICES], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        datamodule, classifier, trainer = build(cfg)
+        x, _ = features(len(datamodule.radiographs))
+        serve(datamodule, classifier, trainer, np.asarray(x), None)
+        warm_up(name)
+        started = time.perf_counter()
+        trainer.fit(classifier, datamodule=datamodule)
+        seconds = time.perf_counter() - started
+        assert (Path(folder) / "run" / "checkpoints" / "last.ckpt").is_file()
+    return seconds
+
+
+def main() -> None:
+    """Measure each optimizer."""
+    settings = harness.parse(str(__doc__), rounds=5)
+    count = 5216 if settings.full else 1304
+    for name in OPTIMIZERS:
+        sides: dict[str, harness.Side] = {
+            "raw loop, indexed tensor": partial(raw, name, count, False),
+            "raw loop, DataLoader": partial(raw, name, count, True),
+            "pneumo, all that a run does": partial(pneumo, name, count),
+        }
+        found = harness.alternate(sides, settings.rounds)
+        harness.report(
+            f"head_training-{name}", settings, "s", found, f"{count:,} x {WIDTH:,} features, {EPOCHS} epochs"
+        )
+
+
+if __name__ == "__main__":
+    main()

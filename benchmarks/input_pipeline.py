@@ -1,0 +1,144 @@
+"""Images a second of the input pipeline: first pass and later epochs, against ImageFolder with PIL and torchvision.
+
+    python benchmarks/input_pipeline.py            phantoms and larger ones drawn from them
+    PNEUMO_DATA_ROOT=FOLDER python benchmarks/input_pipeline.py --full
+
+All sides use one worker a core while they decode, and give batches of 32 images of 224 pixels. The full run measures
+the files below PNEUMO_DATA_ROOT, and, where PNEUMO_ORIGINALS names a folder of original files (FOLDER/CLASS/*), those,
+each named several times so that starting workers does not hide the work.
+"""
+
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import harness
+import plain
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+SIZE = 224
+
+
+class TorchvisionFolder(Dataset[tuple[Tensor, int]]):
+    """ImageFolder with torchvision's own decoder, grey from the start, resized by torch."""
+
+    def __init__(self, root: Path) -> None:
+        """List the images."""
+        self.samples = plain.folder(root, SIZE).samples
+
+    def __len__(self) -> int:
+        """Give their number."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Decode one."""
+        from torchvision.io import ImageReadMode, decode_image
+        from torchvision.transforms.v2.functional import resize
+
+        path, label = self.samples[index]
+        return resize(decode_image(path, ImageReadMode.GRAY), [SIZE, SIZE], antialias=True), label
+
+
+def loop(root: Path, decoder: str, later: bool) -> float:
+    """Measure an epoch of ImageFolder: the first, or a later one, whose workers run already."""
+    from pneumo.hardware import count_cores
+
+    data = plain.folder(root, SIZE) if decoder == "PIL" else TorchvisionFolder(root)
+    loader = plain.loader(data, count_cores(), shuffle=True)
+    if later:
+        list(loader)
+    return plain.images_per_second(lambda: sum(len(label) for _, label in loader))
+
+
+def pneumo(root: Path, later: bool) -> float:
+    """Measure pneumo's first pass, reading and decoding included, or a later epoch."""
+    from pneumo.data.augmentation import Augmentation
+    from pneumo.data.datamodule import ChestXrayDataModule
+
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "data"
+        for split in ("train", "test"):
+            (tree / split).parent.mkdir(parents=True, exist_ok=True)
+        (tree / "train").symlink_to(root.resolve())
+        for kind in sorted(path.name for path in root.iterdir()):  # test and val need an image each; they are few
+            for split in ("val", "test"):
+                (tree / split / kind).mkdir(parents=True)
+                shutil.copy(next((root / kind).iterdir()), tree / split / kind)
+        data = ChestXrayDataModule(
+            str(tree),
+            sorted(path.name for path in root.iterdir()),
+            split="official",
+            val_fraction=0.1,
+            image_size=SIZE,
+            batch_size=32,
+            num_workers=None,
+            seed=0,
+            cache=True,
+            cache_dir=f"{folder}/cache",
+            augmentation=Augmentation(0, 0, 0, 0, 0, 0),
+            pin_memory=torch.cuda.is_available(),
+        )
+        data.setup()
+
+        def epoch() -> int:
+            data.open_images()
+            return sum(len(batch["label"]) for batch in data.train_dataloader())
+
+        if later:
+            epoch()
+        return plain.images_per_second(epoch)
+
+
+def enlarged(root: Path, folder: Path, size: int, copies: int) -> Path:
+    """Write the phantoms larger, as JPEG, to stand in for original files."""
+    for path in sorted(root.glob("*/*.jpeg"))[:64]:
+        image = Image.open(path).resize((size, size * 3 // 4), Image.Resampling.BICUBIC)
+        for copy in range(copies):
+            target = folder / path.parent.name / f"{copy}-{path.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image.save(target, quality=90)
+    return folder
+
+
+def repeated(root: Path, folder: Path, copies: int) -> Path:
+    """Name each file several times."""
+    for path in sorted(path for path in root.glob("*/*") if path.is_file()):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        for copy in range(copies):
+            (folder / path.parent.name / f"{copy}-{path.name}").symlink_to(path.resolve())
+    return folder
+
+
+def measure(name: str, root: Path, settings: harness.Settings) -> None:
+    """Measure first passes and later epochs."""
+    images = sum(1 for _ in root.glob("*/*"))
+    for later in (False, True):
+        sides: dict[str, harness.Side] = {
+            "ImageFolder, PIL": partial(loop, root, "PIL", later),
+            "torchvision decode": partial(loop, root, "torchvision", later),
+            "pneumo": partial(pneumo, root, later),
+        }
+        found = harness.alternate(sides, settings.rounds)
+        which = "later epochs" if later else "first pass"
+        note = f"{images:,} images, {which}, as many workers on all sides"
+        harness.report(f"input_pipeline-{name}-{which.replace(' ', '_')}", settings, "images/s", found, note)
+
+
+def main() -> None:
+    """Measure small and large files."""
+    settings = harness.parse(str(__doc__))
+    measure("224", settings.root / "train", settings)
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.full and (originals := os.environ.get("PNEUMO_ORIGINALS")):
+            measure("originals", repeated(Path(originals), Path(folder), 8), settings)
+        else:
+            measure("large", enlarged(settings.root / "train", Path(folder), 1400, 4), settings)
+
+
+if __name__ == "__main__":
+    main()

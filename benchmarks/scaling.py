@@ -1,0 +1,101 @@
+"""How index, splits and cache look-up grow with the number of images: time and peak memory.
+
+    python benchmarks/scaling.py            1,000 to 100,000 images
+    python benchmarks/scaling.py --full     10,000 to 1,000,000 images, simulated by files of one byte
+
+Each size is a process of its own. `growth` is the exponent between the smallest and the largest: 1 is linear.
+"""
+
+import json
+import math
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import harness
+import rich
+from rich.table import Table
+
+from pneumo.files import write_text
+
+CLASSES = ["NORMAL", "PNEUMONIA"]
+
+
+def write_tree(root: Path, images: int) -> None:
+    """Write files of one byte, named like the real ones: 85 % train, 5 % val, 10 % test; two images a patient."""
+    number = 0
+    for split, share in (("train", 0.85), ("val", 0.05), ("test", 0.1)):
+        folders = {kind: root / split / kind for kind in CLASSES}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        for _ in range(round(images * share)):
+            number += 1
+            patient = number // 2
+            if patient % 4 == 0:
+                path = folders["NORMAL"] / f"IM-{patient:07d}-{number:07d}.jpeg"
+            else:
+                path = folders["PNEUMONIA"] / f"person{patient}_{'bacteria' if patient % 2 else 'virus'}_{number}.jpeg"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+            os.write(descriptor, b".")
+            os.close(descriptor)
+
+
+def measure(root: Path) -> dict[str, float]:
+    """Time each step, and give the peak memory in GiB beyond what imports take."""
+    from pneumo.data.index import data_hash, index_radiographs
+    from pneumo.data.manifest import content_hash
+    from pneumo.data.splits import split_radiographs
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    found: dict[str, float] = {}
+
+    def timed(name: str, work: Any) -> Any:  # noqa: ANN401 (whatever the step gives)
+        started = time.perf_counter()
+        result = work()
+        found[name] = time.perf_counter() - started
+        return result
+
+    index = timed("index [s]", lambda: index_radiographs(root, CLASSES))
+    timed("split=official [s]", lambda: split_radiographs(index, "official", 0.1, 0))
+    splits = timed("split=patient [s]", lambda: split_radiographs(index, "patient", 0.1, 0))
+    timed("data hash [s]", lambda: data_hash(splits))
+    found["index and split [GiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
+    with tempfile.TemporaryDirectory() as cache:
+        timed("contents, cold [s]", lambda: content_hash(root, index, Path(cache)))
+        timed("cache look-up, warm [s]", lambda: content_hash(root, index, Path(cache)))
+    found["all of it [GiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
+    return found
+
+
+def main() -> None:
+    """Measure three sizes and print how each figure grows."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    settings = harness.parse(str(__doc__), rounds=1, phantoms=8)
+    sizes = (10_000, 100_000, 1_000_000) if settings.full else (1_000, 10_000, 100_000)
+    columns: dict[int, dict[str, float]] = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            write_tree(Path(folder), size)
+            columns[size] = pool.submit(measure, Path(folder)).result()
+    table = Table(title="scaling")
+    for name in ("", *(f"{size:,} images" for size in sizes), "growth"):
+        table.add_column(name, justify="right" if name else "left")
+    for name in columns[sizes[0]]:
+        values = [columns[size][name] for size in sizes]
+        growth = math.log(max(values[-1], 1e-9) / max(values[0], 1e-9)) / math.log(sizes[-1] / sizes[0])
+        table.add_row(name, *(f"{value:.3g}" for value in values), f"{growth:.2f}")
+    rich.print(table)
+    path = settings.out / f"scaling{'-full' if settings.full else ''}.json"
+    write_text(path, json.dumps({"images": columns, "machine": harness.machine()}, indent=2) + "\n")
+    rich.print(f"[dim]{path}[/dim]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""How long a command takes before its work begins.
+
+    python benchmarks/startup.py
+
+Each command runs as a process of its own. `import torch, torchvision, lightning` is what any such program pays.
+"""
+
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import harness
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    "import torch, torchvision, lightning": ("-c", "import torch, torchvision, lightning"),
+    "import pneumo.training": ("-c", "import pneumo.training"),
+    "train.py --help": ("train.py", "--help"),
+    "train.py --cfg job": ("train.py", "--cfg", "job"),
+    "pneumo --help": ("-c", "from pneumo.cli import main; main()", "--help"),
+}
+
+
+def seconds(arguments: tuple[str, ...]) -> float:
+    """Time one command."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure all commands."""
+    settings = harness.parse(str(__doc__), rounds=5)
+    sides: dict[str, harness.Side] = {name: partial(seconds, command) for name, command in COMMANDS.items()}
+    harness.report("startup", settings, "s", harness.alternate(sides, settings.rounds))
+
+
+if __name__ == "__main__":
+    main()
