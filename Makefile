@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint board clean
+.PHONY: help install demo test lint bench board clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ lint: $(READY) ## check style, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench: $(READY) ## measure every claim about speed on phantoms, some minutes each; FULL=--full: on PNEUMO_DATA_ROOT
+	@for script in $(filter-out %/harness.py %/plain.py,$(wildcard benchmarks/*.py)); do \
+		echo "$$script $(FULL)"; $(BIN)/python $$script $(FULL) || exit 1; done
 
 board: $(READY) ## open TensorBoard on what runs have written
 	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1

@@ -4,7 +4,7 @@
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/backbone_pass.py --full
 
 The eager loops read the same decoded images, so that only the network is compared: evaluation mode, inference_mode,
-batches of 32, no head. The full run takes all images for EfficientNet-Lite0 and 512 of them for the other three.
+batches of 32, no head. The full run takes all images for EfficientNet-Lite0 and 256 of them for the other three.
 """
 
 from functools import partial
@@ -75,7 +75,7 @@ def main() -> None:
     """Measure all four networks."""
     settings = harness.parse(str(__doc__), rounds=2)
     for name in NETWORKS:
-        limit = (10_000 if "lite0" in name else 512) if settings.full else 96
+        limit = (10_000 if "lite0" in name else 256) if settings.full else 96
         sides: dict[str, harness.Side] = {
             "eager": partial(eager, name, settings.root, limit, False),
             "eager, channels last": partial(eager, name, settings.root, limit, True),

@@ -125,7 +125,7 @@ def _draw(path: Path, title: str, median: Mapping[str, float], faster: Mapping[s
 
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.5 * len(median)), layout="constrained")
     names = list(median)[::-1]
-    colours = ["#999999" if name == names[-1] else "#0072B2" for name in names]  # the first side is the reference
+    colours = ["#0072B2" if "pneumo" in name else "#999999" for name in names]
     bars = axes.barh(names, [median[name] for name in names], color=colours, height=0.65)
     labels = [f"{median[name]:.4g}  ({faster[name]:.3g}x)" for name in names]
     axes.bar_label(bars, labels, padding=4, fontsize=10)

@@ -22,6 +22,7 @@ def test_the_study_is_all_there() -> None:
     assert set(names("optimizer")) >= {"sgd", "adam", "adagrad"}
     assert set(names("trainer")) >= {"default", "cpu", "gpu", "ddp", "smoke"}
     assert set(names("data")) >= {"chest_xray", "synthetic"}
+    assert set(names("augment")) >= {"none", "light"}
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in sorted(GROUPS) for name in names(group)])
@@ -46,6 +47,9 @@ def test_every_pair_fits_a_batch(model: str, optimizer: str, compose_run: Compos
 def test_the_hash_follows_what_decides_the_numbers(compose_run: Compose, tmp_path: Path) -> None:
     base = config_hash(compose_run())
     assert config_hash(compose_run("data.num_workers=3", f"paths.cache_dir={tmp_path}", folder="elsewhere")) == base
+    fast = ("data.cache=false", "features.compile=true", "features.batch_size=4", "compile=true")
+    assert config_hash(compose_run(*fast)) == base
+    assert config_hash(compose_run("features.views=2")) != base
     assert config_hash(compose_run("sweep.name=other", config="sweep")) == base
     assert config_hash(compose_run("optimizer.lr=0.5")) != base
     assert config_hash(compose_run("seed=1")) != base

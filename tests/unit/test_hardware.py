@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -55,3 +59,22 @@ def test_what_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, accelera
     pretend(monkeypatch)
     with pytest.raises(HardwareError, match=f"trainer.accelerator={accelerator}"):
         choose_hardware(accelerator, "auto", deterministic=False, frozen=False)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing elsewhere")
+def test_freed_memory_is_kept() -> None:
+    code = """
+import sys, torch
+from pathlib import Path
+from pneumo.hardware import keep_freed_memory
+if sys.argv[1] == "keep": keep_freed_memory()
+for _ in range(2):
+    x = torch.ones(2**26)
+    del x
+print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+"""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("keep", "no")
+    )
+    assert kept > given_back + 200 * 2**20

@@ -143,9 +143,9 @@ class ChestXrayDataModule(LightningDataModule):
         if not self.trainer.training or not self.augmentation.active or batch["input"].ndim == 2:
             return batch
         if self.drawn_for != (epoch := self.trainer.current_epoch):
-            self.drawn = self.augmentation.draw(len(self.splits["train"]), self.seed * 100_000 + epoch)
-            self.drawn_for = epoch
-        return {**batch, "input": self.augmentation(batch["input"], self.drawn[batch["index"].cpu()])}
+            drawn = self.augmentation.draw(len(self.splits["train"]), self.seed * 100_000 + epoch)
+            self.drawn, self.drawn_for = drawn.to(batch["input"].device), epoch
+        return {**batch, "input": self.augmentation(batch["input"], self.drawn[batch["index"]])}
 
     def state_dict(self) -> dict[str, int]:
         """Keep in checkpoints, which are written at the end of epochs, the epoch that comes next."""

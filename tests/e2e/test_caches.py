@@ -1,0 +1,123 @@
+"""Runs that share what they cached."""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from support import ROOT, Compose
+
+from pneumo import features
+from pneumo.errors import ConfigError
+from pneumo.training import run
+
+LITE0 = ("model=efficientnet_lite0", "optimizer=adam", "trainer.max_epochs=3")
+
+
+def probabilities(folder: Path) -> npt.NDArray[np.float64]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return np.array([float(row["probability"]) for row in csv.DictReader(file)])
+
+
+def arrays(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("array.npy"))}
+
+
+def test_cached_features_give_the_predictions_of_images(compose_run: Compose, tmp_path: Path) -> None:
+    cached = run(compose_run(*LITE0, folder="cached"))
+    plain = run(compose_run(*LITE0, "features.cache=false", folder="plain"))
+    neither = run(compose_run(*LITE0, "features.cache=false", "data.cache=false", folder="neither"))
+    assert (cached["feature_cache"], plain["feature_cache"], neither["feature_cache"]) == (True, False, False)
+    np.testing.assert_allclose(probabilities(tmp_path / "cached"), probabilities(tmp_path / "plain"), atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(probabilities(tmp_path / "plain"), probabilities(tmp_path / "neither"))
+    assert cached["samples_per_second"] > plain["samples_per_second"]  # type: ignore[operator] # numbers
+
+
+def test_many_steps_at_a_time_are_the_same_steps(
+    compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(compose_run(*LITE0, "data.batch_size=5", folder="many"))
+    monkeypatch.setattr(features, "_is_plain", lambda trainer: False)
+    run(compose_run(*LITE0, "data.batch_size=5", folder="single"))
+    assert (tmp_path / "many/predictions.csv").read_bytes() == (tmp_path / "single/predictions.csv").read_bytes()
+    many, single = (
+        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in ("many", "single")
+    )
+    assert all(torch.equal(value, single["state_dict"][name]) for name, value in many["state_dict"].items())
+    assert many["metrics"] == single["metrics"]
+
+
+def test_a_second_run_computes_nothing(compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(compose_run(*LITE0, folder="first"))
+    shutil.rmtree(tmp_path / "cache" / "images")  # features are enough
+    monkeypatch.setattr(features, "FeaturePass", None)
+    run(compose_run(*LITE0, "optimizer=sgd", "seed=1", "data.split=patient", "data.val_fraction=0.5", folder="second"))
+    assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == 1
+
+
+def test_other_weights_images_and_sizes_are_other_features(
+    compose_run: Compose, tmp_path: Path, phantoms: Path
+) -> None:
+    root = shutil.copytree(phantoms, tmp_path / "data")
+    image = next((root / "train" / "NORMAL").iterdir())
+    shutil.copy(next((root / "train" / "PNEUMONIA").iterdir()), image)
+    changes = ((), ("model.weights=null",), ("data.image_size=40",), (f"data.root={root}",), ("features.batch_size=3",))
+    for number, change in enumerate(changes):
+        run(compose_run(*LITE0, "trainer.max_epochs=1", *change, folder=str(number)))
+        assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == number + 1
+
+
+@pytest.mark.parametrize("cache", ["auto", "false"])
+def test_augmented_runs_repeat_themselves_whatever_the_workers(
+    cache: str, compose_run: Compose, tmp_path: Path
+) -> None:
+    options = (*LITE0, "augment=light", "features.views=3", f"features.cache={cache}")
+    found = []
+    for workers in (0, 2):
+        folder = f"w{workers}"
+        place = f"paths.cache_dir={tmp_path / folder / 'cache'}"
+        run(compose_run(*options, f"data.num_workers={workers}", place, folder=folder))
+        found.append((tmp_path / folder / "predictions.csv").read_bytes())
+    assert found[0] == found[1]
+    run(compose_run(*options, "augment=none", folder="none"))
+    assert (tmp_path / "none" / "predictions.csv").read_bytes() != found[0]
+
+
+def test_what_cannot_be_cached_is_said_or_left(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"features\.cache=true cannot be.*model\.freeze=true"):
+        run(compose_run("features.cache=true"))
+    with pytest.raises(ConfigError, match=r"features\.cache=maybe must be auto, true or false"):
+        run(compose_run("features.cache=maybe"))
+    with pytest.raises(ConfigError, match=r"features\.views=0"):
+        run(compose_run("features.views=0"))
+    limited = run(compose_run(*LITE0, "trainer.limit_train_batches=1", "trainer.max_epochs=1"))
+    assert limited["feature_cache"] is False
+
+
+@pytest.mark.slow
+def test_a_cache_whose_building_is_killed_is_finished_bit_for_bit(
+    phantoms: Path, tmp_path: Path, compose_run: Compose
+) -> None:
+    options = [*LITE0, "trainer.max_epochs=1", "data.image_size=96", "data.num_workers=1", "features.batch_size=1"]
+    run(compose_run(*options, f"paths.cache_dir={tmp_path / 'whole'}"))
+    command = [sys.executable, "train.py", "trainer=cpu", *options, f"data.root={phantoms}"]
+    command += [f"paths.output_dir={tmp_path}", f"paths.cache_dir={tmp_path / 'killed'}"]
+    luck = random.Random(0)
+    for _ in range(3):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+            while not list((tmp_path / "killed").rglob("array.npy.part")) and process.poll() is None:
+                time.sleep(0.005)
+            time.sleep(luck.uniform(0, 1))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert arrays(tmp_path / "killed") == arrays(tmp_path / "whole")

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torch import Tensor
+
+from pneumo.data.augmentation import Augmentation
+
+NONE = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": 0.0, "brightness": 0.0, "contrast": 0.0}
+
+
+def images(count: int = 4, size: int = 16) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8, generator=generator)
+
+
+def numbers(count: int, **places: float) -> Tensor:
+    names = ["angle", "right", "down", "size", "side", "light", "range"]
+    row = torch.tensor([places.get(name, 0.0) for name in names])
+    return row.expand(count, -1)
+
+
+def test_nothing_is_nothing() -> None:
+    augmentation = Augmentation(**NONE)
+    assert not augmentation.active
+    assert torch.equal(augmentation(images(), augmentation.draw(4, 0)), images())
+
+
+@pytest.mark.parametrize(
+    ("limits", "places", "expected"),
+    [
+        ({"rotation": 90}, {"angle": 1}, lambda x: x.rot90(1, (2, 3))),
+        ({"rotation": 180}, {"angle": 1}, lambda x: x.flip(2, 3)),
+        ({"flip": 1}, {"side": 0.5}, lambda x: x.flip(3)),
+        ({"flip": 0.5}, {"side": -0.1}, lambda x: x.flip(3)),
+        ({"flip": 0.5}, {"side": 0.1}, lambda x: x),
+        ({"shift": 0.25}, {"right": 1}, lambda x: torch.nn.functional.pad(x[..., 4:], (0, 4))),
+        ({"shift": 0.25}, {"down": -1}, lambda x: torch.nn.functional.pad(x[..., :-4, :], (0, 0, 4, 0))),
+        ({"brightness": 0.2}, {"light": 1}, lambda x: (x.float() + 51).clamp(0, 255).to(torch.uint8)),
+    ],
+)
+def test_each_part_does_what_it_says(limits: dict[str, float], places: dict[str, float], expected: object) -> None:
+    augmentation = Augmentation(**{**NONE, **limits})
+    assert augmentation.active
+    assert callable(expected)
+    assert torch.equal(augmentation(images(), numbers(4, **places)), expected(images()))
+
+
+def test_zoom_and_contrast_change_size_and_spread() -> None:
+    disc = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
+    disc[..., 24:40, 24:40] = 200
+    larger = Augmentation(**{**NONE, "zoom": 0.5})(disc, numbers(1, size=1))
+    assert (larger > 100).sum() == 24 * 24
+    flat = Augmentation(**{**NONE, "contrast": 0.5})(images(), numbers(4, range=-1)).float()
+    assert flat.std().item() == pytest.approx(images().float().std().item() / 2, rel=0.01)
+    assert flat.mean().item() == pytest.approx(images().float().mean().item(), abs=0.5)
+
+
+def test_an_image_gets_its_numbers_whatever_batch_it_is_in() -> None:
+    augmentation = Augmentation(rotation=10, shift=0.1, zoom=0.1, flip=0.5, brightness=0.1, contrast=0.1)
+    drawn = augmentation.draw(8, seed=3)
+    assert torch.equal(drawn, augmentation.draw(8, seed=3))
+    assert not torch.equal(drawn, augmentation.draw(8, seed=4))
+    whole = augmentation(images(8), drawn)
+    order = torch.tensor([5, 0, 7])
+    assert torch.equal(augmentation(images(8)[order], drawn[order]), whole[order])
+    assert whole.dtype == torch.uint8

@@ -1,0 +1,169 @@
+import logging
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from errno import ENOSPC
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pneumo import cache
+from pneumo.cache import Array, Recipe, entries, find, find_or_build, locked, remove
+from pneumo.cli import app
+from pneumo.errors import CacheError
+
+RECIPE = Recipe("features", {"weights": "abc"}, (100, 3), "float32", "Computing")
+WHOLE = np.random.default_rng(0).random((100, 3), np.float32)
+
+
+def blocks(start: int) -> Iterator[Array]:
+    for i in range(start, 100, 7):
+        yield WHOLE[i : i + 7]
+
+
+def cut_at(row: int, started: list[int]) -> Callable[[int], Iterator[Array]]:
+    def cut(start: int) -> Iterator[Array]:
+        started.append(start)
+        for i in range(start, row, 7):
+            yield WHOLE[i : i + 7]
+        raise KeyboardInterrupt
+
+    return cut
+
+
+def test_an_array_is_built_once_and_read_only(tmp_path: Path) -> None:
+    assert find(tmp_path, RECIPE) is None
+    built = find_or_build(tmp_path, RECIPE, blocks)
+    np.testing.assert_array_equal(built, WHOLE)
+    again = find_or_build(tmp_path, RECIPE, cut_at(0, []))
+    assert isinstance(again, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        again[0] = 0
+    left = sorted(path.name for path in (tmp_path / "features" / RECIPE.key).iterdir())
+    assert left == ["about.json", "array.npy"]
+
+
+def test_what_was_cut_off_goes_on_from_an_end_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "SAFE_EVERY", -1.0)
+    started: list[int] = []
+    for row in (21, 63):
+        with pytest.raises(KeyboardInterrupt):
+            find_or_build(tmp_path, RECIPE, cut_at(row, started))
+        assert find(tmp_path, RECIPE) is None
+    assert started == [0, 21]
+    part = tmp_path / "features" / RECIPE.key / "array.npy.part"
+    with part.open("ab") as file:
+        file.write(b"a block that was being written")
+    undisturbed = find_or_build(tmp_path / "other", RECIPE, blocks)
+    assert bytes(find_or_build(tmp_path, RECIPE, blocks)) == bytes(undisturbed)
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00v\x00"])
+def test_a_damaged_array_is_computed_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    path = tmp_path / "features" / RECIPE.key / "array.npy"
+    path.write_bytes(path.read_bytes()[:200] if damage else b"")
+    np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
+    assert "is damaged" in caplog.text
+
+
+def test_a_full_disk_is_explained_and_leaves_nothing_to_believe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(CacheError, match=r"the disk is full.*paths\.cache_dir=FOLDER.*data\.cache=false"):
+        find_or_build(tmp_path, RECIPE, blocks)
+    monkeypatch.undo()
+
+    def full(start: int) -> Iterator[Array]:
+        yield from list(blocks(start))[:3]
+        raise OSError(ENOSPC, "No space left on device")
+
+    with pytest.raises(CacheError, match="the disk is full"):
+        find_or_build(tmp_path, RECIPE, full)
+    assert find(tmp_path, RECIPE) is None
+    np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
+
+
+def test_all_that_decides_the_content_is_in_the_key() -> None:
+    others = [
+        Recipe("images", RECIPE.about, RECIPE.shape, RECIPE.dtype, "Computing"),
+        Recipe("features", {"weights": "abd"}, RECIPE.shape, RECIPE.dtype, "Computing"),
+        Recipe("features", RECIPE.about, (100, 4), RECIPE.dtype, "Computing"),
+        Recipe("features", RECIPE.about, RECIPE.shape, "float16", "Computing"),
+    ]
+    assert len({recipe.key for recipe in [RECIPE, *others]}) == 5
+    assert Recipe("features", {"weights": "abc"}, (100, 3), "float32", "otherwise").key == RECIPE.key
+
+
+def slow_blocks(start: int) -> Iterator[Array]:
+    for block in blocks(start):
+        time.sleep(0.1)
+        yield block
+
+
+def ask(folder: Path, number: int) -> None:
+    logging.basicConfig(level=logging.INFO, filename=folder / f"{number}.log")
+    built = []
+
+    def counted(start: int) -> Iterator[Array]:
+        built.append(start)
+        return slow_blocks(start)
+
+    array = find_or_build(folder / "cache", RECIPE, counted)
+    np.testing.assert_array_equal(array, WHOLE)
+    (folder / f"{number}.done").write_text("built" if built else "waited")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_of_several_processes_one_builds_and_the_others_wait_and_say_so(count: int, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=ask, args=(tmp_path, number)) for number in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+    roles = [(tmp_path / f"{number}.done").read_text() for number in range(count)]
+    assert sorted(roles) == ["built"] + ["waited"] * (count - 1)
+    for number, role in enumerate(roles):
+        waited = "another process is at it" in (tmp_path / f"{number}.log").read_text()
+        assert waited <= (role == "waited")  # one that came after the end need not have waited
+
+
+def test_entries_are_listed_and_deleted_but_not_while_they_are_built(tmp_path: Path) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    with pytest.raises(KeyboardInterrupt):
+        find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), cut_at(50, []))
+    whole, unfinished = sorted(entries(tmp_path), key=lambda entry: not entry.whole)
+    assert (whole.kind, whole.key, whole.about, whole.whole) == ("features", RECIPE.key, RECIPE.about, True)
+    assert (unfinished.kind, unfinished.whole) == ("images", False)
+    with locked(whole.folder, "Computing"):
+        assert not remove(whole)
+    assert remove(whole)
+    assert [entry.kind for entry in entries(tmp_path)] == ["images"]
+
+
+def test_the_command_lists_and_clears(tmp_path: Path) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    (tmp_path / "phantoms" / "v1").mkdir(parents=True)
+    command = CliRunner()
+    listed = command.invoke(app, ["cache", "list", "--dir", str(tmp_path)])
+    assert RECIPE.key in listed.output
+    assert "2 entries" in listed.output
+    kept = command.invoke(app, ["cache", "clear", "--unused", "1", "--dir", str(tmp_path)])
+    assert "deleted 0 of 2" in kept.output
+    cleared = command.invoke(app, ["cache", "clear", "--kind", "features", "--dir", str(tmp_path)])
+    assert "deleted 1 of 2" in cleared.output
+    for wrong in (["clear", "nosuch"], ["clear", "--kind", "nosuch"]):
+        refused = command.invoke(app, ["cache", *wrong, "--dir", str(tmp_path)])
+        assert "nosuch is not one of" in str(refused.exception)
+    missing = command.invoke(app, ["cache", "list", "--dir", str(tmp_path / "nosuch")])
+    assert "There is no folder" in str(missing.exception)
+    assert "Examples:" in command.invoke(app, ["cache", "clear", "--help"]).output
