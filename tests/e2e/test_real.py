@@ -1,14 +1,17 @@
 """Checks on the real radiographs."""
 
+import csv
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from support import Compose
 
 from pneumo.data.index import index_radiographs
-from pneumo.training import run
+from pneumo.models.classifier import Classifier
+from pneumo.training import build, run
 
 pytestmark = pytest.mark.real
 
@@ -46,3 +49,22 @@ def test_a_part_of_an_epoch_already_ranks_the_test_images(
     )
     assert results["test_true_positives"] + results["test_false_negatives"] == 390
     assert results["test_auroc"] > 0.8  # chance is 0.5; whole runs reach 0.95
+
+
+def test_the_studys_twenty_epochs_on_cached_features_and_the_same_from_images(
+    compose_run: Compose, tmp_path: Path
+) -> None:
+    options = ("model=efficientnet_lite0", "optimizer=adam", f"data.root={os.environ['PNEUMO_DATA_ROOT']}")
+    options += ("data.image_size=224", "data.batch_size=32", "data.num_workers=null")
+    results = run(compose_run(*options))
+    assert (results["epochs"], results["feature_cache"], results["collapsed"]) == (20, True, False)
+    assert results["test_auroc"] >= 0.955  # type: ignore[operator] # a number
+    classifier = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
+    data = build(compose_run(*options, folder="other")).datamodule
+    data.open_images()
+    with torch.inference_mode():
+        found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()])
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        written = torch.tensor([float(row["probability"]) for row in csv.DictReader(file)])
+    assert len(written) == 624
+    torch.testing.assert_close(found, written, atol=1e-4, rtol=0)

@@ -19,7 +19,6 @@ from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import Radiograph, count_classes, data_hash, find_root, index_radiographs, locate
 from pneumo.data.manifest import content_hash
-from pneumo.data.phantoms import write_phantoms
 from pneumo.data.splits import Splits, check_split, split_radiographs
 from pneumo.hardware import count_cores
 
@@ -231,29 +230,6 @@ class ChestXrayDataModule(LightningDataModule):
         """Give where among these positions of the index a split's images are, (N,)."""
         row = {self.radiographs[position].path: i for i, position in enumerate(positions)}
         return torch.tensor([row[radiograph.path] for radiograph in self.splits[split]])
-
-
-class SyntheticDataModule(ChestXrayDataModule):
-    """Phantom radiographs, drawn once and kept in a cache: for demonstrations and tests, without data or network."""
-
-    def __init__(self, root: str, train: int, val: int, test: int, phantom_seed: int, **options: Any) -> None:  # noqa: ANN401
-        """Take the numbers of phantoms to draw and the seed to draw them by.
-
-        Args:
-            root: Where the phantoms are kept; a tree of the same names that lies there is not drawn anew.
-            train: Number of training images.
-            val: Number of validation images.
-            test: Number of test images.
-            phantom_seed: Of the drawings.
-            options: The other arguments of `ChestXrayDataModule`.
-        """
-        super().__init__(root=root, **options)
-        self.sizes = {"train": train, "val": val, "test": test}
-        self.phantom_seed = phantom_seed
-
-    def prepare_data(self) -> None:
-        """Draw the phantoms unless they are there."""
-        write_phantoms(self.root, seed=self.phantom_seed, **self.sizes)
 
 
 def default_root() -> Path:
