@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from pneumo.errors import CacheError
 from pneumo.files import flush, require_space, write_text
@@ -30,7 +29,6 @@ from pneumo.progress import track
 _log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-KINDS = ("images", "features", "phantoms")
 SAFE_EVERY = 2.0  # seconds of work that a kill may cost
 
 
@@ -64,7 +62,7 @@ def hash_plain(value: Any) -> str:  # noqa: ANN401 (whatever JSON can hold)
 
 
 def find(cache: Path, recipe: Recipe) -> Array | None:
-    """Open an array, memory-mapped and read-only, if it is there; one that is damaged is removed, with a warning."""
+    """Open an array, memory-mapped and read-only, if it is there; one that is damaged counts as missing."""
     path = cache / recipe.kind / recipe.key / "array.npy"
     try:
         array: Array = np.load(path, mmap_mode="r")
@@ -72,11 +70,12 @@ def find(cache: Path, recipe: Recipe) -> Array | None:
         return None
     except (ValueError, EOFError) as error:
         _log.warning("%s is damaged (%s) and is computed anew.", path, error)
-        path.unlink(missing_ok=True)
+        return None
+    if (array.shape, array.dtype) != (recipe.shape, np.dtype(recipe.dtype)):
+        _log.warning("%s is damaged (its header is another array's) and is computed anew.", path)
         return None
     with suppress(OSError):  # a cache that others filled may be read-only
         os.utime(path.parent)  # `pneumo cache clear --unused` goes by it
-    assert (array.shape, array.dtype) == (recipe.shape, np.dtype(recipe.dtype)), f"{path} is not what its key says"
     return array
 
 
@@ -94,25 +93,30 @@ def find_or_build(cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[
     Raises:
         CacheError: The disk is full or cannot be written.
     """
-    if (array := find(cache, recipe)) is not None:
-        return array
     folder = cache / recipe.kind / recipe.key
     try:
+        if (array := find(cache, recipe)) is not None:
+            return array
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, recipe.doing):
             if (array := find(cache, recipe)) is None:
                 _build(folder, recipe, blocks)
+                array = find(cache, recipe)  # under the lock, so that nothing deletes it before it is open
     except OSError as error:
         raise _explain(error, folder, recipe) from error
-    array = find(cache, recipe)
-    assert array is not None, f"{folder} was deleted while it was in use"
+    assert array is not None
     return array
+
+
+def lock_of(folder: Path) -> BaseFileLock:
+    """Give the lock of an entry, which lies beside its folder."""
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
     """Hold an entry's lock; say so if that takes waiting for another process."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -129,7 +133,9 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
     part, rows = folder / "array.npy.part", folder / "rows.txt"
     header = _header(recipe)
     row_bytes = prod(recipe.shape[1:]) * np.dtype(recipe.dtype).itemsize
-    start = int(rows.read_text()) if rows.is_file() and part.is_file() else 0
+    start = _safe_rows(part, rows, len(header), row_bytes)
+    if not start:
+        rows.unlink(missing_ok=True)  # of a part that is no more
     write_text(folder / "about.json", json.dumps(recipe.about, indent=2) + "\n")
     with part.open("r+b" if start else "wb") as file:
         require_space(folder, len(header) + (recipe.shape[0] - start) * row_bytes)
@@ -154,6 +160,15 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
     rows.unlink(missing_ok=True)
 
 
+def _safe_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int:
+    """Give how many rows of a part are known to be safe; none if the two files do not fit together."""
+    try:
+        count = int(rows.read_text(encoding="ascii"))
+        return count if part.stat().st_size >= header_bytes + count * row_bytes else 0
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
 def _header(recipe: Recipe) -> bytes:
     """Give what a .npy file begins with."""
     stream = BytesIO()
@@ -169,58 +184,4 @@ def _explain(error: OSError, folder: Path, recipe: Recipe) -> CacheError:
         f"{recipe.doing}: {state} ({error.strerror or error}). {folder} takes {need / 1e6:,.0f} MB: make room (`pneumo "
         "cache list` and `pneumo cache clear` help), put the caches elsewhere with paths.cache_dir=FOLDER, or do "
         "without with data.cache=false features.cache=false, which is slower. What is finished is kept."
-    )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of the cache, as it lies on the disk.
-
-    Attributes:
-        kind: One of `KINDS`.
-        key: Hash of what it was computed from; the folder's name.
-        folder: Where it lies.
-        about: What it was computed from.
-        bytes: What it takes on the disk.
-        used: When a run last used it, in seconds since 1970.
-        whole: Whether it is finished.
-    """
-
-    kind: str
-    key: str
-    folder: Path
-    about: dict[str, Any]
-    bytes: int
-    used: float
-    whole: bool
-
-
-def entries(cache: Path) -> list[Entry]:
-    """List the entries, the largest first."""
-    found = [_describe(folder) for kind in KINDS for folder in sorted((cache / kind).glob("[!.]*")) if folder.is_dir()]
-    return sorted(found, key=lambda entry: -entry.bytes)
-
-
-def remove(entry: Entry) -> bool:
-    """Delete an entry unless a process is building it; tell whether it was deleted."""
-    lock = FileLock(entry.folder.with_name(f".{entry.folder.name}.lock"))
-    try:
-        with lock.acquire(timeout=0):
-            shutil.rmtree(entry.folder)
-    except Timeout:
-        return False
-    return True
-
-
-def _describe(folder: Path) -> Entry:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    about = folder / "about.json"
-    return Entry(
-        kind=folder.parent.name,
-        key=folder.name,
-        folder=folder,
-        about=json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {},
-        bytes=sum(path.stat().st_size for path in files),
-        used=folder.stat().st_mtime,
-        whole=folder.parent.name == "phantoms" or (folder / "array.npy").is_file(),
     )

@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -170,6 +171,14 @@ class PlainProgress(ProgressBar):
 
 class LiveProgress(RichProgressBar):
     """Lightning's live bar, with epochs counted from 1, as in the lines beside it."""
+
+    shown: Mapping[str, Any] = {}
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Give the loss as often as steps are logged: asking for it makes the host wait for the device."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by a connector
+            self.shown = super().get_metrics(trainer, pl_module)
+        return dict(self.shown)
 
     def _get_train_description(self, current_epoch: int) -> str:
         description = f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"

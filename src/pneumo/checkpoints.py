@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from pneumo.errors import ConfigError
 from pneumo.files import atomic_path
@@ -73,9 +74,19 @@ class CheckpointWriter(TorchCheckpointIO):
     def _copy(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         weights = checkpoint["state_dict"].items()
         return {
-            **copy.deepcopy({key: value for key, value in checkpoint.items() if key != "state_dict"}),
-            "state_dict": {name: value if name in self.constant else value.clone() for name, value in weights},
+            **_copy_to_host({key: value for key, value in checkpoint.items() if key != "state_dict"}),
+            "state_dict": {n: value if n in self.constant else _copy_to_host(value) for n, value in weights},
         }
+
+
+def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy_to_host(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copy_to_host(item) for item in value)
+    return copy.deepcopy(value)
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -9,7 +9,7 @@ import rich
 import typer
 from rich.table import Table
 
-from pneumo.cache import KINDS, Entry, entries, remove
+from pneumo.entries import KINDS, Entry, entries, remove
 from pneumo.errors import ConfigError, PneumoError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -49,23 +49,29 @@ def list_entries(folder: Annotated[Path, _FOLDER] = Path("outputs/cache")) -> No
 
 @cache.command()
 def clear(
-    keys: Annotated[list[str] | None, typer.Argument(help="Keys of entries to delete; none means all.")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of entries to delete.")] = None,
     folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
-    unused: Annotated[float, typer.Option("--unused", help="Only those not used for so many days.")] = 0.0,
+    everything: Annotated[bool, typer.Option("--all", help="All images and features.")] = False,
+    unused: Annotated[float | None, typer.Option(help="Only those not used for so many days.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only images, features or phantoms.")] = None,
 ) -> None:
-    """Delete entries of the cache; what a run is building stays.
+    """Delete entries of the cache; what a run is building stays, and phantoms stay unless they are named.
 
     Examples: pneumo cache clear --unused 30; pneumo cache clear --kind features; pneumo cache clear 37b56a3e1923f29c
     """
+    if not (keys or everything or unused is not None or kind is not None):
+        raise ConfigError(
+            "Say what to delete: --all, --unused DAYS, --kind KIND or keys; `pneumo cache list` shows them."
+        )
     found = _find(folder)
     _check("key", keys or [], {entry.key for entry in found}, folder)
-    _check("--kind", [kind] if kind else [], set(KINDS), folder)
-    oldest = time.time() - unused * 86_400
+    _check("--kind", [] if kind is None else [kind], set(KINDS), folder)
+    oldest = time.time() - (unused or 0) * 86_400
     chosen = [
         entry
         for entry in found
-        if (not keys or entry.key in keys) and (kind is None or entry.kind == kind) and entry.used <= oldest
+        if (entry.key in keys if keys else entry.kind == kind if kind is not None else entry.kind != "phantoms")
+        and entry.used <= oldest
     ]
     deleted = [entry for entry in chosen if remove(entry)]
     for entry in chosen:

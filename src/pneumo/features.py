@@ -5,18 +5,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import timm
 import torch
+import torchvision
 from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, Timer
 
 from pneumo.cache import Array, Recipe, find_or_build
+from pneumo.data.augmentation import AUGMENTATION
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.images import DECODER
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, HardwareError
 from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
-from pneumo.models.inference import PRECISIONS, Change, FeaturePass, can_compile, default_batch_size
+from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, can_compile, default_batch_size
 
 COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
+_SAFE = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
 STEPS = 64  # of a head, given to Lightning at once
 
 
@@ -75,7 +80,7 @@ def serve_features(
     if datamodule.augmentation.active:
         pool = datamodule.trainable
         numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
-        about = {"augmentation": datamodule.augmentation.settings, "views": options.views}
+        about = {"augmentation": [AUGMENTATION, datamodule.augmentation.settings], "views": options.views}
         augment = datamodule.augmentation
         views = passed.compute(
             pool * options.views,
@@ -91,15 +96,18 @@ def serve(
 ) -> None:
     """Have batches cut from given features, and a classifier take many steps at a time where it can."""
     datamodule.serve(features, views)
-    if _is_plain(trainer):
+    if _is_plain(classifier, trainer):
         datamodule.steps_per_batch = STEPS
         classifier.step_size = datamodule.batch_size
 
 
-def _is_plain(trainer: Trainer) -> bool:
+def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     """Tell whether a step is no more than forward, backward and update, and nothing counts steps."""
+    optimizer = getattr(classifier.make_optimizer, "func", None)
     return (
-        trainer.world_size == 1
+        optimizer is not torch.optim.LBFGS  # which calls for the loss itself
+        and all(type(item).__module__.startswith("pneumo.") or isinstance(item, _SAFE) for item in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
+        and trainer.world_size == 1
         and trainer.precision != "16-mixed"  # which scales the loss
         and trainer.gradient_clip_val is None
         and trainer.accumulate_grad_batches == 1
@@ -138,9 +146,13 @@ class _Pass:
             doing: What this is called.
             change: Maps images on the device, and the place of the first among `positions`, to what shall be seen.
         """
-        compiled = self.options.compile is True or (
-            self.options.compile == "auto" and len(positions) >= COMPILE_FROM and can_compile(self.device)
-        )
+        wanted = self.options.compile is True or (self.options.compile == "auto" and len(positions) >= COMPILE_FROM)
+        compiled = wanted and can_compile(self.device)
+        if self.options.compile is True and not compiled:
+            raise HardwareError(
+                f"features.compile=true needs a C++ compiler, and a CPU or CUDA device ({self.device.type} here): "
+                "install one, such as Debian's g++, or take features.compile=auto."
+            )
         recipe = Recipe(
             kind="features",
             about={
@@ -152,10 +164,13 @@ class _Pass:
                 "decoder": DECODER,
                 **about,
                 "device": self.device.type,
+                "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
                 "precision": self.precision,
                 "batch_size": self.batch_size,
                 "compiled": compiled,
-                "torch": str(torch.__version__),
+                "pass": PASS,
+                "matmul_precision": torch.get_float32_matmul_precision(),  # follows trainer.deterministic
+                "versions": [str(package.__version__) for package in (torch, torchvision, timm)],
             },
             shape=(len(positions), self.backbone.features),
             dtype="float32",

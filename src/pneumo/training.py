@@ -3,7 +3,6 @@
 import logging
 import signal
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,17 +27,10 @@ from pneumo.evaluation.results import Results, check_overwrite, report, write_re
 from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
 from pneumo.hardware import choose_hardware, keep_freed_memory
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
+from pneumo.quiet import quieten
 from pneumo.tensorboard import RunLogger
 
 _log = logging.getLogger(__name__)
-
-_HARMLESS = (
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning 2.6 and newer PyTorch
-    "The number of training batches",  # fewer than log_every_n_steps: short runs, whose epochs are logged all the same
-    "Checkpoint directory .* exists and is not empty",  # a run that goes on
-    "Found .* module.* in eval mode",  # a frozen backbone, which is meant to be
-    "The '.*_dataloader' does not have many workers",  # data.num_workers is the user's choice
-)
 
 
 class Parts(NamedTuple):
@@ -116,9 +107,11 @@ def build(cfg: DictConfig) -> Parts:
         torch.cuda.reset_peak_memory_stats()  # else an earlier run of this process would count
     if hardware.accelerator == "cpu":
         keep_freed_memory()
-    _quieten()
+    quieten()
     seed_everything(cfg.seed, verbose=False)
 
+    if "mixed" in hardware.precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer:
+        cfg.optimizer.fused = None  # Lightning cannot clip behind a fused optimizer in mixed precision
     optimizer, scheduler = _make_optimizer_and_scheduler(cfg)
     augmentation = _instantiate(cfg, "augment")
     datamodule: ChestXrayDataModule = _instantiate(
@@ -240,11 +233,3 @@ def _clear(folder: Path) -> None:
     stale += (folder / "checkpoints").glob("*.ckpt")
     for path in stale:
         path.unlink(missing_ok=True)
-
-
-def _quieten() -> None:
-    if getattr(rank_zero_only, "rank", 0) != 0:  # of several processes one tells
-        logging.getLogger("pneumo").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
-    for message in _HARMLESS:
-        warnings.filterwarnings("ignore", message=message)

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pneumo import cache
-from pneumo.cache import Array, Recipe, entries, find, find_or_build, locked, remove
+from pneumo.cache import Array, Recipe, find, find_or_build, locked
 from pneumo.cli import app
+from pneumo.entries import entries, remove
 from pneumo.errors import CacheError
 
 RECIPE = Recipe("features", {"weights": "abc"}, (100, 3), "float32", "Computing")
@@ -157,9 +158,11 @@ def test_the_command_lists_and_clears(tmp_path: Path) -> None:
     listed = command.invoke(app, ["cache", "list", "--dir", str(tmp_path)])
     assert RECIPE.key in listed.output
     assert "2 entries" in listed.output
+    refused = command.invoke(app, ["cache", "clear", "--dir", str(tmp_path)])
+    assert "Say what to delete" in str(refused.exception)
     kept = command.invoke(app, ["cache", "clear", "--unused", "1", "--dir", str(tmp_path)])
     assert "deleted 0 of 2" in kept.output
-    cleared = command.invoke(app, ["cache", "clear", "--kind", "features", "--dir", str(tmp_path)])
+    cleared = command.invoke(app, ["cache", "clear", "--all", "--dir", str(tmp_path)])
     assert "deleted 1 of 2" in cleared.output
     for wrong in (["clear", "nosuch"], ["clear", "--kind", "nosuch"]):
         refused = command.invoke(app, ["cache", *wrong, "--dir", str(tmp_path)])
@@ -167,3 +170,21 @@ def test_the_command_lists_and_clears(tmp_path: Path) -> None:
     missing = command.invoke(app, ["cache", "list", "--dir", str(tmp_path / "nosuch")])
     assert "There is no folder" in str(missing.exception)
     assert "Examples:" in command.invoke(app, ["cache", "clear", "--help"]).output
+
+
+def test_rows_of_a_part_that_is_no_more_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "features" / RECIPE.key
+    folder.mkdir(parents=True)
+    for part in (None, b"short"):
+        (folder / "rows.txt").write_text("70")
+        if part is not None:
+            (folder / "array.npy.part").write_bytes(part)
+        with pytest.raises(KeyboardInterrupt):
+            find_or_build(tmp_path, RECIPE, cut_at(14, []))
+    np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
+
+
+def test_a_cache_in_a_place_that_cannot_be_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match=r"cannot be written.*paths\.cache_dir=FOLDER"):
+        find_or_build(tmp_path / "file", RECIPE, blocks)

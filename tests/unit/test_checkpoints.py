@@ -1,6 +1,8 @@
 import os
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,3 +69,41 @@ def test_a_run_goes_on_only_beside_its_best_checkpoint(tmp_path: Path) -> None:
     for folder in (own, other):
         with pytest.raises(ConfigError, match=r"does not lie in .* beside best\.ckpt.*RUN/checkpoints/last\.ckpt"):
             check_resumable(own / "last.ckpt", folder, {})
+
+
+def state(value: float) -> dict[str, Any]:
+    return {"hyper_parameters": {}, "state_dict": {"head": torch.full((2,), value), "backbone": torch.ones(2)}}
+
+
+def test_checkpoints_wait_while_they_come_fast_and_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    writer = CheckpointWriter(constant=["backbone"])
+    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+
+    def written(path: Path) -> float:
+        return float(read_checkpoint(path)["state_dict"]["head"][0])
+
+    for path in (best, last):
+        writer.save_checkpoint(state(1), path)
+    assert written(best) == written(last) == 1  # the first ones are there at once
+    late = state(2)
+    writer.save_checkpoint(late, last)
+    writer.save_checkpoint(state(3), best)
+    writer.save_checkpoint(state(3), last)
+    late["state_dict"]["head"] += 100
+    assert written(best) == written(last) == 1
+    assert list(writer.waiting) == [best, last]  # last must not be ahead of best
+    assert writer.waiting[best]["state_dict"]["head"].tolist() == [3, 3]
+    now[0] = 11
+    writer.save_checkpoint(state(4), last)
+    assert (written(best), written(last)) == (3, 4)
+    waiting = state(5)
+    writer.save_checkpoint(waiting, last)
+    waiting["state_dict"]["head"] += 100  # as the next step does, in place
+    writer.teardown()
+    assert written(last) == 5
+    writer.save_checkpoint(state(6), last)
+    assert writer.load_checkpoint(last)["state_dict"]["head"].tolist() == [6, 6]

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image
 
 from pneumo.errors import DataError
 
-DECODER = "grey, squared, bilinear, 1"  # part of the caches' keys: change it whenever `decode` gives other pixels
+# Part of the caches' keys: change it whenever `decode` gives other pixels.
+DECODER = f"grey, squared, bilinear, 1, Pillow {PIL.__version__}"
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens some 16-bit files (PGM, TIFF) as 32-bit "I"
 
 

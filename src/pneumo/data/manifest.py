@@ -1,6 +1,7 @@
 """The manifest of a data set: what its files hold, so that caches notice when one changes."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,8 @@ from pneumo.data.index import Radiograph
 from pneumo.errors import DataError
 from pneumo.files import write_text
 from pneumo.progress import track
+
+_log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20  # bytes
 _FILES = 1024  # handed to the threads at once
@@ -37,7 +40,10 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
             for radiograph, content in zip(part, pool.map(lambda r: _file_hash(root / r.path), part), strict=True):
                 digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
             advance(start + len(part))
-    write_text(known, digest.hexdigest()[:32])
+    try:
+        write_text(known, digest.hexdigest()[:32])
+    except OSError as error:  # a cache that others filled may be read-only
+        _log.warning("%s cannot be written (%s); the next run reads all files again.", known, error.strerror)
     return digest.hexdigest()[:32]
 
 

@@ -120,7 +120,8 @@ class Classifier(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's)
         """Measure the epoch, after its last batch."""
-        if self.trainer.is_last_batch:
+        trainer = self.trainer
+        if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self._measure("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

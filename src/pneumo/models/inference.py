@@ -11,8 +11,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
 from pneumo.cache import Array
+from pneumo.errors import HardwareError
 from pneumo.models.backbone import Backbone, freeze_module
 
+PASS = 1  # part of the features' keys: change it whenever the pass computes otherwise
 _AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 PRECISIONS = tuple(_AUTOCAST)
 Change = Callable[[Tensor, int], Tensor]
@@ -64,15 +66,26 @@ class FeaturePass:
         """
         for block in blocks:
             count = len(block)
-            with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            with torch.inference_mode():
                 image = block.to(self.device)
                 if change is not None:
                     image = change(image, start)
                 if count < self.batch_size:  # a compiled network would be compiled anew
                     image = torch.cat((image, image.new_zeros(self.batch_size - count, *image.shape[1:])))
-                features = self.backbone(image)[:count].float().cpu().numpy()
+                features = self._compute(image)[:count].float().cpu().numpy()
             yield features
             start += count
+
+    def _compute(self, image: Tensor) -> Tensor:
+        try:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                features: Tensor = self.backbone(image)
+        except torch.OutOfMemoryError as error:
+            raise HardwareError(
+                f"A pass of {self.batch_size} images does not fit into the GPU's memory: take fewer at a time, such as "
+                f"features.batch_size={max(1, self.batch_size // 4)}."
+            ) from error
+        return features
 
 
 def default_batch_size(device: torch.device) -> int:
@@ -81,8 +94,9 @@ def default_batch_size(device: torch.device) -> int:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Tell whether torch.compile has what it needs: on a CPU, a C++ compiler."""
-    return device.type == "cuda" or (device.type == "cpu" and any(map(shutil.which, ("c++", "g++", "clang++"))))
+    """Tell whether torch.compile has the compiler that it needs."""
+    compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("c++", "g++", "clang++")
+    return device.type in ("cpu", "cuda") and any(map(shutil.which, compilers))
 
 
 def fold_batch_norm(network: nn.Module, image_size: int) -> nn.Module:

@@ -82,3 +82,30 @@ def test_too_few_patients_and_unknown_splits_are_errors() -> None:
         split_radiographs(radiographs(4, val=0), "patient", 0.1, 0)
     with pytest.raises(ConfigError, match=r"data\.split=nosuch"):
         check_split("nosuch")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=40, max_size=120),
+    normal=st.lists(st.integers(1, 30), min_size=10, max_size=20),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_patients_with_many_images_do_not_keep_others_out(sizes: list[int], normal: list[int], seed: int) -> None:
+    images = []
+    for label, counts in ((0, normal), (1, sizes)):
+        for patient, count in enumerate(counts):
+            name = f"{label}-{patient}"
+            kind = "bacterial" if label else "none"
+            images += [Radiograph(f"train/{name}-{i}", label, kind, name, "train", 1, 0) for i in range(count)]
+    splits = split_radiographs(images, "patient", 0.2, seed)
+    for label, counts in ((0, normal), (1, sizes)):
+        held = sum(image.label == label for image in splits["val"])
+        assert abs(held - 0.2 * sum(counts)) <= max(counts) / 2 + 0.2 * max(counts)
+        assert held > 0
+
+
+def test_a_class_that_would_be_missing_on_one_side_is_an_error() -> None:
+    images = radiographs(60, val=0)
+    images += [Radiograph(f"train/rare-{i}", 2, "rare", "rare", "train", 1, 0) for i in range(4)]
+    with pytest.raises(DataError, match="one class on one side"):
+        split_radiographs(images, "patient", 0.1, 0)
