@@ -5,7 +5,9 @@
 
 All sides use one worker a core while they decode, and give batches of 32 images of 224 pixels. The full run measures
 the files below PNEUMO_DATA_ROOT, and, where PNEUMO_ORIGINALS names a folder of original files (FOLDER/CLASS/*), those,
-each named several times so that starting workers does not hide the work.
+each named several times so that starting workers does not hide the work. ImageFolder gives three normalised float32
+channels, as everybody has it; torchvision's side and pneumo give one uint8 channel, which the network's side expands
+and normalises on its device.
 """
 
 import os

@@ -75,7 +75,8 @@ def keep_freed_memory() -> None:
     """Have the C library keep memory that was freed, for the next step to use; does nothing where it is not glibc.
 
     A step on the CPU frees its activations, hundreds of megabytes. By default they go back to the system, which clears
-    them page by page when the next step asks anew: half of the time of EfficientNet-Lite0's pass was spent so.
+    them page by page when the next step asks anew: half of the time of EfficientNet-Lite0's pass was spent so. It holds
+    for the rest of the process, whose memory stays at its peak.
     """
     trim_threshold, mmap_max = -1, -4  # names of mallopt's parameters, M_TRIM_THRESHOLD and M_MMAP_MAX
     try:
