@@ -4,8 +4,8 @@
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/frozen_sweep.py --full
 
 The plain loop trains and validates one epoch and tests once; that is multiplied by the number of epochs and of
-optimizers, which is what a plain sweep repeats. Starting its workers, some two seconds, is in it each time. pneumo's side
-is the whole command, from Python's start to its end.
+optimizers, which is what a plain sweep repeats. Starting its workers, some two seconds, is in it each time.
+pneumo's side is the whole command, from Python's start to its end.
 """
 
 import json

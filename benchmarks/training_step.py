@@ -63,7 +63,7 @@ class Clock(Callback):
         self.times.append(time.perf_counter())
 
 
-def build(name: str, size: int, compiled: bool) -> tuple[Classifier, torch.device]:
+def build(name: str, size: int) -> tuple[Classifier, torch.device]:
     """Build a classifier as pneumo does."""
     torch.manual_seed(0)
     hardware = choose_hardware("auto", "auto", False, False)
@@ -73,8 +73,6 @@ def build(name: str, size: int, compiled: bool) -> tuple[Classifier, torch.devic
         name, ["a", "b"], size, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-5, fused=True)
     )
     classifier.backbone.to(memory_format=hardware.memory_format)
-    if compiled:
-        classifier.backbone.compile()
     return classifier, torch.device(hardware.accelerator)
 
 
@@ -83,9 +81,9 @@ def rate(times: list[float]) -> float:
     return BATCH / statistics.median(after - before for before, after in itertools.pairwise(times[2:]))
 
 
-def lightning(name: str, size: int, steps: int, compiled: bool = False) -> float:
+def lightning(name: str, size: int, steps: int) -> float:
     """Measure Lightning's step."""
-    classifier, device = build(name, size, compiled)
+    classifier, device = build(name, size)
     clock = Clock()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
@@ -115,7 +113,7 @@ def loop(step: Callable[[], None], steps: int) -> float:
 
 def raw(name: str, size: int, steps: int) -> float:
     """Measure the same network in a raw loop."""
-    classifier, device = build(name, size, False)
+    classifier, device = build(name, size)
     network = nn.Sequential(classifier.backbone, classifier.head).to(device).train()
     return loop(stepper(network, batch(size), device), steps)
 
@@ -160,7 +158,7 @@ def textbook(size: int, steps: int) -> float:
 def main() -> None:
     """Measure XrayChestNet and a fine-tuned EfficientNet-Lite0."""
     settings = harness.parse(str(__doc__))
-    size, steps = (224, 8) if settings.full else (64, 12)
+    size, steps = (224, 5) if settings.full else (64, 12)
     for name in ("pneumo/xraychestnet", "timm/tf_efficientnet_lite0"):
         sides: dict[str, harness.Side] = {
             "raw loop": partial(raw, name, size, steps),
@@ -168,8 +166,6 @@ def main() -> None:
         }
         if name.startswith("pneumo"):
             sides = {"textbook order, eager": partial(textbook, size, steps), **sides}
-        if settings.full:
-            sides["pneumo, compile=true"] = partial(lightning, name, size, steps, True)
         found = harness.alternate(sides, settings.rounds)
         harness.report(
             f"training_step-{name.split('/')[1]}", settings, "images/s", found, f"batch {BATCH}, {size} pixels"
