@@ -25,7 +25,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
 from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
-from pneumo.hardware import choose_hardware, keep_freed_memory
+from pneumo.hardware import choose_hardware, keep_freed_memory, spare_gpu_checks
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.quiet import quieten
 from pneumo.tensorboard import RunLogger
@@ -107,6 +107,7 @@ def build(cfg: DictConfig) -> Parts:
         torch.cuda.reset_peak_memory_stats()  # else an earlier run of this process would count
     if hardware.accelerator == "cpu":
         keep_freed_memory()
+        spare_gpu_checks()
     quieten()
     seed_everything(cfg.seed, verbose=False)
 

@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from pneumo.errors import HardwareError
-from pneumo.hardware import choose_hardware
+from pneumo.hardware import choose_hardware, spare_gpu_checks
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, bf16: bool = False, mps: bool = False) -> None:
@@ -78,3 +79,13 @@ print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
         for mode in ("keep", "no")
     )
     assert kept > given_back + 200 * 2**20
+
+
+def test_where_there_is_no_gpu_adam_does_not_look_for_one_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it when it is imported
+    pretend(monkeypatch, cuda=True)
+    spare_gpu_checks()
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+    pretend(monkeypatch)
+    spare_gpu_checks()
+    assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
