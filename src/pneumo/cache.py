@@ -29,7 +29,7 @@ from pneumo.progress import track
 _log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-SAFE_EVERY = 2.0  # seconds of work that a kill may cost
+SAFE_EVERY = 1.0  # seconds of work that a kill may cost
 
 
 @dataclass(frozen=True)
