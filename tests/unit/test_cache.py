@@ -1,13 +1,12 @@
-import logging
 import multiprocessing
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from errno import ENOSPC
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import RECIPE, WHOLE, ask, blocks
 from typer.testing import CliRunner
 
 from pneumo import cache
@@ -15,14 +14,6 @@ from pneumo.cache import Array, Recipe, find, find_or_build, locked
 from pneumo.cli import app
 from pneumo.entries import entries, remove
 from pneumo.errors import CacheError
-
-RECIPE = Recipe("features", {"weights": "abc"}, (100, 3), "float32", "Computing")
-WHOLE = np.random.default_rng(0).random((100, 3), np.float32)
-
-
-def blocks(start: int) -> Iterator[Array]:
-    for i in range(start, 100, 7):
-        yield WHOLE[i : i + 7]
 
 
 def cut_at(row: int, started: list[int]) -> Callable[[int], Iterator[Array]]:
@@ -100,25 +91,6 @@ def test_all_that_decides_the_content_is_in_the_key() -> None:
     ]
     assert len({recipe.key for recipe in [RECIPE, *others]}) == 5
     assert Recipe("features", {"weights": "abc"}, (100, 3), "float32", "otherwise").key == RECIPE.key
-
-
-def slow_blocks(start: int) -> Iterator[Array]:
-    for block in blocks(start):
-        time.sleep(0.1)
-        yield block
-
-
-def ask(folder: Path, number: int) -> None:
-    logging.basicConfig(level=logging.INFO, filename=folder / f"{number}.log")
-    built = []
-
-    def counted(start: int) -> Iterator[Array]:
-        built.append(start)
-        return slow_blocks(start)
-
-    array = find_or_build(folder / "cache", RECIPE, counted)
-    np.testing.assert_array_equal(array, WHOLE)
-    (folder / f"{number}.done").write_text("built" if built else "waited")
 
 
 @pytest.mark.slow
