@@ -1,4 +1,5 @@
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,12 @@ def module(root: Path, **changes: object) -> ChestXrayDataModule:
     data.prepare_data()
     data.setup()
     return data
+
+
+def train_with(constant: str, value: float) -> list[str]:
+    """Give the command train.py, with one of pneumo's constants, such as `pneumo.cache.SAFE_EVERY`, changed."""
+    code = f"import runpy, sys, {constant.rpartition('.')[0]}; {constant} = {value}; sys.argv[:] = sys.argv[1:]"
+    return [sys.executable, "-c", f"{code}; runpy.run_path('train.py', run_name='__main__')", "train.py"]
 
 
 # For processes that ask for one cache at once: what they import must be importable by name.

@@ -76,17 +76,8 @@ class StopOnNonFiniteLoss(Callback):
 class LogLearningRate(Callback):
     """Log each parameter group's learning rate once an epoch, with the epoch's metrics."""
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 (Lightning's signature)
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
-        """Log after the last batch."""
-        if not trainer.is_last_batch:
-            return
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the rates that the epoch is trained with: at its end the schedule has taken its step already."""
         for optimizer in trainer.optimizers:
             for i, group in enumerate(optimizer.param_groups):
                 name = f"lr-{type(optimizer).__name__}" + (f"/{i}" if i else "")

@@ -1,7 +1,6 @@
 """Checkpoints: written whole or not at all, opened without running code, found again after their folder moved."""
 
 import copy
-import math
 import os
 import time
 from collections.abc import Collection
@@ -32,7 +31,7 @@ class CheckpointWriter(TorchCheckpointIO):
         """Take the names of the weights that never change, which need not be copied while a checkpoint waits."""
         self.constant = frozenset(constant)
         self.waiting: dict[Path, dict[str, Any]] = {}
-        self.next = -math.inf
+        self.due = time.monotonic() + PAUSE
 
     def save_checkpoint(
         self,
@@ -43,10 +42,10 @@ class CheckpointWriter(TorchCheckpointIO):
         """Write a checkpoint, or keep a copy of it until it is due."""
         # At the end, so that the order stays that in which they were saved: `last` must not be ahead of `best`.
         self.waiting.pop(Path(path), None)
-        if time.monotonic() >= self.next or not Path(path).exists():
+        if time.monotonic() >= self.due:
             self.waiting[Path(path)] = checkpoint
             self.flush()
-            self.next = time.monotonic() + PAUSE
+            self.due = time.monotonic() + PAUSE
         else:
             self.waiting[Path(path)] = self._copy(checkpoint)
 

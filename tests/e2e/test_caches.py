@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from support import ROOT, Compose
+from support import ROOT, Compose, train_with
 
 from pneumo import features
 from pneumo.errors import ConfigError
@@ -161,9 +161,7 @@ def test_a_cache_whose_building_is_killed_is_finished_bit_for_bit(
 ) -> None:
     options = [*LITE0, "trainer.max_epochs=1", "data.image_size=96", "data.num_workers=1", "features.batch_size=1"]
     run(compose_run(*options, f"paths.cache_dir={tmp_path / 'whole'}"))
-    code = "import runpy, sys, pneumo.cache; pneumo.cache.SAFE_EVERY = 0.05; sys.argv[:] = sys.argv[1:]"
-    code += "; runpy.run_path('train.py', run_name='__main__')"
-    command = [sys.executable, "-c", code, "train.py", "trainer=cpu", *options, f"data.root={phantoms}"]
+    command = [*train_with("pneumo.cache.SAFE_EVERY", 0.05), "trainer=cpu", *options, f"data.root={phantoms}"]
     command += [f"paths.output_dir={tmp_path}", f"paths.cache_dir={tmp_path / 'killed'}"]
     for rows in (20, 60):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:

@@ -6,14 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support import ROOT, Compose
+from support import ROOT, Compose, train_with
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -66,7 +65,8 @@ def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row
     for name in ("train/loss", "train/accuracy", "val/loss", "val/auroc", "test/accuracy", "final/accuracy"):
         assert name in scalars
     assert len(events.Scalars("val/loss")) == 2
-    assert any(tag.startswith("lr-") for tag in scalars)
+    rates = [(event.step, event.value) for event in events.Scalars("lr-Adam")]
+    assert rates == [(1, pytest.approx(1e-4)), (2, pytest.approx(0.5e-4))]  # as the epochs were trained, by the cosine
     assert "optimizer" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     row = HParamsPluginData.FromString(plugin).session_start_info.hparams
@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_to_the_same_figures(
     workers: int, compose_run: Compose, tmp_path: Path, phantoms: Path
 ) -> None:
     run(compose_run("optimizer=adagrad", "trainer.max_epochs=6", folder="whole"))
-    command = [sys.executable, "train.py", "optimizer=adagrad", "trainer=cpu", "trainer.max_epochs=6"]
+    command = [*train_with("pneumo.checkpoints.PAUSE", 0), "optimizer=adagrad", "trainer=cpu", "trainer.max_epochs=6"]
     command += ["data.image_size=32", "data.batch_size=16", f"data.num_workers={workers}", f"data.root={phantoms}"]
     command += [f"paths.output_dir={tmp_path}"]
     folder = tmp_path / "killed"

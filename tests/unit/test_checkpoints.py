@@ -13,15 +13,18 @@ from pneumo.errors import ConfigError
 
 def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.ckpt"
-    CheckpointWriter().save_checkpoint({"hyper_parameters": {}, "epoch": 1}, path)
+    writer = CheckpointWriter()
+    writer.save_checkpoint({**state(0), "epoch": 1}, path)
+    writer.flush()
 
     def crash(content: object, target: Path) -> None:
         target.write_bytes(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(torch, "save", crash)
+    writer.save_checkpoint({**state(0), "epoch": 2}, path)
     with pytest.raises(OSError, match="no space"):
-        CheckpointWriter().save_checkpoint({"hyper_parameters": {}, "epoch": 2}, path)
+        writer.flush()
     assert read_checkpoint(path)["epoch"] == 1
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
@@ -86,9 +89,11 @@ def test_checkpoints_wait_while_they_come_fast_and_keep_their_order(
     def written(path: Path) -> float:
         return float(read_checkpoint(path)["state_dict"]["head"][0])
 
-    for path in (best, last):
-        writer.save_checkpoint(state(1), path)
-    assert written(best) == written(last) == 1  # the first ones are there at once
+    writer.save_checkpoint(state(1), best)
+    assert not best.exists()
+    now[0] = 11
+    writer.save_checkpoint(state(1), last)
+    assert written(best) == written(last) == 1
     late = state(2)
     writer.save_checkpoint(late, last)
     writer.save_checkpoint(state(3), best)
@@ -97,7 +102,7 @@ def test_checkpoints_wait_while_they_come_fast_and_keep_their_order(
     assert written(best) == written(last) == 1
     assert list(writer.waiting) == [best, last]  # last must not be ahead of best
     assert writer.waiting[best]["state_dict"]["head"].tolist() == [3, 3]
-    now[0] = 11
+    now[0] = 22
     writer.save_checkpoint(state(4), last)
     assert (written(best), written(last)) == (3, 4)
     waiting = state(5)
