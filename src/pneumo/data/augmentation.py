@@ -1,6 +1,7 @@
 """Augmentation of whole batches, on their device, each image by numbers of its own."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -8,6 +9,11 @@ from torch.nn.functional import affine_grid, grid_sample
 
 AUGMENTATION = 1  # part of the features' keys: change it whenever equal numbers give other images
 _NUMBERS = 7  # random numbers that an image takes
+
+
+@lru_cache(maxsize=1)  # an epoch asks for the same numbers at each batch
+def _draw(images: int, seed: int, device: torch.device | str) -> Tensor:
+    return (torch.rand(images, _NUMBERS, generator=torch.Generator().manual_seed(seed)) * 2 - 1).to(device)
 
 
 class Augmentation:
@@ -45,9 +51,9 @@ class Augmentation:
         """Whether it changes anything."""
         return any(self.settings.values())
 
-    def draw(self, images: int, seed: int) -> Tensor:
-        """Draw the random numbers of each of a data set's images, (images, 7) from -1 to 1."""
-        return torch.rand(images, _NUMBERS, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    def draw(self, images: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
+        """Draw the random numbers of each of a data set's images, (images, 7) from -1 to 1, the same on any device."""
+        return _draw(images, seed, device)
 
     def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
         """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, 7); what moves in is black."""

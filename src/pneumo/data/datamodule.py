@@ -37,6 +37,11 @@ class ChestXrayDataModule(LightningDataModule):
     Source: Kermany et al., Cell 172 (2018), doi 10.17632/rscbjbr9sj.2, CC BY 4.0.
     """
 
+    inputs: Array | None = None  # what batches are cut from; without it, images are decoded on the way
+    views: Array | None = None
+    steps_per_batch = 1
+    first_epoch = 0
+
     def __init__(
         self,
         root: str | None,
@@ -86,12 +91,6 @@ class ChestXrayDataModule(LightningDataModule):
         self.pin_memory = pin_memory
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
-        self.inputs: Array | None = None
-        self.views: Array | None = None
-        self.steps_per_batch = 1
-        self.drawn = torch.empty(0)
-        self.drawn_for = -1
-        self.first_epoch = 0
 
     def prepare_data(self) -> None:
         """Download the data if `root` was left to its default and nothing is there."""
@@ -141,10 +140,9 @@ class ChestXrayDataModule(LightningDataModule):
         assert self.trainer is not None
         if not self.trainer.training or not self.augmentation.active or batch["input"].ndim == 2:
             return batch
-        if self.drawn_for != (epoch := self.trainer.current_epoch):
-            drawn = self.augmentation.draw(len(self.splits["train"]), self.seed * 100_000 + epoch)
-            self.drawn, self.drawn_for = drawn.to(batch["input"].device), epoch
-        return {**batch, "input": self.augmentation(batch["input"], self.drawn[batch["index"]])}
+        seed = self.seed * 100_000 + self.trainer.current_epoch
+        numbers = self.augmentation.draw(len(self.splits["train"]), seed, batch["input"].device)
+        return {**batch, "input": self.augmentation(batch["input"], numbers[batch["index"]])}
 
     def state_dict(self) -> dict[str, int]:
         """Keep in checkpoints, which are written at the end of epochs, the epoch that comes next."""
