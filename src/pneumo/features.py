@@ -15,10 +15,11 @@ from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.augmentation import AUGMENTATION
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.images import DECODER
-from pneumo.errors import ConfigError, HardwareError
+from pneumo.errors import ConfigError
+from pneumo.hardware import can_compile, require_compiler
 from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
-from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, can_compile, default_batch_size
+from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, default_batch_size
 
 COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
 _SAFE = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
@@ -146,13 +147,10 @@ class _Pass:
             doing: What this is called.
             change: Maps images on the device, and the place of the first among `positions`, to what shall be seen.
         """
-        wanted = self.options.compile is True or (self.options.compile == "auto" and len(positions) >= COMPILE_FROM)
-        compiled = wanted and can_compile(self.device)
-        if self.options.compile is True and not compiled:
-            raise HardwareError(
-                f"features.compile=true needs a C++ compiler, and a CPU or CUDA device ({self.device.type} here): "
-                "install one, such as Debian's g++, or take features.compile=auto."
-            )
+        if self.options.compile == "auto":
+            compiled = len(positions) >= COMPILE_FROM and can_compile(self.device.type)
+        elif compiled := bool(self.options.compile):
+            require_compiler("features.compile=true", self.device.type, "features.compile=auto")
         recipe = Recipe(
             kind="features",
             about={

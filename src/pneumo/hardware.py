@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +70,21 @@ def choose_memory_format(accelerator: str, frozen: bool) -> torch.memory_format:
 def count_cores() -> int:
     """Give the number of cores that this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def can_compile(accelerator: str) -> bool:
+    """Tell whether torch.compile has the compiler that it needs."""
+    compilers = ("cc", "gcc", "clang") if accelerator == "cuda" else ("c++", "g++", "clang++")
+    return accelerator in ("cpu", "cuda") and any(map(shutil.which, compilers))
+
+
+def require_compiler(setting: str, accelerator: str, instead: str) -> None:
+    """Raise a HardwareError if a setting demands torch.compile where it cannot work; `instead` is what to take."""
+    if not can_compile(accelerator):
+        raise HardwareError(
+            f"{setting} needs a C++ compiler, and a CPU or CUDA device ({accelerator} here): install one, such as "
+            f"Debian's g++, or take {instead}."
+        )
 
 
 def keep_freed_memory() -> None:

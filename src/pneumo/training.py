@@ -25,7 +25,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
 from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
-from pneumo.hardware import choose_hardware, keep_freed_memory, spare_gpu_checks
+from pneumo.hardware import Hardware, choose_hardware, keep_freed_memory, require_compiler, spare_gpu_checks
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.quiet import quieten
 from pneumo.tensorboard import RunLogger
@@ -99,15 +99,7 @@ def build(cfg: DictConfig) -> Parts:
         PneumoError: A user's mistake.
     """
     check_config(cfg)
-    hardware = choose_hardware(
-        cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic, cfg.model.freeze
-    )
-    torch.set_float32_matmul_precision(hardware.matmul_precision)
-    if hardware.accelerator == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # else an earlier run of this process would count
-    if hardware.accelerator == "cpu":
-        keep_freed_memory()
-        spare_gpu_checks()
+    hardware = _set_up_hardware(cfg)
     quieten()
     seed_everything(cfg.seed, verbose=False)
 
@@ -142,6 +134,22 @@ def build(cfg: DictConfig) -> Parts:
         plugins=[CheckpointWriter(constant)],
     )
     return Parts(datamodule, classifier, trainer)
+
+
+def _set_up_hardware(cfg: DictConfig) -> Hardware:
+    """Decide how to use the machine, and set what holds for the whole process."""
+    hardware = choose_hardware(
+        cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic, cfg.model.freeze
+    )
+    if cfg.compile:
+        require_compiler("compile=true", hardware.accelerator, "compile=false")
+    torch.set_float32_matmul_precision(hardware.matmul_precision)
+    if hardware.accelerator == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # else an earlier run of this process would count
+    if hardware.accelerator == "cpu":
+        keep_freed_memory()
+        spare_gpu_checks()
+    return hardware
 
 
 def _fill_caches(

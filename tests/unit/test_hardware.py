@@ -2,12 +2,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from pneumo.errors import HardwareError
-from pneumo.hardware import choose_hardware, spare_gpu_checks
+from pneumo.hardware import choose_hardware, require_compiler, spare_gpu_checks
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, bf16: bool = False, mps: bool = False) -> None:
@@ -89,3 +90,16 @@ def test_where_there_is_no_gpu_adam_does_not_look_for_one_through_nvml(monkeypat
     pretend(monkeypatch)
     spare_gpu_checks()
     assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
+
+
+@pytest.mark.parametrize(("accelerator", "compiler"), [("cpu", "g++"), ("cuda", "gcc")])
+def test_compiling_takes_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str, compiler: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HardwareError, match=r"compile=true needs a C\+\+ compiler.*take compile=false"):
+        require_compiler("compile=true", accelerator, "compile=false")
+    (tmp_path / compiler).touch(mode=0o755)
+    require_compiler("compile=true", accelerator, "compile=false")
+    with pytest.raises(HardwareError, match="mps here"):
+        require_compiler("compile=true", "mps", "compile=false")

@@ -1,7 +1,6 @@
 """A frozen backbone made fast: a copy that only infers."""
 
 import copy
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -91,12 +90,6 @@ class FeaturePass:
 def default_batch_size(device: torch.device) -> int:
     """Give a number of images for a pass: small ones stay in a CPU's caches, large ones fill a GPU."""
     return 16 if device.type == "cpu" else 128
-
-
-def can_compile(device: torch.device) -> bool:
-    """Tell whether torch.compile has the compiler that it needs."""
-    compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("c++", "g++", "clang++")
-    return device.type in ("cpu", "cuda") and any(map(shutil.which, compilers))
 
 
 def fold_batch_norm(network: nn.Module, image_size: int) -> nn.Module:
