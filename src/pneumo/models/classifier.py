@@ -25,7 +25,7 @@ class _Seen(NamedTuple):
     """What is kept of a batch until its epoch is measured."""
 
     loss: Tensor
-    probability: Tensor
+    logits: Tensor
     label: Tensor
 
 
@@ -91,10 +91,10 @@ class Classifier(LightningModule):
         return logits
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Switch to training or evaluation; a frozen backbone stays in evaluation."""
-        super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        """Switch to training or evaluation; a frozen backbone stays in evaluation, and is not asked again."""
+        self.training = mode
+        for child in self.children():
+            child.train(mode and not (self.frozen and child is self.backbone))
         return self
 
     def on_train_epoch_start(self) -> None:
@@ -143,8 +143,7 @@ class Classifier(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Measure the test, and put what all processes have tested together in the data set's order, as `tested`."""
-        self.test_probability.update(torch.cat([seen.probability for seen in self.seen["test"]]))
-        self._measure("test")
+        self.test_probability.update(self._measure("test"))
         index, probability = self.test_index.compute().long(), self.test_probability.compute()
         order = index.argsort()
         self.tested = {"index": index[order].cpu(), "probability": probability[order].cpu()}
@@ -167,20 +166,22 @@ class Classifier(LightningModule):
         """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
         logits, label = self(batch["input"]), batch["label"]
         loss = cross_entropy(logits, label)
-        self.seen[stage].append(_Seen(loss.detach(), positive_probability(logits.detach()), label))
+        self.seen[stage].append(_Seen(loss.detach(), logits.detach(), label))
         return loss
 
-    def _measure(self, stage: str) -> None:
-        """Log an epoch's loss and metrics."""
+    def _measure(self, stage: str) -> Tensor:
+        """Log an epoch's loss and metrics, and give the probabilities that were measured, (N,)."""
         seen = self.seen[stage]
         sizes = torch.tensor([len(batch.label) for batch in seen], device=self.device)
         loss: MeanMetric = getattr(self, f"{stage}_loss")
         loss.update(torch.stack([batch.loss for batch in seen]), sizes)
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
-        metrics.update(torch.cat([batch.probability for batch in seen]), torch.cat([batch.label for batch in seen]))
+        probability = positive_probability(torch.cat([batch.logits for batch in seen]))
+        metrics.update(probability, torch.cat([batch.label for batch in seen]))
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True)
         seen.clear()
+        return probability
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
