@@ -5,12 +5,14 @@
 
 pneumo's side is Lightning's fit with all that a run does: metrics, validation, TensorBoard, log, checkpoints. The raw
 loops train, and compute the epoch's loss and the validation loss. One cuts batches from a tensor, which is the fastest
-that one can write; one takes a DataLoader over a TensorDataset, which is what most write. The features are random.
+that one can write; one takes a DataLoader over a TensorDataset, which is what most write. The features are random. A
+short training comes first on all sides, so that what a process does but once, such as imports, is not measured.
 """
 
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -40,22 +42,19 @@ def make(name: str, head: nn.Linear) -> Optimizer:
     return Adagrad(head.parameters(), lr=0.01)
 
 
-def warm_up(name: str) -> None:
-    """Do what a process does once, at its first step, such as imports; it is the same on all sides."""
-    head = nn.Linear(WIDTH, 2)
-    optimizer = make(name, head)
-    torch.autograd.backward(head(torch.zeros(1, WIDTH)).sum())
-    optimizer.step()
+def warmed(train: Callable[[int, int], float], count: int) -> float:
+    """Measure a training after a short one, which does what a process does but once, such as imports."""
+    train(BATCH, 1)
+    return train(count, EPOCHS)
 
 
-def raw(name: str, count: int, with_loader: bool) -> float:
+def raw(name: str, with_loader: bool, count: int, epochs: int) -> float:
     """Give the seconds of a raw loop."""
     x, y = features(count)
     held_out, answers = features(16)
     head = nn.Linear(WIDTH, 2)
     optimizer = make(name, head)
     loader = DataLoader(TensorDataset(x, y), BATCH, shuffle=True)
-    warm_up(name)
 
     def step(batch: Tensor, label: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -65,7 +64,7 @@ def raw(name: str, count: int, with_loader: bool) -> float:
         return loss.detach()
 
     started = time.perf_counter()
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         total = torch.zeros(())
         if with_loader:
             for batch, label in loader:
@@ -78,7 +77,7 @@ def raw(name: str, count: int, with_loader: bool) -> float:
     return time.perf_counter() - started
 
 
-def pneumo(name: str, count: int) -> float:
+def pneumo(name: str, count: int, epochs: int) -> float:
     """Give the seconds of Lightning's fit, as training.run calls it."""
     import logging
 
@@ -101,13 +100,12 @@ def pneumo(name: str, count: int) -> float:
                     Image.new("L", (8, 8)).save(root / split / kind / f"{number}.png")
         with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
             overrides = ["model=efficientnet_lite0", "model.weights=null", f"optimizer={name}", f"data.root={root}"]
-            overrides += ["data.image_size=32", f"epochs={EPOCHS}", f"paths.output_dir={folder}", "trainer=cpu"]
+            overrides += ["data.image_size=32", f"epochs={epochs}", f"paths.output_dir={folder}", "trainer=cpu"]
             cfg = compose("train", [*overrides, f"paths.run_dir={folder}/run", *CHOICES], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         datamodule, classifier, trainer = build(cfg)
         x, _ = features(len(datamodule.radiographs))
         serve(datamodule, classifier, trainer, np.asarray(x), None)
-        warm_up(name)
         started = time.perf_counter()
         trainer.fit(classifier, datamodule=datamodule)
         seconds = time.perf_counter() - started
@@ -121,9 +119,9 @@ def main() -> None:
     count = 5216 if settings.full else 1304
     for name in OPTIMIZERS:
         sides: dict[str, harness.Side] = {
-            "raw loop, indexed tensor": partial(raw, name, count, False),
-            "raw loop, DataLoader": partial(raw, name, count, True),
-            "pneumo, all that a run does": partial(pneumo, name, count),
+            "raw loop, indexed tensor": partial(warmed, partial(raw, name, False), count),
+            "raw loop, DataLoader": partial(warmed, partial(raw, name, True), count),
+            "pneumo, all that a run does": partial(warmed, partial(pneumo, name), count),
         }
         found = harness.alternate(sides, settings.rounds)
         harness.report(

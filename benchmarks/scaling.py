@@ -20,7 +20,7 @@ import harness
 import rich
 from rich.table import Table
 
-from pneumo.files import write_text
+from pneumo.files import atomic_path, write_text
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
 
@@ -72,6 +72,26 @@ def measure(root: Path) -> dict[str, float]:
     return found
 
 
+def draw(path: Path, columns: dict[int, dict[str, float]]) -> None:
+    """Draw the seconds of each step against the number of images, both logarithmic, beside a linear slope."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    sizes = list(columns)
+    for name in (name for name in columns[sizes[0]] if name.endswith("[s]")):
+        axes.loglog(sizes, [columns[size][name] for size in sizes], marker="o", label=name.removesuffix(" [s]"))
+    axes.loglog(sizes, [size / 1e6 for size in sizes], color="#999999", linestyle="--", label="1 µs an image")
+    axes.set(xlabel="images", ylabel="seconds")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
 def main() -> None:
     """Measure three sizes and print how each figure grows."""
     from concurrent.futures import ProcessPoolExecutor
@@ -94,7 +114,8 @@ def main() -> None:
     rich.print(table)
     path = settings.out / f"scaling{'-full' if settings.full else ''}.json"
     write_text(path, json.dumps({"images": columns, "machine": harness.machine()}, indent=2) + "\n")
-    rich.print(f"[dim]{path}[/dim]")
+    draw(path.with_suffix(".png"), columns)
+    rich.print(f"[dim]{path}, {path.with_suffix('.png').name}[/dim]")
 
 
 if __name__ == "__main__":
