@@ -23,7 +23,7 @@ from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, defau
 
 COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
 _SAFE = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
-STEPS = 64  # of a head, given to Lightning at once
+AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def serve(
     """Have batches cut from given features, and a classifier take many steps at a time where it can."""
     datamodule.serve(features, views)
     if _is_plain(classifier, trainer):
-        datamodule.steps_per_batch = STEPS
+        datamodule.steps_per_batch = max(1, AT_ONCE // datamodule.batch_size)
         classifier.step_size = datamodule.batch_size
 
 
