@@ -51,7 +51,7 @@ def eager(name: str, root: Path, limit: int, channels_last: bool) -> float:
 
 def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
     """Run pneumo's own pass, from the backbone as it is trained to the last feature."""
-    from pneumo.hardware import choose_hardware, keep_freed_memory
+    from pneumo.hardware import choose_hardware, set_up_process
     from pneumo.models.backbone import build
     from pneumo.models.inference import FeaturePass, default_batch_size
 
@@ -60,8 +60,7 @@ def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
     backbone, _ = build(name, None, None, 224, 2)
     device = torch.device(hardware.accelerator)
     pixels = images(root, limit)
-    if device.type == "cpu":
-        keep_freed_memory()
+    set_up_process(hardware)
 
     def loop() -> int:
         size = default_batch_size(device)

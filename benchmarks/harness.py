@@ -73,7 +73,7 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 value = pool.submit(side).result()
             found[name].append(value)
-            rich.print(f"[dim]round {number + 1}/{rounds}  {name}: {value:.4g}[/dim]")
+            rich.print(f"[dim]round {number + 1}/{rounds}  {name}: {value:.4g}[/dim]", flush=True)
     return found
 
 

@@ -3,10 +3,11 @@
     python benchmarks/head_training.py            1,304 x 1,280 features
     python benchmarks/head_training.py --full     5,216 x 1,280 features, as in the study
 
-pneumo's side is Lightning's fit with all that a run does: metrics, validation, TensorBoard, log, checkpoints. The raw
-loops train, and compute the epoch's loss and the validation loss. One cuts batches from a tensor, which is the fastest
-that one can write; one takes a DataLoader over a TensorDataset, which is what most write. The features are random. A
-short training comes first on all sides, so that what a process does but once, such as imports, is not measured.
+pneumo's side is Lightning's fit with all that a run does while it trains: metrics, validation, TensorBoard, log,
+checkpoints. The raw loops train, and compute the epoch's loss and the validation loss. One cuts batches from a tensor,
+which is the fastest that one can write; one takes a DataLoader over a TensorDataset, which is what most write. The
+features are random. A short training comes first on all sides, so that what a process does but once, such as imports,
+is not measured.
 """
 
 import os
@@ -121,7 +122,7 @@ def main() -> None:
         sides: dict[str, harness.Side] = {
             "raw loop, indexed tensor": partial(warmed, partial(raw, name, False), count),
             "raw loop, DataLoader": partial(warmed, partial(raw, name, True), count),
-            "pneumo, all that a run does": partial(warmed, partial(pneumo, name), count),
+            "pneumo, with all that training does": partial(warmed, partial(pneumo, name), count),
         }
         found = harness.alternate(sides, settings.rounds)
         harness.report(

@@ -127,7 +127,8 @@ def measure(name: str, root: Path, settings: harness.Settings) -> None:
         }
         found = harness.alternate(sides, settings.rounds)
         which = "later epochs" if later else "first pass"
-        note = f"{images:,} images, {which}, as many workers on all sides"
+        note = f"{images:,} images, {which}, a worker a core on all sides"
+        note += "; pneumo's need none" if later else ""
         harness.report(f"input_pipeline-{name}-{which.replace(' ', '_')}", settings, "images/s", found, note)
 
 

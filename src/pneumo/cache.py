@@ -16,7 +16,7 @@ from errno import EDQUOT, ENOSPC
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,7 @@ def find_or_build(cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[
     """Open an array, after computing it if it is not there.
 
     Of several processes one computes and the others wait. What is finished survives a kill: the next call goes on.
+    Should the entry be deleted meanwhile, it is begun anew.
 
     Args:
         cache: The folder of all caches.
@@ -95,16 +96,16 @@ def find_or_build(cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[
     """
     folder = cache / recipe.kind / recipe.key
     try:
-        if (array := find(cache, recipe)) is not None:
-            return array
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, recipe.doing):
-            if (array := find(cache, recipe)) is None:
-                _build(folder, recipe, blocks)
-                array = find(cache, recipe)  # under the lock, so that nothing deletes it before it is open
+        while (array := find(cache, recipe)) is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder, recipe.doing):
+                if (array := find(cache, recipe)) is None and _build(folder, recipe, blocks):
+                    array = find(cache, recipe)  # under the lock, so that `pneumo cache clear` cannot come before
+            if array is not None:
+                return array
+            _log.warning("%s: %s was deleted meanwhile; beginning anew.", recipe.doing, folder)
     except OSError as error:
         raise _explain(error, folder, recipe) from error
-    assert array is not None
     return array
 
 
@@ -128,7 +129,8 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]]) -> None:
+def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]]) -> bool:
+    """Compute an array, and tell whether it is there now; it is not if somebody deleted it on the way."""
     folder.mkdir(exist_ok=True)  # it may have been deleted meanwhile
     part, rows = folder / "array.npy.part", folder / "rows.txt"
     header = _header(recipe)
@@ -143,21 +145,35 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
         file.seek(len(header) + start * row_bytes)
         file.truncate()
         done, safe = start, time.monotonic()
+        content = blocks(start)  # what it needs first, such as another array, has a progress bar of its own
         with track(recipe.doing, recipe.shape[0], start) as advance:
-            for block in blocks(start):
+            for block in content:
                 file.write(np.ascontiguousarray(block, recipe.dtype).tobytes())
                 done += len(block)
                 advance(done)
                 if time.monotonic() - safe > SAFE_EVERY:
                     file.flush()
                     os.fsync(file.fileno())
+                    if not _is_at(file, part):
+                        return False
                     write_text(rows, str(done))
                     safe = time.monotonic()
         assert done == recipe.shape[0], f"{done} rows instead of {recipe.shape[0]}"
-    flush(part)
+        file.flush()
+        os.fsync(file.fileno())
+        if not _is_at(file, part):
+            return False
     part.replace(folder / "array.npy")
     flush(folder)
     rows.unlink(missing_ok=True)
+    return True
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Tell whether an open file still lies at its path: it may have been deleted, and another one put there."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _safe_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int:

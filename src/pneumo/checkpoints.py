@@ -12,7 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import atomic_path
 from pneumo.tensors import UnreadableError, read_tensors
 
@@ -24,14 +24,15 @@ class CheckpointWriter(TorchCheckpointIO):
 
     Lightning's own way writes through a temporary file in another folder and does not flush it. Where epochs are short,
     as those of a head on cached features, writing would take longer than training: a checkpoint then waits in memory
-    until the pause is over, a newer one takes its place, or `flush` is called. A kill costs the epochs of that time.
+    until the pause is over, a newer one takes its place, or training ends. A kill costs the epochs of that time.
     """
 
     def __init__(self, constant: Collection[str] = ()) -> None:
         """Take the names of the weights that never change, which need not be copied while a checkpoint waits."""
         self.constant = frozenset(constant)
         self.waiting: dict[Path, dict[str, Any]] = {}
-        self.due = time.monotonic() + PAUSE
+        self.pause = PAUSE
+        self.due = time.monotonic() + self.pause
 
     def save_checkpoint(
         self,
@@ -45,15 +46,26 @@ class CheckpointWriter(TorchCheckpointIO):
         if time.monotonic() >= self.due:
             self.waiting[Path(path)] = checkpoint
             self.flush()
-            self.due = time.monotonic() + PAUSE
+            self.due = time.monotonic() + self.pause
         else:
             self.waiting[Path(path)] = self._copy(checkpoint)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits.
+
+        Raises:
+            TrainingError: The disk is full or cannot be written.
+        """
         for path in list(self.waiting):
-            with atomic_path(path) as temporary:
-                torch.save(self.waiting[path], temporary)
+            try:
+                with atomic_path(path) as temporary:
+                    torch.save(self.waiting[path], temporary)
+            except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own
+                raise TrainingError(
+                    f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:200]}): make room on its "
+                    f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "
+                    "ckpt_path= and the run's overrides."
+                ) from error
             del self.waiting[path]
 
     def load_checkpoint(
@@ -67,7 +79,8 @@ class CheckpointWriter(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
     def teardown(self) -> None:
-        """Write what waits when training ends, also by an error or a signal."""
+        """Write what waits when training ends, also by an error or a signal; later checkpoints are written at once."""
+        self.pause, self.due = 0.0, 0.0
         self.flush()
 
     def _copy(self, checkpoint: dict[str, Any]) -> dict[str, Any]:

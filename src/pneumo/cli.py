@@ -55,7 +55,7 @@ def clear(
     unused: Annotated[float | None, typer.Option(help="Only those not used for so many days.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only images, features or phantoms.")] = None,
 ) -> None:
-    """Delete entries of the cache; what a run is building stays, and phantoms stay unless they are named.
+    """Delete the entries for which all that is said holds; what a run is building stays, and phantoms not asked for.
 
     Examples: pneumo cache clear --unused 30; pneumo cache clear --kind features; pneumo cache clear 37b56a3e1923f29c
     """
@@ -63,15 +63,19 @@ def clear(
         raise ConfigError(
             "Say what to delete: --all, --unused DAYS, --kind KIND or keys; `pneumo cache list` shows them."
         )
+    if unused is not None and not unused >= 0:
+        raise ConfigError(f"--unused {unused} must be a number of days from 0, such as --unused 30.")
     found = _find(folder)
     _check("key", keys or [], {entry.key for entry in found}, folder)
     _check("--kind", [] if kind is None else [kind], set(KINDS), folder)
     oldest = time.time() - (unused or 0) * 86_400
+    kinds = KINDS if keys else ("images", "features")
     chosen = [
         entry
         for entry in found
-        if (entry.key in keys if keys else entry.kind == kind if kind is not None else entry.kind != "phantoms")
-        and entry.used <= oldest
+        if entry.used <= oldest
+        and (not keys or entry.key in keys)
+        and entry.kind in (kinds if kind is None else (kind,))
     ]
     deleted = [entry for entry in chosen if remove(entry)]
     for entry in chosen:

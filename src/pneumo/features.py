@@ -1,6 +1,7 @@
 """The feature cache: what a frozen backbone makes of each radiograph, computed once for all runs."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import timm
 import torch
 import torchvision
 from lightning import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer
 
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.augmentation import AUGMENTATION
@@ -21,8 +22,10 @@ from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
 from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, default_batch_size
 
+_log = logging.getLogger(__name__)
+
 COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
-_SAFE = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
+_SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
 
@@ -100,22 +103,33 @@ def serve(
     if _is_plain(classifier, trainer):
         datamodule.steps_per_batch = max(1, AT_ONCE // datamodule.batch_size)
         classifier.step_size = datamodule.batch_size
+    else:
+        _log.info("Some setting or callback looks at single steps, so Lightning is given them one by one.")
 
 
 def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     """Tell whether a step is no more than forward, backward and update, and nothing counts steps."""
     optimizer = getattr(classifier.make_optimizer, "func", None)
     return (
-        optimizer is not torch.optim.LBFGS  # which calls for the loss itself
-        and all(type(item).__module__.startswith("pneumo.") or isinstance(item, _SAFE) for item in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
+        str(getattr(optimizer, "__module__", "")).startswith("torch.optim.")  # others may call for the loss themselves
+        and optimizer is not torch.optim.LBFGS  # as this one does
+        and all(_looks_at_epochs(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
         and trainer.world_size == 1
         and trainer.precision != "16-mixed"  # which scales the loss
         and trainer.gradient_clip_val is None
         and trainer.accumulate_grad_batches == 1
         and trainer.max_steps == -1
+        and isinstance(trainer.val_check_interval, float)  # 1.0 is once an epoch, 1 would be after each step
         and trainer.val_check_interval == 1.0
         and not is_shortened(trainer)
     )
+
+
+def _looks_at_epochs(callback: Callback) -> bool:
+    """Tell whether a callback counts epochs, or nothing, rather than steps."""
+    if isinstance(callback, ModelCheckpoint):
+        return not callback._every_n_train_steps and callback._train_time_interval is None
+    return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _SAFE)
 
 
 class _Pass:
@@ -180,6 +194,7 @@ class _Pass:
 
     def _blocks(self, positions: Sequence[int], start: int, compiled: bool, change: Change | None) -> Iterator[Array]:
         data = self.datamodule
+        data.open_images()
         runner = FeaturePass(self.backbone, data.image_size, self.device, self.precision, self.batch_size, compiled)
         return runner.run(data.image_blocks(positions[start:], self.batch_size), start, change)
 

@@ -2,8 +2,13 @@
 
 import ctypes
 import os
+import re
+import resource
 import shutil
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -58,6 +63,15 @@ def choose_hardware(accelerator: str, precision: str, deterministic: bool | str 
     )
 
 
+def set_up_process(hardware: Hardware) -> None:
+    """Set what holds for the whole process, and begin with the memory that a run needs."""
+    torch.set_float32_matmul_precision(hardware.matmul_precision)
+    release_memory(hardware.accelerator)
+    if hardware.accelerator == "cpu":
+        keep_freed_memory()
+        spare_gpu_checks()
+
+
 def choose_memory_format(accelerator: str, frozen: bool) -> torch.memory_format:
     """Choose the layout of a backbone's weights: the faster one for what it does where it runs.
 
@@ -101,6 +115,32 @@ def keep_freed_memory() -> None:
         return
     mallopt(trim_threshold, -1)  # never trim
     mallopt(mmap_max, 0)  # nor take large blocks from the system one by one
+
+
+def release_memory(accelerator: str) -> None:
+    """Give the system what an earlier run of this process has freed, and have peaks measured from now on."""
+    if accelerator == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError, AttributeError):  # where the C library is not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with suppress(OSError):  # where the system is not Linux
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Give the most bytes held since `release_memory`: on a CUDA device by PyTorch, elsewhere by this process.
+
+    Systems other than Linux count from the process's start.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+            return int(found[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def spare_gpu_checks() -> None:

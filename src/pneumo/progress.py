@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], No
     """
     begun = time.perf_counter()
     _log.info("%s: %d%s", doing, total, f", going on from {start}" if start else "")
-    console = Console(stderr=True)
+    console = rich.get_console()  # that of the log, whose lines then come above the bar
     if console.is_terminal:
         columns = TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, transient=True) as bar:

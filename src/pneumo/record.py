@@ -1,8 +1,6 @@
 """The record of a run: what it was, how good it is, what it cost."""
 
-import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from pneumo.checkpoints import read_checkpoint
 from pneumo.config import config_hash
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.evaluation.results import Results, confusion, write_predictions
+from pneumo.hardware import peak_memory
 from pneumo.models.classifier import Classifier
 
 
@@ -50,7 +49,7 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
         "epochs": trainer.current_epoch,
         "train_seconds": seconds,
         "samples_per_second": images / seconds,
-        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
+        "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
     }
 
 
@@ -84,14 +83,6 @@ def write_test_predictions(
 def _device_name(trainer: Trainer) -> str:
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Give the most bytes that the run has held on a CUDA device; elsewhere, that this process has ever held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _git_commit() -> str:

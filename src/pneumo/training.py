@@ -25,7 +25,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
 from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
-from pneumo.hardware import Hardware, choose_hardware, keep_freed_memory, require_compiler, spare_gpu_checks
+from pneumo.hardware import Hardware, choose_hardware, require_compiler, set_up_process
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.quiet import quieten
 from pneumo.tensorboard import RunLogger
@@ -55,7 +55,8 @@ def run(cfg: DictConfig) -> Results:
     """
     started = time.perf_counter()
     datamodule, classifier, trainer = build(cfg)
-    features = FeatureOptions(**cfg.features)
+    with _refusals("features"):
+        features = FeatureOptions(**cfg.features)
     folder = Path(cfg.paths.run_dir)
     if cfg.ckpt_path is not None:
         check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", _settings(cfg, datamodule))
@@ -99,7 +100,8 @@ def build(cfg: DictConfig) -> Parts:
         PneumoError: A user's mistake.
     """
     check_config(cfg)
-    hardware = _set_up_hardware(cfg)
+    hardware = _choose_hardware(cfg)
+    set_up_process(hardware)
     quieten()
     seed_everything(cfg.seed, verbose=False)
 
@@ -112,13 +114,14 @@ def build(cfg: DictConfig) -> Parts:
     )
     datamodule.prepare_data()
     datamodule.setup()
-    classifier = Classifier(
-        **cfg.model,
-        classes=datamodule.classes,
-        image_size=datamodule.image_size,
-        optimizer=optimizer,
-        scheduler=scheduler,
-    )
+    with _refusals("model"):
+        classifier = Classifier(
+            **cfg.model,
+            classes=datamodule.classes,
+            image_size=datamodule.image_size,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
     classifier.backbone.to(memory_format=hardware.memory_format)
     if cfg.compile:
         classifier.backbone.compile()
@@ -136,19 +139,11 @@ def build(cfg: DictConfig) -> Parts:
     return Parts(datamodule, classifier, trainer)
 
 
-def _set_up_hardware(cfg: DictConfig) -> Hardware:
-    """Decide how to use the machine, and set what holds for the whole process."""
-    hardware = choose_hardware(
-        cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic, cfg.model.freeze
-    )
+def _choose_hardware(cfg: DictConfig) -> Hardware:
+    trainer = cfg.trainer
+    hardware = choose_hardware(trainer.accelerator, str(trainer.precision), trainer.deterministic, cfg.model.freeze)
     if cfg.compile:
         require_compiler("compile=true", hardware.accelerator, "compile=false")
-    torch.set_float32_matmul_precision(hardware.matmul_precision)
-    if hardware.accelerator == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # else an earlier run of this process would count
-    if hardware.accelerator == "cpu":
-        keep_freed_memory()
-        spare_gpu_checks()
     return hardware
 
 

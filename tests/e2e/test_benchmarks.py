@@ -1,9 +1,20 @@
-"""The benchmarks explain themselves; what they measure is not for a test suite to judge."""
+"""The benchmarks explain themselves and run; what they measure is not for a test suite to judge."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+import backbone_pass
+import frozen_sweep
+import harness
+import head_training
+import input_pipeline
 import pytest
+import scaling
+import training_step
 from support import ROOT
 
 SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in ("harness", "plain"))
@@ -16,3 +27,43 @@ def test_every_benchmark_has_help(script: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"python benchmarks/{script}" in done.stdout
     assert "--full" in done.stdout
+
+
+@pytest.mark.slow
+def test_both_sides_of_every_comparison_run(phantoms: Path) -> None:
+    lite0 = "timm/tf_efficientnet_lite0"
+    sides: list[Callable[[], float]] = [
+        partial(backbone_pass.eager, lite0, phantoms, 4, True),
+        partial(backbone_pass.pneumo, lite0, phantoms, 4, False),
+        partial(head_training.raw, "sgd", False, 64, 1),
+        partial(head_training.raw, "adagrad", True, 64, 1),
+        partial(head_training.pneumo, "adam", 64, 1),
+        partial(training_step.textbook, 32, 1),
+        partial(training_step.raw, "pneumo/xraychestnet", 32, 1),
+        partial(training_step.lightning, "pneumo/xraychestnet", 32, 1),
+        partial(input_pipeline.loop, phantoms / "train", "PIL", False),
+        partial(input_pipeline.loop, phantoms / "train", "torchvision", True),
+        partial(input_pipeline.pneumo, phantoms / "train", True),
+        partial(frozen_sweep.plain_sweep, phantoms, 32, 1, True),
+        partial(frozen_sweep.plain_features, phantoms, 32, 1),
+        partial(frozen_sweep.pneumo_sweep, phantoms, 32, 1, None),
+    ]
+    for side in sides:
+        assert side() > 0
+
+
+def test_scaling_measures_each_step(tmp_path: Path) -> None:
+    scaling.write_tree(tmp_path / "data", 200)
+    found = scaling.measure(tmp_path / "data")
+    assert all(value >= 0 for value in found.values())
+    scaling.draw(tmp_path / "scaling.png", {100: found, 200: found})
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_a_report_compares_with_the_first_side(tmp_path: Path) -> None:
+    settings = harness.Settings(full=False, rounds=3, out=tmp_path, root=tmp_path)
+    for unit, ratio in (("s", 0.5), ("images/s", 2.0)):
+        harness.report("name", settings, unit, {"plain": [9.0, 1.0, 2.0], "pneumo": [4.0]}, "a note")
+        content = json.loads((tmp_path / "name.json").read_text())
+        assert content["times_as_fast"] == {"plain": 1.0, "pneumo": ratio}
+    assert (tmp_path / "name.png").stat().st_size > 1_000

@@ -20,7 +20,7 @@ from support import ROOT, Compose, train_with
 from pneumo import features
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
-from pneumo.training import run
+from pneumo.training import build, run
 
 LITE0 = ("model=efficientnet_lite0", "optimizer=adam", "trainer.max_epochs=3")
 
@@ -43,18 +43,40 @@ def test_cached_features_give_the_predictions_of_images(compose_run: Compose, tm
     np.testing.assert_array_equal(probabilities(tmp_path / "plain"), probabilities(tmp_path / "neither"))
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("sgd", "32-true"), ("adam", "32-true"), ("adagrad", "32-true"), ("sgd", "bf16-mixed")]
+)
 def test_many_steps_at_a_time_are_the_same_steps(
-    compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, precision: str, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(compose_run(*LITE0, "data.batch_size=5", folder="many"))
+    options = (*LITE0, f"optimizer={optimizer}", f"trainer.precision={precision}", "data.batch_size=5")
+    run(compose_run(*options, folder="many"))
     monkeypatch.setattr(features, "_is_plain", lambda *_: False)
-    run(compose_run(*LITE0, "data.batch_size=5", folder="single"))
+    run(compose_run(*options, folder="single"))
     assert (tmp_path / "many/predictions.csv").read_bytes() == (tmp_path / "single/predictions.csv").read_bytes()
     many, single = (
         torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in ("many", "single")
     )
     assert all(torch.equal(value, single["state_dict"][name]) for name, value in many["state_dict"].items())
     assert many["metrics"] == single["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("option", "at_once"),
+    [
+        ("epochs=20", True),
+        ("+trainer.val_check_interval=1", False),
+        ("+callbacks.last.every_n_train_steps=2", False),
+        ("optimizer._target_=support.OwnSGD", False),
+        ("optimizer._target_=torch.optim.LBFGS", False),
+    ],
+)
+def test_what_counts_steps_is_given_steps(option: str, at_once: bool, compose_run: Compose) -> None:
+    own = ("~optimizer.momentum", "~optimizer.fused", "~optimizer.weight_decay") if "_target_" in option else ()
+    datamodule, classifier, trainer = build(compose_run(*LITE0[:1], option, *own))
+    array = np.zeros((len(datamodule.radiographs), classifier.backbone.features), np.float32)
+    features.serve(datamodule, classifier, trainer, array, None)
+    assert (datamodule.steps_per_batch > 1) == at_once
 
 
 def test_a_second_run_computes_nothing(compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +162,7 @@ def test_two_processes_share_the_caches_and_test_each_image_once(tmp_path: Path,
     command += [f"data.root={phantoms}", f"paths.output_dir={tmp_path}"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (predictions,) = (path.read_text().splitlines()[1:] for path in tmp_path.rglob("predictions.csv"))
-    assert len(set(predictions)) == 32
+    assert len(predictions) == len(set(predictions)) == 32
     assert len(list((tmp_path / "cache").rglob("array.npy"))) == 3  # images, features, views
 
 

@@ -64,6 +64,8 @@ def assert_mistake(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (["optimizer.weight_decay=-1"], ["`optimizer` cannot be built", "weight_decay"]),
         (["trainer.limit_train_batches=1e-9"], ["Lightning cannot run", "limit_train_batches"]),
         (["~scheduler"], ["`scheduler` is missing"]),
+        (["+model.dropout=0.5"], ["`model` cannot be built", "dropout"]),
+        (["+features.dtype=float16"], ["`features` cannot be built", "dtype"]),
     ],
 )
 def test_a_mistake_gets_one_paragraph(arguments: list[str], words: list[str], tmp_path: Path, phantoms: Path) -> None:

@@ -92,6 +92,23 @@ def test_where_there_is_no_gpu_adam_does_not_look_for_one_through_nvml(monkeypat
     assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="Linux alone measures from a given time")
+def test_peak_memory_is_measured_from_when_a_run_begins() -> None:
+    code = """
+import torch
+from pneumo.hardware import keep_freed_memory, peak_memory, release_memory
+keep_freed_memory()
+device = torch.device("cpu")
+torch.ones(100 << 20)
+before = peak_memory(device)
+release_memory("cpu")
+assert peak_memory(device) < before - (300 << 20)
+torch.ones(100 << 20)
+assert peak_memory(device) > before - (100 << 20)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(("accelerator", "compiler"), [("cpu", "g++"), ("cuda", "gcc")])
 def test_compiling_takes_a_compiler(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str, compiler: str

@@ -115,8 +115,10 @@ class ChestXrayDataModule(LightningDataModule):
             )
 
     def image_blocks(self, positions: Sequence[int], size: int) -> Iterator[Tensor]:
-        """Give the radiographs at these positions of the index as images (size, 1, H, W) uint8, block by block."""
-        self.open_images()
+        """Give the radiographs at these positions of the index as images (size, 1, H, W) uint8, block by block.
+
+        They come from the decoded-image cache if `open_images` was called, from their files otherwise.
+        """
         if self.inputs is not None:
             for start in range(0, len(positions), size):
                 yield torch.from_numpy(self.inputs[positions[start : start + size]])
