@@ -73,8 +73,9 @@ def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
 def main() -> None:
     """Measure all four networks."""
     settings = harness.parse(str(__doc__), rounds=2)
+    everything = sum(1 for _ in settings.root.glob("*/*/*"))
     for name in NETWORKS:
-        limit = (10_000 if "lite0" in name else 256) if settings.full else 96
+        limit = (everything if "lite0" in name else 256) if settings.full else 96
         sides: dict[str, harness.Side] = {
             "eager": partial(eager, name, settings.root, limit, False),
             "eager, channels last": partial(eager, name, settings.root, limit, True),
@@ -83,7 +84,7 @@ def main() -> None:
         if settings.full and "lite0" in name:  # the others' few images would not pay for compiling
             sides["pneumo, compiled"] = partial(pneumo, name, settings.root, limit, True)
         found = harness.alternate(sides, settings.rounds)
-        harness.report(f"backbone_pass-{name.split('/')[1]}", settings, "images/s", found, f"up to {limit:,} images")
+        harness.report(f"backbone_pass-{name.split('/')[1]}", settings, "images/s", found, f"{limit:,} images")
 
 
 if __name__ == "__main__":

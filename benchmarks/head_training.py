@@ -122,7 +122,7 @@ def main() -> None:
         sides: dict[str, harness.Side] = {
             "raw loop, indexed tensor": partial(warmed, partial(raw, name, False), count),
             "raw loop, DataLoader": partial(warmed, partial(raw, name, True), count),
-            "pneumo, with all that training does": partial(warmed, partial(pneumo, name), count),
+            "pneumo, whole training": partial(warmed, partial(pneumo, name), count),
         }
         found = harness.alternate(sides, settings.rounds)
         harness.report(

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from pneumo.cache import Array
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, Part
-from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks
+from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, prepare_worker
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import Radiograph, count_classes, data_hash, find_root, index_radiographs, locate
 from pneumo.data.manifest import content_hash
@@ -213,6 +213,7 @@ class ChestXrayDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
+            worker_init_fn=prepare_worker,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # else each loader would draw from the global one

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.images import DECODER, decode
 from pneumo.data.index import Radiograph
+from pneumo.hardware import keep_freed_memory
 
 _BLOCK = 32  # images that a worker hands over at once
 
@@ -32,6 +33,11 @@ class RadiographDataset(Dataset[dict[str, Any]]):
         radiograph = self.radiographs[index]
         image = torch.from_numpy(decode(self.root / radiograph.path, self.image_size).copy())
         return {"input": image.unsqueeze(0), "label": radiograph.label, "index": index}
+
+
+def prepare_worker(number: int) -> None:
+    """Have a worker process keep the memory of one image for the next; without that, decoding takes twice as long."""
+    keep_freed_memory()
 
 
 def decode_all(
@@ -70,6 +76,7 @@ def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: i
         batch_size=size,
         sampler=range(start, len(dataset)),
         num_workers=workers,
+        worker_init_fn=prepare_worker,
         generator=torch.Generator(),  # else it would draw from the global one
     )
     for batch in loader:

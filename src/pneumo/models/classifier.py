@@ -24,7 +24,6 @@ Batch = dict[str, Tensor]
 class _Seen(NamedTuple):
     """What is kept of a batch until its epoch is measured."""
 
-    loss: Tensor
     logits: Tensor
     label: Tensor
 
@@ -166,21 +165,20 @@ class Classifier(LightningModule):
         """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
         logits, label = self(batch["input"]), batch["label"]
         loss = cross_entropy(logits, label)
-        self.seen[stage].append(_Seen(loss.detach(), logits.detach(), label))
+        self.seen[stage].append(_Seen(logits.detach(), label))
         return loss
 
     def _measure(self, stage: str) -> Tensor:
         """Log an epoch's loss and metrics, and give the probabilities that were measured, (N,)."""
-        seen = self.seen[stage]
-        sizes = torch.tensor([len(batch.label) for batch in seen], device=self.device)
+        logits, label = map(torch.cat, zip(*self.seen[stage], strict=True))
+        probability = positive_probability(logits)
         loss: MeanMetric = getattr(self, f"{stage}_loss")
-        loss.update(torch.stack([batch.loss for batch in seen]), sizes)
+        loss.update(cross_entropy(logits.float(), label), len(label))
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
-        probability = positive_probability(torch.cat([batch.logits for batch in seen]))
-        metrics.update(probability, torch.cat([batch.label for batch in seen]))
+        metrics.update(probability, label)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True)
-        seen.clear()
+        self.seen[stage].clear()
         return probability
 
 
