@@ -60,6 +60,17 @@ def parse(description: str, rounds: int = 3, phantoms: int = 256) -> Settings:
     return Settings(given.full, given.rounds, given.out, root)
 
 
+def fresh_process() -> ProcessPoolExecutor:
+    """Give a process that inherits nothing, whose own workers start as they would in a program of its own."""
+    usual = multiprocessing.get_start_method()  # else they would be spawned too, and each import torch anew
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, spawn, _set_start_method, (usual,))
+
+
+def _set_start_method(method: str) -> None:
+    multiprocessing.set_start_method(method, force=True)
+
+
 def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
     """Measure the sides in turn, each time in a fresh process, so that neither profits from what the other left.
 
@@ -70,7 +81,7 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
         for name, side in sides.items():
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            with fresh_process() as pool:
                 value = pool.submit(side).result()
             found[name].append(value)
             rich.print(f"[dim]round {number + 1}/{rounds}  {name}: {value:.4g}[/dim]", flush=True)

@@ -94,14 +94,11 @@ def draw(path: Path, columns: dict[int, dict[str, float]]) -> None:
 
 def main() -> None:
     """Measure three sizes and print how each figure grows."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     settings = harness.parse(str(__doc__), rounds=1, phantoms=8)
     sizes = (10_000, 100_000, 1_000_000) if settings.full else (1_000, 10_000, 100_000)
     columns: dict[int, dict[str, float]] = {}
     for size in sizes:
-        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with tempfile.TemporaryDirectory() as folder, harness.fresh_process() as pool:
             write_tree(Path(folder), size)
             columns[size] = pool.submit(measure, Path(folder)).result()
     table = Table(title="scaling")
