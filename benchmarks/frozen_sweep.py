@@ -22,10 +22,10 @@ import harness
 import head_training
 import plain
 import torch
+from head_training import OPTIMIZERS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-OPTIMIZERS = ("sgd", "adam", "adagrad")
 ROOT = Path(__file__).parents[1]
 
 
@@ -66,7 +66,7 @@ class Plain:
 def plain_sweep(root: Path, size: int, epochs: int, channels_last: bool) -> float:
     """Give the seconds of a sweep that runs the backbone in each epoch: one epoch measured, multiplied."""
     side = Plain(root, size, channels_last)
-    optimizer = torch.optim.SGD(side.head.parameters(), lr=3e-3, momentum=0.9)
+    optimizer = head_training.make("sgd", side.head)
 
     def epoch(split: str) -> float:
         started = time.perf_counter()

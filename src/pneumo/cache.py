@@ -152,16 +152,12 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
                 done += len(block)
                 advance(done)
                 if time.monotonic() - safe > SAFE_EVERY:
-                    file.flush()
-                    os.fsync(file.fileno())
-                    if not _is_at(file, part):
+                    if not _make_safe(file, part):
                         return False
                     write_text(rows, str(done))
                     safe = time.monotonic()
         assert done == recipe.shape[0], f"{done} rows instead of {recipe.shape[0]}"
-        file.flush()
-        os.fsync(file.fileno())
-        if not _is_at(file, part):
+        if not _make_safe(file, part):
             return False
     part.replace(folder / "array.npy")
     flush(folder)
@@ -169,8 +165,10 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
     return True
 
 
-def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Tell whether an open file still lies at its path: it may have been deleted, and another one put there."""
+def _make_safe(file: IO[bytes], path: Path) -> bool:
+    """Wait until what was written is on the disk; tell whether it still lies at its path, and has not been deleted."""
+    file.flush()
+    os.fsync(file.fileno())
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False

@@ -90,7 +90,7 @@ class Classifier(LightningModule):
         return logits
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Switch to training or evaluation; a frozen backbone stays in evaluation, and is not asked again."""
+        """Switch to training or evaluation; a frozen backbone stays in evaluation."""
         self.training = mode
         for child in self.children():
             child.train(mode and not (self.frozen and child is self.backbone))
