@@ -84,8 +84,13 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
             with fresh_process() as pool:
                 value = pool.submit(side).result()
             found[name].append(value)
-            rich.print(f"[dim]round {number + 1}/{rounds}  {name}: {value:.4g}[/dim]", flush=True)
+            rich.print(f"[dim]round {number + 1}/{rounds}  {name}: {show(value)}[/dim]", flush=True)
     return found
+
+
+def show(value: float) -> str:
+    """Give a value's first four digits, or all those before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def report(name: str, settings: Settings, unit: str, found: Mapping[str, Sequence[float]], note: str = "") -> None:
@@ -105,7 +110,7 @@ def report(name: str, settings: Settings, unit: str, found: Mapping[str, Sequenc
     for column in ("", f"median [{unit}]", "lowest", "highest", "times as fast"):
         table.add_column(column, justify="right" if column else "left")
     for side, values in found.items():
-        table.add_row(side, *(f"{x:.4g}" for x in (median[side], min(values), max(values))), f"{faster[side]:.2f}")
+        table.add_row(side, *map(show, (median[side], min(values), max(values))), f"{faster[side]:.2f}")
     rich.print(table)
     path = settings.out / f"{name}{'-full' if settings.full else ''}.json"
     content: dict[str, Any] = {"unit": unit, "median": median, "times_as_fast": faster, "all": dict(found)}
@@ -138,7 +143,7 @@ def _draw(path: Path, title: str, median: Mapping[str, float], faster: Mapping[s
     names = list(median)[::-1]
     colours = ["#0072B2" if "pneumo" in name else "#999999" for name in names]
     bars = axes.barh(names, [median[name] for name in names], color=colours, height=0.65)
-    labels = [f"{median[name]:.4g}  ({faster[name]:.3g}x)" for name in names]
+    labels = [f"{show(median[name])}  ({faster[name]:.3g}x)" for name in names]
     axes.bar_label(bars, labels, padding=4, fontsize=10)
     axes.set_xlim(right=1.25 * max(median.values()))
     axes.set_title(title, fontsize=11, loc="left")
