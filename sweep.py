@@ -10,9 +10,9 @@ from pneumo.entry import user_errors
 def main(cfg: DictConfig) -> None:
     """Run one job of the sweep."""
     with user_errors():
-        from pneumo.training import run
+        from pneumo.sweeps.job import run_job
 
-        run(cfg)
+        run_job(cfg)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import rich
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
@@ -178,4 +179,5 @@ class LiveProgress(RichProgressBar):
 
 def make_progress_bar() -> ProgressBar:
     """Give a live bar on a terminal, plain lines elsewhere."""
-    return LiveProgress(leave=False) if sys.stdout.isatty() else PlainProgress()
+    quiet = rich.get_console().quiet  # of a sweep, several of whose jobs run at once
+    return LiveProgress(leave=False) if sys.stdout.isatty() and not quiet else PlainProgress()

@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, opened without running code, found again after their folder moved."""
 
 import copy
+import logging
 import os
 import time
 from collections.abc import Collection
@@ -15,6 +16,8 @@ from torch import Tensor
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import atomic_path
 from pneumo.tensors import UnreadableError, read_tensors
+
+_log = logging.getLogger(__name__)
 
 PAUSE = 10.0  # seconds
 
@@ -160,3 +163,16 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:
             "goes on as it began: set these as they were (data_hash follows from the radiographs and their split), or "
             "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
         )
+
+
+def resumable_checkpoint(last: Path, settings: dict[str, Any]) -> str | None:
+    """Give the last checkpoint if a run can go on from it; say why not if it is there in vain."""
+    if not last.is_file():
+        return None
+    try:
+        check_resumable(last, last.parent, settings)
+    except ConfigError as error:
+        _log.warning("This run begins anew: %s", error)
+        return None
+    _log.info("going on from %s", last)
+    return str(last)

@@ -1,5 +1,6 @@
 """The command `pneumo`."""
 
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -82,6 +83,25 @@ def clear(
         if entry not in deleted:
             rich.print(f"kept {entry.kind}/{entry.key}: a process is building it")
     rich.print(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default the sweep's, or the one that all lie in.")
+    ] = None,
+) -> None:
+    """Write the leaderboard of sweeps beside the study's numbers: HTML, Markdown, CSV, figures; print its table.
+
+    Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board
+    """
+    from pneumo.evaluation.leaderboard import write_leaderboard
+
+    common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    if (common / "results.json").is_file():  # a run's own figures and events stay its own
+        common = common.parent
+    write_leaderboard(folders, common if output is None else output)
 
 
 def main() -> None:

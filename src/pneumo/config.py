@@ -131,8 +131,8 @@ _RULES: dict[str, _Rule] = {
 # How the names of settings begin that tell where things lie, what is shown, or how fast it goes.
 # fmt: off
 _INDIFFERENT = (
-    "paths.", "ckpt_path", "logger.", "sweep.", "data.root", "data.num_workers", "data.cache", "features.compile",
-    "features.batch_size", "compile",
+    "paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache",
+    "features.compile", "features.batch_size", "compile",
     "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
 )
 # fmt: on

@@ -22,7 +22,7 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # to look for a mistake among its causes: all else goes on as it is
-        mistake = _mistake_behind(error)
+        mistake = mistake_behind(error)
         if mistake is None:
             raise
         raise CompactHydraException(mistake) from None
@@ -43,12 +43,22 @@ class CheckOutputFolder(Callback):
 
 
 class ConsoleHandler(logging.Handler):
-    """Log to the terminal without tearing a live progress bar, and as plain lines elsewhere."""
+    """Log to the terminal without tearing a live progress bar, plain lines elsewhere; tracebacks are for files."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         style = "yellow" if record.levelno == logging.WARNING else "red" if record.levelno > logging.WARNING else None
-        rich.get_console().print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+        rich.get_console().print(record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def mistake_behind(error: BaseException | None) -> str | None:
+    """Give the message of a user's mistake that was the cause of an error, however deep; None if there is none."""
+    while error is not None:
+        if isinstance(error, PneumoError):
+            # A DataLoader's worker sends its error as text: the message follows the traceback and the class's name.
+            return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        error = error.__cause__
+    return None
 
 
 def run_dir(ckpt_path: str | None, fresh: str) -> str:
@@ -59,17 +69,13 @@ def run_dir(ckpt_path: str | None, fresh: str) -> str:
     return str(checkpoints.parent) if checkpoints.name == "checkpoints" else fresh
 
 
+def gpu_here() -> int:
+    """Give 1 if this machine has an Nvidia GPU, else 0, without a need for PyTorch."""
+    return int(any(Path("/dev").glob("nvidia[0-9]*")))
+
+
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
-
-
-def _mistake_behind(error: BaseException | None) -> str | None:
-    """Give the message of a user's mistake that was the cause of an error, however deep; None if there is none."""
-    while error is not None:
-        if isinstance(error, PneumoError):
-            # A DataLoader's worker sends its error as text: the message follows the traceback and the class's name.
-            return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        error = error.__cause__
-    return None
+OmegaConf.register_new_resolver("gpu_here", gpu_here, replace=True)
 
 
 def _check_writable(folder: Path) -> None:

@@ -60,6 +60,7 @@ def measure_quality(trainer: Trainer, best: str) -> Results:
         # + 0.0: a negative zero is written as zero
         **{name.replace("/", "_"): float(value) + 0.0 for name, value in trainer.callback_metrics.items()},
         "train_accuracy": checkpoint["metrics"]["train/accuracy"],
+        **{f"val_{name}": checkpoint["metrics"][f"val/{name}"] for name in ("loss", "accuracy", "auroc")},
         "best_epoch": checkpoint["epoch"] + 1,
     }
 

@@ -1,9 +1,12 @@
 """One run in TensorBoard: its scalars, its configuration as text, one row of the HPARAMS table."""
 
+import io
 from collections.abc import Mapping
 
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 
 # TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
 _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
@@ -36,6 +39,13 @@ class RunLogger(TensorBoardLogger):
     def log_config(self, yaml: str) -> None:
         """Show a configuration in the TEXT tab."""
         self.experiment.add_text("config", f"```yaml\n{yaml}```")
+
+    @rank_zero_only
+    def log_images(self, images: Mapping[str, bytes], epochs: int) -> None:
+        """Show PNG files, by their names, in the IMAGES tab."""
+        for name, png in images.items():
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+            self.experiment.add_image(f"test/{name}", pixels, epochs, dataformats="HWC")
 
     @rank_zero_only
     def log_results(self, results: Mapping[str, str | int | float | bool], lr: float, epochs: int) -> None:

@@ -1,7 +1,6 @@
 """One run: build, fit, test once, write what came out."""
 
 import logging
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,22 +11,22 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo import record
 from pneumo.callbacks import RecordConfig
-from pneumo.checkpoints import CheckpointWriter, check_resumable
+from pneumo.checkpoints import CheckpointWriter, check_resumable, resumable_checkpoint
 from pneumo.config import check_config, config_hash, decisive_config
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError, TrainingError
+from pneumo.evaluation.figures import write_test_figures
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
 from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
 from pneumo.hardware import Hardware, choose_hardware, require_compiler, set_up_process
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.quiet import quieten
+from pneumo.stops import GO_ON, explained_stops
 from pneumo.tensorboard import RunLogger
 
 _log = logging.getLogger(__name__)
@@ -41,11 +40,14 @@ class Parts(NamedTuple):
     trainer: Trainer
 
 
-def run(cfg: DictConfig) -> Results:
+def run(cfg: DictConfig, overwrite: bool = False, resume: bool = False, go_on: str = GO_ON) -> Results:
     """Train, test with the checkpoint that validation chose, and write the run's files.
 
     Args:
         cfg: Composed from conf/train.yaml.
+        overwrite: Put this run in the place of another one that has finished in its folder.
+        resume: Go on from the last checkpoint in the run's folder, if there is one that this run can go on from.
+        go_on: What a user whose signal stopped the run is told to do.
 
     Returns:
         What results.json holds.
@@ -58,9 +60,12 @@ def run(cfg: DictConfig) -> Results:
     with _refusals("features"):
         features = FeatureOptions(**cfg.features)
     folder = Path(cfg.paths.run_dir)
-    if cfg.ckpt_path is not None:
+    if resume:
+        cfg.ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", _settings(cfg, datamodule))
+    elif cfg.ckpt_path is not None:
         check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", _settings(cfg, datamodule))
-    check_overwrite(folder / "results.json", config_hash(cfg), datamodule.data_hash)
+    if not overwrite:
+        check_overwrite(folder, config_hash(cfg), datamodule.data_hash)
     if cfg.ckpt_path is None and trainer.is_global_zero:
         _clear(folder)
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
@@ -68,7 +73,7 @@ def run(cfg: DictConfig) -> Results:
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
     _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
 
-    with _explained_stops(folder / "checkpoints" / "last.ckpt"):
+    with explained_stops(folder / "checkpoints" / "last.ckpt", go_on):
         cached, cache_seconds = _fill_caches(features, datamodule, classifier, trainer)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
         cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
@@ -86,7 +91,9 @@ def run(cfg: DictConfig) -> Results:
         "cache_seconds": cache_seconds,
         "total_seconds": time.perf_counter() - started,
     }
+    figures = write_test_figures(folder, results)
     for logger in loggers:
+        logger.log_images(figures, trainer.current_epoch)
         logger.log_results(results, cfg.optimizer.lr, trainer.current_epoch)
     write_results(folder / "results.json", results)
     report(folder, results)
@@ -200,25 +207,6 @@ def _refusals(key: str) -> Iterator[None]:
 def _settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
     """Give what a run must share with the part of it that went before."""
     return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
-
-
-@contextmanager
-def _explained_stops(last: Path) -> Iterator[None]:
-    """Say what Lightning does not: why it cannot run, and how to go on from `last` after a signal."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise ConfigError(f"Lightning cannot run with these settings of `trainer`: {error}") from error
-    except (
-        SystemExit,
-        KeyboardInterrupt,
-    ) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
-        resume = f"python train.py ckpt_path={last} and this run's overrides go on with it"
-        _log.warning(
-            "Stopped by a signal; %s.", resume if last.is_file() else "no epoch was finished, and caches are kept"
-        )
-        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
-        raise SystemExit(128 + number) from None
 
 
 def _best_checkpoint(trainer: Trainer) -> str:

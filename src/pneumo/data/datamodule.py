@@ -1,7 +1,6 @@
 """The data modules: radiographs in, batches of grey images out."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,15 @@ from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, Part
 from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, prepare_worker
 from pneumo.data.download import download_chest_xray
-from pneumo.data.index import Radiograph, count_classes, data_hash, find_root, index_radiographs, locate
+from pneumo.data.index import (
+    Radiograph,
+    count_classes,
+    data_hash,
+    default_root,
+    find_root,
+    index_radiographs,
+    locate,
+)
 from pneumo.data.manifest import content_hash
 from pneumo.data.splits import Splits, check_split, split_radiographs
 from pneumo.hardware import count_cores
@@ -25,7 +32,6 @@ from pneumo.hardware import count_cores
 _log = logging.getLogger(__name__)
 
 Loader = DataLoader[dict[str, Any]] | ArrayBatches
-DEFAULT_ROOT = Path("data/chest_xray")
 
 
 class ChestXrayDataModule(LightningDataModule):
@@ -231,9 +237,3 @@ class ChestXrayDataModule(LightningDataModule):
         """Give where among these positions of the index a split's images are, (N,)."""
         row = {self.radiographs[position].path: i for i, position in enumerate(positions)}
         return torch.tensor([row[radiograph.path] for radiograph in self.splits[split]])
-
-
-def default_root() -> Path:
-    """Give data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
-    named = os.environ.get("PNEUMO_DATA_ROOT")
-    return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT

@@ -15,6 +15,8 @@ from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 
+DEFAULT_ROOT = Path("data/chest_xray")
+
 # person1000_bacteria_2931.jpeg; IM-0115-0001.jpeg, IM-0117-0001-0002.jpeg, NORMAL2-IM-0383-0001.jpeg
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
@@ -48,6 +50,12 @@ def locate(root: Path) -> Path | None:
     """Give the folder that holds train/ and test/: `root` or, as in published archives, root/chest_xray; else None."""
     folders = (root, root / "chest_xray")
     return next((folder for folder in folders if (folder / "train").is_dir() and (folder / "test").is_dir()), None)
+
+
+def default_root() -> Path:
+    """Give data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
+    named = os.environ.get("PNEUMO_DATA_ROOT")
+    return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
 
 
 def find_root(root: Path) -> Path:

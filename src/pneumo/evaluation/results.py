@@ -31,29 +31,36 @@ RESULT_NAMES = (
     "test_auroc", "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "test_true_positives",
     "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
     "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
-    "torch_version", "pneumo_version", "feature_cache", "cache_seconds",
+    "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
+    "val_accuracy", "val_auroc",
 )
 # fmt: on
 
 
 def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
-    """Count the test's answers and give the accuracy's 95 % interval (Wilson's score interval).
+    """Count the test's answers and give the accuracy's 95 % interval.
 
     Args:
         label: 1 is positive, shape (N,).
         prediction: likewise.
     """
     correct = label == prediction
-    interval = binomtest(int(correct.sum()), len(label)).proportion_ci(0.95, method="wilson")
+    low, high = accuracy_interval(int(correct.sum()), len(label))
     return {
-        "test_accuracy_ci_low": float(interval.low),
-        "test_accuracy_ci_high": float(interval.high),
+        "test_accuracy_ci_low": low,
+        "test_accuracy_ci_high": high,
         "test_true_positives": int((correct & (label == 1)).sum()),
         "test_false_positives": int((~correct & (label == 0)).sum()),
         "test_true_negatives": int((correct & (label == 0)).sum()),
         "test_false_negatives": int((~correct & (label == 1)).sum()),
         "collapsed": len(np.unique(prediction)) == 1,
     }
+
+
+def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
+    """Give the 95 % interval of a share of right answers: Wilson's score interval."""
+    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def write_predictions(
@@ -80,16 +87,33 @@ def write_results(path: Path, results: Mapping[str, Value]) -> None:
     write_text(path, json.dumps({name: results[name] for name in RESULT_NAMES}, indent=2) + "\n")
 
 
-def check_overwrite(path: Path, config_hash: str, data_hash: str) -> None:
-    """Raise a ConfigError if results.json at `path` is there and comes from another configuration or other data."""
-    if not path.is_file():
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if (found.get("config_hash"), found.get("data_hash")) != (config_hash, data_hash):
+def read_results(folder: Path) -> Results | None:
+    """Read the results of the run in a folder; None if none has finished there.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    path = folder / "results.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "config_hash" not in found:
         raise ConfigError(
-            f"{path.parent} holds a finished run of another configuration or other data, which would be lost. Remove "
-            "it, or write elsewhere: with hydra.run.dir=FOLDER or, in a sweep, with another sweep.name or with folders "
-            "named by what differs, as by 'hydra.sweep.subdir=lr${optimizer.lr}'."
+            f"{path} is damaged: pneumo did not write it so. Delete it, and its run is taken for unfinished."
+        )
+    return found
+
+
+def check_overwrite(folder: Path, config_hash: str, data_hash: str) -> None:
+    """Raise a ConfigError if a finished run lies in the folder and comes from another configuration or other data."""
+    found = read_results(folder)
+    if found and (found["config_hash"], found.get("data_hash")) != (config_hash, data_hash):
+        raise ConfigError(
+            f"{folder} holds a finished run of another configuration or other data, which would be lost. Remove it, or "
+            "write elsewhere with hydra.run.dir=FOLDER; in a sweep, take another sweep.name."
         )
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from support import OPTIONS, module
 
-from pneumo.data.datamodule import ChestXrayDataModule, default_root
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.index import default_root
 from pneumo.data.synthetic import SyntheticDataModule
 from pneumo.errors import ConfigError, DataError
 

@@ -1,0 +1,34 @@
+"""pneumo's sweeper, where Hydra looks for plugins; light to import, since Hydra does so at each start."""
+
+from typing import Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class PneumoSweeper(Sweeper):
+    """Runs every combination of the values that are listed, or lets Optuna choose; what has finished stays."""
+
+    def __init__(self, params: dict[str, str | None]) -> None:
+        """Take overrides by their keys that come before those of the command line; None takes one away."""
+        self.params = params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra knows of the sweep."""
+        self.setting = (hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 (Hydra's signature)
+        """Run the sweep."""
+        from pneumo.entry import user_errors
+
+        given = [*(f"{key}={value}" for key, value in self.params.items() if value is not None), *arguments]
+        with user_errors():
+            if self.setting[-1].sweep.trials is None:
+                from pneumo.sweeps.grid import sweep_grid
+
+                sweep_grid(*self.setting, given)
+            else:
+                from pneumo.sweeps.search import search
+
+                search(*self.setting, given)

@@ -1,0 +1,205 @@
+"""The leaderboard's figures: accuracies beside the study's, ROC curves, accuracy against time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from pneumo.evaluation.figures import COLOURS, GREY, STYLE, read_answers, roc
+from pneumo.evaluation.runs import Row
+from pneumo.evaluation.study import MAJORITY, STUDY
+
+_MARKERS = "osD^vP*X"
+_DASHES = ("-", "--", ":", "-.")
+_MOST = 24  # rows that a chart of bars or curves has room for
+
+
+def draw(rows: Sequence[Row]) -> dict[str, Figure]:
+    """Draw what the rows have to show, by the figure's name; nothing if no run has finished.
+
+    Args:
+        rows: The best first.
+    """
+    finished = [row for row in rows if row.finished]
+    if not finished:
+        return {}
+    with rc_context(STYLE):
+        return {
+            "accuracy": _accuracies(finished[:_MOST], len(finished)),
+            "roc": _curves(finished[:_MOST], len(finished)),
+            "time": _times(finished),
+        }
+
+
+def _accuracies(rows: Sequence[Row], count: int) -> Figure:
+    """Draw bars of test accuracy, a panel for each network, the study's beside ours."""
+    networks, order = _networks(rows), _optimizers(rows)
+    figure, panels = _panels(len(networks), 3.4)
+    sweeps = list(dict.fromkeys(row.first.sweep for row in rows))
+    for axes, network in zip(panels, networks, strict=True):
+        here = [row for row in rows if row.first.model == network]
+        groups = sorted(
+            {(row.first.optimizer, row.first.setting) for row in here},
+            key=lambda group: (order.index(group[0]), group[1]),
+        )
+        published = any(row.study for row in here)
+        width = 0.84 / (published + len(sweeps))
+        for x, group in enumerate(groups):
+            left = x - 0.42 + width / 2
+            members = [row for row in here if (row.first.optimizer, row.first.setting) == group]
+            if members[0].study:
+                _bar(axes, left, width, members[0].study.test_accuracy, GREY)
+            for row in members:
+                number = sweeps.index(row.first.sweep)
+                place = left + width * (number + published)
+                _own_bar(axes, place, width, row, _colour(row.first.optimizer, rows), number)
+        axes.set_xticks(range(len(groups)), ["\n".join(filter(None, group)) for group in groups])
+        axes.set(ylim=(0, 1.12), title=network, yticks=np.linspace(0, 1, 6))
+        axes.axhline(MAJORITY, color="#888888", lw=1, ls=":", zorder=0)
+        axes.grid(axis="x", visible=False)
+    panels[0].set_ylabel("test accuracy")
+    handles = [Line2D([], [], color=GREY, lw=8, label=f"study{_apart(rows)}")] if any(r.study for r in rows) else []
+    if len(sweeps) > 1:
+        handles += [Line2D([], [], color="#333333", lw=8, alpha=_alpha(i), label=s) for i, s in enumerate(sweeps)]
+    handles.append(Line2D([], [], color="#888888", ls=":", label=f"larger class of the radiographs ({MAJORITY})"))
+    _finish(figure, f"Test accuracy with 95 % interval{_best(rows, count)}, {_images(rows)}", handles)
+    return figure
+
+
+def _own_bar(axes: Axes, x: float, width: float, row: Row, colour: str, number: int) -> None:
+    mean, interval = row.mean("test_accuracy"), row.interval
+    assert mean is not None
+    assert interval is not None
+    _bar(axes, x, width, mean, colour, alpha=_alpha(number), top=interval[1])
+    axes.errorbar(x, mean, [[mean - interval[0]], [interval[1] - mean]], color="#222222", lw=1, capsize=2)
+
+
+def _bar(axes: Axes, x: float, width: float, height: float, colour: str, alpha: float = 1, top: float = 0) -> None:
+    axes.bar(x, height, width * 0.92, color=colour, alpha=alpha)
+    text = f"{height:.3f}"[1:] if height < 1 else "1"
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
+    axes.text(x, max(top, height) + 0.015, text, ha="center", fontsize=8, bbox=box)
+
+
+def _alpha(number: int) -> float:
+    """Give how opaque a sweep's bars are: the first fully, each further one less."""
+    return max(1 - 0.4 * number, 0.2)
+
+
+def _curves(rows: Sequence[Row], count: int) -> Figure:
+    """Draw the ROC curves of all runs, a panel for each network."""
+    networks = _networks(rows)
+    figure, panels = _panels(len(networks), 3.0)
+    sweeps = list(dict.fromkeys(row.first.sweep for row in rows))
+    for axes, network in zip(panels, networks, strict=True):
+        axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=1, ls=":")
+        for row in (row for row in rows if row.first.model == network):
+            dashes = _DASHES[sweeps.index(row.first.sweep) % len(_DASHES)]
+            words = [row.first.optimizer, row.first.setting, row.first.sweep if len(sweeps) > 1 else ""]
+            label = " ".join([*filter(None, words), f"{row.mean('test_auroc'):.3f}"])
+            for run in row.runs:
+                if run.results is None:
+                    continue
+                false, true = roc(read_answers(run.folder, run.results))
+                alpha = 1 if len(row.runs) == 1 else 0.6
+                axes.plot(
+                    false, true, color=_colour(row.first.optimizer, rows), ls=dashes, lw=1.6, alpha=alpha, label=label
+                )
+                label = "_"  # one entry for all seeds
+        axes.set(title=network, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set_box_aspect(1)
+        axes.set_xlabel("1 - specificity")
+        axes.legend(loc="lower right", fontsize=8, title="AUROC", title_fontsize=8)
+    panels[0].set_ylabel("sensitivity")
+    _finish(figure, f"ROC curves{_best(rows, count)}, {_images(rows)}", [])
+    return figure
+
+
+def _times(rows: Sequence[Row]) -> Figure:
+    """Draw test accuracy against the time of training."""
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    networks = _networks(rows)
+    for row in rows:
+        marker = _MARKERS[networks.index(row.first.model) % len(_MARKERS)]
+        mean, seconds, interval = row.mean("test_accuracy"), row.mean("train_seconds"), row.interval
+        assert mean is not None
+        assert seconds is not None
+        assert interval is not None
+        error = [[mean - interval[0]], [interval[1] - mean]]
+        colour = _colour(row.first.optimizer, rows)
+        axes.errorbar(seconds, mean, error, color=colour, marker=marker, ms=8, lw=0, elinewidth=1, mec="white")
+        if row.comparable and row.study:
+            axes.plot(row.study.train_seconds, row.study.test_accuracy, marker, ms=7, mfc="none", mec=colour)
+    axes.set(xscale="log", xlabel="training [s]", ylabel="test accuracy")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    handles = [_key(_colour(name, rows), "o", name) for name in _optimizers(rows)]
+    handles += [_key("#555555", _MARKERS[i % len(_MARKERS)], network) for i, network in enumerate(networks)]
+    if any(row.comparable for row in rows):
+        handles.append(Line2D([], [], ls="", marker="o", mfc="none", mec="#555555", label="study, a laptop's GPU"))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    _finish(figure, f"Test accuracy against time of training, {_images(rows)}", [])
+    return figure
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure with so many panels, four in a line, that share their axes."""
+    across = min(4, count)
+    down = ceil(count / across)
+    size = (max(3.2 * across, 5.5), height * down + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(down, across, sharex=False, sharey=True, squeeze=False).ravel()
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, list(axes[:count])
+
+
+def _finish(figure: Figure, title: str, handles: list[Line2D]) -> None:
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _key(colour: str, marker: str, label: str) -> Line2D:
+    return Line2D([], [], color=colour, marker=marker, ls="", label=label)
+
+
+def _networks(rows: Sequence[Row]) -> list[str]:
+    """List the networks, those of the study first, in its order."""
+    present = dict.fromkeys(row.first.model for row in rows)
+    known = [name for name in dict.fromkeys(model for model, _ in STUDY) if name in present]
+    return [*known, *sorted(set(present) - set(known))]
+
+
+def _optimizers(rows: Sequence[Row]) -> list[str]:
+    """List the optimizers, those of the study first, in its order."""
+    present = dict.fromkeys(row.first.optimizer for row in rows)
+    known = [name for name in dict.fromkeys(optimizer for _, optimizer in STUDY) if name in present]
+    return [*known, *sorted(set(present) - set(known))]
+
+
+def _colour(optimizer: str, rows: Sequence[Row]) -> str:
+    return COLOURS[_optimizers(rows).index(optimizer) % len(COLOURS)]
+
+
+def _best(rows: Sequence[Row], count: int) -> str:
+    return f", the {len(rows)} best of {count}" if len(rows) < count else ""
+
+
+def _images(rows: Sequence[Row]) -> str:
+    """Say what was tested on, such as `624 test images (chest_xray)`."""
+    sets = sorted({(row.tested, str(row.finished[0]["data"])) for row in rows})
+    return ", ".join(f"{count:,} test images ({name})" for count, name in sets)
+
+
+def _apart(rows: Sequence[Row]) -> str:
+    return "" if any(row.comparable for row in rows) else " (of other images)"

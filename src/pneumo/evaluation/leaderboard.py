@@ -1,0 +1,79 @@
+"""The leaderboard of one or several sweeps: CSV, Markdown, HTML, figures, TensorBoard, and the terminal's table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich
+
+from pneumo.evaluation.board import write_images
+from pneumo.evaluation.charts import draw
+from pneumo.evaluation.figures import save
+from pneumo.evaluation.page import to_html
+from pneumo.evaluation.runs import Row, collect, rows
+from pneumo.evaluation.tables import to_csv, to_markdown, to_terminal
+from pneumo.files import write_text
+
+
+def write_leaderboard(sweeps: Sequence[Path], folder: Path) -> None:
+    """Write leaderboard.csv, .md and .html, figures/ and their copies for TensorBoard, and print the table.
+
+    Args:
+        sweeps: The folders of sweeps or of single runs.
+        folder: Where to write.
+
+    Raises:
+        ConfigError: There is no run in one of the sweeps.
+    """
+    runs = collect(sweeps)
+    board = rows(runs)
+    figures = draw(board)
+    title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
+    notes = explain(board)
+    rendered = save(figures, folder / "figures")
+    write_images(folder / "leaderboard", rendered["png"])
+    write_text(folder / "leaderboard.csv", to_csv(runs))
+    write_text(folder / "leaderboard.md", to_markdown(board, notes, title))
+    write_text(folder / "leaderboard.html", to_html(board, runs, notes, title, rendered["svg"]))
+    show(board, title, folder)
+
+
+def show(board: Sequence[Row], title: str, folder: Path) -> None:
+    """Print the table, and where the rest of it is."""
+    console = rich.get_console()
+    table = to_terminal(board, title, console)
+    console.print(table)
+    console.print(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv", highlight=False, soft_wrap=True)
+
+
+def explain(board: Sequence[Row]) -> list[str]:
+    """Say what one must know to read the table."""
+    tested = sorted({row.tested for row in board if row.finished})
+    notes = []
+    if tested:
+        images = " or ".join(f"{count:,}" for count in tested)
+        notes.append(
+            f"Accuracies are shares of {images} test images. Their 95 % interval (Wilson) tells what such a number "
+            "can tell; further seeds do not narrow it; ± is the standard deviation over seeds."
+        )
+    if len(tested) > 1 or len({str(results["data"]) for row in board for results in row.finished}) > 1:
+        notes.append("These runs were tested on different data: their numbers are not for comparison.")
+    if any(row.first.trial for row in board):
+        notes.append("Trials are sorted by validation loss: chosen by the test set, its numbers would be too good.")
+    if any(row.comparable for row in board):
+        notes.append("study: as published by Montalico and Herrera; difference: ours less the study's.")
+    elif any(row.study and row.finished for row in board):
+        notes.append(
+            "The study's numbers are of the Kermany radiographs and these runs' are of other images: they stand here "
+            "for orientation, and no difference is given."
+        )
+    states = {run.state for row in board for run in row.runs}
+    if "collapsed" in states:
+        notes.append("collapsed: every test image got the same answer, so the accuracy is only that class's share.")
+    if "partial" in states:
+        notes.append("partial: images of the test set were left out, so these figures are no result.")
+    if "unfinished" in states:
+        notes.append("unfinished: running, or its process was ended; the sweep's command goes on with it.")
+    notes += [f"{run.name} {run.state}: {run.reason}" for row in board for run in row.runs if run.reason]
+    return notes

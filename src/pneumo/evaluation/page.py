@@ -1,0 +1,44 @@
+"""The leaderboard as one HTML page, which needs no network and opens from the disk."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pneumo.evaluation.runs import Row, Run
+from pneumo.evaluation.tables import columns
+
+_CAPTIONS = {
+    "accuracy": "Test accuracy of each configuration with its 95 % interval, the study's beside it.",
+    "roc": "ROC curves of all runs; one of several seeds each has its own line.",
+    "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
+}
+
+
+def to_html(
+    board: Sequence[Row], runs: Sequence[Run], notes: Sequence[str], title: str, figures: Mapping[str, bytes]
+) -> str:
+    """Fill in the page.
+
+    Args:
+        board: The table's rows.
+        runs: All runs, to count what became of them.
+        notes: What stands below the table.
+        title: The page's.
+        figures: SVG files by their names.
+    """
+    environment = Environment(
+        loader=PackageLoader("pneumo.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    shown = columns(board)
+    states = [run.state for run in runs]
+    return environment.get_template("leaderboard.html").render(
+        title=title,
+        counts={state: states.count(state) for state in dict.fromkeys(states)},
+        columns=shown,
+        rows=[(row, [(column.show(row), column.value and column.value(row)) for column in shown]) for row in board],
+        notes=notes,
+        figures=[(name, _CAPTIONS[name], base64.b64encode(svg).decode()) for name, svg in figures.items()],
+    )

@@ -1,0 +1,173 @@
+"""The leaderboard as text: CSV, Markdown, and a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from pneumo.evaluation.results import RESULT_NAMES
+from pneumo.evaluation.runs import Row, Run
+from pneumo.evaluation.study import STUDY
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the leaderboard.
+
+    Attributes:
+        title: Its head.
+        show: Gives what stands in a row.
+        value: Gives the number that it is sorted by; None for text.
+        rank: Where a terminal is too narrow for all columns, those of the highest rank go first.
+        about: What it means, for a reader who points at it.
+    """
+
+    title: str
+    show: Callable[[Row], str]
+    value: Callable[[Row], float | None] | None = None
+    rank: int = 0
+    about: str = ""
+
+
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """Give the columns that these rows need."""
+    several = len({row.first.sweep for row in rows}) > 1
+    settings = any(row.first.setting for row in rows)
+    seeds = any(len(row.runs) > 1 for row in rows)
+    study = any(row.study for row in rows)
+    compared = any(row.comparable for row in rows)
+    test, train = "test_accuracy", "train_accuracy"
+    chosen: list[Column | None] = [
+        Column("sweep", lambda row: row.first.sweep) if several else None,
+        Column("network", lambda row: row.first.model),
+        Column("optimizer", lambda row: row.first.optimizer),
+        Column("setting", lambda row: row.first.setting) if settings else None,
+        Column("seeds", lambda row: str(len(row.runs)), lambda row: len(row.runs)) if seeds else None,
+        _share("validation loss", "val_loss", "of the tested checkpoint")
+        if any(row.first.trial for row in rows)
+        else None,
+        _share("test accuracy", test, "of the test images, by the checkpoint that validation chose"),
+        Column(
+            "95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 1, "Wilson's score interval"
+        ),
+        _study("study", test) if study else None,
+        _difference("difference", test) if compared else None,
+        _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", rank=4),
+        _study("study (train)", train, rank=4) if study else None,
+        _difference("difference (train)", train, rank=6) if compared else None,
+        _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised", rank=3),
+        _share("specificity", "test_specificity", "share of NORMAL that was recognised", rank=3),
+        _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", rank=2),
+        Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 5, "the one that was tested, of all"),
+        Column("training", _time, lambda row: row.mean("train_seconds"), 3, "time of training, caches not included"),
+        Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 7, "trained, of all"),
+        Column("remark", lambda row: row.remark) if any(row.remark for row in rows) else None,
+    ]
+    return [column for column in chosen if column]
+
+
+def to_csv(runs: Sequence[Run]) -> str:
+    """Give one line for each run, with all that results.json holds."""
+    text = io.StringIO()
+    own = ("sweep", "run", "state", "reason", "study_train_accuracy", "study_test_accuracy")
+    writer = csv.DictWriter(text, (*own, *RESULT_NAMES), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for run in runs:
+        names = {"model": run.model, "optimizer": run.optimizer, "seed": run.seed}
+        line = {**names, **(run.results or {}), "sweep": run.sweep, "run": run.name}
+        if published := STUDY.get((run.model, run.optimizer)):
+            line["study_train_accuracy"], line["study_test_accuracy"] = published[:2]
+        writer.writerow({**line, "state": run.state, "reason": run.reason})
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row], notes: Sequence[str], title: str) -> str:
+    """Give the table and its notes as Markdown."""
+    shown = columns(rows)
+    lines = [f"# {title}", "", _line(column.title for column in shown)]
+    lines.append(_line("---:" if column.value else "---" for column in shown))
+    lines += [_line(column.show(row) for column in shown) for row in rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def to_terminal(rows: Sequence[Row], title: str, console: Console) -> Table:
+    """Lay out as many columns as the terminal has room for."""
+    shown = columns(rows)
+    while True:
+        table = _lay_out(rows, shown, title)
+        needed = Measurement.get(console, console.options.update(max_width=1_000), table).maximum
+        if needed <= console.width or not any(column.rank for column in shown):
+            return table
+        shown.remove(max(shown, key=lambda column: column.rank))
+
+
+def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
+    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    for column in shown:
+        head = column.title.replace(" ", "\n")
+        table.add_column(head, justify="right" if column.value else "left", vertical="bottom", no_wrap=True)
+    for row in rows:
+        style = None if not row.remark else "yellow" if row.finished else "red"
+        table.add_row(*(column.show(row) for column in shown), style=style)
+    return table
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _share(title: str, name: str, about: str = "", rank: int = 0) -> Column:
+    def show(row: Row) -> str:
+        mean, deviation = row.mean(name), row.deviation(name)
+        if mean is None:
+            return ""
+        return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+    return Column(title, show, lambda row: row.mean(name), rank, about)
+
+
+def _study(title: str, name: str, rank: int = 0) -> Column:
+    def value(row: Row) -> float | None:
+        return None if row.study is None else float(getattr(row.study, name))
+
+    return Column(title, lambda row: _number(value(row), ".4f"), value, rank, "as published")
+
+
+def _difference(title: str, name: str, rank: int = 0) -> Column:
+    def show(row: Row) -> str:
+        return _number(row.difference(name), "+.4f")
+
+    return Column(title, show, lambda row: row.difference(name), rank, "ours less the study's")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _interval(row: Row) -> str:
+    return "" if row.interval is None else "{:.3f} to {:.3f}".format(*row.interval)
+
+
+def _epoch(row: Row) -> str:
+    best, epochs = row.mean("best_epoch"), row.mean("epochs")
+    return "" if best is None or epochs is None else f"{best:.3g} of {epochs:.3g}"
+
+
+def _time(row: Row) -> str:
+    seconds = row.mean("train_seconds")
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _parameters(row: Row) -> str:
+    trained, total = row.mean("parameters_trainable"), row.mean("parameters_total")
+    return "" if trained is None or total is None else f"{trained:,.0f} of {total:,.0f}"

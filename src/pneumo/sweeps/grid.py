@@ -1,0 +1,70 @@
+"""A sweep over every combination of the values that are listed, resumed by giving the same command again."""
+
+from collections.abc import Sequence
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo.errors import ConfigError
+from pneumo.sweeps.finished import finished_jobs
+from pneumo.sweeps.plan import Job, plan_jobs
+from pneumo.sweeps.session import open_session, settle
+
+
+def sweep_grid(
+    context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]
+) -> None:
+    """Run the jobs that have not finished, write the leaderboard, and end with status 1 unless all have.
+
+    Args:
+        context: Hydra's.
+        task_function: Runs a job.
+        config: The sweep's own configuration.
+        overrides: Each with one or several values for its key.
+
+    Raises:
+        PneumoError: A user's mistake.
+    """
+    folder = settle(config)
+    planned = plan_jobs(context.config_loader, config, combinations(context.config_loader, overrides))
+    refuse_processes(planned)
+    launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
+    with open_session(config, launcher) as session:
+        finished = set() if config.sweep.overwrite else finished_jobs(planned)
+        OmegaConf.save(config, folder / "multirun.yaml")
+        complete = False
+        try:
+            session.launch([job for job in planned if job.name not in finished])
+        finally:
+            complete = session.sum_up(planned, finished)
+    if not complete:
+        raise SystemExit(1)
+
+
+def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[str]]:
+    """Give the overrides of each job; of several overrides for one key, the last counts."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # as Hydra's own sweeper combines them
+
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line} has no end of values: list some, as in optimizer.lr=0.001,0.01, or have Optuna "
+                "choose among them with sweep.trials=20."
+            )
+    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    return jobs
+
+
+def refuse_processes(jobs: Sequence[Job]) -> None:
+    """Raise a ConfigError if a job wants several processes: Lightning starts them by repeating the command line."""
+    for job in jobs:
+        if "ddp" in str(job.config.trainer.get("strategy")) or job.config.trainer.devices not in (1, "1"):
+            raise ConfigError(
+                f"{job.name} asks for several processes (trainer.devices={job.config.trainer.devices}), and a job of a "
+                "sweep has one: spread the jobs over devices with launcher=joblib, ray or slurm, or give a single run "
+                "several devices with `python train.py trainer=ddp`."
+            )

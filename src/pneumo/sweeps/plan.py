@@ -1,0 +1,92 @@
+"""What a sweep is going to run, worked out before anything runs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from pneumo.config import check_config
+from pneumo.errors import ConfigError
+from pneumo.sweeps.naming import job_name
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        name: Of its folder.
+        folder: Where it writes.
+        overrides: What tells it from the configuration that all share.
+        config: What it runs, resolved.
+    """
+
+    name: str
+    folder: Path
+    overrides: tuple[str, ...]
+    config: DictConfig
+
+
+def plan_jobs(
+    loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence[str]], names: Sequence[str] | None = None
+) -> list[Job]:
+    """Compose each job's configuration, check it, and name its folder.
+
+    Args:
+        loader: Composes.
+        config: The sweep's own configuration.
+        jobs: The overrides of each job.
+        names: Of their folders; None makes them from `hydra.sweep.subdir` and, unless the user has set that, from
+            what else differs.
+
+    Raises:
+        ConfigError: A value cannot work, or two jobs would write into one folder.
+    """
+    values = [dict(_split(override) for override in job) for job in jobs]
+    own_names = any(override.startswith("hydra.sweep.subdir=") for override in config.hydra.overrides.hydra)
+    varied = [] if own_names else _varied(values)
+    planned = []
+    for number, overrides in enumerate(jobs):
+        cfg = loader.load_sweep_config(config, list(overrides))
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(cfg)
+        try:
+            name = names[number] if names else job_name(str(cfg.hydra.sweep.subdir), values[number], varied)
+            planned.append(_describe(cfg, Path(config.hydra.sweep.dir) / name, overrides))
+        finally:
+            HydraConfig.instance().cfg = before
+    _check_names(planned)
+    return planned
+
+
+def _describe(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> Job:
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.runtime.output_dir = str(folder)
+    task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    OmegaConf.resolve(task)  # while it is clear which job's choices are meant
+    check_config(task)
+    return Job(folder.name, folder, tuple(overrides), task)
+
+
+def _varied(jobs: Sequence[dict[str, str]]) -> list[str]:
+    """Give the keys whose values are not the same in all jobs, in their order."""
+    keys = dict.fromkeys(key for job in jobs for key in job)
+    return [key for key in keys if len({job.get(key) for job in jobs}) > 1]
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key.lstrip("+"), value
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    if double := [name for name, count in Counter(job.name for job in jobs).items() if count > 1]:
+        raise ConfigError(
+            f"Several jobs of this sweep would write into one folder: {', '.join(double)}. Leave out "
+            "hydra.sweep.subdir, so that what differs gets into the names, or name it there, as in "
+            "'hydra.sweep.subdir=lr${optimizer.lr}'."
+        )

@@ -1,0 +1,178 @@
+"""One command at work on a sweep's folder: it launches jobs, tells how they fare, and sums up, whatever happens."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import rich
+from filelock import FileLock, Timeout
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, open_dict, read_write
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation.results import read_results
+from pneumo.evaluation.status import read_status
+from pneumo.sweeps.job import PLACE, SWEEP
+from pneumo.sweeps.plan import Job
+
+_log = logging.getLogger(__name__)
+
+_ORDER = ("done", "skipped", "failed", "stopped", "killed", "not begun")
+_INTERVAL = 1.0  # seconds between looks at what jobs in other processes have written
+
+
+@dataclass
+class Session:
+    """What one command does to a sweep.
+
+    Attributes:
+        folder: The sweep's.
+        name: Tells this command from others.
+        launcher: Hydra's.
+        parallel: Whether jobs run in other processes, where nobody sees what they say.
+    """
+
+    folder: Path
+    name: str
+    launcher: Launcher
+    parallel: bool
+
+    def launch(self, jobs: Sequence[Job], begun: int = 0, total: int | None = None) -> None:
+        """Run jobs; what becomes of them is in their folders.
+
+        Args:
+            jobs: To run.
+            begun: How many came before them.
+            total: How many there are in all; None if these are all.
+        """
+        if not jobs:
+            return
+        overrides = [self._overrides(job, begun + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
+        try:
+            with self._told(jobs):
+                for job, returned in zip(jobs, self.launcher.launch(overrides, begun), strict=True):
+                    if returned.status == JobStatus.FAILED:
+                        _log.error("%s: %s", job.name, returned._return_value)
+        except Exception as error:  # a launcher's own, of whatever kind: the results of other jobs are kept
+            _log.error("The launcher gave up: %s: %s", type(error).__name__, error, exc_info=error)
+
+    def outcome(self, job: Job, finished: bool) -> tuple[str, str]:
+        """Tell what became of a job, and why."""
+        status = read_status(job.folder)
+        if status is None or status.sweep != self.name:
+            return ("skipped", "") if finished else ("not begun", "")
+        if status.status == "running":
+            return ("done", "") if read_results(job.folder) else ("killed", "its process ended before it had finished")
+        return status.status, status.reason
+
+    def sum_up(self, jobs: Sequence[Job], finished: set[str], before: int = 0) -> bool:
+        """Write the leaderboard, and count what became of the jobs; tell whether all have finished.
+
+        Args:
+            jobs: All that the command was to run.
+            finished: The names of those that had finished before it began.
+            before: How many others had.
+        """
+        from pneumo.evaluation.leaderboard import write_leaderboard
+
+        outcomes = {job.name: self.outcome(job, job.name in finished) for job in jobs}
+        write_leaderboard([self.folder], self.folder)
+        for name, (what, reason) in outcomes.items():
+            if reason:
+                rich.print(f"[red]{what}[/red] {name}: ", end="")
+                rich.get_console().print(reason, markup=False, highlight=False, soft_wrap=True)
+        counts = Counter([*(what for what, _ in outcomes.values()), *["skipped"] * before])
+        total = len(jobs) + before
+        complete = counts["done"] + counts["skipped"] == total
+        if not complete:
+            _log.warning("The same command goes on: it keeps what is done and runs the rest.")
+        told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
+        rich.get_console().print(f"{total} jobs: {told}", highlight=False)
+        return complete
+
+    def _overrides(self, job: Job, number: int, total: int) -> list[str]:
+        return [
+            *job.overrides,
+            f"hydra.sweep.dir={_quote(str(self.folder))}",
+            f"hydra.sweep.subdir={_quote(job.name)}",
+            f"hydra.job.env_set.{SWEEP}={self.name}",
+            f"hydra.job.env_set.{PLACE}={number}/{total}",
+        ]
+
+    @contextmanager
+    def _told(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Tell of jobs in other processes when they begin and end."""
+        if not self.parallel:
+            yield
+            return
+        ended = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(jobs, ended), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+    def _watch(self, jobs: Sequence[Job], ended: threading.Event) -> None:
+        told: dict[str, str] = {}
+        last = False
+        while not last:
+            last = ended.wait(_INTERVAL)
+            for job in jobs:
+                what, reason = self.outcome(job, finished=False)
+                if what == "killed" and not last:
+                    what, reason = "begun", ""
+                if what not in ("not begun", told.get(job.name)):
+                    told[job.name] = what
+                    _log.info("%s %s%s", job.name, what, reason and f": {reason}")
+
+
+@contextmanager
+def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
+    """Hold a sweep's folder, so that no second command works on it, and end at SIGTERM as at Ctrl-C.
+
+    Raises:
+        ConfigError: Another process holds it.
+    """
+    folder = Path(config.hydra.sweep.dir)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"Another process is running a sweep in {folder}: wait until it has finished, or take another sweep.name."
+        ) from None
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+        yield Session(folder, name, launcher, bool(config.launcher.parallel))
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        lock.release()
+
+
+def settle(config: DictConfig) -> Path:
+    """Make the sweep's folder, with its path absolute, whatever folder a job will run in; give the path."""
+    folder = Path(config.hydra.sweep.dir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweep.dir = str(folder)
+    return folder
+
+
+def _quote(value: Any) -> str:  # noqa: ANN401 (anything with a text)
+    """Quote a value for Hydra's grammar of overrides."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
