@@ -30,7 +30,7 @@ demo: $(READY) ## train on phantoms: about a minute on two cores, no data, no ne
 		'$(BIN)/python train.py --help' 'all models, optimizers and settings'
 
 test: $(READY) ## run the test suite: some minutes on two cores, no network
-	@$(BIN)/pytest -m 'not real'
+	@$(BIN)/pytest -n 2 --dist worksteal -m 'not real and not browser and not engine'
 
 lint: $(READY) ## check style, formatting and types
 	@$(BIN)/ruff check .

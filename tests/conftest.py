@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
 
 import torch
 from hydra import compose, initialize_config_dir

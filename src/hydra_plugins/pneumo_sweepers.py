@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 class PneumoSweeper(Sweeper):
     """Runs every combination of the values that are listed, or lets Optuna choose; what has finished stays."""
 
-    def __init__(self, params: dict[str, str | None]) -> None:
-        """Take overrides by their keys that come before those of the command line; None takes one away."""
+    def __init__(self, params: dict[str, str]) -> None:
+        """Take overrides by their keys that come before those of the command line; an empty one is none."""
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -22,7 +22,7 @@ class PneumoSweeper(Sweeper):
         """Run the sweep."""
         from pneumo.entry import user_errors
 
-        given = [*(f"{key}={value}" for key, value in self.params.items() if value is not None), *arguments]
+        given = [*(f"{key}={value}" for key, value in self.params.items() if value), *arguments]
         with user_errors():
             if self.setting[-1].sweep.trials is None:
                 from pneumo.sweeps.grid import sweep_grid

@@ -52,8 +52,11 @@ def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
     last = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
     assert (best["epoch"] + 1, last["epoch"]) == (results["best_epoch"], 1)
     assert results["train_accuracy"] == best["metrics"]["train/accuracy"]
-    left = sorted(path.name for path in finished.rglob("*") if "tfevents" not in path.name)
-    assert left == ["best.ckpt", "checkpoints", "last.ckpt", "predictions.csv", "results.json"]
+    left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.{suffix}" for name in ("confusion_matrix", "roc") for suffix in ("png", "svg")}
+    checkpoints = {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    events = {path for path in left if path.startswith("events.out.tfevents.")}
+    assert left == {"predictions.csv", "results.json", *figures, *checkpoints, *events}
 
 
 def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row(finished: Path) -> None:

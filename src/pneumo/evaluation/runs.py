@@ -10,7 +10,7 @@ from pathlib import Path
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import Results, accuracy_interval, read_results
 from pneumo.evaluation.status import read_status
-from pneumo.evaluation.study import STUDY, Published
+from pneumo.evaluation.study import STUDY, TESTED, Published
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Row:
     @property
     def comparable(self) -> bool:
         """Whether the study's numbers are of the same images."""
-        return self.study is not None and all(results["data"] == "chest_xray" for results in self.finished)
+        radiographs = all(results["data"] == "chest_xray" for results in self.finished)
+        return self.study is not None and bool(self.finished) and radiographs and self.tested == TESTED
 
     def mean(self, name: str) -> float | None:
         """Give the mean over the finished runs; None if there is none."""

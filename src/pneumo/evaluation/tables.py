@@ -44,30 +44,27 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     study = any(row.study for row in rows)
     compared = any(row.comparable for row in rows)
     test, train = "test_accuracy", "train_accuracy"
+    searched = any(row.first.trial for row in rows)
     chosen: list[Column | None] = [
         Column("sweep", lambda row: row.first.sweep) if several else None,
         Column("network", lambda row: row.first.model),
         Column("optimizer", lambda row: row.first.optimizer),
         Column("setting", lambda row: row.first.setting) if settings else None,
         Column("seeds", lambda row: str(len(row.runs)), lambda row: len(row.runs)) if seeds else None,
-        _share("validation loss", "val_loss", "of the tested checkpoint")
-        if any(row.first.trial for row in rows)
-        else None,
+        _share("validation loss", "val_loss", "of the tested checkpoint") if searched else None,
         _share("test accuracy", test, "of the test images, by the checkpoint that validation chose"),
-        Column(
-            "95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 1, "Wilson's score interval"
-        ),
-        _study("study", test) if study else None,
-        _difference("difference", test) if compared else None,
-        _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", rank=4),
-        _study("study (train)", train, rank=4) if study else None,
-        _difference("difference (train)", train, rank=6) if compared else None,
-        _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised", rank=3),
-        _share("specificity", "test_specificity", "share of NORMAL that was recognised", rank=3),
-        _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", rank=2),
-        Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 5, "the one that was tested, of all"),
-        Column("training", _time, lambda row: row.mean("train_seconds"), 3, "time of training, caches not included"),
-        Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 7, "trained, of all"),
+        Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 2, "Wilson's interval"),
+        _study("study", test, 1) if study else None,
+        _difference("difference", test, 2) if compared else None,
+        _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", 5),
+        _study("study (train)", train, 6) if study else None,
+        _difference("difference (train)", train, 7) if compared else None,
+        _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised", 4),
+        _share("specificity", "test_specificity", "share of NORMAL that was recognised", 4),
+        _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
+        Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 6, "the one that was tested, of all"),
+        Column("training", _time, lambda row: row.mean("train_seconds"), 4, "time of training, caches not included"),
+        Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 8, "trained, of all"),
         Column("remark", lambda row: row.remark) if any(row.remark for row in rows) else None,
     ]
     return [column for column in chosen if column]
@@ -113,7 +110,9 @@ def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     for column in shown:
         head = column.title.replace(" ", "\n")
-        table.add_column(head, justify="right" if column.value else "left", vertical="bottom", no_wrap=True)
+        table.add_column(
+            head, justify="right" if column.value else "left", vertical="bottom", no_wrap=head != "setting"
+        )
     for row in rows:
         style = None if not row.remark else "yellow" if row.finished else "red"
         table.add_row(*(column.show(row) for column in shown), style=style)
@@ -124,7 +123,7 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def _share(title: str, name: str, about: str = "", rank: int = 0) -> Column:
+def _share(title: str, name: str, about: str, rank: int = 0) -> Column:
     def show(row: Row) -> str:
         mean, deviation = row.mean(name), row.deviation(name)
         if mean is None:
@@ -134,14 +133,14 @@ def _share(title: str, name: str, about: str = "", rank: int = 0) -> Column:
     return Column(title, show, lambda row: row.mean(name), rank, about)
 
 
-def _study(title: str, name: str, rank: int = 0) -> Column:
+def _study(title: str, name: str, rank: int) -> Column:
     def value(row: Row) -> float | None:
         return None if row.study is None else float(getattr(row.study, name))
 
     return Column(title, lambda row: _number(value(row), ".4f"), value, rank, "as published")
 
 
-def _difference(title: str, name: str, rank: int = 0) -> Column:
+def _difference(title: str, name: str, rank: int) -> Column:
     def show(row: Row) -> str:
         return _number(row.difference(name), "+.4f")
 

@@ -9,6 +9,7 @@ import rich
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from pneumo.cache import locked
 from pneumo.config import config_hash
 from pneumo.entry import mistake_behind
 from pneumo.errors import ConfigError
@@ -37,9 +38,15 @@ def run_job(cfg: DictConfig) -> None:
         **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment")},
         seed=cfg.seed,
     )
-    if cfg.sweep.fail_fast and (failed := _failed_sibling(folder.parent, status.sweep)):
+    if cfg.sweep.fail_fast and (failed := _failed_sibling(Path(HydraConfig.get().sweep.dir), status.sweep)):
         _log.warning("%s is not begun, since %s failed and sweep.fail_fast=true.", folder.name, failed)
         return
+    # An engine may still be at a job whose sweep was stopped when the next sweep comes to it.
+    with locked(folder / "run", f"Running {folder.name}"):
+        _run_alone(cfg, folder, status)
+
+
+def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
     found = read_status(folder)
     overwrite = cfg.sweep.overwrite and not (found and found.sweep == status.sweep)  # engines repeat a job that died
     write_status(folder, status)
@@ -73,7 +80,7 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool) -> None:
 
 def _failed_sibling(sweep: Path, name: str) -> str | None:
     """Give the name of a job of this sweep that has failed."""
-    for path in sorted(sweep.glob("*/status.json")):
+    for path in sorted(sweep.rglob("status.json")):
         if (status := read_status(path.parent)) and (status.sweep, status.status) == (name, "failed"):
             return path.parent.name
     return None

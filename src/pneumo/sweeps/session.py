@@ -27,7 +27,7 @@ from pneumo.sweeps.plan import Job
 
 _log = logging.getLogger(__name__)
 
-_ORDER = ("done", "skipped", "failed", "stopped", "killed", "not begun")
+_ORDER = ("done", "skipped", "failed", "stopped", "unfinished", "not begun")
 _INTERVAL = 1.0  # seconds between looks at what jobs in other processes have written
 
 
@@ -40,12 +40,14 @@ class Session:
         name: Tells this command from others.
         launcher: Hydra's.
         parallel: Whether jobs run in other processes, where nobody sees what they say.
+        threads: How many PyTorch takes in a job; None leaves it to the launcher.
     """
 
     folder: Path
     name: str
     launcher: Launcher
     parallel: bool
+    threads: int | None
 
     def launch(self, jobs: Sequence[Job], begun: int = 0, total: int | None = None) -> None:
         """Run jobs; what becomes of them is in their folders.
@@ -72,7 +74,7 @@ class Session:
         if status is None or status.sweep != self.name:
             return ("skipped", "") if finished else ("not begun", "")
         if status.status == "running":
-            return ("done", "") if read_results(job.folder) else ("killed", "its process ended before it had finished")
+            return ("done", "") if read_results(job.folder) else ("unfinished", "its process was ended, or is at work")
         return status.status, status.reason
 
     def sum_up(self, jobs: Sequence[Job], finished: set[str], before: int = 0) -> bool:
@@ -86,7 +88,8 @@ class Session:
         from pneumo.evaluation.leaderboard import write_leaderboard
 
         outcomes = {job.name: self.outcome(job, job.name in finished) for job in jobs}
-        write_leaderboard([self.folder], self.folder)
+        if any(what != "not begun" for what, _ in outcomes.values()) or before:
+            write_leaderboard([self.folder], self.folder)
         for name, (what, reason) in outcomes.items():
             if reason:
                 rich.print(f"[red]{what}[/red] {name}: ", end="")
@@ -101,12 +104,14 @@ class Session:
         return complete
 
     def _overrides(self, job: Job, number: int, total: int) -> list[str]:
+        variables = {SWEEP: self.name, PLACE: f"{number}/{total}"}
+        if self.threads is not None:
+            variables["OMP_NUM_THREADS"] = str(self.threads)
         return [
             *job.overrides,
             f"hydra.sweep.dir={_quote(str(self.folder))}",
             f"hydra.sweep.subdir={_quote(job.name)}",
-            f"hydra.job.env_set.{SWEEP}={self.name}",
-            f"hydra.job.env_set.{PLACE}={number}/{total}",
+            *(f"+hydra.job.env_set.{name}={_quote(value)}" for name, value in variables.items()),
         ]
 
     @contextmanager
@@ -131,7 +136,7 @@ class Session:
             last = ended.wait(_INTERVAL)
             for job in jobs:
                 what, reason = self.outcome(job, finished=False)
-                if what == "killed" and not last:
+                if what == "unfinished" and not last:
                     what, reason = "begun", ""
                 if what not in ("not begun", told.get(job.name)):
                     told[job.name] = what
@@ -156,7 +161,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-        yield Session(folder, name, launcher, bool(config.launcher.parallel))
+        yield Session(folder, name, launcher, bool(config.launcher.parallel), config.launcher.threads)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     finally:

@@ -55,10 +55,11 @@ def test_results_have_the_names_of_the_contract_in_order_and_no_nan(tmp_path: Pa
 
 
 def test_a_finished_run_is_overwritten_by_its_own_configuration_only(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    check_overwrite(path, "one", "data")
-    write_results(path, {**dict.fromkeys(RESULT_NAMES, 0.5), "config_hash": "one", "data_hash": "data"})
-    check_overwrite(path, "one", "data")
+    check_overwrite(tmp_path, "one", "data")
+    write_results(
+        tmp_path / "results.json", {**dict.fromkeys(RESULT_NAMES, 0.5), "config_hash": "one", "data_hash": "data"}
+    )
+    check_overwrite(tmp_path, "one", "data")
     for hashes in (("two", "data"), ("one", "other data")):
         with pytest.raises(ConfigError, match=r"would be lost.*sweep\.name"):
-            check_overwrite(path, *hashes)
+            check_overwrite(tmp_path, *hashes)

@@ -1,0 +1,278 @@
+"""Sweeps as a user gives them: resumed, stopped, broken, killed."""
+
+import json
+import logging
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
+from support import ROOT
+
+from pneumo.evaluation.status import Status, read_status, write_status
+from pneumo.models.classifier import Classifier
+
+Sweep = Callable[..., int]
+TWO = ("model=xraychestnet", "optimizer=sgd,adam")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
+    """Run sweep.py in this process, on the small phantoms, into outputs/ of the test's folder; give its status."""
+    monkeypatch.chdir(ROOT)
+    fixed = [f"data.root={phantoms}", f"paths.output_dir={tmp_path / 'outputs'}"]
+    fixed += ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "epochs=2"]
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["sweep.py", "-m", *fixed, *arguments])
+        try:
+            runpy.run_path("sweep.py", run_name="__main__")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 1
+        return 0
+
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield run
+    root.handlers = handlers  # Hydra has set others
+    root.setLevel(level)
+    logging.getLogger("pneumo").setLevel(logging.NOTSET)
+    HydraConfig.instance().cfg = None
+
+
+def place(tmp_path: Path, name: str = "study") -> Path:
+    return tmp_path / "outputs" / "sweep" / name
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    found = folder.glob("*/results.json")
+    return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+def metrics(folder: Path) -> dict[str, dict[str, object]]:
+    cost = ("seconds", "samples_per_second", "peak_memory_bytes")
+    return {
+        name: {key: value for key, value in json.loads(text).items() if not key.endswith(cost)}
+        for name, (_, text) in contents(folder).items()
+    }
+
+
+def test_the_same_command_again_keeps_what_has_finished(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(*TWO, "seed=0,1", "epochs=1") == 0
+    assert "4 jobs: 4 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    before = contents(place(tmp_path))
+    assert set(before) == {f"xraychestnet-{optimizer}-s{seed}" for optimizer in ("sgd", "adam") for seed in (0, 1)}
+    assert (place(tmp_path) / "leaderboard.html").is_file()
+
+    assert sweep(*TWO, "seed=0,1", "epochs=1") == 0
+    assert "4 jobs: 0 done, 4 skipped, 0 failed" in capsys.readouterr().out
+    assert contents(place(tmp_path)) == before
+
+    assert sweep(*TWO) == 1
+    error = capsys.readouterr().err
+    for word in ("xraychestnet-sgd-s0 (another configuration)", "sweep.name=NAME", "sweep.overwrite=true"):
+        assert word in error
+    assert contents(place(tmp_path)) == before
+
+    assert sweep(*TWO, "sweep.overwrite=true") == 0
+    after = contents(place(tmp_path))
+    assert {name for name in before if after[name] != before[name]} == {"xraychestnet-sgd-s0", "xraychestnet-adam-s0"}
+
+
+def test_finished_runs_on_other_data_are_not_taken_for_this_sweeps(
+    sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(*TWO[:1], "optimizer=sgd") == 0
+    moved = shutil.copytree(phantoms, tmp_path / "moved")
+    assert sweep(*TWO[:1], "optimizer=sgd", f"data.root={moved}") == 0
+    next((moved / "test" / "NORMAL").iterdir()).unlink()
+    assert sweep(*TWO[:1], "optimizer=sgd", f"data.root={moved}") == 1
+    assert "xraychestnet-sgd-s0 (other data)" in capsys.readouterr().err
+
+
+def test_one_failure_does_not_stop_the_others(
+    sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corrupt = shutil.copytree(phantoms, tmp_path / "corrupt")
+    broken = sorted((corrupt / "train" / "NORMAL").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:900])
+    roots = f"data.root={phantoms},{corrupt},{tmp_path / 'missing'}"
+    assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.lr=1e30,0.01", roots) == 1
+    captured = capsys.readouterr().out
+    assert captured.strip().endswith("6 jobs: 1 done, 0 skipped, 5 failed")
+    assert "Traceback" not in captured
+    folders = {path.parent: read_status(path.parent) for path in place(tmp_path).glob("*/status.json")}
+    reasons = {folder: status.reason for folder, status in folders.items() if status and status.status == "failed"}
+    for word, count in (("The training loss is nan", 1), (f"{broken} cannot be read", 2), ("does not exist", 2)):
+        assert sum(word in reason for reason in reasons.values()) == count
+    for folder in reasons:
+        log = (folder / "train.log").read_text()
+        assert "Traceback (most recent call last)" in log
+        assert not (folder / "results.json").exists()
+    board = (place(tmp_path) / "leaderboard.md").read_text()
+    assert board.count("| failed |") == 5
+    assert "The training loss is nan" in board
+
+
+def test_fail_fast_begins_no_further_job(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.lr=1e30,0.01", "sweep.fail_fast=true") == 1
+    assert "2 jobs: 0 done, 0 skipped, 1 failed, 1 not begun" in capsys.readouterr().out
+    assert not contents(place(tmp_path))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
+    number: int,
+    status: int,
+    sweep: Sweep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd,adam", "epochs=4")
+    assert sweep(*model, "sweep.name=whole") == 0
+    measure = Classifier.on_validation_epoch_end
+
+    def stop(classifier: Classifier) -> None:
+        measure(classifier)
+        if classifier.trainer.current_epoch == 2:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_validation_epoch_end", stop)
+        assert sweep(*model) == status
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning has it ignored after the first
+    shown = capsys.readouterr().out
+    assert "2 jobs: 0 done, 0 skipped, 0 failed, 1 stopped, 1 not begun" in shown
+    assert "The same command goes on" in shown
+    assert "stopped" in (place(tmp_path) / "leaderboard.md").read_text()
+
+    assert sweep(*model) == 0
+    shown = capsys.readouterr().out
+    assert "going on from" in shown
+    assert "2 jobs: 2 done" in shown
+    assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
+
+
+def test_an_unfinished_run_of_other_settings_begins_anew(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd")
+    with monkeypatch.context() as patch:
+        patch.setattr("pneumo.training.write_results", None)  # fails when all is trained
+        assert sweep(*model) == 1
+    assert sweep(*model, "optimizer.lr=0.02") == 0
+    shown = capsys.readouterr().out
+    assert "This run begins anew" in shown
+    assert "optimizer.lr=0.003 (now 0.02)" in shown
+
+
+def test_a_run_that_was_killed_after_its_training_is_only_tested(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd")
+    assert sweep(*model, "sweep.name=whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("pneumo.training.write_results", None)
+        assert sweep(*model) == 1
+    assert sweep(*model) == 0
+    assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
+
+
+def test_a_folder_is_one_commands_at_a_time(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place(tmp_path).mkdir(parents=True)
+    with FileLock(place(tmp_path) / ".lock"):
+        assert sweep(*TWO) == 1
+    assert "Another process is running a sweep" in capsys.readouterr().err
+    assert not contents(place(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["seed=0,-1"], ["seed=-1", "a whole number from 0"]),
+        (["optimizer.lr=interval(0.1,1)"], ["interval(0.1,1)", "sweep.trials=20"]),
+        (["trainer=ddp"], ["one", "python train.py trainer=ddp"]),
+        (["seed=0,1", "hydra.sweep.subdir=one"], ["into one folder: one", "hydra.sweep.subdir"]),
+        (["sweep.trials=3"], ["Nothing is to be searched", "interval"]),
+        (["sweep.trials=3", "sweep.objective=test_auroc"], ["sweep.objective=test_auroc", "val_loss"]),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(
+    arguments: list[str], words: list[str], sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("model=xraychestnet", "optimizer=sgd", *arguments) == 1
+    captured = capsys.readouterr()
+    for word in words:
+        assert word in captured.err
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.rglob("status.json"))
+
+
+def test_a_search_goes_on_where_it_was_stopped(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search")
+    options += ("data.val_fraction=0.3", "augment=none")
+    measure = Classifier.on_validation_epoch_end
+
+    def stop(classifier: Classifier) -> None:
+        measure(classifier)
+        if len(contents(place(tmp_path, "search"))) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_validation_epoch_end", stop)
+        assert sweep(*options, "sweep.trials=3") == 143
+    assert sorted(contents(place(tmp_path, "search"))) == ["trial-000"]
+    capsys.readouterr()
+    assert sweep(*options, "sweep.trials=3") == 0
+    shown = capsys.readouterr().out
+    assert "3 jobs: 2 done, 1 skipped, 0 failed" in shown
+    results = {name: json.loads(text) for name, (_, text) in contents(place(tmp_path, "search")).items()}
+    assert sorted(results) == ["trial-000", "trial-001", "trial-002"]
+    best = min(results, key=lambda name: float(results[name]["val_loss"]))
+    assert f"The best of 3 trials by validation is {best}" in shown
+    assert re.search(r"python train\.py .*experiment=search_optuna .*optimizer\.lr=0\.\d+", shown)
+    assert sweep(*options, "sweep.trials=3") == 0
+    assert "3 jobs: 0 done, 3 skipped" in capsys.readouterr().out
+
+
+def test_an_engine_that_repeats_a_job_finds_it_done(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("model=xraychestnet", "optimizer=sgd") == 0
+    before = contents(place(tmp_path))
+    folder = place(tmp_path) / "xraychestnet-sgd-s0"
+    found = read_status(folder)
+    assert found is not None
+    write_status(folder, Status(**{**vars(found), "status": "running"}))
+    assert sweep("model=xraychestnet", "optimizer=sgd") == 0
+    assert contents(place(tmp_path)) == before
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_comes_to_the_same_numbers(sweep: Sweep, tmp_path: Path, phantoms: Path) -> None:
+    options = ("model=xraychestnet,efficientnet_lite0", "optimizer=sgd", "epochs=3")
+    assert sweep(*options, "sweep.name=whole") == 0
+    command = [sys.executable, *sys.argv[:-1], "sweep.name=killed"]
+    for present in ("xraychestnet-sgd-s0/checkpoints/last.ckpt", "efficientnet_lite0-sgd-s0/status.json"):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+            while not (place(tmp_path, "killed") / present).exists():
+                assert process.poll() is None, "it ended before it could be killed"
+                time.sleep(0.005)
+            os.killpg(process.pid, signal.SIGKILL)
+    first = contents(place(tmp_path, "killed"))
+    assert sweep(*options, "sweep.name=killed") == 0
+    assert metrics(place(tmp_path, "killed")) == metrics(place(tmp_path, "whole"))
+    after = contents(place(tmp_path, "killed"))
+    assert all(after[name] == content for name, content in first.items())

@@ -1,0 +1,196 @@
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import binomtest
+from sklearn.metrics import auc, roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation.figures import read_answers, roc
+from pneumo.evaluation.leaderboard import explain, write_leaderboard
+from pneumo.evaluation.results import RESULT_NAMES, confusion, write_predictions, write_results
+from pneumo.evaluation.runs import collect, rows
+from pneumo.evaluation.status import Status, write_status
+from pneumo.evaluation.study import STUDY
+from pneumo.evaluation.tables import to_csv, to_markdown, to_terminal
+
+CLASSES = ["NORMAL", "PNEUMONIA"]
+
+
+def finish(folder: Path, model: str, optimizer: str, seed: int, wrong: int, images: int = 624, **other: object) -> None:
+    """Write what a run leaves that answered `wrong` of its images wrongly."""
+    label = np.arange(images) % 8 >= 3  # 390 of 624, as in the real test set
+    prediction = label.copy()
+    prediction[:wrong] ^= True
+    probability = np.where(prediction, 0.9, 0.1) + np.random.default_rng(seed).uniform(-0.05, 0.05, images)
+    paths = [f"test/{i}.jpeg" for i in range(images)]
+    values = (label.astype(int), probability.astype(np.float32), prediction.astype(int))
+    write_predictions(folder / "predictions.csv", paths, *values, CLASSES)
+    results = {
+        **dict.fromkeys(RESULT_NAMES, 0.5),
+        **{"status": "done", "model": model, "optimizer": optimizer, "seed": seed, "data": "chest_xray"},
+        **confusion(label.astype(int), prediction.astype(int)),
+        "test_accuracy": 1 - wrong / images,
+        "train_accuracy": 0.95,
+        "test_auroc": float(roc_auc_score(label, probability)),
+        "train_seconds": 75.0,
+        **other,
+    }
+    write_results(folder / "results.json", results)  # type: ignore[arg-type]
+
+
+def fail(folder: Path, model: str, optimizer: str, status: str = "failed", reason: str = "no image") -> None:
+    folder.mkdir(parents=True)
+    write_status(folder, Status("now", status, reason, model, optimizer, 0, "study"))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    folder = tmp_path / "study"
+    finish(folder / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
+    finish(folder / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=42)
+    finish(folder / "vgg16-adam-s0", "vgg16", "adam", 0, wrong=234, collapsed=True)
+    finish(folder / "timm-adam-s0-lr0.1", "timm", "adam", 0, wrong=60)
+    fail(folder / "googlenet-sgd-s0", "googlenet", "sgd")
+    fail(folder / "googlenet-adam-s0", "googlenet", "adam", "running", "")
+    return folder
+
+
+def test_seeds_make_one_row_with_mean_and_deviation(study: Path) -> None:
+    first = rows(collect([study]))[0]
+    assert (first.first.model, len(first.runs), first.remark) == ("resnext", 2, "")
+    accuracies = (1 - 30 / 624, 1 - 42 / 624)
+    assert first.mean("test_accuracy") == pytest.approx(np.mean(accuracies))
+    assert first.deviation("test_accuracy") == pytest.approx(np.std(accuracies, ddof=1))
+    assert first.difference("test_accuracy") == pytest.approx(np.mean(accuracies) - 0.9503)
+    interval = binomtest(624 - 36, 624).proportion_ci(method="wilson")
+    assert first.interval == pytest.approx((interval.low, interval.high))  # of 624 images, not of twice as many
+
+
+def test_what_is_no_result_is_marked_and_comes_last(study: Path) -> None:
+    found = {(row.first.model, row.first.optimizer): row.remark for row in rows(collect([study]))}
+    assert list(found.items()) == [
+        (("resnext", "sgd"), ""),
+        (("timm", "adam"), ""),
+        (("vgg16", "adam"), "collapsed"),
+        (("googlenet", "adam"), "unfinished"),
+        (("googlenet", "sgd"), "failed"),
+    ]
+    assert any("googlenet-sgd-s0 failed: no image" in note for note in explain(rows(collect([study]))))
+
+
+def test_a_part_of_the_seeds_that_failed_is_counted(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
+    folder = tmp_path / "a" / "resnext-sgd-s1"
+    folder.mkdir()
+    write_status(folder, Status("now", "failed", "NaN", "resnext", "sgd", 1, "study"))
+    (row,) = rows(collect([tmp_path / "a"]))
+    assert row.remark == "1 of 2 failed"
+    assert row.deviation("test_accuracy") is None
+
+
+def test_the_studys_numbers_are_no_measure_for_other_images(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=3, images=64, data="synthetic")
+    (row,) = rows(collect([tmp_path / "a"]))
+    assert row.study is not None
+    assert row.difference("test_accuracy") is None
+    assert "no difference is given" in " ".join(explain([row]))
+
+
+def test_the_studys_table_is_that_of_the_paper() -> None:
+    assert len(STUDY) == 12
+    assert STUDY["resnext", "adagrad"] == (0.9711, 0.9551, 5567)
+    assert sum(cell.test_accuracy == 0.6250 for cell in STUDY.values()) == 3
+
+
+def test_trials_of_a_search_are_sorted_by_validation(tmp_path: Path) -> None:
+    for number, (wrong, loss) in enumerate(((10, 0.3), (60, 0.1), (30, 0.2))):
+        finish(tmp_path / "a" / f"trial-00{number}", "resnext", "sgd", 0, wrong=wrong, val_loss=loss)
+    assert [row.first.setting for row in rows(collect([tmp_path / "a"]))] == ["trial-001", "trial-002", "trial-000"]
+
+
+def test_every_form_holds_every_run(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    write_leaderboard([study], out)
+    with (out / "leaderboard.csv").open(newline="") as file:
+        lines = {line["run"]: line for line in csv.DictReader(file)}
+    assert len(lines) == 6
+    assert float(lines["resnext-sgd-s1"]["test_accuracy"]) == pytest.approx(1 - 42 / 624)
+    assert lines["resnext-sgd-s1"]["study_test_accuracy"] == "0.9503"
+    assert (lines["googlenet-sgd-s0"]["state"], lines["googlenet-sgd-s0"]["reason"]) == ("failed", "no image")
+    markdown = (out / "leaderboard.md").read_text()
+    assert re.search(
+        r"\| resnext \| sgd \| .*0\.9423 ± 0\.0136 \| 0\.921 to 0\.958 \| 0\.9503 \| -0\.0080 \|", markdown
+    )
+    shown = capsys.readouterr().out
+    for word in ("resnext", "vgg16", "collapsed", "failed", str(out / "leaderboard.html")):
+        assert word in shown
+    events = EventAccumulator(str(out / "leaderboard"))
+    events.Reload()
+    assert sorted(events.Tags()["images"]) == ["accuracy", "roc", "time"]
+    assert {path.name for path in (out / "figures").iterdir()} >= {"accuracy.png", "roc.svg", "time.png"}
+
+
+def test_the_page_needs_nothing_but_itself(study: Path, tmp_path: Path) -> None:
+    write_leaderboard([study], tmp_path)
+    page = (tmp_path / "leaderboard.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert page.count("data:image/svg+xml;base64,") == 3
+    assert page.count("<tr") == 1 + 5
+
+
+def test_a_reason_cannot_break_the_page(tmp_path: Path) -> None:
+    fail(tmp_path / "a" / "x", "vgg16", "sgd", reason="</td><script>alert(1)</script>")
+    write_leaderboard([tmp_path / "a"], tmp_path)
+    assert "<script>alert" not in (tmp_path / "leaderboard.html").read_text()
+
+
+def test_sweeps_stand_beside_each_other(study: Path, tmp_path: Path) -> None:
+    finish(tmp_path / "robust" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=20)
+    found = rows(collect([study, tmp_path / "robust"]))
+    assert [(row.first.sweep, row.first.model) for row in found][:2] == [("robust", "resnext"), ("study", "resnext")]
+    assert to_markdown(found, [], "title").splitlines()[2].startswith("| sweep | network |")
+    write_leaderboard([study, tmp_path / "robust"], tmp_path)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_terminals_table_fits(study: Path, width: int) -> None:
+    console = Console(width=width, record=True)
+    console.print(to_terminal(rows(collect([study])), "title", console))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert ("sensitivity" in text) == (width == 200)
+
+
+def test_the_roc_curve_is_that_of_the_probabilities(study: Path) -> None:
+    folder = study / "resnext-sgd-s0"
+    results = json.loads((folder / "results.json").read_text())
+    answers = read_answers(folder, results)
+    assert answers.classes == ("NORMAL", "PNEUMONIA")
+    assert auc(*roc(answers)) == pytest.approx(results["test_auroc"], abs=1e-6)
+    assert answers.positive.sum() == 390
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_runs_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="outputs/sweep/study"):
+        collect([tmp_path / name])
+
+
+def test_a_damaged_file_is_named(study: Path) -> None:
+    (study / "resnext-sgd-s0" / "results.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"resnext-sgd-s0/results\.json is damaged"):
+        collect([study])
+
+
+def test_lines_of_the_csv_have_all_results(study: Path) -> None:
+    header = to_csv(collect([study])).splitlines()[0].split(",")
+    assert set(RESULT_NAMES) <= set(header)
+    assert len(header) == len(set(header))
