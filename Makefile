@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench board clean
+.PHONY: help install demo test test-engines lint bench board clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(READY) ## make .venv and install pneumo into it; PYTHON=python3.12 chooses the Python
 
@@ -31,6 +31,11 @@ demo: $(READY) ## train on phantoms: about a minute on two cores, no data, no ne
 
 test: $(READY) ## run the test suite: some minutes on two cores, no network
 	@$(BIN)/pytest -n 2 --dist worksteal -m 'not real and not browser and not engine'
+
+test-engines: $(READY) ## run the sweeps on joblib, Ray and Slurm, and the pages in Chromium: some minutes, as root on Debian
+	$(BIN)/pip install --quiet --editable '.[test,ray,slurm,browser]'
+	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+	@$(BIN)/pytest -m 'engine or browser'
 
 lint: $(READY) ## check style, formatting and types
 	@$(BIN)/ruff check .

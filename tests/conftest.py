@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from support import ROOT, Compose
+from support import ROOT, Compose, metrics, sweep
 
 import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
 from pneumo.data.phantoms import write_phantoms
@@ -33,6 +33,16 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("phantoms") / "chest_xray"
     write_phantoms(root, seed=0, train=64, val=16, test=32)
     return root
+
+
+@pytest.fixture(scope="session")
+def twelve(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """The folder of a sweep over the study's twelve configurations, in one process."""
+    place = tmp_path_factory.mktemp("twelve")
+    done = sweep(place, phantoms)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(metrics(place / "sweep" / "study")) == 12
+    return place / "sweep" / "study"
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
+import json
 import logging
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +49,34 @@ def train_with(constant: str, value: float) -> list[str]:
     """Give the command train.py, with one of pneumo's constants, such as `pneumo.cache.SAFE_EVERY`, changed."""
     code = f"import runpy, sys, {constant.rpartition('.')[0]}; {constant} = {value}; sys.argv[:] = sys.argv[1:]"
     return [sys.executable, "-c", f"{code}; runpy.run_path('train.py', run_name='__main__')", "train.py"]
+
+
+def sweep(place: Path, root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run sweep.py in a process of its own on small images, with one thread a job.
+
+    How a sum is divided among threads shows in its last bits.
+
+    Args:
+        place: For outputs.
+        root: The data's.
+        arguments: Further overrides.
+        variables: Of the environment.
+    """
+    quick = ("data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "epochs=1")
+    command = [sys.executable, "sweep.py", "-m", *quick, "model.weights=null", "launcher.threads=1", *arguments]
+    # Relative paths are the user's, whatever the folder that a job runs in.
+    command += [f"data.root={os.path.relpath(root, ROOT)}", f"paths.output_dir={os.path.relpath(place, ROOT)}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables})
+
+
+def metrics(sweep: Path) -> dict[str, dict[str, object]]:
+    """Give what the runs of a sweep have achieved, by their names, without what that has cost."""
+    cost = ("seconds", "samples_per_second", "peak_memory_bytes")
+    found = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/results.json")}
+    return {
+        name: {key: value for key, value in results.items() if not key.endswith(cost)}
+        for name, results in found.items()
+    }
 
 
 # For processes that ask for one cache at once: what they import must be importable by name.

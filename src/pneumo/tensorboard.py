@@ -33,7 +33,9 @@ class RunLogger(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars against the number of epochs, which compares runs whatever their batches."""
         shown = {name: value for name, value in metrics.items() if name != "epoch"}
-        super().log_metrics(shown, round(metrics["epoch"]) + 1 if "epoch" in metrics else step)
+        if "epoch" in metrics:  # counts those before it; the test comes when all are over
+            step = round(metrics["epoch"]) + (not any(name.startswith("test/") for name in shown))
+        super().log_metrics(shown, step)
 
     @rank_zero_only
     def log_config(self, yaml: str) -> None:

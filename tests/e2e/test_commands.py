@@ -13,8 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from lightning import Trainer
+from support import ROOT, Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pneumo.models.classifier import Classifier
+from pneumo.training import build
 
 
 def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
@@ -157,7 +161,9 @@ def test_a_sweep_runs_each_job_into_a_folder_of_its_name(tmp_path: Path, phantom
 
 
 @pytest.mark.slow
-def test_two_processes_test_each_image_once(tmp_path: Path, phantoms: Path) -> None:
+def test_two_processes_test_each_image_once_and_as_one_does(
+    tmp_path: Path, phantoms: Path, compose_run: Compose
+) -> None:
     quick = ["data.image_size=32", "data.batch_size=5", "data.num_workers=0", "trainer.max_epochs=2"]
     done = train(
         "trainer=ddp",
@@ -178,3 +184,10 @@ def test_two_processes_test_each_image_once(tmp_path: Path, phantoms: Path) -> N
     assert log.count("running on cpu") == log.count("train: ") == 1
     right = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
     assert results["test_accuracy"] == pytest.approx(right / 32)
+    (best,) = tmp_path.rglob("best.ckpt")
+    classifier = Classifier.load_from_checkpoint(best)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    (alone,) = trainer.test(classifier, build(compose_run("data.batch_size=5")).datamodule, verbose=False)
+    for name, value in alone.items():
+        if name != "test/loss":
+            assert results[name.replace("/", "_")] == value, name

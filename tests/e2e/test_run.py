@@ -67,7 +67,9 @@ def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row
     scalars = events.Tags()["scalars"]
     for name in ("train/loss", "train/accuracy", "val/loss", "val/auroc", "test/accuracy", "final/accuracy"):
         assert name in scalars
-    assert len(events.Scalars("val/loss")) == 2
+    assert [event.step for event in events.Scalars("val/loss")] == [1, 2]
+    assert [event.step for event in events.Scalars("test/accuracy")] == [2]
+    assert sorted(events.Tags()["images"]) == ["test/confusion_matrix", "test/roc"]
     rates = [(event.step, event.value) for event in events.Scalars("lr-Adam")]
     assert rates == [(1, pytest.approx(1e-4)), (2, pytest.approx(0.5e-4))]  # as the epochs were trained, by the cosine
     assert "optimizer" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
-from support import ROOT
+from support import ROOT, metrics
 
 from pneumo.evaluation.status import Status, read_status, write_status
 from pneumo.models.classifier import Classifier
@@ -56,14 +56,6 @@ def place(tmp_path: Path, name: str = "study") -> Path:
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     found = folder.glob("*/results.json")
     return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
-
-
-def metrics(folder: Path) -> dict[str, dict[str, object]]:
-    cost = ("seconds", "samples_per_second", "peak_memory_bytes")
-    return {
-        name: {key: value for key, value in json.loads(text).items() if not key.endswith(cost)}
-        for name, (_, text) in contents(folder).items()
-    }
 
 
 def test_the_same_command_again_keeps_what_has_finished(

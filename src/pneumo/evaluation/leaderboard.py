@@ -32,7 +32,7 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path) -> None:
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
     notes = explain(board)
     rendered = save(figures, folder / "figures")
-    write_images(folder / "leaderboard", rendered["png"])
+    write_images(folder / "leaderboard", {f"leaderboard/{name}": png for name, png in rendered["png"].items()})
     write_text(folder / "leaderboard.csv", to_csv(runs))
     write_text(folder / "leaderboard.md", to_markdown(board, notes, title))
     write_text(folder / "leaderboard.html", to_html(board, runs, notes, title, rendered["svg"]))

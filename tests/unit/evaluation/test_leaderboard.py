@@ -132,7 +132,7 @@ def test_every_form_holds_every_run(study: Path, tmp_path: Path, capsys: pytest.
         assert word in shown
     events = EventAccumulator(str(out / "leaderboard"))
     events.Reload()
-    assert sorted(events.Tags()["images"]) == ["accuracy", "roc", "time"]
+    assert sorted(events.Tags()["images"]) == ["leaderboard/accuracy", "leaderboard/roc", "leaderboard/time"]
     assert {path.name for path in (out / "figures").iterdir()} >= {"accuracy.png", "roc.svg", "time.png"}
 
 

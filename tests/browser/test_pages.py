@@ -1,0 +1,135 @@
+"""What one looks at, in headless Chromium: TensorBoard's pages on a sweep, and the leaderboard's.
+
+Screenshots stay in outputs/screenshots.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ROOT
+
+api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+SHOTS = ROOT / "outputs" / "screenshots"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:  # noqa: ANN401 (Playwright's)
+    """A page whose console must stay free of errors."""
+    page = chromium.new_page(viewport={"width": 1680, "height": 900})
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def board(twelve: Path) -> Iterator[str]:
+    """TensorBoard on the folder of sweeps, with all twelve runs loaded."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(twelve.parent), "--host", "127.0.0.1"]
+    with subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            address = next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.:]+/", line)))
+            deadline = time.monotonic() + 120
+            while len(session_groups(address)) < 12:
+                assert time.monotonic() < deadline, "TensorBoard has not loaded the runs"
+                time.sleep(0.5)
+            yield address
+        finally:
+            process.terminate()
+
+
+def session_groups(address: str) -> list[dict[str, Any]]:
+    statuses = ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]
+    request = {"startIndex": 0, "sliceSize": 1000, "allowedStatuses": statuses, "colParams": []}
+    query = urllib.parse.urlencode({"request": json.dumps(request)})
+    with urllib.request.urlopen(f"{address}data/plugin/hparams/session_groups?{query}") as answer:
+        groups: list[dict[str, Any]] = json.load(answer).get("sessionGroups", [])
+    return groups
+
+
+def test_hparams_has_a_row_for_each_run_with_all_metrics(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright's)
+    for group in session_groups(board):
+        assert {"model", "optimizer", "lr", "seed"} <= set(group["hparams"])
+        assert len(group["metricValues"]) >= 16
+    page.goto(f"{board}#hparams")
+    cells = page.locator("tf-hparams-table-view vaadin-grid-cell-content")
+    cells.filter(has_text="googlenet").nth(2).wait_for()
+    texts = [text.strip() for text in cells.all_inner_texts()]
+    for title in ("model", "optimizer", "lr", "seed", "final/accuracy", "final/auroc", "final/sensitivity"):
+        assert title in texts
+    counts = Counter(texts)
+    assert [counts[model] for model in ("xraychestnet", "vgg16", "resnext", "googlenet")] == [3] * 4
+    assert [counts[optimizer] for optimizer in ("sgd", "adam", "adagrad")] == [4] * 3
+    page.screenshot(path=SHOTS / "hparams.png")
+
+
+def test_scalars_draw_for_all_runs(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright's)
+    page.goto(f"{board}?tagFilter=%5E(train%2Floss%7Cval%2Fauroc%7Ctest%2Faccuracy)%24&smoothing=0#timeseries")
+    page.locator("runs-selector tb-data-table-content-row").nth(11).wait_for()
+    names = " ".join(page.locator("runs-selector tb-data-table-content-row").all_inner_texts())
+    assert "study/xraychestnet-sgd-s0" in names
+    page.locator("scalar-card line-chart").nth(2).wait_for()
+    page.wait_for_timeout(1000)  # the curves are drawn by and by
+    page.screenshot(path=SHOTS / "scalars.png")
+
+
+def test_images_load(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright's)
+    page.goto(f"{board}?tagFilter=%5E(leaderboard%2Faccuracy%7Ctest%2Froc)%24#timeseries")
+    images = page.locator("image-card img")
+    images.nth(1).wait_for()
+    page.wait_for_function("[...document.querySelectorAll('image-card img')].every(image => image.naturalWidth > 100)")
+    page.screenshot(path=SHOTS / "images.png")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_leaderboard_opens_from_the_disk_and_sorts(width: int, twelve: Path, page: Any) -> None:  # noqa: ANN401
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto((twelve / "leaderboard.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    rows = page.locator("tbody tr")
+    assert rows.count() == 12
+    page.get_by_role("button", name="AUROC").click()
+    values = page.evaluate(
+        "[...document.querySelectorAll('tbody tr')]"
+        ".map(row => +row.cells[document.querySelector('th[aria-sort]').cellIndex].dataset.value)"
+    )
+    assert values == sorted(values, reverse=True)
+    page.get_by_role("button", name="network").click()
+    first = page.locator("tbody tr td:first-child").all_inner_texts()
+    assert first == sorted(first)
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 100)")
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    page.screenshot(path=SHOTS / f"leaderboard-{width}.png", full_page=True)

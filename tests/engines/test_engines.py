@@ -1,0 +1,74 @@
+"""The twelve configurations, small, on real engines: the same numbers as in one process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import ROOT, metrics, sweep
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+
+def script(name: str, verb: str, **variables: str) -> str:
+    """Give one of the engines' scripts an order, from a folder that is not the sweep's."""
+    environment = {**os.environ, "RAY_BIN": str(Path(sys.executable).with_name("ray")), **variables}
+    command = [str(ROOT / "tests" / "engines" / f"{name}-local.sh"), verb]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd="/").stdout
+
+
+def check(place: Path, twelve: Path, done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 jobs: 12 done, 0 skipped, 0 failed" in done.stdout
+    assert "googlenet-adagrad-s0 done" in done.stdout
+    folder = place / "sweep" / "study"
+    assert metrics(folder) == metrics(twelve)
+    boards = [(path / "leaderboard.md").read_text().splitlines() for path in (folder, twelve)]
+    table, reference = ([cells.split("|") for cells in board if "|" in cells] for board in boards)
+    time = [title.strip() for title in reference[0]].index("training")
+    for row in (*table, *reference):
+        row.pop(time)
+    assert table == reference
+
+
+def test_joblib(tmp_path: Path, twelve: Path, phantoms: Path) -> None:
+    check(tmp_path, twelve, sweep(tmp_path, phantoms, "launcher=joblib", "launcher.jobs=2"))
+
+
+@pytest.fixture
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Ray cluster of two nodes; what a driver must have in its environment."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    place = {"RAY_LOCAL_DIR": f"/tmp/ray-test-{os.getpid()}"}  # short, for its sockets
+    script("ray", "start", **place)
+    try:
+        lines = script("ray", "env", **place).replace("export ", "").split()
+        yield dict(line.replace("'", "").split("=", 1) for line in lines)
+    finally:
+        script("ray", "stop", **place)
+
+
+def test_ray_on_two_nodes(tmp_path: Path, twelve: Path, phantoms: Path, ray: dict[str, str]) -> None:
+    address = f"launcher.address={ray['RAY_LOCAL_ADDRESS']}"
+    check(tmp_path, twelve, sweep(tmp_path, phantoms, "launcher=ray", address, "launcher.gpus=0", **ray))
+
+
+@pytest.fixture
+def slurm() -> Iterator[None]:
+    """A Slurm cluster of this machine alone."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    if os.geteuid() != 0:
+        pytest.skip("only root can start Slurm")
+    script("slurm", "start")
+    try:
+        yield
+    finally:
+        script("slurm", "stop")
+
+
+@pytest.mark.usefixtures("slurm")
+def test_slurm(tmp_path: Path, twelve: Path, phantoms: Path) -> None:
+    options = ("launcher=slurm", "launcher.cpus=1", "launcher.minutes=20", "launcher.partition=main")
+    check(tmp_path, twelve, sweep(tmp_path, phantoms, *options))
