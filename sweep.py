@@ -1,9 +1,11 @@
 """Train and test many configurations, by default the study's twelve: python sweep.py -m."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
-from pneumo.entry import user_errors
+from pneumo.entry import require_launcher, user_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sweep")
@@ -16,4 +18,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    require_launcher(sys.argv)
     main()

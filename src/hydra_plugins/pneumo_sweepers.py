@@ -1,5 +1,6 @@
 """pneumo's sweeper, where Hydra looks for plugins; light to import, since Hydra does so at each start."""
 
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.plugins.sweeper import Sweeper
@@ -21,6 +22,7 @@ class PneumoSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 (Hydra's signature)
         """Run the sweep."""
         from pneumo.entry import user_errors
+        from pneumo.errors import ConfigError
 
         given = [*(f"{key}={value}" for key, value in self.params.items() if value), *arguments]
         with user_errors():
@@ -29,6 +31,11 @@ class PneumoSweeper(Sweeper):
 
                 sweep_grid(*self.setting, given)
             else:
+                if find_spec("optuna") is None:
+                    raise ConfigError(
+                        "sweep.trials searches with Optuna, which is not installed: pip install 'pneumo[optuna]', or, in "
+                        "a checkout, pip install -e '.[optuna]'."
+                    )
                 from pneumo.sweeps.search import search
 
                 search(*self.setting, given)

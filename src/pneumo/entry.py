@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def run_dir(ckpt_path: str | None, fresh: str) -> str:
         return fresh
     checkpoints = Path(ckpt_path).parent
     return str(checkpoints.parent) if checkpoints.name == "checkpoints" else fresh
+
+
+def require_launcher(arguments: Sequence[str]) -> None:
+    """End with one paragraph if a sweep's launcher is not installed; Hydra's own error would not say what is missing."""
+    for name, plugin in (("joblib", "joblib"), ("ray", "ray"), ("slurm", "submitit")):
+        if f"launcher={name}" in arguments and find_spec(f"hydra_plugins.hydra_{plugin}_launcher") is None:
+            raise SystemExit(
+                f"launcher={name} needs what is not installed: pip install 'pneumo[{name}]', or, in a checkout, "
+                f"pip install -e '.[{name}]'. launcher=local needs nothing."
+            )
 
 
 def gpu_here() -> int:

@@ -1,6 +1,7 @@
 """The one place that decides how the machine is used."""
 
 import ctypes
+import gc
 import os
 import re
 import resource
@@ -118,7 +119,8 @@ def keep_freed_memory() -> None:
 
 
 def release_memory(accelerator: str) -> None:
-    """Give the system what an earlier run of this process has freed, and have peaks measured from now on."""
+    """Give the system what an earlier run of this process has left, and have peaks measured from now on."""
+    gc.collect()  # a trainer, its callbacks and its network hold each other
     if accelerator == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

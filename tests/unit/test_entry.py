@@ -8,7 +8,8 @@ import rich
 from hydra.errors import CompactHydraException
 from rich.console import Console
 
-from pneumo.entry import ConsoleHandler, run_dir, user_errors
+from pneumo import entry
+from pneumo.entry import ConsoleHandler, gpu_here, require_launcher, run_dir, user_errors
 from pneumo.errors import ConfigError, DataError
 
 
@@ -49,3 +50,27 @@ def test_lines_are_not_wrapped_or_marked_up(monkeypatch: pytest.MonkeyPatch) -> 
     record = logging.makeLogRecord({"msg": "[bold]" + "x" * 40, "levelno": logging.WARNING})
     ConsoleHandler().handle(record)
     assert out.getvalue() == "[bold]" + "x" * 40 + "\n"
+
+
+def test_a_launcher_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry, "find_spec", lambda name: None)
+    require_launcher(["sweep.py", "launcher=local"])
+    with pytest.raises(SystemExit, match=r"launcher=ray needs .* pip install 'pneumo\[ray\]'"):
+        require_launcher(["sweep.py", "launcher=ray"])
+
+
+def test_gpus_are_counted_without_torch() -> None:
+    assert gpu_here() in (0, 1)
+
+
+def test_the_terminal_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = StringIO()
+    monkeypatch.setattr(rich, "get_console", lambda: Console(file=out))
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError as error:
+        record = logging.LogRecord(
+            "name", logging.ERROR, "", 0, "FAILED", (), (type(error), error, error.__traceback__)
+        )
+    ConsoleHandler().handle(record)
+    assert out.getvalue() == "FAILED\n"
