@@ -33,8 +33,8 @@ class PneumoSweeper(Sweeper):
             else:
                 if find_spec("optuna") is None:
                     raise ConfigError(
-                        "sweep.trials searches with Optuna, which is not installed: pip install 'pneumo[optuna]', or, in "
-                        "a checkout, pip install -e '.[optuna]'."
+                        "sweep.trials searches with Optuna, which is not installed: pip install 'pneumo[optuna]', or, "
+                        "in a checkout, pip install -e '.[optuna]'."
                     )
                 from pneumo.sweeps.search import search
 

@@ -71,7 +71,7 @@ def run_dir(ckpt_path: str | None, fresh: str) -> str:
 
 
 def require_launcher(arguments: Sequence[str]) -> None:
-    """End with one paragraph if a sweep's launcher is not installed; Hydra's own error would not say what is missing."""
+    """End with one paragraph if a sweep's launcher is not installed; Hydra's error would not say what is missing."""
     for name, plugin in (("joblib", "joblib"), ("ray", "ray"), ("slurm", "submitit")):
         if f"launcher={name}" in arguments and find_spec(f"hydra_plugins.hydra_{plugin}_launcher") is None:
             raise SystemExit(
