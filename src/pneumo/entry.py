@@ -26,7 +26,7 @@ def user_errors() -> Iterator[None]:
         mistake = mistake_behind(error)
         if mistake is None:
             raise
-        raise CompactHydraException(mistake) from None
+        raise CompactHydraException(mistake[1]) from None
 
 
 class CheckOutputFolder(Callback):
@@ -52,12 +52,13 @@ class ConsoleHandler(logging.Handler):
         rich.get_console().print(record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def mistake_behind(error: BaseException | None) -> str | None:
-    """Give the message of a user's mistake that was the cause of an error, however deep; None if there is none."""
+def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
+    """Give the type and message of a user's mistake that caused an error, however deep; None if there is none."""
     while error is not None:
         if isinstance(error, PneumoError):
             # A DataLoader's worker sends its error as text: the message follows the traceback and the class's name.
-            return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+            name = type(error).__name__
+            return name, str(error).rpartition(f"{name}: ")[2].strip()
         error = error.__cause__
     return None
 

@@ -40,12 +40,11 @@ class Parts(NamedTuple):
     trainer: Trainer
 
 
-def run(cfg: DictConfig, overwrite: bool = False, resume: bool = False, go_on: str = GO_ON) -> Results:
+def run(cfg: DictConfig, resume: bool = False, go_on: str = GO_ON) -> Results:
     """Train, test with the checkpoint that validation chose, and write the run's files.
 
     Args:
         cfg: Composed from conf/train.yaml.
-        overwrite: Put this run in the place of another one that has finished in its folder.
         resume: Go on from the last checkpoint in the run's folder, if there is one that this run can go on from.
         go_on: What a user whose signal stopped the run is told to do.
 
@@ -64,8 +63,7 @@ def run(cfg: DictConfig, overwrite: bool = False, resume: bool = False, go_on: s
         cfg.ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", _settings(cfg, datamodule))
     elif cfg.ckpt_path is not None:
         check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", _settings(cfg, datamodule))
-    if not overwrite:
-        check_overwrite(folder, config_hash(cfg), datamodule.data_hash)
+    check_overwrite(folder, config_hash(cfg), datamodule.data_hash)
     if cfg.ckpt_path is None and trainer.is_global_zero:
         _clear(folder)
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]

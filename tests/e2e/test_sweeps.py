@@ -199,6 +199,11 @@ def test_a_folder_is_one_commands_at_a_time(sweep: Sweep, tmp_path: Path, capsys
         (["seed=0,1", "hydra.sweep.subdir=one"], ["into one folder: one", "hydra.sweep.subdir"]),
         (["sweep.trials=3"], ["Nothing is to be searched", "interval"]),
         (["sweep.trials=3", "sweep.objective=test_auroc"], ["sweep.objective=test_auroc", "val_loss"]),
+        (["sweep.trials=0"], ["sweep.trials=0", "a whole number from 1"]),
+        (
+            ["sweep.trials=3", "optimizer.lr=interval(0.1,1)", "sweep.storage=nosuch:///x"],
+            ["nosuch:///x", "sqlite:///"],
+        ),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(
@@ -239,6 +244,30 @@ def test_a_search_goes_on_where_it_was_stopped(
     assert re.search(r"python train\.py .*experiment=search_optuna .*optimizer\.lr=0\.\d+", shown)
     assert sweep(*options, "sweep.trials=3") == 0
     assert "3 jobs: 0 done, 3 skipped" in capsys.readouterr().out
+
+
+def test_a_search_learns_from_a_loss_that_is_not_finite_and_stops_at_other_failures(
+    sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("model=xraychestnet", "optimizer=sgd", "epochs=1", "sweep.trials=2")
+    assert sweep(*options, "sweep.name=nan", "optimizer.lr=interval(1e29,1e30)") == 1
+    assert "2 jobs: 0 done, 0 skipped, 2 failed" in capsys.readouterr().out
+    missing = f"data.root={tmp_path / 'missing'}"
+    assert sweep(*options, "sweep.name=data", "optimizer.lr=interval(0.001,0.01)", missing) == 1
+    assert "1 jobs: 0 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    assert sweep(*options, "sweep.name=data", "optimizer.lr=interval(0.001,0.01)") == 0
+    assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    for change in ("sweep.direction=maximize", "optimizer.lr=choice(0.1,0.2)"):
+        more = ("sweep.trials=3", "optimizer.lr=interval(0.001,0.01)", change)
+        assert sweep(*options, "sweep.name=data", *more) == 1
+        assert "another sweep.name" in capsys.readouterr().err
+
+
+def test_folders_may_be_named_by_the_user(sweep: Sweep, tmp_path: Path) -> None:
+    named = "hydra.sweep.subdir=\"${choices.optimizer}/${seed} with 'quotes'\""
+    assert sweep("model=xraychestnet", "optimizer=sgd", "seed=0,1", "epochs=1", named) == 0
+    found = {path.parent.relative_to(place(tmp_path)).as_posix() for path in place(tmp_path).rglob("results.json")}
+    assert found == {"sgd/0 with 'quotes'", "sgd/1 with 'quotes'"}
 
 
 def test_an_engine_that_repeats_a_job_finds_it_done(sweep: Sweep, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 import numpy as np
@@ -60,7 +60,9 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
                 number = sweeps.index(row.first.sweep)
                 place = left + width * (number + published)
                 _own_bar(axes, place, width, row, _colour(row.first.optimizer, rows), number)
-        axes.set_xticks(range(len(groups)), ["\n".join(filter(None, group)) for group in groups])
+        crowded = len(groups) > 3
+        labels = [(" " if crowded else "\n").join(filter(None, group)) for group in groups]
+        axes.set_xticks(range(len(groups)), labels, rotation=90 if crowded else 0)
         axes.set(ylim=(0, 1.12), title=network, yticks=np.linspace(0, 1, 6))
         axes.axhline(MAJORITY, color="#888888", lw=1, ls=":", zorder=0)
         axes.grid(axis="x", visible=False)
@@ -97,11 +99,12 @@ def _curves(rows: Sequence[Row], count: int) -> Figure:
     """Draw the ROC curves of all runs, a panel for each network."""
     networks = _networks(rows)
     figure, panels = _panels(len(networks), 3.0)
-    sweeps = list(dict.fromkeys(row.first.sweep for row in rows))
+    sweeps = {row.first.sweep for row in rows}
+    variants = list(dict.fromkeys((row.first.sweep, row.first.setting) for row in rows))
     for axes, network in zip(panels, networks, strict=True):
         axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=1, ls=":")
         for row in (row for row in rows if row.first.model == network):
-            dashes = _DASHES[sweeps.index(row.first.sweep) % len(_DASHES)]
+            dashes = _DASHES[variants.index((row.first.sweep, row.first.setting)) % len(_DASHES)]
             words = [row.first.optimizer, row.first.setting, row.first.sweep if len(sweeps) > 1 else ""]
             label = " ".join([*filter(None, words), f"{row.mean('test_auroc'):.3f}"])
             for run in row.runs:
@@ -174,17 +177,18 @@ def _key(colour: str, marker: str, label: str) -> Line2D:
 
 
 def _networks(rows: Sequence[Row]) -> list[str]:
-    """List the networks, those of the study first, in its order."""
-    present = dict.fromkeys(row.first.model for row in rows)
-    known = [name for name in dict.fromkeys(model for model, _ in STUDY) if name in present]
-    return [*known, *sorted(set(present) - set(known))]
+    return _ordered((row.first.model for row in rows), (model for model, _ in STUDY))
 
 
 def _optimizers(rows: Sequence[Row]) -> list[str]:
-    """List the optimizers, those of the study first, in its order."""
-    present = dict.fromkeys(row.first.optimizer for row in rows)
-    known = [name for name in dict.fromkeys(optimizer for _, optimizer in STUDY) if name in present]
-    return [*known, *sorted(set(present) - set(known))]
+    return _ordered((row.first.optimizer for row in rows), (optimizer for _, optimizer in STUDY))
+
+
+def _ordered(names: Iterable[str], study: Iterable[str]) -> list[str]:
+    """List each name once, those of the study first, in its order."""
+    present = set(names)
+    known = [name for name in dict.fromkeys(study) if name in present]
+    return [*known, *sorted(present.difference(known))]
 
 
 def _colour(optimizer: str, rows: Sequence[Row]) -> str:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from pneumo.errors import ConfigError
 from pneumo.evaluation.results import Results
 from pneumo.files import atomic_path
 
@@ -53,10 +54,21 @@ class Answers(NamedTuple):
 
 
 def read_answers(folder: Path, results: Results) -> Answers:
-    """Read a run's predictions.csv."""
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    probability = np.array([float(line["probability"]) for line in lines])
+    """Read a run's predictions.csv.
+
+    Raises:
+        ConfigError: It is missing or damaged.
+    """
+    path = folder / "predictions.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        probability = np.array([float(line["probability"]) for line in lines])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{path}, which a finished run leaves, cannot be read ({error}): put it back, or delete results.json "
+            "beside it, and the run is taken for unfinished."
+        ) from error
     called = probability > float(results["threshold"])
     positive = called == np.array(
         [line["prediction"] == line["label"] for line in lines]

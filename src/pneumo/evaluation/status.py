@@ -15,6 +15,7 @@ class Status:
         sweep: Names the one command that ran it, so that those of earlier ones can be told apart.
         status: running, done, failed or stopped.
         reason: Why it failed or stopped, on one line; empty otherwise.
+        error: The type of what it failed with, such as TrainingError; empty otherwise.
         model: conf/model's name.
         optimizer: conf/optimizer's.
         seed: The run's.
@@ -24,6 +25,7 @@ class Status:
     sweep: str
     status: str
     reason: str
+    error: str
     model: str
     optimizer: str
     seed: int

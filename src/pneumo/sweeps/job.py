@@ -35,6 +35,7 @@ def run_job(cfg: DictConfig) -> None:
         sweep=os.environ.get(SWEEP, ""),
         status="running",
         reason="",
+        error="",
         **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment")},
         seed=cfg.seed,
     )
@@ -48,24 +49,28 @@ def run_job(cfg: DictConfig) -> None:
 
 def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
     found = read_status(folder)
-    overwrite = cfg.sweep.overwrite and not (found and found.sweep == status.sweep)  # engines repeat a job that died
+    if cfg.sweep.overwrite and not (found and found.sweep == status.sweep):  # engines repeat a job whose worker died
+        for name in ("results.json", "checkpoints/last.ckpt"):
+            (folder / name).unlink(missing_ok=True)
     write_status(folder, status)
     try:
         _log.info("%s %s", os.environ.get(PLACE, ""), folder.name)
-        _run(cfg, folder, overwrite)
+        _run(cfg, folder)
     except Exception as error:  # of any kind: one job's failure must not end the others
-        reason = " ".join((mistake_behind(error) or f"{type(error).__name__}: {error}").split())
-        _log.error("FAILED: %s\nThe traceback is in %s.", reason, folder / "train.log", exc_info=error)
-        write_status(folder, replace(status, status="failed", reason=reason))
+        mistake = mistake_behind(error)
+        reason = " ".join((str(error) if mistake is None else mistake[1]).split())
+        name = type(error).__name__ if mistake is None else mistake[0]
+        _log.error("FAILED (%s): %s\nThe traceback is in %s.", name, reason, folder / "train.log", exc_info=error)
+        write_status(folder, replace(status, status="failed", reason=reason or name, error=name))
     except BaseException:  # a signal's SystemExit, or Ctrl-C
-        write_status(folder, replace(status, status="stopped", reason="stopped by a signal"))
+        write_status(folder, replace(status, status="stopped", reason="by a signal"))
         raise
     else:
         write_status(folder, replace(status, status="done"))
 
 
-def _run(cfg: DictConfig, folder: Path, overwrite: bool) -> None:
-    if not overwrite and (results := read_results(folder)):
+def _run(cfg: DictConfig, folder: Path) -> None:
+    if results := read_results(folder):
         if results["config_hash"] != config_hash(cfg):
             raise ConfigError(
                 f"{folder} holds a finished run of another configuration, which is kept: take another sweep.name, or "
@@ -75,7 +80,7 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool) -> None:
         return
     from pneumo.training import run
 
-    run(cfg, overwrite=overwrite, resume=not overwrite, go_on="the same command goes on with it")
+    run(cfg, resume=True, go_on="the same command goes on with it")
 
 
 def _failed_sibling(sweep: Path, name: str) -> str | None:

@@ -19,7 +19,7 @@ class Job:
     """One run of a sweep.
 
     Attributes:
-        name: Of its folder.
+        name: Of its folder, in the sweep's.
         folder: Where it writes.
         overrides: What tells it from the configuration that all share.
         config: What it runs, resolved.
@@ -56,20 +56,21 @@ def plan_jobs(
         HydraConfig.instance().set_config(cfg)
         try:
             name = names[number] if names else job_name(str(cfg.hydra.sweep.subdir), values[number], varied)
-            planned.append(_describe(cfg, Path(config.hydra.sweep.dir) / name, overrides))
+            planned.append(_describe(cfg, Path(config.hydra.sweep.dir), name, overrides))
         finally:
             HydraConfig.instance().cfg = before
     _check_names(planned)
     return planned
 
 
-def _describe(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> Job:
+def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
+    folder = sweep / name
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.runtime.output_dir = str(folder)
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     OmegaConf.resolve(task)  # while it is clear which job's choices are meant
     check_config(task)
-    return Job(folder.name, folder, tuple(overrides), task)
+    return Job(name, folder, tuple(overrides), task)
 
 
 def _varied(jobs: Sequence[dict[str, str]]) -> list[str]:

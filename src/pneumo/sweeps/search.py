@@ -14,18 +14,22 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import OptunaError
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from pneumo.config import config_hash
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, TrainingError
 from pneumo.evaluation.results import read_results
+from pneumo.evaluation.status import read_status
 from pneumo.sweeps.grid import refuse_processes
 from pneumo.sweeps.plan import Job, plan_jobs
 from pneumo.sweeps.session import Session, open_session, settle
 
 _log = logging.getLogger(__name__)
 
+_OTHER_NAME = "go on with it as it began, or take another sweep.name."
 _OBJECTIVES = ("val_loss", "val_accuracy", "val_auroc")
 
 
@@ -86,9 +90,18 @@ def _check(sweep: DictConfig) -> None:
 def _open_study(config: DictConfig, folder: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = config.sweep.storage or f"sqlite:///{folder / 'optuna.db'}"
-    study = optuna.create_study(
-        study_name=config.sweep.name, storage=storage, direction=config.sweep.direction, load_if_exists=True
-    )
+    direction = config.sweep.direction
+    try:
+        study = optuna.create_study(
+            study_name=str(config.sweep.name), storage=storage, direction=direction, load_if_exists=True
+        )
+    except (OptunaError, SQLAlchemyError, ImportError, ValueError) as error:
+        raise ConfigError(
+            f"The search's database {storage} cannot be opened ({' '.join(str(error).split())[:200]}): give the URL of "
+            "one that can be written, such as sweep.storage=sqlite:////data/optuna.db, or leave sweep.storage out."
+        ) from error
+    if study.direction.name.lower() != direction:
+        raise ConfigError(f"{config.sweep.name} is a search that goes to {study.direction.name}: {_OTHER_NAME}")
     # A sampler with the seed of an earlier part would repeat what that has tried.
     study.sampler = TPESampler(seed=config.seed * 100_000 + len(study.get_trials(deepcopy=False)))
     return study
@@ -99,8 +112,10 @@ def _next(study: optuna.Study, sweep: DictConfig, space: Mapping[str, BaseDistri
     trials = study.get_trials(deepcopy=False)
     if stopped := [trial for trial in trials if trial.state == TrialState.RUNNING]:
         return stopped[: sweep.at_once]
-    wanted = min(sweep.at_once, sweep.trials - len(trials))
-    numbers = [study.ask(dict(space)).number for _ in range(wanted)]
+    try:
+        numbers = [study.ask(dict(space)).number for _ in range(min(sweep.at_once, sweep.trials - len(trials)))]
+    except ValueError as error:
+        raise ConfigError(f"{sweep.name} is a search among other values ({error}): {_OTHER_NAME}") from error
     trials = study.get_trials(deepcopy=False)
     return [trials[number] for number in numbers]
 
@@ -113,20 +128,23 @@ def _plan(context: HydraContext, config: DictConfig, fixed: Sequence[str], trial
 def _tell(
     study: optuna.Study, session: Session, trials: Sequence[FrozenTrial], jobs: Sequence[Job], sweep: DictConfig
 ) -> bool:
-    """Tell Optuna what came out; false if a trial was stopped, which then stays to be gone on with."""
+    """Tell Optuna what came out; false if the search cannot go on: the next command then runs the trial again.
+
+    A loss that was not finite belongs to the values that were tried; any other failure would befall all trials.
+    """
+    going_on = True
     for trial, job in zip(trials, jobs, strict=True):
-        what, _ = session.outcome(job, finished=False)
-        results = read_results(job.folder)
+        results, status = read_results(job.folder), read_status(job.folder)
+        failed = session.outcome(job, finished=False)[0] == "failed"
         if results and results["config_hash"] == config_hash(job.config):
             study.tell(trial.number, float(results[sweep.objective]))
             _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], _words(trial.params))
-        elif what == "failed":
+        elif failed and status and status.error == TrainingError.__name__:
             study.tell(trial.number, state=TrialState.FAIL)
+            going_on &= not sweep.fail_fast
         else:
-            return False
-        if what == "failed" and sweep.fail_fast:
-            return False
-    return True
+            going_on = False
+    return going_on
 
 
 def _tell_best(study: optuna.Study, sweep: DictConfig, fixed: Sequence[str]) -> None:

@@ -15,11 +15,10 @@ from typing import Any
 
 import rich
 from filelock import FileLock, Timeout
-from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
 from pneumo.sweeps.job import PLACE, SWEEP
@@ -62,9 +61,8 @@ class Session:
         overrides = [self._overrides(job, begun + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
         try:
             with self._told(jobs):
-                for job, returned in zip(jobs, self.launcher.launch(overrides, begun), strict=True):
-                    if returned.status == JobStatus.FAILED:
-                        _log.error("%s: %s", job.name, returned._return_value)
+                for returned in self.launcher.launch(overrides, begun):
+                    _ = returned.return_value  # raises what kept a job from being run at all
         except Exception as error:  # a launcher's own, of whatever kind: the results of other jobs are kept
             _log.error("The launcher gave up: %s: %s", type(error).__name__, error, exc_info=error)
 
@@ -89,7 +87,10 @@ class Session:
 
         outcomes = {job.name: self.outcome(job, job.name in finished) for job in jobs}
         if any(what != "not begun" for what, _ in outcomes.values()) or before:
-            write_leaderboard([self.folder], self.folder)
+            try:
+                write_leaderboard([self.folder], self.folder)
+            except PneumoError as error:  # what became of the jobs is told all the same
+                _log.error("There is no leaderboard: %s", error)
         for name, (what, reason) in outcomes.items():
             if reason:
                 rich.print(f"[red]{what}[/red] {name}: ", end="")

@@ -46,7 +46,7 @@ def finish(folder: Path, model: str, optimizer: str, seed: int, wrong: int, imag
 
 def fail(folder: Path, model: str, optimizer: str, status: str = "failed", reason: str = "no image") -> None:
     folder.mkdir(parents=True)
-    write_status(folder, Status("now", status, reason, model, optimizer, 0, "study"))
+    write_status(folder, Status("now", status, reason, "", model, optimizer, 0, "study"))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_part_of_the_seeds_that_failed_is_counted(tmp_path: Path) -> None:
     finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
     folder = tmp_path / "a" / "resnext-sgd-s1"
     folder.mkdir()
-    write_status(folder, Status("now", "failed", "NaN", "resnext", "sgd", 1, "study"))
+    write_status(folder, Status("now", "failed", "NaN", "TrainingError", "resnext", "sgd", 1, "study"))
     (row,) = rows(collect([tmp_path / "a"]))
     assert row.remark == "1 of 2 failed"
     assert row.deviation("test_accuracy") is None
