@@ -146,7 +146,8 @@ def _roc(answers: Answers, results: Results) -> Figure:
 
 
 def _single(results: Results) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    # Small, so that its text stays readable where TensorBoard shrinks it.
+    figure = Figure(figsize=(3.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     count = sum(
         int(results[f"test_{name}_{sign}"]) for name in ("true", "false") for sign in ("positives", "negatives")

@@ -54,8 +54,8 @@ def explain(board: Sequence[Row]) -> list[str]:
     if tested:
         images = " or ".join(f"{count:,}" for count in tested)
         notes.append(
-            f"Accuracies are shares of {images} test images, and their 95 % interval (Wilson) follows from it: "
-            "more seeds do not narrow it. ± is the standard deviation over seeds."
+            f"Accuracies are shares of {images} test images. That number gives their 95 % interval (Wilson), which "
+            "more seeds do not narrow; ± is the standard deviation over seeds."
         )
     if len(tested) > 1 or len({str(results["data"]) for row in board for results in row.finished}) > 1:
         notes.append("These runs were tested on different data: their numbers are not for comparison.")
