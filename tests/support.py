@@ -18,6 +18,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 
 ROOT = Path(__file__).parents[1]
 Compose = Callable[..., DictConfig]
+Sweep = Callable[..., int]
 
 OPTIONS: dict[str, Any] = {
     "classes": ["NORMAL", "PNEUMONIA"],
@@ -43,6 +44,15 @@ def module(root: Path, **changes: object) -> ChestXrayDataModule:
 
 class OwnSGD(torch.optim.SGD):
     """An optimizer of somebody's own."""
+
+
+def place(tmp_path: Path, name: str = "study") -> Path:
+    return tmp_path / "outputs" / "sweep" / name
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    found = folder.glob("*/results.json")
+    return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
 def train_with(constant: str, value: float) -> list[str]:

@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from torch import Tensor
 
-from pneumo.errors import TrainingError
+from pneumo.errors import NonFiniteLossError
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class StopOnNonFiniteLoss(Callback):
 
     def _check(self, trainer: Trainer, loss: Tensor) -> None:
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise NonFiniteLossError(
                 f"The training loss is {loss.item()} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}; "
                 "nothing after it could be trusted, so the run ends here. Lower optimizer.lr, clip gradients with "
                 "+trainer.gradient_clip_val=1, or, with 16-mixed, take trainer.precision=32-true."

@@ -1,6 +1,5 @@
 """The command `pneumo`."""
 
-import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -88,20 +87,26 @@ def clear(
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")],
-    output: Annotated[
-        Path | None, typer.Option(help="Folder to write to; by default the sweep's, or the one that all lie in.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write to; by default that of a single sweep.")] = None,
 ) -> None:
-    """Write the leaderboard of sweeps beside the study's numbers: HTML, Markdown, CSV, figures; print its table.
+    """Print the leaderboard of sweeps beside the study's numbers, and write it: HTML, Markdown, CSV, figures.
+
+    Of several sweeps, or of single runs, it is written only to a folder that --output names.
 
     Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board
     """
     from pneumo.evaluation.leaderboard import write_leaderboard
 
-    common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
-    if (common / "results.json").is_file():  # a run's own figures and events stay its own
-        common = common.parent
-    write_leaderboard(folders, common if output is None else output)
+    alone = len(folders) == 1 and not any((folders[0] / name).is_file() for name in ("results.json", "status.json"))
+    folder = folders[0] if output is None and alone else output
+    try:
+        write_leaderboard(folders, folder)
+    except OSError as error:
+        raise ConfigError(
+            f"The leaderboard cannot be written to {folder} ({error.strerror}): name another folder as --output."
+        ) from error
+    if folder is None:
+        rich.print("[dim]Nothing was written: --output FOLDER writes it.[/dim]")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,23 @@ def check_config(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={value} must be {rule}.")
 
 
+def check_sweep(cfg: DictConfig) -> None:
+    """Check the values that belong to a sweep as a whole.
+
+    Raises:
+        ConfigError: One of them cannot work; the message tells what could.
+    """
+    if cfg.ckpt_path is not None:
+        raise ConfigError(
+            f"ckpt_path={cfg.ckpt_path} is for train.py: a sweep finds the checkpoints of its own runs and goes on "
+            "with those that are unfinished. Leave it out."
+        )
+    for key, (holds, rule) in _SWEEP_RULES.items():
+        value = OmegaConf.select(cfg, key)
+        if not holds(value):
+            raise ConfigError(f"{key}={value} must be {rule}.")
+
+
 def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
     plain = OmegaConf.to_container(cfg, resolve=True)
@@ -41,7 +59,16 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
 
 def config_hash(cfg: DictConfig) -> str:
     """Hash what decides a run's numbers, 16 hex digits."""
-    return hashlib.sha256(json.dumps(decisive_config(cfg), sort_keys=True).encode()).hexdigest()[:16]
+    return _hash(decisive_config(cfg))
+
+
+def settings_hash(cfg: DictConfig) -> str:
+    """Hash what decides a run's numbers beside its seed, 16 hex digits."""
+    return _hash({key: value for key, value in decisive_config(cfg).items() if key.rpartition(".")[2] != "seed"})
+
+
+def _hash(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -83,6 +110,10 @@ def _switch(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
 
 def _share_or_count(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
     return _whole(1)(value) or (isinstance(value, float) and 0 < value <= 1)
+
+
+def _folder_name(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
+    return value is not None and re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9_+=. -]*", str(value)) is not None
 
 
 _LIMIT = (_optional(_share_or_count), "a number of batches from 1, such as 4, a share up to 1.0, or null for all")
@@ -127,6 +158,20 @@ _RULES: dict[str, _Rule] = {
     "trainer.limit_val_batches": _LIMIT,
     # No share: one that is too small would end the run only after the training.
     "trainer.limit_test_batches": (_optional(_whole(1)), "a number of batches from 1, such as 4, or null for all"),
+}
+_SWEEP_RULES: dict[str, _Rule] = {
+    "sweep.name": (_folder_name, "a folder's name of letters, digits and _+=.-, such as sweep.name=rates"),
+    "sweep.overwrite": (_bool, "true or false"),
+    "sweep.fail_fast": (_bool, "true or false"),
+    "sweep.trials": (_optional(_whole(1)), "a whole number from 1, or null for all combinations of values"),
+    "sweep.at_once": (_whole(1), "a whole number from 1, such as sweep.at_once=4"),
+    "sweep.objective": (
+        lambda value: value in ("val_loss", "val_accuracy", "val_auroc"),
+        "val_loss, val_accuracy or val_auroc: a search goes by validation",
+    ),
+    "launcher.threads": (_optional(_whole(1)), "a whole number from 1, or null to leave it to the launcher"),
+    "launcher.jobs": (_optional(_whole(1)), "a whole number from 1, such as launcher.jobs=2"),
+    "launcher.cpus": (_optional(_whole(1)), "a whole number from 1, such as launcher.cpus=4"),
 }
 # How the names of settings begin that tell where things lie, what is shown, or how fast it goes.
 # fmt: off

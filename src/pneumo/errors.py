@@ -25,5 +25,9 @@ class TrainingError(PneumoError):
     """Training cannot go on."""
 
 
+class NonFiniteLossError(TrainingError):
+    """The loss is infinite or no number: the settings that were tried do not work."""
+
+
 class CacheError(PneumoError):
     """A cache cannot be written."""

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 import pneumo
 from pneumo.checkpoints import read_checkpoint
-from pneumo.config import config_hash
+from pneumo.config import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.evaluation.results import Results, confusion, write_predictions
 from pneumo.hardware import peak_memory
@@ -32,6 +32,7 @@ def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Class
         "parameters_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "threshold": float(cfg.model.threshold),
         "config_hash": config_hash(cfg),
+        "settings_hash": settings_hash(cfg),
         "data_hash": datamodule.data_hash,
         "git_commit": _git_commit(),
         "torch_version": str(torch.__version__),

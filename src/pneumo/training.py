@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,12 +40,20 @@ class Parts(NamedTuple):
     trainer: Trainer
 
 
-def run(cfg: DictConfig, resume: bool = False, go_on: str = GO_ON) -> Results:
+def run(
+    cfg: DictConfig,
+    overwrite: bool = False,
+    resume: bool = False,
+    begun: Callable[[], None] = lambda: None,
+    go_on: str = GO_ON,
+) -> Results:
     """Train, test with the checkpoint that validation chose, and write the run's files.
 
     Args:
         cfg: Composed from conf/train.yaml.
+        overwrite: Put this run in the place of another one that has finished in its folder.
         resume: Go on from the last checkpoint in the run's folder, if there is one that this run can go on from.
+        begun: Called when all is built, and what an earlier run has left in the folder is gone.
         go_on: What a user whose signal stopped the run is told to do.
 
     Returns:
@@ -55,17 +63,13 @@ def run(cfg: DictConfig, resume: bool = False, go_on: str = GO_ON) -> Results:
         PneumoError: A user's mistake.
     """
     started = time.perf_counter()
-    datamodule, classifier, trainer = build(cfg)
+    parts = build(cfg)
+    datamodule, classifier, trainer = parts
     with _refusals("features"):
         features = FeatureOptions(**cfg.features)
     folder = Path(cfg.paths.run_dir)
-    if resume:
-        cfg.ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", _settings(cfg, datamodule))
-    elif cfg.ckpt_path is not None:
-        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", _settings(cfg, datamodule))
-    check_overwrite(folder, config_hash(cfg), datamodule.data_hash)
-    if cfg.ckpt_path is None and trainer.is_global_zero:
-        _clear(folder)
+    _take(folder, cfg, parts, overwrite, resume)
+    begun()
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     for logger in loggers:
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
@@ -80,15 +84,8 @@ def run(cfg: DictConfig, resume: bool = False, go_on: str = GO_ON) -> Results:
     if not trainer.is_global_zero:
         return {}
 
-    results = {
-        **record.describe(cfg, datamodule, classifier, trainer),
-        **record.measure_quality(trainer, best),
-        **record.write_test_predictions(folder / "predictions.csv", cfg.model.threshold, datamodule, classifier),
-        **cost,
-        "feature_cache": cached,
-        "cache_seconds": cache_seconds,
-        "total_seconds": time.perf_counter() - started,
-    }
+    cost |= {"feature_cache": cached, "cache_seconds": cache_seconds, "total_seconds": time.perf_counter() - started}
+    results = {**_record(cfg, parts, folder, best), **cost}
     figures = write_test_figures(folder, results)
     for logger in loggers:
         logger.log_images(figures, trainer.current_epoch)
@@ -96,6 +93,29 @@ def run(cfg: DictConfig, resume: bool = False, go_on: str = GO_ON) -> Results:
     write_results(folder / "results.json", results)
     report(folder, results)
     return results
+
+
+def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: bool) -> None:
+    """Make a folder this run's: find the checkpoint to go on from, or remove what is there."""
+    settings = _settings(cfg, parts.datamodule)
+    if overwrite:
+        cfg.ckpt_path = None
+    elif resume:
+        cfg.ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", settings)
+    elif cfg.ckpt_path is not None:
+        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", settings)
+    if not overwrite:
+        check_overwrite(folder, config_hash(cfg), parts.datamodule.data_hash)
+    if cfg.ckpt_path is None and parts.trainer.is_global_zero:
+        _clear(folder)
+
+
+def _record(cfg: DictConfig, parts: Parts, folder: Path, best: str) -> Results:
+    return {
+        **record.describe(cfg, *parts),
+        **record.measure_quality(parts.trainer, best),
+        **record.write_test_predictions(folder / "predictions.csv", cfg.model.threshold, *parts[:2]),
+    }
 
 
 def build(cfg: DictConfig) -> Parts:

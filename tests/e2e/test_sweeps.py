@@ -1,61 +1,25 @@
 """Sweeps as a user gives them: resumed, stopped, broken, killed."""
 
-import json
-import logging
 import os
-import re
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hydra.core.hydra_config import HydraConfig
-from support import ROOT, metrics
+from support import ROOT, Sweep, contents, metrics, place
 
-from pneumo.evaluation.status import Status, read_status, write_status
+from pneumo.evaluation.status import read_status, write_status
 from pneumo.models.classifier import Classifier
+from pneumo.sweeps.command import read_command
+from pneumo.sweeps.job import COMMAND
 
-Sweep = Callable[..., int]
 TWO = ("model=xraychestnet", "optimizer=sgd,adam")
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    """Run sweep.py in this process, on the small phantoms, into outputs/ of the test's folder; give its status."""
-    monkeypatch.chdir(ROOT)
-    fixed = [f"data.root={phantoms}", f"paths.output_dir={tmp_path / 'outputs'}"]
-    fixed += ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "epochs=2"]
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["sweep.py", "-m", *fixed, *arguments])
-        try:
-            runpy.run_path("sweep.py", run_name="__main__")
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 1
-        return 0
-
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield run
-    root.handlers = handlers  # Hydra has set others
-    root.setLevel(level)
-    logging.getLogger("pneumo").setLevel(logging.NOTSET)
-    HydraConfig.instance().cfg = None
-
-
-def place(tmp_path: Path, name: str = "study") -> Path:
-    return tmp_path / "outputs" / "sweep" / name
-
-
-def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    found = folder.glob("*/results.json")
-    return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
 def test_the_same_command_again_keeps_what_has_finished(
@@ -200,6 +164,14 @@ def test_a_folder_is_one_commands_at_a_time(sweep: Sweep, tmp_path: Path, capsys
         (["sweep.trials=3"], ["Nothing is to be searched", "interval"]),
         (["sweep.trials=3", "sweep.objective=test_auroc"], ["sweep.objective=test_auroc", "val_loss"]),
         (["sweep.trials=0"], ["sweep.trials=0", "a whole number from 1"]),
+        (["sweep.overwrite=no"], ["sweep.overwrite=no", "true or false"]),
+        (["sweep.name=a/b"], ["sweep.name=a/b", "a folder's name"]),
+        (["sweep.name=a,b"], ["sweep.name=a,b", "one value"]),
+        (["ckpt_path=last.ckpt"], ["ckpt_path=last.ckpt", "train.py"]),
+        (["launcher.threads=0"], ["launcher.threads=0"]),
+        (["sweep.trials=3", "optimizer.lrr=interval(0.1,1)"], ["lrr"]),
+        (["sweep.trials=3", "optimizer.lr=choice(0.1,-1)"], ["optimizer.lr=-1", "above 0"]),
+        (["sweep.trials=3", "optimizer.lr=interval(1,0.1)"], ["no interval to search"]),
         (
             ["sweep.trials=3", "optimizer.lr=interval(0.1,1)", "sweep.storage=nosuch:///x"],
             ["nosuch:///x", "sqlite:///"],
@@ -217,52 +189,6 @@ def test_a_mistake_is_told_before_anything_runs(
     assert not list(tmp_path.rglob("status.json"))
 
 
-def test_a_search_goes_on_where_it_was_stopped(
-    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search")
-    options += ("data.val_fraction=0.3", "augment=none")
-    measure = Classifier.on_validation_epoch_end
-
-    def stop(classifier: Classifier) -> None:
-        measure(classifier)
-        if len(contents(place(tmp_path, "search"))) == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "on_validation_epoch_end", stop)
-        assert sweep(*options, "sweep.trials=3") == 143
-    assert sorted(contents(place(tmp_path, "search"))) == ["trial-000"]
-    capsys.readouterr()
-    assert sweep(*options, "sweep.trials=3") == 0
-    shown = capsys.readouterr().out
-    assert "3 jobs: 2 done, 1 skipped, 0 failed" in shown
-    results = {name: json.loads(text) for name, (_, text) in contents(place(tmp_path, "search")).items()}
-    assert sorted(results) == ["trial-000", "trial-001", "trial-002"]
-    best = min(results, key=lambda name: float(results[name]["val_loss"]))
-    assert f"The best of 3 trials by validation is {best}" in shown
-    assert re.search(r"python train\.py .*experiment=search_optuna .*optimizer\.lr=0\.\d+", shown)
-    assert sweep(*options, "sweep.trials=3") == 0
-    assert "3 jobs: 0 done, 3 skipped" in capsys.readouterr().out
-
-
-def test_a_search_learns_from_a_loss_that_is_not_finite_and_stops_at_other_failures(
-    sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("model=xraychestnet", "optimizer=sgd", "epochs=1", "sweep.trials=2")
-    assert sweep(*options, "sweep.name=nan", "optimizer.lr=interval(1e29,1e30)") == 1
-    assert "2 jobs: 0 done, 0 skipped, 2 failed" in capsys.readouterr().out
-    missing = f"data.root={tmp_path / 'missing'}"
-    assert sweep(*options, "sweep.name=data", "optimizer.lr=interval(0.001,0.01)", missing) == 1
-    assert "1 jobs: 0 done, 0 skipped, 1 failed" in capsys.readouterr().out
-    assert sweep(*options, "sweep.name=data", "optimizer.lr=interval(0.001,0.01)") == 0
-    assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
-    for change in ("sweep.direction=maximize", "optimizer.lr=choice(0.1,0.2)"):
-        more = ("sweep.trials=3", "optimizer.lr=interval(0.001,0.01)", change)
-        assert sweep(*options, "sweep.name=data", *more) == 1
-        assert "another sweep.name" in capsys.readouterr().err
-
-
 def test_folders_may_be_named_by_the_user(sweep: Sweep, tmp_path: Path) -> None:
     named = "hydra.sweep.subdir=\"${choices.optimizer}/${seed} with 'quotes'\""
     assert sweep("model=xraychestnet", "optimizer=sgd", "seed=0,1", "epochs=1", named) == 0
@@ -270,15 +196,66 @@ def test_folders_may_be_named_by_the_user(sweep: Sweep, tmp_path: Path) -> None:
     assert found == {"sgd/0 with 'quotes'", "sgd/1 with 'quotes'"}
 
 
-def test_an_engine_that_repeats_a_job_finds_it_done(sweep: Sweep, tmp_path: Path) -> None:
+def test_jobs_that_an_engine_repeats_or_brings_late_destroy_nothing(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sweep("model=xraychestnet", "optimizer=sgd") == 0
+    folder = place(tmp_path) / "xraychestnet-sgd-s0"
+    before, status, command = contents(place(tmp_path)), read_status(folder), read_command(place(tmp_path))
+    assert status is not None
+    assert command is not None
+    job = ("model=xraychestnet", "optimizer=sgd", "hydra.mode=RUN", f"hydra.run.dir={folder}", "sweep.overwrite=true")
+    monkeypatch.setenv(COMMAND, command.name)
+    write_status(folder, replace(status, status="running"))
+    assert sweep(*job) == 0  # its worker died after the results were written
+    assert contents(place(tmp_path)) == before
+    assert read_status(folder) == status
+    monkeypatch.setenv(COMMAND, "an earlier one")
+    assert sweep(*job, "epochs=1") == 0
+    assert contents(place(tmp_path)) == before
+    assert read_status(folder) == status
+
+
+def test_what_is_to_be_overwritten_stays_until_its_successor_can_run(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep("model=xraychestnet", "optimizer=sgd") == 0
     before = contents(place(tmp_path))
-    folder = place(tmp_path) / "xraychestnet-sgd-s0"
-    found = read_status(folder)
-    assert found is not None
-    write_status(folder, Status(**{**vars(found), "status": "running"}))
-    assert sweep("model=xraychestnet", "optimizer=sgd") == 0
+    missing = f"data.root={tmp_path / 'missing'}"
+    assert sweep("model=xraychestnet", "optimizer=sgd", "sweep.overwrite=true", missing) == 1
     assert contents(place(tmp_path)) == before
+
+
+def test_an_overwriting_sweep_that_was_stopped_goes_on(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd,adam")
+    assert sweep(*model) == 0
+    anew = (*model, "epochs=3", "sweep.overwrite=true")
+    measure = Classifier.on_validation_epoch_end
+
+    def stop(classifier: Classifier) -> None:
+        measure(classifier)
+        if '"epochs": 3' in (place(tmp_path) / "efficientnet_lite0-sgd-s0" / "results.json").read_text():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_validation_epoch_end", lambda classifier: stop_if_second(classifier, stop))
+        assert sweep(*anew) == 143
+    assert "1 done" in capsys.readouterr().out
+    first = contents(place(tmp_path))["efficientnet_lite0-sgd-s0"]
+    assert sweep(*anew) == 0
+    assert "2 jobs: 1 done, 1 skipped, 0 failed" in capsys.readouterr().out
+    assert contents(place(tmp_path))["efficientnet_lite0-sgd-s0"] == first
+    assert sweep(*anew) == 0  # and, since that was whole, anew
+    assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
+
+
+def stop_if_second(classifier: Classifier, stop: Callable[[Classifier], None]) -> None:
+    """Let the first job pass: its results are not there while it trains."""
+    folder = Path(classifier.trainer.checkpoint_callback.dirpath).parent  # type: ignore[union-attr, arg-type]
+    if folder.name.startswith("efficientnet_lite0-adam"):
+        stop(classifier)
+    else:
+        classifier._measure("val")
 
 
 @pytest.mark.slow

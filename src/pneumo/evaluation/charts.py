@@ -42,18 +42,19 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
     """Draw bars of test accuracy, a panel for each network, the study's beside ours."""
     networks, order = _networks(rows), _optimizers(rows)
     figure, panels = _panels(len(networks), 3.4)
+    radiographs = any(row.comparable for row in rows)
     sweeps = list(dict.fromkeys(row.first.sweep for row in rows))
     for axes, network in zip(panels, networks, strict=True):
         here = [row for row in rows if row.first.model == network]
         groups = sorted(
-            {(row.first.optimizer, row.first.setting) for row in here},
+            {(row.first.optimizer, row.setting) for row in here},
             key=lambda group: (order.index(group[0]), group[1]),
         )
         published = any(row.study for row in here)
         width = 0.84 / (published + len(sweeps))
         for x, group in enumerate(groups):
             left = x - 0.42 + width / 2
-            members = [row for row in here if (row.first.optimizer, row.first.setting) == group]
+            members = [row for row in here if (row.first.optimizer, row.setting) == group]
             if members[0].study:
                 _bar(axes, left, width, members[0].study.test_accuracy, GREY)
             for row in members:
@@ -64,13 +65,15 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
         labels = [(" " if crowded else "\n").join(filter(None, group)) for group in groups]
         axes.set_xticks(range(len(groups)), labels, rotation=90 if crowded else 0)
         axes.set(ylim=(0, 1.12), title=network, yticks=np.linspace(0, 1, 6))
-        axes.axhline(MAJORITY, color="#888888", lw=1, ls=":", zorder=0)
+        if radiographs:
+            axes.axhline(MAJORITY, color="#888888", lw=1, ls=":", zorder=0)
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("test accuracy")
     handles = [Line2D([], [], color=GREY, lw=8, label=f"study{_apart(rows)}")] if any(r.study for r in rows) else []
     if len(sweeps) > 1:
         handles += [Line2D([], [], color="#333333", lw=8, alpha=_alpha(i), label=s) for i, s in enumerate(sweeps)]
-    handles.append(Line2D([], [], color="#888888", ls=":", label=f"larger class of the radiographs ({MAJORITY})"))
+    if radiographs:
+        handles.append(Line2D([], [], color="#888888", ls=":", label=f"the larger class's share ({MAJORITY})"))
     _finish(figure, f"Test accuracy with 95 % interval{_best(rows, count)}, {_images(rows)}", handles)
     return figure
 
@@ -92,7 +95,7 @@ def _bar(axes: Axes, x: float, width: float, height: float, colour: str, alpha: 
 
 def _alpha(number: int) -> float:
     """Give how opaque a sweep's bars are: the first fully, each further one less."""
-    return max(1 - 0.4 * number, 0.2)
+    return (1, 0.6, 0.35, 0.2)[min(number, 3)]
 
 
 def _curves(rows: Sequence[Row], count: int) -> Figure:
@@ -100,12 +103,12 @@ def _curves(rows: Sequence[Row], count: int) -> Figure:
     networks = _networks(rows)
     figure, panels = _panels(len(networks), 3.0)
     sweeps = {row.first.sweep for row in rows}
-    variants = list(dict.fromkeys((row.first.sweep, row.first.setting) for row in rows))
+    variants = list(dict.fromkeys((row.first.sweep, row.setting) for row in rows))
     for axes, network in zip(panels, networks, strict=True):
         axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=1, ls=":")
         for row in (row for row in rows if row.first.model == network):
-            dashes = _DASHES[variants.index((row.first.sweep, row.first.setting)) % len(_DASHES)]
-            words = [row.first.optimizer, row.first.setting, row.first.sweep if len(sweeps) > 1 else ""]
+            dashes = _DASHES[variants.index((row.first.sweep, row.setting)) % len(_DASHES)]
+            words = [row.first.optimizer, row.setting, row.first.sweep if len(sweeps) > 1 else ""]
             label = " ".join([*filter(None, words), f"{row.mean('test_auroc'):.3f}"])
             for run in row.runs:
                 if run.results is None:

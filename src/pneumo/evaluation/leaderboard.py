@@ -11,25 +11,28 @@ from pneumo.evaluation.board import write_images
 from pneumo.evaluation.charts import draw
 from pneumo.evaluation.figures import save
 from pneumo.evaluation.page import to_html
-from pneumo.evaluation.runs import Row, collect, rows
+from pneumo.evaluation.runs import Row, collect, differences, rows
 from pneumo.evaluation.tables import to_csv, to_markdown, to_terminal
 from pneumo.files import write_text
 
 
-def write_leaderboard(sweeps: Sequence[Path], folder: Path) -> None:
+def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     """Write leaderboard.csv, .md and .html, figures/ and their copies for TensorBoard, and print the table.
 
     Args:
         sweeps: The folders of sweeps or of single runs.
-        folder: Where to write.
+        folder: Where to write; None only prints.
 
     Raises:
         ConfigError: There is no run in one of the sweeps.
     """
     runs = collect(sweeps)
     board = rows(runs)
-    figures = draw(board)
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
+    if folder is None:
+        show(board, title, folder)
+        return
+    figures = draw(board)
     notes = explain(board)
     rendered = save(figures, folder / "figures")
     write_images(folder / "leaderboard", {f"leaderboard/{name}": png for name, png in rendered["png"].items()})
@@ -39,12 +42,14 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path) -> None:
     show(board, title, folder)
 
 
-def show(board: Sequence[Row], title: str, folder: Path) -> None:
+def show(board: Sequence[Row], title: str, folder: Path | None) -> None:
     """Print the table, and where the rest of it is."""
     console = rich.get_console()
     table = to_terminal(board, title, console)
     console.print(table)
-    console.print(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv", highlight=False, soft_wrap=True)
+    if folder is not None:
+        place = f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv"
+        console.print(place, highlight=False, soft_wrap=True, markup=False)
 
 
 def explain(board: Sequence[Row]) -> list[str]:
@@ -68,6 +73,9 @@ def explain(board: Sequence[Row]) -> list[str]:
             "The study's numbers are of the Kermany radiographs and these runs' are of other images: they stand here "
             "for orientation, and no difference is given."
         )
+    if any(row.hidden for row in board):
+        notes.append("#: rows of the same words whose settings differ; .hydra/config.yaml of each run has them.")
+    notes += differences(board)
     states = {run.state for row in board for run in row.runs}
     if "collapsed" in states:
         notes.append("collapsed: every test image got the same answer, so the accuracy is only that class's share.")

@@ -11,8 +11,8 @@ from pneumo.evaluation.runs import Row, Run
 from pneumo.evaluation.tables import columns
 
 _CAPTIONS = {
-    "accuracy": "Test accuracy of each configuration with its 95 % interval, the study's beside it.",
-    "roc": "ROC curves of all runs; one of several seeds each has its own line.",
+    "accuracy": "Test accuracy with its 95 % interval, the study's beside it.",
+    "roc": "ROC curves; each of several seeds has its own line.",
     "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
 }
 

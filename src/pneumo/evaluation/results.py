@@ -32,7 +32,7 @@ RESULT_NAMES = (
     "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
     "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
     "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
-    "val_accuracy", "val_auroc",
+    "val_accuracy", "val_auroc", "settings_hash",
 )
 # fmt: on
 
@@ -100,9 +100,9 @@ def read_results(folder: Path) -> Results | None:
         return None
     except ValueError:
         found = None
-    if not isinstance(found, dict) or "config_hash" not in found:
+    if not isinstance(found, dict) or not found.keys() >= set(RESULT_NAMES):
         raise ConfigError(
-            f"{path} is damaged: pneumo did not write it so. Delete it, and its run is taken for unfinished."
+            f"{path} is damaged, or of another version of pneumo: move it away, and its run is taken for unfinished."
         )
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from pneumo.errors import ConfigError
@@ -27,6 +28,7 @@ class Run:
         results: What results.json holds; None if the run has not finished.
         state: done, partial, collapsed, failed, stopped or unfinished.
         reason: Why it failed.
+        settings_hash: Of what decides its numbers beside the seed.
     """
 
     sweep: str
@@ -38,6 +40,7 @@ class Run:
     results: Results | None
     state: str
     reason: str
+    settings_hash: str
 
     @property
     def setting(self) -> str:
@@ -55,9 +58,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed only, one line of the leaderboard."""
+    """Runs that differ in their seed only, one line of the leaderboard.
+
+    Attributes:
+        runs: In the order of their seeds.
+        hidden: Tells it from another row of the same words, whose runs have other settings.
+    """
 
     runs: tuple[Run, ...]
+    hidden: str = ""
 
     @property
     def first(self) -> Run:
@@ -65,9 +74,15 @@ class Row:
         return self.runs[0]
 
     @property
+    def setting(self) -> str:
+        """What tells the row from others of its network and optimizer."""
+        return " ".join(filter(None, (self.first.setting, self.hidden)))
+
+    @property
     def finished(self) -> list[Results]:
-        """What the finished runs have given."""
-        return [run.results for run in self.runs if run.results]
+        """What the finished runs have given; partial tests count only where there is no whole one."""
+        found = [run.results for run in self.runs if run.results]
+        return [results for results in found if results["status"] == "done"] or found
 
     @property
     def study(self) -> Published | None:
@@ -123,49 +138,77 @@ class Row:
 
 
 def collect(folders: Sequence[Path]) -> list[Run]:
-    """Read the runs in the folders of sweeps; a run's own folder counts as a sweep of one.
+    """Read the runs in the folders of sweeps, each once; a run's own folder counts as a sweep of one.
 
     Raises:
         ConfigError: There is no run in one of them, or a file of results is damaged.
     """
-    runs = []
-    for folder in folders:
-        places = {path.parent for name in ("results.json", "status.json") for path in folder.rglob(name)}
+    runs: dict[Path, Run] = {}
+    sweeps = list(dict.fromkeys(folder.resolve() for folder in folders))
+    names = [sweep.name for sweep in sweeps]
+    for sweep in sweeps:
+        places = {path.parent for name in ("results.json", "status.json") for path in sweep.rglob(name)}
         if not places:
-            state = "has no run in it" if folder.is_dir() else "is no folder"
+            state = "has no run in it" if sweep.is_dir() else "is no folder"
             raise ConfigError(
-                f"{folder} {state}: name the folder of a sweep or of a run, such as outputs/sweep/study, which "
+                f"{sweep} {state}: name the folder of a sweep or of a run, such as outputs/sweep/study, which "
                 "holds folders with results.json or status.json in them."
             )
-        runs += [run for place in sorted(places) if (run := _read(folder, place)) is not None]
-    return runs
+        label = sweep.name if names.count(sweep.name) == 1 else str(sweep)
+        for place in sorted(places - runs.keys()):
+            if run := _read(sweep, label, place):
+                runs[place] = run
+    return list(runs.values())
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
     """Put runs that differ in their seed only together.
 
     The rows with the highest test accuracy come first. Trials of a search are there to be chosen from, and the test set
-    must have no part in that: they are sorted by validation loss.
+    must have no part in that: they come after the others, sorted by validation loss.
     """
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, ...], dict[str, list[Run]]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
-        groups.setdefault((run.sweep, run.model, run.optimizer, run.setting), []).append(run)
-    found = [Row(tuple(group)) for group in groups.values()]
-    if found and all(row.first.trial for row in found):
-        return sorted(found, key=lambda row: (not row.finished, row.mean("val_loss"), row.first.name))
-    return sorted(found, key=lambda row: (-(row.mean("test_accuracy") or 0), row.first.sweep, row.first.name))
+        alike = groups.setdefault((run.sweep, run.model, run.optimizer, run.setting), {})
+        alike.setdefault(run.settings_hash, []).append(run)
+    found = [
+        Row(tuple(group), f"#{settings[:4]}" if len(alike) > 1 else "")
+        for alike in groups.values()
+        for settings, group in alike.items()
+    ]
+
+    def order(row: Row) -> tuple[bool, float, str, str]:
+        value = row.mean("val_loss") if row.first.trial else -(row.mean("test_accuracy") or 0)
+        return row.first.trial, inf if value is None else value, row.first.sweep, row.first.name
+
+    return sorted(found, key=order)
 
 
-def _read(sweep: Path, folder: Path) -> Run | None:
+def differences(rows: Iterable[Row]) -> list[str]:
+    """Say where rows of one sweep and network differ in what their names do not tell."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for name in ("epochs", "batch_size", "image_size", "experiment", "data"):
+        for row in rows:
+            if row.finished and not row.first.setting:
+                values = {str(results[name]) for results in row.finished}
+                found.setdefault((row.first.sweep, row.first.model, name), set()).update(values)
+    return [
+        f"{sweep}, {model}: the rows differ in {name} ({' and '.join(sorted(values))})."
+        for (sweep, model, name), values in found.items()
+        if len(values) > 1
+    ]
+
+
+def _read(sweep: Path, label: str, folder: Path) -> Run | None:
     results, status = read_results(folder), read_status(folder)
-    alone = folder == sweep
-    place = (sweep.resolve().parent.name if alone else sweep.resolve().name, folder.resolve().name)
-    name = place[1] if alone else folder.relative_to(sweep).as_posix()
+    name = folder.name if folder == sweep else folder.relative_to(sweep).as_posix()
+    label = folder.parent.name if folder == sweep else label
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
         named = (str(results["model"]), str(results["optimizer"]), int(results["seed"]))
-        return Run(place[0], name, folder, *named, results, state, "")
+        return Run(label, name, folder, *named, results, state, "", str(results["settings_hash"]))
     if status is None:
         return None
-    state = "unfinished" if status.status in ("running", "done") else status.status
-    return Run(place[0], name, folder, status.model, status.optimizer, status.seed, None, state, status.reason)
+    state = status.status if status.status in ("failed", "stopped") else "unfinished"
+    named = (status.model, status.optimizer, status.seed)
+    return Run(label, name, folder, *named, None, state, status.reason, status.settings_hash)

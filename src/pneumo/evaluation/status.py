@@ -12,17 +12,18 @@ class Status:
     """How far a job has come; results.json tells more of one that finished.
 
     Attributes:
-        sweep: Names the one command that ran it, so that those of earlier ones can be told apart.
-        status: running, done, failed or stopped.
+        command: Tells the command that ran it from others on the same folder.
+        status: preparing (what an earlier run has left is still there), running, done, failed or stopped.
         reason: Why it failed or stopped, on one line; empty otherwise.
         error: The type of what it failed with, such as TrainingError; empty otherwise.
         model: conf/model's name.
         optimizer: conf/optimizer's.
         seed: The run's.
         experiment: conf/experiment's name.
+        settings_hash: Of what decides its numbers beside the seed.
     """
 
-    sweep: str
+    command: str
     status: str
     reason: str
     error: str
@@ -30,6 +31,7 @@ class Status:
     optimizer: str
     seed: int
     experiment: str
+    settings_hash: str
 
 
 def write_status(folder: Path, status: Status) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -39,7 +40,7 @@ class Column:
 def columns(rows: Sequence[Row]) -> list[Column]:
     """Give the columns that these rows need."""
     several = len({row.first.sweep for row in rows}) > 1
-    settings = any(row.first.setting for row in rows)
+    settings = any(row.setting for row in rows)
     seeds = any(len(row.runs) > 1 for row in rows)
     study = any(row.study for row in rows)
     compared = any(row.comparable for row in rows)
@@ -49,8 +50,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("sweep", lambda row: row.first.sweep) if several else None,
         Column("network", lambda row: row.first.model),
         Column("optimizer", lambda row: row.first.optimizer),
-        Column("setting", lambda row: row.first.setting) if settings else None,
-        Column("seeds", lambda row: str(len(row.runs)), lambda row: len(row.runs)) if seeds else None,
+        Column("setting", lambda row: row.setting) if settings else None,
+        Column("seeds", _seeds, lambda row: len(row.finished)) if seeds else None,
         _share("validation loss", "val_loss", "of the tested checkpoint") if searched else None,
         _share("test accuracy", test, "of the test images, by the checkpoint that validation chose"),
         Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 2, "Wilson's interval"),
@@ -106,7 +107,7 @@ def to_terminal(rows: Sequence[Row], title: str, console: Console) -> Table:
 
 
 def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
-    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=escape(title), title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     for column in shown:
         head = column.title.replace(" ", "\n")
@@ -115,7 +116,7 @@ def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
         )
     for row in rows:
         style = None if not row.remark else "yellow" if row.finished else "red"
-        table.add_row(*(column.show(row) for column in shown), style=style)
+        table.add_row(*(escape(column.show(row)) for column in shown), style=style)
     return table
 
 
@@ -153,6 +154,11 @@ def _number(value: float | None, form: str) -> str:
 
 def _interval(row: Row) -> str:
     return "" if row.interval is None else "{:.3f} to {:.3f}".format(*row.interval)
+
+
+def _seeds(row: Row) -> str:
+    done, total = len(row.finished), len(row.runs)
+    return str(total) if done == total else f"{done} of {total}"
 
 
 def _epoch(row: Row) -> str:

@@ -1,17 +1,24 @@
 """A sweep over every combination of the values that are listed, resumed by giving the same command again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from pneumo.config import check_sweep, config_hash
 from pneumo.errors import ConfigError
+from pneumo.evaluation.results import read_results
+from pneumo.sweeps.command import Command
 from pneumo.sweeps.finished import finished_jobs
+from pneumo.sweeps.job import is_done_by
 from pneumo.sweeps.plan import Job, plan_jobs
 from pneumo.sweeps.session import open_session, settle
+
+_SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
 
 
 def sweep_grid(
@@ -28,12 +35,13 @@ def sweep_grid(
     Raises:
         PneumoError: A user's mistake.
     """
+    check_sweep(config)
     folder = settle(config)
     planned = plan_jobs(context.config_loader, config, combinations(context.config_loader, overrides))
     refuse_processes(planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
     with open_session(config, launcher) as session:
-        finished = set() if config.sweep.overwrite else finished_jobs(planned)
+        finished = _own(planned, session.command) if config.sweep.overwrite else finished_jobs(planned)
         OmegaConf.save(config, folder / "multirun.yaml")
         complete = False
         try:
@@ -44,11 +52,21 @@ def sweep_grid(
         raise SystemExit(1)
 
 
+def _own(jobs: Sequence[Job], command: Command) -> set[str]:
+    """Give the names of the jobs that this command has run anew already, before it was stopped."""
+    return {
+        job.name
+        for job in jobs
+        if read_results(job.folder) and is_done_by(job.folder, command.name, config_hash(job.config))
+    }
+
+
 def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[str]]:
     """Give the overrides of each job; of several overrides for one key, the last counts."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # as Hydra's own sweeper combines them
 
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
+    refuse_shared(parsed)
     for override in parsed:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigError(
@@ -59,12 +77,21 @@ def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[st
     return jobs
 
 
+def refuse_shared(overrides: Iterable[Override]) -> None:
+    """Raise a ConfigError if a setting of the sweep as a whole has several values."""
+    for override in overrides:
+        if override.is_sweep_override() and override.get_key_element().lstrip("+").startswith(_SHARED):
+            raise ConfigError(f"{override.input_line} must have one value, since all jobs of a sweep share it.")
+
+
 def refuse_processes(jobs: Sequence[Job]) -> None:
     """Raise a ConfigError if a job wants several processes: Lightning starts them by repeating the command line."""
     for job in jobs:
-        if "ddp" in str(job.config.trainer.get("strategy")) or job.config.trainer.devices not in (1, "1"):
+        devices = job.config.trainer.devices
+        one = len(devices) == 1 if OmegaConf.is_list(devices) else devices in (1, "1")
+        if "ddp" in str(job.config.trainer.get("strategy")) or not one:
             raise ConfigError(
-                f"{job.name} asks for several processes (trainer.devices={job.config.trainer.devices}), and a job of a "
+                f"{job.name} asks for several processes (trainer.devices={devices}), and a job of a "
                 "sweep has one: spread the jobs over devices with launcher=joblib, ray or slurm, or give a single run "
                 "several devices with `python train.py trainer=ddp`."
             )

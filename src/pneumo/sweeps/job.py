@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +11,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pneumo.cache import locked
-from pneumo.config import config_hash
+from pneumo.config import config_hash, settings_hash
 from pneumo.entry import mistake_behind
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import Status, read_status, write_status
+from pneumo.sweeps.command import read_command
 
 _log = logging.getLogger(__name__)
 
-SWEEP = "PNEUMO_SWEEP"  # variables that a sweep sets for its jobs: which sweep this is,
+COMMAND = "PNEUMO_COMMAND"  # variables that a command sets for its jobs: which command this is,
 PLACE = "PNEUMO_JOB"  # and which of its jobs, such as 3/12
 
 
@@ -30,32 +32,33 @@ def run_job(cfg: DictConfig) -> None:
     """
     rich.get_console().quiet = cfg.launcher.parallel  # the command tells of its jobs; their logs tell more
     os.chdir(HydraConfig.get().runtime.cwd)  # Ray's workers have another one; relative paths are the user's
-    folder = Path(cfg.paths.run_dir)
+    folder, sweep = Path(cfg.paths.run_dir), Path(HydraConfig.get().sweep.dir)
     status = Status(
-        sweep=os.environ.get(SWEEP, ""),
-        status="running",
+        command=os.environ.get(COMMAND, ""),
+        status="preparing",
         reason="",
         error="",
         **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment")},
         seed=cfg.seed,
+        settings_hash=settings_hash(cfg),
     )
-    if cfg.sweep.fail_fast and (failed := _failed_sibling(Path(HydraConfig.get().sweep.dir), status.sweep)):
-        _log.warning("%s is not begun, since %s failed and sweep.fail_fast=true.", folder.name, failed)
-        return
-    # An engine may still be at a job whose sweep was stopped when the next sweep comes to it.
+    # An engine may still be at a job of a command that was stopped when the next command comes to it, or the reverse.
     with locked(folder / "run", f"Running {folder.name}"):
-        _run_alone(cfg, folder, status)
+        if (current := read_command(sweep)) and current.name != status.command:
+            _log.warning("%s is not begun, since another command has come after its own.", folder.name)
+        elif cfg.sweep.fail_fast and (failed := _failed_sibling(sweep, status.command)):
+            _log.warning("%s is not begun, since %s failed and sweep.fail_fast=true.", folder.name, failed)
+        else:
+            _run_alone(cfg, folder, status)
 
 
 def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
-    found = read_status(folder)
-    if cfg.sweep.overwrite and not (found and found.sweep == status.sweep):  # engines repeat a job whose worker died
-        for name in ("results.json", "checkpoints/last.ckpt"):
-            (folder / name).unlink(missing_ok=True)
+    overwrite = cfg.sweep.overwrite and not is_done_by(folder, status.command, config_hash(cfg))
     write_status(folder, status)
+    running = replace(status, status="running")
     try:
         _log.info("%s %s", os.environ.get(PLACE, ""), folder.name)
-        _run(cfg, folder)
+        _run(cfg, folder, overwrite, lambda: write_status(folder, running))
     except Exception as error:  # of any kind: one job's failure must not end the others
         mistake = mistake_behind(error)
         reason = " ".join((str(error) if mistake is None else mistake[1]).split())
@@ -63,14 +66,22 @@ def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
         _log.error("FAILED (%s): %s\nThe traceback is in %s.", name, reason, folder / "train.log", exc_info=error)
         write_status(folder, replace(status, status="failed", reason=reason or name, error=name))
     except BaseException:  # a signal's SystemExit, or Ctrl-C
-        write_status(folder, replace(status, status="stopped", reason="by a signal"))
+        begun = read_status(folder)  # or what an earlier run has left would be taken for this command's
+        write_status(folder, replace(begun or status, status="stopped" if begun == running else "preparing"))
         raise
     else:
         write_status(folder, replace(status, status="done"))
 
 
-def _run(cfg: DictConfig, folder: Path) -> None:
-    if results := read_results(folder):
+def is_done_by(folder: Path, command: str, config_hash: str) -> bool:
+    """Tell whether what lies in a run's folder is this command's work, whole or in part, and not an earlier one's."""
+    status, results = read_status(folder), read_results(folder)
+    own = status is not None and status.command == command and status.status in ("running", "stopped", "done")
+    return own and (results is None or results["config_hash"] == config_hash)
+
+
+def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], None]) -> None:
+    if not overwrite and (results := read_results(folder)):
         if results["config_hash"] != config_hash(cfg):
             raise ConfigError(
                 f"{folder} holds a finished run of another configuration, which is kept: take another sweep.name, or "
@@ -80,12 +91,12 @@ def _run(cfg: DictConfig, folder: Path) -> None:
         return
     from pneumo.training import run
 
-    run(cfg, resume=True, go_on="the same command goes on with it")
+    run(cfg, overwrite, resume=True, begun=begun, go_on="the same command goes on with it")
 
 
-def _failed_sibling(sweep: Path, name: str) -> str | None:
-    """Give the name of a job of this sweep that has failed."""
+def _failed_sibling(sweep: Path, command: str) -> str | None:
+    """Give the name of a job of this command that has failed."""
     for path in sorted(sweep.rglob("status.json")):
-        if (status := read_status(path.parent)) and (status.sweep, status.status) == (name, "failed"):
+        if (status := read_status(path.parent)) and (status.command, status.status) == (command, "failed"):
             return path.parent.name
     return None

@@ -52,6 +52,8 @@ def plan_jobs(
     planned = []
     for number, overrides in enumerate(jobs):
         cfg = loader.load_sweep_config(config, list(overrides))
+        with read_write(cfg.hydra.job), open_dict(cfg.hydra.job):
+            cfg.hydra.job.num = cfg.hydra.job.id = number  # as Hydra would, for names that ask for them
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
         try:
@@ -87,7 +89,7 @@ def _split(override: str) -> tuple[str, str]:
 def _check_names(jobs: Sequence[Job]) -> None:
     if double := [name for name, count in Counter(job.name for job in jobs).items() if count > 1]:
         raise ConfigError(
-            f"Several jobs of this sweep would write into one folder: {', '.join(double)}. Leave out "
-            "hydra.sweep.subdir, so that what differs gets into the names, or name it there, as in "
+            f"Several jobs of this sweep would write into one folder: {', '.join(double)}. Give each its own values, "
+            "and if you set hydra.sweep.subdir, leave it out, or name there what differs, as in "
             "'hydra.sweep.subdir=lr${optimizer.lr}'."
         )

@@ -1,27 +1,28 @@
 """One command at work on a sweep's folder: it launches jobs, tells how they fare, and sums up, whatever happens."""
 
 import logging
-import os
+import re
 import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import rich
 from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
+from pneumo.config import config_hash
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
-from pneumo.sweeps.job import PLACE, SWEEP
+from pneumo.sweeps.command import Command, begin_command, write_command
+from pneumo.sweeps.job import COMMAND, PLACE, is_done_by
 from pneumo.sweeps.plan import Job
 
 _log = logging.getLogger(__name__)
@@ -36,14 +37,14 @@ class Session:
 
     Attributes:
         folder: The sweep's.
-        name: Tells this command from others.
+        command: Tells this command from others.
         launcher: Hydra's.
         parallel: Whether jobs run in other processes, where nobody sees what they say.
         threads: How many PyTorch takes in a job; None leaves it to the launcher.
     """
 
     folder: Path
-    name: str
+    command: Command
     launcher: Launcher
     parallel: bool
     threads: int | None
@@ -69,43 +70,52 @@ class Session:
     def outcome(self, job: Job, finished: bool) -> tuple[str, str]:
         """Tell what became of a job, and why."""
         status = read_status(job.folder)
-        if status is None or status.sweep != self.name:
-            return ("skipped", "") if finished else ("not begun", "")
-        if status.status == "running":
-            return ("done", "") if read_results(job.folder) else ("unfinished", "its process was ended, or is at work")
+        if finished:
+            return "skipped", ""
+        if status is None or status.command != self.command.name:
+            return "not begun", ""
+        if status.status in ("preparing", "running", "stopped"):
+            if is_done_by(job.folder, self.command.name, config_hash(job.config)) and read_results(job.folder):
+                return "done", ""  # its process was ended after that
+            stopped = status.status == "stopped"
+            return ("stopped", "by a signal") if stopped else ("unfinished", "its process was ended, or is at work")
         return status.status, status.reason
 
-    def sum_up(self, jobs: Sequence[Job], finished: set[str], before: int = 0) -> bool:
+    def sum_up(self, jobs: Sequence[Job], finished: set[str], before: Mapping[str, int] = MappingProxyType({})) -> bool:
         """Write the leaderboard, and count what became of the jobs; tell whether all have finished.
 
         Args:
             jobs: All that the command was to run.
             finished: The names of those that had finished before it began.
-            before: How many others had.
+            before: What became of others that earlier commands ran, counted.
         """
-        from pneumo.evaluation.leaderboard import write_leaderboard
-
         outcomes = {job.name: self.outcome(job, job.name in finished) for job in jobs}
-        if any(what != "not begun" for what, _ in outcomes.values()) or before:
-            try:
-                write_leaderboard([self.folder], self.folder)
-            except PneumoError as error:  # what became of the jobs is told all the same
-                _log.error("There is no leaderboard: %s", error)
+        counts = Counter(what for what, _ in outcomes.values()) + Counter(before)
+        complete = not counts.keys() - {"done", "skipped"}
+        if counts.keys() - {"not begun"}:
+            complete &= self._write_leaderboard()
         for name, (what, reason) in outcomes.items():
             if reason:
-                rich.print(f"[red]{what}[/red] {name}: ", end="")
-                rich.get_console().print(reason, markup=False, highlight=False, soft_wrap=True)
-        counts = Counter([*(what for what, _ in outcomes.values()), *["skipped"] * before])
-        total = len(jobs) + before
-        complete = counts["done"] + counts["skipped"] == total
+                console_print(f"{what} {name}: {reason}", style="red")
+        write_command(self.folder, replace(self.command, complete=complete))
         if not complete:
             _log.warning("The same command goes on: it keeps what is done and runs the rest.")
         told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
-        rich.get_console().print(f"{total} jobs: {told}", highlight=False)
+        console_print(f"{counts.total()} jobs: {told}")
         return complete
 
+    def _write_leaderboard(self) -> bool:
+        from pneumo.evaluation.leaderboard import write_leaderboard
+
+        try:
+            write_leaderboard([self.folder], self.folder)
+        except PneumoError as error:  # what became of the jobs is told all the same
+            _log.error("The leaderboard could not be written: %s", error)
+            return False
+        return True
+
     def _overrides(self, job: Job, number: int, total: int) -> list[str]:
-        variables = {SWEEP: self.name, PLACE: f"{number}/{total}"}
+        variables = {COMMAND: self.command.name, PLACE: f"{number}/{total}"}
         if self.threads is not None:
             variables["OMP_NUM_THREADS"] = str(self.threads)
         return [
@@ -161,8 +171,8 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
         ) from None
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        name = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-        yield Session(folder, name, launcher, bool(config.launcher.parallel), config.launcher.threads)
+        command = begin_command(folder, config.sweep.overwrite)
+        yield Session(folder, command, launcher, config.launcher.parallel, config.launcher.threads)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     finally:
@@ -179,6 +189,11 @@ def settle(config: DictConfig) -> Path:
     return folder
 
 
-def _quote(value: Any) -> str:  # noqa: ANN401 (anything with a text)
-    """Quote a value for Hydra's grammar of overrides."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _quote(text: str) -> str:
+    """Quote a text for Hydra's grammar, in which a backslash is itself unless a quote comes after it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+
+
+def console_print(text: str, style: str | None = None) -> None:
+    """Print a line as it is, also where it has what rich would take for markup."""
+    rich.get_console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)

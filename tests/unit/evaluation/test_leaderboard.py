@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import auc, roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pneumo.cli import report
 from pneumo.errors import ConfigError
 from pneumo.evaluation.figures import read_answers, roc
 from pneumo.evaluation.leaderboard import explain, write_leaderboard
@@ -46,7 +47,7 @@ def finish(folder: Path, model: str, optimizer: str, seed: int, wrong: int, imag
 
 def fail(folder: Path, model: str, optimizer: str, status: str = "failed", reason: str = "no image") -> None:
     folder.mkdir(parents=True)
-    write_status(folder, Status("now", status, reason, "", model, optimizer, 0, "study"))
+    write_status(folder, Status("now", status, reason, "", model, optimizer, 0, "study", ""))
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_part_of_the_seeds_that_failed_is_counted(tmp_path: Path) -> None:
     finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
     folder = tmp_path / "a" / "resnext-sgd-s1"
     folder.mkdir()
-    write_status(folder, Status("now", "failed", "NaN", "TrainingError", "resnext", "sgd", 1, "study"))
+    write_status(folder, Status("now", "failed", "NaN", "TrainingError", "resnext", "sgd", 1, "study", "0.5"))
     (row,) = rows(collect([tmp_path / "a"]))
     assert row.remark == "1 of 2 failed"
     assert row.deviation("test_accuracy") is None
@@ -175,6 +176,45 @@ def test_the_roc_curve_is_that_of_the_probabilities(study: Path) -> None:
     assert answers.classes == ("NORMAL", "PNEUMONIA")
     assert auc(*roc(answers)) == pytest.approx(results["test_auroc"], abs=1e-6)
     assert answers.positive.sum() == 390
+
+
+def test_runs_of_other_settings_are_no_seeds_of_one_row(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30, settings_hash="1111", epochs=20)
+    finish(tmp_path / "a" / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=42, settings_hash="2222", epochs=30)
+    found = rows(collect([tmp_path / "a"]))
+    assert [(row.setting, len(row.runs)) for row in found] == [("#1111", 1), ("#2222", 1)]
+    notes = " ".join(explain(found))
+    assert "whose settings differ" in notes
+    assert "a, resnext: the rows differ in epochs (20 and 30)." in notes
+
+
+def test_a_part_of_the_test_set_has_no_part_in_a_mean(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
+    finish(tmp_path / "a" / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=30, images=64, status="partial")
+    (row,) = rows(collect([tmp_path / "a"]))
+    assert (row.remark, row.deviation("test_accuracy")) == ("1 of 2 partial", None)
+    assert row.mean("test_accuracy") == pytest.approx(1 - 30 / 624)
+
+
+def test_a_run_counts_once_and_sweeps_of_one_name_stay_apart(study: Path, tmp_path: Path) -> None:
+    assert len(collect([study, study, study / "resnext-sgd-s0"])) == 6
+    finish(tmp_path / "other" / "study" / "resnext-sgd-s2", "resnext", "sgd", 2, wrong=20)
+    found = rows(collect([study, tmp_path / "other" / "study"]))
+    assert sorted(len(row.runs) for row in found if row.first.model == "resnext") == [1, 2]
+
+
+def test_one_run_is_printed_and_written_nowhere(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(study.rglob("*"))
+    report([study / "resnext-sgd-s0"])
+    report([study / "resnext-sgd-s0", study / "resnext-sgd-s1"])
+    assert sorted(study.rglob("*")) == before
+    assert "--output FOLDER" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_named(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written to .*file.*--output"):
+        report([study], tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])

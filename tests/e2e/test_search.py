@@ -1,0 +1,66 @@
+"""Searches with Optuna, as a user gives them."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from support import Sweep, contents, place
+
+from pneumo.models.classifier import Classifier
+
+
+def test_a_search_goes_on_where_it_was_stopped(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search")
+    options += ("data.val_fraction=0.3", "augment=none")
+    measure = Classifier.on_validation_epoch_end
+
+    def stop(classifier: Classifier) -> None:
+        measure(classifier)
+        if len(contents(place(tmp_path, "search"))) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_validation_epoch_end", stop)
+        assert sweep(*options, "sweep.trials=3") == 143
+    assert sorted(contents(place(tmp_path, "search"))) == ["trial-000"]
+    capsys.readouterr()
+    assert sweep(*options, "sweep.trials=3") == 0
+    shown = capsys.readouterr().out
+    assert "3 jobs: 2 done, 1 skipped, 0 failed" in shown
+    results = {name: json.loads(text) for name, (_, text) in contents(place(tmp_path, "search")).items()}
+    assert sorted(results) == ["trial-000", "trial-001", "trial-002"]
+    best = min(results, key=lambda name: float(results[name]["val_loss"]))
+    assert f"The best of 3 trials by validation is {best}" in shown
+    assert re.search(r"python train\.py .*experiment=search_optuna .*optimizer\.lr=0\.\d+", shown)
+    assert sweep(*options, "sweep.trials=3") == 0
+    assert "3 jobs: 0 done, 3 skipped" in capsys.readouterr().out
+
+
+def test_a_search_learns_from_a_loss_that_is_not_finite_and_stops_at_other_failures(
+    sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("model=xraychestnet", "optimizer=sgd", "epochs=1", "sweep.trials=2")
+    assert sweep(*options, "sweep.name=nan", "optimizer.lr=interval(1e29,1e30)") == 1
+    assert "2 jobs: 0 done, 0 skipped, 2 failed" in capsys.readouterr().out
+    assert sweep(*options, "sweep.name=nan", "optimizer.lr=interval(1e29,1e30)") == 1
+    assert "2 jobs: 0 done, 0 skipped, 2 failed" in capsys.readouterr().out
+    missing = f"data.root={tmp_path / 'missing'}"
+    assert sweep(*options, "sweep.name=data", "optimizer.lr=interval(0.001,0.01)", missing) == 1
+    assert "1 jobs: 0 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    assert sweep(*options, "sweep.name=data", "optimizer.lr=interval(0.001,0.01)") == 0
+    assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    for change, word in (
+        ("sweep.objective=val_auroc", "another objective"),
+        ("optimizer.lr=choice(0.1,0.2)", "another space"),
+        ("epochs=2", "another settings"),
+    ):
+        more = ("sweep.trials=3", "optimizer.lr=interval(0.001,0.01)", change)
+        assert sweep(*options, "sweep.name=data", *more) == 1
+        error = capsys.readouterr().err
+        assert word in error
+        assert "another sweep.name" in error
