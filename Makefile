@@ -35,7 +35,7 @@ test: $(READY) ## run the test suite: some minutes on two cores, no network
 test-engines: $(READY) ## run the sweeps on joblib, Ray and Slurm, and the pages in Chromium: some minutes, as root on Debian
 	$(BIN)/pip install --quiet --editable '.[test,ray,slurm,browser]'
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
-	@$(BIN)/pytest -m 'engine or browser'
+	@$(BIN)/pytest -m 'engine or browser' --durations=8
 
 lint: $(READY) ## check style, formatting and types
 	@$(BIN)/ruff check .
