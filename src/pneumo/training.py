@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,11 +86,7 @@ def run(
 
     cost |= {"feature_cache": cached, "cache_seconds": cache_seconds, "total_seconds": time.perf_counter() - started}
     results = {**_record(cfg, parts, folder, best), **cost}
-    figures = write_test_figures(folder, results)
-    for logger in loggers:
-        logger.log_images(figures, trainer.current_epoch)
-        logger.log_results(results, cfg.optimizer.lr, trainer.current_epoch)
-    write_results(folder / "results.json", results)
+    _write(folder, results, loggers, cfg.optimizer.lr, trainer.current_epoch)
     report(folder, results)
     return results
 
@@ -108,6 +104,15 @@ def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: 
         check_overwrite(folder, config_hash(cfg), parts.datamodule.data_hash)
     if cfg.ckpt_path is None and parts.trainer.is_global_zero:
         _clear(folder)
+
+
+def _write(folder: Path, results: Results, loggers: Sequence[RunLogger], lr: float, epochs: int) -> None:
+    """Write figures, TensorBoard's last lines and, when all else is there, results.json."""
+    figures = write_test_figures(folder, results)
+    for logger in loggers:
+        logger.log_images(figures, epochs)
+        logger.log_results(results, lr, epochs)
+    write_results(folder / "results.json", results)
 
 
 def _record(cfg: DictConfig, parts: Parts, folder: Path, best: str) -> Results:

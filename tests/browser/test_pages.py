@@ -108,7 +108,9 @@ def test_images_load(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright
     page.goto(f"{board}?tagFilter=%5E(leaderboard%2Faccuracy%7Ctest%2Froc)%24#timeseries")
     images = page.locator("image-card img")
     images.nth(1).wait_for()
-    page.wait_for_function("[...document.querySelectorAll('image-card img')].every(image => image.naturalWidth > 100)")
+    loaded = "[...document.querySelectorAll('image-card img')].map(image => image.naturalWidth)"
+    page.wait_for_function(f"{loaded}.every(width => width > 100)")
+    assert len(page.evaluate(loaded)) > 2
     page.screenshot(path=SHOTS / "images.png")
 
 
