@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from pneumo.errors import ConfigError
-from pneumo.evaluation.results import Results
+from pneumo.evaluation.results import Results, count_tested
 from pneumo.files import atomic_path
 
 # Okabe and Ito's colours, which the colour-blind tell apart too.
@@ -149,8 +149,7 @@ def _single(results: Results) -> tuple[Figure, Axes]:
     # Small, so that its text stays readable where TensorBoard shrinks it.
     figure = Figure(figsize=(3.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    count = sum(
-        int(results[f"test_{name}_{sign}"]) for name in ("true", "false") for sign in ("positives", "negatives")
+    axes.set_title(
+        f"{results['model']} · {results['optimizer']} · seed {results['seed']}\n{count_tested(results):,} test images"
     )
-    axes.set_title(f"{results['model']} · {results['optimizer']} · seed {results['seed']}\n{count:,} test images")
     return figure, axes

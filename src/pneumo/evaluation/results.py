@@ -57,6 +57,11 @@ def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -
     }
 
 
+def count_tested(results: Mapping[str, Value]) -> int:
+    """Give the number of images that a run was tested on."""
+    return sum(int(results[f"test_{kind}_{sign}"]) for kind in ("true", "false") for sign in ("positives", "negatives"))
+
+
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """Give the 95 % interval of a share of right answers: Wilson's score interval."""
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")

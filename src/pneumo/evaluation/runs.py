@@ -9,7 +9,7 @@ from math import inf
 from pathlib import Path
 
 from pneumo.errors import ConfigError
-from pneumo.evaluation.results import Results, accuracy_interval, read_results
+from pneumo.evaluation.results import Results, accuracy_interval, count_tested, read_results
 from pneumo.evaluation.status import read_status
 from pneumo.evaluation.study import STUDY, TESTED, Published
 
@@ -121,8 +121,7 @@ class Row:
     @property
     def tested(self) -> int:
         """How many images each run was tested on."""
-        outcomes = ("true_positives", "false_positives", "true_negatives", "false_negatives")
-        return sum(int(self.finished[0][f"test_{outcome}"]) for outcome in outcomes)
+        return count_tested(self.finished[0])
 
     @property
     def remark(self) -> str:
