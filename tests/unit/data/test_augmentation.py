@@ -13,7 +13,7 @@ def images(count: int = 4, size: int = 16) -> Tensor:
 
 
 def numbers(count: int, **places: float) -> Tensor:
-    names = ["angle", "right", "down", "size", "side", "light", "range"]
+    names = ["angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality"]
     row = torch.tensor([places.get(name, 0.0) for name in names])
     return row.expand(count, -1)
 
