@@ -74,8 +74,11 @@ def pneumo(root: Path, later: bool) -> float:
         data = ChestXrayDataModule(
             str(tree),
             sorted(path.name for path in root.iterdir()),
+            task="pneumonia",
             split="official",
             val_fraction=0.1,
+            folds=5,
+            fold=0,
             image_size=SIZE,
             batch_size=32,
             num_workers=None,

@@ -22,8 +22,11 @@ Sweep = Callable[..., int]
 
 OPTIONS: dict[str, Any] = {
     "classes": ["NORMAL", "PNEUMONIA"],
+    "task": "pneumonia",
     "split": "official",
     "val_fraction": 0.1,
+    "folds": 5,
+    "fold": 0,
     "image_size": 24,
     "batch_size": 16,
     "num_workers": 0,

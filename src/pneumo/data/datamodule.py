@@ -23,6 +23,7 @@ from pneumo.data.index import (
     default_root,
     find_root,
     index_radiographs,
+    label_subtypes,
     locate,
 )
 from pneumo.data.manifest import content_hash
@@ -52,8 +53,11 @@ class ChestXrayDataModule(LightningDataModule):
         self,
         root: str | None,
         classes: Sequence[str],
+        task: str,
         split: str,
         val_fraction: float,
+        folds: int,
+        fold: int,
         image_size: int,
         batch_size: int,
         num_workers: int | None,
@@ -68,25 +72,31 @@ class ChestXrayDataModule(LightningDataModule):
         Args:
             root: Folder that holds train/, test/ and maybe val/. None is data/chest_xray, else $PNEUMO_DATA_ROOT, and
                 the data are downloaded where nothing is there.
-            classes: Names of the class folders; the last is the positive class of a two-class task.
-            split: official or patient; see `split_radiographs`.
+            classes: Names of the two class folders; the last is the positive class.
+            task: pneumonia tells these classes apart; subtype tells normal, bacterial and viral.
+            split: official, patient or kfold; see `split_radiographs`.
             val_fraction: Share of the training patients that split=patient holds out.
+            folds: Parts into which split=kfold divides them.
+            fold: The part that it holds out, from 0.
             image_size: Height and width of the images in pixels.
             batch_size: Images per batch and device.
             num_workers: Processes that decode images; None is one per CPU core, eight at most.
-            seed: Of the order of the training images and of split=patient.
+            seed: Of the order of the training images and of the split.
             cache: Decode each image once, into an array that all runs share.
             cache_dir: The folder of all caches.
             augmentation: Of the training images.
             pin_memory: Keep batches in page-locked memory, for a GPU.
         """
         super().__init__()
-        check_split(split)
+        check_split(split, folds, fold)
         self.root = default_root() if root is None else Path(root)
         self.download = root is None
         self.classes = [str(name) for name in classes]  # YAML reads [0,1] as numbers
+        self.task = task
         self.split = split
         self.val_fraction = val_fraction
+        self.folds = folds
+        self.fold = fold
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
@@ -109,9 +119,16 @@ class ChestXrayDataModule(LightningDataModule):
             return
         self.root = find_root(self.root)
         self.radiographs = index_radiographs(self.root, self.classes)
-        self.splits = split_radiographs(self.radiographs, self.split, self.val_fraction, self.seed)
+        if self.task == "subtype":
+            self.radiographs, self.classes = label_subtypes(self.radiographs, self.classes)
+        self.splits = split_radiographs(
+            self.radiographs, self.split, self.val_fraction, self.seed, self.folds, self.fold, self._find_twins()
+        )
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
+
+    def _find_twins(self) -> list[int] | None:
+        return None
 
     def open_images(self) -> None:
         """Have batches cut from the decoded-image cache, which is made if it is not there; without it, do nothing."""

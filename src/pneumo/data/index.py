@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -99,6 +99,24 @@ def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
         shown = ", ".join(sorted(junk)[:5]) + (", ..." if len(junk) > 5 else "")
         _log.warning("%d entries of %s are not images of a class and are left out: %s", len(junk), root, shown)
     return sorted(radiographs, key=lambda radiograph: radiograph.path)
+
+
+def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
+    """Label radiographs of the positive class by the subtype that their names tell; give them and the three classes.
+
+    Raises:
+        DataError: A name tells none.
+    """
+    unnamed = [image.path for image in radiographs if image.label and image.subtype not in _SUBTYPES.values()]
+    if unnamed:
+        raise DataError(
+            f"data.task=subtype takes bacterial or viral from names such as person1_virus_6.jpeg, and {len(unnamed)} "
+            f"images of {classes[1]} have no such name, among them {unnamed[0]}: rename them, or take "
+            "data.task=pneumonia."
+        )
+    subtypes = list(_SUBTYPES.values())
+    labelled = [replace(image, label=1 + subtypes.index(image.subtype) if image.label else 0) for image in radiographs]
+    return labelled, [classes[0], *(name.upper() for name in subtypes)]
 
 
 def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> str:

@@ -1,31 +1,52 @@
 """Splits: which radiographs a network learns from, is chosen by, and is tested on."""
 
+import csv
+import io
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
 
 from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, DataError
+from pneumo.files import write_text
 
 _log = logging.getLogger(__name__)
 
+SPLITS = ("official", "patient", "kfold")
 Splits = dict[str, list[Radiograph]]
 
 
-def split_radiographs(radiographs: Sequence[Radiograph], split: str, val_fraction: float, seed: int) -> Splits:
+def split_radiographs(
+    radiographs: Sequence[Radiograph],
+    split: str,
+    val_fraction: float,
+    seed: int,
+    folds: int = 5,
+    fold: int = 0,
+    twins: Sequence[int] | None = None,
+) -> Splits:
     """Divide an index into train, val and test; test is always the official one.
 
     Args:
         radiographs: The whole index.
         split: `official` takes the folders as they are; where there is no val folder, it does what `patient` does.
-            `patient` pools train and val and holds out a share of their patients for validation, stratified by class
-            and subtype, so that no patient is on both sides.
-        val_fraction: The share that is held out, above 0, at most 0.5.
+            `patient` pools train and val and holds out a share of their patients for validation; `kfold` divides these
+            patients into `folds` parts and holds out one. Both stratify by class and subtype, and no patient, nor any
+            near-duplicate image, is on both sides.
+        val_fraction: The share that `patient` holds out, above 0, at most 0.5.
         seed: Of the choice of patients.
+        folds: Number of parts of `kfold`.
+        fold: The part that is held out, from 0.
+        twins: For each radiograph, the number of the group of near duplicates that it belongs to; None: there are none.
 
     Raises:
         ConfigError: Unknown split.
@@ -43,47 +64,106 @@ def split_radiographs(radiographs: Sequence[Radiograph], split: str, val_fractio
             "data.split=patient.",
             100 * val_fraction,
         )
-    train, val = _hold_out_patients(folders["train"] + folders["val"], val_fraction, seed)
-    return {"train": train, "val": val, "test": folders["test"]}
+    numbers = range(len(radiographs)) if twins is None else twins
+    twin = {image.path: number for image, number in zip(radiographs, numbers, strict=True)}
+    pool = folders["train"] + folders["val"]
+    patients = _connect([image.patient for image in pool], [twin[image.path] for image in pool])
+    strata = [f"{image.label} {image.subtype}" for image in pool]
+    if split == "kfold":
+        held_out = _choose_fold(patients, strata, folds, fold, seed)
+    else:
+        held_out = _hold_out(patients, strata, val_fraction, seed)
+    _check_sides(pool, held_out, "data.folds=" if split == "kfold" else "data.val_fraction=")
+    sides = {
+        name: [replace(image, split=name) for image, held in zip(pool, held_out, strict=True) if held is side]
+        for name, side in (("train", False), ("val", True))
+    }
+    return {**sides, "test": folders["test"]}
 
 
-def check_split(split: str) -> None:
-    """Raise a ConfigError unless `split` is one of the splits that there are."""
-    if split not in ("official", "patient"):
+def check_split(split: str, folds: int, fold: int) -> None:
+    """Raise a ConfigError unless `split` is one of the splits that there are, and `fold` one of its folds."""
+    if split not in SPLITS:
         raise ConfigError(
-            f"data.split={split} is not a split: take data.split=official (the folders as they are) or "
-            "data.split=patient (a share of the training patients is held out for validation)."
+            f"data.split={split} is not a split: take data.split=official (the folders as they are), "
+            "data.split=patient (a share of the training patients is held out for validation) or data.split=kfold "
+            "(one of data.folds parts of them, data.fold)."
+        )
+    if split == "kfold" and not 0 <= fold < folds:
+        raise ConfigError(
+            f"data.fold={fold} must be a whole number from 0 to {folds - 1}, since data.folds={folds}; a sweep over "
+            f"all of them is data.fold={','.join(map(str, range(folds)))}."
         )
 
 
-def _hold_out_patients(pool: list[Radiograph], fraction: float, seed: int) -> tuple[list[Radiograph], list[Radiograph]]:
-    strata = [f"{radiograph.label} {radiograph.subtype}" for radiograph in pool]
-    patients = [radiograph.patient for radiograph in pool]
-    needed, most = round(1 / fraction), min(len(set(patients)), max(Counter(strata).values(), default=0))
+def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
+    """Write which radiograph is in which split: path, split, class, subtype, patient; one line for each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "split", "class", "subtype", "patient"))
+    for name, images in splits.items():
+        for image in images:
+            writer.writerow((image.path, name, classes[image.label], image.subtype, image.patient))
+    write_text(path, text.getvalue())
+
+
+def _connect(patients: Sequence[str], twins: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Number the groups of images that must stay together: of one patient, or near duplicates, or linked by others."""
+    patient, twin = _number(patients), _number(twins)
+    size = len(patient)
+    links = coo_array((np.ones(size), (patient, twin + size)), shape=(2 * size, 2 * size))
+    _, group = connected_components(links, directed=False)
+    return _number(group[patient].tolist())
+
+
+def _hold_out(patients: npt.NDArray[np.int64], strata: Sequence[str], fraction: float, seed: int) -> list[bool]:
+    images, count = len(patients), len(set(patients.tolist()))
+    needed, most = round(1 / fraction), min(count, max(Counter(strata).values(), default=0))
     if most < needed:
         raise DataError(
-            f"{len(set(patients))} training patients with {len(pool)} images are too few to hold out {fraction:g} of "
+            f"{count} training patients with {images} images are too few to hold out {fraction:g} of "
             f"them: that takes {needed} patients, and as many images of a class and subtype. Choose a larger "
             "data.val_fraction, at most 0.5, or add patients."
         )
-    held_out = _choose_patients(patients, strata, fraction, seed)
+    return _choose_patients(patients, strata, fraction, seed)
+
+
+def _choose_fold(
+    patients: npt.NDArray[np.int64], strata: Sequence[str], folds: int, fold: int, seed: int
+) -> list[bool]:
+    count = len(set(patients.tolist()))
+    if min(count, max(Counter(strata).values(), default=0)) < folds:
+        raise DataError(
+            f"{count} training patients with {len(patients)} images are too few for data.folds={folds}, each of which "
+            "needs a patient, and an image of a class and subtype. Choose fewer folds, or add patients."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a stratum of fewer images than folds is divided as far as it goes
+        parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
+    held_out = np.zeros(len(patients), dtype=bool)
+    held_out[parts[fold][1]] = True
+    chosen: list[bool] = held_out.tolist()
+    return chosen
+
+
+def _check_sides(pool: Sequence[Radiograph], held_out: Sequence[bool], remedy: str) -> None:
     for side in (True, False):
         labels = {image.label for image, held in zip(pool, held_out, strict=True) if held is side}
         if labels != {image.label for image in pool}:
             raise DataError(
-                f"Holding out {fraction:g} of the training patients leaves no image of one class on one side, since it "
-                "has too few patients: choose a larger data.val_fraction, at most 0.5, or add patients."
+                "Holding out training patients leaves no image of one class on one side, since it has too few "
+                f"patients: choose another {remedy}, or add patients."
             )
-    train = [replace(image, split="train") for image, held in zip(pool, held_out, strict=True) if not held]
-    return train, [replace(image, split="val") for image, held in zip(pool, held_out, strict=True) if held]
 
 
-def _choose_patients(patients: Sequence[str], strata: Sequence[str], fraction: float, seed: int) -> list[bool]:
+def _choose_patients(patient: npt.NDArray[np.int64], strata: Sequence[str], fraction: float, seed: int) -> list[bool]:
     """Hold out patients at random until they have the wanted share of each stratum's images; tell for each image.
 
     scikit-learn's StratifiedGroupKFold does the like, and takes two minutes for 500,000 patients.
     """
-    patient, stratum_of_image = _number(patients), _number(strata)
+    stratum_of_image = _number(strata)
     images = np.bincount(patient)
     stratum = np.full(len(images), len(strata))
     np.minimum.at(stratum, patient, stratum_of_image)  # a patient with images in several counts in the first
@@ -98,7 +178,7 @@ def _choose_patients(patients: Sequence[str], strata: Sequence[str], fraction: f
     return chosen
 
 
-def _number(names: Sequence[str]) -> npt.NDArray[np.int64]:
+def _number(names: Sequence[str] | Sequence[int]) -> npt.NDArray[np.int64]:
     """Number names in the order in which they first appear."""
-    known: dict[str, int] = {}
+    known: dict[str | int, int] = {}
     return np.array([known.setdefault(name, len(known)) for name in names])

@@ -1,12 +1,14 @@
+import csv
 import logging
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo.data.index import Radiograph
-from pneumo.data.splits import check_split, split_radiographs
+from pneumo.data.splits import check_split, split_radiographs, write_splits
 from pneumo.errors import ConfigError, DataError
 
 
@@ -81,7 +83,7 @@ def test_too_few_patients_and_unknown_splits_are_errors() -> None:
     with pytest.raises(DataError, match="too few"):
         split_radiographs(radiographs(4, val=0), "patient", 0.1, 0)
     with pytest.raises(ConfigError, match=r"data\.split=nosuch"):
-        check_split("nosuch")
+        check_split("nosuch", 5, 0)
 
 
 @settings(max_examples=30, deadline=None)
@@ -109,3 +111,65 @@ def test_a_class_that_would_be_missing_on_one_side_is_an_error() -> None:
     images += [Radiograph(f"train/rare-{i}", 2, "rare", "rare", "train", 1, 0) for i in range(4)]
     with pytest.raises(DataError, match="one class on one side"):
         split_radiographs(images, "patient", 0.1, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(patients=st.integers(40, 120), seed=st.integers(0, 2**31 - 1), folds=st.integers(2, 6))
+def test_each_image_is_held_out_by_one_fold_and_no_patient_is_on_both_sides(
+    patients: int, seed: int, folds: int
+) -> None:
+    images = radiographs(patients)
+    held_out: list[str] = []
+    for fold in range(folds):
+        splits = split_radiographs(images, "kfold", 0.1, seed, folds, fold)
+        assert not {image.patient for image in splits["train"]} & {image.patient for image in splits["val"]}
+        assert len(splits["test"]) == 10
+        held_out += [image.path for image in splits["val"]]
+    assert sorted(held_out) == sorted(image.path for image in images if image.split != "test")
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), split=st.sampled_from(["patient", "kfold"]), data=st.data())
+def test_near_duplicates_stay_together(seed: int, split: str, data: st.DataObject) -> None:
+    images = radiographs(120)
+    size = len(images)
+    twins = data.draw(st.lists(st.integers(0, size), min_size=size, max_size=size))
+    twins = [twin if i % 4 == 0 else size + 1 + i for i, twin in enumerate(twins)]  # a quarter may have some
+    try:
+        splits = split_radiographs(images, split, 0.2, seed, 4, 1, twins)
+    except DataError:
+        return  # all of a class hang together
+    group = {image.path: twin for image, twin in zip(images, twins, strict=True)}
+    sides = [{group[image.path] for image in splits[name]} for name in ("train", "val")]
+    assert not sides[0] & sides[1]
+
+
+def test_folds_keep_the_shares_of_classes_and_subtypes() -> None:
+    for fold in range(5):
+        splits = split_radiographs(radiographs(900), "kfold", 0.1, 3, 5, fold)
+        share = [Counter(i.subtype for i in splits[name])["viral"] / len(splits[name]) for name in ("train", "val")]
+        assert share[0] == pytest.approx(share[1], abs=0.02)
+        assert len(splits["val"]) / len(splits["train"]) == pytest.approx(0.25, abs=0.02)
+
+
+def test_impossible_folds_are_errors() -> None:
+    with pytest.raises(ConfigError, match=r"data\.fold=5 must be .* 0 to 4.*data\.fold=0,1,2,3,4"):
+        check_split("kfold", 5, 5)
+    with pytest.raises(DataError, match=r"too few for data\.folds=90"):
+        split_radiographs(radiographs(60), "kfold", 0.1, 0, 90, 0)
+
+
+def test_a_run_can_tell_which_image_was_where(tmp_path: Path) -> None:
+    splits = split_radiographs(radiographs(60), "patient", 0.1, 0)
+    write_splits(tmp_path / "splits.csv", splits, ["NORMAL", "PNEUMONIA"])
+    with (tmp_path / "splits.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["path"], row["split"]) for row in rows} == {
+        (image.path, name) for name, part in splits.items() for image in part
+    }
+    assert {(row["class"], row["subtype"]) for row in rows if row["split"] != "test"} == {
+        ("NORMAL", "none"),
+        ("PNEUMONIA", "bacterial"),
+        ("PNEUMONIA", "viral"),
+        ("PNEUMONIA", "none"),
+    }
