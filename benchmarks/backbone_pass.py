@@ -56,7 +56,7 @@ def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
     from pneumo.models.inference import FeaturePass, default_batch_size
 
     torch.manual_seed(0)
-    hardware = choose_hardware("auto", "auto", False, True)
+    hardware = choose_hardware("auto", "auto", False)
     backbone, _ = build(name, None, None, 224, 2)
     device = torch.device(hardware.accelerator)
     pixels = images(root, limit)

@@ -88,8 +88,8 @@ def pneumo(name: str, count: int, epochs: int) -> float:
     from PIL import Image
 
     import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
+    from pneumo.building import build
     from pneumo.features import serve
-    from pneumo.training import build
 
     logging.basicConfig(level=logging.INFO, filename=os.devnull)
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from pneumo.hardware import choose_hardware, set_up_process
+from pneumo.hardware import choose_hardware, choose_memory_format, set_up_process
 from pneumo.models.classifier import Classifier
 
 BATCH = 32
@@ -66,12 +66,13 @@ class Clock(Callback):
 def build(name: str, size: int) -> tuple[Classifier, torch.device]:
     """Build a classifier as pneumo does."""
     torch.manual_seed(0)
-    hardware = choose_hardware("auto", "32-true", False, False)
+    hardware = choose_hardware("auto", "32-true", False)
     set_up_process(hardware)
     classifier = Classifier(
         name, ["a", "b"], size, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-5, fused=True)
     )
-    classifier.backbone.to(memory_format=hardware.memory_format)
+    layout = choose_memory_format(hardware.accelerator, frozen=False, depthwise=classifier.backbone.depthwise)
+    classifier.backbone.to(memory_format=layout)
     return classifier, torch.device(hardware.accelerator)
 
 

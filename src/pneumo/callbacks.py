@@ -10,7 +10,8 @@ from typing import Any
 import rich
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ProgressBar, RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from pneumo.errors import NonFiniteLossError
@@ -72,6 +73,23 @@ class StopOnNonFiniteLoss(Callback):
                 "nothing after it could be trusted, so the run ends here. Lower optimizer.lr, clip gradients with "
                 "+trainer.gradient_clip_val=1, or, with 16-mixed, take trainer.precision=32-true."
             )
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """An exponential moving average of the weights, which validation, test and checkpoints see.
+
+    Lightning's own also puts the weights of the last step back when a checkpoint is loaded for testing in the process
+    that has trained, so that other weights would be tested than those that validation chose.
+    """
+
+    def __init__(self, decay: float) -> None:
+        """Take how much of the average stays at each step; 1 / (1 - decay) steps are remembered."""
+        super().__init__(decay=decay)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up average and weights where training goes on; elsewhere the average, which was loaded, is all."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 class LogLearningRate(Callback):

@@ -60,15 +60,7 @@ class CheckpointWriter(TorchCheckpointIO):
             TrainingError: The disk is full or cannot be written.
         """
         for path in list(self.waiting):
-            try:
-                with atomic_path(path) as temporary:
-                    torch.save(self.waiting[path], temporary)
-            except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own
-                raise TrainingError(
-                    f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:200]}): make room on its "
-                    f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "
-                    "ckpt_path= and the run's overrides."
-                ) from error
+            _write(self.waiting[path], path)
             del self.waiting[path]
 
     def load_checkpoint(
@@ -92,6 +84,18 @@ class CheckpointWriter(TorchCheckpointIO):
             **_copy_to_host({key: value for key, value in checkpoint.items() if key != "state_dict"}),
             "state_dict": {n: value if n in self.constant else _copy_to_host(value) for n, value in weights},
         }
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own
+        raise TrainingError(
+            f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:200]}): make room on its "
+            f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "
+            "ckpt_path= and the run's overrides."
+        ) from error
 
 
 def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
@@ -137,6 +141,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "hyper_parameters" not in content:
         raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")
     return content
+
+
+def write_decision(path: Path, temperature: float, threshold: float) -> None:
+    """Put a temperature and a threshold into a checkpoint, with which it then answers."""
+    checkpoint = read_checkpoint(path)
+    checkpoint["hyper_parameters"] |= {"temperature": temperature, "threshold": threshold}
+    _write(checkpoint, path)
 
 
 def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pneumo.errors import ConfigError
 
+THRESHOLDS = ("fixed", "youden", "accuracy", "sensitivity")
 _Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -100,6 +101,10 @@ def _text(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
     return isinstance(value, str)
 
 
+def _one_of(*names: str) -> Callable[[Any], bool]:
+    return lambda value: value in names
+
+
 def _bool(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
     return isinstance(value, bool)
 
@@ -136,6 +141,9 @@ _RULES: dict[str, _Rule] = {
         lambda value: isinstance(value, ListConfig) and len({str(name) for name in value}) == len(value) == 2,
         "the names of two folders, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
     ),
+    "data.task": (_one_of("pneumonia", "subtype"), "pneumonia or subtype"),
+    "data.folds": (_whole(2), "a number of parts from 2, such as data.folds=5"),
+    "data.fold": (_whole(0), "a whole number from 0, such as data.fold=0"),
     "data.train": (_whole(2), "a number of phantoms from 2, such as data.train=800"),
     "data.val": (_whole(2), "a number of phantoms from 2, such as data.val=100"),
     "data.test": (_whole(2), "a number of phantoms from 2, such as data.test=200"),
@@ -149,6 +157,21 @@ _RULES: dict[str, _Rule] = {
     "augment.rotation": (_number(0, 180), "degrees from 0 to 180, such as augment.rotation=5"),
     "augment.flip": (_number(0, 1), "a probability from 0 to 1, such as augment.flip=0.5"),
     **{f"augment.{name}": (_number(0, 0.9), f"a share from 0 to 0.9, such as augment.{name}=0.1") for name in _SHARES},
+    "augment.blur": (_number(0, 4), "pixels from 0 to 4, such as augment.blur=1"),
+    "augment.resample": (_number(0, 0.9), "a share from 0 to 0.9, such as augment.resample=0.4"),
+    "augment.jpeg": (_whole(0, 100), "the lowest quality, from 1 to 100, or 0 for none, such as augment.jpeg=40"),
+    "loss.label_smoothing": (_number(0, 0.9), "a share from 0 to 0.9, such as loss.label_smoothing=0.1"),
+    "loss.balance": (_bool, "true or false"),
+    "fine_tuning.warm_up": (_bool, "true or false"),
+    "fine_tuning.statistics": (_bool, "true or false"),
+    "fine_tuning.lr_decay": (_number(0, 1, above=True), "above 0 and at most 1, such as fine_tuning.lr_decay=0.5"),
+    "decision.flip": (_bool, "true or false"),
+    "decision.temperature": (_bool, "true or false"),
+    "decision.threshold": (_one_of(*THRESHOLDS), " or ".join(THRESHOLDS)),
+    "decision.sensitivity": (
+        _number(0, 1, above=True),
+        "a share above 0, at most 1, such as decision.sensitivity=0.95",
+    ),
     "model.threshold": (_number(0, 1), "a probability from 0 to 1, such as model.threshold=0.5"),
     "model.freeze": (_bool, "true or false"),
     "model.architecture": (_text, "SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
@@ -181,4 +204,17 @@ _INDIFFERENT = (
     "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
 )
 # fmt: on
-_GROUPS = ("data", "augment", "features", "model", "optimizer", "scheduler", "callbacks", "logger", "trainer")
+_GROUPS = (
+    "data",
+    "augment",
+    "features",
+    "loss",
+    "fine_tuning",
+    "decision",
+    "model",
+    "optimizer",
+    "scheduler",
+    "callbacks",
+    "logger",
+    "trainer",
+)

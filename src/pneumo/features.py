@@ -10,7 +10,7 @@ import timm
 import torch
 import torchvision
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
 
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.augmentation import AUGMENTATION
@@ -20,6 +20,7 @@ from pneumo.errors import ConfigError
 from pneumo.hardware import can_compile, require_compiler
 from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import OneCycle, fit_head
 from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, default_batch_size
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,31 @@ def serve_features(
     serve(datamodule, classifier, trainer, plain, views)
 
 
+def warm_up_head(
+    options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer, balance: bool
+) -> None:
+    """Train the head alone, on the features of the backbone as it is before fine-tuning; see `fit_head`.
+
+    Raises:
+        ConfigError: The features cannot be computed in the run's precision.
+        DataError: An image cannot be decoded.
+        CacheError: The disk is full or cannot be written.
+    """
+    if trainer.precision not in PRECISIONS:
+        raise ConfigError(
+            f"fine_tuning.warm_up=true computes features, which trainer.precision={trainer.precision} does not: take "
+            f"one of {', '.join(PRECISIONS)}, or fine_tuning.warm_up=false."
+        )
+    images = datamodule.splits["train"]
+    computed = _Pass(options, datamodule, classifier, trainer).compute(
+        datamodule.trainable, {}, "Computing features", None
+    )
+    row = {datamodule.radiographs[position].path: i for i, position in enumerate(datamodule.trainable)}
+    features = computed[[row[image.path] for image in images]]
+    fit_head(classifier.head, features, np.array([image.label for image in images]), balance)
+    _log.info("the head begins as a logistic regression on the features of %d training images", len(images))
+
+
 def serve(
     datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer, features: Array, views: Array | None
 ) -> None:
@@ -119,6 +145,7 @@ def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
         and trainer.gradient_clip_val is None
         and trainer.accumulate_grad_batches == 1
         and trainer.max_steps == -1
+        and not isinstance(classifier.make_scheduler, OneCycle)
         and isinstance(trainer.val_check_interval, float)  # 1.0 is once an epoch, 1 would be after each step
         and trainer.val_check_interval == 1.0
         and not is_shortened(trainer)
@@ -129,6 +156,8 @@ def _looks_at_epochs(callback: Callback) -> bool:
     """Tell whether a callback counts epochs, or nothing, rather than steps."""
     if isinstance(callback, ModelCheckpoint):
         return not callback._every_n_train_steps and callback._train_time_interval is None
+    if isinstance(callback, WeightAveraging):
+        return False
     return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _SAFE)
 
 

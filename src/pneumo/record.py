@@ -2,20 +2,23 @@
 
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
+from torch import Tensor
 
 import pneumo
 from pneumo.checkpoints import read_checkpoint
 from pneumo.config import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.evaluation.results import Results, confusion, write_predictions
+from pneumo.evaluation.results import Results, confusion, rates, write_predictions
 from pneumo.hardware import peak_memory
-from pneumo.models.classifier import Classifier
+from pneumo.models.classifier import Batch, Classifier
 
 
 def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> Results:
@@ -30,7 +33,11 @@ def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Class
         "device": _device_name(trainer),
         "parameters_total": sum(parameter.numel() for parameter in parameters),
         "parameters_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        "threshold": float(cfg.model.threshold),
+        **{name: float(classifier.hparams[name]) for name in ("temperature", "threshold")},
+        "threshold_rule": cfg.decision.threshold,
+        "task": cfg.data.task,
+        "split": cfg.data.split,
+        "fold": cfg.data.fold if cfg.data.split == "kfold" else -1,
         "config_hash": config_hash(cfg),
         "settings_hash": settings_hash(cfg),
         "data_hash": datamodule.data_hash,
@@ -66,20 +73,48 @@ def measure_quality(trainer: Trainer, best: str) -> Results:
     }
 
 
-def write_test_predictions(
-    path: Path, threshold: float, datamodule: ChestXrayDataModule, classifier: Classifier
-) -> Results:
-    """Write predictions.csv from what the classifier kept of its test, and give the figures that follow from it.
+def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, classifier: Classifier) -> Results:
+    """Write predictions.csv, the answers to test images, and validation.csv, those of the tested checkpoint's epoch.
 
-    The status among them is `partial` if images of the test set were left out, as by trainer.limit_test_batches.
+    Returns:
+        The figures that follow from them. The status among them is `partial` if images of the test set were left out,
+        as by trainer.limit_test_batches.
     """
-    probability = classifier.tested["probability"].numpy()
-    images = [datamodule.splits["test"][i] for i in classifier.tested["index"].tolist()]
-    label = np.array([image.label for image in images])
-    prediction = (probability > threshold).astype(np.int64)
+    tested = _write_answers(folder / "predictions.csv", "test", classifier.answers["test"], datamodule, classifier)
+    validation = read_checkpoint(best)["validation"]
+    held_out = _write_answers(folder / "validation.csv", "val", validation, datamodule, classifier)
+    whole = len(tested.label) == len(datamodule.splits["test"])
+    return {
+        "status": "done" if whole else "partial",
+        **confusion(tested.label, tested.prediction),
+        **{f"val_{name}": value for name, value in rates(held_out.label, held_out.prediction).items()},
+    }
+
+
+def labels(datamodule: ChestXrayDataModule, split: str, index: Tensor) -> npt.NDArray[np.int64]:
+    """Give the labels of a split's images by their places in it, (N,)."""
+    return np.array([datamodule.splits[split][i].label for i in index.tolist()])
+
+
+class _Answers(NamedTuple):
+    """Labels and predictions, from 0, each (N,)."""
+
+    label: npt.NDArray[np.int64]
+    prediction: npt.NDArray[np.int64]
+
+
+def _write_answers(
+    path: Path, split: str, answers: Batch, datamodule: ChestXrayDataModule, classifier: Classifier
+) -> _Answers:
+    images = [datamodule.splits[split][i] for i in answers["index"].tolist()]
+    label = labels(datamodule, split, answers["index"])
+    probability = classifier.probability(answers["logits"]).numpy()
+    if probability.ndim == 1:
+        prediction = (probability > classifier.hparams["threshold"]).astype(np.int64)
+    else:
+        prediction = probability.argmax(1)
     write_predictions(path, [image.path for image in images], label, probability, prediction, datamodule.classes)
-    whole = len(images) == len(datamodule.splits["test"])
-    return {"status": "done" if whole else "partial", **confusion(label, prediction)}
+    return _Answers(label, prediction)
 
 
 def _device_name(trainer: Trainer) -> str:

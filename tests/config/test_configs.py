@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 from support import ROOT, Compose
 
+from pneumo.building import build
 from pneumo.config import check_config, config_hash
-from pneumo.training import build
 
 
 def names(group: str) -> list[str]:

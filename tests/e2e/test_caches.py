@@ -18,9 +18,10 @@ import torch
 from support import ROOT, Compose, train_with
 
 from pneumo import features
+from pneumo.building import build
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
-from pneumo.training import build, run
+from pneumo.training import run
 
 LITE0 = ("model=efficientnet_lite0", "optimizer=adam", "trainer.max_epochs=3")
 

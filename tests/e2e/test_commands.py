@@ -17,8 +17,8 @@ from lightning import Trainer
 from support import ROOT, Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pneumo.building import build
 from pneumo.models.classifier import Classifier
-from pneumo.training import build
 
 
 def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from support import Compose
 
+from pneumo.building import build
 from pneumo.data.index import index_radiographs
 from pneumo.models.classifier import Classifier
-from pneumo.training import build, run
+from pneumo.training import run
 
 pytestmark = pytest.mark.real
 

@@ -16,10 +16,11 @@ from support import ROOT, Compose, train_with
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from pneumo.building import build
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.evaluation.results import RESULT_NAMES
 from pneumo.models.classifier import Classifier
-from pneumo.training import build, run
+from pneumo.training import run
 
 TIMES = {"cache_seconds", "train_seconds", "total_seconds", "samples_per_second", "peak_memory_bytes"}
 
@@ -56,7 +57,8 @@ def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
     figures = {f"figures/{name}.{suffix}" for name in ("confusion_matrix", "roc") for suffix in ("png", "svg")}
     checkpoints = {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     events = {path for path in left if path.startswith("events.out.tfevents.")}
-    assert left == {"predictions.csv", "results.json", *figures, *checkpoints, *events}
+    lists = {"predictions.csv", "validation.csv", "splits.csv"}
+    assert left == {"results.json", *lists, *figures, *checkpoints, *events}
 
 
 def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row(finished: Path) -> None:

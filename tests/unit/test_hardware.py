@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pneumo.errors import HardwareError
-from pneumo.hardware import choose_hardware, require_compiler, spare_gpu_checks
+from pneumo.hardware import choose_hardware, choose_memory_format, require_compiler, spare_gpu_checks
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, bf16: bool = False, mps: bool = False) -> None:
@@ -31,36 +31,43 @@ def test_auto_takes_the_fastest_that_there_is(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, bf16: bool, mps: bool, accelerator: str, chosen: str, precision: str
 ) -> None:
     pretend(monkeypatch, cuda, bf16, mps)
-    hardware = choose_hardware(accelerator, "auto", deterministic=False, frozen=False)
+    hardware = choose_hardware(accelerator, "auto", deterministic=False)
     assert (hardware.accelerator, hardware.precision) == (chosen, precision)
     assert hardware.pin_memory == hardware.benchmark == (chosen == "cuda")
 
 
 def test_a_named_precision_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, cuda=True, bf16=True)
-    assert choose_hardware("gpu", "32-true", deterministic=False, frozen=False).precision == "32-true"
+    assert choose_hardware("gpu", "32-true", deterministic=False).precision == "32-true"
 
 
 def test_deterministic_gives_up_what_varies(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, cuda=True, bf16=True)
-    fast = choose_hardware("gpu", "auto", deterministic=False, frozen=False)
-    exact = choose_hardware("gpu", "auto", deterministic=True, frozen=False)
+    fast = choose_hardware("gpu", "auto", deterministic=False)
+    exact = choose_hardware("gpu", "auto", deterministic=True)
     assert (fast.benchmark, fast.matmul_precision) == (True, "high")
     assert (exact.benchmark, exact.matmul_precision) == (False, "highest")
 
 
-@pytest.mark.parametrize(("cuda", "frozen", "last"), [(True, False, True), (False, True, True), (False, False, False)])
-def test_channels_last_where_it_pays(monkeypatch: pytest.MonkeyPatch, cuda: bool, frozen: bool, last: bool) -> None:
-    pretend(monkeypatch, cuda)
-    memory_format = choose_hardware("auto", "auto", deterministic=False, frozen=frozen).memory_format
-    assert (memory_format == torch.channels_last) == last
+@pytest.mark.parametrize(
+    ("accelerator", "frozen", "depthwise", "last"),
+    [
+        ("cuda", False, False, True),
+        ("cpu", True, False, True),
+        ("cpu", False, True, True),
+        ("cpu", False, False, False),
+        ("mps", True, True, False),
+    ],
+)
+def test_channels_last_where_it_pays(accelerator: str, frozen: bool, depthwise: bool, last: bool) -> None:
+    assert (choose_memory_format(accelerator, frozen, depthwise) == torch.channels_last) == last
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "tpu"])
 def test_what_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
     pretend(monkeypatch)
     with pytest.raises(HardwareError, match=f"trainer.accelerator={accelerator}"):
-        choose_hardware(accelerator, "auto", deterministic=False, frozen=False)
+        choose_hardware(accelerator, "auto", deterministic=False)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing elsewhere")

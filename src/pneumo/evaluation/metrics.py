@@ -1,8 +1,11 @@
-"""Metrics of a two-class task; the second class, PNEUMONIA, is the positive one."""
+"""Metrics: of two classes, the second of which, PNEUMONIA, is the positive one, and of more."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanSquaredError, MetricCollection
+from torch.nn.functional import one_hot
+from torchmetrics import MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
     BinaryAUROC,
@@ -12,6 +15,14 @@ from torchmetrics.classification import (
     BinaryRecall,
     BinarySpecificity,
     BinaryStatScores,
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassAveragePrecision,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
+    MulticlassRecall,
+    MulticlassSpecificity,
 )
 
 
@@ -32,6 +43,61 @@ class BinaryMCC(BinaryStatScores):
         tp, fp, tn, fn = (count.float() for count in self._final_state())
         answers, labels = (tp + fp) * (tn + fn), (tp + fn) * (tn + fp)  # multiplied so, 1 and -1 come out exactly
         return ((tp * tn - fp * fn) / (answers * labels).sqrt()).nan_to_num(0.0)
+
+
+class MulticlassBrier(Metric):
+    """Brier's score of several classes: the squared errors of their probabilities, summed over classes."""
+
+    total: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        """Begin with no image."""
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add probabilities (N, classes) and labels (N,)."""
+        self.total += (preds - one_hot(target, preds.shape[1])).square().sum()
+        self.images += len(target)
+
+    def compute(self) -> Tensor:
+        """Give the mean over images."""
+        return self.total / self.images
+
+
+def make_metrics(classes: int, threshold: float) -> MetricCollection:
+    """Make the metrics of one stage.
+
+    Args:
+        classes: Their number; more than two have macro averages where an average is needed, and AUROC is one against
+            the rest.
+        threshold: Of two classes, an image is called positive above this probability; of more, the likeliest is called.
+
+    Returns:
+        Metrics of labels (N,) and probabilities: of the positive class (N,), or of each of several, (N, classes).
+    """
+    return binary_metrics(threshold) if classes == 2 else multiclass_metrics(classes)
+
+
+def multiclass_metrics(classes: int) -> MetricCollection:
+    """Make the metrics of one stage of several classes; see `make_metrics`."""
+    options: dict[str, Any] = {"num_classes": classes, "validate_args": False}
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(average="micro", **options),
+            "auroc": MulticlassAUROC(**options),
+            "sensitivity": MulticlassRecall(**options),
+            "specificity": MulticlassSpecificity(**options),
+            "balanced_accuracy": MulticlassRecall(**options),
+            "auprc": MulticlassAveragePrecision(**options),
+            "f1": MulticlassF1Score(**options),
+            "mcc": MulticlassMatthewsCorrCoef(**options),
+            "ece": MulticlassCalibrationError(n_bins=15, **options),
+            "brier": MulticlassBrier(),
+        }
+    )
 
 
 def binary_metrics(threshold: float) -> MetricCollection:

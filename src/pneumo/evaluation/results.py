@@ -32,28 +32,47 @@ RESULT_NAMES = (
     "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
     "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
     "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
-    "val_accuracy", "val_auroc", "settings_hash",
+    "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "temperature", "threshold_rule",
+    "val_sensitivity", "val_specificity", "val_balanced_accuracy",
 )
 # fmt: on
 
 
 def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
-    """Count the test's answers and give the accuracy's 95 % interval.
+    """Count the test's answers, all classes but the first taken for positive, and give the accuracy's 95 % interval.
 
     Args:
-        label: 1 is positive, shape (N,).
+        label: From 0, shape (N,).
         prediction: likewise.
     """
-    correct = label == prediction
-    low, high = accuracy_interval(int(correct.sum()), len(label))
+    low, high = accuracy_interval(int((label == prediction).sum()), len(label))
+    collapsed = len(np.unique(prediction)) == 1
+    positive, called = label > 0, prediction > 0
     return {
         "test_accuracy_ci_low": low,
         "test_accuracy_ci_high": high,
-        "test_true_positives": int((correct & (label == 1)).sum()),
-        "test_false_positives": int((~correct & (label == 0)).sum()),
-        "test_true_negatives": int((correct & (label == 0)).sum()),
-        "test_false_negatives": int((~correct & (label == 1)).sum()),
-        "collapsed": len(np.unique(prediction)) == 1,
+        "test_true_positives": int((positive & called).sum()),
+        "test_false_positives": int((~positive & called).sum()),
+        "test_true_negatives": int((~positive & ~called).sum()),
+        "test_false_negatives": int((positive & ~called).sum()),
+        "collapsed": collapsed,
+    }
+
+
+def rates(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
+    """Give the shares of right answers: of all images, of each class and on average; 0 stands in for an absent class.
+
+    Args:
+        label: From 0, shape (N,).
+        prediction: likewise.
+    """
+    classes = range(max(int(label.max(initial=1)) + 1, 2))
+    recalls = [float((prediction[label == k] == k).mean()) if (label == k).any() else 0.0 for k in classes]
+    return {
+        "accuracy": float((label == prediction).mean()),
+        "sensitivity": float((prediction[label > 0] > 0).mean()) if (label > 0).any() else 0.0,
+        "specificity": recalls[0],
+        "balanced_accuracy": float(np.mean(recalls)),
     }
 
 
@@ -76,12 +95,18 @@ def write_predictions(
     prediction: npt.NDArray[np.int64],
     classes: Sequence[str],
 ) -> None:
-    """Write predictions.csv: path, label, probability of the positive class, prediction; one line for each image."""
+    """Write predictions.csv: path, label, probability of the positive class, prediction; one line for each image.
+
+    Three and more classes have a column each for their probabilities, (N, classes), and all but the first are positive.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "probability", "prediction"))
+    several = probability.ndim > 1
+    writer.writerow(("path", "label", "probability", "prediction", *(classes if several else ())))
     for image, truth, share, answer in zip(images, label, probability, prediction, strict=True):
-        writer.writerow((image, classes[truth], f"{share:.9g}", classes[answer]))  # 9 digits give a float32 back
+        shares = (share[1:].sum(), *share) if several else (share,)
+        first, *others = (f"{value:.9g}" for value in shares)  # 9 digits give a float32 back
+        writer.writerow((image, classes[truth], first, classes[answer], *others))
     write_text(path, text.getvalue())
 
 

@@ -25,6 +25,12 @@ class Backbone(nn.Module):
         self.register_buffer("mean", mean.view(3, 1, 1))
         self.register_buffer("std", std.view(3, 1, 1))
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether the network has convolutions of single channels."""
+        layers = (layer for layer in self.network.modules() if isinstance(layer, nn.Conv2d))
+        return any(layer.groups == layer.in_channels > 1 for layer in layers)
+
     def forward(self, image: Tensor) -> Tensor:
         """Map images (N, 1, H, W), uint8, to features (N, features)."""
         features: Tensor = self.network((image.to(self.mean.dtype) / 255 - self.mean) / self.std)

@@ -1,23 +1,24 @@
 """The LightningModule: any backbone and a head, trained as a classifier."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
-from pneumo.evaluation.metrics import binary_metrics
+from pneumo.evaluation.metrics import make_metrics
 from pneumo.hardware import choose_memory_format
 from pneumo.models.backbone import build, freeze_module
+from pneumo.models.fine_tuning import FineTuning, OneCycle, freeze_statistics, parameter_groups
 
-MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
-MakeScheduler = Callable[[Optimizer], LRScheduler]
+MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 Batch = dict[str, Tensor]
 
 
@@ -26,14 +27,20 @@ class _Seen(NamedTuple):
 
     logits: Tensor
     label: Tensor
+    place: Tensor
 
 
 class Classifier(LightningModule):
     """A backbone and a linear head, trained by cross entropy.
 
+    After an epoch's validation, or the test, `answers` has what was answered: logits (N, classes) and index (N,), the
+    place in the split, of all processes, in the split's order. Checkpoints hold those of the validation.
+
     A checkpoint of it needs nothing else: `Classifier.load_from_checkpoint(path)` rebuilds the architecture by its name
     and takes all weights from the file.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -44,6 +51,11 @@ class Classifier(LightningModule):
         freeze: bool = False,
         head_path: str | None = None,
         threshold: float = 0.5,
+        temperature: float = 1.0,
+        flip_test: bool = False,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        fine_tuning: FineTuning | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ) -> None:
@@ -51,37 +63,55 @@ class Classifier(LightningModule):
 
         Args:
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
-            classes: Names of the two classes; the second is the positive one.
+            classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
             weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
             freeze: Train the head alone.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
-            threshold: An image is called positive above this probability.
+            threshold: Of two classes, an image is called the positive one above this probability.
+            temperature: Logits are divided by it before they become probabilities.
+            flip_test: Outside of training, answer with the mean of the logits of an image and its mirror image.
+            label_smoothing: Share of each label that training gives to all classes alike.
+            class_weights: Of the classes in the training loss, (classes,); None: one each.
+            fine_tuning: How a pretrained backbone is trained; None: as any other layers.
             optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
-            scheduler: Makes its learning-rate schedule, stepped once an epoch.
+            scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
         """
         super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        for_training = ["label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
+        self.save_hyperparameters(ignore=for_training, logger=False)
         self.hparams["weights"] = None  # a checkpoint holds its own, and must open without the original ones
         self.classes = list(classes)
         self.image_size = image_size
         self.frozen = freeze
+        self.flip_test = flip_test
+        self.label_smoothing = label_smoothing
+        weight = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weight, persistent=False)
+        self.fine_tuning = None if freeze or weights is None else fine_tuning
         self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes))
         if freeze:
             freeze_module(self.backbone)
         # A checkpoint opens on the CPU and shall compute there as its run did, to the last bit.
-        self.backbone.to(memory_format=choose_memory_format("cpu", frozen=freeze))
+        self.backbone.to(memory_format=choose_memory_format("cpu", freeze, self.backbone.depthwise))
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        metrics = binary_metrics(threshold)
+        metrics = make_metrics(len(self.classes), threshold)
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
-        self.test_metrics = metrics.clone(prefix="test/")
+        self.decide(temperature, threshold)
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
-        self.test_index, self.test_probability = CatMetric(), CatMetric()  # they know how to gather from all processes
+        self.all_places, self.all_logits = CatMetric(), CatMetric()  # they know how to gather from all processes
         self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
         self.step_size: int | None = None
-        self.tested: Batch = {}
+        self.answers: dict[str, Batch] = {}
+        self.train()
+
+    def decide(self, temperature: float, threshold: float) -> None:
+        """Have the test, predictions and checkpoints use this temperature and threshold."""
+        self.temperature = temperature
+        self.hparams.update(temperature=temperature, threshold=threshold)
+        self.test_metrics = make_metrics(len(self.classes), threshold).clone(prefix="test/")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, 1, H, W) uint8, or features (N, D) of the backbone, to logits (N, classes)."""
@@ -89,11 +119,23 @@ class Classifier(LightningModule):
         logits: Tensor = self.head(features)
         return logits
 
+    def answer(self, x: Tensor) -> Tensor:
+        """Map the same to the logits that count outside of training, (N, classes)."""
+        logits: Tensor = self(x)
+        return (logits + self(x.flip(3))) / 2 if self.flip_test and x.ndim == 4 else logits
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Map logits (N, classes) to float32 probabilities: of the positive class (N,), or of several (N, classes)."""
+        shares = torch.softmax(logits.float() / self.temperature, dim=1)
+        return shares[:, 1] if len(self.classes) == 2 else shares
+
     def train(self, mode: bool = True) -> "Classifier":
         """Switch to training or evaluation; a frozen backbone stays in evaluation."""
         self.training = mode
         for child in self.children():
             child.train(mode and not (self.frozen and child is self.backbone))
+        if mode and self.fine_tuning and not self.fine_tuning.statistics:
+            freeze_statistics(self.backbone)
         return self
 
     def on_train_epoch_start(self) -> None:
@@ -132,54 +174,75 @@ class Classifier(LightningModule):
         self._measure("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """See a test batch, and keep which images were in it."""
+        """See a test batch."""
         self._step(batch, "test")
-        self.test_index.update(batch["index"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give each image's probability of the positive class, (N,)."""
-        return positive_probability(self(batch["input"]))
+        """Give what `probability` gives."""
+        return self.probability(self.answer(batch["input"]))
 
     def on_test_epoch_end(self) -> None:
-        """Measure the test, and put what all processes have tested together in the data set's order, as `tested`."""
-        self.test_probability.update(self._measure("test"))
-        index, probability = self.test_index.compute().long(), self.test_probability.compute()
-        order = index.argsort()
-        self.tested = {"index": index[order].cpu(), "probability": probability[order].cpu()}
-        self.test_index.reset()
-        self.test_probability.reset()
+        """Measure the test."""
+        self._measure("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the epoch's metrics, so that a checkpoint tells how good it is."""
+        """Add the epoch's metrics and answers, so that a checkpoint tells how good it is, and decisions can follow."""
         checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+        checkpoint["validation"] = self.answers.get("val", {})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer of the trainable parameters, and the schedule if there is one."""
         assert self.make_optimizer is not None, "training needs an optimizer"
-        optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        decay = self.fine_tuning.lr_decay if self.fine_tuning else 1.0
+        if decay == 1.0:
+            optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        else:
+            optimizer = self.make_optimizer(parameter_groups(self.backbone, self.head, decay))
+            for group in optimizer.param_groups:
+                group["lr"] *= group["lr_scale"]
         if self.make_scheduler is None:
             return optimizer
+        if isinstance(self.make_scheduler, OneCycle):
+            schedule = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
-        logits, label = self(batch["input"]), batch["label"]
-        loss = cross_entropy(logits, label)
-        self.seen[stage].append(_Seen(logits.detach(), label))
-        return loss
+        logits = self(batch["input"]) if stage == "train" else self.answer(batch["input"])
+        self.seen[stage].append(_Seen(logits.detach(), batch["label"], batch["index"]))
+        return self._loss(logits, batch["label"], stage)
 
-    def _measure(self, stage: str) -> Tensor:
-        """Log an epoch's loss and metrics, and give the probabilities that were measured, (N,)."""
-        logits, label = map(torch.cat, zip(*self.seen[stage], strict=True))
-        probability = positive_probability(logits)
+    def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
+        """Give the cross entropy, in training with its class weights and smoothed labels."""
+        if stage == "train":
+            return cross_entropy(logits, label, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        return cross_entropy(logits, label)
+
+    def _measure(self, stage: str) -> None:
+        """Log an epoch's loss and metrics, and keep the answers that are not training's."""
+        logits, label, place = map(torch.cat, zip(*self.seen[stage], strict=True))
+        logits = logits.float()
         loss: MeanMetric = getattr(self, f"{stage}_loss")
-        loss.update(cross_entropy(logits.float(), label), len(label))
+        loss.update(self._loss(logits, label, stage), len(label))
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
-        metrics.update(probability, label)
+        metrics.update(self.probability(logits), label)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True)
         self.seen[stage].clear()
-        return probability
+        if stage != "train":
+            self.answers[stage] = self._gather(place, logits)
+
+    def _gather(self, place: Tensor, logits: Tensor) -> Batch:
+        """Put what all processes have answered together, in the split's order, in the host's memory."""
+        self.all_places.update(place)
+        self.all_logits.update(logits)
+        index = self.all_places.compute().long()
+        order = index.argsort()
+        answers = {"index": index[order].cpu(), "logits": self.all_logits.compute()[order].cpu()}
+        self.all_places.reset()
+        self.all_logits.reset()
+        return answers
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
@@ -188,8 +251,3 @@ def split(batch: Batch, size: int) -> list[Batch]:
         return [batch]
     parts = zip(*(torch.split(tensor, size) for tensor in batch.values()), strict=True)
     return [dict(zip(batch, part, strict=True)) for part in parts]
-
-
-def positive_probability(logits: Tensor) -> Tensor:
-    """Map logits (N, 2) to the probability of the second class (N,), in float32."""
-    return torch.softmax(logits.float(), dim=1)[:, 1]

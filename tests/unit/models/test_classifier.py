@@ -6,7 +6,7 @@ from lightning import Trainer
 from torch.utils.data import DataLoader
 
 from pneumo.checkpoints import CheckpointWriter
-from pneumo.models.classifier import Classifier, positive_probability
+from pneumo.models.classifier import Classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # a frozen backbone is meant to be
 
@@ -72,10 +72,29 @@ def test_features_and_images_give_the_same_logits() -> None:
         assert torch.equal(classifier(image), classifier(classifier.backbone(image)))
 
 
-def test_the_probability_is_that_of_the_second_class() -> None:
+def test_the_probability_is_that_of_the_second_class_or_of_each_of_three() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [30.0, -30.0]])
-    expected = torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0])
-    torch.testing.assert_close(positive_probability(logits), expected)
+    two = Classifier("pneumo/xraychestnet", CLASSES, image_size=24, temperature=1.0)
+    torch.testing.assert_close(two.probability(logits), torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0]))
+    two.decide(temperature=2.0, threshold=0.25)
+    torch.testing.assert_close(two.probability(logits)[:2], torch.tensor([0.5, 1 / (1 + torch.e**-1.0)]))
+    assert (two.hparams["temperature"], two.hparams["threshold"]) == (2.0, 0.25)
+    assert two.test_metrics["accuracy"].threshold == 0.25
+    three = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=24)
+    torch.testing.assert_close(three.probability(torch.zeros(1, 3)), torch.full((1, 3), 1 / 3))
+
+
+def test_the_mirror_image_is_answered_too_outside_of_training() -> None:
+    torch.manual_seed(0)
+    classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64, flip_test=True).eval()
+    image = batch()["input"]
+    with torch.inference_mode():
+        expected = (classifier(image) + classifier(image.flip(3))) / 2
+        assert torch.equal(classifier.answer(image), expected)
+        assert torch.equal(classifier.answer(image.flip(3)), expected)
+        assert not torch.equal(classifier(image), expected)
+        features = classifier.backbone(image)
+        assert torch.equal(classifier.answer(features), classifier(image))
 
 
 def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
@@ -94,7 +113,11 @@ def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
         "freeze": True,
         "head_path": None,
         "threshold": 0.5,
+        "temperature": 1.0,
+        "flip_test": False,
     }
+    assert content["validation"]["logits"].shape == (8, 2)
+    assert content["validation"]["index"].tolist() == list(range(8))
     assert "train/loss" in content["metrics"]
     loaded = Classifier.load_from_checkpoint(tmp_path / "a.ckpt").eval()
     with torch.inference_mode():

@@ -1,0 +1,136 @@
+"""Building a run: what a configuration describes, instantiated, with its mistakes told as its user's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+
+from pneumo.callbacks import RecordConfig
+from pneumo.checkpoints import CheckpointWriter
+from pneumo.config import check_config, decisive_config
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.errors import ConfigError, PneumoError
+from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
+from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
+from pneumo.models.fine_tuning import FineTuning, class_weights
+from pneumo.quiet import quieten
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    datamodule: ChestXrayDataModule
+    classifier: Classifier
+    trainer: Trainer
+
+
+def build(cfg: DictConfig) -> Parts:
+    """Build what a configuration describes, its data indexed and its network initialised.
+
+    Raises:
+        PneumoError: A user's mistake.
+    """
+    check_config(cfg)
+    hardware = _choose_hardware(cfg)
+    set_up_process(hardware)
+    quieten()
+    seed_everything(cfg.seed, verbose=False)
+
+    if "mixed" in hardware.precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer:
+        cfg.optimizer.fused = None  # Lightning cannot clip behind a fused optimizer in mixed precision
+    optimizer, scheduler = _make_optimizer_and_scheduler(cfg)
+    augmentation = _instantiate(cfg, "augment")
+    datamodule: ChestXrayDataModule = _instantiate(
+        cfg, "data", augmentation=augmentation, pin_memory=hardware.pin_memory
+    )
+    datamodule.prepare_data()
+    datamodule.setup()
+    classifier = _make_classifier(cfg, datamodule, optimizer, scheduler)
+    depthwise = classifier.backbone.depthwise
+    classifier.backbone.to(memory_format=choose_memory_format(hardware.accelerator, classifier.frozen, depthwise))
+    if cfg.compile:
+        classifier.backbone.compile()
+    constant = [f"backbone.{name}" for name in classifier.backbone.state_dict()] if classifier.frozen else []
+    trainer: Trainer = _instantiate(
+        cfg,
+        "trainer",
+        accelerator=hardware.accelerator,
+        precision=hardware.precision,
+        benchmark=hardware.benchmark,
+        callbacks=[Timer(), RecordConfig(run_settings(cfg, datamodule)), *_instantiate(cfg, "callbacks").values()],
+        logger=list(_instantiate(cfg, "logger").values()),
+        plugins=[CheckpointWriter(constant)],
+    )
+    return Parts(datamodule, classifier, trainer)
+
+
+def _make_classifier(
+    cfg: DictConfig, datamodule: ChestXrayDataModule, optimizer: MakeOptimizer, scheduler: MakeScheduler
+) -> Classifier:
+    label = [image.label for image in datamodule.splits["train"]]
+    with refusals("fine_tuning"):
+        fine_tuning = FineTuning(**cfg.fine_tuning)
+    with refusals("model"):
+        return Classifier(
+            **cfg.model,
+            classes=datamodule.classes,
+            image_size=datamodule.image_size,
+            flip_test=cfg.decision.flip,
+            label_smoothing=cfg.loss.label_smoothing,
+            class_weights=class_weights(label, len(datamodule.classes)) if cfg.loss.balance else None,
+            fine_tuning=fine_tuning,
+            optimizer=optimizer,
+            scheduler=scheduler,
+        )
+
+
+def _choose_hardware(cfg: DictConfig) -> Hardware:
+    trainer = cfg.trainer
+    hardware = choose_hardware(trainer.accelerator, str(trainer.precision), trainer.deterministic)
+    if cfg.compile:
+        require_compiler("compile=true", hardware.accelerator, "compile=false")
+    return hardware
+
+
+def _make_optimizer_and_scheduler(cfg: DictConfig) -> tuple[MakeOptimizer, MakeScheduler]:
+    """Give what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
+    optimizer: MakeOptimizer = _instantiate(cfg, "optimizer")
+    scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
+    with refusals("optimizer"):
+        trial = optimizer(iter([torch.nn.Parameter(torch.zeros(1, 1))]))
+    with refusals("scheduler"):
+        scheduler(trial)
+    return optimizer, scheduler
+
+
+def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
+    """Instantiate what cfg[key] describes."""
+    with refusals(key):
+        return hydra.utils.instantiate(cfg[key], _convert_="all", **arguments)
+
+
+@contextmanager
+def refusals(key: str) -> Iterator[None]:
+    """Let what a constructor refuses be the mistake of the user who configured it."""
+    try:
+        yield
+    except (InstantiationException, TypeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, PneumoError):
+            raise cause from None
+        reason = " ".join(str(cause).split())
+        raise ConfigError(
+            f"`{key}` cannot be built from its configuration: {reason}. See its values with "
+            f"`--cfg job --package {key}`, and what they may be in the documentation of its _target_."
+        ) from error
+
+
+def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
+    """Give what a run must share with the part of it that went before."""
+    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}

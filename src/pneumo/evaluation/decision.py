@@ -1,0 +1,103 @@
+"""From logits to decisions: the temperature and the threshold that validation chooses."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax
+
+_WIDEST = np.log(20)  # of the temperature's logarithm, to either side
+Array = npt.NDArray[np.float64]
+
+
+class Decision(NamedTuple):
+    """How answers become decisions.
+
+    Attributes:
+        temperature: Logits are divided by it.
+        threshold: An image is called positive above this probability.
+    """
+
+    temperature: float
+    threshold: float
+
+
+def decide(
+    logits: Array,
+    label: npt.NDArray[np.int64],
+    calibrate: bool,
+    rule: str,
+    sensitivity: float,
+    threshold: float,
+) -> Decision:
+    """Choose temperature and threshold by the answers to validation images.
+
+    Args:
+        logits: Of the validation images, (N, classes).
+        label: From 0, (N,).
+        calibrate: Fit the temperature; else it is 1.
+        rule: See `choose_threshold`; `fixed` keeps `threshold`, and so do three and more classes, of which the
+            likeliest is called.
+        sensitivity: That `rule` asks for.
+        threshold: Of probabilities.
+    """
+    temperature = fit_temperature(logits, label) if calibrate else 1.0
+    if rule == "fixed" or logits.shape[1] > 2:
+        return Decision(temperature, threshold)
+    margin = (logits[:, 1] - logits[:, 0]) / temperature
+    # Probabilities are float32, and comparing them must give the same everywhere.
+    chosen = np.float32(expit(choose_threshold(margin, label == 1, rule, sensitivity)))
+    return Decision(temperature, float(chosen))
+
+
+def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:
+    """Give the number that logits are to be divided by for their probabilities to be most likely.
+
+    Labels are smoothed as if each class had been mistaken once for each other: where validation images are told apart
+    without error, no finite temperature would be likeliest. Sources: Guo et al., On Calibration of Modern Neural
+    Networks (2017); Platt, Probabilistic Outputs for Support Vector Machines (1999), for the smoothing.
+
+    Args:
+        logits: (N, classes).
+        label: From 0, (N,).
+    """
+    classes = logits.shape[1]
+    count = np.bincount(label, minlength=classes)[label][:, None]
+    target = (count * np.eye(classes)[label] + 1) / (count + classes)
+
+    def loss(log_temperature: float) -> float:
+        return float(-(target * log_softmax(logits / np.exp(log_temperature), axis=1)).sum())
+
+    found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def choose_threshold(margin: Array, positive: npt.NDArray[np.bool_], rule: str, sensitivity: float) -> float:
+    """Choose the margin above which an image is called positive.
+
+    Args:
+        margin: The positive class's logit less the other's, (N,).
+        positive: (N,), of which some are and some are not.
+        rule: `youden` is the largest sum of sensitivity and specificity, `accuracy` the most right answers; where
+            several margins do as well, as between classes that are told apart without error, the middle of the widest
+            gap is taken. `sensitivity` is the highest margin at which so large a share of the positive images is
+            recognised: it lies amid them, so it is well determined even then, and hardly depends on negative ones.
+        sensitivity: Above 0, at most 1.
+    """
+    if rule == "sensitivity":
+        found = np.sort(margin[positive])
+        missed = int(np.floor((1 - sensitivity) * len(found) + 1e-9))
+        lowest = found[missed]
+        below = margin[margin < lowest].max(initial=lowest - 2)
+        return float((below + lowest) / 2)
+    weight = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum()) if rule == "youden" else np.ones(len(margin))
+    order = np.argsort(margin, kind="stable")
+    ranked, gain = margin[order], np.where(positive, -weight, weight)[order]
+    score = np.concatenate([[0.0], np.cumsum(gain)])  # after calling the i lowest negative
+    edges = np.concatenate([[ranked[0] - 2], ranked, [ranked[-1] + 2]])
+    gap = np.diff(edges)
+    score[gap <= 0] = -np.inf  # no threshold lies between equal margins
+    best = np.flatnonzero(score >= score.max() - 1e-12)
+    chosen = best[np.argmax(gap[best])]
+    return float((edges[chosen] + edges[chosen + 1]) / 2)

@@ -1,0 +1,118 @@
+"""Fine-tuning a pretrained backbone without spoiling it: the head first, lower layers more slowly, rates by step."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+PARTS = 4  # of a backbone that learn at different rates
+STRENGTH = 0.01  # inverse of the ridge penalty, on standardised features
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How a pretrained backbone is trained; `fine_tuning` in conf/train.yaml tells the same.
+
+    Attributes:
+        warm_up: Train the head alone first, on the features of the frozen backbone; see `fit_head`.
+        lr_decay: See `parameter_groups`; 1.0: all layers learn at one rate.
+        statistics: Whether batch normalisations go by each batch's statistics and update those stored.
+    """
+
+    warm_up: bool
+    lr_decay: float
+    statistics: bool
+
+
+class OneCycle:
+    """A schedule that is stepped after each batch: a linear warm-up from almost nothing, then a cosine down to nothing.
+
+    Source: Smith and Topin, Super-Convergence (2018), as in torch.optim.lr_scheduler.OneCycleLR; momentum stays.
+    """
+
+    def __init__(self, warm_up: float) -> None:
+        """Take the share of all steps in which the rate rises, above 0 and below 1."""
+        if not 0 < warm_up < 1:
+            raise ValueError(f"warm_up={warm_up} must be a share of the steps above 0 and below 1")
+        self.warm_up = warm_up
+
+    def __call__(self, optimizer: Optimizer, steps: int = 100) -> LRScheduler:
+        """Make the schedule of an optimizer, each of whose groups peaks at its own rate."""
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, rates, total_steps=max(steps, 2), pct_start=self.warm_up, cycle_momentum=False)
+
+
+def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Group parameters so that a backbone's lower layers learn more slowly, the input's side slowest.
+
+    The backbone is divided into four parts of as many layers, in the order in which they are registered, which in
+    classifiers is that of the data's way. The head learns at the full rate, each part below at `decay` times the rate
+    of the one above. Source: discriminative fine-tuning, Howard and Ruder, ULMFiT (2018).
+
+    Args:
+        backbone: Its frozen parameters are left out.
+        head: Of the features.
+        decay: Above 0, at most 1.
+
+    Returns:
+        Groups for an optimizer; `lr_scale` tells by what its rate is to be multiplied.
+    """
+    layers = [layer for layer in backbone.modules() if any(True for _ in layer.parameters(recurse=False))]
+    groups = []
+    for i in range(PARTS):
+        part = layers[i * len(layers) // PARTS : (i + 1) * len(layers) // PARTS]
+        parameters = [p for layer in part for p in layer.parameters(recurse=False) if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "lr_scale": decay ** (PARTS - i)})
+    return [*groups, {"params": list(head.parameters()), "lr_scale": 1.0}]
+
+
+def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDArray[np.int64], balance: bool) -> None:
+    """Give a linear head the weights of a logistic regression, so that training does not begin with a random one.
+
+    A random head sends large gradients into the backbone, which then loses features that held outside of the training
+    data. Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution (2022).
+
+    Args:
+        head: Is changed in place.
+        features: Of the training images, from the frozen backbone, (N, D).
+        label: From 0, below the head's number of outputs, (N,).
+        balance: Give each class the same weight in all.
+    """
+    regression = LogisticRegression(C=STRENGTH, class_weight="balanced" if balance else None, max_iter=2_000)
+    scaler = StandardScaler()
+    make_pipeline(scaler, regression).fit(features.astype(np.float64), label)
+    weight, bias = regression.coef_ / scaler.scale_, regression.intercept_
+    bias = bias - weight @ scaler.mean_
+    if len(weight) == 1:  # of two classes scikit-learn gives the difference only
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Have batch normalisations use their stored statistics, whose scale and offset may still be trained."""
+    for layer in batch_norms(module):
+        layer.eval()
+
+
+def batch_norms(module: nn.Module) -> Iterator[nn.Module]:
+    """Give the batch normalisations of a module."""
+    return (layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
+
+
+def class_weights(label: Sequence[int], classes: int) -> list[float]:
+    """Weigh classes by the inverse of their share, so that each counts the same in all and an image 1 on average."""
+    count = np.bincount(np.asarray(label), minlength=classes)
+    weights: list[float] = (len(label) / (classes * np.maximum(count, 1))).tolist()
+    return weights

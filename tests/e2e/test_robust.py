@@ -1,0 +1,149 @@
+"""The robust experiment on phantoms: what it decides, and that it repeats itself."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from support import Compose
+
+from pneumo.building import build
+from pneumo.errors import ConfigError
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import fit_head
+from pneumo.training import run
+
+ROBUST = ("experiment=robust", "model=efficientnet_lite0", "epochs=2", "data.val_fraction=0.3")
+SCRATCH = ("experiment=robust", "model=xraychestnet", "epochs=3", "data.val_fraction=0.3", "data.image_size=32")
+
+
+class StopAfterTwo(Callback):
+    """End training as a signal would, when the second epoch is over."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+
+def answers(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    probability = np.array([row["probability"] for row in rows], np.float32)
+    return probability, np.array([row["label"] == "PNEUMONIA" for row in rows])
+
+
+@pytest.fixture
+def robust(compose_run: Compose, tmp_path: Path) -> Path:
+    run(compose_run(*ROBUST))
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_decisions_are_made_on_held_out_patients_and_kept_in_the_checkpoint(robust: Path, compose_run: Compose) -> None:
+    results = json.loads((robust / "results.json").read_text())
+    assert (results["split"], results["fold"], results["threshold_rule"]) == ("patient", -1, "sensitivity")
+    probability, positive = answers(robust / "validation.csv")
+    called = probability > results["threshold"]
+    assert called[positive].mean() >= 0.95
+    assert (probability[positive] > probability[positive & called].min()).mean() < 0.95
+    assert results["val_sensitivity"] == pytest.approx(called[positive].mean())
+    assert results["val_specificity"] == pytest.approx(1 - called[~positive].mean())
+    assert results["val_accuracy"] == pytest.approx((called == positive).mean())
+    assert results["temperature"] != 1
+    probability, positive = answers(robust / "predictions.csv")
+    assert results["test_accuracy"] == pytest.approx(((probability > results["threshold"]) == positive).mean())
+
+    classifier = Classifier.load_from_checkpoint(robust / "checkpoints" / "best.ckpt").eval()
+    assert classifier.hparams["threshold"] == results["threshold"]
+    data = build(compose_run(*ROBUST, folder="other")).datamodule
+    with torch.inference_mode():
+        found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()]).numpy()
+    np.testing.assert_allclose(found, probability, atol=1e-6, rtol=0)
+
+
+def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, tmp_path: Path) -> None:
+    run(compose_run(*ROBUST, "optimizer.lr=1e-12", "epochs=1"))
+    found = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["head.weight"]
+    data, classifier, _ = build(compose_run(*ROBUST, folder="other"))
+    classifier.backbone.eval()
+    places = [i for i, image in enumerate(data.radiographs) if image.path in {x.path for x in data.splits["train"]}]
+    with torch.inference_mode():
+        features = torch.cat([classifier.backbone(block) for block in data.image_blocks(places, 16)]).numpy()
+    label = np.array([data.radiographs[i].label for i in places])
+    fit_head(classifier.head, features, label, balance=True)
+    torch.testing.assert_close(found, classifier.head.weight, atol=1e-4, rtol=1e-2)
+
+
+def test_stored_statistics_move_only_where_they_are_told_to(compose_run: Compose) -> None:
+    for statistics in (True, False):
+        options = (*ROBUST, "fine_tuning.warm_up=false", f"fine_tuning.statistics={str(statistics).lower()}")
+        _, classifier, trainer = parts = build(compose_run(*options, "+trainer.fast_dev_run=1"))
+        before = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
+        trainer.fit(classifier, datamodule=parts.datamodule)
+        after = classifier.backbone.state_dict()
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert any("running_mean" in name for name in moved) == statistics
+        assert any(name.endswith("weight") for name in moved)
+
+
+@pytest.mark.slow
+def test_a_run_with_averaged_weights_goes_on_to_the_same_bits(compose_run: Compose, tmp_path: Path) -> None:
+    run(compose_run(*SCRATCH, folder="whole"))
+    stopped = compose_run(*SCRATCH, folder="parted")
+    parts = build(stopped)
+    parts.trainer.callbacks.append(StopAfterTwo())
+    with pytest.raises(SystemExit):
+        parts.trainer.fit(parts.classifier, datamodule=parts.datamodule)
+    last = tmp_path / "parted" / "checkpoints" / "last.ckpt"
+    run(compose_run(*SCRATCH, f"ckpt_path={last}", folder="parted"))
+    for name in ("predictions.csv", "validation.csv", "splits.csv"):
+        assert (tmp_path / "parted" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "parted")]
+    assert results[0]["threshold"] == results[1]["threshold"]
+
+
+def test_the_average_is_what_is_validated_tested_and_kept(compose_run: Compose, tmp_path: Path) -> None:
+    run(compose_run(*SCRATCH))
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "head.weight"
+    assert not torch.equal(checkpoint["state_dict"][name], checkpoint["current_model_state"][name])
+    assert checkpoint["averaging_state"]["n_averaged"] == 3 * 4
+
+
+@pytest.mark.parametrize("model", ["vgg16", "resnext", "googlenet", "timm"])
+def test_every_network_takes_the_robust_experiment(model: str, compose_run: Compose) -> None:
+    cfg = compose_run("experiment=robust", f"model={model}", "model.weights=null", "data.image_size=64")
+    cfg.trainer.fast_dev_run = 1
+    _, classifier, trainer = parts = build(cfg)
+    trainer.fit(classifier, datamodule=parts.datamodule)
+    assert trainer.global_step == 1
+
+
+def test_subtypes_are_three_classes(compose_run: Compose, tmp_path: Path) -> None:
+    options = ("data.task=subtype", "optimizer=adam", "epochs=2")
+    results = run(compose_run(*options))
+    assert results["task"] == "subtype"
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    classes = ["NORMAL", "BACTERIAL", "VIRAL"]
+    assert list(rows[0]) == ["path", "label", "probability", "prediction", *classes]
+    for row in rows:
+        shares = [float(row[name]) for name in classes]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert float(row["probability"]) == pytest.approx(shares[1] + shares[2], abs=1e-6)
+        assert row["prediction"] == classes[int(np.argmax(shares))]
+        assert ("virus" in row["path"]) == (row["label"] == "VIRAL")
+    assert results["test_accuracy"] == pytest.approx(np.mean([row["label"] == row["prediction"] for row in rows]))
+
+
+def test_what_cannot_be_is_refused(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"data\.fold=7"):
+        build(compose_run("data.split=kfold", "data.fold=7"))
+    with pytest.raises(ConfigError, match=r"decision\.threshold=best must be fixed or youden"):
+        build(compose_run("decision.threshold=best"))
+    with pytest.raises(ConfigError, match=r"scheduler.*warm_up=2"):
+        build(compose_run("scheduler=one_cycle", "scheduler.warm_up=2"))

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, softmax
+
+from pneumo.evaluation.decision import choose_threshold, decide, fit_temperature
+
+Margins = tuple[np.ndarray, np.ndarray]
+
+
+def answers(seed: int, count: int = 200, apart: float = 2.0) -> Margins:
+    random = np.random.default_rng(seed)
+    positive = np.arange(count) % 3 > 0
+    return random.normal(0, 1, count) + apart * positive, positive
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_labels_were_drawn_with_is_found(temperature: float) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 3, (20_000, 3))
+    share = softmax(logits / temperature, axis=1)
+    label = (random.random((20_000, 1)) > share.cumsum(1)).sum(1)
+    assert fit_temperature(logits, label) == pytest.approx(temperature, rel=0.03)
+
+
+def test_answers_without_an_error_do_not_become_certain() -> None:
+    label = np.arange(40) % 2
+    logits = np.stack([1.0 - 2 * label, 2.0 * label - 1], 1)
+    margin = 2 / fit_temperature(logits, label)
+    assert expit(margin) == pytest.approx(21 / 22, abs=1e-3)  # Platt's target for 20 images of a class
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), wanted=st.floats(0.5, 1.0), digits=st.integers(0, 6))
+def test_the_wanted_sensitivity_is_reached_and_hardly_passed(seed: int, wanted: float, digits: int) -> None:
+    margin, positive = answers(seed)
+    margin = margin.round(digits)  # ties
+    threshold = choose_threshold(margin, positive, "sensitivity", wanted)
+    assert (margin[positive] > threshold).mean() >= wanted
+    higher = margin[positive][margin[positive] > threshold].min()
+    assert (margin[positive] > higher).mean() < wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), digits=st.integers(0, 6), rule=st.sampled_from(["youden", "accuracy"]))
+def test_no_other_threshold_does_better(seed: int, digits: int, rule: str) -> None:
+    margin, positive = answers(seed, 60, 1.0)
+    margin = margin.round(digits)
+
+    def score(threshold: float) -> float:
+        called = margin > threshold
+        if rule == "accuracy":
+            return float((called == positive).mean())
+        return float(called[positive].mean() - called[~positive].mean())
+
+    best = max(score(threshold) for threshold in [margin.min() - 1, *margin])
+    assert score(choose_threshold(margin, positive, rule, 0.95)) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("rule", ["youden", "accuracy"])
+def test_between_classes_without_an_error_the_middle_is_taken(rule: str) -> None:
+    margin, positive = np.array([-3.0, -2.0, 4.0, 5.0, 6.0]), np.array([False, False, True, True, True])
+    assert choose_threshold(margin, positive, rule, 0.95) == 1.0
+
+
+def test_a_decision_is_made_on_calibrated_probabilities_of_two_classes() -> None:
+    margin, positive = answers(1)
+    logits, label = np.stack([-margin, margin], 1), positive.astype(np.int64)
+    found = decide(logits, label, True, "sensitivity", 0.9, 0.5)
+    probability = softmax(logits / found.temperature, axis=1)[:, 1].astype(np.float32)
+    assert found.temperature != 1
+    assert 0.9 <= (probability[positive] > found.threshold).mean() < 0.92
+    assert decide(logits, label, False, "fixed", 0.9, 0.3) == (1.0, 0.3)
+    three = np.concatenate([logits, logits[:, :1]], 1)
+    assert decide(three, label, False, "youden", 0.9, 0.5) == (1.0, 0.5)
