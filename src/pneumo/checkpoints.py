@@ -171,7 +171,7 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:
         shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
         raise ConfigError(
             f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
-            "goes on as it began: set these as they were (data_hash follows from the radiographs and their split), or "
+            "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
             "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
         )
 

@@ -26,7 +26,7 @@ def _group() -> None:
 
 @cache.callback()
 def _cache() -> None:
-    """List and delete what runs have cached: decoded images, features, phantoms.
+    """List and delete what runs have cached: decoded images, features, groups of near duplicates, phantoms.
 
     All of it may go at any time: the next run computes what it needs anew.
     """
@@ -51,9 +51,9 @@ def list_entries(folder: Annotated[Path, _FOLDER] = Path("outputs/cache")) -> No
 def clear(
     keys: Annotated[list[str] | None, typer.Argument(help="Keys of entries to delete.")] = None,
     folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
-    everything: Annotated[bool, typer.Option("--all", help="All images and features.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All but phantoms.")] = False,
     unused: Annotated[float | None, typer.Option(help="Only those not used for so many days.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only images, features or phantoms.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only images, features, duplicates or phantoms.")] = None,
 ) -> None:
     """Delete the entries for which all that is said holds; what a run is building stays, and phantoms not asked for.
 
@@ -69,7 +69,7 @@ def clear(
     _check("key", keys or [], {entry.key for entry in found}, folder)
     _check("--kind", [] if kind is None else [kind], set(KINDS), folder)
     oldest = time.time() - (unused or 0) * 86_400
-    kinds = KINDS if keys else ("images", "features")
+    kinds = KINDS if keys else ("images", "features", "duplicates")
     chosen = [
         entry
         for entry in found

@@ -16,6 +16,7 @@ from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.augmentation import AUGMENTATION
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.images import DECODER
+from pneumo.data.index import positions
 from pneumo.errors import ConfigError
 from pneumo.hardware import can_compile, require_compiler
 from pneumo.models.backbone import Backbone
@@ -111,13 +112,10 @@ def warm_up_head(
             f"fine_tuning.warm_up=true computes features, which trainer.precision={trainer.precision} does not: take "
             f"one of {', '.join(PRECISIONS)}, or fine_tuning.warm_up=false."
         )
-    images = datamodule.splits["train"]
-    computed = _Pass(options, datamodule, classifier, trainer).compute(
-        datamodule.trainable, {}, "Computing features", None
-    )
-    row = {datamodule.radiographs[position].path: i for i, position in enumerate(datamodule.trainable)}
-    features = computed[[row[image.path] for image in images]]
-    fit_head(classifier.head, features, np.array([image.label for image in images]), balance)
+    images, pool = datamodule.splits["train"], datamodule.trainable
+    computed = _Pass(options, datamodule, classifier, trainer).compute(pool, {}, "Computing features", None)
+    rows = positions(images, [datamodule.radiographs[i] for i in pool])
+    fit_head(classifier.head, computed[rows], np.array([image.label for image in images]), balance)
     _log.info("the head begins as a logistic regression on the features of %d training images", len(images))
 
 

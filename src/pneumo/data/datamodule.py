@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from pneumo.cache import Array
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, Part
-from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, prepare_worker
+from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import (
     Radiograph,
@@ -25,6 +25,7 @@ from pneumo.data.index import (
     index_radiographs,
     label_subtypes,
     locate,
+    positions,
 )
 from pneumo.data.manifest import content_hash
 from pneumo.data.splits import Splits, check_split, split_radiographs
@@ -93,10 +94,7 @@ class ChestXrayDataModule(LightningDataModule):
         self.download = root is None
         self.classes = [str(name) for name in classes]  # YAML reads [0,1] as numbers
         self.task = task
-        self.split = split
-        self.val_fraction = val_fraction
-        self.folds = folds
-        self.fold = fold
+        self.division = (split, val_fraction, seed, folds, fold)
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
@@ -121,14 +119,10 @@ class ChestXrayDataModule(LightningDataModule):
         self.radiographs = index_radiographs(self.root, self.classes)
         if self.task == "subtype":
             self.radiographs, self.classes = label_subtypes(self.radiographs, self.classes)
-        self.splits = split_radiographs(
-            self.radiographs, self.split, self.val_fraction, self.seed, self.folds, self.fold, self._find_twins()
-        )
+        divided = self.division[0] != "official" or all(radiograph.split != "val" for radiograph in self.radiographs)
+        self.splits = split_radiographs(self.radiographs, *self.division, self._find_twins() if divided else None)
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
-
-    def _find_twins(self) -> list[int] | None:
-        return None
 
     def open_images(self) -> None:
         """Have batches cut from the decoded-image cache, which is made if it is not there; without it, do nothing."""
@@ -181,8 +175,8 @@ class ChestXrayDataModule(LightningDataModule):
 
     @property
     def data_hash(self) -> str:
-        """Hash of the data and its split, 16 hex digits."""
-        return data_hash(self.splits)
+        """Hash of the data, 16 hex digits, whatever the split."""
+        return data_hash(self.radiographs)
 
     @property
     def trainable(self) -> list[int]:
@@ -191,7 +185,7 @@ class ChestXrayDataModule(LightningDataModule):
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of what the files hold, 32 hex digits, whatever the split."""
+        """Hash of what the files hold, 32 hex digits."""
         return content_hash(self.root, self.radiographs, self.cache_dir)
 
     def train_dataloader(self) -> Loader:
@@ -223,6 +217,10 @@ class ChestXrayDataModule(LightningDataModule):
         # Not a DistributedSampler: that repeats images until all processes have as many, and they would count twice.
         return self._loader(split, order[rank::processes])
 
+    def _find_twins(self) -> list[int]:
+        cache = self.cache_dir if self.cache else None
+        return find_twins(self.root, self.radiographs, self.num_workers, self.content_hash, cache)
+
     def _place(self) -> tuple[int, int]:
         """Give this process's number and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -243,14 +241,10 @@ class ChestXrayDataModule(LightningDataModule):
         )
 
     def _part(self, split: str, inputs: Array) -> Part:
-        label = torch.tensor([radiograph.label for radiograph in self.splits[split]])
+        images = self.splits[split]
+        label = torch.tensor([radiograph.label for radiograph in images])
         if split != "train" or self.views is None:
-            return Part(inputs, self._rows(split, range(len(self.radiographs)))[None], label)
-        pool = self.trainable
+            return Part(inputs, torch.tensor(positions(images, self.radiographs))[None], label)
+        pool = [self.radiographs[i] for i in self.trainable]
         views = torch.arange(len(self.views) // len(pool))
-        return Part(self.views, self._rows(split, pool) + len(pool) * views[:, None], label)
-
-    def _rows(self, split: str, positions: Sequence[int]) -> Tensor:
-        """Give where among these positions of the index a split's images are, (N,)."""
-        row = {self.radiographs[position].path: i for i, position in enumerate(positions)}
-        return torch.tensor([row[radiograph.path] for radiograph in self.splits[split]])
+        return Part(self.views, torch.tensor(positions(images, pool)) + len(pool) * views[:, None], label)

@@ -1,13 +1,16 @@
 """The decoded-image cache: every radiograph decoded and resized once, in one memory-mapped array."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pneumo.cache import Array, Recipe, find_or_build
+from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
 from pneumo.data.images import DECODER, decode
 from pneumo.data.index import Radiograph
 from pneumo.hardware import keep_freed_memory
@@ -67,6 +70,30 @@ def decode_all(
     )
     dataset = RadiographDataset(root, radiographs, image_size)
     return find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers))
+
+
+def find_twins(
+    root: Path, radiographs: Sequence[Radiograph], workers: int, content: str, cache: Path | None
+) -> list[int]:
+    """Give for each radiograph the number of its group of near duplicates, (N,); see `group_duplicates`.
+
+    The arguments are those of `decode_all`. What is found is kept in `cache`, or, without one, nowhere.
+
+    Raises:
+        DataError: A file cannot be decoded.
+        CacheError: The disk is full or cannot be written.
+    """
+    if cache is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return find_twins(root, radiographs, workers, content, Path(folder))
+
+    def blocks(start: int) -> Iterator[Array]:
+        yield group_duplicates(np.asarray(decode_all(root, radiographs, SIDE, workers, content, cache)[:, 0]))
+
+    about = {"data": content, "images": len(radiographs), "decoder": DECODER, "version": VERSION}
+    recipe = Recipe("duplicates", about, (len(radiographs),), "int64", "Looking for near duplicates")
+    groups: list[int] = find_or_build(cache, recipe, blocks).tolist()
+    return groups
 
 
 def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: int) -> Iterator[Array]:

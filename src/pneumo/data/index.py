@@ -125,12 +125,17 @@ def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> 
     return ", ".join(f"{counts[label]} {name}" for label, name in enumerate(classes))
 
 
-def data_hash(splits: dict[str, list[Radiograph]]) -> str:
-    """Tell data sets and their splits apart: a hash of each split's paths, labels and file sizes, 16 hex digits."""
+def positions(radiographs: Iterable[Radiograph], among: Sequence[Radiograph]) -> list[int]:
+    """Give where each of some radiographs is among others, told by their paths."""
+    place = {radiograph.path: i for i, radiograph in enumerate(among)}
+    return [place[radiograph.path] for radiograph in radiographs]
+
+
+def data_hash(radiographs: Iterable[Radiograph]) -> str:
+    """Tell data sets apart: a hash of the paths, which tell split and class, and file sizes, 16 hex digits."""
     digest = hashlib.sha256()
-    for split, radiographs in sorted(splits.items()):
-        for radiograph in radiographs:
-            digest.update(f"{split} {radiograph.path} {radiograph.label} {radiograph.size}\n".encode())
+    for radiograph in radiographs:
+        digest.update(f"{radiograph.path} {radiograph.size}\n".encode())
     return digest.hexdigest()[:16]
 
 

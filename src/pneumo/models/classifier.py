@@ -15,7 +15,7 @@ from torchmetrics import CatMetric, MeanMetric, MetricCollection
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.hardware import choose_memory_format
 from pneumo.models.backbone import build, freeze_module
-from pneumo.models.fine_tuning import FineTuning, OneCycle, freeze_statistics, parameter_groups
+from pneumo.models.fine_tuning import FineTuning, OneCycle, freeze_statistics, parameter_groups, scale_rates
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
@@ -97,8 +97,7 @@ class Classifier(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         metrics = make_metrics(len(self.classes), threshold)
-        self.train_metrics = metrics.clone(prefix="train/")
-        self.val_metrics = metrics.clone(prefix="val/")
+        self.train_metrics, self.val_metrics = (metrics.clone(prefix=f"{stage}/") for stage in ("train", "val"))
         self.decide(temperature, threshold)
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
         self.all_places, self.all_logits = CatMetric(), CatMetric()  # they know how to gather from all processes
@@ -186,7 +185,7 @@ class Classifier(LightningModule):
         self._measure("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the epoch's metrics and answers, so that a checkpoint tells how good it is, and decisions can follow."""
+        """Add the epoch's metrics and answers, which tell how good a checkpoint is, and what to decide."""
         checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
         checkpoint["validation"] = self.answers.get("val", {})
 
@@ -197,9 +196,7 @@ class Classifier(LightningModule):
         if decay == 1.0:
             optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         else:
-            optimizer = self.make_optimizer(parameter_groups(self.backbone, self.head, decay))
-            for group in optimizer.param_groups:
-                group["lr"] *= group["lr_scale"]
+            optimizer = scale_rates(self.make_optimizer(parameter_groups(self.backbone, self.head, decay)))
         if self.make_scheduler is None:
             return optimizer
         if isinstance(self.make_scheduler, OneCycle):

@@ -76,6 +76,13 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
     return [*groups, {"params": list(head.parameters()), "lr_scale": 1.0}]
 
 
+def scale_rates(optimizer: Optimizer) -> Optimizer:
+    """Multiply the rate of each group by its `lr_scale`, in place."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group["lr_scale"]
+    return optimizer
+
+
 def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDArray[np.int64], balance: bool) -> None:
     """Give a linear head the weights of a logistic regression, so that training does not begin with a random one.
 

@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from pneumo.config import config_hash
 from pneumo.data.index import data_hash, default_root, index_radiographs, locate
-from pneumo.data.splits import split_radiographs
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
 from pneumo.sweeps.plan import Job
@@ -44,8 +43,7 @@ def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], oth
     if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:
         return otherwise
     classes = [str(name) for name in data.classes]
-    key = (root, *classes, data.split, data.val_fraction, data.seed)
+    key = (root, *classes)
     if key not in known:
-        splits = split_radiographs(index_radiographs(root, classes), data.split, data.val_fraction, data.seed)
-        known[key] = data_hash(splits)
+        known[key] = data_hash(index_radiographs(root, classes))
     return known[key] or otherwise

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ def test_the_cache_serves_any_split(phantoms: Path, tmp_path: Path) -> None:
         plain = module(phantoms, **options)
         ours, theirs = next(iter(data.val_dataloader())), next(iter(plain.val_dataloader()))
         assert torch.equal(ours["input"], theirs["input"])
-    assert len(list((tmp_path / "images").glob("*/array.npy"))) == 1
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "images").glob("*/about.json")]
+    assert sorted(about["image_size"] for about in kept) == [24, 64]  # 64: in which near duplicates are looked for
 
 
 def test_an_epoch_draws_one_view_of_each_image() -> None:
