@@ -47,7 +47,8 @@ class Augmentation:
             flip: Probability of mirroring left and right.
             brightness: As a share of the range of grey values.
             contrast: 0.1 is from 0.9 to 1.1 times the contrast.
-            blur: Largest standard deviation of a Gaussian, in pixels.
+            blur: Largest standard deviation of a Gaussian, in pixels; half of the images are not blurred, and likewise
+                below.
             resample: 0.4 leaves from 0.6 to 1 of the resolution.
             jpeg: Lowest quality, from 1 to 100.
         """
@@ -98,9 +99,12 @@ class Augmentation:
 
     def _degrade(self, image: Tensor, numbers: Tensor) -> Tensor:
         limit = self.settings
-        blur, share, quality = ((numbers[:, 7:] + 1) / 2).unbind(1)
+        # Half of the images are spared by each: films as they are must not be the exception.
+        blur, loss, traces = numbers[:, 7:].clamp(min=0).unbind(1)
         if limit["blur"] or limit["resample"]:
-            image = lower_resolution(image, blur * limit["blur"], 1 - share * limit["resample"])
+            image = lower_resolution(image, blur * limit["blur"], 1 - loss * limit["resample"])
         if limit["jpeg"]:
-            image = compress(image.clamp(0, 255), limit["jpeg"] + quality * (100 - limit["jpeg"]))
+            quality = 100 - traces * (100 - limit["jpeg"])
+            spared = (traces == 0).view(-1, 1, 1, 1)
+            image = torch.where(spared, image, compress(image.clamp(0, 255), quality))
         return image

@@ -54,6 +54,20 @@ def test_zoom_and_contrast_change_size_and_spread() -> None:
     assert flat.mean().item() == pytest.approx(images().float().mean().item(), abs=0.5)
 
 
+def test_half_of_the_images_are_spared_by_each_degradation() -> None:
+    films = images(400, 32)
+    for name, limit in (("blur", 2.0), ("resample", 0.6), ("jpeg", 20)):
+        augmentation = Augmentation(**{**NONE, name: limit})
+        assert augmentation.active
+        changed = augmentation(films, augmentation.draw(400, seed=0))
+        spared = (changed == films).flatten(1).all(1).float().mean().item()
+        assert spared == pytest.approx(0.5, abs=0.1)
+    far = numbers(400, blur=1, resolution=1, quality=1)
+    for name, limit, check in (("blur", 1.0, 0.6), ("resample", 0.9, 0.6), ("jpeg", 5, 1.0)):
+        worst = Augmentation(**{**NONE, name: limit})(films, far).float()
+        assert worst.std().item() < check * films.float().std().item()
+
+
 def test_an_image_gets_its_numbers_whatever_batch_it_is_in() -> None:
     augmentation = Augmentation(rotation=10, shift=0.1, zoom=0.1, flip=0.5, brightness=0.1, contrast=0.1)
     drawn = augmentation.draw(8, seed=3)
