@@ -13,7 +13,8 @@ import pneumo
 from pneumo.checkpoints import read_checkpoint
 from pneumo.config import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.evaluation.results import Results, confusion, write_predictions
+from pneumo.evaluation.results import Results, write_predictions
+from pneumo.evaluation.summary import summarise
 from pneumo.hardware import peak_memory
 from pneumo.models.classifier import Classifier
 
@@ -79,7 +80,8 @@ def write_test_predictions(
     prediction = (probability > threshold).astype(np.int64)
     write_predictions(path, [image.path for image in images], label, probability, prediction, datamodule.classes)
     whole = len(images) == len(datamodule.splits["test"])
-    return {"status": "done" if whole else "partial", **confusion(label, prediction)}
+    figures = summarise(label, probability, prediction, [image.subtype for image in images])
+    return {"status": "done" if whole else "partial", **figures}
 
 
 def _device_name(trainer: Trainer) -> str:

@@ -45,6 +45,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     study = any(row.study for row in rows)
     compared = any(row.comparable for row in rows)
     test, train = "test_accuracy", "train_accuracy"
+    grouped = any(row.groups.get("accuracy") for row in rows)
+    intervals = any(row.intervals for row in rows)
     searched = any(row.first.trial for row in rows)
     chosen: list[Column | None] = [
         Column("sweep", lambda row: row.first.sweep) if several else None,
@@ -54,7 +56,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("seeds", _seeds, lambda row: len(row.finished)) if seeds else None,
         _share("validation loss", "val_loss", "of the tested checkpoint") if searched else None,
         _share("test accuracy", test, "of the test images, by the checkpoint that validation chose"),
-        Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 2, "Wilson's interval"),
+        Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 3, "Wilson's interval"),
+        _group("group", "accuracy", "accuracy", 1) if grouped else None,
         _study("study", test, 1) if study else None,
         _difference("difference", test, 2) if compared else None,
         _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", 5),
@@ -63,6 +66,10 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised", 4),
         _share("specificity", "test_specificity", "share of NORMAL that was recognised", 4),
         _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
+        _range("AUROC, 95\u00a0% interval", "auroc", "of the stratified bootstrap", 8) if intervals else None,
+        _group("group by AUROC", "auroc", "AUROC", 6) if grouped else None,
+        _share("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 5),
+        _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "", 8) if intervals else None,
         Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 6, "the one that was tested, of all"),
         Column("training", _time, lambda row: row.mean("train_seconds"), 4, "time of training, caches not included"),
         Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 8, "trained, of all"),
@@ -146,6 +153,18 @@ def _difference(title: str, name: str, rank: int) -> Column:
         return _number(row.difference(name), "+.4f")
 
     return Column(title, show, lambda row: row.difference(name), rank, "ours less the study's")
+
+
+def _range(title: str, metric: str, about: str, rank: int) -> Column:
+    def show(row: Row) -> str:
+        return "{:.3f} to {:.3f}".format(*row.intervals[metric]) if metric in row.intervals else ""
+
+    return Column(title, show, lambda row: row.intervals[metric][0] if metric in row.intervals else None, rank, about)
+
+
+def _group(title: str, metric: str, name: str, rank: int) -> Column:
+    about = f"rows that share a letter cannot be told apart by their {name}"
+    return Column(title, lambda row: row.groups.get(metric, ""), None, rank, about)
 
 
 def _number(value: float | None, form: str) -> str:
