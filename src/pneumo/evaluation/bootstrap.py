@@ -99,26 +99,6 @@ def bootstrap_metrics(
     return dict(zip(names, bootstrap(statistic, answers.positive, count, seed).T, strict=True))
 
 
-def mean_auroc(runs: Sequence[Answers], weights: Array) -> Array:
-    """Give the mean AUROC of several runs on the same images, (R,), quickly, since a leaderboard has many.
-
-    Args:
-        runs: Their answers to N images.
-        weights: As for `measure`.
-    """
-    positive = runs[0].positive
-    above, below = np.flatnonzero(positive), np.flatnonzero(~positive)
-    total: Array = np.zeros(len(weights))
-    for part in np.array_split(above, -(-len(above) * len(below) // _BLOCK)):
-        wins = np.zeros((len(part), len(below)))
-        for run in runs:
-            high, low = run.probability[part][:, None], run.probability[below]
-            wins += ((high > low) + 0.5 * (high == low)) / len(runs)
-        total += np.einsum("rn,rn->r", weights[:, part] @ wins, weights[:, below])
-    pairs: Array = weights[:, above].sum(axis=1) * weights[:, below].sum(axis=1)
-    return np.divide(total, pairs)
-
-
 def paired_bootstrap(
     first: Answers, second: Answers, metric: str, count: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float]:

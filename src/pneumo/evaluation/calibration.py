@@ -11,6 +11,7 @@ from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.intervals import wilson
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
+_EDGES = np.linspace(0, 1, BINS + 1, dtype=np.float32)
 
 
 class Bin(NamedTuple):
@@ -33,8 +34,7 @@ class Bin(NamedTuple):
 
 def bin_of(probability: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Number the bins from 0, as torchmetrics does: a lower edge belongs to its bin, and 1 has bin 15 for itself."""
-    edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
-    return np.digitize(probability.astype(np.float32), edges) - 1
+    return np.digitize(probability.astype(np.float32), _EDGES) - 1
 
 
 def calibration_curve(answers: Answers) -> list[Bin]:

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers, read_answers
-from pneumo.evaluation.bootstrap import Array, bootstrap, mean_auroc, percentiles
+from pneumo.evaluation.bootstrap import bootstrap, percentiles
 from pneumo.evaluation.intervals import Interval
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.significance import (
     LEVEL,
     Difference,
     Placements,
+    auroc_interval,
     delong,
     holm,
     letters,
@@ -165,12 +166,9 @@ def _intervals(tested: _Tested) -> dict[str, Interval]:
         return {}
     share = tested.right / len(tested.seeds)
 
-    def statistic(weights: Array) -> Array:
-        sides = [weights[:, side] @ share[side] / side.sum() for side in (positive, ~positive)]
-        return np.stack([mean_auroc(tested.seeds, weights), (sides[0] + sides[1]) / 2], axis=1)
-
-    draws = bootstrap(statistic, positive)
-    return {"auroc": percentiles(draws[:, 0]), "balanced_accuracy": percentiles(draws[:, 1])}
+    each = share * np.where(positive, 1 / positive.sum(), 1 / (~positive).sum()) / 2  # what an image adds
+    draws = bootstrap(lambda weights: weights @ each, positive)
+    return {"auroc": auroc_interval(tested.placements), "balanced_accuracy": percentiles(draws)}
 
 
 def _accuracies(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:

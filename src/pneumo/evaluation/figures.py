@@ -74,7 +74,7 @@ def draw_shift(shift: Shift, results: Results) -> Figure:
         for axes, answers, name in ((upper, shift.validation, "validation"), (lower, shift.test, "test")):
             _scores(axes, answers, f"{len(answers.positive):,} {name} images", float(results["threshold"]))
         upper.tick_params(labelbottom=False)
-        lower.axvline(*_logit([shift.oracle_threshold]), color=GREY, lw=1.5, label="best here (oracle)")
+        lower.axvline(*_logit([shift.oracle_threshold]), color="#777777", lw=1.5, ls=":", label="best here (oracle)")
         upper.legend(loc="upper left", fontsize=8)
         lower.legend(*(part[-1:] for part in lower.get_legend_handles_labels()), loc="upper left", fontsize=8)
         lower.set_xlabel("predicted probability, logit scale")
@@ -188,9 +188,9 @@ def _calibration(answers: Answers, results: Results) -> Figure:
     for sign, colour in ((False, COLOURS[1]), (True, COLOURS[0])):
         chosen = answers.probability[answers.positive == sign]
         name = answers.classes[int(sign)] or "-"
-        below.hist(chosen, 30, (0, 1), histtype="step", lw=1.5, color=colour, label=name)
-    below.set(yscale="log", ylim=(0.7, None), xlabel="predicted probability", ylabel="images")
-    below.legend(loc="upper center", fontsize=8)
+        below.hist(chosen, 30, range=(0, 1), histtype="step", lw=1.5, color=colour, label=name)
+    below.set(yscale="log", ylim=(0.7, 40 * len(answers.positive)), xlabel="predicted probability", ylabel="images")
+    below.legend(loc="upper center", fontsize=8, ncols=2)
     return figure
 
 

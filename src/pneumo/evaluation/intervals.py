@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import hypot
 from typing import NamedTuple
 
-from scipy.stats import binomtest
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import binomtest, norm
 
 Interval = tuple[float, float]
 
@@ -25,6 +27,26 @@ def wilson(hits: int, total: int) -> Interval:
     """
     interval = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def logit_interval(value: float, deviation: float, total: int) -> Interval:
+    """Give the interval of an area, which keeps within 0 and 1 and reaches further to the middle.
+
+    At 0 and 1 themselves, where nothing varies, it is Wilson's of a share.
+
+    Source: K. Boyd, K. H. Eng, C. D. Page, Area under the precision-recall curve: point estimates and confidence
+    intervals, 2013, section 3.
+
+    Args:
+        value: The area.
+        deviation: Its standard deviation.
+        total: How many images a share would be of.
+    """
+    if value in (0, 1):
+        return wilson(round(value * total), total)
+    half = float(norm.ppf(0.975)) * deviation / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-half, half]))
+    return float(low), float(high)
 
 
 def subtract(first: Estimate, second: Estimate) -> Estimate:

@@ -63,7 +63,7 @@ def to_terminal(comparison: Comparison, width: int) -> Table | None:
     shown = [pair for pair in comparison.pairs if comparison.compared <= _FEW or _matched(pair)]
     if not shown:
         return None
-    title = f"Differences, first less second, on the same {comparison.images:,} test images"
+    title = f"Differences, the better one first, on the same {comparison.images:,} test images"
     table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     left_out = None if width >= 100 else HEADS.index("p")

@@ -167,7 +167,7 @@ def _table(results: Mapping[str, Value]) -> Table:
     right = [
         ("train accuracy", f"{results['train_accuracy']:.4f}"),
         ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
-        ("trainable parameters", f"{results['parameters_trainable']:,}"),
+        ("trained parameters", f"{results['parameters_trainable']:,}"),
         ("training", f"{results['train_seconds']:.0f} s"),
         ("images a second", f"{results['samples_per_second']:.0f}"),
     ]

@@ -94,17 +94,16 @@ def to_terminal(shift: Shift) -> Table:
     """Lay out the two sides, and where the balanced accuracy went."""
     title = f"From {len(shift.validation.positive):,} validation to {len(shift.test.positive):,} test images"
     table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
-    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
     table.add_column("")
     for head in ("validation", "test", "loss"):
         table.add_column(f"{head}\n(95\u00a0% interval)", justify="right", no_wrap=True)
-    for name, title in SHOWN.items():
+    for name, metric in SHOWN.items():
         sides = (
-            f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})"
-            for each in (shift.held_out[name], shift.official[name])
+            f"{value:.3f} ({low:.3f}, {high:.3f})" for value, low, high in (shift.held_out[name], shift.official[name])
         )
-        loss = shift.loss[name]
-        table.add_row(title, *sides, f"{loss.value:+.3f} ({loss.low:+.3f} to {loss.high:+.3f})")
+        value, low, high = shift.loss[name]
+        table.add_row(metric.replace(" ", "\n"), *sides, f"{value:+.3f} ({low:.3f}, {high:.3f})")
     return table
 
 

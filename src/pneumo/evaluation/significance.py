@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom, binomtest, norm, rankdata
 
+from pneumo.evaluation.intervals import Interval, logit_interval
+
 Array = npt.NDArray[np.float64]
 
 LEVEL = 0.05
@@ -60,6 +62,12 @@ def placements(probability: Array, positive: npt.NDArray[np.bool_]) -> Placement
     return Placements(
         (ranks[positive] - rankdata(above)) / len(below), 1 - (ranks[~positive] - rankdata(below)) / len(above)
     )
+
+
+def auroc_interval(found: Placements) -> Interval:
+    """Give the 95 % interval of an AUROC, or of a mean over seeds: DeLong's deviation, on the logit scale."""
+    deviation = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in found)))
+    return logit_interval(float(found.positive.mean()), deviation, min(map(len, found)))
 
 
 def delong(first: Placements, second: Placements) -> Difference:

@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import bootstrap_metrics, measure, percentiles
-from pneumo.evaluation.intervals import Estimate, Interval, wilson
+from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, wilson
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
+from pneumo.evaluation.significance import auroc_interval, placements
 
-_ONE_CLASS = ("accuracy", "ece", "brier")  # those that mean something where a class is absent
+_ONE_CLASS = ("ece", "brier")  # mean something where a class is absent
+_BOOTSTRAPPED = (*_ONE_CLASS, "balanced_accuracy", "auprc", "f1", "mcc")
 
 
 def summarise(
@@ -45,24 +47,22 @@ def summarise(
 
 
 def metric_intervals(answers: Answers) -> dict[str, Interval]:
-    """Give each metric's 95 % interval: Wilson's of shares of images, the bootstrap's of the others.
-
-    docs/EVALUATION.md has the coverage that was measured, from which this choice follows.
-    """
-    shares = {
-        "accuracy": answers.right,
-        "sensitivity": answers.called[answers.positive],
-        "specificity": ~answers.called[~answers.positive],
-    }
-    both = answers.positive.any() and not answers.positive.all()
-    known = [name for name in TEST_METRICS if name not in shares and (both or name in _ONE_CLASS)]
-    draws = bootstrap_metrics(answers, known)
+    """Give each metric's 95 % interval by the method that kept closest to it in simulations: docs/EVALUATION.md."""
+    positives, total = int(answers.positive.sum()), len(answers.positive)
     found = {name: (-1.0 if name == "mcc" else 0.0, 1.0) for name in TEST_METRICS}
-    found |= {name: _share(hits) for name, hits in shares.items()}
-    found |= {name: percentiles(draws[name]) for name in known}
-    error = float(measure(answers, np.ones((1, len(answers.positive))))["ece"][0])
-    low, high = found["ece"]
+    found["accuracy"] = wilson(int(answers.right.sum()), total)
+    found["sensitivity"] = _share(answers.called[answers.positive])
+    found["specificity"] = _share(~answers.called[~answers.positive])
+    both = 0 < positives < total
+    draws = bootstrap_metrics(answers, _BOOTSTRAPPED if both else _ONE_CLASS)
+    found |= {name: percentiles(of_name) for name, of_name in draws.items()}
+    values = measure(answers, np.ones((1, total)))
+    error = float(values["ece"][0])
+    low, high = found["ece"]  # the bootstrap adds its own error to the ECE, which has one already: Hall's interval
     found["ece"] = (max(0.0, 2 * error - high), max(0.0, 2 * error - low))
+    if both:
+        found["auroc"] = auroc_interval(placements(answers.probability, answers.positive))
+        found["auprc"] = logit_interval(float(values["auprc"][0]), float(draws["auprc"].std(ddof=1)), positives)
     return found
 
 

@@ -66,7 +66,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised", 4),
         _share("specificity", "test_specificity", "share of NORMAL that was recognised", 4),
         _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
-        _range("AUROC, 95\u00a0% interval", "auroc", "of the stratified bootstrap", 8) if intervals else None,
+        _range("AUROC, 95\u00a0% interval", "auroc", "DeLong's, on the logit scale", 8) if intervals else None,
         _group("group by AUROC", "auroc", "AUROC", 6) if grouped else None,
         _share("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 5),
         _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "", 8) if intervals else None,
