@@ -66,8 +66,9 @@ def measure(answers: Answers, weights: Array) -> dict[str, Array]:
     ties = np.flatnonzero(np.diff(probability, prepend=np.inf))  # where the next probability begins
     of_positives = weights * positive
     of_negatives = weights - of_positives
-    true = np.add.reduceat(of_positives, ties, axis=1)
-    false = np.add.reduceat(of_negatives, ties, axis=1)
+    true, false = of_positives, of_negatives
+    if len(ties) < len(order):
+        true, false = (np.add.reduceat(each, ties, axis=1) for each in (true, false))
     residual = probability - positive
     inside = np.zeros((len(order), 16))
     inside[np.arange(len(order)), bin_of(probability)] = residual
