@@ -89,6 +89,10 @@ def explain_comparison(comparison: Comparison) -> list[str]:
             "DeLong's test. Means over seeds are compared, of the networks as they were trained; the intervals of "
             "differences are each pair's own, uncorrected. docs/EVALUATION.md tells more."
         )
+    if len(comparison.rows) == 1 and len(comparison.rows[0].runs) > 1:
+        notes.append(
+            "These runs are seeds of one configuration, which is one row: there is nothing to compare it with."
+        )
     reasons: dict[str, list[str]] = {}
     for row, reason in comparison.left_out:
         reasons.setdefault(reason, []).append(name_row(row, comparison.rows))

@@ -122,6 +122,13 @@ def test_a_row_alone_is_in_no_group(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len((tmp_path / "out" / "comparisons.csv").read_text().splitlines()) == 1
 
 
+def test_seeds_alone_are_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        finish(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=10)
+    report([tmp_path / "resnext-sgd-s0", tmp_path / "resnext-sgd-s1"])
+    assert "seeds of one configuration" in capsys.readouterr().out
+
+
 def test_report_tells_whether_two_sweeps_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for optimizer in ("sgd", "adam", "adagrad"):
         finish(tmp_path / "study" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=60)

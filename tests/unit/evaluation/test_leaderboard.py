@@ -139,7 +139,7 @@ def test_the_terminals_table_fits(study: Path, width: int) -> None:
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    assert ("sensitivity" in text) == (width == 200)
+    assert ("sensitivity" in text) == ("specificity" in text) == (width == 200)
 
 
 def test_the_roc_curve_is_that_of_the_probabilities(study: Path) -> None:
