@@ -5,12 +5,13 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import rich
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -75,7 +76,7 @@ class StopOnNonFiniteLoss(Callback):
             )
 
 
-class AveragedWeights(EMAWeightAveraging):
+class AveragedWeights(WeightAveraging):
     """An exponential moving average of the weights, which validation, test and checkpoints see.
 
     Lightning's own also puts the weights of the last step back when a checkpoint is loaded for testing in the process
@@ -83,13 +84,26 @@ class AveragedWeights(EMAWeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        """Take how much of the average stays at each step; 1 / (1 - decay) steps are remembered."""
-        super().__init__(decay=decay)
+        """Take how much of the average stays at each step; 1 / (1 - decay) steps are remembered.
+
+        The first steps are remembered for less long, so that the average does not hang on to how the weights began.
+        """
+        super().__init__(avg_fn=partial(_mix, decay))
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Average after each step."""
+        return step_idx is not None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take up average and weights where training goes on; elsewhere the average, which was loaded, is all."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+def _mix(decay: float, average: Tensor, weight: Tensor, steps: Tensor) -> Tensor:
+    """Give the next average; `steps` is the number of those that are in it."""
+    kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
+    return kept * average + (1 - kept) * weight
 
 
 class LogLearningRate(Callback):

@@ -91,9 +91,12 @@ def report(
 ) -> None:
     """Print the leaderboard of sweeps beside the study's numbers, and write it: HTML, Markdown, CSV, figures.
 
+    Rows that share a letter cannot be told apart on the test images. Of two or three rows it prints all differences, of
+    several sweeps those of the same network and optimizer, and of a single run what was lost from validation to test.
     Of several sweeps, or of single runs, it is written only to a folder that --output names.
 
-    Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board
+    Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board;
+    pneumo report RUN_A RUN_B; pneumo report RUN
     """
     from pneumo.evaluation.leaderboard import write_leaderboard
 

@@ -16,7 +16,9 @@ import pneumo
 from pneumo.checkpoints import read_checkpoint
 from pneumo.config import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.evaluation.results import Results, confusion, rates, write_predictions
+from pneumo.evaluation.results import Results, rates, write_predictions
+from pneumo.evaluation.subtypes import summarise_classes
+from pneumo.evaluation.summary import summarise
 from pneumo.hardware import peak_memory
 from pneumo.models.classifier import Batch, Classifier
 
@@ -84,9 +86,10 @@ def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, cla
     validation = read_checkpoint(best)["validation"]
     held_out = _write_answers(folder / "validation.csv", "val", validation, datamodule, classifier)
     whole = len(tested.label) == len(datamodule.splits["test"])
+    figures = summarise(*tested) if tested.probability.ndim == 1 else summarise_classes(*tested[:3])
     return {
         "status": "done" if whole else "partial",
-        **confusion(tested.label, tested.prediction),
+        **figures,
         **{f"val_{name}": value for name, value in rates(held_out.label, held_out.prediction).items()},
     }
 
@@ -97,10 +100,12 @@ def labels(datamodule: ChestXrayDataModule, split: str, index: Tensor) -> npt.ND
 
 
 class _Answers(NamedTuple):
-    """Labels and predictions, from 0, each (N,)."""
+    """Labels, probabilities, predictions and subtypes of N images; see `summarise`."""
 
     label: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float32]
     prediction: npt.NDArray[np.int64]
+    subtypes: list[str]
 
 
 def _write_answers(
@@ -114,7 +119,7 @@ def _write_answers(
     else:
         prediction = probability.argmax(1)
     write_predictions(path, [image.path for image in images], label, probability, prediction, datamodule.classes)
-    return _Answers(label, prediction)
+    return _Answers(label, probability, prediction, [image.subtype for image in images])
 
 
 def _device_name(trainer: Trainer) -> str:

@@ -121,16 +121,16 @@ def test_the_leaderboard_opens_from_the_disk_and_sorts(width: int, twelve: Path,
     page.set_viewport_size({"width": width, "height": 900})
     page.goto((twelve / "leaderboard.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    rows = page.locator("tbody tr")
+    rows = page.locator("#board tbody tr")
     assert rows.count() == 12
-    page.get_by_role("button", name="AUROC").click()
+    page.get_by_role("button", name="AUROC", exact=True).click()
     values = page.evaluate(
-        "[...document.querySelectorAll('tbody tr')]"
+        "[...document.querySelectorAll('#board tbody tr')]"
         ".map(row => +row.cells[document.querySelector('th[aria-sort]').cellIndex].dataset.value)"
     )
     assert values == sorted(values, reverse=True)
     page.get_by_role("button", name="network").click()
-    first = page.locator("tbody tr td:first-child").all_inner_texts()
+    first = page.locator("#board tbody tr td:first-child").all_inner_texts()
     assert first == sorted(first)
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 100)")
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recompute import recompute
 from support import ROOT, Compose, train_with
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -54,11 +55,21 @@ def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
     assert (best["epoch"] + 1, last["epoch"]) == (results["best_epoch"], 1)
     assert results["train_accuracy"] == best["metrics"]["train/accuracy"]
     left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.{suffix}" for name in ("confusion_matrix", "roc") for suffix in ("png", "svg")}
+    drawn = ("confusion_matrix", "roc", "calibration", "shift")
+    figures = {f"figures/{name}.{suffix}" for name in drawn for suffix in ("png", "svg")}
     checkpoints = {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     events = {path for path in left if path.startswith("events.out.tfevents.")}
     lists = {"predictions.csv", "validation.csv", "splits.csv"}
     assert left == {"results.json", *lists, *figures, *checkpoints, *events}
+
+
+def test_an_independent_script_finds_every_figure_of_the_test(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    expected = recompute(finished)
+    names = [name for name in results if name.startswith("test_") and "true_" not in name and "false_" not in name]
+    assert set(names) == expected.keys()
+    for name in names:
+        assert results[name] == pytest.approx(expected[name], abs=1e-6), name
 
 
 def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row(finished: Path) -> None:
@@ -71,7 +82,7 @@ def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row
         assert name in scalars
     assert [event.step for event in events.Scalars("val/loss")] == [1, 2]
     assert [event.step for event in events.Scalars("test/accuracy")] == [2]
-    assert sorted(events.Tags()["images"]) == ["test/confusion_matrix", "test/roc"]
+    assert sorted(events.Tags()["images"]) == ["test/calibration", "test/confusion_matrix", "test/roc", "test/shift"]
     rates = [(event.step, event.value) for event in events.Scalars("lr-Adam")]
     assert rates == [(1, pytest.approx(1e-4)), (2, pytest.approx(0.5e-4))]  # as the epochs were trained, by the cosine
     assert "optimizer" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pneumo.evaluation.figures import COLOURS, GREY, STYLE, read_answers, roc
+from pneumo.evaluation.answers import read_answers
+from pneumo.evaluation.figures import COLOURS, GREY, STYLE, roc
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.study import MAJORITY, STUDY
 

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import rich
 
+from pneumo.evaluation import pairwise
 from pneumo.evaluation.board import write_images
 from pneumo.evaluation.charts import draw
-from pneumo.evaluation.figures import save
+from pneumo.evaluation.comparison import Comparison, compare
+from pneumo.evaluation.figures import draw_shift, save
 from pneumo.evaluation.page import to_html
+from pneumo.evaluation.pairwise import explain_comparison
 from pneumo.evaluation.runs import Row, collect, differences, rows
+from pneumo.evaluation.shift import Shift, explain_shift, read_shift
+from pneumo.evaluation.shift import to_terminal as shift_table
 from pneumo.evaluation.tables import to_csv, to_markdown, to_terminal
 from pneumo.files import write_text
 
 
 def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
-    """Write leaderboard.csv, .md and .html, figures/ and their copies for TensorBoard, and print the table.
+    """Write leaderboard.csv, .md, .html, comparisons.csv, figures/ and their copies for TensorBoard; print the table.
 
     Args:
         sweeps: The folders of sweeps or of single runs.
@@ -27,29 +32,50 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
         ConfigError: There is no run in one of the sweeps.
     """
     runs = collect(sweeps)
-    board = rows(runs)
+    comparison = compare(rows(runs))
+    board = comparison.rows
+    single = runs[0].results if len(runs) == 1 else None
+    shift = None if single is None else read_shift(runs[0].folder, single)
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
     if folder is None:
-        show(board, title, folder)
+        show(comparison, title, shift)
         return
     figures = draw(board)
-    notes = explain(board)
+    notes = [*explain(board), *explain_comparison(comparison)]
+    if isinstance(shift, Shift) and single:
+        figures["shift"] = draw_shift(shift, single)
+        notes.append(explain_shift(shift))
     rendered = save(figures, folder / "figures")
     write_images(folder / "leaderboard", {f"leaderboard/{name}": png for name, png in rendered["png"].items()})
     write_text(folder / "leaderboard.csv", to_csv(runs))
     write_text(folder / "leaderboard.md", to_markdown(board, notes, title))
-    write_text(folder / "leaderboard.html", to_html(board, runs, notes, title, rendered["svg"]))
-    show(board, title, folder)
+    write_text(folder / "leaderboard.html", to_html(comparison, runs, notes, title, rendered["svg"]))
+    write_text(folder / "comparisons.csv", pairwise.to_csv(comparison.pairs))
+    show(comparison, title, shift)
+    place = f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv"
+    rich.get_console().print(place, highlight=False, soft_wrap=True, markup=False)
 
 
-def show(board: Sequence[Row], title: str, folder: Path | None) -> None:
-    """Print the table, and where the rest of it is."""
+def show(comparison: Comparison, title: str, shift: Shift | str | None) -> None:
+    """Print the table, the differences if they are few, and of a single run what changed since validation.
+
+    Args:
+        comparison: The rows and how they differ.
+        title: The table's.
+        shift: Of a single run, or why there is none; None for more runs.
+    """
     console = rich.get_console()
-    table = to_terminal(board, title, console)
-    console.print(table)
-    if folder is not None:
-        place = f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv"
-        console.print(place, highlight=False, soft_wrap=True, markup=False)
+    console.print(to_terminal(comparison.rows, title, console))
+    if differences := pairwise.to_terminal(comparison, console.width):
+        console.print(differences)
+    notes = explain_comparison(comparison)
+    if isinstance(shift, Shift):
+        console.print(shift_table(shift))
+        notes.append(explain_shift(shift))
+    elif shift:
+        notes.append(f"No comparison of validation with test: {shift}.")
+    for note in notes:
+        console.print(note, style="dim", highlight=False, markup=False)
 
 
 def explain(board: Sequence[Row]) -> list[str]:

@@ -7,23 +7,26 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pneumo.evaluation.runs import Row, Run
+from pneumo.evaluation.comparison import Comparison
+from pneumo.evaluation.pairwise import HEADS, cells
+from pneumo.evaluation.runs import Run
 from pneumo.evaluation.tables import columns
 
 _CAPTIONS = {
     "accuracy": "Test accuracy with its 95 % interval, the study's beside it.",
     "roc": "ROC curves; each of several seeds has its own line.",
+    "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
     "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
 }
 
 
 def to_html(
-    board: Sequence[Row], runs: Sequence[Run], notes: Sequence[str], title: str, figures: Mapping[str, bytes]
+    comparison: Comparison, runs: Sequence[Run], notes: Sequence[str], title: str, figures: Mapping[str, bytes]
 ) -> str:
     """Fill in the page.
 
     Args:
-        board: The table's rows.
+        comparison: The table's rows and how they differ.
         runs: All runs, to count what became of them.
         notes: What stands below the table.
         title: The page's.
@@ -32,6 +35,7 @@ def to_html(
     environment = Environment(
         loader=PackageLoader("pneumo.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    board = comparison.rows
     shown = columns(board)
     states = [run.state for run in runs]
     return environment.get_template("leaderboard.html").render(
@@ -39,6 +43,9 @@ def to_html(
         counts={state: states.count(state) for state in dict.fromkeys(states)},
         columns=shown,
         rows=[(row, [(column.show(row), column.value and column.value(row)) for column in shown]) for row in board],
+        pairs=[(pair, cells(pair, board)) for pair in comparison.pairs],
+        heads=HEADS,
+        images=comparison.images,
         notes=notes,
         figures=[(name, _CAPTIONS[name], base64.b64encode(svg).decode()) for name, svg in figures.items()],
     )

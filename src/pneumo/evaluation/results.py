@@ -6,13 +6,13 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import rich
 from rich.table import Table
-from scipy.stats import binomtest
 
 from pneumo.errors import ConfigError
 from pneumo.files import write_text
@@ -22,9 +22,15 @@ _log = logging.getLogger(__name__)
 Value = str | int | float | bool
 Results = dict[str, Value]
 
-# The order of results.json, which users' scripts read: names may be added, none changed.
+SUBTYPES = ("bacterial", "viral")
+SUBTYPE_METRICS = ("sensitivity_bacterial", "sensitivity_viral", "auroc_bacterial_viral")
+NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that the task does not tell apart
+# Every one has its 95 % interval beside it, as test_auroc_ci_low and test_auroc_ci_high.
 # fmt: off
-RESULT_NAMES = (
+TEST_METRICS = (
+    "accuracy", "auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier",
+)
+_FIRST_NAMES = (  # of results.json from its beginning: a run without later ones is still read
     "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
     "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
     "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
@@ -36,21 +42,24 @@ RESULT_NAMES = (
     "val_sensitivity", "val_specificity", "val_balanced_accuracy",
 )
 # fmt: on
+# The order of results.json, which users' scripts read: names may be added, none changed.
+RESULT_NAMES = (
+    *_FIRST_NAMES,
+    *(f"test_{name}_ci_{end}" for name in TEST_METRICS[1:] for end in ("low", "high")),
+    *(f"test_{name}{end}" for name in SUBTYPE_METRICS for end in ("", "_ci_low", "_ci_high")),
+)
 
 
 def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
-    """Count the test's answers, all classes but the first taken for positive, and give the accuracy's 95 % interval.
+    """Count the test's answers, all classes but the first taken for positive.
 
     Args:
         label: From 0, shape (N,).
         prediction: likewise.
     """
-    low, high = accuracy_interval(int((label == prediction).sum()), len(label))
     collapsed = len(np.unique(prediction)) == 1
     positive, called = label > 0, prediction > 0
     return {
-        "test_accuracy_ci_low": low,
-        "test_accuracy_ci_high": high,
         "test_true_positives": int((positive & called).sum()),
         "test_false_positives": int((~positive & called).sum()),
         "test_true_negatives": int((~positive & ~called).sum()),
@@ -79,12 +88,6 @@ def rates(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Re
 def count_tested(results: Mapping[str, Value]) -> int:
     """Give the number of images that a run was tested on."""
     return sum(int(results[f"test_{kind}_{sign}"]) for kind in ("true", "false") for sign in ("positives", "negatives"))
-
-
-def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
-    """Give the 95 % interval of a share of right answers: Wilson's score interval."""
-    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def write_predictions(
@@ -130,7 +133,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not found.keys() >= set(RESULT_NAMES):
+    if not isinstance(found, dict) or not found.keys() >= set(_FIRST_NAMES):
         raise ConfigError(
             f"{path} is damaged, or of another version of pneumo: move it away, and its run is taken for unfinished."
         )
@@ -174,23 +177,30 @@ def _table(results: Mapping[str, Value]) -> Table:
     table = Table(title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}", title_style="bold")
     table.add_column("test")
     table.add_column("", justify="right")
+    table.add_column("95\u00a0% interval", justify="right")
     table.add_column("run", style="dim")
     table.add_column("", justify="right", style="dim")
-    low, high = results["test_accuracy_ci_low"], results["test_accuracy_ci_high"]
+    shown = {"accuracy": "accuracy", "auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
+    shown |= {"sensitivity": "sensitivity"}
+    shown |= {
+        f"sensitivity_{name}": f"  {name}" for name in SUBTYPES if results[f"test_sensitivity_{name}"] != NO_IMAGE
+    }
+    shown |= {"specificity": "specificity"}
     left = [
-        ("accuracy", f"{results['test_accuracy']:.4f}"),
-        ("  95 % interval", f"{low:.4f} to {high:.4f}"),
-        ("sensitivity", f"{results['test_sensitivity']:.4f}"),
-        ("specificity", f"{results['test_specificity']:.4f}"),
-        ("AUROC", f"{results['test_auroc']:.4f}"),
+        (title, f"{results[f'test_{name}']:.4f}", "{:.3f} to {:.3f}".format(*_interval(results, name)))
+        for name, title in shown.items()
     ]
     right = [
         ("train accuracy", f"{results['train_accuracy']:.4f}"),
         ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
-        ("trainable parameters", f"{results['parameters_trainable']:,}"),
+        ("trained parameters", f"{results['parameters_trainable']:,}"),
         ("training", f"{results['train_seconds']:.0f} s"),
         ("images a second", f"{results['samples_per_second']:.0f}"),
     ]
-    for first, second in zip(left, right, strict=True):
+    for first, second in zip_longest(left, right, fillvalue=()):
         table.add_row(*first, *second)
     return table
+
+
+def _interval(results: Mapping[str, Value], name: str) -> tuple[Value, Value]:
+    return results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
 from pneumo.errors import ConfigError
-from pneumo.evaluation.results import Results, accuracy_interval, count_tested, read_results
+from pneumo.evaluation.intervals import Interval, wilson
+from pneumo.evaluation.results import Results, count_tested, read_results
 from pneumo.evaluation.status import read_status
 from pneumo.evaluation.study import STUDY, TESTED, Published
 
@@ -63,10 +64,14 @@ class Row:
     Attributes:
         runs: In the order of their seeds.
         hidden: Tells it from another row of the same words, whose runs have other settings.
+        intervals: 95 % intervals of the mean over seeds, by the metric: auroc, balanced_accuracy.
+        groups: Letters, by accuracy and auroc: rows that share one cannot be told apart.
     """
 
     runs: tuple[Run, ...]
     hidden: str = ""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def first(self) -> Run:
@@ -111,12 +116,12 @@ class Row:
         return mean - float(getattr(self.study, name))
 
     @property
-    def interval(self) -> tuple[float, float] | None:
+    def interval(self) -> Interval | None:
         """The mean test accuracy's 95 % interval, for the number of images tested: more seeds do not narrow it."""
         mean = self.mean("test_accuracy")
         if mean is None:
             return None
-        return accuracy_interval(round(mean * self.tested), self.tested)
+        return wilson(round(mean * self.tested), self.tested)
 
     @property
     def tested(self) -> int:

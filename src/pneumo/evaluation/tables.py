@@ -45,6 +45,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     study = any(row.study for row in rows)
     compared = any(row.comparable for row in rows)
     test, train = "test_accuracy", "train_accuracy"
+    grouped = any(row.groups.get("accuracy") for row in rows)
+    intervals = any(row.intervals for row in rows)
     searched = any(row.first.trial for row in rows)
     chosen: list[Column | None] = [
         Column("sweep", lambda row: row.first.sweep) if several else None,
@@ -54,18 +56,25 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("seeds", _seeds, lambda row: len(row.finished)) if seeds else None,
         _share("validation loss", "val_loss", "of the tested checkpoint") if searched else None,
         _share("test accuracy", test, "of the test images, by the checkpoint that validation chose"),
-        Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 2, "Wilson's interval"),
-        _study("study", test, 1) if study else None,
-        _difference("difference", test, 2) if compared else None,
-        _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", 5),
-        _study("study (train)", train, 6) if study else None,
-        _difference("difference (train)", train, 7) if compared else None,
-        _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised", 4),
-        _share("specificity", "test_specificity", "share of NORMAL that was recognised", 4),
+        Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 4, "Wilson's interval"),
+        _group("group", "accuracy", "accuracy", 1) if grouped else None,
+        _study("study", test, 2) if study else None,
+        _difference("difference", test, 5) if compared else None,
+        _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", 9),
+        _study("study (train)", train, 12) if study else None,
+        _difference("difference (train)", train, 13) if compared else None,
+        _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised", 8),
+        _share("specificity", "test_specificity", "share of NORMAL that was recognised", 8),
         _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
-        Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 6, "the one that was tested, of all"),
-        Column("training", _time, lambda row: row.mean("train_seconds"), 4, "time of training, caches not included"),
-        Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 8, "trained, of all"),
+        _range("AUROC, 95\u00a0% interval", "auroc", "DeLong's, on the logit scale", 15) if intervals else None,
+        _group("group by AUROC", "auroc", "AUROC", 10) if grouped else None,
+        _share("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 7),
+        _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "of the stratified bootstrap", 16)
+        if intervals
+        else None,
+        Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 11, "the one that was tested, of all"),
+        Column("training", _time, lambda row: row.mean("train_seconds"), 6, "time of training, caches not included"),
+        Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 14, "trained, of all"),
         Column("remark", lambda row: row.remark) if any(row.remark for row in rows) else None,
     ]
     return [column for column in chosen if column]
@@ -103,7 +112,8 @@ def to_terminal(rows: Sequence[Row], title: str, console: Console) -> Table:
         needed = Measurement.get(console, console.options.update(max_width=1_000), table).maximum
         if needed <= console.width or not any(column.rank for column in shown):
             return table
-        shown.remove(max(shown, key=lambda column: column.rank))
+        lowest = max(column.rank for column in shown)
+        shown = [column for column in shown if column.rank < lowest]  # sensitivity and specificity go together
 
 
 def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
@@ -146,6 +156,18 @@ def _difference(title: str, name: str, rank: int) -> Column:
         return _number(row.difference(name), "+.4f")
 
     return Column(title, show, lambda row: row.difference(name), rank, "ours less the study's")
+
+
+def _range(title: str, metric: str, about: str, rank: int) -> Column:
+    def show(row: Row) -> str:
+        return "{:.3f} to {:.3f}".format(*row.intervals[metric]) if metric in row.intervals else ""
+
+    return Column(title, show, lambda row: row.intervals[metric][0] if metric in row.intervals else None, rank, about)
+
+
+def _group(title: str, metric: str, name: str, rank: int) -> Column:
+    about = f"rows that share a letter cannot be told apart by their {name}"
+    return Column(title, lambda row: row.groups.get(metric, ""), None, rank, about)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -100,7 +100,7 @@ class Classifier(LightningModule):
         self.train_metrics, self.val_metrics = (metrics.clone(prefix=f"{stage}/") for stage in ("train", "val"))
         self.decide(temperature, threshold)
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
-        self.all_places, self.all_logits = CatMetric(), CatMetric()  # they know how to gather from all processes
+        self.all_places, self.all_logits = (CatMetric("disable") for _ in range(2))  # they know how to gather
         self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
         self.step_size: int | None = None
         self.answers: dict[str, Batch] = {}

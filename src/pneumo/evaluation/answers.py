@@ -1,0 +1,74 @@
+"""What a run has answered to images, as predictions.csv and validation.csv hold it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation.results import Results
+
+
+class Answers(NamedTuple):
+    """What a run has answered to N images.
+
+    Attributes:
+        probability: Of the positive class, (N,).
+        positive: Whether the image is of that class, (N,).
+        called: Whether it was called so, (N,).
+        classes: The negative class and the positive one; a class that never comes has no name.
+        paths: Of the images, relative to the data's root; empty where nobody asks.
+    """
+
+    probability: npt.NDArray[np.float64]
+    positive: npt.NDArray[np.bool_]
+    called: npt.NDArray[np.bool_]
+    classes: tuple[str, str] = ("", "")
+    paths: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether the answer is the truth, (N,)."""
+        return np.equal(self.positive, self.called)
+
+    def by_path(self) -> Answers:
+        """Put the images in the order of their paths, in which the answers of several runs lie beside each other."""
+        order = np.array(sorted(range(len(self.paths)), key=lambda i: self.paths[i]), np.int64)
+        arrays = (self.probability[order], self.positive[order], self.called[order])
+        return Answers(*arrays, self.classes, tuple(self.paths[i] for i in order))
+
+
+def read_answers(folder: Path, results: Results, name: str = "predictions.csv") -> Answers:
+    """Read what a run has answered.
+
+    Args:
+        folder: The run's.
+        results: The run's; its threshold tells which answer is the positive one.
+        name: predictions.csv, of the test images, or validation.csv, of the held-out ones.
+
+    Raises:
+        ConfigError: The file is missing or damaged.
+    """
+    path = folder / name
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
+        probability = np.array([float(line["probability"]) for line in lines], np.float32)
+        right = np.array([line["prediction"] == line["label"] for line in lines], bool)
+        paths = tuple(line["path"] for line in lines)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{path}, which a finished run leaves, cannot be read ({error}): put it back, or delete results.json "
+            "beside it, and the run is taken for unfinished."
+        ) from error
+    called = probability > np.float32(float(results["threshold"]))
+    positive = called == right  # whatever the classes' names
+    names = [
+        next((line["label"] for line, is_it in zip(lines, positive, strict=True) if is_it == x), "") for x in (0, 1)
+    ]
+    return Answers(probability.astype(np.float64), positive, called, (names[0], names[1]), paths)

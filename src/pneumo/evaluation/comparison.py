@@ -1,0 +1,192 @@
+"""Which rows of a leaderboard differ on the test images, and which cannot be told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.bootstrap import bootstrap, percentiles
+from pneumo.evaluation.intervals import Interval
+from pneumo.evaluation.runs import Row
+from pneumo.evaluation.significance import (
+    LEVEL,
+    Difference,
+    Placements,
+    auroc_interval,
+    delong,
+    holm,
+    letters,
+    placements,
+    swap_test,
+)
+
+
+class Pair(NamedTuple):
+    """Two rows and what they differ in.
+
+    Attributes:
+        metric: accuracy or auroc.
+        first: The row that stands higher.
+        second: The other one.
+        difference: Of the means over seeds, first less second.
+        holm: The p-value, corrected for all pairs of the board.
+    """
+
+    metric: str
+    first: Row
+    second: Row
+    difference: Difference
+    holm: float
+
+    @property
+    def different(self) -> bool:
+        """Whether the two can be told apart."""
+        return self.holm < LEVEL
+
+
+class Comparison(NamedTuple):
+    """What can be said of the rows of a leaderboard.
+
+    Attributes:
+        rows: Its rows with their intervals and letters.
+        pairs: All pairs of those that are compared, by accuracy and then by AUROC.
+        compared: How many are.
+        images: On how many images.
+        left_out: The other rows, each with the reason.
+    """
+
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    compared: int
+    images: int
+    left_out: tuple[tuple[Row, str], ...]
+
+
+class _Tested(NamedTuple):
+    """The place of a row on the board and the answers of its seeds, images in the order of their paths."""
+
+    place: int
+    seeds: tuple[Answers, ...]
+
+    @property
+    def images(self) -> tuple[tuple[str, ...], bytes]:
+        """Tell test sets apart."""
+        return _images(self.seeds[0])
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the seeds were tested on different images."""
+        return any(_images(seed) != self.images for seed in self.seeds)
+
+    @property
+    def placements(self) -> Placements:
+        """Give the mean over seeds."""
+        found = [placements(seed.probability, seed.positive) for seed in self.seeds]
+        return Placements(*(np.mean(part, axis=0) for part in zip(*found, strict=True)))
+
+    @property
+    def right(self) -> npt.NDArray[np.int64]:
+        """Give how many seeds are right on each image, (N,)."""
+        found: npt.NDArray[np.int64] = np.stack([seed.right for seed in self.seeds]).sum(axis=0, dtype=np.int64)
+        return found
+
+
+def compare(board: Sequence[Row]) -> Comparison:
+    """Give the rows their intervals, compare those that can be compared, and give them letters.
+
+    The numbers compared are the means over seeds, as the board shows them. The tests are about the test images: they
+    take the networks as they were trained, and another seed may give another one.
+
+    Raises:
+        ConfigError: Predictions are missing or damaged.
+    """
+    reasons = {place: _reason(row) for place, row in enumerate(board)}
+    tested = [_read(place, row) for place, row in enumerate(board) if not reasons[place]]
+    sets = Counter(each.images for each in tested)
+    usual = max(sets, key=lambda images: sets[images], default=None)
+    rows = list(board)
+    for each in tested:
+        if each.mixed:
+            reasons[each.place] = "has seeds that were tested on different images"
+            continue
+        rows[each.place] = replace(board[each.place], intervals=_intervals(each))
+        if each.images != usual:
+            reasons[each.place] = "was tested on other images than most"
+        elif not rows[each.place].intervals:
+            reasons[each.place] = "was tested on images of one class"
+    same = [each for each in tested if not reasons[each.place]]
+    pairs: list[Pair] = []
+    for metric, test in (("accuracy", _accuracies), ("auroc", _aurocs)):
+        ordered = sorted(same, key=lambda each: -(board[each.place].mean(f"test_{metric}") or 0))
+        found = test(ordered)
+        adjusted = holm([difference.p for difference in found.values()])
+        different = np.zeros((len(ordered), len(ordered)), bool)
+        for ((i, j), difference), p in zip(found.items(), adjusted, strict=True):
+            first, second = (board[ordered[k].place] for k in (i, j))
+            pairs.append(Pair(metric, first, second, difference, p))
+            different[i, j] = different[j, i] = pairs[-1].different
+        for each, letter in zip(ordered, letters(different) if found else [""] * len(ordered), strict=True):
+            row = rows[each.place]
+            rows[each.place] = replace(row, groups={**row.groups, metric: letter})
+    images = len(same[0].seeds[0].paths) if same else 0
+    left_out = [(row, reasons[place]) for place, row in enumerate(board) if reasons[place]]
+    return Comparison(tuple(rows), tuple(pairs), len(same), images, tuple(left_out))
+
+
+def _reason(row: Row) -> str:
+    """Say why a row is not compared; nothing if it is."""
+    states = [run.state for run in row.runs]
+    if row.first.trial:
+        return "is a trial of a search"
+    for state, text in (("collapsed", "collapsed"), ("partial", "was tested in part")):
+        if state in states:
+            return text if len(states) == 1 else f"has a seed that {text}"
+    return "" if "done" in states else "has not finished"
+
+
+def _images(answers: Answers) -> tuple[tuple[str, ...], bytes]:
+    return answers.paths, answers.positive.tobytes()
+
+
+def _read(place: int, row: Row) -> _Tested:
+    seeds = [read_answers(run.folder, run.results).by_path() for run in row.runs if run.results]
+    return _Tested(place, tuple(seeds))
+
+
+def _intervals(tested: _Tested) -> dict[str, Interval]:
+    positive = tested.seeds[0].positive
+    if positive.all() or not positive.any():
+        return {}
+    share = tested.right / len(tested.seeds)
+
+    each = share * np.where(positive, 1 / positive.sum(), 1 / (~positive).sum()) / 2  # what an image adds
+    draws = bootstrap(lambda weights: weights @ each, positive)
+    return {"auroc": auroc_interval(tested.placements), "balanced_accuracy": percentiles(draws)}
+
+
+def _accuracies(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:
+    """Compare accuracies: exact swaps, and the paired bootstrap's interval."""
+    if len(tested) < 2:
+        return {}
+    right = np.stack([each.right / len(each.seeds) for each in tested], axis=1)
+    draws = bootstrap(lambda weights: weights @ right / len(right), tested[0].seeds[0].positive)
+    found = {}
+    for i, j in combinations(range(len(tested)), 2):
+        value = float((right[:, i] - right[:, j]).mean())
+        seeds = (len(tested[i].seeds), len(tested[j].seeds))
+        p = swap_test(tested[i].right, tested[j].right, seeds)
+        found[i, j] = Difference(value, *percentiles(draws[:, i] - draws[:, j]), p)
+    return found
+
+
+def _aurocs(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:
+    """Compare AUROCs by DeLong's test."""
+    placed = [each.placements for each in tested]
+    return {(i, j): delong(placed[i], placed[j]) for i, j in combinations(range(len(tested)), 2)}

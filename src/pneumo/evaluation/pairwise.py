@@ -1,0 +1,111 @@
+"""The comparison of a leaderboard's rows as text: comparisons.csv, a table for the terminal, notes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from pneumo.evaluation.comparison import Comparison, Pair
+from pneumo.evaluation.runs import Row
+
+HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
+TITLES = {"accuracy": "accuracy", "auroc": "AUROC"}
+_FEW = 3  # rows, whose pairs a terminal has room for
+
+
+def to_csv(pairs: Sequence[Pair]) -> str:
+    """Give one line for each pair and metric."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"{which}_{name}" for which in ("first", "second") for name in ("sweep", "model", "optimizer", "setting")]
+    writer.writerow(("metric", *names, "difference", "ci_low", "ci_high", "p", "p_holm", "different"))
+    for pair in pairs:
+        words = [
+            word
+            for row in (pair.first, pair.second)
+            for word in (row.first.sweep, row.first.model, row.first.optimizer, row.setting)
+        ]
+        writer.writerow((pair.metric, *words, *pair.difference, pair.holm, str(pair.different).lower()))
+    return text.getvalue()
+
+
+def cells(pair: Pair, board: Sequence[Row]) -> tuple[str, ...]:
+    """Give what stands under HEADS for a pair of the board's rows."""
+    value, low, high, p = pair.difference
+    interval = f"{low:+.4f} to {high:+.4f}"
+    rows = name_row(pair.first, board), name_row(pair.second, board)
+    return TITLES[pair.metric], *rows, f"{value:+.4f}", interval, _chance(p), _chance(pair.holm)
+
+
+def name_row(row: Row, board: Sequence[Row]) -> str:
+    """Name a row in one line by the words in which the board's rows differ."""
+    words = [(each.first.sweep, each.first.model, each.first.optimizer, each.setting) for each in board]
+    own = (row.first.sweep, row.first.model, row.first.optimizer, row.setting)
+    telling = [word for place, word in enumerate(own) if len({other[place] for other in words}) > 1]
+    return " ".join(filter(None, telling)) or f"{row.first.model} {row.first.optimizer}"
+
+
+def to_terminal(comparison: Comparison, width: int) -> Table | None:
+    """Lay out the pairs that one asks for: of few rows all, of several sweeps those of the same network and optimizer.
+
+    Args:
+        comparison: Of the board's rows.
+        width: The terminal's, in characters.
+
+    Returns:
+        None if there are no such pairs.
+    """
+    shown = [pair for pair in comparison.pairs if comparison.compared <= _FEW or _matched(pair)]
+    if not shown:
+        return None
+    title = f"Differences, the better one first, on the same {comparison.images:,} test images"
+    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    left_out = None if width >= 100 else HEADS.index("p")
+    for place, head in enumerate(HEADS):
+        if place != left_out:
+            table.add_column(head, justify="left" if place < 3 else "right", no_wrap=place not in (1, 2))
+    for pair in shown:
+        texts = [text for place, text in enumerate(cells(pair, comparison.rows)) if place != left_out]
+        table.add_row(*map(escape, texts), style="bold" if pair.different else None)
+    return table
+
+
+def explain_comparison(comparison: Comparison) -> list[str]:
+    """Say what one must know to read the groups, and which rows are in none."""
+    notes = []
+    if comparison.pairs:
+        count = len(comparison.pairs) // 2
+        pairs = "the one pair" if count == 1 else f"all {count:,} pairs"
+        notes.append(
+            f"group: rows that share a letter cannot be told apart at 5 % on these {comparison.images:,} images, after "
+            f"Holm's correction for {pairs}; to share one is "
+            "no proof of being equal. Accuracy: exact paired test (McNemar's where there is one seed each); AUROC: "
+            "DeLong's test. Means over seeds are compared, of the networks as they were trained; the intervals of "
+            "differences are each pair's own, uncorrected. docs/EVALUATION.md tells more."
+        )
+    if len(comparison.rows) == 1 and len(comparison.rows[0].runs) > 1:
+        notes.append(
+            "These runs are seeds of one configuration, which is one row: there is nothing to compare it with."
+        )
+    reasons: dict[str, list[str]] = {}
+    for row, reason in comparison.left_out:
+        reasons.setdefault(reason, []).append(name_row(row, comparison.rows))
+    for reason, names in reasons.items():
+        shown = f"{names[0]}, which" if len(names) == 1 else f"{len(names)} rows, each of which"
+        notes.append(f"Not compared: {shown} {reason}.")
+    return notes
+
+
+def _matched(pair: Pair) -> bool:
+    one, two = pair.first.first, pair.second.first
+    return one.sweep != two.sweep and (one.model, one.optimizer) == (two.model, two.optimizer)
+
+
+def _chance(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

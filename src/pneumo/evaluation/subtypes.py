@@ -1,0 +1,104 @@
+"""A test of normal, bacterial and viral in figures: macro averages, each with a 95 % interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.bootstrap import Array, bootstrap, measure, percentiles
+from pneumo.evaluation.calibration import bin_of
+from pneumo.evaluation.intervals import wilson
+from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
+
+_MACRO = ("auroc", "sensitivity", "specificity", "auprc", "f1")  # means over classes, one against the rest
+
+
+def summarise_classes(
+    label: npt.NDArray[np.int64], probability: npt.NDArray[np.float32], prediction: npt.NDArray[np.int64]
+) -> Results:
+    """Give what results.json holds of a test beside its metrics: counts, intervals, and figures of the subtypes.
+
+    The sensitivity to a subtype is the share of its images that were called by its name. The AUROC of bacterial against
+    viral is that of pneumonias only, by the share that viral has of the two probabilities. Intervals are percentiles of
+    the bootstrap, Wilson's of shares. Where a class was not tested nothing is known: an interval is the whole range.
+
+    Args:
+        label: 0 normal, 1 bacterial, 2 viral, (N,).
+        probability: Of each, (N, 3).
+        prediction: As label, (N,).
+    """
+    results = confusion(label, prediction)
+    whole = len(np.unique(label)) == probability.shape[1]
+    if whole:
+        draws = bootstrap(lambda weights: _stack(measure_classes(label, probability, prediction, weights)), label)
+    for number, name in enumerate(TEST_METRICS):
+        interval = percentiles(draws[:, number]) if whole else (-1.0 if name == "mcc" else 0.0, 1.0)
+        results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = interval
+    right = label == prediction
+    results["test_accuracy_ci_low"], results["test_accuracy_ci_high"] = wilson(int(right.sum()), len(right))
+    for number, subtype in enumerate(SUBTYPES, start=1):
+        hits = right[label == number]
+        name = f"test_sensitivity_{subtype}"
+        results[name] = float(hits.mean()) if len(hits) else NO_IMAGE
+        interval = wilson(int(hits.sum()), len(hits)) if len(hits) else (0.0, 1.0)
+        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = interval
+    return results | _tell_apart(label, probability)
+
+
+def measure_classes(
+    label: npt.NDArray[np.int64],
+    probability: npt.NDArray[np.float32],
+    prediction: npt.NDArray[np.int64],
+    weights: Array,
+) -> dict[str, Array]:
+    """Give the metrics of images that count several times, or not at all, as `pneumo.evaluation.metrics` defines them.
+
+    Args:
+        label: From 0, (N,).
+        probability: (N, classes).
+        prediction: As label, (N,).
+        weights: How often each image counts, (R, N).
+
+    Returns:
+        (R,) for each of TEST_METRICS.
+    """
+    share = probability.astype(np.float64)
+    classes = np.arange(share.shape[1])
+    truth, called = label[:, None] == classes, prediction[:, None] == classes
+    each = [measure(Answers(share[:, k], truth[:, k], called[:, k]), weights) for k in classes]
+    found = {name: np.mean([of_class[name] for of_class in each], axis=0) for name in _MACRO}
+    total, right = weights.sum(1), (label == prediction).astype(np.float64)
+    surest = share.max(1)
+    inside = np.zeros((len(label), 16))
+    inside[np.arange(len(label)), bin_of(surest)] = surest - right
+    of_truth, of_called = weights @ truth, weights @ called
+    spread = (total**2 - (of_truth**2).sum(1)) * (total**2 - (of_called**2).sum(1))
+    agreement = total * (weights @ right) - (of_truth * of_called).sum(1)
+    return {
+        **found,
+        "accuracy": weights @ right / total,
+        "balanced_accuracy": found["sensitivity"],
+        "mcc": agreement / np.sqrt(np.maximum(spread, 1)),  # 0 if every answer is the same
+        "ece": np.abs(weights @ inside).sum(1) / total,
+        "brier": weights @ ((share - truth) ** 2).sum(1) / total,
+    }
+
+
+def _stack(metrics: dict[str, Array]) -> Array:
+    return np.stack([metrics[name] for name in TEST_METRICS], axis=1)
+
+
+def _tell_apart(label: npt.NDArray[np.int64], probability: npt.NDArray[np.float32]) -> Results:
+    """Give the AUROC of bacterial against viral, of the images that are one of them."""
+    name = "test_auroc_bacterial_viral"
+    ill = label > 0
+    viral = label[ill] == 2
+    if viral.all() or not viral.any():
+        return {name: NO_IMAGE, f"{name}_ci_low": 0.0, f"{name}_ci_high": 1.0}
+    pair = probability[ill, 1:].astype(np.float64)
+    share = pair[:, 1] / np.maximum(pair.sum(1), np.finfo(np.float64).tiny)
+    answers = Answers(share, viral, share > 0.5)
+    low, high = percentiles(bootstrap(lambda weights: measure(answers, weights)["auroc"], viral))
+    value = measure(answers, np.ones((1, len(viral))))["auroc"][0]
+    return {name: float(value), f"{name}_ci_low": low, f"{name}_ci_high": high}

@@ -1,0 +1,77 @@
+"""A test in figures: what follows from its answers, each with a 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.bootstrap import bootstrap_metrics, measure, percentiles
+from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, wilson
+from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
+from pneumo.evaluation.significance import auroc_interval, placements
+
+_ONE_CLASS = ("ece", "brier")  # mean something where a class is absent
+_BOOTSTRAPPED = (*_ONE_CLASS, "balanced_accuracy", "auprc", "f1", "mcc")
+
+
+def summarise(
+    label: npt.NDArray[np.int64],
+    probability: npt.NDArray[np.float32],
+    prediction: npt.NDArray[np.int64],
+    subtypes: Sequence[str],
+) -> Results:
+    """Give what results.json holds of a test beside its metrics: counts, intervals, sensitivity to each subtype.
+
+    Where an interval would need a class or a subtype of which no image was tested, nothing is known, and it is the
+    metric's whole range. The sensitivity to such a subtype is -1.
+
+    Args:
+        label: 1 is positive, shape (N,).
+        probability: Of the positive class, (N,).
+        prediction: As label, (N,).
+        subtypes: bacterial, viral, or anything else for neither; N of them.
+    """
+    answers = Answers(probability.astype(np.float64), label == 1, prediction == 1)
+    results = confusion(label, prediction)
+    for name, interval in metric_intervals(answers).items():
+        results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = interval
+    for subtype in SUBTYPES:
+        called = answers.called[np.array([subtype == other for other in subtypes], bool) & answers.positive]
+        name = f"test_sensitivity_{subtype}"
+        results[name] = float(called.mean()) if len(called) else NO_IMAGE
+        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = _share(called)
+    apart = "test_auroc_bacterial_viral"  # two classes tell nothing of subtypes
+    return results | {apart: NO_IMAGE, f"{apart}_ci_low": 0.0, f"{apart}_ci_high": 1.0}
+
+
+def metric_intervals(answers: Answers) -> dict[str, Interval]:
+    """Give each metric's 95 % interval by the method that kept closest to it in simulations: docs/EVALUATION.md."""
+    positives, total = int(answers.positive.sum()), len(answers.positive)
+    found = {name: (-1.0 if name == "mcc" else 0.0, 1.0) for name in TEST_METRICS}
+    found["accuracy"] = wilson(int(answers.right.sum()), total)
+    found["sensitivity"] = _share(answers.called[answers.positive])
+    found["specificity"] = _share(~answers.called[~answers.positive])
+    both = 0 < positives < total
+    draws = bootstrap_metrics(answers, _BOOTSTRAPPED if both else _ONE_CLASS)
+    found |= {name: percentiles(of_name) for name, of_name in draws.items()}
+    values = measure(answers, np.ones((1, total)))
+    error = float(values["ece"][0])
+    low, high = found["ece"]  # the bootstrap adds its own error to the ECE, which has one already: Hall's interval
+    found["ece"] = (max(0.0, 2 * error - high), max(0.0, 2 * error - low))
+    if both:
+        found["auroc"] = auroc_interval(placements(answers.probability, answers.positive))
+        found["auprc"] = logit_interval(float(values["auprc"][0]), float(draws["auprc"].std(ddof=1)), positives)
+    return found
+
+
+def estimates(answers: Answers) -> dict[str, Estimate]:
+    """Give the metrics of images of both classes with their intervals."""
+    values = measure(answers, np.ones((1, len(answers.positive))))
+    return {name: Estimate(float(values[name][0]), *interval) for name, interval in metric_intervals(answers).items()}
+
+
+def _share(hits: npt.NDArray[np.bool_]) -> Interval:
+    return wilson(int(hits.sum()), len(hits)) if len(hits) else (0.0, 1.0)

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recompute import METRICS
+from scipy import stats
+from torchmetrics.functional.classification import binary_calibration_error
+
+from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.bootstrap import bootstrap, bootstrap_metrics, measure, paired_bootstrap, percentiles
+from pneumo.evaluation.results import TEST_METRICS
+
+
+def draw(seed: int, size: int, levels: int) -> Answers:
+    """Give answers of so many different probabilities."""
+    generator = np.random.default_rng(seed)
+    positive = generator.permutation(np.arange(size) % 3 > 0)
+    probability = np.round(np.clip(generator.normal(0.4 + 0.2 * positive, 0.3), 0, 1) * levels) / levels
+    return Answers(probability.astype(np.float32).astype(float), positive, probability > 0.5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(6, 60), levels=st.sampled_from([1, 4, 16, 997]))
+def test_images_that_count_several_times_are_as_good_as_copies(seed: int, size: int, levels: int) -> None:
+    answers = draw(seed, size, levels)
+    weights = bootstrap(lambda weights: weights, answers.positive, count=3, seed=seed)
+    found = measure(answers, weights)
+    assert found.keys() == set(TEST_METRICS)
+    for row, counts in enumerate(weights.astype(int)):
+        label, probability, answer = (np.repeat(part.astype(float), counts) for part in _columns(answers))
+        for name in set(TEST_METRICS) - {"ece"}:
+            assert found[name][row] == pytest.approx(METRICS[name](label, probability, answer), abs=1e-9), name
+        # No probability but 0 and 1 is on an edge of a bin, whose last bit is another one in torch.linspace.
+        error = binary_calibration_error(torch.tensor(probability, dtype=torch.float32), torch.tensor(label).int(), 15)
+        assert found["ece"][row] == pytest.approx(float(error), abs=1e-5)
+
+
+def _columns(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return answers.positive, answers.probability, answers.called
+
+
+def test_each_class_keeps_its_size_and_is_drawn_evenly() -> None:
+    positive = np.random.default_rng(0).permutation(np.arange(50) < 20)
+    weights = bootstrap(lambda weights: weights, positive, count=4000)
+    assert (weights[:, positive].sum(axis=1) == 20).all()
+    assert (weights[:, ~positive].sum(axis=1) == 30).all()
+    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.08)
+    np.testing.assert_allclose(weights[:, positive].var(axis=0).mean(), 1 - 1 / 20, atol=0.03)  # multinomial
+
+
+def test_many_images_are_drawn_in_parts() -> None:
+    positive = np.arange(3_000_000) % 2 > 0  # one resample fits at once
+    draws = bootstrap(lambda weights: weights.sum(axis=1), positive, count=3)
+    assert draws.tolist() == [3_000_000] * 3
+
+
+def test_the_same_seed_gives_the_same_draws() -> None:
+    answers = draw(0, 100, 1000)
+    one, two = (bootstrap_metrics(answers, ["auroc"], 50, seed=7)["auroc"] for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert (bootstrap_metrics(answers, ["auroc"], 50, seed=8)["auroc"] != one).any()
+
+
+def test_scipy_finds_the_same_interval() -> None:
+    answers = draw(3, 300, 1000)
+    sides = (answers.called[answers.positive].astype(float), answers.called[~answers.positive].astype(float))
+
+    def balanced(ill: np.ndarray, well: np.ndarray, axis: int = -1) -> np.ndarray:
+        return (ill.mean(axis=axis) + 1 - well.mean(axis=axis)) / 2
+
+    expected = stats.bootstrap(
+        sides, balanced, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    found = percentiles(bootstrap_metrics(answers, ["balanced_accuracy"], 20_000)["balanced_accuracy"])
+    assert found == pytest.approx(tuple(expected), abs=0.004)
+
+
+def test_differences_are_taken_on_the_same_draws() -> None:
+    one = draw(5, 400, 1000)
+    assert paired_bootstrap(one, one, "auprc") == (0, 0)
+    worse = one._replace(probability=np.where(np.arange(400) % 9 == 0, 0.5, one.probability))
+    low, high = paired_bootstrap(one, worse, "auroc")
+    value = METRICS["auroc"](*_columns(one)) - METRICS["auroc"](*_columns(worse))
+    assert low < value < high
+    alone = percentiles(bootstrap_metrics(one, ["auroc"])["auroc"])
+    assert high - low < (alone[1] - alone[0]) / 2  # what both share is no difference

@@ -1,0 +1,33 @@
+import pytest
+
+from pneumo.evaluation.intervals import Estimate, logit_interval, subtract, wilson
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval_is_the_published_one(hits: int, total: int, low: float, high: float) -> None:
+    # Newcombe, Two-sided confidence intervals for the single proportion, 1998, table I, method 3
+    assert wilson(hits, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090), ((10, 10), (0, 20), 0.6791, 1.0)],
+)
+def test_differences_of_independent_shares_are_the_published_ones(
+    first: tuple[int, int], second: tuple[int, int], low: float, high: float
+) -> None:
+    # Newcombe, Interval estimation for the difference between independent proportions, 1998, table II, method 10
+    sides = [Estimate(hits / total, *wilson(hits, total)) for hits, total in (first, second)]
+    assert subtract(*sides)[1:] == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_logit_interval_stays_inside_and_leans_to_the_middle() -> None:
+    low, high = logit_interval(0.99, 0.01, 100)
+    assert 0 < low < 0.99 < high < 1
+    assert 0.99 - low > high - 0.99
+    assert logit_interval(0.5, 0.001, 100) == pytest.approx((0.5 - 0.00196, 0.5 + 0.00196), abs=1e-6)
+    assert logit_interval(1.0, 0.0, 50) == wilson(50, 50)
+    assert logit_interval(0.5, 0.0, 50) == pytest.approx((0.5, 0.5))  # constant answers

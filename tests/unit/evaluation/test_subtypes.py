@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+)
+
+from pneumo.evaluation.metrics import make_metrics
+from pneumo.evaluation.results import TEST_METRICS
+from pneumo.evaluation.subtypes import measure_classes, summarise_classes
+
+Test = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def answers(seed: int = 0, count: int = 300) -> Test:
+    random = np.random.default_rng(seed)
+    label = random.integers(0, 3, count)
+    logits = random.normal(0, 1, (count, 3)) + 1.5 * np.eye(3)[label]
+    probability = softmax(logits, axis=1).astype(np.float32)
+    return label, probability, probability.argmax(1)
+
+
+def test_metrics_are_scikit_learns_and_those_that_training_logs() -> None:
+    label, probability, prediction = answers()
+    found = {name: value[0] for name, value in measure_classes(*answers(), np.ones((1, 300))).items()}
+    truth = label[:, None] == np.arange(3)
+    share = probability.astype(np.float64)
+    share /= share.sum(1, keepdims=True)
+    macro = {"average": "macro"}
+    assert found["accuracy"] == pytest.approx(accuracy_score(label, prediction))
+    assert found["auroc"] == pytest.approx(roc_auc_score(label, share, multi_class="ovr", average="macro"), abs=1e-6)
+    assert found["auprc"] == pytest.approx(average_precision_score(truth, share, average="macro"), abs=1e-6)
+    assert found["sensitivity"] == pytest.approx(recall_score(label, prediction, **macro))
+    assert found["f1"] == pytest.approx(f1_score(label, prediction, **macro))
+    assert found["mcc"] == pytest.approx(matthews_corrcoef(label, prediction))
+    assert found["brier"] == pytest.approx(((share - truth) ** 2).sum(1).mean(), abs=1e-6)
+    logged = make_metrics(3, 0.5)
+    logged.update(torch.from_numpy(probability), torch.from_numpy(label))
+    for name, value in logged.compute().items():
+        assert found[name] == pytest.approx(value.item(), abs=1e-5), name
+
+
+def test_an_image_that_counts_twice_is_there_twice() -> None:
+    label, probability, prediction = answers(1, 60)
+    weights = np.random.default_rng(2).integers(0, 3, 60)
+    places = np.repeat(np.arange(60), weights)
+    found = measure_classes(label, probability, prediction, weights[None].astype(np.float64))
+    repeated = measure_classes(label[places], probability[places], prediction[places], np.ones((1, len(places))))
+    for name in TEST_METRICS:
+        assert found[name][0] == pytest.approx(repeated[name][0]), name
+
+
+def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -> None:
+    label, probability, prediction = answers()
+    found = summarise_classes(label, probability, prediction)
+    values = measure_classes(label, probability, prediction, np.ones((1, 300)))
+    for name in set(TEST_METRICS) - {"ece"}:  # whose bootstrap is biased upwards
+        assert found[f"test_{name}_ci_low"] < values[name][0] < found[f"test_{name}_ci_high"], name
+    assert found["test_sensitivity_viral"] == pytest.approx((prediction[label == 2] == 2).mean())
+    ill = label > 0
+    share = probability[ill, 2] / probability[ill, 1:].sum(1)
+    assert found["test_auroc_bacterial_viral"] == pytest.approx(roc_auc_score(label[ill] == 2, share))
+    positives = found["test_true_positives"] + found["test_false_negatives"]
+    assert positives == ill.sum()
+
+
+def test_a_class_that_is_absent_is_no_crash() -> None:
+    label, probability, prediction = answers()
+    few = label < 2
+    found = summarise_classes(label[few], probability[few], prediction[few])
+    assert found["test_sensitivity_viral"] == found["test_auroc_bacterial_viral"] == -1.0
+    assert (found["test_auroc_ci_low"], found["test_auroc_ci_high"]) == (0.0, 1.0)

@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recompute import recompute
+from scipy.stats import binom, norm
+
+from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.bootstrap import bootstrap
+from pneumo.evaluation.intervals import wilson
+from pneumo.evaluation.results import RESULT_NAMES, SUBTYPES, TEST_METRICS, write_predictions
+from pneumo.evaluation.significance import auroc_interval, placements
+from pneumo.evaluation.summary import estimates, metric_intervals, summarise
+
+POSITIVE = np.arange(624) < 390
+CLASSES = ["NORMAL", "PNEUMONIA"]
+
+
+def draw(seed: int, sensitivity: float, specificity: float, scale: float = 2) -> Answers:
+    """Give answers to as many images as the real test set has, scores of each class normally distributed."""
+    threshold = norm.ppf(specificity)
+    scores = np.random.default_rng(seed).normal(POSITIVE * (threshold + norm.ppf(sensitivity)), 1) - threshold
+    probability = (1 / (1 + np.exp(-scale * scores))).astype(np.float32)
+    return Answers(probability.astype(float), POSITIVE, probability > 0.5)
+
+
+def test_an_independent_script_finds_the_same_figures_and_intervals(tmp_path: Path) -> None:
+    answers = draw(1, 0.96, 0.7)
+    probability = np.round(answers.probability, 2).astype(np.float32)  # so that many are the same
+    label, prediction = POSITIVE.astype(int), (probability > 0.5).astype(int)
+    subtypes = ["none" if not ill else SUBTYPES[i % 2] for i, ill in enumerate(label)]
+    word = {"none": "x", "bacterial": "person1_bacteria_", "viral": "person1_virus_"}
+    paths = [f"test/{word[subtype]}{i}.jpeg" for i, subtype in enumerate(subtypes)]
+    write_predictions(tmp_path / "predictions.csv", paths, label, probability, prediction, CLASSES)
+    found = summarise(label, probability, prediction, subtypes)
+    expected = recompute(tmp_path)
+    for name, value in found.items():
+        if name.startswith("test_") and "true_" not in name and "false_" not in name:
+            assert value == pytest.approx(expected[name], abs=1e-6), name
+    numbers = estimates(Answers(probability.astype(float), POSITIVE, prediction == 1))
+    assert numbers.keys() == set(TEST_METRICS)
+    for name, estimate in numbers.items():
+        assert estimate.value == pytest.approx(expected[f"test_{name}"], abs=1e-6), name
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_an_absent_class_leaves_whole_ranges_and_no_nan(only: int) -> None:
+    label = np.full(20, only)
+    probability = np.linspace(0.1, 0.9, 20).astype(np.float32)
+    found = summarise(label, probability, (probability > 0.5).astype(int), ["none"] * 20)
+    assert found.keys() <= set(RESULT_NAMES)
+    json.dumps(found, allow_nan=False)
+    for name in ("auroc", "balanced_accuracy", "auprc", "f1"):
+        assert (found[f"test_{name}_ci_low"], found[f"test_{name}_ci_high"]) == (0, 1)
+    assert (found["test_mcc_ci_low"], found["test_mcc_ci_high"]) == (-1, 1)
+    absent, present = ("sensitivity", "specificity") if only == 0 else ("specificity", "sensitivity")
+    assert (found[f"test_{absent}_ci_low"], found[f"test_{absent}_ci_high"]) == (0, 1)
+    assert (found[f"test_{present}_ci_low"], found[f"test_{present}_ci_high"]) == pytest.approx(wilson(10, 20))
+    for subtype in SUBTYPES:
+        assert [found[f"test_sensitivity_{subtype}{end}"] for end in ("", "_ci_low", "_ci_high")] == [-1, 0, 1]
+
+
+def test_an_interval_of_perfect_answers_is_no_point() -> None:
+    answers = Answers(np.where(POSITIVE, 0.99, 0.01), POSITIVE, POSITIVE)
+    found = metric_intervals(answers)
+    assert found["auroc"] == pytest.approx(wilson(234, 234))
+    assert found["auprc"] == pytest.approx(wilson(390, 390))
+    assert found["sensitivity"][0] < 0.995
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize("total", [148, 234, 390])
+def test_wilsons_interval_covers_shares_near_one(share: float, total: int) -> None:
+    intervals = [wilson(hits, total) for hits in range(total + 1)]
+    covering = np.array([low <= share <= high for low, high in intervals])
+    assert 0.93 <= binom.pmf(np.arange(total + 1), total, share)[covering].sum() <= 0.985  # steps, where few are wrong
+
+
+@pytest.mark.parametrize(("sensitivity", "specificity"), [(0.7, 0.7), (0.99, 0.6), (0.95, 0.9)])
+def test_the_interval_of_an_auroc_covers(sensitivity: float, specificity: float) -> None:
+    truth = norm.cdf((norm.ppf(sensitivity) + norm.ppf(specificity)) / np.sqrt(2))
+    intervals = [
+        auroc_interval(placements(draw(seed, sensitivity, specificity).probability, POSITIVE)) for seed in range(1500)
+    ]
+    assert 0.93 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.97
+
+
+def brier(sensitivity: float, specificity: float, prior: float) -> float:
+    """Give the mean of squared differences over the scores that `draw` draws from."""
+    score = np.linspace(-12, 12, 20_001)
+    probability = 1 / (1 + np.exp(-2 * score))
+    ill, well = norm.pdf(score, norm.ppf(sensitivity), 1), norm.pdf(score, -norm.ppf(specificity), 1)
+    step = score[1] - score[0]
+    return float((prior * (1 - probability) ** 2 * ill + (1 - prior) * probability**2 * well).sum() * step)
+
+
+@pytest.mark.parametrize(("sensitivity", "specificity"), [(0.7, 0.7), (0.95, 0.8), (0.95, 0.9)])
+def test_bootstrapped_intervals_cover(sensitivity: float, specificity: float) -> None:
+    tests = [draw(seed, sensitivity, specificity) for seed in range(2000)]
+    sides = np.where(POSITIVE, 1 / 390, 1 / 234) / 2
+    added = {  # by each image to a mean, so that the resamples of all tests are one product of matrices
+        "balanced_accuracy": [each.right * sides for each in tests],
+        "brier": [(each.probability - each.positive) ** 2 / 624 for each in tests],
+    }
+    truth = {
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "brier": brier(sensitivity, specificity, prior=390 / 624),
+    }
+    for name, of_images in added.items():
+        draws = bootstrap(lambda weights: weights, POSITIVE) @ np.stack(of_images, axis=1)
+        low, high = np.quantile(draws, (0.025, 0.975), axis=0)
+        assert (low[7], high[7]) == pytest.approx(metric_intervals(tests[7])[name])
+        assert 0.93 <= np.mean((low <= truth[name]) & (truth[name] <= high)) <= 0.97, name

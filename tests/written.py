@@ -1,0 +1,49 @@
+"""What runs leave, written without running them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from pneumo.evaluation.results import RESULT_NAMES, confusion, write_predictions, write_results
+from pneumo.evaluation.status import Status, write_status
+
+CLASSES = ["NORMAL", "PNEUMONIA"]
+
+
+def finish(
+    folder: Path, model: str, optimizer: str, seed: int, wrong: int, images: int = 624, first: int = 0, **other: object
+) -> None:
+    """Write what a run leaves that answered `wrong` of its images wrongly, from the `first` on."""
+    label = np.arange(images) % 8 >= 3  # 390 of 624, as in the real test set
+    prediction = label.copy()
+    prediction[first : first + wrong] ^= True
+    probability = np.where(prediction, 0.9, 0.1) + np.random.default_rng(seed).uniform(-0.05, 0.05, images)
+    paths = [f"test/{i}.jpeg" for i in range(images)]
+    values = (label.astype(int), probability.astype(np.float32), prediction.astype(int))
+    write_predictions(folder / "predictions.csv", paths, *values, CLASSES)
+    results = {
+        **dict.fromkeys(RESULT_NAMES, 0.5),
+        **{"status": "done", "model": model, "optimizer": optimizer, "seed": seed, "data": "chest_xray"},
+        **confusion(label.astype(int), prediction.astype(int)),
+        "test_accuracy": 1 - wrong / images,
+        "train_accuracy": 0.95,
+        "test_balanced_accuracy": float(balanced_accuracy_score(label, prediction)),
+        "test_auroc": float(roc_auc_score(label, probability)),
+        "train_seconds": 75.0,
+        **other,
+    }
+    write_results(folder / "results.json", results)  # type: ignore[arg-type]
+
+
+def fail(folder: Path, model: str, optimizer: str, status: str = "failed", reason: str = "no image") -> None:
+    folder.mkdir(parents=True)
+    write_status(folder, Status("now", status, reason, "", model, optimizer, 0, "study", ""))
+
+
+def answer(path: Path, label: NDArray[np.bool_], probability: NDArray[np.float64]) -> None:
+    """Write predictions.csv or validation.csv, for a threshold of 0.5."""
+    images = [f"{path.stem}/{i}.jpeg" for i in range(len(label))]
+    answers = (probability > 0.5).astype(int)
+    write_predictions(path, images, label.astype(int), probability.astype(np.float32), answers, CLASSES)
