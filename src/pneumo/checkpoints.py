@@ -115,6 +115,11 @@ class RunCheckpoint(ModelCheckpoint):
     the best one.
     """
 
+    @property
+    def state_key(self) -> str:
+        """Tell it from another whose settings are the same, as where nothing is monitored."""
+        return f"{super().state_key}, {self.filename}"
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the callback's state, with the old folder replaced by the present one."""
         old, new = str(state_dict["dirpath"]), str(self.dirpath)

@@ -16,12 +16,11 @@ from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.augmentation import AUGMENTATION
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.images import DECODER
-from pneumo.data.index import positions
 from pneumo.errors import ConfigError
 from pneumo.hardware import can_compile, require_compiler
 from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
-from pneumo.models.fine_tuning import OneCycle, fit_head
+from pneumo.models.fine_tuning import OneCycle
 from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, default_batch_size
 
 _log = logging.getLogger(__name__)
@@ -95,28 +94,6 @@ def serve_features(
             lambda image, start: augment(image, numbers[start : start + len(image)]),
         )
     serve(datamodule, classifier, trainer, plain, views)
-
-
-def warm_up_head(
-    options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer, balance: bool
-) -> None:
-    """Train the head alone, on the features of the backbone as it is before fine-tuning; see `fit_head`.
-
-    Raises:
-        ConfigError: The features cannot be computed in the run's precision.
-        DataError: An image cannot be decoded.
-        CacheError: The disk is full or cannot be written.
-    """
-    if trainer.precision not in PRECISIONS:
-        raise ConfigError(
-            f"fine_tuning.warm_up=true computes features, which trainer.precision={trainer.precision} does not: take "
-            f"one of {', '.join(PRECISIONS)}, or fine_tuning.warm_up=false."
-        )
-    images, pool = datamodule.splits["train"], datamodule.trainable
-    computed = _Pass(options, datamodule, classifier, trainer).compute(pool, {}, "Computing features", None)
-    rows = positions(images, [datamodule.radiographs[i] for i in pool])
-    fit_head(classifier.head, computed[rows], np.array([image.label for image in images]), balance)
-    _log.info("the head begins as a logistic regression on the features of %d training images", len(images))
 
 
 def serve(

@@ -23,9 +23,10 @@ from pneumo.errors import TrainingError
 from pneumo.evaluation.decision import decide
 from pneumo.evaluation.figures import write_test_figures
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
-from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features, warm_up_head
+from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
 from pneumo.stops import GO_ON, explained_stops
 from pneumo.tensorboard import RunLogger
+from pneumo.warm_up import warm_up_head
 
 _log = logging.getLogger(__name__)
 
@@ -128,9 +129,9 @@ def _prepare(cfg: DictConfig, options: FeatureOptions, parts: Parts) -> tuple[bo
     if cached:
         serve_features(options, datamodule, classifier, trainer)
     elif not is_shortened(trainer):
-        if classifier.fine_tuning and classifier.fine_tuning.warm_up and cfg.ckpt_path is None:
-            warm_up_head(options, datamodule, classifier, trainer, cfg.loss.balance)
         datamodule.open_images()
+        if classifier.fine_tuning and classifier.fine_tuning.warm_up and cfg.ckpt_path is None:
+            warm_up_head(datamodule, classifier, trainer.strategy.root_device, cfg.loss.balance)
     return cached, time.perf_counter() - started
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from support import Compose
 
 from pneumo.building import build
+from pneumo.data.index import positions
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import fit_head
@@ -69,11 +70,13 @@ def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, 
     run(compose_run(*ROBUST, "optimizer.lr=1e-12", "epochs=1"))
     found = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["head.weight"]
     data, classifier, _ = build(compose_run(*ROBUST, folder="other"))
-    classifier.backbone.eval()
-    places = [i for i, image in enumerate(data.radiographs) if image.path in {x.path for x in data.splits["train"]}]
+    places = positions(data.splits["train"], data.radiographs)
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
+    classifier.backbone.train()
     with torch.inference_mode():
-        features = torch.cat([classifier.backbone(block) for block in data.image_blocks(places, 16)]).numpy()
-    label = np.array([data.radiographs[i].label for i in places])
+        blocks = data.image_blocks([places[i] for i in order], 16)
+        features = torch.cat([classifier.backbone(block) for block in blocks]).numpy()
+    label = np.array([data.splits["train"][i].label for i in order])
     fit_head(classifier.head, features, label, balance=True)
     torch.testing.assert_close(found, classifier.head.weight, atol=1e-4, rtol=1e-2)
 

@@ -1,0 +1,44 @@
+"""The warm-up of a fine-tuning: the head is fitted alone, before the backbone moves."""
+
+import copy
+import logging
+
+import numpy as np
+import torch
+
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.index import positions
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import fit_head
+from pneumo.progress import track
+
+_log = logging.getLogger(__name__)
+
+
+def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device, balance: bool) -> None:
+    """Fit the head to the features of the training images as the backbone gives them now; see `fit_head`.
+
+    Batch normalisations go by what they will go by in training, else the head would meet other features there. The
+    cache of features is of no use here: it holds what a backbone gives outside of training.
+
+    Args:
+        datamodule: Its images are in shuffled batches, as in training, but not augmented.
+        classifier: Its backbone stays as it is, stored statistics included.
+        device: Where to compute.
+        balance: Give each class the same weight in all.
+
+    Raises:
+        DataError: An image cannot be decoded.
+    """
+    images = datamodule.splits["train"]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed)).tolist()
+    places = positions([images[i] for i in order], datamodule.radiographs)
+    backbone = copy.deepcopy(classifier.train().backbone).to(device)
+    features = []
+    with torch.inference_mode(), track("Warming up the head", len(places)) as advance:
+        for block in datamodule.image_blocks(places, datamodule.batch_size):
+            features.append(backbone(block.to(device)).float().cpu().numpy())
+            advance(sum(map(len, features)))
+    label = np.array([images[i].label for i in order])
+    fit_head(classifier.head, np.concatenate(features), label, balance)
+    _log.info("the head begins as a logistic regression on the features of %d training images", len(images))
