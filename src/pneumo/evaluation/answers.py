@@ -43,7 +43,7 @@ class Answers(NamedTuple):
 
 
 def read_answers(folder: Path, results: Results, name: str = "predictions.csv") -> Answers:
-    """Read what a run has answered.
+    """Read what a run has answered; of three classes it is told whether an image is of the first one or not.
 
     Args:
         folder: The run's.
@@ -56,7 +56,8 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
     path = folder / name
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            lines, several = list(reader), list(reader.fieldnames or ())[4:]
         # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
         probability = np.array([float(line["probability"]) for line in lines], np.float32)
         right = np.array([line["prediction"] == line["label"] for line in lines], bool)
@@ -66,9 +67,38 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
             f"{path}, which a finished run leaves, cannot be read ({error}): put it back, or delete results.json "
             "beside it, and the run is taken for unfinished."
         ) from error
+    if several:  # of three classes all but the first are positive
+        positive, called = (np.array([x[name] != several[0] for x in lines], bool) for name in ("label", "prediction"))
+        return Answers(probability.astype(np.float64), positive, called, (several[0], "any other"), paths)
     called = probability > np.float32(float(results["threshold"]))
     positive = called == right  # whatever the classes' names
     names = [
         next((line["label"] for line, is_it in zip(lines, positive, strict=True) if is_it == x), "") for x in (0, 1)
     ]
     return Answers(probability.astype(np.float64), positive, called, (names[0], names[1]), paths)
+
+
+class ClassAnswers(NamedTuple):
+    """What a run of three classes has answered to N images.
+
+    Attributes:
+        label: From 0, (N,).
+        probability: Of each class, (N, classes).
+        prediction: As label, (N,).
+        classes: Their names.
+    """
+
+    label: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float64]
+    prediction: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+def read_class_answers(folder: Path) -> ClassAnswers:
+    """Read the predictions.csv of a run of three classes."""
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        lines, classes = list(reader), list(reader.fieldnames or ())[4:]
+    label, prediction = (np.array([classes.index(line[name]) for line in lines]) for name in ("label", "prediction"))
+    shares = np.array([[float(line[name]) for name in classes] for line in lines])
+    return ClassAnswers(label, shares, prediction, tuple(classes))

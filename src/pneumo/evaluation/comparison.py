@@ -145,6 +145,8 @@ def _reason(row: Row) -> str:
     states = [run.state for run in row.runs]
     if row.first.trial:
         return "is a trial of a search"
+    if any(results["task"] == "subtype" for results in row.finished):
+        return "tells three classes apart"
     for state, text in (("collapsed", "collapsed"), ("partial", "was tested in part")):
         if state in states:
             return text if len(states) == 1 else f"has a seed that {text}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import logit
-from sklearn.metrics import roc_curve
+from sklearn.metrics import auc, roc_curve
 
-from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.answers import Answers, read_answers, read_class_answers
 from pneumo.evaluation.calibration import calibration_curve
 from pneumo.evaluation.results import Results, count_tested
 from pneumo.evaluation.shift import SHOWN, Shift, read_shift
@@ -37,6 +37,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pneumo",  # the same figure is the same file
 }
 Files = dict[str, dict[str, bytes]]
+Numbers = npt.NDArray[np.int64]
 
 
 def roc(answers: Answers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -50,18 +51,39 @@ def roc(answers: Answers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
 def write_test_figures(folder: Path, results: Results) -> Mapping[str, bytes]:
     """Draw a run's test into its figures/, and give the PNG files by their names.
 
-    Confusion matrix, ROC curve, calibration curve, and where there is a validation.csv what changed since validation.
+    Confusion matrix, ROC curve, calibration curve, and where there is a validation.csv what changed since validation;
+    of subtypes the confusion matrix and the ROC curves.
     """
+    if results["task"] == "subtype":
+        return save(draw_subtypes(folder, results), folder / "figures")["png"]
     answers = read_answers(folder, results)
+    truth, called = answers.positive.astype(np.int64), answers.called.astype(np.int64)
     with rc_context(STYLE):
         figures = {
-            "confusion_matrix": _confusion(answers, results),
+            "confusion_matrix": _confusion(truth, called, answers.classes, results),
             "roc": _roc(answers, results),
             "calibration": _calibration(answers, results),
         }
         if isinstance(shift := read_shift(folder, results), Shift):
             figures["shift"] = draw_shift(shift, results)
     return save(figures, folder / "figures")["png"]
+
+
+def draw_subtypes(folder: Path, results: Results) -> dict[str, Figure]:
+    """Draw the confusion matrix of three classes and the ROC curve of each against the others."""
+    answers = read_class_answers(folder)
+    with rc_context(STYLE):
+        figure, axes = _single(results)
+        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+        for number, name in enumerate(answers.classes):
+            own = answers.label == number
+            if own.any() and not own.all():
+                false, true, _ = roc_curve(own, answers.probability[:, number])
+                axes.plot(false, true, color=COLOURS[number], lw=1.6, label=f"{name} {auc(false, true):.3f}")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="1 - specificity", ylabel="sensitivity")
+        axes.legend(loc="lower right", title="AUROC, one against the rest", fontsize=8, title_fontsize=8)
+        matrix = _confusion(answers.label, answers.prediction, answers.classes, results)
+    return {"confusion_matrix": matrix, "roc": figure}
 
 
 def draw_shift(shift: Shift, results: Results) -> Figure:
@@ -138,19 +160,21 @@ def _render(figure: Figure, suffix: str) -> bytes:
     return stream.getvalue()
 
 
-def _confusion(answers: Answers, results: Results) -> Figure:
+def _confusion(truth: Numbers, called: Numbers, classes: Sequence[str], results: Results) -> Figure:
     """Draw the counts of each truth and answer, coloured by their share of the truth."""
     figure, axes = _single(results)
-    counts = np.array([[int(((answers.positive == t) & (answers.called == c)).sum()) for c in (0, 1)] for t in (0, 1)])
+    places = range(len(classes))
+    counts = np.array([[int(((truth == t) & (called == c)).sum()) for c in places] for t in places])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (truth, answer), count in np.ndenumerate(counts):
-        share = shares[truth, answer]
+    for (row, answer), count in np.ndenumerate(counts):
+        share = shares[row, answer]
         text = f"{count}\n{share:.1%}"
-        axes.text(answer, truth, text, ha="center", va="center", fontsize=14, color="white" if share > 0.5 else "black")
-    names = [name or "-" for name in answers.classes]
-    axes.set_xticks((0, 1), [f"called\n{name}" for name in names])
-    axes.set_yticks((0, 1), names, rotation=90, va="center")
+        colour, size = "white" if share > 0.5 else "black", 18 - 2 * len(classes)
+        axes.text(answer, row, text, ha="center", va="center", fontsize=size, color=colour)
+    names = [name or "-" for name in classes]
+    axes.set_xticks(places, [f"called\n{name}" for name in names])
+    axes.set_yticks(places, names, rotation=90, va="center")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
