@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from pneumo.evaluation.results import RESULT_NAMES, confusion, write_predictions, write_results
@@ -40,6 +41,12 @@ def finish(
 def fail(folder: Path, model: str, optimizer: str, status: str = "failed", reason: str = "no image") -> None:
     folder.mkdir(parents=True)
     write_status(folder, Status("now", status, reason, "", model, optimizer, 0, "study", ""))
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Give the exact p-value of McNemar's test, of two runs that are right on these images or not."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
 def answer(path: Path, label: NDArray[np.bool_], probability: NDArray[np.float64]) -> None:

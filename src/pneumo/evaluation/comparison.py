@@ -74,16 +74,18 @@ class _Tested(NamedTuple):
 
     place: int
     seeds: tuple[Answers, ...]
+    data: tuple[str, ...]
 
     @property
-    def images(self) -> tuple[tuple[str, ...], bytes]:
+    def images(self) -> tuple[str, tuple[str, ...], bytes]:
         """Tell test sets apart."""
-        return _images(self.seeds[0])
+        return self.data[0], self.seeds[0].paths, self.seeds[0].positive.tobytes()
 
     @property
     def mixed(self) -> bool:
         """Whether the seeds were tested on different images."""
-        return any(_images(seed) != self.images for seed in self.seeds)
+        alone = (_Tested(0, (seed,), (data,)) for seed, data in zip(self.seeds, self.data, strict=True))
+        return any(each.images != self.images for each in alone)
 
     @property
     def placements(self) -> Placements:
@@ -118,7 +120,7 @@ def compare(board: Sequence[Row]) -> Comparison:
             continue
         rows[each.place] = replace(board[each.place], intervals=_intervals(each))
         if each.images != usual:
-            reasons[each.place] = "was tested on other images than most"
+            reasons[each.place] = "was tested on other images than those compared"
         elif not rows[each.place].intervals:
             reasons[each.place] = "was tested on images of one class"
     same = [each for each in tested if not reasons[each.place]]
@@ -153,13 +155,9 @@ def _reason(row: Row) -> str:
     return "" if "done" in states else "has not finished"
 
 
-def _images(answers: Answers) -> tuple[tuple[str, ...], bytes]:
-    return answers.paths, answers.positive.tobytes()
-
-
 def _read(place: int, row: Row) -> _Tested:
-    seeds = [read_answers(run.folder, run.results).by_path() for run in row.runs if run.results]
-    return _Tested(place, tuple(seeds))
+    found = [(read_answers(run.folder, run.results).by_path(), run.results) for run in row.runs if run.results]
+    return _Tested(place, tuple(seed for seed, _ in found), tuple(str(results["data"]) for _, results in found))
 
 
 def _intervals(tested: _Tested) -> dict[str, Interval]:

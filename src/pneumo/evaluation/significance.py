@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, binomtest, norm, rankdata
+from scipy.stats import binom, norm, rankdata
 
 from pneumo.evaluation.intervals import Interval, logit_interval
 
@@ -91,21 +91,11 @@ def delong(first: Placements, second: Placements) -> Difference:
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), p)
 
 
-def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    """Give the exact p that two classifiers, right on these images or not, (N,), are right equally often.
-
-    Source: Q. McNemar, 1947, with the binomial distribution instead of its approximation.
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    total = only_first + only_second
-    return 1.0 if total == 0 else float(binomtest(only_first, total).pvalue)
-
-
 def swap_test(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], seeds: tuple[int, int]) -> float:
     """Give the exact p that two configurations with several seeds are right equally often in the mean.
 
     Were they alike, each image's two numbers could as well stand in each other's place: p is the share of all 2^N ways
-    to swap them that give a difference as large. With one seed each this is McNemar's exact test.
+    to swap them that give a difference as large. With one seed each this is McNemar's exact test (1947).
 
     Args:
         first: How many of the first's seeds are right on each image, (N,).

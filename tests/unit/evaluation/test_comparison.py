@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from written import answer, fail, finish
+from written import answer, fail, finish, mcnemar
 
 from pneumo.cli import report
 from pneumo.evaluation.answers import read_answers
@@ -13,7 +13,7 @@ from pneumo.evaluation.leaderboard import write_leaderboard
 from pneumo.evaluation.pairwise import explain_comparison
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.runs import collect, rows
-from pneumo.evaluation.significance import delong, mcnemar, placements, swap_test
+from pneumo.evaluation.significance import delong, placements, swap_test
 from pneumo.evaluation.summary import estimates
 
 
@@ -86,13 +86,15 @@ def test_what_cannot_be_compared_is_left_out_with_its_reason(tmp_path: Path) -> 
     finish(tmp_path / "a" / "googlenet-adam-s0", "googlenet", "adam", 0, wrong=5, images=632)
     finish(tmp_path / "a" / "timm-sgd-s0", "timm", "sgd", 0, wrong=5)
     finish(tmp_path / "a" / "timm-sgd-s1", "timm", "sgd", 1, wrong=5, images=632)
+    finish(tmp_path / "a" / "xraychestnet-sgd-s0", "xraychestnet", "sgd", 0, wrong=5, data="synthetic")  # same names
     finish(tmp_path / "a" / "trial-000", "resnext", "adagrad", 0, wrong=9)
     fail(tmp_path / "a" / "googlenet-sgd-s0", "googlenet", "sgd")
     found = compared(tmp_path / "a")
     assert {(row.first.model, row.first.optimizer): reason for row, reason in found.left_out} == {
         ("vgg16", "adam"): "collapsed",
         ("resnext", "adam"): "was tested in part",
-        ("googlenet", "adam"): "was tested on other images than most",
+        ("googlenet", "adam"): "was tested on other images than those compared",
+        ("xraychestnet", "sgd"): "was tested on other images than those compared",
         ("timm", "sgd"): "has seeds that were tested on different images",
         ("resnext", "adagrad"): "is a trial of a search",
         ("googlenet", "sgd"): "has not finished",
