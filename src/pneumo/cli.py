@@ -88,28 +88,41 @@ def clear(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")],
     output: Annotated[Path | None, typer.Option(help="Folder to write to; by default that of a single sweep.")] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Test the mean of all runs' probabilities too; written to ensemble/.")
+    ] = False,
+    card: Annotated[
+        bool, typer.Option("--model-card", help="Write MODEL_CARD.md of a single run, to its folder or --output.")
+    ] = False,
 ) -> None:
     """Print the leaderboard of sweeps beside the study's numbers, and write it: HTML, Markdown, CSV, figures.
 
     Rows that share a letter cannot be told apart on the test images. Of two or three rows it prints all differences, of
-    several sweeps those of the same network and optimizer, and of a single run what was lost from validation to test.
-    Of several sweeps, or of single runs, it is written only to a folder that --output names.
+    several sweeps those of the same network and optimizer, of folds what they come to together, and of a single run
+    what was lost from validation to test. Of several sweeps, or of single runs, it is written only to a folder that
+    --output names.
 
     Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board;
-    pneumo report RUN_A RUN_B; pneumo report RUN
+    pneumo report RUN_A RUN_B; pneumo report outputs/sweep/robust --ensemble; pneumo report RUN --model-card
     """
-    from pneumo.evaluation.leaderboard import write_leaderboard
+    from pneumo.evaluation.reports import write_reports
 
-    alone = len(folders) == 1 and not any((folders[0] / name).is_file() for name in ("results.json", "status.json"))
-    folder = folders[0] if output is None and alone else output
+    single = any((folders[0] / name).is_file() for name in ("results.json", "status.json"))
+    if card and (len(folders) > 1 or not single):
+        raise ConfigError(
+            f"--model-card is for one run that has finished, and {', '.join(map(str, folders))} is not one: name its "
+            "folder, such as outputs/sweep/study/resnext-sgd-s0."
+        )
+    folder = folders[0] if output is None and len(folders) == 1 and not single else output
     try:
-        write_leaderboard(folders, folder)
+        write_reports(folders, folder, ensemble, card)
     except OSError as error:
         raise ConfigError(
-            f"The leaderboard cannot be written to {folder} ({error.strerror}): name another folder as --output."
+            f"The report cannot be written to {folder or folders[0]} ({error.strerror}): name another folder as "
+            "--output."
         ) from error
     if folder is None:
-        rich.print("[dim]Nothing was written: --output FOLDER writes it.[/dim]")
+        rich.print("[dim]The leaderboard was not written: --output FOLDER writes it.[/dim]")
 
 
 def main() -> None:

@@ -64,8 +64,9 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def settings_hash(cfg: DictConfig) -> str:
-    """Hash what decides a run's numbers beside its seed, 16 hex digits."""
-    return _hash({key: value for key, value in decisive_config(cfg).items() if key.rpartition(".")[2] != "seed"})
+    """Hash what decides a run's numbers beside its seed and its fold, 16 hex digits."""
+    repeated = ("seed", "fold")
+    return _hash({key: value for key, value in decisive_config(cfg).items() if key.rpartition(".")[2] not in repeated})
 
 
 def _hash(settings: dict[str, Any]) -> str:

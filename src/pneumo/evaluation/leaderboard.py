@@ -14,6 +14,8 @@ from pneumo.evaluation.comparison import Comparison, compare
 from pneumo.evaluation.figures import draw_shift, save
 from pneumo.evaluation.page import to_html
 from pneumo.evaluation.pairwise import explain_comparison
+from pneumo.evaluation.pooled import explain_pooled, pool
+from pneumo.evaluation.pooled import to_csv as pooled_csv
 from pneumo.evaluation.runs import Row, collect, differences, rows
 from pneumo.evaluation.shift import Shift, explain_shift, read_shift
 from pneumo.evaluation.shift import to_terminal as shift_table
@@ -41,7 +43,8 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
         show(comparison, title, shift)
         return
     figures = draw(board)
-    notes = [*explain(board), *explain_comparison(comparison)]
+    pooled = pool(board)
+    notes = [*explain(board), *explain_comparison(comparison), *(explain_pooled(each, board) for each in pooled)]
     if isinstance(shift, Shift) and single:
         figures["shift"] = draw_shift(shift, single)
         notes.append(explain_shift(shift))
@@ -51,6 +54,8 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     write_text(folder / "leaderboard.md", to_markdown(board, notes, title))
     write_text(folder / "leaderboard.html", to_html(comparison, runs, notes, title, rendered["svg"]))
     write_text(folder / "comparisons.csv", pairwise.to_csv(comparison.pairs))
+    if pooled:
+        write_text(folder / "folds.csv", pooled_csv(pooled, board))
     show(comparison, title, shift)
     place = f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv"
     rich.get_console().print(place, highlight=False, soft_wrap=True, markup=False)
@@ -69,6 +74,7 @@ def show(comparison: Comparison, title: str, shift: Shift | str | None) -> None:
     if differences := pairwise.to_terminal(comparison, console.width):
         console.print(differences)
     notes = explain_comparison(comparison)
+    notes += [explain_pooled(each, comparison.rows) for each in pool(comparison.rows)]
     if isinstance(shift, Shift):
         console.print(shift_table(shift))
         notes.append(explain_shift(shift))

@@ -1,7 +1,8 @@
-"""What lies in the folders of sweeps: runs, and rows of runs that differ in their seed only."""
+"""What lies in the folders of sweeps: runs, and rows of runs that differ in their seed or fold only."""
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class Run:
         results: What results.json holds; None if the run has not finished.
         state: done, partial, collapsed, failed, stopped or unfinished.
         reason: Why it failed.
-        settings_hash: Of what decides its numbers beside the seed.
+        settings_hash: Of what decides its numbers beside seed and fold.
     """
 
     sweep: str
@@ -45,11 +46,18 @@ class Run:
 
     @property
     def setting(self) -> str:
-        """What tells the run from others of its network, optimizer and seed: the rest of its name."""
+        """What tells the run from others of its network, optimizer, seed and fold: the rest of its name."""
         usual = f"{self.model}-{self.optimizer}-s{self.seed}"
         if self.name == usual or self.name.startswith(f"{usual}-"):
-            return self.name[len(usual) + 1 :]
-        return "-".join(part for part in self.name.split("-") if part != f"s{self.seed}")
+            rest = self.name[len(usual) + 1 :].split("-")
+        else:
+            rest = [part for part in self.name.split("-") if part != f"s{self.seed}"]
+        return "-".join(part for part in rest if not re.fullmatch(r"fold\d+", part))
+
+    @property
+    def fold(self) -> int:
+        """The part of the training patients that was held out; -1 if they are not divided into folds."""
+        return int(self.results["fold"]) if self.results else -1
 
     @property
     def trial(self) -> bool:
@@ -59,7 +67,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed only, one line of the leaderboard.
+    """Runs that differ in their seed or fold only, one line of the leaderboard.
 
     Attributes:
         runs: In the order of their seeds.
@@ -166,13 +174,13 @@ def collect(folders: Sequence[Path]) -> list[Run]:
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
-    """Put runs that differ in their seed only together.
+    """Put runs that differ in their seed or fold only together.
 
     The rows with the highest test accuracy come first. Trials of a search are there to be chosen from, and the test set
     must have no part in that: they come after the others, sorted by validation loss.
     """
     groups: dict[tuple[str, ...], dict[str, list[Run]]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
+    for run in sorted(runs, key=lambda run: (run.seed, run.fold)):
         alike = groups.setdefault((run.sweep, run.model, run.optimizer, run.setting), {})
         alike.setdefault(run.settings_hash, []).append(run)
     found = [

@@ -110,10 +110,10 @@ def to_terminal(shift: Shift) -> Table:
 def explain_shift(shift: Shift) -> str:
     """Say how much of the loss is the threshold's and how much the ranking's."""
     return (
-        f"Both at the run's own threshold. Of the {shift.loss['balanced_accuracy'].value:+.3f} of "
-        f"balanced accuracy that are lost, at most {shift.by_threshold:+.3f} are the threshold's: the best of all "
-        f"thresholds on the test images, {shift.oracle_threshold:.3g}, would have reached {shift.oracle:.3f}. That is "
-        "an oracle, chosen on the test images: a bound, not a result. At least "
-        f"{shift.by_ranking:+.3f} are the ranking's, as is the loss of AUROC. Validation chose the checkpoint, so its "
-        "own figures are a little too good."
+        "Both at the run's own threshold. The loss of balanced accuracy, "
+        f"{shift.loss['balanced_accuracy'].value:+.3f}, is at most {shift.by_threshold:+.3f} the threshold's: the best "
+        f"of all thresholds on the test images, {shift.oracle_threshold:.3g}, would have reached {shift.oracle:.3f}. "
+        "That is an oracle, chosen on the test images: a bound, not a result. The rest, at least "
+        f"{shift.by_ranking:+.3f}, is the ranking's, as is the loss of AUROC. Validation had a part in the choices "
+        "that were made, so its own figures are a little too good."
     )

@@ -42,6 +42,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     several = len({row.first.sweep for row in rows}) > 1
     settings = any(row.setting for row in rows)
     seeds = any(len(row.runs) > 1 for row in rows)
+    folds = any(run.fold >= 0 for row in rows for run in row.runs)
     study = any(row.study for row in rows)
     compared = any(row.comparable for row in rows)
     test, train = "test_accuracy", "train_accuracy"
@@ -53,7 +54,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column("network", lambda row: row.first.model),
         Column("optimizer", lambda row: row.first.optimizer),
         Column("setting", lambda row: row.setting) if settings else None,
-        Column("seeds", _seeds, lambda row: len(row.finished)) if seeds else None,
+        Column("folds" if folds else "seeds", _seeds, lambda row: len(row.finished)) if seeds else None,
         _share("validation loss", "val_loss", "of the tested checkpoint") if searched else None,
         _share("test accuracy", test, "of the test images, by the checkpoint that validation chose"),
         Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 4, "Wilson's interval"),

@@ -76,7 +76,7 @@ def test_report_of_a_run_tells_of_it(run: Path, tmp_path: Path, capsys: pytest.C
     assert "From 600 validation to 600 test images" in shown
     found = read_shift(run, read_results(run) or {})
     assert isinstance(found, Shift)
-    assert f"at most {found.by_threshold:+.3f} are the threshold's" in shown
+    assert f"at most {found.by_threshold:+.3f} the threshold's" in shown
     assert "a bound, not a result" in shown
     assert "a bound, not a result" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert (tmp_path / "out" / "figures" / "shift.png").is_file()

@@ -1,0 +1,93 @@
+"""The model card of a run: what it is, what it was made of, how good it is, and what it is not for.
+
+Source: M. Mitchell et al., Model Cards for Model Reporting, 2019.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from omegaconf import OmegaConf
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation.results import NO_IMAGE, count_tested, read_results
+from pneumo.evaluation.shift import Shift, explain_shift, read_shift
+
+_METRICS = (
+    ("accuracy", "accuracy"),
+    ("balanced accuracy", "balanced_accuracy"),
+    ("sensitivity", "sensitivity"),
+    ("to bacterial pneumonia", "sensitivity_bacterial"),
+    ("to viral pneumonia", "sensitivity_viral"),
+    ("specificity", "specificity"),
+    ("AUROC", "auroc"),
+    ("AUROC, bacterial against viral", "auroc_bacterial_viral"),
+    ("average precision", "auprc"),
+    ("expected calibration error", "ece"),
+    ("Brier score", "brier"),
+)
+
+
+class _Part(NamedTuple):
+    """One split in numbers."""
+
+    name: str
+    images: int
+    patients: int
+    classes: dict[str, int]
+
+
+def model_card(folder: Path) -> str:
+    """Give the model card of the finished run in a folder, as Markdown.
+
+    Raises:
+        ConfigError: No run has finished there, or a file of it is missing.
+    """
+    results = read_results(folder)
+    if results is None:
+        raise ConfigError(
+            f"{folder} holds no results.json: a model card is of one run that has finished. Name its folder, such as "
+            "outputs/sweep/study/resnext-sgd-s0."
+        )
+    config = folder / ".hydra" / "config.yaml"
+    try:
+        loaded: Any = OmegaConf.create(OmegaConf.to_container(OmegaConf.load(config), resolve=False))
+        parts = _read_splits(folder / "splits.csv")
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{folder} lacks what a run leaves ({error}): put the file back.") from error
+    shift = read_shift(folder, results) if results["task"] == "pneumonia" else "three classes"
+    environment = Environment(
+        loader=PackageLoader("pneumo.evaluation"), undefined=StrictUndefined, trim_blocks=True, autoescape=False
+    )
+    return environment.get_template("model_card.md").render(
+        results=results,
+        config=loaded,
+        splits=parts,
+        classes=list(parts[0].classes),
+        tested=count_tested(results),
+        metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
+        shift=_tell(shift) if isinstance(shift, Shift) else "",
+    )
+
+
+def _tell(shift: Shift) -> str:
+    sides = ", ".join(
+        f"{title} {shift.held_out[name].value:.3f} on validation and {shift.official[name].value:.3f} on test images"
+        for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))
+    )
+    return f"**From validation to test:** {sides}. {explain_shift(shift)}"
+
+
+def _read_splits(path: Path) -> list[_Part]:
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    names = list(dict.fromkeys(line["class"] for line in lines))
+    found = []
+    for split in dict.fromkeys(line["split"] for line in lines):
+        here = [line for line in lines if line["split"] == split]
+        counts = {name: sum(line["class"] == name for line in here) for name in names}
+        found.append(_Part(split, len(here), len({line["patient"] for line in here}), counts))
+    return found

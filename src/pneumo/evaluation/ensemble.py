@@ -1,0 +1,135 @@
+"""An ensemble of runs: the mean of their probabilities, tested once more."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.bootstrap import measure
+from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, write_predictions
+from pneumo.evaluation.runs import Run
+from pneumo.evaluation.summary import summarise
+from pneumo.files import write_text
+
+_SHOWN = ("accuracy", "auroc", "balanced_accuracy", "sensitivity", "specificity", "ece", "brier")
+_TITLES = {"auroc": "AUROC", "ece": "ECE", "brier": "Brier score", "balanced_accuracy": "balanced accuracy"}
+
+
+class Ensemble(NamedTuple):
+    """Several runs that answer together.
+
+    Attributes:
+        members: The runs.
+        left_out: Names of others, with the reason.
+        answers: To the test images, in the order of their paths.
+        figures: As in results.json: the test's metrics with their intervals, counts, and the threshold.
+    """
+
+    members: tuple[Run, ...]
+    left_out: tuple[str, ...]
+    answers: Answers
+    figures: Results
+
+
+def combine(runs: Sequence[Run]) -> Ensemble:
+    """Average the probabilities that runs have given to the same test images, and their thresholds.
+
+    Each run has chosen its threshold on images that others were trained on, so that none could be chosen for all anew.
+
+    Raises:
+        ConfigError: There are not two finished runs of two classes, or they were tested on different images.
+    """
+    finished = [run for run in runs if run.state == "done" and run.results and run.results["task"] == "pneumonia"]
+    members = [(run, run.results) for run in finished if run.results]
+    if len(members) < 2:
+        raise ConfigError(
+            f"An ensemble takes two runs, and {len(members)} of these {len(runs)} can be in it: they must have "
+            "finished, been tested on all images, told two classes apart and not collapsed. Name more runs or sweeps, "
+            "such as one with seed=0,1,2."
+        )
+    answers = [read_answers(run.folder, results).by_path() for run, results in members]
+    first = answers[0]
+    for run, other in zip(finished, answers, strict=True):
+        if other.paths != first.paths or not np.array_equal(other.positive, first.positive):
+            raise ConfigError(
+                f"{run.folder} was tested on other images than {finished[0].folder}, so that they cannot answer "
+                "together: name runs of one data set."
+            )
+    probability = np.mean([each.probability for each in answers], axis=0).astype(np.float32)
+    threshold = float(np.float32(np.mean([float(results["threshold"]) for _, results in members])))
+    combined = Answers(
+        probability.astype(np.float64), first.positive, probability > np.float32(threshold), first.classes, first.paths
+    )
+    figures = {"threshold": threshold, **_measure(combined, finished[0].folder)}
+    left_out = tuple(f"{run.name} ({run.state})" for run in runs if run not in finished)
+    return Ensemble(tuple(finished), left_out, combined, figures)
+
+
+def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
+    """Write predictions.csv and ensemble.json, which tells the members and their joint test."""
+    answers = ensemble.answers
+    write_predictions(
+        folder / "predictions.csv",
+        answers.paths,
+        answers.positive.astype(np.int64),
+        answers.probability.astype(np.float32),
+        answers.called.astype(np.int64),
+        answers.classes,
+    )
+    about = {"members": [str(run.folder) for run in ensemble.members], **ensemble.figures}
+    write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
+
+
+def to_terminal(ensemble: Ensemble) -> Table:
+    """Lay out the ensemble's metrics beside those of its members."""
+    title = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
+    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
+    table.add_column("test")
+    for head in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
+        table.add_column(head, justify="right")
+    for name in _SHOWN:
+        key = f"test_{name}"
+        each = [float(run.results[key]) for run in ensemble.members if run.results]
+        table.add_row(
+            _TITLES.get(name, name),
+            f"{ensemble.figures[key]:.4f}",
+            f"{ensemble.figures[f'{key}_ci_low']:.3f} to {ensemble.figures[f'{key}_ci_high']:.3f}",
+            f"{np.mean(each):.4f}",
+            f"{min(each):.4f} to {max(each):.4f}",
+        )
+    for subtype in SUBTYPES:
+        key = f"test_sensitivity_{subtype}"
+        if ensemble.figures[key] != NO_IMAGE:
+            interval = f"{ensemble.figures[f'{key}_ci_low']:.3f} to {ensemble.figures[f'{key}_ci_high']:.3f}"
+            table.add_row(f"  to {subtype}", f"{ensemble.figures[key]:.4f}", interval, "", "")
+    return table
+
+
+def _measure(answers: Answers, folder: Path) -> Results:
+    subtype = _read_subtypes(folder)
+    metrics = measure(answers, np.ones((1, len(answers.paths))))
+    label, called = answers.positive.astype(np.int64), answers.called.astype(np.int64)
+    kinds = [subtype.get(path, "none") for path in answers.paths]
+    return {
+        **{f"test_{name}": float(metrics[name][0]) for name in TEST_METRICS},
+        **summarise(label, answers.probability.astype(np.float32), called, kinds),
+    }
+
+
+def _read_subtypes(folder: Path) -> dict[str, str]:
+    path = folder / "splits.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {line["path"]: line["subtype"] for line in csv.DictReader(file)}
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{path}, which a run leaves, cannot be read ({error}): put it back.") from error

@@ -1,0 +1,105 @@
+"""Cross-validation: what all folds have answered to the images that each of them held out, taken together."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.pairwise import name_row
+from pneumo.evaluation.runs import Row, Run
+from pneumo.evaluation.summary import estimates
+
+_SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "sensitivity": "sensitivity"}
+_SHOWN |= {"specificity": "specificity", "accuracy": "accuracy"}
+
+
+class Pooled(NamedTuple):
+    """The folds of one row and seed.
+
+    Attributes:
+        row: The leaderboard's.
+        seed: Of the division into folds.
+        folds: Their numbers, of the runs that have finished.
+        fold: Of each image, (N,).
+        answers: To the held-out images, in the order of the folds.
+    """
+
+    row: Row
+    seed: int
+    folds: tuple[int, ...]
+    fold: tuple[int, ...]
+    answers: Answers
+
+
+def pool(board: Iterable[Row]) -> list[Pooled]:
+    """Put the validation answers of folds together, for each row and seed that has several.
+
+    Raises:
+        ConfigError: An image was held out by two folds, which then are not those of one division, or a file is damaged.
+    """
+    found = []
+    for row in board:
+        for seed in dict.fromkeys(run.seed for run in row.runs):
+            runs = [run for run in row.runs if run.seed == seed and run.fold >= 0 and _tells_two(run)]
+            if len(runs) > 1:
+                found.append(_pool(row, seed, runs))
+    return found
+
+
+def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
+    """Give one line for each held-out image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("row", "seed", "fold", "path", "label", "probability", "prediction"))
+    for each in pooled:
+        answers = each.answers
+        name = name_row(each.row, board)
+        columns = (each.fold, answers.paths, answers.positive, answers.probability, answers.called)
+        for fold, path, positive, probability, called in zip(*columns, strict=True):
+            label, prediction = answers.classes[int(positive)], answers.classes[int(called)]
+            writer.writerow((name, each.seed, fold, path, label, f"{probability:.9g}", prediction))
+    return text.getvalue()
+
+
+def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
+    """Say how well held-out images were told apart, each by a network that had not seen its patient."""
+    figures = estimates(pooled.answers)
+    shown = ", ".join(
+        f"{title} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
+        for name, title in _SHOWN.items()
+    )
+    return (
+        f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(pooled.folds)} folds, "
+        f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}. Each fold chose its own "
+        "threshold on them."
+    )
+
+
+def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
+    parts = [read_answers(run.folder, run.results, "validation.csv") for run in runs if run.results]
+    paths = tuple(path for part in parts for path in part.paths)
+    if len(set(paths)) < len(paths):
+        raise ConfigError(
+            f"{row.first.folder.parent}: folds of seed {seed} have held out the same images, so they are not of one "
+            "division. Run all of them with the same data.folds and seed: sweep.py -m data.split=kfold "
+            "data.fold=0,1,2,3,4"
+        )
+    fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
+    answers = Answers(
+        np.concatenate([part.probability for part in parts]),
+        np.concatenate([part.positive for part in parts]),
+        np.concatenate([part.called for part in parts]),
+        parts[0].classes,
+        paths,
+    )
+    return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
+
+
+def _tells_two(run: Run) -> bool:
+    return run.state in ("done", "collapsed") and run.results is not None and run.results["task"] == "pneumonia"

@@ -1,0 +1,52 @@
+"""What `pneumo report` gives: the leaderboard, an ensemble, a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich
+
+from pneumo.evaluation.card import model_card
+from pneumo.evaluation.ensemble import combine, write_ensemble
+from pneumo.evaluation.ensemble import to_terminal as ensemble_table
+from pneumo.evaluation.leaderboard import write_leaderboard
+from pneumo.evaluation.runs import collect
+from pneumo.files import write_text
+
+
+def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, card: bool) -> None:
+    """Write and print what was asked for.
+
+    Args:
+        sweeps: The folders of sweeps or of single runs; of one run only with `card`.
+        folder: Where to write; None prints the leaderboard only, and a model card goes to its run's folder.
+        ensemble: Also test all runs together.
+        card: Also write a model card.
+
+    Raises:
+        ConfigError: There is no run in one of the sweeps, or the runs do not go together.
+    """
+    console = rich.get_console()
+    write_leaderboard(sweeps, folder)
+    if ensemble:
+        combined = combine(collect(sweeps))
+        console.print(ensemble_table(combined))
+        console.print(
+            "The mean of the members' probabilities, called positive above the mean of their thresholds."
+            + (f" Left out: {', '.join(combined.left_out)}." if combined.left_out else ""),
+            style="dim",
+            highlight=False,
+            markup=False,
+        )
+        if folder is not None:
+            write_ensemble(folder / "ensemble", combined)
+            _tell("ensemble", folder / "ensemble" / "ensemble.json")
+    if card:
+        place = (folder or sweeps[0]) / "MODEL_CARD.md"
+        write_text(place, model_card(sweeps[0]))
+        _tell("model card", place)
+
+
+def _tell(name: str, place: Path) -> None:
+    rich.get_console().print(f"{name:<12} {place}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,36 @@
+"""Reports of whole runs on phantoms."""
+
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from support import Compose
+
+from pneumo.cli import report
+from pneumo.errors import ConfigError
+from pneumo.training import run
+
+
+def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path) -> None:
+    cfg = compose_run("experiment=robust", "model=xraychestnet", "epochs=2", "data.val_fraction=0.3")
+    results = run(cfg)
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")  # as Hydra does
+    report([folder], card=True)
+    text = (folder / "MODEL_CARD.md").read_text()
+    assert "Not a medical device" in text
+    assert f"| AUROC | {results['test_auroc']:.4f} | {results['test_auroc_ci_low']:.3f} to" in text
+    assert "classes weighted alike, labels smoothed by 0.05" in text
+    assert "rule `sensitivity` (0.95)" in text
+    assert re.search(r"\| test \| 32 \| \d+ \| 13 \| 19 \|", text)
+    assert "From validation to test:" in text
+    assert not re.search(r"\{\{|\{%|\bNone\b.*\bNone\b", text)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables)
+
+
+def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--model-card is for one run"):
+        report([tmp_path, tmp_path], card=True)

@@ -1,0 +1,67 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.metrics import accuracy_score, roc_auc_score
+from written import answer, finish
+
+from pneumo.cli import report
+from pneumo.errors import ConfigError
+from pneumo.evaluation.ensemble import combine
+from pneumo.evaluation.runs import collect
+
+POSITIVE = np.arange(624) % 8 >= 3
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """A sweep of three seeds whose errors are independent."""
+    for seed in range(3):
+        folder = tmp_path / "sweep" / f"resnext-adam-s{seed}"
+        finish(folder, "resnext", "adam", seed, wrong=30, task="pneumonia", threshold=0.5)
+        noise = np.random.default_rng(seed).normal(0, 1.5, 624)
+        answer(folder / "predictions.csv", POSITIVE, expit(2 * POSITIVE - 1 + noise))
+        rows = [f"predictions/{i}.jpeg,test,X,{'viral' if i % 2 else 'bacterial'},p" for i in range(624)]
+        (folder / "splits.csv").write_text("\n".join(["path,split,class,subtype,patient", *rows]))
+    return tmp_path / "sweep"
+
+
+def probabilities(path: Path) -> np.ndarray:
+    with path.open(newline="") as file:
+        return np.array([float(row["probability"]) for row in csv.DictReader(file)])
+
+
+def test_an_ensemble_answers_with_the_mean_and_is_tested_anew(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report([three], ensemble=True)
+    found = json.loads((three / "ensemble" / "ensemble.json").read_text())
+    assert [Path(member).name for member in found["members"]] == [f"resnext-adam-s{seed}" for seed in range(3)]
+    each = [probabilities(three / f"resnext-adam-s{seed}" / "predictions.csv") for seed in range(3)]
+    order = sorted(range(624), key=lambda i: f"predictions/{i}.jpeg")
+    mean, positive = np.mean(each, axis=0)[order], POSITIVE[order]
+    np.testing.assert_allclose(probabilities(three / "ensemble" / "predictions.csv"), mean, atol=1e-7)
+    assert found["test_auroc"] == pytest.approx(roc_auc_score(positive, mean))
+    assert found["test_auroc"] > max(roc_auc_score(POSITIVE, one) for one in each)
+    assert found["test_accuracy"] == pytest.approx(accuracy_score(positive, mean > 0.5))
+    assert found["test_accuracy_ci_low"] < found["test_accuracy"] < found["test_accuracy_ci_high"]
+    viral = np.array([int(f"predictions/{i}.jpeg".split("/")[1][:-5]) % 2 == 1 for i in order])
+    assert found["test_sensitivity_viral"] == pytest.approx((mean > 0.5)[viral & positive].mean())
+    assert "Ensemble of 3 runs, 624 test images" in capsys.readouterr().out
+
+
+def test_runs_that_do_not_go_together_are_refused(three: Path) -> None:
+    answer(three / "resnext-adam-s1" / "predictions.csv", ~POSITIVE, expit(POSITIVE - 0.5))
+    with pytest.raises(ConfigError, match="resnext-adam-s1 was tested on other images"):
+        combine(collect([three]))
+    with pytest.raises(ConfigError, match="takes two runs, and 1 of these 1"):
+        combine(collect([three / "resnext-adam-s0"]))
+
+
+def test_collapsed_and_three_class_runs_are_left_out(three: Path) -> None:
+    for seed, change in ((0, {"collapsed": True}), (1, {"task": "subtype"})):
+        path = three / f"resnext-adam-s{seed}" / "results.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ConfigError, match="and 1 of these 3 can be in it"):
+        combine(collect([three]))

@@ -1,0 +1,54 @@
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+from written import answer, finish
+
+from pneumo.cli import report
+from pneumo.errors import ConfigError
+from pneumo.evaluation.pooled import pool
+from pneumo.evaluation.runs import collect, rows
+
+POSITIVE = np.arange(90) % 3 > 0
+
+
+def fold(sweep: Path, number: int, held_out: int) -> np.ndarray:
+    folder = sweep / f"resnext-adam-s0-fold{number}"
+    finish(folder, "resnext", "adam", 0, wrong=30, task="pneumonia", threshold=0.5, fold=number, settings_hash="same")
+    scores = expit(2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90))
+    answer(folder / "validation.csv", POSITIVE, scores)
+    text = (folder / "validation.csv").read_text()
+    (folder / "validation.csv").write_text(text.replace("validation/", f"train/{held_out}-"))
+    return scores
+
+
+def test_folds_are_one_row_and_their_held_out_images_are_pooled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = np.concatenate([fold(tmp_path / "kfold", number, number) for number in range(3)])
+    board = rows(collect([tmp_path / "kfold"]))
+    assert [len(row.runs) for row in board] == [3]
+    (pooled,) = pool(board)
+    assert (pooled.folds, len(pooled.fold), pooled.fold[90]) == ((0, 1, 2), 270, 1)
+    report([tmp_path / "kfold"])
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    expected = roc_auc_score(np.tile(POSITIVE, 3), scores.astype(np.float32))
+    assert (
+        f"pooled over 3 folds, 270 held-out training images, 95 % intervals in brackets: AUROC {expected:.4f}"
+        in printed
+    )
+    with (tmp_path / "kfold" / "folds.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["fold"] for line in lines] == ["0"] * 90 + ["1"] * 90 + ["2"] * 90
+    assert {line["label"] for line in lines} == {"NORMAL", "PNEUMONIA"}
+
+
+def test_folds_of_different_divisions_are_refused(tmp_path: Path) -> None:
+    for number in range(2):
+        fold(tmp_path / "kfold", number, 0)
+    with pytest.raises(ConfigError, match="folds of seed 0 have held out the same images"):
+        pool(rows(collect([tmp_path / "kfold"])))
