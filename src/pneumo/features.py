@@ -56,6 +56,8 @@ def uses_features(options: FeatureOptions, classifier: Classifier, trainer: Trai
     obstacle = None
     if not classifier.frozen:
         obstacle = "a backbone that is trained gives other features after each step: take model.freeze=true"
+    elif classifier.flip_test:
+        obstacle = "decision.flip=true asks the mirror image too, whose features are not kept: take decision.flip=false"
     elif trainer.precision not in PRECISIONS:
         obstacle = f"with trainer.precision={trainer.precision} they are not kept: take one of {', '.join(PRECISIONS)}"
     if options.cache is True and obstacle:

@@ -148,5 +148,7 @@ def test_what_cannot_be_is_refused(compose_run: Compose) -> None:
         build(compose_run("data.split=kfold", "data.fold=7"))
     with pytest.raises(ConfigError, match=r"decision\.threshold=best must be fixed or youden"):
         build(compose_run("decision.threshold=best"))
+    with pytest.raises(ConfigError, match=r"features\.cache=true cannot be: decision\.flip=true"):
+        run(compose_run("model=timm", "model.weights=null", "features.cache=true", "decision.flip=true"))
     with pytest.raises(ConfigError, match=r"scheduler.*warm_up=2"):
         build(compose_run("scheduler=one_cycle", "scheduler.warm_up=2"))
