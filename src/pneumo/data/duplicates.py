@@ -22,6 +22,7 @@ from scipy.fft import dctn
 from scipy.ndimage import affine_transform
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 Films: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -64,8 +65,8 @@ def similar_pairs(images: Films) -> list[tuple[int, int]]:
         images: Grey values, shape (N, H, W).
     """
     thumbnails = np.stack([shrink(image) for image in images]) if len(images) else np.empty((0, _SIDE, _SIDE), "u1")
-    found = {pair for pair, mirrored in _candidates(thumbnails) if _same_film(images, pair, mirrored)}
-    return sorted(found)
+    with threadpool_limits(1):  # many small products: threads would wait for one another, and for other processes
+        return sorted({pair for pair, mirrored in _candidates(thumbnails) if _same_film(images, pair, mirrored)})
 
 
 def shrink(image: Films) -> Films:
