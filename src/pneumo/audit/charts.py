@@ -18,7 +18,9 @@ _MOST = 6  # classes that colours tell apart
 def draw(findings: Findings) -> Mapping[str, bytes]:
     """Draw what there is to see, as SVG files by the figure's name."""
     with rc_context(STYLE):
-        figures = {"distributions": _distributions(findings), "means": _means(findings)}
+        figures = {"means": _means(findings)}
+        if any(_varies(findings, quantity) for quantity in QUANTITIES):
+            figures["distributions"] = _distributions(findings)
         if any(probe.auroc is not None for probe in findings.probes):
             figures["shortcuts"] = _shortcuts(findings)
         if findings.patients.within.names > 1:
@@ -33,14 +35,13 @@ def _render(figure: Figure) -> bytes:
 
 
 def _distributions(findings: Findings) -> Figure:
-    """Draw a histogram of each property, a line for each class."""
-    figure = Figure(figsize=(10, 5.4), layout="constrained")
-    panels = figure.subplots(2, 3).flat
-    for axes, quantity in zip(panels, QUANTITIES, strict=False):
-        values = findings.values(quantity)
+    """Draw a histogram of each property that varies, a line for each class."""
+    shown = {quantity: findings.values(quantity) for quantity in QUANTITIES if _varies(findings, quantity)}
+    figure = Figure(figsize=(10, 2.7 if len(shown) < 3 else 5.4), layout="constrained")
+    panels = figure.subplots(1 if len(shown) < 3 else 2, 3).flat
+    for axes, (quantity, values) in zip(panels, shown.items(), strict=False):
         every = np.concatenate([np.asarray(of_class) for of_class in values.values()])
-        low, high = every.min(), every.max()
-        bins = np.linspace(low, high, 41) if low < high else np.array([low - 1, low + 1])
+        bins = np.linspace(every.min(), every.max(), 41)
         for place, (name, of_class) in enumerate(list(values.items())[:_MOST]):
             weights = np.full(len(of_class), 1 / max(len(of_class), 1))
             axes.hist(
@@ -53,10 +54,14 @@ def _distributions(findings: Findings) -> Figure:
                 label=name,
             )
         axes.set(xlabel=title(quantity), ylabel="share of the class")
-    last = figure.axes[-1]
-    last.axis("off")
-    last.legend(*figure.axes[0].get_legend_handles_labels(), loc="center", fontsize=11)
+    for axes in figure.axes[len(shown) :]:
+        axes.axis("off")
+    figure.axes[-1].legend(*figure.axes[0].get_legend_handles_labels(), loc="center", fontsize=11)
     return figure
+
+
+def _varies(findings: Findings, quantity: str) -> bool:
+    return len({value for values in findings.values(quantity).values() for value in values}) > 1
 
 
 def _shortcuts(findings: Findings) -> Figure:

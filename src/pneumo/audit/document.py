@@ -49,6 +49,7 @@ def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
         "copies": [{"identical": group.identical, "paths": findings.paths(group)} for group in findings.copies],
         "patients": patients.per_split,
         "patients_shared": patients.shared,
+        "patients_shared_subtypes": patients.shared_subtypes,
         "patients_conclusion": patients.conclusion,
         "patients_share": patients.share,
         "patients_share_ci_high": patients.share_high,

@@ -15,9 +15,9 @@ from pneumo.audit.verdicts import Verdict
 
 _MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
 _CAPTIONS = {
-    "distributions": "What the files are like. Where the lines part, files tell the classes apart.",
     "means": "The mean film of each class. What differs outside the lungs is no finding.",
     "shortcuts": "How well labels are guessed from what should not tell them, with 95 % intervals.",
+    "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
     "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
 }
 

@@ -51,6 +51,7 @@ class Patients:
     Attributes:
         per_split: Number of names by split.
         shared: Names in several splits, sorted.
+        shared_subtypes: How many of them have films of one class and subtype in several splits.
         within: Films of one name, split and subtype: what really one patient looks like, copies left out.
         subtypes: Films of one name and split, but of several subtypes.
         across: Films of one name in several splits.
@@ -62,6 +63,7 @@ class Patients:
 
     per_split: dict[str, int]
     shared: tuple[str, ...]
+    shared_subtypes: int
     within: Alikeness
     subtypes: Alikeness
     across: Alikeness
@@ -95,6 +97,7 @@ def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
     return Patients(
         per_split={name: sum(name in found for found in splits.values()) for name in _splits(pictures)},
         shared=shared,
+        shared_subtypes=sum(_is_of_one_kind(pictures, films[name]) for name in shared),
         within=alike["within"],
         subtypes=alike["subtypes"],
         across=alike["across"],
@@ -122,6 +125,14 @@ def _kind(pictures: Pictures, i: int, j: int) -> str:
     if one.split != other.split:
         return "across"
     return "within" if (one.label, one.subtype) == (other.label, other.subtype) else "subtypes"
+
+
+def _is_of_one_kind(pictures: Pictures, members: Sequence[int]) -> bool:
+    """Tell whether a name has films of one class and subtype in several splits."""
+    splits: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for file in (pictures.files[member] for member in members):
+        splits[file.label, file.subtype].add(file.split)
+    return any(len(several) > 1 for several in splits.values())
 
 
 class _Strangers:

@@ -139,7 +139,8 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
         message = (
             f"{names}, but not the same children: across splits, films of one name are no more alike than strangers' "
             f"(excess cosine {_interval(across.excess, across.low, across.high)}), while within a split they are "
-            f"({_interval(within.excess, within.low, within.high)}). The numbering starts anew."
+            f"({_interval(within.excess, within.low, within.high)}); {patients.shared_subtypes:,} of the names have films "
+            "of the same class and subtype on both sides. The numbering starts anew."
         )
         remedy = "No leakage is shown; that a few of the names do mean the same child cannot be ruled out."
         yield Verdict("note", "patients", message, remedy)
@@ -173,7 +174,7 @@ def _subtypes(findings: Findings) -> Iterator[Verdict]:
 _MEANING = {
     "metadata": "width, height, bytes, bytes per pixel and mode, without a single pixel",
     "frame": "the outer sixteenth of each side, where hardly any lung is",
-    "thumbnail": "8 x 8 pixels, in which no infiltrate can be seen",
+    "thumbnail": "8 x 8 pixels, which show no more than broad shades",
 }
 _REMEDIES = {
     "metadata": "The classes were saved or cropped differently, and networks learn traces of compression: save all "

@@ -66,11 +66,11 @@ def test_other_films_of_the_same_patient_are_no_copies() -> None:
     assert similar_pairs(draw(30, patient=5)) == []
 
 
-def test_copies_of_copies_are_one_group_and_groups_are_numbered_as_they_come() -> None:
+def test_copies_of_copies_are_one_group_and_a_group_is_called_by_its_first() -> None:
     a, b, c = draw(3)
     once = square(saved(Image.fromarray(b), 40))
     twice = square(saved(resized(Image.fromarray(once), 0.6), 40))
-    assert group_duplicates(np.stack([a, b, twice, c, once, a])).tolist() == [0, 1, 1, 2, 1, 0]
+    assert group_duplicates(np.stack([a, b, twice, c, once, a])).tolist() == [0, 1, 1, 3, 1, 0]
 
 
 def test_images_without_structure_are_copies_only_if_identical() -> None:
