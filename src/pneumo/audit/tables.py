@@ -43,7 +43,8 @@ def headline(findings: Findings) -> str:
     """Say what was audited."""
     tree = findings.tree
     splits = "" if len(tree.splits) == 1 else f" in {', '.join(tree.splits)}"
-    return f"{len(tree.files):,} images of {len(tree.classes)} classes{splits}"
+    kinds = "1 class" if len(tree.classes) == 1 else f"{len(tree.classes)} classes"
+    return f"{len(tree.files):,} images of {kinds}{splits}"
 
 
 def tally(verdicts: list[Verdict]) -> str:

@@ -139,8 +139,8 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
         message = (
             f"{names}, but not the same children: across splits, films of one name are no more alike than strangers' "
             f"(excess cosine {_interval(across.excess, across.low, across.high)}), while within a split they are "
-            f"({_interval(within.excess, within.low, within.high)}); {patients.shared_subtypes:,} of the names have films "
-            "of the same class and subtype on both sides. The numbering starts anew."
+            f"({_interval(within.excess, within.low, within.high)}); {patients.shared_subtypes:,} of the names have "
+            "films of the same class and subtype on both sides. The numbering starts anew."
         )
         remedy = "No leakage is shown; that a few of the names do mean the same child cannot be ruled out."
         yield Verdict("note", "patients", message, remedy)
