@@ -125,7 +125,7 @@ def _spread(values: list[float], quantity: str) -> str:
     if not values:
         return "none"
     _, lower, median, upper, _ = (format(value, _FORMS[quantity]) for value in quantiles(values))
-    return median if lower == upper else f"{median}\n{lower} to {upper}"
+    return median if lower == upper else f"{median}\n{lower}\u2013{upper}"
 
 
 def _area(probe: Probe) -> tuple[str, str]:

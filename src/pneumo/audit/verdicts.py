@@ -1,6 +1,6 @@
 """Verdicts: what the findings mean for a network's numbers, and what to do about it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from scipy.stats import chi2_contingency
@@ -100,12 +100,12 @@ def _classes(findings: Findings) -> Iterator[Verdict]:
 def _copies(findings: Findings) -> Iterator[Verdict]:
     copies = findings.copies
     if conflicts := [group for group in copies if len(group.labels) > 1]:
-        message = f"{_count(len(conflicts), 'image')} under two classes: {_example(findings, conflicts[0])}."
+        message = f"{_count(len(conflicts), 'image')} under two classes: {_example(findings, conflicts)}."
         yield Verdict(
             "error", "conflict", message, "Ask which is right and delete the other; no network can learn both."
         )
     if across := [group for group in copies if len(group.splits) > 1]:
-        message = f"{_count(len(across), 'image')} in several splits: {_example(findings, across[0])}."
+        message = f"{_count(len(across), 'image')} in several splits: {_example(findings, across)}."
         remedy = "Delete the copies in train: a test on images that were learnt says nothing."
         yield Verdict("error", "copies_across_splits", message, remedy)
     if inside := [group for group in copies if len(group.splits) == 1 and len(group.labels) == 1]:
@@ -115,7 +115,7 @@ def _copies(findings: Findings) -> Iterator[Verdict]:
             f"{_count(len(inside), 'image')} several times in one split and class, as {number} files "
             f"({share:.1%} too many), {sum(group.identical for group in inside)} of them to the byte and "
             f"{sum(_has_several_names(findings, group) for group in inside)} under the names of several patients: "
-            f"{_example(findings, inside[0])}."
+            f"{_example(findings, inside)}."
         )
         remedy = "They lend weight to some images. When patients are held out, copies must stay on one side."
         yield Verdict("warning" if share > MANY_COPIES else "note", "copies", message, remedy)
@@ -209,8 +209,8 @@ def _has_several_names(findings: Findings, group: Copies) -> bool:
     return len({findings.pictures.files[member].patient for member in group.members}) > 1
 
 
-def _example(findings: Findings, group: Copies) -> str:
-    return "such as " + " = ".join(findings.paths(group)[:3])
+def _example(findings: Findings, groups: Sequence[Copies]) -> str:
+    return ("such as " if len(groups) > 1 else "") + " = ".join(findings.paths(groups[0])[:3])
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
