@@ -125,6 +125,29 @@ def report(
         rich.print("[dim]The leaderboard was not written: --output FOLDER writes it.[/dim]")
 
 
+@app.command()
+def audit(
+    root: Annotated[Path, typer.Argument(help="Folder of train/, val/ or test/, or of one folder per class.")],
+    json: Annotated[Path | None, typer.Option(help="File to write all findings to, as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File to write a page with pictures to.")] = None,
+    classes: Annotated[str, typer.Option(help="Folders that are classes, such as A,B; by default all.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if there is an error.")] = False,
+) -> None:
+    """Tell what in a data set could make a network's numbers a lie, before anything is trained.
+
+    It finds unreadable files, copies within and across splits, one film under two classes, patients in several splits,
+    and how well labels can be guessed without a look at the lungs. docs/DATA.md explains each check.
+
+    Examples: pneumo audit data/chest_xray; pneumo audit data/chest_xray --html audit.html --json audit.json;
+    pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict
+    """
+    from pneumo.audit.command import run_audit
+
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    if run_audit(root, names, json, html) and strict:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command; a user's mistake gets one paragraph and status 1."""
     try:

@@ -11,6 +11,8 @@ from pneumo.errors import DataError
 
 # Part of the caches' keys: change it whenever `decode` gives other pixels.
 DECODER = f"grey, squared, bilinear, 1, Pillow {PIL.__version__}"
+# What Pillow raises for files that are truncated, no images, or too large to be ones.
+UNREADABLE = (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError)
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens some 16-bit files (PGM, TIFF) as 32-bit "I"
 
 
@@ -32,15 +34,16 @@ def decode(path: Path, size: int) -> npt.NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(_to_grey(image).resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError) as error:
+            return np.asarray(to_grey(image).resize((size, size), Image.Resampling.BILINEAR))
+    except UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as an image ({' '.join(str(error).split())}). Every file with an image's suffix "
             "must be a whole image: replace this one by an intact copy, or delete it."
         ) from error
 
 
-def _to_grey(image: Image.Image) -> Image.Image:
+def to_grey(image: Image.Image) -> Image.Image:
+    """Make an image grey, 8 bits a pixel, as `decode` does."""
     if image.mode in _SIXTEEN_BIT:
         return Image.fromarray((np.asarray(image, dtype=np.int64) / 257).round().clip(0, 255).astype(np.uint8))
     if image.mode == "F":

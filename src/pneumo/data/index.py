@@ -21,6 +21,7 @@ DEFAULT_ROOT = Path("data/chest_xray")
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
 _SUBTYPES = {"bacteria": "bacterial", "virus": "viral"}
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +140,47 @@ def data_hash(radiographs: Iterable[Radiograph]) -> str:
     return digest.hexdigest()[:16]
 
 
+def read_name(name: str) -> tuple[str | None, str]:
+    """Give the patient that a file's name tells, if it tells one, and the subtype: bacterial, viral or none."""
+    match = _PNEUMONIA.match(name) or _NORMAL.match(name)
+    found = match.groupdict() if match else {}
+    return found.get("patient"), _SUBTYPES.get(found.get("subtype", ""), "none")
+
+
+def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Give the files in a folder and those below it; links to files and folders are followed."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from walk(Path(entry.path))
+            else:
+                yield entry
+
+
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a file is one of a data set's: by its suffix, and neither hidden nor empty."""
+    return (
+        not entry.name.startswith(".")
+        and "__MACOSX" not in entry.path
+        and os.path.splitext(entry.name)[1].lower() in Image.registered_extensions()
+        and entry.stat().st_size > 0
+    )
+
+
 def _scan(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
     """Give the radiographs below `root`, and what is none, as paths relative to it."""
-    suffixes = Image.registered_extensions()
     radiographs: list[Radiograph] = []
     junk: list[str] = []
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         if split == "val" and not (root / split).is_dir():
             continue
         junk += [f"{split}/{path.name}" for path in (root / split).iterdir() if path.name not in classes]
         for label, name in enumerate(classes):
             before = len(radiographs)
-            for entry in _files(root / split / name):
-                if _is_image(entry, suffixes):
+            for entry in walk(root / split / name):
+                if is_image(entry):
                     radiographs.append(_describe(entry, root, split, label))
                 else:
                     junk.append(Path(entry.path).relative_to(root).as_posix())
@@ -160,36 +189,14 @@ def _scan(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[st
     return radiographs, junk
 
 
-def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Walk a folder and those below it; links to files and folders are followed."""
-    if not folder.is_dir():
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _files(Path(entry.path))
-            else:
-                yield entry
-
-
-def _is_image(entry: os.DirEntry[str], suffixes: dict[str, str]) -> bool:
-    return (
-        not entry.name.startswith(".")
-        and "__MACOSX" not in entry.path
-        and os.path.splitext(entry.name)[1].lower() in suffixes
-        and entry.stat().st_size > 0
-    )
-
-
 def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:
-    match = _PNEUMONIA.match(entry.name) or _NORMAL.match(entry.name)
-    found = match.groupdict() if match else {}
+    patient, subtype = read_name(entry.name)
     status = entry.stat()
     return Radiograph(
         path=os.path.relpath(entry.path, root).replace(os.sep, "/"),
         label=label,
-        subtype=_SUBTYPES.get(found.get("subtype", ""), "none"),
-        patient=found.get("patient", entry.name),
+        subtype=subtype,
+        patient=entry.name if patient is None else patient,
         split=split,
         size=status.st_size,
         modified=status.st_mtime_ns,

@@ -1,58 +1,102 @@
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 
-from pneumo.data import duplicates
-from pneumo.data.duplicates import SIDE, group_duplicates
+from pneumo.data.duplicates import group_duplicates, similar_pairs
 from pneumo.data.phantoms import draw_radiograph
 
-
-def film(seed: int) -> Image.Image:
-    """A film of a patient of its own."""
-    return Image.fromarray(draw_radiograph(np.random.default_rng(seed), np.random.default_rng(seed + 1_000), "none"))
+Film = NDArray[np.uint8]
 
 
-def thumbnails(films: list[Image.Image]) -> np.ndarray:
-    return np.stack([np.asarray(film.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for film in films])
+def draw(count: int, patient: int | None = None, size: int = 224) -> Film:
+    """Draw films of as many patients, or of one."""
+    films = []
+    for number in range(count):
+        person = np.random.default_rng([0, number if patient is None else patient, 1])
+        films.append(draw_radiograph(person, np.random.default_rng([0, number]), ("none", "viral")[number % 2]))
+    return np.stack([square(Image.fromarray(film), size) for film in films])
 
 
-def recompressed(image: Image.Image, quality: int) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file)
+def square(image: Image.Image, size: int = 224) -> Film:
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-COPIES = {
-    "exact": lambda image: image,
-    "quality 30": lambda image: recompressed(image, 30),
-    "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
-    "twice the size": lambda image: image.resize((image.width * 2, image.height * 2)),
-    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
-    "less contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.9),
+def saved(image: Image.Image, quality: int) -> Image.Image:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return Image.open(stream)
+
+
+def resized(image: Image.Image, share: float) -> Image.Image:
+    return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.BICUBIC)
+
+
+def exposed(image: Image.Image, brightness: float, contrast: float) -> Image.Image:
+    film = np.asarray(image, float)
+    return Image.fromarray(np.clip((film - film.mean()) * contrast + film.mean() + brightness, 0, 255).astype(np.uint8))
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "poor JPEG": lambda image: saved(image, 30),
+    "half size": lambda image: saved(resized(image, 0.5), 90),
+    "double size": lambda image: saved(resized(image, 2), 90),
+    "darker": lambda image: exposed(image, -25, 0.9),
+    "brighter": lambda image: exposed(image, 25, 1.1),
+    "cropped below": lambda image: image.crop((0, 0, image.width, round(0.97 * image.height))),
+    "cropped at a corner": lambda image: image.crop((6, 6, image.width, image.height)),
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "all at once": lambda image: saved(exposed(resized(image.crop((3, 0, 222, 219)), 0.7), 20, 0.95), 50),
 }
 
 
-@pytest.mark.parametrize("kind", COPIES)
-def test_a_copy_is_found_and_nothing_else(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    films = [film(i) for i in range(30)]
-    copied = [3, 17, 29]
-    images = thumbnails([*films, *(COPIES[kind](films[i]) for i in copied)])
-    expected = [*range(30), *copied]
-    assert group_duplicates(images).tolist() == expected
-    monkeypatch.setattr(duplicates, "_CELLS", 100)  # blocks of a few rows
-    assert group_duplicates(images).tolist() == expected
+@pytest.mark.parametrize("change", COPIES.values(), ids=COPIES)
+def test_a_changed_copy_is_found_and_nothing_else(change: Callable[[Image.Image], Image.Image]) -> None:
+    films = draw(24)
+    copies = np.stack([square(change(Image.fromarray(film))) for film in films[:8]])
+    assert similar_pairs(np.concatenate([films, copies])) == [(number, 24 + number) for number in range(8)]
 
 
-def test_other_films_of_a_patient_are_no_duplicates() -> None:
-    patient = [
-        Image.fromarray(draw_radiograph(np.random.default_rng(5), np.random.default_rng(i), "none")) for i in range(6)
-    ]
-    assert group_duplicates(thumbnails(patient)).tolist() == list(range(6))
+def test_other_films_of_the_same_patient_are_no_copies() -> None:
+    assert similar_pairs(draw(30, patient=5)) == []
 
 
-def test_flat_images_are_alike_only_if_they_are_the_same() -> None:
-    images = np.stack([np.full((SIDE, SIDE), grey, np.uint8) for grey in (0, 0, 255)])
-    assert group_duplicates(images).tolist() == [0, 0, 2]
-    assert group_duplicates(images[:0]).tolist() == []
+def test_copies_of_copies_are_one_group_and_a_group_is_called_by_its_first() -> None:
+    a, b, c = draw(3)
+    once = square(saved(Image.fromarray(b), 40))
+    twice = square(saved(resized(Image.fromarray(once), 0.6), 40))
+    assert group_duplicates(np.stack([a, b, twice, c, once, a])).tolist() == [0, 1, 1, 3, 1, 0]
+
+
+def test_images_without_structure_are_copies_only_if_identical() -> None:
+    black, white = np.zeros((40, 40), np.uint8), np.full((40, 40), 255, np.uint8)
+    assert group_duplicates(np.stack([black, white, black])).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_images(count: int) -> None:
+    assert group_duplicates(draw(3)[:count]).tolist() == list(range(count))
+
+
+@given(st.permutations(range(6)))
+@settings(max_examples=10, deadline=None)
+def test_the_order_of_the_images_does_not_matter(order: list[int]) -> None:
+    films = draw(4, size=64)
+    films = np.concatenate([films, films[1:2, :, ::-1], films[3:]])
+    groups = group_duplicates(films[order])
+    same = {tuple(sorted(order[place] for place in np.flatnonzero(groups == group))) for group in set(groups.tolist())}
+    assert same == {(0,), (1, 4), (2,), (3, 5)}
+
+
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    films = draw(12, size=64)
+    films = np.concatenate([films, films[[2, 7, 11]]])
+    whole = similar_pairs(films)
+    monkeypatch.setattr("pneumo.data.duplicates._BLOCK", 4)
+    monkeypatch.setattr("pneumo.data.duplicates._WIDTH", 5)
+    assert similar_pairs(films) == whole == [(2, 12), (7, 13), (11, 14)]

@@ -1,0 +1,55 @@
+"""Groups of images that are copies of one another."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo.audit.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A group of images that show the same film.
+
+    Attributes:
+        members: Their positions, in order.
+        identical: Whether all files are the same to the byte.
+        splits: The splits that they lie in.
+        labels: The classes that they lie in.
+    """
+
+    members: tuple[int, ...]
+    identical: bool
+    splits: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def list_copies(pictures: Pictures, groups: NDArray[np.int64]) -> list[Copies]:
+    """List the groups of two images or more, those that matter most first: of several splits, of several classes.
+
+    Args:
+        pictures: N of them.
+        groups: Each one's group, as `pneumo.data.duplicates.group_duplicates` gives it, shape (N,).
+    """
+    members: dict[int, list[int]] = {}
+    for number, group in enumerate(groups.tolist()):
+        members.setdefault(group, []).append(number)
+    found = [_describe(pictures, several) for several in members.values() if len(several) > 1]
+    return sorted(found, key=lambda group: (len(group.splits) == 1, len(group.labels) == 1, group.members))
+
+
+def count_identical(pictures: Pictures) -> tuple[int, int]:
+    """Count the sets of files that are the same to the byte, and the files in them."""
+    _, counts = np.unique([picture.digest for picture in pictures.pictures], return_counts=True)
+    return int((counts > 1).sum()), int(counts[counts > 1].sum())
+
+
+def _describe(pictures: Pictures, members: list[int]) -> Copies:
+    files = [pictures.files[number] for number in members]
+    return Copies(
+        members=tuple(members),
+        identical=len({pictures.pictures[number].digest for number in members}) == 1,
+        splits=tuple(dict.fromkeys(file.split for file in files)),
+        labels=tuple(sorted({file.label for file in files})),
+    )

@@ -1,0 +1,80 @@
+"""The audit as one HTML page with pictures, which needs no network and opens from the disk."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from pneumo.audit import charts, tables
+from pneumo.audit.copies import Copies
+from pneumo.audit.findings import Findings
+from pneumo.audit.verdicts import Verdict
+
+_MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
+_CAPTIONS = {
+    "means": "The mean film of each class. What differs outside the lungs is no finding.",
+    "shortcuts": "How well labels are guessed from what should not tell them, with 95 % intervals.",
+    "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
+    "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
+}
+
+
+class Shown(NamedTuple):
+    """A group of copies on the page.
+
+    Attributes:
+        about: What is wrong with it.
+        films: Path and JPEG, in base64, of each of its first films.
+        more: Number of films that are not shown.
+    """
+
+    about: str
+    films: list[tuple[str, str]]
+    more: int
+
+
+def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
+    """Fill in the page."""
+    environment = Environment(
+        loader=PackageLoader("pneumo.audit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    drawn = charts.draw(findings)
+    return environment.get_template("audit.html").render(
+        title=f"Audit of {findings.tree.root.name or findings.tree.root}",
+        lead=f"{tables.headline(findings)}: {tables.tally(list(verdicts))}.",
+        verdicts=verdicts,
+        tables={
+            "Images": tables.images(findings),
+            "Files: median and quartiles": tables.files(findings),
+            "Formats": tables.kinds(findings),
+            "Shortcuts": tables.probes(findings),
+        },
+        about_probes=tables.ABOUT_PROBES,
+        figures=[
+            (name, text, base64.b64encode(drawn[name]).decode()) for name, text in _CAPTIONS.items() if name in drawn
+        ],
+        copies=[_show(findings, group) for group in findings.copies[:_MOST]],
+        hidden=len(findings.copies[_MOST:]),
+        listings=list(tables.listings(findings)),
+    )
+
+
+def _show(findings: Findings, group: Copies) -> Shown:
+    about = ["identical files" if group.identical else "the same film"]
+    about += ["in several classes"] if len(group.labels) > 1 else []
+    about += ["in several splits"] if len(group.splits) > 1 else []
+    members = group.members[:_MEMBERS]
+    films = [(findings.pictures.files[member].path, _jpeg(findings, member)) for member in members]
+    return Shown(", ".join(about), films, len(group.members) - len(members))
+
+
+def _jpeg(findings: Findings, member: int) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(findings.pictures.thumbnails[member]).save(stream, "JPEG", quality=85)
+    return base64.b64encode(stream.getvalue()).decode()

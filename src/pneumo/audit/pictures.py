@@ -1,0 +1,109 @@
+"""What the files hold, read and decoded once: their properties, and thumbnails to compare."""
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pneumo.audit.tree import File, Tree
+from pneumo.data.images import UNREADABLE, to_grey
+from pneumo.errors import DataError
+from pneumo.progress import track
+
+SIDE = 128  # of thumbnails in pixels: twice what the search for copies compares, and enough to look at
+_BLOCK = 64  # files read at once, which bounds what is held of them
+_SAME = {"MPO": "JPEG"}  # cameras' multi-picture files, which begin as JPEGs
+
+
+class Picture(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        width: In pixels, as `height`.
+        height: In pixels.
+        mode: Pillow's name for the channels, such as L, RGB or I;16.
+        format: Pillow's name for the format, such as JPEG.
+        digest: SHA-256 of the file, in hexadecimal digits.
+        thumbnail: Grey, squeezed to a square, shape (SIDE, SIDE).
+    """
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    digest: str
+    thumbnail: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The readable files of a tree, and those that are not.
+
+    Attributes:
+        files: N of them, in the tree's order.
+        pictures: What they hold.
+        thumbnails: Shape (N, SIDE, SIDE).
+        unreadable: Path and reason.
+    """
+
+    files: tuple[File, ...]
+    pictures: tuple[Picture, ...]
+    thumbnails: NDArray[np.uint8]
+    unreadable: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        """Give N."""
+        return len(self.files)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Give each file's class, shape (N,)."""
+        return np.array([file.label for file in self.files], np.int64)
+
+    def mismatched(self) -> list[tuple[str, str]]:
+        """List the files whose suffix tells another format than they have, and that format."""
+        suffixes = Image.registered_extensions()
+        pairs = zip(self.files, self.pictures, strict=True)
+        return [(f.path, p.format) for f, p in pairs if suffixes.get(Path(f.path).suffix.lower()) != p.format]
+
+
+def read_pictures(tree: Tree) -> Pictures:
+    """Read all files of a tree, by as many threads as there are processors.
+
+    Raises:
+        DataError: None of them can be read.
+    """
+    read: list[Picture | str] = []
+    with track("Reading images", len(tree.files)) as advance, ThreadPoolExecutor() as pool:
+        for start in range(0, len(tree.files), _BLOCK):
+            read += pool.map(lambda file: _read(tree.root / file.path), tree.files[start : start + _BLOCK])
+            advance(len(read))
+    kept = [(f, p) for f, p in zip(tree.files, read, strict=True) if isinstance(p, Picture)]
+    unreadable = [(f.path, p) for f, p in zip(tree.files, read, strict=True) if isinstance(p, str)]
+    if not kept:
+        path, reason = unreadable[0]
+        raise DataError(
+            f"None of the {len(unreadable)} image files in {tree.root} can be read; {path}: {reason}. Files with an "
+            "image's suffix must be whole images: replace them by intact copies."
+        )
+    thumbnails = np.stack([picture.thumbnail for _, picture in kept])
+    return Pictures(tuple(f for f, _ in kept), tuple(p for _, p in kept), thumbnails, tuple(unreadable))
+
+
+def _read(path: Path) -> Picture | str:
+    """Give what a file holds, or why it cannot be read."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            small = to_grey(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            form = str(image.format)
+            digest = hashlib.sha256(content).hexdigest()
+            return Picture(image.width, image.height, image.mode, _SAME.get(form, form), digest, np.asarray(small))
+    except UNREADABLE as error:
+        return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__

@@ -1,0 +1,134 @@
+"""The findings as rows of text, which the terminal and the page share."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pneumo.audit.findings import QUANTITIES, Findings, quantiles
+from pneumo.audit.shortcuts import Probe
+from pneumo.audit.verdicts import SEVERITIES, Verdict
+
+PROBES = {
+    "metadata": "width, height, bytes, bytes per pixel, mode",
+    "frame": "the outer sixteenth of each side",
+    "thumbnail": "8 x 8 pixels",
+}
+ABOUT_PROBES = (
+    "Gradient-boosted trees guess labels from what should not tell them; each patient is guessed by trees that have "
+    "not seen that patient. 0.5 is chance, 1 is certainty. Far above 0.5 for files or frames, a network can score high "
+    "without a look at the lungs. What 8 x 8 pixels tell is in part real: opacities brighten lungs."
+)
+_TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
+_FORMS = {
+    "width": ",.0f",
+    "height": ",.0f",
+    "aspect": ".2f",
+    "kilobytes": ",.1f",
+    "bytes_per_pixel": ".3f",
+}
+
+
+class Rows(NamedTuple):
+    """A table.
+
+    Attributes:
+        head: Of the columns; the first one holds names, the others numbers.
+        rows: As many cells each.
+    """
+
+    head: list[str]
+    rows: list[list[str]]
+
+
+def headline(findings: Findings) -> str:
+    """Say what was audited."""
+    tree = findings.tree
+    splits = "" if len(tree.splits) == 1 else f" in {', '.join(tree.splits)}"
+    kinds = "1 class" if len(tree.classes) == 1 else f"{len(tree.classes)} classes"
+    return f"{len(tree.files):,} images of {kinds}{splits}"
+
+
+def tally(verdicts: list[Verdict]) -> str:
+    """Count the verdicts, such as `no errors, 1 warning, 2 notes`."""
+    counts = [(name, sum(verdict.severity == name for verdict in verdicts)) for name in SEVERITIES]
+    return ", ".join(f"{count or 'no'} {name}{'' if count == 1 else 's'}" for name, count in counts)
+
+
+def images(findings: Findings) -> Rows:
+    """Count images, a row for each class and subtype and a column for each split."""
+    splits, counts, classes = (
+        findings.tree.splits,
+        findings.counts(),
+        findings.class_counts(),
+    )
+    total = len(findings.tree.files)
+    rows = []
+    for name in findings.tree.classes:
+        row = [classes[split][name] for split in splits]
+        rows.append([name, *(f"{count:,}" for count in row), f"{sum(row) / total:.1%}"])
+        subtypes = sorted({subtype for _, of, subtype in counts if of == name})
+        for subtype in subtypes if len(subtypes) > 1 else []:
+            parts = [counts.get((split, name, subtype), 0) for split in splits]
+            label = "no subtype told" if subtype == "none" else subtype
+            rows.append(
+                [
+                    f"  {label}",
+                    *(f"{count:,}" for count in parts),
+                    f"{sum(parts) / total:.1%}",
+                ]
+            )
+    if (names := findings.patients.per_split) and any(names.values()):
+        rows.append(["patient names", *(f"{names.get(split, 0):,}" for split in splits), ""])
+    return Rows(["class", *splits, "share"], rows)
+
+
+def files(findings: Findings) -> Rows:
+    """Give median and quartiles of the files' properties, a row for each class."""
+    columns = {quantity: findings.values(quantity) for quantity in QUANTITIES}
+    rows = [
+        [name, *(_spread(columns[quantity][name], quantity) for quantity in QUANTITIES)]
+        for name in findings.tree.classes
+    ]
+    return Rows(["class", *(title(quantity) for quantity in QUANTITIES)], rows)
+
+
+def kinds(findings: Findings) -> Rows:
+    """Count formats and modes."""
+    rows = [[name, f"{form} {mode}", f"{count:,}"] for (name, form, mode), count in findings.kinds().items()]
+    return Rows(["class", "format and mode", "images"], rows)
+
+
+def probes(findings: Findings) -> Rows:
+    """Give the probes' AUROCs."""
+    rows = [[PROBES[probe.name], *_area(probe)] for probe in findings.probes]
+    return Rows(["labels guessed from", "AUROC", "95\u00a0% interval"], rows)
+
+
+def listings(findings: Findings, most: int = 50) -> Iterator[tuple[str, list[str], int]]:
+    """Give a title, lines, and how many there are more, for what one wants to look up."""
+    found = {
+        "Unreadable files": [f"{path}: {reason}" for path, reason in findings.pictures.unreadable],
+        "Files with another format's suffix": [f"{path} is {form}" for path, form in findings.pictures.mismatched()],
+        "Other files": list(findings.tree.junk),
+        "Patient names in several splits": list(findings.patients.shared),
+    }
+    for name, lines in found.items():
+        if lines:
+            yield name, lines[:most], len(lines[most:])
+
+
+def title(quantity: str) -> str:
+    """Give a quantity's short name."""
+    return _TITLES.get(quantity, quantity)
+
+
+def _spread(values: list[float], quantity: str) -> str:
+    if not values:
+        return "none"
+    _, lower, median, upper, _ = (format(value, _FORMS[quantity]) for value in quantiles(values))
+    return median if lower == upper else f"{median}\n{lower}\u2013{upper}"
+
+
+def _area(probe: Probe) -> tuple[str, str]:
+    if probe.auroc is None:
+        return "none", "too few patients"
+    return f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}"

@@ -1,0 +1,121 @@
+"""A folder tree of images, whatever its splits and classes are called."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumo.data.index import SPLITS, is_image, read_name, walk
+from pneumo.errors import DataError
+
+WHOLE = "all"  # the split of a tree that has none
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One image file.
+
+    Attributes:
+        path: Relative to the tree's root, with forward slashes.
+        split: train, val or test; `WHOLE` where the tree has no splits.
+        label: Its class's position in `Tree.classes`.
+        subtype: bacterial, viral or none.
+        patient: The patient that the file's name tells, if it tells one.
+        size: In bytes.
+    """
+
+    path: str
+    split: str
+    label: int
+    subtype: str
+    patient: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What lies in a folder.
+
+    Attributes:
+        root: The folder that holds the splits, or the classes where there are no splits.
+        splits: In the order train, val, test.
+        classes: Sorted by name, or as they were given.
+        files: Sorted by path.
+        junk: Paths of what is no image of a class.
+    """
+
+    root: Path
+    splits: tuple[str, ...]
+    classes: tuple[str, ...]
+    files: tuple[File, ...]
+    junk: tuple[str, ...]
+
+
+def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
+    """List the images in root/{train,val,test}/CLASS/, in root/chest_xray/{train,val,test}/CLASS/ or in root/CLASS/.
+
+    Args:
+        root: Any of the splits may be missing.
+        classes: Names of the class folders; by default all folders with images in them.
+
+    Raises:
+        DataError: No images are found, a class is found nowhere, or the disk denies a file.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is no folder. `pneumo audit` takes the folder of a data set, with one folder per class in it, or "
+            "with train/, val/ or test/ and one folder per class in each: name such a folder."
+        )
+    try:
+        return _read(root, classes)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
+            "folder, or a link to one: mend its permissions or its link, or delete it."
+        ) from error
+
+
+def _read(root: Path, classes: Sequence[str]) -> Tree:
+    folders = [folder for folder in (root, root / "chest_xray") if any((folder / name).is_dir() for name in SPLITS)]
+    root = folders[0] if folders else root
+    splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (WHOLE,)
+    found: list[tuple[str, str, os.DirEntry[str]]] = []
+    junk = [] if splits == (WHOLE,) else [path.name for path in root.iterdir() if path.name not in splits]
+    for split in splits:
+        for entry, name in _entries(root if split == WHOLE else root / split):
+            if name is not None and is_image(entry) and (not classes or name in classes):
+                found.append((split, name, entry))
+            else:
+                junk.append(os.path.relpath(entry.path, root).replace(os.sep, "/"))
+    names = tuple(classes) or tuple(sorted({name for _, name, _ in found}))
+    _check(root, names, {name for _, name, _ in found})
+    files = [_describe(entry, root, split, names.index(name)) for split, name, entry in found]
+    return Tree(root, splits, names, tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(junk)))
+
+
+def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
+    """Give all files below a folder, each with the name of the class folder that it lies in."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                hidden = entry.name.startswith(".") or entry.name == "__MACOSX"
+                yield from ((file, None if hidden else entry.name) for file in walk(Path(entry.path)))
+            else:
+                yield entry, None
+
+
+def _check(root: Path, names: Sequence[str], found: set[str]) -> None:
+    missing = [name for name in names if name not in found]
+    if missing or not found:
+        what = f"no image of {', '.join(missing)}" if missing else "no image in a folder of its class"
+        raise DataError(
+            f"{root} has {what} in it. A data set is one folder per class, or train/, val/ or test/ with one folder "
+            "per class in each, and every class has an image: name such a folder, or the class folders that there are "
+            "as --classes A,B."
+        )
+
+
+def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> File:
+    patient, subtype = read_name(entry.name)
+    path = os.path.relpath(entry.path, root).replace(os.sep, "/")
+    return File(path, split, label, subtype, patient, entry.stat().st_size)

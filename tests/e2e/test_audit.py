@@ -1,0 +1,27 @@
+"""The audit on the real radiographs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pneumo.audit.findings import audit
+from pneumo.audit.verdicts import judge
+
+
+@pytest.mark.real
+def test_the_known_facts_are_found_without_being_told() -> None:
+    findings = audit(Path(os.environ["PNEUMO_DATA_ROOT"]))
+    assert len(findings.pictures) == 5_856
+    assert findings.identical == (30, 62)
+    assert len(findings.copies) == 30
+    assert all(len(group.splits) == len(group.labels) == 1 and group.identical for group in findings.copies)
+    patients = findings.patients
+    assert (len(patients.shared), patients.shared_subtypes, patients.conclusion) == (170, 0, "different")
+    assert patients.within.low is not None
+    assert patients.subtypes.high is not None
+    assert patients.within.low > 0.1 > 0.05 > patients.subtypes.high
+    areas = {probe.name: probe.low for probe in findings.probes}
+    assert all(low is not None and low > 0.8 for low in areas.values())
+    verdicts = {verdict.check: verdict.severity for verdict in judge(findings)}
+    assert (verdicts["patients"], verdicts["numbering"], verdicts["frame"]) == ("note", "note", "warning")
