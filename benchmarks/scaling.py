@@ -62,8 +62,8 @@ def measure(root: Path) -> dict[str, float]:
 
     index = timed("index [s]", lambda: index_radiographs(root, CLASSES))
     timed("split=official [s]", lambda: split_radiographs(index, "official", 0.1, 0))
-    splits = timed("split=patient [s]", lambda: split_radiographs(index, "patient", 0.1, 0))
-    timed("data hash [s]", lambda: data_hash(splits))
+    timed("split=patient [s]", lambda: split_radiographs(index, "patient", 0.1, 0))
+    timed("data hash [s]", lambda: data_hash(index))
     found["index and split [GiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
     with tempfile.TemporaryDirectory() as cache:
         timed("contents, cold [s]", lambda: content_hash(root, index, Path(cache)))

@@ -138,6 +138,7 @@ def _prepare(cfg: DictConfig, options: FeatureOptions, parts: Parts) -> tuple[bo
 def _decide(cfg: DictConfig, parts: Parts, best: str) -> None:
     """Choose temperature and threshold by the best checkpoint's answers to validation images, and keep them in it."""
     datamodule, classifier, trainer = parts
+    trainer.strategy.barrier()  # the first process may still be writing it
     answers = read_checkpoint(Path(best))["validation"]
     label = record.labels(datamodule, "val", answers["index"])
     rule = cfg.decision
