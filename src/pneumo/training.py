@@ -60,8 +60,6 @@ def run(
         features = FeatureOptions(**cfg.features)
     folder = Path(cfg.paths.run_dir)
     _take(folder, cfg, parts, overwrite, resume)
-    if trainer.is_global_zero:
-        write_splits(folder / "splits.csv", datamodule.splits, datamodule.classes)
     begun()
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     for logger in loggers:
@@ -86,7 +84,7 @@ def run(
 
 
 def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: bool) -> None:
-    """Make a folder this run's: find the checkpoint to go on from, or remove what is there."""
+    """Make a folder this run's: find the checkpoint to go on from, or remove what is there; tell its splits."""
     settings = run_settings(cfg, parts.datamodule)
     if overwrite:
         cfg.ckpt_path = None
@@ -98,6 +96,8 @@ def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: 
         check_overwrite(folder, config_hash(cfg), parts.datamodule.data_hash)
     if cfg.ckpt_path is None and parts.trainer.is_global_zero:
         _clear(folder)
+    if parts.trainer.is_global_zero:
+        write_splits(folder / "splits.csv", parts.datamodule.splits, parts.datamodule.classes)
 
 
 def _write(folder: Path, results: Results, loggers: Sequence[RunLogger], lr: float, epochs: int) -> None:

@@ -71,8 +71,7 @@ class ChestXrayDataModule(LightningDataModule):
         """Remember the arguments; nothing is read before `prepare_data` and `setup`.
 
         Args:
-            root: Folder that holds train/, test/ and maybe val/. None is data/chest_xray, else $PNEUMO_DATA_ROOT, and
-                the data are downloaded where nothing is there.
+            root: Folder of train/, test/ and maybe val/. None: data/chest_xray, else $PNEUMO_DATA_ROOT, else download.
             classes: Names of the two class folders; the last is the positive class.
             task: pneumonia tells these classes apart; subtype tells normal, bacterial and viral.
             split: official, patient or kfold; see `split_radiographs`.
@@ -90,19 +89,15 @@ class ChestXrayDataModule(LightningDataModule):
         """
         super().__init__()
         check_split(split, folds, fold)
-        self.root = default_root() if root is None else Path(root)
-        self.download = root is None
+        self.root, self.download = (default_root(), True) if root is None else (Path(root), False)
         self.classes = [str(name) for name in classes]  # YAML reads [0,1] as numbers
         self.task = task
         self.division = (split, val_fraction, seed, folds, fold)
-        self.image_size = image_size
-        self.batch_size = batch_size
+        self.image_size, self.batch_size = image_size, batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed = seed
-        self.cache = cache
-        self.cache_dir = Path(cache_dir)
-        self.augmentation = augmentation
-        self.pin_memory = pin_memory
+        self.cache, self.cache_dir = cache, Path(cache_dir)
+        self.augmentation, self.pin_memory = augmentation, pin_memory
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
 

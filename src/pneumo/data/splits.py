@@ -52,10 +52,7 @@ def split_radiographs(
         ConfigError: Unknown split.
         DataError: Too few patients.
     """
-    folders = {
-        name: [radiograph for radiograph in radiographs if radiograph.split == name]
-        for name in ("train", "val", "test")
-    }
+    folders = {name: [image for image in radiographs if image.split == name] for name in ("train", "val", "test")}
     if split == "official" and folders["val"]:
         return folders
     if split == "official":
@@ -64,10 +61,8 @@ def split_radiographs(
             "data.split=patient.",
             100 * val_fraction,
         )
-    numbers = range(len(radiographs)) if twins is None else twins
-    twin = {image.path: number for image, number in zip(radiographs, numbers, strict=True)}
     pool = folders["train"] + folders["val"]
-    patients = _connect([image.patient for image in pool], [twin[image.path] for image in pool])
+    patients = _link(pool, radiographs, twins)
     strata = [f"{image.label} {image.subtype}" for image in pool]
     if split == "kfold":
         held_out = _choose_fold(patients, strata, folds, fold, seed)
@@ -107,9 +102,13 @@ def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
     write_text(path, text.getvalue())
 
 
-def _connect(patients: Sequence[str], twins: Sequence[int]) -> npt.NDArray[np.int64]:
+def _link(
+    pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: Sequence[int] | None
+) -> npt.NDArray[np.int64]:
     """Number the groups of images that must stay together: of one patient, or near duplicates, or linked by others."""
-    patient, twin = _number(patients), _number(twins)
+    numbers = range(len(radiographs)) if twins is None else twins
+    twin_of = {image.path: number for image, number in zip(radiographs, numbers, strict=True)}
+    patient, twin = _number([image.patient for image in pool]), _number([twin_of[image.path] for image in pool])
     size = len(patient)
     links = coo_array((np.ones(size), (patient, twin + size)), shape=(2 * size, 2 * size))
     _, group = connected_components(links, directed=False)

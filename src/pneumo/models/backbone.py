@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.errors import ConfigError
+from pneumo.hardware import choose_memory_format
 from pneumo.models.sources import create
 from pneumo.models.weights import load_weights
 
@@ -38,7 +39,7 @@ class Backbone(nn.Module):
 
 
 def build(
-    architecture: str, weights: str | None, head_path: str | None, image_size: int, classes: int
+    architecture: str, weights: str | None, head_path: str | None, image_size: int, classes: int, freeze: bool = False
 ) -> tuple[Backbone, nn.Linear]:
     """Build a backbone and a new head for it.
 
@@ -48,6 +49,7 @@ def build(
         head_path: Dotted path of the layer to replace, such as `fc` or `classifier.6`; None is the last linear layer.
         image_size: Height and width of the images in pixels.
         classes: Number of classes of the new head.
+        freeze: Make the backbone constant; see `freeze_module`.
 
     Returns:
         The backbone and the head, which maps its features to logits.
@@ -67,6 +69,10 @@ def build(
     network.set_submodule(path, nn.Identity())
     backbone = Backbone(network, torch.tensor(found.mean), torch.tensor(found.std), features)
     _check(backbone, architecture, path, image_size)
+    if freeze:
+        freeze_module(backbone)
+    # A checkpoint opens on the CPU and shall compute there as its run did, to the last bit.
+    backbone.to(memory_format=choose_memory_format("cpu", freeze, backbone.depthwise))
     return backbone, nn.Linear(features, classes)
 
 

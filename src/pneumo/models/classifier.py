@@ -13,8 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
 from pneumo.evaluation.metrics import make_metrics
-from pneumo.hardware import choose_memory_format
-from pneumo.models.backbone import build, freeze_module
+from pneumo.models.backbone import build
 from pneumo.models.fine_tuning import FineTuning, OneCycle, freeze_statistics, parameter_groups, scale_rates
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
@@ -81,30 +80,26 @@ class Classifier(LightningModule):
         for_training = ["label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
         self.save_hyperparameters(ignore=for_training, logger=False)
         self.hparams["weights"] = None  # a checkpoint holds its own, and must open without the original ones
-        self.classes = list(classes)
-        self.image_size = image_size
+        self.classes, self.image_size = list(classes), image_size
         self.frozen = freeze
-        self.flip_test = flip_test
-        self.label_smoothing = label_smoothing
-        weight = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", weight, persistent=False)
+        self.flip_test, self.label_smoothing = flip_test, label_smoothing
+        self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights), False)
         self.fine_tuning = None if freeze or weights is None else fine_tuning
-        self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes))
-        if freeze:
-            freeze_module(self.backbone)
-        # A checkpoint opens on the CPU and shall compute there as its run did, to the last bit.
-        self.backbone.to(memory_format=choose_memory_format("cpu", freeze, self.backbone.depthwise))
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
+        self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self._prepare_measures(threshold)
+        self.decide(temperature, threshold)
+        self.step_size: int | None = None
+        self.train()
+
+    def _prepare_measures(self, threshold: float) -> None:
+        """Make what is measured and kept of each epoch."""
         metrics = make_metrics(len(self.classes), threshold)
         self.train_metrics, self.val_metrics = (metrics.clone(prefix=f"{stage}/") for stage in ("train", "val"))
-        self.decide(temperature, threshold)
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
         self.all_places, self.all_logits = (CatMetric("disable") for _ in range(2))  # they know how to gather
         self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
-        self.step_size: int | None = None
         self.answers: dict[str, Batch] = {}
-        self.train()
 
     def decide(self, temperature: float, threshold: float) -> None:
         """Have the test, predictions and checkpoints use this temperature and threshold."""
