@@ -5,13 +5,13 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from pneumo.audit import charts, tables
 from pneumo.audit.copies import Copies
 from pneumo.audit.findings import Findings
 from pneumo.audit.verdicts import Verdict
+from pneumo.render import render
 
 _MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
 _CAPTIONS = {
@@ -38,14 +38,9 @@ class Shown(NamedTuple):
 
 def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     """Fill in the page."""
-    environment = Environment(
-        loader=PackageLoader("pneumo.audit"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
     drawn = charts.draw(findings)
-    return environment.get_template("audit.html").render(
+    return render(
+        "audit.html",
         title=f"Audit of {findings.tree.root.name or findings.tree.root}",
         lead=f"{tables.headline(findings)}: {tables.tally(list(verdicts))}.",
         verdicts=verdicts,

@@ -9,12 +9,12 @@ import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import NO_IMAGE, count_tested, read_results
 from pneumo.evaluation.shift import Shift, explain_shift, read_shift
+from pneumo.render import render
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -59,10 +59,8 @@ def model_card(folder: Path) -> str:
     except (OSError, KeyError) as error:
         raise ConfigError(f"{folder} lacks what a run leaves ({error}): put the file back.") from error
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else "three classes"
-    environment = Environment(
-        loader=PackageLoader("pneumo.evaluation"), undefined=StrictUndefined, trim_blocks=True, autoescape=False
-    )
-    return environment.get_template("model_card.md").render(
+    return render(
+        "model_card.md",
         results=results,
         config=loaded,
         splits=parts,

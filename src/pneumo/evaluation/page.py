@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from pneumo.evaluation.comparison import Comparison
 from pneumo.evaluation.pairwise import HEADS, cells
 from pneumo.evaluation.runs import Run
 from pneumo.evaluation.tables import columns
+from pneumo.render import render
 
 _CAPTIONS = {
     "accuracy": "Test accuracy with its 95 % interval, the study's beside it.",
@@ -32,13 +31,11 @@ def to_html(
         title: The page's.
         figures: SVG files by their names.
     """
-    environment = Environment(
-        loader=PackageLoader("pneumo.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     board = comparison.rows
     shown = columns(board)
     states = [run.state for run in runs]
-    return environment.get_template("leaderboard.html").render(
+    return render(
+        "leaderboard.html",
         title=title,
         counts={state: states.count(state) for state in dict.fromkeys(states)},
         columns=shown,
