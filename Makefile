@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-engines lint bench board clean
+.PHONY: help install demo test test-slow test-engines lint bench board clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,10 @@ demo: $(READY) ## train on phantoms: about a minute on two cores, no data, no ne
 		'$(BIN)/python train.py --help' 'all models, optimizers and settings'
 
 test: $(READY) ## run the test suite: some minutes on two cores, no network
-	@$(BIN)/pytest -n 2 --dist worksteal -m 'not real and not browser and not engine'
+	@$(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not real and not browser and not engine'
+
+test-slow: $(READY) ## run the tests that kill, stop and repeat whole runs and sweeps: some minutes more
+	@$(BIN)/pytest -n 2 --dist worksteal -m 'slow and not real and not browser and not engine'
 
 test-engines: $(READY) ## run the sweeps on joblib, Ray and Slurm, and the pages in Chromium: some minutes, as root on Debian
 	$(BIN)/pip install --quiet --editable '.[test,ray,slurm,browser]'

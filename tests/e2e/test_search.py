@@ -12,6 +12,7 @@ from support import Sweep, contents, place
 from pneumo.models.classifier import Classifier
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_stopped(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,6 +42,7 @@ def test_a_search_goes_on_where_it_was_stopped(
     assert "3 jobs: 0 done, 3 skipped" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_learns_from_a_loss_that_is_not_finite_and_stops_at_other_failures(
     sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ from pneumo.sweeps.job import COMMAND
 TWO = ("model=xraychestnet", "optimizer=sgd,adam")
 
 
+@pytest.mark.slow
 def test_the_same_command_again_keeps_what_has_finished(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_fail_fast_begins_no_further_job(sweep: Sweep, tmp_path: Path, capsys: p
     assert not contents(place(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
     number: int,
@@ -134,6 +136,7 @@ def test_an_unfinished_run_of_other_settings_begins_anew(
     assert "optimizer.lr=0.003 (now 0.02)" in shown
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_after_its_training_is_only_tested(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +227,7 @@ def test_what_is_to_be_overwritten_stays_until_its_successor_can_run(sweep: Swee
     assert contents(place(tmp_path)) == before
 
 
+@pytest.mark.slow
 def test_an_overwriting_sweep_that_was_stopped_goes_on(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
