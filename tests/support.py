@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 Compose = Callable[..., DictConfig]
 Sweep = Callable[..., int]
 
+_CACHE = TemporaryDirectory(prefix="pneumo-tests-")  # removed when the tests end
 OPTIONS: dict[str, Any] = {
     "classes": ["NORMAL", "PNEUMONIA"],
     "task": "pneumonia",
@@ -32,7 +33,7 @@ OPTIONS: dict[str, Any] = {
     "num_workers": 0,
     "seed": 0,
     "cache": False,
-    "cache_dir": "",
+    "cache_dir": _CACHE.name,
     "augmentation": Augmentation(rotation=0, shift=0, zoom=0, flip=0, brightness=0, contrast=0),
     "pin_memory": False,
 }
