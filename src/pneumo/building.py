@@ -83,7 +83,6 @@ def _make_classifier(
             image_size=datamodule.image_size,
             flip_test=cfg.decision.flip,
             label_smoothing=cfg.loss.label_smoothing,
-            mixup=cfg.loss.mixup,
             class_weights=class_weights(label, len(datamodule.classes)) if cfg.loss.balance else None,
             fine_tuning=fine_tuning,
             optimizer=optimizer,

@@ -123,7 +123,7 @@ def _folder_name(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
 
 
 _LIMIT = (_optional(_share_or_count), "a number of batches from 1, such as 4, a share up to 1.0, or null for all")
-_SHARES = ("shift", "zoom", "brightness", "contrast", "gamma", "erase")
+_SHARES = ("shift", "zoom", "brightness", "contrast")
 _RULES: dict[str, _Rule] = {
     "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295, such as seed=0"),
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),
@@ -162,7 +162,6 @@ _RULES: dict[str, _Rule] = {
     "augment.resample": (_number(0, 0.9), "a share from 0 to 0.9, such as augment.resample=0.4"),
     "augment.jpeg": (_whole(0, 100), "the lowest quality, from 1 to 100, or 0 for none, such as augment.jpeg=40"),
     "loss.label_smoothing": (_number(0, 0.9), "a share from 0 to 0.9, such as loss.label_smoothing=0.1"),
-    "loss.mixup": (_number(0, 8), "a number from 0 to 8, such as loss.mixup=0.2"),
     "loss.balance": (_bool, "true or false"),
     "fine_tuning.warm_up": (_bool, "true or false"),
     "fine_tuning.statistics": (_bool, "true or false"),

@@ -20,8 +20,7 @@ from pneumo.evaluation.results import Results, rates, write_predictions
 from pneumo.evaluation.subtypes import summarise_classes
 from pneumo.evaluation.summary import summarise
 from pneumo.hardware import peak_memory
-from pneumo.models.batches import Batch
-from pneumo.models.classifier import Classifier
+from pneumo.models.classifier import Batch, Classifier
 
 
 def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> Results:

@@ -9,8 +9,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from pneumo.data.degradation import compress, lower_resolution
 
-AUGMENTATION = 3  # part of the features' keys: change it whenever equal numbers give other images
-_NUMBERS = 16  # random numbers that an image takes
+AUGMENTATION = 2  # part of the features' keys: change it whenever equal numbers give other images
+_NUMBERS = 10  # random numbers that an image takes
 
 
 @lru_cache(maxsize=1)  # an epoch asks for the same numbers at each batch
@@ -19,7 +19,7 @@ def _draw(images: int, seed: int, device: torch.device | str) -> Tensor:
 
 
 class Augmentation:
-    """Small random rotation, shift, zoom, flip, light, gamma, blur, lower resolution, JPEG compression and erasing.
+    """Small random rotation, shift, zoom, flip, brightness, contrast, blur, lower resolution and JPEG compression.
 
     The random numbers belong to an image and an epoch, not to a batch: they do not depend on the order of the images,
     on workers or on processes, and a run that goes on draws them as it would have. (Libraries of augmentations, such as
@@ -37,8 +37,6 @@ class Augmentation:
         blur: float = 0.0,
         resample: float = 0.0,
         jpeg: int = 0,
-        gamma: float = 0.0,
-        erase: float = 0.0,
     ) -> None:
         """Take how far each may go, to either side; 0 switches it off.
 
@@ -53,9 +51,6 @@ class Augmentation:
                 below.
             resample: 0.4 leaves from 0.6 to 1 of the resolution.
             jpeg: Lowest quality, from 1 to 100.
-            gamma: 0.5 raises grey values, as shares of their range, to a power from 1 / 1.5 to 1.5.
-            erase: Probability that a rectangle of 2 to 20 % of the image becomes grey. Source: Zhong et al., Random
-                Erasing Data Augmentation (2020).
         """
         self.settings = {
             "rotation": rotation,
@@ -67,8 +62,6 @@ class Augmentation:
             "blur": blur,
             "resample": resample,
             "jpeg": jpeg,
-            "gamma": gamma,
-            "erase": erase,
         }
 
     @property
@@ -77,14 +70,14 @@ class Augmentation:
         return any(self.settings.values())
 
     def draw(self, images: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-        """Draw the random numbers of each of a data set's images, (images, 16) from -1 to 1, the same on any device."""
+        """Draw the random numbers of each of a data set's images, (images, 10) from -1 to 1, the same on any device."""
         return _draw(images, seed, device)
 
     def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
-        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, 16); what moves in is black."""
+        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, 10); what moves in is black."""
         numbers = numbers.to(image.device)
         changed = self._relight(self._move(image.float(), numbers), numbers)
-        return self._erase(self._degrade(changed, numbers), numbers).round().clamp(0, 255).to(torch.uint8)
+        return self._degrade(changed, numbers).round().clamp(0, 255).to(torch.uint8)
 
     def _move(self, image: Tensor, numbers: Tensor) -> Tensor:
         limit = self.settings
@@ -101,16 +94,13 @@ class Augmentation:
         light, range_ = numbers[:, 5], numbers[:, 6]
         factor = (1 + range_ * self.settings["contrast"]).view(-1, 1, 1, 1)
         offset = (255 * light * self.settings["brightness"]).view(-1, 1, 1, 1)
-        if self.settings["gamma"]:
-            power = (1 + self.settings["gamma"]) ** numbers[:, 10].view(-1, 1, 1, 1)
-            image = 255 * (image / 255).clamp(0, 1) ** power
         middle = image.mean((1, 2, 3), keepdim=True)
         return (image - middle) * factor + middle + offset
 
     def _degrade(self, image: Tensor, numbers: Tensor) -> Tensor:
         limit = self.settings
         # Half of the images are spared by each: films as they are must not be the exception.
-        blur, loss, traces = numbers[:, 7:10].clamp(min=0).unbind(1)
+        blur, loss, traces = numbers[:, 7:].clamp(min=0).unbind(1)
         if limit["blur"] or limit["resample"]:
             image = lower_resolution(image, blur * limit["blur"], 1 - loss * limit["resample"])
         if limit["jpeg"]:
@@ -118,20 +108,3 @@ class Augmentation:
             spared = (traces == 0).view(-1, 1, 1, 1)
             image = torch.where(spared, image, compress(image.clamp(0, 255), quality))
         return image
-
-    def _erase(self, image: Tensor, numbers: Tensor) -> Tensor:
-        if not self.settings["erase"]:
-            return image
-        chance, area, shape, down, right = ((numbers[:, 11:] + 1) / 2).unbind(1)
-        stretch = 2 ** (shape - 0.5)  # a height of 0.7 to 1.4 widths
-        side = (0.02 + 0.18 * area).sqrt()
-        rows = _span(image.shape[2], side * stretch, down)[:, None, :, None]
-        columns = _span(image.shape[3], side / stretch, right)[:, None, None, :]
-        chosen = (chance < self.settings["erase"]).view(-1, 1, 1, 1)
-        return image.masked_fill(chosen & rows & columns, 127.5)
-
-
-def _span(length: int, share: Tensor, place: Tensor) -> Tensor:
-    """Tell which of `length` pixels are in spans of a share (N,) of them, at places (N,) from 0 to 1, (N, length)."""
-    middle = (torch.arange(length, device=share.device) + 0.5) / length
-    return (middle - (place * (1 - share))[:, None]).div(share[:, None]).sub(0.5).abs() < 0.5

@@ -14,11 +14,11 @@ from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
-from pneumo.models.batches import Batch, mix, split
 from pneumo.models.fine_tuning import FineTuning, OneCycle, freeze_statistics, parameter_groups, scale_rates
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
+Batch = dict[str, Tensor]
 
 
 class _Seen(NamedTuple):
@@ -53,7 +53,6 @@ class Classifier(LightningModule):
         temperature: float = 1.0,
         flip_test: bool = False,
         label_smoothing: float = 0.0,
-        mixup: float = 0.0,
         class_weights: Sequence[float] | None = None,
         fine_tuning: FineTuning | None = None,
         optimizer: MakeOptimizer | None = None,
@@ -72,19 +71,18 @@ class Classifier(LightningModule):
             temperature: Logits are divided by it before they become probabilities.
             flip_test: Outside of training, answer with the mean of the logits of an image and its mirror image.
             label_smoothing: Share of each label that training gives to all classes alike.
-            mixup: Training mixes images by pairs, in shares drawn from Beta(mixup, mixup); 0: it does not.
             class_weights: Of the classes in the training loss, (classes,); None: one each.
             fine_tuning: How a pretrained backbone is trained; None: as any other layers.
             optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
             scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
         """
         super().__init__()
-        for_training = ["label_smoothing", "mixup", "class_weights", "fine_tuning", "optimizer", "scheduler"]
+        for_training = ["label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
         self.save_hyperparameters(ignore=for_training, logger=False)
         self.hparams["weights"] = None  # a checkpoint holds its own, and must open without the original ones
         self.classes, self.image_size = list(classes), image_size
         self.frozen = freeze
-        self.flip_test, self.label_smoothing, self.mixup = flip_test, label_smoothing, mixup
+        self.flip_test, self.label_smoothing = flip_test, label_smoothing
         self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights), False)
         self.fine_tuning = None if freeze or weights is None else fine_tuning
         self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
@@ -203,15 +201,12 @@ class Classifier(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
-        image, label = batch["input"], batch["label"]
-        if stage == "train" and self.mixup:
-            image, label = mix(image.to(self.head.weight.dtype), label, len(self.classes), self.mixup)
-        logits = self(image) if stage == "train" else self.answer(image)
+        logits = self(batch["input"]) if stage == "train" else self.answer(batch["input"])
         self.seen[stage].append(_Seen(logits.detach(), batch["label"], batch["index"]))
-        return self._loss(logits, label, stage)
+        return self._loss(logits, batch["label"], stage)
 
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
-        """Give the cross entropy with labels (N,), or shares (N, classes); in training weighted, of smoothed labels."""
+        """Give the cross entropy, in training with its class weights and smoothed labels."""
         if stage == "train":
             return cross_entropy(logits, label, weight=self.class_weights, label_smoothing=self.label_smoothing)
         return cross_entropy(logits, label)
@@ -240,3 +235,11 @@ class Classifier(LightningModule):
         self.all_places.reset()
         self.all_logits.reset()
         return answers
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Split a batch into smaller ones of `size` images; the last may have fewer."""
+    if size >= len(batch["label"]):
+        return [batch]
+    parts = zip(*(torch.split(tensor, size) for tensor in batch.values()), strict=True)
+    return [dict(zip(batch, part, strict=True)) for part in parts]
