@@ -14,6 +14,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pneumo.errors import NonFiniteLossError
 
@@ -88,7 +89,7 @@ class AveragedWeights(WeightAveraging):
 
         The first steps are remembered for less long, so that the average does not hang on to how the weights began.
         """
-        super().__init__(avg_fn=partial(_mix, decay))
+        super().__init__(multi_avg_fn=partial(_mix, decay))
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Average after each step."""
@@ -100,10 +101,13 @@ class AveragedWeights(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
-def _mix(decay: float, average: Tensor, weight: Tensor, steps: Tensor) -> Tensor:
-    """Give the next average; `steps` is the number of those that are in it."""
+def _mix(decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+    """Take a step's weights into their averages, in place; `steps` is the number of those that are in them.
+
+    What does not move stays as it is, to the last bit: a frozen backbone, the means and deviations of its source.
+    """
     kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
-    return kept * average + (1 - kept) * weight
+    get_ema_multi_avg_fn(kept)(averages, weights, steps)  # type: ignore[no-untyped-call] # torch gives it no types
 
 
 class LogLearningRate(Callback):

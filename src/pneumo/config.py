@@ -27,10 +27,19 @@ def check_config(cfg: DictConfig) -> None:
                 f"`{key}` is missing from the configuration: leave it in. Single entries can go, as in "
                 "~logger.tensorboard or ~callbacks.progress; scheduler=constant does without a schedule."
             )
+        if not isinstance(cfg[key], DictConfig):
+            raise ConfigError(
+                f"{key}={cfg[key]} must be a group of settings: leave it out, or set single ones by {key}.NAME=VALUE."
+            )
     for key, (holds, rule) in _RULES.items():
         group, _, name = key.rpartition(".")
         if name in (OmegaConf.select(cfg, group) if group else cfg) and not holds(value := OmegaConf.select(cfg, key)):
             raise ConfigError(f"{key}={value} must be {rule}.")
+    if "fold" in cfg.data and cfg.data.fold and cfg.data.split != "kfold":
+        raise ConfigError(
+            f"data.fold={cfg.data.fold} would have no effect: only data.split=kfold has folds. Add it, or leave the "
+            "fold out."
+        )
 
 
 def check_sweep(cfg: DictConfig) -> None:
@@ -102,7 +111,7 @@ def _text(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
     return isinstance(value, str)
 
 
-def _one_of(*names: str) -> Callable[[Any], bool]:
+def _one_of(*names: object) -> Callable[[Any], bool]:
     return lambda value: value in names
 
 
@@ -168,7 +177,10 @@ _RULES: dict[str, _Rule] = {
     "fine_tuning.lr_decay": (_number(0, 1, above=True), "above 0 and at most 1, such as fine_tuning.lr_decay=0.5"),
     "decision.flip": (_bool, "true or false"),
     "decision.temperature": (_bool, "true or false"),
-    "decision.threshold": (_one_of(*THRESHOLDS), " or ".join(THRESHOLDS)),
+    "decision.threshold": (
+        _one_of(*THRESHOLDS),
+        f"{' or '.join(THRESHOLDS)}; a probability of your own is model.threshold=0.3",
+    ),
     "decision.sensitivity": (
         _number(0, 1, above=True),
         "a share above 0, at most 1, such as decision.sensitivity=0.95",
@@ -178,6 +190,9 @@ _RULES: dict[str, _Rule] = {
     "model.architecture": (_text, "SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
     "model.weights": (_optional(_text), "DEFAULT, a tag, pip:PACKAGE, a file's path, or null for random weights"),
     "model.head_path": (_optional(_text), "the path of a layer, such as model.head_path=fc, or null for the last one"),
+    # Each checkpoint keeps what its own epoch's validation answered, by which it is decided.
+    "trainer.check_val_every_n_epoch": (_one_of(1), "1: each epoch is validated"),
+    "trainer.val_check_interval": (_one_of(None, 1.0), "null: an epoch is validated once, at its end"),
     "trainer.limit_train_batches": _LIMIT,
     "trainer.limit_val_batches": _LIMIT,
     # No share: one that is too small would end the run only after the training.

@@ -32,13 +32,24 @@ from pneumo.errors import ConfigError
         "trainer.limit_train_batches=0",
         "trainer.limit_val_batches=0.0",
         "trainer.limit_test_batches=1.5",
+        "+trainer.check_val_every_n_epoch=2",
+        "+trainer.val_check_interval=0.3",
+        "decision.threshold=0.3",
+        "loss=null",
+        "decision=null",
+        "fine_tuning=null",
     ],
 )
 def test_a_value_that_cannot_work_is_named_with_its_rule(override: str, compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"must be|true or false") as caught:
         check_config(compose_run(override))
-    key = override.split("=")[0]
+    key = override.split("=")[0].lstrip("+")
     assert str(caught.value).startswith(f"{key}=")
+
+
+def test_a_fold_without_folds_is_refused(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"data\.fold=3 would have no effect"):
+        check_config(compose_run("data.fold=3"))
 
 
 @pytest.mark.parametrize("override", ["data.train=few", "data.val=1", "data.test=-3", "data.phantom_seed=0.5"])

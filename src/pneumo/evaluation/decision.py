@@ -1,11 +1,16 @@
 """From logits to decisions: the temperature and the threshold that validation chooses."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax
+from torch import softmax
+
+_log = logging.getLogger(__name__)
 
 _WIDEST = np.log(20)  # of the temperature's logarithm, to either side
 Array = npt.NDArray[np.float64]
@@ -38,17 +43,25 @@ def decide(
         label: From 0, (N,).
         calibrate: Fit the temperature; else it is 1.
         rule: See `choose_threshold`; `fixed` keeps `threshold`, and so do three and more classes, of which the
-            likeliest is called.
+            likeliest is called, and validation images of one class.
         sensitivity: That `rule` asks for.
         threshold: Of probabilities.
     """
     temperature = fit_temperature(logits, label) if calibrate else 1.0
-    if rule == "fixed" or logits.shape[1] > 2:
+    if rule == "fixed":
+        return Decision(temperature, threshold)
+    if logits.shape[1] > 2:
+        _log.info("decision.threshold=%s has no effect: of %d classes the likeliest is called", rule, logits.shape[1])
+        return Decision(temperature, threshold)
+    if len(np.unique(label)) < 2:
+        _log.warning("The validation images are of one class, so none can choose a threshold: %g stays.", threshold)
         return Decision(temperature, threshold)
     margin = (logits[:, 1] - logits[:, 0]) / temperature
-    # Probabilities are float32, and comparing them must give the same everywhere.
-    chosen = np.float32(expit(choose_threshold(margin, label == 1, rule, sensitivity)))
-    return Decision(temperature, float(chosen))
+    chosen = choose_threshold(margin, label == 1, rule, sensitivity)
+    # Probabilities are float32, and comparing them must give the same everywhere; those near 1 are the same number.
+    probability = softmax(torch.from_numpy(logits).float() / temperature, dim=1)[:, 1].numpy()
+    lowest = probability[margin > chosen].min(initial=np.inf)
+    return Decision(temperature, float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0)))))
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:

@@ -231,7 +231,8 @@ class Classifier(LightningModule):
         self.all_logits.update(logits)
         index = self.all_places.compute().long()
         order = index.argsort()
-        answers = {"index": index[order].cpu(), "logits": self.all_logits.compute()[order].cpu()}
+        all_logits = self.all_logits.compute().reshape(-1, len(self.classes))  # it squeezes what a single image got
+        answers = {"index": index[order].cpu(), "logits": all_logits[order].cpu()}
         self.all_places.reset()
         self.all_logits.reset()
         return answers

@@ -47,8 +47,9 @@ class OneCycle:
 
     def __call__(self, optimizer: Optimizer, steps: int = 100) -> LRScheduler:
         """Make the schedule of an optimizer, each of whose groups peaks at its own rate."""
-        rates = [group["lr"] for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, rates, total_steps=max(steps, 2), pct_start=self.warm_up, cycle_momentum=False)
+        rates, steps = [group["lr"] for group in optimizer.param_groups], max(steps, 4)
+        warm_up = min(max(self.warm_up, 2 / steps), 1 - 1 / steps)  # torch divides by the steps within each part
+        return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
 
 
 def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
@@ -74,3 +75,24 @@ def test_a_decision_is_made_on_calibrated_probabilities_of_two_classes() -> None
     assert decide(logits, label, False, "fixed", 0.9, 0.3) == (1.0, 0.3)
     three = np.concatenate([logits, logits[:, :1]], 1)
     assert decide(three, label, False, "youden", 0.9, 0.5) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("rule", ["youden", "accuracy", "sensitivity"])
+@pytest.mark.parametrize("middle", [0.0, 10.0, 16.5, 40.0])
+def test_a_threshold_can_be_passed_however_certain_the_answers_are(rule: str, middle: float) -> None:
+    random = np.random.default_rng(0)
+    positive = np.arange(300) % 2 == 1
+    margin = np.where(positive, random.normal(middle, 0.5, 300), random.normal(-6, 1, 300)).astype(np.float32)
+    logits = np.stack([-margin / 2, margin / 2], 1)
+    found = decide(logits.astype(np.float64), positive.astype(np.int64), False, rule, 0.95, 0.5)
+    probability = torch.softmax(torch.from_numpy(logits), 1)[:, 1].numpy()
+    assert (probability[positive] > found.threshold).mean() >= 0.95
+    assert (probability[~positive] <= found.threshold).all()
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("rule", ["youden", "accuracy", "sensitivity"])
+def test_images_of_one_class_choose_no_threshold(rule: str, label: int, caplog: pytest.LogCaptureFixture) -> None:
+    found = decide(np.zeros((5, 2)), np.full(5, label), False, rule, 0.95, 0.4)
+    assert found == (1.0, 0.4)
+    assert "0.4 stays" in caplog.text

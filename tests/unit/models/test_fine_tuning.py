@@ -89,3 +89,18 @@ def test_class_weights_make_classes_count_alike() -> None:
 def test_an_impossible_warm_up_is_refused() -> None:
     with pytest.raises(ValueError, match="warm_up=0"):
         OneCycle(0)
+
+
+@pytest.mark.parametrize("warm_up", [0.01, 0.15, 0.5, 0.99])
+def test_a_cycle_of_any_length_begins_low_and_ends_lower(warm_up: float) -> None:
+    for steps in range(1, 130):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = OneCycle(warm_up)(optimizer, steps)
+        rates = []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        assert rates[0] < 0.05
+        assert max(rates) <= 1
+        assert steps < 5 or max(rates) > 0.8
