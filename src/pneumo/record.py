@@ -36,9 +36,9 @@ def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Class
         "parameters_total": sum(parameter.numel() for parameter in parameters),
         "parameters_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         **{name: float(classifier.hparams[name]) for name in ("temperature", "threshold")},
-        "threshold_rule": cfg.decision.threshold,
+        "threshold_rule": cfg.decision.threshold if cfg.data.task == "pneumonia" else "likeliest",
         "task": cfg.data.task,
-        "split": cfg.data.split,
+        "split": datamodule.split,
         "fold": cfg.data.fold if cfg.data.split == "kfold" else -1,
         "config_hash": config_hash(cfg),
         "settings_hash": settings_hash(cfg),
@@ -85,12 +85,13 @@ def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, cla
     tested = _write_answers(folder / "predictions.csv", "test", classifier.answers["test"], datamodule, classifier)
     validation = read_checkpoint(best)["validation"]
     held_out = _write_answers(folder / "validation.csv", "val", validation, datamodule, classifier)
+    shares = rates(held_out.label, held_out.prediction, len(datamodule.classes))
     whole = len(tested.label) == len(datamodule.splits["test"])
     figures = summarise(*tested) if tested.probability.ndim == 1 else summarise_classes(*tested[:3])
     return {
         "status": "done" if whole else "partial",
         **figures,
-        **{f"val_{name}": value for name, value in rates(held_out.label, held_out.prediction).items()},
+        **{f"val_{name}": value for name, value in shares.items()},
     }
 
 

@@ -92,7 +92,7 @@ class ChestXrayDataModule(LightningDataModule):
         self.root, self.download = (default_root(), True) if root is None else (Path(root), False)
         self.classes = [str(name) for name in classes]  # YAML reads [0,1] as numbers
         self.task = task
-        self.division = (split, val_fraction, seed, folds, fold)
+        self.split, self.division = split, (val_fraction, seed, folds, fold)
         self.image_size, self.batch_size = image_size, batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed = seed
@@ -114,8 +114,11 @@ class ChestXrayDataModule(LightningDataModule):
         self.radiographs = index_radiographs(self.root, self.classes)
         if self.task == "subtype":
             self.radiographs, self.classes = label_subtypes(self.radiographs, self.classes)
-        divided = self.division[0] != "official" or all(radiograph.split != "val" for radiograph in self.radiographs)
-        self.splits = split_radiographs(self.radiographs, *self.division, self._find_twins() if divided else None)
+        if self.split == "official" and all(radiograph.split != "val" for radiograph in self.radiographs):
+            _log.warning("The data has no val folder: validation patients are held out as with data.split=patient.")
+            self.split = "patient"
+        twins = None if self.split == "official" else self._find_twins()
+        self.splits = split_radiographs(self.radiographs, self.split, *self.division, twins)
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
 

@@ -38,10 +38,9 @@ def split_radiographs(
 
     Args:
         radiographs: The whole index.
-        split: `official` takes the folders as they are; where there is no val folder, it does what `patient` does.
-            `patient` pools train and val and holds out a share of their patients for validation; `kfold` divides these
-            patients into `folds` parts and holds out one. Both stratify by class and subtype, and no patient, nor any
-            near-duplicate image, is on both sides.
+        split: `official` takes the folders as they are. `patient` pools train and val and holds out a share of their
+            patients for validation; `kfold` divides these patients into `folds` parts and holds out one. Both stratify
+            by class and subtype, and no patient, nor any near-duplicate image, is on both sides.
         val_fraction: The share that `patient` holds out, above 0, at most 0.5.
         seed: Of the choice of patients.
         folds: Number of parts of `kfold`.
@@ -53,14 +52,8 @@ def split_radiographs(
         DataError: Too few patients.
     """
     folders = {name: [image for image in radiographs if image.split == name] for name in ("train", "val", "test")}
-    if split == "official" and folders["val"]:
-        return folders
     if split == "official":
-        _log.warning(
-            "The data has no val folder: %g %% of the training patients are held out for validation, as with "
-            "data.split=patient.",
-            100 * val_fraction,
-        )
+        return folders
     pool = folders["train"] + folders["val"]
     patients = _link(pool, radiographs, twins)
     strata = [f"{image.label} {image.subtype}" for image in pool]
@@ -108,6 +101,14 @@ def _link(
     """Number the groups of images that must stay together: of one patient, or near duplicates, or linked by others."""
     numbers = range(len(radiographs)) if twins is None else twins
     twin_of = {image.path: number for image, number in zip(radiographs, numbers, strict=True)}
+    tested = {twin_of[image.path] for image in radiographs if image.split == "test"}
+    if copies := [image.path for image in pool if twin_of[image.path] in tested]:
+        _log.warning(
+            "%d training images are near duplicates of test images, as %s is, so that the test will flatter: see "
+            "`pneumo audit`, and delete the copies.",
+            len(copies),
+            copies[0],
+        )
     patient, twin = _number([image.patient for image in pool]), _number([twin_of[image.path] for image in pool])
     size = len(patient)
     links = coo_array((np.ones(size), (patient, twin + size)), shape=(2 * size, 2 * size))

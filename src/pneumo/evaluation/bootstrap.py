@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.calibration import bin_of
+from pneumo.evaluation.calibration import gaps
 
 Array = npt.NDArray[np.float64]
 
@@ -70,16 +71,13 @@ def measure(answers: Answers, weights: Array) -> dict[str, Array]:
     true, false = of_positives, of_negatives
     if len(ties) < len(order):
         true, false = (np.add.reduceat(each, ties, axis=1) for each in (true, false))
-    residual = probability - positive
-    inside = np.zeros((len(order), 16))
-    inside[np.arange(len(order)), bin_of(probability)] = residual
     total = weights.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             **_counted(of_positives @ called, of_negatives @ called, true.sum(axis=1), false.sum(axis=1)),
             **_ranked(true, false),
-            "ece": np.abs(weights @ inside).sum(axis=1) / total,
-            "brier": weights @ residual**2 / total,
+            "ece": np.abs(weights @ gaps(probability, positive)).sum(axis=1) / total,
+            "brier": weights @ (probability - positive) ** 2 / total,
         }
 
 
@@ -104,12 +102,28 @@ def bootstrap_metrics(
 def paired_bootstrap(
     first: Answers, second: Answers, metric: str, count: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float]:
-    """Give the 95 % interval of the first run's metric less the second's, on the same images in the same order."""
-    assert first.paths == second.paths
+    """Give the 95 % interval of the first run's metric less the second's, on the same images in the same order.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if first.paths != second.paths:
+        raise ConfigError(
+            "The two runs were tested on other images, or in another order, so that they cannot be compared image by "
+            "image: name runs of one data set, and sort both by `by_path()`."
+        )
     draws = bootstrap(
         lambda weights: measure(first, weights)[metric] - measure(second, weights)[metric], first.positive, count, seed
     )
     return percentiles(draws)
+
+
+def of_shares(sensitivity: float, specificity: float, positives: int, negatives: int) -> dict[str, float]:
+    """Give the metrics that follow from the two shares and the numbers of images."""
+    counted = _counted(
+        *(np.array([n]) for n in (sensitivity * positives, (1 - specificity) * negatives, positives, negatives))
+    )
+    return {name: float(value[0]) for name, value in counted.items()}
 
 
 def _ranked(true: Array, false: Array) -> dict[str, Array]:

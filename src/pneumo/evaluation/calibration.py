@@ -37,6 +37,13 @@ def bin_of(probability: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.digitize(probability.astype(np.float32), _EDGES) - 1
 
 
+def gaps(probability: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Give what each image adds to the gap of its bin between mean probability and share, (N, bins)."""
+    inside = np.zeros((len(probability), BINS + 1))
+    inside[np.arange(len(probability)), bin_of(probability)] = probability - right
+    return inside
+
+
 def calibration_curve(answers: Answers) -> list[Bin]:
     """Compare mean probability and share of positives in each bin that has images."""
     place = np.minimum(bin_of(answers.probability), BINS - 1)

@@ -30,7 +30,8 @@ NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that th
 TEST_METRICS = (
     "accuracy", "auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier",
 )
-_FIRST_NAMES = (  # of results.json from its beginning: a run without later ones is still read
+# The order of results.json, which users' scripts read: names may be added, none changed.
+RESULT_NAMES = (
     "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
     "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
     "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
@@ -40,14 +41,10 @@ _FIRST_NAMES = (  # of results.json from its beginning: a run without later ones
     "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
     "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "temperature", "threshold_rule",
     "val_sensitivity", "val_specificity", "val_balanced_accuracy",
-)
-# fmt: on
-# The order of results.json, which users' scripts read: names may be added, none changed.
-RESULT_NAMES = (
-    *_FIRST_NAMES,
     *(f"test_{name}_ci_{end}" for name in TEST_METRICS[1:] for end in ("low", "high")),
     *(f"test_{name}{end}" for name in SUBTYPE_METRICS for end in ("", "_ci_low", "_ci_high")),
 )
+# fmt: on
 
 
 def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
@@ -68,19 +65,26 @@ def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -
     }
 
 
-def rates(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
-    """Give the shares of right answers: of all images, of each class and on average; 0 stands in for an absent class.
+def rates(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64], classes: int) -> Results:
+    """Give the shares of right answers, as the test's metrics define them: of several classes the means over them.
+
+    Where a class is absent, 0 stands in for its share.
 
     Args:
         label: From 0, shape (N,).
         prediction: likewise.
+        classes: Their number.
     """
-    classes = range(max(int(label.max(initial=1)) + 1, 2))
-    recalls = [float((prediction[label == k] == k).mean()) if (label == k).any() else 0.0 for k in classes]
+
+    def share(hits: npt.NDArray[np.bool_]) -> float:
+        return float(hits.mean()) if len(hits) else 0.0
+
+    recalls = [share(prediction[label == k] == k) for k in range(classes)]
+    quiet = [share(prediction[label != k] != k) for k in range(classes)]
     return {
         "accuracy": float((label == prediction).mean()),
-        "sensitivity": float((prediction[label > 0] > 0).mean()) if (label > 0).any() else 0.0,
-        "specificity": recalls[0],
+        "sensitivity": recalls[1] if classes == 2 else float(np.mean(recalls)),
+        "specificity": quiet[1] if classes == 2 else float(np.mean(quiet)),
         "balanced_accuracy": float(np.mean(recalls)),
     }
 
@@ -133,7 +137,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not found.keys() >= set(_FIRST_NAMES):
+    if not isinstance(found, dict) or not found.keys() >= set(RESULT_NAMES):
         raise ConfigError(
             f"{path} is damaged, or of another version of pneumo: move it away, and its run is taken for unfinished."
         )

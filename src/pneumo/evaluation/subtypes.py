@@ -7,9 +7,10 @@ import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, bootstrap, measure, percentiles
-from pneumo.evaluation.calibration import bin_of
-from pneumo.evaluation.intervals import wilson
+from pneumo.evaluation.calibration import gaps
+from pneumo.evaluation.intervals import Interval, logit_interval, reflect, share_interval, wilson
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
+from pneumo.evaluation.significance import auroc_interval, placements
 
 _MACRO = ("auroc", "sensitivity", "specificity", "auprc", "f1")  # means over classes, one against the rest
 
@@ -31,9 +32,11 @@ def summarise_classes(
     results = confusion(label, prediction)
     whole = len(np.unique(label)) == probability.shape[1]
     if whole:
+        values = measure_classes(label, probability, prediction, np.ones((1, len(label))))
         draws = bootstrap(lambda weights: _stack(measure_classes(label, probability, prediction, weights)), label)
     for number, name in enumerate(TEST_METRICS):
-        interval = percentiles(draws[:, number]) if whole else (-1.0 if name == "mcc" else 0.0, 1.0)
+        unknown = (-1.0 if name == "mcc" else 0.0, 1.0)
+        interval = _interval(name, float(values[name][0]), draws[:, number], len(label)) if whole else unknown
         results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = interval
     right = label == prediction
     results["test_accuracy_ci_low"], results["test_accuracy_ci_high"] = wilson(int(right.sum()), len(right))
@@ -41,8 +44,7 @@ def summarise_classes(
         hits = right[label == number]
         name = f"test_sensitivity_{subtype}"
         results[name] = float(hits.mean()) if len(hits) else NO_IMAGE
-        interval = wilson(int(hits.sum()), len(hits)) if len(hits) else (0.0, 1.0)
-        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = interval
+        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = share_interval(int(hits.sum()), len(hits))
     return results | _tell_apart(label, probability)
 
 
@@ -68,10 +70,7 @@ def measure_classes(
     truth, called = label[:, None] == classes, prediction[:, None] == classes
     each = [measure(Answers(share[:, k], truth[:, k], called[:, k]), weights) for k in classes]
     found = {name: np.mean([of_class[name] for of_class in each], axis=0) for name in _MACRO}
-    total, right = weights.sum(1), (label == prediction).astype(np.float64)
-    surest = share.max(1)
-    inside = np.zeros((len(label), 16))
-    inside[np.arange(len(label)), bin_of(surest)] = surest - right
+    total, right = weights.sum(1), label == prediction
     of_truth, of_called = weights @ truth, weights @ called
     spread = (total**2 - (of_truth**2).sum(1)) * (total**2 - (of_called**2).sum(1))
     agreement = total * (weights @ right) - (of_truth * of_called).sum(1)
@@ -80,9 +79,16 @@ def measure_classes(
         "accuracy": weights @ right / total,
         "balanced_accuracy": found["sensitivity"],
         "mcc": agreement / np.sqrt(np.maximum(spread, 1)),  # 0 if every answer is the same
-        "ece": np.abs(weights @ inside).sum(1) / total,
+        "ece": np.abs(weights @ gaps(share.max(1), right)).sum(1) / total,
         "brier": weights @ ((share - truth) ** 2).sum(1) / total,
     }
+
+
+def _interval(name: str, value: float, draws: Array, images: int) -> Interval:
+    """Give a metric's interval as `pneumo.evaluation.summary.metric_intervals` does, by the bootstrap's deviation."""
+    if name in ("auroc", "auprc"):
+        return logit_interval(value, float(draws.std(ddof=1)), images)
+    return reflect(value, *percentiles(draws)) if name == "ece" else percentiles(draws)
 
 
 def _stack(metrics: dict[str, Array]) -> Array:
@@ -99,6 +105,6 @@ def _tell_apart(label: npt.NDArray[np.int64], probability: npt.NDArray[np.float3
     pair = probability[ill, 1:].astype(np.float64)
     share = pair[:, 1] / np.maximum(pair.sum(1), np.finfo(np.float64).tiny)
     answers = Answers(share, viral, share > 0.5)
-    low, high = percentiles(bootstrap(lambda weights: measure(answers, weights)["auroc"], viral))
+    low, high = auroc_interval(placements(share, viral))
     value = measure(answers, np.ones((1, len(viral))))["auroc"][0]
     return {name: float(value), f"{name}_ci_low": low, f"{name}_ci_high": high}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import hypot
 
 import numpy as np
 import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap_metrics, measure, percentiles
-from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, wilson
+from pneumo.evaluation.bootstrap import bootstrap_metrics, measure, of_shares, percentiles
+from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, reflect, share_interval, wilson
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
 from pneumo.evaluation.significance import auroc_interval, placements
 
@@ -42,7 +43,7 @@ def summarise(
         called = answers.called[np.array([subtype == other for other in subtypes], bool) & answers.positive]
         name = f"test_sensitivity_{subtype}"
         results[name] = float(called.mean()) if len(called) else NO_IMAGE
-        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = _share(called)
+        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = share_interval(int(called.sum()), len(called))
     apart = "test_auroc_bacterial_viral"  # two classes tell nothing of subtypes
     return results | {apart: NO_IMAGE, f"{apart}_ci_low": 0.0, f"{apart}_ci_high": 1.0}
 
@@ -52,16 +53,20 @@ def metric_intervals(answers: Answers) -> dict[str, Interval]:
     positives, total = int(answers.positive.sum()), len(answers.positive)
     found = {name: (-1.0 if name == "mcc" else 0.0, 1.0) for name in TEST_METRICS}
     found["accuracy"] = wilson(int(answers.right.sum()), total)
-    found["sensitivity"] = _share(answers.called[answers.positive])
-    found["specificity"] = _share(~answers.called[~answers.positive])
+    hits, quiet = answers.called[answers.positive], ~answers.called[~answers.positive]
+    found["sensitivity"] = share_interval(int(hits.sum()), len(hits))
+    found["specificity"] = share_interval(int(quiet.sum()), len(quiet))
     both = 0 < positives < total
     draws = bootstrap_metrics(answers, _BOOTSTRAPPED if both else _ONE_CLASS)
     found |= {name: percentiles(of_name) for name, of_name in draws.items()}
     values = measure(answers, np.ones((1, total)))
-    error = float(values["ece"][0])
-    low, high = found["ece"]  # the bootstrap adds its own error to the ECE, which has one already: Hall's interval
-    found["ece"] = (max(0.0, 2 * error - high), max(0.0, 2 * error - low))
+    found["ece"] = reflect(float(values["ece"][0]), *found["ece"])
     if both:
+        found |= {
+            name: from_shares(answers, name, found)
+            for name in ("balanced_accuracy", "f1", "mcc")
+            if np.ptp(draws[name]) == 0
+        }
         found["auroc"] = auroc_interval(placements(answers.probability, answers.positive))
         found["auprc"] = logit_interval(float(values["auprc"][0]), float(draws["auprc"].std(ddof=1)), positives)
     return found
@@ -73,5 +78,20 @@ def estimates(answers: Answers) -> dict[str, Estimate]:
     return {name: Estimate(float(values[name][0]), *interval) for name, interval in metric_intervals(answers).items()}
 
 
-def _share(hits: npt.NDArray[np.bool_]) -> Interval:
-    return wilson(int(hits.sum()), len(hits)) if len(hits) else (0.0, 1.0)
+def from_shares(answers: Answers, name: str, found: dict[str, Interval]) -> Interval:
+    """Give the interval of a metric that rises with sensitivity and specificity, put together from theirs.
+
+    The bootstrap has none where each class got one answer only: it draws the same again and again. Source: as in
+    `subtract`.
+    """
+    positives = int(answers.positive.sum())
+    value = float(measure(answers, np.ones((1, len(answers.positive))))[name][0])
+    known = (float(answers.called[answers.positive].mean()), 1 - float(answers.called[~answers.positive].mean()))
+
+    def reach(end: int) -> float:
+        ends = found["sensitivity"][end], found["specificity"][end]
+        shares = ((ends[0], known[1]), (known[0], ends[1]))
+        moved = [of_shares(*pair, positives, len(answers.positive) - positives)[name] - value for pair in shares]
+        return hypot(*moved)
+
+    return max(value - reach(0), -1.0 if name == "mcc" else 0.0), min(value + reach(1), 1.0)

@@ -31,6 +31,17 @@ def test_predictions_come_in_the_order_of_the_index_and_the_first_test_batch_has
     assert set(next(iter(data.test_dataloader()))["label"].tolist()) == {0, 1}
 
 
+def test_without_a_val_folder_patients_are_held_out_and_it_says_so(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(phantoms, root, ignore=shutil.ignore_patterns("val"))
+    data = module(root, val_fraction=0.3)
+    assert data.split == "patient"
+    assert "no val folder" in caplog.text
+    assert data.splits == module(root, split="patient", val_fraction=0.3).splits
+
+
 def test_class_folders_may_be_named_by_numbers(phantoms: Path, tmp_path: Path) -> None:
     for number, name in enumerate(OPTIONS["classes"]):
         for split in ("train", "val", "test"):

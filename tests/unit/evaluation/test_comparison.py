@@ -1,5 +1,4 @@
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.comparison import Comparison, compare
 from pneumo.evaluation.leaderboard import write_leaderboard
 from pneumo.evaluation.pairwise import explain_comparison
-from pneumo.evaluation.results import read_results
 from pneumo.evaluation.runs import collect, rows
 from pneumo.evaluation.significance import delong, placements, swap_test
 from pneumo.evaluation.summary import estimates
@@ -147,16 +145,3 @@ def test_report_tells_whether_two_sweeps_differ(tmp_path: Path, capsys: pytest.C
     assert float(pair["difference"]) == pytest.approx(40 / 624)
     assert float(pair["p"]) == pytest.approx(2 * 0.5**40)
     assert float(pair["p_holm"]) == pytest.approx(15 * 2 * 0.5**40)
-
-
-def test_runs_of_before_the_intervals_are_compared_too(tmp_path: Path) -> None:
-    for optimizer, wrong in (("sgd", 10), ("adam", 90)):
-        folder = tmp_path / f"resnext-{optimizer}-s0"
-        finish(folder, "resnext", optimizer, 0, wrong=wrong)
-        results = json.loads((folder / "results.json").read_text())
-        older = {name: value for name, value in results.items() if name != "test_auroc_ci_low"}
-        (folder / "results.json").write_text(json.dumps(older))
-    assert "test_auroc_ci_low" not in (read_results(folder) or {})
-    found = compared(tmp_path)
-    assert [row.groups["accuracy"] for row in found.rows] == ["a", "b"]
-    write_leaderboard([tmp_path], tmp_path / "out")

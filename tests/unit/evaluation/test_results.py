@@ -10,7 +10,6 @@ from pneumo.evaluation.results import (
     RESULT_NAMES,
     check_overwrite,
     confusion,
-    read_results,
     write_predictions,
     write_results,
 )
@@ -67,13 +66,3 @@ def test_a_finished_run_is_overwritten_by_its_own_configuration_only(tmp_path: P
     for hashes in (("two", "data"), ("one", "other data")):
         with pytest.raises(ConfigError, match=r"would be lost.*sweep\.name"):
             check_overwrite(tmp_path, *hashes)
-
-
-def test_a_run_of_before_the_later_names_is_still_read(tmp_path: Path) -> None:
-    older = {name: 0.5 for name in RESULT_NAMES if name != "test_auroc_ci_low"}
-    (tmp_path / "results.json").write_text(json.dumps(older))
-    assert read_results(tmp_path) == older
-    del older["test_auroc"]
-    (tmp_path / "results.json").write_text(json.dumps(older))
-    with pytest.raises(ConfigError, match="damaged"):
-        read_results(tmp_path)

@@ -11,7 +11,7 @@ from pneumo.evaluation.bootstrap import bootstrap
 from pneumo.evaluation.intervals import wilson
 from pneumo.evaluation.results import RESULT_NAMES, SUBTYPES, TEST_METRICS, write_predictions
 from pneumo.evaluation.significance import auroc_interval, placements
-from pneumo.evaluation.summary import estimates, metric_intervals, summarise
+from pneumo.evaluation.summary import estimates, from_shares, metric_intervals, summarise
 
 POSITIVE = np.arange(624) < 390
 CLASSES = ["NORMAL", "PNEUMONIA"]
@@ -66,7 +66,28 @@ def test_an_interval_of_perfect_answers_is_no_point() -> None:
     found = metric_intervals(answers)
     assert found["auroc"] == pytest.approx(wilson(234, 234))
     assert found["auprc"] == pytest.approx(wilson(390, 390))
-    assert found["sensitivity"][0] < 0.995
+    for name in ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "f1", "mcc"):
+        low, high = found[name]
+        assert 0.96 < low < 0.995 or name == "mcc", name
+        assert high == 1
+    assert 0.93 < found["mcc"][0] < 0.99
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_an_interval_of_one_answer_to_all_is_no_point(answer: bool) -> None:
+    found = metric_intervals(Answers(np.full(624, 0.9), POSITIVE, np.full(624, answer)))
+    for name, value in (("balanced_accuracy", 0.5), ("mcc", 0.0)):
+        low, high = found[name]
+        assert value - 0.15 < low <= value < high < value + 0.15, name
+    low, high = found["f1"]
+    assert (0.74 < low < 0.77 < high < 0.78) if answer else (low == 0 < high < 0.03)
+
+
+def test_an_interval_put_togetherfrom_shares_is_the_bootstraps_where_that_has_one() -> None:
+    answers = draw(0, 0.95, 0.9)
+    found = metric_intervals(answers)
+    for name in ("balanced_accuracy", "f1", "mcc"):
+        np.testing.assert_allclose(from_shares(answers, name, found), found[name], atol=0.012)
 
 
 @pytest.mark.parametrize("share", [0.6, 0.8, 0.95, 0.99])
