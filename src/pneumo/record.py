@@ -40,6 +40,7 @@ def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Class
         "task": cfg.data.task,
         "split": datamodule.split,
         "fold": cfg.data.fold if cfg.data.split == "kfold" else -1,
+        "folds": cfg.data.folds if cfg.data.split == "kfold" else -1,
         "config_hash": config_hash(cfg),
         "settings_hash": settings_hash(cfg),
         "data_hash": datamodule.data_hash,

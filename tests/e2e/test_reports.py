@@ -22,6 +22,9 @@ def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path)
     text = (folder / "MODEL_CARD.md").read_text()
     assert "Not a medical device" in text
     assert f"| AUROC | {results['test_auroc']:.4f} | {results['test_auroc_ci_low']:.3f} to" in text
+    assert "rotation 10, shift 0.06" in text
+    assert "Backbone: trained whole; weights averaged over steps." in text  # from scratch: no head before it
+    assert "as file names tell them" in text
     assert "classes weighted alike, labels smoothed by 0.05" in text
     assert "rule `sensitivity` (0.95)" in text
     assert re.search(r"\| test \| 32 \| \d+ \| 13 \| 19 \|", text)
@@ -29,6 +32,21 @@ def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path)
     assert not re.search(r"\{\{|\{%|\bNone\b.*\bNone\b", text)
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in tables)
+
+
+def test_a_model_card_of_subtypes_tells_of_no_threshold(compose_run: Compose, tmp_path: Path) -> None:
+    cfg = compose_run("data.task=subtype", "decision.threshold=youden", "model=efficientnet_lite0", "epochs=1")
+    assert run(cfg)["threshold_rule"] == "likeliest"
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    report([folder], card=True)
+    text = (folder / "MODEL_CARD.md").read_text()
+    assert "the likeliest class is called" in text
+    assert "youden" not in text
+    assert "Backbone: frozen, only the head was trained." in text
+    assert "Augmentation: none." in text
+    assert "folders were taken as they are" in text
 
 
 def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:

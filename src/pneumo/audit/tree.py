@@ -88,7 +88,7 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
             else:
                 junk.append(os.path.relpath(entry.path, root).replace(os.sep, "/"))
     names = tuple(classes) or tuple(sorted({name for _, name, _ in found}))
-    _check(root, names, {name for _, name, _ in found})
+    _check(root, classes, splits, {name for _, name, _ in found})
     files = [_describe(entry, root, split, names.index(name)) for split, name, entry in found]
     return Tree(root, splits, names, tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(junk)))
 
@@ -104,14 +104,23 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
                 yield entry, None
 
 
-def _check(root: Path, names: Sequence[str], found: set[str]) -> None:
-    missing = [name for name in names if name not in found]
+def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set[str]) -> None:
+    if len(set(classes)) < len(classes):
+        raise DataError(f"--classes {','.join(classes)} names a class twice: name each once.")
+    missing = [name for name in classes if name not in found]
     if missing or not found:
-        what = f"no image of {', '.join(missing)}" if missing else "no image in a folder of its class"
+        places = [root] if splits == (WHOLE,) else [root / split for split in splits]
+        there = sorted({entry.name for place in places for entry in os.scandir(place) if entry.is_dir()})
+        what = f"of {', '.join(missing)}" if missing else "in any folder of a class"
         raise DataError(
-            f"{root} has {what} in it. A data set is one folder per class, or train/, val/ or test/ with one folder "
-            "per class in each, and every class has an image: name such a folder, or the class folders that there are "
-            "as --classes A,B."
+            f"There is no image {what} below {root}; the folders there are {', '.join(there) or 'none'}. A data set is "
+            "one folder per class, or train/, val/ or test/ with one folder per class in each, and every class has an "
+            "image: name such a folder, or the classes that it has as --classes A,B."
+        )
+    if splits != (WHOLE,) and (other := {"valid", "validation", "testing", "training"} & set(os.listdir(root))):
+        raise DataError(
+            f"{root} has a folder {other.pop()}/, which is no split: call it train/, val/ or test/, or move it away; "
+            "its images would be left out."
         )
 
 

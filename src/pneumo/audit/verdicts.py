@@ -73,7 +73,7 @@ def _classes(findings: Findings) -> Iterator[Verdict]:
         yield Verdict("warning", "missing_class", f"There is no image in {some(missing)}.", remedy)
     for split, row in counts.items():
         total, largest = sum(row.values()), max(row, key=lambda name: row[name])
-        if split != "train" and total < FEW:
+        if split != "train" and 0 < total < FEW:
             margin = 98 / total**0.5
             message = (
                 f"{split} has {_count(total, 'image')}: an accuracy of 0.5 is uncertain by ±{margin:.0f} points there."

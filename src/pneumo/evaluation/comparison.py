@@ -70,7 +70,7 @@ class Comparison(NamedTuple):
 
 
 class _Tested(NamedTuple):
-    """The place of a row on the board and the answers of its seeds, images in the order of their paths."""
+    """A row's place on the board, its seeds' answers in the order of the images' paths, and their data's hashes."""
 
     place: int
     seeds: tuple[Answers, ...]
@@ -157,7 +157,7 @@ def _reason(row: Row) -> str:
 
 def _read(place: int, row: Row) -> _Tested:
     found = [(read_answers(run.folder, run.results).by_path(), run.results) for run in row.runs if run.results]
-    return _Tested(place, tuple(seed for seed, _ in found), tuple(str(results["data"]) for _, results in found))
+    return _Tested(place, tuple(seed for seed, _ in found), tuple(str(results["data_hash"]) for _, results in found))
 
 
 def _intervals(tested: _Tested) -> dict[str, Interval]:

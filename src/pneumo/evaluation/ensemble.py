@@ -58,8 +58,9 @@ def combine(runs: Sequence[Run]) -> Ensemble:
         )
     answers = [read_answers(run.folder, results).by_path() for run, results in members]
     first = answers[0]
-    for run, other in zip(finished, answers, strict=True):
-        if other.paths != first.paths or not np.array_equal(other.positive, first.positive):
+    for (run, results), other in zip(members, answers, strict=True):
+        same = other.paths == first.paths and np.array_equal(other.positive, first.positive)
+        if not same or results["data_hash"] != members[0][1]["data_hash"]:
             raise ConfigError(
                 f"{run.folder} was tested on other images than {finished[0].folder}, so that they cannot answer "
                 "together: name runs of one data set."

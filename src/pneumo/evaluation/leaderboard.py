@@ -37,7 +37,7 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     comparison = compare(rows(runs))
     board = comparison.rows
     single = runs[0].results if len(runs) == 1 else None
-    shift = None if single is None else read_shift(runs[0].folder, single)
+    shift = None if single is None or single["task"] == "subtype" else read_shift(runs[0].folder, single)
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
     if folder is None:
         show(comparison, title, shift)

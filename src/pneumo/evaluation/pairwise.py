@@ -91,7 +91,7 @@ def explain_comparison(comparison: Comparison) -> list[str]:
         )
     if len(comparison.rows) == 1 and len(comparison.rows[0].runs) > 1:
         notes.append(
-            "These runs are seeds of one configuration, which is one row: there is nothing to compare it with."
+            "These runs are seeds or folds of one configuration, which is one row: there is nothing to compare it with."
         )
     reasons: dict[str, list[str]] = {}
     for row, reason in comparison.left_out:

@@ -74,10 +74,14 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
         f"{title} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
         for name, title in _SHOWN.items()
     )
+    results = pooled.row.first.results or {}
+    missing = sorted(set(range(int(results["folds"]))) - set(pooled.folds))
+    notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
+    if results["threshold_rule"] != "fixed":
+        notes += " Each fold chose its own threshold on them."
     return (
         f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(pooled.folds)} folds, "
-        f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}. Each fold chose its own "
-        "threshold on them."
+        f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}.{notes}"
     )
 
 

@@ -39,7 +39,7 @@ RESULT_NAMES = (
     "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
     "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
     "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
-    "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "temperature", "threshold_rule",
+    "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "folds", "temperature", "threshold_rule",
     "val_sensitivity", "val_specificity", "val_balanced_accuracy",
     *(f"test_{name}_ci_{end}" for name in TEST_METRICS[1:] for end in ("low", "high")),
     *(f"test_{name}{end}" for name in SUBTYPE_METRICS for end in ("", "_ci_low", "_ci_high")),

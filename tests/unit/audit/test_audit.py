@@ -36,6 +36,13 @@ def resave(source: Path, target: Path, quality: int = 60, grow: float = 1.0, cut
         image.crop((cut, 0, image.width, image.height)).resize(size).save(target, "JPEG", quality=quality)
 
 
+def test_an_empty_split_is_told(root: Path) -> None:
+    for path in root.glob("val/*/*"):
+        path.unlink()
+    _, verdicts = found(root)
+    assert "val/NORMAL" in verdicts["missing_class"].message
+
+
 def test_a_clean_tree_has_neither_errors_nor_warnings(phantoms: Path) -> None:
     findings, verdicts = found(phantoms)
     assert verdicts == {}

@@ -40,9 +40,11 @@ def test_without_splits_folders_are_classes_and_their_order_may_be_given(tmp_pat
 @pytest.mark.parametrize(
     ("paths", "classes", "message"),
     [
-        ((), (), "no image in a folder of its class"),
-        (("loose.png",), (), "no image in a folder of its class"),
-        (("train/A/1.png",), ("A", "COVID"), "no image of COVID"),
+        ((), (), "no image in any folder of a class.*folders there are none"),
+        (("loose.png",), (), "no image in any folder of a class"),
+        (("train/A/1.png",), ("A", "COVID"), "no image of COVID.*folders there are A"),
+        (("train/A/1.png",), ("A", "A"), "--classes A,A names a class twice"),
+        (("train/A/1.png", "validation/A/2.png"), (), "has a folder validation/, which is no split"),
     ],
 )
 def test_what_is_no_tree_is_an_error(

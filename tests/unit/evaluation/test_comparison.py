@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_left_out_with_its_reason(tmp_path: Path) -> 
     finish(tmp_path / "a" / "googlenet-adam-s0", "googlenet", "adam", 0, wrong=5, images=632)
     finish(tmp_path / "a" / "timm-sgd-s0", "timm", "sgd", 0, wrong=5)
     finish(tmp_path / "a" / "timm-sgd-s1", "timm", "sgd", 1, wrong=5, images=632)
-    finish(tmp_path / "a" / "xraychestnet-sgd-s0", "xraychestnet", "sgd", 0, wrong=5, data="synthetic")  # same names
+    finish(tmp_path / "a" / "xraychestnet-sgd-s0", "xraychestnet", "sgd", 0, wrong=5, data_hash="resized")  # same names
     finish(tmp_path / "a" / "trial-000", "resnext", "adagrad", 0, wrong=9)
     fail(tmp_path / "a" / "googlenet-sgd-s0", "googlenet", "sgd")
     found = compared(tmp_path / "a")
@@ -126,7 +126,7 @@ def test_seeds_alone_are_nothing_to_compare(tmp_path: Path, capsys: pytest.Captu
     for seed in (0, 1):
         finish(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=10)
     report([tmp_path / "resnext-sgd-s0", tmp_path / "resnext-sgd-s1"])
-    assert "seeds of one configuration" in capsys.readouterr().out
+    assert "seeds or folds of one configuration" in capsys.readouterr().out
 
 
 def test_report_tells_whether_two_sweeps_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
