@@ -63,7 +63,11 @@ def test_decisions_are_made_on_held_out_patients_and_kept_in_the_checkpoint(robu
     data = build(compose_run(*ROBUST, folder="other")).datamodule
     with torch.inference_mode():
         found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()]).numpy()
+        batches = list(data.val_dataloader())  # shuffled
+        held_out = torch.cat([classifier.predict_step(batch, 0) for batch in batches]).numpy()
     np.testing.assert_allclose(found, probability, atol=1e-6, rtol=0)
+    index = torch.cat([batch["index"] for batch in batches]).numpy()
+    np.testing.assert_allclose(held_out, answers(robust / "validation.csv")[0][index], atol=1e-6, rtol=0)
 
 
 def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, tmp_path: Path) -> None:
@@ -109,7 +113,7 @@ def test_a_run_with_averaged_weights_goes_on_to_the_same_bits(compose_run: Compo
     assert results[0]["threshold"] == results[1]["threshold"]
 
 
-def test_the_average_is_what_is_validated_tested_and_kept(compose_run: Compose, tmp_path: Path) -> None:
+def test_the_average_is_kept_beside_the_weights_of_the_last_step(compose_run: Compose, tmp_path: Path) -> None:
     run(compose_run(*SCRATCH))
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     name = "head.weight"

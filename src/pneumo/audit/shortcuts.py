@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pneumo.audit.pictures import Pictures
+from pneumo.data.splits import join_groups
 from pneumo.progress import track
 
 Floats = NDArray[np.float64]
@@ -56,13 +55,7 @@ def probe_shortcuts(pictures: Pictures, copies: NDArray[np.int64]) -> list[Probe
 
 def _join(pictures: Pictures, copies: NDArray[np.int64]) -> NDArray[np.int64]:
     """Give groups that no fold may divide: films of one patient and copies, shape (N,)."""
-    count = len(pictures)
-    known: dict[str, int] = {}
-    names = [known.setdefault(file.patient or file.path, len(known)) for file in pictures.files]
-    edges = (np.ones(count), (np.array(names), copies + len(known)))
-    nodes = len(known) + int(copies.max()) + 1
-    _, component = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)
-    return np.unique(component[names], return_inverse=True)[1].astype(np.int64)
+    return join_groups([file.patient or file.path for file in pictures.files], copies.tolist())
 
 
 def _metadata(pictures: Pictures) -> Floats:

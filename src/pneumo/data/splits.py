@@ -21,7 +21,8 @@ from pneumo.files import write_text
 
 _log = logging.getLogger(__name__)
 
-SPLITS = ("official", "patient", "kfold")
+WAYS = ("official", "patient", "kfold")
+_HEAD = ("path", "split", "class", "subtype", "patient")
 Splits = dict[str, list[Radiograph]]
 
 
@@ -71,7 +72,7 @@ def split_radiographs(
 
 def check_split(split: str, folds: int, fold: int) -> None:
     """Raise a ConfigError unless `split` is one of the splits that there are, and `fold` one of its folds."""
-    if split not in SPLITS:
+    if split not in WAYS:
         raise ConfigError(
             f"data.split={split} is not a split: take data.split=official (the folders as they are), "
             "data.split=patient (a share of the training patients is held out for validation) or data.split=kfold "
@@ -88,11 +89,28 @@ def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
     """Write which radiograph is in which split: path, split, class, subtype, patient; one line for each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "split", "class", "subtype", "patient"))
+    writer.writerow(_HEAD)
     for name, images in splits.items():
         for image in images:
             writer.writerow((image.path, name, classes[image.label], image.subtype, image.patient))
     write_text(path, text.getvalue())
+
+
+def read_splits(folder: Path) -> list[dict[str, str]]:
+    """Read the splits.csv that a run has left in its folder, line by line.
+
+    Raises:
+        ConfigError: It is missing or damaged.
+    """
+    path = folder / "splits.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}, which a run leaves, cannot be read ({error}): put it back.") from error
+    if not lines or set(lines[0]) != set(_HEAD):
+        raise ConfigError(f"{path} is damaged: put it back as the run left it.")
+    return lines
 
 
 def _link(
@@ -109,11 +127,15 @@ def _link(
             len(copies),
             copies[0],
         )
-    patient, twin = _number([image.patient for image in pool]), _number([twin_of[image.path] for image in pool])
-    size = len(patient)
-    links = coo_array((np.ones(size), (patient, twin + size)), shape=(2 * size, 2 * size))
+    return join_groups([image.patient for image in pool], [twin_of[image.path] for image in pool])
+
+
+def join_groups(first: Sequence[str] | Sequence[int], second: Sequence[str] | Sequence[int]) -> npt.NDArray[np.int64]:
+    """Number the groups of things that share either name with one another, at once or by way of others, (N,)."""
+    one, other, size = _number(first), _number(second), len(first)
+    links = coo_array((np.ones(size), (one, other + size)), shape=(2 * size, 2 * size))
     _, group = connected_components(links, directed=False)
-    return _number(group[patient].tolist())
+    return _number(group[one].tolist())
 
 
 def _hold_out(patients: npt.NDArray[np.int64], strata: Sequence[str], fraction: float, seed: int) -> list[bool]:

@@ -5,12 +5,12 @@ Source: M. Mitchell et al., Model Cards for Model Reporting, 2019.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import NO_IMAGE, count_tested, read_results
 from pneumo.evaluation.shift import Shift, explain_shift, read_shift
@@ -55,9 +55,9 @@ def model_card(folder: Path) -> str:
     config = folder / ".hydra" / "config.yaml"
     try:
         loaded: Any = OmegaConf.create(OmegaConf.to_container(OmegaConf.load(config), resolve=False))
-        parts = _read_splits(folder / "splits.csv")
-    except (OSError, KeyError) as error:
+    except OSError as error:
         raise ConfigError(f"{folder} lacks what a run leaves ({error}): put the file back.") from error
+    parts = _count(read_splits(folder))
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else "three classes"
     return render(
         "model_card.md",
@@ -82,9 +82,7 @@ def _tell(shift: Shift) -> str:
     return f"**From validation to test:** {sides}. {explain_shift(shift)}"
 
 
-def _read_splits(path: Path) -> list[_Part]:
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+def _count(lines: list[dict[str, str]]) -> list[_Part]:
     names = list(dict.fromkeys(line["class"] for line in lines))
     found = []
     for split in dict.fromkeys(line["split"] for line in lines):

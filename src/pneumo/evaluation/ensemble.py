@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.bootstrap import measure
@@ -117,7 +117,7 @@ def to_terminal(ensemble: Ensemble) -> Table:
 
 
 def _measure(answers: Answers, folder: Path) -> Results:
-    subtype = _read_subtypes(folder)
+    subtype = {line["path"]: line["subtype"] for line in read_splits(folder)}
     metrics = measure(answers, np.ones((1, len(answers.paths))))
     label, called = answers.positive.astype(np.int64), answers.called.astype(np.int64)
     kinds = [subtype.get(path, "none") for path in answers.paths]
@@ -125,12 +125,3 @@ def _measure(answers: Answers, folder: Path) -> Results:
         **{f"test_{name}": float(metrics[name][0]) for name in TEST_METRICS},
         **summarise(label, answers.probability.astype(np.float32), called, kinds),
     }
-
-
-def _read_subtypes(folder: Path) -> dict[str, str]:
-    path = folder / "splits.csv"
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {line["path"]: line["subtype"] for line in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
-        raise ConfigError(f"{path}, which a run leaves, cannot be read ({error}): put it back.") from error

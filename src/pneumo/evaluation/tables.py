@@ -80,9 +80,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _range("AUROC, 95\u00a0% interval", "auroc", "DeLong's, on the logit scale", 15) if intervals else None,
         _group("group by AUROC", "auroc", "AUROC", 10) if grouped else None,
         _share("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 7),
-        _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "of the stratified bootstrap", 16)
-        if intervals
-        else None,
+        _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "bootstrap", 16) if intervals else None,
         Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 11, "the one that was tested, of all"),
         Column("training", _time, lambda row: row.mean("train_seconds"), 6, "time of training, caches not included"),
         Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 14, "trained, of all"),

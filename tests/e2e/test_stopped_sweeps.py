@@ -1,0 +1,130 @@
+"""Sweeps that are stopped or killed, and go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import ROOT, Sweep, contents, metrics, place
+
+from pneumo.models.classifier import Classifier
+
+TWO = ("model=xraychestnet", "optimizer=sgd,adam")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
+    number: int,
+    status: int,
+    sweep: Sweep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd,adam", "epochs=4")
+    assert sweep(*model, "sweep.name=whole") == 0
+    measure = Classifier.on_validation_epoch_end
+
+    def stop(classifier: Classifier) -> None:
+        measure(classifier)
+        if classifier.trainer.current_epoch == 2:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_validation_epoch_end", stop)
+        assert sweep(*model) == status
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning has it ignored after the first
+    shown = capsys.readouterr().out
+    assert "2 jobs: 0 done, 0 skipped, 0 failed, 1 stopped, 1 not begun" in shown
+    assert "The same command goes on" in shown
+    assert "stopped" in (place(tmp_path) / "leaderboard.md").read_text()
+
+    assert sweep(*model) == 0
+    shown = capsys.readouterr().out
+    assert "going on from" in shown
+    assert "2 jobs: 2 done" in shown
+    assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
+
+
+def test_an_unfinished_run_of_other_settings_begins_anew(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd")
+    with monkeypatch.context() as patch:
+        patch.setattr("pneumo.training.write_results", None)  # fails when all is trained
+        assert sweep(*model) == 1
+    assert sweep(*model, "optimizer.lr=0.02") == 0
+    shown = capsys.readouterr().out
+    assert "This run begins anew" in shown
+    assert "optimizer.lr=0.003 (now 0.02)" in shown
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_after_its_training_is_only_tested(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd")
+    assert sweep(*model, "sweep.name=whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("pneumo.training.write_results", None)
+        assert sweep(*model) == 1
+    assert sweep(*model) == 0
+    assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
+
+
+@pytest.mark.slow
+def test_an_overwriting_sweep_that_was_stopped_goes_on(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("model=efficientnet_lite0", "optimizer=sgd,adam")
+    assert sweep(*model) == 0
+    anew = (*model, "epochs=3", "sweep.overwrite=true")
+    measure = Classifier.on_validation_epoch_end
+
+    def stop(classifier: Classifier) -> None:
+        measure(classifier)
+        if '"epochs": 3' in (place(tmp_path) / "efficientnet_lite0-sgd-s0" / "results.json").read_text():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_validation_epoch_end", lambda classifier: stop_if_second(classifier, stop))
+        assert sweep(*anew) == 143
+    assert "1 done" in capsys.readouterr().out
+    first = contents(place(tmp_path))["efficientnet_lite0-sgd-s0"]
+    assert sweep(*anew) == 0
+    assert "2 jobs: 1 done, 1 skipped, 0 failed" in capsys.readouterr().out
+    assert contents(place(tmp_path))["efficientnet_lite0-sgd-s0"] == first
+    assert sweep(*anew) == 0  # and, since that was whole, anew
+    assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
+
+
+def stop_if_second(classifier: Classifier, stop: Callable[[Classifier], None]) -> None:
+    """Let the first job pass: its results are not there while it trains."""
+    folder = Path(classifier.trainer.checkpoint_callback.dirpath).parent  # type: ignore[union-attr, arg-type]
+    if folder.name.startswith("efficientnet_lite0-adam"):
+        stop(classifier)
+    else:
+        classifier._measure("val")
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_comes_to_the_same_numbers(sweep: Sweep, tmp_path: Path, phantoms: Path) -> None:
+    options = ("model=xraychestnet,efficientnet_lite0", "optimizer=sgd", "epochs=3")
+    assert sweep(*options, "sweep.name=whole") == 0
+    command = [sys.executable, *sys.argv[:-1], "sweep.name=killed"]
+    for present in ("xraychestnet-sgd-s0/checkpoints/last.ckpt", "efficientnet_lite0-sgd-s0/status.json"):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+            while not (place(tmp_path, "killed") / present).exists():
+                assert process.poll() is None, "it ended before it could be killed"
+                time.sleep(0.005)
+            os.killpg(process.pid, signal.SIGKILL)
+    first = contents(place(tmp_path, "killed"))
+    assert sweep(*options, "sweep.name=killed") == 0
+    assert metrics(place(tmp_path, "killed")) == metrics(place(tmp_path, "whole"))
+    after = contents(place(tmp_path, "killed"))
+    assert all(after[name] == content for name, content in first.items())
