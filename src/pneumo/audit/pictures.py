@@ -30,7 +30,6 @@ class Picture(NamedTuple):
         mode: Pillow's name for the channels, such as L, RGB or I;16.
         format: Pillow's name for the format, such as JPEG.
         digest: SHA-256 of the file, in hexadecimal digits.
-        thumbnail: Grey, squeezed to a square, shape (SIDE, SIDE).
     """
 
     width: int
@@ -38,7 +37,6 @@ class Picture(NamedTuple):
     mode: str
     format: str
     digest: str
-    thumbnail: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Pictures:
     Attributes:
         files: N of them, in the tree's order.
         pictures: What they hold.
-        thumbnails: Shape (N, SIDE, SIDE).
+        thumbnails: Grey, squeezed to squares, shape (N, SIDE, SIDE).
         unreadable: Path and reason.
     """
 
@@ -80,9 +78,14 @@ def read_pictures(tree: Tree) -> Pictures:
         DataError: None of them can be read.
     """
     read: list[Picture | str] = []
+    films = np.empty((len(tree.files), SIDE, SIDE), np.uint8)
+
+    def read_one(number: int) -> Picture | str:
+        return _read(tree.root / tree.files[number].path, films[number])
+
     with track("Reading images", len(tree.files)) as advance, ThreadPoolExecutor() as pool:
         for start in range(0, len(tree.files), _BLOCK):
-            read += pool.map(lambda file: _read(tree.root / file.path), tree.files[start : start + _BLOCK])
+            read += pool.map(read_one, range(start, min(start + _BLOCK, len(films))))
             advance(len(read))
     kept = [(f, p) for f, p in zip(tree.files, read, strict=True) if isinstance(p, Picture)]
     unreadable = [(f.path, p) for f, p in zip(tree.files, read, strict=True) if isinstance(p, str)]
@@ -92,18 +95,19 @@ def read_pictures(tree: Tree) -> Pictures:
             f"None of the {len(unreadable)} image files in {tree.root} can be read; {path}: {reason}. Files with an "
             "image's suffix must be whole images: replace them by intact copies."
         )
-    thumbnails = np.stack([picture.thumbnail for _, picture in kept])
-    return Pictures(tuple(f for f, _ in kept), tuple(p for _, p in kept), thumbnails, tuple(unreadable))
+    if unreadable:
+        films = films[[isinstance(picture, Picture) for picture in read]]
+    return Pictures(tuple(f for f, _ in kept), tuple(p for _, p in kept), films, tuple(unreadable))
 
 
-def _read(path: Path) -> Picture | str:
-    """Give what a file holds, or why it cannot be read."""
+def _read(path: Path, film: NDArray[np.uint8]) -> Picture | str:
+    """Give what a file holds, its thumbnail into `film`, or why it cannot be read."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            small = to_grey(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            film[:] = np.asarray(to_grey(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
             form = str(image.format)
             digest = hashlib.sha256(content).hexdigest()
-            return Picture(image.width, image.height, image.mode, _SAME.get(form, form), digest, np.asarray(small))
+            return Picture(image.width, image.height, image.mode, _SAME.get(form, form), digest)
     except UNREADABLE as error:
         return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
