@@ -74,7 +74,7 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
         f"{title} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
         for name, title in _SHOWN.items()
     )
-    results = pooled.row.first.results or {}
+    results = pooled.row.finished[0]
     missing = sorted(set(range(int(results["folds"]))) - set(pooled.folds))
     notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
     if results["threshold_rule"] != "fixed":

@@ -18,7 +18,8 @@ POSITIVE = np.arange(90) % 3 > 0
 
 def fold(sweep: Path, number: int, held_out: int) -> np.ndarray:
     folder = sweep / f"resnext-adam-s0-fold{number}"
-    finish(folder, "resnext", "adam", 0, wrong=30, task="pneumonia", threshold=0.5, fold=number, settings_hash="same")
+    about = {"task": "pneumonia", "threshold": 0.5, "threshold_rule": "fixed", "settings_hash": "same"}
+    finish(folder, "resnext", "adam", 0, wrong=30, fold=number, folds=3, **about)
     scores = expit(2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90))
     answer(folder / "validation.csv", POSITIVE, scores)
     text = (folder / "validation.csv").read_text()
@@ -45,6 +46,16 @@ def test_folds_are_one_row_and_their_held_out_images_are_pooled(
         lines = list(csv.DictReader(file))
     assert [line["fold"] for line in lines] == ["0"] * 90 + ["1"] * 90 + ["2"] * 90
     assert {line["label"] for line in lines} == {"NORMAL", "PNEUMONIA"}
+
+
+def test_a_missing_fold_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (0, 2):
+        fold(tmp_path / "kfold", number, number)
+    report([tmp_path / "kfold"])
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "pooled over 2 folds" in printed
+    assert "Missing: fold 1." in printed
+    assert "chose its own threshold" not in printed
 
 
 def test_folds_of_different_divisions_are_refused(tmp_path: Path) -> None:
