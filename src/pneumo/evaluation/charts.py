@@ -52,14 +52,13 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
         published = any(row.study for row in here)
         width = 0.84 / (published + len(sweeps))
         for x, group in enumerate(groups):
-            left = x - 0.42 + width / 2
             members = [row for row in here if (row.first.optimizer, row.setting) == group]
+            left = x - width * (published + len(members) - 1) / 2
             if members[0].study:
                 _bar(axes, left, width, members[0].study.test_accuracy, GREY)
-            for row in members:
+            for place, row in enumerate(sorted(members, key=lambda row: sweeps.index(row.first.sweep)), published):
                 number = sweeps.index(row.first.sweep)
-                place = left + width * (number + published)
-                _own_bar(axes, place, width, row, _colour(row.first.optimizer, rows), number)
+                _own_bar(axes, left + width * place, width, row, _colour(row.first.optimizer, rows), number)
         crowded = len(groups) > 3
         labels = [(" " if crowded else "\n").join(filter(None, group)) for group in groups]
         axes.set_xticks(range(len(groups)), labels, rotation=90 if crowded else 0)
