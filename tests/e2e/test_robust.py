@@ -71,7 +71,7 @@ def test_decisions_are_made_on_held_out_patients_and_kept_in_the_checkpoint(robu
 
 
 def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, tmp_path: Path) -> None:
-    run(compose_run(*ROBUST, "optimizer.lr=1e-12", "epochs=1"))
+    run(compose_run(*ROBUST, "fine_tuning.warm_up=true", "optimizer.lr=1e-12", "epochs=1"))
     found = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["head.weight"]
     data, classifier, _ = build(compose_run(*ROBUST, folder="other"))
     places = positions(data.splits["train"], data.radiographs)
@@ -87,7 +87,7 @@ def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, 
 
 def test_stored_statistics_move_only_where_they_are_told_to(compose_run: Compose) -> None:
     for statistics in (True, False):
-        options = (*ROBUST, "fine_tuning.warm_up=false", f"fine_tuning.statistics={str(statistics).lower()}")
+        options = (*ROBUST, f"fine_tuning.statistics={str(statistics).lower()}")
         _, classifier, trainer = parts = build(compose_run(*options, "+trainer.fast_dev_run=1"))
         before = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
         trainer.fit(classifier, datamodule=parts.datamodule)
