@@ -74,6 +74,33 @@ def delong_deviation(label: Numbers, probability: Numbers) -> float:
     return float(np.sqrt(wins.mean(1).var(ddof=1) / len(above) + wins.mean(0).var(ddof=1) / len(below)))
 
 
+def from_shares(name: str, sensitivity: float, specificity: float, label: Numbers) -> float:
+    ill, well = float(label.sum()), float((1 - label).sum())
+    true, false = sensitivity * ill, (1 - specificity) * well
+    if name == "balanced_accuracy":
+        return (sensitivity + specificity) / 2
+    if name == "f1":
+        return 2 * true / (ill + true + false)
+    called = true + false
+    spread = ill * well * called * (ill + well - called)
+    return float((true * (well - false) - false * (ill - true)) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+def put_together(
+    name: str, value: float, label: Numbers, answer: Numbers, ends: dict[str, tuple[float, float]]
+) -> tuple[float, float]:
+    """Give the interval of what follows from two shares, by Zou and Donner, where nothing varies."""
+    own = METRICS["sensitivity"](label, answer, answer), METRICS["specificity"](label, answer, answer)
+    reach = [
+        np.hypot(
+            from_shares(name, ends["sensitivity"][end], own[1], label) - value,
+            from_shares(name, own[0], ends["specificity"][end], label) - value,
+        )
+        for end in (0, 1)
+    ]
+    return max(-1.0 if name == "mcc" else 0.0, value - reach[0]), min(1.0, value + reach[1])
+
+
 def recompute(folder: Path) -> dict[str, float]:
     """Give all that results.json says of the test, names as there."""
     files, label, probability, answer = read(folder)
@@ -96,6 +123,8 @@ def recompute(folder: Path) -> dict[str, float]:
         low, high = np.percentile(values_of, [2.5, 97.5])
         if name == "ece":
             low, high = (max(0, 2 * values["ece"] - end) for end in (high, low))
+        if name in ("balanced_accuracy", "f1", "mcc") and len(set(values_of)) == 1:
+            low, high = put_together(name, values[name], label, answer, intervals)
         intervals[name] = (low, high)
     intervals["auprc"] = on_logit_scale(values["auprc"], float(np.std(draws["auprc"], ddof=1)))
     for subtype, word in (("bacterial", "_bacteria_"), ("viral", "_virus_")):
