@@ -173,7 +173,6 @@ _RULES: dict[str, _Rule] = {
     "loss.label_smoothing": (_number(0, 0.9), "a share from 0 to 0.9, such as loss.label_smoothing=0.1"),
     "loss.balance": (_bool, "true or false"),
     "fine_tuning.warm_up": (_bool, "true or false"),
-    "fine_tuning.statistics": (_bool, "true or false"),
     "fine_tuning.lr_decay": (_number(0, 1, above=True), "above 0 and at most 1, such as fine_tuning.lr_decay=0.5"),
     "decision.flip": (_bool, "true or false"),
     "decision.temperature": (_bool, "true or false"),

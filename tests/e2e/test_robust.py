@@ -85,18 +85,6 @@ def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, 
     torch.testing.assert_close(found, classifier.head.weight, atol=1e-4, rtol=1e-2)
 
 
-def test_stored_statistics_move_only_where_they_are_told_to(compose_run: Compose) -> None:
-    for statistics in (True, False):
-        options = (*ROBUST, f"fine_tuning.statistics={str(statistics).lower()}")
-        _, classifier, trainer = parts = build(compose_run(*options, "+trainer.fast_dev_run=1"))
-        before = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
-        trainer.fit(classifier, datamodule=parts.datamodule)
-        after = classifier.backbone.state_dict()
-        moved = {name for name in before if not torch.equal(before[name], after[name])}
-        assert any("running_mean" in name for name in moved) == statistics
-        assert any(name.endswith("weight") for name in moved)
-
-
 @pytest.mark.slow
 def test_a_run_with_averaged_weights_goes_on_to_the_same_bits(compose_run: Compose, tmp_path: Path) -> None:
     run(compose_run(*SCRATCH, folder="whole"))

@@ -14,7 +14,7 @@ from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
-from pneumo.models.fine_tuning import FineTuning, OneCycle, freeze_statistics, parameter_groups, scale_rates
+from pneumo.models.fine_tuning import FineTuning, OneCycle, parameter_groups, scale_rates
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
@@ -128,8 +128,6 @@ class Classifier(LightningModule):
         self.training = mode
         for child in self.children():
             child.train(mode and not (self.frozen and child is self.backbone))
-        if mode and self.fine_tuning and not self.fine_tuning.statistics:
-            freeze_statistics(self.backbone)
         return self
 
     def on_train_epoch_start(self) -> None:

@@ -1,6 +1,6 @@
 """Fine-tuning a pretrained backbone without spoiling it: the head first, lower layers more slowly, rates by step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,10 @@ class FineTuning:
     Attributes:
         warm_up: Train the head alone first, on the features of the frozen backbone; see `fit_head`.
         lr_decay: See `parameter_groups`; 1.0: all layers learn at one rate.
-        statistics: Whether batch normalisations go by each batch's statistics and update those stored.
     """
 
     warm_up: bool
     lr_decay: float
-    statistics: bool
 
 
 class OneCycle:
@@ -106,17 +104,6 @@ def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDAr
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))
-
-
-def freeze_statistics(module: nn.Module) -> None:
-    """Have batch normalisations use their stored statistics, whose scale and offset may still be trained."""
-    for layer in batch_norms(module):
-        layer.eval()
-
-
-def batch_norms(module: nn.Module) -> Iterator[nn.Module]:
-    """Give the batch normalisations of a module."""
-    return (layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
 
 
 def class_weights(label: Sequence[int], classes: int) -> list[float]:

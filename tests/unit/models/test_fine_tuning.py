@@ -34,7 +34,7 @@ def test_a_frozen_part_gets_no_group() -> None:
 
 
 def test_the_classifier_gives_each_group_its_rate() -> None:
-    options = FineTuning(warm_up=False, lr_decay=0.1, statistics=True)
+    options = FineTuning(warm_up=False, lr_decay=0.1)
     pretrained = Classifier.__new__(Classifier)  # no weights are at hand that would make one
     nn.Module.__init__(pretrained)
     pretrained.backbone, pretrained.head, pretrained.fine_tuning = network(), nn.Linear(2, 2), options
