@@ -170,6 +170,7 @@ _RULES: dict[str, _Rule] = {
     "augment.blur": (_number(0, 4), "pixels from 0 to 4, such as augment.blur=1"),
     "augment.resample": (_number(0, 0.9), "a share from 0 to 0.9, such as augment.resample=0.4"),
     "augment.jpeg": (_whole(0, 100), "the lowest quality, from 1 to 100, or 0 for none, such as augment.jpeg=40"),
+    "augment.share": (_number(0, 1, above=True), "a share above 0, at most 1, such as augment.share=0.5"),
     "loss.label_smoothing": (_number(0, 0.9), "a share from 0 to 0.9, such as loss.label_smoothing=0.1"),
     "loss.balance": (_bool, "true or false"),
     "fine_tuning.warm_up": (_bool, "true or false"),

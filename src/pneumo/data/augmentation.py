@@ -9,8 +9,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from pneumo.data.degradation import compress, lower_resolution
 
-AUGMENTATION = 2  # part of the features' keys: change it whenever equal numbers give other images
-_NUMBERS = 10  # random numbers that an image takes
+AUGMENTATION = 3  # part of the features' keys: change it whenever equal numbers give other images
+_NUMBERS = 11  # random numbers that an image takes
 
 
 @lru_cache(maxsize=1)  # an epoch asks for the same numbers at each batch
@@ -37,6 +37,7 @@ class Augmentation:
         blur: float = 0.0,
         resample: float = 0.0,
         jpeg: int = 0,
+        share: float = 1.0,
     ) -> None:
         """Take how far each may go, to either side; 0 switches it off.
 
@@ -51,6 +52,7 @@ class Augmentation:
                 below.
             resample: 0.4 leaves from 0.6 to 1 of the resolution.
             jpeg: Lowest quality, from 1 to 100.
+            share: Of the images that are changed; the others are mirrored at most.
         """
         self.settings = {
             "rotation": rotation,
@@ -62,22 +64,28 @@ class Augmentation:
             "blur": blur,
             "resample": resample,
             "jpeg": jpeg,
+            "share": share,
         }
 
     @property
     def active(self) -> bool:
         """Whether it changes anything."""
-        return any(self.settings.values())
+        return any(limit for name, limit in self.settings.items() if name != "share")
 
     def draw(self, images: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-        """Draw the random numbers of each of a data set's images, (images, 10) from -1 to 1, the same on any device."""
+        """Draw the random numbers of each of a data set's images, (images, 11) from -1 to 1, the same on any device."""
         return _draw(images, seed, device)
 
     def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
-        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, 10); what moves in is black."""
-        numbers = numbers.to(image.device)
+        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, 11); what moves in is black."""
+        numbers = self._spare(numbers.to(image.device))
         changed = self._relight(self._move(image.float(), numbers), numbers)
         return self._degrade(changed, numbers).round().clamp(0, 255).to(torch.uint8)
+
+    def _spare(self, numbers: Tensor) -> Tensor:
+        spared = numbers[:, 10:] >= 2 * self.settings["share"] - 1
+        mirror = torch.arange(_NUMBERS, device=numbers.device) == 4
+        return torch.where(spared & ~mirror, 0.0, numbers)
 
     def _move(self, image: Tensor, numbers: Tensor) -> Tensor:
         limit = self.settings
@@ -100,7 +108,7 @@ class Augmentation:
     def _degrade(self, image: Tensor, numbers: Tensor) -> Tensor:
         limit = self.settings
         # Half of the images are spared by each: films as they are must not be the exception.
-        blur, loss, traces = numbers[:, 7:].clamp(min=0).unbind(1)
+        blur, loss, traces = numbers[:, 7:10].clamp(min=0).unbind(1)
         if limit["blur"] or limit["resample"]:
             image = lower_resolution(image, blur * limit["blur"], 1 - loss * limit["resample"])
         if limit["jpeg"]:

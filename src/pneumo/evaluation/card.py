@@ -67,7 +67,9 @@ def model_card(folder: Path) -> str:
         classes=list(parts[0].classes),
         tested=count_tested(results),
         augmentation=", ".join(
-            f"{name} {value:g}" for name, value in loaded.augment.items() if name[0] != "_" and value
+            f"{name} {value:g}"
+            for name, value in loaded.augment.items()
+            if name[0] != "_" and value and (name, value) != ("share", 1)
         ),
         metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
         shift=_tell(shift) if isinstance(shift, Shift) else "",

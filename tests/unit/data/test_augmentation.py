@@ -13,7 +13,7 @@ def images(count: int = 4, size: int = 16) -> Tensor:
 
 
 def numbers(count: int, **places: float) -> Tensor:
-    names = ["angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality"]
+    names = ["angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared"]
     row = torch.tensor([places.get(name, 0.0) for name in names])
     return row.expand(count, -1)
 
@@ -66,6 +66,17 @@ def test_half_of_the_images_are_spared_by_each_degradation() -> None:
     for name, limit, check in (("blur", 1.0, 0.6), ("resample", 0.9, 0.6), ("jpeg", 5, 1.0)):
         worst = Augmentation(**{**NONE, name: limit})(films, far).float()
         assert worst.std().item() < check * films.float().std().item()
+
+
+def test_a_share_of_the_images_is_left_as_it_is() -> None:
+    films = images(400, 32)
+    limits = {"rotation": 5, "shift": 0.1, "zoom": 0.1, "brightness": 0.1, "contrast": 0.1, "blur": 1.0, "jpeg": 40}
+    augmentation = Augmentation(**{**NONE, **limits, "flip": 0.5}, share=0.3)
+    changed = augmentation(films, augmentation.draw(400, seed=0))
+    as_it_was, mirrored = ((changed == other).flatten(1).all(1) for other in (films, films.flip(3)))
+    assert as_it_was.float().mean().item() == pytest.approx(0.35, abs=0.08)
+    assert mirrored.float().mean().item() == pytest.approx(0.35, abs=0.08)
+    assert not Augmentation(**NONE, share=0.3).active
 
 
 def test_an_image_gets_its_numbers_whatever_batch_it_is_in() -> None:
