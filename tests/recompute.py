@@ -28,13 +28,16 @@ def read(folder: Path) -> tuple[list[str], Numbers, Numbers, Numbers]:
     )
 
 
-def calibration_error(label: Numbers, probability: Numbers) -> float:
-    total = 0.0
-    for low in range(15):
+def calibration_gaps(label: Numbers, probability: Numbers) -> Numbers:
+    gaps = []
+    for low in range(16):  # the last holds what is 1
         here = (probability >= low / 15) & (probability < (low + 1) / 15)
-        if here.any():
-            total += here.sum() * abs(label[here].mean() - probability[here].mean())
-    return float(total / len(label))
+        gaps.append(here.mean() * (probability[here].mean() - label[here].mean()) if here.any() else 0.0)
+    return np.array(gaps)
+
+
+def calibration_error(label: Numbers, probability: Numbers) -> float:
+    return float(sum(map(abs, calibration_gaps(label, probability))))
 
 
 def mcc(label: Numbers, probability: Numbers, answer: Numbers) -> float:
@@ -72,6 +75,24 @@ def delong_deviation(label: Numbers, probability: Numbers) -> float:
     above, below = probability[label == 1], probability[label == 0]
     wins = np.array([[float(high > low) + 0.5 * (high == low) for low in below] for high in above])
     return float(np.sqrt(wins.mean(1).var(ddof=1) / len(above) + wins.mean(0).var(ddof=1) / len(below)))
+
+
+def calibration_interval(
+    label: Numbers, probability: Numbers, resamples: list[NDArray[np.int64]]
+) -> tuple[float, float]:
+    """Give the ECE's interval: below without what chance adds to gaps that are shrunk by its variance."""
+    gaps = calibration_gaps(label, probability)
+    drawn = [calibration_gaps(label[chosen], probability[chosen]) for chosen in resamples]
+    shrunk = [
+        gap * max(0.0, 1 - np.var([other[bin] for other in drawn]) / gap**2) if gap else 0.0
+        for bin, gap in enumerate(gaps)
+    ]
+    added = [np.abs(shrunk + other - gaps).sum() - np.abs(shrunk).sum() for other in drawn]
+    deviation = np.std([np.abs(other).sum() for other in drawn], ddof=1)
+    ece = calibration_error(label, probability)
+    chance = np.percentile([np.abs(other - gaps).sum() for other in drawn], 97.5)
+    low = max(0.0, ece - np.percentile(added, 97.5)) if ece > chance else 0.0
+    return low, min(1.0, ece + norm.ppf(0.975) * deviation)
 
 
 def from_shares(name: str, sensitivity: float, specificity: float, label: Numbers) -> float:
@@ -114,15 +135,14 @@ def recompute(folder: Path) -> dict[str, float]:
     }
     drawn = bootstrap(lambda weights: weights, label == 1).astype(int)  # the same resamples
     assert len(drawn) == RESAMPLES
+    resamples = [np.repeat(np.arange(len(label)), counts) for counts in drawn]
+    intervals["ece"] = calibration_interval(label, probability, resamples)
     draws: dict[str, list[float]] = {name: [] for name in METRICS if name not in intervals}
-    for counts in drawn:
-        chosen = np.repeat(np.arange(len(label)), counts)
+    for chosen in resamples:
         for name, values_of in draws.items():
             values_of.append(METRICS[name](label[chosen], probability[chosen], answer[chosen]))
     for name, values_of in draws.items():
         low, high = np.percentile(values_of, [2.5, 97.5])
-        if name == "ece":
-            low, high = (max(0, 2 * values["ece"] - end) for end in (high, low))
         if name in ("balanced_accuracy", "f1", "mcc") and len(set(values_of)) == 1:
             low, high = put_together(name, values[name], label, answer, intervals)
         intervals[name] = (low, high)

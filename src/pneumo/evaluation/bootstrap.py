@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.calibration import gaps
+from pneumo.evaluation.intervals import Interval
 
 Array = npt.NDArray[np.float64]
 
@@ -81,7 +83,7 @@ def measure(answers: Answers, weights: Array) -> dict[str, Array]:
         }
 
 
-def percentiles(draws: Array) -> tuple[float, float]:
+def percentiles(draws: Array) -> Interval:
     """Give the middle 95 % of draws, (R,)."""
     low, high = np.quantile(draws, (0.025, 0.975))
     return float(low), float(high)
@@ -99,9 +101,37 @@ def bootstrap_metrics(
     return dict(zip(names, bootstrap(statistic, answers.positive, count, seed).T, strict=True))
 
 
+def ece_interval(inside: Array, label: npt.NDArray[Any], count: int = RESAMPLES, seed: int = SEED) -> Interval:
+    """Give the 95 % interval of an ECE: chance makes gaps of all bins, so that the ECE of few images is too large.
+
+    The lower end is 0 where chance alone makes as much, in 2.5 % of draws. Else it takes off what chance adds, in
+    97.5 % of draws, to gaps that are as much smaller as it has probably made them. The upper end takes nothing off: it
+    is 1.96 deviations above, rather too far than too near.
+
+    Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, for the test by chance;
+    B. Efron, C. Morris, Stein's Estimation Rule and Its Competitors, 1973, section 2, for the smaller gaps.
+
+    Args:
+        inside: What each image adds to the gap of its bin, (N, bins); see `gaps`.
+        label: The images' classes, (N,).
+        count: The number of draws.
+        seed: Of the draws.
+    """
+    gap = inside.mean(axis=0)
+    draws = bootstrap(lambda weights: weights @ inside, label, count, seed) / len(label)
+    noise = draws - gap
+    ece, tiny = np.abs(gap).sum(), np.finfo(np.float64).tiny
+    smaller = gap * np.maximum(0, 1 - noise.var(axis=0) / np.maximum(gap**2, tiny))
+    added = np.abs(smaller + noise).sum(axis=1) - np.abs(smaller).sum()
+    reach = norm.ppf(0.975) * np.abs(draws).sum(axis=1).std(ddof=1)
+    calibrated = ece <= np.quantile(np.abs(noise).sum(axis=1), 0.975)
+    low = 0.0 if calibrated else max(0.0, float(ece - np.quantile(added, 0.975)))
+    return low, min(1.0, float(ece + reach))
+
+
 def paired_bootstrap(
     first: Answers, second: Answers, metric: str, count: int = RESAMPLES, seed: int = SEED
-) -> tuple[float, float]:
+) -> Interval:
     """Give the 95 % interval of the first run's metric less the second's, on the same images in the same order.
 
     Raises:

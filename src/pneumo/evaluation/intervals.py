@@ -49,14 +49,6 @@ def logit_interval(value: float, deviation: float, total: int) -> Interval:
     return float(low), float(high)
 
 
-def reflect(value: float, low: float, high: float) -> Interval:
-    """Turn the bootstrap's interval of a number that is not below 0 around the number: it errs as the number does.
-
-    Source: P. Hall, Theoretical comparison of bootstrap confidence intervals, 1988, the basic interval.
-    """
-    return max(0.0, 2 * value - high), max(0.0, 2 * value - low)
-
-
 def share_interval(hits: int, total: int) -> Interval:
     """Give Wilson's interval of a share, the whole range where nothing was counted."""
     return wilson(hits, total) if total else (0.0, 1.0)

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import Array, bootstrap, measure, percentiles
+from pneumo.evaluation.bootstrap import Array, bootstrap, ece_interval, measure, percentiles
 from pneumo.evaluation.calibration import gaps
-from pneumo.evaluation.intervals import Interval, logit_interval, reflect, share_interval, wilson
+from pneumo.evaluation.intervals import Interval, logit_interval, share_interval, wilson
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
 from pneumo.evaluation.significance import auroc_interval, placements
 
@@ -21,8 +21,8 @@ def summarise_classes(
     """Give what results.json holds of a test beside its metrics: counts, intervals, and figures of the subtypes.
 
     The sensitivity to a subtype is the share of its images that were called by its name. The AUROC of bacterial against
-    viral is that of pneumonias only, by the share that viral has of the two probabilities. Intervals are percentiles of
-    the bootstrap, Wilson's of shares. Where a class was not tested nothing is known: an interval is the whole range.
+    viral is that of pneumonias only, by the share that viral has of the two probabilities. Intervals are made as in
+    `pneumo.evaluation.summary`. Where a class was not tested nothing is known: an interval is the whole range.
 
     Args:
         label: 0 normal, 1 bacterial, 2 viral, (N,).
@@ -39,6 +39,9 @@ def summarise_classes(
         interval = _interval(name, float(values[name][0]), draws[:, number], len(label)) if whole else unknown
         results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = interval
     right = label == prediction
+    if whole:
+        surest = probability.astype(np.float64).max(axis=1)
+        results["test_ece_ci_low"], results["test_ece_ci_high"] = ece_interval(gaps(surest, right), label)
     results["test_accuracy_ci_low"], results["test_accuracy_ci_high"] = wilson(int(right.sum()), len(right))
     for number, subtype in enumerate(SUBTYPES, start=1):
         hits = right[label == number]
@@ -88,7 +91,7 @@ def _interval(name: str, value: float, draws: Array, images: int) -> Interval:
     """Give a metric's interval as `pneumo.evaluation.summary.metric_intervals` does, by the bootstrap's deviation."""
     if name in ("auroc", "auprc"):
         return logit_interval(value, float(draws.std(ddof=1)), images)
-    return reflect(value, *percentiles(draws)) if name == "ece" else percentiles(draws)
+    return percentiles(draws)
 
 
 def _stack(metrics: dict[str, Array]) -> Array:

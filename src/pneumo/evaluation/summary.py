@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap_metrics, measure, of_shares, percentiles
-from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, reflect, share_interval, wilson
+from pneumo.evaluation.bootstrap import bootstrap_metrics, ece_interval, measure, of_shares, percentiles
+from pneumo.evaluation.calibration import gaps
+from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, share_interval, wilson
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
 from pneumo.evaluation.significance import auroc_interval, placements
 
-_ONE_CLASS = ("ece", "brier")  # mean something where a class is absent
-_BOOTSTRAPPED = (*_ONE_CLASS, "balanced_accuracy", "auprc", "f1", "mcc")
+_BOOTSTRAPPED = ("brier", "balanced_accuracy", "auprc", "f1", "mcc")
 
 
 def summarise(
@@ -57,10 +57,10 @@ def metric_intervals(answers: Answers) -> dict[str, Interval]:
     found["sensitivity"] = share_interval(int(hits.sum()), len(hits))
     found["specificity"] = share_interval(int(quiet.sum()), len(quiet))
     both = 0 < positives < total
-    draws = bootstrap_metrics(answers, _BOOTSTRAPPED if both else _ONE_CLASS)
+    draws = bootstrap_metrics(answers, _BOOTSTRAPPED if both else ["brier"])
     found |= {name: percentiles(of_name) for name, of_name in draws.items()}
     values = measure(answers, np.ones((1, total)))
-    found["ece"] = reflect(float(values["ece"][0]), *found["ece"])
+    found["ece"] = ece_interval(gaps(answers.probability, answers.positive), answers.positive)
     if both:
         found |= {
             name: from_shares(answers, name, found)

@@ -8,7 +8,15 @@ from scipy import stats
 from torchmetrics.functional.classification import binary_calibration_error
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap, bootstrap_metrics, measure, paired_bootstrap, percentiles
+from pneumo.evaluation.bootstrap import (
+    bootstrap,
+    bootstrap_metrics,
+    ece_interval,
+    measure,
+    paired_bootstrap,
+    percentiles,
+)
+from pneumo.evaluation.calibration import gaps
 from pneumo.evaluation.results import TEST_METRICS
 
 
@@ -85,3 +93,21 @@ def test_differences_are_taken_on_the_same_draws() -> None:
     assert low < value < high
     alone = percentiles(bootstrap_metrics(one, ["auroc"])["auroc"])
     assert high - low < (alone[1] - alone[0]) / 2  # what both share is no difference
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.02, 0.1])
+def test_the_interval_of_an_ece_covers_it(gap: float) -> None:
+    """Each probability is too low by the same amount, so that this is the ECE, in whatever bins."""
+    generator = np.random.default_rng(0)
+    covered, widths = [], []
+    for _ in range(300):
+        probability = generator.uniform(0.05, 0.85, 6240)
+        positive = generator.random(6240) < probability + gap
+        ill = np.flatnonzero(positive)[: round(624 * (0.45 + gap))]  # as many in each test
+        chosen = np.concatenate([ill, np.flatnonzero(~positive)[: 624 - len(ill)]])
+        probability, positive = probability[chosen], positive[chosen]
+        low, high = ece_interval(gaps(probability, positive), positive, count=200)
+        covered.append(low <= gap <= high)
+        widths.append(high - low)
+    assert np.mean(covered) >= 0.93
+    assert np.mean(widths) < 0.1
