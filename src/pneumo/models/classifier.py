@@ -205,9 +205,15 @@ class Classifier(LightningModule):
 
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
         """Give the cross entropy, in training with its class weights and smoothed labels."""
-        if stage == "train":
-            return cross_entropy(logits, label, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        return cross_entropy(logits, label)
+        if stage != "train":
+            return cross_entropy(logits, label)
+        if self.class_weights is None:
+            return cross_entropy(logits, label, label_smoothing=self.label_smoothing)
+        # Given both, torch weighs what smoothing gives to a class by that class: labels of the larger one would be
+        # smoothed the most. Here an image has one weight.
+        losses = cross_entropy(logits, label, label_smoothing=self.label_smoothing, reduction="none")
+        weights = self.class_weights[label]
+        return (losses * weights).sum() / weights.sum()
 
     def _measure(self, stage: str) -> None:
         """Log an epoch's loss and metrics, and keep the answers that are not training's."""

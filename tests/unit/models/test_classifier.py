@@ -122,3 +122,15 @@ def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
     loaded = Classifier.load_from_checkpoint(tmp_path / "a.ckpt").eval()
     with torch.inference_mode():
         torch.testing.assert_close(loaded(batch()["input"]), classifier.eval()(batch()["input"]), atol=1e-6, rtol=0)
+
+
+def test_smoothed_labels_are_the_same_for_classes_of_any_weight() -> None:
+    smooth = Classifier("pneumo/xraychestnet", CLASSES, 64, label_smoothing=0.2, class_weights=[3.0, 0.5])
+    logits = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log().requires_grad_()
+    smooth._loss(logits, torch.tensor([0, 1]), "train").backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.zeros(2, 2), atol=1e-7, rtol=0)
+    sharp = Classifier("pneumo/xraychestnet", CLASSES, 64, class_weights=[3.0, 0.5])
+    logits, label = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 2
+    expected = torch.nn.functional.cross_entropy(logits, label, weight=torch.tensor([3.0, 0.5]))
+    torch.testing.assert_close(sharp._loss(logits, label, "train"), expected)
