@@ -9,17 +9,24 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from pneumo.data.degradation import compress, lower_resolution
 
-AUGMENTATION = 3  # part of the features' keys: change it whenever equal numbers give other images
-_NUMBERS = 11  # random numbers that an image takes
+AUGMENTATION = 4  # part of the features' keys: change it whenever equal numbers give other images
+# What an image draws a random number for; a new one comes last, so that the others stay.
+# fmt: off
+NUMBERS = (
+    "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
+    "cut_right", "cut_down",
+)
+# fmt: on
+_Numbers = dict[str, Tensor]
 
 
 @lru_cache(maxsize=1)  # an epoch asks for the same numbers at each batch
 def _draw(images: int, seed: int, device: torch.device | str) -> Tensor:
-    return (torch.rand(images, _NUMBERS, generator=torch.Generator().manual_seed(seed)) * 2 - 1).to(device)
+    return (torch.rand(images, len(NUMBERS), generator=torch.Generator().manual_seed(seed)) * 2 - 1).to(device)
 
 
 class Augmentation:
-    """Small random rotation, shift, zoom, flip, brightness, contrast, blur, lower resolution and JPEG compression.
+    """Random rotation, shift, zoom, crop, flip, brightness, contrast, blur, lower resolution and JPEG compression.
 
     The random numbers belong to an image and an epoch, not to a batch: they do not depend on the order of the images,
     on workers or on processes, and a run that goes on draws them as it would have. (Libraries of augmentations, such as
@@ -37,6 +44,7 @@ class Augmentation:
         blur: float = 0.0,
         resample: float = 0.0,
         jpeg: int = 0,
+        crop: float = 0.0,
         share: float = 1.0,
     ) -> None:
         """Take how far each may go, to either side; 0 switches it off.
@@ -52,6 +60,7 @@ class Augmentation:
                 below.
             resample: 0.4 leaves from 0.6 to 1 of the resolution.
             jpeg: Lowest quality, from 1 to 100.
+            crop: 0.3 cuts out from 0.7 to 1 of height and width, anywhere, and enlarges it to the whole.
             share: Of the images that are changed; the others are mirrored at most.
         """
         self.settings = {
@@ -64,6 +73,7 @@ class Augmentation:
             "blur": blur,
             "resample": resample,
             "jpeg": jpeg,
+            "crop": crop,
             "share": share,
         }
 
@@ -73,42 +83,43 @@ class Augmentation:
         return any(limit for name, limit in self.settings.items() if name != "share")
 
     def draw(self, images: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-        """Draw the random numbers of each of a data set's images, (images, 11) from -1 to 1, the same on any device."""
+        """Draw the random numbers of each of a data set's images, (images, numbers) from -1 to 1, on any device."""
         return _draw(images, seed, device)
 
     def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
-        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, 11); what moves in is black."""
-        numbers = self._spare(numbers.to(image.device))
-        changed = self._relight(self._move(image.float(), numbers), numbers)
-        return self._degrade(changed, numbers).round().clamp(0, 255).to(torch.uint8)
+        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, numbers); what moves in is black."""
+        drawn = self._spare(dict(zip(NUMBERS, numbers.to(image.device).unbind(1), strict=True)))
+        changed = self._relight(self._move(image.float(), drawn), drawn)
+        return self._degrade(changed, drawn).round().clamp(0, 255).to(torch.uint8)
 
-    def _spare(self, numbers: Tensor) -> Tensor:
-        spared = numbers[:, 10:] >= 2 * self.settings["share"] - 1
-        mirror = torch.arange(_NUMBERS, device=numbers.device) == 4
-        return torch.where(spared & ~mirror, 0.0, numbers)
+    def _spare(self, drawn: _Numbers) -> _Numbers:
+        spared = drawn["spared"] >= 2 * self.settings["share"] - 1
+        return {name: number if name == "side" else torch.where(spared, 0.0, number) for name, number in drawn.items()}
 
-    def _move(self, image: Tensor, numbers: Tensor) -> Tensor:
+    def _move(self, image: Tensor, drawn: _Numbers) -> Tensor:
         limit = self.settings
-        angle, right, down, size, side = numbers[:, :5].unbind(1)
-        angle = angle * math.radians(limit["rotation"])
-        scale = 1 / (1 + size * limit["zoom"])  # the grid tells where a pixel comes from, so sizes are inverted
-        mirror = torch.where(side < 2 * limit["flip"] - 1, -1.0, 1.0)
-        x = torch.stack((angle.cos() * mirror, -angle.sin(), 2 * limit["shift"] * right), 1)
-        y = torch.stack((angle.sin() * mirror, angle.cos(), 2 * limit["shift"] * down), 1)
+        angle = drawn["angle"] * math.radians(limit["rotation"])
+        cut = drawn["cut"].abs() * limit["crop"]
+        # The grid tells where a pixel comes from, so sizes are inverted.
+        scale = (1 - cut) / (1 + drawn["size"] * limit["zoom"])
+        right = 2 * limit["shift"] * drawn["right"] + cut * drawn["cut_right"]
+        down = 2 * limit["shift"] * drawn["down"] + cut * drawn["cut_down"]
+        mirror = torch.where(drawn["side"] < 2 * limit["flip"] - 1, -1.0, 1.0)
+        x = torch.stack((angle.cos() * mirror, -angle.sin(), right), 1)
+        y = torch.stack((angle.sin() * mirror, angle.cos(), down), 1)
         theta = torch.stack((x, y), 1) * torch.stack((scale, scale, torch.ones_like(scale)), 1)[:, None]
         return grid_sample(image, affine_grid(theta, list(image.shape), align_corners=False), align_corners=False)
 
-    def _relight(self, image: Tensor, numbers: Tensor) -> Tensor:
-        light, range_ = numbers[:, 5], numbers[:, 6]
-        factor = (1 + range_ * self.settings["contrast"]).view(-1, 1, 1, 1)
-        offset = (255 * light * self.settings["brightness"]).view(-1, 1, 1, 1)
+    def _relight(self, image: Tensor, drawn: _Numbers) -> Tensor:
+        factor = (1 + drawn["range"] * self.settings["contrast"]).view(-1, 1, 1, 1)
+        offset = (255 * drawn["light"] * self.settings["brightness"]).view(-1, 1, 1, 1)
         middle = image.mean((1, 2, 3), keepdim=True)
         return (image - middle) * factor + middle + offset
 
-    def _degrade(self, image: Tensor, numbers: Tensor) -> Tensor:
+    def _degrade(self, image: Tensor, drawn: _Numbers) -> Tensor:
         limit = self.settings
         # Half of the images are spared by each: films as they are must not be the exception.
-        blur, loss, traces = numbers[:, 7:10].clamp(min=0).unbind(1)
+        blur, loss, traces = (drawn[name].clamp(min=0) for name in ("blur", "resolution", "quality"))
         if limit["blur"] or limit["resample"]:
             image = lower_resolution(image, blur * limit["blur"], 1 - loss * limit["resample"])
         if limit["jpeg"]:

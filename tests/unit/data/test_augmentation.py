@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pneumo.data.augmentation import Augmentation
+from pneumo.data.augmentation import NUMBERS, Augmentation
 
 NONE = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": 0.0, "brightness": 0.0, "contrast": 0.0}
 
@@ -13,9 +13,15 @@ def images(count: int = 4, size: int = 16) -> Tensor:
 
 
 def numbers(count: int, **places: float) -> Tensor:
-    names = ["angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared"]
-    row = torch.tensor([places.get(name, 0.0) for name in names])
+    row = torch.tensor([places.get(name, 0.0) for name in NUMBERS])
     return row.expand(count, -1)
+
+
+def enlarge(image: Tensor) -> Tensor:
+    """Double height and width; beyond the edges it is black."""
+    framed = torch.nn.functional.pad(image.float(), (1, 1, 1, 1))
+    large = torch.nn.functional.interpolate(framed, scale_factor=2, mode="bilinear")
+    return large[..., 2:-2, 2:-2].round().to(torch.uint8)
 
 
 def test_nothing_is_nothing() -> None:
@@ -34,6 +40,7 @@ def test_nothing_is_nothing() -> None:
         ({"flip": 0.5}, {"side": 0.1}, lambda x: x),
         ({"shift": 0.25}, {"right": 1}, lambda x: torch.nn.functional.pad(x[..., 4:], (0, 4))),
         ({"shift": 0.25}, {"down": -1}, lambda x: torch.nn.functional.pad(x[..., :-4, :], (0, 0, 4, 0))),
+        ({"crop": 0.5}, {"cut": 1, "cut_right": 1, "cut_down": -1}, lambda x: enlarge(x)[..., :16, 16:]),
         ({"brightness": 0.2}, {"light": 1}, lambda x: (x.float() + 51).clamp(0, 255).to(torch.uint8)),
     ],
 )
