@@ -13,7 +13,8 @@ from pneumo.training import run
 
 
 def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path) -> None:
-    cfg = compose_run("experiment=robust", "model=xraychestnet", "epochs=2", "data.val_fraction=0.3")
+    options = ("model=xraychestnet", "epochs=2", "data.val_fraction=0.3", "loss.label_smoothing=0.05")
+    cfg = compose_run("experiment=robust", *options)
     results = run(cfg)
     folder = tmp_path / "run"
     (folder / ".hydra").mkdir()
