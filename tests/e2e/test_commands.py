@@ -190,4 +190,5 @@ def test_two_processes_test_each_image_once_and_as_one_does(
     (alone,) = trainer.test(classifier, build(compose_run("data.batch_size=5")).datamodule, verbose=False)
     for name, value in alone.items():
         if name != "test/loss":
-            assert results[name.replace("/", "_")] == value, name
+            # Sums of float32 over two processes may round otherwise in the last bit; one image more or less is 0.03.
+            assert results[name.replace("/", "_")] == pytest.approx(value, abs=1e-7), name
