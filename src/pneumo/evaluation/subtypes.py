@@ -34,7 +34,7 @@ def summarise_classes(
     if whole:
         values = measure_classes(label, probability, prediction, np.ones((1, len(label))))
         draws = bootstrap(lambda weights: _stack(measure_classes(label, probability, prediction, weights)), label)
-    for number, name in enumerate(TEST_METRICS):
+    for number, name in enumerate(TEST_METRICS):  # of which the accuracy's and the ECE's are given below
         unknown = (-1.0 if name == "mcc" else 0.0, 1.0)
         interval = _interval(name, float(values[name][0]), draws[:, number], len(label)) if whole else unknown
         results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = interval
