@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "folds": 5,
     "fold": 0,
     "image_size": 24,
+    "crop_pct": 1.0,
     "batch_size": 16,
     "num_workers": 0,
     "seed": 0,

@@ -81,6 +81,7 @@ def _make_classifier(
             **cfg.model,
             classes=datamodule.classes,
             image_size=datamodule.image_size,
+            crop_pct=datamodule.crop_pct,
             flip_test=cfg.decision.flip,
             label_smoothing=cfg.loss.label_smoothing,
             class_weights=class_weights(label, len(datamodule.classes)) if cfg.loss.balance else None,

@@ -138,6 +138,7 @@ _RULES: dict[str, _Rule] = {
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),
     "trainer.max_epochs": (_whole(1), "a whole number from 1, such as trainer.max_epochs=20"),
     "data.image_size": (_whole(1), "a whole number of pixels, such as data.image_size=224"),
+    "data.crop_pct": (_number(0.5, 1), "a share from 0.5 to 1, such as data.crop_pct=0.875"),
     "data.batch_size": (_whole(1), "a whole number from 1, such as data.batch_size=32"),
     "data.num_workers": (
         _optional(_whole(0)),

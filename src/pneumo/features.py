@@ -179,6 +179,7 @@ class _Pass:
                 "data": self.datamodule.content_hash,
                 "images": len(self.datamodule.radiographs),
                 "image_size": self.datamodule.image_size,
+                "crop_pct": self.datamodule.crop_pct,
                 "decoder": DECODER,
                 **about,
                 "device": self.device.type,

@@ -18,6 +18,8 @@ from pneumo.errors import ConfigError
         "seed=99999999999",
         "trainer.max_epochs=0",
         "data.image_size=0",
+        "data.crop_pct=0.4",
+        "data.crop_pct=1.1",
         "data.batch_size=many",
         "data.num_workers=-1",
         "data.val_fraction=0.9",

@@ -60,6 +60,7 @@ class ChestXrayDataModule(LightningDataModule):
         folds: int,
         fold: int,
         image_size: int,
+        crop_pct: float,
         batch_size: int,
         num_workers: int | None,
         seed: int,
@@ -79,6 +80,7 @@ class ChestXrayDataModule(LightningDataModule):
             folds: Parts into which split=kfold divides them.
             fold: The part that it holds out, from 0.
             image_size: Height and width of the images in pixels.
+            crop_pct: What of height and width is kept, in the middle; see `decode`.
             batch_size: Images per batch and device.
             num_workers: Processes that decode images; None is one per CPU core, eight at most.
             seed: Of the order of the training images and of the split.
@@ -93,7 +95,7 @@ class ChestXrayDataModule(LightningDataModule):
         self.classes = [str(name) for name in classes]  # YAML reads [0,1] as numbers
         self.task = task
         self.split, self.division = split, (val_fraction, seed, folds, fold)
-        self.image_size, self.batch_size = image_size, batch_size
+        self.image_size, self.crop_pct, self.batch_size = image_size, crop_pct, batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed = seed
         self.cache, self.cache_dir = cache, Path(cache_dir)
@@ -125,9 +127,8 @@ class ChestXrayDataModule(LightningDataModule):
     def open_images(self) -> None:
         """Have batches cut from the decoded-image cache, which is made if it is not there; without it, do nothing."""
         if self.cache and self.inputs is None:
-            self.inputs = decode_all(
-                self.root, self.radiographs, self.image_size, self.num_workers, self.content_hash, self.cache_dir
-            )
+            how = (self.image_size, self.num_workers, self.content_hash, self.cache_dir, self.crop_pct)
+            self.inputs = decode_all(self.root, self.radiographs, *how)
 
     def image_blocks(self, positions: Sequence[int], size: int) -> Iterator[Tensor]:
         """Give the radiographs at these positions of the index as images (size, 1, H, W) uint8, block by block.
@@ -139,7 +140,7 @@ class ChestXrayDataModule(LightningDataModule):
                 yield torch.from_numpy(self.inputs[positions[start : start + size]])
         else:
             chosen = [self.radiographs[i] for i in positions]
-            dataset = RadiographDataset(self.root, chosen, self.image_size)
+            dataset = RadiographDataset(self.root, chosen, self.image_size, self.crop_pct)
             yield from map(torch.from_numpy, decoded_blocks(dataset, 0, size, self.num_workers))
 
     def serve(self, features: Array, views: Array | None = None) -> None:
@@ -228,7 +229,7 @@ class ChestXrayDataModule(LightningDataModule):
             size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
             return ArrayBatches(self._part(split, self.inputs), sampler, size, self.seed, self.pin_memory)
         return DataLoader(
-            RadiographDataset(self.root, self.splits[split], self.image_size),
+            RadiographDataset(self.root, self.splits[split], self.image_size, self.crop_pct),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

@@ -21,11 +21,11 @@ _BLOCK = 32  # images that a worker hands over at once
 class RadiographDataset(Dataset[dict[str, Any]]):
     """Radiographs as samples: input (1, size, size) uint8, label, and index, the position in the list."""
 
-    def __init__(self, root: Path, radiographs: Sequence[Radiograph], image_size: int) -> None:
-        """Take the radiographs, whose paths are relative to `root`, and the height and width to resize them to."""
+    def __init__(self, root: Path, radiographs: Sequence[Radiograph], image_size: int, crop_pct: float = 1.0) -> None:
+        """Take the radiographs, whose paths are relative to `root`, and how `decode` is to size and crop them."""
         self.root = root
         self.radiographs = radiographs
-        self.image_size = image_size
+        self.image_size, self.crop_pct = image_size, crop_pct
 
     def __len__(self) -> int:
         """Give the number of radiographs."""
@@ -34,7 +34,7 @@ class RadiographDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Decode one radiograph."""
         radiograph = self.radiographs[index]
-        image = torch.from_numpy(decode(self.root / radiograph.path, self.image_size).copy())
+        image = torch.from_numpy(decode(self.root / radiograph.path, self.image_size, self.crop_pct).copy())
         return {"input": image.unsqueeze(0), "label": radiograph.label, "index": index}
 
 
@@ -44,7 +44,13 @@ def prepare_worker(number: int) -> None:
 
 
 def decode_all(
-    root: Path, radiographs: Sequence[Radiograph], image_size: int, workers: int, content: str, cache: Path
+    root: Path,
+    radiographs: Sequence[Radiograph],
+    image_size: int,
+    workers: int,
+    content: str,
+    cache: Path,
+    crop_pct: float = 1.0,
 ) -> Array:
     """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, after making it if need be.
 
@@ -55,12 +61,13 @@ def decode_all(
         workers: Processes that decode; 0 is this one.
         content: Hash of what the files hold; see `pneumo.data.manifest.content_hash`.
         cache: The folder of all caches.
+        crop_pct: What of height and width to keep of them; see `decode`.
 
     Raises:
         DataError: A file cannot be decoded.
         CacheError: The disk is full or cannot be written.
     """
-    about = {"data": content, "images": len(radiographs), "image_size": image_size}
+    about = {"data": content, "images": len(radiographs), "image_size": image_size, "crop_pct": crop_pct}
     recipe = Recipe(
         kind="images",
         about={**about, "decoder": DECODER},
@@ -68,7 +75,7 @@ def decode_all(
         dtype="uint8",
         doing="Decoding images",
     )
-    dataset = RadiographDataset(root, radiographs, image_size)
+    dataset = RadiographDataset(root, radiographs, image_size, crop_pct)
     return find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers))
 
 

@@ -1,5 +1,6 @@
 """Decoding: every radiograph, however it was stored, becomes the same grey 8-bit picture."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, NotImplementedError, Image.Decom
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens some 16-bit files (PGM, TIFF) as 32-bit "I"
 
 
-def decode(path: Path, size: int) -> npt.NDArray[np.uint8]:
+def decode(path: Path, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
     """Read an image as grey and resize it to a square, as the study does, without keeping its aspect.
 
     Colour becomes luminance (ITU-R 601), transparency is ignored, and 16-bit values are scaled from their full range,
@@ -25,6 +26,8 @@ def decode(path: Path, size: int) -> npt.NDArray[np.uint8]:
     Args:
         path: Image file in any format that Pillow reads.
         size: Height and width of the result in pixels.
+        crop_pct: What of height and width is kept, in the middle, before which the whole is resized to size / crop_pct:
+            as timm's evaluation does. 1 keeps the whole image.
 
     Returns:
         Grey values, shape (size, size).
@@ -34,7 +37,10 @@ def decode(path: Path, size: int) -> npt.NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(to_grey(image).resize((size, size), Image.Resampling.BILINEAR))
+            whole = math.floor(size / crop_pct)
+            squared = to_grey(image).resize((whole, whole), Image.Resampling.BILINEAR)
+            start = (whole - size) // 2
+            return np.asarray(squared.crop((start, start, start + size, start + size)))
     except UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as an image ({' '.join(str(error).split())}). Every file with an image's suffix "

@@ -96,10 +96,9 @@ def draw_shift(shift: Shift, results: Results) -> Figure:
         for axes, answers, name in ((upper, shift.validation, "validation"), (lower, shift.test, "test")):
             _scores(axes, answers, f"{len(answers.positive):,} {name} images", float(results["threshold"]))
         upper.tick_params(labelbottom=False)
-        lower.axvline(*_logit([shift.oracle_threshold]), color="#777777", lw=1.5, ls=":", label="best here (oracle)")
-        upper.legend(loc="upper center", fontsize=8)
-        lower.legend(*(part[-1:] for part in lower.get_legend_handles_labels()), loc="upper center", fontsize=8)
+        lower.axvline(*_logit([shift.oracle_threshold]), color="#777777", lw=1.5, ls=":", label="best on test (oracle)")
         lower.set_xlabel("predicted probability, logit scale")
+        lower.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=4, fontsize=8)  # of both
         _sides(side, shift)
     figure.suptitle(_title(results).replace("\n", ", from validation to "), x=0.01, ha="left", fontsize=12)
     return figure

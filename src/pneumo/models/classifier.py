@@ -46,6 +46,7 @@ class Classifier(LightningModule):
         architecture: str,
         classes: Sequence[str],
         image_size: int,
+        crop_pct: float = 1.0,
         weights: str | None = None,
         freeze: bool = False,
         head_path: str | None = None,
@@ -64,6 +65,7 @@ class Classifier(LightningModule):
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
+            crop_pct: What of height and width they keep of a file; see `pneumo.data.images.decode`.
             weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
             freeze: Train the head alone.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
@@ -80,9 +82,8 @@ class Classifier(LightningModule):
         for_training = ["label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
         self.save_hyperparameters(ignore=for_training, logger=False)
         self.hparams["weights"] = None  # a checkpoint holds its own, and must open without the original ones
-        self.classes, self.image_size = list(classes), image_size
-        self.frozen = freeze
-        self.flip_test, self.label_smoothing = flip_test, label_smoothing
+        self.classes, self.image_size, self.crop_pct = list(classes), image_size, crop_pct
+        self.frozen, self.flip_test, self.label_smoothing = freeze, flip_test, label_smoothing
         self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights), False)
         self.fine_tuning = None if freeze or weights is None else fine_tuning
         self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
@@ -233,8 +234,7 @@ class Classifier(LightningModule):
         """Put what all processes have answered together, in the split's order, in the host's memory."""
         self.all_places.update(place)
         self.all_logits.update(logits)
-        index = self.all_places.compute().long()
-        order = index.argsort()
+        order = (index := self.all_places.compute().long()).argsort()
         all_logits = self.all_logits.compute().reshape(-1, len(self.classes))  # it squeezes what a single image got
         answers = {"index": index[order].cpu(), "logits": all_logits[order].cpu()}
         self.all_places.reset()

@@ -25,6 +25,7 @@ def test_the_cache_serves_any_split(phantoms: Path, tmp_path: Path) -> None:
         {},
         {"split": "patient", "val_fraction": 0.5},
         {"split": "patient", "val_fraction": 0.5, "seed": 1},
+        {"crop_pct": 0.75},
     ):
         data = module(phantoms, cache=True, cache_dir=str(tmp_path), **options)
         data.open_images()
@@ -32,7 +33,8 @@ def test_the_cache_serves_any_split(phantoms: Path, tmp_path: Path) -> None:
         ours, theirs = next(iter(data.val_dataloader())), next(iter(plain.val_dataloader()))
         assert torch.equal(ours["input"], theirs["input"])
     kept = [json.loads(path.read_text()) for path in (tmp_path / "images").glob("*/about.json")]
-    assert sorted(about["image_size"] for about in kept) == [24, 64]  # 64: in which near duplicates are looked for
+    found = sorted((about["image_size"], about["crop_pct"]) for about in kept)
+    assert found == [(24, 0.75), (24, 1.0), (64, 1.0)]  # 64: in which near duplicates are looked for
 
 
 def test_an_epoch_draws_one_view_of_each_image() -> None:

@@ -53,6 +53,16 @@ def test_every_way_to_store_a_grey_image_decodes_to_it(variant: str, size: int, 
     np.testing.assert_array_equal(decode(stored(convert(image), tmp_path / name), size), reference)
 
 
+@pytest.mark.parametrize(
+    ("size", "crop_pct", "whole"), [(192, 0.857, 224), (96, 0.857, 112), (7, 0.5, 14), (9, 1.0, 9)]
+)
+def test_the_middle_is_kept_at_the_scale_of_the_whole(size: int, crop_pct: float, whole: int, tmp_path: Path) -> None:
+    path = stored(Image.fromarray(grey(height=300, width=260)), tmp_path / "a.png")
+    start = (whole - size) // 2
+    middle = decode(path, whole)[start : start + size, start : start + size]
+    np.testing.assert_array_equal(decode(path, size, crop_pct), middle)
+
+
 def test_a_jpeg_in_colour_decodes_as_the_grey_one(tmp_path: Path) -> None:
     image = Image.fromarray(grey()).resize((224, 160), Image.Resampling.BICUBIC)
     one = decode(stored(image, tmp_path / "grey.jpeg"), 64).astype(int)

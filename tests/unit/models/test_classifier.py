@@ -109,6 +109,7 @@ def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
         "architecture": "timm/tf_efficientnet_lite0",
         "classes": CLASSES,
         "image_size": 64,
+        "crop_pct": 1.0,
         "weights": None,
         "freeze": True,
         "head_path": None,
