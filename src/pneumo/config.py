@@ -132,7 +132,7 @@ def _folder_name(value: Any) -> bool:  # noqa: ANN401 (anything that YAML gives)
 
 
 _LIMIT = (_optional(_share_or_count), "a number of batches from 1, such as 4, a share up to 1.0, or null for all")
-_SHARES = ("shift", "zoom", "crop", "brightness", "contrast")
+_SHARES = ("shift", "zoom", "stretch", "crop", "brightness", "contrast")
 _RULES: dict[str, _Rule] = {
     "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295, such as seed=0"),
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),

@@ -9,12 +9,12 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from pneumo.data.degradation import compress, lower_resolution
 
-AUGMENTATION = 4  # part of the features' keys: change it whenever equal numbers give other images
+AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
 # What an image draws a random number for; a new one comes last, so that the others stay.
 # fmt: off
 NUMBERS = (
     "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
-    "cut_right", "cut_down",
+    "cut_right", "cut_down", "stretch",
 )
 # fmt: on
 _Numbers = dict[str, Tensor]
@@ -26,7 +26,7 @@ def _draw(images: int, seed: int, device: torch.device | str) -> Tensor:
 
 
 class Augmentation:
-    """Random rotation, shift, zoom, crop, flip, brightness, contrast, blur, lower resolution and JPEG compression.
+    """Random rotation, shift, zoom, stretch, crop, flip, brightness, contrast, blur, lower resolution and compression.
 
     The random numbers belong to an image and an epoch, not to a batch: they do not depend on the order of the images,
     on workers or on processes, and a run that goes on draws them as it would have. (Libraries of augmentations, such as
@@ -46,6 +46,7 @@ class Augmentation:
         jpeg: int = 0,
         crop: float = 0.0,
         share: float = 1.0,
+        stretch: float = 0.0,
     ) -> None:
         """Take how far each may go, to either side; 0 switches it off.
 
@@ -61,7 +62,8 @@ class Augmentation:
             resample: 0.4 leaves from 0.6 to 1 of the resolution.
             jpeg: Lowest quality, from 1 to 100.
             crop: 0.3 cuts out from 0.7 to 1 of height and width, anywhere, and enlarges it to the whole.
-            share: Of the images that are changed; the others are mirrored at most.
+            share: Of the images that are changed; the others are mirrored and stretched at most.
+            stretch: 0.4 makes up to 1.4 times as wide, or as high; what is then beyond the edges is cut off.
         """
         self.settings = {
             "rotation": rotation,
@@ -75,6 +77,7 @@ class Augmentation:
             "jpeg": jpeg,
             "crop": crop,
             "share": share,
+            "stretch": stretch,
         }
 
     @property
@@ -94,7 +97,10 @@ class Augmentation:
 
     def _spare(self, drawn: _Numbers) -> _Numbers:
         spared = drawn["spared"] >= 2 * self.settings["share"] - 1
-        return {name: number if name == "side" else torch.where(spared, 0.0, number) for name, number in drawn.items()}
+        return {
+            name: number if name in ("side", "stretch") else torch.where(spared, 0.0, number)
+            for name, number in drawn.items()
+        }
 
     def _move(self, image: Tensor, drawn: _Numbers) -> Tensor:
         limit = self.settings
@@ -105,9 +111,10 @@ class Augmentation:
         right = 2 * limit["shift"] * drawn["right"] + cut * drawn["cut_right"]
         down = 2 * limit["shift"] * drawn["down"] + cut * drawn["cut_down"]
         mirror = torch.where(drawn["side"] < 2 * limit["flip"] - 1, -1.0, 1.0)
-        x = torch.stack((angle.cos() * mirror, -angle.sin(), right), 1)
-        y = torch.stack((angle.sin() * mirror, angle.cos(), down), 1)
-        theta = torch.stack((x, y), 1) * torch.stack((scale, scale, torch.ones_like(scale)), 1)[:, None]
+        wider, higher = ((1 + limit["stretch"]) ** -(side * drawn["stretch"]).clamp(min=0) for side in (1, -1))
+        x = torch.stack((angle.cos() * mirror * scale * wider, -angle.sin() * scale * wider, right), 1)
+        y = torch.stack((angle.sin() * mirror * scale * higher, angle.cos() * scale * higher, down), 1)
+        theta = torch.stack((x, y), 1)
         return grid_sample(image, affine_grid(theta, list(image.shape), align_corners=False), align_corners=False)
 
     def _relight(self, image: Tensor, drawn: _Numbers) -> Tensor:

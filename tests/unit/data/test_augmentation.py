@@ -51,6 +51,15 @@ def test_each_part_does_what_it_says(limits: dict[str, float], places: dict[str,
     assert torch.equal(augmentation(images(), numbers(4, **places)), expected(images()))
 
 
+@pytest.mark.parametrize(("number", "size"), [(1, (16, 32)), (-1, (32, 16)), (0, (16, 16))])
+def test_stretched_images_are_wider_or_higher_and_lose_what_is_beyond(number: int, size: tuple[int, int]) -> None:
+    stretched = Augmentation(**NONE, stretch=1.0, share=0.01)(images(), numbers(4, stretch=number, spared=1))
+    height, width = size
+    expected = torch.nn.functional.interpolate(images().float(), size=size, mode="bilinear")
+    expected = expected[..., (height - 16) // 2 : (height + 16) // 2, (width - 16) // 2 : (width + 16) // 2]
+    torch.testing.assert_close(stretched.float(), expected, atol=0.51, rtol=0)
+
+
 def test_zoom_and_contrast_change_size_and_spread() -> None:
     disc = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
     disc[..., 24:40, 24:40] = 200
