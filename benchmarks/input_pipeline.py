@@ -80,6 +80,7 @@ def pneumo(root: Path, later: bool) -> float:
             folds=5,
             fold=0,
             image_size=SIZE,
+            crop_pct=1.0,
             batch_size=32,
             num_workers=None,
             seed=0,
