@@ -80,7 +80,7 @@ class ChestXrayDataModule(LightningDataModule):
             folds: Parts into which split=kfold divides them.
             fold: The part that it holds out, from 0.
             image_size: Height and width of the images in pixels.
-            crop_pct: What of height and width is kept, in the middle; see `decode`.
+            crop_pct: Share of height and width that is kept, in the middle; see `decode`.
             batch_size: Images per batch and device.
             num_workers: Processes that decode images; None is one per CPU core, eight at most.
             seed: Of the order of the training images and of the split.
@@ -92,13 +92,11 @@ class ChestXrayDataModule(LightningDataModule):
         super().__init__()
         check_split(split, folds, fold)
         self.root, self.download = (default_root(), True) if root is None else (Path(root), False)
-        self.classes = [str(name) for name in classes]  # YAML reads [0,1] as numbers
-        self.task = task
+        self.classes, self.task = [str(name) for name in classes], task  # YAML reads [0,1] as numbers
         self.split, self.division = split, (val_fraction, seed, folds, fold)
         self.image_size, self.crop_pct, self.batch_size = image_size, crop_pct, batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
-        self.seed = seed
-        self.cache, self.cache_dir = cache, Path(cache_dir)
+        self.seed, self.cache, self.cache_dir = seed, cache, Path(cache_dir)
         self.augmentation, self.pin_memory = augmentation, pin_memory
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}

@@ -26,8 +26,8 @@ def decode(path: Path, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8
     Args:
         path: Image file in any format that Pillow reads.
         size: Height and width of the result in pixels.
-        crop_pct: What of height and width is kept, in the middle, before which the whole is resized to size / crop_pct:
-            as timm's evaluation does. 1 keeps the whole image.
+        crop_pct: The share of height and width that is kept, in the middle of the whole resized to size / crop_pct, as
+            in timm's evaluation. 1 keeps all.
 
     Returns:
         Grey values, shape (size, size).

@@ -40,6 +40,7 @@ class Classifier(LightningModule):
     """
 
     class_weights: Tensor | None
+    step_size: int | None = None
 
     def __init__(
         self,
@@ -90,7 +91,6 @@ class Classifier(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self._prepare_measures(threshold)
         self.decide(temperature, threshold)
-        self.step_size: int | None = None
         self.train()
 
     def _prepare_measures(self, threshold: float) -> None:
