@@ -12,7 +12,7 @@ from pneumo.evaluation.tables import columns
 from pneumo.render import render
 
 _CAPTIONS = {
-    "accuracy": "Test accuracy with its 95 % interval, the study's beside it.",
+    "accuracy": "Test accuracy with its 95 % interval, beside the study's where it has one.",
     "roc": "ROC curves; each of several seeds has its own line.",
     "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
     "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
