@@ -12,5 +12,6 @@ def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the t
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
+        keep_trailing_newline=True,
     )
     return environment.get_template(template).render(**values)

@@ -28,6 +28,10 @@ def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path)
     assert "as file names tell them" in text
     assert "classes weighted alike, labels smoothed by 0.05" in text
     assert "rule `sensitivity` (0.95)" in text
+    for taken in ("recompressed images at random.", "It is cut off.", "Training stretched images at random."):
+        assert taken in text
+    assert text.endswith("alike.\n")
+    assert "\n\n\n" not in text
     assert re.search(r"\| test \| 32 \| \d+ \| 13 \| 19 \|", text)
     assert "From validation to test:" in text
     assert not re.search(r"\{\{|\{%|\bNone\b.*\bNone\b", text)
@@ -48,6 +52,7 @@ def test_a_model_card_of_subtypes_tells_of_no_threshold(compose_run: Compose, tm
     assert "Backbone: frozen, only the head was trained." in text
     assert "Augmentation: none." in text
     assert "folders were taken as they are" in text
+    assert "This network sees it." in text
 
 
 def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
