@@ -92,7 +92,7 @@ def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
     excess = {kind: [strangers.excess(pairs) for pairs in names.values()] for kind, names in kinds.items()}
     alike = {kind: _summarise(excess[kind], kinds[kind].values()) for kind in kinds}
     share, high = _share(excess["across"], excess["within"])
-    p_value = strangers.p_value([pair for pairs in kinds["across"].values() for pair in pairs])
+    p_value = strangers.p_value(kinds["across"].values())
     shared = tuple(sorted(name for name, found in splits.items() if len(found) > 1))
     return Patients(
         per_split={name: sum(name in found for found in splits.values()) for name in _splits(pictures)},
@@ -145,10 +145,14 @@ class _Strangers:
         for number, file in enumerate(pictures.files):
             pool[file.split, file.label].append(number)
         self._pool = [np.array(pool[file.split, file.label]) for file in pictures.files]
-        self._class = [np.flatnonzero(pictures.labels == label) for label in range(int(pictures.labels.max()) + 1)]
-        self._labels = pictures.labels
         self._sums = {key: self._rows[members].sum(0) for key, members in pool.items()}
         self._keys = [(file.split, file.label) for file in pictures.files]
+        self._name = {number: name for name, members in films.items() for number in members}
+        self._patients: dict[tuple[str, int], list[tuple[str, Floats]]] = defaultdict(list)
+        for name, members in films.items():
+            for key in {self._keys[member] for member in members}:
+                here = [member for member in members if self._keys[member] == key]
+                self._patients[key].append((name, self._rows[here].mean(0)))
 
     def excess(self, pairs: Sequence[tuple[int, int]]) -> float:
         """Give the mean cosine of pairs, less that of each of their films with strangers of the other's pool."""
@@ -164,18 +168,28 @@ class _Strangers:
         rest = self._sums[self._keys[number]] - self._rows[own].sum(0)
         return np.asarray(rest / max(count, 1), np.float64)
 
-    def p_value(self, pairs: Sequence[tuple[int, int]]) -> float | None:
-        """Give the chance that films of random strangers of the same class are as alike as these pairs."""
-        if not pairs:
+    def p_value(self, names: Iterable[Sequence[tuple[int, int]]]) -> float | None:
+        """Give the chance that random strangers would be as alike as the pairs of each name are.
+
+        In place of the second films stand those of another patient, all of them: films of one patient resemble each
+        other, so that strangers drawn film by film would make several pairs of a name count as so many findings.
+        """
+        sides: dict[tuple[int, tuple[str, int]], list[tuple[int, int]]] = defaultdict(list)
+        for number, pairs in enumerate(names):
+            for pair in pairs:
+                sides[number, self._keys[pair[1]]].append(pair)
+        if not sides:
             return None
         random = np.random.default_rng(0)
-        drawn = np.zeros(_DRAWS)
-        for i, j in pairs:
-            others = np.setdiff1d(self._class[self._labels[j]], self._own[j])
-            if not len(others):
+        seen, drawn = 0.0, np.zeros(_DRAWS)
+        for (_, key), pairs in sides.items():
+            own = self._name[pairs[0][1]]
+            strangers = [row for name, row in self._patients[key] if name != own]
+            if not strangers:
                 return None
-            drawn += (self._rows[others] @ self._rows[i])[random.integers(0, len(others), _DRAWS)]
-        seen = sum(float(self._rows[i] @ self._rows[j]) for i, j in pairs)
+            first = self._rows[[i for i, _ in pairs]].mean(0)
+            drawn += (np.array(strangers) @ first)[random.integers(0, len(strangers), _DRAWS)]
+            seen += float(np.mean([self._rows[i] @ self._rows[j] for i, j in pairs]))
         return float((1 + (drawn >= seen).sum()) / (1 + _DRAWS))
 
 
