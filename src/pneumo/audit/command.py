@@ -39,9 +39,15 @@ def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path 
 
 def _check(option: str, path: Path | None) -> None:
     """Refuse what can be no file before minutes are spent."""
-    if path is not None and path.is_dir():
+    if path is None:
+        return
+    if path.is_dir():
         example = path / f"audit.{option.lstrip('-')}"
         raise ConfigError(f"{option} {path} is a folder: name a file, such as {example}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, option, error) from error
 
 
 def _write(
@@ -54,4 +60,8 @@ def _write(
     try:
         write_text(path, render(findings, verdicts))
     except OSError as error:
-        raise ConfigError(f"{option} {path} cannot be written ({error.strerror}): name another file.") from error
+        raise _unwritable(path, option, error) from error
+
+
+def _unwritable(path: Path, option: str, error: OSError) -> ConfigError:
+    return ConfigError(f"{option} {path} cannot be written ({error.strerror}): name another file.")

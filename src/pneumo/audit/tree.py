@@ -107,6 +107,12 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
 def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set[str]) -> None:
     if len(set(classes)) < len(classes):
         raise DataError(f"--classes {','.join(classes)} names a class twice: name each once.")
+    _check_splits(root, splits)
+    if not found and any(is_image(entry) for entry in list(os.scandir(root))):
+        raise DataError(
+            f"The images of {root} lie in it themselves, as those of one class do: name the folder that it lies in, "
+            f"{root.resolve().parent}, or put them in one folder per class."
+        )
     missing = [name for name in classes if name not in found]
     if missing or not found:
         places = [root] if splits == (WHOLE,) else [root / split for split in splits]
@@ -117,10 +123,15 @@ def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set
             "one folder per class, or train/, val/ or test/ with one folder per class in each, and every class has an "
             "image: name such a folder, or the classes that it has as --classes A,B."
         )
-    if splits != (WHOLE,) and (other := {"valid", "validation", "testing", "training"} & set(os.listdir(root))):
+
+
+def _check_splits(root: Path, splits: Sequence[str]) -> None:
+    """Refuse splits by other names: their images would be left out, or be taken for those of classes."""
+    like = {*SPLITS, "training", "valid", "validation", "testing"} - set(splits)
+    other = sorted(path.name for path in root.iterdir() if path.name.lower() in like and path.is_dir())
+    if other:
         raise DataError(
-            f"{root} has a folder {other.pop()}/, which is no split: call it train/, val/ or test/, or move it away; "
-            "its images would be left out."
+            f"{root} has a folder {other[0]}/, which is no split: call it train/, val/ or test/, or move it away."
         )
 
 

@@ -15,13 +15,12 @@ from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.bootstrap import measure
-from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, write_predictions
+from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, TITLES, Results, write_predictions
 from pneumo.evaluation.runs import Run
 from pneumo.evaluation.summary import summarise
 from pneumo.files import write_text
 
 _SHOWN = ("accuracy", "auroc", "balanced_accuracy", "sensitivity", "specificity", "ece", "brier")
-_TITLES = {"auroc": "AUROC", "ece": "ECE", "brier": "Brier score", "balanced_accuracy": "balanced accuracy"}
 
 
 class Ensemble(NamedTuple):
@@ -52,9 +51,9 @@ def combine(runs: Sequence[Run]) -> Ensemble:
     members = [(run, run.results) for run in finished if run.results]
     if len(members) < 2:
         raise ConfigError(
-            f"An ensemble takes two runs, and {len(members)} of these {len(runs)} can be in it: they must have "
-            "finished, been tested on all images, told two classes apart and not collapsed. Name more runs or sweeps, "
-            "such as one with seed=0,1,2."
+            f"An ensemble takes two runs at least, and of {len(runs)} here {len(members)} can be in it: runs that have "
+            "finished, were tested on all images, tell two classes apart and have not collapsed. Name more runs or "
+            "sweeps, such as one with seed=0,1,2."
         )
     answers = [read_answers(run.folder, results).by_path() for run, results in members]
     first = answers[0]
@@ -102,7 +101,7 @@ def to_terminal(ensemble: Ensemble) -> Table:
         key = f"test_{name}"
         each = [float(run.results[key]) for run in ensemble.members if run.results]
         table.add_row(
-            _TITLES.get(name, name),
+            TITLES[name],
             f"{ensemble.figures[key]:.4f}",
             f"{ensemble.figures[f'{key}_ci_low']:.3f} to {ensemble.figures[f'{key}_ci_high']:.3f}",
             f"{np.mean(each):.4f}",

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pneumo.evaluation.comparison import Comparison, Pair
+from pneumo.evaluation.results import TITLES
 from pneumo.evaluation.runs import Row
 
 HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
-TITLES = {"accuracy": "accuracy", "auroc": "AUROC"}
 _FEW = 3  # rows, whose pairs a terminal has room for
 
 
@@ -60,7 +60,7 @@ def to_terminal(comparison: Comparison, width: int) -> Table | None:
     Returns:
         None if there are no such pairs.
     """
-    shown = [pair for pair in comparison.pairs if comparison.compared <= _FEW or _matched(pair)]
+    shown = [pair for pair in comparison.pairs if comparison.compared <= _FEW or _matched(pair, comparison.rows)]
     if not shown:
         return None
     title = f"Differences, the better one first, on the same {comparison.images:,} test images"
@@ -102,9 +102,14 @@ def explain_comparison(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _matched(pair: Pair) -> bool:
+def _matched(pair: Pair, board: Sequence[Row]) -> bool:
+    """Tell whether rows are one network in two sweeps, with one optimizer, or with one that the other lacks."""
     one, two = pair.first.first, pair.second.first
-    return one.sweep != two.sweep and (one.model, one.optimizer) == (two.model, two.optimizer)
+    if one.sweep == two.sweep or one.model != two.model:
+        return False
+    used = {(row.first.sweep, row.first.optimizer) for row in board if row.first.model == one.model}
+    shared = (one.sweep, two.optimizer) in used or (two.sweep, one.optimizer) in used
+    return one.optimizer == two.optimizer or not shared
 
 
 def _chance(p: float) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.pairwise import name_row
+from pneumo.evaluation.results import TITLES
 from pneumo.evaluation.runs import Row, Run
 from pneumo.evaluation.summary import estimates
 
-_SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "sensitivity": "sensitivity"}
-_SHOWN |= {"specificity": "specificity", "accuracy": "accuracy"}
+_SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
 
 
 class Pooled(NamedTuple):
@@ -71,14 +71,21 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
     """Say how well held-out images were told apart, each by a network that had not seen its patient."""
     figures = estimates(pooled.answers)
     shown = ", ".join(
-        f"{title} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
-        for name, title in _SHOWN.items()
+        f"{TITLES[name]} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
+        for name in _SHOWN
     )
     results = pooled.row.finished[0]
     missing = sorted(set(range(int(results["folds"]))) - set(pooled.folds))
     notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
-    if results["threshold_rule"] != "fixed":
-        notes += " Each fold chose its own threshold on them."
+    each = pooled.row.finished
+    chosen = {
+        "epoch": any(fold["best_epoch"] != fold["epochs"] for fold in each),
+        "temperature": any(fold["temperature"] != 1 for fold in each),
+        "threshold": results["threshold_rule"] != "fixed",
+    }
+    if any(chosen.values()):
+        names = " and ".join(name for name, had in chosen.items() if had)
+        notes += f" Each fold chose its {names} on them, which flatters."
     return (
         f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(pooled.folds)} folds, "
         f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}.{notes}"

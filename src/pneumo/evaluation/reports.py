@@ -28,9 +28,9 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
         ConfigError: There is no run in one of the sweeps, or the runs do not go together.
     """
     console = rich.get_console()
+    combined = combine(collect(sweeps)) if ensemble else None
     write_leaderboard(sweeps, folder)
-    if ensemble:
-        combined = combine(collect(sweeps))
+    if combined:
         console.print(ensemble_table(combined))
         console.print(
             "The mean of the members' probabilities, called positive above the mean of their thresholds."

@@ -26,10 +26,20 @@ SUBTYPES = ("bacterial", "viral")
 SUBTYPE_METRICS = ("sensitivity_bacterial", "sensitivity_viral", "auroc_bacterial_viral")
 NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that the task does not tell apart
 # Every one has its 95 % interval beside it, as test_auroc_ci_low and test_auroc_ci_high.
+TITLES = {
+    "accuracy": "accuracy",
+    "auroc": "AUROC",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "balanced_accuracy": "balanced accuracy",
+    "auprc": "average precision",
+    "f1": "F1",
+    "mcc": "MCC",
+    "ece": "ECE",
+    "brier": "Brier score",
+}
+TEST_METRICS = tuple(TITLES)
 # fmt: off
-TEST_METRICS = (
-    "accuracy", "auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier",
-)
 # The order of results.json, which users' scripts read: names may be added, none changed.
 RESULT_NAMES = (
     "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
@@ -184,12 +194,11 @@ def _table(results: Mapping[str, Value]) -> Table:
     table.add_column("95\u00a0% interval", justify="right")
     table.add_column("run", style="dim")
     table.add_column("", justify="right", style="dim")
-    shown = {"accuracy": "accuracy", "auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
-    shown |= {"sensitivity": "sensitivity"}
+    shown = {name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")}
     shown |= {
         f"sensitivity_{name}": f"  {name}" for name in SUBTYPES if results[f"test_sensitivity_{name}"] != NO_IMAGE
     }
-    shown |= {"specificity": "specificity"}
+    shown |= {"specificity": TITLES["specificity"]}
     left = [
         (title, f"{results[f'test_{name}']:.4f}", "{:.3f} to {:.3f}".format(*_interval(results, name)))
         for name, title in shown.items()

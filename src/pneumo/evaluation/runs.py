@@ -15,6 +15,8 @@ from pneumo.evaluation.results import Results, count_tested, read_results
 from pneumo.evaluation.status import read_status
 from pneumo.evaluation.study import STUDY, TESTED, Published
 
+_OF_A_RUN = ("results.json", "status.json")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -48,11 +50,13 @@ class Run:
     def setting(self) -> str:
         """What tells the run from others of its network, optimizer, seed and fold: the rest of its name."""
         usual = f"{self.model}-{self.optimizer}-s{self.seed}"
-        if self.name == usual or self.name.startswith(f"{usual}-"):
-            rest = self.name[len(usual) + 1 :].split("-")
+        name, _, time = self.name.partition("/")  # train.py's runs lie in a folder of their time
+        if name == usual or name.startswith(f"{usual}-"):
+            rest = name[len(usual) + 1 :].split("-")
         else:
-            rest = [part for part in self.name.split("-") if part != f"s{self.seed}"]
-        return "-".join(part for part in rest if not re.fullmatch(r"fold\d+", part))
+            rest = [part for part in name.split("-") if part != f"s{self.seed}"]
+        setting = "-".join(part for part in rest if not re.fullmatch(r"fold\d+", part))
+        return " ".join(filter(None, (setting, time)))
 
     @property
     def fold(self) -> int:
@@ -157,16 +161,17 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     """
     runs: dict[Path, Run] = {}
     sweeps = list(dict.fromkeys(folder.resolve() for folder in folders))
-    names = [sweep.name for sweep in sweeps]
-    for sweep in sweeps:
-        places = {path.parent for name in ("results.json", "status.json") for path in sweep.rglob(name)}
+    homes = {sweep: sweep.parent if any((sweep / name).exists() for name in _OF_A_RUN) else sweep for sweep in sweeps}
+    names = [home.name for home in set(homes.values())]
+    for sweep, home in homes.items():
+        places = {path.parent for name in _OF_A_RUN for path in sweep.rglob(name)}
         if not places:
             state = "has no run in it" if sweep.is_dir() else "is no folder"
             raise ConfigError(
                 f"{sweep} {state}: name the folder of a sweep or of a run, such as outputs/sweep/study, which "
                 "holds folders with results.json or status.json in them."
             )
-        label = sweep.name if names.count(sweep.name) == 1 else str(sweep)
+        label = home.name if names.count(home.name) == 1 else str(home)
         for place in sorted(places - runs.keys()):
             if run := _read(sweep, label, place):
                 runs[place] = run
@@ -214,7 +219,6 @@ def differences(rows: Iterable[Row]) -> list[str]:
 def _read(sweep: Path, label: str, folder: Path) -> Run | None:
     results, status = read_results(folder), read_status(folder)
     name = folder.name if folder == sweep else folder.relative_to(sweep).as_posix()
-    label = folder.parent.name if folder == sweep else label
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
         named = (str(results["model"]), str(results["optimizer"]), int(results["seed"]))

@@ -12,15 +12,10 @@ from rich.table import Table
 
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.intervals import Estimate, subtract
-from pneumo.evaluation.results import Results
+from pneumo.evaluation.results import TITLES, Results
 from pneumo.evaluation.summary import estimates
 
-SHOWN = {
-    "auroc": "AUROC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "balanced_accuracy": "balanced accuracy",
-}
+SHOWN = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy")}
 
 
 class Shift(NamedTuple):

@@ -92,7 +92,9 @@ def test_a_file_that_cannot_be_written_is_an_error(
 ) -> None:
     (tmp_path / "file").touch()
     assert run(monkeypatch, flawed, "--json", tmp_path / "file" / "audit.json") == 1
-    assert "cannot be written" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "cannot be written" in captured.err
+    assert captured.out == ""  # told before the audit, not after it
 
 
 def test_a_tree_without_contrast_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

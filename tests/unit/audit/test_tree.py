@@ -41,10 +41,12 @@ def test_without_splits_folders_are_classes_and_their_order_may_be_given(tmp_pat
     ("paths", "classes", "message"),
     [
         ((), (), "no image in any folder of a class.*folders there are none"),
-        (("loose.png",), (), "no image in any folder of a class"),
+        (("loose.png",), (), "lie in it themselves.*name the folder that it lies in"),
         (("train/A/1.png",), ("A", "COVID"), "no image of COVID.*folders there are A"),
         (("train/A/1.png",), ("A", "A"), "--classes A,A names a class twice"),
         (("train/A/1.png", "validation/A/2.png"), (), "has a folder validation/, which is no split"),
+        (("Train/A/1.png", "Test/A/2.png"), (), "has a folder Test/, which is no split"),
+        (("training/A/1.png", "testing/A/2.png"), (), "has a folder testing/, which is no split"),
     ],
 )
 def test_what_is_no_tree_is_an_error(

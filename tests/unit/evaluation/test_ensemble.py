@@ -55,7 +55,7 @@ def test_runs_that_do_not_go_together_are_refused(three: Path) -> None:
     answer(three / "resnext-adam-s1" / "predictions.csv", ~POSITIVE, expit(POSITIVE - 0.5))
     with pytest.raises(ConfigError, match="resnext-adam-s1 was tested on other images"):
         combine(collect([three]))
-    with pytest.raises(ConfigError, match="takes two runs, and 1 of these 1"):
+    with pytest.raises(ConfigError, match="takes two runs at least, and of 1 here 1"):
         combine(collect([three / "resnext-adam-s0"]))
 
 
@@ -63,5 +63,5 @@ def test_collapsed_and_three_class_runs_are_left_out(three: Path) -> None:
     for seed, change in ((0, {"collapsed": True}), (1, {"task": "subtype"})):
         path = three / f"resnext-adam-s{seed}" / "results.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ConfigError, match="and 1 of these 3 can be in it"):
+    with pytest.raises(ConfigError, match="and of 3 here 1 can be in it"):
         combine(collect([three]))

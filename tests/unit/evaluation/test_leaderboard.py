@@ -174,6 +174,30 @@ def test_a_run_counts_once_and_sweeps_of_one_name_stay_apart(study: Path, tmp_pa
     finish(tmp_path / "other" / "study" / "resnext-sgd-s2", "resnext", "sgd", 2, wrong=20)
     found = rows(collect([study, tmp_path / "other" / "study"]))
     assert sorted(len(row.runs) for row in found if row.first.model == "resnext") == [1, 2]
+    single = rows(collect([study / "resnext-sgd-s0", tmp_path / "other" / "study" / "resnext-sgd-s2"]))
+    assert [len(row.runs) for row in single] == [1, 1]
+
+
+def test_runs_outside_sweeps_are_told_apart_by_their_time(tmp_path: Path) -> None:
+    for time in ("2026-01-02_10-00-00", "2026-01-03_10-00-00"):
+        finish(tmp_path / "train" / "resnext-sgd-s0" / time, "resnext", "sgd", 0, wrong=20)
+    found = rows(collect([tmp_path / "train"]))
+    assert sorted(row.setting for row in found) == ["2026-01-02_10-00-00", "2026-01-03_10-00-00"]
+
+
+def test_a_network_of_two_sweeps_is_compared_though_their_optimizers_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    for optimizer, wrong in (("sgd", 60), ("adam", 70)):
+        finish(tmp_path / "study" / f"resnext-{optimizer}-s0", "resnext", optimizer, 0, wrong=wrong)
+        finish(tmp_path / "study" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=wrong)
+    finish(tmp_path / "robust" / "resnext-adamw-s0", "resnext", "adamw", 0, wrong=20)
+    finish(tmp_path / "robust" / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=20)
+    report([tmp_path / "study", tmp_path / "robust"])
+    printed = capsys.readouterr().out
+    pairs = set(re.findall(r"accuracy +robust (\w+) (\w+) +study \w+ (\w+)", printed))
+    assert pairs == {("resnext", "adamw", "sgd"), ("resnext", "adamw", "adam"), ("vgg16", "sgd", "sgd")}
 
 
 def test_one_run_is_printed_and_written_nowhere(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

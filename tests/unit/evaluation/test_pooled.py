@@ -16,9 +16,10 @@ from pneumo.evaluation.runs import collect, rows
 POSITIVE = np.arange(90) % 3 > 0
 
 
-def fold(sweep: Path, number: int, held_out: int) -> np.ndarray:
+def fold(sweep: Path, number: int, held_out: int, **other: object) -> np.ndarray:
     folder = sweep / f"resnext-adam-s0-fold{number}"
     about = {"task": "pneumonia", "threshold": 0.5, "threshold_rule": "fixed", "settings_hash": "same"}
+    about |= {"best_epoch": 5, "epochs": 5, "temperature": 1.0, **other}
     finish(folder, "resnext", "adam", 0, wrong=30, fold=number, folds=3, **about)
     scores = expit(2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90))
     answer(folder / "validation.csv", POSITIVE, scores)
@@ -55,7 +56,7 @@ def test_a_missing_fold_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "pooled over 2 folds" in printed
     assert "Missing: fold 1." in printed
-    assert "chose its own threshold" not in printed
+    assert "which flatters" not in printed
 
 
 def test_folds_of_different_divisions_are_refused(tmp_path: Path) -> None:
@@ -63,3 +64,12 @@ def test_folds_of_different_divisions_are_refused(tmp_path: Path) -> None:
         fold(tmp_path / "kfold", number, 0)
     with pytest.raises(ConfigError, match="folds of seed 0 have held out the same images"):
         pool(rows(collect([tmp_path / "kfold"])))
+
+
+def test_what_folds_chose_on_the_images_that_they_answer_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        fold(tmp_path / "kfold", number, number, best_epoch=3 + number, threshold_rule="sensitivity")
+    report([tmp_path / "kfold"])
+    assert "Each fold chose its epoch and threshold on them" in re.sub(r"\s+", " ", capsys.readouterr().out)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -76,3 +77,22 @@ def test_a_class_that_is_absent_is_no_crash() -> None:
     found = summarise_classes(label[few], probability[few], prediction[few])
     assert found["test_sensitivity_viral"] == found["test_auroc_bacterial_viral"] == -1.0
     assert (found["test_auroc_ci_low"], found["test_auroc_ci_high"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("answer", [(1, 1, 1), (0, 1, 1), (0, 1, 2)])
+def test_where_each_class_got_one_answer_intervals_are_not_points(answer: tuple[int, int, int]) -> None:
+    label = np.repeat([0, 1, 2], [234, 242, 148])
+    prediction = np.array(answer)[label]
+    probability = (0.7 * np.eye(3)[prediction] + 0.1).astype(np.float32)
+    found = summarise_classes(label, probability, prediction)
+    values = measure_classes(label, probability, prediction, np.ones((1, len(label))))
+    for name in ("sensitivity", "specificity", "balanced_accuracy", "f1", "mcc"):
+        low, value, high = found[f"test_{name}_ci_low"], values[name][0], found[f"test_{name}_ci_high"]
+        assert low < value + 1e-12, name
+        assert value < high + 1e-12, name
+        assert high - low > 0.004, name
+    # The mean of three independent shares, each with Wilson's interval, by hand.
+    right = [of_class == number for number, of_class in enumerate(answer)]
+    reach = [1 - binomtest(n, n).proportion_ci(method="wilson").low for n in (234, 242, 148)]
+    lost = np.linalg.norm([each for each, had in zip(reach, right, strict=True) if had]) / 3
+    assert values["sensitivity"][0] - found["test_sensitivity_ci_low"] == pytest.approx(lost)
