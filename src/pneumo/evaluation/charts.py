@@ -67,7 +67,9 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
             axes.axhline(MAJORITY, color="#888888", lw=1, ls=":", zorder=0)
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("test accuracy")
-    handles = [Line2D([], [], color=GREY, lw=8, label=f"study{_apart(rows)}")] if any(r.study for r in rows) else []
+    handles = (
+        [Line2D([], [], color=GREY, lw=8, label=f"published study{_apart(rows)}")] if any(r.study for r in rows) else []
+    )
     if len(sweeps) > 1:
         handles += [Line2D([], [], color="#333333", lw=8, alpha=_alpha(i), label=s) for i, s in enumerate(sweeps)]
     if radiographs:
@@ -149,7 +151,9 @@ def _times(rows: Sequence[Row]) -> Figure:
     handles = [_key(_colour(name, rows), "o", name) for name in _optimizers(rows)]
     handles += [_key("#555555", _MARKERS[i % len(_MARKERS)], network) for i, network in enumerate(networks)]
     if any(row.comparable for row in rows):
-        handles.append(Line2D([], [], ls="", marker="o", mfc="none", mec="#555555", label="study, a laptop's GPU"))
+        handles.append(
+            Line2D([], [], ls="", marker="o", mfc="none", mec="#555555", label="published study, a laptop's GPU")
+        )
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5))
     _finish(figure, f"Test accuracy against time of training, {_images(rows)}", [])
     return figure
@@ -170,7 +174,9 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
 def _finish(figure: Figure, title: str, handles: list[Line2D]) -> None:
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        longest = 0.6 + 0.08 * max(len(str(handle.get_label())) for handle in handles)  # inches, nearly
+        columns = int(figure.get_figwidth() / longest)
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))))
 
 
 def _key(colour: str, marker: str, label: str) -> Line2D:
