@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forking import Done, Forks
 from lightning import Trainer
 from support import ROOT, Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,8 +23,14 @@ from pneumo.building import build
 from pneumo.models.classifier import Classifier
 
 
-def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
+def train(*arguments: str, script: str = "train.py") -> Done:
     return subprocess.run([sys.executable, script, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("printed"), ROOT) as forks:
+        yield forks
 
 
 @pytest.mark.parametrize("script", ["train.py", "sweep.py"])
@@ -48,7 +56,7 @@ def test_help_answers_at_once() -> None:
     assert min(seconds() for _ in range(5)) < 1.5  # of several, since other work may hold the machine
 
 
-def assert_mistake(done: subprocess.CompletedProcess[str], *words: str) -> None:
+def assert_mistake(done: Done, *words: str) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     for word in words:
@@ -72,44 +80,54 @@ def assert_mistake(done: subprocess.CompletedProcess[str], *words: str) -> None:
         (["+features.dtype=float16"], ["`features` cannot be built", "dtype"]),
     ],
 )
-def test_a_mistake_gets_one_paragraph(arguments: list[str], words: list[str], tmp_path: Path, phantoms: Path) -> None:
-    assert_mistake(train(f"data.root={phantoms}", f"paths.output_dir={tmp_path}", *arguments), *words)
+def test_a_mistake_gets_one_paragraph(
+    arguments: list[str], words: list[str], tmp_path: Path, phantoms: Path, forks: Forks
+) -> None:
+    assert_mistake(forks.run("train.py", f"data.root={phantoms}", f"paths.output_dir={tmp_path}", *arguments), *words)
 
 
-def test_a_gpu_that_is_not_there(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    done = train("trainer=gpu", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
+    done = forks.run("train.py", "trainer=gpu", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
     assert_mistake(done, "trainer.accelerator=gpu", "trainer=cpu")
 
 
-def test_weights_without_a_network(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_without_a_network(
+    tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
+) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    done = train("model=resnext", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
+    done = forks.run("train.py", "model=resnext", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
     assert_mistake(done, "could not be downloaded", "resnext50_32x4d-", str(tmp_path / "torch"), "model.weights=null")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_truncated_image(workers: int, tmp_path: Path, phantoms: Path) -> None:
+def test_a_truncated_image(workers: int, tmp_path: Path, phantoms: Path, forks: Forks) -> None:
     root = shutil.copytree(phantoms, tmp_path / "data")
     broken = sorted((root / "train" / "NORMAL").iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:900])
-    done = train(
-        f"data.root={root}", f"paths.output_dir={tmp_path}", f"data.num_workers={workers}", "data.image_size=32"
+    done = forks.run(
+        "train.py",
+        f"data.root={root}",
+        f"paths.output_dir={tmp_path}",
+        f"data.num_workers={workers}",
+        "data.image_size=32",
     )
     assert_mistake(done, str(broken), "cannot be read as an image", "delete it")
     assert not list(tmp_path.rglob("results.json"))
 
 
-def test_an_empty_class(tmp_path: Path, phantoms: Path) -> None:
+def test_an_empty_class(tmp_path: Path, phantoms: Path, forks: Forks) -> None:
     root = shutil.copytree(phantoms, tmp_path / "data")
     shutil.rmtree(root / "val" / "NORMAL")
-    assert_mistake(train(f"data.root={root}", f"paths.output_dir={tmp_path}"), "val/NORMAL", "at least one image")
+    assert_mistake(
+        forks.run("train.py", f"data.root={root}", f"paths.output_dir={tmp_path}"), "val/NORMAL", "at least one image"
+    )
 
 
 @pytest.mark.parametrize("script", ["train.py", "sweep.py"])
-def test_an_output_folder_that_cannot_be_written(script: str, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written(script: str, tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "outputs").write_text("a file, where even root cannot make a folder")
-    done = train(f"paths.output_dir={tmp_path / 'outputs'}", script=script)
+    done = forks.run(script, f"paths.output_dir={tmp_path / 'outputs'}")
     assert_mistake(done, "cannot be written", "paths.output_dir=FOLDER")
 
 

@@ -1,4 +1,4 @@
-"""The twelve configurations, small, on real engines: the same numbers as in one process."""
+"""The study's configurations, small, on real engines: the same numbers as in one process."""
 
 import os
 import subprocess
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from support import ROOT, metrics, sweep
+
+FOUR = ("model=xraychestnet,googlenet", "optimizer=sgd,adagrad")  # of the twelve: each imports PyTorch anew
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -19,12 +21,16 @@ def script(name: str, verb: str, **variables: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd="/").stdout
 
 
-def check(place: Path, twelve: Path, done: subprocess.CompletedProcess[str]) -> None:
+def check(place: Path, twelve: Path, done: subprocess.CompletedProcess[str], jobs: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 jobs: 12 done, 0 skipped, 0 failed" in done.stdout
+    assert f"{jobs} jobs: {jobs} done, 0 skipped, 0 failed" in done.stdout
     assert "googlenet-adagrad-s0 done" in done.stdout
-    folder = place / "sweep" / "study"
-    assert metrics(folder) == metrics(twelve)
+    found, reference = metrics(place / "sweep" / "study"), metrics(twelve)
+    assert len(found) == jobs
+    assert found == {name: reference[name] for name in found}
+
+
+def check_board(folder: Path, twelve: Path) -> None:
     boards = [(path / "leaderboard.md").read_text().splitlines() for path in (folder, twelve)]
     table, reference = ([cells.split("|") for cells in board if "|" in cells] for board in boards)
     time = [title.strip() for title in reference[0]].index("training")
@@ -34,7 +40,8 @@ def check(place: Path, twelve: Path, done: subprocess.CompletedProcess[str]) -> 
 
 
 def test_joblib(tmp_path: Path, twelve: Path, phantoms: Path) -> None:
-    check(tmp_path, twelve, sweep(tmp_path, phantoms, "launcher=joblib", "launcher.jobs=2"))
+    check(tmp_path, twelve, sweep(tmp_path, phantoms, "launcher=joblib", "launcher.jobs=2"), 12)
+    check_board(tmp_path / "sweep" / "study", twelve)
 
 
 @pytest.fixture
@@ -52,7 +59,7 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def test_ray_on_two_nodes(tmp_path: Path, twelve: Path, phantoms: Path, ray: dict[str, str]) -> None:
     address = f"launcher.address={ray['RAY_LOCAL_ADDRESS']}"
-    check(tmp_path, twelve, sweep(tmp_path, phantoms, "launcher=ray", address, "launcher.gpus=0", **ray))
+    check(tmp_path, twelve, sweep(tmp_path, phantoms, "launcher=ray", address, "launcher.gpus=0", *FOUR, **ray), 4)
 
 
 @pytest.fixture
@@ -71,4 +78,4 @@ def slurm() -> Iterator[None]:
 @pytest.mark.usefixtures("slurm")
 def test_slurm(tmp_path: Path, twelve: Path, phantoms: Path) -> None:
     options = ("launcher=slurm", "launcher.cpus=1", "launcher.minutes=20", "launcher.partition=main")
-    check(tmp_path, twelve, sweep(tmp_path, phantoms, *options))
+    check(tmp_path, twelve, sweep(tmp_path, phantoms, *options, *FOUR), 4)

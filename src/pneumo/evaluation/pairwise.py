@@ -51,7 +51,7 @@ def name_row(row: Row, board: Sequence[Row]) -> str:
 
 
 def to_terminal(comparison: Comparison, width: int) -> Table | None:
-    """Lay out the pairs that one asks for: of few rows all, of several sweeps those of the same network and optimizer.
+    """Lay out the pairs that one asks for: of few rows all, of several sweeps those of the same network.
 
     Args:
         comparison: Of the board's rows.

@@ -14,8 +14,10 @@ from written import fail, finish
 from pneumo.cli import report
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import read_answers
+from pneumo.evaluation.comparison import compare
 from pneumo.evaluation.figures import roc
 from pneumo.evaluation.leaderboard import explain, write_leaderboard
+from pneumo.evaluation.pairwise import to_terminal as to_table
 from pneumo.evaluation.results import RESULT_NAMES
 from pneumo.evaluation.runs import collect, rows
 from pneumo.evaluation.status import Status, write_status
@@ -185,18 +187,15 @@ def test_runs_outside_sweeps_are_told_apart_by_their_time(tmp_path: Path) -> Non
     assert sorted(row.setting for row in found) == ["2026-01-02_10-00-00", "2026-01-03_10-00-00"]
 
 
-def test_a_network_of_two_sweeps_is_compared_though_their_optimizers_differ(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_a_network_of_two_sweeps_is_compared_though_their_optimizers_differ(tmp_path: Path) -> None:
     for optimizer, wrong in (("sgd", 60), ("adam", 70)):
         finish(tmp_path / "study" / f"resnext-{optimizer}-s0", "resnext", optimizer, 0, wrong=wrong)
         finish(tmp_path / "study" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=wrong)
     finish(tmp_path / "robust" / "resnext-adamw-s0", "resnext", "adamw", 0, wrong=20)
     finish(tmp_path / "robust" / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=20)
-    report([tmp_path / "study", tmp_path / "robust"])
-    printed = capsys.readouterr().out
-    pairs = set(re.findall(r"accuracy +robust (\w+) (\w+) +study \w+ (\w+)", printed))
+    console = Console(width=160, record=True)
+    console.print(to_table(compare(rows(collect([tmp_path / "study", tmp_path / "robust"]))), 160))
+    pairs = set(re.findall(r"accuracy +robust (\w+) (\w+) +study \w+ (\w+)", console.export_text()))
     assert pairs == {("resnext", "adamw", "sgd"), ("resnext", "adamw", "adam"), ("vgg16", "sgd", "sgd")}
 
 
