@@ -20,7 +20,7 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test]'
 	@touch $@
 
-demo: $(READY) ## train on phantoms: about a minute on two cores, no data, no network
+demo: $(READY) ## train on phantoms: a minute or two on two cores, no data, no network
 	@$(BIN)/python train.py experiment=demo
 	@printf '\nWhat next:\n'
 	@printf '  %s\n      %s\n' \
