@@ -23,7 +23,7 @@ class Probe:
     """How well a classifier guesses labels that it was not trained on.
 
     Attributes:
-        name: metadata, frame or thumbnail.
+        name: metadata, shape, frame or thumbnail.
         auroc: Area under the ROC curve, out of fold; for several classes the mean over each against the rest.
             None where there are too few patients or only one class.
         low: Lower end of its 95 % interval, by the bootstrap over patients.
@@ -37,14 +37,19 @@ class Probe:
 
 
 def probe_shortcuts(pictures: Pictures, copies: NDArray[np.int64]) -> list[Probe]:
-    """Guess labels from metadata, from the outer frame and from an 8 x 8 thumbnail.
+    """Guess labels from metadata, from the shape, from the outer frame and from an 8 x 8 thumbnail.
 
     Args:
         pictures: N of them.
         copies: Each one's group of copies, shape (N,).
     """
     groups = _join(pictures, copies)
-    features = {"metadata": _metadata(pictures), "frame": _frame(pictures), "thumbnail": _thumbnail(pictures)}
+    features = {
+        "metadata": _metadata(pictures),
+        "shape": np.array([[picture.width / picture.height] for picture in pictures.pictures]),
+        "frame": _frame(pictures),
+        "thumbnail": _thumbnail(pictures),
+    }
     probes = []
     with track("Looking for shortcuts", len(features)) as advance:
         for done, (name, rows) in enumerate(features.items(), 1):
@@ -98,6 +103,8 @@ def _probe(name: str, rows: Floats, labels: NDArray[np.int64], groups: NDArray[n
     folds = min(_FOLDS, *patients) if len(classes) > 1 else 0
     if folds < 2:
         return Probe(name, None, None, None)
+    if not np.ptp(rows, axis=0).any():
+        return Probe(name, 0.5, 0.5, 0.5)  # there is nothing to guess from
     guesses = np.zeros((len(rows), len(classes)))
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(rows, labels, groups):
         if len(np.unique(labels[train])) < len(classes):

@@ -9,6 +9,7 @@ from pneumo.audit.verdicts import SEVERITIES, Verdict
 
 PROBES = {
     "metadata": "width, height, bytes, bytes per pixel, mode",
+    "shape": "width to height alone",
     "frame": "the outer sixteenth of each side",
     "thumbnail": "8 x 8 pixels",
 }

@@ -173,12 +173,15 @@ def _subtypes(findings: Findings) -> Iterator[Verdict]:
 
 _MEANING = {
     "metadata": "width, height, bytes, bytes per pixel and mode, without a single pixel",
+    "shape": "the ratio of width to height alone",
     "frame": "the outer sixteenth of each side, where hardly any lung is",
     "thumbnail": "8 x 8 pixels, which show no more than broad shades",
 }
 _REMEDIES = {
     "metadata": "The classes were saved or cropped differently, and networks learn traces of compression: save all "
     "images in one way before training, and test on images of another source.",
+    "shape": "Squeezed to squares, one class looks wider, and networks learn that: stretch training images at random "
+    "(augment.stretch), or pad images to squares before training.",
     "frame": "Posture, cropping, markers or the device tell the classes apart: crop to the lungs, and test on images "
     "of another source before a network's answers are ascribed to the lungs.",
     "thumbnail": "Part of that is real, as opacities brighten lungs; a network must do better than this to show that "

@@ -143,6 +143,17 @@ def test_strangers_who_share_names_are_no_leak(tmp_path: Path) -> None:
     assert "numbering starts anew" in next(v.message for v in judge(findings) if v.check == "patients")
 
 
+def test_a_class_of_another_shape_is_a_warning(root: Path) -> None:
+    random = np.random.default_rng(0)
+    for path in root.glob("*/*/*.*"):
+        with Image.open(path) as image:
+            wide = random.normal(1.5 if path.parent.name == "PNEUMONIA" else 1.2, 0.05)
+            image.resize((round(64 * wide), 64)).save(path)
+    _, verdicts = found(root)
+    assert verdicts["shape"].severity == "warning"
+    assert "augment.stretch" in verdicts["shape"].remedy
+
+
 def test_classes_that_were_saved_differently_are_an_error(root: Path) -> None:
     for path in root.glob("*/NORMAL/*"):
         resave(path, path, 60)
@@ -213,7 +224,7 @@ def test_several_classes_without_splits_or_patients(tmp_path: Path) -> None:
             Image.fromarray(noise).save(tmp_path / name / f"{i}.png")
     findings, verdicts = found(tmp_path)
     assert findings.tree.splits == ("all",)
-    assert set(verdicts) == {"metadata"}
+    assert set(verdicts) == {"metadata", "shape"}
     assert findings.probes[0].auroc == pytest.approx(1)
     assert findings.patients.conclusion is None
     assert "no_patients" in {verdict.check for verdict in judge(findings)}
@@ -224,7 +235,7 @@ def test_one_class_or_too_few_images_are_said_to_be_unmeasured(tmp_path: Path) -
         (tmp_path / name).mkdir()
         Image.new("L", (9, 9), 50 * number).save(tmp_path / name / "only.png")
     findings, verdicts = found(tmp_path)
-    assert [probe.auroc for probe in findings.probes] == [None] * 3
+    assert [probe.auroc for probe in findings.probes] == [None] * 4
     assert verdicts == {}
-    assert {"metadata", "frame", "thumbnail"} <= {verdict.check for verdict in judge(findings)}
+    assert {"metadata", "shape", "frame", "thumbnail"} <= {verdict.check for verdict in judge(findings)}
     json.loads(to_json(findings, judge(findings)), parse_constant=pytest.fail)
