@@ -144,15 +144,14 @@ class _Strangers:
         pool: dict[tuple[str, int], list[int]] = defaultdict(list)
         for number, file in enumerate(pictures.files):
             pool[file.split, file.label].append(number)
-        self._pool = [np.array(pool[file.split, file.label]) for file in pictures.files]
+        self._count = {key: len(members) for key, members in pool.items()}
         self._sums = {key: self._rows[members].sum(0) for key, members in pool.items()}
         self._keys = [(file.split, file.label) for file in pictures.files]
-        self._name = {number: name for name, members in films.items() for number in members}
-        self._patients: dict[tuple[str, int], list[tuple[str, Floats]]] = defaultdict(list)
-        for name, members in films.items():
+        self._patients: dict[tuple[str, int], list[tuple[list[int], Floats]]] = defaultdict(list)
+        for members in films.values():
             for key in {self._keys[member] for member in members}:
                 here = [member for member in members if self._keys[member] == key]
-                self._patients[key].append((name, self._rows[here].mean(0)))
+                self._patients[key].append((members, self._rows[here].mean(0)))
 
     def excess(self, pairs: Sequence[tuple[int, int]]) -> float:
         """Give the mean cosine of pairs, less that of each of their films with strangers of the other's pool."""
@@ -164,7 +163,7 @@ class _Strangers:
     def _mean(self, number: int) -> Floats:
         """Give the mean description of the strangers in the pool of a film."""
         own = [member for member in self._own[number] if self._keys[member] == self._keys[number]]
-        count = len(self._pool[number]) - len(own)
+        count = self._count[self._keys[number]] - len(own)
         rest = self._sums[self._keys[number]] - self._rows[own].sum(0)
         return np.asarray(rest / max(count, 1), np.float64)
 
@@ -183,8 +182,8 @@ class _Strangers:
         random = np.random.default_rng(0)
         seen, drawn = 0.0, np.zeros(_DRAWS)
         for (_, key), pairs in sides.items():
-            own = self._name[pairs[0][1]]
-            strangers = [row for name, row in self._patients[key] if name != own]
+            own = self._own[pairs[0][1]]
+            strangers = [row for members, row in self._patients[key] if members is not own]
             if not strangers:
                 return None
             first = self._rows[[i for i, _ in pairs]].mean(0)
