@@ -20,7 +20,9 @@ from pneumo.evaluation.runs import Run
 from pneumo.evaluation.summary import summarise
 from pneumo.files import write_text
 
-_SHOWN = ("accuracy", "auroc", "balanced_accuracy", "sensitivity", "specificity", "ece", "brier")
+_SHOWN = {name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")}
+_SHOWN |= {f"sensitivity_{subtype}": f"  to {subtype}" for subtype in SUBTYPES}
+_SHOWN |= {name: TITLES[name] for name in ("specificity", "ece", "brier")}
 
 
 class Ensemble(NamedTuple):
@@ -91,27 +93,24 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
 
 def to_terminal(ensemble: Ensemble) -> Table:
     """Lay out the ensemble's metrics beside those of its members."""
-    title = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
-    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
+    table = Table(title=head, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
     table.add_column("test")
-    for head in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
-        table.add_column(head, justify="right")
-    for name in _SHOWN:
+    for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
+        table.add_column(column, justify="right")
+    for name, title in _SHOWN.items():
         key = f"test_{name}"
+        if ensemble.figures[key] == NO_IMAGE:
+            continue
         each = [float(run.results[key]) for run in ensemble.members if run.results]
         table.add_row(
-            TITLES[name],
+            title,
             f"{ensemble.figures[key]:.4f}",
             f"{ensemble.figures[f'{key}_ci_low']:.3f} to {ensemble.figures[f'{key}_ci_high']:.3f}",
             f"{np.mean(each):.4f}",
             f"{min(each):.4f} to {max(each):.4f}",
         )
-    for subtype in SUBTYPES:
-        key = f"test_sensitivity_{subtype}"
-        if ensemble.figures[key] != NO_IMAGE:
-            interval = f"{ensemble.figures[f'{key}_ci_low']:.3f} to {ensemble.figures[f'{key}_ci_high']:.3f}"
-            table.add_row(f"  to {subtype}", f"{ensemble.figures[key]:.4f}", interval, "", "")
     return table
 
 

@@ -66,10 +66,12 @@ def to_terminal(comparison: Comparison, width: int) -> Table | None:
     title = f"Differences, the better one first, on the same {comparison.images:,} test images"
     table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
-    left_out = None if width >= 100 else HEADS.index("p")
+    left_out = None if width >= 120 else HEADS.index("p")
     for place, head in enumerate(HEADS):
         if place != left_out:
-            table.add_column(head, justify="left" if place < 3 else "right", no_wrap=place not in (1, 2))
+            table.add_column(
+                head, justify="left" if place < 3 else "right", no_wrap=place not in (1, 2), overflow="fold"
+            )
     for pair in shown:
         texts = [text for place, text in enumerate(cells(pair, comparison.rows)) if place != left_out]
         table.add_row(*map(escape, texts), style="bold" if pair.different else None)
