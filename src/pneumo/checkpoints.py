@@ -148,10 +148,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_decision(path: Path, temperature: float, threshold: float) -> None:
-    """Put a temperature and a threshold into a checkpoint, with which it then answers."""
+def write_decision(path: Path, decision: dict[str, float], outliers: dict[str, Tensor] | None) -> None:
+    """Put into a checkpoint hyperparameters with which it then answers, and what tells unlike images, if anything does."""
     checkpoint = read_checkpoint(path)
-    checkpoint["hyper_parameters"] |= {"temperature": temperature, "threshold": threshold}
+    checkpoint["hyper_parameters"] |= decision
+    if outliers is not None:
+        checkpoint["outliers"] = outliers
     _write(checkpoint, path)
 
 

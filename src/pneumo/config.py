@@ -186,6 +186,7 @@ _RULES: dict[str, _Rule] = {
         _number(0, 1, above=True),
         "a share above 0, at most 1, such as decision.sensitivity=0.95",
     ),
+    "decision.uncertain": (_number(0, 1), "a share from 0 to 1, such as decision.uncertain=0.1"),
     "model.threshold": (_number(0, 1), "a probability from 0 to 1, such as model.threshold=0.5"),
     "model.freeze": (_bool, "true or false"),
     "model.architecture": (_text, "SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),

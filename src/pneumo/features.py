@@ -12,7 +12,7 @@ import torchvision
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
 
-from pneumo.cache import Array, Recipe, find_or_build
+from pneumo.cache import Array, Recipe, find_or_build, hash_plain
 from pneumo.data.augmentation import AUGMENTATION
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.images import DECODER
@@ -21,7 +21,8 @@ from pneumo.hardware import can_compile, require_compiler
 from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import OneCycle
-from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, default_batch_size
+from pneumo.models.inference import PASS, PRECISIONS, Change, FeaturePass, default_batch_size, fast_copy
+from pneumo.models.levels import LevelMeans
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +64,20 @@ def uses_features(options: FeatureOptions, classifier: Classifier, trainer: Trai
     if options.cache is True and obstacle:
         raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
     return obstacle is None and (options.cache is True or (options.cache == "auto" and not is_shortened(trainer)))
+
+
+def level_means(
+    options: FeatureOptions,
+    datamodule: ChestXrayDataModule,
+    classifier: Classifier,
+    trainer: Trainer,
+    positions: Sequence[int],
+) -> tuple[Array, list[int]]:
+    """Give what `LevelMeans` gives for radiographs by their positions in the index, and each level's channels.
+
+    They are cached where features are.
+    """
+    return _Pass(options, datamodule, classifier, trainer).means(positions, uses_features(options, classifier, trainer))
 
 
 def is_shortened(trainer: Trainer) -> bool:
@@ -173,24 +188,7 @@ class _Pass:
             require_compiler("features.compile=true", self.device.type, "features.compile=auto")
         recipe = Recipe(
             kind="features",
-            about={
-                "architecture": self.architecture,
-                "weights": _hash_weights(self.backbone),
-                "data": self.datamodule.content_hash,
-                "images": len(self.datamodule.radiographs),
-                "image_size": self.datamodule.image_size,
-                "crop_pct": self.datamodule.crop_pct,
-                "decoder": DECODER,
-                **about,
-                "device": self.device.type,
-                "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
-                "precision": self.precision,
-                "batch_size": self.batch_size,
-                "compiled": compiled,
-                "pass": PASS,
-                "matmul_precision": torch.get_float32_matmul_precision(),  # follows trainer.deterministic
-                "versions": [str(package.__version__) for package in (torch, torchvision, timm)],
-            },
+            about=self._about(about | {"compiled": compiled}),
             shape=(len(positions), self.backbone.features),
             dtype="float32",
             doing=f"{doing} of {self.architecture}",
@@ -198,6 +196,54 @@ class _Pass:
         return find_or_build(
             self.datamodule.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change)
         )
+
+    def means(self, positions: Sequence[int], keep: bool) -> tuple[Array, list[int]]:
+        """Give what `LevelMeans` gives for radiographs, (N, P) float32, and each level's number of channels.
+
+        Args:
+            positions: Of the radiographs in the index.
+            keep: In the cache, for other runs of the same backbone.
+        """
+        levels = LevelMeans(
+            fast_copy(self.backbone, self.datamodule.image_size).to(self.device), self.datamodule.image_size
+        )
+        recipe = Recipe(
+            kind="features",
+            about=self._about({"levels": levels.layers, "positions": hash_plain(list(positions))}),
+            shape=(len(positions), sum(levels.channels)),
+            dtype="float32",
+            doing=f"Computing means of channels of {self.architecture}",
+        )
+
+        def blocks(start: int) -> Iterator[Array]:
+            self.datamodule.open_images()
+            for image in self.datamodule.image_blocks(positions[start:], self.batch_size):
+                with torch.inference_mode():
+                    yield levels(image.to(self.device))[1].cpu().numpy()
+
+        if keep:
+            return find_or_build(self.datamodule.cache_dir, recipe, blocks), levels.channels
+        return np.concatenate(list(blocks(0))), levels.channels
+
+    def _about(self, about: dict[str, object]) -> dict[str, object]:
+        """Tell all that decides what the backbone gives for an image."""
+        return {
+            "architecture": self.architecture,
+            "weights": _hash_weights(self.backbone),
+            "data": self.datamodule.content_hash,
+            "images": len(self.datamodule.radiographs),
+            "image_size": self.datamodule.image_size,
+            "crop_pct": self.datamodule.crop_pct,
+            "decoder": DECODER,
+            **about,
+            "device": self.device.type,
+            "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
+            "precision": self.precision,
+            "batch_size": self.batch_size,
+            "pass": PASS,
+            "matmul_precision": torch.get_float32_matmul_precision(),  # follows trainer.deterministic
+            "versions": [str(package.__version__) for package in (torch, torchvision, timm)],
+        }
 
     def _blocks(self, positions: Sequence[int], start: int, compiled: bool, change: Change | None) -> Iterator[Array]:
         data = self.datamodule

@@ -11,16 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo import record
 from pneumo.building import Parts, build, refusals, run_settings
-from pneumo.checkpoints import (
-    check_resumable,
-    read_checkpoint,
-    resumable_checkpoint,
-    write_decision,
-)
+from pneumo.checkpoints import check_resumable, resumable_checkpoint
 from pneumo.config import config_hash
 from pneumo.data.splits import write_splits
+from pneumo.decisions import decide_by_validation
 from pneumo.errors import TrainingError
-from pneumo.evaluation.decision import decide
 from pneumo.evaluation.figures import write_test_figures
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
 from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
@@ -71,7 +66,7 @@ def run(
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
         cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
         best = _best_checkpoint(trainer)
-        _decide(cfg, parts, best)
+        decide_by_validation(cfg, features, parts, best)
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
     if not trainer.is_global_zero:
         return {}
@@ -133,28 +128,6 @@ def _prepare(cfg: DictConfig, options: FeatureOptions, parts: Parts) -> tuple[bo
         if classifier.fine_tuning and classifier.fine_tuning.warm_up and cfg.ckpt_path is None:
             warm_up_head(datamodule, classifier, trainer.strategy.root_device, cfg.loss.balance)
     return cached, time.perf_counter() - started
-
-
-def _decide(cfg: DictConfig, parts: Parts, best: str) -> None:
-    """Choose temperature and threshold by the best checkpoint's answers to validation images, and keep them in it."""
-    datamodule, classifier, trainer = parts
-    trainer.strategy.barrier()  # the first process may still be writing it
-    answers = read_checkpoint(Path(best))["validation"]
-    label = record.labels(datamodule, "val", answers["index"])
-    rule = cfg.decision
-    chosen = decide(
-        answers["logits"].double().numpy(),
-        label,
-        rule.temperature,
-        rule.threshold,
-        rule.sensitivity,
-        cfg.model.threshold,
-    )
-    classifier.decide(*chosen)
-    trainer.strategy.barrier()
-    if trainer.is_global_zero and chosen != (1.0, cfg.model.threshold):
-        write_decision(Path(best), *chosen)
-    trainer.strategy.barrier()
 
 
 def _best_checkpoint(trainer: Trainer) -> str:

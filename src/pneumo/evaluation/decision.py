@@ -1,18 +1,19 @@
-"""From logits to decisions: the temperature and the threshold that validation chooses."""
+"""From logits to decisions: the temperature, the threshold and the margin that validation chooses."""
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, logit
 from torch import softmax
 
 _log = logging.getLogger(__name__)
 
 _WIDEST = np.log(20)  # of the temperature's logarithm, to either side
+_LEAST = 1e-7  # nearer to 0 or 1, single precision tells no more
 Array = npt.NDArray[np.float64]
 
 
@@ -22,10 +23,12 @@ class Decision(NamedTuple):
     Attributes:
         temperature: Logits are divided by it.
         threshold: An image is called positive above this probability.
+        margin: An answer whose `distance` is no larger is uncertain.
     """
 
     temperature: float
     threshold: float
+    margin: float
 
 
 def decide(
@@ -35,8 +38,9 @@ def decide(
     rule: str,
     sensitivity: float,
     threshold: float,
+    uncertain: float,
 ) -> Decision:
-    """Choose temperature and threshold by the answers to validation images.
+    """Choose temperature, threshold and margin by the answers to validation images.
 
     Args:
         logits: Of the validation images, (N, classes).
@@ -46,22 +50,44 @@ def decide(
             likeliest is called, and validation images of one class.
         sensitivity: That `rule` asks for.
         threshold: Of probabilities.
+        uncertain: Share of the validation images, those nearest to the threshold, whose like is uncertain.
     """
     temperature = fit_temperature(logits, label) if calibrate else 1.0
-    if rule == "fixed":
-        return Decision(temperature, threshold)
-    if logits.shape[1] > 2:
+    if rule != "fixed" and logits.shape[1] > 2:
         _log.info("decision.threshold=%s has no effect: of %d classes the likeliest is called", rule, logits.shape[1])
-        return Decision(temperature, threshold)
-    if len(np.unique(label)) < 2:
+    elif rule != "fixed" and len(np.unique(label)) < 2:
         _log.warning("The validation images are of one class, so none can choose a threshold: %g stays.", threshold)
-        return Decision(temperature, threshold)
+    elif rule != "fixed":
+        threshold = _find_threshold(logits, label, temperature, rule, sensitivity)
+    # The single precision of predictions, so that a validation image is uncertain there if it is so here.
+    shares = softmax(torch.from_numpy(logits).float() / temperature, dim=1).numpy()
+    far = distance(shares[:, 1] if shares.shape[1] == 2 else shares, threshold)
+    return Decision(temperature, threshold, float(np.quantile(far, uncertain, method="higher")))
+
+
+def distance(probability: npt.NDArray[np.floating[Any]], threshold: float) -> Array:
+    """Tell how far answers are from where they would be others, in logits, (N,).
+
+    Args:
+        probability: Of the positive class, (N,), or of three and more classes, (N, classes).
+        threshold: Of the positive class, which is called above it; of more classes the likeliest one is.
+    """
+    exact = np.clip(probability.astype(np.float64), _LEAST, 1 - _LEAST)
+    if exact.ndim == 1:
+        return np.asarray(np.abs(logit(exact) - logit(np.clip(threshold, _LEAST, 1 - _LEAST))))
+    ranked = np.sort(np.log(exact), axis=1)
+    return np.asarray(ranked[:, -1] - ranked[:, -2])
+
+
+def _find_threshold(
+    logits: Array, label: npt.NDArray[np.int64], temperature: float, rule: str, sensitivity: float
+) -> float:
     margin = (logits[:, 1] - logits[:, 0]) / temperature
     chosen = choose_threshold(margin, label == 1, rule, sensitivity)
     # Probabilities are float32, and comparing them must give the same everywhere; those near 1 are the same number.
     probability = softmax(torch.from_numpy(logits).float() / temperature, dim=1)[:, 1].numpy()
     lowest = probability[margin > chosen].min(initial=np.inf)
-    return Decision(temperature, float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0)))))
+    return float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0))))
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:

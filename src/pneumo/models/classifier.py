@@ -7,7 +7,6 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
@@ -15,6 +14,8 @@ from torchmetrics import CatMetric, MeanMetric, MetricCollection
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
 from pneumo.models.fine_tuning import FineTuning, OneCycle, parameter_groups, scale_rates
+from pneumo.models.loss import weighted_cross_entropy
+from pneumo.models.outliers import Outliers
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
@@ -41,6 +42,7 @@ class Classifier(LightningModule):
 
     class_weights: Tensor | None
     step_size: int | None = None
+    outliers: Outliers | None = None  # tells images that are unlike those it was trained on; tested checkpoints have it
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class Classifier(LightningModule):
         head_path: str | None = None,
         threshold: float = 0.5,
         temperature: float = 1.0,
+        margin: float | None = None,
         flip_test: bool = False,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
@@ -72,6 +75,7 @@ class Classifier(LightningModule):
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
             threshold: Of two classes, an image is called the positive one above this probability.
             temperature: Logits are divided by it before they become probabilities.
+            margin: An answer that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
             flip_test: Outside of training, answer with the mean of the logits of an image and its mirror image.
             label_smoothing: Share of each label that training gives to all classes alike.
             class_weights: Of the classes in the training loss, (classes,); None: one each.
@@ -90,7 +94,7 @@ class Classifier(LightningModule):
         self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self._prepare_measures(threshold)
-        self.decide(temperature, threshold)
+        self.decide(temperature, threshold, margin)
         self.train()
 
     def _prepare_measures(self, threshold: float) -> None:
@@ -102,10 +106,10 @@ class Classifier(LightningModule):
         self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
         self.answers: dict[str, Batch] = {}
 
-    def decide(self, temperature: float, threshold: float) -> None:
-        """Have the test, predictions and checkpoints use this temperature and threshold."""
+    def decide(self, temperature: float, threshold: float, margin: float | None) -> None:
+        """Have the test, predictions and checkpoints use this temperature, threshold and margin."""
         self.temperature = temperature
-        self.hparams.update(temperature=temperature, threshold=threshold)
+        self.hparams.update(temperature=temperature, threshold=threshold, margin=margin)
         self.test_metrics = make_metrics(len(self.classes), threshold).clone(prefix="test/")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,6 +187,10 @@ class Classifier(LightningModule):
         checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
         checkpoint["validation"] = self.answers.get("val", {})
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take what tells unlike images, if the checkpoint is one that was tested."""
+        self.outliers = Outliers(**checkpoint["outliers"]) if "outliers" in checkpoint else None
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer of the trainable parameters, and the schedule if there is one."""
         assert self.make_optimizer is not None, "training needs an optimizer"
@@ -206,15 +214,8 @@ class Classifier(LightningModule):
 
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
         """Give the cross entropy, in training with its class weights and smoothed labels."""
-        if stage != "train":
-            return cross_entropy(logits, label)
-        if self.class_weights is None:
-            return cross_entropy(logits, label, label_smoothing=self.label_smoothing)
-        # Given both, torch weighs what smoothing gives to a class by that class: labels of the larger one would be
-        # smoothed the most. Here an image has one weight.
-        losses = cross_entropy(logits, label, label_smoothing=self.label_smoothing, reduction="none")
-        weights = self.class_weights[label]
-        return (losses * weights).sum() / weights.sum()
+        options = (self.class_weights, self.label_smoothing) if stage == "train" else (None, 0.0)
+        return weighted_cross_entropy(logits, label, *options)
 
     def _measure(self, stage: str) -> None:
         """Log an epoch's loss and metrics, and keep the answers that are not training's."""

@@ -48,10 +48,7 @@ class FeaturePass:
         self.device = device
         self.batch_size = batch_size
         self.dtype = _AUTOCAST[precision]
-        self.backbone = copy.deepcopy(backbone)
-        freeze_module(self.backbone)
-        self.backbone.network = fold_batch_norm(self.backbone.network, image_size)
-        self.backbone.to(device).to(memory_format=torch.channels_last)
+        self.backbone = fast_copy(backbone, image_size).to(device)
         if compiled:
             self.backbone.compile(options={"freezing": True}, dynamic=False)
 
@@ -85,6 +82,14 @@ class FeaturePass:
                 f"features.batch_size={max(1, self.batch_size // 4)}."
             ) from error
         return features
+
+
+def fast_copy(backbone: Backbone, image_size: int) -> Backbone:
+    """Give a frozen copy that computes the same, up to rounding, in less time."""
+    copied = copy.deepcopy(backbone)
+    freeze_module(copied)
+    copied.network = fold_batch_norm(copied.network, image_size)
+    return copied.to(memory_format=torch.channels_last)
 
 
 def default_batch_size(device: torch.device) -> int:
