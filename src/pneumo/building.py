@@ -11,7 +11,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
-from pneumo.callbacks import RecordConfig
+from pneumo.callbacks import History, RecordConfig
 from pneumo.checkpoints import CheckpointWriter
 from pneumo.config import check_config, decisive_config
 from pneumo.data.datamodule import ChestXrayDataModule
@@ -63,7 +63,10 @@ def build(cfg: DictConfig) -> Parts:
         accelerator=hardware.accelerator,
         precision=hardware.precision,
         benchmark=hardware.benchmark,
-        callbacks=[Timer(), RecordConfig(run_settings(cfg, datamodule)), *_instantiate(cfg, "callbacks").values()],
+        callbacks=[
+            *(Timer(), History(), RecordConfig(run_settings(cfg, datamodule))),
+            *_instantiate(cfg, "callbacks").values(),
+        ],
         logger=list(_instantiate(cfg, "logger").values()),
         plugins=[CheckpointWriter(constant)],
     )

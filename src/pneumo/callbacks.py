@@ -45,6 +45,28 @@ class RecordConfig(Callback):
         checkpoint["config"] = self.config
 
 
+class History(Callback):
+    """Keep what each epoch came to, in checkpoints too: a run that goes on draws the curves of an uninterrupted one."""
+
+    def __init__(self) -> None:
+        """Begin before the first epoch."""
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's number and metrics."""
+        names = [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "auroc", "accuracy")]
+        metrics = {name: trainer.callback_metrics[name].item() for name in names if name in trainer.callback_metrics}
+        self.epochs.append({"epoch": trainer.current_epoch + 1, **metrics})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all epochs so far."""
+        return {"epochs": list(self.epochs)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after these epochs."""
+        self.epochs = list(state_dict["epochs"])
+
+
 class StopOnNonFiniteLoss(Callback):
     """Stop with an error when the loss is infinite or no number, before a checkpoint is written.
 

@@ -149,7 +149,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_decision(path: Path, decision: dict[str, float], outliers: dict[str, Tensor] | None) -> None:
-    """Put into a checkpoint hyperparameters with which it then answers, and what tells unlike images, if anything does."""
+    """Put into a checkpoint what it then answers with: hyperparameters, and what tells unlike images, if anything."""
     checkpoint = read_checkpoint(path)
     checkpoint["hyper_parameters"] |= decision
     if outliers is not None:

@@ -14,8 +14,9 @@ from pneumo.checkpoints import read_checkpoint, write_decision
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import Radiograph, positions
 from pneumo.evaluation.decision import decide
-from pneumo.features import FeatureOptions, is_shortened, level_means
+from pneumo.features import is_shortened, level_means
 from pneumo.models.outliers import fit_outliers
+from pneumo.passes import FeatureOptions
 
 _MOST = 256  # images of either kind: a pass of more costs more than it tells
 _FEWEST = 100  # validation images that tell what is usual; the official split has 16

@@ -1,12 +1,13 @@
 """One run in TensorBoard: its scalars, its configuration as text, one row of the HPARAMS table."""
 
-import io
 from collections.abc import Mapping
 
-import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
+
+from pneumo.evaluation.answers import Answers, ClassAnswers
+from pneumo.evaluation.board import summarise_image
+from pneumo.evaluation.curves import ranks
 
 # TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
 _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
@@ -25,9 +26,10 @@ _METRICS = (
 class RunLogger(TensorBoardLogger):
     """Writes event files directly into the run's folder, so that TensorBoard shows one run with a short name."""
 
-    def __init__(self, save_dir: str) -> None:
-        """Take the run's folder."""
+    def __init__(self, save_dir: str, projector: bool = False) -> None:
+        """Take the run's folder, and whether the run is to leave what the PROJECTOR tab shows."""
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        self.projector = projector
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -44,10 +46,18 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_images(self, images: Mapping[str, bytes], epochs: int) -> None:
-        """Show PNG files, by their names, in the IMAGES tab."""
-        for name, png in images.items():
-            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-            self.experiment.add_image(f"test/{name}", pixels, epochs, dataformats="HWC")
+        """Show PNG files, by their tags, in the IMAGES tab."""
+        writer = self.experiment._get_file_writer()  # add_image would unpack each file and pack it anew
+        for tag, png in images.items():
+            writer.add_summary(summarise_image(tag, png), epochs)
+
+    @rank_zero_only
+    def log_answers(self, answers: Answers | ClassAnswers, epochs: int) -> None:
+        """Show precision-recall curves of the test in the PR CURVES tab; of three classes each against the rest."""
+        sides = {answers.classes[1]: answers} if isinstance(answers, Answers) else answers.against_rest()
+        for name, side in sides.items():
+            if ranks(side):
+                self.experiment.add_pr_curve(f"test/precision_recall/{name}", side.positive, side.probability, epochs)
 
     @rank_zero_only
     def log_results(self, results: Mapping[str, str | int | float | bool], lr: float, epochs: int) -> None:

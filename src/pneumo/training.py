@@ -2,23 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo import record
+from pneumo import projector, record
 from pneumo.building import Parts, build, refusals, run_settings
 from pneumo.checkpoints import check_resumable, resumable_checkpoint
 from pneumo.config import config_hash
 from pneumo.data.splits import write_splits
 from pneumo.decisions import decide_by_validation
 from pneumo.errors import TrainingError
-from pneumo.evaluation.figures import write_test_figures
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
-from pneumo.features import FeatureOptions, is_shortened, serve_features, uses_features
+from pneumo.features import is_shortened, serve_features, uses_features
+from pneumo.passes import FeatureOptions
+from pneumo.showing import show_batch, show_test
 from pneumo.stops import GO_ON, explained_stops
 from pneumo.tensorboard import RunLogger
 from pneumo.warm_up import warm_up_head
@@ -63,8 +64,11 @@ def run(
 
     with explained_stops(folder / "checkpoints" / "last.ckpt", go_on):
         cached, cache_seconds = _prepare(cfg, features, parts)
+        if trainer.is_global_zero:
+            show_batch(folder, cfg, parts, loggers)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
-        cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
+        # Both before the test, which sets callbacks back to the best epoch.
+        cost, history = record.measure_cost(trainer, datamodule), record.read_history(trainer)
         best = _best_checkpoint(trainer)
         decide_by_validation(cfg, features, parts, best)
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
@@ -73,7 +77,10 @@ def run(
 
     cost |= {"feature_cache": cached, "cache_seconds": cache_seconds, "total_seconds": time.perf_counter() - started}
     results = {**_record(cfg, parts, folder, best), **cost}
-    _write(folder, results, loggers, cfg.optimizer.lr, trainer.current_epoch)
+    show_test(folder, results, parts, loggers, history)
+    for logger in loggers:
+        logger.log_results(results, cfg.optimizer.lr, trainer.current_epoch)
+    write_results(folder / "results.json", results)  # when all else is there
     report(folder, results)
     return results
 
@@ -93,15 +100,6 @@ def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: 
         _clear(folder)
     if parts.trainer.is_global_zero:
         write_splits(folder / "splits.csv", parts.datamodule.splits, parts.datamodule.classes)
-
-
-def _write(folder: Path, results: Results, loggers: Sequence[RunLogger], lr: float, epochs: int) -> None:
-    """Write figures, TensorBoard's last lines and, when all else is there, results.json."""
-    figures = write_test_figures(folder, results)
-    for logger in loggers:
-        logger.log_images(figures, epochs)
-        logger.log_results(results, lr, epochs)
-    write_results(folder / "results.json", results)
 
 
 def _record(cfg: DictConfig, parts: Parts, folder: Path, best: str) -> Results:
@@ -143,7 +141,8 @@ def _best_checkpoint(trainer: Trainer) -> str:
 def _clear(folder: Path) -> None:
     """Remove what an earlier run left in this folder: it would be taken for this run's."""
     names = ("results.json", "predictions.csv", "validation.csv", "splits.csv")
-    stale = [*(folder / name for name in names), *folder.glob("events.out.tfevents.*")]
-    stale += (folder / "checkpoints").glob("*.ckpt")
+    stale = [*(folder / name for name in names), *folder.glob("events.out.tfevents.*"), folder / projector.CONFIG]
+    for pattern in ("checkpoints/*.ckpt", "figures/*.png", "figures/*.svg", f"{projector.FOLDER}/*"):
+        stale += folder.glob(pattern)
     for path in stale:
         path.unlink(missing_ok=True)

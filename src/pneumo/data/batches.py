@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,17 @@ class Part:
             return self.rows[0]
         chosen = torch.randint(views, (images,), generator=torch.Generator().manual_seed(seed))
         return self.rows[chosen, torch.arange(images)]
+
+
+def training_order(
+    images: Sequence[Any], rank: int, processes: int, seed: int, epoch: int
+) -> "DistributedSampler[Any]":
+    """Give the order of a process's training images, which follows from seed and epoch alone."""
+    dataset: Any = images  # of which the sampler asks the length only
+    # The sampler adds the epoch to its seed: keep the seeds' orders apart.
+    sampler: DistributedSampler[Any] = DistributedSampler(dataset, processes, rank, seed=seed * 100_000)
+    sampler.set_epoch(epoch)
+    return sampler
 
 
 class ArrayBatches:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from pneumo.cache import Array
 from pneumo.data.augmentation import Augmentation
-from pneumo.data.batches import ArrayBatches, Part
+from pneumo.data.batches import ArrayBatches, Part, training_order
 from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import (
@@ -187,12 +187,7 @@ class ChestXrayDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Give shuffled training batches; their order follows from seed and epoch alone, so a run can be resumed."""
-        rank, processes = self._place()
-        images: Any = self.splits["train"]  # of which the sampler asks the length only
-        # The sampler adds the epoch to its seed: keep the seeds' orders apart.
-        sampler: DistributedSampler[Any] = DistributedSampler(images, processes, rank, seed=self.seed * 100_000)
-        sampler.set_epoch(self.first_epoch)
-        return self._loader("train", sampler)
+        return self._loader("train", training_order(self.splits["train"], *self._place(), self.seed, self.first_epoch))
 
     def val_dataloader(self) -> Loader:
         """Give the validation batches, shuffled once for all."""
@@ -225,7 +220,7 @@ class ChestXrayDataModule(LightningDataModule):
     def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
         if self.inputs is not None:
             size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
-            return ArrayBatches(self._part(split, self.inputs), sampler, size, self.seed, self.pin_memory)
+            return ArrayBatches(self.part(split, self.inputs), sampler, size, self.seed, self.pin_memory)
         return DataLoader(
             RadiographDataset(self.root, self.splits[split], self.image_size, self.crop_pct),
             batch_size=self.batch_size,
@@ -237,7 +232,8 @@ class ChestXrayDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),  # else each loader would draw from the global one
         )
 
-    def _part(self, split: str, inputs: Array) -> Part:
+    def part(self, split: str, inputs: Array) -> Part:
+        """Give what a split's batches are cut from."""
         images = self.splits[split]
         label = torch.tensor([radiograph.label for radiograph in images])
         if split != "train" or self.views is None:

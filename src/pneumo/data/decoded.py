@@ -67,16 +67,21 @@ def decode_all(
         DataError: A file cannot be decoded.
         CacheError: The disk is full or cannot be written.
     """
-    about = {"data": content, "images": len(radiographs), "image_size": image_size, "crop_pct": crop_pct}
-    recipe = Recipe(
+    recipe = decoded_recipe(len(radiographs), image_size, content, crop_pct)
+    dataset = RadiographDataset(root, radiographs, image_size, crop_pct)
+    return find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers))
+
+
+def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) -> Recipe:
+    """Give what the array of `decode_all` is computed from."""
+    about = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct}
+    return Recipe(
         kind="images",
         about={**about, "decoder": DECODER},
-        shape=(len(radiographs), 1, image_size, image_size),
+        shape=(images, 1, image_size, image_size),
         dtype="uint8",
         doing="Decoding images",
     )
-    dataset = RadiographDataset(root, radiographs, image_size, crop_pct)
-    return find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers))
 
 
 def find_twins(

@@ -86,12 +86,21 @@ class ClassAnswers(NamedTuple):
         probability: Of each class, (N, classes).
         prediction: As label, (N,).
         classes: Their names.
+        paths: Of the images, as in Answers.
     """
 
     label: npt.NDArray[np.int64]
     probability: npt.NDArray[np.float64]
     prediction: npt.NDArray[np.int64]
     classes: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+
+    def against_rest(self) -> dict[str, Answers]:
+        """Give each class, by its name, as the positive one of two."""
+        return {
+            name: Answers(self.probability[:, k], self.label == k, self.prediction == k, ("the rest", name), self.paths)
+            for k, name in enumerate(self.classes)
+        }
 
 
 def read_class_answers(folder: Path) -> ClassAnswers:
@@ -101,4 +110,17 @@ def read_class_answers(folder: Path) -> ClassAnswers:
         lines, classes = list(reader), list(reader.fieldnames or ())[4:]
     label, prediction = (np.array([classes.index(line[name]) for line in lines]) for name in ("label", "prediction"))
     shares = np.array([[float(line[name]) for name in classes] for line in lines])
-    return ClassAnswers(label, shares, prediction, tuple(classes))
+    return ClassAnswers(label, shares, prediction, tuple(classes), tuple(line["path"] for line in lines))
+
+
+def called(
+    answers: Answers | ClassAnswers,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Give truth and answer as numbers of classes, and the probability that is shown with them, (N,) each.
+
+    It is that of the positive class, or, of three, that of the class that was called.
+    """
+    if isinstance(answers, ClassAnswers):
+        share = answers.probability[np.arange(len(answers.label)), answers.prediction]
+        return answers.label, answers.prediction, share
+    return answers.positive.astype(np.int64), answers.called.astype(np.int64), answers.probability

@@ -24,8 +24,12 @@ def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
         old.unlink()
     writer = EventFileWriter(str(folder))
     for tag, png in images.items():
-        width, height = Image.open(io.BytesIO(png)).size
-        image = Summary.Image(encoded_image_string=png, height=height, width=width, colorspace=4)  # RGBA
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
+        writer.add_event(Event(wall_time=time.time(), step=0, summary=summarise_image(tag, png)))
     writer.close()
+
+
+def summarise_image(tag: str, png: bytes) -> Summary:
+    """Give what event files hold of a PNG file: the file as it is."""
+    width, height = Image.open(io.BytesIO(png)).size
+    image = Summary.Image(encoded_image_string=png, height=height, width=width, colorspace=4)  # RGBA
+    return Summary(value=[Summary.Value(tag=tag, image=image)])

@@ -64,23 +64,44 @@ def measure(answers: Answers, weights: Array) -> dict[str, Array]:
     Returns:
         (R,) for each of TEST_METRICS; no number where it would need a class that is absent.
     """
-    order = np.argsort(-answers.probability, kind="stable")
-    probability, positive, called = answers.probability[order], answers.positive[order], answers.called[order]
-    weights = weights[:, order]
-    ties = np.flatnonzero(np.diff(probability, prepend=np.inf))  # where the next probability begins
+    (probability, positive, called, *_), weights = rank(answers, weights)
     of_positives = weights * positive
     of_negatives = weights - of_positives
-    true, false = of_positives, of_negatives
-    if len(ties) < len(order):
-        true, false = (np.add.reduceat(each, ties, axis=1) for each in (true, false))
+    true, false = (join_ties(probability, each) for each in (of_positives, of_negatives))
     total = weights.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             **_counted(of_positives @ called, of_negatives @ called, true.sum(axis=1), false.sum(axis=1)),
-            **_ranked(true, false),
+            **areas(true, false),
             "ece": np.abs(weights @ gaps(probability, positive)).sum(axis=1) / total,
             "brier": weights @ (probability - positive) ** 2 / total,
         }
+
+
+def rank(answers: Answers, weights: Array) -> tuple[Answers, Array]:
+    """Put images, and how often each counts, (R, N), in the order of their probabilities, the highest first."""
+    order = np.argsort(-answers.probability, kind="stable")
+    ranked = Answers(answers.probability[order], answers.positive[order], answers.called[order])
+    return ranked, weights[:, order]
+
+
+def join_ties(probability: Array, counts: Array) -> Array:
+    """Add up what ranked images of the same probability count, (R, N) to (R, ties)."""
+    ties = np.flatnonzero(np.diff(probability, prepend=np.inf))  # where the next probability begins
+    joined: Array = np.add.reduceat(counts, ties, axis=1) if len(ties) < len(probability) else counts
+    return joined
+
+
+def areas(true: Array, false: Array) -> dict[str, Array]:
+    """Give area and average precision from the images of each class at each probability, (R, ties), falling."""
+    found = np.cumsum(true, axis=1)
+    called = found + np.cumsum(false, axis=1)
+    positives, negatives = true.sum(axis=1), false.sum(axis=1)
+    pairs = np.einsum("rt,rt->r", found - true / 2, false)  # in which the positive image ranks higher, ties by half
+    return {
+        "auroc": pairs / (positives * negatives),
+        "auprc": np.einsum("rt,rt->r", true, found / np.maximum(called, 1)) / positives,
+    }
 
 
 def percentiles(draws: Array) -> Interval:
@@ -154,18 +175,6 @@ def of_shares(sensitivity: float, specificity: float, positives: int, negatives:
         *(np.array([n]) for n in (sensitivity * positives, (1 - specificity) * negatives, positives, negatives))
     )
     return {name: float(value[0]) for name, value in counted.items()}
-
-
-def _ranked(true: Array, false: Array) -> dict[str, Array]:
-    """Give area and average precision from the images of each class at each probability, (R, ties), falling."""
-    found = np.cumsum(true, axis=1)
-    called = found + np.cumsum(false, axis=1)
-    positives, negatives = true.sum(axis=1), false.sum(axis=1)
-    pairs = np.einsum("rt,rt->r", found - true / 2, false)  # in which the positive image ranks higher, ties by half
-    return {
-        "auroc": pairs / (positives * negatives),
-        "auprc": np.einsum("rt,rt->r", true, found / np.maximum(called, 1)) / positives,
-    }
 
 
 def _counted(tp: Array, fp: Array, positives: Array, negatives: Array) -> dict[str, Array]:

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pneumo.evaluation.answers import read_answers
-from pneumo.evaluation.figures import COLOURS, GREY, STYLE, roc
+from pneumo.evaluation.curves import roc
+from pneumo.evaluation.figures import COLOURS, GREY, STYLE
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.study import MAJORITY, STUDY
 

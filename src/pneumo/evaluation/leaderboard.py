@@ -11,12 +11,13 @@ from pneumo.evaluation import pairwise
 from pneumo.evaluation.board import write_images
 from pneumo.evaluation.charts import draw
 from pneumo.evaluation.comparison import Comparison, compare
-from pneumo.evaluation.figures import draw_shift, save
+from pneumo.evaluation.figures import save
 from pneumo.evaluation.page import to_html
 from pneumo.evaluation.pairwise import explain_comparison
 from pneumo.evaluation.pooled import explain_pooled, pool
 from pneumo.evaluation.pooled import to_csv as pooled_csv
 from pneumo.evaluation.runs import Row, collect, differences, rows
+from pneumo.evaluation.score_figures import draw_shift
 from pneumo.evaluation.shift import Shift, explain_shift, read_shift
 from pneumo.evaluation.shift import to_terminal as shift_table
 from pneumo.evaluation.tables import to_csv, to_markdown, to_terminal

@@ -15,7 +15,7 @@ from pneumo.cli import report
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.comparison import compare
-from pneumo.evaluation.figures import roc
+from pneumo.evaluation.curves import roc
 from pneumo.evaluation.leaderboard import explain, write_leaderboard
 from pneumo.evaluation.pairwise import to_terminal as to_table
 from pneumo.evaluation.results import RESULT_NAMES

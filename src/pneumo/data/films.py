@@ -1,0 +1,56 @@
+"""Radiographs for people to look at, as networks are shown them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pneumo.cache import Array, find
+from pneumo.data.batches import training_order
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.decoded import decoded_recipe
+from pneumo.data.images import decode
+from pneumo.data.index import Radiograph, positions
+
+
+def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array:
+    """Give radiographs as `decode` does, (n, H, W) uint8: from the decoded-image cache if it is there, else from files.
+
+    Raises:
+        DataError: A file cannot be decoded.
+    """
+    images = data.inputs
+    if images is not None and images.ndim == 2:  # features; the images that they come from may still be there
+        images = find(
+            data.cache_dir, decoded_recipe(len(data.radiographs), data.image_size, data.content_hash, data.crop_pct)
+        )
+    if images is None:
+        return np.stack([decode(data.root / image.path, data.image_size, data.crop_pct) for image in chosen])
+    films: Array = images[positions(chosen, data.radiographs), 0]
+    return films
+
+
+def first_batch(data: ChestXrayDataModule, processes: int, count: int) -> tuple[list[Radiograph], Array]:
+    """Give the first images of a run's first training batch, and what the network sees of them, (n, H, W) uint8.
+
+    Where it is given features, these are the images behind them. Loaders and streams of random numbers stay untouched.
+
+    Args:
+        data: Opened, or served with features.
+        processes: Among which the training images are divided; it is the first one's batch.
+        count: How many images, if the batch has as many.
+    """
+    order = training_order(data.splits["train"], 0, processes, data.seed, epoch=0)
+    index = torch.tensor(list(order)[: min(count, data.batch_size)])
+    batch = [data.splits["train"][i] for i in index.tolist()]
+    films = load_films(data, batch)
+    if not data.augmentation.active:
+        return batch, films
+    seed = data.seed * 100_000  # the first epoch's
+    if data.inputs is None or data.views is None:
+        numbers = data.augmentation.draw(len(data.splits["train"]), seed)[index]
+    else:
+        pool = len(data.trainable)
+        rows = data.part("train", data.inputs).choose(seed)[index].tolist()  # view after view
+        numbers = torch.stack([data.augmentation.draw(pool, row // pool)[row % pool] for row in rows])
+    return batch, data.augmentation(torch.from_numpy(films[:, None]), numbers)[:, 0].numpy()

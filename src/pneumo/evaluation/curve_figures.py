@@ -1,0 +1,102 @@
+"""ROC and precision-recall curves of a run's test, as figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pneumo.evaluation.answers import Answers, ClassAnswers
+from pneumo.evaluation.curves import GRID, Band, Curves, measure_curves, precision_recall, ranks, roc
+from pneumo.evaluation.figures import COLOURS, GREY, class_colours, single
+from pneumo.evaluation.intervals import Estimate
+from pneumo.evaluation.results import Results
+
+
+class _Shown(NamedTuple):
+    """One class's curves, and how they are told from others'; the name is empty where there are no others."""
+
+    name: str
+    answers: Answers
+    curves: Curves
+    colour: str
+
+
+def draw_curves(answers: Answers | ClassAnswers, results: Results) -> dict[str, Figure]:
+    """Draw ROC and precision-recall curve with their bands; of three classes those of each against the rest.
+
+    Nothing is drawn of a class that all images are of, or none.
+    """
+    if isinstance(answers, Answers):
+        shown = [_Shown("", answers, _as_in(results, measure_curves(answers)), COLOURS[0])] if ranks(answers) else []
+    else:
+        sides = zip(answers.against_rest().items(), class_colours(len(answers.classes)), strict=True)
+        shown = [_Shown(*side, measure_curves(side[1]), colour) for side, colour in sides if ranks(side[1])]
+    if not shown:
+        return {}
+    return {"roc": _draw_roc(shown, results), "precision_recall": _draw_precision_recall(shown, results)}
+
+
+def _as_in(results: Results, curves: Curves) -> Curves:
+    """Give the areas as results.json has them, with the intervals of more resamples."""
+    auroc, auprc = (
+        Estimate(*(float(results[f"test_{name}{end}"]) for end in ("", "_ci_low", "_ci_high")))
+        for name in ("auroc", "auprc")
+    )
+    return curves._replace(auroc=auroc, auprc=auprc)
+
+
+def _draw_roc(shown: Sequence[_Shown], results: Results) -> Figure:
+    figure, axes = single(results)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="chance")
+    for name, answers, curves, colour in shown:
+        _fill(axes, curves.sensitivity, colour)
+        axes.plot(*roc(answers), color=colour, lw=1.8, label=_say(name or "AUROC", curves.auroc))
+    if not shown[0].name:
+        _mark(axes, 1 - float(results["test_specificity"]), float(results["test_sensitivity"]), results)
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+    _finish(axes, "lower right", "AUROC" if shown[0].name else "")
+    return figure
+
+
+def _draw_precision_recall(shown: Sequence[_Shown], results: Results) -> Figure:
+    figure, axes = single(results)
+    for name, answers, curves, colour in shown:
+        prevalence = float(answers.positive.mean())
+        label = "chance: prevalence" if name else f"chance: prevalence {prevalence:.3f}"
+        axes.axhline(prevalence, color=colour if name else GREY, lw=1.2, ls=":", label=label)
+        _fill(axes, curves.precision, colour)
+        line = precision_recall(answers)
+        axes.plot(*line, color=colour, lw=1.8, drawstyle="steps", label=_say(name or "AP", curves.auprc))
+    called = float(results["test_true_positives"]) + float(results["test_false_positives"])
+    if called and not shown[0].name:
+        _mark(axes, float(results["test_sensitivity"]), float(results["test_true_positives"]) / called, results)
+    axes.set(xlabel="recall (sensitivity)", ylabel="precision")
+    _finish(axes, "lower left", "average precision" if shown[0].name else "")
+    return figure
+
+
+def _fill(axes: Axes, band: Band, colour: str) -> None:
+    axes.fill_between(GRID, *band, color=colour, alpha=0.2, lw=0, label="95 % band")
+
+
+def _say(name: str, area: Estimate) -> str:
+    return f"{name} {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
+
+
+def _mark(axes: Axes, x: float, y: float, results: Results) -> None:
+    """Show where the threshold lies on a curve."""
+    label = f"threshold {float(results['threshold']):.3g}"
+    axes.plot(x, y, "o", color=COLOURS[1], ms=8, mec="white", label=label, clip_on=False)
+
+
+def _finish(axes: Axes, corner: Literal["lower left", "lower right"], title: str) -> None:
+    """Set the square of both axes, and a legend that names each kind of line once."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    order = sorted(entries, key=lambda label: label.startswith("95") + 2 * label.startswith("chance"))
+    heading = f"{title}, one against the rest" if title else None
+    handles = [entries[label] for label in order]
+    axes.legend(handles, order, loc=corner, fontsize=8, title=heading, title_fontsize=8, alignment="left")

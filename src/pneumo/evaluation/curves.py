@@ -1,0 +1,112 @@
+"""ROC and precision-recall curves with 95 % bands, by the stratified bootstrap."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.bootstrap import Array, areas, bootstrap, join_ties, rank
+from pneumo.evaluation.intervals import Estimate, logit_interval
+from pneumo.evaluation.significance import auroc_interval, placements
+
+RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
+GRID = np.linspace(0, 1, 101)
+
+
+class Band(NamedTuple):
+    """Where a curve may lie, point by point, in 95 % of resamples.
+
+    Attributes:
+        low: At each x of GRID.
+        high: Likewise.
+    """
+
+    low: Array
+    high: Array
+
+
+class Curves(NamedTuple):
+    """What the ranking of images of two classes comes to.
+
+    Attributes:
+        sensitivity: Its band against 1 - specificity.
+        precision: Its band against sensitivity.
+        auroc: The first curve's area.
+        auprc: The average precision.
+    """
+
+    sensitivity: Band
+    precision: Band
+    auroc: Estimate
+    auprc: Estimate
+
+
+def roc(answers: Answers) -> tuple[Array, Array]:
+    """Give 1 - specificity and sensitivity for all thresholds; nothing if one of the classes never comes."""
+    if not ranks(answers):
+        return np.empty(0), np.empty(0)
+    false, true, _ = roc_curve(answers.positive, answers.probability)
+    return false, true
+
+
+def ranks(answers: Answers) -> bool:
+    """Tell whether there are images of both classes, without which there is no ranking."""
+    return bool(answers.positive.any() and not answers.positive.all())
+
+
+def precision_recall(answers: Answers) -> tuple[Array, Array]:
+    """Give sensitivity and precision at each threshold that finds a further positive image, and where that begins."""
+    true, false = (counts[0] for counts in _count(answers, np.ones((1, len(answers.positive)))))
+    found, further = np.cumsum(true), true > 0
+    precision: Array = found / (found + np.cumsum(false))
+    return np.append(0, found[further] / found[-1]), np.append(precision[further][:1], precision[further])
+
+
+def on_grid(true: Array, false: Array) -> Array:
+    """Give sensitivity against 1 - specificity and precision against sensitivity at GRID, (R, 2, 101).
+
+    The sensitivity is interpolated between thresholds; the precision is that of the first threshold that finds so many
+    of the positive images, whose mean is the average precision.
+
+    Args:
+        true: Positive images at each probability, (R, ties), the highest first, some in each row.
+        false: Negative ones likewise.
+    """
+    found, alarms = (np.cumsum(counts, axis=1) for counts in (true, false))
+    precision = found / np.maximum(found + alarms, 1)
+    found, alarms = (np.pad(counts / counts[:, -1:], ((0, 0), (1, 0))) for counts in (found, alarms))
+    wanted = np.maximum(GRID, 2e-9) - 1e-9  # shares are rounded
+    curves = np.empty((len(true), 2, len(GRID)))
+    for row, (sensitivity, alarm, of_called) in enumerate(zip(found, alarms, precision, strict=True)):
+        curves[row] = np.interp(GRID, alarm, sensitivity), of_called[np.searchsorted(sensitivity[1:], wanted)]
+    return curves
+
+
+def measure_curves(answers: Answers) -> Curves:
+    """Give bands and areas of images of both classes, by the stratified bootstrap; the AUROC's interval is DeLong's."""
+
+    def statistic(weights: Array) -> Array:
+        counts = _count(answers, weights)
+        return np.column_stack((on_grid(*counts).reshape(len(weights), -1), areas(*counts)["auprc"]))
+
+    positive = answers.positive
+    area = float(statistic(np.ones((1, len(positive))))[0, -1])
+    draws = bootstrap(statistic, positive, RESAMPLES)
+    low, high = (np.split(end, 2) for end in np.quantile(draws[:, :-1], (0.025, 0.975), axis=0))
+    placed = placements(answers.probability, positive)
+    return Curves(
+        Band(low[0], high[0]),
+        Band(low[1], high[1]),
+        Estimate(float(placed.positive.mean()), *auroc_interval(placed)),
+        Estimate(area, *logit_interval(area, float(draws[:, -1].std(ddof=1)), int(positive.sum()))),
+    )
+
+
+def _count(answers: Answers, weights: Array) -> tuple[Array, Array]:
+    """Give how many positive and negative images have each probability, (R, ties) each, the highest first."""
+    ranked, weights = rank(answers, weights)
+    of_positives = weights * ranked.positive
+    return join_ties(ranked.probability, of_positives), join_ties(ranked.probability, weights - of_positives)

@@ -1,0 +1,172 @@
+"""Films: which test images a run got right, wrong, or hardly told apart, and what it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy.special import logit
+
+from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.evaluation.figures import COLOURS, STYLE, WIDE, head, name_run, tested
+from pneumo.evaluation.results import Results
+
+Places = npt.NDArray[np.int64]
+Films = npt.NDArray[np.uint8]
+ACROSS = 5  # films in a row
+MOST = 3 * ACROSS  # in a figure
+_SIDE, _GAP = 1.54, 0.15  # inches
+_RIGHT, _WRONG = COLOURS[2], COLOURS[1]
+
+
+class Chosen(NamedTuple):
+    """Places of test images that are shown, ACROSS of each kind at most, and how many there are to choose from.
+
+    Attributes:
+        right: Spread evenly over the list of images that were called right, which is sorted by class and name.
+        wrong: The surest of the wrong answers, the surest first.
+        uncertain: The answers nearest to the threshold, the nearest first.
+        rights: How many are right.
+        wrongs: How many are wrong.
+    """
+
+    right: Places
+    wrong: Places
+    uncertain: Places
+    rights: int
+    wrongs: int
+
+    @property
+    def places(self) -> list[int]:
+        """All of them, in the order in which they are shown."""
+        return [*self.right.tolist(), *self.wrong.tolist(), *self.uncertain.tolist()]
+
+
+class Film(NamedTuple):
+    """What stands below a film: its class and, where it was answered, the answer and whether that is right."""
+
+    truth: str
+    answer: str = ""
+    right: bool = False
+
+
+def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
+    """Choose test images to show; the same answers give the same ones.
+
+    How sure an answer is: the distance of its logit to the threshold's, or, of three classes, of the logarithms of the
+    two largest probabilities from each other.
+    """
+    if isinstance(answers, ClassAnswers):
+        hit = answers.label == answers.prediction
+        second, first = np.sort(_inside(answers.probability), axis=1)[:, -2:].T
+        sureness = np.log(first) - np.log(second)
+    else:
+        hit = answers.right
+        sureness = np.abs(logit(_inside(answers.probability)) - logit(_inside(np.array(threshold))))
+    surest = np.argsort(-sureness, kind="stable")
+    right, wrong = np.flatnonzero(hit), surest[~hit[surest]]
+    spread = ((np.arange(ACROSS) + 0.5) * len(right) / ACROSS).astype(np.int64)
+    uncertain = np.argsort(sureness, kind="stable")[:ACROSS]
+    return Chosen(right[np.unique(spread)] if len(right) else right, wrong[:ACROSS], uncertain, len(right), len(wrong))
+
+
+def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Films, results: Results) -> Figure:
+    """Show test images that were called right and wrong, and the least certain ones.
+
+    Args:
+        answers: To all test images.
+        chosen: Which of them are shown.
+        films: These, in the order of `chosen`, (n, H, W).
+        results: The run's.
+    """
+    total = chosen.rights + chosen.wrongs
+    near = (
+        "whose two likeliest classes are closest" if isinstance(answers, ClassAnswers) else "nearest to the threshold"
+    )
+    right, wrong, uncertain = (len(places) for places in chosen[:3])
+    rows = (
+        (f"Right: {right} of {chosen.rights:,}, spread evenly over the list" if right else "Right: none", chosen.right),
+        (f"Wrong: the {wrong} surest of {chosen.wrongs:,}" if wrong else "Wrong: none", chosen.wrong),
+        (f"Least certain: the {uncertain} of {total:,} {near}", chosen.uncertain),
+    )
+    if isinstance(answers, ClassAnswers):
+        words = "its probability"
+    else:
+        words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
+    words = f"Below each film: the answer with {words}, and the truth. Not a medical device."
+    titles = (f"{name_run(results)}, {tested(results)}", words)
+    captions = _describe(answers)
+    return _draw([(title, [captions[place] for place in places]) for title, places in rows], films, titles)
+
+
+def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Figure:
+    """Show images of a training batch with their labels.
+
+    Args:
+        labels: The images' classes.
+        films: (n, H, W).
+        titles: The heading, and lines that tell what is shown.
+    """
+    captions = [Film(label) for label in labels]
+    rows = [("", captions[start : start + ACROSS]) for start in range(0, len(captions), ACROSS)]
+    return _draw(rows, films, titles)
+
+
+def _describe(answers: Answers | ClassAnswers) -> list[Film]:
+    names = [_shorten(name) for name in answers.classes]
+    return [
+        Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
+        for truth, answer, share in zip(*called(answers), strict=True)
+    ]
+
+
+def _draw(rows: Sequence[tuple[str, Sequence[Film]]], films: Films, titles: Sequence[str]) -> Figure:
+    """Lay out rows of films, each with its title, in inches from the upper left corner."""
+    above = 0.3 if rows[0][0] else 0.06
+    below = 0.42 if any(film.answer for _, of_row in rows for film in of_row) else 0.25
+    heights = [above + (_SIDE + below if of_row else 0) for _, of_row in rows]
+    top = 0.14 + 0.22 * len(titles)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDE, top + sum(heights) + 0.06))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.axis("off")
+        left = iter(films)
+        for (title, of_row), y in zip(rows, top + np.cumsum([0, *heights[:-1]]), strict=True):
+            axes.text(_GAP, y + above - 0.07, title, va="bottom", weight="bold")
+            for column, film in enumerate(of_row):
+                _show(axes, next(left), film, _GAP + column * (_SIDE + _GAP), y + above)
+        axes.set(xlim=(0, WIDE), ylim=(figure.get_figheight(), 0), aspect="auto")
+        for line, words in enumerate(titles):
+            head(figure, words, line)
+    return figure
+
+
+def _show(axes: Axes, pixels: npt.NDArray[np.uint8], film: Film, x: float, y: float) -> None:
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(x, x + _SIDE, y + _SIDE, y))
+    line = y + _SIDE + 0.05
+    if film.answer:
+        colour, mark = (_RIGHT, "✓") if film.right else (_WRONG, "✗")
+        axes.add_patch(Rectangle((x, y), _SIDE, _SIDE, fill=False, color=colour, lw=2.5))
+        axes.text(x, line, f"{mark} {film.answer}", va="top", fontsize=9, color=colour, weight="bold")
+        line += 0.17
+    axes.text(x, line, film.truth, va="top", fontsize=9)
+
+
+def _inside(probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Keep off 0 and 1, whose logits are infinite, as far as single precision would."""
+    return np.clip(probability, 1e-45, 1 - 6e-8)
+
+
+def _round(share: float) -> str:
+    """Give two digits, and no 1.00 or 0.00 to what is neither."""
+    return ">0.99" if 0.995 <= share < 1 else "<0.01" if 0 < share < 0.005 else f"{share:.2f}"
+
+
+def _shorten(name: str) -> str:
+    return (name or "-") if len(name) <= 12 else f"{name[:11]}…"

@@ -1,0 +1,92 @@
+"""The figures that a run leaves in figures/, and what a page says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from pneumo.evaluation.answers import Answers, ClassAnswers, read_answers, read_class_answers
+from pneumo.evaluation.curve_figures import draw_curves
+from pneumo.evaluation.figures import STYLE
+from pneumo.evaluation.film_figures import Films, choose, draw_predictions
+from pneumo.evaluation.results import Results
+from pneumo.evaluation.score_figures import draw_calibration, draw_confusion, draw_scores, draw_shift
+from pneumo.evaluation.shift import Shift, read_shift
+
+# In the order in which a page shows them.
+_CAPTIONS = {
+    "roc": "ROC curve of the test with its 95 % band (point by point, stratified bootstrap) and the threshold's place.",
+    "precision_recall": "Precision against recall, likewise. The dotted line is what calling at random would reach.",
+    "confusion_matrix": "Test images by what they are (rows) and what they were called (columns), as shares of a row.",
+    "scores": "The probabilities that each class's test images got, and the threshold above which they are called ill.",
+    "calibration": "Share of positives among test images of like probability, with Wilson's 95 % intervals.",
+    "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
+    "predictions": "Test images as the network saw them: some that it got right, its surest mistakes, its close calls.",
+    "learning_curves": "Loss, AUROC and accuracy of each epoch. Those of training are means over the epoch, as "
+    "training saw it: augmented, with dropout, and the loss with class weights and smoothed labels if so set.",
+    "training_batch": "Images of the first training batch as the network saw them, augmented if so set.",
+}
+
+
+class RunFigure(NamedTuple):
+    """A figure in a run's folder.
+
+    Attributes:
+        name: Of its files.
+        caption: What it shows, one sentence or two.
+        png: Its file.
+        svg: Likewise.
+    """
+
+    name: str
+    caption: str
+    png: Path
+    svg: Path
+
+
+def run_figures(folder: Path) -> list[RunFigure]:
+    """Give the figures that there are in a run's folder, in the order in which a page shows them."""
+    found = [
+        RunFigure(name, caption, *(folder / "figures" / f"{name}.{suffix}" for suffix in ("png", "svg")))
+        for name, caption in _CAPTIONS.items()
+    ]
+    return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
+
+
+def read_test(folder: Path, results: Results) -> Answers | ClassAnswers:
+    """Read what a run has answered to test images, of two classes or of three."""
+    return read_class_answers(folder) if results["task"] == "subtype" else read_answers(folder, results)
+
+
+def draw_test(
+    folder: Path, answers: Answers | ClassAnswers, results: Results, load: Callable[[Sequence[str]], Films]
+) -> dict[str, Figure]:
+    """Draw a run's test, by the figures' names.
+
+    ROC and precision-recall curve, confusion matrix, histogram of scores and a choice of films; of two classes also
+    the calibration curve and, where there is a validation.csv, what changed since validation.
+
+    Args:
+        folder: The run's.
+        answers: To the test images.
+        results: The run's.
+        load: Gives test images (n, H, W) by their paths.
+    """
+    chosen = choose(answers, float(results["threshold"]))
+    films = load([answers.paths[i] for i in chosen.places])
+    with rc_context(STYLE):
+        figures = {
+            **draw_curves(answers, results),
+            "confusion_matrix": draw_confusion(answers, results),
+            "scores": draw_scores(answers, results),
+            "predictions": draw_predictions(answers, chosen, films, results),
+        }
+        if isinstance(answers, Answers):
+            figures["calibration"] = draw_calibration(answers, results)
+            if isinstance(shift := read_shift(folder, results), Shift):
+                figures["shift"] = draw_shift(shift, results)
+    return figures

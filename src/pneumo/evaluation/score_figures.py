@@ -1,0 +1,144 @@
+"""What a run's scores come to: confusion matrix, histograms of scores, calibration, validation against test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.special import logit
+
+from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.evaluation.calibration import calibration_curve
+from pneumo.evaluation.figures import COLOURS, GREY, STYLE, WIDE, class_colours, head, name_run, single, tested
+from pneumo.evaluation.results import Results
+from pneumo.evaluation.shift import SHOWN, Shift
+
+Scores = Mapping[str, npt.NDArray[np.float64]]
+_EDGES = np.linspace(-10, 10, 41)
+_TICKS = (0.0001, 0.01, 0.5, 0.99, 0.9999)
+
+
+def draw_confusion(answers: Answers | ClassAnswers, results: Results) -> Figure:
+    """Draw the counts of each truth and answer, coloured by their share of the truth."""
+    figure, axes = single(results)
+    truth, answer, _ = called(answers)
+    places = range(len(answers.classes))
+    counts = np.array([[int(((truth == t) & (answer == c)).sum()) for c in places] for t in places])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        colour, size = "white" if share > 0.5 else "black", 18 - 2 * len(answers.classes)
+        axes.text(column, row, f"{count}\n{share:.1%}", ha="center", va="center", fontsize=size, color=colour)
+    names = [name or "-" for name in answers.classes]
+    axes.set_xticks(places, [f"called\n{name}" for name in names])
+    axes.set_yticks(places, names, rotation=90, va="center")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def draw_scores(answers: Answers | ClassAnswers, results: Results) -> Figure:
+    """Draw how often each class has which probability of the positive class, or, of three, of any but the first."""
+    figure, axes = single(results)
+    if isinstance(answers, Answers):
+        _scores(axes, _by_class(answers), float(results["threshold"]))
+        words = f"predicted probability of {answers.classes[1] or 'the positive class'}"
+    else:
+        ill = answers.probability[:, 1:].sum(axis=1)
+        _scores(axes, {name: ill[answers.label == k] for k, name in enumerate(answers.classes)}, None)
+        words = f"predicted probability of not {answers.classes[0]}"
+    axes.set(xlabel=f"{words}\n(logit scale)", ylabel="share of the class's images")
+    axes.set_ylim(top=1.35 * axes.get_ylim()[1])
+    axes.legend(loc="upper center", ncols=2, fontsize=8)
+    figure.subplots_adjust(bottom=0.2)
+    return figure
+
+
+def draw_calibration(answers: Answers, results: Results) -> Figure:
+    """Draw shares of positives against what the probabilities say, and below it how many images say it."""
+    figure, whole = single(results)
+    whole.remove()
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure.subplots_adjust(hspace=0.12)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":")
+    curve = calibration_curve(answers)
+    probability, share = [each.probability for each in curve], [each.share for each in curve]
+    errors = [[each.share - each.low for each in curve], [each.high - each.share for each in curve]]
+    text = f"ECE {results['test_ece']:.3f}\nBrier {results['test_brier']:.3f}"
+    axes.errorbar(probability, share, errors, fmt="o-", color=COLOURS[0], lw=1.5, elinewidth=1, ms=4)
+    axes.text(0.02, 0.98, text, transform=axes.transAxes, va="top")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share of positives")
+    for (name, scores), colour in zip(_by_class(answers).items(), class_colours(2), strict=True):
+        counts, edges = np.histogram(scores, 30, range=(0, 1))
+        below.stairs(counts, edges, lw=1.5, color=colour, label=name)
+    below.set(yscale="log", ylim=(0.7, 40 * len(answers.positive)), xlabel="predicted probability", ylabel="images")
+    below.legend(loc="upper center", fontsize=8, ncols=2)
+    return figure
+
+
+def draw_shift(shift: Shift, results: Results) -> Figure:
+    """Draw the scores of each class on validation and test images, and what they come to."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDE, 4.2))
+        left = figure.add_gridspec(2, 1, left=0.08, right=0.56, bottom=0.22, top=0.83, hspace=0.35)
+        upper = figure.add_subplot(left[0])
+        lower = figure.add_subplot(left[1], sharex=upper)
+        side = figure.add_subplot(figure.add_gridspec(1, 1, left=0.7, right=0.98, bottom=0.27, top=0.83)[0])
+        for axes, answers, name in ((upper, shift.validation, "validation"), (lower, shift.test, "test")):
+            _scores(axes, _by_class(answers), float(results["threshold"]))
+            axes.set(title=f"{len(answers.positive):,} {name} images", ylabel="share of class")
+        upper.tick_params(labelbottom=False)
+        lower.axvline(*_logit([shift.oracle_threshold]), color="#777777", lw=1.5, ls=":", label="best on test (oracle)")
+        lower.set_xlabel("predicted probability, logit scale")
+        lower.legend(loc="upper center", bbox_to_anchor=(0.5, -0.36), ncols=4, fontsize=8, columnspacing=1.2)
+        _sides(side, shift)
+        head(figure, f"{name_run(results)}, from validation to {tested(results)}")
+    return figure
+
+
+def _sides(axes: Axes, shift: Shift) -> None:
+    """Draw the metrics of validation and test beside each other."""
+    for offset, found, colour, side in (
+        (-0.13, shift.held_out, GREY, "validation"),
+        (0.13, shift.official, COLOURS[2], "test"),
+    ):
+        shown = [found[name] for name in SHOWN]
+        error = [[each.value - each.low for each in shown], [each.high - each.value for each in shown]]
+        places = np.arange(len(shown)) + offset
+        axes.errorbar([each.value for each in shown], places, xerr=error, fmt="o", color=colour, capsize=3, label=side)
+    last = len(SHOWN) - 1
+    axes.plot(shift.oracle, last + 0.13, "D", mfc="none", mec=COLOURS[2], ms=8, label="best threshold on test (oracle)")
+    axes.set_yticks(range(len(SHOWN)), [title.replace(" ", "\n") for title in SHOWN.values()])
+    axes.set(ylim=(last + 0.6, -0.6), title="with 95 % intervals")
+    (oracle, *sides), (word, *words) = axes.get_legend_handles_labels()
+    axes.legend([*sides, oracle], [*words, word], loc="upper center", bbox_to_anchor=(0.4, -0.1), fontsize=8)
+
+
+def _scores(axes: Axes, scores: Scores, threshold: float | None) -> None:
+    """Draw how often each class has which probability."""
+    for (name, of_class), colour in zip(scores.items(), class_colours(len(scores)), strict=True):
+        counts, _ = np.histogram(_logit(of_class), _EDGES)
+        shares = counts / max(len(of_class), 1)
+        axes.stairs(shares, _EDGES, fill=True, color=colour, alpha=0.45)
+        axes.stairs(shares, _EDGES, color=colour, lw=1.2, label=name)
+    if threshold is not None:
+        label = f"threshold {threshold:.3g}"
+        axes.axvline(*_logit([threshold]), color="#333333", lw=1.5, ls="--", label=label)
+    axes.set_xticks(_logit(_TICKS), [f"{tick:g}" for tick in _TICKS])
+    axes.set(xlim=(-10.2, 10.2))
+
+
+def _by_class(answers: Answers) -> Scores:
+    """Give each class's probabilities; a class that never comes has none, and no name."""
+    return {name or "-" * (k + 1): answers.probability[answers.positive == k] for k, name in enumerate(answers.classes)}
+
+
+def _logit(probability: Iterable[float]) -> Sequence[float]:
+    """Stretch both ends; what lies beyond 10 is put there."""
+    return [float(score) for score in np.clip(logit(np.asarray(probability)), -9.99, 9.99)]

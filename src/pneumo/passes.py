@@ -1,0 +1,154 @@
+"""One backbone run over the images of one data module, its results kept for other runs."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import timm
+import torch
+import torchvision
+from lightning import Trainer
+
+from pneumo.cache import Array, Recipe, find_or_build, hash_plain
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.films import load_films
+from pneumo.data.images import DECODER
+from pneumo.hardware import can_compile, require_compiler
+from pneumo.models.backbone import Backbone
+from pneumo.models.classifier import Classifier
+from pneumo.models.inference import PASS, Change, FeaturePass, default_batch_size, fast_copy
+from pneumo.models.levels import LevelMeans
+from pneumo.progress import track
+
+COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Whether and how features are cached; `features` in conf/train.yaml tells the same.
+
+    Attributes:
+        cache: True, False, or auto: where the whole backbone is frozen and no limit shortens the epochs.
+        views: Augmented views that are kept of each training image; without augmentation there is but one.
+        compile: True, False, or auto: from `COMPILE_FROM` images on, where there is a compiler.
+        batch_size: Images a pass; None is 16 on a CPU and 128 elsewhere.
+    """
+
+    cache: bool | str
+    views: int
+    compile: bool | str
+    batch_size: int | None
+
+
+class BackbonePass:
+    """One backbone run over the images of one data module."""
+
+    def __init__(
+        self, options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
+    ) -> None:
+        """Take whose backbone, on what, and how."""
+        self.options = options
+        self.datamodule = datamodule
+        self.backbone = classifier.backbone
+        self.architecture = str(classifier.hparams["architecture"])
+        self.device = trainer.strategy.root_device
+        self.precision = str(trainer.precision)
+        self.batch_size = options.batch_size or default_batch_size(self.device)
+
+    def compute(
+        self,
+        positions: Sequence[int],
+        about: dict[str, object],
+        doing: str,
+        change: Change | None,
+    ) -> Array:
+        """Give the features of radiographs by their positions in the index, (N, D) float32.
+
+        Args:
+            positions: Of the radiographs; one may come several times.
+            about: What decides the features beside the backbone, the data, and how it is computed.
+            doing: What this is called.
+            change: Maps images on the device, and the place of the first among `positions`, to what shall be seen.
+        """
+        if self.options.compile == "auto":
+            compiled = len(positions) >= COMPILE_FROM and can_compile(self.device.type)
+        elif compiled := bool(self.options.compile):
+            require_compiler("features.compile=true", self.device.type, "features.compile=auto")
+        recipe = Recipe(
+            kind="features",
+            about=self._about(about | {"compiled": compiled}),
+            shape=(len(positions), self.backbone.features),
+            dtype="float32",
+            doing=f"{doing} of {self.architecture}",
+        )
+        return find_or_build(
+            self.datamodule.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change)
+        )
+
+    def means(self, positions: Sequence[int], keep: bool) -> tuple[Array, list[int]]:
+        """Give what `LevelMeans` gives for radiographs, (N, P) float32, and each level's number of channels.
+
+        Args:
+            positions: Of the radiographs in the index.
+            keep: In the cache, for other runs of the same backbone.
+        """
+        data = self.datamodule
+        levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
+        recipe = Recipe(
+            kind="features",
+            about=self._about({"levels": levels.layers, "positions": hash_plain(list(positions))}),
+            shape=(len(positions), sum(levels.channels)),
+            dtype="float32",
+            doing=f"Looking at what is usual with {self.architecture}",
+        )
+
+        def blocks(start: int) -> Iterator[Array]:
+            images = torch.from_numpy(load_films(data, [data.radiographs[i] for i in positions[start:]]))[:, None]
+            for image in torch.split(images, self.batch_size):
+                with torch.inference_mode():
+                    yield levels(image.to(self.device))[1].cpu().numpy()
+
+        if keep:
+            return find_or_build(data.cache_dir, recipe, blocks), levels.channels
+        found: list[Array] = []
+        with track(recipe.doing, len(positions)) as advance:
+            for block in blocks(0):
+                found.append(block)
+                advance(sum(map(len, found)))
+        return np.concatenate(found), levels.channels
+
+    def _about(self, about: dict[str, object]) -> dict[str, object]:
+        """Tell all that decides what the backbone gives for an image."""
+        return {
+            "architecture": self.architecture,
+            "weights": _hash_weights(self.backbone),
+            "data": self.datamodule.content_hash,
+            "images": len(self.datamodule.radiographs),
+            "image_size": self.datamodule.image_size,
+            "crop_pct": self.datamodule.crop_pct,
+            "decoder": DECODER,
+            **about,
+            "device": self.device.type,
+            "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
+            "precision": self.precision,
+            "batch_size": self.batch_size,
+            "pass": PASS,
+            "matmul_precision": torch.get_float32_matmul_precision(),  # follows trainer.deterministic
+            "versions": [str(package.__version__) for package in (torch, torchvision, timm)],
+        }
+
+    def _blocks(self, positions: Sequence[int], start: int, compiled: bool, change: Change | None) -> Iterator[Array]:
+        data = self.datamodule
+        data.open_images()
+        runner = FeaturePass(self.backbone, data.image_size, self.device, self.precision, self.batch_size, compiled)
+        return runner.run(data.image_blocks(positions[start:], self.batch_size), start, change)
+
+
+def _hash_weights(backbone: Backbone) -> str:
+    """Hash the names, shapes and values of a backbone's state, 32 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().contiguous().view(-1).numpy()).data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,93 @@
+"""What TensorBoard's PROJECTOR tab shows of a run: test images, each where the backbone's features put it."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+from pneumo.cache import Array
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.films import load_films
+from pneumo.data.index import Radiograph, positions
+from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.files import atomic_path, write_text
+from pneumo.models.classifier import Classifier
+
+CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
+FOLDER = "projector"
+_SPRITE, _SHEET = 48, 8192  # pixels: of a small film, and the most that browsers take for all of them
+
+
+def write_projector(
+    folder: Path,
+    answers: Answers | ClassAnswers,
+    datamodule: ChestXrayDataModule,
+    classifier: Classifier,
+    device: torch.device,
+) -> None:
+    """Write features, classes, answers and small films of all test images, and the file that names them.
+
+    SummaryWriter.add_embedding does the like, in a folder named by a step, with three times the digits.
+
+    Args:
+        folder: The run's.
+        answers: To the test images.
+        datamodule: Of the images.
+        classifier: With the tested weights.
+        device: Where it computes.
+    """
+    place = {image.path: image for image in datamodule.splits["test"]}
+    images = [place[path] for path in answers.paths]
+    features = _compute(images, datamodule, classifier, device)
+    with atomic_path(folder / FOLDER / "features.tsv") as path:
+        np.savetxt(path, features, fmt="%.6g", delimiter="\t")
+    write_text(folder / FOLDER / "images.tsv", _describe(answers, images))
+    size = min(_SPRITE, _SHEET // math.ceil(math.sqrt(len(images))))
+    with atomic_path(folder / FOLDER / "films.png") as path:
+        _arrange(load_films(datamodule, images), size).save(path)
+    config = ProjectorConfig()
+    embedding = config.embeddings.add()
+    embedding.tensor_name, embedding.tensor_path = "test images", f"{FOLDER}/features.tsv"
+    embedding.tensor_shape.extend(features.shape)
+    embedding.metadata_path = f"{FOLDER}/images.tsv"
+    embedding.sprite.image_path = f"{FOLDER}/films.png"
+    embedding.sprite.single_image_dim.extend((size, size))
+    write_text(folder / CONFIG, str(config))
+
+
+def _compute(
+    images: list[Radiograph], datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device
+) -> Array:
+    """Give the backbone's features of images, (n, D): those that the run was served with, if it was."""
+    places = positions(images, datamodule.radiographs)
+    if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
+        features: Array = datamodule.inputs[places]
+        return features
+    classifier.eval().to(device)
+    with torch.inference_mode():
+        blocks = datamodule.image_blocks(places, datamodule.batch_size)
+        return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks]).numpy()
+
+
+def _describe(answers: Answers | ClassAnswers, images: list[Radiograph]) -> str:
+    """Give a table of what TensorBoard is to label and colour images by."""
+    lines = [("class", "called", "answer", "probability", "subtype", "file")]
+    for image, truth, answer, share in zip(images, *called(answers), strict=True):
+        right = "right" if truth == answer else "wrong"
+        names = answers.classes[truth], answers.classes[answer]
+        lines.append((*names, right, f"{share:.4f}", image.subtype, image.path))
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def _arrange(films: Array, size: int) -> Image.Image:
+    """Put small films row by row into a square, as the projector reads it."""
+    across = math.ceil(math.sqrt(len(films)))
+    sheet = Image.new("L", (across * size, across * size))
+    for number, film in enumerate(films):
+        row, column = divmod(number, across)
+        small = Image.fromarray(film).resize((size, size), Image.Resampling.BILINEAR)
+        sheet.paste(small, (column * size, row * size))
+    return sheet

@@ -1,0 +1,65 @@
+"""What a run shows of itself: figures in its folder, and the same and more in TensorBoard."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from omegaconf import DictConfig
+
+from pneumo.building import Parts
+from pneumo.data.films import first_batch, load_films
+from pneumo.evaluation.figures import name_run, save
+from pneumo.evaluation.film_figures import MOST, draw_batch
+from pneumo.evaluation.learning_curves import draw_learning_curves
+from pneumo.evaluation.results import Results
+from pneumo.evaluation.run_figures import draw_test, read_test
+from pneumo.projector import write_projector
+from pneumo.tensorboard import RunLogger
+
+_LINE = 105  # characters that fit above a figure
+
+
+def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[RunLogger]) -> None:
+    """Draw the first training batch as the network is to see it, and put it before all else in TensorBoard."""
+    datamodule, _, trainer = parts
+    batch, films = first_batch(datamodule, trainer.world_size, MOST)
+    size = min(datamodule.batch_size, len(datamodule.splits["train"]))
+    settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
+    how = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"
+    words = f"First training batch: {len(batch)} of its {size} images, with their classes. Augmentation: {how}"
+    titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(words, _LINE)]
+    figure = draw_batch([datamodule.classes[image.label] for image in batch], films, titles)
+    png = save({"training_batch": figure}, folder / "figures")["png"]
+    for logger in loggers:
+        logger.log_images({"train/batch": png["training_batch"]}, 0)
+
+
+def show_test(
+    folder: Path,
+    results: Results,
+    parts: Parts,
+    loggers: Sequence[RunLogger],
+    history: Sequence[Mapping[str, float]],
+) -> None:
+    """Draw what training and test came to, and show it in TensorBoard.
+
+    Args:
+        folder: The run's, with its predictions.csv and validation.csv.
+        results: What results.json is to hold.
+        parts: The run's, with the tested weights.
+        loggers: The run's.
+        history: What each epoch came to.
+    """
+    datamodule, classifier, trainer = parts
+    answers, epochs = read_test(folder, results), trainer.current_epoch
+    place = {image.path: image for image in datamodule.splits["test"]}
+    figures = draw_test(folder, answers, results, lambda paths: load_films(datamodule, [place[path] for path in paths]))
+    images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
+    figures["learning_curves"] = draw_learning_curves(history, images, results)
+    png = save(figures, folder / "figures")["png"]
+    for logger in loggers:
+        tags = {name: f"{'train' if name == 'learning_curves' else 'test'}/{name}" for name in png}
+        logger.log_images({tags[name]: content for name, content in png.items()}, epochs)
+        logger.log_answers(answers, epochs)
+        if logger.projector:
+            write_projector(folder, answers, datamodule, classifier, trainer.strategy.root_device)
