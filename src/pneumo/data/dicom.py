@@ -104,12 +104,13 @@ def _decode(dataset: Dataset) -> NDArray[Any]:
     implicit, little = dataset.original_encoding
     native = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     syntax = dataset.file_meta.get("TransferSyntaxUID") or (ImplicitVRLittleEndian if implicit else native)
-    if not syntax.is_encapsulated:
+    decoder = _find_decoder(syntax, dataset.BitsStored)
+    if decoder.is_native:
         samples = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
         halved = dataset.PhotometricInterpretation == "YBR_FULL_422"
         if len(dataset.PixelData) < samples * dataset.BitsAllocated // 8 * (2 if halved else 3) // 3:
             raise DataError("is cut off: it has fewer pixels than its header says. Replace it by an intact copy.")
-    return _find_decoder(syntax, dataset.BitsStored).as_array(dataset, index=0)[0]
+    return decoder.as_array(dataset, index=0)[0]
 
 
 def _find_decoder(syntax: Any, bits: int) -> Decoder:  # noqa: ANN401 (pydicom's UID, or what a damaged file has there)
@@ -140,7 +141,7 @@ def _eight_bit(colours: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _palette(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     colours = _eight_bit(apply_color_lut(stored, dataset)[None, :, :3])
-    return np.array(Image.fromarray(colours).convert("L"))[0]
+    return np.array(Image.fromarray(colours).convert("L")).reshape(-1)
 
 
 def _monochrome(stored: NDArray[Any], codes: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """Reading a radiograph that somebody brings, whatever the file is: the grey picture, or the reason why not."""
 
+import codecs
 import io
 import struct
 from pathlib import Path
@@ -114,9 +115,17 @@ def _describe(head: bytes) -> str:
             return what
     if head[4:8] == b"ftyp":
         return "is a film or photograph in a format that is not read, such as HEIC: save it as JPEG or PNG."
-    if all(byte >= 32 or byte in b"\t\n\f\r" for byte in head):
+    if _is_text(head):
         return "is text, not a picture."
     return f"is no picture in a format that is read, or damaged at its beginning: {_INTACT}."
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)
 
 
 def _reason(error: Exception) -> str:

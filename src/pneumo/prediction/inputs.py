@@ -59,7 +59,7 @@ def _files(path: Path) -> Iterator[Path]:
     visited: set[str] = set()  # links can make circles
     for folder, below, names in os.walk(path, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
-        below[:] = [] if real in visited else [name for name in below if not _is_hidden(name)]
+        below[:] = [] if real in visited else sorted(name for name in below if not _is_hidden(name))
         files += (Path(folder, name) for name in names if real not in visited and not _is_hidden(name))
         visited.add(real)
     yield from sorted(files, key=_order)
