@@ -226,6 +226,6 @@ def _doubts(header: Dataset) -> list[str]:
     doubts = {
         "its header says that it is a lateral view": position in _LATERAL,
         "its header says that it is no plain radiograph": modality not in _RADIOGRAPHY,
-        "its header does not say that it shows a chest": _CHEST.search(part) is None,
+        "its header says that it shows no chest": _CHEST.search(part) is None,
     }
     return [text for text, found in doubts.items() if found]

@@ -138,4 +138,4 @@ def _reason(error: Exception) -> str:
         return f"says that it has more than {MOST_PIXELS:,} pixels, which are the most that is read."
     if "truncated" in str(error).lower():
         return f"is cut off: {_INTACT}."
-    return f"is damaged, so that its pixels cannot be decoded: {_INTACT}."
+    return f"is damaged, or stored in a way that cannot be decoded here: {_INTACT}, or save it as PNG."

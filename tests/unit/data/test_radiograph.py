@@ -47,7 +47,7 @@ def test_a_prediction_sees_the_pixels_of_training(form: str, tmp_path: Path) -> 
         np.testing.assert_array_equal(np.asarray(image), GREY)
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_a_photograph_is_turned_upright_and_says_so(form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned right by a quarter
