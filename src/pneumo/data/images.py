@@ -14,6 +14,9 @@ from pneumo.errors import DataError
 DECODER = f"grey, squared, bilinear, 1, Pillow {PIL.__version__}"
 # What Pillow raises for files that are truncated, no images, or too large to be ones.
 UNREADABLE = (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError)
+# What `require_size` allows. Networks halve both sides five times: smaller pictures are less than one cell of theirs.
+LEAST_SIDE = 32
+MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses a file
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens some 16-bit files (PGM, TIFF) as 32-bit "I"
 
 
@@ -37,15 +40,28 @@ def decode(path: Path, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8
     """
     try:
         with Image.open(path) as image:
-            whole = math.floor(size / crop_pct)
-            squared = to_grey(image).resize((whole, whole), Image.Resampling.BILINEAR)
-            start = (whole - size) // 2
-            return np.asarray(squared.crop((start, start, start + size, start + size)))
+            return square(to_grey(image), size, crop_pct)
     except UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as an image ({' '.join(str(error).split())}). Every file with an image's suffix "
             "must be a whole image: replace this one by an intact copy, or delete it."
         ) from error
+
+
+def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
+    """Resize a grey 8-bit image to a square, shape (size, size), as `decode` does, whose arguments these are."""
+    whole = math.floor(size / crop_pct)
+    squared = image.resize((whole, whole), Image.Resampling.BILINEAR)
+    start = (whole - size) // 2
+    return np.asarray(squared.crop((start, start, start + size, start + size)))
+
+
+def require_size(width: int, height: int) -> None:
+    """Raise a DataError unless a picture is large enough to show a chest and small enough for the memory."""
+    if min(width, height) < LEAST_SIDE:
+        raise DataError(f"has {width} x {height} pixels, and each side of a radiograph has {LEAST_SIDE} or more.")
+    if width * height > MOST_PIXELS:
+        raise DataError(f"says that it has {width} x {height} pixels, and {MOST_PIXELS:,} are the most that is read.")
 
 
 def to_grey(image: Image.Image) -> Image.Image:

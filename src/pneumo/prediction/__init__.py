@@ -1,0 +1,1 @@
+"""Answers for radiographs that somebody brings."""

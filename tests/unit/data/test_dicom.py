@@ -1,0 +1,207 @@
+import io
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+
+import numpy as np
+import pydicom
+import pytest
+from damaged import film
+from dicoms import dicom
+from pydicom import Dataset
+from pydicom.pixels import apply_windowing, get_decoder
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
+
+from pneumo.data.radiograph import read_radiograph
+from pneumo.errors import DataError
+
+GREY = film(np.random.default_rng(0))
+TWELVE = GREY.astype(np.uint16) * 16
+SIGNED = (GREY.astype(int) * 100 - 12_000).astype(np.int16)
+ORDER = np.random.default_rng(1).permutation(256)
+RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}  # TWELVE becomes -1000 to 7160
+
+
+def table(first: int, values: np.ndarray, bits: int = 16) -> list[Dataset]:
+    item = Dataset()
+    item.LUTDescriptor = [len(values), first, bits]
+    item.add_new(
+        "LUTData", "US" if bits == 8 else "OW", values.tolist() if bits == 8 else values.astype("<u2").tobytes()
+    )
+    return [item]
+
+
+def colours(values: np.ndarray) -> dict[str, object]:
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    described = {f"{name}Descriptor": [256, 0, 16] for name in names}
+    return {**described, **{f"{name}Data": (values * 257).astype("<u2").tobytes() for name in names}}
+
+
+RGB = np.dstack([GREY] * 3)
+STORED = {
+    "8 bits": dicom(GREY),
+    "negative": dicom(255 - GREY, photometric="MONOCHROME1"),
+    "12 bits": dicom(TWELVE, bits=12),
+    "negative of 12 bits": dicom(4095 - TWELVE, bits=12, photometric="MONOCHROME1"),
+    "linear window": dicom(TWELVE, bits=12, **RESCALED, WindowCenter=3080.5, WindowWidth=8161),
+    "exact window": dicom(
+        TWELVE, bits=12, **RESCALED, WindowCenter=[3080, 9], WindowWidth=[8160, 9], VOILUTFunction="LINEAR_EXACT"
+    ),
+    "empty window": dicom(TWELVE, bits=12, WindowCenter="", WindowWidth=""),
+    "signed": dicom(SIGNED),
+    "signed, of 8 bits": dicom((GREY.astype(int) - 128).astype(np.int8)),
+    "modality's table": dicom(np.argsort(ORDER).astype(np.uint8)[GREY], ModalityLUTSequence=table(0, ORDER)),
+    "VOI table": dicom(TWELVE, bits=12, VOILUTSequence=table(0, np.arange(4096))),
+    "VOI table of 8 bits": dicom(TWELVE, bits=12, VOILUTSequence=table(0, np.arange(4096) // 16, 8)),
+    "VOI table after rescaling": dicom(
+        TWELVE, bits=12, RescaleSlope=1, RescaleIntercept=100, VOILUTSequence=table(100, np.arange(4081) * 7)
+    ),
+    "implicit": dicom(TWELVE, bits=12, syntax=ImplicitVRLittleEndian),
+    "big endian": dicom(TWELVE, bits=12, syntax=ExplicitVRBigEndian),
+    "without a preamble": dicom(TWELVE, bits=12, preamble=False),
+    "without a preamble, implicit": dicom(TWELVE, bits=12, preamble=False, syntax=ImplicitVRLittleEndian),
+    "run lengths": dicom(TWELVE, bits=12, syntax=RLELossless),
+    "signed run lengths": dicom(SIGNED, syntax=RLELossless),
+    "JPEG": dicom(GREY, syntax=JPEGBaseline8Bit),
+    "JPEG in colour": dicom(RGB, photometric="RGB", syntax=JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"),
+    "JPEG 2000": dicom(TWELVE, syntax=JPEG2000Lossless),
+    "colour": dicom(RGB, photometric="RGB"),
+    "colour of 16 bits": dicom(RGB.astype(np.uint16) * 257, photometric="RGB"),
+    "luma": dicom(np.dstack([GREY, GREY * 0 + 128, GREY * 0 + 128]), photometric="YBR_FULL"),
+    "palette": dicom(np.argsort(ORDER).astype(np.uint8)[GREY], photometric="PALETTE COLOR", **colours(ORDER)),
+}
+
+
+@pytest.mark.parametrize("way", STORED)
+def test_every_way_to_store_a_film_gives_its_greys(way: str) -> None:
+    image, notes = read_radiograph(STORED[way])
+    assert notes == ()
+    assert np.abs(np.asarray(image).astype(int) - GREY).max() <= (2 if "JPEG" in way else 1)
+
+
+def test_eight_bits_are_greys_and_more_bits_are_stretched() -> None:
+    dull = 60 + GREY // 2
+    np.testing.assert_array_equal(np.asarray(read_radiograph(dicom(dull)).image), dull)
+    same = np.asarray(read_radiograph(dicom(dull, RescaleSlope=1, RescaleIntercept=0)).image)
+    np.testing.assert_array_equal(same, dull)
+    assert read_radiograph(dicom(dull.astype(np.uint16), bits=12)).image.getextrema() == (0, 255)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("values", [SIGNED, TWELVE])
+def test_padding_is_black_and_stretches_nothing(photometric: str, values: np.ndarray) -> None:
+    value = -20_000 if values is SIGNED else 60_000
+    padded = np.pad(values, 9, constant_values=value)
+    padded[0, 0] += 5  # the padding's range
+    image = read_radiograph(
+        dicom(padded, photometric=photometric, PixelPaddingValue=value, PixelPaddingRangeLimit=value + 5)
+    ).image
+    inside = np.asarray(image)[9:-9, 9:-9].astype(int)
+    assert np.abs(inside - (GREY if photometric == "MONOCHROME2" else 255 - GREY)).max() <= 1
+    assert np.asarray(image).sum() == inside.sum()
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (900.5, 700), (4000, 1), (-100, 3000)])
+def test_windows_are_those_of_pydicom(function: str, center: float, width: float) -> None:
+    window = {"WindowCenter": center, "WindowWidth": width, "VOILUTFunction": function}
+    dataset = Dataset()
+    dataset.update({"PhotometricInterpretation": "MONOCHROME2", "BitsStored": 12, "PixelRepresentation": 0})
+    for name, value in window.items():
+        setattr(dataset, name, value)
+    with np.errstate(over="ignore"):
+        expected = apply_windowing(TWELVE, dataset) / 4095 * 255
+    found = np.asarray(read_radiograph(dicom(TWELVE, bits=12, **window)).image)
+    assert np.abs(found - expected).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("elements", "doubt"),
+    [
+        ({"ViewPosition": "LL"}, "lateral"),
+        ({"Modality": "CT"}, "no plain radiograph"),
+        ({"BodyPartExamined": "HAND"}, "chest"),
+    ],
+)
+def test_what_is_no_frontal_chest_film_is_told(elements: dict[str, str], doubt: str) -> None:
+    _, notes = read_radiograph(dicom(GREY, **elements))
+    assert len(notes) == 1
+    assert doubt in notes[0]
+
+
+def test_a_header_that_leaves_it_open_gives_no_doubt() -> None:
+    assert read_radiograph(dicom(GREY, Modality="OT", ViewPosition=None, BodyPartExamined=None)).notes == ()
+
+
+@pytest.mark.parametrize(("number", "package"), [("80", "pyjpegls"), ("70", "pylibjpeg pylibjpeg-libjpeg")])
+def test_a_missing_decoder_is_named(number: str, package: str) -> None:
+    content = dicom(GREY, syntax=JPEGBaseline8Bit).replace(b"10008.1.2.4.50", f"10008.1.2.4.{number}".encode())
+    if get_decoder(f"1.2.840.10008.1.2.4.{number}").is_available:
+        pytest.skip("it is there")
+    with pytest.raises(DataError, match=rf"JPEG.*, 1\.2\.840\.10008\.1\.2\.4\.{number}, .*pip install {package},"):
+        read_radiograph(content)
+
+
+SECRETS = ("ZEBEDEE^QUINCE", "PID7731XK", "19480203")
+TEXTS = (
+    *("PatientName", "PatientID", "PatientBirthDate", "ImageComments", "InstitutionName", "AccessionNumber"),
+    *("Modality", "BodyPartExamined", "ViewPosition", "PhotometricInterpretation", "NumberOfFrames", "WindowCenter"),
+    *("WindowWidth", "RescaleSlope", "RescaleIntercept", "VOILUTFunction", "SOPClassUID", "SpecificCharacterSet"),
+)
+
+
+def planted() -> Iterator[bytes]:
+    """Give files with a patient's data in every text, and then those in many ways damaged."""
+    generator = np.random.default_rng(0)
+    always = dict(zip(TEXTS[:6], SECRETS * 2, strict=True))
+    item = table(0, np.arange(4096))
+    item[0].LUTExplanation = SECRETS[0]
+    whole = [dicom(TWELVE, bits=12, **always, VOILUTSequence=item), dicom(GREY, **always, syntax=JPEGBaseline8Bit)]
+    whole += [
+        dicom(TWELVE, bits=12, **{**always, "WindowCenter": 5, "RescaleIntercept": 0, text: secret.encode()})
+        for text in TEXTS
+        for secret in SECRETS
+    ]
+    uid = b"1.2.840.10008.1.2.1\0"
+    whole += [content.replace(uid, f"{SECRETS[0]:<20}".encode()) for content in whole[:2]]
+    yield from whole
+    for content in whole:
+        yield content[: generator.integers(132, len(content))]
+        for _ in range(3):
+            damaged = np.frombuffer(content, np.uint8).copy()
+            damaged[generator.integers(132, 1200, 6)] ^= generator.integers(1, 256, 6, dtype=np.uint8)
+            yield damaged.tobytes()
+
+
+def test_no_word_about_a_patient_leaves_the_reader(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    contents = list(planted())
+    caplog.clear()  # pydicom's words while it wrote them
+    caplog.set_level(logging.DEBUG)
+    told: list[str] = []
+    read = 0
+    for content in contents:
+        try:
+            told += read_radiograph(content).notes
+            read += 1
+        except DataError as error:
+            told += ["".join(traceback.format_exception(error)), repr(error.__context__)]
+    told += [caplog.text, *capfd.readouterr()]
+    assert 30 < read < 200
+    assert len(told) > 100
+    assert not [text for text in told for secret in SECRETS if secret in text or secret[:7] in text]
+
+
+def test_pydicom_itself_tells_what_the_reader_keeps_back(caplog: pytest.LogCaptureFixture) -> None:
+    content = dicom(GREY, SpecificCharacterSet=SECRETS[0].encode())
+    with pytest.warns(UserWarning, match=re.escape(SECRETS[0])):
+        assert pydicom.dcmread(io.BytesIO(content)).Modality == "DX"
+    assert SECRETS[0] in caplog.text
