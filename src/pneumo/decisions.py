@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -45,7 +46,8 @@ def decide_by_validation(cfg: DictConfig, options: FeatureOptions, parts: Parts,
             classifier.load_state_dict(checkpoint["state_dict"])
             reference, usual = _choose(datamodule)
             means, channels = level_means(options, datamodule, classifier, trainer, reference + usual)
-            classifier.outliers = fit_outliers(means[: len(reference)], means[len(reference) :], channels, _ALLOWED)
+            seen, other = np.split(means.astype(np.float64), [len(reference)])
+            classifier.outliers = fit_outliers(seen, other, channels, _ALLOWED)
         write_decision(Path(best), chosen._asdict(), classifier.outliers and classifier.outliers._asdict())
     trainer.strategy.barrier()
 

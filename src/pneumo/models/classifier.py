@@ -42,7 +42,7 @@ class Classifier(LightningModule):
 
     class_weights: Tensor | None
     step_size: int | None = None
-    outliers: Outliers | None = None  # tells images that are unlike those it was trained on; tested checkpoints have it
+    outliers: Outliers | None = None  # tells images unlike the training's; tested checkpoints have it
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Classifier(LightningModule):
         metrics = make_metrics(len(self.classes), threshold)
         self.train_metrics, self.val_metrics = (metrics.clone(prefix=f"{stage}/") for stage in ("train", "val"))
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
-        self.all_places, self.all_logits = (CatMetric("disable") for _ in range(2))  # they know how to gather
+        self.all_places, self.all_logits = CatMetric("disable"), CatMetric("disable")  # they know how to gather
         self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
         self.answers: dict[str, Batch] = {}
 
@@ -114,8 +114,7 @@ class Classifier(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, 1, H, W) uint8, or features (N, D) of the backbone, to logits (N, classes)."""
-        features = x if x.ndim == 2 else self.backbone(x)
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(x if x.ndim == 2 else self.backbone(x))
         return logits
 
     def answer(self, x: Tensor) -> Tensor:

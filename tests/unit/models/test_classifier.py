@@ -76,7 +76,7 @@ def test_the_probability_is_that_of_the_second_class_or_of_each_of_three() -> No
     logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [30.0, -30.0]])
     two = Classifier("pneumo/xraychestnet", CLASSES, image_size=24, temperature=1.0)
     torch.testing.assert_close(two.probability(logits), torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0]))
-    two.decide(temperature=2.0, threshold=0.25)
+    two.decide(temperature=2.0, threshold=0.25, margin=None)
     torch.testing.assert_close(two.probability(logits)[:2], torch.tensor([0.5, 1 / (1 + torch.e**-1.0)]))
     assert (two.hparams["temperature"], two.hparams["threshold"]) == (2.0, 0.25)
     assert two.test_metrics["accuracy"].threshold == 0.25
@@ -115,6 +115,7 @@ def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
         "head_path": None,
         "threshold": 0.5,
         "temperature": 1.0,
+        "margin": None,
         "flip_test": False,
     }
     assert content["validation"]["logits"].shape == (8, 2)

@@ -1,0 +1,43 @@
+"""A trained network opened for use, whichever program computes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.errors import ConfigError
+from pneumo.prediction.rules import Rules
+
+Images = npt.NDArray[np.uint8]
+Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+class Network(Protocol):
+    """What a network for predictions can do."""
+
+    rules: Rules
+
+    def score(self, image: Images) -> Scores:
+        """Score images (N, 1, S, S): probabilities (N, classes), and how unlike the training images they are (N,)."""
+        ...
+
+
+def open_network(path: Path) -> Network:
+    """Open a checkpoint of pneumo, or what `pneumo export` made of one.
+
+    Raises:
+        ConfigError: There is no such file, or it is nothing of the kind.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} is not a file: give a checkpoint, such as RUN/checkpoints/best.ckpt, or a network that "
+            "`pneumo export` made of one."
+        )
+    from pneumo.prediction.checkpoint import (
+        CheckpointNetwork,  # imports torch, which an exported network can do without
+    )
+
+    return CheckpointNetwork(path)

@@ -1,0 +1,80 @@
+"""How a network's answers are to be taken: what is called what, what is uncertain, what is no chest radiograph."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.evaluation.decision import distance
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a checkpoint knows of its task beside its weights; an exported network carries it along.
+
+    Attributes:
+        name: Of the network, such as timm/tf_efficientnet_lite0.
+        classes: Their names; of two, the second is the positive one, of more all but the first.
+        image_size: Height and width of the images in pixels.
+        crop_pct: What of height and width they keep of a film; see `pneumo.data.images.square`.
+        threshold: Of two classes, an image is called positive above this probability; of more the likeliest is called.
+        margin: An answer that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
+        outliers: Whether the network tells images that are unlike those it was trained on.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_size: int
+    crop_pct: float
+    threshold: float
+    margin: float | None
+    outliers: bool
+
+    def to_json(self) -> str:
+        """Write them as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Rules:
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "classes": tuple(values["classes"])})
+
+    def apply(self, probability: npt.NDArray[np.float32], unlike: npt.NDArray[np.float32]) -> list[Answer]:
+        """Turn what a network gives into answers.
+
+        Args:
+            probability: Of the classes, (N, classes).
+            unlike: How unlike the training images each image is, (N,): more than 1 is too much.
+        """
+        two = len(self.classes) == 2
+        called = (probability[:, 1] > self.threshold).astype(int) if two else probability.argmax(1)
+        far = distance(probability[:, 1] if two else probability, self.threshold)
+        near = np.zeros(len(far), bool) if self.margin is None else far <= self.margin
+        shares = (tuple(float(f"{share:.9g}") for share in row) for row in probability)  # as predictions.csv has them
+        return [
+            Answer(share, 1 - share[0] if not two else share[1], self.classes[call], bool(unsure), float(score))
+            for share, call, unsure, score in zip(shares, called, near, unlike, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of one film.
+
+    Attributes:
+        probabilities: Of the classes.
+        probability: Of all classes but the first together: pneumonia.
+        called: Name of the class that it is called.
+        uncertain: Whether it lies so near to the threshold that it could as well be another.
+        unlike: How unlike the training images the film is: with more than 1 it is hardly a frontal chest radiograph.
+    """
+
+    probabilities: tuple[float, ...]
+    probability: float
+    called: str
+    uncertain: bool
+    unlike: float
