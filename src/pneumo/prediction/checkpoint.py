@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 
 from pneumo.checkpoints import read_checkpoint
+from pneumo.errors import ConfigError, HardwareError
+from pneumo.hardware import keep_freed_memory
 from pneumo.models.classifier import Classifier
+from pneumo.models.inference import default_batch_size
 from pneumo.models.scorer import Scorer
 from pneumo.prediction.network import Images, Scores
 from pneumo.prediction.rules import Rules
@@ -21,15 +24,19 @@ class CheckpointNetwork:
 
         Args:
             path: Of the checkpoint.
-            device: PyTorch's name.
+            device: cpu, cuda, or auto, which is a GPU if there is one.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: It is none, or no device has that name.
+            HardwareError: There is no GPU.
         """
+        self.device = _choose_device(device)
         read_checkpoint(path)  # whose errors are for users
         self.classifier = Classifier.load_from_checkpoint(path, map_location="cpu").eval()
         self.rules = rules_of(self.classifier)
-        self.device = torch.device(device)
+        self.batch_size = default_batch_size(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.scorer = Scorer(self.classifier).to(self.device)
 
     def score(self, image: Images) -> Scores:
@@ -37,6 +44,18 @@ class CheckpointNetwork:
         with torch.inference_mode():
             probability, unlike = self.scorer(torch.from_numpy(image).to(self.device))
         return probability.float().cpu().numpy(), unlike.float().cpu().numpy()
+
+
+def _choose_device(name: str) -> torch.device:
+    there = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {name} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
+    if name == "cuda" and not there:
+        raise HardwareError(
+            f"--device cuda demands a GPU, and PyTorch {torch.__version__} sees none on this machine: take --device "
+            "cpu, or check the driver (nvidia-smi) and that this PyTorch was built for it."
+        )
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
 def rules_of(classifier: Classifier) -> Rules:

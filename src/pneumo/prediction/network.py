@@ -16,20 +16,31 @@ Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 class Network(Protocol):
-    """What a network for predictions can do."""
+    """What a network for predictions can do.
+
+    Attributes:
+        rules: How its answers are to be taken.
+        batch_size: Images that it scores in the least time each.
+    """
 
     rules: Rules
+    batch_size: int
 
     def score(self, image: Images) -> Scores:
         """Score images (N, 1, S, S): probabilities (N, classes), and how unlike the training images they are (N,)."""
         ...
 
 
-def open_network(path: Path) -> Network:
+def open_network(path: Path, device: str = "cpu") -> Network:
     """Open a checkpoint of pneumo, or what `pneumo export` made of one.
+
+    Args:
+        path: Its file.
+        device: Where a checkpoint's network computes: cpu, cuda, or auto, which is a GPU if there is one.
 
     Raises:
         ConfigError: There is no such file, or it is nothing of the kind.
+        HardwareError: The device is not there.
     """
     if not path.is_file():
         raise ConfigError(
@@ -40,4 +51,4 @@ def open_network(path: Path) -> Network:
         CheckpointNetwork,  # imports torch, which an exported network can do without
     )
 
-    return CheckpointNetwork(path)
+    return CheckpointNetwork(path, device)

@@ -1,0 +1,60 @@
+"""Files that a user asks a command to write."""
+
+import tempfile
+from pathlib import Path
+
+from pneumo.errors import ConfigError
+from pneumo.files import write_text
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written, before minutes are spent; its folder is made if it is missing.
+
+    Args:
+        option: That names the file, such as `--json`.
+        path: None, where there is none, is fine.
+
+    Raises:
+        ConfigError: It is a folder, or its folder cannot be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        example = path / f"pneumo.{option.lstrip('-')}"
+        raise ConfigError(f"{option} {path} is a folder: name a file, such as {example}.")
+    check_folder(option, path.parent, path)
+
+
+def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
+    """Make a folder if it is missing, and refuse one that cannot be written.
+
+    Args:
+        option: That names it, or the file in it.
+        folder: To write to.
+        path: The file in it that the option names, if it names one.
+
+    Raises:
+        ConfigError: It cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(option, path or folder, error) from error
+
+
+def write_output(option: str, path: Path, text: str) -> None:
+    """Write the file that an option names, atomically.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise _unwritable(option, path, error) from error
+
+
+def _unwritable(option: str, path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{option} {path} cannot be written ({error.strerror}): name another place.")

@@ -1,0 +1,83 @@
+"""What `pneumo predict` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich
+import typer
+
+from pneumo.errors import ConfigError
+from pneumo.outputs import check_output, write_output
+from pneumo.prediction.documents import show_path, to_csv, to_json
+from pneumo.prediction.inputs import find_inputs
+from pneumo.prediction.network import open_network
+from pneumo.prediction.predictions import NOTICE, predict
+from pneumo.prediction.rules import Rules
+from pneumo.prediction.terminal import to_lines, to_terminal
+from pneumo.progress import track
+
+
+def run_predict(
+    checkpoint: Path,
+    inputs: Sequence[str],
+    json: Path | None,
+    csv: Path | None,
+    batch_size: int | None,
+    device: str,
+) -> bool:
+    """Predict, print, and write what is asked for.
+
+    Returns:
+        Whether every file could be read.
+
+    Raises:
+        ConfigError: An input matches nothing, a file cannot be written, or there is no network in `checkpoint`.
+        HardwareError: The device is not there.
+    """
+    check_output("--json", json)
+    check_output("--csv", csv)
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size} must be 1 or more films at once, such as --batch-size 16.")
+    paths = find_inputs(inputs)
+    network = open_network(checkpoint, device)
+    warn_untested(network.rules)
+    predictions = []
+    with track("Predicting", len(paths)) as tell:
+        for batch in predict(network, paths, batch_size or network.batch_size, _threads(), show=False):
+            predictions += batch.predictions
+            tell(len(predictions))
+    if json is not None:
+        write_output("--json", json, to_json(predictions, network.rules, checkpoint))
+    if csv is not None:
+        write_output("--csv", csv, to_csv(predictions, network.rules))
+    unread = [prediction for prediction in predictions if prediction.answer is None]
+    for prediction in unread:
+        typer.echo(f"{show_path(prediction.path)} {prediction.error}", err=True)
+    if rich.get_console().is_terminal:
+        rich.print(to_terminal(predictions, network.rules, json is not None or csv is not None))
+    else:
+        typer.echo(NOTICE, err=True)
+        for line in to_lines(predictions):
+            typer.echo(line)
+    return not unread
+
+
+def warn_untested(rules: Rules) -> None:
+    """Say what a checkpoint cannot tell because its run has not decided it."""
+    missing = [
+        *(["which answers are uncertain"] if rules.margin is None else []),
+        *(["which films do not look like chest radiographs"] if not rules.outliers else []),
+    ]
+    if missing:
+        typer.echo(
+            f"This network does not tell {' or '.join(missing)}: its run has not decided that by validation images, as "
+            "one does for checkpoints/best.ckpt at its end.",
+            err=True,
+        )
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

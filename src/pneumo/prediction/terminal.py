@@ -1,0 +1,85 @@
+"""Predictions on a terminal, and as lines for other programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pneumo.prediction.documents import show_path
+from pneumo.prediction.predictions import NOTICE, UNCERTAIN, UNLIKE, Prediction
+from pneumo.prediction.rules import Rules
+
+_MOST = 40  # rows: about a screen
+
+
+def to_terminal(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> RenderableType:
+    """Lay out predictions: a row for each, or of many what they come to.
+
+    Args:
+        predictions: At least one.
+        rules: The network's.
+        kept: Whether a file has them all.
+    """
+    few = len(predictions) <= _MOST
+    return Group(
+        *(_rows(predictions, rules) if few else _summary(predictions, rules, kept)), Text(NOTICE, style="bold")
+    )
+
+
+def to_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
+    """Give a line for each, whose fields are divided by tabs: path, probability, class, and remarks.
+
+    Of an unreadable file the second and third are empty, and the last is the reason.
+    """
+    for prediction in predictions:
+        answer = prediction.answer
+        words = "; ".join([*prediction.remarks, *([prediction.error] if prediction.error else [])])
+        share = f"{answer.probability:.6f}" if answer else ""
+        yield "\t".join((show_path(prediction.path), share, answer.called if answer else "", words))
+
+
+def show_share(share: float) -> str:
+    """Give three digits, and no 1.000 or 0.000 to what is neither."""
+    return ">0.999" if 0.9995 <= share < 1 else "<0.001" if 0 < share < 0.0005 else f"{share:.3f}"
+
+
+def _rows(predictions: Sequence[Prediction], rules: Rules) -> Iterator[RenderableType]:
+    several = rules.classes if len(rules.classes) > 2 else ()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    for name in several or ("probability",):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("called", no_wrap=True)
+    table.add_column("remarks", overflow="fold")
+    for prediction in predictions:
+        file, answer = Text(show_path(prediction.path)), prediction.answer
+        if answer is None:
+            table.add_row(file, *[""] * len(several or (1,)), "", Text("unreadable, as said above", style="red"))
+            continue
+        shares = answer.probabilities if several else (answer.probability,)
+        remarks = Text("; ".join(prediction.remarks), style="yellow")
+        table.add_row(file, *map(show_share, shares), Text(answer.called), remarks)
+    yield table
+
+
+def _summary(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> Iterator[RenderableType]:
+    called = Counter(prediction.answer.called for prediction in predictions if prediction.answer)
+    said = Counter(remark for prediction in predictions for remark in prediction.remarks)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{len(predictions):,} files", title_justify="left")
+    table.add_column("")
+    table.add_column("films", justify="right")
+    for name in rules.classes:
+        table.add_row(Text(f"called {name}"), f"{called[name]:,}")
+    first = {name: said.pop(name) for name in (UNCERTAIN, UNLIKE) if name in said}
+    for remark, count in (*first.items(), *said.most_common()):
+        table.add_row(Text(remark, style="yellow"), f"{count:,}")
+    if unread := sum(1 for prediction in predictions if prediction.answer is None):
+        table.add_row(Text("unreadable, named above", style="red"), f"{unread:,}")
+    yield table
+    if not kept:
+        yield Text("--csv FILE and --json FILE keep the answer to each.", style="dim")
