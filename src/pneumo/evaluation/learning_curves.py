@@ -34,7 +34,7 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
                 label = f"{words} ({images[side]:,} images)"
                 axes.plot(numbers, values, f"o{dashes}", color=colour, lw=1.8, ms=4, mec="white", mew=0.5, label=label)
             axes.set(title=title, xlabel="epoch", xlim=(0.5, max(numbers) + 0.5))
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=9)
         head(figure, f"{name_run(results)}, {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}")
     return figure
