@@ -112,7 +112,7 @@ def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Fi
         films: (n, H, W).
         titles: The heading, and lines that tell what is shown.
     """
-    captions = [Film(label) for label in labels]
+    captions = [Film(_shorten(label)) for label in labels]
     rows = [("", captions[start : start + ACROSS]) for start in range(0, len(captions), ACROSS)]
     return _draw(rows, films, titles)
 
