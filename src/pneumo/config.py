@@ -33,7 +33,8 @@ def check_config(cfg: DictConfig) -> None:
             )
     for key, (holds, rule) in _RULES.items():
         group, _, name = key.rpartition(".")
-        if name in (OmegaConf.select(cfg, group) if group else cfg) and not holds(value := OmegaConf.select(cfg, key)):
+        settings = OmegaConf.select(cfg, group) if group else cfg
+        if settings is not None and name in settings and not holds(value := settings[name]):
             raise ConfigError(f"{key}={value} must be {rule}.")
     if "fold" in cfg.data and cfg.data.fold and cfg.data.split != "kfold":
         raise ConfigError(
@@ -195,6 +196,7 @@ _RULES: dict[str, _Rule] = {
     # Each checkpoint keeps what its own epoch's validation answered, by which it is decided.
     "trainer.check_val_every_n_epoch": (_one_of(1), "1: each epoch is validated"),
     "trainer.val_check_interval": (_one_of(None, 1.0), "null: an epoch is validated once, at its end"),
+    "logger.tensorboard.projector": (_bool, "true or false"),
     "trainer.limit_train_batches": _LIMIT,
     "trainer.limit_val_batches": _LIMIT,
     # No share: one that is too small would end the run only after the training.

@@ -16,7 +16,7 @@ from pneumo.evaluation.run_figures import draw_test, read_test
 from pneumo.projector import write_projector
 from pneumo.tensorboard import RunLogger
 
-_LINE = 105  # characters that fit above a figure
+_LINE = 120  # characters that fit above a figure
 
 
 def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[RunLogger]) -> None:

@@ -114,6 +114,12 @@ def test_images_load(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright
     page.screenshot(path=SHOTS / "images.png")
 
 
+def test_precision_recall_curves_draw(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright's)
+    page.goto(f"{board}#pr_curves")
+    page.locator("tf-pr-curve-card svg path.line").nth(11).wait_for(state="attached")
+    page.screenshot(path=SHOTS / "pr_curves.png")
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_leaderboard_opens_from_the_disk_and_sorts(width: int, twelve: Path, page: Any) -> None:  # noqa: ANN401
     requests: list[str] = []

@@ -20,6 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from pneumo.building import build
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.evaluation.results import RESULT_NAMES
+from pneumo.evaluation.run_figures import CAPTIONS, run_figures
 from pneumo.models.classifier import Classifier
 from pneumo.training import run
 
@@ -55,8 +56,9 @@ def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
     assert (best["epoch"] + 1, last["epoch"]) == (results["best_epoch"], 1)
     assert results["train_accuracy"] == best["metrics"]["train/accuracy"]
     left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
-    drawn = ("confusion_matrix", "roc", "calibration", "shift")
-    figures = {f"figures/{name}.{suffix}" for name in drawn for suffix in ("png", "svg")}
+    drawn = run_figures(finished)
+    assert [figure.name for figure in drawn] == list(CAPTIONS)
+    figures = {path.relative_to(finished).as_posix() for figure in drawn for path in (figure.png, figure.svg)}
     checkpoints = {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     events = {path for path in left if path.startswith("events.out.tfevents.")}
     lists = {"predictions.csv", "validation.csv", "splits.csv"}
@@ -82,7 +84,11 @@ def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row
         assert name in scalars
     assert [event.step for event in events.Scalars("val/loss")] == [1, 2]
     assert [event.step for event in events.Scalars("test/accuracy")] == [2]
-    assert sorted(events.Tags()["images"]) == ["test/calibration", "test/confusion_matrix", "test/roc", "test/shift"]
+    of_test = {f"test/{name}" for name in CAPTIONS.keys() - {"learning_curves", "training_batch"}}
+    assert set(events.Tags()["images"]) == {*of_test, "train/learning_curves", "train/batch"}
+    steps = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+    assert steps == {tag: [0] if tag == "train/batch" else [2] for tag in steps}
+    assert events.PluginTagToContent("pr_curves").keys() == {"test/precision_recall/PNEUMONIA"}
     rates = [(event.step, event.value) for event in events.Scalars("lr-Adam")]
     assert rates == [(1, pytest.approx(1e-4)), (2, pytest.approx(0.5e-4))]  # as the epochs were trained, by the cosine
     assert "optimizer" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -140,6 +146,9 @@ def test_a_killed_run_goes_on_to_the_same_figures(
     subprocess.run([*command, f"ckpt_path={moved / 'checkpoints' / 'last.ckpt'}"], cwd=ROOT, check=True)
     assert (moved / "predictions.csv").read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
     assert figures(moved) == figures(tmp_path / "whole")
+    for name in ("learning_curves", "training_batch"):
+        drawn = [(folder / "figures" / f"{name}.svg").read_bytes() for folder in (moved, tmp_path / "whole")]
+        assert drawn[0] == drawn[1]
 
 
 def test_a_run_goes_on_only_with_the_settings_and_data_that_it_began_with(
@@ -183,10 +192,13 @@ def test_a_rerun_in_the_same_folder_leaves_nothing_of_the_first(finished: Path, 
 def test_a_part_of_the_test_set_is_marked_as_such(
     compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    results = run(compose_run("trainer=smoke", "trainer.accelerator=cpu", "data.batch_size=4"))
+    quick = ("trainer=smoke", "trainer.accelerator=cpu", "data.batch_size=4")
+    results = run(compose_run(*quick, "logger.tensorboard.projector=true"))
     assert results["status"] == "partial"
     assert "PARTIAL" in caplog.text
-    assert len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) == 1 + 8
+    for name in ("predictions.csv", "projector/images.tsv"):
+        assert len((tmp_path / "run" / name).read_text().splitlines()) == 1 + 8
+    assert {path.parent for path in tmp_path.rglob("*tfevents*")} == {tmp_path / "run"}
 
 
 def test_synthetic_data_need_nothing(compose_run: Compose, tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from lightning import LightningModule
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from pneumo.callbacks import AveragedWeights
+from pneumo.callbacks import AveragedWeights, History
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
@@ -34,3 +39,23 @@ def test_it_is_the_average_of_the_last_steps_however_few_there_are(decay: float)
         expected = value if expected is None else kept * expected + (1 - kept) * value
     assert expected is not None
     assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_that_goes_on_has_the_history_of_a_whole_one(tmp_path: Path) -> None:
+    def train(history: History, epochs: range) -> None:
+        for epoch in epochs:
+            metrics = {"train/loss": torch.tensor(1 / (epoch + 3)), "val/auroc": torch.tensor(0.1 * epoch), "loss": 1}
+            trainer: Any = SimpleNamespace(current_epoch=epoch, callback_metrics=metrics)
+            history.on_train_epoch_end(trainer, LightningModule())
+
+    whole, first, second = History(), History(), History()
+    train(whole, range(5))
+    train(first, range(2))
+    state = first.state_dict()  # which may wait before it is written
+    train(first, range(2, 4))  # what a kill undoes
+    torch.save(state, tmp_path / "state")
+    second.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    train(second, range(2, 5))
+    assert second.epochs == whole.epochs
+    assert [epoch["epoch"] for epoch in whole.epochs] == [1, 2, 3, 4, 5]
+    assert whole.epochs[1].keys() == {"epoch", "train/loss", "val/auroc"}

@@ -18,6 +18,7 @@ from pneumo.errors import ConfigError, DataError
 
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
 _L = [[(0, 0), (0, 1), (0.6, 1)]]
+VISIBLE = 20  # grey values: what stands out of the grain, whose standard deviation is mostly 1 to 5
 _VIEWS = (1, 1, 2, 1, 1)  # every fourth patient has a second film
 
 
@@ -76,6 +77,32 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
     body = draw_body(patient, image, finding)
     _add_marker(body, image)
     return _expose(_project(body, image), image)
+
+
+def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> NDArray[np.bool_]:
+    """Draw where the opacities of a film lie: where it is brighter than the same film without them.
+
+    Args:
+        path: Of a film in the tree that `write_phantoms` draws from the other arguments, relative to it.
+        seed: See `write_phantoms`, as for the rest.
+        train: Number of images.
+        val: Number of images.
+        test: Number of images.
+
+    Returns:
+        Shape (height, width), the film's: whether opacities add more than `VISIBLE` grey values.
+
+    Raises:
+        ConfigError: There is no such film in that tree.
+    """
+    film = next((film for film in _plan({"train": train, "val": val, "test": test}) if film.path == path), None)
+    if film is None:
+        raise ConfigError(
+            f"{path} is no film of the phantoms with seed={seed}, train={train}, val={val} and test={test}: give its "
+            "path in their folder, and the numbers that they were drawn by."
+        )
+    ill, well = (_draw(film, seed, finding).astype(np.int64) for finding in (film.finding, "none"))
+    return np.asarray(ill - well > VISIBLE)
 
 
 def _add_marker(body: Plane, image: np.random.Generator) -> None:
@@ -155,7 +182,11 @@ def _draw_all(tree: Path, films: list[_Film], seed: int) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for film in progress.track(films, description="Drawing phantoms"):
-            # Numbers, not one stream for all: any film can be drawn alone. The last 1 sets patients apart from images.
-            patient = np.random.default_rng([seed, film.split, film.patient, 1])
-            image = np.random.default_rng([seed, film.split, film.number])
-            Image.fromarray(draw_radiograph(patient, image, film.finding)).save(tree / film.path, quality=95)
+            Image.fromarray(_draw(film, seed, film.finding)).save(tree / film.path, quality=95)
+
+
+def _draw(film: _Film, seed: int, finding: Finding) -> NDArray[np.uint8]:
+    # Numbers, not one stream for all: any film can be drawn alone. The last 1 sets patients apart from images.
+    patient = np.random.default_rng([seed, film.split, film.patient, 1])
+    image = np.random.default_rng([seed, film.split, film.number])
+    return draw_radiograph(patient, image, finding)

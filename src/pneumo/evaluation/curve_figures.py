@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +13,8 @@ from pneumo.evaluation.curves import GRID, Band, Curves, measure_curves, precisi
 from pneumo.evaluation.figures import COLOURS, GREY, class_colours, single
 from pneumo.evaluation.intervals import Estimate
 from pneumo.evaluation.results import Results
+
+_BOX: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.8}  # of a legend that curves may cross
 
 
 class _Shown(NamedTuple):
@@ -99,4 +101,4 @@ def _finish(axes: Axes, corner: Literal["lower left", "lower right"], title: str
     order = sorted(entries, key=lambda label: label.startswith("95") + 2 * label.startswith("chance"))
     heading = f"{title}, one against the rest" if title else None
     handles = [entries[label] for label in order]
-    axes.legend(handles, order, loc=corner, fontsize=8, title=heading, title_fontsize=8, alignment="left")
+    axes.legend(handles, order, loc=corner, fontsize=8, title=heading, title_fontsize=8, alignment="left", **_BOX)

@@ -89,11 +89,10 @@ def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Fil
     near = (
         "whose two likeliest classes are closest" if isinstance(answers, ClassAnswers) else "nearest to the threshold"
     )
-    right, wrong, uncertain = (len(places) for places in chosen[:3])
     rows = (
-        (f"Right: {right} of {chosen.rights:,}, spread evenly over the list" if right else "Right: none", chosen.right),
-        (f"Wrong: the {wrong} surest of {chosen.wrongs:,}" if wrong else "Wrong: none", chosen.wrong),
-        (f"Least certain: the {uncertain} of {total:,} {near}", chosen.uncertain),
+        (_count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"), chosen.right),
+        (_count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"), chosen.wrong),
+        (_count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"), chosen.uncertain),
     )
     if isinstance(answers, ClassAnswers):
         words = "its probability"
@@ -113,9 +112,15 @@ def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Fi
         films: (n, H, W).
         titles: The heading, and lines that tell what is shown.
     """
-    captions = [Film(label) for label in labels]
+    captions = [Film(_shorten(label)) for label in labels]
     rows = [("", captions[start : start + ACROSS]) for start in range(0, len(captions), ACROSS)]
     return _draw(rows, films, titles)
+
+
+def _count(title: str, places: Places, total: int, words: str) -> str:
+    """Say how many of how many are shown."""
+    said = words.format(len(places), total) if len(places) < total else f"all {total}" if total else "none"
+    return f"{title}: {said}"
 
 
 def _describe(answers: Answers | ClassAnswers) -> list[Film]:
@@ -131,7 +136,7 @@ def _draw(rows: Sequence[tuple[str, Sequence[Film]]], films: Films, titles: Sequ
     above = 0.3 if rows[0][0] else 0.06
     below = 0.42 if any(film.answer for _, of_row in rows for film in of_row) else 0.25
     heights = [above + (_SIDE + below if of_row else 0) for _, of_row in rows]
-    top = 0.14 + 0.22 * len(titles)
+    top = 0.2 + 0.17 * len(titles)
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDE, top + sum(heights) + 0.06))
         axes = figure.add_axes((0, 0, 1, 1))

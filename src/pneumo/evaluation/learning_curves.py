@@ -26,15 +26,16 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDE, 3.1))
         figure.subplots_adjust(left=0.07, right=0.985, bottom=0.26, top=0.79, wspace=0.25)
-        numbers, best = [each["epoch"] for each in epochs], int(results["best_epoch"])
+        count, best = int(results["epochs"]), int(results["best_epoch"])
+        numbers = [each["epoch"] for each in epochs]  # not all, if an older version began the run
         for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
             axes.axvline(best, color="#333333", lw=1.2, ls=":", label=f"tested: epoch {best}")
             for side, (words, colour, dashes) in _SIDES.items():
                 values = [each[f"{side}/{name}"] for each in epochs]
                 label = f"{words} ({images[side]:,} images)"
                 axes.plot(numbers, values, f"o{dashes}", color=colour, lw=1.8, ms=4, mec="white", mew=0.5, label=label)
-            axes.set(title=title, xlabel="epoch", xlim=(0.5, max(numbers) + 0.5))
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.set(title=title, xlabel="epoch", xlim=(0.5, count + 0.5))
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=9)
-        head(figure, f"{name_run(results)}, {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}")
+        head(figure, f"{name_run(results)}, {count} epoch{'s' if count > 1 else ''}")
     return figure

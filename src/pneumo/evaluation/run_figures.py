@@ -18,7 +18,7 @@ from pneumo.evaluation.score_figures import draw_calibration, draw_confusion, dr
 from pneumo.evaluation.shift import Shift, read_shift
 
 # In the order in which a page shows them.
-_CAPTIONS = {
+CAPTIONS = {
     "roc": "ROC curve of the test with its 95 % band (point by point, stratified bootstrap) and the threshold's place.",
     "precision_recall": "Precision against recall, likewise. The dotted line is what calling at random would reach.",
     "confusion_matrix": "Test images by what they are (rows) and what they were called (columns), as shares of a row.",
@@ -52,7 +52,7 @@ def run_figures(folder: Path) -> list[RunFigure]:
     """Give the figures that there are in a run's folder, in the order in which a page shows them."""
     found = [
         RunFigure(name, caption, *(folder / "figures" / f"{name}.{suffix}" for suffix in ("png", "svg")))
-        for name, caption in _CAPTIONS.items()
+        for name, caption in CAPTIONS.items()
     ]
     return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
 

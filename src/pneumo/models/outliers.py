@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _COMPONENTS = 64
+_LEAST = 1e-6  # what never moves must not give infinite scores
 _Array = npt.NDArray[np.float64]
 
 
@@ -55,11 +56,11 @@ def fit_outliers(reference: _Array, calibration: _Array, channels: Sequence[int]
     mean, deviation = reference.mean(0), reference.std(0)
     parts = np.split(deviation, np.cumsum(channels)[:-1])
     # A channel that hardly moves in the reference would else decide all.
-    scale = np.concatenate([1 / ((part + 1e-3 * part.max() + 1e-12) * np.sqrt(len(part))) for part in parts])
+    scale = np.concatenate([1 / ((part + 1e-3 * part.max() + _LEAST) * np.sqrt(len(part))) for part in parts])
     spread = (reference - mean) * scale
     most = min(_COMPONENTS, max(len(reference) // 4, 1))
     components = np.linalg.svd(spread, full_matrices=False)[2][:most]
     fitted = Outliers(*(torch.from_numpy(each) for each in (mean, scale, components)))
     limit = np.quantile(fitted.score(torch.from_numpy(calibration)).numpy(), 1 - allowed, method="higher")
-    scale /= np.sqrt(max(limit, np.finfo(np.float32).tiny))
+    scale /= np.sqrt(max(limit, _LEAST))
     return Outliers(*(torch.from_numpy(each).float() for each in (mean, scale, components)))

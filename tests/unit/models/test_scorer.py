@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import torch
+
+from pneumo.models.classifier import Classifier
+from pneumo.models.levels import LevelMeans
+from pneumo.models.outliers import fit_outliers
+from pneumo.models.scorer import Scorer
+
+IMAGE = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "classes"),
+    [("pneumo/xraychestnet", 2), ("timm/tf_efficientnet_lite0", 3)],
+)
+def test_it_answers_as_the_checkpoint_does(architecture: str, classes: int, flip: bool) -> None:
+    names = ["A", "B", "C"][:classes]
+    classifier = Classifier(architecture, names, 64, temperature=1.7, flip_test=flip).eval()
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    with torch.inference_mode():
+        probability, unlike = Scorer(classifier)(IMAGE)
+        expected = classifier.probability(classifier.answer(IMAGE))
+    torch.testing.assert_close(probability[:, 1] if classes == 2 else probability, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(probability.sum(1), torch.ones(5))
+    assert torch.equal(unlike, torch.zeros(5))  # nobody has told it what is usual
+    assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
+
+
+def test_it_scores_how_unlike_images_are() -> None:
+    classifier = Classifier("pneumo/xraychestnet", ["A", "B"], 64).eval()
+    levels = LevelMeans(classifier.backbone, 64)
+    random = torch.Generator().manual_seed(1)
+    usual = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
+    with torch.inference_mode():
+        means = levels(usual)[1].double().numpy()
+        classifier.outliers = fit_outliers(*np.split(means, 2), levels.channels, 0.01)
+        unlike = Scorer(classifier)(torch.cat([usual[:20], IMAGE]))[1]
+    assert (unlike[:20] <= 1).all()
+    assert (unlike[20:] > 1).all()
