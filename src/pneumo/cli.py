@@ -88,6 +88,7 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, or patterns in quotes.", metavar="INPUTS...")],
     json: Annotated[Path | None, typer.Option(help="File to write all answers to, as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File to write all answers to, a row a film.")] = None,
+    explain: Annotated[Path | None, typer.Option(help="Folder for pictures of where answers come from.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Films at once; by default what is fast here.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
@@ -98,11 +99,11 @@ def predict(
     status is 1 at the end. docs/PREDICTION.md tells what is read and what the remarks mean.
 
     Examples: pneumo predict best.ckpt film.dcm; pneumo predict best.ckpt scans 'more/**/*.png' --csv answers.csv;
-    pneumo predict best.ckpt scans | cut -f 1,3
+    pneumo predict best.ckpt scans --explain maps; pneumo predict best.ckpt scans | cut -f 1,3
     """
     from pneumo.prediction.command import run_predict
 
-    if not run_predict(checkpoint, inputs, json, csv, batch_size, device):
+    if not run_predict(checkpoint, inputs, json, csv, explain, batch_size, device):
         raise typer.Exit(1)
 
 

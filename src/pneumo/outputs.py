@@ -41,7 +41,7 @@ def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unwritable(option, path or folder, error) from error
+        raise unwritable(option, path or folder, error) from error
 
 
 def write_output(option: str, path: Path, text: str) -> None:
@@ -53,8 +53,9 @@ def write_output(option: str, path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise _unwritable(option, path, error) from error
+        raise unwritable(option, path, error) from error
 
 
-def _unwritable(option: str, path: Path, error: OSError) -> ConfigError:
+def unwritable(option: str, path: Path, error: OSError) -> ConfigError:
+    """Make the error that tells why the place which an option names cannot be written."""
     return ConfigError(f"{option} {path} cannot be written ({error.strerror}): name another place.")

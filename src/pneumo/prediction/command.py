@@ -10,11 +10,11 @@ import rich
 import typer
 
 from pneumo.errors import ConfigError
-from pneumo.outputs import check_output, write_output
+from pneumo.outputs import check_folder, check_output, write_output
 from pneumo.prediction.documents import show_path, to_csv, to_json
 from pneumo.prediction.inputs import find_inputs
-from pneumo.prediction.network import open_network
-from pneumo.prediction.predictions import NOTICE, predict
+from pneumo.prediction.network import Network, open_network
+from pneumo.prediction.predictions import NOTICE, Prediction, predict
 from pneumo.prediction.rules import Rules
 from pneumo.prediction.terminal import to_lines, to_terminal
 from pneumo.progress import track
@@ -25,6 +25,7 @@ def run_predict(
     inputs: Sequence[str],
     json: Path | None,
     csv: Path | None,
+    explain: Path | None,
     batch_size: int | None,
     device: str,
 ) -> bool:
@@ -39,16 +40,14 @@ def run_predict(
     """
     check_output("--json", json)
     check_output("--csv", csv)
+    if explain is not None:
+        check_folder("--explain", explain)
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size} must be 1 or more films at once, such as --batch-size 16.")
     paths = find_inputs(inputs)
     network = open_network(checkpoint, device)
     warn_untested(network.rules)
-    predictions = []
-    with track("Predicting", len(paths)) as tell:
-        for batch in predict(network, paths, batch_size or network.batch_size, _threads(), show=False):
-            predictions += batch.predictions
-            tell(len(predictions))
+    predictions = _predict(network, paths, batch_size or network.batch_size, explain)
     if json is not None:
         write_output("--json", json, to_json(predictions, network.rules, checkpoint))
     if csv is not None:
@@ -79,5 +78,21 @@ def warn_untested(rules: Rules) -> None:
         )
 
 
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _predict(network: Network, paths: Sequence[Path], batch_size: int, explain: Path | None) -> list[Prediction]:
+    """Predict all files with a progress bar, and write overlays where they are asked for."""
+    overlays = None
+    if explain is not None:
+        from pneumo.prediction.explaining import OverlayFolder  # Matplotlib and captum take two seconds
+
+        overlays = OverlayFolder(explain, network, paths)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    predictions: list[Prediction] = []
+    with track("Predicting", len(paths)) as tell:
+        for batch in predict(network, paths, batch_size, threads, overlays is not None):
+            predictions += batch.predictions
+            if overlays is not None:
+                overlays.add(batch)
+            tell(len(predictions))
+    if overlays is not None:
+        overlays.finish()
+    return predictions

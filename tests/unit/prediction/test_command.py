@@ -1,0 +1,240 @@
+import csv
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from damaged import film, saved, write_damaged
+from dicoms import dicom
+from opened import write_checkpoint
+from PIL import Image
+
+from pneumo import cli
+from pneumo.data.images import decode
+from pneumo.models.classifier import Classifier
+from pneumo.prediction import command
+from pneumo.prediction.explaining import name_pictures
+from pneumo.prediction.network import open_network
+from pneumo.prediction.predictions import NOTICE, UNLIKE
+
+Run = Callable[..., tuple[int, str, str]]
+
+GENERATOR = np.random.default_rng(0)
+FILMS = [film(GENERATOR, height, width) for height, width in ((90, 120), (64, 64), (200, 40))]
+
+
+@pytest.fixture(scope="module")
+def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Three films, one of them as DICOM too, and a file that is none."""
+    folder = tmp_path / "scans"
+    (folder / "more").mkdir(parents=True)
+    for number, pixels in enumerate(FILMS):
+        (folder / f"{number}.png").write_bytes(saved(pixels, "PNG"))
+    (folder / "more" / "0").write_bytes(dicom(255 - FILMS[0], photometric="MONOCHROME1", ViewPosition="LL"))
+    (folder / "notes.txt").write_text("no film")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; give its status and what it has printed."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pneumo", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
+    best: Path, scans: Path, tmp_path: Path, run: Run
+) -> None:
+    status, out, err = run(best, scans, "--json", tmp_path / "new" / "x.json", "--csv", tmp_path / "x.csv")
+    assert status == 1  # one is no film
+    assert err.splitlines() == [f"{scans / 'notes.txt'} is text, not a picture.", NOTICE]
+    content = json.loads((tmp_path / "new" / "x.json").read_text())
+    assert {"pneumo_version", "network", "threshold", "margin", "checkpoint"} < content.keys()
+    assert (content["notice"], content["classes"]) == (NOTICE, ["NORMAL", "PNEUMONIA"])
+    records = content["predictions"]
+    assert [record["path"] for record in records] == [
+        str(scans / name) for name in ("0.png", "1.png", "2.png", "more/0", "notes.txt")
+    ]
+    classifier = Classifier.load_from_checkpoint(best).eval()
+    for record in records[:3]:
+        image = torch.from_numpy(decode(Path(record["path"]), classifier.image_size, classifier.crop_pct).copy())
+        with torch.inference_mode():
+            expected = float(classifier.probability(classifier.answer(image[None, None])))
+        assert record["probability"] == pytest.approx(expected, abs=1e-5)
+        assert record["called"] == ("PNEUMONIA" if record["probability"] > 0.5 else "NORMAL")
+        assert record["uncertain"] == (abs(math.log(expected / (1 - expected))) <= 0.5)
+        assert record["unlike"] == (record["unlike_score"] > 1)
+    assert records[3] == {
+        **records[0],  # but for rounding in another place of the batch
+        "path": records[3]["path"],
+        "notes": ["its header says that it is a lateral view"],
+    }
+    nothing = {"probability", "probabilities", "called", "uncertain", "unlike", "unlike_score"}
+    assert {name for name, value in records[4].items() if value is None} == nothing
+    assert records[4]["error"] == "is text, not a picture."
+
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
+    lines = [line.split("\t") for line in out.splitlines()]
+    for record, row, line in zip(records, rows, lines, strict=True):
+        for name in ("path", "probability", "called", "error", "unlike_score"):
+            assert row[name] == ("" if record[name] is None else str(record[name]))
+        assert row["uncertain"] == {None: "", True: "true", False: "false"}[record["uncertain"]]
+        assert row["notes"] == "; ".join(record["notes"])
+        assert [line[0], line[2]] == [record["path"], record["called"] or ""]
+        assert line[1] == ("" if record["probability"] is None else f"{record['probability']:.6f}")
+        assert (("uncertain" in line[3]), (UNLIKE in line[3])) == (bool(record["uncertain"]), bool(record["unlike"]))
+    assert [record["unlike"] for record in records[:4]] == [True] * 4  # of what noise tells is usual
+
+
+def test_of_three_classes_each_has_a_column(scans: Path, tmp_path: Path, run: Run) -> None:
+    best = write_checkpoint(tmp_path / "best.ckpt", ("NORMAL", "BACTERIAL", "VIRAL"))
+    assert run(best, scans / "1.png", scans / "2.png", "--csv", tmp_path / "x.csv")[0] == 0
+    for row in csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())):
+        shares = {name: float(row[name]) for name in ("NORMAL", "BACTERIAL", "VIRAL")}
+        assert row["called"] == max(shares, key=lambda name: shares[name])
+        assert sum(shares.values()) == pytest.approx(1)
+        assert float(row["probability"]) == pytest.approx(1 - shares["NORMAL"])
+
+
+def test_the_batches_do_not_matter(best: Path, scans: Path, run: Run) -> None:
+    many, single = ([x.split("\t") for x in run(best, scans, "--batch-size", n)[1].splitlines()] for n in (99, 1))
+    for one, other in zip(many, single, strict=True):
+        assert one[0] == other[0]
+        assert one[2:] == other[2:]
+        assert float(one[1] or 0) == pytest.approx(float(other[1] or 0), abs=2e-6)
+
+
+def test_what_no_validation_has_decided_is_not_told(scans: Path, tmp_path: Path, run: Run) -> None:
+    last = write_checkpoint(tmp_path / "last.ckpt", tested=False)
+    status, _, err = run(last, scans / "1.png", scans / "2.png", "--json", tmp_path / "x.json")
+    assert status == 0
+    assert err.count("which answers are uncertain or which films") == 1
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert content["margin"] is None
+    assert [(x["uncertain"], x["unlike"], x["unlike_score"]) for x in content["predictions"]] == [(None,) * 3] * 2
+
+
+def test_every_damaged_file_is_named_and_the_others_are_answered(best: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "damaged").mkdir()
+    files = write_damaged(tmp_path / "damaged")
+    status, out, err = run(best, tmp_path / "damaged")
+    assert status == 1
+    lines = {line.split("\t")[0]: line.split("\t")[1:] for line in out.splitlines()}
+    named = err.splitlines()
+    for file in files:
+        share, called, remarks = lines[str(file.path)]
+        assert (share == "") == (called == "") == (f"{file.path} {remarks}" in named)
+        assert file.readable in (None, share != "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no.ckpt", "{scans}"], "no.ckpt is not a file"),
+        (["{scans}/1.png", "{scans}"], "cannot be read as a checkpoint"),
+        (["{best}", "{scans}/*.dcm"], "matches no file"),
+        (["{best}", "{scans}", "--json", "{scans}"], "is a folder"),
+        (["{best}", "{scans}", "--csv", "{scans}/1.png/x.csv"], "cannot be written"),
+        (["{best}", "{scans}", "--explain", "{scans}/1.png"], "cannot be written"),
+        (["{best}", "{scans}", "--batch-size", "0"], "--batch-size 0"),
+        (["{best}", "{scans}", "--device", "tpu"], "--device tpu"),
+        (["{best}", "{scans}", "--device", "cuda"], "demands a GPU"),
+    ],
+)
+def test_a_mistake_gets_one_paragraph_before_the_work(
+    arguments: list[str], words: str, best: Path, scans: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(command, "predict", None)
+    status, out, err = run(*(argument.format(best=best, scans=scans) for argument in arguments))
+    assert (status, out) == (1, "")
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_network_without_numbers_is_refused(scans: Path, tmp_path: Path, run: Run) -> None:
+    best = write_checkpoint(tmp_path / "best.ckpt")
+    content = torch.load(best, weights_only=True)
+    content["state_dict"]["head.bias"][0] = float("nan")
+    torch.save(content, best)
+    status, out, err = run(best, scans, "--json", tmp_path / "x.json")
+    assert (status, out) == (1, "")
+    assert "its weights are damaged" in err
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_names_of_all_kinds_are_printed_in_one_line(best: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in (b"[bold]a\n\tb\x1b[31m.png", b"caf\xe9.png", "ü;,\"'.png".encode()):
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(saved(FILMS[1], "PNG"))
+    status, out, _ = run(best, folder, "--csv", tmp_path / "x.csv", "--json", tmp_path / "x.json")
+    shown = [r"[bold]a\n\tb\x1b[31m.png", r"caf\udce9.png", "ü;,\"'.png"]
+    assert status == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == [f"{folder}/{name}" for name in shown]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text(encoding="utf-8"))))
+    records = json.loads((tmp_path / "x.json").read_text())["predictions"]
+    assert [row["path"] for row in rows] == [record["path"] for record in records] == [f"{folder}/{x}" for x in shown]
+
+
+def test_ctrl_c_leaves_no_file(best: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = open_network(best)
+    batches = []
+
+    def score(image: np.ndarray) -> None:
+        batches.append(len(image))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(network, "score", score)
+    monkeypatch.setattr(command, "open_network", lambda path, device: network)
+    with pytest.raises(KeyboardInterrupt):
+        command.run_predict(best, [str(scans)], tmp_path / "x.json", tmp_path / "x.csv", None, 2, "cpu")
+    assert batches == [2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scans"]
+
+
+def test_overlays_lie_where_the_inputs_do_at_the_films_aspect(
+    best: Path, scans: Path, tmp_path: Path, run: Run
+) -> None:
+    assert run(best, scans, "--explain", tmp_path / "maps")[0] == 1
+    maps = tmp_path / "maps"
+    found = {path.relative_to(maps).as_posix(): size_of(path) for path in maps.rglob("*.png")}
+    assert found.pop("overview.png")[0] > 500
+    assert found == {"0.png.png": (120, 90), "1.png.png": (64, 64), "2.png.png": (40, 200), "more/0.png": (120, 90)}
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_large_films_are_shown_smaller(best: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "film").write_bytes(saved(film(GENERATOR, 600, 2400), "PNG"))
+    assert run(best, tmp_path / "film", "--explain", tmp_path / "maps")[0] == 0
+    assert size_of(tmp_path / "maps" / "film.png") == (1024, 256)
+
+
+def test_pictures_of_different_films_have_different_names(tmp_path: Path) -> None:
+    names = ["a/x.png", "a/y/x.png", "b/x.png", "b/x", "overview", "a/../b/x.png"]
+    given = name_pictures([tmp_path / name for name in names])
+    assert list(given.values()) == [
+        *("a/x.png.png", "a/y/x.png.png", "b/x.png.png", "b/x.png", "overview-2.png", "b/x.png-2.png")
+    ]
+    assert name_pictures([tmp_path / "x.dcm"]) == {tmp_path / "x.dcm": "x.dcm.png"}

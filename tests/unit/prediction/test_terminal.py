@@ -1,0 +1,66 @@
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from pneumo.prediction.predictions import NOTICE, UNLIKE, Prediction
+from pneumo.prediction.rules import Answer, Rules
+from pneumo.prediction.terminal import show_share, to_terminal
+
+RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
+SURE = Answer((0.00001, 0.99999), 0.99999, "PNEUMONIA", False, 0.2)
+UNSURE = Answer((0.55, 0.45), 0.45, "NORMAL", True, 3.0)
+
+
+def shown(predictions: list[Prediction], rules: Rules = RULES, kept: bool = False) -> list[str]:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    console.print(to_terminal(predictions, rules, kept))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == NOTICE
+    return [" ".join(line.split()) for line in lines]
+
+
+def test_a_few_files_get_a_row_each() -> None:
+    lines = shown(
+        [
+            Prediction(Path("[a].png"), SURE),
+            Prediction(Path("b.dcm"), UNSURE, ("it is a lateral view",)),
+            Prediction(Path("c.txt"), None, error="is text."),
+        ]
+    )
+    assert "[a].png >0.999 PNEUMONIA" in lines
+    (row,) = (number for number, line in enumerate(lines) if line.startswith("b.dcm 0.450 NORMAL"))
+    assert f"uncertain; {UNLIKE}; it is a lateral view" in " ".join(lines[row : row + 3])
+    assert "c.txt unreadable, as said above" in lines
+
+
+def test_three_classes_get_a_column_each() -> None:
+    rules = Rules("timm/x", ("NORMAL", "BACTERIAL", "VIRAL"), 32, 1.0, 0.5, 0.3, True)
+    lines = shown([Prediction(Path("a.png"), Answer((0.2, 0.3, 0.5), 0.8, "VIRAL", False, 0))], rules)
+    assert "file NORMAL BACTERIAL VIRAL called remarks" in lines
+    assert "a.png 0.200 0.300 0.500 VIRAL" in lines
+
+
+def test_many_files_are_counted() -> None:
+    many = [Prediction(Path("a"), SURE)] * 1200 + [Prediction(Path("b"), UNSURE, ("turned",))] * 30
+    many += [Prediction(Path("c"), None, error="is text.")] * 2
+    lines = shown(many)
+    for line in (
+        "1,232 files",
+        "called NORMAL 30",
+        "called PNEUMONIA 1,200",
+        "uncertain 30",
+        f"{UNLIKE} 30",
+        "turned 30",
+        "unreadable, named above 2",
+    ):
+        assert line in lines
+    assert any("--csv" in line for line in lines)
+    assert not any("--csv" in line for line in shown(many, kept=True))
+
+
+def test_no_share_is_shown_as_what_it_is_not() -> None:
+    assert [show_share(x) for x in (0, 0.0004, 0.0006, 0.5, 0.9994, 0.9996, 1)] == [
+        *("0.000", "<0.001", "0.001", "0.500", "0.999", ">0.999", "1.000")
+    ]
