@@ -107,6 +107,26 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command()
+def serve(
+    checkpoint: Annotated[Path, typer.Argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
+    host: Annotated[str, typer.Option(help="Address to serve at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve at; 0 is any that is free.")] = 8000,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
+) -> None:
+    """Serve a page on this machine that answers to one film at a time. Not a medical device.
+
+    The page shows the film, how probable pneumonia is, what the answer is to be taken with, and where it comes from. A
+    film is kept nowhere, and sent to no other machine.
+
+    Examples: pneumo serve best.ckpt --open; pneumo serve best.ckpt --port 0
+    """
+    from pneumo.serving.command import run_serve
+
+    run_serve(checkpoint, host, port, browse, device)
+
+
 def main() -> None:
     """Run the command; a user's mistake gets one paragraph and status 1."""
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pneumo import __version__
 from pneumo.prediction.predictions import NOTICE, Prediction, is_unlike
-from pneumo.prediction.rules import Rules
+from pneumo.prediction.rules import Answer, Rules
 
 _COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
 
@@ -52,12 +52,19 @@ def show_path(path: Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
+def describe(answer: Answer, rules: Rules) -> dict[str, Any]:
+    """Give what there is to tell of an answer, as JSON has it; what is not known is None."""
+    return {
+        "probability": answer.probability,
+        "called": answer.called,
+        "uncertain": answer.uncertain if rules.margin is not None else None,
+        "unlike": is_unlike(answer) if rules.outliers else None,
+        "unlike_score": answer.unlike if rules.outliers else None,
+        "probabilities": dict(zip(rules.classes, answer.probabilities, strict=True)),
+    }
+
+
 def _record(prediction: Prediction, rules: Rules) -> dict[str, Any]:
-    record: dict[str, Any] = dict.fromkeys([*_COLUMNS, "probabilities"])
-    record |= {"path": show_path(prediction.path), "notes": prediction.notes, "error": prediction.error or None}
-    if (answer := prediction.answer) is not None:
-        record |= {"probability": answer.probability, "called": answer.called}
-        record |= {"probabilities": dict(zip(rules.classes, answer.probabilities, strict=True))}
-        record |= {"uncertain": answer.uncertain} if rules.margin is not None else {}
-        record |= {"unlike": is_unlike(answer), "unlike_score": answer.unlike} if rules.outliers else {}
-    return record
+    told = describe(prediction.answer, rules) if prediction.answer else dict.fromkeys([*_COLUMNS, "probabilities"])
+    path, error = show_path(prediction.path), prediction.error or None
+    return {**told, "path": path, "notes": prediction.notes, "error": error}

@@ -60,6 +60,11 @@ def is_unlike(answer: Answer) -> bool:
     return answer.unlike > 1
 
 
+def show_share(share: float) -> str:
+    """Give three digits, and no 1.000 or 0.000 to what is neither."""
+    return ">0.999" if 0.9995 <= share < 1 else "<0.001" if 0 < share < 0.0005 else f"{share:.3f}"
+
+
 def answer_films(network: Network, films: Sequence[Film]) -> list[Answer | None]:
     """Answer to films in one pass; to those that could not be read there is no answer.
 

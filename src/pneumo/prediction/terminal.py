@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pneumo.prediction.documents import show_path
-from pneumo.prediction.predictions import NOTICE, UNCERTAIN, UNLIKE, Prediction
+from pneumo.prediction.predictions import NOTICE, UNCERTAIN, UNLIKE, Prediction, show_share
 from pneumo.prediction.rules import Rules
 
 _MOST = 40  # rows: about a screen
@@ -41,11 +41,6 @@ def to_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
         words = "; ".join([*prediction.remarks, *([prediction.error] if prediction.error else [])])
         share = f"{answer.probability:.6f}" if answer else ""
         yield "\t".join((show_path(prediction.path), share, answer.called if answer else "", words))
-
-
-def show_share(share: float) -> str:
-    """Give three digits, and no 1.000 or 0.000 to what is neither."""
-    return ">0.999" if 0.9995 <= share < 1 else "<0.001" if 0 < share < 0.0005 else f"{share:.3f}"
 
 
 def _rows(predictions: Sequence[Prediction], rules: Rules) -> Iterator[RenderableType]:

@@ -103,6 +103,16 @@ def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
     assert [record["unlike"] for record in records[:4]] == [True] * 4  # of what noise tells is usual
 
 
+def test_a_terminal_gets_a_table(best: Path, scans: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    status, out, err = run(best, scans)
+    assert status == 1
+    assert err == f"{scans / 'notes.txt'} is text, not a picture.\n"
+    assert "probability" in out
+    assert NOTICE in out
+
+
 def test_of_three_classes_each_has_a_column(scans: Path, tmp_path: Path, run: Run) -> None:
     best = write_checkpoint(tmp_path / "best.ckpt", ("NORMAL", "BACTERIAL", "VIRAL"))
     assert run(best, scans / "1.png", scans / "2.png", "--csv", tmp_path / "x.csv")[0] == 0

@@ -3,9 +3,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pneumo.prediction.predictions import NOTICE, UNLIKE, Prediction
+from pneumo.prediction.predictions import NOTICE, UNLIKE, Prediction, show_share
 from pneumo.prediction.rules import Answer, Rules
-from pneumo.prediction.terminal import show_share, to_terminal
+from pneumo.prediction.terminal import to_terminal
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
 SURE = Answer((0.00001, 0.99999), 0.99999, "PNEUMONIA", False, 0.2)

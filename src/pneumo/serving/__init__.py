@@ -1,0 +1,1 @@
+"""A local page for one film at a time."""

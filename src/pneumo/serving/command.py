@@ -1,0 +1,86 @@
+"""What `pneumo serve` does."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import webbrowser
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+from pneumo.errors import ConfigError
+from pneumo.prediction.command import warn_untested
+from pneumo.prediction.network import Network, open_network
+from pneumo.prediction.predictions import NOTICE
+
+_HERE = ("127.0.0.1", "localhost")
+
+
+def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        ConfigError: The address cannot be had, there is no network in `checkpoint`, or the server is not installed.
+        HardwareError: The device is not there.
+    """
+    if any(find_spec(name) is None for name in ("starlette", "uvicorn")):
+        raise ConfigError(
+            "The page needs starlette and uvicorn, which are not installed: pip install 'pneumo[serve]', or, in a "
+            "checkout, pip install -e '.[serve]'."
+        )
+    with _listen(host, port) as listening:
+        network = open_network(checkpoint, device)
+        warn_untested(network.rules)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
+        if host not in _HERE:
+            typer.echo(
+                f"--host {host} lets others reach the page, and there is no password and no encryption: use it in a "
+                "network that you trust.",
+                err=True,
+            )
+        typer.echo(f"{checkpoint} answers at {address} until Ctrl-C. {NOTICE}")
+        if browse:
+            webbrowser.open(address)  # the socket listens already: the browser waits
+        _serve(network, host, listening)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port {port} must be from 1 to 65535, or 0 for any that is free.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # what Python adds repeats the address
+        raise ConfigError(
+            f"The page cannot be served at --host {host} --port {port} ({reason}): take another port, such as "
+            f"--port {port + 1 if 0 < port < 65535 else 8000}, or --port 0 for any that is free; and as host 127.0.0.1 "
+            "or an address of this machine."
+        ) from error
+
+
+def _serve(network: Network, host: str, listening: socket.socket) -> None:
+    import uvicorn
+
+    from pneumo.prediction.explaining import Overlays
+    from pneumo.serving.app import make_app
+
+    try:
+        overlays = Overlays(network)
+    except ConfigError as error:
+        overlays = None
+        typer.echo(f"There will be no maps: {error}", err=True)
+    app = make_app(network, overlays, _HERE if host in _HERE else ["*"])
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_level="warning",
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        ws="none",
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again when it has ended
+        uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,58 @@
+"""`pneumo predict` and `pneumo serve` on their own: a checkpoint, films, and an empty folder to work in."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from damaged import film, saved
+from forking import Forks
+from opened import write_checkpoint
+
+COMMAND = "from pneumo.cli import main; main()"
+FILM = saved(film(np.random.default_rng(0)), "PNG")
+
+
+def test_predict_needs_a_checkpoint_and_films_alone(tmp_path: Path) -> None:
+    best = write_checkpoint(tmp_path / "best.ckpt")
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "command.py").write_text(COMMAND)
+    for name in ("a.png", "b c.png"):
+        (tmp_path / name).write_bytes(FILM)
+    with Forks(tmp_path, work) as forks:
+        done = forks.run("../command.py", "predict", str(best), "../*.png", "--csv", "x.csv")
+        assert done.returncode == 0, done.stderr
+        names, shares = zip(*(line.split("\t")[:2] for line in done.stdout.splitlines()), strict=True)
+        assert (names, len(set(shares))) == (("../a.png", "../b c.png"), 1)
+        (tmp_path / "b c.png").write_bytes(FILM[:200])
+        done = forks.run("../command.py", "predict", str(best), "../b c.png", "../a.png")
+        assert done.returncode == 1
+        assert "../b c.png is cut off" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stdout.splitlines()[1].startswith("../a.png\t0.")
+    assert [path.name for path in work.iterdir()] == ["x.csv"]
+
+
+@pytest.mark.slow
+def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
+    best = write_checkpoint(tmp_path / "best.ckpt")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
+    command = [sys.executable, "-c", COMMAND, "serve", str(best), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+        with urllib.request.urlopen(address) as page:
+            assert "Not a medical device" in page.read().decode()
+        asked = urllib.request.Request(f"{address}predict", FILM, {"Content-Type": "application/octet-stream"})
+        with urllib.request.urlopen(asked) as answer:
+            assert 0 < json.load(answer)["probability"] < 1
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, rest, errors) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
