@@ -20,7 +20,7 @@ from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.evaluation.answers import Answers, ClassAnswers
-from pneumo.evaluation.decision import distance
+from pneumo.evaluation.distance import distance
 from pneumo.evaluation.film_figures import Chosen, choose
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, read_results
 from pneumo.evaluation.run_figures import RunFigure, read_test, run_figures
@@ -139,7 +139,8 @@ def _facts(results: Results) -> dict[str, str]:
         "parameters": f"{results['parameters_total']:,}, of which {results['parameters_trainable']:,} were trained",
         "training": f"{results['train_seconds']:,.0f} s, {results['samples_per_second']:,.0f} images a second",
         "machine": f"{results['device']}, {results['precision']}",
-        "pneumo": f"{results['pneumo_version']} ({str(results['git_commit'])[:12]}), PyTorch {results['torch_version']}",
+        "pneumo": f"{results['pneumo_version']} ({str(results['git_commit'])[:12]})",
+        "PyTorch": str(results["torch_version"]),
     }
 
 
