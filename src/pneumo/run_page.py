@@ -24,8 +24,9 @@ from pneumo.evaluation.distance import distance
 from pneumo.evaluation.film_figures import Chosen, choose
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, read_results
 from pneumo.evaluation.run_figures import RunFigure, read_test, run_figures
-from pneumo.explanations.maps import Explainer
+from pneumo.explanations.maps import METHODS, Explainer
 from pneumo.explanations.overlays import overlay
+from pneumo.explanations.sanity import PARTS, rank_correlation
 from pneumo.files import write_text
 from pneumo.models.classifier import Classifier
 from pneumo.progress import track
@@ -56,6 +57,20 @@ class Shown(NamedTuple):
     right: bool
 
 
+class Explained(NamedTuple):
+    """What the page tells of where answers come from.
+
+    Attributes:
+        films: By kind: right, wrong, uncertain.
+        forgotten: How like themselves maps stay when head or network forget what they learned; see `rank_correlation`.
+        missing: Why there is nothing of this.
+    """
+
+    films: dict[str, list[Shown]]
+    forgotten: dict[str, float]
+    missing: str = ""
+
+
 class Band(NamedTuple):
     """How the test went within and outside of what is uncertain: shares of images, and of right answers among them."""
 
@@ -80,7 +95,7 @@ def write_run_page(folder: Path, page: Path) -> None:
     classifier = Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
     answers, config = read_test(folder, results), _read_config(folder)
     chosen = choose(answers, float(results["threshold"]))
-    films, missing = _explain(classifier, answers, chosen, _root(config))
+    explained = _explain(classifier, answers, chosen, _root(config))
     text = render(
         "run.html",
         title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}",
@@ -92,8 +107,7 @@ def write_run_page(folder: Path, page: Path) -> None:
         margin=classifier.hparams["margin"],
         uncertain=OmegaConf.select(config, "decision.uncertain"),
         positive=answers.classes[-1],
-        films=films,
-        missing=missing,
+        **explained._asdict(),
         rights=chosen.rights,
         wrongs=chosen.wrongs,
         figures=[(each.name, each.caption, _embed(each)) for each in run_figures(folder)],
@@ -152,25 +166,32 @@ def _band(answers: Answers | ClassAnswers, threshold: float, margin: float | Non
     return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
 
 
-def _explain(
-    classifier: Classifier, answers: Answers | ClassAnswers, chosen: Chosen, root: Path
-) -> tuple[dict[str, list[Shown]], str]:
-    """Show the chosen films with their maps, by kind; or say why not."""
+def _explain(classifier: Classifier, answers: Answers | ClassAnswers, chosen: Chosen, root: Path) -> Explained:
+    """Show the chosen films with their maps, or say why not."""
     try:
-        films = [np.asarray(read_radiograph(root / answers.paths[place]).image) for place in chosen.places]
+        films = [_read(root / answers.paths[place]) for place in chosen.places]
     except DataError as error:
-        return {}, f"The test's films are no longer to be had in {root} ({error}), so there are no maps."
+        return Explained({}, {}, f"There are no films and maps here, since the test's are not all at hand: {error}")
     explainer = Explainer(classifier)
     inputs = [square(Image.fromarray(film), classifier.image_size, classifier.crop_pct) for film in films]
+    images = torch.from_numpy(np.stack(inputs))[:, None]
     maps: list[npt.NDArray[np.float32]] = []
     with track("Looking where answers come from", len(films)) as advance:
-        for block in torch.split(torch.from_numpy(np.stack(inputs))[:, None], _AT_ONCE):
+        for block in torch.split(images, _AT_ONCE):
             maps.extend(explainer(block).numpy())
             advance(len(maps))
     each = zip(chosen.places, films, maps, strict=True)
     shown = [_show(answers, place, film, seen, classifier.crop_pct) for place, film, seen in each]
     first, second = len(chosen.right), len(chosen.right) + len(chosen.wrong)
-    return {"right": shown[:first], "wrong": shown[first:second], "uncertain": shown[second:]}, ""
+    kinds = {"right": shown[:first], "wrong": shown[first:second], "uncertain": shown[second:]}
+    return Explained(kinds, {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS})
+
+
+def _read(path: Path) -> Pixels:
+    try:
+        return np.asarray(read_radiograph(path).image)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
 
 
 def _show(
