@@ -63,8 +63,8 @@ class History(Callback):
         return {"epochs": list(self.epochs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after these epochs."""
-        self.epochs = list(state_dict["epochs"])
+        """Go on after these epochs; fewer than are known are those of the best checkpoint, which the test loads."""
+        self.epochs = max(self.epochs, list(state_dict["epochs"]), key=len)
 
 
 class StopOnNonFiniteLoss(Callback):

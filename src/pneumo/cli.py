@@ -34,14 +34,18 @@ def report(
     Rows that share a letter cannot be told apart on the test images. Of two or three rows it prints all differences, of
     several sweeps those of the same network and optimizer, of folds what they come to together, and of a single run
     what was lost from validation to test. Of several sweeps, or of single runs, it is written only to a folder that
-    --output names.
+    --output names. Of a single run it writes report.html to its folder or to --output: one page with all figures, and
+    films with maps of where answers come from.
 
     Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board;
-    pneumo report RUN_A RUN_B; pneumo report outputs/sweep/robust --ensemble; pneumo report RUN --model-card
+    pneumo report RUN; pneumo report RUN_A RUN_B; pneumo report outputs/sweep/robust --ensemble;
+    pneumo report RUN --model-card
     """
     from pneumo.evaluation.reports import write_reports
+    from pneumo.run_page import write_run_page
 
     single = any((folders[0] / name).is_file() for name in ("results.json", "status.json"))
+    finished = len(folders) == 1 and (folders[0] / "results.json").is_file()
     if card and (len(folders) > 1 or not single):
         raise ConfigError(
             f"--model-card is for one run that has finished, and {', '.join(map(str, folders))} is not one: name its "
@@ -50,12 +54,14 @@ def report(
     folder = folders[0] if output is None and len(folders) == 1 and not single else output
     try:
         write_reports(folders, folder, ensemble, card)
+        if finished:
+            write_run_page(folders[0], (folder or folders[0]) / "report.html")
     except OSError as error:
         raise ConfigError(
             f"The report cannot be written to {folder or folders[0]} ({error.strerror}): name another folder as "
             "--output."
         ) from error
-    if folder is None:
+    if folder is None and not finished:
         rich.print("[dim]The leaderboard was not written: --output FOLDER writes it.[/dim]")
 
 

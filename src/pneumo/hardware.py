@@ -84,11 +84,6 @@ def choose_memory_format(accelerator: str, frozen: bool, depthwise: bool) -> tor
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def count_cores() -> int:
-    """Give the number of cores that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def can_compile(accelerator: str) -> bool:
     """Tell whether torch.compile has the compiler that it needs."""
     compilers = ("cc", "gcc", "clang") if accelerator == "cuda" else ("c++", "g++", "clang++")

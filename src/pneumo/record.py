@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 import pneumo
-from pneumo.callbacks import History
 from pneumo.checkpoints import read_checkpoint
 from pneumo.config import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
@@ -63,12 +62,6 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
         "samples_per_second": images / seconds,
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
     }
-
-
-def read_history(trainer: Trainer) -> list[dict[str, float]]:
-    """Give what each epoch of training came to."""
-    history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
-    return history.epochs
 
 
 def measure_quality(trainer: Trainer, best: str) -> Results:

@@ -1,12 +1,13 @@
 """What a run shows of itself: figures in its folder, and the same and more in TensorBoard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
 from omegaconf import DictConfig
 
 from pneumo.building import Parts
+from pneumo.callbacks import History
 from pneumo.data.films import first_batch, load_films
 from pneumo.evaluation.figures import name_run, save
 from pneumo.evaluation.film_figures import MOST, draw_batch
@@ -22,6 +23,8 @@ _LINE = 120  # characters that fit above a figure
 def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[RunLogger]) -> None:
     """Draw the first training batch as the network is to see it, and put it before all else in TensorBoard."""
     datamodule, _, trainer = parts
+    if not trainer.is_global_zero:
+        return
     batch, films = first_batch(datamodule, trainer.world_size, MOST)
     size = min(datamodule.batch_size, len(datamodule.splits["train"]))
     settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
@@ -34,13 +37,7 @@ def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[Ru
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
-def show_test(
-    folder: Path,
-    results: Results,
-    parts: Parts,
-    loggers: Sequence[RunLogger],
-    history: Sequence[Mapping[str, float]],
-) -> None:
+def show_test(folder: Path, results: Results, parts: Parts, loggers: Sequence[RunLogger]) -> None:
     """Draw what training and test came to, and show it in TensorBoard.
 
     Args:
@@ -48,14 +45,14 @@ def show_test(
         results: What results.json is to hold.
         parts: The run's, with the tested weights.
         loggers: The run's.
-        history: What each epoch came to.
     """
     datamodule, classifier, trainer = parts
     answers, epochs = read_test(folder, results), trainer.current_epoch
     place = {image.path: image for image in datamodule.splits["test"]}
     figures = draw_test(folder, answers, results, lambda paths: load_films(datamodule, [place[path] for path in paths]))
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
-    figures["learning_curves"] = draw_learning_curves(history, images, results)
+    history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
+    figures["learning_curves"] = draw_learning_curves(history.epochs, images, results)
     png = save(figures, folder / "figures")["png"]
     for logger in loggers:
         tags = {name: f"{'train' if name == 'learning_curves' else 'test'}/{name}" for name in png}

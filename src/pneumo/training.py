@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning import Trainer
@@ -49,12 +49,11 @@ def run(
     Raises:
         PneumoError: A user's mistake.
     """
-    started = time.perf_counter()
+    started, folder = time.perf_counter(), Path(cfg.paths.run_dir)
     parts = build(cfg)
     datamodule, classifier, trainer = parts
     with refusals("features"):
         features = FeatureOptions(**cfg.features)
-    folder = Path(cfg.paths.run_dir)
     _take(folder, cfg, parts, overwrite, resume)
     begun()
     loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
@@ -64,11 +63,9 @@ def run(
 
     with explained_stops(folder / "checkpoints" / "last.ckpt", go_on):
         cached, cache_seconds = _prepare(cfg, features, parts)
-        if trainer.is_global_zero:
-            show_batch(folder, cfg, parts, loggers)
+        show_batch(folder, cfg, parts, loggers)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
-        # Both before the test, which sets callbacks back to the best epoch.
-        cost, history = record.measure_cost(trainer, datamodule), record.read_history(trainer)
+        cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
         best = _best_checkpoint(trainer)
         decide_by_validation(cfg, features, parts, best)
         trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
@@ -77,10 +74,7 @@ def run(
 
     cost |= {"feature_cache": cached, "cache_seconds": cache_seconds, "total_seconds": time.perf_counter() - started}
     results = {**_record(cfg, parts, folder, best), **cost}
-    show_test(folder, results, parts, loggers, history)
-    for logger in loggers:
-        logger.log_results(results, cfg.optimizer.lr, trainer.current_epoch)
-    write_results(folder / "results.json", results)  # when all else is there
+    _write(folder, results, parts, loggers, cfg.optimizer.lr)
     report(folder, results)
     return results
 
@@ -100,6 +94,14 @@ def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: 
         _clear(folder)
     if parts.trainer.is_global_zero:
         write_splits(folder / "splits.csv", parts.datamodule.splits, parts.datamodule.classes)
+
+
+def _write(folder: Path, results: Results, parts: Parts, loggers: Sequence[RunLogger], lr: float) -> None:
+    """Write figures, TensorBoard's last lines and, when all else is there, results.json."""
+    show_test(folder, results, parts, loggers)
+    for logger in loggers:
+        logger.log_results(results, lr, parts.trainer.current_epoch)
+    write_results(folder / "results.json", results)
 
 
 def _record(cfg: DictConfig, parts: Parts, folder: Path, best: str) -> Results:

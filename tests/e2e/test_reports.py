@@ -58,3 +58,34 @@ def test_a_model_card_of_subtypes_tells_of_no_threshold(compose_run: Compose, tm
 def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--model-card is for one run"):
         report([tmp_path, tmp_path], card=True)
+
+
+@pytest.mark.parametrize("options", [("model=xraychestnet",), ("model=efficientnet_lite0", "data.task=subtype")])
+def test_the_page_of_a_run_is_whole_in_itself(
+    options: tuple[str, ...], compose_run: Compose, tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose_run(*options, "epochs=1")
+    results = run(cfg)
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    report([folder])
+    text = (folder / "report.html").read_text()
+    assert "not a medical device" in text
+    assert f"{results['test_auroc']:.4f}" in text
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(?!data:|#)\w""", text)  # nothing is fetched
+    figures = {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert set(re.findall(r'<figure class="chart[^"]*" id="(\w+)"', text)) == figures
+    films = re.findall(r"called (\w+).*?<br>is (\w+) · ([\w.-]+)<", text)
+    assert text.count('alt="the same film with its map"') == len(films) > 5
+    predicted = {Path(line.split(",")[0]).name: line for line in (folder / "predictions.csv").read_text().splitlines()}
+    for called, truth, name in films:
+        assert predicted[name].split(",")[1::2][:2] == [truth, called]
+    assert "None" not in text.partition("Configuration")[0]
+
+    cfg.data.root = str(tmp_path / "gone")
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    report([folder], output=tmp_path / "elsewhere")
+    without = (tmp_path / "elsewhere" / "report.html").read_text()
+    assert "since the test&#39;s are not all at hand" in without
+    assert "the same film with its map" not in without

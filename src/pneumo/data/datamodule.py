@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from pneumo.cache import Array
+from pneumo.cores import count_cores
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, Part, training_order
 from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
@@ -29,7 +30,6 @@ from pneumo.data.index import (
 )
 from pneumo.data.manifest import content_hash
 from pneumo.data.splits import Splits, check_split, split_radiographs
-from pneumo.hardware import count_cores
 
 _log = logging.getLogger(__name__)
 

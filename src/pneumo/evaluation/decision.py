@@ -1,20 +1,20 @@
 """From logits to decisions: the temperature, the threshold and the margin that validation chooses."""
 
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, logit
+from scipy.special import expit, log_softmax
 from torch import softmax
+
+from pneumo.evaluation.distance import Array, distance
 
 _log = logging.getLogger(__name__)
 
 _WIDEST = np.log(20)  # of the temperature's logarithm, to either side
-_LEAST = 1e-7  # nearer to 0 or 1, single precision tells no more
-Array = npt.NDArray[np.float64]
 
 
 class Decision(NamedTuple):
@@ -63,20 +63,6 @@ def decide(
     shares = softmax(torch.from_numpy(logits).float() / temperature, dim=1).numpy()
     far = distance(shares[:, 1] if shares.shape[1] == 2 else shares, threshold)
     return Decision(temperature, threshold, float(np.quantile(far, uncertain, method="higher")))
-
-
-def distance(probability: npt.NDArray[np.floating[Any]], threshold: float) -> Array:
-    """Tell how far answers are from where they would be others, in logits, (N,).
-
-    Args:
-        probability: Of the positive class, (N,), or of three and more classes, (N, classes).
-        threshold: Of the positive class, which is called above it; of more classes the likeliest one is.
-    """
-    exact = np.clip(probability.astype(np.float64), _LEAST, 1 - _LEAST)
-    if exact.ndim == 1:
-        return np.asarray(np.abs(logit(exact) - logit(np.clip(threshold, _LEAST, 1 - _LEAST))))
-    ranked = np.sort(np.log(exact), axis=1)
-    return np.asarray(ranked[:, -1] - ranked[:, -2])
 
 
 def _find_threshold(

@@ -11,9 +11,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy.special import logit
 
 from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.evaluation.distance import distance
 from pneumo.evaluation.figures import COLOURS, STYLE, WIDE, head, name_run, tested
 from pneumo.evaluation.results import Results
 
@@ -59,16 +59,10 @@ class Film(NamedTuple):
 def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
     """Choose test images to show; the same answers give the same ones.
 
-    How sure an answer is: the distance of its logit to the threshold's, or, of three classes, of the logarithms of the
-    two largest probabilities from each other.
+    How sure an answer is, its distance from another answer tells.
     """
-    if isinstance(answers, ClassAnswers):
-        hit = answers.label == answers.prediction
-        second, first = np.sort(_inside(answers.probability), axis=1)[:, -2:].T
-        sureness = np.log(first) - np.log(second)
-    else:
-        hit = answers.right
-        sureness = np.abs(logit(_inside(answers.probability)) - logit(_inside(np.array(threshold))))
+    hit = answers.right if isinstance(answers, Answers) else answers.label == answers.prediction
+    sureness = distance(answers.probability, threshold)
     surest = np.argsort(-sureness, kind="stable")
     right, wrong = np.flatnonzero(hit), surest[~hit[surest]]
     spread = ((np.arange(ACROSS) + 0.5) * len(right) / ACROSS).astype(np.int64)
@@ -161,11 +155,6 @@ def _show(axes: Axes, pixels: npt.NDArray[np.uint8], film: Film, x: float, y: fl
         axes.text(x, line, f"{mark} {film.answer}", va="top", fontsize=9, color=colour, weight="bold")
         line += 0.17
     axes.text(x, line, film.truth, va="top", fontsize=9)
-
-
-def _inside(probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keep off 0 and 1, whose logits are infinite, as far as single precision would."""
-    return np.clip(probability, 1e-45, 1 - 6e-8)
 
 
 def _round(share: float) -> str:

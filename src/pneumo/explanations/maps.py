@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation, Occlusion
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, pad
 from torchvision.transforms.functional import gaussian_blur
 
 from pneumo.errors import ConfigError
@@ -85,8 +85,7 @@ class Explainer:
             if targets is None:
                 targets = self._default_targets(pixels)
             found = self._attribute(pixels, targets.to(pixels.device)).float()
-            deviation = self.size / _SMOOTHING
-            smooth = gaussian_blur(found[:, None], 2 * math.ceil(3 * deviation) + 1, deviation)[:, 0].relu()
+            smooth = _smooth(found, self.size / _SMOOTHING).relu()
             maps: Tensor = smooth / smooth.amax((1, 2), keepdim=True).clamp_min(torch.finfo(smooth.dtype).tiny)
         return maps.to(images.device)
 
@@ -148,8 +147,18 @@ def _share(module: _M) -> _M:
 
 
 def _spread(places: Tensor, first: float, last: float, size: int) -> Tensor:
-    """Interpolate maps (N, side, side) to pixels (N, size, size), given the pixels that the places look at."""
+    """Interpolate maps (N, side, side) to pixels (N, size, size), given the pixels that the places look at.
+
+    Beyond the outermost places they fade out: drawn out to the border, these would outweigh the others.
+    """
     pixels = torch.arange(size, dtype=places.dtype, device=places.device)
-    line = (2 * (pixels - first) / (last - first) - 1).clamp(-1, 1)
+    line = 2 * (pixels - first) / (last - first) - 1
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), 2).expand(len(places), -1, -1, -1)
     return grid_sample(places[:, None], grid, align_corners=True)[:, 0]
+
+
+def _smooth(found: Tensor, deviation: float) -> Tensor:
+    """Blur maps (N, size, size), with nothing around them."""
+    margin = math.ceil(3 * deviation)
+    blurred: Tensor = gaussian_blur(pad(found[:, None], [margin] * 4), 2 * margin + 1, deviation)
+    return blurred[:, 0, margin:-margin, margin:-margin]

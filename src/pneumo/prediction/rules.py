@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pneumo.evaluation.decision import distance
+from pneumo.evaluation.distance import distance
 
 
 @dataclass(frozen=True)

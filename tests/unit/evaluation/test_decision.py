@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
-from pneumo.evaluation.decision import choose_threshold, decide, distance, fit_temperature
+from pneumo.evaluation.decision import choose_threshold, decide, fit_temperature
+from pneumo.evaluation.distance import distance
 
 Margins = tuple[np.ndarray, np.ndarray]
 

@@ -1,0 +1,24 @@
+"""How far answers are from the threshold, told without PyTorch: predictions ask for it too."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logit
+
+_LEAST = 1e-7  # nearer to 0 or 1, single precision tells no more
+Array = npt.NDArray[np.float64]
+
+
+def distance(probability: npt.NDArray[np.floating[Any]], threshold: float) -> Array:
+    """Tell how far answers are from where they would be others, in logits, (N,).
+
+    Args:
+        probability: Of the positive class, (N,), or of three and more classes, (N, classes).
+        threshold: Of the positive class, which is called above it; of more classes the likeliest one is.
+    """
+    exact = np.clip(probability.astype(np.float64), _LEAST, 1 - _LEAST)
+    if exact.ndim == 1:
+        return np.asarray(np.abs(logit(exact) - logit(np.clip(threshold, _LEAST, 1 - _LEAST))))
+    ranked = np.sort(np.log(exact), axis=1)
+    return np.asarray(ranked[:, -1] - ranked[:, -2])

