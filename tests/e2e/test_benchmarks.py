@@ -12,6 +12,7 @@ import frozen_sweep
 import harness
 import head_training
 import input_pipeline
+import prediction
 import pytest
 import scaling
 import training_step
@@ -30,8 +31,9 @@ def test_every_benchmark_has_help(script: str) -> None:
 
 
 @pytest.mark.slow
-def test_both_sides_of_every_comparison_run(phantoms: Path) -> None:
+def test_both_sides_of_every_comparison_run(phantoms: Path, tmp_path: Path) -> None:
     lite0 = "timm/tf_efficientnet_lite0"
+    best, films = prediction.write_checkpoint(tmp_path / "best.ckpt"), sorted(phantoms.glob("test/*/*"))[:2]
     sides: list[Callable[[], float]] = [
         partial(backbone_pass.eager, lite0, phantoms, 4, True),
         partial(backbone_pass.pneumo, lite0, phantoms, 4, False),
@@ -47,6 +49,9 @@ def test_both_sides_of_every_comparison_run(phantoms: Path) -> None:
         partial(frozen_sweep.plain_sweep, phantoms, 32, 1, True),
         partial(frozen_sweep.plain_features, phantoms, 32, 1),
         partial(frozen_sweep.pneumo_sweep, phantoms, 32, 1, None),
+        partial(prediction.loop, best, films),
+        partial(prediction.pneumo, best, films),
+        partial(prediction.command, best, films, 2),
     ]
     for side in sides:
         assert side() > 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import rich
 import typer
 
+from pneumo.cores import count_cores
 from pneumo.errors import ConfigError
 from pneumo.outputs import check_folder, check_output, write_output
 from pneumo.prediction.documents import show_path, to_csv, to_json
@@ -85,10 +85,9 @@ def _predict(network: Network, paths: Sequence[Path], batch_size: int, explain: 
         from pneumo.prediction.explaining import OverlayFolder  # Matplotlib and captum take two seconds
 
         overlays = OverlayFolder(explain, network, paths)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     predictions: list[Prediction] = []
     with track("Predicting", len(paths)) as tell:
-        for batch in predict(network, paths, batch_size, threads, overlays is not None):
+        for batch in predict(network, paths, batch_size, count_cores(), overlays is not None):
             predictions += batch.predictions
             if overlays is not None:
                 overlays.add(batch)
