@@ -47,8 +47,15 @@ def open_network(path: Path, device: str = "cpu") -> Network:
             f"{path} is not a file: give a checkpoint, such as RUN/checkpoints/best.ckpt, or a network that "
             "`pneumo export` made of one."
         )
-    from pneumo.prediction.checkpoint import (
-        CheckpointNetwork,  # imports torch, which an exported network can do without
-    )
+    if path.suffix.lower() == ".onnx":
+        from pneumo.prediction.exported import OnnxNetwork
+
+        return OnnxNetwork(path)
+    if path.suffix.lower() == ".pt2":
+        raise ConfigError(
+            f"{path} is for programs of your own (torch.export.load): opening such a file runs whatever code it holds, "
+            "so pneumo does not. Give the checkpoint that it was made of, or export that as .onnx."
+        )
+    from pneumo.prediction.checkpoint import CheckpointNetwork  # imports torch
 
     return CheckpointNetwork(path, device)
