@@ -19,6 +19,8 @@ class ProgramNetwork:
     PyTorch opens such files by pickle, which runs whatever code they hold: only files of one's own may be opened.
     """
 
+    batch_size = 16
+
     def __init__(self, path: Path) -> None:
         """Open a file that `pneumo.exporting.formats.write_network` wrote."""
         extra = {EXTRA: ""}
