@@ -81,7 +81,7 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
     pairs = min(2, len(examples))
     rows = math.ceil(len(examples) / pairs)
     with rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(4.6 * pairs, 2.35 * rows + 1.1), layout="constrained")
+        figure = Figure(figsize=(4.6 * pairs, 2.5 * rows + 1.1), layout="constrained")
         all_axes = figure.subplots(rows, 2 * pairs, squeeze=False)
         for axes in all_axes.flat:
             axes.set_axis_off()
@@ -102,7 +102,7 @@ def _draw(example: Example, left: Axes, right: Axes, crop_pct: float) -> None:
     right.imshow(overlay(example.film, example.places, crop_pct))
     left.set_title(example.truth, loc="left", fontsize=9, fontweight="normal")
     wrong = example.called != example.truth
-    text = f"called {example.called}, p({example.target}) {example.probability:.3f}"
+    text = f"called {example.called}\np({example.target}) = {example.probability:.3f}"
     right.set_title(text, loc="left", fontsize=9, fontweight="bold" if wrong else "normal")
 
 

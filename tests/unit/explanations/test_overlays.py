@@ -56,5 +56,5 @@ def test_a_figure_shows_each_film_beside_its_overlay() -> None:
     figure = draw_examples(examples, "title")
     shown = [axes for axes in figure.axes if axes.images and axes.axison is False]
     assert len(shown) == 6
-    assert shown[1].get_title(loc="left") == "called PNEUMONIA, p(PNEUMONIA) 0.710"
+    assert shown[1].get_title(loc="left") == "called PNEUMONIA\np(PNEUMONIA) = 0.710"
     assert (np.asarray(shown[1].images[0].get_array()) == overlay(film, spot(5, 5))).all()
