@@ -133,6 +133,28 @@ def serve(
     run_serve(checkpoint, host, port, browse, device)
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Of a run, such as RUN/checkpoints/best.ckpt.")],
+    output: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for PyTorch.", show_default=False)],
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise the network: a quarter of the size.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of train/ and test/; by default phantoms are drawn.")
+    ] = None,
+) -> None:
+    """Write a checkpoint's network, and all that its answers hang on, to one file that other programs can run.
+
+    The file is opened anew and compared with the checkpoint; it is kept only if their probabilities are the same within
+    0.0001. Sizes and latencies are printed. docs/EXPORT.md tells what is in it. Nothing that it answers is a diagnosis.
+
+    Examples: pneumo export best.ckpt --output pneumonia.onnx; pneumo export best.ckpt --output pneumonia.pt2;
+    pneumo export best.ckpt --output small.onnx --int8 --data data/chest_xray
+    """
+    from pneumo.exporting.command import run_export
+
+    run_export(checkpoint, output, int8, data)
+
+
 def main() -> None:
     """Run the command; a user's mistake gets one paragraph and status 1."""
     try:

@@ -32,13 +32,15 @@ class Example(NamedTuple):
         places: The map, (size, size).
         truth: Name of the class.
         called: Name of the class that the network answered.
-        probability: What it gave for `called`.
+        target: Name of the class that the map speaks for.
+        probability: That of `target`.
     """
 
     film: Film
     places: Map
     truth: str
     called: str
+    target: str
     probability: float
 
 
@@ -79,7 +81,7 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
     pairs = min(2, len(examples))
     rows = math.ceil(len(examples) / pairs)
     with rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(4.6 * pairs, 2.35 * rows + 1.1), layout="constrained")
+        figure = Figure(figsize=(4.6 * pairs, 2.5 * rows + 1.1), layout="constrained")
         all_axes = figure.subplots(rows, 2 * pairs, squeeze=False)
         for axes in all_axes.flat:
             axes.set_axis_off()
@@ -88,8 +90,8 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
         bar = figure.colorbar(
             _legend(), ax=all_axes, orientation="horizontal", fraction=0.25 / rows, aspect=40, shrink=0.5, pad=0.02
         )
-        bar.set_ticks([0, 1], labels=["nothing", "most"])
-        bar.set_label("speaks for the class, in this film", fontsize=9)
+        bar.set_ticks([0, 1], labels=["nothing", "the most"])
+        bar.set_label("speaks for the class whose probability p is given; each film has a scale of its own", fontsize=9)
         bar.outline.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
@@ -100,7 +102,7 @@ def _draw(example: Example, left: Axes, right: Axes, crop_pct: float) -> None:
     right.imshow(overlay(example.film, example.places, crop_pct))
     left.set_title(example.truth, loc="left", fontsize=9, fontweight="normal")
     wrong = example.called != example.truth
-    text = f"called {example.called} {example.probability:.2f}"
+    text = f"called {example.called}\np({example.target}) = {example.probability:.3f}"
     right.set_title(text, loc="left", fontsize=9, fontweight="bold" if wrong else "normal")
 
 

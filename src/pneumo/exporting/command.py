@@ -1,0 +1,119 @@
+"""What `pneumo export` does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import rich
+
+from pneumo.checkpoints import read_checkpoint
+from pneumo.errors import ConfigError
+from pneumo.exporting.checked import ALLOWED, FORMATS, write_checked
+from pneumo.exporting.films import Films, draw_films
+from pneumo.exporting.formats import describe
+from pneumo.exporting.latency import measure_latency
+from pneumo.exporting.parity import score
+from pneumo.exporting.quantisation import quantise
+from pneumo.exporting.tables import Side, accuracy_table, speed_table
+from pneumo.files import atomic_path
+from pneumo.prediction.checkpoint import CheckpointNetwork
+from pneumo.prediction.exported import OnnxNetwork
+
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
+_PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
+_BATCHES = (1, 32)
+
+
+def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) -> None:
+    """Write a checkpoint's network to a file of its own, check that, and print what came of it.
+
+    Args:
+        checkpoint: Of a classifier.
+        output: The file, whose suffix names the format: .onnx or .pt2.
+        int8: Quantise it, and measure on the test films what that loses.
+        data: A data set, whose films serve where phantoms would otherwise.
+
+    Raises:
+        ConfigError: The checkpoint or the output is none, or the network cannot be exported.
+        DataError: There is no such data set.
+    """
+    _check(output, int8, data)
+    network = CheckpointNetwork(checkpoint)
+    rules = network.rules
+    source = None if data is None else Films(data, read_checkpoint(checkpoint), rules)
+    shown = source.load("train", _FILMS)[0] if source else draw_films(_PHANTOMS, rules)
+    with _written(output) as temporary, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, output.name) if int8 else temporary
+        _tell(f"Exporting {rules.name}: a minute or more for large networks")
+        exported, found = write_checked(network, checkpoint, shown, path)
+        _tell(
+            f"Largest differences on {len(shown)} films: {found.probability:.1e} in a probability "
+            f"({ALLOWED.probability:g} is allowed), {found.unlike:.1e} of a score of unlike images ({ALLOWED.unlike:g})"
+        )
+        sides = [
+            Side("checkpoint in PyTorch", network, checkpoint.stat().st_size),
+            Side(f"{output.suffix}, float32", exported, path.stat().st_size),
+        ]
+        if int8 and source:
+            _tell("Quantising to int8")
+            quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe(checkpoint, rules))
+            sides.append(Side(f"{output.suffix}, int8", OnnxNetwork(temporary), temporary.stat().st_size))
+        _tell("Measuring latencies")
+        opened = {side.name: side.network for side in sides}
+        rich.print(speed_table(sides, {count: measure_latency(opened, shown, count) for count in _BATCHES}))
+        if int8 and source:
+            _tell("Measuring on the test films what int8 loses")
+            films, labels = source.load("test")
+            rich.print(accuracy_table({side.name: score(side.network, films) for side in sides[1:]}, labels, rules))
+    _tell(f"Wrote {output}, which is no medical device")
+
+
+def _check(output: Path, int8: bool, data: Path | None) -> None:
+    """Refuse what cannot work before minutes are spent."""
+    if output.suffix not in FORMATS:
+        raise ConfigError(
+            f"--output {output} must end in .onnx, which onnxruntime and others run, or in .pt2, which PyTorch does, "
+            "such as --output network.onnx."
+        )
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a folder: name a file in it, such as {output / 'network.onnx'}.")
+    if int8 and data is None:
+        raise ConfigError(
+            "--int8 is calibrated on training films and measured on test films: name their data set as --data ROOT, a "
+            "folder with train/ and test/."
+        )
+    if int8 and output.suffix != ".onnx":
+        raise ConfigError(f"--int8 is for ONNX, and --output {output} is not: name a file that ends in .onnx.")
+    if output.suffix == ".onnx" and (missing := [name for name in _NEEDED if find_spec(name) is None]):
+        raise ConfigError(
+            f"Writing ONNX needs {', '.join(missing)}, which this Python lacks: pip install 'pneumo[export]', or take "
+            "--output FILE.pt2, which needs nothing more."
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(output, error) from error
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[Path]:
+    """Give the temporary file that becomes the output."""
+    try:
+        with atomic_path(output) as temporary:
+            yield temporary
+    except OSError as error:
+        raise _unwritable(output, error) from error
+
+
+def _tell(text: str) -> None:
+    rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _unwritable(output: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--output {output} cannot be written ({error.strerror}): name another file.")

@@ -1,0 +1,81 @@
+"""A network that `pneumo export` wrote as ONNX, opened for use with onnxruntime: nothing here imports PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pneumo.cores import count_cores
+from pneumo.errors import ConfigError, HardwareError
+from pneumo.prediction.network import Images, Scores
+from pneumo.prediction.rules import Rules
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+RULES = "pneumo_rules"  # under which the file's metadata have the rules
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_FATAL = 4  # onnxruntime's number: it raises what it logs
+
+
+class OnnxNetwork:
+    """An exported network, on the CPU or on a GPU."""
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """Open a file that `pneumo export` wrote.
+
+        Args:
+            path: Of the file.
+            device: cpu, cuda, or auto, which is a GPU if there is one and onnxruntime is made for it.
+
+        Raises:
+            ConfigError: It is none, or onnxruntime is missing.
+            HardwareError: There is no GPU, or onnxruntime is not made for it.
+        """
+        self.session = _open(path, device)
+        self.rules = _read_rules(self.session, path)
+        self.batch_size = 128 if _CUDA in self.session.get_providers() else 16
+
+    def score(self, image: Images) -> Scores:
+        """Score images; see `Network`."""
+        probability, unlike = self.session.run(None, {"image": image})
+        return probability, unlike
+
+
+def _open(path: Path, device: str) -> InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            f"{path} is run by onnxruntime, which is not installed: pip install 'pneumo[export]', or, for a GPU, "
+            "pip install onnxruntime-gpu."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = count_cores()  # its own choice counts those too that this process may not use
+    there = _CUDA in onnxruntime.get_available_providers()
+    if device == "cuda" and not there:
+        raise HardwareError(
+            f"--device cuda demands a GPU, and onnxruntime {onnxruntime.__version__} sees none on this machine: take "
+            "--device cpu, or install onnxruntime-gpu in its place."
+        )
+    # TensorFloat-32 would cost three digits.
+    providers = [(_CUDA, {"use_tf32": "0"}), (_CPU, {})] if there and device != "cpu" else [(_CPU, {})]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # of a damaged file it raises a dozen kinds, which have nothing else in common
+        raise ConfigError(
+            f"{path} cannot be read as a network ({' '.join(str(error).split())[:200]}): it is damaged, or this "
+            f"onnxruntime ({onnxruntime.__version__}) is too old for it. Export it anew: pneumo export CHECKPOINT "
+            "--output FILE.onnx."
+        ) from error
+
+
+def _read_rules(session: InferenceSession, path: Path) -> Rules:
+    try:
+        return Rules.from_json(session.get_modelmeta().custom_metadata_map[RULES])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is a network, but not one that this version of pneumo exported: its metadata have no {RULES} that "
+            "tell classes, image size and threshold. Export a checkpoint: pneumo export CHECKPOINT --output FILE.onnx."
+        ) from error
