@@ -26,6 +26,7 @@ from pneumo.models.outliers import fit_outliers
 from pneumo.prediction.checkpoint import CheckpointNetwork
 from pneumo.prediction.network import Images
 from pneumo.prediction.rules import Rules
+from pneumo.quiet import quieten
 
 NETWORKS = {
     "pneumo/xraychestnet": 96,
@@ -56,6 +57,7 @@ def write_untrained(name: str, films: Images, path: Path) -> None:
 def main() -> None:
     """Export and measure all networks."""
     settings = harness.parse(str(__doc__), rounds=9, phantoms=64)
+    quieten()
     folder = settings.out / "export"
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in NETWORKS.items():

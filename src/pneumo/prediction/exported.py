@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pneumo.cores import count_cores
 from pneumo.errors import ConfigError, HardwareError
 from pneumo.prediction.network import Images, Scores
@@ -34,12 +36,23 @@ class OnnxNetwork:
         """
         self.session = _open(path, device)
         self.rules = _read_rules(self.session, path)
+        self._try(path)
         self.batch_size = 128 if _CUDA in self.session.get_providers() else 16
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""
         probability, unlike = self.session.run(None, {"image": image})
         return probability, unlike
+
+    def _try(self, path: Path) -> None:
+        """Run a black image, since only that shows whether all parts go together; the first run is the slowest too."""
+        try:
+            probability, unlike = self.score(np.zeros((1, 1, self.rules.image_size, self.rules.image_size), np.uint8))
+            fits = (probability.shape, unlike.shape) == ((1, len(self.rules.classes)), (1,))
+        except Exception as error:  # of all kinds, see `_open`
+            raise _unreadable(path, error) from error
+        if not fits:
+            raise _unreadable(path, "its answers do not go with its rules")
 
 
 def _open(path: Path, device: str) -> InferenceSession:
@@ -62,13 +75,23 @@ def _open(path: Path, device: str) -> InferenceSession:
     # TensorFloat-32 would cost three digits.
     providers = [(_CUDA, {"use_tf32": "0"}), (_CPU, {})] if there and device != "cpu" else [(_CPU, {})]
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        # Trying again on the CPU would print that. A GPU whose libraries are missing is left out all the same.
+        session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:  # of a damaged file it raises a dozen kinds, which have nothing else in common
-        raise ConfigError(
-            f"{path} cannot be read as a network ({' '.join(str(error).split())[:200]}): it is damaged, or this "
-            f"onnxruntime ({onnxruntime.__version__}) is too old for it. Export it anew: pneumo export CHECKPOINT "
-            "--output FILE.onnx."
-        ) from error
+        raise _unreadable(path, error) from error
+    if device == "cuda" and _CUDA not in session.get_providers():
+        raise HardwareError(
+            f"--device cuda demands a GPU, and onnxruntime {onnxruntime.__version__} cannot use one on this machine: "
+            "take --device cpu, or install the CUDA and cuDNN that it was made for."
+        )
+    return session
+
+
+def _unreadable(path: Path, reason: object) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be read as a network ({' '.join(str(reason).split())[:200]}): it is damaged, or needs a newer "
+        "onnxruntime. Export it anew: pneumo export CHECKPOINT --output FILE.onnx."
+    )
 
 
 def _read_rules(session: InferenceSession, path: Path) -> Rules:
