@@ -37,7 +37,7 @@ class Recipe:
     """What an array is computed from; any change of it is another entry.
 
     Attributes:
-        kind: images or features.
+        kind: One of `pneumo.entries.KINDS`.
         about: Plain values that tell everything that decides the array's content.
         shape: Of the whole array.
         dtype: NumPy's name of its type.

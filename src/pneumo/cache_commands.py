@@ -19,7 +19,7 @@ _FOLDER = typer.Option("--dir", help="The caches' folder: paths.cache_dir of the
 
 @cache.callback()
 def _cache() -> None:
-    """List and delete what runs have cached: decoded images, features, groups of near duplicates, phantoms.
+    """List and delete what runs have cached: decoded images, features, means of channels, duplicates, phantoms.
 
     All of it may go at any time: the next run computes what it needs anew.
     """
@@ -46,7 +46,7 @@ def clear(
     folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
     everything: Annotated[bool, typer.Option("--all", help="All but phantoms.")] = False,
     unused: Annotated[float | None, typer.Option(help="Only those not used for so many days.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only images, features, duplicates or phantoms.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only images, features, means, duplicates or phantoms.")] = None,
 ) -> None:
     """Delete the entries for which all that is said holds; what a run is building stays, and phantoms not asked for.
 
@@ -62,7 +62,7 @@ def clear(
     _check("key", keys or [], {entry.key for entry in found}, folder)
     _check("--kind", [] if kind is None else [kind], set(KINDS), folder)
     oldest = time.time() - (unused or 0) * 86_400
-    kinds = KINDS if keys else ("images", "features", "duplicates")
+    kinds = KINDS if keys else tuple(name for name in KINDS if name != "phantoms")
     chosen = [
         entry
         for entry in found

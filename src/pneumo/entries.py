@@ -12,7 +12,7 @@ from filelock import Timeout
 from pneumo.cache import lock_of
 from pneumo.errors import CacheError
 
-KINDS = ("images", "features", "duplicates", "phantoms")
+KINDS = ("images", "features", "means", "duplicates", "phantoms")
 
 
 @dataclass(frozen=True)

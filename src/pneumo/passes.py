@@ -96,7 +96,7 @@ class BackbonePass:
         data = self.datamodule
         levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
         recipe = Recipe(
-            kind="features",
+            kind="means",
             about=self._about({"levels": levels.layers, "positions": hash_plain(list(positions))}),
             shape=(len(positions), sum(levels.channels)),
             dtype="float32",

@@ -17,7 +17,7 @@ import pytest
 import torch
 from support import ROOT, Compose, train_with
 
-from pneumo import features
+from pneumo import features, passes
 from pneumo.building import build
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
@@ -83,7 +83,7 @@ def test_what_counts_steps_is_given_steps(option: str, at_once: bool, compose_ru
 def test_a_second_run_computes_nothing(compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(compose_run(*LITE0, folder="first"))
     shutil.rmtree(tmp_path / "cache" / "images")  # features are enough
-    monkeypatch.setattr(features, "FeaturePass", None)
+    monkeypatch.setattr(passes, "FeaturePass", None)
     run(compose_run(*LITE0, "optimizer=sgd", "seed=1", "data.split=patient", "data.val_fraction=0.5", folder="second"))
     assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == 1
 
