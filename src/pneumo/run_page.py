@@ -80,7 +80,7 @@ class Band(NamedTuple):
 
 
 def write_run_page(folder: Path, page: Path) -> None:
-    """Write the page of the finished run in a folder; films and maps are on it where the data are still at hand.
+    """Write the page of the finished run in a folder; films and maps are on it where checkpoint and data are at hand.
 
     Raises:
         ConfigError: No run has finished there, or a file of it is missing.
@@ -90,12 +90,14 @@ def write_run_page(folder: Path, page: Path) -> None:
         raise ConfigError(
             f"{folder} holds no results.json, and the page is of a run that has finished: name its folder."
         )
-    checkpoint = folder / "checkpoints" / "best.ckpt"
-    read_checkpoint(checkpoint)  # whose errors are for users
-    classifier = Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
-    answers, config = read_test(folder, results), _read_config(folder)
+    answers = read_test(folder, results)
     chosen = choose(answers, float(results["threshold"]))
-    explained = _explain(classifier, answers, chosen, _root(config))
+    margin, config = None, None
+    try:
+        classifier, config = _open(folder / "checkpoints" / "best.ckpt"), _read_config(folder)
+        explained, margin = _explain(classifier, answers, chosen, _root(config)), classifier.hparams["margin"]
+    except ConfigError as error:
+        explained = Explained({}, {}, f"There are no films and maps here, since the run is not whole: {error}")
     text = render(
         "run.html",
         title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}",
@@ -103,18 +105,23 @@ def write_run_page(folder: Path, page: Path) -> None:
         tested=count_tested(results),
         metrics=_metrics(results),
         facts=_facts(results),
-        band=_band(answers, float(results["threshold"]), classifier.hparams["margin"]),
-        margin=classifier.hparams["margin"],
-        uncertain=OmegaConf.select(config, "decision.uncertain"),
+        band=_band(answers, float(results["threshold"]), margin),
+        margin=margin,
+        uncertain=OmegaConf.select(config, "decision.uncertain") if config else None,
         positive=answers.classes[-1],
         **explained._asdict(),
         rights=chosen.rights,
         wrongs=chosen.wrongs,
         figures=[(each.name, each.caption, _embed(each)) for each in run_figures(folder)],
-        config=OmegaConf.to_yaml(config),
+        config=OmegaConf.to_yaml(config) if config else "",
     )
     write_text(page, text)
     rich.get_console().print(f"{'page':<12} {page}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _open(checkpoint: Path) -> Classifier:
+    read_checkpoint(checkpoint)  # whose errors are for users
+    return Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
 
 
 def _read_config(folder: Path) -> DictConfig:

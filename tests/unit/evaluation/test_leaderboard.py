@@ -199,12 +199,18 @@ def test_a_network_of_two_sweeps_is_compared_though_their_optimizers_differ(tmp_
     assert pairs == {("resnext", "adamw", "sgd"), ("resnext", "adamw", "adam"), ("vgg16", "sgd", "sgd")}
 
 
-def test_one_run_is_printed_and_written_nowhere(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted(study.rglob("*"))
-    report([study / "resnext-sgd-s0"])
+def test_single_runs_are_printed_and_only_one_alone_gets_a_page(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = set(study.rglob("*"))
     report([study / "resnext-sgd-s0", study / "resnext-sgd-s1"])
-    assert sorted(study.rglob("*")) == before
+    assert set(study.rglob("*")) == before
     assert "--output FOLDER" in capsys.readouterr().out
+    report([study / "resnext-sgd-s0"])
+    page = study / "resnext-sgd-s0" / "report.html"
+    assert set(study.rglob("*")) - before == {page}
+    assert "best.ckpt is not a file" in page.read_text()  # and all else is there
+    assert "--output FOLDER" not in capsys.readouterr().out
 
 
 def test_a_place_that_cannot_be_written_is_named(study: Path, tmp_path: Path) -> None:
