@@ -45,8 +45,9 @@ def write_untrained(name: str, films: Images, path: Path) -> None:
     levels = LevelMeans(fast_copy(classifier.backbone, films.shape[-1]), films.shape[-1])
     with torch.inference_mode():
         features, means = zip(*(levels(block) for block in torch.split(torch.from_numpy(films), 16)), strict=True)
-        logits = classifier.head(torch.cat(features))
-        classifier.head.weight.mul_(3 / (logits[:, 1] - logits[:, 0]).std())  # random ones answer all films alike
+        random = classifier.head(torch.cat(features))  # alike for all films: neither 0 nor 1 shall be the answer to all
+        classifier.head.weight.mul_(spread := 3 / (random[:, 1] - random[:, 0]).std())
+        classifier.head.bias.copy_(-spread * (random - classifier.head.bias).mean(0))
     reference, usual = np.split(torch.cat(means).double().numpy(), [len(films) * 2 // 3])
     classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     classifier.trainer.strategy.connect(classifier)
