@@ -137,7 +137,7 @@ def serve(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Of a run, such as RUN/checkpoints/best.ckpt.")],
     output: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for PyTorch.", show_default=False)],
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise the network: a quarter of the size.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise the network: a third of the size.")] = False,
     data: Annotated[
         Path | None, typer.Option(help="Folder of train/ and test/; by default phantoms are drawn.")
     ] = None,
