@@ -41,7 +41,13 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 def write_untrained(name: str, films: Images, path: Path) -> None:
     """Write a checkpoint with random weights, whose model of unlike images is fitted to some films."""
     torch.manual_seed(0)
-    classifier = Classifier(name, CLASSES, films.shape[-1]).eval()
+    classifier = Classifier(name, CLASSES, films.shape[-1])
+    for module in classifier.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        classifier.backbone(torch.from_numpy(films[:16]))  # normalisations learn what else vanishes in a deep network
+    classifier.eval()
     levels = LevelMeans(fast_copy(classifier.backbone, films.shape[-1]), films.shape[-1])
     with torch.inference_mode():
         features, means = zip(*(levels(block) for block in torch.split(torch.from_numpy(films), 16)), strict=True)

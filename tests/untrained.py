@@ -25,11 +25,10 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
     names = ["NORMAL", "PNEUMONIA"] if classes == 2 else ["NORMAL", "BACTERIAL", "VIRAL"]
     classifier = Classifier(architecture, names, size, crop_pct=0.875, temperature=0.7, flip_test=flip)
     for module in classifier.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # statistics such as training leaves
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        classifier.backbone(films(48, size))  # normalisations learn what else vanishes in a deep network
     classifier.eval()
     levels = LevelMeans(classifier.backbone, size)
     with torch.no_grad():

@@ -162,9 +162,9 @@ def test_int8_is_smaller_and_answers_nearly_the_same(
     assert onnx.load(path).doc_string == onnx.load(exported).doc_string
     images = Films(phantoms, {}, network.rules).load("train")[0]
     (probability, unlike), (exact, as_unlike) = network.score(images), whole.score(images)
-    far = np.log(probability / (1 - probability)) - np.log(exact / (1 - exact))
-    assert np.abs(far[:, 1]).mean() < 0.1 * np.log(exact / (1 - exact))[:, 1].std()
-    assert abs(far[:, 1].mean()) < 1e-3  # these films calibrated it, and the head's bias takes up their mean
+    logits, right = (np.log(each[:, 1] / each[:, 0]) for each in (probability, exact))
+    assert np.abs(logits - right).mean() < 0.1 * right.std()
+    assert abs((logits - right).mean()) < 0.01 * right.std()  # these films calibrated it: the head takes up their mean
     limits = [np.quantile(scores, 0.99, method="higher") for scores in (unlike, as_unlike)]
     np.testing.assert_allclose(*limits, rtol=0.01)
 
@@ -272,12 +272,12 @@ def test_any_network_can_be_exported(architecture: str, size: int, flip: bool, c
     checkpoint = write_untrained(tmp_path / "best.ckpt", architecture, size, flip, classes)
     network = CheckpointNetwork(checkpoint)
     for suffix in FORMATS:
-        _, found = write_checked(network, checkpoint, films(5, size).numpy(), tmp_path / f"network{suffix}")
-        assert found.probability < 2e-5
+        exported, _ = write_checked(network, checkpoint, films(5, size).numpy(), tmp_path / f"network{suffix}")
+        assert exported.rules == network.rules
 
 
 @pytest.mark.slow
-def test_what_other_architectures_need_survives_int8(tmp_path: Path) -> None:
+def test_int8_spares_depthwise_weights(tmp_path: Path) -> None:
     checkpoint = write_untrained(tmp_path / "best.ckpt", "timm/tf_efficientnet_lite0", 64)
     network, images = CheckpointNetwork(checkpoint), films(64, 64).numpy()
     write_checked(network, checkpoint, images[:4], tmp_path / "network.onnx")
@@ -286,12 +286,10 @@ def test_what_other_architectures_need_survives_int8(tmp_path: Path) -> None:
     weights = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "small.onnx").graph.initializer
     }
-    layers = {name: values for name, values in weights.items() if values.dtype == np.int8}
-    assert {values.shape[1] == 1: int(np.abs(values.astype(int)).max()) for values in layers.values()}.keys() == {
-        True,
-        False,
-    }
-    for values in layers.values():
-        assert np.abs(values.astype(int)).max() <= (127 if values.shape[1] == 1 else 64)
-    (probability, _), (exact, _) = OnnxNetwork(tmp_path / "small.onnx").score(images), network.score(images)
-    assert np.corrcoef(probability[:, 1], exact[:, 1])[0, 1] > 0.9
+    layers = [values for values in weights.values() if values.dtype == np.int8 and values.ndim == 4]
+    depthwise = [int(np.abs(values.astype(int)).max()) for values in layers if values.shape[1] == 1]
+    others = [int(np.abs(values.astype(int)).max()) for values in layers if values.shape[1] > 1]
+    assert (len(depthwise), len(others)) == (16, 33)
+    assert max(others) <= 64 < min(depthwise)
+    far = OnnxNetwork(tmp_path / "small.onnx").score(images)[0] - network.score(images)[0]
+    assert np.abs(far.mean(0)).max() < 0.05  # these films calibrated it
