@@ -58,7 +58,7 @@ def write_untrained(name: str, films: Images, path: Path) -> None:
     classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     classifier.trainer.strategy.connect(classifier)
     classifier.trainer.save_checkpoint(path)
-    write_decision(path, {}, fit_outliers(reference, usual, levels.channels, 0.01)._asdict())
+    write_decision(path, {}, fit_outliers(reference, [(usual, 0.01)], levels.channels)._asdict())
 
 
 def main() -> None:

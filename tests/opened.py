@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pneumo.models.classifier import Classifier
@@ -35,6 +34,6 @@ def write_checkpoint(path: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONI
         levels = LevelMeans(classifier.backbone, SIZE)
         with torch.inference_mode():
             means = levels(noise)[1].double().numpy()
-        checkpoint["outliers"] = fit_outliers(*np.split(means, 2), levels.channels, 0.01)._asdict()
+        checkpoint["outliers"] = fit_outliers(means[:20], [(means[20:], 0.01)], levels.channels)._asdict()
     torch.save(checkpoint, path)
     return path

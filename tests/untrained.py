@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning import Trainer
 from torch import Tensor
@@ -38,7 +37,7 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
         classifier.head.weight *= spread
         classifier.head.bias.copy_(-spread * logits.mean(0))
     means = found.double().numpy()
-    outliers = fit_outliers(*np.split(means, [32]), levels.channels, 0.1)
+    outliers = fit_outliers(means[:32], [(means[32:], 0.1)], levels.channels)
     classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     classifier.trainer.strategy.connect(classifier)
     classifier.trainer.save_checkpoint(path)

@@ -16,12 +16,13 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import Radiograph, positions
 from pneumo.evaluation.decision import decide
 from pneumo.features import is_shortened, level_means
-from pneumo.models.outliers import fit_outliers
+from pneumo.models.outliers import Outliers, fit_outliers
 from pneumo.passes import FeatureOptions
 
 _MOST = 256  # images of either kind: a pass of more costs more than it tells
 _FEWEST = 100  # validation images that tell what is usual; the official split has 16
 _ALLOWED = 0.01  # share of usual images that is called unlike
+_ALLOWED_VIEWS = 0.1  # the same of augmented views, some of which go to extremes on purpose
 
 
 def decide_by_validation(cfg: DictConfig, options: FeatureOptions, parts: Parts, best: str) -> None:
@@ -44,12 +45,22 @@ def decide_by_validation(cfg: DictConfig, options: FeatureOptions, parts: Parts,
     if trainer.is_global_zero:
         if not is_shortened(trainer):
             classifier.load_state_dict(checkpoint["state_dict"])
-            reference, usual = _choose(datamodule)
-            means, channels = level_means(options, datamodule, classifier, trainer, reference + usual)
-            seen, other = np.split(means.astype(np.float64), [len(reference)])
-            classifier.outliers = fit_outliers(seen, other, channels, _ALLOWED)
+            classifier.outliers = _fit_outliers(options, parts)
         write_decision(Path(best), chosen._asdict(), classifier.outliers and classifier.outliers._asdict())
     trainer.strategy.barrier()
+
+
+def _fit_outliers(options: FeatureOptions, parts: Parts) -> Outliers:
+    """Tell what is usual: films as they are, and as far from that as films of others and augmented views of them go."""
+    datamodule, classifier, trainer = parts
+    reference, others = _choose(datamodule)
+    means, channels = level_means(options, datamodule, classifier, trainer, reference + others, augmented=False)
+    seen, plain = np.split(means.astype(np.float64), [len(reference)])
+    usual = [(plain, _ALLOWED)]
+    if datamodule.augmentation.active:  # the network has learned to answer to such images too
+        views, _ = level_means(options, datamodule, classifier, trainer, others, augmented=True)
+        usual.append((views.astype(np.float64), _ALLOWED_VIEWS))
+    return fit_outliers(seen, usual, channels)
 
 
 def _choose(datamodule: ChestXrayDataModule) -> tuple[list[int], list[int]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from torch import Tensor
 
 from pneumo.cache import Array
 from pneumo.data.augmentation import AUGMENTATION
@@ -13,12 +14,11 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import OneCycle
-from pneumo.models.inference import PRECISIONS
+from pneumo.models.inference import PRECISIONS, Change
 from pneumo.passes import BackbonePass, FeatureOptions
 
 _log = logging.getLogger(__name__)
 
-COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
 _SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
@@ -47,14 +47,30 @@ def level_means(
     classifier: Classifier,
     trainer: Trainer,
     positions: Sequence[int],
+    augmented: bool,
 ) -> tuple[Array, list[int]]:
     """Give what `LevelMeans` gives for radiographs by their positions in the index, and each level's channels.
 
-    They are cached where features are.
+    It is cached where features are.
+
+    Args:
+        options: Whether there is a cache.
+        datamodule: Of the radiographs.
+        classifier: Whose backbone sees them.
+        trainer: Whose device does.
+        positions: Of the radiographs in the index.
+        augmented: See an augmented view of each.
     """
-    return BackbonePass(options, datamodule, classifier, trainer).means(
-        positions, uses_features(options, classifier, trainer)
-    )
+    about, change = _augment(datamodule, datamodule.augmentation.draw(len(positions), 0)) if augmented else ({}, None)
+    keep = uses_features(options, classifier, trainer)
+    return BackbonePass(options, datamodule, classifier, trainer).means(positions, about, keep, change)
+
+
+def _augment(datamodule: ChestXrayDataModule, numbers: Tensor) -> tuple[dict[str, object], Change]:
+    """Give what decides augmented views, and what makes them, each by its row of numbers."""
+    augment = datamodule.augmentation
+    about: dict[str, object] = {"augmentation": [AUGMENTATION, augment.settings]}
+    return about, lambda image, start: augment(image, numbers[start : start + len(image)])
 
 
 def is_shortened(trainer: Trainer) -> bool:
@@ -79,14 +95,9 @@ def serve_features(
     if datamodule.augmentation.active:
         pool = datamodule.trainable
         numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
-        about = {"augmentation": [AUGMENTATION, datamodule.augmentation.settings], "views": options.views}
-        augment = datamodule.augmentation
-        views = passed.compute(
-            pool * options.views,
-            about,
-            "Computing features of augmented views",
-            lambda image, start: augment(image, numbers[start : start + len(image)]),
-        )
+        about, change = _augment(datamodule, numbers)
+        about["views"] = options.views
+        views = passed.compute(pool * options.views, about, "Computing features of augmented views", change)
     serve(datamodule, classifier, trainer, plain, views)
 
 

@@ -86,18 +86,22 @@ class BackbonePass:
             self.datamodule.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change)
         )
 
-    def means(self, positions: Sequence[int], keep: bool) -> tuple[Array, list[int]]:
+    def means(
+        self, positions: Sequence[int], about: dict[str, object], keep: bool, change: Change | None
+    ) -> tuple[Array, list[int]]:
         """Give what `LevelMeans` gives for radiographs, (N, P) float32, and each level's number of channels.
 
         Args:
             positions: Of the radiographs in the index.
+            about: What decides it beside the backbone, the data, and how it is computed.
             keep: In the cache, for other runs of the same backbone.
+            change: As for `compute`.
         """
         data = self.datamodule
         levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
         recipe = Recipe(
             kind="means",
-            about=self._about({"levels": levels.layers, "positions": hash_plain(list(positions))}),
+            about=self._about(about | {"levels": levels.layers, "positions": hash_plain(list(positions))}),
             shape=(len(positions), sum(levels.channels)),
             dtype="float32",
             doing=f"Looking at what is usual with {self.architecture}",
@@ -107,7 +111,9 @@ class BackbonePass:
             images = torch.from_numpy(load_films(data, [data.radiographs[i] for i in positions[start:]]))[:, None]
             for image in torch.split(images, self.batch_size):
                 with torch.inference_mode():
-                    yield levels(image.to(self.device))[1].cpu().numpy()
+                    seen = image.to(self.device) if change is None else change(image.to(self.device), start)
+                    yield levels(seen)[1].cpu().numpy()
+                start += len(image)
 
         if keep:
             return find_or_build(data.cache_dir, recipe, blocks), levels.channels

@@ -37,3 +37,16 @@ def test_what_is_usual_is_kept_for_the_other_runs_of_a_frozen_backbone(
     assert caplog.text.count("Looking at what is usual") == 2  # it begins, and is done
     found = [torch.load(tmp_path / f"run{seed}/checkpoints/best.ckpt", weights_only=True) for seed in (0, 1)]
     assert all(torch.equal(tensor, found[1]["outliers"][name]) for name, tensor in found[0]["outliers"].items())
+
+
+def test_what_augmentation_made_usual_is_less_unlike(compose_run: Compose, tmp_path: Path) -> None:
+    def extremes(fraction: float) -> torch.Tensor:
+        """Run, and give the scale of what is usual: the farther it goes, the smaller."""
+        options = ["model=efficientnet_lite0", "augment=light", f"augment.zoom={fraction}", "trainer.max_epochs=1"]
+        run(compose_run(*options, folder=f"run{fraction}"))
+        return torch.load(tmp_path / f"run{fraction}/checkpoints/best.ckpt", weights_only=True)["outliers"]["scale"]
+
+    little, much = extremes(0.01), extremes(0.8)
+    ratio = much / little
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))  # the same films, but another limit
+    assert ratio.mean() < 0.9

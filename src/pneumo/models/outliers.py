@@ -40,7 +40,7 @@ class Outliers(NamedTuple):
         return (difference - inside @ self.components).square().sum(1)
 
 
-def fit_outliers(reference: _Array, calibration: _Array, channels: Sequence[int], allowed: float) -> Outliers:
+def fit_outliers(reference: _Array, usual: Sequence[tuple[_Array, float]], channels: Sequence[int]) -> Outliers:
     """Fit the model.
 
     Sources: J. E. Jackson and G. S. Mudholkar, Control Procedures for Residuals Associated With Principal Component
@@ -49,9 +49,9 @@ def fit_outliers(reference: _Array, calibration: _Array, channels: Sequence[int]
 
     Args:
         reference: Of training images, (N, P).
-        calibration: Of other images of the kind that is to be taken for usual, (M, P).
+        usual: Of other images that are to be taken for usual, (M, P), one kind or several, each with the share of them
+            that may be called unlike.
         channels: Of each level, whose sum is P; each level counts the same.
-        allowed: Share of the calibration images that may be called unlike.
     """
     mean, deviation = reference.mean(0), reference.std(0)
     parts = np.split(deviation, np.cumsum(channels)[:-1])
@@ -61,6 +61,9 @@ def fit_outliers(reference: _Array, calibration: _Array, channels: Sequence[int]
     most = min(_COMPONENTS, max(len(reference) // 4, 1))
     components = np.linalg.svd(spread, full_matrices=False)[2][:most]
     fitted = Outliers(*(torch.from_numpy(each) for each in (mean, scale, components)))
-    limit = np.quantile(fitted.score(torch.from_numpy(calibration)).numpy(), 1 - allowed, method="higher")
+    limit = max(
+        np.quantile(fitted.score(torch.from_numpy(means)).numpy(), 1 - allowed, method="higher")
+        for means, allowed in usual
+    )
     scale /= np.sqrt(max(limit, _LEAST))
     return Outliers(*(torch.from_numpy(each).float() for each in (mean, scale, components)))

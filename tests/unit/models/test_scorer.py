@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -35,7 +34,7 @@ def test_it_scores_how_unlike_images_are() -> None:
     usual = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
     with torch.inference_mode():
         means = levels(usual)[1].double().numpy()
-        classifier.outliers = fit_outliers(*np.split(means, 2), levels.channels, 0.01)
+        classifier.outliers = fit_outliers(means[:20], [(means[20:], 0.01)], levels.channels)
         unlike = Scorer(classifier)(torch.cat([usual[:20], IMAGE]))[1]
     assert (unlike[:20] <= 1).all()
     assert (unlike[20:] > 1).all()

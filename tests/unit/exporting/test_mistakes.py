@@ -1,0 +1,108 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from pneumo.exporting import command
+from pneumo.exporting.checked import FORMATS
+from pneumo.prediction.exported import OnnxNetwork
+from pneumo.prediction.network import Images, Scores, open_network
+
+
+@pytest.mark.usefixtures("written")
+def test_a_file_that_answers_otherwise_is_not_kept(
+    checkpoint: Path,
+    tmp_path: Path,
+    export: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Wrong(OnnxNetwork):
+        def score(self, image: Images) -> Scores:
+            probability, unlike = super().score(image)
+            return probability + np.float32(2e-4), unlike
+
+    monkeypatch.setitem(FORMATS, ".onnx", Wrong)
+    assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
+    assert "answers otherwise than its checkpoint" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "text", "empty"])
+def test_a_damaged_file_is_a_users_mistake(
+    damage: str, exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content, path = exported.read_bytes(), tmp_path / "network.onnx"
+    kinds = {"cut": content[: len(content) // 2], "zeros": bytes(1000), "text": b"no network", "empty": b""}
+    path.write_bytes(kinds[damage])
+    with pytest.raises(ValueError, match="network") as error:
+        open_network(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_of_others_is_refused(exported: Path, tmp_path: Path) -> None:
+    model, path = onnx.load(exported), tmp_path / "other.onnx"
+    del model.metadata_props[:]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="not one that this version of pneumo exported"):
+        open_network(path)
+
+
+def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"pip install 'pneumo\[export\]'"):
+        open_network(exported)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "network.h5"], "must end in .onnx"),
+        (["--output", "small.onnx", "--int8"], "--data ROOT"),
+        (["--output", "small.pt2", "--int8", "--data", "."], "--int8 is for ONNX"),
+        (["--output", "x.onnx", "--data", "nowhere"], "--data nowhere does not exist"),
+        (["--output", "folder.onnx"], "is a folder"),
+        (["--output", "file/network.onnx"], "cannot be written"),
+    ],
+)
+def test_mistakes_are_told_before_the_work(
+    options: list[str],
+    message: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    export: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.onnx").mkdir()
+    Path("file").touch()
+    assert export(checkpoint, *options) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_what_is_no_checkpoint_is_refused(
+    exported: Path, tmp_path: Path, export: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(exported, "--output", tmp_path / "again.onnx") == 1
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_named(
+    checkpoint: Path,
+    tmp_path: Path,
+    export: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnxscript" else name)
+    assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
+    assert "needs onnxscript" in capsys.readouterr().err
