@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from support import ROOT, Compose, metrics, sweep
 
 import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
 from pneumo.data.phantoms import write_phantoms
+from pneumo.training import run
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +47,14 @@ def twelve(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     return place / "sweep" / "study"
 
 
-@pytest.fixture
-def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
-    """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of the test's own."""
+@contextmanager
+def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
+    """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of a place."""
 
     def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            fixed = [f"data.root={phantoms}", f"paths.output_dir={tmp_path}", f"paths.run_dir={tmp_path / folder}"]
-            quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu"]
+            fixed = [f"data.root={phantoms}", f"paths.output_dir={place}", f"paths.run_dir={place / folder}"]
+            quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
             cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
@@ -61,3 +63,19 @@ def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
     torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture
+def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
+    """Compose a run into a folder of the test's own; it draws no figures unless told to."""
+    with composing(tmp_path, phantoms) as composed:
+        yield composed
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """The folder of a run with all that runs leave, of which no test may change anything."""
+    place = tmp_path_factory.mktemp("finished")
+    with composing(place, phantoms) as composed:
+        run(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
+    return place / "run"

@@ -161,6 +161,7 @@ _RULES: dict[str, _Rule] = {
     "data.test": (_whole(2), "a number of phantoms from 2, such as data.test=200"),
     "data.phantom_seed": (_whole(0), "a whole number from 0, such as data.phantom_seed=0"),
     "data.cache": (_bool, "true or false"),
+    "figures": (_bool, "true or false"),
     "compile": (_bool, "true or false"),
     "features.cache": (_switch, "auto, true or false"),
     "features.compile": (_switch, "auto, true or false"),
@@ -220,7 +221,7 @@ _SWEEP_RULES: dict[str, _Rule] = {
 # fmt: off
 _INDIFFERENT = (
     "paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache",
-    "features.compile", "features.batch_size", "compile",
+    "features.compile", "features.batch_size", "compile", "figures",
     "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
 )
 # fmt: on

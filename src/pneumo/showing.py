@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from pneumo.building import Parts
 from pneumo.callbacks import History
 from pneumo.data.films import first_batch, load_films
+from pneumo.evaluation.answers import Answers, ClassAnswers
 from pneumo.evaluation.figures import name_run, save
 from pneumo.evaluation.film_figures import MOST, draw_batch
 from pneumo.evaluation.learning_curves import draw_learning_curves
 from pneumo.evaluation.results import Results
-from pneumo.evaluation.run_figures import draw_test, read_test
-from pneumo.projector import write_projector
+from pneumo.evaluation.run_figures import draw_test
 from pneumo.tensorboard import RunLogger
 
 _LINE = 120  # characters that fit above a figure
@@ -37,17 +37,19 @@ def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[Ru
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
-def show_test(folder: Path, results: Results, parts: Parts, loggers: Sequence[RunLogger]) -> None:
+def show_test(
+    folder: Path, answers: Answers | ClassAnswers, results: Results, parts: Parts, loggers: Sequence[RunLogger]
+) -> None:
     """Draw what training and test came to, and show it in TensorBoard.
 
     Args:
-        folder: The run's, with its predictions.csv and validation.csv.
+        folder: The run's, with its validation.csv.
+        answers: To the test images.
         results: What results.json is to hold.
         parts: The run's, with the tested weights.
         loggers: The run's.
     """
-    datamodule, classifier, trainer = parts
-    answers, epochs = read_test(folder, results), trainer.current_epoch
+    datamodule, _, trainer = parts
     place = {image.path: image for image in datamodule.splits["test"]}
     figures = draw_test(folder, answers, results, lambda paths: load_films(datamodule, [place[path] for path in paths]))
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
@@ -56,7 +58,4 @@ def show_test(folder: Path, results: Results, parts: Parts, loggers: Sequence[Ru
     png = save(figures, folder / "figures")["png"]
     for logger in loggers:
         tags = {name: f"{'train' if name == 'learning_curves' else 'test'}/{name}" for name in png}
-        logger.log_images({tags[name]: content for name, content in png.items()}, epochs)
-        logger.log_answers(answers, epochs)
-        if logger.projector:
-            write_projector(folder, answers, datamodule, classifier, trainer.strategy.root_device)
+        logger.log_images({tags[name]: content for name, content in png.items()}, trainer.current_epoch)

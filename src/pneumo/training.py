@@ -17,6 +17,7 @@ from pneumo.data.splits import write_splits
 from pneumo.decisions import decide_by_validation
 from pneumo.errors import TrainingError
 from pneumo.evaluation.results import Results, check_overwrite, report, write_results
+from pneumo.evaluation.run_figures import read_test
 from pneumo.features import is_shortened, serve_features, uses_features
 from pneumo.passes import FeatureOptions
 from pneumo.showing import show_batch, show_test
@@ -63,7 +64,8 @@ def run(
 
     with explained_stops(folder / "checkpoints" / "last.ckpt", go_on):
         cached, cache_seconds = _prepare(cfg, features, parts)
-        show_batch(folder, cfg, parts, loggers)
+        if cfg.figures:
+            show_batch(folder, cfg, parts, loggers)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
         cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
         best = _best_checkpoint(trainer)
@@ -74,7 +76,7 @@ def run(
 
     cost |= {"feature_cache": cached, "cache_seconds": cache_seconds, "total_seconds": time.perf_counter() - started}
     results = {**_record(cfg, parts, folder, best), **cost}
-    _write(folder, results, parts, loggers, cfg.optimizer.lr)
+    _write(folder, cfg, results, parts, loggers)
     report(folder, results)
     return results
 
@@ -96,11 +98,16 @@ def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: 
         write_splits(folder / "splits.csv", parts.datamodule.splits, parts.datamodule.classes)
 
 
-def _write(folder: Path, results: Results, parts: Parts, loggers: Sequence[RunLogger], lr: float) -> None:
+def _write(folder: Path, cfg: DictConfig, results: Results, parts: Parts, loggers: Sequence[RunLogger]) -> None:
     """Write figures, TensorBoard's last lines and, when all else is there, results.json."""
-    show_test(folder, results, parts, loggers)
+    answers, epochs = read_test(folder, results), parts.trainer.current_epoch
+    if cfg.figures:
+        show_test(folder, answers, results, parts, loggers)
     for logger in loggers:
-        logger.log_results(results, lr, parts.trainer.current_epoch)
+        logger.log_answers(answers, epochs)
+        if logger.projector:
+            projector.write_projector(folder, answers, *parts[:2], parts.trainer.strategy.root_device)
+        logger.log_results(results, cfg.optimizer.lr, epochs)
     write_results(folder / "results.json", results)
 
 

@@ -17,6 +17,7 @@ def sweep(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.chdir(ROOT)
     fixed = [f"data.root={phantoms}", f"paths.output_dir={tmp_path / 'outputs'}"]
     fixed += ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "epochs=2"]
+    fixed += ["figures=false"]
 
     def run(*arguments: str) -> int:
         many = [] if "hydra.mode=RUN" in arguments else ["-m"]

@@ -83,7 +83,8 @@ def assert_mistake(done: Done, *words: str) -> None:
 def test_a_mistake_gets_one_paragraph(
     arguments: list[str], words: list[str], tmp_path: Path, phantoms: Path, forks: Forks
 ) -> None:
-    assert_mistake(forks.run("train.py", f"data.root={phantoms}", f"paths.output_dir={tmp_path}", *arguments), *words)
+    options = ("data.image_size=32", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
+    assert_mistake(forks.run("train.py", *options, *arguments), *words)
 
 
 def test_a_gpu_that_is_not_there(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks) -> None:

@@ -18,6 +18,7 @@ COMMAND = "from pneumo.cli import main; main()"
 FILM = saved(film(np.random.default_rng(0)), "PNG")
 
 
+@pytest.mark.slow
 def test_predict_needs_a_checkpoint_and_films_alone(tmp_path: Path) -> None:
     best = write_checkpoint(tmp_path / "best.ckpt")
     work = tmp_path / "work"

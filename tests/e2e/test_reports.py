@@ -64,7 +64,7 @@ def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
 def test_the_page_of_a_run_is_whole_in_itself(
     options: tuple[str, ...], compose_run: Compose, tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = compose_run(*options, "epochs=1")
+    cfg = compose_run(*options, "epochs=1", "figures=true")
     results = run(cfg)
     folder = tmp_path / "run"
     (folder / ".hydra").mkdir()
