@@ -166,7 +166,9 @@ def test_two_processes_share_the_caches_and_test_each_image_once(tmp_path: Path,
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (predictions,) = (path.read_text().splitlines()[1:] for path in tmp_path.rglob("predictions.csv"))
     assert len(predictions) == len(set(predictions)) == 32
-    assert len(list((tmp_path / "cache").rglob("array.npy"))) == 4  # images, features, views, means of channels
+    assert (
+        len(list((tmp_path / "cache").rglob("array.npy"))) == 5
+    )  # images; features and means of channels, of views too
 
 
 def test_what_cannot_be_cached_is_said_or_left(compose_run: Compose) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import CatMetric, MeanMetric, MetricCollection
+from torchmetrics import CatMetric, MeanMetric
 
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
@@ -119,8 +119,9 @@ class Classifier(LightningModule):
 
     def answer(self, x: Tensor) -> Tensor:
         """Map the same to the logits that count outside of training, (N, classes)."""
-        logits: Tensor = self(x)
-        return (logits + self(x.flip(3))) / 2 if self.flip_test and x.ndim == 4 else logits
+        with torch.autocast(x.device.type, enabled=False):  # a checkpoint answers alike, however it was trained
+            logits: Tensor = self(x)
+            return (logits + self(x.flip(3))) / 2 if self.flip_test and x.ndim == 4 else logits
 
     def probability(self, logits: Tensor) -> Tensor:
         """Map logits (N, classes) to float32 probabilities: of the positive class (N,), or of several (N, classes)."""
@@ -193,8 +194,7 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer of the trainable parameters, and the schedule if there is one."""
         assert self.make_optimizer is not None, "training needs an optimizer"
-        decay = self.fine_tuning.lr_decay if self.fine_tuning else 1.0
-        if decay == 1.0:
+        if (decay := self.fine_tuning.lr_decay if self.fine_tuning else 1.0) == 1.0:
             optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         else:
             optimizer = scale_rates(self.make_optimizer(parameter_groups(self.backbone, self.head, decay)))
@@ -220,9 +220,8 @@ class Classifier(LightningModule):
         """Log an epoch's loss and metrics, and keep the answers that are not training's."""
         logits, label, place = map(torch.cat, zip(*self.seen[stage], strict=True))
         logits = logits.float()
-        loss: MeanMetric = getattr(self, f"{stage}_loss")
+        loss, metrics = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_metrics")
         loss.update(self._loss(logits, label, stage), len(label))
-        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
         metrics.update(self.probability(logits), label)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True)

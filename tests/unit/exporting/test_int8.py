@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 from untrained import films, write_untrained
 
-from pneumo.exporting.checked import write_checked
+from pneumo.exporting.checked import FORMATS, write_checked
 from pneumo.exporting.films import Films
 from pneumo.exporting.formats import NETWORK, describe
 from pneumo.exporting.quantisation import quantise
@@ -57,7 +57,8 @@ def test_nodes_of_the_network_are_told_from_those_around_it(exported: Path) -> N
 def test_int8_spares_depthwise_weights(tmp_path: Path) -> None:
     checkpoint = write_untrained(tmp_path / "best.ckpt", "timm/tf_efficientnet_lite0", 64)
     network, images = CheckpointNetwork(checkpoint), films(64, 64).numpy()
-    write_checked(network, checkpoint, images[:4], tmp_path / "network.onnx")
+    for suffix in FORMATS:  # the checks of exports, of this network too
+        write_checked(network, checkpoint, images[:4], tmp_path / f"network{suffix}")
     metadata = describe(checkpoint, network.rules)
     quantise(tmp_path / "network.onnx", tmp_path / "small.onnx", images, metadata)
     weights = {

@@ -136,3 +136,13 @@ def test_smoothed_labels_are_the_same_for_classes_of_any_weight() -> None:
     logits, label = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 2
     expected = torch.nn.functional.cross_entropy(logits, label, weight=torch.tensor([3.0, 0.5]))
     torch.testing.assert_close(sharp._loss(logits, label, "train"), expected)
+
+
+def test_answers_are_in_single_precision_however_a_network_is_trained() -> None:
+    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 32, flip_test=True).eval()
+    image = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = classifier.answer(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert classifier(image).dtype == torch.bfloat16
+            assert torch.equal(classifier.answer(image), expected)
