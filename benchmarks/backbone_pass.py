@@ -40,7 +40,7 @@ def eager(name: str, root: Path, limit: int, channels_last: bool) -> float:
 
     def loop() -> int:
         features = []
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.inference_mode():
             for batch in torch.split(pixels, BATCH):
                 image = ((batch.to(device).float() / 255 - mean) / std).to(memory_format=layout)
                 features.append(backbone(image).float().cpu())
@@ -64,7 +64,7 @@ def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
 
     def loop() -> int:
         size = default_batch_size(device)
-        runner = FeaturePass(backbone, 224, device, hardware.precision, size, compiled)
+        runner = FeaturePass(backbone, 224, device, size, compiled)
         return sum(len(block) for block in runner.run(torch.split(pixels, size), 0, None))
 
     return plain.images_per_second(loop)

@@ -14,11 +14,12 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import OneCycle
-from pneumo.models.inference import PRECISIONS, Change
+from pneumo.models.inference import Change
 from pneumo.passes import BackbonePass, FeatureOptions
 
 _log = logging.getLogger(__name__)
 
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
 _SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
@@ -34,8 +35,8 @@ def uses_features(options: FeatureOptions, classifier: Classifier, trainer: Trai
         obstacle = "a backbone that is trained gives other features after each step: take model.freeze=true"
     elif classifier.flip_test:
         obstacle = "decision.flip=true asks the mirror image too, whose features are not kept: take decision.flip=false"
-    elif trainer.precision not in PRECISIONS:
-        obstacle = f"with trainer.precision={trainer.precision} they are not kept: take one of {', '.join(PRECISIONS)}"
+    elif trainer.precision not in _PRECISIONS:
+        obstacle = f"with trainer.precision={trainer.precision} they are not kept: take one of {', '.join(_PRECISIONS)}"
     if options.cache is True and obstacle:
         raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
     return obstacle is None and (options.cache is True or (options.cache == "auto" and not is_shortened(trainer)))

@@ -53,7 +53,6 @@ class BackbonePass:
         self.backbone = classifier.backbone
         self.architecture = str(classifier.hparams["architecture"])
         self.device = trainer.strategy.root_device
-        self.precision = str(trainer.precision)
         self.batch_size = options.batch_size or default_batch_size(self.device)
 
     def compute(
@@ -137,7 +136,6 @@ class BackbonePass:
             **about,
             "device": self.device.type,
             "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
-            "precision": self.precision,
             "batch_size": self.batch_size,
             "pass": PASS,
             "matmul_precision": torch.get_float32_matmul_precision(),  # follows trainer.deterministic
@@ -147,7 +145,7 @@ class BackbonePass:
     def _blocks(self, positions: Sequence[int], start: int, compiled: bool, change: Change | None) -> Iterator[Array]:
         data = self.datamodule
         data.open_images()
-        runner = FeaturePass(self.backbone, data.image_size, self.device, self.precision, self.batch_size, compiled)
+        runner = FeaturePass(self.backbone, data.image_size, self.device, self.batch_size, compiled)
         return runner.run(data.image_blocks(positions[start:], self.batch_size), start, change)
 
 

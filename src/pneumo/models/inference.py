@@ -13,9 +13,7 @@ from pneumo.cache import Array
 from pneumo.errors import HardwareError
 from pneumo.models.backbone import Backbone, freeze_module
 
-PASS = 1  # part of the features' keys: change it whenever the pass computes otherwise
-_AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-PRECISIONS = tuple(_AUTOCAST)
+PASS = 2  # part of the features' keys: change it whenever the pass computes otherwise
 Change = Callable[[Tensor, int], Tensor]
 
 
@@ -23,7 +21,8 @@ class FeaturePass:
     """A copy of a backbone that computes the same features, up to rounding, faster.
 
     It is frozen, its batch normalisations are folded into the convolutions before them, its weights lie channels last,
-    and, if so wanted, it is compiled.
+    and, if so wanted, it is compiled. It computes in single precision, also where heads are trained in a mixed one:
+    features are computed but once, and what a head answers to them is what its checkpoint answers to images.
     """
 
     def __init__(
@@ -31,7 +30,6 @@ class FeaturePass:
         backbone: Backbone,
         image_size: int,
         device: torch.device,
-        precision: str,
         batch_size: int,
         compiled: bool,
     ) -> None:
@@ -41,13 +39,11 @@ class FeaturePass:
             backbone: Stays as it is.
             image_size: Height and width of the images in pixels.
             device: Where to compute.
-            precision: One of `PRECISIONS`, Lightning's names.
             batch_size: Images a pass.
             compiled: Use torch.compile.
         """
         self.device = device
         self.batch_size = batch_size
-        self.dtype = _AUTOCAST[precision]
         self.backbone = fast_copy(backbone, image_size).to(device)
         if compiled:
             self.backbone.compile(options={"freezing": True}, dynamic=False)
@@ -74,8 +70,7 @@ class FeaturePass:
 
     def _compute(self, image: Tensor) -> Tensor:
         try:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-                features: Tensor = self.backbone(image)
+            features: Tensor = self.backbone(image)
         except torch.OutOfMemoryError as error:
             raise HardwareError(
                 f"A pass of {self.batch_size} images does not fit into the GPU's memory: take fewer at a time, such as "

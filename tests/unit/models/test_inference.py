@@ -41,7 +41,7 @@ def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
     unlike_fresh(backbone)
     freeze_module(backbone)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    runner = FeaturePass(backbone, size, torch.device("cpu"), "32-true", batch_size=4, compiled=False)
+    runner = FeaturePass(backbone, size, torch.device("cpu"), batch_size=4, compiled=False)
     found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, size).split(4), 0, None)])
     expected = backbone(images(6, size))
     torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
@@ -93,7 +93,7 @@ def test_a_network_that_cannot_be_folded_stays_right(kind: type[nn.Module]) -> N
 def test_images_can_be_changed_by_their_number() -> None:
     backbone, _ = build("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
-    runner = FeaturePass(backbone, 32, torch.device("cpu"), "32-true", batch_size=4, compiled=False)
+    runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=False)
     numbers: list[tuple[int, int]] = []
 
     def invert(image: Tensor, first: int) -> Tensor:
@@ -109,6 +109,6 @@ def test_images_can_be_changed_by_their_number() -> None:
 def test_a_compiled_pass_gives_the_same_features() -> None:
     backbone, _ = build("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
-    runner = FeaturePass(backbone, 32, torch.device("cpu"), "32-true", batch_size=4, compiled=True)
+    runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
     found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, 32).split(4), 0, None)])
     torch.testing.assert_close(found, backbone(images(6, 32)), atol=1e-4, rtol=1e-4)
