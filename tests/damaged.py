@@ -54,6 +54,10 @@ def saved(pixels: np.ndarray | Image.Image, form: str, **options: object) -> byt
     return stream.getvalue()
 
 
+_GENERATOR = np.random.default_rng(0)
+FILMS = [film(_GENERATOR, height, width) for height, width in ((90, 120), (64, 64), (200, 40))]
+
+
 def huge_png(side: int = 30_000) -> bytes:
     """Give a PNG of a few bytes that says that it is `side` pixels high and wide."""
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)

@@ -103,9 +103,10 @@ def _describe(entry: Entry) -> str:
     about = entry.about
     parts = [str(about[name]) for name in ("architecture",) if name in about]
     if "images" in about:
-        parts.append(f"{about['images']:,} images at {about['image_size']} pixels")
+        some = "some of " if "positions" in about else ""
+        parts.append(f"{some}{about['images']:,} images at {about['image_size']} pixels")
     if "views" in about:
         parts.append(f"{about['views']} augmented views")
-    if "precision" in about:
-        parts.append(f"{about['precision']} on {about['device']}")
+    if "device" in about:
+        parts.append(f"on {about['device']}")
     return ", ".join([*parts, *([] if entry.whole else ["unfinished: the next run goes on with it"])])

@@ -20,7 +20,7 @@ def check_output(option: str, path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():
-        example = path / f"pneumo.{option.lstrip('-')}"
+        example = path / f"pneumo{path.suffix or '.' + option.lstrip('-')}"
         raise ConfigError(f"{option} {path} is a folder: name a file, such as {example}.")
     check_folder(option, path.parent, path)
 
@@ -58,4 +58,4 @@ def write_output(option: str, path: Path, text: str) -> None:
 
 def unwritable(option: str, path: Path, error: OSError) -> ConfigError:
     """Make the error that tells why the place which an option names cannot be written."""
-    return ConfigError(f"{option} {path} cannot be written ({error.strerror}): name another place.")
+    return ConfigError(f"{option} {path} cannot be written ({error.strerror or error}): name another place.")

@@ -98,13 +98,7 @@ class BackbonePass:
         """
         data = self.datamodule
         levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
-        recipe = Recipe(
-            kind="means",
-            about=self._about(about | {"levels": levels.layers, "positions": hash_plain(list(positions))}),
-            shape=(len(positions), sum(levels.channels)),
-            dtype="float32",
-            doing=f"Looking at what is usual with {self.architecture}",
-        )
+        doing = f"Looking at what is usual with {self.architecture}"
 
         def blocks(start: int) -> Iterator[Array]:
             images = torch.from_numpy(load_films(data, [data.radiographs[i] for i in positions[start:]]))[:, None]
@@ -115,9 +109,16 @@ class BackbonePass:
                 start += len(image)
 
         if keep:
+            recipe = Recipe(
+                kind="means",
+                about=self._about(about | {"levels": list(levels.layouts), "positions": hash_plain(list(positions))}),
+                shape=(len(positions), sum(levels.channels)),
+                dtype="float32",
+                doing=doing,
+            )
             return find_or_build(data.cache_dir, recipe, blocks), levels.channels
         found: list[Array] = []
-        with track(recipe.doing, len(positions)) as advance:
+        with track(doing, len(positions)) as advance:
             for block in blocks(0):
                 found.append(block)
                 advance(sum(map(len, found)))

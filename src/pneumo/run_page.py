@@ -16,7 +16,7 @@ from PIL import Image
 
 from pneumo.checkpoints import read_checkpoint
 from pneumo.data.images import square
-from pneumo.data.index import default_root
+from pneumo.data.index import default_root, locate
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.evaluation.answers import Answers, ClassAnswers
@@ -95,7 +95,8 @@ def write_run_page(folder: Path, page: Path) -> None:
     margin, config = None, None
     try:
         classifier, config = _open(folder / "checkpoints" / "best.ckpt"), _read_config(folder)
-        explained, margin = _explain(classifier, answers, chosen, _root(config)), classifier.hparams["margin"]
+        margin = classifier.hparams["margin"]
+        explained = _explain(classifier, answers, chosen, _root(config))
     except ConfigError as error:
         explained = Explained({}, {}, f"There are no films and maps here, since the run is not whole: {error}")
     text = render(
@@ -135,7 +136,8 @@ def _read_config(folder: Path) -> DictConfig:
 
 
 def _root(config: DictConfig) -> Path:
-    return default_root() if config.data.root is None else Path(config.data.root)
+    root = default_root() if config.data.root is None else Path(config.data.root)
+    return locate(root) or root
 
 
 def _metrics(results: Results) -> list[tuple[str, Any, Any, Any]]:
@@ -179,7 +181,10 @@ def _explain(classifier: Classifier, answers: Answers | ClassAnswers, chosen: Ch
         films = [_read(root / answers.paths[place]) for place in chosen.places]
     except DataError as error:
         return Explained({}, {}, f"There are no films and maps here, since the test's are not all at hand: {error}")
-    explainer = Explainer(classifier)
+    try:
+        explainer = Explainer(classifier)
+    except ConfigError as error:
+        return Explained({}, {}, f"There are no films and maps here: {error}")
     inputs = [square(Image.fromarray(film), classifier.image_size, classifier.crop_pct) for film in films]
     images = torch.from_numpy(np.stack(inputs))[:, None]
     maps: list[npt.NDArray[np.float32]] = []

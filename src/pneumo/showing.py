@@ -21,9 +21,12 @@ _LINE = 120  # characters that fit above a figure
 
 
 def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[RunLogger]) -> None:
-    """Draw the first training batch as the network is to see it, and put it before all else in TensorBoard."""
+    """Draw the first training batch as the network is to see it, and put it before all else in TensorBoard.
+
+    Nothing is drawn with figures=false.
+    """
     datamodule, _, trainer = parts
-    if not trainer.is_global_zero:
+    if not (cfg.figures and trainer.is_global_zero):
         return
     batch, films = first_batch(datamodule, trainer.world_size, MOST)
     size = min(datamodule.batch_size, len(datamodule.splits["train"]))

@@ -64,8 +64,7 @@ def run(
 
     with explained_stops(folder / "checkpoints" / "last.ckpt", go_on):
         cached, cache_seconds = _prepare(cfg, features, parts)
-        if cfg.figures:
-            show_batch(folder, cfg, parts, loggers)
+        show_batch(folder, cfg, parts, loggers)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
         cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
         best = _best_checkpoint(trainer)
@@ -149,7 +148,7 @@ def _best_checkpoint(trainer: Trainer) -> str:
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier run left in this folder: it would be taken for this run's."""
-    names = ("results.json", "predictions.csv", "validation.csv", "splits.csv")
+    names = ("results.json", "predictions.csv", "validation.csv", "splits.csv", "report.html", "MODEL_CARD.md")
     stale = [*(folder / name for name in names), *folder.glob("events.out.tfevents.*"), folder / projector.CONFIG]
     for pattern in ("checkpoints/*.ckpt", "figures/*.png", "figures/*.svg", f"{projector.FOLDER}/*"):
         stale += folder.glob(pattern)

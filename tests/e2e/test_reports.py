@@ -83,6 +83,13 @@ def test_the_page_of_a_run_is_whole_in_itself(
         assert predicted[name].split(",")[1::2][:2] == [truth, called]
     assert "None" not in text.partition("Configuration")[0]
 
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "unpacked" / "chest_xray").symlink_to(phantoms)  # as archives unpack, and as a run would find it
+    cfg.data.root = str(tmp_path / "unpacked")
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    report([folder], output=tmp_path / "again")
+    assert (tmp_path / "again" / "report.html").read_text().count('alt="the same film with its map"') == len(films)
+
     cfg.data.root = str(tmp_path / "gone")
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     report([folder], output=tmp_path / "elsewhere")

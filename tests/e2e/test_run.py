@@ -187,6 +187,10 @@ def test_a_rerun_in_the_same_folder_leaves_nothing_of_the_first(
     assert not run_figures(folder)
 
 
+def test_weights_in_half_precision_are_trained_and_tested(compose_run: Compose) -> None:
+    assert run(compose_run("trainer.precision=bf16-true", "trainer.max_epochs=1"))["status"] == "done"
+
+
 def test_a_part_of_the_test_set_is_marked_as_such(
     compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-_PREFIX = 8  # class, distillation and register tokens, which belong to no place: at most so many
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How places lie in a tensor of N images.
-
-    Attributes:
-        kind: channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C).
-        side: Places a side.
-        prefix: Tokens before those of places.
-    """
-
-    kind: str
-    side: int
-    prefix: int = 0
-
-    def to_map(self, output: Tensor) -> Tensor:
-        """Give the places as (N, C, side, side)."""
-        if self.kind == "channels first":
-            return output
-        if self.kind == "channels last":
-            return output.permute(0, 3, 1, 2)
-        tokens = output[:, self.prefix :].transpose(1, 2)
-        return tokens.reshape(*tokens.shape[:2], self.side, self.side)
-
-    def from_map(self, places: Tensor, output: Tensor) -> Tensor:
-        """Put the places back into an output."""
-        if self.kind == "channels first":
-            return places
-        if self.kind == "channels last":
-            return places.permute(0, 2, 3, 1)
-        return torch.cat((output[:, : self.prefix], places.flatten(2).transpose(1, 2)), 1)
+from pneumo.models.layouts import Layout, find_layout
 
 
 @dataclass(frozen=True)
@@ -114,7 +81,7 @@ def _run(network: nn.Module, image: Tensor) -> tuple[list[_Output], Tensor]:
     def keep(name: str, output: object) -> Tensor | None:
         if not isinstance(output, Tensor) or not output.requires_grad:
             return None
-        if (layout := _layout(output, len(image))) is None:
+        if (layout := find_layout(output, len(image))) is None:
             return None
         taken: Tensor = output.clone()  # what follows may change it in place
         assert taken.grad_fn is not None
@@ -132,20 +99,6 @@ def _run(network: nn.Module, image: Tensor) -> tuple[list[_Output], Tensor]:
         for hook in hooks:
             hook.remove()
     return [call for called in calls.values() for call in called if len(called) == 1], features
-
-
-def _layout(output: Tensor, images: int) -> Layout | None:
-    """Tell how places lie in an output, if it has several: squares, as images are."""
-    shape = tuple(output.shape)
-    if shape[0] != images:
-        return None
-    if len(shape) == 4 and shape[2] == shape[3] > 1:
-        return Layout("channels first", shape[2])
-    if len(shape) == 4 and shape[1] == shape[2] > 1:
-        return Layout("channels last", shape[1])
-    if len(shape) == 3 and (side := math.isqrt(shape[1])) > 1 and shape[1] - side**2 <= _PREFIX:
-        return Layout("tokens", side, shape[1] - side**2)
-    return None
 
 
 def _mix(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -30,7 +30,7 @@ class Example(NamedTuple):
     Attributes:
         film: Grey values, (height, width).
         places: The map, (size, size).
-        truth: Name of the class.
+        title: What stands above the film, such as its file's name.
         called: Name of the class that the network answered.
         target: Name of the class that the map speaks for.
         probability: That of `target`.
@@ -38,7 +38,7 @@ class Example(NamedTuple):
 
     film: Film
     places: Map
-    truth: str
+    title: str
     called: str
     target: str
     probability: float
@@ -100,10 +100,9 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
 def _draw(example: Example, left: Axes, right: Axes, crop_pct: float) -> None:
     left.imshow(example.film, cmap="gray", vmin=0, vmax=255)
     right.imshow(overlay(example.film, example.places, crop_pct))
-    left.set_title(example.truth, loc="left", fontsize=9, fontweight="normal")
-    wrong = example.called != example.truth
     text = f"called {example.called}\np({example.target}) = {example.probability:.3f}"
-    right.set_title(text, loc="left", fontsize=9, fontweight="bold" if wrong else "normal")
+    for axes, words in ((left, example.title), (right, text)):  # names of files and classes may hold dollars
+        axes.set_title(words, loc="left", fontsize=9, fontweight="normal", parse_math=False)
 
 
 def _legend() -> ScalarMappable:

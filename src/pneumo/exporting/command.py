@@ -20,6 +20,7 @@ from pneumo.exporting.parity import score
 from pneumo.exporting.quantisation import quantise
 from pneumo.exporting.tables import Side, accuracy_table, speed_table
 from pneumo.files import atomic_path
+from pneumo.outputs import check_output, unwritable
 from pneumo.prediction.checkpoint import CheckpointNetwork
 from pneumo.prediction.exported import OnnxNetwork
 
@@ -79,8 +80,6 @@ def _check(output: Path, int8: bool, data: Path | None) -> None:
             f"--output {output} must end in .onnx, which onnxruntime and others run, or in .pt2, which PyTorch does, "
             "such as --output network.onnx."
         )
-    if output.is_dir():
-        raise ConfigError(f"--output {output} is a folder: name a file in it, such as {output / 'network.onnx'}.")
     if int8 and data is None:
         raise ConfigError(
             "--int8 is calibrated on training films and measured on test films: name their data set as --data ROOT, a "
@@ -93,12 +92,7 @@ def _check(output: Path, int8: bool, data: Path | None) -> None:
             f"Writing ONNX needs {', '.join(missing)}, which this Python lacks: pip install 'pneumo[export]', or take "
             "--output FILE.pt2, which needs nothing more."
         )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise _unwritable(output, error) from error
+    check_output("--output", output)
 
 
 @contextmanager
@@ -108,12 +102,8 @@ def _written(output: Path) -> Iterator[Path]:
         with atomic_path(output) as temporary:
             yield temporary
     except OSError as error:
-        raise _unwritable(output, error) from error
+        raise unwritable("--output", output, error) from error
 
 
 def _tell(text: str) -> None:
     rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _unwritable(output: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"--output {output} cannot be written ({error.strerror}): name another file.")

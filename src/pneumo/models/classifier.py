@@ -20,6 +20,8 @@ from pneumo.models.outliers import Outliers
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 Batch = dict[str, Tensor]
+# A checkpoint holds its own weights, and must open without the original ones.
+_FOR_TRAINING = ["weights", "label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
 
 
 class _Seen(NamedTuple):
@@ -76,7 +78,7 @@ class Classifier(LightningModule):
             threshold: Of two classes, an image is called the positive one above this probability.
             temperature: Logits are divided by it before they become probabilities.
             margin: An answer that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
-            flip_test: Outside of training, answer with the mean of the logits of an image and its mirror image.
+            flip_test: Outside of training, answer with the mean logits of an image and its mirror image.
             label_smoothing: Share of each label that training gives to all classes alike.
             class_weights: Of the classes in the training loss, (classes,); None: one each.
             fine_tuning: How a pretrained backbone is trained; None: as any other layers.
@@ -84,15 +86,13 @@ class Classifier(LightningModule):
             scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
         """
         super().__init__()
-        for_training = ["label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
-        self.save_hyperparameters(ignore=for_training, logger=False)
-        self.hparams["weights"] = None  # a checkpoint holds its own, and must open without the original ones
+        self.save_hyperparameters(ignore=_FOR_TRAINING, logger=False)
         self.classes, self.image_size, self.crop_pct = list(classes), image_size, crop_pct
         self.frozen, self.flip_test, self.label_smoothing = freeze, flip_test, label_smoothing
         self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights), False)
-        self.fine_tuning = None if freeze or weights is None else fine_tuning
         self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.fine_tuning = None if freeze or weights is None else fine_tuning
         self._prepare_measures(threshold)
         self.decide(temperature, threshold, margin)
         self.train()

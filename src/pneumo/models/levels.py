@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.models.backbone import Backbone
+from pneumo.models.layouts import Layout, find_layout
 
 _Hook = Callable[[nn.Module, Any, Any], None]
 
@@ -21,7 +22,7 @@ class LevelMeans(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, image_size: int) -> None:
-        """Find the maps by running one image.
+        """Find the maps by running two images.
 
         Args:
             backbone: In evaluation; it stays as it is.
@@ -29,10 +30,10 @@ class LevelMeans(nn.Module):
         """
         super().__init__()
         self.backbone = backbone
-        image = torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device=backbone.mean.device)
+        images = torch.zeros(2, 1, image_size, image_size, dtype=torch.uint8, device=backbone.mean.device)
         with torch.inference_mode():
-            self.layers = _last_of_each_kind(backbone, image)
-            self.channels = [mean.shape[1] for mean in self._run(image)[1]]
+            self.layouts = _last_of_each_kind(backbone, images)
+            self.channels = [mean.shape[1] for mean in self._run(images)[1]]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map images (N, 1, H, W), uint8, to features (N, features) and means (N, sum of channels)."""
@@ -44,13 +45,13 @@ class LevelMeans(nn.Module):
 
         def keep(name: str) -> _Hook:
             def hook(module: nn.Module, arguments: Any, output: Any) -> None:  # noqa: ANN401 (whatever it takes)
-                means[name] = _mean(output)
+                means[name] = self.layouts[name].mean(output)
 
             return hook
 
-        with _hooks(self.backbone.network, self.layers, keep):
+        with _hooks(self.backbone.network, self.layouts, keep):
             features: Tensor = self.backbone(image)
-        return features, [means[name] for name in self.layers] or [features.float()]  # no maps: the features are all
+        return features, [means[name] for name in self.layouts] or [features.float()]  # no maps: the features are all
 
 
 @contextmanager
@@ -64,27 +65,20 @@ def _hooks(network: nn.Module, names: Iterable[str], make: Callable[[str], _Hook
             handle.remove()
 
 
-def _mean(output: Tensor) -> Tensor:
-    """Average maps (N, C, H, W) over places, or tokens (N, T, C) over tokens, to (N, C)."""
-    return output.float().mean((2, 3) if output.ndim == 4 else 1)
-
-
-def _last_of_each_kind(backbone: Backbone, image: Tensor) -> list[str]:
-    """Give, from fine to coarse, the paths of the modules whose outputs are the last maps of their resolution."""
-    calls: list[tuple[str, tuple[int, ...]]] = []
+def _last_of_each_kind(backbone: Backbone, images: Tensor) -> dict[str, Layout]:
+    """Give, from fine to coarse, the modules whose outputs are the last maps of their resolution, by their paths."""
+    calls: list[tuple[str, Layout, int]] = []
 
     def listen(name: str) -> _Hook:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:  # noqa: ANN401 (whatever it gives)
-            if isinstance(output, Tensor) and output.ndim in (3, 4) and (kind := _kind(output))[-1] > 1:
-                calls.append((name, kind))
+            if isinstance(output, Tensor) and (layout := find_layout(output, len(images))):
+                # Tokens have one resolution throughout, but more channels within their blocks.
+                calls.append((name, layout, output.shape[2] if layout.kind == "tokens" else 0))
 
         return hook
 
     with _hooks(backbone.network, [name for name, _ in backbone.network.named_modules() if name], listen):
-        backbone(image)
-    times = Counter(name for name, _ in calls)  # of a module that is called again, only the last call would be kept
-    return list({kind: name for name, kind in calls if times[name] == 1}.values())
-
-
-def _kind(output: Tensor) -> tuple[int, ...]:
-    return tuple(output.shape[2:]) if output.ndim == 4 else (output.shape[1],)
+        backbone(images)
+    times = Counter(name for name, *_ in calls)  # of a module that is called again, only the last call would be kept
+    last = {(layout.side, channels): (name, layout) for name, layout, channels in calls if times[name] == 1}
+    return dict(last.values())

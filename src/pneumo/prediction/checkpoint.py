@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -41,9 +43,25 @@ class CheckpointNetwork:
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""
-        with torch.inference_mode():
+        with torch.inference_mode(), fitting(len(image)):
             probability, unlike = self.scorer(torch.from_numpy(image).to(self.device))
         return probability.float().cpu().numpy(), unlike.float().cpu().numpy()
+
+
+@contextmanager
+def fitting(films: int) -> Iterator[None]:
+    """Tell a user what to do where so many films at once do not fit into a GPU's memory.
+
+    Raises:
+        HardwareError: They do not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise HardwareError(
+            f"{films} films at once do not fit into the GPU's memory: take fewer, such as --batch-size "
+            f"{max(1, films // 4)}, or --device cpu."
+        ) from error
 
 
 def _choose_device(name: str) -> torch.device:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich
 import typer
@@ -18,6 +20,9 @@ from pneumo.prediction.predictions import NOTICE, Prediction, predict
 from pneumo.prediction.rules import Rules
 from pneumo.prediction.terminal import to_lines, to_terminal
 from pneumo.progress import track
+
+if TYPE_CHECKING:
+    from pneumo.prediction.explaining import OverlayFolder
 
 
 def run_predict(
@@ -44,24 +49,19 @@ def run_predict(
         check_folder("--explain", explain)
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size} must be 1 or more films at once, such as --batch-size 16.")
-    paths = find_inputs(inputs)
+    paths = _leave_out(find_inputs(inputs), [path for path in (json, csv, explain) if path is not None])
     network = open_network(checkpoint, device)
     warn_untested(network.rules)
-    predictions = _predict(network, paths, batch_size or network.batch_size, explain)
+    overlays = None if explain is None else _open_overlays(explain, network, paths)
+    predictions = _predict(network, paths, batch_size or network.batch_size, overlays)
     if json is not None:
         write_output("--json", json, to_json(predictions, network.rules, checkpoint))
     if csv is not None:
         write_output("--csv", csv, to_csv(predictions, network.rules))
-    unread = [prediction for prediction in predictions if prediction.answer is None]
-    for prediction in unread:
-        typer.echo(f"{show_path(prediction.path)} {prediction.error}", err=True)
-    if rich.get_console().is_terminal:
-        rich.print(to_terminal(predictions, network.rules, json is not None or csv is not None))
-    else:
-        typer.echo(NOTICE, err=True)
-        for line in to_lines(predictions):
-            typer.echo(line)
-    return not unread
+    if overlays is not None:
+        overlays.finish()
+    _tell(predictions, network.rules, json is not None or csv is not None)
+    return all(prediction.answer is not None for prediction in predictions)
 
 
 def warn_untested(rules: Rules) -> None:
@@ -73,18 +73,37 @@ def warn_untested(rules: Rules) -> None:
     if missing:
         typer.echo(
             f"This network does not tell {' or '.join(missing)}: its run has not decided that by validation images, as "
-            "one does for checkpoints/best.ckpt at its end.",
+            "a whole run does at its end, for its checkpoints/best.ckpt.",
             err=True,
         )
 
 
-def _predict(network: Network, paths: Sequence[Path], batch_size: int, explain: Path | None) -> list[Prediction]:
-    """Predict all files with a progress bar, and write overlays where they are asked for."""
-    overlays = None
-    if explain is not None:
-        from pneumo.prediction.explaining import OverlayFolder  # Matplotlib and captum take two seconds
+def _leave_out(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
+    """Leave out, and name, what an earlier such command has written into a folder that is read."""
+    places = [Path(os.path.abspath(output)) for output in outputs]
+    own = [path for path in paths if any(Path(os.path.abspath(path)).is_relative_to(place) for place in places)]
+    if own and len(own) < len(paths):
+        more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
+        typer.echo(f"Not read, since this command writes there: {show_path(own[0])}{more}.", err=True)
+        return [path for path in paths if path not in set(own)]
+    if own:
+        raise ConfigError(
+            f"All that is to be read lies where --json, --csv or --explain write ({show_path(own[0])}): name another "
+            "place for these."
+        )
+    return paths
 
-        overlays = OverlayFolder(explain, network, paths)
+
+def _open_overlays(folder: Path, network: Network, paths: Sequence[Path]) -> OverlayFolder:
+    from pneumo.prediction.explaining import OverlayFolder  # Matplotlib and captum take two seconds
+
+    return OverlayFolder(folder, network, paths)
+
+
+def _predict(
+    network: Network, paths: Sequence[Path], batch_size: int, overlays: OverlayFolder | None
+) -> list[Prediction]:
+    """Predict all files with a progress bar, and write overlays where they are asked for."""
     predictions: list[Prediction] = []
     with track("Predicting", len(paths)) as tell:
         for batch in predict(network, paths, batch_size, count_cores(), overlays is not None):
@@ -92,6 +111,17 @@ def _predict(network: Network, paths: Sequence[Path], batch_size: int, explain: 
             if overlays is not None:
                 overlays.add(batch)
             tell(len(predictions))
-    if overlays is not None:
-        overlays.finish()
     return predictions
+
+
+def _tell(predictions: Sequence[Prediction], rules: Rules, written: bool) -> None:
+    """Print the answers, and on stderr what could not be read."""
+    for prediction in predictions:
+        if prediction.answer is None:
+            typer.echo(f"{show_path(prediction.path)} {prediction.error}", err=True)
+    if rich.get_console().is_terminal:
+        rich.print(to_terminal(predictions, rules, written))
+        return
+    typer.echo(NOTICE, err=True)
+    for line in to_lines(predictions):
+        typer.echo(line)

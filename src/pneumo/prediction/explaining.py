@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pneumo.errors import ConfigError
 from pneumo.explanations.maps import Explainer
 from pneumo.explanations.overlays import Example, Map, draw_examples, overlay
 from pneumo.files import atomic_path
 from pneumo.outputs import unwritable
-from pneumo.prediction.checkpoint import CheckpointNetwork
+from pneumo.prediction.checkpoint import CheckpointNetwork, fitting
+from pneumo.prediction.documents import show_path
 from pneumo.prediction.films import Film
-from pneumo.prediction.network import Network
+from pneumo.prediction.network import Network, no_maps
 from pneumo.prediction.predictions import NOTICE, Batch
 
 _OVERVIEW = "overview.png"
+_AT_ONCE = 16  # films that are explained at once: gradients take several times the memory of answers
 _MOST = 24  # films in the overview
 _SMALL = 360  # pixels of a film's longer side there
 
@@ -43,9 +44,7 @@ class Overlays:
             ConfigError: The network is an exported one, which has no gradients, or no layer of it fits.
         """
         if not isinstance(network, CheckpointNetwork):
-            raise ConfigError(
-                f"Maps need gradients, and an exported network ({network.rules.name}) has none: give the checkpoint."
-            )
+            raise no_maps(network)
         classes = network.rules.classes
         self.subject = classes[1] if len(classes) == 2 else "the class that is called"  # what maps speak for
         self.crop_pct = network.rules.crop_pct
@@ -54,7 +53,9 @@ class Overlays:
     def draw(self, films: Sequence[Film]) -> list[Drawn]:
         """Draw films that were read, with copies to look at."""
         seen = [(film.square, film.shown) for film in films if film.square is not None and film.shown is not None]
-        maps = self.explainer(torch.from_numpy(np.stack([pixels for pixels, _ in seen]))).numpy()
+        images = torch.from_numpy(np.stack([pixels for pixels, _ in seen]))
+        with fitting(_AT_ONCE):
+            maps = torch.cat([self.explainer(block).cpu() for block in torch.split(images, _AT_ONCE)]).numpy()
         return [
             Drawn(Image.fromarray(overlay(np.asarray(shown), places, self.crop_pct)), places)
             for (_, shown), places in zip(seen, maps, strict=True)
@@ -89,7 +90,7 @@ class OverlayFolder:
                 film.shown.thumbnail((_SMALL, _SMALL))
                 target = self.classes[1] if len(self.classes) == 2 else answer.called
                 share = answer.probabilities[self.classes.index(target)]
-                title = _shorten(name.removesuffix(".png"))  # where others have the truth
+                title = _shorten(show_path(Path(name.removesuffix(".png"))))
                 self.examples.append(Example(np.asarray(film.shown), places, title, answer.called, target, share))
 
     def finish(self) -> None:

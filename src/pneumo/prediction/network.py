@@ -31,6 +31,13 @@ class Network(Protocol):
         ...
 
 
+def no_maps(network: Network) -> ConfigError:
+    """Make the error that tells why an exported network explains nothing."""
+    return ConfigError(
+        f"Maps need gradients, and an exported network ({network.rules.name}) has none: give the checkpoint."
+    )
+
+
 def open_network(path: Path, device: str = "cpu") -> Network:
     """Open a checkpoint of pneumo, or what `pneumo export` made of one.
 

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter, to_thread
 from PIL import Image
@@ -22,12 +22,14 @@ from starlette.routing import Route
 
 from pneumo.errors import DataError, PneumoError
 from pneumo.prediction.documents import describe
-from pneumo.prediction.explaining import Overlays
 from pneumo.prediction.films import read_film
 from pneumo.prediction.network import Network
 from pneumo.prediction.predictions import NOTICE, answer_films, remarks, show_share
 from pneumo.prediction.rules import Rules
 from pneumo.render import render
+
+if TYPE_CHECKING:
+    from pneumo.prediction.explaining import Overlays
 
 MOST_BYTES = 64_000_000  # of a film; the largest of the study's has 3 million
 _KIND = "application/octet-stream"  # which another site's page cannot send without leave, which it does not get

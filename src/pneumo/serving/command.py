@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from pneumo.errors import ConfigError
 from pneumo.prediction.command import warn_untested
-from pneumo.prediction.network import Network, open_network
+from pneumo.prediction.exported import OnnxNetwork
+from pneumo.prediction.network import Network, no_maps, open_network
 from pneumo.prediction.predictions import NOTICE
 
-_HERE = ("127.0.0.1", "localhost")
+if TYPE_CHECKING:
+    from pneumo.prediction.explaining import Overlays
 
 
 def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str) -> None:
@@ -34,7 +38,7 @@ def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str)
         network = open_network(checkpoint, device)
         warn_untested(network.rules)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-        if host not in _HERE:
+        if _names(host) is None:
             typer.echo(
                 f"--host {host} lets others reach the page, and there is no password and no encryption: use it in a "
                 "network that you trust.",
@@ -61,18 +65,37 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _names(host: str) -> list[str] | None:
+    """Give the names by which a page may be asked for that no other machine reaches; None if others reach it."""
+    if host == "localhost":
+        return ["localhost", "127.0.0.1"]
+    try:
+        if not ipaddress.ip_address(host).is_loopback:
+            return None
+    except ValueError:  # a name
+        return None
+    return ["localhost", "[" if ":" in host else host]  # Starlette takes what is before the first colon: [::1]:8000
+
+
+def _open_overlays(network: Network) -> Overlays | None:
+    """Give what draws maps, or say why there is nothing; exported networks then do without PyTorch."""
+    try:
+        if isinstance(network, OnnxNetwork):
+            raise no_maps(network)
+        from pneumo.prediction.explaining import Overlays
+
+        return Overlays(network)
+    except ConfigError as error:
+        typer.echo(f"There will be no maps: {error}", err=True)
+        return None
+
+
 def _serve(network: Network, host: str, listening: socket.socket) -> None:
     import uvicorn
 
-    from pneumo.prediction.explaining import Overlays
     from pneumo.serving.app import make_app
 
-    try:
-        overlays = Overlays(network)
-    except ConfigError as error:
-        overlays = None
-        typer.echo(f"There will be no maps: {error}", err=True)
-    app = make_app(network, overlays, _HERE if host in _HERE else ["*"])
+    app = make_app(network, _open_overlays(network), _names(host) or ["*"])
     config = uvicorn.Config(
         app,
         access_log=False,

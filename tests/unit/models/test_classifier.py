@@ -110,7 +110,6 @@ def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
         "classes": CLASSES,
         "image_size": 64,
         "crop_pct": 1.0,
-        "weights": None,
         "freeze": True,
         "head_path": None,
         "threshold": 0.5,

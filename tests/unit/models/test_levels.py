@@ -36,7 +36,7 @@ def test_networks_of_all_kinds_have_levels_and_keep_no_hook(architecture: str) -
     with torch.inference_mode():
         means = levels(torch.zeros(2, 1, size, size, dtype=torch.uint8))[1]
     assert means.shape == (2, sum(levels.channels))
-    assert len(levels.layers) >= 2
+    assert len(levels.layouts) >= 2
     assert not any(module._forward_hooks for module in network.modules())
 
 
@@ -49,3 +49,28 @@ def test_a_network_without_maps_has_its_features() -> None:
     features, means = levels(IMAGE)
     assert levels.channels == [5]
     assert torch.equal(features, means)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "channels"),
+    [
+        ("torchvision/swin_t", {96, 192, 384, 768}),  # its maps have their channels last
+        ("timm/maxvit_pico_rw_256", {128, 256, 512}),  # folds windows into the batch
+    ],
+)
+def test_means_are_of_channels_however_maps_are_laid_out(architecture: str, channels: set[int]) -> None:
+    size = 256 if "maxvit" in architecture else 64
+    network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
+    levels, image = LevelMeans(network, size), torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
+    outputs: dict[str, Tensor] = {}
+    for name in levels.layouts:
+        module = network.network.get_submodule(name)
+        module.register_forward_hook(lambda module, arguments, output, name=name: outputs.update({name: output}))
+    with torch.inference_mode():
+        means = torch.split(levels(image)[1], levels.channels, dim=1)
+    assert channels <= set(levels.channels)
+    for mean, (name, layout) in zip(means, levels.layouts.items(), strict=True):
+        of_channels = outputs[name].mean((1, 2) if layout.kind == "channels last" else (2, 3))
+        torch.testing.assert_close(mean, of_channels)
+    kinds = {layout.kind for layout in levels.layouts.values()}
+    assert ("channels last" in kinds) == (architecture == "torchvision/swin_t")

@@ -3,60 +3,22 @@ import io
 import json
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from damaged import film, saved, write_damaged
-from dicoms import dicom
+from damaged import FILMS, saved, write_damaged
 from opened import write_checkpoint
-from PIL import Image
 
-from pneumo import cli
 from pneumo.data.images import decode
 from pneumo.models.classifier import Classifier
 from pneumo.prediction import command
-from pneumo.prediction.explaining import name_pictures
 from pneumo.prediction.network import open_network
 from pneumo.prediction.predictions import NOTICE, UNLIKE
 
 Run = Callable[..., tuple[int, str, str]]
-
-GENERATOR = np.random.default_rng(0)
-FILMS = [film(GENERATOR, height, width) for height, width in ((90, 120), (64, 64), (200, 40))]
-
-
-@pytest.fixture(scope="module")
-def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
-
-
-@pytest.fixture
-def scans(tmp_path: Path) -> Path:
-    """Three films, one of them as DICOM too, and a file that is none."""
-    folder = tmp_path / "scans"
-    (folder / "more").mkdir(parents=True)
-    for number, pixels in enumerate(FILMS):
-        (folder / f"{number}.png").write_bytes(saved(pixels, "PNG"))
-    (folder / "more" / "0").write_bytes(dicom(255 - FILMS[0], photometric="MONOCHROME1", ViewPosition="LL"))
-    (folder / "notes.txt").write_text("no film")
-    return folder
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command; give its status and what it has printed."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pneumo", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
@@ -220,31 +182,13 @@ def test_ctrl_c_leaves_no_file(best: Path, scans: Path, tmp_path: Path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scans"]
 
 
-def test_overlays_lie_where_the_inputs_do_at_the_films_aspect(
-    best: Path, scans: Path, tmp_path: Path, run: Run
-) -> None:
-    assert run(best, scans, "--explain", tmp_path / "maps")[0] == 1
-    maps = tmp_path / "maps"
-    found = {path.relative_to(maps).as_posix(): size_of(path) for path in maps.rglob("*.png")}
-    assert found.pop("overview.png")[0] > 500
-    assert found == {"0.png.png": (120, 90), "1.png.png": (64, 64), "2.png.png": (40, 200), "more/0.png": (120, 90)}
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.size
-
-
-def test_large_films_are_shown_smaller(best: Path, tmp_path: Path, run: Run) -> None:
-    (tmp_path / "film").write_bytes(saved(film(GENERATOR, 600, 2400), "PNG"))
-    assert run(best, tmp_path / "film", "--explain", tmp_path / "maps")[0] == 0
-    assert size_of(tmp_path / "maps" / "film.png") == (1024, 256)
-
-
-def test_pictures_of_different_films_have_different_names(tmp_path: Path) -> None:
-    names = ["a/x.png", "a/y/x.png", "b/x.png", "b/x", "overview", "a/../b/x.png"]
-    given = name_pictures([tmp_path / name for name in names])
-    assert list(given.values()) == [
-        *("a/x.png.png", "a/y/x.png.png", "b/x.png.png", "b/x.png", "overview-2.png", "b/x.png-2.png")
-    ]
-    assert name_pictures([tmp_path / "x.dcm"]) == {tmp_path / "x.dcm": "x.dcm.png"}
+def test_what_it_has_written_into_a_folder_is_not_read_there(best: Path, scans: Path, run: Run) -> None:
+    (scans / "notes.txt").unlink()
+    options = ("--csv", scans / "x.csv", "--json", scans / "x.json", "--explain", scans / "maps")
+    first, second = (run(best, scans, *options) for _ in range(2))
+    assert (first[0], first[1]) == (second[0], second[1])
+    assert "Not read" not in first[2]
+    assert f"Not read, since this command writes there: {scans / 'maps' / '0.png.png'} and 6 more." in second[2]
+    status, _, err = run(best, scans / "maps", "--explain", scans / "maps")
+    assert status == 1
+    assert "name another place" in err

@@ -62,7 +62,10 @@ def test_what_is_not_installed_is_named(best: Path, run: Run, monkeypatch: pytes
     assert "pip install 'pneumo[serve]'" in err
 
 
-@pytest.mark.parametrize(("host", "others"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+HOSTS = [("127.0.0.1", False), ("localhost", False), ("127.0.0.2", False), ("::1", False), ("0.0.0.0", True)]
+
+
+@pytest.mark.parametrize(("host", "others"), HOSTS)
 def test_who_lets_others_in_is_warned(
     host: str, others: bool, best: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +76,6 @@ def test_who_lets_others_in_is_warned(
     status, out, err = run(best, "--host", host, "--port", 0, "--open")
     assert status == 0
     assert ("there is no password" in err) == others
-    address = f"http://{host}:{served[0]}/"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{served[0]}/"
     assert opened == [address]
     assert address in out

@@ -1,0 +1,63 @@
+"""How places of an image lie in what a network's modules give."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_PREFIX = 8  # class, distillation and register tokens, which belong to no place: at most so many
+_PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last": (1, 2), "tokens": (1,)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How places lie in a tensor of N images.
+
+    Attributes:
+        kind: channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C).
+        side: Places a side.
+        prefix: Tokens before those of places.
+    """
+
+    kind: str
+    side: int
+    prefix: int = 0
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Give the mean of each channel over the places, (N, C) float32."""
+        return output[:, self.prefix :].float().mean(_PLACES[self.kind])
+
+    def to_map(self, output: Tensor) -> Tensor:
+        """Give the places as (N, C, side, side)."""
+        if self.kind == "channels first":
+            return output
+        if self.kind == "channels last":
+            return output.permute(0, 3, 1, 2)
+        tokens = output[:, self.prefix :].transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.side, self.side)
+
+    def from_map(self, places: Tensor, output: Tensor) -> Tensor:
+        """Put the places back into an output."""
+        if self.kind == "channels first":
+            return places
+        if self.kind == "channels last":
+            return places.permute(0, 2, 3, 1)
+        return torch.cat((output[:, : self.prefix], places.flatten(2).transpose(1, 2)), 1)
+
+
+def find_layout(output: Tensor, images: int) -> Layout | None:
+    """Tell how places lie in a module's output for so many images, if it has several: squares, as images are.
+
+    What folds windows of images into the first dimension has no such layout.
+    """
+    shape = tuple(output.shape)
+    if shape[0] != images:
+        return None
+    if len(shape) == 4 and shape[2] == shape[3] > 1:
+        return Layout("channels first", shape[2])
+    if len(shape) == 4 and shape[1] == shape[2] > 1:
+        return Layout("channels last", shape[1])
+    if len(shape) == 3 and (side := math.isqrt(shape[1])) > 1 and shape[1] - side**2 <= _PREFIX:
+        return Layout("tokens", side, shape[1] - side**2)
+    return None

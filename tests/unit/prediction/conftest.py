@@ -1,0 +1,44 @@
+"""A checkpoint, films for it, and the command."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from damaged import FILMS, saved
+from dicoms import dicom
+from opened import write_checkpoint
+
+from pneumo import cli
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Three films, one of them as DICOM too, and a file that is none."""
+    folder = tmp_path / "scans"
+    (folder / "more").mkdir(parents=True)
+    for number, pixels in enumerate(FILMS):
+        (folder / f"{number}.png").write_bytes(saved(pixels, "PNG"))
+    (folder / "more" / "0").write_bytes(dicom(255 - FILMS[0], photometric="MONOCHROME1", ViewPosition="LL"))
+    (folder / "notes.txt").write_text("no film")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; give its status and what it has printed."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pneumo", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    return run
