@@ -8,7 +8,9 @@ last, and answers the same; both use all cores. `answers differ by` is the large
 checkpoint's plain network, on 100 films of the full run and on 64 phantoms of the other.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import harness
 import numpy as np
@@ -38,10 +40,24 @@ NETWORKS = {
 CLASSES = ("NORMAL", "PNEUMONIA")
 
 
-def write_untrained(name: str, films: Images, path: Path) -> None:
-    """Write a checkpoint with random weights, whose model of unlike images is fitted to some films."""
+def write_untrained(
+    path: Path,
+    name: str,
+    films: Images,
+    classes: Sequence[str] = CLASSES,
+    **settings: Any,  # noqa: ANN401 (what `Classifier` takes)
+) -> None:
+    """Write a checkpoint with random weights, whose model of unlike images is fitted to some films.
+
+    Args:
+        path: Of the checkpoint.
+        name: Of the architecture.
+        films: (N, 1, S, S).
+        classes: Their names.
+        settings: What else `Classifier` takes.
+    """
     torch.manual_seed(0)
-    classifier = Classifier(name, CLASSES, films.shape[-1])
+    classifier = Classifier(name, classes, films.shape[-1], **settings)
     for module in classifier.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -72,7 +88,7 @@ def main() -> None:
         checkpoint, path = folder / f"{short}.ckpt", folder / f"{short}.onnx"
         rules = Rules(name, CLASSES, size, 1.0, 0.5, None, True)
         films, _ = Films(settings.root, {}, rules).load("train", 100)
-        write_untrained(name, films, checkpoint)
+        write_untrained(checkpoint, name, films)
         network = CheckpointNetwork(checkpoint)
         exported, difference = write_checked(network, checkpoint, films, path)
         note = f"{path.stat().st_size / 1e6:,.1f} MB; answers differ by {difference.probability:.1e}"
