@@ -132,4 +132,4 @@ def name_pictures(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _shorten(name: str) -> str:
-    return name if len(name) <= 32 else f"…{name[-31:]}"
+    return name if len(name) <= 28 else f"…{name[-27:]}"
