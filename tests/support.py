@@ -10,9 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from omegaconf import DictConfig
 
+from pneumo import cli
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.datamodule import ChestXrayDataModule
@@ -20,6 +22,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 ROOT = Path(__file__).parents[1]
 Compose = Callable[..., DictConfig]
 Sweep = Callable[..., int]
+Run = Callable[..., tuple[int, str, str]]
 
 _CACHE = TemporaryDirectory(prefix="pneumo-tests-")  # removed when the tests end
 OPTIONS: dict[str, Any] = {
@@ -46,6 +49,18 @@ def module(root: Path, **changes: object) -> ChestXrayDataModule:
     data.prepare_data()
     data.setup()
     return data
+
+
+def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Give what runs one of pneumo's commands in this process, and tells its status and what it has printed."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pneumo", name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 class OwnSGD(torch.optim.SGD):

@@ -137,7 +137,10 @@ def test_images_load(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright
 
 def test_precision_recall_curves_draw(board: str, page: Any) -> None:  # noqa: ANN401 (Playwright's)
     page.goto(f"{board}#pr_curves")
-    page.locator("tf-pr-curve-card svg path.line").nth(11).wait_for(state="attached")
+    lines = page.locator("tf-pr-curve-card svg path.line")
+    lines.nth(11).wait_for(state="attached")
+    drawn = lines.evaluate_all("lines => lines.map(line => (line.getAttribute('d') || '').split(/[LHVC,]/).length)")
+    assert len([points for points in drawn if points > 2]) == 12  # a curve, and not only its frame, of each run
     page.screenshot(path=SHOTS / "pr_curves.png")
 
 

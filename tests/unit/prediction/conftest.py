@@ -1,17 +1,12 @@
 """A checkpoint, films for it, and the command."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from damaged import FILMS, saved
 from dicoms import dicom
 from opened import write_checkpoint
-
-from pneumo import cli
-
-Run = Callable[..., tuple[int, str, str]]
+from support import Run, command_runner
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +30,4 @@ def scans(tmp_path: Path) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command; give its status and what it has printed."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pneumo", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0), *capsys.readouterr()
-
-    return run
+    return command_runner("predict", monkeypatch, capsys)

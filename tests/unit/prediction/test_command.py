@@ -3,7 +3,6 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,13 @@ import pytest
 import torch
 from damaged import FILMS, saved, write_damaged
 from opened import write_checkpoint
+from support import Run
 
 from pneumo.data.images import decode
 from pneumo.models.classifier import Classifier
 from pneumo.prediction import command
 from pneumo.prediction.network import open_network
 from pneumo.prediction.predictions import NOTICE, UNLIKE
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(

@@ -1,17 +1,15 @@
 """Overlays that `pneumo predict --explain` writes."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from damaged import FILMS, film, saved
 from PIL import Image
+from support import Run
 
 from pneumo.prediction.explaining import name_pictures
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def test_overlays_lie_where_the_inputs_do_at_the_films_aspect(

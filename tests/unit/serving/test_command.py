@@ -1,15 +1,11 @@
 import socket
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from opened import write_checkpoint
+from support import Run, command_runner
 
-from pneumo import cli
 from pneumo.serving import command
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +15,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pneumo", "serve", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0), *capsys.readouterr()
-
-    return run
+    return command_runner("serve", monkeypatch, capsys)
 
 
 def test_a_port_that_is_taken_is_named_before_the_network_is_opened(tmp_path: Path, run: Run) -> None:
