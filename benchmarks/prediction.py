@@ -39,7 +39,7 @@ def loop(checkpoint: Path, films: list[Path]) -> float:
     from pneumo.data.images import decode
     from pneumo.models.classifier import Classifier
 
-    classifier = Classifier.load_from_checkpoint(checkpoint).eval()
+    classifier = Classifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier.to(device)
 

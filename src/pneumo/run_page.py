@@ -122,7 +122,7 @@ def write_run_page(folder: Path, page: Path) -> None:
 
 def _open(checkpoint: Path) -> Classifier:
     read_checkpoint(checkpoint)  # whose errors are for users
-    return Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    return Classifier.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
 
 
 def _read_config(folder: Path) -> DictConfig:

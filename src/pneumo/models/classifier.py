@@ -38,7 +38,7 @@ class Classifier(LightningModule):
     After an epoch's validation, or the test, `answers` has what was answered: logits (N, classes) and index (N,), the
     place in the split, of all processes, in the split's order. Checkpoints hold those of the validation.
 
-    A checkpoint of it needs nothing else: `Classifier.load_from_checkpoint(path)` rebuilds the architecture by its name
+    A checkpoint needs nothing else: `Classifier.load_from_checkpoint(path, weights_only=True)` rebuilds what it names
     and takes all weights from the file.
     """
 

@@ -34,7 +34,7 @@ class CheckpointNetwork:
         """
         self.device = _choose_device(device)
         read_checkpoint(path)  # whose errors are for users
-        self.classifier = Classifier.load_from_checkpoint(path, map_location="cpu").eval()
+        self.classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
         self.rules = rules_of(self.classifier)
         self.batch_size = default_batch_size(self.device)
         if self.device.type == "cpu":
