@@ -22,6 +22,9 @@ class Answers(NamedTuple):
         called: Whether it was called so, (N,).
         classes: The negative class and the positive one; a class that never comes has no name.
         paths: Of the images, relative to the data's root; empty where nobody asks.
+        margin: Logit of the positive class, (N,), which ranks images whose probabilities round to the same number.
+            None: a run of an earlier version did not record it.
+        patients: Patient of each image; empty where every image counts as a patient of its own.
     """
 
     probability: npt.NDArray[np.float64]
@@ -29,6 +32,32 @@ class Answers(NamedTuple):
     called: npt.NDArray[np.bool_]
     classes: tuple[str, str] = ("", "")
     paths: tuple[str, ...] = ()
+    margin: npt.NDArray[np.float64] | None = None
+    patients: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> npt.NDArray[np.float64]:
+        """Ranking score, (N,): the margin where it was recorded, else the probability."""
+        return self.probability if self.margin is None else self.margin
+
+    @property
+    def clusters(self) -> npt.NDArray[np.int64]:
+        """Patient number of each image, (N,), from 0; images of unknown patients are clusters of their own."""
+        if not self.patients:
+            return np.arange(len(self.positive))
+        return np.unique(self.patients, return_inverse=True)[1].astype(np.int64)
+
+    def take(self, index: npt.NDArray[np.int64]) -> Answers:
+        """Select images by their indices, (n,)."""
+        return Answers(
+            self.probability[index],
+            self.positive[index],
+            self.called[index],
+            self.classes,
+            tuple(self.paths[i] for i in index) if self.paths else (),
+            None if self.margin is None else self.margin[index],
+            tuple(self.patients[i] for i in index) if self.patients else (),
+        )
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -37,9 +66,7 @@ class Answers(NamedTuple):
 
     def by_path(self) -> Answers:
         """Put the images in the order of their paths, in which the answers of several runs lie beside each other."""
-        order = np.array(sorted(range(len(self.paths)), key=lambda i: self.paths[i]), np.int64)
-        arrays = (self.probability[order], self.positive[order], self.called[order])
-        return Answers(*arrays, self.classes, tuple(self.paths[i] for i in order))
+        return self.take(np.array(sorted(range(len(self.paths)), key=lambda i: self.paths[i]), np.int64))
 
 
 def read_answers(folder: Path, results: Results, name: str = "predictions.csv") -> Answers:

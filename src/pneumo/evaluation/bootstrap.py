@@ -64,10 +64,11 @@ def measure(answers: Answers, weights: Array) -> dict[str, Array]:
     Returns:
         (R,) for each of TEST_METRICS; no number where it would need a class that is absent.
     """
-    (probability, positive, called, *_), weights = rank(answers, weights)
+    ranked, weights = rank(answers, weights)
+    probability, positive, called = ranked[:3]
     of_positives = weights * positive
     of_negatives = weights - of_positives
-    true, false = (join_ties(probability, each) for each in (of_positives, of_negatives))
+    true, false = (join_ties(ranked.score, each) for each in (of_positives, of_negatives))
     total = weights.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
@@ -79,16 +80,15 @@ def measure(answers: Answers, weights: Array) -> dict[str, Array]:
 
 
 def rank(answers: Answers, weights: Array) -> tuple[Answers, Array]:
-    """Put images, and how often each counts, (R, N), in the order of their probabilities, the highest first."""
-    order = np.argsort(-answers.probability, kind="stable")
-    ranked = Answers(answers.probability[order], answers.positive[order], answers.called[order])
-    return ranked, weights[:, order]
+    """Sort images, and how often each counts, (R, N), by their scores, the highest first."""
+    order = np.argsort(-answers.score, kind="stable")
+    return answers.take(order), weights[:, order]
 
 
-def join_ties(probability: Array, counts: Array) -> Array:
-    """Add up what ranked images of the same probability count, (R, N) to (R, ties)."""
-    ties = np.flatnonzero(np.diff(probability, prepend=np.inf))  # where the next probability begins
-    joined: Array = np.add.reduceat(counts, ties, axis=1) if len(ties) < len(probability) else counts
+def join_ties(score: Array, counts: Array) -> Array:
+    """Sum the counts of ranked images with the same score, (R, N) to (R, ties)."""
+    ties = np.flatnonzero(np.diff(score, prepend=np.inf))  # where the next score begins
+    joined: Array = np.add.reduceat(counts, ties, axis=1) if len(ties) < len(score) else counts
     return joined
 
 

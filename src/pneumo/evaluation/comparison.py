@@ -90,7 +90,7 @@ class _Tested(NamedTuple):
     @property
     def placements(self) -> Placements:
         """Give the mean over seeds."""
-        found = [placements(seed.probability, seed.positive) for seed in self.seeds]
+        found = [placements(seed.score, seed.positive) for seed in self.seeds]
         return Placements(*(np.mean(part, axis=0) for part in zip(*found, strict=True)))
 
     @property

@@ -48,7 +48,7 @@ def roc(answers: Answers) -> tuple[Array, Array]:
     """Give 1 - specificity and sensitivity for all thresholds; nothing if one of the classes never comes."""
     if not ranks(answers):
         return np.empty(0), np.empty(0)
-    false, true, _ = roc_curve(answers.positive, answers.probability)
+    false, true, _ = roc_curve(answers.positive, answers.score)
     return false, true
 
 
@@ -96,7 +96,7 @@ def measure_curves(answers: Answers) -> Curves:
     area = float(statistic(np.ones((1, len(positive))))[0, -1])
     draws = bootstrap(statistic, positive, RESAMPLES)
     low, high = (np.split(end, 2) for end in np.quantile(draws[:, :-1], (0.025, 0.975), axis=0))
-    placed = placements(answers.probability, positive)
+    placed = placements(answers.score, positive)
     return Curves(
         Band(low[0], high[0]),
         Band(low[1], high[1]),
@@ -109,4 +109,4 @@ def _count(answers: Answers, weights: Array) -> tuple[Array, Array]:
     """Give how many positive and negative images have each probability, (R, ties) each, the highest first."""
     ranked, weights = rank(answers, weights)
     of_positives = weights * ranked.positive
-    return join_ties(ranked.probability, of_positives), join_ties(ranked.probability, weights - of_positives)
+    return join_ties(ranked.score, of_positives), join_ties(ranked.score, weights - of_positives)

@@ -67,7 +67,7 @@ def metric_intervals(answers: Answers) -> dict[str, Interval]:
             for name in ("balanced_accuracy", "f1", "mcc")
             if np.ptp(draws[name]) == 0
         }
-        found["auroc"] = auroc_interval(placements(answers.probability, answers.positive))
+        found["auroc"] = auroc_interval(placements(answers.score, answers.positive))
         found["auprc"] = logit_interval(float(values["auprc"][0]), float(draws["auprc"].std(ddof=1)), positives)
     return found
 
