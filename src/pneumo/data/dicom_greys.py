@@ -1,0 +1,178 @@
+"""Greys of a monochrome DICOM image: from stored values through rescaling and window to 0 (black) to 255 (white)."""
+
+import math
+from collections.abc import Iterator
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.pixels.processing import apply_windowing
+
+from pneumo.data.dicom_header import OVERLAYS, read_numbers, read_text
+from pneumo.errors import DataError
+
+Values = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+_TAIL = 0.001  # fraction of the pixels at each end that may be outliers, such as a detector's defects
+_BLANK = 0.99  # a window that makes a larger fraction of the pixels all black or all white shows nothing
+
+
+def build_grey_table(
+    stored: NDArray[np.integer], counts: Counts, dataset: Dataset, *, packed: bool
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Compute the grey of each value that a pixel can have, and notes on what was ignored in the header.
+
+    Args:
+        stored: All values of 8 or 16 bits, shape (256,) or (65536,).
+        counts: Number of pixels with each of these values, same shape.
+        dataset: A header that `complete_header` has completed.
+        packed: Whether values are stored bit by bit as BitsStored and HighBit describe; decoders of JPEG return plain
+            values.
+    """
+    padding = _find_padding(stored, dataset)
+    counts = np.where(padding, 0, counts)
+    if not counts.any():
+        raise DataError("holds padding and no film.")
+    notes: list[str] = []
+    with np.errstate(all="ignore"):
+        plain = _extract_bits(stored, counts, dataset, notes) if packed else stored
+        values = _apply_modality(plain, dataset)
+        fraction = next(_usable_views(values, counts, dataset, notes), None)
+        if fraction is None and dataset.BitsStored == 8 and (values == np.arange(len(values)))[counts > 0].all():
+            fraction = values / 255
+        if fraction is None:
+            fraction = _stretch(values, counts, notes)
+    greys = (fraction.clip(0, 1) * 255).round().astype(np.uint8)
+    inverse = (
+        read_text(dataset, "PresentationLUTShape").upper() == "INVERSE"
+    )  # required with MONOCHROME1, so never twice
+    if inverse or dataset.PhotometricInterpretation == "MONOCHROME1":
+        greys = 255 - greys
+    greys[padding] = 0
+    return greys, notes
+
+
+def _find_padding(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[np.bool_]:
+    """Mark the values that stand for no image."""
+    value, limit = (read_numbers(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if not value or not np.isfinite(value[0]):
+        return np.zeros(len(stored), bool)
+    ends = [stored[int(end[0]) % len(stored)] for end in (value, limit or value)]  # signed or not
+    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _extract_bits(
+    stored: NDArray[np.integer], counts: Counts, dataset: Dataset, notes: list[str]
+) -> NDArray[np.integer]:
+    """Return the BitsStored bits below HighBit of each value (PS3.5, 8.1.1)."""
+    above = 8 * stored.itemsize - 1 - dataset.HighBit
+    below = dataset.HighBit + 1 - dataset.BitsStored
+    codes = np.arange(len(stored))[counts > 0]
+    fits = codes.max() < 1 << dataset.BitsStored
+    if below and fits and (codes % (1 << below)).any():
+        notes.append("its HighBit does not fit its pixels and was ignored")
+        above, below = above + below, 0
+    extracted = np.asarray((stored << above) >> (above + below))
+    overlay = any(any(read_numbers(dataset, tag)) for tag in OVERLAYS)
+    if not below and not fits and not overlay and (extracted != stored)[counts > 0].any():
+        notes.append("its pixels have more bits than its BitsStored says")
+        return stored
+    return extracted
+
+
+def _apply_modality(stored: NDArray[np.integer], dataset: Dataset) -> Values:
+    """Apply the modality's lookup table, or else its rescaling (PS3.3, C.11.1)."""
+    values = stored.astype(float)
+    if sequence := dataset.get("ModalityLUTSequence"):
+        if (table := _read_table(sequence[0], dataset)) is None:
+            raise DataError("has a ModalityLUTSequence that is incomplete: export it again.")
+        return _look_up(values, *table)
+    slope, *_ = read_numbers(dataset, "RescaleSlope") or [1.0]
+    intercept, *_ = read_numbers(dataset, "RescaleIntercept") or [0.0]
+    values = values * slope + intercept
+    if not np.isfinite(values).all():
+        raise DataError("has a RescaleSlope or a RescaleIntercept that is no finite number: export it again.")
+    return values
+
+
+def _usable_views(values: Values, counts: Counts, dataset: Dataset, notes: list[str]) -> Iterator[Values]:
+    """Yield each value's place from black (0) to white (1) by each VOI table or window that shows something."""
+    for kind, fraction in _views(values, dataset, notes):
+        if fraction is None:
+            notes.append(f"its {kind} is invalid and was ignored")
+            continue
+        ends = [counts[end].sum() for end in (fraction < 0.5 / 255, fraction > 254.5 / 255)]
+        if max(ends) <= _BLANK * counts.sum():
+            yield fraction
+        else:
+            notes.append(f"its {kind} makes nearly all pixels black or white and was ignored")
+
+
+def _views(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Values | None]]:
+    for item in dataset.get("VOILUTSequence") or []:
+        if (table := _read_table(item, dataset)) is None:
+            yield "VOI lookup table", None
+        else:
+            found = _look_up(values, *table)
+            # Entries often have fewer bits than the descriptor says, such as 12 of 16.
+            yield "VOI lookup table", found / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
+    function = read_text(dataset, "VOILUTFunction") or "LINEAR"
+    centers, widths = read_numbers(dataset, "WindowCenter"), read_numbers(dataset, "WindowWidth")
+    if centers and not function.isupper():
+        notes.append("its VOILUTFunction is not in upper case")
+    for center, width in zip_longest(centers, widths, fillvalue=math.nan):
+        yield "window", _apply_window(values, center, width, function)
+
+
+def _apply_window(values: Values, center: float, width: float, function: str) -> Values | None:
+    """Apply a window by pydicom; None where the standard does not allow it."""
+    if not np.isfinite([center, width]).all():
+        return None
+    window = Dataset()  # one bit, unsigned: pydicom's range is then 0 to 1
+    window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 1, 0
+    window.VOILUTFunction = function
+    window.add_new("WindowCenter", "FD", center)  # a decimal string would be limited to 16 characters
+    window.add_new("WindowWidth", "FD", width)
+    try:
+        return np.asarray(apply_windowing(values, window))
+    except ValueError:
+        return None
+
+
+def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
+    """Scale the range of the values that occur to 0 to 1; a few outliers far beyond all others do not count."""
+    order = np.argsort(values)
+    order = order[counts[order] > 0]
+    seen = values[order]
+    cumulative = np.cumsum(counts[order]) / counts.sum()
+    low, high = seen[np.searchsorted(cumulative, [_TAIL, 1 - _TAIL])]
+    fence = (high - low) / 2
+    kept = seen[(seen >= low - fence) & (seen <= high + fence)] if fence else seen
+    if len(kept) < len(seen):
+        notes.append("a few pixels are far brighter or darker than all others and were left out of the grey scale")
+    return np.asarray((values - kept[0]) / (kept[-1] - kept[0] or 1.0))
+
+
+def _look_up(values: Values, entries: Values, first: int) -> Values:
+    """Look values up in a table; those beyond its ends take the entry there.
+
+    pydicom's `apply_voi` computes indices in the type of the entries, so that it wraps around above 255 or 65535.
+    """
+    return np.asarray(entries[np.rint(values - first).clip(0, len(entries) - 1).astype(int)])
+
+
+def _read_table(item: Dataset, dataset: Dataset) -> tuple[Values, int] | None:
+    """Read a lookup table's entries and the first value that it maps; None where it is incomplete."""
+    try:
+        size, first, bits = (int(number) for number in item.LUTDescriptor)
+        data = item.LUTData
+        size = size % 65536 or 65536
+        if isinstance(data, bytes):  # as OW, which pydicom leaves as it is
+            wide = "<u2" if dataset.original_encoding[1] else ">u2"
+            data = np.frombuffer(data[: len(data) // 2 * 2], wide if bits > 8 or len(data) >= 2 * size else "u1")
+        entries = np.atleast_1d(np.asarray(data, float))[:size]
+    except (AttributeError, TypeError, ValueError, NotImplementedError):
+        return None
+    return (entries, first) if len(entries) == size and np.isfinite(entries).all() else None
