@@ -1,6 +1,7 @@
 """DICOM files, written in memory."""
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -73,14 +74,23 @@ def dicom(
                 dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
             else:
                 setattr(dataset, keyword, value)
-        return _written(dataset, preamble, syntax == ImplicitVRLittleEndian)
+        return _written(dataset, preamble, syntax)
 
 
-def _written(dataset: Dataset, preamble: bool, implicit: bool) -> bytes:
+def _written(dataset: Dataset, preamble: bool, syntax: UID) -> bytes:
     stream = io.BytesIO()
     if preamble:
         dataset.save_as(stream, enforce_file_format=True)
     else:
         del dataset.file_meta
-        dataset.save_as(stream, implicit_vr=implicit, little_endian=True)
+        dataset.save_as(
+            stream, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=syntax != ExplicitVRBigEndian
+        )
     return stream.getvalue()
+
+
+def renamed(content: bytes, syntax: UID) -> bytes:
+    """Return a DICOM file whose header names another transfer syntax than its pixels have."""
+    value = syntax.encode() + b"\0" * (len(syntax) % 2)
+    element = b"\x02\0\x10\0UI" + len(value).to_bytes(2, "little") + value
+    return re.sub(rb"\x02\0\x10\0UI..[0-9.]+\0?", lambda match: element, content, count=1, flags=re.DOTALL)

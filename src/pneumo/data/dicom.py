@@ -46,7 +46,7 @@ def read_dicom(stream: BinaryIO) -> tuple[Image.Image, list[str]]:
     stream.seek(0)
     header = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=ELEMENTS)
     notes = describe_doubts(header)
-    notes += complete_header(header)
+    notes += complete_header(header, has_pixels=bool(stream.read(1)))
     stream.seek(0)
     dataset = dcmread(stream, force=True, specific_tags=[*ELEMENTS, *PIXELS])
     dataset.update(header)

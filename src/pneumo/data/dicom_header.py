@@ -23,6 +23,7 @@ _INTEGERS = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
 OVERLAYS = [0x60000102 + 0x20000 * plane for plane in range(16)]  # OverlayBitPosition: uses unused bits of pixels
+_MAY_BE_ZERO = ("PlanarConfiguration", "HighBit", "PixelRepresentation")  # in all others, zero is a missing value
 _KEYWORDS = (
     *("Modality", "BodyPartExamined", "ViewPosition", "PhotometricInterpretation", *_INTEGERS),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -33,6 +34,8 @@ _KEYWORDS = (
 ELEMENTS = [*map(Tag, _KEYWORDS), *map(Tag, OVERLAYS)]
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+# Grey pixels in three equal samples are read too.
+_SAMPLES = {**dict.fromkeys(MONOCHROME, (1, 3)), "PALETTE COLOR": (1,), **dict.fromkeys(_COLOUR, (3,))}
 _RADIOGRAPHY = ("", "CR", "DX", "DR", "RG", "RF", "SC", "OT")  # SC and OT, captured and other, leave it open
 _LATERAL = ("LL", "RL", "LAT", "LATERAL")
 # Parts of the words for chest, thorax, lung, rib and sternum, without accents. HEART and CHEST are in DICOM's CID 4.
@@ -46,11 +49,12 @@ _OPEN = ("", "UNKNOWN", "UNSPECIFIED", "UNDEFINED", "NONE", "N/A", "NA", "ANY")
 _UNACCENTED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D"})  # letters that Unicode does not decompose
 
 
-def complete_header(header: Dataset) -> list[str]:
+def complete_header(header: Dataset, has_pixels: bool) -> list[str]:
     """Validate the elements that describe the pixels, and set missing ones that have only one sensible value.
 
     Args:
-        header: Its elements are replaced by plain numbers and upper-case text.
+        header: Its elements become plain numbers and upper-case text.
+        has_pixels: Whether pixels follow the header.
 
     Returns:
         A note for each element that was assumed.
@@ -60,27 +64,25 @@ def complete_header(header: Dataset) -> list[str]:
             text names elements by keyword and holds no value of text.
     """
     found = {name: number for name in _INTEGERS if (number := _integer(header, name)) is not None}
+    found = {name: number for name, number in found.items() if number or name in _MAY_BE_ZERO}
     photometric = read_text(header, "PhotometricInterpretation").upper()
-    if not {"Rows", "Columns", "BitsAllocated", "SamplesPerPixel"} & found.keys():
+    if not {"Rows", "Columns"} <= found.keys() and not (has_pixels and (found or photometric)):
         raise DataError("is a DICOM file without a picture, such as a report or a directory.")
-    found = {name: number for name, number in found.items() if number or name not in ("Rows", "Columns")}
     if found.pop("NumberOfFrames", 1) > 1:
         raise DataError("has several frames, and a radiograph is one: save the one that you mean as its own file.")
     assumed = _assume(found, photometric)
     complete = {**assumed, **found}
-    required = (*(name for name in ("Rows", "Columns", "BitsAllocated") if name not in complete),)
-    if missing := [*required, *([] if photometric else ["PhotometricInterpretation"])]:
-        raise DataError(f"lacks {' and '.join(missing)}, without which pixels cannot be read: export it again.")
+    missing = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in complete]
+    if missing or not photometric:
+        missing += [] if photometric else ["PhotometricInterpretation"]
+        raise DataError(f"lacks {' and '.join(missing)}, without which its pixels cannot be read: export it again.")
     require_size(complete["Columns"], complete["Rows"])
     _require_readable(complete, photometric)
-    for name in ("NumberOfFrames", "PlanarConfiguration"):
-        if name in header and name not in complete:
-            del header[name]
-    header.PhotometricInterpretation = photometric
     notes = [f"its header lacks {name}, which was taken to be {number}" for name, number in assumed.items()]
     if not complete["BitsStored"] <= complete["HighBit"] + 1 <= complete["BitsAllocated"]:
         complete["HighBit"] = complete["BitsStored"] - 1
         notes.append("its HighBit does not fit its BitsStored and was ignored")
+    header.PhotometricInterpretation, header.NumberOfFrames = photometric, 1
     for name, number in complete.items():
         setattr(header, name, number)
     return notes
@@ -88,22 +90,14 @@ def complete_header(header: Dataset) -> list[str]:
 
 def _assume(found: dict[str, int], photometric: str) -> dict[str, int]:
     """Return values for the missing elements that have only one sensible value."""
-    assumed: dict[str, int] = {}
-    if photometric and "SamplesPerPixel" not in found:
-        assumed["SamplesPerPixel"] = 3 if photometric in _COLOUR else 1
-    if {**assumed, **found}.get("SamplesPerPixel") == 3 and "PlanarConfiguration" not in found:
-        assumed["PlanarConfiguration"] = 0
-    if not found.get("BitsAllocated") and found.get("BitsStored"):
-        assumed["BitsAllocated"] = 8 if found["BitsStored"] <= 8 else 16
-    allocated = found.get("BitsAllocated") or assumed.get("BitsAllocated")
-    if allocated and not found.get("BitsStored"):
-        found.pop("BitsStored", None)
-        assumed["BitsStored"] = found.get("HighBit", allocated - 1) + 1
-    if "HighBit" not in found and (stored := found.get("BitsStored") or assumed.get("BitsStored")):
-        assumed["HighBit"] = stored - 1
-    if "PixelRepresentation" not in found:
-        assumed["PixelRepresentation"] = 0
-    return assumed
+    samples = found.get("SamplesPerPixel", 3 if photometric in _COLOUR else 1)
+    stored = found.get("BitsStored", found["HighBit"] + 1 if "HighBit" in found else found.get("BitsAllocated"))
+    values = {"SamplesPerPixel": samples, "PixelRepresentation": 0}
+    if samples == 3:
+        values["PlanarConfiguration"] = 0
+    if stored is not None:
+        values |= {"BitsAllocated": 8 if stored <= 8 else 16, "BitsStored": stored, "HighBit": stored - 1}
+    return {name: number for name, number in values.items() if name not in found}
 
 
 def _require_readable(numbers: dict[str, int], photometric: str) -> None:
@@ -111,15 +105,13 @@ def _require_readable(numbers: dict[str, int], photometric: str) -> None:
         raise DataError("has neither 8 nor 16 bits for a pixel's value, and no other film is read: save it with 16.")
     if not 1 <= numbers["BitsStored"] <= numbers["BitsAllocated"]:
         raise DataError("has a BitsStored that does not fit its BitsAllocated: export it again.")
-    if numbers["PixelRepresentation"] not in (0, 1) or numbers.get("PlanarConfiguration", 0) not in (0, 1):
-        raise DataError("has a PixelRepresentation or a PlanarConfiguration that is neither 0 nor 1: export it again.")
-    if photometric not in (*MONOCHROME, "PALETTE COLOR", *_COLOUR):
-        raise DataError(
-            "has a PhotometricInterpretation that is not read. Export it as MONOCHROME1, MONOCHROME2 or RGB."
-        )
-    allowed = {"PALETTE COLOR": (1,), "MONOCHROME1": (1, 3), "MONOCHROME2": (1, 3)}.get(photometric, (3,))
-    if numbers["SamplesPerPixel"] not in allowed:
+    if photometric not in _SAMPLES:
+        raise DataError("has a PhotometricInterpretation that is not read: export it as MONOCHROME2 or RGB.")
+    if numbers["SamplesPerPixel"] not in _SAMPLES[photometric]:
         raise DataError("has a SamplesPerPixel that contradicts its PhotometricInterpretation: export it again.")
+    flags = ["PixelRepresentation", *(["PlanarConfiguration"] if numbers["SamplesPerPixel"] == 3 else [])]
+    if wrong := [name for name in flags if numbers[name] not in (0, 1)]:
+        raise DataError(f"has a {' and a '.join(wrong)} that is neither 0 nor 1: export it again.")
 
 
 def _integer(header: Dataset, name: str) -> int | None:

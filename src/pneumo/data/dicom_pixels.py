@@ -12,42 +12,21 @@ from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.tag import Tag
 from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
     RLELossless,
 )
 
+from pneumo.data.codestreams import inspect_codestream
 from pneumo.data.dicom_header import MONOCHROME, read_text
 from pneumo.errors import DataError
 
 PIXELS = [*map(Tag, ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))]
 _ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
-# By the marker that starts a JPEG's frame: the transfer syntaxes that it may have, the usual one first.
-_JPEG = {
-    0xC0: (JPEGBaseline8Bit, JPEGExtended12Bit),
-    0xC1: (JPEGExtended12Bit, JPEGBaseline8Bit),
-    0xC2: (JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
-    0xC3: (JPEGLosslessSV1, JPEGLossless),
-    0xF7: (JPEGLSLossless, JPEGLSNearLossless),
-}
-_STARTS = {
-    b"\xff\x4f\xff\x51": (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL),
-    b"\0\0\0\x0cjP  ": (JPEG2000, JPEG2000Lossless),
-    **{bytes([segments, 0, 0, 0, 64, 0, 0, 0]): (RLELossless,) for segments in range(1, 7)},
-}
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")  # what pydicom returns; the first are no luma
 
 
@@ -80,7 +59,9 @@ def decode_pixels(dataset: Dataset) -> Pixels:
     notes: list[str] = []
     decoder = _select_decoder(dataset, notes)
     full = decoder.is_native and _is_full_size(dataset)
-    options: dict[str, Any] = {"photometric_interpretation": "YBR_FULL"} if full else {}
+    options: dict[str, Any] = {"correct_unused_bits": False}  # pydicom would clear the bits above BitsStored
+    if full:
+        options["photometric_interpretation"] = "YBR_FULL"
     dataset.file_meta.TransferSyntaxUID = syntax = decoder.UID
     samples, decoded = decoder.as_array(dataset, index=0, raw=True, **options)
     packed = decoder.is_native or syntax == RLELossless
@@ -170,42 +151,38 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
     size = len(dataset.PixelData)
     if known and known.is_native and not (items and size < _native_size(dataset)):
         return known
-    codecs = _find_codecs(dataset) if items else ()
     if not items and known and size in (_native_size(dataset), _native_size(dataset) + 1):
         notes.append("its pixels are not compressed, though its header says so")
         return get_decoder(native)
-    if (not codecs and known and known.is_native) or (not items and known):
+    syntaxes = _reconcile(dataset, notes) if items else ()
+    if known and not syntaxes and (known.is_native or not items):
         raise DataError(
-            "has pixels that contradict its transfer syntax: they are not stored as it says. Export it again."
+            "has pixels that contradict its transfer syntax, and that are of an unknown kind: export it again."
         )
-    if codecs and named not in codecs:
+    if syntaxes and named not in syntaxes:
         notes.append("its pixels are compressed in another way than its header says")
-        named = codecs[0]
+        named = syntaxes[0]
     return _find_decoder(named, dataset.BitsStored)
 
 
-def _find_codecs(dataset: Dataset) -> tuple[UID, ...]:
-    """Return the transfer syntaxes that compressed pixels may have by their first bytes, the usual one first.
+def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
+    """Compare compressed pixels with their header; return the transfer syntaxes that they may have.
+
+    A JPEG of 8 bits corrects a header that says 16.
 
     Raises:
-        DataError: The compressed image has another size than the header says.
+        DataError: The compressed image has another shape than the header says.
     """
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    found = next((codecs for start, codecs in _STARTS.items() if frame.startswith(start)), ())
-    size = None
-    if frame.startswith(b"\xff\x4f\xff\x51"):
-        right, lower, left, upper = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))
-        size = lower - upper, right - left
-    at = 2
-    while frame.startswith(b"\xff\xd8") and frame[at : at + 1] == b"\xff" and at + 9 < len(frame):
-        if frame[at + 1] in _JPEG:
-            found = _JPEG[frame[at + 1]]
-            size = int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
-            break
-        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    if size and size[0] and size != (dataset.Rows, dataset.Columns):  # a JPEG may tell its height at its end
-        raise DataError("has a compressed image of another size than its Rows and Columns say: export it again.")
-    return found
+    found = inspect_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    if found.shape not in (None, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)):
+        raise DataError(
+            "has a compressed image of another size or number of samples than its Rows, Columns and SamplesPerPixel "
+            "say: export it again."
+        )
+    if found.syntaxes[:1] == (JPEGBaseline8Bit,) and found.bits == 8 < dataset.BitsAllocated:
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+        notes.append("its pixels have 8 bits, and not as many as its header says")
+    return found.syntaxes
 
 
 def _find_decoder(syntax: UID, bits: int) -> Decoder:
