@@ -89,6 +89,23 @@ def _written(dataset: Dataset, preamble: bool, syntax: UID) -> bytes:
     return stream.getvalue()
 
 
+def lookup_table(first: int, values: np.ndarray, bits: int = 16, *, entries: int | None = None) -> list[Dataset]:
+    """Return a sequence with one lookup table.
+
+    Args:
+        first: The value that the first entry belongs to.
+        values: Entries.
+        bits: Of each entry, 8 or 16.
+        entries: How many of the values are written; by default all.
+    """
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
+    written = values[:entries]
+    data = written.tolist() if bits == 8 else written.astype("<u2").tobytes()
+    item.add_new("LUTData", "US" if bits == 8 else "OW", data)
+    return [item]
+
+
 def renamed(content: bytes, syntax: UID) -> bytes:
     """Return a DICOM file whose header names another transfer syntax than its pixels have."""
     value = syntax.encode() + b"\0" * (len(syntax) % 2)

@@ -4,13 +4,14 @@ Only the elements that pixels need are read (`ELEMENTS`), and no message holds a
 """
 
 import re
+from contextlib import suppress
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo.data.dicom_greys import build_grey_table
@@ -71,16 +72,17 @@ def _refuse_deflated(stream: BinaryIO) -> None:
     with explicit value representations, or else with implicit ones.
     """
     for implicit in (False, True):
-        stream.seek(0)
-        read_preamble(stream, force=True)
-        meta = read_dataset(
-            stream,
-            implicit,
-            True,
-            stop_when=lambda tag, vr, length: tag >> 16 != 2,
-            specific_tags=[Tag("TransferSyntaxUID")],
-        )
-        if read_text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        syntax = ""
+        with suppress(Exception):  # where pydicom raises here, it raises again, before it unpacks anything
+            stream.seek(0)
+            read_preamble(stream, force=True)
+            meta = read_dataset(stream, implicit, True, stop_when=_after_meta, specific_tags=[Tag("TransferSyntaxUID")])
+            syntax = read_text(meta, "TransferSyntaxUID")
+        if syntax == DeflatedExplicitVRLittleEndian:
             raise DataError(
                 "is deflated as a whole, which is not read: save it uncompressed (dcmconv +te of DCMTK does)."
             )
+
+
+def _after_meta(tag: BaseTag, _kind: str | None, _length: int) -> bool:
+    return tag.group != 2

@@ -69,14 +69,14 @@ def _extract_bits(
     """Return the BitsStored bits below HighBit of each value (PS3.5, 8.1.1)."""
     above = 8 * stored.itemsize - 1 - dataset.HighBit
     below = dataset.HighBit + 1 - dataset.BitsStored
-    codes = np.arange(len(stored))[counts > 0]
-    fits = codes.max() < 1 << dataset.BitsStored
-    if below and fits and (codes % (1 << below)).any():
+    codes = np.arange(len(stored))
+    present, fitting = counts > 0, codes < 1 << dataset.BitsStored
+    if below and fitting[present].all() and (codes[present] % (1 << below)).any():
         notes.append("its HighBit does not fit its pixels and was ignored")
         above, below = above + below, 0
     extracted = np.asarray((stored << above) >> (above + below))
-    overlay = any(any(read_numbers(dataset, tag)) for tag in OVERLAYS)
-    if not below and not fits and not overlay and (extracted != stored)[counts > 0].any():
+    overlaid = any(any(read_numbers(dataset, tag)) for tag in OVERLAYS)
+    if not below and not overlaid and (present & ~fitting & (extracted != stored)).any():
         notes.append("its pixels have more bits than its BitsStored says")
         return stored
     return extracted

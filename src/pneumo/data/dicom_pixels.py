@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pneumo.data.codestreams import inspect_codestream
+from pneumo.data.codestreams import Codestream, inspect_codestream
 from pneumo.data.dicom_header import MONOCHROME, read_text
 from pneumo.errors import DataError
 
@@ -148,20 +148,16 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
     with suppress(NotImplementedError):
         known = get_decoder(named)
     items = dataset.PixelData.startswith(_ITEM)
-    size = len(dataset.PixelData)
-    if known and known.is_native and not (items and size < _native_size(dataset)):
-        return known
-    if not items and known and size in (_native_size(dataset), _native_size(dataset) + 1):
-        notes.append("its pixels are not compressed, though its header says so")
-        return get_decoder(native)
+    size, needed = len(dataset.PixelData), _native_size(dataset)
     syntaxes = _reconcile(dataset, notes) if items else ()
-    if known and not syntaxes and (known.is_native or not items):
-        raise DataError(
-            "has pixels that contradict its transfer syntax, and that are of an unknown kind: export it again."
-        )
     if syntaxes and named not in syntaxes:
         notes.append("its pixels are compressed in another way than its header says")
         named = syntaxes[0]
+    elif known and not known.is_native and not items and size in (needed, needed + 1):
+        notes.append("its pixels are not compressed, though its header says so")
+        named = native
+    elif known and not syntaxes and (items and size < needed if known.is_native else not items):
+        raise DataError("has pixels that contradict its transfer syntax and are of an unknown kind: export it again.")
     return _find_decoder(named, dataset.BitsStored)
 
 
@@ -173,7 +169,9 @@ def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
     Raises:
         DataError: The compressed image has another shape than the header says.
     """
-    found = inspect_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    found = Codestream()
+    with suppress(Exception):  # pydicom raises many kinds where the items are damaged
+        found = inspect_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1))
     if found.shape not in (None, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)):
         raise DataError(
             "has a compressed image of another size or number of samples than its Rows, Columns and SamplesPerPixel "

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from damaged import film
-from dicoms import dicom, renamed
+from dicoms import dicom, lookup_table, renamed
 from pydicom import Dataset
 from pydicom.pixels import apply_windowing, get_decoder
 from pydicom.uid import (
@@ -31,15 +31,6 @@ ORDER = np.random.default_rng(1).permutation(256)
 RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}  # TWELVE becomes -1000 to 7160
 
 
-def table(first: int, values: np.ndarray, bits: int = 16) -> list[Dataset]:
-    item = Dataset()
-    item.LUTDescriptor = [len(values), first, bits]
-    item.add_new(
-        "LUTData", "US" if bits == 8 else "OW", values.tolist() if bits == 8 else values.astype("<u2").tobytes()
-    )
-    return [item]
-
-
 def colours(values: np.ndarray) -> dict[str, object]:
     names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
     described = {f"{name}Descriptor": [256, 0, 16] for name in names}
@@ -59,11 +50,11 @@ STORED = {
     "empty window": dicom(TWELVE, bits=12, WindowCenter="", WindowWidth=""),
     "signed": dicom(SIGNED),
     "signed, of 8 bits": dicom((GREY.astype(int) - 128).astype(np.int8)),
-    "modality's table": dicom(np.argsort(ORDER).astype(np.uint8)[GREY], ModalityLUTSequence=table(0, ORDER)),
-    "VOI table": dicom(TWELVE, bits=12, VOILUTSequence=table(0, np.arange(4096))),
-    "VOI table of 8 bits": dicom(TWELVE, bits=12, VOILUTSequence=table(0, np.arange(4096) // 16, 8)),
+    "modality's table": dicom(np.argsort(ORDER).astype(np.uint8)[GREY], ModalityLUTSequence=lookup_table(0, ORDER)),
+    "VOI table": dicom(TWELVE, bits=12, VOILUTSequence=lookup_table(0, np.arange(4096))),
+    "VOI table of 8 bits": dicom(TWELVE, bits=12, VOILUTSequence=lookup_table(0, np.arange(4096) // 16, 8)),
     "VOI table after rescaling": dicom(
-        TWELVE, bits=12, RescaleSlope=1, RescaleIntercept=100, VOILUTSequence=table(100, np.arange(4081) * 16)
+        TWELVE, bits=12, RescaleSlope=1, RescaleIntercept=100, VOILUTSequence=lookup_table(100, np.arange(4081) * 16)
     ),
     "implicit": dicom(TWELVE, bits=12, syntax=ImplicitVRLittleEndian),
     "big endian": dicom(TWELVE, bits=12, syntax=ExplicitVRBigEndian),
@@ -173,7 +164,7 @@ def planted() -> Iterator[bytes]:
     """Give files with a patient's data in every text, and then those in many ways damaged."""
     generator = np.random.default_rng(0)
     always = dict(zip(TEXTS[:6], SECRETS * 2, strict=True))
-    item = table(0, np.arange(4096))
+    item = lookup_table(0, np.arange(4096))
     item[0].LUTExplanation = SECRETS[0]
     whole = [dicom(TWELVE, bits=12, **always, VOILUTSequence=item), dicom(GREY, **always, syntax=JPEGBaseline8Bit)]
     whole += [

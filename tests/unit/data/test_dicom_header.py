@@ -1,0 +1,158 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from damaged import film
+from dicoms import dicom
+from pydicom.uid import JPEGBaseline8Bit
+
+from pneumo.data.radiograph import read_radiograph
+from pneumo.errors import DataError
+
+GREY = film(np.random.default_rng(0))
+TWELVE = GREY.astype(np.uint16) * 16
+RGB = np.dstack([GREY, GREY // 2, GREY // 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "value"),
+    [
+        ("SamplesPerPixel", TWELVE, 1),
+        ("SamplesPerPixel", RGB, 3),
+        ("PixelRepresentation", TWELVE, 0),
+        ("PlanarConfiguration", RGB, 0),
+        ("BitsAllocated", TWELVE, 16),
+        ("BitsAllocated", GREY, 8),
+        ("BitsStored", TWELVE, 12),
+        ("HighBit", TWELVE, 11),
+    ],
+)
+@pytest.mark.parametrize("empty", [None, b""])
+def test_a_missing_element_with_one_sensible_value_is_assumed(
+    name: str, pixels: np.ndarray, value: int, empty: bytes | None
+) -> None:
+    options: dict[str, Any] = {
+        "bits": 12 if pixels is TWELVE else None,
+        "photometric": "RGB" if pixels.ndim == 3 else "MONOCHROME2",
+    }
+    whole = read_radiograph(dicom(pixels, **options))
+    image, notes = read_radiograph(dicom(pixels, **options, **{name: empty}))
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(whole.image))
+    assert whole.notes == ()
+    assert notes == (f"its header lacks {name}, which was taken to be {value}",)
+
+
+def test_missing_bits_are_those_allocated() -> None:
+    image, notes = read_radiograph(dicom(TWELVE, bits=12, BitsStored=None, HighBit=None))
+    assert np.abs(np.asarray(image).astype(int) - GREY).max() <= 1
+    assert [note.split(",")[0] for note in notes] == ["its header lacks BitsStored", "its header lacks HighBit"]
+
+
+@pytest.mark.parametrize("empty", [None, b""])
+@pytest.mark.parametrize("name", ["PhotometricInterpretation", "Rows", "Columns"])
+def test_a_missing_element_that_nothing_replaces_is_named(name: str, empty: bytes | None) -> None:
+    with pytest.raises(DataError, match=f"^lacks {name}, without which"):
+        read_radiograph(dicom(GREY, **{name: empty}))
+
+
+def test_all_missing_elements_are_named() -> None:
+    missing = {"BitsAllocated": None, "BitsStored": None, "HighBit": None, "PhotometricInterpretation": None}
+    with pytest.raises(DataError, match=r"^lacks BitsAllocated and PhotometricInterpretation, without which"):
+        read_radiograph(dicom(GREY, **missing))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Rows", b"\x60\0\x60\0"),
+        ("BitsStored", b"\x20\0"),
+        ("PixelRepresentation", 7),
+        ("SamplesPerPixel", 4),
+        ("NumberOfFrames", b"two"),
+        ("PhotometricInterpretation", "HSV"),
+    ],
+)
+def test_a_wrong_element_is_named(name: str, value: object) -> None:
+    with pytest.raises(DataError, match=name) as caught:
+        read_radiograph(dicom(GREY, **{name: value}))
+    assert "damaged" not in str(caught.value)
+
+
+def test_elements_that_grey_pixels_do_not_need_refuse_nothing() -> None:
+    for elements in (
+        {"PlanarConfiguration": 9},
+        {"NumberOfFrames": b""},
+        {"PhotometricInterpretation": b"Monochrome2"},
+    ):
+        image, notes = read_radiograph(dicom(GREY, **elements))
+        np.testing.assert_array_equal(np.asarray(image), GREY)
+        assert notes == ()
+
+
+CHESTS = (
+    *("CHEST", "CHEST PA", "PORT CHEST", "CHEST_TO_ABDOMEN", "CHESTABDOMEN", "NECKCHEST", "chest", "CHST"),
+    *(
+        "CXR",
+        "THX",
+        "THORAX",
+        "Thorax p.a.",
+        "THORACIC",
+        "TORAX",
+        "TÓRAX",
+        "TÓRAX AP",
+        "TORACE",
+        "TORAKS",
+        "CAGE THORACIQUE",
+    ),
+    *(
+        "RIB",
+        "RIBS",
+        "RIBCAGE",
+        "STERNUM",
+        "LUNG",
+        "LUNGS",
+        "LUNGE",
+        "LUNGEN",
+        "PULMON",
+        "PULMÓN",
+        "PULMÃO",
+        "PULMONES",
+    ),
+    *(
+        "POUMON",
+        "POUMONS",
+        "POITRINE",
+        "POLMONI",
+        "PECHO",
+        "PETTO",
+        "PEITO",
+        "BRUST",
+        "BRUSTKORB",
+        "BORSTKAS",
+        "BRÖSTKORG",
+    ),
+    *("KLATKA PIERSIOWA", "PŁUCA", "HRUDNÍK", "MELLKAS", "KEUHKOT", "GÖĞÜS", "AKCİĞER", "HEART", "MEDIASTINUM"),
+    *("ГРУДНАЯ КЛЕТКА", "ОГК", "胸部", "", "UNKNOWN"),
+)
+
+
+@pytest.mark.parametrize("part", CHESTS)
+def test_a_chest_in_any_language_gives_no_note(part: str) -> None:
+    latin = [part.encode("latin-1")] if all(ord(letter) < 256 for letter in part) else []
+    for value in [part.encode("utf-8"), *latin]:
+        assert read_radiograph(dicom(GREY, BodyPartExamined=value)).notes == ()
+
+
+@pytest.mark.parametrize(
+    "part", ["HAND", "KNEE", "ABDOMEN", "SKULL", "PELVIS", "BREAST", "MAMA", "PIED", "JAMBE", "CADERA"]
+)
+def test_other_parts_give_a_note(part: str) -> None:
+    (note,) = read_radiograph(dicom(GREY, BodyPartExamined=part)).notes
+    assert note == "its header says that it shows no chest"
+
+
+def test_a_repaired_header_serves_compressed_pixels_too() -> None:
+    content = dicom(GREY, syntax=JPEGBaseline8Bit, SamplesPerPixel=None, PixelRepresentation=None)
+    image, notes = read_radiograph(content)
+    assert np.abs(np.asarray(image).astype(int) - GREY).max() <= 2
+    assert len(notes) == 2
