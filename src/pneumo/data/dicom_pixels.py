@@ -59,12 +59,12 @@ def decode_pixels(dataset: Dataset) -> Pixels:
     notes: list[str] = []
     decoder = _select_decoder(dataset, notes)
     full = decoder.is_native and _is_full_size(dataset)
-    options: dict[str, Any] = {"correct_unused_bits": False}  # pydicom would clear the bits above BitsStored
+    dataset.file_meta.TransferSyntaxUID = syntax = decoder.UID
+    packed = decoder.is_native or syntax == RLELossless
+    options: dict[str, Any] = {"correct_unused_bits": not packed}  # which clears the bits above BitsStored
     if full:
         options["photometric_interpretation"] = "YBR_FULL"
-    dataset.file_meta.TransferSyntaxUID = syntax = decoder.UID
     samples, decoded = decoder.as_array(dataset, index=0, raw=True, **options)
-    packed = decoder.is_native or syntax == RLELossless
     photometric = dataset.PhotometricInterpretation
     if samples.ndim == 3:
         grey = _find_grey(samples, "" if full else str(decoded["photometric_interpretation"]), notes)
@@ -110,7 +110,7 @@ def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDA
     """
     first, others = samples[..., 0], samples[..., 1:]
     equal = bool((others == first[..., None]).all())
-    neutral = samples.itemsize == 1 and bool((np.abs(others.astype(int) - 128) <= 1).all())
+    neutral = not equal and samples.itemsize == 1 and bool((np.abs(others.astype(int) - 128) <= 1).all())
     if not equal and not neutral:
         if photometric in _COLOURS and (samples.itemsize == 1 or photometric == "RGB"):
             return None

@@ -156,7 +156,8 @@ SECRETS = ("ZEBEDEE^QUINCE", "PID7731XK", "19480203")
 TEXTS = (
     *("PatientName", "PatientID", "PatientBirthDate", "ImageComments", "InstitutionName", "AccessionNumber"),
     *("Modality", "BodyPartExamined", "ViewPosition", "PhotometricInterpretation", "NumberOfFrames", "WindowCenter"),
-    *("WindowWidth", "RescaleSlope", "RescaleIntercept", "VOILUTFunction", "SOPClassUID", "SpecificCharacterSet"),
+    *("WindowWidth", "RescaleSlope", "RescaleIntercept", "VOILUTFunction", "PresentationLUTShape"),
+    *("SOPClassUID", "SpecificCharacterSet"),
 )
 
 
