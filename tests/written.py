@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from pneumo.evaluation.results import RESULT_NAMES, confusion, write_predictions, write_results
+from pneumo.evaluation.prediction_files import write_predictions
+from pneumo.evaluation.results import RESULT_NAMES, confusion, write_results
 from pneumo.evaluation.status import Status, write_status
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
