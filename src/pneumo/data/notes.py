@@ -52,7 +52,7 @@ def summarize(found: Mapping[str, Sequence[str]]) -> str:
 
 
 def _describe(note: str, paths: list[str]) -> str:
-    return f"{note} ({len(paths):,} {'image' if len(paths) == 1 else 'images'}: {some(paths)})"
+    return f"{note} ({len(paths):,} {'image' if len(paths) == 1 else 'images'}: {some(sorted(paths))})"
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
