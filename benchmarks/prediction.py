@@ -36,7 +36,7 @@ def write_checkpoint(path: Path) -> Path:
 
 def loop(checkpoint: Path, films: list[Path]) -> float:
     """Answer to one film after the other, as docs/PREDICTION.md shows it."""
-    from pneumo.data.images import decode
+    from pneumo.data.radiograph import decode
     from pneumo.models.classifier import Classifier
 
     classifier = Classifier.load_from_checkpoint(checkpoint, weights_only=True).eval()

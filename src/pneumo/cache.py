@@ -1,7 +1,8 @@
 """Arrays that are computed once and shared by all runs: built in steps, whole or absent, safe to delete.
 
 An entry is a folder, CACHE/KIND/KEY, with about.json, which tells what it was computed from, and array.npy. While it is
-being built, array.npy.part grows in its place, and rows.txt tells how many of its rows are safe on the disk.
+being built, array.npy.part grows in its place, and rows.txt tells how many of its rows are safe on the disk. notes.json
+holds what was noted about images on the way, so that runs that only open the array can report it too.
 """
 
 import hashlib
@@ -29,6 +30,8 @@ from pneumo.progress import track
 _log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
+Notes = dict[str, list[str]]  # by an image's path
+_NOTES = "notes.json"
 SAFE_EVERY = 1.0  # seconds of work that a kill may cost
 
 
@@ -79,7 +82,9 @@ def find(cache: Path, recipe: Recipe) -> Array | None:
     return array
 
 
-def find_or_build(cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]]) -> Array:
+def find_or_build(
+    cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]], notes: Notes | None = None
+) -> Array:
     """Open an array, after computing it if it is not there.
 
     Of several processes one computes and the others wait. What is finished survives a kill: the next call goes on.
@@ -90,22 +95,25 @@ def find_or_build(cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[
         recipe: What to compute.
         blocks: Maps a row to the array's content from there on, in blocks of rows. The rows at which it is asked to
             begin are ends of blocks, so a block may depend on where it begins.
+        notes: On images: `blocks` may add to them before it yields. Those of an entry that is there are added here.
 
     Raises:
         CacheError: The disk is full or cannot be written.
     """
     folder = cache / recipe.kind / recipe.key
+    notes = {} if notes is None else notes
     try:
         while (array := find(cache, recipe)) is None:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder, recipe.doing):
-                if (array := find(cache, recipe)) is None and _build(folder, recipe, blocks):
+                if (array := find(cache, recipe)) is None and _build(folder, recipe, blocks, notes):
                     array = find(cache, recipe)  # under the lock, so that `pneumo cache clear` cannot come before
             if array is not None:
-                return array
+                break
             _log.warning("%s: %s was deleted meanwhile; beginning anew.", recipe.doing, folder)
     except OSError as error:
         raise _explain(error, folder, recipe) from error
+    notes |= _read_notes(folder)
     return array
 
 
@@ -129,7 +137,7 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]]) -> bool:
+def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]], notes: Notes) -> bool:
     """Compute an array, and tell whether it is there now; it is not if somebody deleted it on the way."""
     folder.mkdir(exist_ok=True)  # it may have been deleted meanwhile
     part, rows = folder / "array.npy.part", folder / "rows.txt"
@@ -138,6 +146,8 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
     start = _safe_rows(part, rows, len(header), row_bytes)
     if not start:
         rows.unlink(missing_ok=True)  # of a part that is no more
+        (folder / _NOTES).unlink(missing_ok=True)
+    notes |= _read_notes(folder)
     write_text(folder / "about.json", json.dumps(recipe.about, indent=2) + "\n")
     with part.open("r+b" if start else "wb") as file:
         require_space(folder, len(header) + (recipe.shape[0] - start) * row_bytes)
@@ -154,16 +164,31 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
                 if time.monotonic() - safe > SAFE_EVERY:
                     if not _make_safe(file, part):
                         return False
+                    _write_notes(folder, notes)
                     write_text(rows, str(done))
                     safe = time.monotonic()
         if done != recipe.shape[0]:
             raise RuntimeError(f"{done} rows instead of {recipe.shape[0]}")
         if not _make_safe(file, part):
             return False
+    _write_notes(folder, notes)
     part.replace(folder / "array.npy")
     flush(folder)
     rows.unlink(missing_ok=True)
     return True
+
+
+def _read_notes(folder: Path) -> Notes:
+    try:
+        notes: Notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # an entry without notes has no such file
+        return {}
+    return notes
+
+
+def _write_notes(folder: Path, notes: Notes) -> None:
+    if notes:
+        write_text(folder / _NOTES, json.dumps(notes, indent=2) + "\n")
 
 
 def _make_safe(file: IO[bytes], path: Path) -> bool:

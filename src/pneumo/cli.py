@@ -75,8 +75,8 @@ def audit(
 ) -> None:
     """Tell what in a data set could make a network's numbers a lie, before anything is trained.
 
-    It finds unreadable files, copies within and across splits, one film under two classes, patients in several splits,
-    and how well labels can be guessed without a look at the lungs. docs/DATA.md explains each check.
+    It finds unreadable and doubtful files, copies within and across splits, one film under two classes, patients in
+    several splits, and how well labels can be guessed without a look at the lungs. docs/DATA.md explains each check.
 
     Examples: pneumo audit data/chest_xray; pneumo audit data/chest_xray --html audit.html --json audit.json;
     pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict

@@ -81,8 +81,9 @@ class BackbonePass:
             dtype="float32",
             doing=f"{doing} of {self.architecture}",
         )
+        data = self.datamodule
         return find_or_build(
-            self.datamodule.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change)
+            data.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change), data.notes.found
         )
 
     def means(

@@ -8,8 +8,8 @@ import torch
 from support import Compose
 from torch import Tensor
 
-from pneumo.data.images import decode
 from pneumo.data.phantoms import draw_opacities
+from pneumo.data.radiograph import decode
 from pneumo.explanations.localisation import localise
 from pneumo.explanations.maps import Explainer
 from pneumo.explanations.overlays import place

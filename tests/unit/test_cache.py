@@ -54,6 +54,30 @@ def test_what_was_cut_off_goes_on_from_an_end_of_a_block(tmp_path: Path, monkeyp
     assert not part.exists()
 
 
+def test_notes_survive_a_kill_and_come_with_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "SAFE_EVERY", -1.0)
+
+    def noting(notes: cache.Notes, last: int) -> Callable[[int], Iterator[Array]]:
+        def cut(start: int) -> Iterator[Array]:
+            for i in range(start, len(WHOLE), 7):
+                if i >= last:
+                    raise KeyboardInterrupt
+                notes[f"{i}.png"] = [f"note {i}"]
+                yield WHOLE[i : i + 7]
+
+        return cut
+
+    for last in (14, 28):
+        notes: cache.Notes = {}
+        with pytest.raises(KeyboardInterrupt):
+            find_or_build(tmp_path, RECIPE, noting(notes, last), notes)
+    for _ in ("built", "found"):
+        notes = {}
+        find_or_build(tmp_path, RECIPE, noting(notes, len(WHOLE)), notes)
+        assert notes == {f"{i}.png": [f"note {i}"] for i in range(0, len(WHOLE), 7)}
+    find_or_build(tmp_path, RECIPE, noting({}, 0))  # who does not ask for them gets the array alone
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00v\x00"])
 def test_a_damaged_array_is_computed_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     find_or_build(tmp_path, RECIPE, blocks)

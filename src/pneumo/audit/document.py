@@ -38,6 +38,7 @@ def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
         "kinds": _records(findings.kinds(), ("class", "format", "mode")),
         "distributions": [_quantiles(findings, name, quantity) for quantity in QUANTITIES for name in tree.classes],
         "unreadable": [{"path": path, "reason": reason} for path, reason in pictures.unreadable],
+        "notes": [{"path": path, "notes": notes} for path, notes in pictures.noted().items()],
         "junk": tree.junk,
         "mismatched": [{"path": path, "format": form} for path, form in pictures.mismatched()],
         "identical_groups": findings.identical[0],

@@ -1,7 +1,6 @@
 """What the files hold, read and decoded once: their properties, and thumbnails to compare."""
 
 import hashlib
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.audit.tree import File, Tree
-from pneumo.data.images import UNREADABLE, to_grey
+from pneumo.data.radiograph import examine_radiograph
 from pneumo.errors import DataError
 from pneumo.progress import track
 
@@ -30,6 +29,7 @@ class Picture(NamedTuple):
         mode: Pillow's name for the channels, such as L, RGB or I;16.
         format: Pillow's name for the format, such as JPEG.
         digest: SHA-256 of the file, in hexadecimal digits.
+        notes: What may be wrong with the image; see `read_radiograph`.
     """
 
     width: int
@@ -37,6 +37,7 @@ class Picture(NamedTuple):
     mode: str
     format: str
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Pictures:
     def labels(self) -> NDArray[np.int64]:
         """Give each file's class, shape (N,)."""
         return np.array([file.label for file in self.files], np.int64)
+
+    def noted(self) -> dict[str, tuple[str, ...]]:
+        """Return the notes by path, without the files that have none."""
+        return {f.path: p.notes for f, p in zip(self.files, self.pictures, strict=True) if p.notes}
 
     def mismatched(self) -> list[tuple[str, str]]:
         """List the files whose suffix tells another format than they have, and that format."""
@@ -92,22 +97,24 @@ def read_pictures(tree: Tree) -> Pictures:
     if not kept:
         path, reason = unreadable[0]
         raise DataError(
-            f"None of the {len(unreadable)} image files in {tree.root} can be read; {path}: {reason}. Files with an "
-            "image's suffix must be whole images: replace them by intact copies."
+            f"None of the {len(unreadable)} image files in {tree.root} can be read; {path} {reason} Files with an "
+            "image's suffix must be whole images."
         )
     if unreadable:
         films = films[[isinstance(picture, Picture) for picture in read]]
     return Pictures(tuple(f for f, _ in kept), tuple(p for _, p in kept), films, tuple(unreadable))
 
 
-def _read(path: Path, film: NDArray[np.uint8]) -> Picture | str:
-    """Give what a file holds, its thumbnail into `film`, or why it cannot be read."""
+def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
+    """Return what a file holds, with its thumbnail in `thumbnail`, or why it cannot be read, as a predicate."""
     try:
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            film[:] = np.asarray(to_grey(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-            form = str(image.format)
-            digest = hashlib.sha256(content).hexdigest()
-            return Picture(image.width, image.height, image.mode, _SAME.get(form, form), digest)
-    except UNREADABLE as error:
-        return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
+    except OSError:
+        content = None  # the reader words the reason
+    try:
+        (image, notes), storage = examine_radiograph(path if content is None else content)
+    except DataError as error:
+        return str(error)
+    thumbnail[:] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    digest = hashlib.sha256(content or b"").hexdigest()
+    return Picture(*image.size, storage.mode, _SAME.get(storage.format, storage.format), digest, notes)

@@ -107,7 +107,8 @@ def probes(findings: Findings) -> Rows:
 def listings(findings: Findings, most: int = 50) -> Iterator[tuple[str, list[str], int]]:
     """Give a title, lines, and how many there are more, for what one wants to look up."""
     found = {
-        "Unreadable files": [f"{path}: {reason}" for path, reason in findings.pictures.unreadable],
+        "Unreadable files": [f"{path} {reason}" for path, reason in findings.pictures.unreadable],
+        "Doubtful images": [f"{path}: {'; '.join(notes)}" for path, notes in findings.pictures.noted().items()],
         "Files with another format's suffix": [f"{path} is {form}" for path, form in findings.pictures.mismatched()],
         "Other files": list(findings.tree.junk),
         "Patient names in several splits": list(findings.patients.shared),

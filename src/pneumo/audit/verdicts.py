@@ -1,6 +1,6 @@
 """Verdicts: what the findings mean for a network's numbers, and what to do about it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from scipy.stats import chi2_contingency
@@ -9,6 +9,7 @@ from pneumo.audit.copies import Copies
 from pneumo.audit.findings import Findings
 from pneumo.audit.patients import ENOUGH
 from pneumo.audit.shortcuts import Probe
+from pneumo.data.notes import some, summarize
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -41,18 +42,16 @@ def judge(findings: Findings) -> list[Verdict]:
     return sorted((v for part in parts for v in part(findings)), key=lambda verdict: SEVERITIES.index(verdict.severity))
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """Name some things of many."""
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
-
-
 def _files(findings: Findings) -> Iterator[Verdict]:
     pictures, junk = findings.pictures, findings.tree.junk
     if broken := pictures.unreadable:
-        said = some(f"{path} ({reason})" for path, reason in broken)
-        remedy = "Replace them by intact copies, or delete them: training stops at such a file."
+        said = some(f"{path} {reason.rstrip('.')}" for path, reason in broken)
+        remedy = "Replace or delete them: training stops at such a file."
         yield Verdict("error", "unreadable", f"{_count(len(broken), 'image file')} cannot be read: {said}.", remedy)
+    if noted := pictures.noted():
+        message = f"{_count(len(noted), 'doubtful image')}: {summarize(noted)}."
+        remedy = "Training takes them as they are: look at them, and save them again or delete them."
+        yield Verdict("warning", "notes", message, remedy)
     if wrong := pictures.mismatched():
         said = some(f"{path} is {form}" for path, form in wrong)
         remedy = "Rename them; pneumo goes by the content, other programs may not."

@@ -15,7 +15,7 @@ from pneumo.cache import Array
 from pneumo.cores import count_cores
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, Part, training_order
-from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
+from pneumo.data.decoded import ImageLoader, RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import (
     Radiograph,
@@ -29,6 +29,7 @@ from pneumo.data.index import (
     positions,
 )
 from pneumo.data.manifest import content_hash
+from pneumo.data.notes import ImageNotes
 from pneumo.data.splits import Splits, check_split, split_radiographs
 
 _log = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ class ChestXrayDataModule(LightningDataModule):
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed, self.cache, self.cache_dir = seed, cache, Path(cache_dir)
         self.augmentation, self.pin_memory = augmentation, pin_memory
+        self.notes = ImageNotes()
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
 
@@ -125,7 +127,7 @@ class ChestXrayDataModule(LightningDataModule):
     def open_images(self) -> None:
         """Have batches cut from the decoded-image cache, which is made if it is not there; without it, do nothing."""
         if self.cache and self.inputs is None:
-            how = (self.image_size, self.num_workers, self.content_hash, self.cache_dir, self.crop_pct)
+            how = (self.image_size, self.num_workers, self.content_hash, self.cache_dir, self.crop_pct, self.notes)
             self.inputs = decode_all(self.root, self.radiographs, *how)
 
     def image_blocks(self, positions: Sequence[int], size: int) -> Iterator[Tensor]:
@@ -138,7 +140,7 @@ class ChestXrayDataModule(LightningDataModule):
                 yield torch.from_numpy(self.inputs[positions[start : start + size]])
         else:
             chosen = [self.radiographs[i] for i in positions]
-            dataset = RadiographDataset(self.root, chosen, self.image_size, self.crop_pct)
+            dataset = RadiographDataset(self.root, chosen, self.image_size, self.crop_pct, self.notes)
             yield from map(torch.from_numpy, decoded_blocks(dataset, 0, size, self.num_workers))
 
     def serve(self, features: Array, views: Array | None = None) -> None:
@@ -150,6 +152,7 @@ class ChestXrayDataModule(LightningDataModule):
                 epoch takes one view of each image.
         """
         self.inputs, self.views = features, views
+        self.notes.report()
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment training images on their device."""
@@ -169,6 +172,10 @@ class ChestXrayDataModule(LightningDataModule):
         """Begin with that epoch's order; Lightning sets it only when workers have asked for their first batches."""
         if self.trainer is not None and self.trainer.training:
             self.first_epoch = state_dict["epoch"]
+
+    def teardown(self, stage: str) -> None:
+        """Report notes on images that no whole pass has reported, because limits shortened it."""
+        self.notes.report()
 
     @property
     def data_hash(self) -> str:
@@ -211,7 +218,7 @@ class ChestXrayDataModule(LightningDataModule):
 
     def _find_twins(self) -> list[int]:
         cache = self.cache_dir if self.cache else None
-        return find_twins(self.root, self.radiographs, self.num_workers, self.content_hash, cache)
+        return find_twins(self.root, self.radiographs, self.num_workers, self.content_hash, cache, self.notes)
 
     def _place(self) -> tuple[int, int]:
         """Give this process's number and how many there are."""
@@ -221,8 +228,8 @@ class ChestXrayDataModule(LightningDataModule):
         if self.inputs is not None:
             size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
             return ArrayBatches(self.part(split, self.inputs), sampler, size, self.seed, self.pin_memory)
-        return DataLoader(
-            RadiographDataset(self.root, self.splits[split], self.image_size, self.crop_pct),
+        return ImageLoader(
+            RadiographDataset(self.root, self.splits[split], self.image_size, self.crop_pct, self.notes),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,21 +11,42 @@ from torch.utils.data import DataLoader, Dataset
 
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
-from pneumo.data.images import DECODER, decode
+from pneumo.data.images import DECODER
 from pneumo.data.index import Radiograph
+from pneumo.data.notes import ImageNotes
+from pneumo.data.radiograph import decode_with_notes
 from pneumo.hardware import keep_freed_memory
 
 _BLOCK = 32  # images that a worker hands over at once
 
 
 class RadiographDataset(Dataset[dict[str, Any]]):
-    """Radiographs as samples: input (1, size, size) uint8, label, and index, the position in the list."""
+    """Radiographs as samples: input (1, size, size) uint8, label, and index, the position in the list.
 
-    def __init__(self, root: Path, radiographs: Sequence[Radiograph], image_size: int, crop_pct: float = 1.0) -> None:
-        """Take the radiographs, whose paths are relative to `root`, and how `decode` is to size and crop them."""
+    A sample also has its notes, joined by line breaks, which `ImageLoader` takes out of the batches.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        radiographs: Sequence[Radiograph],
+        image_size: int,
+        crop_pct: float = 1.0,
+        notes: ImageNotes | None = None,
+    ) -> None:
+        """Keep the arguments.
+
+        Args:
+            root: What the radiographs' paths are relative to.
+            radiographs: The list.
+            image_size: As for `decode`.
+            crop_pct: As for `decode`.
+            notes: Where `ImageLoader` adds those of the images.
+        """
         self.root = root
         self.radiographs = radiographs
         self.image_size, self.crop_pct = image_size, crop_pct
+        self.notes = ImageNotes() if notes is None else notes
 
     def __len__(self) -> int:
         """Give the number of radiographs."""
@@ -34,8 +55,26 @@ class RadiographDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Decode one radiograph."""
         radiograph = self.radiographs[index]
-        image = torch.from_numpy(decode(self.root / radiograph.path, self.image_size, self.crop_pct).copy())
-        return {"input": image.unsqueeze(0), "label": radiograph.label, "index": index}
+        pixels, notes = decode_with_notes(self.root / radiograph.path, self.image_size, self.crop_pct)
+        image = torch.from_numpy(pixels.copy()).unsqueeze(0)
+        return {"input": image, "label": radiograph.label, "index": index, "notes": "\n".join(notes)}
+
+
+class ImageLoader(DataLoader[dict[str, Any]]):
+    """A loader of a `RadiographDataset` that reports the notes on its images at the end of a pass.
+
+    Notes come with the batches because workers are processes of their own, which would each report the same files.
+    """
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override] # a generator, which no caller minds
+        """Load the batches of a pass."""
+        dataset = cast(RadiographDataset, self.dataset)
+        for number, batch in enumerate(super().__iter__(), 1):
+            for index, notes in zip(batch["index"].tolist(), batch.pop("notes"), strict=True):
+                dataset.notes.add(dataset.radiographs[index].path, notes.splitlines())
+            if number == len(self):  # not after the loop, which Lightning leaves at the last batch
+                dataset.notes.report()
+            yield batch
 
 
 def prepare_worker(number: int) -> None:
@@ -51,6 +90,7 @@ def decode_all(
     content: str,
     cache: Path,
     crop_pct: float = 1.0,
+    notes: ImageNotes | None = None,
 ) -> Array:
     """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, after making it if need be.
 
@@ -62,14 +102,18 @@ def decode_all(
         content: Hash of what the files hold; see `pneumo.data.manifest.content_hash`.
         cache: The folder of all caches.
         crop_pct: What of height and width to keep of them; see `decode`.
+        notes: Where to add those of the images, which are kept next to the array, and report them.
 
     Raises:
         DataError: A file cannot be decoded.
         CacheError: The disk is full or cannot be written.
     """
     recipe = decoded_recipe(len(radiographs), image_size, content, crop_pct)
-    dataset = RadiographDataset(root, radiographs, image_size, crop_pct)
-    return find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers))
+    dataset = RadiographDataset(root, radiographs, image_size, crop_pct, notes)
+    found = dataset.notes.found
+    array = find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers), found)
+    dataset.notes.report()
+    return array
 
 
 def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) -> Recipe:
@@ -85,7 +129,12 @@ def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) 
 
 
 def find_twins(
-    root: Path, radiographs: Sequence[Radiograph], workers: int, content: str, cache: Path | None
+    root: Path,
+    radiographs: Sequence[Radiograph],
+    workers: int,
+    content: str,
+    cache: Path | None,
+    notes: ImageNotes | None = None,
 ) -> list[int]:
     """Give for each radiograph the number of its group of near duplicates, (N,); see `group_duplicates`.
 
@@ -97,20 +146,24 @@ def find_twins(
     """
     if cache is None:
         with tempfile.TemporaryDirectory() as folder:
-            return find_twins(root, radiographs, workers, content, Path(folder))
+            return find_twins(root, radiographs, workers, content, Path(folder), notes)
+    notes = ImageNotes() if notes is None else notes
 
     def blocks(start: int) -> Iterator[Array]:
-        yield group_duplicates(np.asarray(decode_all(root, radiographs, SIDE, workers, content, cache)[:, 0]))
+        yield group_duplicates(
+            np.asarray(decode_all(root, radiographs, SIDE, workers, content, cache, 1.0, notes)[:, 0])
+        )
 
     about = {"data": content, "images": len(radiographs), "decoder": DECODER, "version": VERSION}
     recipe = Recipe("duplicates", about, (len(radiographs),), "int64", "Looking for near duplicates")
-    groups: list[int] = find_or_build(cache, recipe, blocks).tolist()
+    groups: list[int] = find_or_build(cache, recipe, blocks, notes.found).tolist()
+    notes.report()
     return groups
 
 
 def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: int) -> Iterator[Array]:
     """Decode radiographs from position `start` on, in blocks (size, 1, H, W) uint8, by several processes."""
-    loader = DataLoader(
+    loader = ImageLoader(
         dataset,
         batch_size=size,
         sampler=range(start, len(dataset)),

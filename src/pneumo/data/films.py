@@ -9,8 +9,8 @@ from pneumo.cache import Array, find
 from pneumo.data.batches import training_order
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.decoded import decoded_recipe
-from pneumo.data.images import decode
 from pneumo.data.index import Radiograph, positions
+from pneumo.data.radiograph import decode
 
 
 def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array:

@@ -1,7 +1,7 @@
-"""Decoding: every radiograph, however it was stored, becomes the same grey 8-bit picture."""
+"""Grey 8-bit pixels: what an image of any mode and depth becomes, and the square that is cut from it."""
 
 import math
-from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,50 +10,49 @@ from PIL import Image
 
 from pneumo.errors import DataError
 
-# Part of the caches' keys: change it whenever `decode` gives other pixels.
-DECODER = f"grey, squared, bilinear, 1, Pillow {PIL.__version__}"
-# What Pillow raises for files that are truncated, no images, or too large to be ones.
-UNREADABLE = (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError)
+# Part of the caches' keys: change it whenever a readable file gives other pixels.
+DECODER = f"grey, squared, bilinear, 2, Pillow {PIL.__version__}"
 # What `require_size` allows. Networks halve both sides five times: smaller pictures are less than one cell of theirs.
 LEAST_SIDE = 32
 MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses a file
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens some 16-bit files (PGM, TIFF) as 32-bit "I"
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
+_DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000")  # the others' deep pixels have no agreed range, or are read wrongly
+_DEPTHS = (8, 10, 12, 14)  # bits of detectors and screens, whose values are often saved in files of 16 bits
 
 
-def decode(path: Path, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Read an image as grey and resize it to a square, as the study does, without keeping its aspect.
+class Scale(NamedTuple):
+    """Meaning of the values of an image with more than 8 bits.
 
-    Colour becomes luminance (ITU-R 601), transparency is ignored, and 16-bit values are scaled from their full range,
-    so that the colour, palette, CMYK and 16-bit versions of a grey 8-bit image decode to that image.
-
-    Args:
-        path: Image file in any format that Pillow reads.
-        size: Height and width of the result in pixels.
-        crop_pct: The share of height and width that is kept, in the middle of the whole resized to size / crop_pct, as
-            in timm's evaluation. 1 keeps all.
-
-    Returns:
-        Grey values, shape (size, size).
-
-    Raises:
-        DataError: The file is truncated, no image, or too large to be one.
+    Attributes:
+        white: The largest value that a pixel can have.
+        inverted: Whether 0 is white and `white` is black.
     """
-    try:
-        with Image.open(path) as image:
-            return square(to_grey(image), size, crop_pct)
-    except UNREADABLE as error:
-        raise DataError(
-            f"{path} cannot be read as an image ({' '.join(str(error).split())}). Every file with an image's suffix "
-            "must be a whole image: replace this one by an intact copy, or delete it."
-        ) from error
+
+    white: int = 65535
+    inverted: bool = False
+
+
+SIXTEEN_BITS = Scale()
 
 
 def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Resize a grey 8-bit image to a square, shape (size, size), as `decode` does, whose arguments these are."""
+    """Resize a grey 8-bit image to a square, without keeping its aspect, as the study does.
+
+    Args:
+        image: Of mode L.
+        size: Height and width of the result in pixels.
+        crop_pct: The fraction of height and width that is kept, in the middle of the whole resized to size / crop_pct,
+            as in timm's evaluation. 1 keeps all.
+
+    Returns:
+        Grey values, shape (size, size).
+    """
     whole = math.floor(size / crop_pct)
     squared = image.resize((whole, whole), Image.Resampling.BILINEAR)
-    start = (whole - size) // 2
-    return np.asarray(squared.crop((start, start, start + size, start + size)))
+    if whole != size:
+        start = (whole - size) // 2
+        squared = squared.crop((start, start, start + size, start + size))
+    return np.asarray(squared)
 
 
 def require_size(width: int, height: int) -> None:
@@ -64,12 +63,78 @@ def require_size(width: int, height: int) -> None:
         raise DataError(f"says that it has {width} x {height} pixels, and {MOST_PIXELS:,} are the most that is read.")
 
 
-def to_grey(image: Image.Image) -> Image.Image:
-    """Make an image grey, 8 bits a pixel, as `decode` does."""
-    if image.mode in _SIXTEEN_BIT:
-        return Image.fromarray((np.asarray(image, dtype=np.int64) / 257).round().clip(0, 255).astype(np.uint8))
+def require_depth(image: Image.Image, head: bytes) -> None:
+    """Raise a DataError if black and white of an image's pixels are unknown, or Pillow confuses them.
+
+    Args:
+        image: That was opened and not loaded.
+        head: What its file starts with.
+    """
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
-    if image.mode in ("L", "1", "LA", "RGB", "YCbCr"):
-        return image.convert("L")
-    return image.convert("RGB").convert("L")  # a palette or inks are only numbers until they are colours
+        raise DataError("has floating-point pixels, which have no agreed range: save it with 8 or 16 bits.")
+    if image.mode in _DEEP and image.format not in _DEEP_FORMATS:
+        raise DataError(
+            f"has more than 8 bits a pixel, which is not read in the format {image.format}: save it as PNG."
+        )
+    if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:  # its white becomes black
+        raise DataError("is JPEG 2000 in colour with more than 8 bits, which is not read: save it in grey, or as PNG.")
+
+
+def _jpeg2000_bits(head: bytes) -> int:
+    """Return the depth that the image header box tells, or the first marker segment of a bare codestream."""
+    box = head.find(b"ihdr")
+    depth = head[box + 14 : box + 15] if box >= 0 else head[42:43]
+    return (depth[0] & 127) + 1 if depth else 0
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether the file of an image that is not loaded yet has 16 bits a sample."""
+    tiles = getattr(image, "tile", ())
+    args = tiles[0][3] if tiles else None
+    rawmode = args[0] if isinstance(args, tuple) and args else args
+    return image.mode in _DEEP or "16" in str(rawmode)  # of 16-bit colours Pillow keeps the high bytes
+
+
+def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False) -> tuple[Image.Image, list[str]]:
+    """Convert an image to grey, 8 bits a pixel.
+
+    Colour becomes luminance (ITU-R 601), transparency is ignored, and deeper values are scaled from their full range,
+    so that the colour, palette, CMYK and 16-bit versions of a grey 8-bit image become that image.
+
+    Args:
+        image: That `require_depth` accepts.
+        scale: Of values with more than 8 bits.
+        deep: What `is_deep` returned.
+
+    Returns:
+        The image, and a note if the values use few of their bits.
+    """
+    if image.mode in _DEEP:
+        values = np.asarray(image)
+        notes = _depth_notes(int(values.max()), scale)
+        values = scale.white - values if scale.inverted else values
+        return Image.fromarray((values / (scale.white / 255)).round().astype(np.uint8)), notes
+    notes = []
+    if deep and image.mode in ("LA", "RGB", "RGBA"):
+        bands = [
+            cast(tuple[int, int], band.getextrema())[1] for band in image.split()[: 1 if image.mode == "LA" else 3]
+        ]  # without alpha
+        notes = _depth_notes(max(bands) * 256 + 255, SIXTEEN_BITS)
+    if image.mode == "L":
+        image.load()
+        return image, notes
+    if image.mode in ("1", "LA", "RGB", "YCbCr"):
+        return image.convert("L"), notes
+    return image.convert("RGB").convert("L"), notes  # a palette or inks are only numbers until they are colours
+
+
+def _depth_notes(largest: int, scale: Scale) -> list[str]:
+    """Name the depth that values were made with, if it is clearly less than that of the file."""
+    depth = scale.white.bit_length()
+    fitting = [bits for bits in _DEPTHS if bits <= depth - 2 and largest < 1 << bits]
+    if not fitting:
+        return []
+    kind, look = f"{fitting[0]}-bit values in a {depth}-bit file", "bright" if scale.inverted else "dark"
+    return [
+        f"it holds {kind} and comes out too {look}: multiply its values by {1 << depth - fitting[0]} and save it again"
+    ]

@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 
 from pneumo.data import phantoms
 from pneumo.data.anatomy import Finding
-from pneumo.data.images import decode
 from pneumo.data.index import Radiograph, index_radiographs
 from pneumo.data.phantoms import draw_opacities, draw_radiograph, write_phantoms
+from pneumo.data.radiograph import decode
 from pneumo.errors import ConfigError, DataError
 
 CLASSES = ("NORMAL", "PNEUMONIA")

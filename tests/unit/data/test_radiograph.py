@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import re
@@ -13,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumo.data.images import decode, square
+from pneumo.data.images import square
 from pneumo.data.quietly import quietly
-from pneumo.data.radiograph import Film, read_radiograph
+from pneumo.data.radiograph import Film, decode, decode_with_notes, examine_radiograph, read_radiograph
 from pneumo.errors import DataError
 
 GREY = film(np.random.default_rng(0))
@@ -61,6 +62,21 @@ def test_a_photograph_is_turned_upright_and_says_so(form: str) -> None:
     assert read_radiograph(saved(GREY, form, exif=exif)).notes == ()
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_training_turns_a_photograph_as_prediction_does(form: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "film.any"
+    path.write_bytes(saved(GREY, form, exif=exif))
+    image, notes = read_radiograph(path)
+    pixels, training_notes = decode_with_notes(path, 48)
+    np.testing.assert_array_equal(pixels, square(image, 48))
+    assert training_notes == notes
+    assert len(notes) == (orientation > 1)
+    assert (image.width > image.height) == (orientation < 5)
+
+
 def test_a_phones_photograph_with_a_preview_behind_it_is_one() -> None:
     preview = Image.fromarray(GREY[:48, :60])
     image, _ = read_radiograph(saved(GREY, "MPO", save_all=True, append_images=[preview]))
@@ -70,7 +86,9 @@ def test_a_phones_photograph_with_a_preview_behind_it_is_one() -> None:
 def test_few_greys_are_told() -> None:
     image, notes = read_radiograph(saved(GREY.astype(np.uint16) * 16, "PNG"))  # 12 of 16 bits, which nothing tells
     assert image.getextrema() == (0, 16)
-    assert notes == ("its greys lie between 0 and 16 of 0 to 255, where a film's reach farther",)
+    assert notes == (
+        "it holds 12-bit values in a 16-bit file and comes out too dark: multiply its values by 16 and save it again",
+    )
 
 
 REFUSED = {
@@ -113,6 +131,24 @@ def test_what_is_refused_says_why(kind: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         read_radiograph(content)
     assert re.fullmatch(r"(is|has|holds|says) .*\.", str(caught.value))  # after the file's name it is a sentence
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_training_and_audit_refuse_the_same_except_for_what_they_note(kind: str, tmp_path: Path) -> None:
+    content, reason = REFUSED[kind]
+    path = tmp_path / "film.any"
+    path.write_bytes(content)
+    if kind in ("small", "flat"):  # one image among thousands
+        pixels, notes = decode_with_notes(path, 48)
+        assert pixels.shape == (48, 48)
+        assert [text.startswith(("it has a side under 32", "it has one grey")) for text in notes] == [True]
+        assert examine_radiograph(content)[0].notes == notes
+        return
+    with pytest.raises(DataError, match=reason) as caught:
+        decode_with_notes(path, 48)
+    with pytest.raises(DataError) as of_audit:
+        examine_radiograph(content)
+    assert str(caught.value).startswith(f"{path} {of_audit.value} Training stops")
 
 
 def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
@@ -162,8 +198,10 @@ def test_whatever_follows_a_good_start_is_read_or_refused(start: bytes, rest: by
 
 
 def test_silence_ends_with_the_last_reader() -> None:
-    loggers = [logging.getLogger("pydicom.pixels"), logging.getLogger("PIL.TiffImagePlugin")]
-    before = [logger.getEffectiveLevel() for logger in loggers]
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pydicom.pixels", "PIL.TiffImagePlugin")]
+    heard = [logging.StreamHandler(io.StringIO()), logging.StreamHandler(io.StringIO())]
+    logging.getLogger().addHandler(heard[0])
+    loggers[0].addHandler(heard[1])  # as pydicom.config.debug adds one
     entered, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -178,9 +216,14 @@ def test_silence_ends_with_the_last_reader() -> None:
             thread.start()
             assert entered.wait(10)
         warnings.warn("kept back while the other reads", stacklevel=1)
-        assert not any(logger.isEnabledFor(logging.CRITICAL) for logger in loggers)
+        for logger in loggers:
+            logger.critical("kept back")
         leave.set()
         thread.join()
         with pytest.raises(UserWarning):
             warnings.warn("shown again", stacklevel=1)
-    assert [logger.getEffectiveLevel() for logger in loggers] == before
+    for logger in loggers:
+        logger.critical("heard")
+    logging.getLogger().removeHandler(heard[0])
+    loggers[0].removeHandler(heard[1])
+    assert [handler.stream.getvalue().split() for handler in heard] == [["heard"] * 3, ["heard"] * 2]

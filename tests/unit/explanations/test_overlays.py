@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.data.images import decode
+from pneumo.data.radiograph import decode
 from pneumo.explanations.overlays import Example, draw_examples, overlay, place
 
 

@@ -12,7 +12,7 @@ from damaged import FILMS, saved, write_damaged
 from opened import write_checkpoint
 from support import Run
 
-from pneumo.data.images import decode
+from pneumo.data.radiograph import decode
 from pneumo.models.classifier import Classifier
 from pneumo.prediction import command
 from pneumo.prediction.network import open_network

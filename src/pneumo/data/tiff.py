@@ -1,0 +1,98 @@
+"""Kinds of TIFF: those that Pillow decodes rightly, and a reason against every other."""
+
+from typing import BinaryIO
+
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    COLORMAP,
+    COMPRESSION,
+    EXTRASAMPLES,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    PREFIXES,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    ImageFileDirectory_v2,
+)
+
+from pneumo.data.images import Scale
+from pneumo.errors import DataError
+
+_COLOURS = {  # photometric interpretation: name, channels, bits of each
+    0: ("MinIsWhite", 1, (1, 2, 4, 8, 16)),
+    1: ("MinIsBlack", 1, (1, 2, 4, 8, 12, 16)),
+    2: ("RGB", 3, (8, 16)),
+    3: ("palette", 1, (1, 2, 4, 8)),
+    5: ("CMYK", 4, (8, 16)),
+    6: ("YCbCr", 3, (8,)),
+}
+_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
+_PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1
+
+
+def is_tiff(head: bytes) -> bool:
+    """Return whether a file that starts with these bytes is a TIFF."""
+    return head.startswith(tuple(PREFIXES))
+
+
+class TiffKind:
+    """How a TIFF stores its first image, as its tags say."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Read the tags.
+
+        Raises:
+            DataError: It is a BigTIFF that Pillow does not read.
+            Exception: Of any type, as Pillow raises it for damaged tags.
+        """
+        head = stream.read(16)
+        if head.startswith(b"MM\0\x2b"):
+            raise DataError("is a big-endian BigTIFF, which is not read: save it as PNG.")
+        tags = ImageFileDirectory_v2(head if head[2:4] in (b"\x2b\0", b"\0\x2b") else head[:8])  # 16: BigTIFF
+        stream.seek(tags.next)
+        tags.load(stream)
+        self.channels = int(tags.get(SAMPLESPERPIXEL, 1))
+        self.bits = {int(bits) for bits in tags.get(BITSPERSAMPLE, (1,))}
+        self.formats = {int(form) for form in tags.get(SAMPLEFORMAT, (1,))}
+        self.photometric = tags.get(PHOTOMETRIC_INTERPRETATION)
+        self.planar = tags.get(PLANAR_CONFIGURATION) == _PLANAR
+        self.extra = tuple(tags.get(EXTRASAMPLES, ()))
+        self.compressed = tags.get(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
+        self.palette = tuple(tags.get(COLORMAP, ()))
+        stream.seek(0)
+
+    def scale(self) -> Scale:
+        """Return the meaning of the values.
+
+        Raises:
+            DataError: Pillow would decode it wrongly, or not at all.
+        """
+        if self.photometric is None:
+            raise DataError("is a TIFF that does not say whether 0 is black or white: save it as PNG.")
+        _, colours, depths = _COLOURS.get(self.photometric, ("", 0, ()))
+        if self.formats != {1} or len(self.bits) != 1 or not self.bits <= set(depths):
+            raise self.refusal()
+        (bits,) = self.bits
+        further = self.channels - colours
+        wrong = [
+            # Pillow knows planes only as single letters of its names: "L" for "L;I", and "I" for "I;16".
+            self.planar and (bits != 8 or further > 0 or self.photometric == 0),
+            self.photometric == 0 and further > 0,
+            self.photometric == 1 and further > 0 and (bits != 8 or _PREMULTIPLIED in self.extra),
+            bits == 12 and self.compressed,
+            self.photometric == 3 and max(self.palette, default=0) < 256,  # colours of 8 bits, which come out black
+        ]
+        if any(wrong):
+            raise self.refusal()
+        return Scale(4095 if bits == 12 else 65535, inverted=self.photometric == 0)
+
+    def refusal(self) -> DataError:
+        """Return the error that names the kind."""
+        form = " and ".join(_FORMATS.get(form, "unusual") for form in sorted(self.formats))
+        bits = " and ".join(map(str, sorted(self.bits)))
+        colours = _COLOURS[self.photometric][0] if self.photometric in _COLOURS else f"colours {self.photometric}"
+        channels = f"{self.channels}{' planar' if self.planar else ''} channel{'' if self.channels == 1 else 's'}"
+        return DataError(
+            f"is a TIFF of a kind that is not read ({channels} of {form} {bits}-bit values, {colours}): save it as "
+            "PNG, grey, with unsigned values of 8 or 16 bits."
+        )

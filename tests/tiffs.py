@@ -1,0 +1,71 @@
+"""TIFF files of any kind, uncompressed, for tests."""
+
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROWS = 32  # in a strip
+
+
+def tiff(
+    samples: NDArray[np.generic],
+    photometric: int = 1,
+    order: str = "<",
+    planar: bool = False,
+    bits: int | None = None,
+    tags: Mapping[int, Sequence[int]] | None = None,
+) -> bytes:
+    """Build a TIFF file.
+
+    Args:
+        samples: Shape (H, W) or (H, W, channels); the type decides sample format and bits.
+        photometric: 0 MinIsWhite, 1 MinIsBlack, 2 RGB, 3 palette, 5 CMYK.
+        order: `<` little or `>` big endian.
+        planar: Store the channels one after another.
+        bits: Of a sample, where they are packed: 1, 2, 4 or 12.
+        tags: Further ones, numbers of 16 bits each, such as {338: [2]} for an alpha channel.
+    """
+    pixels = samples if samples.ndim == 3 else samples[..., None]
+    height, width, channels = pixels.shape
+    planes = np.split(pixels, channels, axis=2) if planar else [pixels]
+    strips = [
+        _bytes(plane[start : start + _ROWS], order, bits) for plane in planes for start in range(0, height, _ROWS)
+    ]
+    form = {"u": 1, "b": 1, "i": 2, "f": 3, "c": 6}[pixels.dtype.kind]
+    fields: dict[int, tuple[str, Sequence[int]]] = {
+        256: ("I", [width]),
+        257: ("I", [height]),
+        258: ("H", [bits or 8 * pixels.dtype.itemsize] * channels),
+        259: ("H", [1]),
+        262: ("H", [photometric]),
+        273: ("I", [8 + sum(map(len, strips[:number])) for number in range(len(strips))]),
+        277: ("H", [channels]),
+        278: ("I", [_ROWS]),
+        279: ("I", [len(strip) for strip in strips]),
+        284: ("H", [2 if planar else 1]),
+        339: ("H", [form] * channels),
+        **{tag: ("H", values) for tag, values in (tags or {}).items()},
+    }
+    content = b"".join(strips)
+    content += bytes(len(content) % 2)
+    start = 8 + len(content)
+    beyond = start + 2 + 12 * len(fields) + 4
+    entries, rest = b"", b""
+    for tag, (kind, values) in sorted(fields.items()):
+        data = struct.pack(f"{order}{len(values)}{kind}", *values)
+        if len(data) > 4:
+            place, rest = struct.pack(f"{order}I", beyond + len(rest)), rest + data
+        else:
+            place = data.ljust(4, b"\0")
+        entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values)) + place
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, start)
+    return head + content + struct.pack(f"{order}H", len(fields)) + entries + bytes(4) + rest
+
+
+def _bytes(strip: NDArray[np.generic], order: str, bits: int | None) -> bytes:
+    if bits is None:
+        return strip.astype(strip.dtype.newbyteorder(order)).tobytes()
+    digits = strip.reshape(len(strip), -1, 1).astype(np.int64) >> np.arange(bits - 1, -1, -1) & 1
+    return np.packbits(digits.reshape(len(strip), -1).astype(np.uint8), axis=1).tobytes()
