@@ -81,11 +81,12 @@ def _rename(state: StateDict) -> StateDict:
 def _candidates(network: nn.Module, state: StateDict, head: str, convert: Converter | None) -> Iterator[_Candidate]:
     own = network.state_dict()
     yield _by_name(state, own, head)
-    if convert is not None:
-        # Another architecture's layout may raise almost anything; the reason reported is then the names' own.
-        with contextlib.suppress(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            found = _by_name(convert(dict(state), network), own, head)
-            yield found._replace(how=f"{found.how}, converted by the architecture's library")
+    converted = None
+    # A converter may raise almost anything for an unknown layout; the reason reported is then that of the names.
+    with contextlib.suppress(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        converted = None if convert is None else _by_name(convert(dict(state), network), own, head)
+    if converted is not None:
+        yield converted._replace(how=f"{converted.how}, converted by the architecture's library")
     by_order = _by_order(state, own, head)
     if by_order is not None:
         yield by_order
@@ -119,8 +120,10 @@ def _by_order(state: StateDict, own: StateDict, head: str) -> _Candidate | None:
         plain = [name for name in plain if not name.startswith(head)]  # the file has no head, or another at its end
     pairs = {name: other for name, other in zip(plain, given, strict=False) if not name.startswith(head)}
     leaves = [(name.rpartition(".")[2], other.rpartition(".")[2]) for name, other in pairs.items()]
+    rest = given[len(plain) :]
     if (
         len(given) < len(plain)
+        or any(state[other].ndim > 2 for other in rest)  # further convolutions are no head
         or any(state[other].shape != own[name].shape for name, other in pairs.items())
         or any(leaf != other and {leaf, other} <= _LEAVES for leaf, other in leaves)  # such as a bias for a mean
     ):
@@ -130,7 +133,7 @@ def _by_order(state: StateDict, own: StateDict, head: str) -> _Candidate | None:
     return _Candidate(
         {name: state[other] for name, other in pairs.items()},
         f"by order and shape, not by name ({len(pairs)} tensors, first and last {shown})",
-        given[len(plain) :],
+        rest,
         logging.INFO if all(leaf == other for leaf, other in leaves) else logging.WARNING,
     )
 
@@ -159,6 +162,11 @@ def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
     if missing or wrong:
         parts = [f"{len(names)} are {fault} ({_first(names)})" for fault, names in faults.items() if names]
         raise _MisfitError(f"of {len(needed)} tensors, {' and '.join(parts)}")
+    # A deeper network of the same family has all names and shapes of a shallower one.
+    modules = {name.partition(".")[0] for name in needed} - {head.partition(".")[0]}
+    further = [name for name in unused if name.partition(".")[0] in modules and name.endswith((".weight", ".bias"))]
+    if further:
+        raise _MisfitError(f"it has {_count(further)} further weights in modules of the network")
     return unused
 
 

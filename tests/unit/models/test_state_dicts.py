@@ -94,6 +94,12 @@ def test_what_does_not_fit_is_counted_and_named() -> None:
         assert_loads(state, state)
 
 
+def test_a_deeper_network_is_refused_although_it_has_all_tensors() -> None:
+    deeper = trained() | {"layer.2.weight": torch.zeros(4, 4, 3, 3), "layer.3.running_mean": torch.zeros(4)}
+    with pytest.raises(WeightsError, match=r"it has 1 \(layer.2.weight\) further weights in modules of the network"):
+        assert_loads(deeper, {})
+
+
 def renamed(state: dict[str, Tensor], leaves: dict[str, str]) -> dict[str, Tensor]:
     """Give every tensor a name of no network, with other last parts."""
     found = {}
