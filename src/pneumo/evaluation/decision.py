@@ -81,10 +81,10 @@ def _find_threshold(
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:
     """Fit the number by which logits are divided to calibrate them, between 1/20 and 20.
 
-    Maximizes the likelihood (Guo et al., On Calibration of Modern Neural Networks, 2017), penalized in two ways that
-    fade as images are added: Firth's penalty, half the logarithm of the information, removes the bias of few images
-    (Bias Reduction of Maximum Likelihood Estimates, 1993), and a normal prior on the logarithm of the temperature keeps
-    the network's own calibration where the images are separable and so determine no temperature.
+    Maximizes the likelihood (Guo et al., On Calibration of Modern Neural Networks, 2017) with two additions that matter
+    less as images are added. Firth's penalty, half the logarithm of the information, removes the bias of few images
+    (Bias Reduction of Maximum Likelihood Estimates, 1993). A normal prior on the logarithm of the temperature bounds it
+    where the images are separable and determine no temperature.
 
     Args:
         logits: (N, classes).
