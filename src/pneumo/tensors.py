@@ -1,6 +1,8 @@
 """Files of tensors, opened without running any code that they may hold."""
 
+import argparse
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -25,19 +27,31 @@ _DAMAGE = (
 )
 
 
+_BLOCKED = re.compile(r"Unsupported (?:global|class): GLOBAL (\S+)")  # torch.load's words, after 700 characters
+
+
 class UnreadableError(Exception):
     """A file holds no tensors and plain types, or is damaged; the text tells how, in at most 200 characters."""
 
 
 def read_tensors(path: Path) -> Any:  # noqa: ANN401 (whatever the file holds)
-    """Read tensors and plain types from a .safetensors file or from one that torch.save wrote, onto the CPU.
+    """Read tensors and plain types onto the CPU from a file in the format of safetensors or of torch.save.
+
+    The content decides the format, not the file name.
 
     Raises:
         UnreadableError: The file is damaged, or holds anything else.
     """
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # its header is JSON after 8 bytes; no torch file has that
+            if is_safetensors:
+                return safetensors.torch.load_file(path)
+            file.seek(0)
+            # Training scripts save their arguments next to the weights; a namespace of plain types runs no code.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
-        raise UnreadableError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        blocked = _BLOCKED.search(str(error))
+        text = f"restoring its {blocked[1]} objects could run code" if blocked else " ".join(str(error).split())
+        raise UnreadableError(text[:200] or type(error).__name__) from error

@@ -1,6 +1,8 @@
 import random
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -31,3 +33,23 @@ def test_a_damaged_file_is_read_or_refused_and_never_crashes(kind: str, tmp_path
             reasons.append(str(error))
     assert len(reasons) > 100
     assert all(0 < len(reason) <= 200 for reason in reasons)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.pth.tar", "a"])
+def test_the_content_decides_the_format(name: str, tmp_path: Path) -> None:
+    weights = {"w": torch.randn(2, 2)}
+    safetensors.torch.save_file(weights, tmp_path / name)
+    assert read_tensors(tmp_path / name)["w"].equal(weights["w"])
+    torch.save(weights, tmp_path / name)
+    assert read_tensors(tmp_path / name)["w"].equal(weights["w"])
+
+
+def test_arguments_of_a_training_script_are_read(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(1), "args": Namespace(lr=0.1)}, tmp_path / "a.pth")
+    assert read_tensors(tmp_path / "a.pth")["args"].lr == 0.1
+
+
+def test_what_could_run_code_is_named(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(1), "best": np.float64(0.9)}, tmp_path / "a.pth")
+    with pytest.raises(UnreadableError, match=r"numpy\._core\.multiarray\.scalar objects could run code"):
+        read_tensors(tmp_path / "a.pth")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, logsumexp
 from torch import softmax
 
 from pneumo.evaluation.distance import Array, distance
@@ -15,6 +15,7 @@ from pneumo.evaluation.distance import Array, distance
 _log = logging.getLogger(__name__)
 
 _WIDEST = np.log(20)  # of the temperature's logarithm, to either side
+_PRIOR = 0.5  # its standard deviation before any image: 19 of 20 temperatures are then between 0.38 and 2.7
 
 
 class Decision(NamedTuple):
@@ -78,23 +79,29 @@ def _find_threshold(
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:
-    """Give the number that logits are to be divided by for their probabilities to be most likely.
+    """Fit the number by which logits are divided to calibrate them, between 1/20 and 20.
 
-    Labels are smoothed as if each class had been mistaken once for each other: where validation images are told apart
-    without error, no finite temperature would be likeliest. Sources: Guo et al., On Calibration of Modern Neural
-    Networks (2017); Platt, Probabilistic Outputs for Support Vector Machines (1999), for the smoothing.
+    Maximizes the likelihood (Guo et al., On Calibration of Modern Neural Networks, 2017) with two additions that matter
+    less as images are added. Firth's penalty, half the logarithm of the information, removes the bias of few images
+    (Bias Reduction of Maximum Likelihood Estimates, 1993). A normal prior on the logarithm of the temperature bounds it
+    where the images are separable and determine no temperature.
 
     Args:
         logits: (N, classes).
         label: From 0, (N,).
     """
-    classes = logits.shape[1]
-    count = np.bincount(label, minlength=classes)[label][:, None]
-    target = (count * np.eye(classes)[label] + 1) / (count + classes)
 
     def loss(log_temperature: float) -> float:
-        return float(-(target * log_softmax(logits / np.exp(log_temperature), axis=1)).sum())
+        scaled = logits / np.exp(log_temperature)
+        log_probability = log_softmax(scaled, axis=1)
+        likelihood = log_probability[np.arange(len(label)), label].sum()
+        mean = (np.exp(log_probability) * scaled).sum(1, keepdims=True)
+        # The information about 1 / temperature is this variance times the temperature's square.
+        log_information = logsumexp(log_probability, b=(scaled - mean) ** 2) + 2 * log_temperature
+        return float(-likelihood - log_information / 2 + (log_temperature / _PRIOR) ** 2 / 2)
 
+    if (logits == logits[:, :1]).all():
+        return 1.0  # of a constant network, whose information is 0
     found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
 

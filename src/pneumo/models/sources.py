@@ -1,6 +1,7 @@
 """Where architectures and their published weights come from: torchvision, timm and pneumo itself."""
 
 import difflib
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,11 @@ from typing import Any
 import timm
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from pneumo.errors import ConfigError
+from pneumo.models.state_dicts import Converter, StateDict
 from pneumo.models.xraychestnet import XrayChestNet
-
-StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Architecture:
         fetch: Maps the name of published weights, DEFAULT or a tag, to their state dict, downloaded where needed;
             raises KeyError for an unknown name.
         by_hand: Tells where those weights can be had and put without this program, in a sentence's words.
+        convert: Translates state dicts of other code for this architecture; None where the source has no such function.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Architecture:
     std: Sequence[float]
     fetch: Callable[[str], StateDict]
     by_hand: Callable[[str], str]
+    convert: Converter | None = None
 
 
 def create(name: str, image_size: int) -> Architecture:
@@ -108,7 +110,9 @@ def _timm(name: str, short: str, image_size: int) -> Architecture:
         state: StateDict = timm.create_model(tagged(tag), pretrained=True).state_dict()
         return state
 
-    return Architecture(name, network, config["mean"], config["std"], fetch, by_hand)
+    # timm's name for what it applies to every checkpoint of an architecture family before loading it.
+    convert = getattr(sys.modules[timm.model_entrypoint(base).__module__], "checkpoint_filter_fn", None)
+    return Architecture(name, network, config["mean"], config["std"], fetch, by_hand, convert)
 
 
 def _pneumo(name: str, short: str, image_size: int) -> Architecture:

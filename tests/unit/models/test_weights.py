@@ -1,6 +1,10 @@
 import http.server
+import logging
+import re
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from pneumo.models import sources
 from pneumo.models.backbone import build
 from pneumo.models.classifier import Classifier
 from pneumo.models.sources import create
+from pneumo.models.weights import load_weights, read_state_dict
 
 NAME = "torchvision/resnet18"
 
@@ -36,7 +41,7 @@ def assert_loaded(found: dict[str, Tensor], given: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("classes", [1000, 5])
-@pytest.mark.parametrize("wrap", ["plain", "state_dict", "model", "prefix", "safetensors", "headless"])
+@pytest.mark.parametrize("wrap", ["plain", "state_dict", "prefix", "safetensors", "headless"])
 def test_files_of_many_kinds_are_read(wrap: str, classes: int, tmp_path: Path) -> None:
     given = state(classes=classes)
     path = tmp_path / ("weights.safetensors" if wrap == "safetensors" else "weights.pth")
@@ -46,12 +51,54 @@ def test_files_of_many_kinds_are_read(wrap: str, classes: int, tmp_path: Path) -
         content = {
             "plain": given,
             "state_dict": {"state_dict": given, "epoch": 3},
-            "model": {"model": given},
             "prefix": {f"module.{name}": tensor for name, tensor in given.items()},
             "headless": {name: tensor for name, tensor in given.items() if not name.startswith("fc.")},
         }[wrap]
         torch.save(content, path)
     assert_loaded(body(str(path)), given)
+
+
+@pytest.mark.parametrize(
+    "keys", ["model", "model_state_dict", "net", "state_dict_ema", "ema", "state_dict.model", "own"]
+)
+def test_state_dicts_are_unwrapped(keys: str, tmp_path: Path) -> None:
+    given = {"fc.weight": torch.ones(2, 2), "steps": 3}
+    content: dict[str, object] = dict(given)
+    for key in reversed(keys.split(".")):
+        optimizer = {"state": {0: {"momentum": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+        content = {
+            "model": {"name": "net"},
+            "epoch": 3,
+            "optimizer": optimizer,
+            "args": Namespace(lr=0.1),
+            key: content,
+        }
+    torch.save(content, tmp_path / "checkpoint.pth.tar")
+    found = read_state_dict(tmp_path / "checkpoint.pth.tar")
+    assert list(found) == ["fc.weight"]
+    assert torch.equal(found["fc.weight"], torch.ones(2, 2))
+
+
+def test_the_state_dict_of_training_is_preferred_to_its_average(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = {"ema": {"w": torch.zeros(1)}, "state_dict": {"w": torch.ones(1)}}
+    torch.save(content, tmp_path / "weights.pth")
+    with caplog.at_level(logging.INFO):
+        assert read_state_dict(tmp_path / "weights.pth")["w"] == 1
+    assert "Used state_dict" in caplog.text
+    assert "not ema" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["weights.pth.tar", "weights.th", "folder/weights", "weights.v2"])
+def test_any_path_of_a_file_serves(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    architecture = replace(create("pneumo/xraychestnet", 32), network=nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    given = {"0.weight": torch.ones(2, 2), "0.bias": torch.ones(2)}
+    torch.save(given, tmp_path / file)
+    monkeypatch.chdir(tmp_path)
+    load_weights(architecture, file, "1")
+    assert_loaded({name: architecture.network.state_dict()[name] for name in given}, given)
 
 
 def test_a_checkpoint_of_pneumo_serves_as_weights(tmp_path: Path) -> None:
@@ -74,13 +121,16 @@ def test_the_offline_package_fits_timm_in_order(package: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("{tmp}/missing.pth", "does not exist"),
+        ("{tmp}/missing.pth", "missing.pth does not exist"),
+        ("missing.pth.tar", "missing.pth.tar does not exist"),
+        ("{tmp}", "is a folder"),
+        ("{tmp}/two.pth", r"several state dicts \(encoder, decoder\)"),
         ("{tmp}/text.pth", "cannot be read as weights"),
         ("{tmp}/text.safetensors", "cannot be read as weights"),
         ("{tmp}/list.pth", "holds no state dict"),
-        ("{tmp}/other.pth", "does not fit the network"),
+        ("{tmp}/other.pth", r"none of the 100 tensors \(conv1.weight, .*\), but 2 \(weight, bias\)"),
         ("{tmp}/shape.pth", r"conv1.weight is \(64, 1, 7, 7\) instead of \(64, 3, 7, 7\)"),
-        ("{tmp}/code.pth", "cannot be read as weights"),
+        ("{tmp}/code.pth", "its torch.nn.modules.linear.Linear objects could run code"),
         ("pip:no_such_package", "pip install no-such-package"),
         ("pip:rich", "it holds 0"),
         ("pip:no.such", "no package no.such"),
@@ -91,6 +141,7 @@ def test_weights_that_do_not_serve_are_explained(weights: str, message: str, tmp
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"encoder": {"w": torch.zeros(1)}, "decoder": {"w": torch.zeros(1)}}, tmp_path / "two.pth")
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
     torch.save({**state(), "conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "shape.pth")
     torch.save(nn.Linear(2, 2), tmp_path / "code.pth")  # a pickled object could run anything
@@ -113,8 +164,8 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         running.shutdown()
 
 
-def serve_from(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    enum = type(torchvision.models.get_model_weights("resnet18")["DEFAULT"])
+def serve_from(monkeypatch: pytest.MonkeyPatch, url: str, name: str = "resnet18") -> None:
+    enum = type(torchvision.models.get_model_weights(name)["DEFAULT"])
     monkeypatch.setattr(enum, "url", property(lambda self: url))
 
 
@@ -131,13 +182,30 @@ def test_published_weights_are_downloaded_once(
     assert (tmp_path / "torch/hub/checkpoints/resnet18.pth").is_file()
 
 
-@pytest.mark.parametrize("fault", ["missing", "wrong hash", "refused"])
+@pytest.mark.parametrize("name", ["densenet121", "mnasnet0_5"])
+def test_published_weights_load_as_by_the_builder_of_torchvision(
+    name: str, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    published = torchvision.models.get_model(name, weights=None).state_dict()
+    if name == "densenet121":  # published under earlier names, without versions and counters
+        names = {key: re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", key) for key in published}
+        published = {names[key]: value for key, value in published.items() if not key.endswith("num_batches_tracked")}
+    torch.save(published, folder / f"{name}.pth")
+    serve_from(monkeypatch, f"{address}/{name}.pth", name)
+    reference = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
+    backbone, _ = build(f"torchvision/{name}", "DEFAULT", None, image_size=32, classes=2)
+    assert_loaded(backbone.network.state_dict(), reference)
+
+
+@pytest.mark.parametrize("fault", ["missing", "wrong hash", "refused", "damaged"])
 def test_a_failed_download_names_the_file_and_its_folder(
     fault: str, server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, folder = server
     torch.save(state(), folder / "resnet18-00000000.pth")
-    file = "absent.pth" if fault == "missing" else "resnet18-00000000.pth"
+    (folder / "resnet18.pth").write_text("no weights")
+    file = {"missing": "absent.pth", "damaged": "resnet18.pth"}.get(fault, "resnet18-00000000.pth")
     serve_from(monkeypatch, f"{'http://127.0.0.1:9' if fault == 'refused' else address}/{file}")
     with pytest.raises(WeightsError, match="could not be downloaded") as caught:
         body("DEFAULT")
