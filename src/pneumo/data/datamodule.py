@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from pneumo.cache import Array
 from pneumo.cores import count_cores
 from pneumo.data.augmentation import Augmentation
-from pneumo.data.batches import ArrayBatches, Part, training_order
+from pneumo.data.batches import ArrayBatches, BatchIndices, Part, training_order
 from pneumo.data.decoded import RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import (
@@ -49,6 +49,7 @@ class ChestXrayDataModule(LightningDataModule):
     views: Array | None = None
     steps_per_batch = 1
     first_epoch = 0
+    join_single = False
 
     def __init__(
         self,
@@ -151,6 +152,10 @@ class ChestXrayDataModule(LightningDataModule):
         """
         self.inputs, self.views = features, views
 
+    def join_single_image(self) -> None:
+        """Let an image that is left over at the end of a training epoch join the batch before it."""
+        self.join_single = True
+
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment training images on their device."""
         assert self.trainer is not None
@@ -218,13 +223,14 @@ class ChestXrayDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
+        training = split == "train"
+        size = self.batch_size * (self.steps_per_batch if training else 1)
+        batches = BatchIndices(sampler, size, training and self.join_single)
         if self.inputs is not None:
-            size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
-            return ArrayBatches(self.part(split, self.inputs), sampler, size, self.seed, self.pin_memory)
+            return ArrayBatches(self.part(split, self.inputs), batches, self.seed, self.pin_memory)
         return DataLoader(
             RadiographDataset(self.root, self.splits[split], self.image_size, self.crop_pct),
-            batch_size=self.batch_size,
-            sampler=sampler,
+            **({"batch_sampler": batches} if batches.join_single else {"batch_size": size, "sampler": sampler}),
             num_workers=self.num_workers,
             worker_init_fn=prepare_worker,
             pin_memory=self.pin_memory,

@@ -9,9 +9,10 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.config import check_sweep, config_hash
+from pneumo.config import check_sweep
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
+from pneumo.fingerprints import recorded_hashes
 from pneumo.sweeps.command import Command
 from pneumo.sweeps.finished import finished_jobs
 from pneumo.sweeps.job import is_done_by
@@ -57,7 +58,7 @@ def _own(jobs: Sequence[Job], command: Command) -> set[str]:
     return {
         job.name
         for job in jobs
-        if read_results(job.folder) and is_done_by(job.folder, command.name, config_hash(job.config))
+        if read_results(job.folder) and is_done_by(job.folder, command.name, recorded_hashes(job.config))
     }
 
 

@@ -25,10 +25,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from pneumo.config import check_sweep, config_hash, decisive_config
+from pneumo.config import check_sweep, decisive_config
 from pneumo.errors import ConfigError, NonFiniteLossError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
+from pneumo.fingerprints import recorded_hashes
+from pneumo.monitors import monitor_mode
 from pneumo.sweeps.grid import refuse_processes, refuse_shared
 from pneumo.sweeps.plan import Job, plan_jobs
 from pneumo.sweeps.session import Session, open_session, settle
@@ -132,7 +134,7 @@ def _open_study(config: DictConfig, folder: Path, about: Mapping[str, str]) -> o
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     own = URL.create("sqlite", database=str(folder / "optuna.db")).render_as_string()
     storage = config.sweep.storage or own
-    lowest = config.sweep.objective == "val_loss"
+    lowest = monitor_mode(config.sweep.objective.replace("_", "/", 1)) == "min"
     direction = StudyDirection.MINIMIZE if lowest else StudyDirection.MAXIMIZE
     name = str(config.sweep.name)
     try:
@@ -174,7 +176,7 @@ def _tell(
     for trial, job in zip(trials, jobs, strict=True):
         results, status = read_results(job.folder), read_status(job.folder)
         failed = session.outcome(job, finished=False)[0] == "failed"
-        if results and results["config_hash"] == config_hash(job.config):
+        if results and results["config_hash"] in recorded_hashes(job.config):
             study.tell(trial.number, float(results[sweep.objective]))
             _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], _words(trial.params))
         elif failed and status and status.error in _OF_THE_VALUES:

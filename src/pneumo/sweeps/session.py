@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
-from pneumo.config import config_hash
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
+from pneumo.fingerprints import recorded_hashes
 from pneumo.sweeps.command import Command, begin_command, write_command
 from pneumo.sweeps.job import COMMAND, PLACE, is_done_by
 from pneumo.sweeps.plan import Job
@@ -75,7 +75,7 @@ class Session:
         if status is None or status.command != self.command.name:
             return "not begun", ""
         if status.status in ("preparing", "running", "stopped"):
-            if is_done_by(job.folder, self.command.name, config_hash(job.config)) and read_results(job.folder):
+            if is_done_by(job.folder, self.command.name, recorded_hashes(job.config)) and read_results(job.folder):
                 return "done", ""  # its process was ended after that
             stopped = status.status == "stopped"
             return ("stopped", "by a signal") if stopped else ("unfinished", "its process was ended, or is at work")

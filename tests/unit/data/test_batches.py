@@ -6,7 +6,7 @@ import pytest
 import torch
 from support import module
 
-from pneumo.data.batches import ArrayBatches, Part
+from pneumo.data.batches import ArrayBatches, BatchIndices, Part
 
 
 def test_cached_batches_are_those_that_are_decoded_on_the_way(phantoms: Path, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_an_epoch_draws_one_view_of_each_image() -> None:
     part = Part(array, torch.arange(10) + 10 * torch.arange(3)[:, None], torch.zeros(10))
 
     def epoch(seed: int) -> list[float]:
-        batches = ArrayBatches(part, range(10), 4, seed, pin=False)
+        batches = ArrayBatches(part, BatchIndices(range(10), 4, join_single=False), seed, pin=False)
         assert [len(batch["label"]) for batch in batches] == [4, 4, 2]
         return torch.cat([batch["input"] for batch in batches])[:, 0].tolist()
 
@@ -72,6 +72,6 @@ def test_features_are_served_with_views_for_training_only(phantoms: Path) -> Non
 def test_a_batch_does_not_share_memory_with_the_cache(size: int) -> None:
     array = np.zeros((10, 1), np.float32)
     part = Part(array, torch.arange(10)[None], torch.zeros(10))
-    for batch in ArrayBatches(part, range(10), size, 0, pin=False):
+    for batch in ArrayBatches(part, BatchIndices(range(10), size, join_single=False), 0, pin=False):
         batch["input"] += 1
     assert not array.any()
