@@ -66,8 +66,12 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    flat = _flatten(plain)
-    return {key: value for key, value in flat if not key.startswith(_INDIFFERENT) and not key.endswith(".dirpath")}
+    return {key: value for key, value in _flatten(plain) if is_decisive(key)}
+
+
+def is_decisive(key: str) -> bool:
+    """Return whether a setting, or a group of them, decides a run's numbers."""
+    return not f"{key}.".startswith(_INDIFFERENT) and not key.endswith(".dirpath")
 
 
 def config_hash(cfg: DictConfig) -> str:

@@ -56,9 +56,11 @@ class StopOnNonFiniteLoss(Callback):
 
     def _check(self, trainer: Trainer, name: str, loss: Tensor) -> None:
         if not math.isfinite(loss):
+            weights = " If it was so from the start, choose other weights with model.weights."
             raise NonFiniteLossError(
                 f"The {name} loss is {loss.item()} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}; "
                 f"nothing after it could be trusted, so the run ends here. {_REMEDY}"
+                f"{weights if trainer.global_step <= 1 else ''}"
             )
 
 

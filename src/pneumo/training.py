@@ -2,9 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +21,7 @@ from pneumo.evaluation.results import Results, check_overwrite, report, write_re
 from pneumo.evaluation.run_figures import read_test
 from pneumo.features import is_shortened, serve_features, uses_features
 from pneumo.fingerprints import recorded_hashes
+from pneumo.hyperparameters import other_overrides
 from pneumo.passes import FeatureOptions
 from pneumo.showing import show_batch, show_test
 from pneumo.stops import GO_ON, explained_stops
@@ -34,6 +37,7 @@ def run(
     resume: bool = False,
     begun: Callable[[], None] = lambda: None,
     go_on: str = GO_ON,
+    swept: Mapping[str, str | float] = MappingProxyType({}),
 ) -> Results:
     """Train, test with the checkpoint that validation chose, and write the run's files.
 
@@ -43,6 +47,7 @@ def run(
         resume: Go on from the last checkpoint in the run's folder, if there is one that this run can go on from.
         begun: Called when all is built, and what an earlier run has left in the folder is gone.
         go_on: What a user whose signal stopped the run is told to do.
+        swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
 
     Returns:
         What results.json holds.
@@ -76,7 +81,7 @@ def run(
 
     cost |= {"feature_cache": cached, "cache_seconds": cache_seconds, "total_seconds": time.perf_counter() - started}
     results = {**_record(cfg, parts, folder, best), **cost}
-    _write(folder, cfg, results, parts, loggers)
+    _write(folder, cfg, results, parts, loggers, swept)
     report(folder, results)
     return results
 
@@ -103,7 +108,14 @@ def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: 
     return ckpt_path
 
 
-def _write(folder: Path, cfg: DictConfig, results: Results, parts: Parts, loggers: Sequence[RunLogger]) -> None:
+def _write(
+    folder: Path,
+    cfg: DictConfig,
+    results: Results,
+    parts: Parts,
+    loggers: Sequence[RunLogger],
+    swept: Mapping[str, str | float],
+) -> None:
     """Write figures, TensorBoard's last lines and, when all else is there, results.json."""
     answers, epochs = read_test(folder, results), parts.trainer.current_epoch
     if cfg.figures:
@@ -112,7 +124,8 @@ def _write(folder: Path, cfg: DictConfig, results: Results, parts: Parts, logger
         logger.log_answers(answers, epochs)
         if logger.projector:
             projector.write_projector(folder, answers, *parts[:2], parts.trainer.strategy.root_device)
-        logger.log_results(results, cfg.optimizer.lr, epochs)
+        overrides = other_overrides(HydraConfig.get().overrides.task)
+        logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
     write_results(folder / "results.json", results)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from events import hparams_row
 from filelock import FileLock
 from support import Sweep, contents, place
 
@@ -124,11 +125,19 @@ def test_a_mistake_is_told_before_anything_runs(
     assert not list(tmp_path.rglob("status.json"))
 
 
-def test_folders_may_be_named_by_the_user(sweep: Sweep, tmp_path: Path) -> None:
-    named = "hydra.sweep.subdir=\"${choices.optimizer}/${seed} with 'quotes'\""
-    assert sweep("model=xraychestnet", "optimizer=sgd", "seed=0,1", "epochs=1", named) == 0
-    found = {path.parent.relative_to(place(tmp_path)).as_posix() for path in place(tmp_path).rglob("results.json")}
-    assert found == {"sgd/0 with 'quotes'", "sgd/1 with 'quotes'"}
+def test_folders_may_be_named_by_the_user_and_what_is_swept_is_in_tensorboards_table(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    named = "hydra.sweep.subdir=\"${choices.optimizer}/${optimizer.momentum} with 'quotes'\""
+    assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.momentum=0.5,0.9", "epochs=1", named) == 0
+    found = sorted(path.parent for path in place(tmp_path).rglob("results.json"))
+    assert [path.relative_to(place(tmp_path)).as_posix() for path in found] == [
+        "sgd/0.5 with 'quotes'",
+        "sgd/0.9 with 'quotes'",
+    ]
+    rows = [hparams_row(path) for path in found]
+    assert [row.pop("set/momentum") for row in rows] == [0.5, 0.9]
+    assert rows[0].keys() == rows[1].keys()
 
 
 def test_jobs_that_an_engine_repeats_or_brings_late_destroy_nothing(

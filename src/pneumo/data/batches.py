@@ -78,14 +78,14 @@ class BatchIndices(BatchSampler):
 
 def join_single(blocks: Iterator[Tensor]) -> Iterator[Tensor]:
     """Return blocks of images, where a last one of a single image joins the block before it."""
-    before = next(blocks)
+    before: list[Tensor] = []
     for block in blocks:
-        if len(block) > 1:
-            yield before
-            before = block
-        else:
-            before = torch.cat((before, block))
-    yield before
+        if before and len(block) > 1:
+            yield torch.cat(before)
+            before = []
+        before.append(block)
+    if before:
+        yield torch.cat(before)
 
 
 class ArrayBatches:

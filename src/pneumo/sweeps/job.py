@@ -1,5 +1,6 @@
 """One job of a sweep, in whatever process and on whatever machine it runs."""
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from pneumo.sweeps.command import read_command
 _log = logging.getLogger(__name__)
 
 COMMAND = "PNEUMO_COMMAND"  # variables that a command sets for its jobs: which command this is,
-PLACE = "PNEUMO_JOB"  # and which of its jobs, such as 3/12
+PLACE = "PNEUMO_JOB"  # which of its jobs, such as 3/12,
+SWEPT = "PNEUMO_SWEPT"  # and the job's values of what differs within the sweep, as JSON
 
 
 def run_job(cfg: DictConfig) -> None:
@@ -98,7 +100,8 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
         return
     from pneumo.training import run
 
-    run(cfg, overwrite, resume=True, begun=begun, go_on="the same command goes on with it")
+    swept = json.loads(os.environ.get(SWEPT, "{}"))
+    run(cfg, overwrite, resume=True, begun=begun, go_on="the same command goes on with it", swept=swept)
 
 
 def _failed_sibling(sweep: Path, command: str) -> str | None:

@@ -31,6 +31,7 @@ from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
 from pneumo.fingerprints import recorded_hashes
 from pneumo.monitors import monitor_mode
+from pneumo.sweeps.columns import make_columns
 from pneumo.sweeps.grid import refuse_processes, refuse_shared
 from pneumo.sweeps.plan import Job, plan_jobs
 from pneumo.sweeps.session import Session, open_session, settle
@@ -86,6 +87,7 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
     probes = space.probes()
     planned = plan_jobs(context.config_loader, config, probes, [f"probe-{i}" for i in range(len(probes))])
     refuse_processes(planned)
+    columns = make_columns([key.lstrip("+") for key in space.searched], planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
     with open_session(config, launcher) as session:
         study = _open_study(config, folder, _describe(space, planned[0], config.sweep))
@@ -99,7 +101,7 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
                 chosen = [space.overrides(trial.params) for trial in trials]
                 planned = plan_jobs(context.config_loader, config, chosen, [_name(trial) for trial in trials])
                 jobs |= {job.name: job for job in planned}
-                session.launch(planned, trials[0].number, config.sweep.trials)
+                session.launch(planned, columns, trials[0].number, config.sweep.trials)
                 if not _tell(study, session, trials, planned, config.sweep):
                     break
         finally:
