@@ -1,9 +1,11 @@
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from omegaconf import DictConfig
 from support import Compose
 
 from pneumo.building import build
@@ -100,3 +102,12 @@ def test_callbacks_of_the_user_get_the_direction_of_their_metric(compose_run: Co
     assert configured["lr_scheduler"]["monitor"] == "val/loss"
     with pytest.raises(ConfigError, match=r"scheduler\.mode=max must be min"):
         build(compose_run(*scheduler, "+scheduler.mode=max"))
+
+
+@pytest.mark.parametrize(("objective", "direction"), [("val_loss", "MINIMIZE"), ("val_auroc", "MAXIMIZE")])
+def test_a_search_moves_in_the_direction_of_its_objective(objective: str, direction: str, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    from pneumo.sweeps.search import _open_study
+
+    sweep = {"name": "rates", "storage": "sqlite://", "objective": objective, "at_once": 1}
+    assert _open_study(DictConfig({"seed": 0, "sweep": sweep}), tmp_path, {}).direction.name == direction
