@@ -73,7 +73,7 @@ def test_one_failure_does_not_stop_the_others(
         assert not (folder / "results.json").exists()
     board = (place(tmp_path) / "leaderboard.md").read_text()
     assert board.count("| failed |") == 5
-    assert "The training loss is nan" in board
+    assert "loss is nan in epoch 1" in board
 
 
 def test_fail_fast_begins_no_further_job(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
