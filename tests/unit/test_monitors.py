@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig
 from support import Compose
 
-from pneumo.building import build
+from pneumo.building import _make_optimizer_and_scheduler, build
 from pneumo.config import check_config
 from pneumo.errors import ConfigError
 from pneumo.evaluation.metrics import make_metrics
@@ -101,7 +101,7 @@ def test_callbacks_of_the_user_get_the_direction_of_their_metric(compose_run: Co
     configured: Any = parts.classifier.configure_optimizers()
     assert configured["lr_scheduler"]["monitor"] == "val/loss"
     with pytest.raises(ConfigError, match=r"scheduler\.mode=max must be min"):
-        build(compose_run(*scheduler, "+scheduler.mode=max"))
+        _make_optimizer_and_scheduler(compose_run(*scheduler, "+scheduler.mode=max"), "32-true")
 
 
 @pytest.mark.parametrize(("objective", "direction"), [("val_loss", "MINIMIZE"), ("val_auroc", "MAXIMIZE")])
