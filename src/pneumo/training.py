@@ -39,7 +39,7 @@ def run(
     go_on: str = GO_ON,
     swept: Mapping[str, str | float] = MappingProxyType({}),
 ) -> Results:
-    """Train, test with the checkpoint that validation chose, and write the run's files.
+    """Train, test with the checkpoint that validation chose, write the run's files, and return its results.
 
     Args:
         cfg: Composed from conf/train.yaml.
@@ -49,16 +49,12 @@ def run(
         go_on: What a user whose signal stopped the run is told to do.
         swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
 
-    Returns:
-        What results.json holds.
-
     Raises:
         PneumoError: A user's mistake.
     """
     OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
     started, folder = time.perf_counter(), Path(cfg.paths.run_dir)
-    parts = build(cfg)
-    datamodule, classifier, trainer = parts
+    datamodule, classifier, trainer = parts = build(cfg)
     with refusals("features"):
         features = FeatureOptions(**cfg.features)
     ckpt_path = _take(folder, cfg, parts, overwrite, resume)
