@@ -1,5 +1,6 @@
 """Building a run: what a configuration describes, instantiated, with its mistakes told as its user's."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pneumo.callbacks import History, RecordConfig
 from pneumo.checkpoints import CheckpointWriter
@@ -18,7 +20,9 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
-from pneumo.models.fine_tuning import FineTuning, class_weights
+from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights
+from pneumo.models.normalization import trains_on_one_image
+from pneumo.monitors import monitor_mode
 from pneumo.quiet import quieten
 
 
@@ -42,9 +46,7 @@ def build(cfg: DictConfig) -> Parts:
     quieten()
     seed_everything(cfg.seed, verbose=False)
 
-    if "mixed" in hardware.precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer:
-        cfg.optimizer.fused = None  # Lightning cannot clip behind a fused optimizer in mixed precision
-    optimizer, scheduler = _make_optimizer_and_scheduler(cfg)
+    optimizer, scheduler = _make_optimizer_and_scheduler(cfg, hardware.precision)
     augmentation = _instantiate(cfg, "augment")
     datamodule: ChestXrayDataModule = _instantiate(
         cfg, "data", augmentation=augmentation, pin_memory=hardware.pin_memory
@@ -54,8 +56,6 @@ def build(cfg: DictConfig) -> Parts:
     classifier = _make_classifier(cfg, datamodule, optimizer, scheduler)
     depthwise = classifier.backbone.depthwise
     classifier.backbone.to(memory_format=choose_memory_format(hardware.accelerator, classifier.frozen, depthwise))
-    if cfg.compile:
-        classifier.backbone.compile()
     constant = [f"backbone.{name}" for name in classifier.backbone.state_dict()] if classifier.frozen else []
     trainer: Trainer = _instantiate(
         cfg,
@@ -65,12 +65,36 @@ def build(cfg: DictConfig) -> Parts:
         benchmark=hardware.benchmark,
         callbacks=[
             *(Timer(), History(), RecordConfig(run_settings(cfg, datamodule))),
-            *_instantiate(cfg, "callbacks").values(),
+            *_instantiate(cfg, "callbacks", **_missing_modes(cfg.callbacks)).values(),
         ],
         logger=list(_instantiate(cfg, "logger").values()),
         plugins=[CheckpointWriter(constant)],
     )
+    _avoid_single_images(datamodule, classifier, trainer)
+    if cfg.compile:
+        classifier.backbone.compile()
     return Parts(datamodule, classifier, trainer)
+
+
+def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
+    """Have no batch of one image in training where batch normalization cannot normalize one.
+
+    Raises:
+        ConfigError: Every batch would have one image.
+    """
+    images = -(-len(datamodule.splits["train"]) // trainer.world_size)  # of each process
+    largest = min(datamodule.batch_size, images)
+    if classifier.frozen or (largest > 1 and images % datamodule.batch_size != 1):
+        return
+    if trains_on_one_image(classifier.backbone, classifier.image_size):
+        return
+    if largest == 1:
+        raise ConfigError(
+            f"data.batch_size={datamodule.batch_size} with {images} training images per process gives batches of one "
+            "image, which the batch normalization of this network cannot be trained on. Set data.batch_size=2 or more, "
+            "train on at least two images per process, or set model.freeze=true."
+        )
+    datamodule.join_single_image()
 
 
 def _make_classifier(
@@ -102,15 +126,34 @@ def _choose_hardware(cfg: DictConfig) -> Hardware:
     return hardware
 
 
-def _make_optimizer_and_scheduler(cfg: DictConfig) -> tuple[MakeOptimizer, MakeScheduler]:
+def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
     """Give what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
-    optimizer: MakeOptimizer = _instantiate(cfg, "optimizer")
+    # Lightning cannot clip gradients of a fused optimizer in mixed precision.
+    unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
+    optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
     scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
     with refusals("optimizer"):
         trial = optimizer(iter([torch.nn.Parameter(torch.zeros(1, 1))]))
     with refusals("scheduler"):
-        scheduler(trial)
+        schedule = scheduler(trial)
+    if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
+        raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
     return optimizer, scheduler
+
+
+def _missing_modes(callbacks: DictConfig) -> dict[str, dict[str, str]]:
+    """Return the `mode` of each callback that monitors a metric without naming its direction."""
+    unset = {
+        str(name): callback
+        for name, callback in callbacks.items()
+        if isinstance(callback, DictConfig) and callback.get("monitor") is not None and "mode" not in callback
+    }
+    with refusals("callbacks"):
+        return {
+            name: {"mode": monitor_mode(callback.monitor)}
+            for name, callback in unset.items()
+            if "mode" in inspect.signature(hydra.utils.get_object(callback._target_)).parameters
+        }
 
 
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pneumo.errors import NonFiniteLossError
+from pneumo.finite import StopOnNonFiniteLoss as StopOnNonFiniteLoss  # configurations name it here
 
 _log = logging.getLogger(__name__)
 
@@ -65,38 +65,6 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after these epochs; fewer than are known are those of the best checkpoint, which the test loads."""
         self.epochs = max(self.epochs, list(state_dict["epochs"]), key=len)
-
-
-class StopOnNonFiniteLoss(Callback):
-    """Stop with an error when the loss is infinite or no number, before a checkpoint is written.
-
-    Looking at each step's loss would make the host wait for the device, so it looks as often as steps are logged and at
-    the end of each epoch.
-    """
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 (Lightning's signature)
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
-        """Check every log_every_n_steps."""
-        if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by a connector
-            self._check(trainer, outputs["loss"])
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the epoch's mean, which is not finite if any step's loss was not."""
-        self._check(trainer, trainer.callback_metrics["train/loss"])
-
-    def _check(self, trainer: Trainer, loss: Tensor) -> None:
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The training loss is {loss.item()} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}; "
-                "nothing after it could be trusted, so the run ends here. Lower optimizer.lr, clip gradients with "
-                "+trainer.gradient_clip_val=1, or, with 16-mixed, take trainer.precision=32-true."
-            )
 
 
 class AveragedWeights(WeightAveraging):

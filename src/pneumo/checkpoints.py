@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import atomic_path
+from pneumo.fingerprints import recorded_settings
 from pneumo.tensors import UnreadableError, read_tensors
 
 _log = logging.getLogger(__name__)
@@ -173,14 +174,18 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:
             "hydra.run.dir."
         )
     stored: dict[str, Any] = read.get("config", {})
-    other = sorted(key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key))
-    if other:
-        shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
-        raise ConfigError(
-            f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
-            "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
-            "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
-        )
+    other, *earlier = (
+        sorted(key for key in stored.keys() | form.keys() if stored.get(key) != form.get(key))
+        for form in recorded_settings(config)
+    )
+    if not all((other, *earlier)):
+        return
+    shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
+    raise ConfigError(
+        f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
+        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
+        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
+    )
 
 
 def resumable_checkpoint(last: Path, settings: dict[str, Any]) -> str | None:

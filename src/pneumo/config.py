@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pneumo.errors import ConfigError
+from pneumo.monitors import check_monitors
 
 THRESHOLDS = ("fixed", "youden", "accuracy", "sensitivity")
 _Rule = tuple[Callable[[Any], bool], str]
@@ -41,6 +42,7 @@ def check_config(cfg: DictConfig) -> None:
             f"data.fold={cfg.data.fold} would have no effect: only data.split=kfold has folds. Add it, or leave the "
             "fold out."
         )
+    check_monitors(cfg)
 
 
 def check_sweep(cfg: DictConfig) -> None:
@@ -64,22 +66,28 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    flat = _flatten(plain)
-    return {key: value for key, value in flat if not key.startswith(_INDIFFERENT) and not key.endswith(".dirpath")}
+    return {key: value for key, value in _flatten(plain) if is_decisive(key)}
+
+
+def is_decisive(key: str) -> bool:
+    """Return whether a setting, or a group of them, decides a run's numbers."""
+    return not f"{key}.".startswith(_INDIFFERENT) and not key.endswith(".dirpath")
 
 
 def config_hash(cfg: DictConfig) -> str:
     """Hash what decides a run's numbers, 16 hex digits."""
-    return _hash(decisive_config(cfg))
+    return hash_settings(decisive_config(cfg))
 
 
 def settings_hash(cfg: DictConfig) -> str:
     """Hash what decides a run's numbers beside its seed and its fold, 16 hex digits."""
     repeated = ("seed", "fold")
-    return _hash({key: value for key, value in decisive_config(cfg).items() if key.rpartition(".")[2] not in repeated})
+    settings = decisive_config(cfg).items()
+    return hash_settings({key: value for key, value in settings if key.rpartition(".")[2] not in repeated})
 
 
-def _hash(settings: dict[str, Any]) -> str:
+def hash_settings(settings: dict[str, Any]) -> str:
+    """Hash settings given as dotted keys and plain values, 16 hex digits."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import Radiograph, positions
 from pneumo.evaluation.decision import decide
 from pneumo.features import is_shortened, level_means
+from pneumo.finite import require_finite_logits
 from pneumo.models.outliers import Outliers, fit_outliers
 from pneumo.passes import FeatureOptions
 
@@ -31,6 +32,7 @@ def decide_by_validation(cfg: DictConfig, options: FeatureOptions, parts: Parts,
     trainer.strategy.barrier()  # the first process may still be writing it
     checkpoint = read_checkpoint(Path(best))
     answers, rule = checkpoint["validation"], cfg.decision
+    require_finite_logits(answers["logits"], "validation")  # before temperature, threshold and OOD detector are fitted
     chosen = decide(
         answers["logits"].double().numpy(),
         record.labels(datamodule, "val", answers["index"]),

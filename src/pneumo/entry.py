@@ -14,6 +14,7 @@ from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+import pneumo.monitors  # noqa: F401 (registers the resolver that conf/callbacks uses)
 from pneumo.errors import PneumoError
 
 

@@ -14,6 +14,7 @@ from pneumo.cache import Array, Recipe, find_or_build, hash_plain
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.films import load_films
 from pneumo.data.images import DECODER
+from pneumo.finite import require_finite_features
 from pneumo.hardware import can_compile, require_compiler
 from pneumo.models.backbone import Backbone
 from pneumo.models.classifier import Classifier
@@ -106,7 +107,7 @@ class BackbonePass:
             for image in torch.split(images, self.batch_size):
                 with torch.inference_mode():
                     seen = image.to(self.device) if change is None else change(image.to(self.device), start)
-                    yield levels(seen)[1].cpu().numpy()
+                    yield self._checked(levels(seen)[1].cpu().numpy())
                 start += len(image)
 
         if keep:
@@ -148,7 +149,11 @@ class BackbonePass:
         data = self.datamodule
         data.open_images()
         runner = FeaturePass(self.backbone, data.image_size, self.device, self.batch_size, compiled)
-        return runner.run(data.image_blocks(positions[start:], self.batch_size), start, change)
+        return map(self._checked, runner.run(data.image_blocks(positions[start:], self.batch_size), start, change))
+
+    def _checked(self, block: Array) -> Array:
+        require_finite_features(block, self.architecture)
+        return block
 
 
 def _hash_weights(backbone: Backbone) -> str:

@@ -57,12 +57,13 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
     """Tell what training cost, all parts of a run that was interrupted taken together, and its peak memory in bytes."""
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     seconds = timer.time_elapsed("train")
-    steps = int(trainer.num_training_batches) * datamodule.steps_per_batch * trainer.world_size
-    images = min(len(datamodule.splits["train"]), steps * datamodule.batch_size) * trainer.current_epoch
+    batches, images = int(trainer.num_training_batches), len(datamodule.splits["train"])  # of an epoch
+    if batches < len(trainer.train_dataloader):  # type: ignore[arg-type] # its declared type is that of any loader
+        images = min(images, batches * datamodule.steps_per_batch * trainer.world_size * datamodule.batch_size)
     return {
         "epochs": trainer.current_epoch,
         "train_seconds": seconds,
-        "samples_per_second": images / seconds,
+        "samples_per_second": images * trainer.current_epoch / seconds,
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
     }
 

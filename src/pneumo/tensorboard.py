@@ -12,8 +12,10 @@ from pneumo.evaluation.curves import ranks
 
 # TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
 _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
-    f"setup/{name}": name for name in ("batch_size", "data", "epochs", "experiment", "image_size", "precision")
+    f"setup/{name}": name
+    for name in ("batch_size", "data", "epochs", "experiment", "image_size", "overrides", "precision")
 }
+_SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the fifth
 # Of the metrics it shows the first five as they come.
 # fmt: off
 _METRICS = (
@@ -66,17 +68,27 @@ class RunLogger(TensorBoardLogger):
                 self.experiment.add_pr_curve(f"test/precision_recall/{name}", side.positive, quantile, epochs)
 
     @rank_zero_only
-    def log_results(self, results: Mapping[str, str | int | float | bool], lr: float, epochs: int) -> None:
+    def log_results(
+        self,
+        results: Mapping[str, str | int | float | bool],
+        lr: float,
+        epochs: int,
+        overrides: str,
+        swept: Mapping[str, str | float],
+    ) -> None:
         """Write the row of the HPARAMS table; call it once, at the end, since TensorBoard ignores later ones.
 
         Args:
             results: What results.json holds.
             lr: The learning rate that the run began with.
             epochs: How many it took.
+            overrides: The run's other settings, as they were given.
+            swept: Hyperparameters that differ within the run's sweep, which have a column each.
         """
-        values = {**results, "lr": lr}
+        values = {**results, "lr": lr, "overrides": overrides}
+        shown = {column: values[name] for column, name in _PARAMETERS.items()}
         self.log_hyperparams(
-            {shown: values[name] for shown, name in _PARAMETERS.items()},
+            {**shown, **{f"{_SWEPT}{name}": value for name, value in swept.items()}},
             {f"final/{name.replace('test_', '')}": float(values[name]) for name in _METRICS},
             step=epochs,
         )

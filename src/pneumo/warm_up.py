@@ -6,10 +6,13 @@ import logging
 import numpy as np
 import torch
 
+from pneumo.data.batches import join_single
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import positions
+from pneumo.finite import require_finite_features
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import fit_head
+from pneumo.models.normalization import trains_on_one_image
 from pneumo.progress import track
 
 _log = logging.getLogger(__name__)
@@ -35,9 +38,13 @@ def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device
     places = positions([images[i] for i in order], datamodule.radiographs)
     backbone = copy.deepcopy(classifier.train().backbone).to(device)
     features = []
+    blocks = datamodule.image_blocks(places, datamodule.batch_size)
+    if len(places) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
+        blocks = join_single(blocks)
     with torch.inference_mode(), track("Warming up the head", len(places)) as advance:
-        for block in datamodule.image_blocks(places, datamodule.batch_size):
+        for block in blocks:
             features.append(backbone(block.to(device)).float().cpu().numpy())
+            require_finite_features(features[-1], str(classifier.hparams["architecture"]))
             advance(sum(map(len, features)))
     label = np.array([images[i].label for i in order])
     fit_head(classifier.head, np.concatenate(features), label, balance)

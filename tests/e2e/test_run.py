@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from events import hparams_row
 from recompute import recompute
 from support import ROOT, Compose, train_with
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from pneumo.building import build
 from pneumo.errors import ConfigError, TrainingError
@@ -86,10 +86,11 @@ def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row
     rates = [(event.step, event.value) for event in events.Scalars("lr-Adam")]
     assert rates == [(1, pytest.approx(1e-4)), (2, pytest.approx(0.5e-4))]  # as the epochs were trained, by the cosine
     assert "optimizer" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
-    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    row = HParamsPluginData.FromString(plugin).session_start_info.hparams
-    assert sorted(row)[:4] == ["lr", "model", "optimizer", "seed"]
-    assert (row["model"].string_value, row["seed"].number_value) == ("xraychestnet", 0)
+    row = hparams_row(finished)
+    assert list(row)[:4] == ["lr", "model", "optimizer", "seed"]
+    assert (row["model"], row["seed"]) == ("xraychestnet", 0)
+    assert all(name.startswith("setup/") for name in list(row)[4:])  # those of a sweep sort before these
+    assert row["setup/overrides"] == "trainer=cpu"
 
 
 def test_a_checkpoint_alone_gives_the_probabilities_of_predictions_csv(finished: Path, compose_run: Compose) -> None:

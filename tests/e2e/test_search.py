@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from events import hparams_row
 from support import Sweep, contents, place
 
 from pneumo.models.classifier import Classifier
@@ -35,6 +36,8 @@ def test_a_search_goes_on_where_it_was_stopped(
     assert "3 jobs: 2 done, 1 skipped, 0 failed" in shown
     results = {name: json.loads(text) for name, (_, text) in contents(place(tmp_path, "search")).items()}
     assert sorted(results) == ["trial-000", "trial-001", "trial-002"]
+    rows = [hparams_row(place(tmp_path, "search") / name) for name in sorted(results)]
+    assert len({row["set/weight_decay"] for row in rows}) == 3
     best = min(results, key=lambda name: float(results[name]["val_loss"]))
     assert f"The best of 3 trials by validation is {best}" in shown
     assert re.search(r"python train\.py .*experiment=search_optuna .*optimizer\.lr=0\.\d+", shown)

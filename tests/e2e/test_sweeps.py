@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from events import hparams_row
 from filelock import FileLock
 from support import Sweep, contents, place
 
@@ -64,7 +65,7 @@ def test_one_failure_does_not_stop_the_others(
     assert "Traceback" not in captured
     folders = {path.parent: read_status(path.parent) for path in place(tmp_path).glob("*/status.json")}
     reasons = {folder: status.reason for folder, status in folders.items() if status and status.status == "failed"}
-    for word, count in (("The training loss is nan", 1), (f"{broken} cannot be read", 2), ("does not exist", 2)):
+    for word, count in (("loss is nan in epoch 1", 1), (f"{broken} cannot be read", 2), ("does not exist", 2)):
         assert sum(word in reason for reason in reasons.values()) == count
     for folder in reasons:
         log = (folder / "train.log").read_text()
@@ -72,7 +73,7 @@ def test_one_failure_does_not_stop_the_others(
         assert not (folder / "results.json").exists()
     board = (place(tmp_path) / "leaderboard.md").read_text()
     assert board.count("| failed |") == 5
-    assert "The training loss is nan" in board
+    assert "loss is nan in epoch 1" in board
 
 
 def test_fail_fast_begins_no_further_job(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,11 +125,19 @@ def test_a_mistake_is_told_before_anything_runs(
     assert not list(tmp_path.rglob("status.json"))
 
 
-def test_folders_may_be_named_by_the_user(sweep: Sweep, tmp_path: Path) -> None:
-    named = "hydra.sweep.subdir=\"${choices.optimizer}/${seed} with 'quotes'\""
-    assert sweep("model=xraychestnet", "optimizer=sgd", "seed=0,1", "epochs=1", named) == 0
-    found = {path.parent.relative_to(place(tmp_path)).as_posix() for path in place(tmp_path).rglob("results.json")}
-    assert found == {"sgd/0 with 'quotes'", "sgd/1 with 'quotes'"}
+def test_folders_may_be_named_by_the_user_and_what_is_swept_is_in_tensorboards_table(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    named = "hydra.sweep.subdir=\"${choices.optimizer}/${optimizer.momentum} with 'quotes'\""
+    assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.momentum=0.5,0.9", "epochs=1", named) == 0
+    found = sorted(path.parent for path in place(tmp_path).rglob("results.json"))
+    assert [path.relative_to(place(tmp_path)).as_posix() for path in found] == [
+        "sgd/0.5 with 'quotes'",
+        "sgd/0.9 with 'quotes'",
+    ]
+    rows = [hparams_row(path) for path in found]
+    assert [row.pop("set/momentum") for row in rows] == [0.5, 0.9]
+    assert rows[0].keys() == rows[1].keys()
 
 
 def test_jobs_that_an_engine_repeats_or_brings_late_destroy_nothing(

@@ -1,12 +1,12 @@
 """Batches cut from an array that lies in a cache: no worker process, and no work in Python for each image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import BatchSampler, DistributedSampler
 
 from pneumo.cache import Array
 
@@ -45,38 +45,93 @@ def training_order(
     return sampler
 
 
+def evaluation_order(count: int, rank: int, processes: int, shuffled: bool) -> list[int]:
+    """Return the images of a validation or test that a process evaluates, by their indices in the split.
+
+    Not by a DistributedSampler: it repeats images until all processes have as many, and they would count twice.
+
+    Args:
+        count: Images of the split.
+        rank: Number of the process.
+        processes: Their number.
+        shuffled: Shuffle once for all epochs, so that the first batches, which trainer.limit_test_batches selects, hold
+            both classes.
+    """
+    order = list(range(count))
+    if shuffled:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    return order[rank::processes]
+
+
+class BatchIndices(BatchSampler):
+    """Batches of indices, where a last batch of a single index can join the batch before it.
+
+    Batch normalization cannot normalize a single value per channel in training.
+    """
+
+    def __init__(self, sampler: Iterable[int], batch_size: int, join_single: bool) -> None:
+        """Build the sampler.
+
+        Args:
+            sampler: The order of the indices.
+            batch_size: Indices per batch.
+            join_single: Let the last batch have `batch_size` + 1 indices where it would otherwise have one.
+        """
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.join_single = join_single
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        batches = super().__len__()
+        return batches - (self.join_single and batches > 1 and len(self.sampler) % self.batch_size == 1)  # type: ignore[arg-type] # ours have a length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Return the batches of an epoch."""
+        batches = list(super().__iter__())
+        if self.join_single and len(batches) > 1 and len(batches[-1]) == 1:
+            single = batches.pop()
+            batches[-1] += single
+        yield from batches
+
+
+def join_single(blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Return blocks of images, where a last one of a single image joins the block before it."""
+    before: list[Tensor] = []
+    for block in blocks:
+        if before and len(block) > 1:
+            yield torch.cat(before)
+            before = []
+        before.append(block)
+    if before:
+        yield torch.cat(before)
+
+
 class ArrayBatches:
     """A loader of one split; its batches are dictionaries: input, label (N,) and index (N,), the place in the split."""
 
-    def __init__(
-        self, part: Part, sampler: "DistributedSampler[int] | Sequence[int]", batch_size: int, seed: int, pin: bool
-    ) -> None:
+    def __init__(self, part: Part, batches: BatchIndices, seed: int, pin: bool) -> None:
         """Take what to cut from and in which order.
 
         Args:
             part: The split.
-            sampler: Gives the order of its images.
-            batch_size: Images per batch.
+            batches: The indices of its images, batch by batch.
             seed: Of the choice among views, which also follows the sampler's epoch.
             pin: Put batches in page-locked memory, for a GPU.
         """
         self.part = part
-        self.sampler = sampler  # Lightning tells it the epoch
-        self.batch_sampler = None  # Lightning asks for it wherever there is a sampler
-        self.batch_size = batch_size
+        self.sampler = batches.sampler  # Lightning tells it the epoch
+        self.batch_sampler = batches
         self.seed = seed
         self.pin = pin
 
     def __len__(self) -> int:
         """Give the number of batches."""
-        return -(-len(self.sampler) // self.batch_size)
+        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Cut the batches of an epoch."""
         rows = self.part.choose(self.seed * 100_000 + getattr(self.sampler, "epoch", 0))
-        order = torch.tensor(list(self.sampler), dtype=torch.int64)
-        for start in range(0, len(order), self.batch_size):
-            index = order[start : start + self.batch_size]
+        for index in map(torch.tensor, self.batch_sampler):
             # Fancy indexing copies, so the batch is writable and the cache is not at risk.
             cut = torch.from_numpy(self.part.array[rows[index].numpy()])
             batch = {"input": cut, "label": self.part.label[index], "index": index}

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from pneumo.cache import Array
 from pneumo.cores import count_cores
 from pneumo.data.augmentation import Augmentation
-from pneumo.data.batches import ArrayBatches, Part, training_order
+from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_order, training_order
 from pneumo.data.decoded import ImageLoader, RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import (
@@ -48,8 +48,7 @@ class ChestXrayDataModule(LightningDataModule):
 
     inputs: Array | None = None  # what batches are cut from; without it, images are decoded on the way
     views: Array | None = None
-    steps_per_batch = 1
-    first_epoch = 0
+    steps_per_batch, first_epoch, join_single = 1, 0, False
 
     def __init__(
         self,
@@ -154,6 +153,10 @@ class ChestXrayDataModule(LightningDataModule):
         self.inputs, self.views = features, views
         self.notes.report()
 
+    def join_single_image(self) -> None:
+        """Let an image that is left over at the end of a training epoch join the batch before it."""
+        self.join_single = True
+
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment training images on their device."""
         assert self.trainer is not None
@@ -209,12 +212,7 @@ class ChestXrayDataModule(LightningDataModule):
         return self._evaluation_loader("test", shuffled=False)
 
     def _evaluation_loader(self, split: str, shuffled: bool) -> Loader:
-        rank, processes = self._place()
-        order = list(range(len(self.splits[split])))
-        if shuffled:  # so that the first batches, which trainer.limit_test_batches takes, are not of the first class
-            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
-        # Not a DistributedSampler: that repeats images until all processes have as many, and they would count twice.
-        return self._loader(split, order[rank::processes])
+        return self._loader(split, evaluation_order(len(self.splits[split]), *self._place(), shuffled))
 
     def _find_twins(self) -> list[int]:
         cache = self.cache_dir if self.cache else None
@@ -225,13 +223,14 @@ class ChestXrayDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
+        training = split == "train"
+        size = self.batch_size * (self.steps_per_batch if training else 1)
+        batches = BatchIndices(sampler, size, training and self.join_single)
         if self.inputs is not None:
-            size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
-            return ArrayBatches(self.part(split, self.inputs), sampler, size, self.seed, self.pin_memory)
+            return ArrayBatches(self.part(split, self.inputs), batches, self.seed, self.pin_memory)
         return ImageLoader(
             RadiographDataset(self.root, self.splits[split], self.image_size, self.crop_pct, self.notes),
-            batch_size=self.batch_size,
-            sampler=sampler,
+            **({"batch_sampler": batches} if batches.join_single else {"batch_size": size, "sampler": sampler}),
             num_workers=self.num_workers,
             worker_init_fn=prepare_worker,
             pin_memory=self.pin_memory,

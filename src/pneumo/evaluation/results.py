@@ -137,10 +137,16 @@ def read_results(folder: Path) -> Results | None:
     return found
 
 
-def check_overwrite(folder: Path, config_hash: str, data_hash: str) -> None:
-    """Raise a ConfigError if a finished run lies in the folder and comes from another configuration or other data."""
+def check_overwrite(folder: Path, hashes: frozenset[str], data_hash: str) -> None:
+    """Raise a ConfigError if a finished run in the folder comes from another configuration or other data.
+
+    Args:
+        folder: The run's.
+        hashes: Every `config_hash` that stands for the present configuration.
+        data_hash: Of the present data.
+    """
     found = read_results(folder)
-    if found and (found["config_hash"], found.get("data_hash")) != (config_hash, data_hash):
+    if found and (found["config_hash"] not in hashes or found.get("data_hash") != data_hash):
         raise ConfigError(
             f"{folder} holds a finished run of another configuration or other data, which would be lost. Remove it, or "
             "write elsewhere with hydra.run.dir=FOLDER; in a sweep, take another sweep.name."

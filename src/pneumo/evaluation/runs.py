@@ -222,7 +222,9 @@ def _read(sweep: Path, label: str, folder: Path) -> Run | None:
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
         named = (str(results["model"]), str(results["optimizer"]), int(results["seed"]))
-        return Run(label, name, folder, *named, results, state, "", str(results["settings_hash"]))
+        # A job's status has the hash of its configuration as composed, results of earlier versions a later one.
+        composed = status and status.status == "done" and status.settings_hash
+        return Run(label, name, folder, *named, results, state, "", composed or str(results["settings_hash"]))
     if status is None:
         return None
     state = status.status if status.status in ("failed", "stopped") else "unfinished"

@@ -14,7 +14,7 @@ from torchmetrics import CatMetric, MeanMetric
 from pneumo.errors import ConfigError
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
-from pneumo.models.fine_tuning import FineTuning, OneCycle, parameter_groups, scale_rates
+from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, parameter_groups, scale_rates
 from pneumo.models.loss import weighted_cross_entropy
 from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
@@ -203,7 +203,8 @@ class Classifier(LightningModule):
         if isinstance(self.make_scheduler, OneCycle):
             schedule = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        schedule = self.make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": PLATEAU}}
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""

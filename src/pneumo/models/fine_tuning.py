@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 PARTS = 4  # of a backbone that learn at different rates
+PLATEAU = "val/loss"  # the metric that torch's ReduceLROnPlateau monitors
 STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pneumo.config import config_hash
 from pneumo.data.index import data_hash, default_root, index_radiographs, locate
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
+from pneumo.fingerprints import recorded_hashes
 from pneumo.sweeps.plan import Job
 
 
@@ -23,7 +23,7 @@ def finished_jobs(jobs: Sequence[Job]) -> set[str]:
     other = []
     for job in jobs:
         if results := finished.get(job.name):
-            if results["config_hash"] != config_hash(job.config):
+            if results["config_hash"] not in recorded_hashes(job.config):
                 other.append(f"{job.name} (another configuration)")
             elif results["data_hash"] != _data_hash(job.config, hashes, str(results["data_hash"])):
                 other.append(f"{job.name} (other data)")

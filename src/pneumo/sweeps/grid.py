@@ -9,13 +9,15 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.config import check_sweep, config_hash
+from pneumo.config import check_sweep
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
+from pneumo.fingerprints import recorded_hashes
+from pneumo.sweeps.columns import make_columns
 from pneumo.sweeps.command import Command
 from pneumo.sweeps.finished import finished_jobs
 from pneumo.sweeps.job import is_done_by
-from pneumo.sweeps.plan import Job, plan_jobs
+from pneumo.sweeps.plan import Job, plan_jobs, varied_keys
 from pneumo.sweeps.session import open_session, settle
 
 _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
@@ -45,7 +47,8 @@ def sweep_grid(
         OmegaConf.save(config, folder / "multirun.yaml")
         complete = False
         try:
-            session.launch([job for job in planned if job.name not in finished])
+            columns = make_columns(varied_keys([job.overrides for job in planned]), planned)
+            session.launch([job for job in planned if job.name not in finished], columns)
         finally:
             complete = session.sum_up(planned, finished)
     if not complete:
@@ -57,7 +60,7 @@ def _own(jobs: Sequence[Job], command: Command) -> set[str]:
     return {
         job.name
         for job in jobs
-        if read_results(job.folder) and is_done_by(job.folder, command.name, config_hash(job.config))
+        if read_results(job.folder) and is_done_by(job.folder, command.name, recorded_hashes(job.config))
     }
 
 

@@ -1,5 +1,6 @@
 """One job of a sweep, in whatever process and on whatever machine it runs."""
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -11,17 +12,19 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pneumo.cache import locked
-from pneumo.config import config_hash, settings_hash
+from pneumo.config import settings_hash
 from pneumo.entry import mistake_behind
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import Status, read_status, write_status
+from pneumo.fingerprints import recorded_hashes
 from pneumo.sweeps.command import read_command
 
 _log = logging.getLogger(__name__)
 
 COMMAND = "PNEUMO_COMMAND"  # variables that a command sets for its jobs: which command this is,
-PLACE = "PNEUMO_JOB"  # and which of its jobs, such as 3/12
+PLACE = "PNEUMO_JOB"  # which of its jobs, such as 3/12,
+SWEPT = "PNEUMO_SWEPT"  # and the job's values of what differs within the sweep, as JSON
 
 
 def run_job(cfg: DictConfig) -> None:
@@ -53,7 +56,7 @@ def run_job(cfg: DictConfig) -> None:
 
 
 def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
-    overwrite = cfg.sweep.overwrite and not is_done_by(folder, status.command, config_hash(cfg))
+    overwrite = cfg.sweep.overwrite and not is_done_by(folder, status.command, recorded_hashes(cfg))
     write_status(folder, status)
     running = replace(status, status="running")
     try:
@@ -73,16 +76,22 @@ def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
         write_status(folder, replace(status, status="done"))
 
 
-def is_done_by(folder: Path, command: str, config_hash: str) -> bool:
-    """Tell whether what lies in a run's folder is this command's work, whole or in part, and not an earlier one's."""
+def is_done_by(folder: Path, command: str, hashes: frozenset[str]) -> bool:
+    """Return whether a run's folder holds this command's work, whole or in part, and not an earlier one's.
+
+    Args:
+        folder: The run's.
+        command: Its name.
+        hashes: Every `config_hash` that stands for the run's configuration.
+    """
     status, results = read_status(folder), read_results(folder)
     own = status is not None and status.command == command and status.status in ("running", "stopped", "done")
-    return own and (results is None or results["config_hash"] == config_hash)
+    return own and (results is None or results["config_hash"] in hashes)
 
 
 def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], None]) -> None:
     if not overwrite and (results := read_results(folder)):
-        if results["config_hash"] != config_hash(cfg):
+        if results["config_hash"] not in recorded_hashes(cfg):
             raise ConfigError(
                 f"{folder} holds a finished run of another configuration, which is kept: take another sweep.name, or "
                 "sweep.overwrite=true to run the sweep's jobs anew."
@@ -91,7 +100,8 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
         return
     from pneumo.training import run
 
-    run(cfg, overwrite, resume=True, begun=begun, go_on="the same command goes on with it")
+    swept = json.loads(os.environ.get(SWEPT, "{}"))
+    run(cfg, overwrite, resume=True, begun=begun, go_on="the same command goes on with it", swept=swept)
 
 
 def _failed_sibling(sweep: Path, command: str) -> str | None:

@@ -46,9 +46,9 @@ def plan_jobs(
     Raises:
         ConfigError: A value cannot work, or two jobs would write into one folder.
     """
-    values = [dict(_split(override) for override in job) for job in jobs]
+    values = [dict(map(split_override, job)) for job in jobs]
     own_names = any(override.startswith("hydra.sweep.subdir=") for override in config.hydra.overrides.hydra)
-    varied = [] if own_names else _varied(values)
+    varied = [] if own_names else varied_keys(jobs)
     planned = []
     for number, overrides in enumerate(jobs):
         cfg = loader.load_sweep_config(config, list(overrides))
@@ -75,13 +75,15 @@ def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str])
     return Job(name, folder, tuple(overrides), task)
 
 
-def _varied(jobs: Sequence[dict[str, str]]) -> list[str]:
-    """Give the keys whose values are not the same in all jobs, in their order."""
-    keys = dict.fromkeys(key for job in jobs for key in job)
-    return [key for key in keys if len({job.get(key) for job in jobs}) > 1]
+def varied_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Return the keys whose values differ between jobs, given by their overrides, in their order."""
+    values = [dict(map(split_override, job)) for job in jobs]
+    keys = dict.fromkeys(key for job in values for key in job)
+    return [key for key in keys if len({job.get(key) for job in values}) > 1]
 
 
-def _split(override: str) -> tuple[str, str]:
+def split_override(override: str) -> tuple[str, str]:
+    """Return the key and the value of an override."""
     key, _, value = override.partition("=")
     return key.lstrip("+"), value
 

@@ -25,10 +25,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from pneumo.config import check_sweep, config_hash, decisive_config
+from pneumo.config import check_sweep, decisive_config
 from pneumo.errors import ConfigError, NonFiniteLossError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
+from pneumo.fingerprints import recorded_hashes
+from pneumo.monitors import monitor_mode
+from pneumo.sweeps.columns import make_columns
 from pneumo.sweeps.grid import refuse_processes, refuse_shared
 from pneumo.sweeps.plan import Job, plan_jobs
 from pneumo.sweeps.session import Session, open_session, settle
@@ -84,6 +87,7 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
     probes = space.probes()
     planned = plan_jobs(context.config_loader, config, probes, [f"probe-{i}" for i in range(len(probes))])
     refuse_processes(planned)
+    columns = make_columns([key.lstrip("+") for key in space.searched], planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
     with open_session(config, launcher) as session:
         study = _open_study(config, folder, _describe(space, planned[0], config.sweep))
@@ -97,7 +101,7 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
                 chosen = [space.overrides(trial.params) for trial in trials]
                 planned = plan_jobs(context.config_loader, config, chosen, [_name(trial) for trial in trials])
                 jobs |= {job.name: job for job in planned}
-                session.launch(planned, trials[0].number, config.sweep.trials)
+                session.launch(planned, columns, trials[0].number, config.sweep.trials)
                 if not _tell(study, session, trials, planned, config.sweep):
                     break
         finally:
@@ -132,7 +136,7 @@ def _open_study(config: DictConfig, folder: Path, about: Mapping[str, str]) -> o
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     own = URL.create("sqlite", database=str(folder / "optuna.db")).render_as_string()
     storage = config.sweep.storage or own
-    lowest = config.sweep.objective == "val_loss"
+    lowest = monitor_mode(config.sweep.objective.replace("_", "/", 1)) == "min"
     direction = StudyDirection.MINIMIZE if lowest else StudyDirection.MAXIMIZE
     name = str(config.sweep.name)
     try:
@@ -174,7 +178,7 @@ def _tell(
     for trial, job in zip(trials, jobs, strict=True):
         results, status = read_results(job.folder), read_status(job.folder)
         failed = session.outcome(job, finished=False)[0] == "failed"
-        if results and results["config_hash"] == config_hash(job.config):
+        if results and results["config_hash"] in recorded_hashes(job.config):
             study.tell(trial.number, float(results[sweep.objective]))
             _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], _words(trial.params))
         elif failed and status and status.error in _OF_THE_VALUES:

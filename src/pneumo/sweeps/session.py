@@ -1,5 +1,6 @@
 """One command at work on a sweep's folder: it launches jobs, tells how they fare, and sums up, whatever happens."""
 
+import json
 import logging
 import re
 import signal
@@ -17,12 +18,13 @@ from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
-from pneumo.config import config_hash
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
+from pneumo.fingerprints import recorded_hashes
+from pneumo.sweeps.columns import Columns
 from pneumo.sweeps.command import Command, begin_command, write_command
-from pneumo.sweeps.job import COMMAND, PLACE, is_done_by
+from pneumo.sweeps.job import COMMAND, PLACE, SWEPT, is_done_by
 from pneumo.sweeps.plan import Job
 
 _log = logging.getLogger(__name__)
@@ -49,17 +51,18 @@ class Session:
     parallel: bool
     threads: int | None
 
-    def launch(self, jobs: Sequence[Job], begun: int = 0, total: int | None = None) -> None:
+    def launch(self, jobs: Sequence[Job], columns: Columns, begun: int = 0, total: int | None = None) -> None:
         """Run jobs; what becomes of them is in their folders.
 
         Args:
             jobs: To run.
+            columns: Of the hyperparameters that differ within the sweep.
             begun: How many came before them.
             total: How many there are in all; None if these are all.
         """
         if not jobs:
             return
-        overrides = [self._overrides(job, begun + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
+        overrides = [self._overrides(job, columns, begun + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
         try:
             with self._told(jobs):
                 for returned in self.launcher.launch(overrides, begun):
@@ -75,7 +78,7 @@ class Session:
         if status is None or status.command != self.command.name:
             return "not begun", ""
         if status.status in ("preparing", "running", "stopped"):
-            if is_done_by(job.folder, self.command.name, config_hash(job.config)) and read_results(job.folder):
+            if is_done_by(job.folder, self.command.name, recorded_hashes(job.config)) and read_results(job.folder):
                 return "done", ""  # its process was ended after that
             stopped = status.status == "stopped"
             return ("stopped", "by a signal") if stopped else ("unfinished", "its process was ended, or is at work")
@@ -114,8 +117,8 @@ class Session:
             return False
         return True
 
-    def _overrides(self, job: Job, number: int, total: int) -> list[str]:
-        variables = {COMMAND: self.command.name, PLACE: f"{number}/{total}"}
+    def _overrides(self, job: Job, columns: Columns, number: int, total: int) -> list[str]:
+        variables = {COMMAND: self.command.name, PLACE: f"{number}/{total}", SWEPT: json.dumps(columns.row(job))}
         if self.threads is not None:
             variables["OMP_NUM_THREADS"] = str(self.threads)
         return [

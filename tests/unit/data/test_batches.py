@@ -1,12 +1,15 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support import module
 
-from pneumo.data.batches import ArrayBatches, Part
+from pneumo.data.batches import ArrayBatches, BatchIndices, Part, join_single
 
 
 def test_cached_batches_are_those_that_are_decoded_on_the_way(phantoms: Path, tmp_path: Path) -> None:
@@ -42,7 +45,7 @@ def test_an_epoch_draws_one_view_of_each_image() -> None:
     part = Part(array, torch.arange(10) + 10 * torch.arange(3)[:, None], torch.zeros(10))
 
     def epoch(seed: int) -> list[float]:
-        batches = ArrayBatches(part, range(10), 4, seed, pin=False)
+        batches = ArrayBatches(part, BatchIndices(range(10), 4, join_single=False), seed, pin=False)
         assert [len(batch["label"]) for batch in batches] == [4, 4, 2]
         return torch.cat([batch["input"] for batch in batches])[:, 0].tolist()
 
@@ -68,10 +71,47 @@ def test_features_are_served_with_views_for_training_only(phantoms: Path) -> Non
                 assert (batch["input"] < 1000).all()
 
 
+@given(st.integers(0, 70), st.integers(2, 33))
+def test_a_single_index_joins_the_batch_before_it_and_all_else_stays(images: int, size: int) -> None:
+    order = list(range(images))[::-1]
+    plain, joined = (BatchIndices(order, size, join_single=join) for join in (False, True))
+    assert list(plain) == [order[start : start + size] for start in range(0, images, size)]
+    assert [index for batch in joined for index in batch] == order
+    assert (len(plain), len(joined)) == (len(list(plain)), len(list(joined)))
+    if images % size != 1 or images == 1:
+        assert list(joined) == list(plain)
+    else:
+        assert [len(batch) for batch in joined] == [size] * (images // size - 1) + [size + 1]
+    blocks = (torch.tensor(batch) for batch in plain)
+    assert [block.tolist() for block in join_single(blocks)] == list(joined)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_joined_batches_are_the_same_from_the_cache_and_from_files(
+    workers: int, phantoms: Path, tmp_path: Path
+) -> None:
+    data = [module(phantoms, batch_size=21), module(phantoms, batch_size=21, num_workers=workers)]  # 64 images
+    data.append(module(phantoms, batch_size=21, cache=True, cache_dir=str(tmp_path)))
+    data[-1].open_images()
+    for each in data:
+        each.join_single_image()
+        loader: Any = each.train_dataloader()
+        loader.batch_sampler.sampler.set_epoch(1)  # as Lightning does
+        assert len(loader) == 3
+    batches = [list(each.train_dataloader()) for each in data]
+    assert [len(batch["label"]) for batch in batches[0]] == [21, 21, 22]
+    for one, *others in zip(*batches, strict=True):
+        assert all(torch.equal(one[name], other[name]) for other in others for name in one)
+    assert [len(batch["label"]) for batch in data[0].val_dataloader()] == [16]
+    single = module(phantoms, batch_size=5)  # 16 validation images
+    single.join_single_image()
+    assert [len(batch["label"]) for batch in single.val_dataloader()] == [5, 5, 5, 1]
+
+
 @pytest.mark.parametrize("size", [10, 5, 3])
 def test_a_batch_does_not_share_memory_with_the_cache(size: int) -> None:
     array = np.zeros((10, 1), np.float32)
     part = Part(array, torch.arange(10)[None], torch.zeros(10))
-    for batch in ArrayBatches(part, range(10), size, 0, pin=False):
+    for batch in ArrayBatches(part, BatchIndices(range(10), size, join_single=False), 0, pin=False):
         batch["input"] += 1
     assert not array.any()

@@ -58,11 +58,12 @@ def test_results_have_the_names_of_the_contract_in_order_and_no_nan(tmp_path: Pa
 
 
 def test_a_finished_run_is_overwritten_by_its_own_configuration_only(tmp_path: Path) -> None:
-    check_overwrite(tmp_path, "one", "data")
+    check_overwrite(tmp_path, frozenset({"one"}), "data")
     write_results(
         tmp_path / "results.json", {**dict.fromkeys(RESULT_NAMES, 0.5), "config_hash": "one", "data_hash": "data"}
     )
-    check_overwrite(tmp_path, "one", "data")
-    for hashes in (("two", "data"), ("one", "other data")):
+    check_overwrite(tmp_path, frozenset({"one"}), "data")
+    check_overwrite(tmp_path, frozenset({"one", "as another version wrote it"}), "data")
+    for config_hash, data_hash in (("two", "data"), ("one", "other data")):
         with pytest.raises(ConfigError, match=r"would be lost.*sweep\.name"):
-            check_overwrite(tmp_path, *hashes)
+            check_overwrite(tmp_path, frozenset({config_hash}), data_hash)

@@ -1,0 +1,71 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from support import Compose
+
+from pneumo.building import _avoid_single_images, build
+from pneumo.config import config_hash
+from pneumo.errors import ConfigError
+from pneumo.record import measure_cost
+from pneumo.training import run
+from pneumo.warm_up import warm_up_head
+
+SMALL = ("model=resnext", "model.architecture=torchvision/shufflenet_v2_x0_5", "model.weights=null")
+SINGLE = ("data.batch_size=21", "trainer.max_epochs=1")  # one of the 64 training images is left over
+CLIPPED = ("trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=1")  # as on a GPU, where it is the default
+
+
+def test_building_leaves_the_configuration_as_it_was_composed(compose_run: Compose) -> None:
+    cfg = compose_run(*CLIPPED)
+    before = OmegaConf.to_container(cfg, resolve=True)
+    OmegaConf.set_readonly(cfg, True)
+    parts = build(cfg)
+    assert OmegaConf.to_container(cfg, resolve=True) == before
+    optimizer = parts.classifier.make_optimizer
+    assert optimizer is not None
+    assert optimizer(parts.classifier.parameters()).defaults["fused"] is None  # Lightning could not clip it otherwise
+    assert cfg.optimizer.fused is True
+
+
+def test_a_run_keeps_its_configuration_from_being_changed(compose_run: Compose) -> None:
+    cfg = compose_run("optimizer.lr=-1")
+    with pytest.raises(ConfigError):
+        run(cfg)
+    assert OmegaConf.is_readonly(cfg)
+
+
+def test_a_clipped_run_in_mixed_precision_is_recognised_when_it_is_repeated(compose_run: Compose) -> None:
+    small = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
+    cfg = compose_run(*CLIPPED, *small)
+    assert run(cfg)["config_hash"] == config_hash(compose_run(*CLIPPED, *small))
+
+
+def test_a_left_over_image_joins_a_batch_where_the_network_could_not_be_trained_on_it(compose_run: Compose) -> None:
+    parts = build(compose_run(*SMALL, "model.freeze=false", *SINGLE, "scheduler=one_cycle"))
+    parts.trainer.fit(parts.classifier, datamodule=parts.datamodule)
+    assert parts.trainer.global_step == parts.trainer.estimated_stepping_batches == 3
+    cost = measure_cost(parts.trainer, parts.datamodule)
+    assert cost["samples_per_second"] == pytest.approx(64 / float(cost["train_seconds"]))
+
+
+@pytest.mark.parametrize("overrides", [SMALL, ("model=xraychestnet",)])  # a frozen one, and one with maps left
+def test_a_left_over_image_stays_alone_where_the_network_can_be_trained_on_it(
+    overrides: tuple[str, ...], compose_run: Compose
+) -> None:
+    datamodule = build(compose_run(*overrides, *SINGLE)).datamodule
+    assert [len(batch["label"]) for batch in datamodule.train_dataloader()] == [21, 21, 21, 1]
+
+
+def test_neither_warm_up_nor_training_has_a_batch_of_one_image(compose_run: Compose) -> None:
+    parts = build(compose_run(*SMALL, "model.freeze=false", "data.batch_size=21"))
+    before = parts.classifier.head.weight.detach().clone()
+    warm_up_head(parts.datamodule, parts.classifier, torch.device("cpu"), balance=False)
+    assert not parts.classifier.head.weight.equal(before)
+    for size, processes in ((1, 1), (16, 64)):
+        parts.datamodule.batch_size = size
+        trainer: Any = SimpleNamespace(world_size=processes)
+        with pytest.raises(ConfigError, match=rf"batch_size={size} with {64 // processes} training images per process"):
+            _avoid_single_images(parts.datamodule, parts.classifier, trainer)
