@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.errors import ConfigError
+from pneumo.evaluation.clusters import number_clusters
 from pneumo.evaluation.results import Results
 
 
@@ -45,7 +46,7 @@ class Answers(NamedTuple):
         """Patient number of each image, (N,), from 0; images of unknown patients are clusters of their own."""
         if not self.patients:
             return np.arange(len(self.positive))
-        return np.unique(self.patients, return_inverse=True)[1].astype(np.int64)
+        return number_clusters(self.patients)
 
     def take(self, index: npt.NDArray[np.int64]) -> Answers:
         """Select images by their indices, (n,)."""

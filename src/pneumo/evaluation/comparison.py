@@ -13,13 +13,15 @@ import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.bootstrap import bootstrap, percentiles
-from pneumo.evaluation.intervals import Interval
+from pneumo.evaluation.clusters import Clusters, number_clusters
+from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_difference
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.significance import (
     LEVEL,
     Difference,
     Placements,
     auroc_interval,
+    average,
     delong,
     holm,
     letters,
@@ -75,6 +77,7 @@ class _Tested(NamedTuple):
     place: int
     seeds: tuple[Answers, ...]
     data: tuple[str, ...]
+    clusters: Clusters | None = None
 
     @property
     def images(self) -> tuple[str, tuple[str, ...], bytes]:
@@ -90,8 +93,7 @@ class _Tested(NamedTuple):
     @property
     def placements(self) -> Placements:
         """Give the mean over seeds."""
-        found = [placements(seed.score, seed.positive) for seed in self.seeds]
-        return Placements(*(np.mean(part, axis=0) for part in zip(*found, strict=True)))
+        return average([placements(seed.score, seed.positive, self.clusters) for seed in self.seeds])
 
     @property
     def right(self) -> npt.NDArray[np.int64]:
@@ -110,7 +112,7 @@ def compare(board: Sequence[Row]) -> Comparison:
         ConfigError: Predictions are missing or damaged.
     """
     reasons = {place: _reason(row) for place, row in enumerate(board)}
-    tested = [_read(place, row) for place, row in enumerate(board) if not reasons[place]]
+    tested = _share_patients([_read(place, row) for place, row in enumerate(board) if not reasons[place]])
     sets = Counter(each.images for each in tested)
     usual = max(sets, key=lambda images: sets[images], default=None)
     rows = list(board)
@@ -126,7 +128,7 @@ def compare(board: Sequence[Row]) -> Comparison:
     same = [each for each in tested if not reasons[each.place]]
     pairs: list[Pair] = []
     for metric, test in (("accuracy", _accuracies), ("auroc", _aurocs)):
-        ordered = sorted(same, key=lambda each: -(board[each.place].mean(f"test_{metric}") or 0))
+        ordered = sorted(same, key=lambda each: -round(board[each.place].mean(f"test_{metric}") or 0, 12))
         found = test(ordered)
         adjusted = holm([difference.p for difference in found.values()])
         different = np.zeros((len(ordered), len(ordered)), bool)
@@ -160,14 +162,26 @@ def _read(place: int, row: Row) -> _Tested:
     return _Tested(place, tuple(seed for seed, _ in found), tuple(str(results["data_hash"]) for _, results in found))
 
 
+def _share_patients(tested: Sequence[_Tested]) -> list[_Tested]:
+    """Add the clusters of images; of the same test set one run with a splits.csv knows them for all."""
+    known = {each.images: seed.patients for each in tested for seed in each.seeds if seed.patients}
+    return [
+        each._replace(clusters=number_clusters(known[each.images])) if each.images in known else each for each in tested
+    ]
+
+
 def _intervals(tested: _Tested) -> dict[str, Interval]:
     positive = tested.seeds[0].positive
     if positive.all() or not positive.any():
         return {}
     share = tested.right / len(tested.seeds)
 
-    each = share * np.where(positive, 1 / positive.sum(), 1 / (~positive).sum()) / 2  # what an image adds
-    draws = bootstrap(lambda weights: weights @ each, positive)
+    def balanced(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        sides = [weights @ (share * side) / (weights @ side) for side in (positive, ~positive)]
+        mean: npt.NDArray[np.float64] = np.mean(sides, axis=0)
+        return mean
+
+    draws = bootstrap(balanced, positive, clusters=tested.clusters)
     return {"auroc": auroc_interval(tested.placements), "balanced_accuracy": percentiles(draws)}
 
 
@@ -175,18 +189,22 @@ def _accuracies(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:
     """Compare accuracies: exact swaps, and the paired bootstrap's interval."""
     if len(tested) < 2:
         return {}
-    right = np.stack([each.right / len(each.seeds) for each in tested], axis=1)
-    draws = bootstrap(lambda weights: weights @ right / len(right), tested[0].seeds[0].positive)
+    right, clusters, positive = [each.right for each in tested], tested[0].clusters, tested[0].seeds[0].positive
+    share = np.stack([each.right / len(each.seeds) for each in tested], axis=1)
+    draws = bootstrap(lambda weights: weights @ share / weights.sum(axis=1)[:, None], positive, clusters=clusters)
     found = {}
     for i, j in combinations(range(len(tested)), 2):
-        value = float((right[:, i] - right[:, j]).mean())
         seeds = (len(tested[i].seeds), len(tested[j].seeds))
-        p = swap_test(tested[i].right, tested[j].right, seeds)
-        found[i, j] = Difference(value, *percentiles(draws[:, i] - draws[:, j]), p)
+        gain = right[i] * seeds[1] - right[j] * seeds[0]
+        value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
+        low, high = percentiles(draws[:, i] - draws[:, j])
+        if gain.any() and high - low < RESIDUE:
+            low, high = unvaried_difference(value, len(gain) if clusters is None else len(np.unique(clusters)))
+        found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, clusters))
     return found
 
 
 def _aurocs(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:
-    """Compare AUROCs by DeLong's test."""
+    """Compare AUROCs by DeLong's test, of clustered images by Obuchowski's."""
     placed = [each.placements for each in tested]
     return {(i, j): delong(placed[i], placed[j]) for i, j in combinations(range(len(tested)), 2)}

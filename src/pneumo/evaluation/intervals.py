@@ -6,10 +6,13 @@ from math import hypot
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 
 Interval = tuple[float, float]
+
+RESIDUE = 1e-12  # deviations below it are rounding errors
 
 
 class Estimate(NamedTuple):
@@ -27,6 +30,31 @@ def wilson(hits: int, total: int) -> Interval:
     """
     interval = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
+    """Compute the interval of a mean over images that show no variation, (0 to top).
+
+    Wilson's interval of 0 in `total` is the fraction of images that may behave otherwise, all at 0 or all at the top.
+
+    Args:
+        value: The mean.
+        total: Number of images; of a metric that compares classes, that of the smallest class.
+        top: Largest value of an image.
+    """
+    alike = wilson(total, total)[0]
+    return value * alike, value + (top - value) * (1 - alike)
+
+
+def unvaried_difference(value: float, total: int) -> Interval:
+    """Compute the interval of a difference, -1 to 1, of which no resample of `total` images differs."""
+    low, high = unvaried_interval(value + 1, total, 2.0)
+    return low - 1, high - 1
+
+
+def zero_residue(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Replace what rounding leaves of zeros by zeros."""
+    return np.where(np.abs(values) < RESIDUE, 0.0, values)
 
 
 def logit_interval(value: float, deviation: float, total: int) -> Interval:

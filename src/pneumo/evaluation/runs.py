@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
+import numpy as np
+
 from pneumo.errors import ConfigError
-from pneumo.evaluation.intervals import Interval, wilson
+from pneumo.evaluation.intervals import Interval, wilson, zero_residue
 from pneumo.evaluation.results import Results, count_tested, read_results
 from pneumo.evaluation.status import read_status
 from pneumo.evaluation.study import STUDY, TESTED, Published
@@ -125,7 +127,7 @@ class Row:
         mean = self.mean(name)
         if mean is None or self.study is None or not self.comparable:
             return None
-        return mean - float(getattr(self.study, name))
+        return float(zero_residue(np.array(mean - float(getattr(self.study, name)))))
 
     @property
     def interval(self) -> Interval | None:

@@ -15,6 +15,7 @@ from pneumo.evaluation.bootstrap import (
     measure,
     paired_bootstrap,
     percentiles,
+    resamples,
 )
 from pneumo.evaluation.calibration import gaps
 from pneumo.evaluation.results import TEST_METRICS
@@ -61,6 +62,17 @@ def test_many_images_are_drawn_in_parts() -> None:
     positive = np.arange(3_000_000) % 2 > 0  # one resample fits at once
     draws = bootstrap(lambda weights: weights.sum(axis=1), positive, count=3)
     assert draws.tolist() == [3_000_000] * 3
+
+
+@pytest.mark.parametrize(("images", "draws"), [(624, 2000), (50_000, 2000), (200_000, 500), (10_000_000, 100)])
+def test_the_work_of_the_bootstrap_is_bounded(images: int, draws: int) -> None:
+    assert resamples(images) == draws
+    assert resamples(images, 3) == 3
+
+
+def test_rounding_residues_are_no_differences() -> None:
+    draws = np.array([1e-17, -1e-17, 3e-16])
+    assert percentiles(draws) == (0, 0)
 
 
 def test_the_same_seed_gives_the_same_draws() -> None:
