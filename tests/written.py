@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from pneumo.evaluation.results import RESULT_NAMES, confusion, write_predictions, write_results
+from pneumo.evaluation.prediction_files import write_predictions
+from pneumo.evaluation.results import RESULT_NAMES, confusion, write_results
 from pneumo.evaluation.status import Status, write_status
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
@@ -49,8 +50,10 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
-def answer(path: Path, label: NDArray[np.bool_], probability: NDArray[np.float64]) -> None:
+def answer(
+    path: Path, label: NDArray[np.bool_], probability: NDArray[np.float64], margin: NDArray[np.float64] | None = None
+) -> None:
     """Write predictions.csv or validation.csv, for a threshold of 0.5."""
     images = [f"{path.stem}/{i}.jpeg" for i in range(len(label))]
     answers = (probability > 0.5).astype(int)
-    write_predictions(path, images, label.astype(int), probability.astype(np.float32), answers, CLASSES)
+    write_predictions(path, images, label.astype(int), probability.astype(np.float32), answers, CLASSES, margin)

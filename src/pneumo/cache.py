@@ -156,7 +156,8 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
                         return False
                     write_text(rows, str(done))
                     safe = time.monotonic()
-        assert done == recipe.shape[0], f"{done} rows instead of {recipe.shape[0]}"
+        if done != recipe.shape[0]:
+            raise RuntimeError(f"{done} rows instead of {recipe.shape[0]}")
         if not _make_safe(file, part):
             return False
     part.replace(folder / "array.npy")

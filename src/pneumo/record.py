@@ -16,7 +16,10 @@ import pneumo
 from pneumo.checkpoints import read_checkpoint
 from pneumo.config import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.evaluation.results import Results, rates, write_predictions
+from pneumo.data.index import Radiograph
+from pneumo.errors import NonFiniteLossError
+from pneumo.evaluation.prediction_files import write_predictions
+from pneumo.evaluation.results import Results, rates
 from pneumo.evaluation.subtypes import summarise_classes
 from pneumo.evaluation.summary import summarise
 from pneumo.hardware import peak_memory
@@ -82,13 +85,23 @@ def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, cla
     Returns:
         The figures that follow from them. The status among them is `partial` if images of the test set were left out,
         as by trainer.limit_test_batches.
+
+    Raises:
+        NonFiniteLossError: An image has logits that are infinite or no number; then neither file is written.
     """
-    tested = _write_answers(folder / "predictions.csv", "test", classifier.answers["test"], datamodule, classifier)
-    validation = read_checkpoint(best)["validation"]
-    held_out = _write_answers(folder / "validation.csv", "val", validation, datamodule, classifier)
+    tested = _answer("test", classifier.answers["test"], datamodule, classifier)
+    held_out = _answer("val", read_checkpoint(best)["validation"], datamodule, classifier)
+    for name, each in (("predictions.csv", tested), ("validation.csv", held_out)):
+        paths = [image.path for image in each.images]
+        columns = each.label, each.probability, each.prediction
+        write_predictions(folder / name, paths, *columns, datamodule.classes, each.margin)
     shares = rates(held_out.label, held_out.prediction, len(datamodule.classes))
     whole = len(tested.label) == len(datamodule.splits["test"])
-    figures = summarise(*tested) if tested.probability.ndim == 1 else summarise_classes(*tested[:3])
+    if tested.probability.ndim == 1:
+        subtypes = [image.subtype for image in tested.images]
+        figures = summarise(tested.label, tested.probability, tested.prediction, subtypes, tested.margin)
+    else:
+        figures = summarise_classes(tested.label, tested.probability, tested.prediction, tested.margin)
     return {
         "status": "done" if whole else "partial",
         **figures,
@@ -102,26 +115,30 @@ def labels(datamodule: ChestXrayDataModule, split: str, index: Tensor) -> npt.ND
 
 
 class _Answers(NamedTuple):
-    """Labels, probabilities, predictions and subtypes of N images; see `summarise`."""
+    """N images with their labels, probabilities, predictions and log odds; see `summarise`."""
 
+    images: list[Radiograph]
     label: npt.NDArray[np.int64]
     probability: npt.NDArray[np.float32]
     prediction: npt.NDArray[np.int64]
-    subtypes: list[str]
+    margin: npt.NDArray[np.float64]
 
 
-def _write_answers(
-    path: Path, split: str, answers: Batch, datamodule: ChestXrayDataModule, classifier: Classifier
-) -> _Answers:
+def _answer(split: str, answers: Batch, datamodule: ChestXrayDataModule, classifier: Classifier) -> _Answers:
     images = [datamodule.splits[split][i] for i in answers["index"].tolist()]
-    label = labels(datamodule, split, answers["index"])
+    margin = classifier.margin(answers["logits"]).double().numpy()
+    if broken := np.flatnonzero(~np.isfinite(margin.reshape(len(images), -1)).all(axis=1)).tolist():
+        raise NonFiniteLossError(
+            f"The network's output is not finite for {len(broken)} of {len(images)} {split} images, the first of which "
+            f"is {images[broken[0]].path}, so no results are written. If that image is intact, the weights have "
+            "diverged: lower optimizer.lr or set trainer.precision=32-true, and train again."
+        )
     probability = classifier.probability(answers["logits"]).numpy()
     if probability.ndim == 1:
         prediction = (probability > classifier.hparams["threshold"]).astype(np.int64)
     else:
         prediction = probability.argmax(1)
-    write_predictions(path, [image.path for image in images], label, probability, prediction, datamodule.classes)
-    return _Answers(label, probability, prediction, [image.subtype for image in images])
+    return _Answers(images, labels(datamodule, split, answers["index"]), probability, prediction, margin)
 
 
 def _device_name(trainer: Trainer) -> str:

@@ -129,9 +129,10 @@ def _read_config(folder: Path) -> DictConfig:
     path = folder / ".hydra" / "config.yaml"
     try:
         loaded = OmegaConf.load(path)
-    except OSError as error:
+        if not isinstance(loaded, DictConfig):
+            raise ValueError(f"{path} is no mapping")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} lacks what a run leaves ({error}): put the file back.") from error
-    assert isinstance(loaded, DictConfig)
     return loaded
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from scipy.stats import rankdata
 
 from pneumo.evaluation.answers import Answers, ClassAnswers
 from pneumo.evaluation.board import summarise_image
@@ -53,11 +54,16 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_answers(self, answers: Answers | ClassAnswers, epochs: int) -> None:
-        """Show precision-recall curves of the test in the PR CURVES tab; of three classes each against the rest."""
+        """Show precision-recall curves of the test in the PR CURVES tab; of three classes each against the rest.
+
+        TensorBoard's thresholds are equidistant from 0 to 1. Ranks divide the images evenly among them; probabilities,
+        most of which lie near 0 and 1, would leave few of the thresholds to tell images apart.
+        """
         sides = {answers.classes[1]: answers} if isinstance(answers, Answers) else answers.against_rest()
         for name, side in sides.items():
             if ranks(side):
-                self.experiment.add_pr_curve(f"test/precision_recall/{name}", side.positive, side.probability, epochs)
+                quantile = rankdata(side.score, "max") / len(side.score)
+                self.experiment.add_pr_curve(f"test/precision_recall/{name}", side.positive, quantile, epochs)
 
     @rank_zero_only
     def log_results(self, results: Mapping[str, str | int | float | bool], lr: float, epochs: int) -> None:

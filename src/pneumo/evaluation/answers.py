@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_expit, logsumexp
 
-from pneumo.errors import ConfigError
 from pneumo.evaluation.clusters import number_clusters
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import Results
 
 
@@ -70,6 +71,26 @@ class Answers(NamedTuple):
         return self.take(np.array(sorted(range(len(self.paths)), key=lambda i: self.paths[i]), np.int64))
 
 
+def log_odds(margins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Compute the log odds of mean probabilities from margins, (M, N) to (N,), without their saturation."""
+    odds: npt.NDArray[np.float64] = logsumexp(log_expit(margins), axis=0) - logsumexp(log_expit(-margins), axis=0)
+    return odds
+
+
+def concatenate(parts: Sequence[Answers]) -> Answers:
+    """Join the predictions for several sets of images; without margins if they are unknown for some of them."""
+    margins = [part.margin for part in parts if part.margin is not None]
+    return Answers(
+        np.concatenate([part.probability for part in parts]),
+        np.concatenate([part.positive for part in parts]),
+        np.concatenate([part.called for part in parts]),
+        parts[0].classes,
+        tuple(path for part in parts for path in part.paths),
+        np.concatenate(margins) if len(margins) == len(parts) else None,
+        tuple(patient for part in parts for patient in part.patients) if all(part.patients for part in parts) else (),
+    )
+
+
 def read_answers(folder: Path, results: Results, name: str = "predictions.csv") -> Answers:
     """Read what a run has answered; of three classes it is told whether an image is of the first one or not.
 
@@ -81,29 +102,23 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
     Raises:
         ConfigError: The file is missing or damaged.
     """
-    path = folder / name
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lines, several = list(reader), list(reader.fieldnames or ())[4:]
-        # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
-        probability = np.array([float(line["probability"]) for line in lines], np.float32)
-        right = np.array([line["prediction"] == line["label"] for line in lines], bool)
-        paths = tuple(line["path"] for line in lines)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{path}, which a finished run leaves, cannot be read ({error}): put it back, or delete results.json "
-            "beside it, and the run is taken for unfinished."
-        ) from error
-    if several:  # of three classes all but the first are positive
-        positive, called = (np.array([x[name] != several[0] for x in lines], bool) for name in ("label", "prediction"))
-        return Answers(probability.astype(np.float64), positive, called, (several[0], "any other"), paths)
+    table = read_predictions(folder / name)
+    # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
+    probability = table.probability.astype(np.float32)
+    margin = table.margins[:, 0] if table.margins.size else None
+    if table.classes:  # of three classes all but the first are positive
+        first = table.classes[0]
+        positive, called = (np.array([x != first for x in names], bool) for names in (table.label, table.prediction))
+        odds = None if margin is None else -margin
+        classes = (first, "any other")
+        return Answers(probability.astype(np.float64), positive, called, classes, table.paths, odds)
     called = probability > np.float32(float(results["threshold"]))
+    right = np.array([truth == answer for truth, answer in zip(table.label, table.prediction, strict=True)], bool)
     positive = called == right  # whatever the classes' names
     names = [
-        next((line["label"] for line, is_it in zip(lines, positive, strict=True) if is_it == x), "") for x in (0, 1)
+        next((label for label, is_it in zip(table.label, positive, strict=True) if is_it == x), "") for x in (0, 1)
     ]
-    return Answers(probability.astype(np.float64), positive, called, (names[0], names[1]), paths)
+    return Answers(probability.astype(np.float64), positive, called, (names[0], names[1]), table.paths, margin)
 
 
 class ClassAnswers(NamedTuple):
@@ -115,6 +130,7 @@ class ClassAnswers(NamedTuple):
         prediction: As label, (N,).
         classes: Their names.
         paths: Of the images, as in Answers.
+        margin: Log odds of each class, (N, classes); None: a run of an earlier version did not record them.
     """
 
     label: npt.NDArray[np.int64]
@@ -122,23 +138,35 @@ class ClassAnswers(NamedTuple):
     prediction: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     paths: tuple[str, ...] = ()
+    margin: npt.NDArray[np.float64] | None = None
 
     def against_rest(self) -> dict[str, Answers]:
         """Give each class, by its name, as the positive one of two."""
         return {
-            name: Answers(self.probability[:, k], self.label == k, self.prediction == k, ("the rest", name), self.paths)
+            name: Answers(
+                self.probability[:, k],
+                self.label == k,
+                self.prediction == k,
+                ("the rest", name),
+                self.paths,
+                None if self.margin is None else self.margin[:, k],
+            )
             for k, name in enumerate(self.classes)
         }
 
 
 def read_class_answers(folder: Path) -> ClassAnswers:
-    """Read the predictions.csv of a run of three classes."""
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        lines, classes = list(reader), list(reader.fieldnames or ())[4:]
-    label, prediction = (np.array([classes.index(line[name]) for line in lines]) for name in ("label", "prediction"))
-    shares = np.array([[float(line[name]) for name in classes] for line in lines])
-    return ClassAnswers(label, shares, prediction, tuple(classes), tuple(line["path"] for line in lines))
+    """Read the predictions.csv of a run of three classes.
+
+    Raises:
+        ConfigError: The file is missing or damaged.
+    """
+    table = read_predictions(folder / "predictions.csv")
+    label, prediction = (
+        np.array([table.classes.index(name) for name in names]) for names in (table.label, table.prediction)
+    )
+    margin = table.margins if table.margins.size else None
+    return ClassAnswers(label, table.shares, prediction, table.classes, table.paths, margin)
 
 
 def called(

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.answers import Answers, log_odds, read_answers
 from pneumo.evaluation.bootstrap import measure
-from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, TITLES, Results, write_predictions
+from pneumo.evaluation.prediction_files import write_predictions
+from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, TITLES, Results
 from pneumo.evaluation.runs import Run
 from pneumo.evaluation.summary import summarise
 from pneumo.files import write_text
@@ -68,8 +69,11 @@ def combine(runs: Sequence[Run]) -> Ensemble:
             )
     probability = np.mean([each.probability for each in answers], axis=0).astype(np.float32)
     threshold = float(np.float32(np.mean([float(results["threshold"]) for _, results in members])))
-    combined = Answers(
-        probability.astype(np.float64), first.positive, probability > np.float32(threshold), first.classes, first.paths
+    margins = [each.margin for each in answers if each.margin is not None]
+    combined = first._replace(
+        probability=probability.astype(np.float64),
+        called=probability > np.float32(threshold),
+        margin=log_odds(np.stack(margins)) if len(margins) == len(answers) else None,
     )
     figures = {"threshold": threshold, **_measure(combined, finished[0].folder)}
     left_out = tuple(f"{run.name} ({run.state})" for run in runs if run not in finished)
@@ -86,6 +90,7 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
         answers.probability.astype(np.float32),
         answers.called.astype(np.int64),
         answers.classes,
+        answers.margin,
     )
     about = {"members": [str(run.folder) for run in ensemble.members], **ensemble.figures}
     write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
@@ -121,5 +126,5 @@ def _measure(answers: Answers, folder: Path) -> Results:
     kinds = [subtype.get(path, "none") for path in answers.paths]
     return {
         **{f"test_{name}": float(metrics[name][0]) for name in TEST_METRICS},
-        **summarise(label, answers.probability.astype(np.float32), called, kinds),
+        **summarise(label, answers.probability.astype(np.float32), called, kinds, answers.margin),
     }

@@ -62,7 +62,7 @@ def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
     How sure an answer is, its distance from another answer tells.
     """
     hit = answers.right if isinstance(answers, Answers) else answers.label == answers.prediction
-    sureness = distance(answers.probability, threshold)
+    sureness = distance(answers.probability, threshold, answers.margin)
     surest = np.argsort(-sureness, kind="stable")
     right, wrong = np.flatnonzero(hit), surest[~hit[surest]]
     spread = ((np.arange(ACROSS) + 0.5) * len(right) / ACROSS).astype(np.int64)

@@ -26,6 +26,33 @@ from torchmetrics.classification import (
 )
 
 
+class BinaryScoreAUROC(BinaryAUROC):
+    """AUROC that ranks by a score; torchmetrics' own applies a sigmoid to it in single precision, which saturates."""
+
+    def update(self, preds: Tensor, target: Tensor, score: Tensor | None = None) -> None:
+        """Add scores (N,), or where there are none the probabilities, and labels (N,)."""
+        self.preds.append(preds if score is None else score)
+        self.target.append(target)
+
+
+class BinaryScoreAveragePrecision(BinaryAveragePrecision):
+    """Average precision that ranks by a score; see `BinaryScoreAUROC`."""
+
+    update = BinaryScoreAUROC.update
+
+
+class MulticlassScoreAUROC(MulticlassAUROC):
+    """AUROC of each class against the rest that ranks by scores (N, classes); see `BinaryScoreAUROC`."""
+
+    update = BinaryScoreAUROC.update
+
+
+class MulticlassScoreAveragePrecision(MulticlassAveragePrecision):
+    """Average precision of each class against the rest; see `MulticlassScoreAUROC`."""
+
+    update = BinaryScoreAUROC.update
+
+
 class BinaryBalancedAccuracy(BinaryStatScores):
     """Mean of sensitivity and specificity, which torchmetrics has for several classes only."""
 
@@ -77,6 +104,7 @@ def make_metrics(classes: int, threshold: float) -> MetricCollection:
 
     Returns:
         Metrics of labels (N,) and probabilities: of the positive class (N,), or of each of several, (N, classes).
+        AUROC and average precision rank by `score`, a further argument like the probabilities, where it is given.
     """
     return binary_metrics(threshold) if classes == 2 else multiclass_metrics(classes)
 
@@ -87,11 +115,11 @@ def multiclass_metrics(classes: int) -> MetricCollection:
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(average="micro", **options),
-            "auroc": MulticlassAUROC(**options),
+            "auroc": MulticlassScoreAUROC(**options),
             "sensitivity": MulticlassRecall(**options),
             "specificity": MulticlassSpecificity(**options),
             "balanced_accuracy": MulticlassRecall(**options),
-            "auprc": MulticlassAveragePrecision(**options),
+            "auprc": MulticlassScoreAveragePrecision(**options),
             "f1": MulticlassF1Score(**options),
             "mcc": MulticlassMatthewsCorrCoef(**options),
             "ece": MulticlassCalibrationError(n_bins=15, **options),
@@ -110,11 +138,11 @@ def binary_metrics(threshold: float) -> MetricCollection:
     return MetricCollection(
         {
             "accuracy": BinaryAccuracy(threshold, validate_args=False),
-            "auroc": BinaryAUROC(validate_args=False),
+            "auroc": BinaryScoreAUROC(validate_args=False),
             "sensitivity": BinaryRecall(threshold, validate_args=False),
             "specificity": BinarySpecificity(threshold, validate_args=False),
             "balanced_accuracy": BinaryBalancedAccuracy(threshold, validate_args=False),
-            "auprc": BinaryAveragePrecision(validate_args=False),
+            "auprc": BinaryScoreAveragePrecision(validate_args=False),
             "f1": BinaryF1Score(threshold, validate_args=False),
             "mcc": BinaryMCC(threshold, validate_args=False),
             "ece": BinaryCalibrationError(n_bins=15, validate_args=False),

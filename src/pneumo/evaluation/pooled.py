@@ -7,10 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.answers import Answers, concatenate, read_answers
 from pneumo.evaluation.pairwise import name_row
 from pneumo.evaluation.results import TITLES
 from pneumo.evaluation.runs import Row, Run
@@ -53,17 +51,18 @@ def pool(board: Iterable[Row]) -> list[Pooled]:
 
 
 def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
-    """Give one line for each held-out image."""
+    """Give one line for each held-out image; its logit_margin is empty where a fold's run did not record it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("row", "seed", "fold", "path", "label", "probability", "prediction"))
+    writer.writerow(("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin"))
     for each in pooled:
         answers = each.answers
         name = name_row(each.row, board)
-        columns = (each.fold, answers.paths, answers.positive, answers.probability, answers.called)
-        for fold, path, positive, probability, called in zip(*columns, strict=True):
+        margins = [""] * len(each.fold) if answers.margin is None else [f"{margin:.9g}" for margin in answers.margin]
+        columns = (each.fold, answers.paths, answers.positive, answers.probability, answers.called, margins)
+        for fold, path, positive, probability, called, margin in zip(*columns, strict=True):
             label, prediction = answers.classes[int(positive)], answers.classes[int(called)]
-            writer.writerow((name, each.seed, fold, path, label, f"{probability:.9g}", prediction))
+            writer.writerow((name, each.seed, fold, path, label, f"{probability:.9g}", prediction, margin))
     return text.getvalue()
 
 
@@ -94,21 +93,14 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
 
 def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
     parts = [read_answers(run.folder, run.results, "validation.csv") for run in runs if run.results]
-    paths = tuple(path for part in parts for path in part.paths)
-    if len(set(paths)) < len(paths):
+    answers = concatenate(parts)
+    if len(set(answers.paths)) < len(answers.paths):
         raise ConfigError(
             f"{row.first.folder.parent}: folds of seed {seed} have held out the same images, so they are not of one "
             "division. Run all of them with the same data.folds and seed: sweep.py -m data.split=kfold "
             "data.fold=0,1,2,3,4"
         )
     fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
-    answers = Answers(
-        np.concatenate([part.probability for part in parts]),
-        np.concatenate([part.positive for part in parts]),
-        np.concatenate([part.called for part in parts]),
-        parts[0].classes,
-        paths,
-    )
     return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
 
 

@@ -1,11 +1,9 @@
-"""A run's results: predictions.csv, results.json, and the table at the end."""
+"""A run's results: results.json, and the table at the end."""
 
-import csv
-import io
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy.typing as npt
 import rich
 from rich.table import Table
 
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import write_text
 
 _log = logging.getLogger(__name__)
@@ -104,33 +102,18 @@ def count_tested(results: Mapping[str, Value]) -> int:
     return sum(int(results[f"test_{kind}_{sign}"]) for kind in ("true", "false") for sign in ("positives", "negatives"))
 
 
-def write_predictions(
-    path: Path,
-    images: Sequence[str],
-    label: npt.NDArray[np.int64],
-    probability: npt.NDArray[np.float32],
-    prediction: npt.NDArray[np.int64],
-    classes: Sequence[str],
-) -> None:
-    """Write predictions.csv: path, label, probability of the positive class, prediction; one line for each image.
-
-    Three and more classes have a column each for their probabilities, (N, classes), and all but the first are positive.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    several = probability.ndim > 1
-    writer.writerow(("path", "label", "probability", "prediction", *(classes if several else ())))
-    for image, truth, share, answer in zip(images, label, probability, prediction, strict=True):
-        shares = (share[1:].sum(), *share) if several else (share,)
-        first, *others = (f"{value:.9g}" for value in shares)  # 9 digits give a float32 back
-        writer.writerow((image, classes[truth], first, classes[answer], *others))
-    write_text(path, text.getvalue())
-
-
 def write_results(path: Path, results: Mapping[str, Value]) -> None:
-    """Write results.json, whose presence says that the run finished."""
+    """Write results.json, whose presence says that the run finished.
+
+    Raises:
+        TrainingError: A figure is not finite.
+    """
     broken = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
-    assert not broken, f"not finite: {broken}"
+    if broken:
+        raise TrainingError(
+            f"The run has figures that are not finite ({', '.join(broken)}), so {path} is not written and the run "
+            "counts as unfinished. Lower optimizer.lr or set trainer.precision=32-true, and train again."
+        )
     write_text(path, json.dumps({name: results[name] for name in RESULT_NAMES}, indent=2) + "\n")
 
 

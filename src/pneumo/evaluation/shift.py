@@ -60,14 +60,18 @@ def measure_shift(validation: Answers, test: Answers) -> Shift:
 
 
 def best_threshold(answers: Answers) -> tuple[float, float]:
-    """Give the highest balanced accuracy that any threshold reaches on these images, and the lowest such threshold."""
-    steps = np.concatenate(([-np.inf], np.unique(answers.probability)))  # above each of them an image is positive
-    above, below = np.sort(answers.probability[answers.positive]), np.sort(answers.probability[~answers.positive])
+    """Return the highest balanced accuracy that any threshold of the score reaches, and the probability at the lowest.
+
+    Where probabilities round to the same number, a threshold of the probability reaches less.
+    """
+    scores, index = np.unique(answers.score, return_index=True)
+    steps = np.concatenate(([-np.inf], scores))  # above each of them an image is positive
+    above, below = np.sort(answers.score[answers.positive]), np.sort(answers.score[~answers.positive])
     sensitivity = 1 - np.searchsorted(above, steps, side="right") / len(above)
     specificity = np.searchsorted(below, steps, side="right") / len(below)
     balanced = (sensitivity + specificity) / 2
     best = int(balanced.argmax())
-    return float(balanced[best]), max(0.0, float(steps[best]))
+    return float(balanced[best]), float(answers.probability[index[best - 1]]) if best else 0.0
 
 
 def read_shift(folder: Path, results: Results) -> Shift | str:

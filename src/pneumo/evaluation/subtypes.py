@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from numpy.linalg import norm
+from scipy.special import log_expit
 
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, bootstrap, ece_interval, measure, percentiles
@@ -18,7 +19,10 @@ _MACRO = ("auroc", "sensitivity", "specificity", "auprc", "f1")  # means over cl
 
 
 def summarise_classes(
-    label: npt.NDArray[np.int64], probability: npt.NDArray[np.float32], prediction: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64],
+    probability: npt.NDArray[np.float32],
+    prediction: npt.NDArray[np.int64],
+    margin: Array | None = None,
 ) -> Results:
     """Give what results.json holds of a test beside its metrics: counts, intervals, and figures of the subtypes.
 
@@ -30,12 +34,15 @@ def summarise_classes(
         label: 0 normal, 1 bacterial, 2 viral, (N,).
         probability: Of each, (N, 3).
         prediction: As label, (N,).
+        margin: Log odds of each, (N, 3), by which images are ranked; None: by the probabilities.
     """
     results = confusion(label, prediction)
     whole = len(np.unique(label)) == probability.shape[1]
     if whole:
-        values = measure_classes(label, probability, prediction, np.ones((1, len(label))))
-        draws = bootstrap(lambda weights: _stack(measure_classes(label, probability, prediction, weights)), label)
+        values = measure_classes(label, probability, prediction, np.ones((1, len(label))), margin)
+        draws = bootstrap(
+            lambda weights: _stack(measure_classes(label, probability, prediction, weights, margin)), label
+        )
     for number, name in enumerate(TEST_METRICS):  # of which the accuracy's and the ECE's are given below
         unknown = (-1.0 if name == "mcc" else 0.0, 1.0)
         interval = _interval(name, float(values[name][0]), draws[:, number], len(label)) if whole else unknown
@@ -53,7 +60,7 @@ def summarise_classes(
         name = f"test_sensitivity_{subtype}"
         results[name] = float(hits.mean()) if len(hits) else NO_IMAGE
         results[f"{name}_ci_low"], results[f"{name}_ci_high"] = share_interval(int(hits.sum()), len(hits))
-    return results | _tell_apart(label, probability)
+    return results | _tell_apart(label, probability, margin)
 
 
 def measure_classes(
@@ -61,6 +68,7 @@ def measure_classes(
     probability: npt.NDArray[np.float32],
     prediction: npt.NDArray[np.int64],
     weights: Array,
+    margin: Array | None = None,
 ) -> dict[str, Array]:
     """Give the metrics of images that count several times, or not at all, as `pneumo.evaluation.metrics` defines them.
 
@@ -69,6 +77,7 @@ def measure_classes(
         probability: (N, classes).
         prediction: As label, (N,).
         weights: How often each image counts, (R, N).
+        margin: As in `summarise_classes`.
 
     Returns:
         (R,) for each of TEST_METRICS.
@@ -76,7 +85,8 @@ def measure_classes(
     share = probability.astype(np.float64)
     classes = np.arange(share.shape[1])
     truth, called = label[:, None] == classes, prediction[:, None] == classes
-    each = [measure(Answers(share[:, k], truth[:, k], called[:, k]), weights) for k in classes]
+    score = share if margin is None else margin
+    each = [measure(Answers(share[:, k], truth[:, k], called[:, k], margin=score[:, k]), weights) for k in classes]
     found = {name: np.mean([of_class[name] for of_class in each], axis=0) for name in _MACRO}
     total, right = weights.sum(1), label == prediction
     of_truth, of_called = weights @ truth, weights @ called
@@ -129,7 +139,7 @@ def _stack(metrics: dict[str, Array]) -> Array:
     return np.stack([metrics[name] for name in TEST_METRICS], axis=1)
 
 
-def _tell_apart(label: npt.NDArray[np.int64], probability: npt.NDArray[np.float32]) -> Results:
+def _tell_apart(label: npt.NDArray[np.int64], probability: npt.NDArray[np.float32], margin: Array | None) -> Results:
     """Give the AUROC of bacterial against viral, of the images that are one of them."""
     name = "test_auroc_bacterial_viral"
     ill = label > 0
@@ -138,7 +148,8 @@ def _tell_apart(label: npt.NDArray[np.int64], probability: npt.NDArray[np.float3
         return {name: NO_IMAGE, f"{name}_ci_low": 0.0, f"{name}_ci_high": 1.0}
     pair = probability[ill, 1:].astype(np.float64)
     share = pair[:, 1] / np.maximum(pair.sum(1), np.finfo(np.float64).tiny)
-    answers = Answers(share, viral, share > 0.5)
-    low, high = auroc_interval(placements(share, viral))
+    odds = None if margin is None else np.subtract(*log_expit(margin[ill, :0:-1]).T)  # of viral, by both logarithms
+    answers = Answers(share, viral, share > 0.5, margin=odds)
+    low, high = auroc_interval(placements(answers.score, viral))
     value = measure(answers, np.ones((1, len(viral))))["auroc"][0]
     return {name: float(value), f"{name}_ci_low": low, f"{name}_ci_high": high}

@@ -23,6 +23,7 @@ def summarise(
     probability: npt.NDArray[np.float32],
     prediction: npt.NDArray[np.int64],
     subtypes: Sequence[str],
+    margin: npt.NDArray[np.float64] | None = None,
 ) -> Results:
     """Give what results.json holds of a test beside its metrics: counts, intervals, sensitivity to each subtype.
 
@@ -34,8 +35,9 @@ def summarise(
         probability: Of the positive class, (N,).
         prediction: As label, (N,).
         subtypes: bacterial, viral, or anything else for neither; N of them.
+        margin: Log odds of the positive class, (N,), by which images are ranked; None: by the probability.
     """
-    answers = Answers(probability.astype(np.float64), label == 1, prediction == 1)
+    answers = Answers(probability.astype(np.float64), label == 1, prediction == 1, margin=margin)
     results = confusion(label, prediction)
     for name, interval in metric_intervals(answers).items():
         results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = interval

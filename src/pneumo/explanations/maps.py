@@ -13,6 +13,7 @@ from torchvision.transforms.functional import gaussian_blur
 from pneumo.errors import ConfigError
 from pneumo.explanations.layers import Layer, find_layer
 from pneumo.models.backbone import Backbone
+from pneumo.models.odds import log_odds
 
 # The first is the default. Draelos and Carin 2020 multiply gradients by activations, place by place; Selvaraju et al.
 # 2017 average gradients over all places first; Zeiler and Fergus 2014 cover squares: slow, but it needs no layer.
@@ -108,9 +109,7 @@ class Explainer:
         """Map normalised images (N, 3, size, size) to each class's log odds, (N, classes)."""
         views = torch.cat((pixels, pixels.flip(3))) if self.flip_test else pixels
         logits: Tensor = self.head(self.backbone.network(views))
-        logits = torch.stack(torch.split(logits, len(pixels))).mean(0)
-        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-        return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)
+        return log_odds(torch.stack(torch.split(logits, len(pixels))).mean(0))
 
     def _default_targets(self, pixels: Tensor) -> Tensor:
         if len(self.classes) == 2:

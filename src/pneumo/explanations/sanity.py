@@ -38,7 +38,8 @@ def rank_correlation(classifier: Answering, images: Tensor, method: str, part: s
         Spearman's rank correlation of the maps before and after, over the pixels, as the mean over the images. Near 1
         maps tell nothing of what was learned. A map that is the same everywhere has no ranks, and counts as 0.
     """
-    assert part in PARTS
+    if part not in PARTS:
+        raise ValueError(f"part={part!r} is none of {', '.join(PARTS)}")
     explainers = (Explainer(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
     before, after = (explain(images).flatten(1).double().cpu().numpy() for explain in explainers)
     return float(np.mean([_spearman(*pair) for pair in zip(before, after, strict=True)]))

@@ -1,7 +1,7 @@
 """The LightningModule: any backbone and a head, trained as a classifier."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -11,10 +11,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import CatMetric, MeanMetric
 
+from pneumo.errors import ConfigError
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
 from pneumo.models.fine_tuning import FineTuning, OneCycle, parameter_groups, scale_rates
 from pneumo.models.loss import weighted_cross_entropy
+from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
@@ -22,14 +24,6 @@ MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 Batch = dict[str, Tensor]
 # A checkpoint holds its own weights, and must open without the original ones.
 _FOR_TRAINING = ["weights", "label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
-
-
-class _Seen(NamedTuple):
-    """What is kept of a batch until its epoch is measured."""
-
-    logits: Tensor
-    label: Tensor
-    place: Tensor
 
 
 class Classifier(LightningModule):
@@ -103,7 +97,7 @@ class Classifier(LightningModule):
         self.train_metrics, self.val_metrics = (metrics.clone(prefix=f"{stage}/") for stage in ("train", "val"))
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
         self.all_places, self.all_logits = CatMetric("disable"), CatMetric("disable")  # they know how to gather
-        self.seen: dict[str, list[_Seen]] = {"train": [], "val": [], "test": []}
+        self.seen: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
         self.answers: dict[str, Batch] = {}
 
     def decide(self, temperature: float, threshold: float, margin: float | None) -> None:
@@ -127,6 +121,11 @@ class Classifier(LightningModule):
         """Map logits (N, classes) to float32 probabilities: of the positive class (N,), or of several (N, classes)."""
         shares = torch.softmax(logits.float() / self.temperature, dim=1)
         return shares[:, 1] if len(self.classes) == 2 else shares
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """Map logits (N, classes) to float32 log odds of the shape of `probability`, which is their sigmoid."""
+        odds = log_odds(logits.float() / self.temperature)
+        return odds[:, 1] if len(self.classes) == 2 else odds
 
     def train(self, mode: bool = True) -> "Classifier":
         """Switch to training or evaluation; a frozen backbone stays in evaluation."""
@@ -193,7 +192,8 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer of the trainable parameters, and the schedule if there is one."""
-        assert self.make_optimizer is not None, "training needs an optimizer"
+        if self.make_optimizer is None:
+            raise ConfigError("Training needs an optimizer: give Classifier an `optimizer`, such as torch.optim.Adam.")
         if (decay := self.fine_tuning.lr_decay if self.fine_tuning else 1.0) == 1.0:
             optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         else:
@@ -208,7 +208,7 @@ class Classifier(LightningModule):
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
         logits = self(batch["input"]) if stage == "train" else self.answer(batch["input"])
-        self.seen[stage].append(_Seen(logits.detach(), batch["label"], batch["index"]))
+        self.seen[stage].append((logits.detach(), batch["label"], batch["index"]))
         return self._loss(logits, batch["label"], stage)
 
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
@@ -222,7 +222,7 @@ class Classifier(LightningModule):
         logits = logits.float()
         loss, metrics = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_metrics")
         loss.update(self._loss(logits, label, stage), len(label))
-        metrics.update(self.probability(logits), label)
+        metrics.update(self.probability(logits), label, score=self.margin(logits))
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
         self.log_dict(metrics, on_step=False, on_epoch=True)
         self.seen[stage].clear()
@@ -235,10 +235,9 @@ class Classifier(LightningModule):
         self.all_logits.update(logits)
         order = (index := self.all_places.compute().long()).argsort()
         all_logits = self.all_logits.compute().reshape(-1, len(self.classes))  # it squeezes what a single image got
-        answers = {"index": index[order].cpu(), "logits": all_logits[order].cpu()}
         self.all_places.reset()
         self.all_logits.reset()
-        return answers
+        return {"index": index[order].cpu(), "logits": all_logits[order].cpu()}
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

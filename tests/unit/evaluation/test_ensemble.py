@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.metrics import accuracy_score, roc_auc_score
 from written import answer, finish
 
 from pneumo.cli import report
 from pneumo.errors import ConfigError
+from pneumo.evaluation.answers import log_odds
 from pneumo.evaluation.ensemble import combine
 from pneumo.evaluation.runs import collect
 
@@ -65,3 +66,24 @@ def test_collapsed_and_three_class_runs_are_left_out(three: Path) -> None:
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ConfigError, match="and of 3 here 1 can be in it"):
         combine(collect([three]))
+
+
+def test_the_log_odds_of_a_mean_probability_do_not_saturate() -> None:
+    margins = np.random.default_rng(0).normal(0, 5, (3, 100))
+    np.testing.assert_allclose(log_odds(margins), logit(expit(margins).mean(axis=0)), atol=1e-9)
+    # 1 - sigmoid(m) is exp(-m) far out, so that the mean of two has the smaller margin and log 2 more.
+    np.testing.assert_allclose(log_odds(np.array([[60.0, -70.0], [80.0, -90.0]])), [60 + np.log(2), -70 - np.log(2)])
+
+
+def test_an_ensemble_of_saturated_runs_ranks_by_its_margin(three: Path) -> None:
+    margins = [40 + 3 * POSITIVE + np.random.default_rng(seed).normal(0, 2, 624) for seed in range(3)]
+    for seed, margin in enumerate(margins):
+        answer(three / f"resnext-adam-s{seed}" / "predictions.csv", POSITIVE, expit(margin), margin)
+    found = combine(collect([three]))
+    order = sorted(range(624), key=lambda i: f"predictions/{i}.jpeg")
+    mean = -np.log(np.mean([np.exp(-margin[order]) for margin in margins], axis=0))  # as far out as this
+    assert np.unique(found.answers.probability).tolist() == [1.0]
+    assert found.figures["test_auroc"] == pytest.approx(roc_auc_score(POSITIVE[order], mean))
+    assert found.figures["test_auroc_ci_low"] > 0.8
+    answer(three / "resnext-adam-s0" / "predictions.csv", POSITIVE, expit(margins[0]))
+    assert combine(collect([three])).answers.margin is None  # one run of an earlier version: by the probability

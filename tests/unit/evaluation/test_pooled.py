@@ -16,16 +16,17 @@ from pneumo.evaluation.runs import collect, rows
 POSITIVE = np.arange(90) % 3 > 0
 
 
-def fold(sweep: Path, number: int, held_out: int, **other: object) -> np.ndarray:
+def fold(sweep: Path, number: int, held_out: int, shift: float = 0.0, **other: object) -> np.ndarray:
     folder = sweep / f"resnext-adam-s0-fold{number}"
     about = {"task": "pneumonia", "threshold": 0.5, "threshold_rule": "fixed", "settings_hash": "same"}
     about |= {"best_epoch": 5, "epochs": 5, "temperature": 1.0, **other}
     finish(folder, "resnext", "adam", 0, wrong=30, fold=number, folds=3, **about)
-    scores = expit(2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90))
-    answer(folder / "validation.csv", POSITIVE, scores)
+    margin = shift + 2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90)
+    scores = expit(margin)
+    answer(folder / "validation.csv", POSITIVE, scores, margin if shift else None)
     text = (folder / "validation.csv").read_text()
     (folder / "validation.csv").write_text(text.replace("validation/", f"train/{held_out}-"))
-    return scores
+    return margin if shift else scores
 
 
 def test_folds_are_one_row_and_their_held_out_images_are_pooled(
@@ -73,3 +74,14 @@ def test_what_folds_chose_on_the_images_that_they_answer_is_told(
         fold(tmp_path / "kfold", number, number, best_epoch=3 + number, threshold_rule="sensitivity")
     report([tmp_path / "kfold"])
     assert "Each fold chose its epoch and threshold on them" in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def test_pooled_folds_rank_by_the_margin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    margins = np.concatenate([fold(tmp_path / "kfold", number, number, shift=40.0) for number in range(3)])
+    (pooled,) = pool(rows(collect([tmp_path / "kfold"])))
+    assert pooled.answers.margin == pytest.approx(margins)
+    report([tmp_path / "kfold"])
+    expected = roc_auc_score(np.tile(POSITIVE, 3), margins)
+    assert f"AUROC {expected:.4f}" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    with (tmp_path / "kfold" / "folds.csv").open(newline="") as file:
+        assert [float(line["logit_margin"]) for line in csv.DictReader(file)] == pytest.approx(margins)

@@ -117,3 +117,12 @@ def test_a_threshold_that_is_a_probability_keeps_its_side(tmp_path: Path) -> Non
     found = read_answers(tmp_path / "run", read_results(tmp_path / "run") or {})
     assert found.called.tolist() == [False, True]
     assert found.positive.tolist() == [False, False]
+
+
+def test_the_best_threshold_lies_among_saturated_images_too() -> None:
+    margin = separated(2) + 40
+    saturated = Answers(np.ones(600), POSITIVE, np.ones(600, bool), margin=margin)
+    value, threshold = best_threshold(saturated)
+    assert value == pytest.approx(max(balanced_accuracy_score(POSITIVE, margin > other) for other in margin))
+    assert value > 0.8
+    assert threshold == 1.0

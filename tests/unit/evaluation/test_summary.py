@@ -9,7 +9,8 @@ from scipy.stats import binom, norm
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import bootstrap
 from pneumo.evaluation.intervals import wilson
-from pneumo.evaluation.results import RESULT_NAMES, SUBTYPES, TEST_METRICS, write_predictions
+from pneumo.evaluation.prediction_files import write_predictions
+from pneumo.evaluation.results import RESULT_NAMES, SUBTYPES, TEST_METRICS
 from pneumo.evaluation.significance import auroc_interval, placements
 from pneumo.evaluation.summary import estimates, from_shares, metric_intervals, summarise
 

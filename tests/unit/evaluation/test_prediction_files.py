@@ -1,0 +1,108 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit, log_softmax
+from sklearn.metrics import roc_auc_score
+from written import finish
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation.answers import read_answers, read_class_answers
+from pneumo.evaluation.prediction_files import read_predictions, write_predictions
+from pneumo.evaluation.subtypes import summarise_classes
+
+TWO, THREE = ["NORMAL", "PNEUMONIA"], ["NORMAL", "logit_margin_X", "VIRAL"]  # a name that a column has, too
+LABEL = np.arange(200) % 2
+MARGIN = (np.random.default_rng(0).normal(0, 12, 200) + 25 * LABEL).astype(np.float32)
+LOGITS = np.random.default_rng(1).normal(0, 60, (300, 3)) + 90 * np.eye(3)[np.arange(300) % 3]
+PATHS = [f"test/{i}.jpeg" for i in range(200)]
+
+
+def columns(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return next(csv.reader(file))
+
+
+def write_two(path: Path, margin: np.ndarray | None) -> None:
+    probability = expit(MARGIN).astype(np.float32)
+    write_predictions(path, PATHS, LABEL, probability, (probability > 0.5).astype(int), TWO, margin)
+
+
+def three() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels, float32 probabilities, predictions and log odds of three classes; most probabilities round."""
+    logs = log_softmax(LOGITS, 1)
+    odds = np.stack([logs[:, k] - np.logaddexp(*np.delete(logs, k, 1).T) for k in range(3)], 1)
+    return np.arange(300) % 3, np.exp(logs).astype(np.float32), LOGITS.argmax(1), odds
+
+
+def test_a_margin_survives_the_file_and_ranks(tmp_path: Path) -> None:
+    finish(tmp_path, "resnext", "sgd", 0, wrong=3, threshold=0.5)
+    write_two(tmp_path / "predictions.csv", MARGIN)
+    assert columns(tmp_path / "predictions.csv") == ["path", "label", "probability", "prediction", "logit_margin"]
+    found = read_answers(tmp_path, {"threshold": 0.5})
+    assert found.margin is not None
+    assert np.array_equal(found.margin.astype(np.float32), MARGIN)
+    assert found.classes == ("NORMAL", "PNEUMONIA")
+    assert roc_auc_score(found.positive, found.probability) < roc_auc_score(found.positive, found.score) - 1e-3
+
+
+def test_a_file_without_margins_ranks_by_the_probability(tmp_path: Path) -> None:
+    write_two(tmp_path / "predictions.csv", None)
+    assert columns(tmp_path / "predictions.csv") == ["path", "label", "probability", "prediction"]
+    found = read_answers(tmp_path, {"threshold": 0.5})
+    assert found.margin is None
+    assert np.array_equal(found.score, found.probability)
+
+
+@pytest.mark.parametrize("margins", [True, False])
+def test_three_classes_keep_their_columns_whatever_their_names(margins: bool, tmp_path: Path) -> None:
+    label, probability, prediction, odds = three()
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, PATHS + PATHS[:100], label, probability, prediction, THREE, odds if margins else None)
+    assert columns(path)[4:7] == THREE
+    assert columns(path)[7:] == ([f"logit_margin_{name}" for name in THREE] if margins else [])
+    found = read_class_answers(tmp_path)
+    assert found.classes == tuple(THREE)
+    assert np.array_equal(found.probability.astype(np.float32), probability)
+    first, side = read_answers(tmp_path, {"threshold": 0.5}), found.against_rest()["VIRAL"]
+    if margins:
+        np.testing.assert_allclose(first.score, -odds[:, 0], rtol=1e-8)
+        np.testing.assert_allclose(side.score, odds[:, 2], rtol=1e-8)
+    else:
+        assert first.margin is found.margin is side.margin is None
+
+
+def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
+    label, probability, prediction, odds = three()
+    found, plain = (summarise_classes(label, probability, prediction, margin) for margin in (odds, None))
+    ill, logs = label > 0, log_softmax(LOGITS, 1)
+    expected = roc_auc_score(label[ill] == 2, logs[ill, 2] - logs[ill, 1])
+    assert found["test_auroc_bacterial_viral"] == pytest.approx(expected)
+    assert float(plain["test_auroc_bacterial_viral"]) < expected - 1e-3
+    assert found["test_auroc_ci_high"] > plain["test_auroc_ci_high"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("path,label,probability,prediction\n", "has no images"),
+        ("", "has no images"),
+        ("path,label,probability,prediction\na,NORMAL,nan,NORMAL\n", "not finite"),
+        ("path,label,probability,prediction,logit_margin\na,NORMAL,0.5,NORMAL,inf\n", "not finite"),
+        ("path,label,probability,prediction\na,NORMAL\n", "cannot be read"),
+        ("path,label,probability,prediction,A,B,C\na,A,0.5,D,0.5,0.25,0.25\n", "no column of the class D"),
+    ],
+)
+def test_a_file_that_holds_no_predictions_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=reason) as error:
+        read_predictions(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_a_mistake_for_its_user(tmp_path: Path) -> None:
+    for read in (lambda: read_answers(tmp_path, {"threshold": 0.5}), lambda: read_class_answers(tmp_path)):
+        with pytest.raises(ConfigError, match="put it back"):
+            read()
