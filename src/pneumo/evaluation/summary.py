@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import hypot
 
 import numpy as np
 import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap_metrics, ece_interval, measure, of_shares, percentiles
-from pneumo.evaluation.calibration import gaps
-from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, share_interval, wilson
+from pneumo.evaluation.bootstrap import Array, bootstrap, measure
+from pneumo.evaluation.calibration import ece_interval, gaps
+from pneumo.evaluation.counts import confusion_table, count_intervals
+from pneumo.evaluation.intervals import (
+    Estimate,
+    Interval,
+    logit_interval,
+    mean_interval,
+    share_interval,
+    whole_range,
+    wilson,
+)
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
 from pneumo.evaluation.significance import auroc_interval, placements
 
-_BOOTSTRAPPED = ("brier", "balanced_accuracy", "auprc", "f1", "mcc")
+_COUNTED = ("balanced_accuracy", "f1", "mcc")
 
 
 def summarise(
@@ -49,26 +57,32 @@ def summarise(
 
 
 def metric_intervals(answers: Answers) -> dict[str, Interval]:
-    """Give each metric's 95 % interval by the method that kept closest to it in simulations: docs/EVALUATION.md."""
-    positives, total = int(answers.positive.sum()), len(answers.positive)
-    found = {name: (-1.0 if name == "mcc" else 0.0, 1.0) for name in TEST_METRICS}
-    found["accuracy"] = wilson(int(answers.right.sum()), total)
-    hits, quiet = answers.called[answers.positive], ~answers.called[~answers.positive]
-    found["sensitivity"] = share_interval(int(hits.sum()), len(hits))
-    found["specificity"] = share_interval(int(quiet.sum()), len(quiet))
-    both = 0 < positives < total
-    draws = bootstrap_metrics(answers, _BOOTSTRAPPED if both else ["brier"])
-    found |= {name: percentiles(of_name) for name, of_name in draws.items()}
-    values = measure(answers, np.ones((1, total)))
-    found["ece"] = ece_interval(gaps(answers.probability, answers.positive), answers.positive)
-    if both:
-        found |= {
-            name: from_shares(answers, name, found)
-            for name in ("balanced_accuracy", "f1", "mcc")
-            if np.ptp(draws[name]) == 0
-        }
+    """Compute each metric's 95 % interval by the method that kept closest to it in simulations: docs/EVALUATION.md.
+
+    Where a metric needs a class that is absent, or the spread of a class with a single image, it is the whole range.
+    """
+    values = {name: float(value[0]) for name, value in measure(answers, np.ones((1, len(answers.positive)))).items()}
+    table = confusion_table(answers.positive.astype(np.int64), answers.called.astype(np.int64), 2)
+    smallest, inside = int(table.sum(axis=1).min()), gaps(answers.probability, answers.positive)
+
+    def statistic(weights: Array) -> Array:
+        metrics = measure(answers, weights)
+        gap = weights @ inside / weights.sum(axis=1, keepdims=True)
+        return np.column_stack((metrics["brier"], metrics["auprc"], gap))
+
+    draws = bootstrap(statistic, answers.positive)
+    found = {name: whole_range(name) for name in TEST_METRICS}
+    found["accuracy"] = wilson(int(answers.right.sum()), len(answers.right))
+    found["sensitivity"] = share_interval(int(table[1, 1]), int(table[1].sum()))
+    found["specificity"] = share_interval(int(table[0, 0]), int(table[0].sum()))
+    found["brier"] = mean_interval(values["brier"], draws[:, 0], len(answers.right))
+    found["ece"] = ece_interval(answers.probability, answers.positive, draws[:, 2:])
+    if smallest:
+        counted = count_intervals(table)
+        found |= {name: counted[name] for name in _COUNTED}
+    if smallest > 1:
         found["auroc"] = auroc_interval(placements(answers.score, answers.positive))
-        found["auprc"] = logit_interval(float(values["auprc"][0]), float(draws["auprc"].std(ddof=1)), positives)
+        found["auprc"] = logit_interval(values["auprc"], float(draws[:, 1].std(ddof=1)), int(table[1].sum()))
     return found
 
 
@@ -76,22 +90,3 @@ def estimates(answers: Answers) -> dict[str, Estimate]:
     """Give the metrics of images of both classes with their intervals."""
     values = measure(answers, np.ones((1, len(answers.positive))))
     return {name: Estimate(float(values[name][0]), *interval) for name, interval in metric_intervals(answers).items()}
-
-
-def from_shares(answers: Answers, name: str, found: dict[str, Interval]) -> Interval:
-    """Give the interval of a metric that rises with sensitivity and specificity, put together from theirs.
-
-    The bootstrap has none where each class got one answer only: it draws the same again and again. Source: as in
-    `subtract`.
-    """
-    positives = int(answers.positive.sum())
-    value = float(measure(answers, np.ones((1, len(answers.positive))))[name][0])
-    known = (float(answers.called[answers.positive].mean()), 1 - float(answers.called[~answers.positive].mean()))
-
-    def reach(end: int) -> float:
-        ends = found["sensitivity"][end], found["specificity"][end]
-        shares = ((ends[0], known[1]), (known[0], ends[1]))
-        moved = [of_shares(*pair, positives, len(answers.positive) - positives)[name] - value for pair in shares]
-        return hypot(*moved)
-
-    return max(value - reach(0), -1.0 if name == "mcc" else 0.0), min(value + reach(1), 1.0)
