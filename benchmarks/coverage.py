@@ -5,13 +5,14 @@ python benchmarks/coverage.py --full
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import rich
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, bootstrap, bootstrap_metrics, measure
@@ -21,6 +22,9 @@ from pneumo.evaluation.intervals import Interval
 from pneumo.evaluation.results import TEST_METRICS
 from pneumo.evaluation.summary import metric_intervals
 from pneumo.files import write_text
+
+Counts = npt.NDArray[np.int64]
+Table = Sequence[Sequence[float]]
 
 # Sensitivity, specificity, and how far probabilities are from 0.5: the kind of run here, and better ones.
 CASES = ((0.99, 0.60, 1.0), (0.98, 0.80, 2.0), (0.95, 0.90, 2.0), (0.98, 0.95, 3.0), (0.99, 0.97, 4.0))
@@ -73,21 +77,37 @@ def cover(
     return covered
 
 
-def cover_counts(fractions: Sequence[Sequence[float]], size: Sequence[int], tests: int) -> dict[str, float]:
-    """Return the coverage of metrics of confusion tables, whose rows are multinomial samples of these fractions."""
-    generator, rows = np.random.default_rng(901), np.array(size)[:, None]
+@cache
+def _count_intervals(counts: bytes, classes: int) -> dict[str, Interval]:
+    return count_intervals(np.frombuffer(counts).reshape(classes, classes))
 
-    @cache
-    def intervals(counts: bytes) -> dict[str, Interval]:
-        return count_intervals(np.frombuffer(counts, np.int64).reshape(len(rows), -1).astype(np.float64))
 
+def cover_counts(fractions: Table, size: Sequence[int], tests: int) -> dict[str, float]:
+    """Return the coverage of metrics of confusion tables, whose rows are multinomial samples of these fractions.
+
+    With two classes it is a sum over all tables that are likely enough to matter, with more it is simulated.
+    """
+    rows = np.array(size)[:, None]
     truth = count_metrics((np.array(fractions) * rows)[None])
-    covered = dict.fromkeys(truth, 0.0)
+    covered, total = dict.fromkeys(truth, 0.0), 0.0
+    for table, weight in _likely(fractions, size) if len(size) == 2 else _drawn(fractions, size, tests):
+        total += weight
+        for name, (low, high) in _count_intervals(table.astype(np.float64).tobytes(), len(size)).items():
+            covered[name] += weight * (low - 1e-12 <= truth[name][0] <= high + 1e-12)
+    return {name: each / total for name, each in covered.items()}
+
+
+def _likely(fractions: Table, size: Sequence[int]) -> Iterator[tuple[Counts, float]]:
+    right = [np.arange(count + 1) for count in size]
+    chance = np.outer(*(binom.pmf(right[k], size[k], fractions[k][k]) for k in (0, 1)))
+    for quiet, hits in np.argwhere(chance > 1e-6):
+        yield np.array([[quiet, size[0] - quiet], [size[1] - hits, hits]]), float(chance[quiet, hits])
+
+
+def _drawn(fractions: Table, size: Sequence[int], tests: int) -> Iterator[tuple[Counts, float]]:
+    generator = np.random.default_rng(901)
     for _ in range(tests):
-        counts = np.stack([generator.multinomial(*row) for row in zip(size, fractions, strict=True)]).astype(np.int64)
-        for name, (low, high) in intervals(counts.tobytes()).items():
-            covered[name] += (low - 1e-12 <= truth[name][0] <= high + 1e-12) / tests
-    return covered
+        yield np.stack([generator.multinomial(*row) for row in zip(size, fractions, strict=True)]), 1.0
 
 
 def alarm(shape: Sequence[float], images: int, tests: int) -> float:
