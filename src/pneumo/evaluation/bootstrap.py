@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.calibration import gaps
 from pneumo.evaluation.clusters import Clusters, stratify
-from pneumo.evaluation.intervals import Interval, zero_residue
+from pneumo.evaluation.counts import count_metrics
+from pneumo.evaluation.intervals import Interval, whole_range, zero_residue
 from pneumo.evaluation.results import TEST_METRICS
 
 Array = npt.NDArray[np.float64]
@@ -161,34 +161,6 @@ def bootstrap_metrics(
     return dict(zip(names, draws.T, strict=True))
 
 
-def ece_interval(inside: Array, label: npt.NDArray[Any], count: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """Give the 95 % interval of an ECE: chance makes gaps of all bins, so that the ECE of few images is too large.
-
-    The lower end is 0 where chance alone makes as much, in 2.5 % of draws. Else it takes off what chance adds, in
-    97.5 % of draws, to gaps that are as much smaller as it has probably made them. The upper end takes nothing off: it
-    is 1.96 deviations above, rather too far than too near.
-
-    Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, for the test by chance;
-    B. Efron, C. Morris, Stein's Estimation Rule and Its Competitors, 1973, section 2, for the smaller gaps.
-
-    Args:
-        inside: What each image adds to the gap of its bin, (N, bins); see `gaps`.
-        label: The images' classes, (N,).
-        count: The number of draws.
-        seed: Of the draws.
-    """
-    gap = inside.mean(axis=0)
-    draws = bootstrap(lambda weights: weights @ inside, label, count, seed) / len(label)
-    noise = draws - gap
-    ece, tiny = np.abs(gap).sum(), np.finfo(np.float64).tiny
-    smaller = gap * np.maximum(0, 1 - noise.var(axis=0) / np.maximum(gap**2, tiny))
-    added = np.abs(smaller + noise).sum(axis=1) - np.abs(smaller).sum()
-    reach = norm.ppf(0.975) * np.abs(draws).sum(axis=1).std(ddof=1)
-    calibrated = ece <= np.quantile(np.abs(noise).sum(axis=1), 0.975)
-    low = 0.0 if calibrated else max(0.0, float(ece - np.quantile(added, 0.975)))
-    return low, min(1.0, float(ece + reach))
-
-
 def paired_bootstrap(
     first: Answers, second: Answers, metric: str, count: int = RESAMPLES, seed: int = SEED
 ) -> Interval:
@@ -206,9 +178,9 @@ def paired_bootstrap(
         )
     one_class = first.positive.all() or not first.positive.any()
     if np.isnan(measure(first, np.ones((1, len(first.positive))))[metric]).any() or (one_class and metric == "mcc"):
-        return (-2.0, 2.0) if metric == "mcc" else (-1.0, 1.0)
+        low, high = whole_range(metric)
+        return low - high, high - low
     clusters = first.clusters if first.patients else second.clusters
-
     one, two = measurer(first, [metric]), measurer(second, [metric])
 
     def statistic(weights: Array) -> Array:
@@ -218,23 +190,6 @@ def paired_bootstrap(
     return percentiles(bootstrap(statistic, first.positive, count, seed, clusters))
 
 
-def of_shares(sensitivity: float, specificity: float, positives: int, negatives: int) -> dict[str, float]:
-    """Give the metrics that follow from the two shares and the numbers of images."""
-    counted = _counted(
-        *(np.array([n]) for n in (sensitivity * positives, (1 - specificity) * negatives, positives, negatives))
-    )
-    return {name: float(value[0]) for name, value in counted.items()}
-
-
 def _counted(tp: Array, fp: Array, positives: Array, negatives: Array) -> dict[str, Array]:
-    fn, tn = positives - tp, negatives - fp
-    sensitivity, specificity = tp / positives, tn / negatives
-    spread = (tp + fp) * (tn + fn) * positives * negatives
-    return {
-        "accuracy": (tp + tn) / (positives + negatives),
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "mcc": (tp * tn - fp * fn) / np.sqrt(np.maximum(spread, 1)),  # 0 if every answer is the same
-    }
+    rows = np.stack([negatives - fp, fp], axis=1), np.stack([positives - tp, tp], axis=1)
+    return count_metrics(np.stack(rows, axis=1))

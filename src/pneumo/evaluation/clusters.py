@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from pneumo.evaluation.intervals import RESIDUE
+from pneumo.evaluation.intervals import RESIDUE, Interval, wilson
 
 Array = npt.NDArray[np.float64]
 Clusters = npt.NDArray[np.int64]
@@ -65,21 +65,58 @@ def area_variance(positive: Residuals, negative: Residuals) -> float:
 
 
 def effective_size(values: Array, clusters: Clusters) -> float:
-    """Compute the number of independent images whose mean would be as uncertain as that of clustered values, (N,).
+    """Compute the number of independent images, right or wrong, whose proportion would be as uncertain as a mean.
 
-    The design effect, at least 1, divides the number of images; Student's t allows for few clusters. Where all values
-    are the same, nothing tells how much images of one patient resemble each other: each patient counts once.
+    Student's t allows for few clusters. Where all values are the same, nothing tells how much images of one patient
+    resemble each other: each patient counts once.
 
     Source: E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small Expected Number of Positive
     Counts Estimated From Survey Data, 1998, section 2.
+
+    Args:
+        values: 1 where the image is right and 0 where it is not, or the mean over seeds, (N,).
+        clusters: Cluster of each image, (N,).
     """
-    count, images = len(np.unique(clusters)), len(values)
-    if count == images:
-        return float(images)
+    count, images, mean = len(np.unique(clusters)), len(values), float(values.mean())
     if count < 2 or np.ptp(values) < RESIDUE:
         return float(count)
-    effect = residuals(values, clusters).variance / residuals(values, np.arange(images)).variance
-    return images / max(1.0, effect) * student_factor(images, count) ** -2
+    variance = max(residuals(values, clusters).variance, float(values.var(ddof=1)) / images)
+    ratio = mean * (1 - mean) / (images - 1) / variance
+    if abs(ratio - 1) < RESIDUE:
+        ratio = 1.0
+    return images * ratio / student_factor(images, count) ** 2
+
+
+def class_sizes(
+    label: npt.NDArray[np.int64], right: npt.NDArray[np.generic], clusters: Clusters, classes: int
+) -> tuple[list[int], list[float]]:
+    """Count the patients with images of each class, and compute the effective number of its images.
+
+    Args:
+        label: From 0, (N,).
+        right: As `values` in `effective_size`, (N,).
+        clusters: Cluster of each image, (N,).
+        classes: Their number.
+    """
+    inside = [label == number for number in range(classes)]
+    patients = [len(np.unique(clusters[chosen])) for chosen in inside]
+    values = right.astype(np.float64)
+    sizes = [
+        effective_size(values[c], clusters[c]) if count else 0.0 for c, count in zip(inside, patients, strict=True)
+    ]
+    return patients, sizes
+
+
+def proportion_interval(values: npt.NDArray[np.bool_], clusters: Clusters) -> Interval:
+    """Compute the 95 % interval of a proportion of images: Wilson's of the effective number of images.
+
+    It is the whole range where there is no image.
+    """
+    if not len(values):
+        return 0.0, 1.0
+    hits, images = int(values.sum()), len(values)
+    size = effective_size(values.astype(np.float64), clusters)
+    return wilson(hits * (size / images), size)
 
 
 def student_factor(images: int, clusters: int) -> float:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.bootstrap import bootstrap, percentiles
-from pneumo.evaluation.clusters import Clusters, number_clusters
-from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_difference
+from pneumo.evaluation.clusters import Clusters, class_sizes, effective_size, number_clusters
+from pneumo.evaluation.counts import count_intervals
+from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_difference, wilson
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.significance import (
     LEVEL,
@@ -120,7 +121,9 @@ def compare(board: Sequence[Row]) -> Comparison:
         if each.mixed:
             reasons[each.place] = "has seeds that were tested on different images"
             continue
-        rows[each.place] = replace(board[each.place], intervals=_intervals(each))
+        rows[each.place] = replace(
+            board[each.place], intervals=_intervals(each, board[each.place].mean("test_accuracy") or 0.0)
+        )
         if each.images != usual:
             reasons[each.place] = "was tested on other images than those compared"
         elif not rows[each.place].intervals:
@@ -170,19 +173,20 @@ def _share_patients(tested: Sequence[_Tested]) -> list[_Tested]:
     ]
 
 
-def _intervals(tested: _Tested) -> dict[str, Interval]:
+def _intervals(tested: _Tested, accuracy: float) -> dict[str, Interval]:
     positive = tested.seeds[0].positive
     if positive.all() or not positive.any():
         return {}
-    share = tested.right / len(tested.seeds)
-
-    def balanced(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        sides = [weights @ (share * side) / (weights @ side) for side in (positive, ~positive)]
-        mean: npt.NDArray[np.float64] = np.mean(sides, axis=0)
-        return mean
-
-    draws = bootstrap(balanced, positive, clusters=tested.clusters)
-    return {"auroc": auroc_interval(tested.placements), "balanced_accuracy": percentiles(draws)}
+    share, images = tested.right / len(tested.seeds), len(positive)
+    label, clusters = positive.astype(np.int64), np.arange(images) if tested.clusters is None else tested.clusters
+    totals, right = np.bincount(label), np.bincount(label, share)
+    table = np.array([[right[0], totals[0] - right[0]], [totals[1] - right[1], right[1]]])
+    size = min(1.0, effective_size(share, clusters) / images)  # more seeds do not narrow it
+    return {
+        "accuracy": wilson(round(accuracy * images) * size, images * size),
+        "auroc": auroc_interval(tested.placements),
+        "balanced_accuracy": count_intervals(table, class_sizes(label, share, clusters, 2)[1])["balanced_accuracy"],
+    }
 
 
 def _accuracies(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:

@@ -78,7 +78,7 @@ class Row:
     Attributes:
         runs: In the order of their seeds.
         hidden: Tells it from another row of the same words, whose runs have other settings.
-        intervals: 95 % intervals of the mean over seeds, by the metric: auroc, balanced_accuracy.
+        intervals: 95 % intervals of the mean over seeds, by the metric: accuracy, auroc, balanced_accuracy.
         groups: Letters, by accuracy and auroc: rows that share one cannot be told apart.
     """
 
@@ -133,8 +133,8 @@ class Row:
     def interval(self) -> Interval | None:
         """The mean test accuracy's 95 % interval, for the number of images tested: more seeds do not narrow it."""
         mean = self.mean("test_accuracy")
-        if mean is None:
-            return None
+        if mean is None or "accuracy" in self.intervals:
+            return self.intervals.get("accuracy")
         return wilson(round(mean * self.tested), self.tested)
 
     @property

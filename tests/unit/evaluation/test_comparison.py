@@ -63,7 +63,7 @@ def test_a_single_seeds_intervals_are_those_of_results_json(tmp_path: Path) -> N
     expected = estimates(answers.by_path())
     for name, interval in row.intervals.items():
         assert interval == pytest.approx(expected[name][1:]), name
-    assert set(row.intervals) == {"auroc", "balanced_accuracy"}
+    assert set(row.intervals) == {"accuracy", "auroc", "balanced_accuracy"}
 
 
 def test_images_are_compared_by_their_names_whatever_their_order(tmp_path: Path) -> None:
