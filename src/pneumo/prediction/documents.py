@@ -14,6 +14,7 @@ from pneumo.prediction.predictions import NOTICE, Prediction, is_unlike
 from pneumo.prediction.rules import Answer, Rules
 
 _COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
+_MARGIN = "logit_margin"
 
 
 def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> str:
@@ -38,7 +39,7 @@ def to_csv(predictions: Sequence[Prediction], rules: Rules) -> str:
     """
     stream = io.StringIO()
     classes = rules.classes if len(rules.classes) > 2 else ()
-    writer = csv.DictWriter(stream, [*_COLUMNS, *classes], lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(stream, [*_COLUMNS, *classes, _MARGIN], lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for prediction in predictions:
         record = _record(prediction, rules)
@@ -60,11 +61,16 @@ def describe(answer: Answer, rules: Rules) -> dict[str, Any]:
         "uncertain": answer.uncertain if rules.margin is not None else None,
         "unlike": is_unlike(answer) if rules.outliers else None,
         "unlike_score": answer.unlike if rules.outliers else None,
+        _MARGIN: float(f"{answer.logit_margin:.9g}"),
         "probabilities": dict(zip(rules.classes, answer.probabilities, strict=True)),
     }
 
 
 def _record(prediction: Prediction, rules: Rules) -> dict[str, Any]:
-    told = describe(prediction.answer, rules) if prediction.answer else dict.fromkeys([*_COLUMNS, "probabilities"])
+    told = (
+        describe(prediction.answer, rules)
+        if prediction.answer
+        else dict.fromkeys([*_COLUMNS, _MARGIN, "probabilities"])
+    )
     path, error = show_path(prediction.path), prediction.error or None
     return {**told, "path": path, "notes": prediction.notes, "error": error}

@@ -7,7 +7,8 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.curves import GRID, measure_curves, precision_recall
+from pneumo.evaluation.curves import GRID, measure_curves, precision_recall, roc
+from pneumo.evaluation.summary import summarise
 
 
 def answers(size: int, distance: float = 2, levels: int = 10**6, share: float = 0.4) -> Answers:
@@ -67,3 +68,23 @@ def test_no_global_stream_of_random_numbers_is_drawn_from() -> None:
     np.testing.assert_array_equal(first.sensitivity, second.sensitivity)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+
+
+def test_saturated_images_rank_by_their_margin_in_curves_intervals_and_tests() -> None:
+    generator = np.random.default_rng(0)
+    positive = np.arange(200) % 3 > 0
+    margin = 40 + generator.normal(3 * positive, 2)
+    given = Answers(np.ones(200), positive, np.ones(200, bool), margin=margin)
+    plain = Answers(margin / 100, positive, np.ones(200, bool))  # the same ranks in numbers that do not saturate
+    expected = roc_auc_score(positive, margin)
+    found, other = measure_curves(given), measure_curves(plain)
+    assert found.auroc.value == pytest.approx(expected)
+    assert found.auroc == other.auroc
+    assert found.auprc.value == pytest.approx(average_precision_score(positive, margin))
+    np.testing.assert_array_equal(found.sensitivity.low, other.sensitivity.low)
+    np.testing.assert_array_equal(precision_recall(given)[1], precision_recall(plain)[1])
+    np.testing.assert_array_equal(roc(given), roc(plain))
+    label, ones = positive.astype(int), np.ones(200, np.float32)
+    results = summarise(label, ones, np.ones(200, int), ["none"] * 200, margin)
+    assert results["test_auroc_ci_low"] == pytest.approx(found.auroc.low)
+    assert summarise(label, ones, np.ones(200, int), ["none"] * 200)["test_auroc_ci_high"] < expected

@@ -74,3 +74,13 @@ def test_a_batch_shows_its_labels() -> None:
     labels = ["NORMAL", "PNEUMONIA", "a class of a long name"]
     figure = draw_batch(labels, np.zeros((3, 8, 8), np.uint8), ["resnext", "First training batch"])
     assert {"NORMAL", "PNEUMONIA", "a class of …", "First training batch"} <= set(texts(figure))
+
+
+def test_the_surest_mistakes_are_found_among_saturated_images() -> None:
+    margin = np.array([50.0, 40.0, 70.0, 60.0, 90.0, -80.0])
+    given = Answers(np.round(np.array([1, 1, 1, 1, 1, 0.0])), np.arange(6) == 3, margin > 0, ("A", "B"), margin=margin)
+    assert choose(given, 0.5).wrong.tolist() == [4, 2, 0, 1]
+    assert choose(given, 0.5).uncertain.tolist() == [1, 0, 3, 2, 5]
+    odds = np.array([[60.0, -61, -62], [70, -80, -71], [40, -41, -42]])
+    three = ClassAnswers(np.ones(3, int), np.eye(3)[[0, 0, 0]], np.zeros(3, int), ("A", "B", "C"), margin=odds)
+    assert choose(three, 0.5).wrong.tolist() == [1, 0, 2]

@@ -41,12 +41,13 @@ def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
         assert record["called"] == ("PNEUMONIA" if record["probability"] > 0.5 else "NORMAL")
         assert record["uncertain"] == (abs(math.log(expected / (1 - expected))) <= 0.5)
         assert record["unlike"] == (record["unlike_score"] > 1)
+        assert record["logit_margin"] == pytest.approx(math.log(expected / (1 - expected)), abs=1e-4)
     assert records[3] == {
         **records[0],  # but for rounding in another place of the batch
         "path": records[3]["path"],
         "notes": ["its header says that it is a lateral view"],
     }
-    nothing = {"probability", "probabilities", "called", "uncertain", "unlike", "unlike_score"}
+    nothing = {"probability", "probabilities", "logit_margin", "called", "uncertain", "unlike", "unlike_score"}
     assert {name for name, value in records[4].items() if value is None} == nothing
     assert records[4]["error"] == "is text, not a picture."
 

@@ -1,6 +1,8 @@
 import io
 from pathlib import Path
 
+import numpy as np
+import pytest
 from rich.console import Console
 
 from pneumo.prediction.predictions import NOTICE, UNLIKE, Prediction, show_share
@@ -64,3 +66,12 @@ def test_no_share_is_shown_as_what_it_is_not() -> None:
     assert [show_share(x) for x in (0, 0.0004, 0.0006, 0.5, 0.9994, 0.9996, 1)] == [
         *("0.000", "<0.001", "0.001", "0.500", "0.999", ">0.999", "1.000")
     ]
+
+
+def test_the_margin_ranks_films_whose_probability_rounds_to_one() -> None:
+    for margin in (-90.0, -20.0, 0.5, 20.0, 30.0, 90.0):
+        shares = tuple((1 / (1 + np.exp([margin, -margin]))).astype(np.float32).tolist())
+        found = Answer(shares, shares[1], "PNEUMONIA", False, 0.0).logit_margin
+        assert found == pytest.approx(margin, abs=0.01 if abs(margin) > 80 else 1e-5)
+    assert Answer((1e-20, 0.3, 0.7), 1.0, "VIRAL", False, 0.0).logit_margin == pytest.approx(20 * np.log(10))
+    assert np.isfinite(Answer((0.0, 1.0), 1.0, "PNEUMONIA", False, 0.0).logit_margin)

@@ -57,7 +57,7 @@ def test_it_answers_as_predict_does(client: TestClient, best: Path, tmp_path: Pa
     answered = ask(client, (tmp_path / "film.dcm").read_bytes())
     assert answered.status_code == 200
     found = answered.json()
-    for name in ("probability", "called", "uncertain", "unlike", "unlike_score", "probabilities"):
+    for name in ("probability", "called", "uncertain", "unlike", "unlike_score", "probabilities", "logit_margin"):
         assert found[name] == expected[name], name
     assert found["remarks"][-1] == "its header says that it is a lateral view"
     assert np.array_equal(np.asarray(picture(found["film"])), FILM)
