@@ -14,7 +14,7 @@ from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_interval, wi
 Array = npt.NDArray[np.float64]
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
-_PARTS = 8  # of a bin, whose images have nearly the same probability
+_PARTS = 4  # of a bin, whose images have nearly the same probability
 _EDGES = np.linspace(0, 1, BINS * _PARTS + 1, dtype=np.float32)[:-1]
 
 
@@ -95,7 +95,7 @@ def ece_interval(confidence: Array, right: npt.NDArray[np.bool_], draws: Array) 
 def chance_errors(confidence: Array, count: int, seed: int = 0) -> Array:
     """Draw labels from the probabilities and compute the ECE of each draw, (count,): that of calibrated networks.
 
-    Images within an eighth of a bin are drawn together, with their mean probability.
+    Images within a quarter of a bin are drawn together, with their mean probability.
 
     Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, section 3.
     """
