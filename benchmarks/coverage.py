@@ -15,8 +15,8 @@ import rich
 from scipy.stats import binom, norm
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import Array, bootstrap, bootstrap_metrics, measure
-from pneumo.evaluation.calibration import ece_interval, gaps
+from pneumo.evaluation.bootstrap import RESAMPLES, Array, bootstrap, bootstrap_metrics, measure
+from pneumo.evaluation.calibration import calibration_error, chance_errors, ece_interval, gaps
 from pneumo.evaluation.counts import count_intervals, count_metrics
 from pneumo.evaluation.intervals import Interval
 from pneumo.evaluation.results import TEST_METRICS
@@ -48,8 +48,10 @@ def draw(generator: np.random.Generator, case: tuple[float, float, float], posit
     """Draw predictions whose scores are normally distributed in each class."""
     sensitivity, specificity, scale = case
     threshold = norm.ppf(specificity)
-    positive = np.arange(positives + negatives) < positives
-    score = generator.normal(positive * (threshold + norm.ppf(sensitivity)), 1) - threshold
+    count = positives + negatives
+    positive = np.arange(count) < positives
+    ill, well = (generator.normal(mean, 1, count) for mean in (threshold + norm.ppf(sensitivity), 0))
+    score = np.where(positive, ill, well) - threshold
     probability = (1 / (1 + np.exp(-scale * score))).astype(np.float32)
     return Answers(probability.astype(np.float64), positive, probability > 0.5)
 
@@ -67,8 +69,9 @@ def cover(
     intervals: Callable[[Answers], dict[str, Interval]],
 ) -> dict[str, float]:
     """Return the coverage of each metric."""
-    generator = np.random.default_rng(900)
-    many = draw(generator, case, *(n * _MANY // sum(size) for n in size))
+    generator = np.random.default_rng(900 + CASES.index(case))
+    positives = -(-size[0] * _MANY // sum(size))
+    many = draw(generator, case, positives, _MANY - positives)
     truth = {name: float(value[0]) for name, value in measure(many, np.ones((1, len(many.positive)))).items()}
     covered = dict.fromkeys(TEST_METRICS, 0.0)
     for _ in range(tests):
@@ -118,6 +121,8 @@ def alarm(shape: Sequence[float], images: int, tests: int) -> float:
         label = (np.cumsum(probability, axis=1)[:, :-1] < generator.random((images, 1))).sum(axis=1)
         confidence = probability[:, 1] if len(shape) == 2 else probability.max(axis=1)
         right = label == (1 if len(shape) == 2 else probability.argmax(axis=1))
+        if calibration_error(confidence, right) <= np.quantile(chance_errors(confidence, RESAMPLES), 0.975):
+            continue  # it begins at 0, whatever the bootstrap draws
         inside = gaps(confidence, right) / images
 
         def statistic(weights: Array, inside: Array = inside) -> Array:

@@ -15,7 +15,7 @@ from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_interval
 Array = npt.NDArray[np.float64]
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
-_PARTS = 8  # of a bin, whose images have nearly the same probability
+_PARTS = 4  # of a bin, whose images have nearly the same probability
 _EDGES = np.linspace(0, 1, BINS * _PARTS + 1, dtype=np.float32)[:-1]
 
 
@@ -99,7 +99,7 @@ def ece_interval(
 def chance_errors(confidence: Array, count: int, clusters: Clusters | None = None, seed: int = 0) -> Array:
     """Draw labels from the probabilities and compute the ECE of each draw, (count,): that of calibrated networks.
 
-    Independent images within an eighth of a bin are drawn together, with their mean probability. Images of one patient
+    Independent images within a quarter of a bin are drawn together, with their mean probability. Images of one patient
     share a random number, which makes their labels as much alike as their probabilities allow.
 
     Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, section 3.

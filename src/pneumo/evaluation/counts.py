@@ -13,7 +13,7 @@ from pneumo.evaluation.intervals import Interval, whole_range
 
 Array = npt.NDArray[np.float64]
 
-_DRAWS = 12  # 2**12: an end of an interval is known to a hundredth of a standard deviation
+_DRAWS = 13  # 2**13: an end of an interval is known to a hundredth of a standard deviation
 
 
 def confusion_table(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64], classes: int) -> Array:

@@ -71,7 +71,7 @@ def test_the_interval_of_a_calibrated_network_begins_at_zero(shape: tuple[float,
     generator = np.random.default_rng(1)
     probabilities = [generator.beta(*shape, images) for _ in range(200)]
     above = [interval(each, generator.random(images) < each)[0] > 0 for each in probabilities]
-    assert np.mean(above) <= 0.06  # 0.03 with 200 draws, and what 200 tests leave open; by the bootstrap alone 0.1
+    assert np.mean(above) <= 0.07  # 0.03 with 200 draws, and what 200 tests leave open; by the bootstrap alone 0.1
 
 
 def test_the_interval_of_a_badly_calibrated_network_does_not_begin_at_zero() -> None:

@@ -1,0 +1,115 @@
+"""Coverage of the 95 % intervals, and type I error of the paired tests, with several correlated images a patient.
+
+python benchmarks/clusters.py --full
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rich
+from rich.table import Table
+from scipy.stats import norm
+
+from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.bootstrap import Array, measure
+from pneumo.evaluation.results import TEST_METRICS
+from pneumo.evaluation.significance import auroc_interval, delong, placements, swap_test
+from pneumo.evaluation.summary import metric_intervals
+from pneumo.files import write_text
+
+PATIENTS, IMAGES = 125, 5  # images of each patient
+_POSITIVE = 0.625  # fraction of patients, or of each patient's images
+_SHARED = 0.6  # of the variance of two networks' scores
+_MANY = 100_000  # patients, whose metrics are the truth
+
+
+class Case(NamedTuple):
+    """A kind of data.
+
+    Attributes:
+        area: AUROC.
+        correlation: Intraclass correlation of the scores of one patient's images.
+        mixed: Whether a patient has images of both classes.
+    """
+
+    area: float
+    correlation: float
+    mixed: bool
+
+
+CASES = tuple(Case(0.95, icc, False) for icc in (0.0, 0.3, 0.5, 0.8)) + (Case(0.85, 0.5, False), Case(0.95, 0.5, True))
+
+
+def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Answers, Answers]:
+    """Draw the predictions of two equally good networks for the same images."""
+    clusters = np.repeat(np.arange(patients), IMAGES)
+    if case.mixed:
+        positive = generator.random(len(clusters)) < _POSITIVE
+    else:
+        positive = clusters < _POSITIVE * patients
+    of_patient, of_image = generator.normal(size=(3, patients))[:, clusters], generator.normal(size=(3, len(clusters)))
+
+    def score(network: int) -> Array:
+        parts = [np.sqrt(_SHARED) * each[0] + np.sqrt(1 - _SHARED) * each[network] for each in (of_patient, of_image)]
+        noise = np.sqrt(case.correlation) * parts[0] + np.sqrt(1 - case.correlation) * parts[1]
+        return np.asarray(np.sqrt(2) * norm.ppf(case.area) * (positive - 0.5) + noise)
+
+    names = tuple(map(str, clusters))
+    first, second = (
+        Answers(1 / (1 + np.exp(-2 * each)), positive, each > 0, margin=each, patients=names)
+        for each in (score(1), score(2))
+    )
+    return first, second
+
+
+def test_pair(first: Answers, second: Answers, patients: bool) -> tuple[float, float]:
+    """Compute the p-values of the paired tests of accuracy and AUROC, with or without regard to patients."""
+    clusters = first.clusters if patients else np.arange(len(first.positive))
+    right = (answers.right.astype(np.int64) for answers in (first, second))
+    placed = (placements(answers.score, answers.positive, clusters) for answers in (first, second))
+    return swap_test(*right, (1, 1), clusters), delong(*placed).p
+
+
+def cover(case: Case, tests: int, repeats: int) -> dict[str, float]:
+    """Return the coverage of each metric in `tests` tests, and the type I errors in `repeats`."""
+    generator = np.random.default_rng(950)
+    many = draw(generator, case, _MANY)[0]._replace(patients=())
+    truth = {name: float(value[0]) for name, value in measure(many, np.ones((1, len(many.positive)))).items()}
+    truth["auroc"] = case.area
+    covered, alone = dict.fromkeys(TEST_METRICS, 0.0), 0.0
+    for _ in range(tests):
+        answers = draw(generator, case, PATIENTS)[0]
+        for name, (low, high) in metric_intervals(answers).items():
+            covered[name] += (low <= truth[name] <= high) / tests
+        low, high = auroc_interval(placements(answers.score, answers.positive))
+        alone += (low <= case.area <= high) / tests
+    pairs = (draw(generator, case, PATIENTS) for _ in range(repeats))
+    chances = np.array([[*test_pair(*pair, True), *test_pair(*pair, False)] for pair in pairs])
+    names = ("swap_test", "obuchowski_test", "swap_test_of_images", "delong_test")
+    errors = dict(zip(names, (chances < 0.05).mean(axis=0).tolist(), strict=True))
+    return {**covered, "auroc_of_images": alone, **errors}
+
+
+def main() -> None:
+    """Simulate, print, and write clusters.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="1,000 tests of each case, half an hour; default: 30")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
+    given = parser.parse_args()
+    tests, repeats = (1_000, 4_000) if given.full else (30, 200)
+    found = []
+    for case in CASES:
+        found.append({**case._asdict(), **cover(case, tests, repeats)})
+        rich.print(found[-1])
+        write_text(given.out / "clusters.json", json.dumps({"tests": tests, "cases": found}, indent=2) + "\n")
+    table = Table("", *(f"{case.area}, {case.correlation}{', mixed' * case.mixed}" for case in CASES))
+    for name in [name for name in found[0] if name not in Case._fields]:
+        table.add_row(name, *(f"{each[name]:.3f}" for each in found))
+    rich.print(table)
+
+
+if __name__ == "__main__":
+    main()
