@@ -40,16 +40,14 @@ class Case(NamedTuple):
     mixed: bool
 
 
-CASES = tuple(Case(0.95, icc, False) for icc in (0.0, 0.3, 0.5, 0.8)) + (Case(0.85, 0.5, False), Case(0.95, 0.5, True))
+CASES = (*(Case(0.95, icc, False) for icc in (0.3, 0.5, 0.8, 0.0)), Case(0.95, 0.5, True), Case(0.85, 0.5, False))
 
 
 def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Answers, Answers]:
     """Draw the predictions of two equally good networks for the same images."""
     clusters = np.repeat(np.arange(patients), IMAGES)
-    if case.mixed:
-        positive = generator.random(len(clusters)) < _POSITIVE
-    else:
-        positive = clusters < _POSITIVE * patients
+    ranks = generator.random(len(clusters)) if case.mixed else clusters / patients
+    positive = ranks < _POSITIVE
     of_patient, of_image = generator.normal(size=(3, patients))[:, clusters], generator.normal(size=(3, len(clusters)))
 
     def score(network: int) -> Array:
@@ -68,9 +66,9 @@ def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Ans
 def test_pair(first: Answers, second: Answers, patients: bool) -> tuple[float, float]:
     """Compute the p-values of the paired tests of accuracy and AUROC, with or without regard to patients."""
     clusters = first.clusters if patients else np.arange(len(first.positive))
-    right = (answers.right.astype(np.int64) for answers in (first, second))
-    placed = (placements(answers.score, answers.positive, clusters) for answers in (first, second))
-    return swap_test(*right, (1, 1), clusters), delong(*placed).p
+    one, two = (placements(answers.score, answers.positive, clusters) for answers in (first, second))
+    right = [answers.right.astype(np.int64) for answers in (first, second)]
+    return swap_test(right[0], right[1], (1, 1), clusters), delong(one, two).p
 
 
 def cover(case: Case, tests: int, repeats: int) -> dict[str, float]:
