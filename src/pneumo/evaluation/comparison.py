@@ -63,6 +63,7 @@ class Comparison(NamedTuple):
         compared: How many are.
         images: On how many images.
         left_out: The other rows, each with the reason.
+        patients: Of how many patients these images are, as far as the runs' splits.csv name them.
     """
 
     rows: tuple[Row, ...]
@@ -70,6 +71,7 @@ class Comparison(NamedTuple):
     compared: int
     images: int
     left_out: tuple[tuple[Row, str], ...]
+    patients: int = 0
 
 
 class _Tested(NamedTuple):
@@ -143,8 +145,9 @@ def compare(board: Sequence[Row]) -> Comparison:
             row = rows[each.place]
             rows[each.place] = replace(row, groups={**row.groups, metric: letter})
     images = len(same[0].seeds[0].paths) if same else 0
+    patients = images if not same or same[0].clusters is None else int(same[0].clusters.max()) + 1
     left_out = [(row, reasons[place]) for place, row in enumerate(board) if reasons[place]]
-    return Comparison(tuple(rows), tuple(pairs), len(same), images, tuple(left_out))
+    return Comparison(tuple(rows), tuple(pairs), len(same), images, tuple(left_out), patients)
 
 
 def _reason(row: Row) -> str:
