@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import rich
-from rich.table import Table
 from scipy.stats import norm
 
 from pneumo.evaluation.answers import Answers
@@ -71,42 +69,49 @@ def test_pair(first: Answers, second: Answers, patients: bool) -> tuple[float, f
     return swap_test(right[0], right[1], (1, 1), clusters), delong(one, two).p
 
 
-def cover(case: Case, tests: int, repeats: int) -> dict[str, float]:
-    """Return the coverage of each metric in `tests` tests, and the type I errors in `repeats`."""
-    generator = np.random.default_rng(950)
+def cover_areas(case: Case, tests: int) -> dict[str, float]:
+    """Return the coverage of the AUROC and the type I errors of paired tests, with and without regard to patients."""
+    generator, names = np.random.default_rng(950), ("swap_test", "obuchowski", "swap_test_of_images", "delong")
+    covered, chances = np.zeros(2), []
+    for _ in range(tests):
+        first, second = draw(generator, case, PATIENTS)
+        for number, clusters in enumerate((first.clusters, None)):
+            low, high = auroc_interval(placements(first.score, first.positive, clusters))
+            covered[number] += low <= case.area <= high
+        chances.append([*test_pair(first, second, True), *test_pair(first, second, False)])
+    errors = (np.array(chances) < 0.05).mean(axis=0).tolist()
+    areas = dict(zip(("auroc", "auroc_of_images"), (covered / tests).tolist(), strict=True))
+    return areas | dict(zip(names, errors, strict=True))
+
+
+def cover_metrics(case: Case, tests: int) -> dict[str, float]:
+    """Return the coverage of each metric."""
+    generator = np.random.default_rng(960)
     many = draw(generator, case, _MANY)[0]._replace(patients=())
     truth = {name: float(value[0]) for name, value in measure(many, np.ones((1, len(many.positive)))).items()}
-    truth["auroc"] = case.area
-    covered, alone = dict.fromkeys(TEST_METRICS, 0.0), 0.0
+    covered = dict.fromkeys(TEST_METRICS, 0.0)
     for _ in range(tests):
-        answers = draw(generator, case, PATIENTS)[0]
-        for name, (low, high) in metric_intervals(answers).items():
+        for name, (low, high) in metric_intervals(draw(generator, case, PATIENTS)[0]).items():
             covered[name] += (low <= truth[name] <= high) / tests
-        low, high = auroc_interval(placements(answers.score, answers.positive))
-        alone += (low <= case.area <= high) / tests
-    pairs = (draw(generator, case, PATIENTS) for _ in range(repeats))
-    chances = np.array([[*test_pair(*pair, True), *test_pair(*pair, False)] for pair in pairs])
-    names = ("swap_test", "obuchowski_test", "swap_test_of_images", "delong_test")
-    errors = dict(zip(names, (chances < 0.05).mean(axis=0).tolist(), strict=True))
-    return {**covered, "auroc_of_images": alone, **errors}
+    return covered
 
 
 def main() -> None:
     """Simulate, print, and write clusters.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="1,000 tests of each case, half an hour; default: 30")
+    parser.add_argument("--full", action="store_true", help="many tests of each case, half an hour; default: few")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
     given = parser.parse_args()
-    tests, repeats = (1_000, 4_000) if given.full else (30, 200)
-    found = []
-    for case in CASES:
-        found.append({**case._asdict(), **cover(case, tests, repeats)})
-        rich.print(found[-1])
-        write_text(given.out / "clusters.json", json.dumps({"tests": tests, "cases": found}, indent=2) + "\n")
-    table = Table("", *(f"{case.area}, {case.correlation}{', mixed' * case.mixed}" for case in CASES))
-    for name in [name for name in found[0] if name not in Case._fields]:
-        table.add_row(name, *(f"{each[name]:.3f}" for each in found))
-    rich.print(table)
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, simulate, tests in (
+        ("areas", cover_areas, 4_000 if given.full else 100),
+        ("metrics", cover_metrics, 1_000 if given.full else 20),
+    ):
+        found[name] = []
+        for case in CASES:
+            found[name].append({**case._asdict(), "tests": tests, **simulate(case, tests)})
+            print(found[name][-1], flush=True)
+            write_text(given.out / "clusters.json", json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
