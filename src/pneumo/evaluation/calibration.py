@@ -97,7 +97,7 @@ def chance_errors(confidence: Array, count: int, seed: int = 0) -> Array:
 
     Images within a quarter of a bin are drawn together, with their mean probability.
 
-    Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, section 3.
+    Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007 (consistency resampling).
     """
     parts, place, images = np.unique(_part_of(confidence), return_inverse=True, return_counts=True)
     expected = np.bincount(place, confidence)
