@@ -102,7 +102,7 @@ def chance_errors(confidence: Array, count: int, clusters: Clusters | None = Non
     Independent images within a quarter of a bin are drawn together, with their mean probability. Images of one patient
     share a random number, which makes their labels as much alike as their probabilities allow.
 
-    Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, section 3.
+    Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007 (consistency resampling).
     """
     generator = np.random.default_rng(seed)
     if clusters is not None and len(np.unique(clusters)) < len(confidence):

@@ -49,7 +49,7 @@ def count_metrics(tables: Array) -> dict[str, Array]:
         "specificity": specificity[:, averaged].mean(axis=1),
         "balanced_accuracy": sensitivity.mean(axis=1),
         "f1": f1[:, averaged].mean(axis=1),
-        "mcc": agreement / np.sqrt(np.maximum(spread, 1)),  # 0 if a single class is predicted
+        "mcc": agreement / np.sqrt(np.where(spread > 0, spread, 1)),  # 0 if a single class is predicted
     }
 
 
@@ -63,7 +63,7 @@ def count_intervals(table: Array, sizes: Sequence[float] | None = None) -> dict[
     when all images are right. No table has an interval of width zero. Draws are quasi-random: the same table has the
     same intervals.
 
-    Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, section 3.1
+    Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, section 3
     (Jeffreys' interval of one share). Coverage of this extension was simulated: docs/EVALUATION.md.
 
     Args:

@@ -66,11 +66,10 @@ def interval(probability: np.ndarray, positive: np.ndarray) -> tuple[float, floa
     return ece_interval(probability, positive, bootstrap(lambda weights: weights @ inside, positive, count=200))
 
 
-@pytest.mark.parametrize(("shape", "images"), [((0.5, 0.5), 100), ((0.2, 0.4), 624)])
-def test_the_interval_of_a_calibrated_network_begins_at_zero(shape: tuple[float, float], images: int) -> None:
+def test_the_interval_of_a_calibrated_network_begins_at_zero() -> None:
     generator = np.random.default_rng(1)
-    probabilities = [generator.beta(*shape, images) for _ in range(200)]
-    above = [interval(each, generator.random(images) < each)[0] > 0 for each in probabilities]
+    probabilities = [generator.beta(0.5, 0.5, 100) for _ in range(200)]
+    above = [interval(each, generator.random(100) < each)[0] > 0 for each in probabilities]
     assert np.mean(above) <= 0.07  # 0.03 with 200 draws, and what 200 tests leave open; by the bootstrap alone 0.1
 
 

@@ -16,6 +16,18 @@ def test_metrics_of_a_known_table() -> None:
     assert found == pytest.approx(expected | {"f1": 18 / 23, "mcc": (9 * 6 - 4 * 1) / np.sqrt(10 * 10 * 13 * 7)})
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_metrics_depend_on_fractions_alone(scale: float) -> None:
+    table = np.array([[[6.0, 4.0, 0.0], [1.0, 9.0, 2.0], [0.0, 3.0, 5.0]]])
+    scaled = count_metrics(table * scale)
+    for name, value in count_metrics(table).items():
+        assert scaled[name] == pytest.approx(value), name
+
+
+def test_a_single_predicted_class_has_no_correlation() -> None:
+    assert count_metrics(np.array([[[0.0, 4.0], [0.0, 6.0]]]))["mcc"] == 0
+
+
 @pytest.mark.parametrize(("hits", "images"), [(18, 20), (300, 390), (10, 10)])
 def test_the_interval_of_one_fraction_is_jeffreys(hits: int, images: int) -> None:
     found = count_intervals(np.array([[50.0, 50.0], [images - hits, hits]]))["sensitivity"]
@@ -30,10 +42,9 @@ def test_the_same_table_has_the_same_intervals() -> None:
     assert count_intervals(table) == count_intervals(table)
 
 
-@pytest.mark.parametrize(("positives", "negatives"), [(20, 20), (10, 40)])
-def test_intervals_of_a_small_class_cover(positives: int, negatives: int) -> None:
+def test_intervals_of_a_small_class_cover() -> None:
     """Sum the chances of all tables whose interval contains the truth."""
-    sensitivity, specificity = 0.9, 0.8
+    positives, negatives, sensitivity, specificity = 10, 40, 0.9, 0.8
     truth = count_metrics(
         np.array([[[specificity, 1 - specificity], [1 - sensitivity, sensitivity]]]) * [[negatives], [positives]]
     )
