@@ -36,7 +36,10 @@ def test_an_independent_script_finds_the_same_figures_and_intervals(tmp_path: Pa
     word = {"none": "x", "bacterial": "person1_bacteria_", "viral": "person1_virus_"}
     paths = [f"test/{word[subtype]}{i}.jpeg" for i, subtype in enumerate(subtypes)]
     write_predictions(tmp_path / "predictions.csv", paths, label, probability, prediction, CLASSES)
-    found = summarise(label, probability, prediction, subtypes)
+    patients = tuple(f"{i % 60}" if i % 5 else f"alone{i}" for i in range(624))  # some with images of both classes
+    lines = [f"{path},test,X,none,{patient}" for path, patient in zip(paths, patients, strict=True)]
+    (tmp_path / "splits.csv").write_text("\n".join(["path,split,class,subtype,patient", *lines]))
+    found = summarise(label, probability, prediction, subtypes, None, patients)
     numbers = estimates(Answers(probability.astype(float), POSITIVE, prediction == 1))
     assert numbers.keys() == set(TEST_METRICS)
     recompute.check(found | {f"test_{name}": estimate.value for name, estimate in numbers.items()}, tmp_path)
