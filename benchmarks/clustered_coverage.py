@@ -1,6 +1,6 @@
 """Coverage of the 95 % intervals, and type I error of the paired tests, with several correlated images a patient.
 
-python benchmarks/clusters.py --full
+python benchmarks/clustered_coverage.py --full
 """
 
 import argparse
@@ -97,7 +97,7 @@ def cover_metrics(case: Case, tests: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Simulate, print, and write clusters.json."""
+    """Simulate, print, and write clustered-coverage.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="many tests of each case, half an hour; default: few")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
@@ -111,7 +111,7 @@ def main() -> None:
         for case in CASES:
             found[name].append({**case._asdict(), "tests": tests, **simulate(case, tests)})
             print(found[name][-1], flush=True)
-            write_text(given.out / "clusters.json", json.dumps(found, indent=2) + "\n")
+            write_text(given.out / "clustered-coverage.json", json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
