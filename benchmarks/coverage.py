@@ -33,9 +33,10 @@ POINTS = (*((s, c) for s, c, _ in CASES), (0.5, 0.9), (0.7, 0.7), (0.8, 0.9), (0
 COUNTED = ("balanced_accuracy", "f1", "mcc")
 _AVERAGED = ("sensitivity", "specificity", *COUNTED)  # of three classes
 # Images of each of three classes, and what each is predicted to be.
-_SIZES_OF_THREE = ((20, 20, 20), (10, 100, 300), (234, 242, 148))
+_SIZES_OF_THREE = ((20, 20, 20), (10, 100, 300), (300, 50, 10), (234, 242, 148))
 _TABLES_OF_THREE = (
     ((0.90, 0.05, 0.05), (0.10, 0.80, 0.10), (0.05, 0.25, 0.70)),
+    ((0.70, 0.15, 0.15), (0.02, 0.96, 0.02), (0.01, 0.30, 0.69)),
     ((0.97, 0.02, 0.01), (0.01, 0.95, 0.04), (0.02, 0.08, 0.90)),
     ((0.99, 0.005, 0.005), (0.005, 0.985, 0.01), (0.01, 0.02, 0.97)),
 )
