@@ -1,40 +1,56 @@
-"""How often the 95 % intervals of a test's metrics contain the truth, in simulated tests of 390 and 234 images.
+"""How often the 95 % intervals of a test's metrics contain the truth, in simulated tests.
 
 python benchmarks/coverage.py --full
 """
 
 import argparse
 import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import rich
-from rich.table import Table
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap_metrics, measure, percentiles
+from pneumo.evaluation.bootstrap import RESAMPLES, Array, bootstrap, bootstrap_metrics, measure
+from pneumo.evaluation.calibration import calibration_error, chance_errors, ece_interval, gaps
+from pneumo.evaluation.counts import count_intervals, count_metrics
 from pneumo.evaluation.intervals import Interval
 from pneumo.evaluation.results import TEST_METRICS
 from pneumo.evaluation.summary import metric_intervals
 from pneumo.files import write_text
 
+Counts = npt.NDArray[np.int64]
+Table = Sequence[Sequence[float]]
+
 # Sensitivity, specificity, and how far probabilities are from 0.5: the kind of run here, and better ones.
-CASES = (
-    (0.99, 0.60, 1.0),
-    (0.98, 0.80, 2.0),
-    (0.95, 0.90, 2.0),
-    (0.98, 0.95, 3.0),
-    (0.99, 0.97, 4.0),
+CASES = ((0.99, 0.60, 1.0), (0.98, 0.80, 2.0), (0.95, 0.90, 2.0), (0.98, 0.95, 3.0), (0.99, 0.97, 4.0))
+SIZES = ((20, 20), (10, 300), (300, 10), (50, 500), (390, 234))  # positive and negative images
+POINTS = (*((s, c) for s, c, _ in CASES), (0.5, 0.9), (0.7, 0.7), (0.8, 0.9), (0.9, 0.8), (0.85, 0.95), (0.6, 0.99))
+COUNTED = ("balanced_accuracy", "f1", "mcc")
+_AVERAGED = ("sensitivity", "specificity", *COUNTED)  # of three classes
+# Images of each of three classes, and what each is predicted to be.
+_SIZES_OF_THREE = ((20, 20, 20), (10, 100, 300), (300, 50, 10), (234, 242, 148))
+_TABLES_OF_THREE = (
+    ((0.90, 0.05, 0.05), (0.10, 0.80, 0.10), (0.05, 0.25, 0.70)),
+    ((0.70, 0.15, 0.15), (0.02, 0.96, 0.02), (0.01, 0.30, 0.69)),
+    ((0.97, 0.02, 0.01), (0.01, 0.95, 0.04), (0.02, 0.08, 0.90)),
+    ((0.99, 0.005, 0.005), (0.005, 0.985, 0.01), (0.01, 0.02, 0.97)),
 )
+# Parameters of a Dirichlet distribution of probabilities, for two and three classes: most near 0 and 1, or in between.
+SHAPES = ((0.1, 0.1), (0.5, 0.5), (2.0, 2.0), (0.2, 0.2, 0.2), (1.0, 1.0, 1.0))
 _MANY = 1_000_000  # images, whose metrics are the truth
 
 
-def draw(generator: np.random.Generator, case: tuple[float, float, float], count: int) -> Answers:
-    """Draw answers whose scores are normally distributed in each class, 390 of 624 images positive."""
+def draw(generator: np.random.Generator, case: tuple[float, float, float], positives: int, negatives: int) -> Answers:
+    """Draw predictions whose scores are normally distributed in each class."""
     sensitivity, specificity, scale = case
     threshold = norm.ppf(specificity)
-    positive = np.arange(count) < count * 390 / 624
+    count = positives + negatives
+    positive = np.arange(count) < positives
     ill, well = (generator.normal(mean, 1, count) for mean in (threshold + norm.ppf(sensitivity), 0))
     score = np.where(positive, ill, well) - threshold
     probability = (1 / (1 + np.exp(-scale * score))).astype(np.float32)
@@ -42,42 +58,117 @@ def draw(generator: np.random.Generator, case: tuple[float, float, float], count
 
 
 def percentile_intervals(answers: Answers) -> dict[str, Interval]:
-    """Give the plain bootstrap's interval of every metric."""
-    return {name: percentiles(draws) for name, draws in bootstrap_metrics(answers, TEST_METRICS).items()}
+    """Compute the plain bootstrap's interval of every metric."""
+    draws = bootstrap_metrics(answers, TEST_METRICS)
+    return {name: (np.quantile(each, 0.025), np.quantile(each, 0.975)) for name, each in draws.items()}
 
 
-def cover(case: tuple[float, float, float], tests: int, seed: int, percentile: bool) -> dict[str, tuple[float, float]]:
-    """Give truth and coverage of each metric."""
-    generator = np.random.default_rng(seed)
-    truth = {
-        name: float(value[0]) for name, value in measure(draw(generator, case, _MANY), np.ones((1, _MANY))).items()
-    }
-    covered = dict.fromkeys(TEST_METRICS, 0)
+def cover(
+    case: tuple[float, float, float],
+    size: tuple[int, int],
+    tests: int,
+    intervals: Callable[[Answers], dict[str, Interval]],
+) -> dict[str, float]:
+    """Return the coverage of each metric."""
+    generator = np.random.default_rng(900 + CASES.index(case))
+    positives = -(-size[0] * _MANY // sum(size))
+    many = draw(generator, case, positives, _MANY - positives)
+    truth = {name: float(value[0]) for name, value in measure(many, np.ones((1, len(many.positive)))).items()}
+    covered = dict.fromkeys(TEST_METRICS, 0.0)
     for _ in range(tests):
-        answers = draw(generator, case, 624)
-        for name, (low, high) in (percentile_intervals if percentile else metric_intervals)(answers).items():
-            covered[name] += low <= truth[name] <= high
-    return {name: (truth[name], covered[name] / tests) for name in TEST_METRICS}
+        for name, (low, high) in intervals(draw(generator, case, *size)).items():
+            covered[name] += (low <= truth[name] <= high) / tests
+    return covered
+
+
+@cache
+def _count_intervals(counts: bytes, classes: int) -> dict[str, Interval]:
+    return count_intervals(np.frombuffer(counts).reshape(classes, classes))
+
+
+def cover_counts(fractions: Table, size: Sequence[int], tests: int) -> dict[str, float]:
+    """Return the coverage of metrics of confusion tables, whose rows are multinomial samples of these fractions.
+
+    With two classes it is a sum over all tables that are likely enough to matter, with more it is simulated.
+    """
+    rows = np.array(size)[:, None]
+    truth = count_metrics((np.array(fractions) * rows)[None])
+    covered, total = dict.fromkeys(truth, 0.0), 0.0
+    for table, weight in _likely(fractions, size) if len(size) == 2 else _drawn(fractions, size, tests):
+        total += weight
+        for name, (low, high) in _count_intervals(table.astype(np.float64).tobytes(), len(size)).items():
+            covered[name] += weight * (low - 1e-12 <= truth[name][0] <= high + 1e-12)
+    return {name: each / total for name, each in covered.items()}
+
+
+def _likely(fractions: Table, size: Sequence[int]) -> Iterator[tuple[Counts, float]]:
+    right = [np.arange(count + 1) for count in size]
+    chance = np.outer(*(binom.pmf(right[k], size[k], fractions[k][k]) for k in (0, 1)))
+    for quiet, hits in np.argwhere(chance > 1e-6):
+        yield np.array([[quiet, size[0] - quiet], [size[1] - hits, hits]]), float(chance[quiet, hits])
+
+
+def _drawn(fractions: Table, size: Sequence[int], tests: int) -> Iterator[tuple[Counts, float]]:
+    generator = np.random.default_rng(901)
+    for _ in range(tests):
+        yield np.stack([generator.multinomial(*row) for row in zip(size, fractions, strict=True)]), 1.0
+
+
+def alarm(shape: Sequence[float], images: int, tests: int) -> float:
+    """Return how often the ECE's interval excludes 0 though labels are drawn from the probabilities themselves."""
+    generator, alarms = np.random.default_rng(902), 0
+    for _ in range(tests):
+        probability = generator.dirichlet(shape, images).astype(np.float32).astype(np.float64)
+        label = (np.cumsum(probability, axis=1)[:, :-1] < generator.random((images, 1))).sum(axis=1)
+        confidence = probability[:, 1] if len(shape) == 2 else probability.max(axis=1)
+        right = label == (1 if len(shape) == 2 else probability.argmax(axis=1))
+        if calibration_error(confidence, right) <= np.quantile(chance_errors(confidence, RESAMPLES), 0.975):
+            continue  # it begins at 0, whatever the bootstrap draws
+        inside = gaps(confidence, right) / images
+
+        def statistic(weights: Array, inside: Array = inside) -> Array:
+            return weights @ inside
+
+        alarms += ece_interval(confidence, right, bootstrap(statistic, label))[0] > 0
+    return alarms / tests
+
+
+def worst(found: Sequence[dict[str, float]], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return the lowest and the highest coverage of each metric."""
+    return {name: (min(each[name] for each in found), max(each[name] for each in found)) for name in names}
 
 
 def main() -> None:
     """Simulate, print, and write coverage.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="1,000 tests of each case, half an hour; default: 50")
+    parser.add_argument("--full", action="store_true", help="1,000 tests of each case, an hour; default: 20")
     parser.add_argument("--percentile", action="store_true", help="the percentile bootstrap for all metrics instead")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
     given = parser.parse_args()
-    tests = 1_000 if given.full else 50
-    method = "percentile" if given.percentile else "pneumo"
-    table = Table("sensitivity", "specificity", *TEST_METRICS, title=f"coverage in {tests:,} tests, {method}")
-    found = []
-    for number, case in enumerate(CASES):
-        covered = cover(case, tests, 900 + number, given.percentile)
-        found.append({"case": case, "coverage": covered})
-        table.add_row(*map(str, case[:2]), *(f"{share:.3f}" for _, share in covered.values()))
-        rich.print(f"{case}: " + ", ".join(f"{name} {share:.3f}" for name, (_, share) in covered.items()))
-        write_text(given.out / f"coverage-{method}.json", json.dumps({"tests": tests, "cases": found}, indent=2) + "\n")
-    rich.print(table)
+    tests = 1_000 if given.full else 20
+    found: dict[str, object] = {"tests": tests}
+
+    def note(name: str, value: dict[str, float] | dict[str, tuple[float, float]]) -> None:
+        found[name] = value
+        rich.print(f"{name}: " + ", ".join(f"{key} {np.round(each, 3)}" for key, each in value.items()))
+        method = "percentile" if given.percentile else "pneumo"
+        write_text(given.out / f"coverage-{method}.json", json.dumps(found, indent=2) + "\n")
+
+    if not given.percentile:
+        for two in SIZES:
+            tables = [((c, 1 - c), (1 - s, s)) for s, c in POINTS]
+            note(f"lowest, highest at {two}", worst([cover_counts(t, two[::-1], tests) for t in tables], COUNTED))
+        for three in _SIZES_OF_THREE:
+            each = [cover_counts(table, three, tests) for table in _TABLES_OF_THREE]
+            note(f"lowest, highest at {three}", worst(each, _AVERAGED))
+        for shape in SHAPES:
+            alarms = {f"{images} images": alarm(shape, images, tests) for images in (100, 624, 2000)}
+            note(f"ECE of calibrated networks, shape {shape}: interval above 0", alarms)
+    for two in SIZES[:-1] if not given.percentile else ():
+        note(f"{two}, {CASES[2]}", cover(CASES[2], two, tests, metric_intervals))
+    for case in CASES:
+        intervals = percentile_intervals if given.percentile else metric_intervals
+        note(f"{SIZES[-1]}, {case}", cover(case, SIZES[-1], tests, intervals))
 
 
 if __name__ == "__main__":

@@ -98,11 +98,12 @@ def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, cla
         write_predictions(folder / name, paths, *columns, datamodule.classes, each.margin)
     shares = rates(held_out.label, held_out.prediction, len(datamodule.classes))
     whole = len(tested.label) == len(datamodule.splits["test"])
+    patients = tuple(image.patient for image in tested.images)
     if tested.probability.ndim == 1:
         subtypes = [image.subtype for image in tested.images]
-        figures = summarise(tested.label, tested.probability, tested.prediction, subtypes, tested.margin)
+        figures = summarise(tested.label, tested.probability, tested.prediction, subtypes, tested.margin, patients)
     else:
-        figures = summarise_classes(tested.label, tested.probability, tested.prediction, tested.margin)
+        figures = summarise_classes(tested.label, tested.probability, tested.prediction, tested.margin, patients)
     return {
         "status": "done" if whole else "partial",
         **figures,

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import recompute
 import torch
-from recompute import recompute
 from support import Compose
 
 from pneumo.building import build
@@ -82,8 +82,7 @@ def test_the_studys_twenty_epochs_on_cached_features_and_the_same_from_images(
     results = run(compose_run(*options))
     assert (results["epochs"], results["feature_cache"], results["collapsed"]) == (20, True, False)
     assert results["test_auroc"] >= 0.955  # type: ignore[operator] # a number
-    for name, value in recompute(tmp_path / "run").items():
-        assert results[name] == pytest.approx(value, abs=1e-6), name
+    recompute.check(results, tmp_path / "run")
     classifier = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
     data = build(compose_run(*options, folder="other")).datamodule
     data.open_images()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pneumo.audit.pictures import Pictures
 from pneumo.audit.tree import WHOLE
 from pneumo.data.index import SPLITS
+from pneumo.evaluation.intervals import RESIDUE, zero_residue
 
 Conclusion = Literal["same", "different", "undecided"]
 Floats = NDArray[np.float64]
@@ -89,7 +90,10 @@ def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
             if groups[i] != groups[j] and len(kinds[kind].get(name, ())) < _MOST:
                 kinds[kind].setdefault(name, []).append((i, j))
     strangers = _Strangers(pictures, films)
-    excess = {kind: [strangers.excess(pairs) for pairs in names.values()] for kind, names in kinds.items()}
+    excess = {
+        kind: zero_residue(np.array([strangers.excess(pairs) for pairs in names.values()])).tolist()
+        for kind, names in kinds.items()
+    }
     alike = {kind: _summarise(excess[kind], kinds[kind].values()) for kind in kinds}
     share, high = _share(excess["across"], excess["within"])
     p_value = strangers.p_value(kinds["across"].values())
@@ -189,7 +193,7 @@ class _Strangers:
             first = self._rows[[i for i, _ in pairs]].mean(0)
             drawn += (np.array(strangers) @ first)[random.integers(0, len(strangers), _DRAWS)]
             seen += float(np.mean([self._rows[i] @ self._rows[j] for i, j in pairs]))
-        return float((1 + (drawn >= seen).sum()) / (1 + _DRAWS))
+        return float((1 + (drawn > seen - RESIDUE * len(sides)).sum()) / (1 + _DRAWS))
 
 
 def _describe(thumbnails: NDArray[np.uint8]) -> Floats:
@@ -223,7 +227,7 @@ def _resampled(excess: Sequence[float]) -> Floats:
 
 def _share(across: Sequence[float], within: Sequence[float]) -> tuple[float | None, float | None]:
     """Give the excess across by that within, and the upper end of its 95 % interval."""
-    if len(across) < 2 or len(within) < 2 or (least := _resampled(within)).min() <= 0:
+    if len(across) < 2 or len(within) < 2 or (least := _resampled(within)).min() < RESIDUE:
         return None, None
     shares = _resampled(across) / np.random.default_rng(1).permutation(least)
     return float(np.mean(across) / np.mean(within)), float(np.quantile(shares, 0.975))

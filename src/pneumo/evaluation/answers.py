@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_expit, logsumexp
 
+from pneumo.data.splits import read_splits
+from pneumo.evaluation.clusters import number_clusters
 from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import Results
 
@@ -46,7 +48,7 @@ class Answers(NamedTuple):
         """Patient number of each image, (N,), from 0; images of unknown patients are clusters of their own."""
         if not self.patients:
             return np.arange(len(self.positive))
-        return np.unique(self.patients, return_inverse=True)[1].astype(np.int64)
+        return number_clusters(self.patients)
 
     def take(self, index: npt.NDArray[np.int64]) -> Answers:
         """Select images by their indices, (n,)."""
@@ -102,6 +104,7 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
         ConfigError: The file is missing or damaged.
     """
     table = read_predictions(folder / name)
+    patients = _read_patients(folder, table.paths)
     # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
     probability = table.probability.astype(np.float32)
     margin = table.margins[:, 0] if table.margins.size else None
@@ -110,14 +113,16 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
         positive, called = (np.array([x != first for x in names], bool) for names in (table.label, table.prediction))
         odds = None if margin is None else -margin
         classes = (first, "any other")
-        return Answers(probability.astype(np.float64), positive, called, classes, table.paths, odds)
+        return Answers(probability.astype(np.float64), positive, called, classes, table.paths, odds, patients)
     called = probability > np.float32(float(results["threshold"]))
     right = np.array([truth == answer for truth, answer in zip(table.label, table.prediction, strict=True)], bool)
     positive = called == right  # whatever the classes' names
     names = [
         next((label for label, is_it in zip(table.label, positive, strict=True) if is_it == x), "") for x in (0, 1)
     ]
-    return Answers(probability.astype(np.float64), positive, called, (names[0], names[1]), table.paths, margin)
+    return Answers(
+        probability.astype(np.float64), positive, called, (names[0], names[1]), table.paths, margin, patients
+    )
 
 
 class ClassAnswers(NamedTuple):
@@ -130,6 +135,7 @@ class ClassAnswers(NamedTuple):
         classes: Their names.
         paths: Of the images, as in Answers.
         margin: Log odds of each class, (N, classes); None: a run of an earlier version did not record them.
+        patients: As in Answers.
     """
 
     label: npt.NDArray[np.int64]
@@ -138,6 +144,7 @@ class ClassAnswers(NamedTuple):
     classes: tuple[str, ...]
     paths: tuple[str, ...] = ()
     margin: npt.NDArray[np.float64] | None = None
+    patients: tuple[str, ...] = ()
 
     def against_rest(self) -> dict[str, Answers]:
         """Give each class, by its name, as the positive one of two."""
@@ -149,6 +156,7 @@ class ClassAnswers(NamedTuple):
                 ("the rest", name),
                 self.paths,
                 None if self.margin is None else self.margin[:, k],
+                self.patients,
             )
             for k, name in enumerate(self.classes)
         }
@@ -165,7 +173,16 @@ def read_class_answers(folder: Path) -> ClassAnswers:
         np.array([table.classes.index(name) for name in names]) for names in (table.label, table.prediction)
     )
     margin = table.margins if table.margins.size else None
-    return ClassAnswers(label, table.shares, prediction, table.classes, table.paths, margin)
+    patients = _read_patients(folder, table.paths)
+    return ClassAnswers(label, table.shares, prediction, table.classes, table.paths, margin, patients)
+
+
+def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:
+    """Read the patients of images from a run's splits.csv; nothing if there is none."""
+    if not (folder / "splits.csv").is_file():
+        return ()
+    patient = {line["path"]: line["patient"] for line in read_splits(folder)}
+    return tuple(patient.get(path, path) for path in paths)
 
 
 def called(

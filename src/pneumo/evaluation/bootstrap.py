@@ -6,49 +6,69 @@ drawn from on its own) and 13 (percentile intervals).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.calibration import gaps
-from pneumo.evaluation.intervals import Interval
+from pneumo.evaluation.clusters import Clusters, stratify
+from pneumo.evaluation.counts import count_metrics
+from pneumo.evaluation.intervals import Interval, whole_range, zero_residue
+from pneumo.evaluation.results import TEST_METRICS
 
 Array = npt.NDArray[np.float64]
 
 RESAMPLES = 2_000
 SEED = 0
 _BLOCK = 4_000_000  # weights that are held at once, 32 MB
+_WORK, _FEWEST = 100_000_000, 100  # images that are drawn in all, some ten seconds of work; the least number of draws
 
 
 def bootstrap(
-    statistic: Callable[[Array], Array], label: npt.NDArray[Any], count: int = RESAMPLES, seed: int = SEED
+    statistic: Callable[[Array], Array],
+    label: npt.NDArray[Any],
+    count: int = RESAMPLES,
+    seed: int = SEED,
+    clusters: Clusters | None = None,
 ) -> Array:
-    """Draw images with replacement within each class, and give a statistic of each draw.
+    """Draw patients with replacement among those with images of the same classes; compute a statistic of each draw.
 
-    The same classes in the same order are drawn the same: two runs on the same images are compared in pairs.
+    The same classes and clusters in the same order are drawn the same: two runs on the same images are compared in
+    pairs. Many images are drawn fewer times; see `resamples`.
 
     Args:
         statistic: Takes how often each image was drawn, (R, N), and gives (R, ...).
         label: The images' classes, (N,).
         count: The number of draws.
         seed: Of the draws.
+        clusters: Patient number of each image, (N,); None: each image is drawn on its own.
     """
     generator = np.random.default_rng(seed)
-    places = [np.flatnonzero(label == value) for value in np.unique(label)[::-1]]
-    size, block = len(label), max(1, _BLOCK // len(label))
+    each = np.arange(len(label))
+    patient = each if clusters is None else clusters
+    alone = np.array_equal(patient, each)
+    strata, size = stratify(label, patient), int(patient.max()) + 1
+    count, block = resamples(len(label), count), max(1, _BLOCK // len(label))
     found = []
     for start in range(0, count, block):
         rows = min(block, count - start)
-        drawn = [place[generator.integers(0, len(place), (rows, len(place)))] for place in places]
+        drawn = [stratum[generator.integers(0, len(stratum), (rows, len(stratum)))] for stratum in strata]
         flat = np.hstack(drawn) + np.arange(rows)[:, None] * size
-        weights = np.bincount(flat.ravel(), minlength=rows * size).reshape(rows, size)
-        found.append(statistic(weights.astype(np.float64)))
+        weights = np.bincount(flat.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
+        found.append(statistic(weights if alone else weights[:, patient]))
     return np.concatenate(found)
+
+
+def resamples(images: int, count: int = RESAMPLES) -> int:
+    """Compute the number of draws of so many images: at most `count`, and above 50,000 images fewer, at least 100.
+
+    The ends of a normal distribution's interval have a standard error of 7 % of its width then, else of 1.5 %.
+    """
+    return min(count, max(_FEWEST, _WORK // images))
 
 
 def measure(answers: Answers, weights: Array) -> dict[str, Array]:
@@ -64,19 +84,36 @@ def measure(answers: Answers, weights: Array) -> dict[str, Array]:
     Returns:
         (R,) for each of TEST_METRICS; no number where it would need a class that is absent.
     """
-    ranked, weights = rank(answers, weights)
+    return measurer(answers)(weights)
+
+
+def measurer(answers: Answers, names: Collection[str] = TEST_METRICS) -> Callable[[Array], dict[str, Array]]:
+    """Build `measure` for weights that come in parts: images are ranked once.
+
+    Args:
+        answers: To N images.
+        names: Metrics that are needed, of TEST_METRICS; the ECE is left out where it is not.
+    """
+    order = np.argsort(-answers.score, kind="stable")
+    ranked = answers.take(order)
     probability, positive, called = ranked[:3]
-    of_positives = weights * positive
-    of_negatives = weights - of_positives
-    true, false = (join_ties(ranked.score, each) for each in (of_positives, of_negatives))
-    total = weights.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            **_counted(of_positives @ called, of_negatives @ called, true.sum(axis=1), false.sum(axis=1)),
-            **areas(true, false),
-            "ece": np.abs(weights @ gaps(probability, positive)).sum(axis=1) / total,
-            "brier": weights @ (probability - positive) ** 2 / total,
-        }
+    inside = gaps(probability, positive) if "ece" in names else None
+
+    def weigh(weights: Array) -> dict[str, Array]:
+        weights = weights[:, order]
+        of_positives = weights * positive
+        of_negatives = weights - of_positives
+        true, false = (join_ties(ranked.score, each) for each in (of_positives, of_negatives))
+        total = weights.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                **_counted(of_positives @ called, of_negatives @ called, true.sum(axis=1), false.sum(axis=1)),
+                **areas(true, false),
+                **({} if inside is None else {"ece": np.abs(weights @ inside).sum(axis=1) / total}),
+                "brier": weights @ (probability - positive) ** 2 / total,
+            }
+
+    return weigh
 
 
 def rank(answers: Answers, weights: Array) -> tuple[Answers, Array]:
@@ -106,7 +143,7 @@ def areas(true: Array, false: Array) -> dict[str, Array]:
 
 def percentiles(draws: Array) -> Interval:
     """Give the middle 95 % of draws, (R,)."""
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = zero_residue(np.quantile(draws, (0.025, 0.975)))
     return float(low), float(high)
 
 
@@ -114,46 +151,22 @@ def bootstrap_metrics(
     answers: Answers, names: Sequence[str], count: int = RESAMPLES, seed: int = SEED
 ) -> Mapping[str, Array]:
     """Give metrics of each draw, (R,), by their names."""
+    weigh = measurer(answers, names)
 
     def statistic(weights: Array) -> Array:
-        found = measure(answers, weights)
+        found = weigh(weights)
         return np.stack([found[name] for name in names], axis=1)
 
-    return dict(zip(names, bootstrap(statistic, answers.positive, count, seed).T, strict=True))
-
-
-def ece_interval(inside: Array, label: npt.NDArray[Any], count: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """Give the 95 % interval of an ECE: chance makes gaps of all bins, so that the ECE of few images is too large.
-
-    The lower end is 0 where chance alone makes as much, in 2.5 % of draws. Else it takes off what chance adds, in
-    97.5 % of draws, to gaps that are as much smaller as it has probably made them. The upper end takes nothing off: it
-    is 1.96 deviations above, rather too far than too near.
-
-    Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, for the test by chance;
-    B. Efron, C. Morris, Stein's Estimation Rule and Its Competitors, 1973, section 2, for the smaller gaps.
-
-    Args:
-        inside: What each image adds to the gap of its bin, (N, bins); see `gaps`.
-        label: The images' classes, (N,).
-        count: The number of draws.
-        seed: Of the draws.
-    """
-    gap = inside.mean(axis=0)
-    draws = bootstrap(lambda weights: weights @ inside, label, count, seed) / len(label)
-    noise = draws - gap
-    ece, tiny = np.abs(gap).sum(), np.finfo(np.float64).tiny
-    smaller = gap * np.maximum(0, 1 - noise.var(axis=0) / np.maximum(gap**2, tiny))
-    added = np.abs(smaller + noise).sum(axis=1) - np.abs(smaller).sum()
-    reach = norm.ppf(0.975) * np.abs(draws).sum(axis=1).std(ddof=1)
-    calibrated = ece <= np.quantile(np.abs(noise).sum(axis=1), 0.975)
-    low = 0.0 if calibrated else max(0.0, float(ece - np.quantile(added, 0.975)))
-    return low, min(1.0, float(ece + reach))
+    draws = bootstrap(statistic, answers.positive, count, seed, answers.clusters)
+    return dict(zip(names, draws.T, strict=True))
 
 
 def paired_bootstrap(
     first: Answers, second: Answers, metric: str, count: int = RESAMPLES, seed: int = SEED
 ) -> Interval:
-    """Give the 95 % interval of the first run's metric less the second's, on the same images in the same order.
+    """Compute the 95 % interval of the first run's metric less the second's, on the same images in the same order.
+
+    Where the metric needs a class of which no image was tested, it is the whole range of the difference.
 
     Raises:
         ConfigError: They are not.
@@ -163,29 +176,20 @@ def paired_bootstrap(
             "The two runs were tested on other images, or in another order, so that they cannot be compared image by "
             "image: name runs of one data set, and sort both by `by_path()`."
         )
-    draws = bootstrap(
-        lambda weights: measure(first, weights)[metric] - measure(second, weights)[metric], first.positive, count, seed
-    )
-    return percentiles(draws)
+    one_class = first.positive.all() or not first.positive.any()
+    if np.isnan(measure(first, np.ones((1, len(first.positive))))[metric]).any() or (one_class and metric == "mcc"):
+        low, high = whole_range(metric)
+        return low - high, high - low
+    clusters = first.clusters if first.patients else second.clusters
+    one, two = measurer(first, [metric]), measurer(second, [metric])
 
+    def statistic(weights: Array) -> Array:
+        difference: Array = one(weights)[metric] - two(weights)[metric]
+        return difference
 
-def of_shares(sensitivity: float, specificity: float, positives: int, negatives: int) -> dict[str, float]:
-    """Give the metrics that follow from the two shares and the numbers of images."""
-    counted = _counted(
-        *(np.array([n]) for n in (sensitivity * positives, (1 - specificity) * negatives, positives, negatives))
-    )
-    return {name: float(value[0]) for name, value in counted.items()}
+    return percentiles(bootstrap(statistic, first.positive, count, seed, clusters))
 
 
 def _counted(tp: Array, fp: Array, positives: Array, negatives: Array) -> dict[str, Array]:
-    fn, tn = positives - tp, negatives - fp
-    sensitivity, specificity = tp / positives, tn / negatives
-    spread = (tp + fp) * (tn + fn) * positives * negatives
-    return {
-        "accuracy": (tp + tn) / (positives + negatives),
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "mcc": (tp * tn - fp * fn) / np.sqrt(np.maximum(spread, 1)),  # 0 if every answer is the same
-    }
+    rows = np.stack([negatives - fp, fp], axis=1), np.stack([positives - tp, tp], axis=1)
+    return count_metrics(np.stack(rows, axis=1))

@@ -13,13 +13,16 @@ import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.bootstrap import bootstrap, percentiles
-from pneumo.evaluation.intervals import Interval
+from pneumo.evaluation.clusters import Clusters, class_sizes, effective_size, number_clusters
+from pneumo.evaluation.counts import count_intervals
+from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_difference, wilson
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.significance import (
     LEVEL,
     Difference,
     Placements,
     auroc_interval,
+    average,
     delong,
     holm,
     letters,
@@ -60,6 +63,7 @@ class Comparison(NamedTuple):
         compared: How many are.
         images: On how many images.
         left_out: The other rows, each with the reason.
+        patients: Of how many patients these images are, as far as the runs' splits.csv name them.
     """
 
     rows: tuple[Row, ...]
@@ -67,6 +71,7 @@ class Comparison(NamedTuple):
     compared: int
     images: int
     left_out: tuple[tuple[Row, str], ...]
+    patients: int = 0
 
 
 class _Tested(NamedTuple):
@@ -75,6 +80,7 @@ class _Tested(NamedTuple):
     place: int
     seeds: tuple[Answers, ...]
     data: tuple[str, ...]
+    clusters: Clusters | None = None
 
     @property
     def images(self) -> tuple[str, tuple[str, ...], bytes]:
@@ -90,8 +96,7 @@ class _Tested(NamedTuple):
     @property
     def placements(self) -> Placements:
         """Give the mean over seeds."""
-        found = [placements(seed.score, seed.positive) for seed in self.seeds]
-        return Placements(*(np.mean(part, axis=0) for part in zip(*found, strict=True)))
+        return average([placements(seed.score, seed.positive, self.clusters) for seed in self.seeds])
 
     @property
     def right(self) -> npt.NDArray[np.int64]:
@@ -110,7 +115,7 @@ def compare(board: Sequence[Row]) -> Comparison:
         ConfigError: Predictions are missing or damaged.
     """
     reasons = {place: _reason(row) for place, row in enumerate(board)}
-    tested = [_read(place, row) for place, row in enumerate(board) if not reasons[place]]
+    tested = _share_patients([_read(place, row) for place, row in enumerate(board) if not reasons[place]])
     sets = Counter(each.images for each in tested)
     usual = max(sets, key=lambda images: sets[images], default=None)
     rows = list(board)
@@ -118,7 +123,9 @@ def compare(board: Sequence[Row]) -> Comparison:
         if each.mixed:
             reasons[each.place] = "has seeds that were tested on different images"
             continue
-        rows[each.place] = replace(board[each.place], intervals=_intervals(each))
+        rows[each.place] = replace(
+            board[each.place], intervals=_intervals(each, board[each.place].mean("test_accuracy") or 0.0)
+        )
         if each.images != usual:
             reasons[each.place] = "was tested on other images than those compared"
         elif not rows[each.place].intervals:
@@ -126,7 +133,7 @@ def compare(board: Sequence[Row]) -> Comparison:
     same = [each for each in tested if not reasons[each.place]]
     pairs: list[Pair] = []
     for metric, test in (("accuracy", _accuracies), ("auroc", _aurocs)):
-        ordered = sorted(same, key=lambda each: -(board[each.place].mean(f"test_{metric}") or 0))
+        ordered = sorted(same, key=lambda each: -round(board[each.place].mean(f"test_{metric}") or 0, 12))
         found = test(ordered)
         adjusted = holm([difference.p for difference in found.values()])
         different = np.zeros((len(ordered), len(ordered)), bool)
@@ -138,8 +145,9 @@ def compare(board: Sequence[Row]) -> Comparison:
             row = rows[each.place]
             rows[each.place] = replace(row, groups={**row.groups, metric: letter})
     images = len(same[0].seeds[0].paths) if same else 0
+    patients = images if not same or same[0].clusters is None else int(same[0].clusters.max()) + 1
     left_out = [(row, reasons[place]) for place, row in enumerate(board) if reasons[place]]
-    return Comparison(tuple(rows), tuple(pairs), len(same), images, tuple(left_out))
+    return Comparison(tuple(rows), tuple(pairs), len(same), images, tuple(left_out), patients)
 
 
 def _reason(row: Row) -> str:
@@ -160,33 +168,50 @@ def _read(place: int, row: Row) -> _Tested:
     return _Tested(place, tuple(seed for seed, _ in found), tuple(str(results["data_hash"]) for _, results in found))
 
 
-def _intervals(tested: _Tested) -> dict[str, Interval]:
+def _share_patients(tested: Sequence[_Tested]) -> list[_Tested]:
+    """Add the clusters of images; of the same test set one run with a splits.csv knows them for all."""
+    known = {each.images: seed.patients for each in tested for seed in each.seeds if seed.patients}
+    return [
+        each._replace(clusters=number_clusters(known[each.images])) if each.images in known else each for each in tested
+    ]
+
+
+def _intervals(tested: _Tested, accuracy: float) -> dict[str, Interval]:
     positive = tested.seeds[0].positive
     if positive.all() or not positive.any():
         return {}
-    share = tested.right / len(tested.seeds)
-
-    each = share * np.where(positive, 1 / positive.sum(), 1 / (~positive).sum()) / 2  # what an image adds
-    draws = bootstrap(lambda weights: weights @ each, positive)
-    return {"auroc": auroc_interval(tested.placements), "balanced_accuracy": percentiles(draws)}
+    share, images = tested.right / len(tested.seeds), len(positive)
+    label, clusters = positive.astype(np.int64), np.arange(images) if tested.clusters is None else tested.clusters
+    totals, right = np.bincount(label), np.bincount(label, share)
+    table = np.array([[right[0], totals[0] - right[0]], [totals[1] - right[1], right[1]]])
+    size = min(1.0, effective_size(share, clusters) / images)  # more seeds do not narrow it
+    return {
+        "accuracy": wilson(round(accuracy * images) * size, images * size),
+        "auroc": auroc_interval(tested.placements),
+        "balanced_accuracy": count_intervals(table, class_sizes(label, share, clusters, 2)[1])["balanced_accuracy"],
+    }
 
 
 def _accuracies(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:
     """Compare accuracies: exact swaps, and the paired bootstrap's interval."""
     if len(tested) < 2:
         return {}
-    right = np.stack([each.right / len(each.seeds) for each in tested], axis=1)
-    draws = bootstrap(lambda weights: weights @ right / len(right), tested[0].seeds[0].positive)
+    right, clusters, positive = [each.right for each in tested], tested[0].clusters, tested[0].seeds[0].positive
+    share = np.stack([each.right / len(each.seeds) for each in tested], axis=1)
+    draws = bootstrap(lambda weights: weights @ share / weights.sum(axis=1)[:, None], positive, clusters=clusters)
     found = {}
     for i, j in combinations(range(len(tested)), 2):
-        value = float((right[:, i] - right[:, j]).mean())
         seeds = (len(tested[i].seeds), len(tested[j].seeds))
-        p = swap_test(tested[i].right, tested[j].right, seeds)
-        found[i, j] = Difference(value, *percentiles(draws[:, i] - draws[:, j]), p)
+        gain = right[i] * seeds[1] - right[j] * seeds[0]
+        value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
+        low, high = percentiles(draws[:, i] - draws[:, j])
+        if gain.any() and high - low < RESIDUE:
+            low, high = unvaried_difference(value, len(gain) if clusters is None else len(np.unique(clusters)))
+        found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, clusters))
     return found
 
 
 def _aurocs(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:
-    """Compare AUROCs by DeLong's test."""
+    """Compare AUROCs by DeLong's test, of clustered images by Obuchowski's."""
     placed = [each.placements for each in tested]
     return {(i, j): delong(placed[i], placed[j]) for i, j in combinations(range(len(tested)), 2)}

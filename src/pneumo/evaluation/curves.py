@@ -94,9 +94,9 @@ def measure_curves(answers: Answers) -> Curves:
 
     positive = answers.positive
     area = float(statistic(np.ones((1, len(positive))))[0, -1])
-    draws = bootstrap(statistic, positive, RESAMPLES)
+    draws = bootstrap(statistic, positive, RESAMPLES, clusters=answers.clusters)
     low, high = (np.split(end, 2) for end in np.quantile(draws[:, :-1], (0.025, 0.975), axis=0))
-    placed = placements(answers.score, positive)
+    placed = placements(answers.score, positive, answers.clusters)
     return Curves(
         Band(low[0], high[0]),
         Band(low[1], high[1]),

@@ -126,5 +126,5 @@ def _measure(answers: Answers, folder: Path) -> Results:
     kinds = [subtype.get(path, "none") for path in answers.paths]
     return {
         **{f"test_{name}": float(metrics[name][0]) for name in TEST_METRICS},
-        **summarise(label, answers.probability.astype(np.float32), called, kinds, answers.margin),
+        **summarise(label, answers.probability.astype(np.float32), called, kinds, answers.margin, answers.patients),
     }

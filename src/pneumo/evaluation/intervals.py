@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from math import hypot
+from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit, logit
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
 Interval = tuple[float, float]
+
+RESIDUE = 1e-12  # deviations below it are rounding errors
 
 
 class Estimate(NamedTuple):
@@ -20,19 +23,64 @@ class Estimate(NamedTuple):
     high: float
 
 
-def wilson(hits: int, total: int) -> Interval:
-    """Give the interval of a share: Wilson's score interval.
+def wilson(hits: float, total: float) -> Interval:
+    """Compute the interval of a proportion: Wilson's score interval.
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, equation 4.
+
+    Args:
+        hits: Number of images that count.
+        total: Number of images, above 0; both may be effective numbers, which are fractions.
     """
-    interval = binomtest(hits, total).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    proportion, square = hits / total, float(norm.ppf(0.975)) ** 2
+    scale = 2 * (total + square)
+    middle = (2 * total * proportion + square) / scale
+    half = float(norm.ppf(0.975)) / scale * sqrt(4 * total * proportion * (1 - proportion) + square)
+    return (middle - half if hits > 0 else 0.0), (middle + half if hits < total else 1.0)
+
+
+def whole_range(name: str, classes: int = 2) -> Interval:
+    """Return the least and the largest value that a metric can have: its interval where nothing is known."""
+    return (-1.0 if name == "mcc" else 0.0), (2.0 if name == "brier" and classes > 2 else 1.0)
+
+
+def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
+    """Compute the interval of a mean over images that show no variation, (0 to top).
+
+    Wilson's interval of 0 in `total` is the fraction of images that may behave otherwise, all at 0 or all at the top.
+
+    Args:
+        value: The mean.
+        total: Number of images; of a metric that compares classes, that of the smallest class.
+        top: Largest value of an image.
+    """
+    alike = wilson(total, total)[0]
+    return value * alike, value + (top - value) * (1 - alike)
+
+
+def unvaried_difference(value: float, total: int) -> Interval:
+    """Compute the interval of a difference, -1 to 1, of which no resample of `total` images differs."""
+    low, high = unvaried_interval(value + 1, total, 2.0)
+    return low - 1, high - 1
+
+
+def zero_residue(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Replace what rounding leaves of zeros by zeros."""
+    return np.where(np.abs(values) < RESIDUE, 0.0, values)
+
+
+def mean_interval(value: float, draws: npt.NDArray[np.float64], total: int, top: float = 1.0) -> Interval:
+    """Compute the percentile interval of bootstrap draws, (R,), of a mean; `unvaried_interval` if all are the same."""
+    if np.ptp(draws) < RESIDUE:
+        return unvaried_interval(value, total, top)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return min(float(low), value), max(float(high), value)
 
 
 def logit_interval(value: float, deviation: float, total: int) -> Interval:
     """Give the interval of an area, which keeps within 0 and 1 and reaches further to the middle.
 
-    At 0 and 1 themselves, where nothing varies, it is Wilson's of a share.
+    Without deviation, as at 0 and 1 and where all images have one probability, it is `unvaried_interval`.
 
     Source: K. Boyd, K. H. Eng, C. D. Page, Area under the precision-recall curve: point estimates and confidence
     intervals, 2013, section 3.
@@ -40,18 +88,13 @@ def logit_interval(value: float, deviation: float, total: int) -> Interval:
     Args:
         value: The area.
         deviation: Its standard deviation.
-        total: How many images a share would be of.
+        total: Number of images of the smallest class.
     """
-    if value in (0, 1):
-        return wilson(round(value * total), total)
+    if value in (0, 1) or deviation < RESIDUE:
+        return unvaried_interval(value, total)
     half = float(norm.ppf(0.975)) * deviation / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half]))
     return float(low), float(high)
-
-
-def share_interval(hits: int, total: int) -> Interval:
-    """Give Wilson's interval of a share, the whole range where nothing was counted."""
-    return wilson(hits, total) if total else (0.0, 1.0)
 
 
 def subtract(first: Estimate, second: Estimate) -> Estimate:
@@ -63,4 +106,4 @@ def subtract(first: Estimate, second: Estimate) -> Estimate:
     difference = first.value - second.value
     low = difference - hypot(first.value - first.low, second.high - second.value)
     high = difference + hypot(first.high - first.value, second.value - second.low)
-    return Estimate(difference, low, high)
+    return Estimate(*zero_residue(np.array([difference, low, high])).tolist())

@@ -24,6 +24,9 @@ from torchmetrics.classification import (
     MulticlassRecall,
     MulticlassSpecificity,
 )
+from torchmetrics.utilities import dim_zero_cat
+
+from pneumo.evaluation.calibration import calibration_error
 
 
 class BinaryScoreAUROC(BinaryAUROC):
@@ -70,6 +73,28 @@ class BinaryMCC(BinaryStatScores):
         tp, fp, tn, fn = (count.float() for count in self._final_state())
         answers, labels = (tp + fp) * (tn + fn), (tp + fn) * (tn + fp)  # multiplied so, 1 and -1 come out exactly
         return ((tp * tn - fp * fn) / (answers * labels).sqrt()).nan_to_num(0.0)
+
+
+class BinaryExpectedCalibrationError(BinaryCalibrationError):
+    """Expected calibration error by the bins of `pneumo.evaluation.calibration`, which its interval has too."""
+
+    def compute(self) -> Tensor:
+        """Compute the error over the images of all batches."""
+        return _calibration_error(self.confidences, self.accuracies)
+
+
+class MulticlassExpectedCalibrationError(MulticlassCalibrationError):
+    """Expected calibration error of the predicted class; see `BinaryExpectedCalibrationError`."""
+
+    def compute(self) -> Tensor:
+        """Compute the error over the images of all batches."""
+        return _calibration_error(self.confidences, self.accuracies)
+
+
+def _calibration_error(confidences: list[Tensor], right: list[Tensor]) -> Tensor:
+    probability, hit = dim_zero_cat(confidences), dim_zero_cat(right)
+    error = calibration_error(probability.cpu().double().numpy(), hit.cpu().bool().numpy())
+    return torch.tensor(error, dtype=torch.float32, device=probability.device)
 
 
 class MulticlassBrier(Metric):
@@ -122,7 +147,7 @@ def multiclass_metrics(classes: int) -> MetricCollection:
             "auprc": MulticlassScoreAveragePrecision(**options),
             "f1": MulticlassF1Score(**options),
             "mcc": MulticlassMatthewsCorrCoef(**options),
-            "ece": MulticlassCalibrationError(n_bins=15, **options),
+            "ece": MulticlassExpectedCalibrationError(**options),
             "brier": MulticlassBrier(),
         }
     )
@@ -145,7 +170,7 @@ def binary_metrics(threshold: float) -> MetricCollection:
             "auprc": BinaryScoreAveragePrecision(validate_args=False),
             "f1": BinaryF1Score(threshold, validate_args=False),
             "mcc": BinaryMCC(threshold, validate_args=False),
-            "ece": BinaryCalibrationError(n_bins=15, validate_args=False),
+            "ece": BinaryExpectedCalibrationError(validate_args=False),
             "brier": MeanSquaredError(),
         }
     )

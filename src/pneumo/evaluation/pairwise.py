@@ -10,9 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from pneumo.evaluation.bootstrap import RESAMPLES, resamples
 from pneumo.evaluation.comparison import Comparison, Pair
 from pneumo.evaluation.results import TITLES
 from pneumo.evaluation.runs import Row
+from pneumo.evaluation.significance import TOP
 
 HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
 _FEW = 3  # rows, whose pairs a terminal has room for
@@ -84,13 +86,26 @@ def explain_comparison(comparison: Comparison) -> list[str]:
     if comparison.pairs:
         count = len(comparison.pairs) // 2
         pairs = "the one pair" if count == 1 else f"all {count:,} pairs"
-        notes.append(
-            f"group: rows that share a letter cannot be told apart at 5 % on these {comparison.images:,} images, after "
-            f"Holm's correction for {pairs}; to share one is "
-            "no proof of being equal. Accuracy: exact paired test (McNemar's where there is one seed each); AUROC: "
-            "DeLong's test. Means over seeds are compared, of the networks as they were trained; the intervals of "
-            "differences are each pair's own, uncorrected. docs/EVALUATION.md tells more."
+        clustered = comparison.patients < comparison.images
+        images = f"{comparison.images:,} images" + (f" of {comparison.patients:,} patients" if clustered else "")
+        tests = (
+            "exact paired test that swaps whole patients; AUROC: Obuchowski's test."
+            if clustered
+            else "exact paired test (McNemar's where there is one seed each); AUROC: DeLong's test."
         )
+        notes.append(
+            f"group: rows that share a letter cannot be told apart at 5 % on these {images}, after "
+            f"Holm's correction for {pairs}; to share one is "
+            f"no proof of being equal. Accuracy: {tests} Means over seeds are compared, of the networks as they were "
+            "trained; the intervals of differences are each pair's own, uncorrected. docs/EVALUATION.md tells more."
+        )
+        if any(TOP in row.groups.values() for row in comparison.rows):
+            notes.append(
+                f"{TOP}: does not differ significantly from the best of the compared rows. Letters for all pairs "
+                "would be too many; comparisons.csv has every pair."
+            )
+        if (draws := resamples(comparison.images)) < RESAMPLES:
+            notes.append(f"Intervals of differences in accuracy: {draws:,} resamples, since the images are many.")
     if len(comparison.rows) == 1 and len(comparison.rows[0].runs) > 1:
         notes.append(
             "These runs are seeds or folds of one configuration, which is one row: there is nothing to compare it with."

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
+import numpy as np
+
 from pneumo.errors import ConfigError
-from pneumo.evaluation.intervals import Interval, wilson
+from pneumo.evaluation.intervals import Interval, wilson, zero_residue
 from pneumo.evaluation.results import Results, count_tested, read_results
 from pneumo.evaluation.status import read_status
 from pneumo.evaluation.study import STUDY, TESTED, Published
@@ -76,7 +78,7 @@ class Row:
     Attributes:
         runs: In the order of their seeds.
         hidden: Tells it from another row of the same words, whose runs have other settings.
-        intervals: 95 % intervals of the mean over seeds, by the metric: auroc, balanced_accuracy.
+        intervals: 95 % intervals of the mean over seeds, by the metric: accuracy, auroc, balanced_accuracy.
         groups: Letters, by accuracy and auroc: rows that share one cannot be told apart.
     """
 
@@ -125,14 +127,14 @@ class Row:
         mean = self.mean(name)
         if mean is None or self.study is None or not self.comparable:
             return None
-        return mean - float(getattr(self.study, name))
+        return float(zero_residue(np.array(mean - float(getattr(self.study, name)))))
 
     @property
     def interval(self) -> Interval | None:
         """The mean test accuracy's 95 % interval, for the number of images tested: more seeds do not narrow it."""
         mean = self.mean("test_accuracy")
-        if mean is None:
-            return None
+        if mean is None or "accuracy" in self.intervals:
+            return self.intervals.get("accuracy")
         return wilson(round(mean * self.tested), self.tested)
 
     @property

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, norm, rankdata
+from scipy.optimize import brentq
+from scipy.special import expit
+from scipy.stats import norm, rankdata
 
-from pneumo.evaluation.intervals import Interval, logit_interval
+from pneumo.evaluation.clusters import Clusters, Residuals, area_variance, residuals, student_factor
+from pneumo.evaluation.intervals import RESIDUE, Interval, logit_interval, unvaried_difference, zero_residue
 
 Array = npt.NDArray[np.float64]
 
 LEVEL = 0.05
+TOP = "top"  # stands for letters where there are too many
+SMALLEST = float(np.finfo(np.float64).tiny)  # no p is 0
 
 
 class Difference(NamedTuple):
@@ -39,16 +44,26 @@ class Placements(NamedTuple):
     Attributes:
         positive: The share of negative images that rank below each positive one, ties by half, (P,).
         negative: The share of positive images that rank above each negative one, (N,).
+        of_positive: Cluster of each positive image, (P,); None: every image is a cluster of its own.
+        of_negative: Cluster of each negative image, (N,).
     """
 
     positive: Array
     negative: Array
+    of_positive: Clusters | None = None
+    of_negative: Clusters | None = None
+
+    @property
+    def residuals(self) -> tuple[Residuals, Residuals]:
+        """Deviations from the mean, of positive and of negative images."""
+        count = len(self.positive)
+        ill = np.arange(count) if self.of_positive is None else self.of_positive
+        well = count + np.arange(len(self.negative)) if self.of_negative is None else self.of_negative
+        return residuals(self.positive, ill), residuals(self.negative, well)
 
 
-def placements(probability: Array, positive: npt.NDArray[np.bool_]) -> Placements:
+def placements(probability: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
     """Give the placements of images, whose mean is the AUROC, in O(n log n).
-
-    Those of several seeds may be averaged: their mean belongs to the mean of the AUROCs.
 
     Source: X. Sun, W. Xu, Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver
     Operating Characteristic Curves, 2014.
@@ -56,61 +71,128 @@ def placements(probability: Array, positive: npt.NDArray[np.bool_]) -> Placement
     Args:
         probability: Of the positive class, (n,).
         positive: Whether it is of that class, (n,), some of each.
+        clusters: Cluster of each image, (n,), if several images may be of one patient.
     """
     ranks = rankdata(probability)
     above, below = probability[positive], probability[~positive]
     return Placements(
-        (ranks[positive] - rankdata(above)) / len(below), 1 - (ranks[~positive] - rankdata(below)) / len(above)
+        (ranks[positive] - rankdata(above)) / len(below),
+        1 - (ranks[~positive] - rankdata(below)) / len(above),
+        None if clusters is None else clusters[positive],
+        None if clusters is None else clusters[~positive],
+    )
+
+
+def average(found: Sequence[Placements]) -> Placements:
+    """Average the placements of several seeds on the same images: their mean is the mean of the AUROCs."""
+    return found[0]._replace(
+        positive=np.mean([each.positive for each in found], axis=0),
+        negative=np.mean([each.negative for each in found], axis=0),
     )
 
 
 def auroc_interval(found: Placements) -> Interval:
     """Give the 95 % interval of an AUROC, or of a mean over seeds: DeLong's deviation, on the logit scale.
 
-    A single image of a class does not tell how much images vary: then nothing is known.
+    Of clustered images it is Obuchowski's deviation. A single patient of a class does not tell how much patients vary:
+    then nothing is known.
     """
-    if min(map(len, found)) < 2:
+    parts = found.residuals
+    units = min(len(part.sums) for part in parts)
+    if units < 2:
         return 0.0, 1.0
-    deviation = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in found)))
-    return logit_interval(float(found.positive.mean()), deviation, min(map(len, found)))
+    return logit_interval(float(found.positive.mean()), _deviation(*parts), units)
 
 
 def delong(first: Placements, second: Placements) -> Difference:
-    """Compare two AUROCs on the same images: DeLong's interval and test.
+    """Compare two AUROCs on the same images: DeLong's interval and test, of clustered images Obuchowski's.
 
-    Source: E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Comparing the areas under two or more correlated receiver
-    operating characteristic curves: a nonparametric approach, 1988.
+    Where every image shifts alike there is no deviation to divide by. Then p is that of the sign test over the patients
+    of the smaller class, all of which shift to one side.
+
+    Sources: E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Comparing the areas under two or more correlated receiver
+    operating characteristic curves: a nonparametric approach, 1988; N. A. Obuchowski, Nonparametric Analysis of
+    Clustered ROC Curve Data, 1997.
     """
-    parts = [one - two for one, two in zip(first, second, strict=True)]
-    value = float(parts[0].mean())
-    if min(map(len, parts)) < 2:
+    change = first._replace(
+        positive=zero_residue(first.positive - second.positive), negative=zero_residue(first.negative - second.negative)
+    )
+    value, parts = float(change.positive.mean()), change.residuals
+    units = min(len(part.sums) for part in parts)
+    if units < 2:
         return Difference(value, -1.0, 1.0, 1.0)
-    deviation = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)))
+    deviation = _deviation(*parts)
+    if value == 0 and deviation < RESIDUE:
+        return Difference(0.0, 0.0, 0.0, 1.0)
+    if deviation < RESIDUE:
+        return Difference(value, *unvaried_difference(value, units), _sign_test(units))
     half = float(norm.ppf(0.975)) * deviation
-    p = float(2 * norm.sf(abs(value) / deviation)) if deviation else float(value == 0)
-    return Difference(value, max(-1.0, value - half), min(1.0, value + half), p)
+    p = float(2 * norm.sf(abs(value) / deviation))
+    return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, SMALLEST))
 
 
-def swap_test(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], seeds: tuple[int, int]) -> float:
-    """Give the exact p that two configurations with several seeds are right equally often in the mean.
+def swap_test(
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    seeds: tuple[int, int],
+    clusters: Clusters | None = None,
+) -> float:
+    """Compute the exact p that two configurations with several seeds are right equally often in the mean.
 
-    Were they alike, each image's two numbers could as well stand in each other's place: p is the share of all 2^N ways
-    to swap them that give a difference as large. With one seed each this is McNemar's exact test (1947).
+    Were they alike, each patient's two sums could as well stand in each other's place: p is the fraction of all 2^C
+    ways to swap them that give a difference as large. With one seed and one image a patient this is McNemar's exact
+    test (1947).
 
     Args:
         first: How many of the first's seeds are right on each image, (N,).
         second: Likewise.
         seeds: How many there are of either.
+        clusters: Cluster of each image, (N,), whose images are swapped together; None: each image on its own.
     """
     gain = first * seeds[1] - second * seeds[0]
-    chance = np.ones(1)  # of each sum of gains, all multiples of 1 from -reach to reach
-    for size, count in zip(*np.unique(np.abs(gain[gain != 0]), return_counts=True), strict=True):
-        steps = np.zeros(2 * int(size * count) + 1)
-        steps[:: 2 * int(size)] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chance = np.convolve(chance, steps)
-    reach = len(chance) // 2
-    sums = np.abs(np.arange(-reach, reach + 1))
-    return float(min(1.0, chance[sums >= abs(int(gain.sum()))].sum()))
+    if clusters is not None:
+        gain = np.rint(np.bincount(clusters, gain)).astype(np.int64)
+    total = abs(int(gain.sum()))
+    if total == 0:
+        return 1.0
+    step = int(np.gcd.reduce(gain))
+    sizes, counts = np.unique(np.abs(gain[gain != 0]) // step, return_counts=True)
+    return float(np.clip(2 * swap_tail(sizes, counts, total // step), SMALLEST, 1.0))
+
+
+def swap_tail(sizes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], total: int) -> float:
+    """Compute the chance that a sum of gains with random signs reaches `total`, which is above 0.
+
+    The sum's distribution is tilted so that `total` lies in its middle, and found by one Fourier transform of its
+    characteristic function: all digits of a small chance are kept, to a relative error below 1e-9. Points beyond which
+    less than 1e-20 lies (Hoeffding's bound) are left out, so that there are at most 10 times as many as the root of
+    the sum of squares.
+
+    Source: J. Siegmund, Importance Sampling in the Monte Carlo Study of Sequential Tests, 1976, for the tilt.
+
+    Args:
+        sizes: Different gains, (K,), above 0.
+        counts: How often each occurs, (K,).
+        total: The sum, of the parity of the largest sum.
+    """
+    reach = int(sizes @ counts)
+    least = (reach + total) // 2  # the sum of the gains with a positive sign
+    points = min(reach + 1, int(10 * np.sqrt(sizes**2 @ counts)) + 2)
+
+    def excess(tilt: float) -> float:
+        return float(counts @ (sizes * expit(tilt * sizes))) - least
+
+    steepest = 40.0 / int(sizes[0])
+    tilt = float(brentq(excess, 0, steepest)) if excess(steepest) > 0 else steepest
+    turn = np.exp(2j * np.pi * np.arange(points) / points)
+    spectrum = turn ** (-least % points)
+    for size, count in zip(sizes, counts, strict=True):
+        chance = expit(tilt * size)
+        spectrum *= (1 - chance + chance * turn**size) ** count
+    tilted = np.fft.fft(spectrum).real / points  # of sums from `least` on; those below it follow, as the circle closes
+    above = np.arange(min((points + 1) // 2, reach - least + 1))
+    scale = float(counts @ (np.logaddexp(0, tilt * sizes) - np.log(2))) - tilt * least
+    return float(tilted[above] @ np.exp(-tilt * above) * np.exp(scale))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -128,27 +210,35 @@ def holm(values: Sequence[float]) -> list[float]:
 def letters(different: npt.NDArray[np.bool_]) -> list[str]:
     """Give each of several things letters: two share one if, and only if, they cannot be told apart.
 
+    Where this takes more letters than there are from a to z, those that do not differ from the first thing are marked
+    `TOP` instead, and the others not at all.
+
     Source: H.-P. Piepho, An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons, 2004: insert and
     absorb.
 
     Args:
         different: Which pairs can be told apart, (n, n), symmetric. The first thing gets the first letter.
     """
+    names = string.ascii_lowercase
     groups = [frozenset(range(len(different)))]
-    for one, two in zip(*np.nonzero(np.triu(different)), strict=True):
-        split = {part for group in groups for part in _apart(group, int(one), int(two))}
-        groups = [group for group in split if not any(group < other for other in split)]
+    for one, two in np.argwhere(np.triu(different)).tolist():
+        kept = [group for group in groups if not {one, two} <= group]
+        parts = [group - {each} for group in groups if {one, two} <= group for each in (one, two)]
+        groups = kept + [part for part in parts if not any(part < other for other in kept)]
+        if len(groups) > 4 * len(names):  # fewer may remain at the end, but hardly a quarter
+            break
+    if len(groups) > len(names):
+        return ["" if apart else TOP for apart in different[0]]
     ordered = sorted(groups, key=sorted)
-    names = [string.ascii_letters[i] if i < len(string.ascii_letters) else f"({i + 1})" for i in range(len(ordered))]
-    return [
-        "".join(name for name, group in zip(names, ordered, strict=True) if i in group) for i in range(len(different))
-    ]
+    named = [(name, group) for name, group in zip(names, ordered, strict=False)]
+    return ["".join(name for name, group in named if i in group) for i in range(len(different))]
 
 
-def _apart(group: frozenset[int], one: int, two: int) -> Iterator[frozenset[int]]:
-    """Divide a group whose members one and two can be told apart."""
-    if {one, two} <= group:
-        yield group - {one}
-        yield group - {two}
-    else:
-        yield group
+def _deviation(positive: Residuals, negative: Residuals) -> float:
+    fewest = min(positive, negative, key=lambda part: len(part.sums))
+    return float(np.sqrt(area_variance(positive, negative))) * student_factor(fewest.images, len(fewest.sums))
+
+
+def _sign_test(units: int) -> float:
+    """Compute the two-sided p of so many units that all have one sign."""
+    return max(0.5 ** (units - 1), SMALLEST)

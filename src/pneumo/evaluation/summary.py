@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import hypot
 
 import numpy as np
 import numpy.typing as npt
 
 from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap_metrics, ece_interval, measure, of_shares, percentiles
-from pneumo.evaluation.calibration import gaps
-from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, share_interval, wilson
+from pneumo.evaluation.bootstrap import Array, bootstrap, measure, measurer
+from pneumo.evaluation.calibration import ece_interval, gaps
+from pneumo.evaluation.clusters import class_sizes, proportion_interval
+from pneumo.evaluation.counts import confusion_table, count_intervals
+from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, mean_interval, whole_range
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
 from pneumo.evaluation.significance import auroc_interval, placements
 
-_BOOTSTRAPPED = ("brier", "balanced_accuracy", "auprc", "f1", "mcc")
+_COUNTED = ("balanced_accuracy", "f1", "mcc")
 
 
 def summarise(
@@ -24,6 +25,7 @@ def summarise(
     prediction: npt.NDArray[np.int64],
     subtypes: Sequence[str],
     margin: npt.NDArray[np.float64] | None = None,
+    patients: tuple[str, ...] = (),
 ) -> Results:
     """Give what results.json holds of a test beside its metrics: counts, intervals, sensitivity to each subtype.
 
@@ -36,41 +38,52 @@ def summarise(
         prediction: As label, (N,).
         subtypes: bacterial, viral, or anything else for neither; N of them.
         margin: Log odds of the positive class, (N,), by which images are ranked; None: by the probability.
+        patients: Patient of each image; empty: every image is of another one.
     """
-    answers = Answers(probability.astype(np.float64), label == 1, prediction == 1, margin=margin)
-    results = confusion(label, prediction)
+    answers = Answers(probability.astype(np.float64), label == 1, prediction == 1, margin=margin, patients=patients)
+    results, clusters = confusion(label, prediction), answers.clusters
     for name, interval in metric_intervals(answers).items():
         results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = interval
     for subtype in SUBTYPES:
-        called = answers.called[np.array([subtype == other for other in subtypes], bool) & answers.positive]
+        chosen = np.array([subtype == other for other in subtypes], bool) & answers.positive
+        called = answers.called[chosen]
         name = f"test_sensitivity_{subtype}"
         results[name] = float(called.mean()) if len(called) else NO_IMAGE
-        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = share_interval(int(called.sum()), len(called))
+        results[f"{name}_ci_low"], results[f"{name}_ci_high"] = proportion_interval(called, clusters[chosen])
     apart = "test_auroc_bacterial_viral"  # two classes tell nothing of subtypes
     return results | {apart: NO_IMAGE, f"{apart}_ci_low": 0.0, f"{apart}_ci_high": 1.0}
 
 
 def metric_intervals(answers: Answers) -> dict[str, Interval]:
-    """Give each metric's 95 % interval by the method that kept closest to it in simulations: docs/EVALUATION.md."""
-    positives, total = int(answers.positive.sum()), len(answers.positive)
-    found = {name: (-1.0 if name == "mcc" else 0.0, 1.0) for name in TEST_METRICS}
-    found["accuracy"] = wilson(int(answers.right.sum()), total)
-    hits, quiet = answers.called[answers.positive], ~answers.called[~answers.positive]
-    found["sensitivity"] = share_interval(int(hits.sum()), len(hits))
-    found["specificity"] = share_interval(int(quiet.sum()), len(quiet))
-    both = 0 < positives < total
-    draws = bootstrap_metrics(answers, _BOOTSTRAPPED if both else ["brier"])
-    found |= {name: percentiles(of_name) for name, of_name in draws.items()}
-    values = measure(answers, np.ones((1, total)))
-    found["ece"] = ece_interval(gaps(answers.probability, answers.positive), answers.positive)
-    if both:
-        found |= {
-            name: from_shares(answers, name, found)
-            for name in ("balanced_accuracy", "f1", "mcc")
-            if np.ptp(draws[name]) == 0
-        }
-        found["auroc"] = auroc_interval(placements(answers.score, answers.positive))
-        found["auprc"] = logit_interval(float(values["auprc"][0]), float(draws["auprc"].std(ddof=1)), positives)
+    """Compute each metric's 95 % interval by the method that kept closest to it in simulations: docs/EVALUATION.md.
+
+    Images of one patient are taken together: docs/EVALUATION.md#several-images-of-a-patient. Where a metric needs a
+    class that is absent, or the spread of a class with a single patient, it is the whole range.
+    """
+    values = {name: float(value[0]) for name, value in measure(answers, np.ones((1, len(answers.positive)))).items()}
+    label, clusters, right = answers.positive.astype(np.int64), answers.clusters, answers.right
+    table = confusion_table(label, answers.called.astype(np.int64), 2)
+    weigh, inside = measurer(answers, ("brier", "auprc")), gaps(answers.probability, answers.positive)
+    patients, sizes = class_sizes(label, right, clusters, 2)
+
+    def statistic(weights: Array) -> Array:
+        metrics = weigh(weights)
+        gap = weights @ inside / weights.sum(axis=1, keepdims=True)
+        return np.column_stack((metrics["brier"], metrics["auprc"], gap))
+
+    draws = bootstrap(statistic, answers.positive, clusters=clusters)
+    found = {name: whole_range(name) for name in TEST_METRICS}
+    found["accuracy"] = proportion_interval(right, clusters)
+    found["sensitivity"] = proportion_interval(right[label == 1], clusters[label == 1])
+    found["specificity"] = proportion_interval(right[label == 0], clusters[label == 0])
+    found["brier"] = mean_interval(values["brier"], draws[:, 0], len(np.unique(clusters)))
+    found["ece"] = ece_interval(answers.probability, answers.positive, draws[:, 2:], clusters)
+    if min(patients):
+        counted = count_intervals(table, sizes)
+        found |= {name: counted[name] for name in _COUNTED}
+    if min(patients) > 1:
+        found["auroc"] = auroc_interval(placements(answers.score, answers.positive, clusters))
+        found["auprc"] = logit_interval(values["auprc"], float(draws[:, 1].std(ddof=1)), patients[1])
     return found
 
 
@@ -78,22 +91,3 @@ def estimates(answers: Answers) -> dict[str, Estimate]:
     """Give the metrics of images of both classes with their intervals."""
     values = measure(answers, np.ones((1, len(answers.positive))))
     return {name: Estimate(float(values[name][0]), *interval) for name, interval in metric_intervals(answers).items()}
-
-
-def from_shares(answers: Answers, name: str, found: dict[str, Interval]) -> Interval:
-    """Give the interval of a metric that rises with sensitivity and specificity, put together from theirs.
-
-    The bootstrap has none where each class got one answer only: it draws the same again and again. Source: as in
-    `subtract`.
-    """
-    positives = int(answers.positive.sum())
-    value = float(measure(answers, np.ones((1, len(answers.positive))))[name][0])
-    known = (float(answers.called[answers.positive].mean()), 1 - float(answers.called[~answers.positive].mean()))
-
-    def reach(end: int) -> float:
-        ends = found["sensitivity"][end], found["specificity"][end]
-        shares = ((ends[0], known[1]), (known[0], ends[1]))
-        moved = [of_shares(*pair, positives, len(answers.positive) - positives)[name] - value for pair in shares]
-        return hypot(*moved)
-
-    return max(value - reach(0), -1.0 if name == "mcc" else 0.0), min(value + reach(1), 1.0)

@@ -62,10 +62,14 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _study("study", test, 2) if study else None,
         _difference("difference", test, 5) if compared else None,
         _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
-        _range("AUROC, 95\u00a0% interval", "auroc", "DeLong's, on the logit scale", 15) if intervals else None,
+        _range("AUROC, 95\u00a0% interval", "auroc", "DeLong's or Obuchowski's, on the logit scale", 15)
+        if intervals
+        else None,
         _group("group by AUROC", "auroc", "AUROC", 10) if grouped else None,
         _share("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 7),
-        _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "bootstrap", 16) if intervals else None,
+        _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "Jeffreys' prior", 16)
+        if intervals
+        else None,
         _share(
             "sensitivity",
             "test_sensitivity",

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,3 +55,13 @@ def test_a_few_names_with_many_films_of_strangers_are_no_leak() -> None:
 
 def test_a_few_names_of_the_same_children_are() -> None:
     assert flagged(lambda name: name, 5) == 5
+
+
+def test_rounding_residues_of_equal_films_are_no_evidence() -> None:
+    films = [(split, f"alone-{split}-{i}", 0) for split in ("test", "train") for i in range(30)]
+    films += [(split, f"shared-{i}", 0) for split in ("test", "train") for i in range(12) for _ in range(3)]
+    pictures = draw(np.random.default_rng(0), films)
+    equal = replace(pictures, thumbnails=np.repeat(pictures.thumbnails[:1], len(films), axis=0))
+    patients = weigh_patients(equal, np.arange(len(films)))
+    assert (patients.within.excess, patients.across.excess) == (0, 0)
+    assert (patients.share, patients.p_value, patients.conclusion) == (None, 1, "undecided")

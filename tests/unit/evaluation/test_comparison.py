@@ -63,7 +63,7 @@ def test_a_single_seeds_intervals_are_those_of_results_json(tmp_path: Path) -> N
     expected = estimates(answers.by_path())
     for name, interval in row.intervals.items():
         assert interval == pytest.approx(expected[name][1:]), name
-    assert set(row.intervals) == {"auroc", "balanced_accuracy"}
+    assert set(row.intervals) == {"accuracy", "auroc", "balanced_accuracy"}
 
 
 def test_images_are_compared_by_their_names_whatever_their_order(tmp_path: Path) -> None:
@@ -145,3 +145,38 @@ def test_report_tells_whether_two_sweeps_differ(tmp_path: Path, capsys: pytest.C
     assert float(pair["difference"]) == pytest.approx(40 / 624)
     assert float(pair["p"]) == pytest.approx(2 * 0.5**40)
     assert float(pair["p_holm"]) == pytest.approx(15 * 2 * 0.5**40)
+
+
+def test_images_of_one_patient_are_taken_together(tmp_path: Path) -> None:
+    for name, wrong, first in (("resnext", 10, 0), ("vgg16", 40, 100)):
+        finish(tmp_path / f"{name}-sgd-s0", name, "sgd", 0, wrong=wrong, first=first)
+    alone = compared(tmp_path)
+    lines = [f"test/{i}.jpeg,test,X,none,person{i // 8}" for i in range(624)]
+    known = tmp_path / "vgg16-sgd-s0" / "splits.csv"  # one run that knows the patients is enough
+    known.write_text("\n".join(["path,split,class,subtype,patient", *lines]))
+    found = compared(tmp_path)
+    assert (alone.patients, found.patients, found.images) == (624, 78, 624)
+    right = np.ones((2, 624), int)
+    right[0, :10] = right[1, 100:140] = 0
+    for pair, before in zip(found.pairs, alone.pairs, strict=True):
+        assert pair.difference.value == before.difference.value
+        assert pair.difference.p > before.difference.p
+    assert found.pairs[0].difference.p == swap_test(right[0], right[1], (1, 1), np.arange(624) // 8)
+    for row, before in zip(found.rows, alone.rows, strict=True):
+        for name, (low, high) in row.intervals.items():
+            assert high - low > np.diff(before.intervals[name]), name
+    assert "624 images of 78 patients" in explain_comparison(found)[0]
+    assert "Obuchowski" in explain_comparison(found)[0]
+    lines = [f"test/{i}.jpeg,test,X,none,person{i}" for i in range(624)]
+    known.write_text("\n".join(["path,split,class,subtype,patient", *lines]))
+    assert [pair.difference for pair in compared(tmp_path).pairs] == [pair.difference for pair in alone.pairs]
+
+
+def test_copies_of_a_run_as_further_seeds_do_not_make_it_differ(tmp_path: Path) -> None:
+    for seed in range(3):
+        finish(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=10)
+        copy = tmp_path / "resnext-sgd-s0" / "predictions.csv"
+        (tmp_path / f"resnext-sgd-s{seed}" / "predictions.csv").write_text(copy.read_text())
+    finish(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=10)
+    for pair in compared(tmp_path).pairs:
+        assert pair.difference == (0, 0, 0, 1)

@@ -25,7 +25,7 @@ def three(tmp_path: Path) -> Path:
         finish(folder, "resnext", "adam", seed, wrong=30, task="pneumonia", threshold=0.5)
         noise = np.random.default_rng(seed).normal(0, 1.5, 624)
         answer(folder / "predictions.csv", POSITIVE, expit(2 * POSITIVE - 1 + noise))
-        rows = [f"predictions/{i}.jpeg,test,X,{'viral' if i % 2 else 'bacterial'},p" for i in range(624)]
+        rows = [f"predictions/{i}.jpeg,test,X,{'viral' if i % 2 else 'bacterial'},person{i}" for i in range(624)]
         (folder / "splits.csv").write_text("\n".join(["path,split,class,subtype,patient", *rows]))
     return tmp_path / "sweep"
 

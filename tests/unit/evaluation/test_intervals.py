@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from pneumo.evaluation.intervals import Estimate, logit_interval, subtract, wilson
+from pneumo.evaluation.intervals import Estimate, logit_interval, mean_interval, subtract, unvaried_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -30,4 +31,18 @@ def test_the_logit_interval_stays_inside_and_leans_to_the_middle() -> None:
     assert 0.99 - low > high - 0.99
     assert logit_interval(0.5, 0.001, 100) == pytest.approx((0.5 - 0.00196, 0.5 + 0.00196), abs=1e-6)
     assert logit_interval(1.0, 0.0, 50) == wilson(50, 50)
-    assert logit_interval(0.5, 0.0, 50) == pytest.approx((0.5, 0.5))  # constant answers
+
+
+@pytest.mark.parametrize("deviation", [0.0, 1e-17])
+def test_without_variation_as_many_images_may_differ_as_wilsons_interval_leaves_open(deviation: float) -> None:
+    differ = 1 - wilson(50, 50)[0]
+    assert logit_interval(0.5, deviation, 50) == pytest.approx((0.5 - differ / 2, 0.5 + differ / 2))
+    assert logit_interval(0.0, deviation, 50) == pytest.approx((0, differ))
+    assert unvaried_interval(0.5, 50, top=2) == pytest.approx((0.5 * (1 - differ), 0.5 + 1.5 * differ))
+
+
+def test_the_interval_of_a_mean_is_percentiles_where_draws_differ() -> None:
+    draws = np.linspace(0, 1, 1001)
+    assert mean_interval(0.4, draws, 50) == pytest.approx((0.025, 0.975))
+    assert mean_interval(0.99, draws, 50) == pytest.approx((0.025, 0.99))
+    assert mean_interval(0.4, np.full(9, 0.4), 50) == unvaried_interval(0.4, 50)

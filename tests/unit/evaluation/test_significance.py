@@ -8,7 +8,8 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from written import mcnemar
 
-from pneumo.evaluation.significance import Placements, delong, holm, letters, placements, swap_test
+from pneumo.evaluation.intervals import wilson
+from pneumo.evaluation.significance import average, delong, holm, letters, placements, swap_tail, swap_test
 
 Array = np.ndarray
 
@@ -45,8 +46,25 @@ def test_equal_answers_do_not_differ() -> None:
     positive = np.arange(30) % 2 > 0
     same = placements(np.arange(30) / 30, positive)
     assert delong(same, same) == (0, 0, 0, 1)
+
+
+def test_a_difference_that_all_images_share_has_the_sign_tests_p_and_wilsons_width() -> None:
+    positive = np.arange(30) % 2 > 0
     perfect, useless = placements(positive.astype(float), positive), placements(np.zeros(30), positive)
-    assert delong(perfect, useless) == (0.5, 0.5, 0.5, 0)
+    otherwise = 1 - wilson(15, 15)[0]  # the fraction of images that may behave otherwise
+    expected = (0.5, 0.5 - 1.5 * otherwise, 0.5 + 0.5 * otherwise, 2 * 0.5**15)
+    assert delong(perfect, useless) == pytest.approx(expected)
+    many = np.arange(5000) % 2 > 0
+    assert delong(placements(many.astype(float), many), placements(np.zeros(5000), many)).p > 0
+    assert swap_test(np.ones(5000, int), np.zeros(5000, int), (1, 1)) > 0
+
+
+@given(seed=st.integers(0, 2**32 - 1), copies=st.sampled_from([3, 6, 7]))
+def test_copies_of_a_seed_do_not_differ_from_it(seed: int, copies: int) -> None:
+    generator = np.random.default_rng(seed)
+    positive = np.arange(97) < 40
+    alone = placements(generator.normal(positive, 1), positive)
+    assert delong(average([alone] * copies), alone) == (0, 0, 0, 1)
 
 
 def test_where_nothing_differs_delongs_p_is_below_a_level_that_often() -> None:
@@ -65,7 +83,7 @@ def test_placements_of_seeds_average_to_the_mean_auroc() -> None:
     generator = np.random.default_rng(2)
     positive = np.arange(80) < 50
     seeds = [generator.normal(positive, 1) for _ in range(3)]
-    mean = Placements(*(np.mean(part, axis=0) for part in zip(*(placements(s, positive) for s in seeds), strict=True)))
+    mean = average([placements(seed, positive) for seed in seeds])
     assert mean.positive.mean() == pytest.approx(np.mean([roc_auc_score(positive, seed) for seed in seeds]))
     assert mean.negative.mean() == pytest.approx(mean.positive.mean())
 
@@ -97,6 +115,39 @@ def test_swaps_of_several_seeds_are_all_counted(seed: int, seeds: tuple[int, int
     assert swap_test(first, second, seeds) == pytest.approx(expected)
 
 
+@given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 300), bias=st.floats(0, 1))
+def test_chances_of_sums_are_those_of_convolutions(seed: int, images: int, bias: float) -> None:
+    generator = np.random.default_rng(seed)
+    gain = generator.integers(1, 7, images) * np.where(generator.random(images) < bias, 1, -1)
+    total = abs(int(gain.sum()))
+    chance = np.ones(1)
+    for size in np.abs(gain):
+        step = np.zeros(2 * size + 1)
+        step[[0, -1]] = 0.5
+        chance = np.convolve(chance, step)
+    expected = min(1.0, float(chance[np.abs(np.arange(len(chance)) - len(chance) // 2) >= total].sum()))
+    assert swap_test(gain, np.zeros(images, int), (1, 1)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_many_swaps_take_no_more_points_than_their_deviation_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = []
+    transform = np.fft.fft
+    monkeypatch.setattr(np.fft, "fft", lambda spectrum: points.append(len(spectrum)) or transform(spectrum))
+    images = 2_000_000
+    gains = np.array([1, 2, 3])
+    found = swap_tail(gains, np.array([images] * 3), 6_000)
+    assert points == [int(10 * np.sqrt(14 * images)) + 2]  # of a sum that reaches from -12 to 12 millions
+    assert found == pytest.approx(norm.sf(5_999 / np.sqrt(14 * images)), rel=1e-4)
+
+
+@pytest.mark.parametrize("only_first", [99_000, 100_300, 110_000])
+def test_mcnemars_exact_test_of_many_images(only_first: int) -> None:
+    first, second = np.zeros((2, 200_000), int)
+    first[:only_first], second[only_first:] = 1, 1
+    expected = mcnemar(first > 0, second > 0)
+    assert swap_test(first, second, (1, 1)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_holms_correction_of_a_known_case() -> None:
     # R's p.adjust(c(0.01, 0.02, 0.03, 0.04, 0.05), "holm")
     assert holm([0.03, 0.01, 0.05, 0.02, 0.04]) == pytest.approx([0.09, 0.05, 0.09, 0.08, 0.09])
@@ -110,7 +161,15 @@ def test_letters_of_a_chain() -> None:
     assert letters(different | different.T) == ["a", "ab", "bc", "c"]
     assert letters(np.zeros((3, 3), bool)) == ["a", "a", "a"]
     assert letters(~np.eye(3, dtype=bool)) == ["a", "b", "c"]
-    assert letters(~np.eye(54, dtype=bool))[-2:] == ["(53)", "(54)"]
+    assert letters(~np.eye(26, dtype=bool)) == list("abcdefghijklmnopqrstuvwxyz")
+
+
+def test_too_many_letters_are_replaced_by_marks_of_what_may_be_best() -> None:
+    apart = np.abs(np.subtract.outer(np.arange(100), np.arange(100))) > 30
+    assert letters(apart) == ["top"] * 31 + [""] * 69
+    matching = np.zeros((80, 80), bool)  # whose letters would be 2^40
+    matching[np.arange(80), np.arange(80) ^ 1] = True
+    assert letters(matching) == ["top", "", *["top"] * 78]
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), share=st.floats(0, 1))

@@ -1,0 +1,118 @@
+"""Coverage of the 95 % intervals, and type I error of the paired tests, with several correlated images a patient.
+
+python benchmarks/clustered_coverage.py --full
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm
+
+from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.bootstrap import Array, measure
+from pneumo.evaluation.results import TEST_METRICS
+from pneumo.evaluation.significance import auroc_interval, delong, placements, swap_test
+from pneumo.evaluation.summary import metric_intervals
+from pneumo.files import write_text
+
+PATIENTS, IMAGES = 125, 5  # images of each patient
+_POSITIVE = 0.625  # fraction of patients, or of each patient's images
+_SHARED = 0.6  # of the variance of two networks' scores
+_MANY = 100_000  # patients, whose metrics are the truth
+
+
+class Case(NamedTuple):
+    """A kind of data.
+
+    Attributes:
+        area: AUROC.
+        correlation: Intraclass correlation of the scores of one patient's images.
+        mixed: Whether a patient has images of both classes.
+    """
+
+    area: float
+    correlation: float
+    mixed: bool
+
+
+CASES = (*(Case(0.95, icc, False) for icc in (0.3, 0.5, 0.8, 0.0)), Case(0.95, 0.5, True), Case(0.85, 0.5, False))
+
+
+def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Answers, Answers]:
+    """Draw the predictions of two equally good networks for the same images."""
+    clusters = np.repeat(np.arange(patients), IMAGES)
+    ranks = generator.random(len(clusters)) if case.mixed else clusters / patients
+    positive = ranks < _POSITIVE
+    of_patient, of_image = generator.normal(size=(3, patients))[:, clusters], generator.normal(size=(3, len(clusters)))
+
+    def score(network: int) -> Array:
+        parts = [np.sqrt(_SHARED) * each[0] + np.sqrt(1 - _SHARED) * each[network] for each in (of_patient, of_image)]
+        noise = np.sqrt(case.correlation) * parts[0] + np.sqrt(1 - case.correlation) * parts[1]
+        return np.asarray(np.sqrt(2) * norm.ppf(case.area) * (positive - 0.5) + noise)
+
+    names = tuple(map(str, clusters))
+    first, second = (
+        Answers(1 / (1 + np.exp(-2 * each)), positive, each > 0, margin=each, patients=names)
+        for each in (score(1), score(2))
+    )
+    return first, second
+
+
+def test_pair(first: Answers, second: Answers, patients: bool) -> tuple[float, float]:
+    """Compute the p-values of the paired tests of accuracy and AUROC, with or without regard to patients."""
+    clusters = first.clusters if patients else np.arange(len(first.positive))
+    one, two = (placements(answers.score, answers.positive, clusters) for answers in (first, second))
+    right = [answers.right.astype(np.int64) for answers in (first, second)]
+    return swap_test(right[0], right[1], (1, 1), clusters), delong(one, two).p
+
+
+def cover_areas(case: Case, tests: int) -> dict[str, float]:
+    """Return the coverage of the AUROC and the type I errors of paired tests, with and without regard to patients."""
+    generator, names = np.random.default_rng(950), ("swap_test", "obuchowski", "swap_test_of_images", "delong")
+    covered, chances = np.zeros(2), []
+    for _ in range(tests):
+        first, second = draw(generator, case, PATIENTS)
+        for number, clusters in enumerate((first.clusters, None)):
+            low, high = auroc_interval(placements(first.score, first.positive, clusters))
+            covered[number] += low <= case.area <= high
+        chances.append([*test_pair(first, second, True), *test_pair(first, second, False)])
+    errors = (np.array(chances) < 0.05).mean(axis=0).tolist()
+    areas = dict(zip(("auroc", "auroc_of_images"), (covered / tests).tolist(), strict=True))
+    return areas | dict(zip(names, errors, strict=True))
+
+
+def cover_metrics(case: Case, tests: int) -> dict[str, float]:
+    """Return the coverage of each metric."""
+    generator = np.random.default_rng(960)
+    many = draw(generator, case, _MANY)[0]._replace(patients=())
+    truth = {name: float(value[0]) for name, value in measure(many, np.ones((1, len(many.positive)))).items()}
+    covered = dict.fromkeys(TEST_METRICS, 0.0)
+    for _ in range(tests):
+        for name, (low, high) in metric_intervals(draw(generator, case, PATIENTS)[0]).items():
+            covered[name] += (low <= truth[name] <= high) / tests
+    return covered
+
+
+def main() -> None:
+    """Simulate, print, and write clustered-coverage.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="many tests of each case, half an hour; default: few")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
+    given = parser.parse_args()
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, simulate, tests in (
+        ("areas", cover_areas, 4_000 if given.full else 100),
+        ("metrics", cover_metrics, 1_000 if given.full else 20),
+    ):
+        found[name] = []
+        for case in CASES:
+            found[name].append({**case._asdict(), "tests": tests, **simulate(case, tests)})
+            print(found[name][-1], flush=True)
+            write_text(given.out / "clustered-coverage.json", json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

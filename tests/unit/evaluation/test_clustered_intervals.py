@@ -1,0 +1,139 @@
+"""Patients in all figures of a test: what one image a patient leaves alone, and what several change."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from written import finish
+
+from pneumo.data.index import Radiograph
+from pneumo.data.splits import write_splits
+from pneumo.errors import ConfigError
+from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.bootstrap import paired_bootstrap
+from pneumo.evaluation.calibration import calibration_curve, chance_errors
+from pneumo.evaluation.clusters import effective_size, proportion_interval
+from pneumo.evaluation.counts import confusion_table, count_intervals
+from pneumo.evaluation.curves import measure_curves
+from pneumo.evaluation.intervals import Estimate, subtract, wilson
+from pneumo.evaluation.results import read_results
+from pneumo.evaluation.shift import measure_shift
+from pneumo.evaluation.subtypes import summarise_classes
+from pneumo.evaluation.summary import metric_intervals, summarise
+
+ALONE = tuple(f"person{i}" for i in range(120))
+PAIRS = tuple(f"person{i // 2}" for i in range(120))
+
+
+def draw(seed: int) -> Answers:
+    """Draw predictions for 120 images that come in pairs: of equal class, and with nearly equal probability."""
+    generator = np.random.default_rng(seed)
+    positive = np.repeat(np.arange(60) < 35, 2)
+    probability = 1 / (1 + np.exp(-np.repeat(generator.normal(np.arange(60) < 35, 1), 2) + 0.5))
+    probability = np.clip(probability + generator.normal(0, 0.01, 120), 0, 1).astype(np.float32).astype(float)
+    return Answers(probability, positive, probability > 0.5)
+
+
+def two_classes(patients: tuple[str, ...]) -> dict[str, object]:
+    answers = draw(0)
+    subtypes = ["bacterial" if i % 4 > 1 else "viral" for i in range(120)]
+    columns = answers.positive.astype(int), answers.probability.astype(np.float32), answers.called.astype(int)
+    return dict(summarise(*columns, subtypes, None, patients))
+
+
+def three_classes(patients: tuple[str, ...]) -> dict[str, object]:
+    generator = np.random.default_rng(1)
+    label = np.repeat(np.arange(60) % 3, 2)
+    probability = generator.dirichlet(np.ones(3), 60).repeat(2, axis=0) + np.eye(3)[label]
+    probability = (probability / probability.sum(axis=1, keepdims=True)).astype(np.float32)
+    return dict(summarise_classes(label, probability, probability.argmax(1), None, patients))
+
+
+def curves(patients: tuple[str, ...]) -> dict[str, object]:
+    found = measure_curves(draw(0)._replace(patients=patients))
+    return {"auroc": found.auroc, "auprc": found.auprc, "band": found.sensitivity.low.tolist()}
+
+
+def shift(patients: tuple[str, ...]) -> dict[str, object]:
+    return dict(measure_shift(draw(0)._replace(patients=patients), draw(1)).loss)
+
+
+def difference(patients: tuple[str, ...]) -> dict[str, object]:
+    first = draw(0)._replace(patients=patients)
+    return {"brier": paired_bootstrap(first, draw(0)._replace(probability=first.probability**2), "brier")}
+
+
+def bins(patients: tuple[str, ...]) -> dict[str, object]:
+    return {str(number): each for number, each in enumerate(calibration_curve(draw(0)._replace(patients=patients)))}
+
+
+@pytest.mark.parametrize("figures", [two_classes, three_classes, curves, shift, difference, bins])
+def test_one_image_a_patient_leaves_every_figure_alone(figures: Callable[[tuple[str, ...]], dict[str, object]]) -> None:
+    alone = figures(())
+    assert figures(ALONE) == alone
+    assert figures(PAIRS) != alone
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_images_widen_intervals_to_those_of_patients(seed: int) -> None:
+    answers = draw(seed)
+    pairs, alone = metric_intervals(answers._replace(patients=PAIRS)), metric_intervals(answers)
+    halves = metric_intervals(answers.take(np.arange(0, 120, 2)))
+    for name in pairs.keys() - {"ece"}:
+        width, half = np.ptp(pairs[name]), np.ptp(halves[name])
+        assert width > 1.2 * np.ptp(alone[name]), name
+        assert width == pytest.approx(half, rel=0.15), name
+
+
+def test_calibrated_networks_have_larger_errors_where_labels_of_a_patient_agree() -> None:
+    probability = np.full(600, 0.5)
+    patients = np.arange(600) // 6
+    alone, together = (chance_errors(probability, 400, clusters) for clusters in (np.arange(600), patients))
+    assert together.mean() == pytest.approx(np.sqrt(6) * alone.mean(), rel=0.15)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 9), (9, 9), (1, 1), (5, 9), (390, 624), (623, 624)])
+def test_wilsons_interval_is_scipys_to_the_last_bit(hits: int, total: int) -> None:
+    expected = binomtest(hits, total).proportion_ci(0.95, method="wilson")
+    assert wilson(hits, total) == (expected.low, expected.high)
+    right = np.arange(total) < hits
+    assert proportion_interval(right, np.arange(total)) == wilson(hits, total)
+
+
+def test_without_images_nothing_is_known_of_a_proportion() -> None:
+    assert proportion_interval(np.zeros(0, bool), np.zeros(0, np.int64)) == (0, 1)
+
+
+def test_means_over_seeds_count_as_more_images_where_seeds_vary_independently() -> None:
+    generator = np.random.default_rng(0)
+    share = (generator.random((4, 10_000)) < 0.8).mean(axis=0)
+    assert effective_size(share, np.arange(10_000)) == pytest.approx(40_000, rel=0.05)
+
+
+def test_fewer_effective_images_widen_the_intervals_of_counts() -> None:
+    table = confusion_table(np.arange(300) % 2, np.arange(300) % 3 // 2, 2)
+    half = count_intervals(table / 2)
+    for name in ("balanced_accuracy", "sensitivity"):
+        assert count_intervals(table, [75, 75])[name] == pytest.approx(half[name])
+        assert count_intervals(table, [150, 150])[name] == count_intervals(table)[name]
+
+
+def test_a_difference_of_equal_estimates_has_no_residue() -> None:
+    first, second = Estimate(0.1 + 0.2, 0.1 + 0.2, 0.1 + 0.2), Estimate(0.3, 0.3, 0.3)
+    assert subtract(first, second) == (0, 0, 0)
+
+
+def test_patients_are_read_from_the_splits_of_a_run(tmp_path: Path) -> None:
+    finish(tmp_path, "resnext", "sgd", 0, wrong=5, images=40, threshold=0.5)
+    results = read_results(tmp_path) or {}
+    assert read_answers(tmp_path, results).patients == ()  # a run without splits.csv
+    images = [Radiograph(f"test/{i}.jpeg", 0, "none", f"person{i // 4}", "test", 1, 0) for i in range(36)]
+    write_splits(tmp_path / "splits.csv", {"test": images}, ["NORMAL", "PNEUMONIA"])
+    found = read_answers(tmp_path, results)
+    assert found.patients == (*(f"person{i // 4}" for i in range(36)), *(f"test/{i}.jpeg" for i in range(36, 40)))
+    assert found.clusters.tolist() == [*np.repeat(np.arange(9), 4), 9, 10, 11, 12]
+    (tmp_path / "splits.csv").write_text("path\nx\n")
+    with pytest.raises(ConfigError, match=r"splits\.csv"):
+        read_answers(tmp_path, results)
