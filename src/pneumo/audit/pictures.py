@@ -13,6 +13,7 @@ from PIL import Image
 
 from pneumo.audit.tree import File, Tree
 from pneumo.data.images import UNREADABLE, to_grey
+from pneumo.data.index import file_path
 from pneumo.errors import DataError
 from pneumo.progress import track
 
@@ -81,7 +82,7 @@ def read_pictures(tree: Tree) -> Pictures:
     films = np.empty((len(tree.files), SIDE, SIDE), np.uint8)
 
     def read_one(number: int) -> Picture | str:
-        return _read(tree.root / tree.files[number].path, films[number])
+        return _read(file_path(tree.root, tree.files[number].path), films[number])
 
     with track("Reading images", len(tree.files)) as advance, ThreadPoolExecutor() as pool:
         for start in range(0, len(tree.files), _BLOCK):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
 from pneumo.data.images import DECODER, decode
-from pneumo.data.index import Radiograph
+from pneumo.data.index import Radiograph, file_path
 from pneumo.hardware import keep_freed_memory
 
 _BLOCK = 32  # images that a worker hands over at once
@@ -34,7 +34,8 @@ class RadiographDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Decode one radiograph."""
         radiograph = self.radiographs[index]
-        image = torch.from_numpy(decode(self.root / radiograph.path, self.image_size, self.crop_pct).copy())
+        path = file_path(self.root, radiograph.path)
+        image = torch.from_numpy(decode(path, self.image_size, self.crop_pct).copy())
         return {"input": image.unsqueeze(0), "label": radiograph.label, "index": index}
 
 
