@@ -138,6 +138,10 @@ _RULES: dict[str, _Rule] = {
     "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295, such as seed=0"),
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),
     "trainer.max_epochs": (_whole(1), "a whole number from 1, such as trainer.max_epochs=20"),
+    "data.root": (
+        _optional(_text),
+        "null for the default, or a path; one that reads as a number or a list is quoted, as in 'data.root=\"2024\"'",
+    ),
     "data.image_size": (_whole(1), "a whole number of pixels, such as data.image_size=224"),
     "data.crop_pct": (_number(0.5, 1), "a share from 0.5 to 1, such as data.crop_pct=0.875"),
     "data.batch_size": (_whole(1), "a whole number from 1, such as data.batch_size=32"),
@@ -150,8 +154,12 @@ _RULES: dict[str, _Rule] = {
         "a share above 0 and at most 0.5, such as data.val_fraction=0.1",
     ),
     "data.classes": (
-        lambda value: isinstance(value, ListConfig) and len({str(name) for name in value}) == len(value) == 2,
-        "the names of two folders, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
+        lambda value: (
+            isinstance(value, ListConfig)
+            and len({str(name) for name in value}) == len(value) == 2
+            and all(str(name).isprintable() for name in value)
+        ),
+        "the names of two folders in UTF-8, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
     ),
     "data.task": (_one_of("pneumonia", "subtype"), "pneumonia or subtype"),
     "data.folds": (_whole(2), "a number of parts from 2, such as data.folds=5"),
@@ -198,6 +206,11 @@ _RULES: dict[str, _Rule] = {
     "trainer.check_val_every_n_epoch": (_one_of(1), "1: each epoch is validated"),
     "trainer.val_check_interval": (_one_of(None, 1.0), "null: an epoch is validated once, at its end"),
     "logger.tensorboard.projector": (_bool, "true or false"),
+    "paths.output_dir": (
+        lambda value: isinstance(value, str | int),
+        "a path; one that reads as a list is quoted, as in 'paths.output_dir=\"[old]\"'",
+    ),
+    "ckpt_path": (_optional(_text), "a checkpoint's path, such as ckpt_path=RUN/checkpoints/last.ckpt"),
     "trainer.limit_train_batches": _LIMIT,
     "trainer.limit_val_batches": _LIMIT,
     # No share: one that is too small would end the run only after the training.
@@ -224,18 +237,8 @@ _INDIFFERENT = (
     "features.compile", "features.batch_size", "compile", "figures",
     "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
 )
-# fmt: on
 _GROUPS = (
-    "data",
-    "augment",
-    "features",
-    "loss",
-    "fine_tuning",
-    "decision",
-    "model",
-    "optimizer",
-    "scheduler",
-    "callbacks",
-    "logger",
-    "trainer",
+    "data", "augment", "features", "loss", "fine_tuning", "decision", "model", "optimizer", "scheduler", "callbacks",
+    "logger", "trainer",
 )
+# fmt: on
