@@ -21,7 +21,7 @@ from pneumo.evaluation.run_figures import read_test
 from pneumo.features import is_shortened, serve_features, uses_features
 from pneumo.passes import FeatureOptions
 from pneumo.showing import show_batch, show_test
-from pneumo.stops import GO_ON, explained_stops
+from pneumo.stops import explained_stops
 from pneumo.tensorboard import RunLogger
 from pneumo.warm_up import warm_up_head
 
@@ -33,7 +33,6 @@ def run(
     overwrite: bool = False,
     resume: bool = False,
     begun: Callable[[], None] = lambda: None,
-    go_on: str = GO_ON,
 ) -> Results:
     """Train, test with the checkpoint that validation chose, and write the run's files.
 
@@ -42,7 +41,6 @@ def run(
         overwrite: Put this run in the place of another one that has finished in its folder.
         resume: Go on from the last checkpoint in the run's folder, if there is one that this run can go on from.
         begun: Called when all is built, and what an earlier run has left in the folder is gone.
-        go_on: What a user whose signal stopped the run is told to do.
 
     Returns:
         What results.json holds.
@@ -62,7 +60,7 @@ def run(
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
     _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
 
-    with explained_stops(folder / "checkpoints" / "last.ckpt", go_on):
+    with explained_stops(folder / "checkpoints" / "last.ckpt", sweep=resume):
         cached, cache_seconds = _prepare(cfg, features, parts)
         show_batch(folder, cfg, parts, loggers)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=cfg.ckpt_path)

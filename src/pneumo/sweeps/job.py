@@ -91,7 +91,7 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
         return
     from pneumo.training import run
 
-    run(cfg, overwrite, resume=True, begun=begun, go_on="the same command goes on with it")
+    run(cfg, overwrite, resume=True, begun=begun)
 
 
 def _failed_sibling(sweep: Path, command: str) -> str | None:
