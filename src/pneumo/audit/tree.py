@@ -1,6 +1,7 @@
 """A folder tree of images, whatever its splits and classes are called."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,8 @@ def _check_nesting(root: Path, below: Mapping[str, set[str]]) -> None:
     }
     nested = {split: find_nested(folders[split]) for split in folders}
     tops = sorted({parts[0] for split in folders.values() for parts in split if parts})
-    escape = f"If {', '.join(tops[:5])} {'is a class' if len(tops) == 1 else 'are classes'}, say so by --classes."
+    named = shlex.quote(",".join(tops))
+    escape = f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {named}."
     if whole := nested.get(WHOLE):
         found = [root.joinpath(*parts) for parts in whole]
         raise DataError(f"{root} is no data set: {describe_misplaced(root, found, 'pneumo audit ')}. {escape}")

@@ -127,7 +127,7 @@ def test_sub_folders_of_classes_are_no_data_sets(paths: tuple[str, ...], tmp_pat
 
 def test_a_class_with_sub_folders_can_be_named(tmp_path: Path) -> None:
     put(tmp_path, "A/p1/1.png", "A/p2/1.png")
-    with pytest.raises(DataError, match="If A is a class, say so by --classes"):
+    with pytest.raises(DataError, match="If this folder is a class, add --classes A"):
         read_tree(tmp_path)
     assert len(read_tree(tmp_path, ["A"]).files) == 2
 
