@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -31,6 +32,9 @@ def check_config(cfg: DictConfig) -> None:
             raise ConfigError(
                 f"{key}={cfg[key]} must be a group of settings: leave it out, or set single ones by {key}.NAME=VALUE."
             )
+    for name in map(str, cfg):
+        if name not in _NAMES and (close := get_close_matches(name, _NAMES, 1, 0.8)):
+            raise ConfigError(f"{name} is no setting, so it would have no effect. Leave it out, or set {close[0]}.")
     for key, (holds, rule) in _RULES.items():
         group, _, name = key.rpartition(".")
         settings = OmegaConf.select(cfg, group) if group else cfg
@@ -241,4 +245,5 @@ _GROUPS = (
     "data", "augment", "features", "loss", "fine_tuning", "decision", "model", "optimizer", "scheduler", "callbacks",
     "logger", "trainer",
 )
+_NAMES = (*_GROUPS, "seed", "epochs", "ckpt_path", "figures", "compile", "paths", "choices", "experiment", "sweep")
 # fmt: on

@@ -59,6 +59,13 @@ def test_a_fold_without_folds_is_refused(compose_run: Compose) -> None:
         check_config(compose_run("data.fold=3"))
 
 
+@pytest.mark.parametrize(("override", "meant"), [("+optimiser=adam", "optimizer"), ("+trainr.max_epochs=3", "trainer")])
+def test_a_new_key_that_is_almost_a_known_one_is_refused(override: str, meant: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=f"is no setting, so it would have no effect.* {meant}"):
+        check_config(compose_run(override))
+    check_config(compose_run("+notes=first"))
+
+
 @pytest.mark.parametrize("override", ["data.train=few", "data.val=1", "data.test=-3", "data.phantom_seed=0.5"])
 def test_phantoms_have_rules_of_their_own(override: str, compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=f"^{override.split('=')[0]}=.*must be"):
