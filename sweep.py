@@ -1,11 +1,13 @@
 """Train and test many configurations, by default the study's twelve: python sweep.py -m."""
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from pneumo.entry import require_launcher, user_errors
+from pneumo.hints import override_hints
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sweep")
@@ -19,4 +21,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     require_launcher(sys.argv)
-    main()
+    with override_hints(Path(__file__)):
+        main()

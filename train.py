@@ -1,9 +1,12 @@
 """Train one configuration and test it once: python train.py model=resnext optimizer=adagrad."""
 
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
 from pneumo.entry import user_errors
+from pneumo.hints import override_hints
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -16,4 +19,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with override_hints(Path(__file__)):
+        main()

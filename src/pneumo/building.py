@@ -15,9 +15,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pneumo.callbacks import History, RecordConfig
 from pneumo.checkpoints import CheckpointWriter
-from pneumo.config import check_config, decisive_config
+from pneumo.config import check_config
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
+from pneumo.fingerprints import decisive_config
 from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights

@@ -8,6 +8,7 @@ import typer
 
 from pneumo.cache_commands import cache
 from pneumo.errors import ConfigError, PneumoError
+from pneumo.files import escape_output
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
@@ -157,6 +158,7 @@ def export(
 
 def main() -> None:
     """Run the command; a user's mistake gets one paragraph and status 1."""
+    escape_output()
     try:
         app()
     except PneumoError as error:

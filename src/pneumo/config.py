@@ -1,10 +1,9 @@
 """Checks of a composed configuration, made before anything heavy is imported or read."""
 
-import hashlib
-import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -32,6 +31,9 @@ def check_config(cfg: DictConfig) -> None:
             raise ConfigError(
                 f"{key}={cfg[key]} must be a group of settings: leave it out, or set single ones by {key}.NAME=VALUE."
             )
+    for name in map(str, cfg):
+        if name not in _NAMES and (close := get_close_matches(name, _NAMES, 1, 0.8)):
+            raise ConfigError(f"{name} is no setting, so it would have no effect. Leave it out, or set {close[0]}.")
     for key, (holds, rule) in _RULES.items():
         group, _, name = key.rpartition(".")
         settings = OmegaConf.select(cfg, group) if group else cfg
@@ -60,43 +62,6 @@ def check_sweep(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not holds(value):
             raise ConfigError(f"{key}={value} must be {rule}.")
-
-
-def decisive_config(cfg: DictConfig) -> dict[str, Any]:
-    """Give what decides a run's numbers, as dotted keys and plain values; where things lie does not."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    return {key: value for key, value in _flatten(plain) if is_decisive(key)}
-
-
-def is_decisive(key: str) -> bool:
-    """Return whether a setting, or a group of them, decides a run's numbers."""
-    return not f"{key}.".startswith(_INDIFFERENT) and not key.endswith(".dirpath")
-
-
-def config_hash(cfg: DictConfig) -> str:
-    """Hash what decides a run's numbers, 16 hex digits."""
-    return hash_settings(decisive_config(cfg))
-
-
-def settings_hash(cfg: DictConfig) -> str:
-    """Hash what decides a run's numbers beside its seed and its fold, 16 hex digits."""
-    repeated = ("seed", "fold")
-    settings = decisive_config(cfg).items()
-    return hash_settings({key: value for key, value in settings if key.rpartition(".")[2] not in repeated})
-
-
-def hash_settings(settings: dict[str, Any]) -> str:
-    """Hash settings given as dotted keys and plain values, 16 hex digits."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _number(lowest: float, highest: float = math.inf, above: bool = False) -> Callable[[Any], bool]:
@@ -146,6 +111,10 @@ _RULES: dict[str, _Rule] = {
     "seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295, such as seed=0"),
     "optimizer.lr": (_number(0, above=True), "a number above 0, such as optimizer.lr=0.001"),
     "trainer.max_epochs": (_whole(1), "a whole number from 1, such as trainer.max_epochs=20"),
+    "data.root": (
+        _optional(_text),
+        "null for the default, or a path; one that reads as a number or a list is quoted, as in 'data.root=\"2024\"'",
+    ),
     "data.image_size": (_whole(1), "a whole number of pixels, such as data.image_size=224"),
     "data.crop_pct": (_number(0.5, 1), "a share from 0.5 to 1, such as data.crop_pct=0.875"),
     "data.batch_size": (_whole(1), "a whole number from 1, such as data.batch_size=32"),
@@ -158,8 +127,12 @@ _RULES: dict[str, _Rule] = {
         "a share above 0 and at most 0.5, such as data.val_fraction=0.1",
     ),
     "data.classes": (
-        lambda value: isinstance(value, ListConfig) and len({str(name) for name in value}) == len(value) == 2,
-        "the names of two folders, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
+        lambda value: (
+            isinstance(value, ListConfig)
+            and len({str(name) for name in value}) == len(value) == 2
+            and all(str(name).isprintable() for name in value)
+        ),
+        "the names of two folders in UTF-8, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
     ),
     "data.task": (_one_of("pneumonia", "subtype"), "pneumonia or subtype"),
     "data.folds": (_whole(2), "a number of parts from 2, such as data.folds=5"),
@@ -206,6 +179,11 @@ _RULES: dict[str, _Rule] = {
     "trainer.check_val_every_n_epoch": (_one_of(1), "1: each epoch is validated"),
     "trainer.val_check_interval": (_one_of(None, 1.0), "null: an epoch is validated once, at its end"),
     "logger.tensorboard.projector": (_bool, "true or false"),
+    "paths.output_dir": (
+        lambda value: isinstance(value, str | int),
+        "a path; one that reads as a list is quoted, as in 'paths.output_dir=\"[old]\"'",
+    ),
+    "ckpt_path": (_optional(_text), "a checkpoint's path, such as ckpt_path=RUN/checkpoints/last.ckpt"),
     "trainer.limit_train_batches": _LIMIT,
     "trainer.limit_val_batches": _LIMIT,
     # No share: one that is too small would end the run only after the training.
@@ -225,25 +203,10 @@ _SWEEP_RULES: dict[str, _Rule] = {
     "launcher.jobs": (_optional(_whole(1)), "a whole number from 1, such as launcher.jobs=2"),
     "launcher.cpus": (_optional(_whole(1)), "a whole number from 1, such as launcher.cpus=4"),
 }
-# How the names of settings begin that tell where things lie, what is shown, or how fast it goes.
 # fmt: off
-_INDIFFERENT = (
-    "paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache",
-    "features.compile", "features.batch_size", "compile", "figures",
-    "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
-)
-# fmt: on
 _GROUPS = (
-    "data",
-    "augment",
-    "features",
-    "loss",
-    "fine_tuning",
-    "decision",
-    "model",
-    "optimizer",
-    "scheduler",
-    "callbacks",
-    "logger",
-    "trainer",
+    "data", "augment", "features", "loss", "fine_tuning", "decision", "model", "optimizer", "scheduler", "callbacks",
+    "logger", "trainer",
 )
+_NAMES = (*_GROUPS, "seed", "epochs", "ckpt_path", "figures", "compile", "paths", "choices", "experiment", "sweep")
+# fmt: on

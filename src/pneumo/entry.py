@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,17 +13,31 @@ import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import pneumo.monitors  # noqa: F401 (registers the resolver that conf/callbacks uses)
 from pneumo.errors import PneumoError
+from pneumo.files import escape_output, escape_path
+from pneumo.quoting import quote_override
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a user's mistake into Hydra's short form of an error: one paragraph, no traceback, status 1."""
+    """Turn a user's mistake into Hydra's short form of an error: one paragraph, no traceback, status 1.
+
+    A stop by Ctrl-C gets one too, and status 130.
+    """
+    escape_output()
     try:
         yield
+    except KeyboardInterrupt:
+        job = HydraConfig.get()
+        last = Path(job.runtime.output_dir) / "checkpoints" / "last.ckpt"
+        _log.warning("%s", describe_stop(last, sweep=job.mode == RunMode.MULTIRUN))
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:  # to look for a mistake among its causes: all else goes on as it is
         mistake = mistake_behind(error)
         if mistake is None:
@@ -64,6 +79,23 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
     return None
 
 
+def describe_stop(last: Path, sweep: bool) -> str:
+    """Describe how to continue after a stop by a signal.
+
+    Args:
+        last: The run's last checkpoint, which may be missing.
+        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
+    """
+    if not last.is_file():
+        how = "No checkpoint was written yet: start again with the same command. Caches are kept."
+    elif sweep:
+        how = f"The same command continues from {last}."
+    else:
+        override = quote_override(f"ckpt_path={last}")
+        how = f"Continue with this run's overrides and its last checkpoint: python train.py {override} ..."
+    return f"Stopped by a signal. {how}"
+
+
 def run_dir(ckpt_path: str | None, fresh: str) -> str:
     """Give a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
     if ckpt_path is None:
@@ -92,6 +124,11 @@ OmegaConf.register_new_resolver("gpu_here", gpu_here, replace=True)
 
 
 def _check_writable(folder: Path) -> None:
+    if (name := str(folder.absolute())) != escape_path(name):
+        raise SystemExit(
+            f"The output folder {name} has a name that is not UTF-8, which checkpoints and TensorBoard cannot have: "
+            "choose another one with paths.output_dir=FOLDER."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable-{os.getpid()}"

@@ -1,12 +1,19 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and names of files as text."""
 
+import io
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
+
+_BYTE = r"udc[89a-f][0-9a-f]"  # how Python writes a byte that is not UTF-8, after a backslash
+_LOOKS_ESCAPED = re.compile(rf"\\(?=(?:x5c)*{_BYTE})")
+_ESCAPED = re.compile(rf"\\(?:({_BYTE})|x5c(?=(?:x5c)*{_BYTE}))")
 
 
 @contextmanager
@@ -37,9 +44,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically."""
+    """Write `text` to `path` as UTF-8, atomically, with an escape for bytes of file names that are not UTF-8."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def escape_path(path: str) -> str:
+    r"""Return a path as text that any file, terminal and program can hold.
+
+    Each byte that is not UTF-8 becomes `\udc80` to `\udcff`, as Python writes it. All other paths stay as they are,
+    except those that contain such text already. `unescape_path` reverses both.
+    """
+    return _LOOKS_ESCAPED.sub(r"\\x5c", path).encode(errors="backslashreplace").decode()
+
+
+def unescape_path(text: str) -> str:
+    """Return the path that `escape_path` made a text of."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1][1:], 16)) if found[1] else "\\", text)
+
+
+def escape_output() -> None:
+    """Escape what standard output cannot encode, such as file names that are not UTF-8, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def require_space(folder: Path, need: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pneumo.config import is_decisive
+from pneumo.fingerprints import is_decisive
 
 # Settings with a column in every row, under the same or another name.
 COLUMNS = (

@@ -14,7 +14,6 @@ from torch import Tensor
 
 import pneumo
 from pneumo.checkpoints import read_checkpoint
-from pneumo.config import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import Radiograph
 from pneumo.errors import NonFiniteLossError
@@ -22,6 +21,7 @@ from pneumo.evaluation.prediction_files import write_predictions
 from pneumo.evaluation.results import Results, rates
 from pneumo.evaluation.subtypes import summarise_classes
 from pneumo.evaluation.summary import summarise
+from pneumo.fingerprints import config_hash, settings_hash
 from pneumo.hardware import peak_memory
 from pneumo.models.classifier import Batch, Classifier
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pneumo.checkpoints import read_checkpoint
 from pneumo.data.images import square
-from pneumo.data.index import default_root, locate
+from pneumo.data.index import default_root, file_path, locate
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.evaluation.answers import Answers, ClassAnswers
@@ -179,7 +179,7 @@ def _band(answers: Answers | ClassAnswers, threshold: float, margin: float | Non
 def _explain(classifier: Classifier, answers: Answers | ClassAnswers, chosen: Chosen, root: Path) -> Explained:
     """Show the chosen films with their maps, or say why not."""
     try:
-        films = [_read(root / answers.paths[place]) for place in chosen.places]
+        films = [_read(file_path(root, answers.paths[place])) for place in chosen.places]
     except DataError as error:
         return Explained({}, {}, f"There are no films and maps here, since the test's are not all at hand: {error}")
     try:

@@ -24,7 +24,7 @@ from pneumo.fingerprints import recorded_hashes
 from pneumo.hyperparameters import other_overrides
 from pneumo.passes import FeatureOptions
 from pneumo.showing import show_batch, show_test
-from pneumo.stops import GO_ON, explained_stops
+from pneumo.stops import explained_stops
 from pneumo.tensorboard import RunLogger
 from pneumo.warm_up import warm_up_head
 
@@ -36,7 +36,6 @@ def run(
     overwrite: bool = False,
     resume: bool = False,
     begun: Callable[[], None] = lambda: None,
-    go_on: str = GO_ON,
     swept: Mapping[str, str | float] = MappingProxyType({}),
 ) -> Results:
     """Train, test with the checkpoint that validation chose, write the run's files, and return its results.
@@ -46,7 +45,6 @@ def run(
         overwrite: Put this run in the place of another one that has finished in its folder.
         resume: Go on from the last checkpoint in the run's folder, if there is one that this run can go on from.
         begun: Called when all is built, and what an earlier run has left in the folder is gone.
-        go_on: What a user whose signal stopped the run is told to do.
         swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
 
     Raises:
@@ -64,7 +62,7 @@ def run(
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
     _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
 
-    with explained_stops(folder / "checkpoints" / "last.ckpt", go_on):
+    with explained_stops(folder / "checkpoints" / "last.ckpt", sweep=resume):
         cached, cache_seconds = _prepare(cfg, features, parts, resumed=ckpt_path is not None)
         show_batch(folder, cfg, parts, loggers)
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)

@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 from support import ROOT, Compose
 
 from pneumo.building import build
-from pneumo.config import check_config, config_hash
+from pneumo.config import check_config
+from pneumo.fingerprints import config_hash
 
 
 def names(group: str) -> list[str]:

@@ -67,8 +67,9 @@ def assert_mistake(done: Done, *words: str) -> None:
     ("arguments", "words"),
     [
         (["model=nosuch"], ["model/nosuch", "resnext"]),
-        (["optimiser=adam"], ["optimiser"]),
-        (["optimizer.learning_rate=1"], ["learning_rate"]),
+        (["optimiser=adam"], ["optimiser", "Did you mean optimizer=adam?"]),
+        (["trainer.gradient_clip=1"], ["gradient_clip", "Did you mean +trainer.gradient_clip_val=1?"]),
+        (["data.root=/x/archive (1)"], ["""'data.root="/x/archive (1)"'"""]),
         (["optimizer.lr=abc"], ["optimizer.lr=abc", "a number above 0"]),
         (["data.root=/no/such/folder"], ["/no/such/folder", "data=synthetic", "PNEUMO_DATA_ROOT"]),
         (["data.split=nosuch"], ["data.split=nosuch", "data.split=patient"]),

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
     events = {path for path in left if path.startswith("events.out.tfevents.")}
     lists = {"predictions.csv", "validation.csv", "splits.csv"}
     assert left == {"results.json", *lists, *figures, *checkpoints, *events}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the phantoms have no such name")
+def test_names_that_are_not_utf8_are_written_as_text(finished: Path) -> None:
+    for name in ("predictions", "validation", "splits"):
+        with (finished / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            odd = [row["path"] for row in csv.DictReader(file) if row["path"].endswith(r"_\udce9.jpeg")]
+        assert len(odd) == (3 if name == "splits" else 1)
 
 
 def test_an_independent_script_finds_every_figure_of_the_test(finished: Path) -> None:
@@ -210,13 +219,27 @@ def test_synthetic_data_need_nothing(compose_run: Compose, tmp_path: Path) -> No
 
 
 def test_a_run_that_is_stopped_in_its_test_is_no_success(
-    compose_run: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    compose_run: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Classifier, "test_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
         run(compose_run("trainer.max_epochs=1", "data.batch_size=4"))
     assert stop.value.code == 143
-    assert "last.ckpt and this run's overrides" in caplog.text
+    assert f"python train.py ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}" in caplog.text
+
+
+def test_a_run_that_is_stopped_before_its_first_checkpoint_names_none(
+    compose_run: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "training_step", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        run(compose_run("trainer.max_epochs=1"))
+    assert stop.value.code == 130
+    assert "No checkpoint was written yet: start again with the same command" in caplog.text
+    assert "ckpt_path" not in caplog.text
 
 
 def test_without_a_checkpoint_there_is_no_test(compose_run: Compose) -> None:

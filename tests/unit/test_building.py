@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from support import Compose
 
 from pneumo.building import _avoid_single_images, build
-from pneumo.config import config_hash
 from pneumo.errors import ConfigError
+from pneumo.fingerprints import config_hash
 from pneumo.record import measure_cost
 from pneumo.training import run
 from pneumo.warm_up import warm_up_head

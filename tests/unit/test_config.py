@@ -26,6 +26,11 @@ from pneumo.errors import ConfigError
         "data.classes=[A,B,C]",
         "data.classes=[A,A]",
         "data.classes=A",
+        "data.root=2024",
+        "data.root=[old]",
+        "data.classes=[NORMAL,'a\udcff']",
+        "paths.output_dir=[old]",
+        "ckpt_path=1",
         "model.threshold=2",
         "model.freeze=perhaps",
         "model.weights=true",
@@ -52,6 +57,13 @@ def test_a_value_that_cannot_work_is_named_with_its_rule(override: str, compose_
 def test_a_fold_without_folds_is_refused(compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"data\.fold=3 would have no effect"):
         check_config(compose_run("data.fold=3"))
+
+
+@pytest.mark.parametrize(("override", "meant"), [("+optimiser=adam", "optimizer"), ("+trainr.max_epochs=3", "trainer")])
+def test_a_new_key_that_is_almost_a_known_one_is_refused(override: str, meant: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=f"is no setting, so it would have no effect.* {meant}"):
+        check_config(compose_run(override))
+    check_config(compose_run("+notes=first"))
 
 
 @pytest.mark.parametrize("override", ["data.train=few", "data.val=1", "data.test=-3", "data.phantom_seed=0.5"])

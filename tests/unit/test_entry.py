@@ -2,15 +2,19 @@ import logging
 import subprocess
 import sys
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import rich
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from rich.console import Console
+from support import Compose
 
 from pneumo import entry
-from pneumo.entry import ConsoleHandler, require_launcher, run_dir, user_errors
+from pneumo.entry import CheckOutputFolder, ConsoleHandler, describe_stop, require_launcher, run_dir, user_errors
 from pneumo.errors import ConfigError, DataError
+from pneumo.quoting import quote_value
 
 
 def test_entry_points_import_nothing_heavy() -> None:
@@ -70,3 +74,37 @@ def test_the_terminal_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None
         )
     ConsoleHandler().handle(record)
     assert out.getvalue() == "FAILED\n"
+
+
+def test_a_stop_outside_of_training_gets_one_line(
+    compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    compose_run(f"hydra.run.dir={tmp_path}", "+hydra.mode=RUN", f"hydra.runtime.output_dir={tmp_path}")
+    with pytest.raises(SystemExit) as stop, user_errors():
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert "No checkpoint was written yet: start again with the same command" in caplog.text
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(sweep: bool, tmp_path: Path) -> None:
+    last = tmp_path / "my runs" / "checkpoints" / "last.ckpt"
+    assert "No checkpoint was written yet" in describe_stop(last, sweep)
+    assert str(last) not in describe_stop(last, sweep)
+    last.parent.mkdir(parents=True)
+    last.touch()
+    told = describe_stop(last, sweep)
+    assert (f"""python train.py 'ckpt_path="{last}"'""" in told) != sweep
+    assert (f"The same command continues from {last}" in told) == sweep
+
+
+@pytest.mark.parametrize("name", ["é", "\udce9"])
+def test_an_output_folder_must_have_a_name_in_utf8(name: str, tmp_path: Path, compose_run: Compose) -> None:
+    compose_run(f"hydra.run.dir={quote_value(str(tmp_path / name))}")
+    cfg = HydraConfig.instance().cfg
+    assert cfg is not None
+    if name == "é":
+        CheckOutputFolder().on_run_start(cfg)
+    else:
+        with pytest.raises(SystemExit, match=r"not UTF-8.*paths\.output_dir=FOLDER"):
+            CheckOutputFolder().on_run_start(cfg)

@@ -1,9 +1,12 @@
+import io
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pneumo.files import atomic_path, write_text
+from pneumo.files import atomic_path, escape_output, escape_path, unescape_path, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -30,3 +33,29 @@ def test_the_new_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
         os.umask(mask)
     assert path.read_bytes() == "Lungenentzündung\n".encode()
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@given(st.text(st.sampled_from("\\udcxe95f/aé\udcff\udc80")))
+def test_any_name_can_be_written_as_text_and_read_again(path: str) -> None:
+    text = escape_path(path)
+    text.encode()
+    assert unescape_path(text) == path
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\\")))
+def test_ordinary_names_stay_as_they_are(path: str) -> None:
+    assert escape_path(path) == path == unescape_path(path)
+
+
+def test_a_name_that_is_not_utf8_is_written_as_python_spells_it(tmp_path: Path) -> None:
+    assert escape_path("a/\udce9.png") == r"a/\udce9.png"
+    write_text(tmp_path / "a.txt", "\udce9")
+    assert (tmp_path / "a.txt").read_bytes() == rb"\udce9"
+
+
+def test_standard_output_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(stream, encoding="utf-8"))
+    escape_output()
+    print("\udce9", flush=True)
+    assert stream.getvalue() == b"\\udce9\n"

@@ -11,12 +11,11 @@ from support import Compose
 from written import finish
 
 from pneumo.checkpoints import check_resumable
-from pneumo.config import config_hash, decisive_config, settings_hash
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import check_overwrite
 from pneumo.evaluation.runs import collect
 from pneumo.evaluation.status import Status, write_status
-from pneumo.fingerprints import recorded_hashes
+from pneumo.fingerprints import config_hash, decisive_config, recorded_hashes, settings_hash
 from pneumo.sweeps.finished import finished_jobs
 from pneumo.sweeps.job import is_done_by
 from pneumo.sweeps.plan import Job

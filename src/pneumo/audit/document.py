@@ -7,6 +7,7 @@ from typing import Any
 
 from pneumo import __version__
 from pneumo.audit.findings import QUANTITIES, Findings, quantiles
+from pneumo.files import escape_path
 
 
 def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
@@ -30,7 +31,7 @@ def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
     content = {
         "schema": 1,
         "pneumo_version": __version__,
-        "root": str(tree.root),
+        "root": escape_path(str(tree.root)),
         "splits": tree.splits,
         "classes": tree.classes,
         "images": len(tree.files),

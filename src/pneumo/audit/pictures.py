@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.audit.tree import File, Tree
+from pneumo.data.index import file_path
 from pneumo.data.radiograph import examine_radiograph
 from pneumo.errors import DataError
 from pneumo.progress import track
@@ -86,7 +87,7 @@ def read_pictures(tree: Tree) -> Pictures:
     films = np.empty((len(tree.files), SIDE, SIDE), np.uint8)
 
     def read_one(number: int) -> Picture | str:
-        return _read(tree.root / tree.files[number].path, films[number])
+        return _read(file_path(tree.root, tree.files[number].path), films[number])
 
     with track("Reading images", len(tree.files)) as advance, ThreadPoolExecutor() as pool:
         for start in range(0, len(tree.files), _BLOCK):

@@ -1,12 +1,15 @@
 """A folder tree of images, whatever its splits and classes are called."""
 
 import os
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo.data.index import SPLITS, is_image, read_name, walk
+from pneumo.data.index import SPLITS, is_image, read_name, relative_path, walk
+from pneumo.data.nesting import SPLIT_NAMES, describe_misplaced, find_nested
 from pneumo.errors import DataError
+from pneumo.files import escape_path
 
 WHOLE = "all"  # the split of a tree that has none
 
@@ -16,7 +19,7 @@ class File:
     """One image file.
 
     Attributes:
-        path: Relative to the tree's root, with forward slashes.
+        path: Relative to the tree's root, with forward slashes, as text; see `pneumo.data.index.file_path`.
         split: train, val or test; `WHOLE` where the tree has no splits.
         label: Its class's position in `Tree.classes`.
         subtype: bacterial, viral or none.
@@ -59,7 +62,8 @@ def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
         classes: Names of the class folders; by default all folders with images in them.
 
     Raises:
-        DataError: No images are found, a class is found nowhere, or the disk denies a file.
+        DataError: No images are found, a class is found nowhere, the images are those of a data set in a sub-folder,
+            or the disk denies a file.
     """
     if not root.is_dir():
         raise DataError(
@@ -67,7 +71,7 @@ def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
             "with train/, val/ or test/ and one folder per class in each: name such a folder."
         )
     try:
-        return _read(root, classes)
+        return _read(root, [escape_path(name) for name in classes])
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
@@ -80,14 +84,21 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
     root = folders[0] if folders else root
     splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (WHOLE,)
     found: list[tuple[str, str, os.DirEntry[str]]] = []
-    junk = [] if splits == (WHOLE,) else [path.name for path in root.iterdir() if path.name not in splits]
+    below: dict[str, set[str]] = {split: set() for split in splits}
+    others = [] if splits == (WHOLE,) else [path for path in root.iterdir() if path.name not in splits]
+    junk = [relative_path(str(path), root) for path in others]
     for split in splits:
-        for entry, name in _entries(root if split == WHOLE else root / split):
-            if name is not None and is_image(entry) and (not classes or name in classes):
+        for entry, name in _entries(_place(root, split)):
+            image = name is not None and is_image(entry)
+            if image:
+                below[split].add(os.path.dirname(entry.path))
+            if name is not None and image and (not classes or name in classes):
                 found.append((split, name, entry))
             else:
-                junk.append(os.path.relpath(entry.path, root).replace(os.sep, "/"))
+                junk.append(relative_path(entry.path, root))
     names = tuple(classes) or tuple(sorted({name for _, name, _ in found}))
+    if not set(names) <= {name for _, name, _ in found} or not classes:
+        _check_nesting(root, below)
     _check(root, classes, splits, {name for _, name, _ in found})
     files = [_describe(entry, root, split, names.index(name)) for split, name, entry in found]
     return Tree(root, splits, names, tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(junk)))
@@ -99,7 +110,7 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
         for entry in entries:
             if entry.is_dir():
                 hidden = entry.name.startswith(".") or entry.name == "__MACOSX"
-                yield from ((file, None if hidden else entry.name) for file in walk(Path(entry.path)))
+                yield from ((file, None if hidden else escape_path(entry.name)) for file in walk(Path(entry.path)))
             else:
                 yield entry, None
 
@@ -109,13 +120,14 @@ def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set
         raise DataError(f"--classes {','.join(classes)} names a class twice: name each once.")
     _check_splits(root, splits)
     if not found and any(is_image(entry) for entry in list(os.scandir(root))):
+        parent = root.resolve().parent
         raise DataError(
             f"The images of {root} lie in it themselves, as those of one class do: name the folder that it lies in, "
-            f"{root.resolve().parent}, or put them in one folder per class."
+            f"{parent.parent if parent.name.lower() in SPLIT_NAMES else parent}, or put them in one folder per class."
         )
     missing = [name for name in classes if name not in found]
     if missing or not found:
-        places = [root] if splits == (WHOLE,) else [root / split for split in splits]
+        places = [_place(root, split) for split in splits]
         there = sorted({entry.name for place in places for entry in os.scandir(place) if entry.is_dir()})
         what = f"of {', '.join(missing)}" if missing else "in any folder of a class"
         raise DataError(
@@ -125,9 +137,37 @@ def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set
         )
 
 
+def _check_nesting(root: Path, below: Mapping[str, set[str]]) -> None:
+    """Refuse a folder whose sub-folders are data sets, or whose splits have their classes one level too deep.
+
+    Args:
+        root: The tree's.
+        below: Of each split, the folders that have images in them.
+    """
+    folders = {
+        split: {Path(os.path.relpath(folder, _place(root, split))).parts for folder in below[split]} for split in below
+    }
+    nested = {split: find_nested(folders[split]) for split in folders}
+    tops = sorted({parts[0] for split in folders.values() for parts in split if parts})
+    named = shlex.quote(",".join(tops))
+    escape = f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {named}."
+    if whole := nested.get(WHOLE):
+        found = [root.joinpath(*parts) for parts in whole]
+        raise DataError(f"{root} is no data set: {describe_misplaced(root, found, 'pneumo audit ')}. {escape}")
+    if WHOLE not in nested and all(nested.values()):
+        deep = ", ".join(sorted({"/".join((split, *parts)) for split in nested for parts in nested[split]}))
+        raise DataError(
+            f"The class folders of {root} lie too deep, in {deep}: move them up, into {', '.join(nested)}. {escape}"
+        )
+
+
+def _place(root: Path, split: str) -> Path:
+    return root if split == WHOLE else root / split
+
+
 def _check_splits(root: Path, splits: Sequence[str]) -> None:
     """Refuse splits by other names: their images would be left out, or be taken for those of classes."""
-    like = {*SPLITS, "training", "valid", "validation", "testing"} - set(splits)
+    like = SPLIT_NAMES - set(splits)
     other = sorted(path.name for path in root.iterdir() if path.name.lower() in like and path.is_dir())
     if other:
         raise DataError(
@@ -137,5 +177,4 @@ def _check_splits(root: Path, splits: Sequence[str]) -> None:
 
 def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> File:
     patient, subtype = read_name(entry.name)
-    path = os.path.relpath(entry.path, root).replace(os.sep, "/")
-    return File(path, split, label, subtype, patient, entry.stat().st_size)
+    return File(relative_path(entry.path, root), split, label, subtype, patient, entry.stat().st_size)

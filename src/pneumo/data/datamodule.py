@@ -29,6 +29,7 @@ from pneumo.data.index import (
     positions,
 )
 from pneumo.data.manifest import content_hash
+from pneumo.data.nesting import find_data_sets
 from pneumo.data.notes import ImageNotes
 from pneumo.data.splits import Splits, check_split, split_radiographs
 
@@ -103,8 +104,8 @@ class ChestXrayDataModule(LightningDataModule):
         self.splits: Splits = {}
 
     def prepare_data(self) -> None:
-        """Download the data if `root` was left to its default and nothing is there."""
-        if self.download and locate(self.root) is None:
+        """Download the data if `root` was left to its default and no data set lies there or below."""
+        if self.download and locate(self.root) is None and not find_data_sets(self.root):
             download_chest_xray(self.root)
 
     def setup(self, stage: str | None = None) -> None:

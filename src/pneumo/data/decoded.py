@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
 from pneumo.data.images import DECODER
-from pneumo.data.index import Radiograph
+from pneumo.data.index import Radiograph, file_path
 from pneumo.data.notes import ImageNotes
 from pneumo.data.radiograph import decode_with_notes
 from pneumo.hardware import keep_freed_memory
@@ -55,7 +55,7 @@ class RadiographDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Decode one radiograph."""
         radiograph = self.radiographs[index]
-        pixels, notes = decode_with_notes(self.root / radiograph.path, self.image_size, self.crop_pct)
+        pixels, notes = decode_with_notes(file_path(self.root, radiograph.path), self.image_size, self.crop_pct)
         image = torch.from_numpy(pixels.copy()).unsqueeze(0)
         return {"input": image, "label": radiograph.label, "index": index, "notes": "\n".join(notes)}
 

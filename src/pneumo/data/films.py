@@ -9,7 +9,7 @@ from pneumo.cache import Array, find
 from pneumo.data.batches import training_order
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.decoded import decoded_recipe
-from pneumo.data.index import Radiograph, positions
+from pneumo.data.index import Radiograph, file_path, positions
 from pneumo.data.radiograph import decode
 
 
@@ -25,7 +25,7 @@ def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array
             data.cache_dir, decoded_recipe(len(data.radiographs), data.image_size, data.content_hash, data.crop_pct)
         )
     if images is None:
-        return np.stack([decode(data.root / image.path, data.image_size, data.crop_pct) for image in chosen])
+        return np.stack([decode(file_path(data.root, image.path), data.image_size, data.crop_pct) for image in chosen])
     films: Array = images[positions(chosen, data.radiographs), 0]
     return films
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from pneumo.data.nesting import describe_misplaced, find_data_sets
 from pneumo.errors import DataError
+from pneumo.files import escape_path, unescape_path
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ class Radiograph:
     """One image of the data set.
 
     Attributes:
-        path: Relative to the data set's root, with forward slashes.
+        path: Relative to the data set's root, with forward slashes, as text; `file_path` returns the file.
         label: Position of its class among the data set's classes.
         subtype: bacterial, viral or none.
         patient: The patient that the file name tells; the file's own name where it tells none.
@@ -68,6 +70,8 @@ def find_root(root: Path) -> Path:
     if (folder := locate(root)) is not None:
         return folder
     state = "has no train/ and test/ in it" if root.is_dir() else "does not exist"
+    if found := find_data_sets(root):
+        raise DataError(f"data.root={root} {state}: {describe_misplaced(root, found, 'data.root=')}.")
     raise DataError(
         f"data.root={root} {state}. A data set is a folder with train/, test/ and, if there is one, val/, each with "
         "one folder per class: give its path as data.root=FOLDER or in PNEUMO_DATA_ROOT, leave data.root out to have "
@@ -140,6 +144,16 @@ def data_hash(radiographs: Iterable[Radiograph]) -> str:
     return digest.hexdigest()[:16]
 
 
+def file_path(root: Path, path: str) -> Path:
+    """Return the file of a radiograph's path."""
+    return root / unescape_path(path)
+
+
+def relative_path(path: str, root: Path) -> str:
+    """Return the text of a file's path relative to `root`, with forward slashes."""
+    return escape_path(os.path.relpath(path, root).replace(os.sep, "/"))
+
+
 def read_name(name: str) -> tuple[str | None, str]:
     """Give the patient that a file's name tells, if it tells one, and the subtype: bacterial, viral or none."""
     match = _PNEUMONIA.match(name) or _NORMAL.match(name)
@@ -176,14 +190,14 @@ def _scan(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[st
     for split in SPLITS:
         if split == "val" and not (root / split).is_dir():
             continue
-        junk += [f"{split}/{path.name}" for path in (root / split).iterdir() if path.name not in classes]
+        junk += [relative_path(str(path), root) for path in (root / split).iterdir() if path.name not in classes]
         for label, name in enumerate(classes):
             before = len(radiographs)
             for entry in walk(root / split / name):
                 if is_image(entry):
                     radiographs.append(_describe(entry, root, split, label))
                 else:
-                    junk.append(Path(entry.path).relative_to(root).as_posix())
+                    junk.append(relative_path(entry.path, root))
             if len(radiographs) == before:
                 raise _empty_class(root / split / name, classes)
     return radiographs, junk
@@ -193,10 +207,10 @@ def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Ra
     patient, subtype = read_name(entry.name)
     status = entry.stat()
     return Radiograph(
-        path=os.path.relpath(entry.path, root).replace(os.sep, "/"),
+        path=relative_path(entry.path, root),
         label=label,
         subtype=subtype,
-        patient=entry.name if patient is None else patient,
+        patient=escape_path(entry.name) if patient is None else patient,
         split=split,
         size=status.st_size,
         modified=status.st_mtime_ns,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pneumo.data.index import Radiograph
+from pneumo.data.index import Radiograph, file_path
 from pneumo.errors import DataError
-from pneumo.files import write_text
+from pneumo.files import escape_path, write_text
 from pneumo.progress import track
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
     with track("Reading files", len(radiographs)) as advance, ThreadPoolExecutor() as pool:
         for start in range(0, len(radiographs), _FILES):
             part = radiographs[start : start + _FILES]
-            for radiograph, content in zip(part, pool.map(lambda r: _file_hash(root / r.path), part), strict=True):
+            contents = pool.map(lambda radiograph: _file_hash(file_path(root, radiograph.path)), part)
+            for radiograph, content in zip(part, contents, strict=True):
                 digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
             advance(start + len(part))
     try:
@@ -48,7 +49,7 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
 
 
 def _stat_hash(root: Path, radiographs: Sequence[Radiograph]) -> str:
-    digest = hashlib.sha256(f"{root.resolve()}\n".encode())
+    digest = hashlib.sha256(f"{escape_path(str(root.resolve()))}\n".encode())
     for radiograph in radiographs:
         digest.update(f"{radiograph.path}\0{radiograph.size}\0{radiograph.modified}\n".encode())
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from pneumo.cores import count_cores
 from pneumo.data.decoded import RadiographDataset, decoded_blocks
 from pneumo.data.images import square
 from pneumo.data.index import find_root, index_radiographs, label_subtypes, locate
+from pneumo.data.nesting import describe_misplaced, find_data_sets
 from pneumo.data.phantoms import draw_radiograph
 from pneumo.errors import DataError
 from pneumo.prediction.network import Images
@@ -46,9 +47,11 @@ class Films:
             DataError: There is no such data set.
         """
         if locate(root) is None:
+            found = find_data_sets(root)
+            hint = describe_misplaced(root, found, "--data ") if found else "name a folder with both"
             raise DataError(
-                f"--data {root} {'has no train/ and test/ in it' if root.is_dir() else 'does not exist'}: name a "
-                "folder with train/ and test/, each with one folder per class."
+                f"--data {root} {'has no train/ and test/ in it' if root.is_dir() else 'does not exist'}: {hint}. "
+                "Each of them has one folder per class."
             )
         config = checkpoint.get("config", {})
         folders = config.get("data.classes", rules.classes)

@@ -1,5 +1,6 @@
 """A sweep over every combination of the values that are listed, resumed by giving the same command again."""
 
+import os
 from collections.abc import Iterable, Sequence
 
 from hydra.core.config_loader import ConfigLoader
@@ -13,6 +14,7 @@ from pneumo.config import check_sweep
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
 from pneumo.fingerprints import recorded_hashes
+from pneumo.quoting import quote_override
 from pneumo.sweeps.columns import make_columns
 from pneumo.sweeps.command import Command
 from pneumo.sweeps.finished import finished_jobs
@@ -70,6 +72,7 @@ def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[st
 
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     refuse_shared(parsed)
+    refuse_divided_paths(parsed)
     for override in parsed:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigError(
@@ -84,7 +87,20 @@ def refuse_shared(overrides: Iterable[Override]) -> None:
     """Raise a ConfigError if a setting of the sweep as a whole has several values."""
     for override in overrides:
         if override.is_sweep_override() and override.get_key_element().lstrip("+").startswith(_SHARED):
-            raise ConfigError(f"{override.input_line} must have one value, since all jobs of a sweep share it.")
+            raise ConfigError(
+                f"{override.input_line} must have one value, since all jobs of a sweep share it; one with a comma is "
+                f"quoted: {quote_override(str(override.input_line))}"
+            )
+
+
+def refuse_divided_paths(overrides: Iterable[Override]) -> None:
+    """Raise a ConfigError if a path with a comma in its name was taken for several values."""
+    for override in overrides:
+        line = str(override.input_line)
+        if override.is_sweep_override() and os.path.lexists(os.path.expanduser(line.partition("=")[2])):
+            raise ConfigError(
+                f"{line} has the values of several jobs, and is one path. Quote it: {quote_override(line)}"
+            )
 
 
 def refuse_processes(jobs: Sequence[Job]) -> None:

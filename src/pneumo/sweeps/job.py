@@ -12,12 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pneumo.cache import locked
-from pneumo.config import settings_hash
 from pneumo.entry import mistake_behind
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import Status, read_status, write_status
-from pneumo.fingerprints import recorded_hashes
+from pneumo.fingerprints import recorded_hashes, settings_hash
 from pneumo.sweeps.command import read_command
 
 _log = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
     from pneumo.training import run
 
     swept = json.loads(os.environ.get(SWEPT, "{}"))
-    run(cfg, overwrite, resume=True, begun=begun, go_on="the same command goes on with it", swept=swept)
+    run(cfg, overwrite, resume=True, begun=begun, swept=swept)
 
 
 def _failed_sibling(sweep: Path, command: str) -> str | None:

@@ -41,4 +41,5 @@ def _safe(text: str) -> str:
     kept = re.sub(r"[^A-Za-z0-9.+_-]+", "_", plain).strip("_.")
     if kept == plain and len(kept) <= _LONGEST:
         return kept
-    return f"{kept[-_LONGEST:].lstrip('_.-')}_{hashlib.sha256(text.encode()).hexdigest()[:4]}"
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return f"{kept[-_LONGEST:].lstrip('_.-')}_{digest[:4]}"

@@ -25,14 +25,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from pneumo.config import check_sweep, decisive_config
+from pneumo.config import check_sweep
 from pneumo.errors import ConfigError, NonFiniteLossError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
-from pneumo.fingerprints import recorded_hashes
+from pneumo.fingerprints import decisive_config, recorded_hashes
 from pneumo.monitors import monitor_mode
 from pneumo.sweeps.columns import make_columns
-from pneumo.sweeps.grid import refuse_processes, refuse_shared
+from pneumo.sweeps.grid import refuse_divided_paths, refuse_processes, refuse_shared
 from pneumo.sweeps.plan import Job, plan_jobs
 from pneumo.sweeps.session import Session, open_session, settle
 
@@ -115,6 +115,7 @@ def _read_space(loader: ConfigLoader, overrides: Sequence[str]) -> _Space:
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     last = {override.get_key_element(): override for override in parsed}  # of two for one key
     refuse_shared(last.values())
+    refuse_divided_paths(last.values())
     searched = {key: _distribution(override) for key, override in last.items() if override.is_sweep_override()}
     if not searched:
         raise ConfigError("Nothing is to be searched: name an interval, such as 'optimizer.lr=interval(1e-4,1e-1)'.")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
 from pneumo.fingerprints import recorded_hashes
+from pneumo.quoting import quote_value
 from pneumo.sweeps.columns import Columns
 from pneumo.sweeps.command import Command, begin_command, write_command
 from pneumo.sweeps.job import COMMAND, PLACE, SWEPT, is_done_by
@@ -123,9 +123,9 @@ class Session:
             variables["OMP_NUM_THREADS"] = str(self.threads)
         return [
             *job.overrides,
-            f"hydra.sweep.dir={_quote(str(self.folder))}",
-            f"hydra.sweep.subdir={_quote(job.name)}",
-            *(f"+hydra.job.env_set.{name}={_quote(value)}" for name, value in variables.items()),
+            f"hydra.sweep.dir={quote_value(str(self.folder))}",
+            f"hydra.sweep.subdir={quote_value(job.name)}",
+            *(f"+hydra.job.env_set.{name}={quote_value(value)}" for name, value in variables.items()),
         ]
 
     @contextmanager
@@ -190,11 +190,6 @@ def settle(config: DictConfig) -> Path:
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweep.dir = str(folder)
     return folder
-
-
-def _quote(text: str) -> str:
-    """Quote a text for Hydra's grammar, in which a backslash is itself unless a quote comes after it."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def console_print(text: str, style: str | None = None) -> None:

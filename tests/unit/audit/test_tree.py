@@ -83,3 +83,79 @@ def test_a_tree_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None
     (tmp_path / "A" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"None of the 1 image files.*A/1\.png is text.*whole images"):
         read_pictures(read_tree(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("paths", "meant"),
+    [
+        (("kermany/train/NORMAL", "kermany/train/PNEUMONIA", "kermany/test/NORMAL"), ["kermany"]),
+        (("kermany/training/A", "kermany/training/B", "kermany/testing/A"), ["kermany"]),
+        (("chest_xray/chest_xray/train/A", "chest_xray/chest_xray/test/A", "__MACOSX/a"), ["chest_xray/chest_xray"]),
+        (("x/y/A", "x/y/B"), ["x/y"]),
+        (("x/train/NORMAL",), ["x"]),
+        (("a/train/N", "a/train/P", "a/test/N", "a/test/P", "b/c/normal", "b/c/pneumonia", "figures"), ["a", "b/c"]),
+        (("x", "x/train/A", "x/train/B", "x/test/A", "x/test/B"), ["x"]),
+    ],
+)
+def test_a_data_set_in_a_sub_folder_is_named(paths: tuple[str, ...], meant: list[str], tmp_path: Path) -> None:
+    put(tmp_path, *(f"{path}/1.png" for path in paths))
+    with pytest.raises(DataError, match="is no data set") as error:
+        read_tree(tmp_path)
+    assert all(str(tmp_path / folder) in str(error.value) for folder in meant)
+    assert f"pneumo audit {tmp_path / meant[0]}" in str(error.value)
+    assert ("several" in str(error.value)) == (len(meant) > 1)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("A", "B"),
+        ("A",),
+        ("A/b/c",),
+        ("A/train", "A/test"),
+        ("A/p1", "A/p2", "B/p3", "B/p4"),
+        ("A/train", "A/test", "B/train", "B/test"),
+        ("A/train/p1", "A/train/p2", "A/test/p3", "B/train/p4", "B/test/p5", "B/test/p6"),
+        ("NORMAL/train/AP", "NORMAL/train/PA", "NORMAL/test/AP", "NORMAL/test/PA", "PNEUMONIA/train/AP"),
+    ],
+)
+def test_sub_folders_of_classes_are_no_data_sets(paths: tuple[str, ...], tmp_path: Path) -> None:
+    tree = read_tree(put(tmp_path, *(f"{path}/1.png" for path in paths)))
+    assert len(tree.files) == len(paths)
+    assert tree.classes == tuple(sorted({path.partition("/")[0] for path in paths}))
+
+
+def test_a_class_with_sub_folders_can_be_named(tmp_path: Path) -> None:
+    put(tmp_path, "A/p1/1.png", "A/p2/1.png")
+    with pytest.raises(DataError, match="If this folder is a class, add --classes A"):
+        read_tree(tmp_path)
+    assert len(read_tree(tmp_path, ["A"]).files) == 2
+
+
+def test_missing_classes_may_lie_in_a_sub_folder(tmp_path: Path) -> None:
+    put(tmp_path, "x/A/1.png", "x/B/1.png")
+    with pytest.raises(DataError, match=f"pneumo audit {tmp_path / 'x'}"):
+        read_tree(tmp_path, ["A", "B"])
+
+
+def test_classes_one_level_too_deep_in_their_splits_are_an_error(tmp_path: Path) -> None:
+    put(tmp_path, "train/images/A/1.png", "train/images/B/1.png", "test/images/A/1.png", "test/images/B/1.png")
+    with pytest.raises(DataError, match=r"too deep, in test/images, train/images: move them up"):
+        read_tree(tmp_path)
+
+
+def test_of_a_class_in_a_split_the_data_set_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "train/A/1.png")
+    with pytest.raises(DataError, match=f"{tmp_path}, or put them"):
+        read_tree(tmp_path / "train" / "A")
+
+
+def test_names_that_are_not_utf8_are_spelled_as_text(tmp_path: Path) -> None:
+    put(tmp_path, "A\udce9/person1_virus_2.png", "B/x\udcff.png")
+    (tmp_path / "B" / "\udcff.txt").write_text("no image")
+    tree = read_tree(tmp_path)
+    assert tree.classes == ("A\\udce9", "B")
+    assert [file.path for file in tree.files] == ["A\\udce9/person1_virus_2.png", "B/x\\udcff.png"]
+    assert tree.junk == ("B/\\udcff.txt",)
+    assert read_tree(tmp_path, ["A\udce9", "B"]) == tree
+    assert len(read_pictures(tree)) == 2

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.data.index import data_hash, find_root, index_radiographs
+from pneumo.data.index import data_hash, file_path, find_root, index_radiographs
+from pneumo.data.manifest import content_hash
 from pneumo.errors import DataError
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
@@ -117,3 +118,15 @@ def test_the_hash_sees_files_and_splits(tmp_path: Path) -> None:
     assert changed != before
     (root / "val" / "NORMAL" / "IM-0115-0001.jpeg").rename(root / "train" / "NORMAL" / "IM-9999-0001.jpeg")
     assert current() not in (before, changed)
+
+
+def test_a_name_that_is_not_utf8_is_indexed_as_text(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    before = data_hash(index_radiographs(root, CLASSES))
+    assert before == "26bf9a734207aee3"  # what earlier runs have recorded
+    (root / "train" / "NORMAL" / "\udce9.png").write_bytes(b"x")
+    (found,) = (image for image in index_radiographs(root, CLASSES) if image.path.endswith(".png"))
+    assert (found.path, found.patient) == (r"train/NORMAL/\udce9.png", r"\udce9.png")
+    assert file_path(root, found.path).read_bytes() == b"x"
+    assert data_hash(index_radiographs(root, CLASSES)) != before
+    assert content_hash(root, [found], tmp_path / "cache") == content_hash(root, [found], tmp_path / "other")

@@ -1,0 +1,172 @@
+"""Hints after Hydra's errors on command-line overrides: how to quote a value, and which key was meant."""
+
+import inspect
+import re
+import shlex
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from pneumo.quoting import quote_override
+
+# Of Hydra's errors on keys these are about unknown ones.
+_KEY = re.compile(r"(?:Could not override|Could not delete(?: from config\.)?|but config group) '([^']+)'")
+_SWEPT = re.compile(r"'([^']+=.*)'")
+_SYNONYMS = {"learning_rate": "lr"}
+
+
+@contextmanager
+def override_hints(script: Path) -> Iterator[None]:
+    """Print a hint after Hydra's error on an override; Hydra prints the error and exits while it handles it.
+
+    Args:
+        script: train.py or sweep.py, next to conf/.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, HydraException) and (hint := find_hint(end.__context__, sys.argv[1:], script)):
+            print(hint, file=sys.stderr)
+        raise
+
+
+def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> str | None:
+    """Return the hint on an error of Hydra's, None if there is none.
+
+    Args:
+        error: What Hydra raised.
+        arguments: Of the command line.
+        script: train.py or sweep.py, next to conf/.
+    """
+    if isinstance(error, OverrideParseException):
+        return _hint_quotes(error.override, arguments)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        close = get_close_matches(choice, error.options, n=1)
+        return f"Did you mean {group}={close[0]}?" if close else None
+    if not isinstance(error, ConfigCompositionException):
+        return None
+    head = str(error).partition("\n")[0]
+    if swept := _SWEPT.search(head):
+        one = "" if "(" in swept[1] else f", and one value with a comma in it is quoted: {quote_override(swept[1])}"
+        return f"Several values need sweep.py, as in `python sweep.py -m {shlex.quote(swept[1])}`{one}"
+    return _hint_key(key[1], arguments, script) if (key := _KEY.search(head)) else None
+
+
+def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] = ()) -> list[str]:
+    """Return the keys that an unknown one may stand for, the most similar first.
+
+    Args:
+        key: With dots, unknown to `settings`.
+        settings: The composed configuration, as plain nested dictionaries.
+        groups: Config groups, which are chosen by their names.
+
+    Returns:
+        Full keys; one that only the constructor of its group's `_target_` knows has a `+` before it.
+    """
+    parts, node, depth = key.split("."), settings, 0
+    while depth < len(parts) - 1 and isinstance(node.get(parts[depth]), Mapping):
+        node, depth = node[parts[depth]], depth + 1
+    above, name, below = parts[:depth], parts[depth], parts[depth + 1 :]
+    known = {text for text, value in node.items() if isinstance(value, Mapping) == bool(below)}
+    known |= set() if depth or below else {*groups}
+    names = known | (set() if below else _parameters(node))
+    keys = _flatten(settings)
+    found = [f"+{key}"] if name in names - known else []
+    for match in (
+        []
+        if found
+        else get_close_matches(name, sorted(text for text in names - {name} if not text.startswith("_")), n=1)
+    ):
+        full = ".".join([*above, match, *below])
+        if below and full not in keys:
+            found += similar_keys(full, settings, groups)
+        else:
+            found.append(full if match in known else f"+{full}")
+    last = _SYNONYMS.get(parts[-1], parts[-1])
+    found += [other for other in keys if other.rpartition(".")[2] == last and other != key]
+    return list(dict.fromkeys(found))[:3]
+
+
+def _hint_quotes(override: str, arguments: Sequence[str]) -> str:
+    """Show the override with quotes; words without `=` belong to the value before them, if there is one."""
+    if "=" not in override:
+        place = arguments.index(override) if override in arguments else 0
+        start = next((i for i in range(place, -1, -1) if "=" in arguments[i]), None)
+        if start is None:
+            return f"{override} has no value: an override is KEY=VALUE, such as model=resnext."
+        rest = takewhile(lambda word: "=" not in word and not word.startswith("-"), arguments[start + 1 :])
+        override = " ".join([arguments[start], *rest])
+    return (
+        "A value with spaces, brackets, commas, quotes, =, # or letters beyond a to z is quoted twice, for the shell "
+        f"and for Hydra: {quote_override(override)}"
+    )
+
+
+def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
+    override = next((text for text in arguments if text.partition("=")[0].lstrip("+~") == key), key)
+    _, equals, value = override.partition("=")
+    settings, groups = _compose(arguments, script, key.startswith("hydra."))
+    if similar := similar_keys(key, settings, groups):
+        sign = "~" if override.startswith("~") else ""
+        shown = (shlex.quote(f"{sign}{found}{equals}{value}") for found in similar)
+        return f"Did you mean {' or '.join(shown)}?"
+    group = key.partition(".")[0]
+    inside = settings.get(group)
+    if isinstance(inside, Mapping) and "." in key:
+        return f"{group} has the settings {', '.join(sorted(n for n in inside if not n.startswith('_')))}."
+    return f"`python {script.name} --cfg job` prints all settings."
+
+
+def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[dict[str, Any], list[str]]:
+    """Compose the configuration, Hydra's or the other, without the values that are set; return the groups too."""
+    with initialize_config_dir(config_dir=str(script.resolve().with_name("conf")), version_base="1.3"):
+        for overrides in (_choices(arguments), []):
+            try:
+                cfg = compose(script.stem, overrides=overrides, return_hydra_config=True)
+            except HydraException:
+                continue
+            break
+    groups = [str(name) for name in cfg.hydra.runtime.choices]
+    settings = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(settings, dict)
+    return {str(name): value for name, value in settings.items() if (name == "hydra") == of_hydra}, groups
+
+
+def _choices(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides that may choose a config of a group: a single value, a key without dots."""
+    chosen = []
+    parser = OverridesParser.create()
+    for text in arguments:
+        key, equals, _ = text.partition("=")
+        if equals and re.fullmatch(r"[\w/]+", key) and not parser.parse_override(text).is_sweep_override():
+            chosen.append(text)
+    return chosen
+
+
+def _parameters(node: Mapping[str, Any]) -> set[str]:
+    """Return what the constructor of a group accepts; importing it takes seconds."""
+    if not isinstance(target := node.get("_target_"), str):
+        return set()
+    try:
+        return {*inspect.signature(get_object(target)).parameters}
+    except (HydraException, ValueError, TypeError, ImportError):
+        return set()
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List the full keys of all values."""
+    keys = []
+    for name, value in settings.items():
+        keys += _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else [f"{prefix}{name}"]
+    return keys
