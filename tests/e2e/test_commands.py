@@ -114,7 +114,7 @@ def test_a_truncated_image(workers: int, tmp_path: Path, phantoms: Path, forks: 
         f"data.num_workers={workers}",
         "data.image_size=32",
     )
-    assert_mistake(done, str(broken), "cannot be read as an image", "delete it")
+    assert_mistake(done, str(broken), "is cut off", "pneumo audit")
     assert not list(tmp_path.rglob("results.json"))
 
 

@@ -125,7 +125,8 @@ def test_subtypes_are_three_classes(compose_run: Compose, tmp_path: Path) -> Non
     with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     classes = ["NORMAL", "BACTERIAL", "VIRAL"]
-    assert list(rows[0]) == ["path", "label", "probability", "prediction", *classes]
+    margins = [f"logit_margin_{name}" for name in classes]
+    assert list(rows[0]) == ["path", "label", "probability", "prediction", *classes, *margins]
     for row in rows:
         shares = [float(row[name]) for name in classes]
         assert sum(shares) == pytest.approx(1, abs=1e-5)
