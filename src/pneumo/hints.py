@@ -83,11 +83,8 @@ def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] 
     names = known | (set() if below else _parameters(node))
     keys = _flatten(settings)
     found = [f"+{key}"] if name in names - known else []
-    for match in (
-        []
-        if found
-        else get_close_matches(name, sorted(text for text in names - {name} if not text.startswith("_")), n=1)
-    ):
+    candidates = [] if found else sorted(text for text in names - {name} if not text.startswith("_"))
+    for match in get_close_matches(name, candidates, n=1):
         full = ".".join([*above, match, *below])
         if below and full not in keys:
             found += similar_keys(full, settings, groups)

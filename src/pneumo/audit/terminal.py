@@ -31,7 +31,7 @@ def _parts(findings: Findings, verdicts: list[Verdict]) -> Iterator[RenderableTy
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for verdict in verdicts:
-        text = Text.assemble(verdict.message, " ", (verdict.remedy, "italic"))
+        text = Text.assemble(verdict.message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
         grid.add_row(Text(verdict.severity, style=COLOURS[verdict.severity]), text)
     yield grid
 

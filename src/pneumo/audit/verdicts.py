@@ -9,7 +9,7 @@ from pneumo.audit.copies import Copies
 from pneumo.audit.findings import Findings
 from pneumo.audit.patients import ENOUGH
 from pneumo.audit.shortcuts import Probe
-from pneumo.data.notes import some, summarize
+from pneumo.data.notes import itemize, some, summarize
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -17,6 +17,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # AUROCs of a probe, at the lower end of its interval: networks themselves reach 0.9, and below 0.7 guesses are poor.
 AS_GOOD_AS_A_NETWORK, TELLING = 0.9, 0.7
 MANY_COPIES = 0.05  # share of the images
+_MOST = 3  # unreadable files that are named with their reasons
 FEW = 100  # images, whose accuracy is known to +-10 points at best
 
 
@@ -45,11 +46,12 @@ def judge(findings: Findings) -> list[Verdict]:
 def _files(findings: Findings) -> Iterator[Verdict]:
     pictures, junk = findings.pictures, findings.tree.junk
     if broken := pictures.unreadable:
-        said = some(f"{path} {reason.rstrip('.')}" for path, reason in broken)
-        remedy = "Replace or delete them: training stops at such a file."
-        yield Verdict("error", "unreadable", f"{_count(len(broken), 'image file')} cannot be read: {said}.", remedy)
+        named = [f"{path} {reason.rstrip('.')}" for path, reason in broken[:_MOST]]
+        named += [f"{len(broken) - _MOST:,} more"] if len(broken) > _MOST else []
+        message = itemize(f"{_count(len(broken), 'image file')} cannot be read:", named)
+        yield Verdict("error", "unreadable", message, "Replace or delete them: training stops at such a file.")
     if noted := pictures.noted():
-        message = f"{_count(len(noted), 'doubtful image')}: {summarize(noted)}."
+        message = itemize(f"{_count(len(noted), 'doubtful image')}:", summarize(noted))
         remedy = "Training takes them as they are: look at them, and save them again or delete them."
         yield Verdict("warning", "notes", message, remedy)
     if wrong := pictures.mismatched():

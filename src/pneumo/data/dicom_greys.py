@@ -45,9 +45,8 @@ def build_grey_table(
         if fraction is None:
             fraction = _stretch(values, counts, notes)
     greys = (fraction.clip(0, 1) * 255).round().astype(np.uint8)
-    inverse = (
-        read_text(dataset, "PresentationLUTShape").upper() == "INVERSE"
-    )  # required with MONOCHROME1, so never twice
+    # MONOCHROME1 requires the shape INVERSE, so both together invert once.
+    inverse = read_text(dataset, "PresentationLUTShape").upper() == "INVERSE"
     if inverse or dataset.PhotometricInterpretation == "MONOCHROME1":
         greys = 255 - greys
     greys[padding] = 0
@@ -57,9 +56,10 @@ def build_grey_table(
 def _find_padding(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[np.bool_]:
     """Mark the values that stand for no image."""
     value, limit = (read_numbers(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    if not value or not np.isfinite(value[0]):
+    if not value or not math.isfinite(value[0]):
         return np.zeros(len(stored), bool)
-    ends = [stored[int(end[0]) % len(stored)] for end in (value, limit or value)]  # signed or not
+    limit = limit if limit and math.isfinite(limit[0]) else value
+    ends = [stored[int(end[0]) % len(stored)] for end in (value, limit)]  # signed or not
     return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
 
 
@@ -111,19 +111,26 @@ def _usable_views(values: Values, counts: Counts, dataset: Dataset, notes: list[
 
 
 def _views(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Values | None]]:
-    for item in dataset.get("VOILUTSequence") or []:
+    items = dataset.get("VOILUTSequence") or []
+    for number, item in enumerate(items, 1):
+        kind = _name_view("VOI lookup table", number, len(items))
         if (table := _read_table(item, dataset)) is None:
-            yield "VOI lookup table", None
+            yield kind, None
         else:
             found = _look_up(values, *table)
             # Entries often have fewer bits than the descriptor says, such as 12 of 16.
-            yield "VOI lookup table", found / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
+            yield kind, found / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
     function = read_text(dataset, "VOILUTFunction") or "LINEAR"
     centers, widths = read_numbers(dataset, "WindowCenter"), read_numbers(dataset, "WindowWidth")
     if centers and not function.isupper():
         notes.append("its VOILUTFunction is not in upper case")
-    for center, width in zip_longest(centers, widths, fillvalue=math.nan):
-        yield "window", _apply_window(values, center, width, function)
+    windows = list(zip_longest(centers, widths, fillvalue=math.nan))
+    for number, (center, width) in enumerate(windows, 1):
+        yield _name_view("window", number, len(windows)), _apply_window(values, center, width, function)
+
+
+def _name_view(kind: str, number: int, count: int) -> str:
+    return kind if count == 1 else f"{kind} {number} of {count}"
 
 
 def _apply_window(values: Values, center: float, width: float, function: str) -> Values | None:

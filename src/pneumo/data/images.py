@@ -81,7 +81,7 @@ def require_depth(image: Image.Image, head: bytes) -> None:
 
 
 def _jpeg2000_bits(head: bytes) -> int:
-    """Return the depth that the image header box tells, or the first marker segment of a bare codestream."""
+    """Return the depth in the image header box, or in the first marker segment of a bare codestream."""
     box = head.find(b"ihdr")
     depth = head[box + 14 : box + 15] if box >= 0 else head[42:43]
     return (depth[0] & 127) + 1 if depth else 0
@@ -116,10 +116,9 @@ def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False)
         return Image.fromarray((values / (scale.white / 255)).round().astype(np.uint8)), notes
     notes = []
     if deep and image.mode in ("LA", "RGB", "RGBA"):
-        bands = [
-            cast(tuple[int, int], band.getextrema())[1] for band in image.split()[: 1 if image.mode == "LA" else 3]
-        ]  # without alpha
-        notes = _depth_notes(max(bands) * 256 + 255, SIXTEEN_BITS)
+        bands = image.split()[: 1 if image.mode == "LA" else 3]  # without alpha
+        largest = max(cast(tuple[int, int], band.getextrema())[1] for band in bands)
+        notes = _depth_notes(largest * 256 + 255, SIXTEEN_BITS)
     if image.mode == "L":
         image.load()
         return image, notes
@@ -132,7 +131,7 @@ def _depth_notes(largest: int, scale: Scale) -> list[str]:
     """Name the depth that values were made with, if it is clearly less than that of the file."""
     depth = scale.white.bit_length()
     fitting = [bits for bits in _DEPTHS if bits <= depth - 2 and largest < 1 << bits]
-    if not fitting:
+    if not fitting or not largest:  # zeros alone have no depth
         return []
     kind, look = f"{fitting[0]}-bit values in a {depth}-bit file", "bright" if scale.inverted else "dark"
     return [

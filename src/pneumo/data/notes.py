@@ -32,23 +32,33 @@ class ImageNotes:
         self._reported.update(new)
         if new:
             count = f"{len(new):,} {'image is' if len(new) == 1 else 'images are'} doubtful"
-            _log.warning("%s: %s. `pneumo audit` lists all such images.", count, summarize(new))
+            text = itemize(f"{count}:", summarize(new), "`pneumo audit` lists all such images.")
+            _log.warning("%s", text)
 
 
-def summarize(found: Mapping[str, Sequence[str]]) -> str:
-    """Count and name the images of each note, the most frequent first.
-
-    Notes that differ only in what they have in parentheses count as one.
-    """
+def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Count and name the images of each note, the most frequent first; notes of one kind count as one."""
     paths: defaultdict[str, list[str]] = defaultdict(list)
     texts: dict[str, str] = {}
     for path, notes in found.items():
         for note in notes:
-            kind = note.partition(" (")[0]
+            kind = note_kind(note)
             texts.setdefault(kind, note)
             paths[kind].append(path)
     order = sorted(paths, key=lambda kind: (-len(paths[kind]), kind))
-    return "; ".join(_describe(kind if len(paths[kind]) > 1 else texts[kind], paths[kind]) for kind in order)
+    return [_describe(kind if len(paths[kind]) > 1 else texts[kind], paths[kind]) for kind in order]
+
+
+def note_kind(note: str) -> str:
+    """Return a note without its figures, which are in parentheses."""
+    return note.partition(" (")[0]
+
+
+def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
+    """Return one item within the sentence of `head`, and several as a list with a line for each."""
+    if len(items) == 1:
+        return f"{head} {items[0]}." + (f" {tail}" if tail else "")
+    return "\n".join([head, *(f"- {item}" for item in items), *([tail] if tail else [])])
 
 
 def _describe(note: str, paths: list[str]) -> str:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pneumo.data.notes import note_kind
 from pneumo.prediction.documents import show_path
 from pneumo.prediction.predictions import NOTICE, UNCERTAIN, UNLIKE, Prediction, show_share
 from pneumo.prediction.rules import Rules
@@ -64,7 +65,7 @@ def _rows(predictions: Sequence[Prediction], rules: Rules) -> Iterator[Renderabl
 
 def _summary(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> Iterator[RenderableType]:
     called = Counter(prediction.answer.called for prediction in predictions if prediction.answer)
-    said = Counter(remark for prediction in predictions for remark in prediction.remarks)
+    said = Counter(note_kind(remark) for prediction in predictions for remark in prediction.remarks)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{len(predictions):,} files", title_justify="left")
     table.add_column("")
     table.add_column("films", justify="right")

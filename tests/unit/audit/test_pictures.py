@@ -30,8 +30,8 @@ def test_doubtful_images_are_counted_named_and_listed_in_full(tmp_path: Path) ->
     (verdict,) = (verdict for verdict in verdicts if verdict.check == "notes")
     assert verdict.severity == "warning"
     assert verdict.message == (
-        f"5 doubtful images: {DARK} (4 images: a/1.png, a/2.png, a/3.png and 1 more); "
-        "it has one grey in all its pixels and shows nothing (9 of 255) (1 image: a/0.png)."
+        f"5 doubtful images:\n- {DARK} (4 images: a/1.png, a/2.png, a/3.png and 1 more)\n"
+        "- it has one grey in all its pixels and shows nothing (9 of 255) (1 image: a/0.png)"
     )
     assert json.loads(to_json(findings, verdicts))["notes"] == [
         {"path": "a/0.png", "notes": ["it has one grey in all its pixels and shows nothing (9 of 255)"]},

@@ -56,20 +56,37 @@ def test_a_useless_display_hint_is_ignored_and_noted(kind: str, photometric: str
 
 
 @pytest.mark.parametrize(
-    "elements",
+    ("elements", "ignored"),
     [
-        {"WindowCenter": [0, 1000], "WindowWidth": [0, 900]},
-        {"WindowCenter": b"x\\1000", "WindowWidth": b"5\\900"},
-        {"WindowCenter": [-9000, 1000], "WindowWidth": [9, 900]},
-        {"VOILUTSequence": lookup_table(0, np.arange(4096), entries=9), "WindowCenter": 1000, "WindowWidth": 900},
+        ({"WindowCenter": [0, 1000], "WindowWidth": [0, 900]}, "window 1 of 2 is invalid"),
+        ({"WindowCenter": b"x\\1000", "WindowWidth": b"5\\900"}, "window 1 of 2 is invalid"),
+        (
+            {"WindowCenter": [-9000, 1000], "WindowWidth": [9, 900]},
+            "window 1 of 2 makes nearly all pixels black or white",
+        ),
+        (
+            {"VOILUTSequence": lookup_table(0, np.arange(4096), entries=9), "WindowCenter": 1000, "WindowWidth": 900},
+            "VOI lookup table is invalid",
+        ),
     ],
 )
-def test_the_first_useful_window_is_taken(elements: dict[str, Any]) -> None:
+def test_the_first_useful_window_is_applied_and_the_note_names_the_others(
+    elements: dict[str, Any], ignored: str
+) -> None:
     expected, none = read(TWELVE, WindowCenter=1000, WindowWidth=900)
     greys, notes = read(TWELVE, **elements)
     np.testing.assert_array_equal(greys, expected)
     assert none == ""
-    assert "was ignored" in notes
+    assert notes == f"its {ignored} and was ignored"
+
+
+def test_padding_with_an_invalid_limit_is_a_single_value() -> None:
+    pixels = TWELVE.copy()
+    pixels[:9] = 4095
+    expected, _ = read(pixels, PixelPaddingValue=4095)
+    greys, _ = read(pixels, PixelPaddingValue=4095, PixelPaddingRangeLimit=b"\x01")
+    np.testing.assert_array_equal(greys, expected)
+    assert not greys[:9].any()
 
 
 def test_a_function_in_lower_case_is_applied() -> None:

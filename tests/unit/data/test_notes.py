@@ -9,7 +9,7 @@ from support import module
 
 from pneumo.cache import Recipe, find_or_build
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.notes import ImageNotes, summarize
+from pneumo.data.notes import ImageNotes, itemize, summarize
 
 DARK = "it holds 12-bit values in a 16-bit file and comes out too dark: multiply its values by 16 and save it again"
 
@@ -118,8 +118,19 @@ def test_features_keep_the_notes_on_their_images(
 
 def test_notes_that_differ_in_parentheses_count_as_one() -> None:
     few = {f"{number}.png": [f"it has little contrast (greys from 0 to {number} of 255)"] for number in range(1, 6)}
-    assert summarize(few) == "it has little contrast (5 images: 1.png, 2.png, 3.png and 2 more)"
-    assert summarize({"a": ["x (1)"], "b": ["y"], "c": ["y"]}) == "y (2 images: b, c); x (1) (1 image: a)"
+    assert summarize(few) == ["it has little contrast (5 images: 1.png, 2.png, 3.png and 2 more)"]
+    assert summarize({"a": ["x (1)"], "b": ["y"], "c": ["y"]}) == ["y (2 images: b, c)", "x (1) (1 image: a)"]
+
+
+def test_several_kinds_of_notes_have_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
+    notes = ImageNotes()
+    notes.add("a.png", ["x", "y"])
+    notes.report()
+    assert warnings(caplog) == [
+        "1 image is doubtful:\n- x (1 image: a.png)\n- y (1 image: a.png)\n`pneumo audit` lists all such images."
+    ]
+    assert itemize("One:", ["x"]) == "One: x."
+    assert itemize("Two:", ["x", "y"]) == "Two:\n- x\n- y"
 
 
 def test_clean_data_are_not_warned_of(phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

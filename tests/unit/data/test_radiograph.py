@@ -91,6 +91,11 @@ def test_few_greys_are_told() -> None:
     )
 
 
+def test_a_black_image_of_16_bits_has_one_note() -> None:
+    _, notes = read_radiograph(saved(np.zeros((40, 40), np.uint16), "PNG"), strict=False)
+    assert notes == ("it has one grey in all its pixels and shows nothing (0 of 255)",)
+
+
 REFUSED = {
     "empty": (b"", r"empty \(0 bytes\)"),
     "text": (b"<html>not found</html>", "is text"),

@@ -47,14 +47,16 @@ def test_three_classes_get_a_column_each() -> None:
 def test_many_files_are_counted() -> None:
     many = [Prediction(Path("a"), SURE)] * 1200 + [Prediction(Path("b"), UNSURE, ("turned",))] * 30
     many += [Prediction(Path("c"), None, error="is text.")] * 2
+    many += [Prediction(Path("d"), SURE, (f"it has little contrast (greys from 0 to {most})",)) for most in (9, 10)]
     lines = shown(many)
     for line in (
-        "1,232 files",
+        "1,234 files",
         "called NORMAL 30",
-        "called PNEUMONIA 1,200",
+        "called PNEUMONIA 1,202",
         "uncertain 30",
         f"{UNLIKE} 30",
         "turned 30",
+        "it has little contrast 2",
         "unreadable, named above 2",
     ):
         assert line in lines
