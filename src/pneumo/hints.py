@@ -3,6 +3,7 @@
 import inspect
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,11 +30,16 @@ _SYNONYMS = {"learning_rate": "lr"}
 def override_hints(script: Path) -> Iterator[None]:
     """Print a hint after Hydra's error on an override; Hydra prints the error and exits while it handles it.
 
+    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130.
+
     Args:
         script: train.py or sweep.py, next to conf/.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print("Stopped by a signal before anything was started.", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except SystemExit as end:
         if isinstance(end.__context__, HydraException) and (hint := find_hint(end.__context__, sys.argv[1:], script)):
             print(hint, file=sys.stderr)

@@ -111,3 +111,11 @@ def test_a_hint_follows_the_error_that_hydra_has_printed(
     with pytest.raises(SystemExit, match="1"), override_hints(ROOT / "sweep.py"):
         refuse()
     assert capsys.readouterr().err == "Did you mean sweep.name=x?\n"
+
+
+def test_an_early_stop_gets_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, override_hints(ROOT / "train.py"):
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert end.value.__suppress_context__
+    assert capsys.readouterr().err == "Stopped by a signal before anything was started.\n"
