@@ -16,6 +16,7 @@ Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 _TAIL = 0.001  # fraction of the pixels at each end that may be outliers, such as a detector's defects
+_CROWDED = 0.1  # of the grey scale: the least that the central 90 % of an image's pixels take up
 _BLANK = 0.99  # a window that makes a larger fraction of the pixels all black or all white shows nothing
 
 
@@ -159,7 +160,11 @@ def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
     kept = seen[(seen >= low - fence) & (seen <= high + fence)] if fence else seen
     if len(kept) < len(seen):
         notes.append("a few pixels are far brighter or darker than all others and were left out of the grey scale")
-    return np.asarray((values - kept[0]) / (kept[-1] - kept[0] or 1.0))
+    fraction = np.asarray((values - kept[0]) / (kept[-1] - kept[0] or 1.0))
+    central = fraction[order[np.searchsorted(cumulative, [0.05, 0.95])]]
+    if len(kept) > 1 and np.ptp(central) < _CROWDED:
+        notes.append("nearly all its pixels have almost the same grey, since some are far brighter or darker")
+    return fraction
 
 
 def _look_up(values: Values, entries: Values, first: int) -> Values:

@@ -7,6 +7,7 @@ from PIL.TiffImagePlugin import (
     COLORMAP,
     COMPRESSION,
     EXTRASAMPLES,
+    IMAGEWIDTH,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
     PREFIXES,
@@ -42,7 +43,7 @@ class TiffKind:
         """Read the tags.
 
         Raises:
-            DataError: It is a BigTIFF that Pillow does not read.
+            DataError: It is a BigTIFF that Pillow does not read, or has no tags where its header says.
             Exception: Of any type, as Pillow raises it for damaged tags.
         """
         head = stream.read(16)
@@ -51,6 +52,8 @@ class TiffKind:
         tags = ImageFileDirectory_v2(head if head[2:4] in (b"\x2b\0", b"\0\x2b") else head[:8])  # 16: BigTIFF
         stream.seek(tags.next)
         tags.load(stream)
+        if IMAGEWIDTH not in tags:
+            raise DataError("is a damaged TIFF: replace it by an intact copy.")
         self.channels = int(tags.get(SAMPLESPERPIXEL, 1))
         self.bits = {int(bits) for bits in tags.get(BITSPERSAMPLE, (1,))}
         self.formats = {int(form) for form in tags.get(SAMPLEFORMAT, (1,))}

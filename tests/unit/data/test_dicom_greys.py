@@ -110,6 +110,14 @@ def test_a_few_hot_pixels_do_not_blacken_an_image_without_a_window(hot: int, pho
     assert "left out of the grey scale" in notes
 
 
+@pytest.mark.parametrize("hot", [0, 65_535])
+def test_a_marker_that_leaves_few_greys_for_the_image_is_noted(hot: int) -> None:
+    pixels = 30_000 + TWELVE
+    pixels[:14, :18] = hot  # 2 % of the pixels
+    _, notes = read(pixels, BitsStored=16, HighBit=15)
+    assert notes == "nearly all its pixels have almost the same grey, since some are far brighter or darker"
+
+
 def test_bright_parts_that_are_no_outliers_are_kept() -> None:
     pixels = TWELVE // 2
     pixels[:30, :30] = 4095  # such as a marker of lead

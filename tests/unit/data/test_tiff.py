@@ -113,6 +113,14 @@ def test_other_kinds_are_refused_by_their_names(kind: str) -> None:
         read_radiograph(content)
 
 
+@pytest.mark.parametrize(
+    "content", [b"II*\0\x08\0\0\0", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08", b"II+\0\x08\0\0\0" + bytes(40)]
+)
+def test_a_tiff_without_tags_is_damaged(content: bytes) -> None:
+    with pytest.raises(DataError, match=r"^is a damaged TIFF: replace it by an intact copy\.$"):
+        read_radiograph(content)
+
+
 @pytest.mark.parametrize("form", ["P5", "P2", "P6"])
 @pytest.mark.parametrize("largest", [300, 1000, 4095, 16383, 65535])
 def test_a_pgm_is_scaled_by_its_own_largest_value(form: str, largest: int) -> None:
