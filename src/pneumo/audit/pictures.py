@@ -12,7 +12,7 @@ from PIL import Image
 
 from pneumo.audit.tree import File, Tree
 from pneumo.data.index import file_path
-from pneumo.data.radiograph import examine_radiograph
+from pneumo.data.radiograph import describe_failure, examine_radiograph
 from pneumo.errors import DataError
 from pneumo.progress import track
 
@@ -110,12 +110,12 @@ def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
     """Return what a file holds, with its thumbnail in `thumbnail`, or why it cannot be read, as a predicate."""
     try:
         content = path.read_bytes()
-    except OSError:
-        content = None  # the reader words the reason
+    except OSError as error:
+        return describe_failure(error)
     try:
-        (image, notes), storage = examine_radiograph(path if content is None else content)
+        (image, notes), storage = examine_radiograph(content)
     except DataError as error:
         return str(error)
     thumbnail[:] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    digest = hashlib.sha256(content or b"").hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     return Picture(*image.size, storage.mode, _SAME.get(storage.format, storage.format), digest, notes)

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from pathlib import Path
 
 from pneumo.quoting import quote_override
@@ -16,11 +17,17 @@ _WIDTH = 1000  # folders per level: a search through a whole disk ends within se
 
 
 def find_data_sets(root: Path) -> list[Path]:
-    """List the folders with train/ and test/ below `root`; if there is none, the nearest one above it."""
+    """List the folders with train/ and test/ below `root`; if there is none, the one whose split holds `root`."""
     if found := _search(root, _has_splits):
         return found
-    parents = [parent for parent in root.absolute().parents[:_DEPTH] if root.is_dir() and _has_splits(parent)]
-    return parents[:1]
+    if not root.is_dir():
+        return []
+    whole = root.absolute()
+    lineage = [whole, *whole.parents][: _DEPTH + 1]
+    above = (
+        above for child, above in pairwise(lineage) if child.name in ("train", "val", "test") and _has_splits(above)
+    )
+    return list(islice(above, 1))
 
 
 def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:

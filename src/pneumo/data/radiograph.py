@@ -132,7 +132,7 @@ def _open(source: Path | bytes, strict: bool) -> _Opened:
         except DataError:
             raise
         except Exception as error:  # decoders answer damaged bytes with all kinds of exceptions
-            reason = _reason(error)
+            reason = describe_failure(error)
     raise DataError(reason)
 
 
@@ -214,8 +214,8 @@ def _is_text(head: bytes) -> bool:
     return all(letter.isprintable() or letter.isspace() for letter in text)
 
 
-def _reason(error: Exception) -> str:
-    """Say why a file could not be read, in words of our own."""
+def describe_failure(error: Exception) -> str:
+    """Return why a file could not be read, as a predicate without any of its content."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be opened ({error.strerror}): mend its path or its permissions."
     if isinstance(error, MemoryError):

@@ -48,6 +48,12 @@ def test_nothing_is_named_where_nothing_is(tmp_path: Path) -> None:
     assert find_data_sets(tmp_path) == find_data_sets(tmp_path / "nowhere") == []
 
 
+def test_folders_next_to_a_project_of_the_same_names_are_no_data_set(tmp_path: Path) -> None:
+    empty = data_set(tmp_path) / "data" / "chest_xray"
+    empty.mkdir(parents=True)
+    assert find_data_sets(empty) == []
+
+
 def test_nothing_is_downloaded_next_to_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data_set(tmp_path / "kermany")
     monkeypatch.chdir(tmp_path)
