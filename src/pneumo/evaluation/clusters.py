@@ -55,13 +55,14 @@ def area_variance(positive: Residuals, negative: Residuals) -> float:
     """Compute the variance of an AUROC, or of a difference of two, from placements of positive and negative images.
 
     Source: N. A. Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997, section 3. With one image a
-    patient it is DeLong's.
+    patient it is DeLong's. What rounding leaves where the classes' sums cancel within each patient is 0.
     """
     _, one, two = np.intersect1d(positive.clusters, negative.clusters, assume_unique=True, return_indices=True)
     total = len(positive.sums) + len(negative.sums) - len(one)
     covariance = float(positive.sums[one] @ negative.sums[two]) * total / (total - 1)
     both = 2 * covariance / (positive.images * negative.images)
-    return max(0.0, positive.variance + negative.variance + both)
+    alone = positive.variance + negative.variance
+    return alone + both if alone + both > RESIDUE * alone else 0.0
 
 
 def effective_size(values: Array, clusters: Clusters) -> float:
