@@ -32,7 +32,7 @@ def report(
 ) -> None:
     """Print the leaderboard of sweeps beside the study's numbers, and write it: HTML, Markdown, CSV, figures.
 
-    Rows that share a letter cannot be told apart on the test images. Of two or three rows it prints all differences, of
+    Rows with the same letter do not differ significantly. Of two or three rows it prints all differences, of
     several sweeps those of the same network and optimizer, of folds what they come to together, and of a single run
     what was lost from validation to test. Of several sweeps, or of single runs, it is written only to a folder that
     --output names. Of a single run it writes report.html to its folder or to --output: one page with all figures, and

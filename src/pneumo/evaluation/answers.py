@@ -12,7 +12,7 @@ from scipy.special import log_expit, logsumexp
 
 from pneumo.data.splits import read_splits
 from pneumo.evaluation.clusters import number_clusters
-from pneumo.evaluation.prediction_files import read_predictions
+from pneumo.evaluation.prediction_files import damaged, read_predictions
 from pneumo.evaluation.results import Results
 
 
@@ -166,9 +166,11 @@ def read_class_answers(folder: Path) -> ClassAnswers:
     """Read the predictions.csv of a run of three classes.
 
     Raises:
-        ConfigError: The file is missing or damaged.
+        ConfigError: The file is missing or damaged, or has no columns of classes.
     """
     table = read_predictions(folder / "predictions.csv")
+    if not table.classes:
+        raise damaged(folder / "predictions.csv", "it has no columns of classes")
     label, prediction = (
         np.array([table.classes.index(name) for name in names]) for names in (table.label, table.prediction)
     )

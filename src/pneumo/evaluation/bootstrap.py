@@ -15,9 +15,9 @@ import numpy.typing as npt
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.calibration import gaps
-from pneumo.evaluation.clusters import Clusters, stratify
+from pneumo.evaluation.clusters import Clusters, count_patients, stratify
 from pneumo.evaluation.counts import count_metrics
-from pneumo.evaluation.intervals import Interval, whole_range, zero_residue
+from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_difference, whole_range, zero_residue
 from pneumo.evaluation.results import TEST_METRICS
 
 Array = npt.NDArray[np.float64]
@@ -166,7 +166,8 @@ def paired_bootstrap(
 ) -> Interval:
     """Compute the 95 % interval of the first run's metric less the second's, on the same images in the same order.
 
-    Where the metric needs a class of which no image was tested, it is the whole range of the difference.
+    It is the whole range of the difference where the metric needs a class with fewer than two patients, and
+    `unvaried_difference` where all draws are the same.
 
     Raises:
         ConfigError: They are not.
@@ -176,18 +177,27 @@ def paired_bootstrap(
             "The two runs were tested on other images, or in another order, so that they cannot be compared image by "
             "image: name runs of one data set, and sort both by `by_path()`."
         )
-    one_class = first.positive.all() or not first.positive.any()
-    if np.isnan(measure(first, np.ones((1, len(first.positive))))[metric]).any() or (one_class and metric == "mcc"):
-        low, high = whole_range(metric)
-        return low - high, high - low
     clusters = first.clusters if first.patients else second.clusters
+    patients, reach = _patients(metric, first.positive, clusters), float(np.ptp(whole_range(metric)))
+    if patients < 2:
+        return -reach, reach
     one, two = measurer(first, [metric]), measurer(second, [metric])
 
     def statistic(weights: Array) -> Array:
         difference: Array = one(weights)[metric] - two(weights)[metric]
         return difference
 
-    return percentiles(bootstrap(statistic, first.positive, count, seed, clusters))
+    draws = bootstrap(statistic, first.positive, count, seed, clusters)
+    low, high = percentiles(draws)
+    return (low, high) if high - low >= RESIDUE else unvaried_difference(float(draws.mean()), patients, reach)
+
+
+def _patients(metric: str, positive: npt.NDArray[np.bool_], clusters: Clusters) -> int:
+    """Count all patients, or for a metric of classes those of the smallest class that it needs."""
+    if metric in ("accuracy", "brier", "ece"):
+        return len(np.unique(clusters))
+    negatives, positives = count_patients(positive.astype(np.int64), clusters, 2)
+    return {"sensitivity": positives, "specificity": negatives}.get(metric, min(positives, negatives))
 
 
 def _counted(tp: Array, fp: Array, positives: Array, negatives: Array) -> dict[str, Array]:

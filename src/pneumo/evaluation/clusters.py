@@ -55,20 +55,21 @@ def area_variance(positive: Residuals, negative: Residuals) -> float:
     """Compute the variance of an AUROC, or of a difference of two, from placements of positive and negative images.
 
     Source: N. A. Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997, section 3. With one image a
-    patient it is DeLong's.
+    patient it is DeLong's. What rounding leaves where the classes' sums cancel within each patient is 0.
     """
     _, one, two = np.intersect1d(positive.clusters, negative.clusters, assume_unique=True, return_indices=True)
     total = len(positive.sums) + len(negative.sums) - len(one)
     covariance = float(positive.sums[one] @ negative.sums[two]) * total / (total - 1)
     both = 2 * covariance / (positive.images * negative.images)
-    return max(0.0, positive.variance + negative.variance + both)
+    alone = positive.variance + negative.variance
+    return alone + both if alone + both > RESIDUE * alone else 0.0
 
 
 def effective_size(values: Array, clusters: Clusters) -> float:
     """Compute the number of independent images, right or wrong, whose proportion would be as uncertain as a mean.
 
-    Student's t allows for few clusters. Where all values are the same, nothing tells how much images of one patient
-    resemble each other: each patient counts once.
+    Student's t allows for few clusters. Where all values are the same, the similarity of images of one patient cannot
+    be estimated: each patient counts once.
 
     Source: E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small Expected Number of Positive
     Counts Estimated From Survey Data, 1998, section 2.
@@ -87,6 +88,11 @@ def effective_size(values: Array, clusters: Clusters) -> float:
     return images * ratio / student_factor(images, count) ** 2
 
 
+def count_patients(label: npt.NDArray[np.int64], clusters: Clusters, classes: int) -> list[int]:
+    """Count the patients with images of each class, from labels, (N,), and the cluster of each image, (N,)."""
+    return [len(np.unique(clusters[label == number])) for number in range(classes)]
+
+
 def class_sizes(
     label: npt.NDArray[np.int64], right: npt.NDArray[np.generic], clusters: Clusters, classes: int
 ) -> tuple[list[int], list[float]]:
@@ -98,13 +104,9 @@ def class_sizes(
         clusters: Cluster of each image, (N,).
         classes: Their number.
     """
-    inside = [label == number for number in range(classes)]
-    patients = [len(np.unique(clusters[chosen])) for chosen in inside]
-    values = right.astype(np.float64)
-    sizes = [
-        effective_size(values[c], clusters[c]) if count else 0.0 for c, count in zip(inside, patients, strict=True)
-    ]
-    return patients, sizes
+    inside, values = [label == number for number in range(classes)], right.astype(np.float64)
+    sizes = [effective_size(values[chosen], clusters[chosen]) if chosen.any() else 0.0 for chosen in inside]
+    return count_patients(label, clusters, classes), sizes
 
 
 def proportion_interval(values: npt.NDArray[np.bool_], clusters: Clusters) -> Interval:

@@ -205,7 +205,7 @@ def _accuracies(tested: Sequence[_Tested]) -> dict[tuple[int, int], Difference]:
         gain = right[i] * seeds[1] - right[j] * seeds[0]
         value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
         low, high = percentiles(draws[:, i] - draws[:, j])
-        if gain.any() and high - low < RESIDUE:
+        if high - low < RESIDUE:
             low, high = unvaried_difference(value, len(gain) if clusters is None else len(np.unique(clusters)))
         found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, clusters))
     return found

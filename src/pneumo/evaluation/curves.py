@@ -9,7 +9,8 @@ from sklearn.metrics import roc_curve
 
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, areas, bootstrap, join_ties, rank
-from pneumo.evaluation.intervals import Estimate, logit_interval
+from pneumo.evaluation.clusters import count_patients
+from pneumo.evaluation.intervals import Estimate, logit_interval, whole_range
 from pneumo.evaluation.significance import auroc_interval, placements
 
 RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
@@ -86,7 +87,7 @@ def on_grid(true: Array, false: Array) -> Array:
 
 
 def measure_curves(answers: Answers) -> Curves:
-    """Give bands and areas of images of both classes, by the stratified bootstrap; the AUROC's interval is DeLong's."""
+    """Compute bands and areas of images of both classes, with intervals as in `pneumo.evaluation.summary`."""
 
     def statistic(weights: Array) -> Array:
         counts = _count(answers, weights)
@@ -97,11 +98,13 @@ def measure_curves(answers: Answers) -> Curves:
     draws = bootstrap(statistic, positive, RESAMPLES, clusters=answers.clusters)
     low, high = (np.split(end, 2) for end in np.quantile(draws[:, :-1], (0.025, 0.975), axis=0))
     placed = placements(answers.score, positive, answers.clusters)
+    patients = count_patients(positive.astype(np.int64), answers.clusters, 2)
+    within = logit_interval(area, float(draws[:, -1].std(ddof=1)), patients[1])
     return Curves(
         Band(low[0], high[0]),
         Band(low[1], high[1]),
         Estimate(float(placed.positive.mean()), *auroc_interval(placed)),
-        Estimate(area, *logit_interval(area, float(draws[:, -1].std(ddof=1)), int(positive.sum()))),
+        Estimate(area, *(within if min(patients) > 1 else whole_range("auprc"))),
     )
 
 

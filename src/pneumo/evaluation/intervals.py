@@ -58,10 +58,10 @@ def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
     return value * alike, value + (top - value) * (1 - alike)
 
 
-def unvaried_difference(value: float, total: int) -> Interval:
-    """Compute the interval of a difference, -1 to 1, of which no resample of `total` images differs."""
-    low, high = unvaried_interval(value + 1, total, 2.0)
-    return low - 1, high - 1
+def unvaried_difference(value: float, total: int, reach: float = 1.0) -> Interval:
+    """Compute the interval of a difference, -reach to reach, that is the same in all resamples of `total` images."""
+    low, high = unvaried_interval(value + reach, total, 2 * reach)
+    return low - reach, high - reach
 
 
 def zero_residue(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -89,23 +89,23 @@ def explain_comparison(comparison: Comparison) -> list[str]:
         clustered = comparison.patients < comparison.images
         images = f"{comparison.images:,} images" + (f" of {comparison.patients:,} patients" if clustered else "")
         tests = (
-            "exact paired test that swaps whole patients; AUROC: Obuchowski's test."
+            "exact paired test that swaps all images of a patient together; AUROC: Obuchowski's test."
             if clustered
             else "exact paired test (McNemar's where there is one seed each); AUROC: DeLong's test."
         )
         notes.append(
-            f"group: rows that share a letter cannot be told apart at 5 % on these {images}, after "
-            f"Holm's correction for {pairs}; to share one is "
-            f"no proof of being equal. Accuracy: {tests} Means over seeds are compared, of the networks as they were "
-            "trained; the intervals of differences are each pair's own, uncorrected. docs/EVALUATION.md tells more."
+            f"group: Rows with the same letter do not differ significantly at 5 % on these {images}, after Holm's "
+            f"correction for {pairs}. This does not prove that they are equal. Accuracy: {tests} The tests compare the "
+            "means over the seeds of these trained networks. Intervals of differences are not corrected. Details: "
+            "docs/EVALUATION.md."
         )
         if any(TOP in row.groups.values() for row in comparison.rows):
             notes.append(
-                f"{TOP}: does not differ significantly from the best of the compared rows. Letters for all pairs "
-                "would be too many; comparisons.csv has every pair."
+                f"{TOP}: The row does not differ significantly from the best of the compared rows. Letters for all "
+                "pairs would be too many; comparisons.csv lists every pair."
             )
         if (draws := resamples(comparison.images)) < RESAMPLES:
-            notes.append(f"Intervals of differences in accuracy: {draws:,} resamples, since the images are many.")
+            notes.append(f"Intervals of differences in accuracy use {draws:,} resamples, since the images are many.")
     if len(comparison.rows) == 1 and len(comparison.rows[0].runs) > 1:
         notes.append(
             "These runs are seeds or folds of one configuration, which is one row: there is nothing to compare it with."

@@ -51,7 +51,7 @@ def pool(board: Iterable[Row]) -> list[Pooled]:
 
 
 def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
-    """Give one line for each held-out image; its logit_margin is empty where a fold's run did not record it."""
+    """Format one line for each held-out image; its logit_margin is empty where a fold's run did not record it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin"))

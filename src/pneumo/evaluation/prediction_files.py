@@ -83,6 +83,8 @@ def read_predictions(path: Path) -> PredictionTable:
             lines, (classes, odds) = list(reader), _parse(reader.fieldnames or ())
         if not lines:
             raise ValueError("it has no images")
+        if bad := [number for number, line in enumerate(lines, 2) if None in line or None in line.values()]:
+            raise ValueError(f"line {bad[0]} does not have a value for each column")
         names = ["probability", *classes, *odds]
         numbers = np.array([[float(line[name]) for name in names] for line in lines])
         if not np.isfinite(numbers).all():
@@ -91,12 +93,17 @@ def read_predictions(path: Path) -> PredictionTable:
         if unknown := {*label, *prediction} - set(classes) if classes else None:
             raise ValueError(f"it has no column of the class {min(unknown)}")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ConfigError(
-            f"{path}, which a finished run leaves, cannot be read ({error}): put it back, or delete results.json "
-            "beside it, and the run is taken for unfinished."
-        ) from error
+        raise damaged(path, error) from error
     probability, shares, margins = np.split(numbers, [1, 1 + len(classes)], axis=1)
     return PredictionTable(tuple(paths), label, prediction, probability[:, 0], tuple(classes), shares, margins)
+
+
+def damaged(path: Path, reason: object) -> ConfigError:
+    """Build the error for a file that cannot be read, with the reason."""
+    return ConfigError(
+        f"{path}, which a finished run leaves, cannot be read ({reason}): put it back, or delete results.json beside "
+        "it, and the run is taken for unfinished."
+    )
 
 
 def _columns(classes: Sequence[str], margins: bool) -> list[str]:
@@ -106,7 +113,7 @@ def _columns(classes: Sequence[str], margins: bool) -> list[str]:
 
 
 def _parse(columns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the classes with probabilities of their own, and the columns of log odds, whatever the classes' names."""
+    """Return the classes with probabilities of their own, and the columns of log odds, for any names of classes."""
     others = list(columns[4:])
     classes = others[: len(others) // 2]
     if list(columns) == _columns(classes, margins=True):

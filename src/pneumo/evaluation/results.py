@@ -103,7 +103,7 @@ def count_tested(results: Mapping[str, Value]) -> int:
 
 
 def write_results(path: Path, results: Mapping[str, Value]) -> None:
-    """Write results.json, whose presence says that the run finished.
+    """Write results.json, whose presence marks the run as finished.
 
     Raises:
         TrainingError: A figure is not finite.

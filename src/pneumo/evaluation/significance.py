@@ -63,7 +63,7 @@ class Placements(NamedTuple):
 
 
 def placements(probability: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
-    """Give the placements of images, whose mean is the AUROC, in O(n log n).
+    """Compute the placements of images, whose mean is the AUROC, in O(n log n).
 
     Source: X. Sun, W. Xu, Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver
     Operating Characteristic Curves, 2014.
@@ -94,8 +94,8 @@ def average(found: Sequence[Placements]) -> Placements:
 def auroc_interval(found: Placements) -> Interval:
     """Give the 95 % interval of an AUROC, or of a mean over seeds: DeLong's deviation, on the logit scale.
 
-    Of clustered images it is Obuchowski's deviation. A single patient of a class does not tell how much patients vary:
-    then nothing is known.
+    Of clustered images it is Obuchowski's deviation. With a single patient in a class, the variation of patients
+    is unknown, and the interval is the whole range.
     """
     parts = found.residuals
     units = min(len(part.sums) for part in parts)
@@ -122,10 +122,8 @@ def delong(first: Placements, second: Placements) -> Difference:
     if units < 2:
         return Difference(value, -1.0, 1.0, 1.0)
     deviation = _deviation(*parts)
-    if value == 0 and deviation < RESIDUE:
-        return Difference(0.0, 0.0, 0.0, 1.0)
     if deviation < RESIDUE:
-        return Difference(value, *unvaried_difference(value, units), _sign_test(units))
+        return Difference(value, *unvaried_difference(value, units), _sign_test(units) if value else 1.0)
     half = float(norm.ppf(0.975)) * deviation
     p = float(2 * norm.sf(abs(value) / deviation))
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, SMALLEST))

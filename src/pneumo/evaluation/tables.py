@@ -179,7 +179,7 @@ def _range(title: str, metric: str, about: str, rank: int) -> Column:
 
 
 def _group(title: str, metric: str, name: str, rank: int) -> Column:
-    about = f"rows that share a letter cannot be told apart by their {name}"
+    about = f"Rows with the same letter do not differ significantly in {name}."
     return Column(title, lambda row: row.groups.get(metric, ""), None, rank, about)
 
 

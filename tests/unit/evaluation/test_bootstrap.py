@@ -16,6 +16,7 @@ from pneumo.evaluation.bootstrap import (
     percentiles,
     resamples,
 )
+from pneumo.evaluation.intervals import unvaried_difference
 from pneumo.evaluation.results import TEST_METRICS
 
 
@@ -98,7 +99,7 @@ def test_scipy_finds_the_same_interval() -> None:
 
 def test_differences_are_taken_on_the_same_draws() -> None:
     one = draw(5, 400, 1000)
-    assert paired_bootstrap(one, one, "auprc") == (0, 0)
+    assert paired_bootstrap(one, one, "auprc") == unvaried_difference(0, min(np.bincount(one.positive)))
     worse = one._replace(probability=np.where(np.arange(400) % 9 == 0, 0.5, one.probability))
     low, high = paired_bootstrap(one, worse, "auroc")
     value = METRICS["auroc"](*_columns(one)) - METRICS["auroc"](*_columns(worse))
@@ -110,4 +111,20 @@ def test_differences_are_taken_on_the_same_draws() -> None:
 def test_a_difference_that_needs_an_absent_class_is_unknown() -> None:
     answers = Answers(np.linspace(0.1, 0.9, 9), np.ones(9, bool), np.arange(9) > 4)
     assert paired_bootstrap(answers, answers, "auroc") == (-1, 1)
-    assert paired_bootstrap(answers, answers, "accuracy") == (0, 0)
+    assert paired_bootstrap(answers, answers, "mcc") == (-2, 2)
+    assert paired_bootstrap(answers, answers, "specificity") == (-1, 1)
+    assert paired_bootstrap(answers, answers, "sensitivity") == unvaried_difference(0, 9)
+    one_negative = answers._replace(positive=np.arange(9) > 0)
+    assert paired_bootstrap(one_negative, answers._replace(positive=one_negative.positive), "auroc") == (-1, 1)
+
+
+def test_a_difference_that_is_the_same_in_all_draws_has_no_width_of_zero() -> None:
+    positive = np.arange(30) < 10
+    perfect = Answers(np.where(positive, 0.9, 0.1), positive, positive)
+    wrong = Answers(1 - perfect.probability, positive, ~positive)
+    for metric, value, total, reach in (("accuracy", 1, 30, 1), ("auroc", 1, 10, 1), ("mcc", 2, 10, 2)):
+        assert paired_bootstrap(perfect, wrong, metric, 50) == pytest.approx(unvaried_difference(value, total, reach))
+    low, high = paired_bootstrap(perfect, wrong, "mcc", 50)
+    assert low < 2 == high
+    of_five = perfect._replace(patients=tuple(str(i // 5) for i in range(30)))
+    assert paired_bootstrap(of_five, wrong, "accuracy", 50) == pytest.approx(unvaried_difference(1, 6))

@@ -14,6 +14,7 @@ from pneumo.evaluation.clusters import (
     stratify,
     student_factor,
 )
+from pneumo.evaluation.intervals import unvaried_interval
 from pneumo.evaluation.significance import auroc_interval, delong, placements, swap_test
 
 Array = np.ndarray
@@ -79,6 +80,14 @@ def test_delongs_deviation_is_unchanged_to_the_last_bit_where_images_are_indepen
     score, positive, _ = draw(np.random.default_rng(0))
     found = placements(score, positive)
     assert area_variance(*found.residuals) == sum(part.var(ddof=1) / len(part) for part in found[:2])
+
+
+def test_what_rounding_leaves_of_a_variance_is_no_variation() -> None:
+    """Each patient's positive image scores just above the negative one: the AUROC is the same for any patients."""
+    base, clusters, positive = np.random.default_rng(300).permutation(300), np.repeat(np.arange(300), 2), [True, False]
+    found = placements(np.repeat(base, 2) + np.tile([0.3, 0], 300), np.tile(positive, 300), clusters)
+    assert area_variance(*found.residuals) == 0
+    assert auroc_interval(found) == unvaried_interval(found.positive.mean(), 300)
 
 
 def test_copies_of_images_add_no_information() -> None:

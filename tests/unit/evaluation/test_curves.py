@@ -48,6 +48,16 @@ def test_the_precision_recall_curve_encloses_the_average_precision() -> None:
     assert (recall[0], recall[-1]) == (0, 1)
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_a_single_patient_of_a_class_leaves_areas_unknown(single: bool) -> None:
+    given = answers(40)
+    alone = given._replace(positive=(np.arange(40) < 3) == single, patients=("A",) * 3 + tuple(map(str, range(37))))
+    found = measure_curves(alone)
+    assert found.auroc[1:] == found.auprc[1:] == (0, 1)
+    more = measure_curves(alone._replace(patients=()))
+    assert more.auprc.high - more.auprc.low < 1
+
+
 def test_more_images_make_narrower_bands() -> None:
     few, many = (measure_curves(answers(size)) for size in (100, 1600))
     for name in ("sensitivity", "precision"):

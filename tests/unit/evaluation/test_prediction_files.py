@@ -90,7 +90,8 @@ def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
         ("", "has no images"),
         ("path,label,probability,prediction\na,NORMAL,nan,NORMAL\n", "not finite"),
         ("path,label,probability,prediction,logit_margin\na,NORMAL,0.5,NORMAL,inf\n", "not finite"),
-        ("path,label,probability,prediction\na,NORMAL\n", "cannot be read"),
+        ("path,label,probability,prediction\na,NORMAL\n", "line 2 does not have a value for each column"),
+        ("path,label,probability,prediction\na,A,0.5,A\nb,A,0.5,A,7\n", "line 3 does not have a value"),
         ("path,label,probability,prediction,A,B,C\na,A,0.5,D,0.5,0.25,0.25\n", "no column of the class D"),
     ],
 )
@@ -100,6 +101,12 @@ def test_a_file_that_holds_no_predictions_is_refused(text: str, reason: str, tmp
     with pytest.raises(ConfigError, match=reason) as error:
         read_predictions(path)
     assert str(path) in str(error.value)
+
+
+def test_a_run_of_three_classes_needs_their_columns(tmp_path: Path) -> None:
+    write_two(tmp_path / "predictions.csv", None)
+    with pytest.raises(ConfigError, match="no columns of classes"):
+        read_class_answers(tmp_path)
 
 
 def test_a_missing_file_is_a_mistake_for_its_user(tmp_path: Path) -> None:
