@@ -78,7 +78,7 @@ def build(cfg: DictConfig) -> Parts:
 
 
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
-    """Have no batch of one image in training where batch normalization cannot normalize one.
+    """Avoid training batches of one image where batch normalization cannot normalize one.
 
     Raises:
         ConfigError: Every batch would have one image.

@@ -174,11 +174,11 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:
             "hydra.run.dir."
         )
     stored: dict[str, Any] = read.get("config", {})
-    other, *earlier = (
+    differences = (
         sorted(key for key in stored.keys() | form.keys() if stored.get(key) != form.get(key))
         for form in recorded_settings(config)
     )
-    if not all((other, *earlier)):
+    if not (other := min(differences, key=len)):
         return
     shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
     raise ConfigError(

@@ -20,8 +20,8 @@ _REMEDY = (
 class StopOnNonFiniteLoss(Callback):
     """Stop with an error when a loss or logit is infinite or NaN, before a checkpoint is written.
 
-    Reading the loss of each training step would make the host wait for the device, so it is read as often as steps are
-    logged and at the end of each epoch. Validation and test are checked at their end.
+    Reading the loss of each training step would make the host wait for the device. It is read as often as steps are
+    logged, and at the end of each epoch. Validation and test are checked at their end.
     """
 
     def on_train_batch_end(

@@ -25,7 +25,8 @@ _DAMAGE = (
     pickle.UnpicklingError,
     struct.error,
 )
-
+# Those of them whose text is about the reader: an unknown opcode's number, or torch's advice to allow code.
+_UNINFORMATIVE = (AssertionError, AttributeError, EOFError, LookupError, TypeError, pickle.UnpicklingError)
 
 _BLOCKED = re.compile(r"Unsupported (?:global|class): GLOBAL (\S+)")  # torch.load's words, after 700 characters
 
@@ -53,5 +54,8 @@ def read_tensors(path: Path) -> Any:  # noqa: ANN401 (whatever the file holds)
                 return torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         blocked = _BLOCKED.search(str(error))
-        text = f"restoring its {blocked[1]} objects could run code" if blocked else " ".join(str(error).split())
-        raise UnreadableError(text[:200] or type(error).__name__) from error
+        if blocked:
+            text = f"restoring its {blocked[1]} objects could run code"
+        else:
+            text = "" if isinstance(error, _UNINFORMATIVE) else " ".join(str(error).split())
+        raise UnreadableError(text[:200] or "it is damaged or of another format") from error

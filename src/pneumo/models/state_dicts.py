@@ -156,7 +156,8 @@ def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
             raise _MisfitError(" ".join(str(error).split())[:300]) from error
         missing = [name for name in needed if name in set(missing)]
     if len(missing) == len(needed):
-        raise _MisfitError(f"it has none of the {len(needed)} tensors ({_first(needed)}), but {_count(list(found))}")
+        others = f"but {_count(list(found))}" if found else "only those of a head"
+        raise _MisfitError(f"it has none of the {len(needed)} tensors ({_first(needed)}), {others}")
     shapes = [f"{name} is {tuple(found[name].shape)} instead of {tuple(own[name].shape)}" for name in wrong]
     faults = {"missing": missing, "of another shape": shapes}
     if missing or wrong:

@@ -85,6 +85,7 @@ def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (whatever th
     while isinstance(content, Mapping) and not _is_state_dict(content):
         inner = [key for key in _WRAPPERS if _contains_state_dict(content.get(key))]
         inner = inner or [key for key, value in content.items() if _is_state_dict(value)]
+        inner = inner or [key for key, value in content.items() if _contains_state_dict(value)]
         if not inner:
             break
         if len(inner) > 1 and inner[0] not in _WRAPPERS:
@@ -110,8 +111,8 @@ def _is_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file hol
 
 
 def _contains_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file holds)
-    if not isinstance(content, Mapping):
-        return False
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        return False  # an optimizer's state has numbers as keys
     return _is_state_dict(content) or any(_contains_state_dict(value) for value in content.values())
 
 

@@ -48,7 +48,7 @@ def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
     return Columns(names, frozenset(numbers))
 
 
-def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (whatever the configuration holds)
+def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configuration)
     """Return the value of a setting, or the name that was chosen for a group."""
     value = OmegaConf.select(job.config, key)
     if isinstance(value, DictConfig):
