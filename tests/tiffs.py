@@ -50,7 +50,12 @@ def tiff(
     }
     content = b"".join(strips)
     content += bytes(len(content) % 2)
-    start = 8 + len(content)
+    directory = _directory(fields, 8 + len(content), order)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8 + len(content))
+    return head + content + directory
+
+
+def _directory(fields: Mapping[int, tuple[str, Sequence[int]]], start: int, order: str) -> bytes:
     beyond = start + 2 + 12 * len(fields) + 4
     entries, rest = b"", b""
     for tag, (kind, values) in sorted(fields.items()):
@@ -60,8 +65,7 @@ def tiff(
         else:
             place = data.ljust(4, b"\0")
         entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values)) + place
-    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, start)
-    return head + content + struct.pack(f"{order}H", len(fields)) + entries + bytes(4) + rest
+    return struct.pack(f"{order}H", len(fields)) + entries + bytes(4) + rest
 
 
 def _bytes(strip: NDArray[np.generic], order: str, bits: int | None) -> bytes:

@@ -98,8 +98,7 @@ class ChestXrayDataModule(LightningDataModule):
         self.image_size, self.crop_pct, self.batch_size = image_size, crop_pct, batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed, self.cache, self.cache_dir = seed, cache, Path(cache_dir)
-        self.augmentation, self.pin_memory = augmentation, pin_memory
-        self.notes = ImageNotes()
+        self.augmentation, self.pin_memory, self.notes = augmentation, pin_memory, ImageNotes()
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
 

@@ -70,18 +70,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "Jeffreys' prior", 16)
         if intervals
         else None,
-        _share(
-            "sensitivity",
-            "test_sensitivity",
-            "share of PNEUMONIA that was recognised; of subtypes the mean",
-            8,
-        ),
-        _share(
-            "specificity",
-            "test_specificity",
-            "share of NORMAL that was recognised; of subtypes the mean",
-            8,
-        ),
+        _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised; of subtypes the mean", 8),
+        _share("specificity", "test_specificity", "share of NORMAL that was recognised; of subtypes the mean", 8),
         _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", 9),
         _study("study (train)", train, 12) if study else None,
         _difference("difference (train)", train, 13) if compared else None,
