@@ -9,7 +9,8 @@ from sklearn.metrics import roc_curve
 
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, areas, bootstrap, join_ties, rank
-from pneumo.evaluation.intervals import Estimate, logit_interval
+from pneumo.evaluation.clusters import precision_interval
+from pneumo.evaluation.intervals import Estimate
 from pneumo.evaluation.significance import auroc_interval, placements
 
 RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
@@ -101,7 +102,7 @@ def measure_curves(answers: Answers) -> Curves:
         Band(low[0], high[0]),
         Band(low[1], high[1]),
         Estimate(float(placed.positive.mean()), *auroc_interval(placed)),
-        Estimate(area, *logit_interval(area, float(draws[:, -1].std(ddof=1)), int(positive.sum()))),
+        Estimate(area, *precision_interval(area, float(draws[:, -1].std(ddof=1)), [placed.residuals])),
     )
 
 
