@@ -108,8 +108,7 @@ def on_logit_scale(value: float, deviation: float) -> tuple[float, float]:
 
 
 def shrink(variance: float, expected: float, units: int, weight: int) -> float:
-    """Average an estimated variance of a mean with that of `units` values which vary by the expected one."""
-    return float(np.average([variance, expected / units], weights=[units - 1, weight]))
+    return float(np.average([variance, expected], weights=[units - 1, weight]))
 
 
 def obuchowski(label: Numbers, probability: Numbers, patients: NDArray[np.int64]) -> tuple[float, float]:
@@ -128,9 +127,10 @@ def obuchowski(label: Numbers, probability: Numbers, patients: NDArray[np.int64]
     ]
     area = float(wins.mean())
     expected = max(2 * better**2 / (1 + better) - better**2 for better in (area, 1 - area))
-    variance = sum(shrink(value, expected, units, 2) for value, units in zip(own, counts, strict=True))
+    prior = [expected / count for count in images]
+    variance = sum(shrink(value, each, units, 2) for value, each, units in zip(own, prior, counts, strict=True))
     freedom = sum(own) ** 2 / sum(value**2 / (units - 1) for value, units in zip(own, counts, strict=True))
-    ratio = (own[0] + shrink(own[1], expected, counts[1], 3)) / sum(own)
+    ratio = (own[0] + shrink(own[1], prior[1], counts[1], 3)) / sum(own)
     precision = np.sqrt(ratio) * t.ppf(0.975, freedom) / t.ppf(0.975, 1e9)
     total = len(sides[0].keys() | sides[1].keys())
     products = sum(sides[0][patient] * sides[1][patient] for patient in sides[0].keys() & sides[1].keys())
@@ -209,7 +209,8 @@ def recompute(folder: Path) -> dict[str, float]:
             values_of.append(METRICS[name](label[chosen], probability[chosen], answer[chosen]))
     intervals["auprc"] = on_logit_scale(values["auprc"], float(np.std(draws["auprc"], ddof=1)) * precision_widening)
     brier = values["brier"]
-    variance = shrink(float(np.var(draws["brier"], ddof=1)), brier * (1 - brier), len(set(patients.tolist())), 4)
+    units = len(set(patients.tolist()))
+    variance = shrink(float(np.var(draws["brier"], ddof=1)), brier * (1 - brier) / units, units, 4)
     intervals["brier"] = on_logit_scale(brier, float(np.sqrt(variance)))
     for subtype, word in (("bacterial", "_bacteria_"), ("viral", "_virus_")):
         chosen = np.array([word in file for file in files]) & (label == 1)

@@ -45,14 +45,14 @@ class Residuals(NamedTuple):
         """Compute what shrinkage adds to the variance of the mean of placements.
 
         Rare low placements decide a good AUROC, and a class of few images may have none of them. Expected is the
-        variance under exponential scores, of the class where it is larger, of clusters whose images are all alike.
+        variance of independent images under exponential scores, of the class where it is larger.
 
         Source: J. A. Hanley, B. J. McNeil, The Meaning and Use of the Area under a Receiver Operating Characteristic
         (ROC) Curve, 1982, equation 2: Q2 less the squared area.
         """
-        count, area = len(self.sums), max(self.mean, 1 - self.mean)
-        expected = area**2 * (1 - area) / (1 + area) / count
-        return shrink_variance(self.variance, expected, count, weight) - self.variance
+        area = max(self.mean, 1 - self.mean)
+        expected = area**2 * (1 - area) / (1 + area) / self.images
+        return shrink_variance(self.variance, expected, len(self.sums), weight) - self.variance
 
 
 def number_clusters(names: Sequence[str]) -> Clusters:
