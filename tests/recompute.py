@@ -107,21 +107,36 @@ def on_logit_scale(value: float, deviation: float) -> tuple[float, float]:
     return odds / step / (1 + odds / step), odds * step / (1 + odds * step)
 
 
-def obuchowski_deviation(label: Numbers, probability: Numbers, patients: NDArray[np.int64]) -> float:
-    """Compute the AUROC's deviation, widened for few patients of the smaller class."""
+def shrink(variance: float, expected: float, units: int, weight: int) -> float:
+    return float(np.average([variance, expected], weights=[units - 1, weight]))
+
+
+def obuchowski(label: Numbers, probability: Numbers, patients: NDArray[np.int64]) -> tuple[float, float]:
+    """Compute the AUROC's deviation, and by how much the deviation of the average precision is widened.
+
+    The first is widened for few patients of the smaller class, the second for few negative ones.
+    """
     above, below = probability[label == 1], probability[label == 0]
     wins = np.array([[float(high > low) + 0.5 * (high == low) for low in below] for high in above])
     sides = summed(wins.mean(1), patients[label == 1]), summed(wins.mean(0), patients[label == 0])
     images = len(above), len(below)
-    variance = 0.0
-    for of_patient, count in zip(sides, images, strict=True):
-        patient_count = len(of_patient)
-        variance += sum(value**2 for value in of_patient.values()) * patient_count / (patient_count - 1) / count**2
+    counts = [len(side) for side in sides]
+    own = [
+        float(sum(value**2 for value in side.values())) * units / (units - 1) / count**2
+        for side, units, count in zip(sides, counts, images, strict=True)
+    ]
+    area = float(wins.mean())
+    expected = max(2 * better**2 / (1 + better) - better**2 for better in (area, 1 - area))
+    prior = [expected / count for count in images]
+    variance = sum(shrink(value, each, units, 2) for value, each, units in zip(own, prior, counts, strict=True))
+    freedom = sum(own) ** 2 / sum(value**2 / (units - 1) for value, units in zip(own, counts, strict=True))
+    ratio = (own[0] + shrink(own[1], prior[1], counts[1], 3)) / sum(own)
+    precision = np.sqrt(ratio) * t.ppf(0.975, freedom) / t.ppf(0.975, 1e9)
     total = len(sides[0].keys() | sides[1].keys())
     products = sum(sides[0][patient] * sides[1][patient] for patient in sides[0].keys() & sides[1].keys())
     variance += 2 * products * total / (total - 1) / (images[0] * images[1])
     smaller = int(len(sides[1]) < len(sides[0]))
-    return float(np.sqrt(variance)) * widening(images[smaller], len(sides[smaller]))
+    return float(np.sqrt(variance)) * widening(images[smaller], len(sides[smaller])), float(precision)
 
 
 def calibration_interval(
@@ -174,13 +189,14 @@ def recompute(folder: Path) -> dict[str, float]:
     """Give all that results.json says of the test, names as there."""
     files, label, probability, answer = read(folder)
     patients = read_patients(folder)
+    deviation, precision_widening = obuchowski(label, probability, patients)
     values = {name: metric(label, probability, answer) for name, metric in METRICS.items()}
     found = {f"test_{name}": value for name, value in values.items()}
     intervals = {
         "accuracy": wilson((label == answer).astype(float), patients),
         "sensitivity": wilson(answer[label == 1], patients[label == 1]),
         "specificity": wilson(1 - answer[label == 0], patients[label == 0]),
-        "auroc": on_logit_scale(values["auroc"], obuchowski_deviation(label, probability, patients)),
+        "auroc": on_logit_scale(values["auroc"], deviation),
     }
     drawn = bootstrap(lambda weights: weights, label == 1, clusters=patients).astype(int)  # the same resamples
     assert len(drawn) == RESAMPLES
@@ -191,10 +207,11 @@ def recompute(folder: Path) -> dict[str, float]:
     for chosen in resamples:
         for name, values_of in draws.items():
             values_of.append(METRICS[name](label[chosen], probability[chosen], answer[chosen]))
-    for name, values_of in draws.items():
-        low, high = np.percentile(values_of, [2.5, 97.5])
-        intervals[name] = (low, high)
-    intervals["auprc"] = on_logit_scale(values["auprc"], float(np.std(draws["auprc"], ddof=1)))
+    intervals["auprc"] = on_logit_scale(values["auprc"], float(np.std(draws["auprc"], ddof=1)) * precision_widening)
+    brier = values["brier"]
+    units = len(set(patients.tolist()))
+    variance = shrink(float(np.var(draws["brier"], ddof=1)), brier * (1 - brier) / units, units, 4)
+    intervals["brier"] = on_logit_scale(brier, float(np.sqrt(variance)))
     for subtype, word in (("bacterial", "_bacteria_"), ("viral", "_virus_")):
         chosen = np.array([word in file for file in files]) & (label == 1)
         called = answer[chosen]

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t
+from scipy.stats import norm, t
 
-from pneumo.evaluation.intervals import RESIDUE, Interval, wilson
+from pneumo.evaluation.intervals import RESIDUE, Interval, logit_interval, shrink_variance, wilson
 
 Array = npt.NDArray[np.float64]
 Clusters = npt.NDArray[np.int64]
+
+_AREA_WEIGHT, _PRECISION_WEIGHT = 2, 3  # patients that the expected variance of placements counts as
 
 
 class Residuals(NamedTuple):
@@ -25,17 +27,32 @@ class Residuals(NamedTuple):
         sums: Sum of each cluster that has images, (C,).
         clusters: Numbers of these clusters, (C,), rising.
         images: Number of images.
+        mean: Mean of the images; of placements, the AUROC.
     """
 
     sums: Array
     clusters: Clusters
     images: int
+    mean: float
 
     @property
     def variance(self) -> float:
         """Variance of the mean over images: that of a ratio of cluster sums."""
         count = len(self.sums)
         return float((self.sums**2).sum() / (count - 1) * (count / self.images) / self.images)
+
+    def added_variance(self, weight: int) -> float:
+        """Compute what shrinkage adds to the variance of the mean of placements.
+
+        Rare low placements decide a good AUROC, and a class of few images may have none of them. Expected is the
+        variance of independent images under exponential scores, of the class where it is larger.
+
+        Source: J. A. Hanley, B. J. McNeil, The Meaning and Use of the Area under a Receiver Operating Characteristic
+        (ROC) Curve, 1982, equation 2: Q2 less the squared area.
+        """
+        area = max(self.mean, 1 - self.mean)
+        expected = area**2 * (1 - area) / (1 + area) / self.images
+        return shrink_variance(self.variance, expected, len(self.sums), weight) - self.variance
 
 
 def number_clusters(names: Sequence[str]) -> Clusters:
@@ -48,7 +65,7 @@ def residuals(values: Array, clusters: Clusters) -> Residuals:
     """Sum the deviations of values, (N,), from their mean within each cluster."""
     present, place = np.unique(clusters, return_inverse=True)
     sums: Array = np.bincount(place, values - values.mean()).astype(np.float64)
-    return Residuals(sums, present, len(values))
+    return Residuals(sums, present, len(values), float(values.mean()))
 
 
 def area_variance(positive: Residuals, negative: Residuals) -> float:
@@ -63,6 +80,42 @@ def area_variance(positive: Residuals, negative: Residuals) -> float:
     both = 2 * covariance / (positive.images * negative.images)
     alone = positive.variance + negative.variance
     return alone + both if alone + both > RESIDUE * alone else 0.0
+
+
+def area_widening(areas: Sequence[tuple[Residuals, Residuals]]) -> float:
+    """Compute by how much shrinkage widens the deviation of an AUROC, or of a mean of several.
+
+    Args:
+        areas: Placements of positive and of negative images, of each AUROC.
+    """
+    variance = sum(area_variance(*area) for area in areas)
+    added = sum(part.added_variance(_AREA_WEIGHT) for area in areas for part in area)
+    return float(np.sqrt(max(0.0, 1 + added / variance))) if variance > RESIDUE**2 else 1.0
+
+
+def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Residuals, Residuals]]) -> Interval:
+    """Compute the 95 % interval of an average precision, or of a mean of several, on the logit scale.
+
+    The bootstrap's deviation is widened as that of the AUROC of the same images would be if the variance of its
+    negative images were shrunk, and by Student's t of the AUROC's degrees of freedom (Welch and Satterthwaite). With a
+    single patient of a class the variance is unknown, and the interval is the whole range.
+
+    Args:
+        value: The average precision.
+        deviation: Standard deviation of its bootstrap draws.
+        areas: Placements of positive and of negative images, of each class.
+    """
+    parts = [part for area in areas for part in area]
+    if min(len(part.sums) for part in parts) < 2:
+        return 0.0, 1.0
+    units = min(len(positive.sums) for positive, _ in areas)
+    variance = sum(part.variance for part in parts)
+    if variance < RESIDUE**2:
+        return logit_interval(value, deviation, units)
+    freedom = variance**2 / sum(part.variance**2 / (len(part.sums) - 1) for part in parts)
+    added = sum(negative.added_variance(_PRECISION_WEIGHT) for _, negative in areas)
+    widening = np.sqrt(1 + added / variance) * t.ppf(0.975, freedom) / norm.ppf(0.975)
+    return logit_interval(value, deviation * float(widening), units)
 
 
 def effective_size(values: Array, clusters: Clusters) -> float:

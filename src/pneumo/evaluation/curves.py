@@ -9,8 +9,8 @@ from sklearn.metrics import roc_curve
 
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, areas, bootstrap, join_ties, rank
-from pneumo.evaluation.clusters import count_patients
-from pneumo.evaluation.intervals import Estimate, logit_interval, whole_range
+from pneumo.evaluation.clusters import precision_interval
+from pneumo.evaluation.intervals import Estimate
 from pneumo.evaluation.significance import auroc_interval, placements
 
 RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
@@ -98,13 +98,11 @@ def measure_curves(answers: Answers) -> Curves:
     draws = bootstrap(statistic, positive, RESAMPLES, clusters=answers.clusters)
     low, high = (np.split(end, 2) for end in np.quantile(draws[:, :-1], (0.025, 0.975), axis=0))
     placed = placements(answers.score, positive, answers.clusters)
-    patients = count_patients(positive.astype(np.int64), answers.clusters, 2)
-    within = logit_interval(area, float(draws[:, -1].std(ddof=1)), patients[1])
     return Curves(
         Band(low[0], high[0]),
         Band(low[1], high[1]),
         Estimate(float(placed.positive.mean()), *auroc_interval(placed)),
-        Estimate(area, *(within if min(patients) > 1 else whole_range("auprc"))),
+        Estimate(area, *precision_interval(area, float(draws[:, -1].std(ddof=1)), [placed.residuals])),
     )
 
 

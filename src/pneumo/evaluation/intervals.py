@@ -13,6 +13,7 @@ from scipy.stats import norm
 Interval = tuple[float, float]
 
 RESIDUE = 1e-12  # deviations below it are rounding errors
+_EXPECTED = 4  # images of the widest spread that the variance of a mean is shrunk towards
 
 
 class Estimate(NamedTuple):
@@ -69,12 +70,36 @@ def zero_residue(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(np.abs(values) < RESIDUE, 0.0, values)
 
 
+def shrink_variance(variance: float, expected: float, units: int, weight: int) -> float:
+    """Average a variance estimated from few images or patients with the one expected without data.
+
+    Args:
+        variance: Estimate from the data.
+        expected: Variance expected without data.
+        units: Number of images or patients behind the estimate, which weighs `units` - 1.
+        weight: Weight of the expected variance.
+    """
+    return ((units - 1) * variance + weight * expected) / (units - 1 + weight)
+
+
 def mean_interval(value: float, draws: npt.NDArray[np.float64], total: int, top: float = 1.0) -> Interval:
-    """Compute the percentile interval of bootstrap draws, (R,), of a mean; `unvaried_interval` if all are the same."""
+    """Compute the interval of a mean from bootstrap draws, (R,): their deviation on the logit scale.
+
+    A few images with large errors decide the mean, and a small sample may have none of them. So the variance is shrunk
+    towards that of images which are all at 0 or at the top. If all draws are the same, it is `unvaried_interval`.
+
+    Args:
+        value: The mean.
+        draws: Bootstrap draws of it.
+        total: Number of patients.
+        top: Largest value of an image.
+    """
     if np.ptp(draws) < RESIDUE:
         return unvaried_interval(value, total, top)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return min(float(low), value), max(float(high), value)
+    fraction = value / top
+    variance = shrink_variance(draws.var(ddof=1) / top**2, fraction * (1 - fraction) / total, total, _EXPECTED)
+    low, high = logit_interval(fraction, sqrt(variance), total)
+    return low * top, high * top
 
 
 def logit_interval(value: float, deviation: float, total: int) -> Interval:

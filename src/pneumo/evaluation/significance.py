@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
-from pneumo.evaluation.clusters import Clusters, Residuals, area_variance, residuals, student_factor
+from pneumo.evaluation.clusters import Clusters, Residuals, area_variance, area_widening, residuals, student_factor
 from pneumo.evaluation.intervals import RESIDUE, Interval, logit_interval, unvaried_difference, zero_residue
 
 Array = npt.NDArray[np.float64]
@@ -92,16 +92,16 @@ def average(found: Sequence[Placements]) -> Placements:
 
 
 def auroc_interval(found: Placements) -> Interval:
-    """Give the 95 % interval of an AUROC, or of a mean over seeds: DeLong's deviation, on the logit scale.
+    """Compute the 95 % interval of an AUROC, or of a mean over seeds: DeLong's deviation, on the logit scale.
 
-    Of clustered images it is Obuchowski's deviation. With a single patient in a class, the variation of patients
-    is unknown, and the interval is the whole range.
+    Of clustered images it is Obuchowski's deviation. Both are widened for few images: `area_widening`. With a single
+    patient of a class the variance is unknown, and the interval is the whole range.
     """
     parts = found.residuals
     units = min(len(part.sums) for part in parts)
     if units < 2:
         return 0.0, 1.0
-    return logit_interval(float(found.positive.mean()), _deviation(*parts), units)
+    return logit_interval(float(found.positive.mean()), _deviation(*parts) * area_widening([parts]), units)
 
 
 def delong(first: Placements, second: Placements) -> Difference:

@@ -9,7 +9,14 @@ from scipy.special import log_expit
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, bootstrap, measure
 from pneumo.evaluation.calibration import ece_interval, gaps
-from pneumo.evaluation.clusters import Clusters, class_sizes, number_clusters, proportion_interval
+from pneumo.evaluation.clusters import (
+    Clusters,
+    area_widening,
+    class_sizes,
+    number_clusters,
+    precision_interval,
+    proportion_interval,
+)
 from pneumo.evaluation.counts import confusion_table, count_intervals, count_metrics
 from pneumo.evaluation.intervals import Interval, logit_interval, mean_interval, whole_range
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
@@ -80,9 +87,11 @@ def class_intervals(
         counted = count_intervals(table, sizes)
         found |= {name: counted[name] for name in _COUNTED}
     if min(patients) > 1:
-        deviations = draws[:, 1 : 1 + len(_RANKED)].std(axis=0, ddof=1)
-        for name, deviation in zip(_RANKED, deviations, strict=True):
-            found[name] = logit_interval(float(values[name][0]), float(deviation), min(patients))
+        area, precision = (float(each) for each in draws[:, 1 : 1 + len(_RANKED)].std(axis=0, ddof=1))
+        score = probability.astype(np.float64) if margin is None else margin
+        placed = [placements(score[:, k], label == k, clusters).residuals for k in range(classes)]
+        found["auroc"] = logit_interval(float(values["auroc"][0]), area * area_widening(placed), min(patients))
+        found["auprc"] = precision_interval(float(values["auprc"][0]), precision, placed)
     return found
 
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from pneumo.evaluation.answers import Answers
 from pneumo.evaluation.bootstrap import Array, bootstrap, measure, measurer
 from pneumo.evaluation.calibration import ece_interval, gaps
-from pneumo.evaluation.clusters import class_sizes, proportion_interval
+from pneumo.evaluation.clusters import class_sizes, precision_interval, proportion_interval
 from pneumo.evaluation.counts import confusion_table, count_intervals
-from pneumo.evaluation.intervals import Estimate, Interval, logit_interval, mean_interval, whole_range
+from pneumo.evaluation.intervals import Estimate, Interval, mean_interval, whole_range
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, Results, confusion
 from pneumo.evaluation.significance import auroc_interval, placements
 
@@ -82,8 +82,9 @@ def metric_intervals(answers: Answers) -> dict[str, Interval]:
         counted = count_intervals(table, sizes)
         found |= {name: counted[name] for name in _COUNTED}
     if min(patients) > 1:
-        found["auroc"] = auroc_interval(placements(answers.score, answers.positive, clusters))
-        found["auprc"] = logit_interval(values["auprc"], float(draws[:, 1].std(ddof=1)), patients[1])
+        placed = placements(answers.score, answers.positive, clusters)
+        found["auroc"] = auroc_interval(placed)
+        found["auprc"] = precision_interval(values["auprc"], float(draws[:, 1].std(ddof=1)), [placed.residuals])
     return found
 
 

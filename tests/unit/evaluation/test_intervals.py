@@ -41,8 +41,9 @@ def test_without_variation_as_many_images_may_differ_as_wilsons_interval_leaves_
     assert unvaried_interval(0.5, 50, top=2) == pytest.approx((0.5 * (1 - differ), 0.5 + 1.5 * differ))
 
 
-def test_the_interval_of_a_mean_is_percentiles_where_draws_differ() -> None:
-    draws = np.linspace(0, 1, 1001)
-    assert mean_interval(0.4, draws, 50) == pytest.approx((0.025, 0.975))
-    assert mean_interval(0.99, draws, 50) == pytest.approx((0.025, 0.99))
+def test_the_interval_of_a_mean_counts_four_images_of_the_widest_spread() -> None:
+    draws = 0.2 + 0.01 * np.array([-1, 1] * 50)
+    variance = (49 * draws.var(ddof=1) + 4 * 0.2 * 0.8 / 50) / 53
+    assert mean_interval(0.2, draws, 50) == pytest.approx(logit_interval(0.2, variance**0.5, 50))
+    assert mean_interval(0.4, 2 * draws, 50, top=2) == pytest.approx(2 * np.array(mean_interval(0.2, draws, 50)))
     assert mean_interval(0.4, np.full(9, 0.4), 50) == unvaried_interval(0.4, 50)
