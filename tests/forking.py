@@ -3,6 +3,7 @@
 Nothing is computed before the fork, so that there are no threads that a child would lack.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -50,8 +51,12 @@ class Forks:
 
 
 def _serve() -> None:
+    from hydra.core.plugins import Plugins
+
     import pneumo.training  # noqa: F401 (for the children)
 
+    Plugins.instance()  # finds Hydra's plugins once for all children
+    gc.freeze()  # children need not collect what was imported, which would copy its memory
     for line in sys.stdin:
         order = json.loads(line)
         if not (child := os.fork()):
