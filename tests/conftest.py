@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ from support import ROOT, Compose, metrics, sweep
 import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
 from pneumo.data.phantoms import write_phantoms
 from pneumo.training import run
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported out of garbage collections, of which each run makes one: 0.3 seconds less for each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
