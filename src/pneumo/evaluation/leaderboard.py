@@ -92,8 +92,8 @@ def explain(board: Sequence[Row]) -> list[str]:
     if tested:
         images = " or ".join(f"{count:,}" for count in tested)
         notes.append(
-            f"Accuracies are shares of {images} test images. That number gives their 95 % interval (Wilson), which "
-            "more seeds do not narrow; ± is the standard deviation over seeds."
+            f"Accuracies are proportions of {images} test images. Their 95 % intervals (Wilson) allow for several "
+            "images of a patient, and more seeds do not narrow them; ± is the standard deviation over seeds."
         )
     if len(tested) > 1 or len({str(results["data"]) for row in board for results in row.finished}) > 1:
         notes.append("These runs were tested on different data: their numbers are not for comparison.")
