@@ -1,6 +1,7 @@
 """Building a run: what a configuration describes, instantiated, with its mistakes told as its user's."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pneumo.callbacks import History, RecordConfig
@@ -20,6 +21,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.fingerprints import decisive_config
 from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
+from pneumo.hints import similar_keys
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights
 from pneumo.models.normalization import trains_on_one_image
@@ -66,7 +68,7 @@ def build(cfg: DictConfig) -> Parts:
         benchmark=hardware.benchmark,
         callbacks=[
             *(Timer(), History(), RecordConfig(run_settings(cfg, datamodule))),
-            *_instantiate(cfg, "callbacks", **_missing_modes(cfg.callbacks)).values(),
+            *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values(),
         ],
         logger=list(_instantiate(cfg, "logger").values()),
         plugins=[CheckpointWriter(constant)],
@@ -102,9 +104,9 @@ def _make_classifier(
     cfg: DictConfig, datamodule: ChestXrayDataModule, optimizer: MakeOptimizer, scheduler: MakeScheduler
 ) -> Classifier:
     label = [image.label for image in datamodule.splits["train"]]
-    with refusals("fine_tuning"):
+    with refusals("fine_tuning", cfg):
         fine_tuning = FineTuning(**cfg.fine_tuning)
-    with refusals("model"):
+    with refusals("model", cfg):
         return Classifier(
             **cfg.model,
             classes=datamodule.classes,
@@ -133,23 +135,23 @@ def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[Make
     unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
     optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
     scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
-    with refusals("optimizer"):
+    with refusals("optimizer", cfg):
         trial = optimizer(iter([torch.nn.Parameter(torch.zeros(1, 1))]))
-    with refusals("scheduler"):
+    with refusals("scheduler", cfg):
         schedule = scheduler(trial)
     if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
         raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
     return optimizer, scheduler
 
 
-def _missing_modes(callbacks: DictConfig) -> dict[str, dict[str, str]]:
+def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
     """Return the `mode` of each callback that monitors a metric without naming its direction."""
     unset = {
         str(name): callback
-        for name, callback in callbacks.items()
+        for name, callback in cfg.callbacks.items()
         if isinstance(callback, DictConfig) and callback.get("monitor") is not None and "mode" not in callback
     }
-    with refusals("callbacks"):
+    with refusals("callbacks", cfg):
         return {
             name: {"mode": monitor_mode(callback.monitor)}
             for name, callback in unset.items()
@@ -159,13 +161,18 @@ def _missing_modes(callbacks: DictConfig) -> dict[str, dict[str, str]]:
 
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
     """Instantiate what cfg[key] describes."""
-    with refusals(key):
+    with refusals(key, cfg):
         return hydra.utils.instantiate(cfg[key], _convert_="all", **arguments)
 
 
 @contextmanager
-def refusals(key: str) -> Iterator[None]:
-    """Let what a constructor refuses be the mistake of the user who configured it."""
+def refusals(key: str, cfg: DictConfig) -> Iterator[None]:
+    """Report what a constructor refuses as an error of the user who configured it.
+
+    Args:
+        key: Of the group that configures the constructor.
+        cfg: The whole configuration, among whose keys those that resemble an unknown one are suggested.
+    """
     try:
         yield
     except (InstantiationException, TypeError, ValueError) as error:
@@ -174,9 +181,20 @@ def refusals(key: str) -> Iterator[None]:
             raise cause from None
         reason = " ".join(str(cause).split())
         raise ConfigError(
-            f"`{key}` cannot be built from its configuration: {reason}. See its values with "
-            f"`--cfg job --package {key}`, and what they may be in the documentation of its _target_."
+            f"`{key}` cannot be built from its configuration: {reason}.{_suggest(reason, key, cfg)} See its values "
+            f"with `--cfg job --package {key}`, and what they may be in the documentation of its _target_."
         ) from error
+
+
+def _suggest(reason: str, key: str, cfg: DictConfig) -> str:
+    """Return a sentence with the key that was meant where a constructor does not know one."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", reason)
+    if unknown is None:
+        return ""
+    plain = OmegaConf.to_container(cfg)
+    assert isinstance(plain, dict)
+    similar = similar_keys(f"{key}.{unknown[1]}", {str(name): value for name, value in plain.items()})
+    return f" Did you mean {' or '.join(similar)}?" if similar else ""
 
 
 def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def run(
     OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
     started, folder = time.perf_counter(), Path(cfg.paths.run_dir)
     datamodule, classifier, trainer = parts = build(cfg)
-    with refusals("features"):
+    with refusals("features", cfg):
         features = FeatureOptions(**cfg.features)
     ckpt_path = _take(folder, cfg, parts, overwrite, resume)
     begun()

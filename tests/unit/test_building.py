@@ -37,6 +37,21 @@ def test_a_run_keeps_its_configuration_from_being_changed(compose_run: Compose) 
     assert OmegaConf.is_readonly(cfg)
 
 
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("+trainer.max_epoch=3", "Did you mean trainer.max_epochs?"),
+        ("+trainer.gradient_clip=1", "Did you mean +trainer.gradient_clip_val?"),
+        ("+optimizer.momentun=0.5", "Did you mean optimizer.momentum?"),
+        ("+model.architectures=a", "Did you mean model.architecture?"),
+    ],
+)
+def test_unknown_key_error_suggests_the_key_that_was_meant(override: str, meant: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match="cannot be built") as raised:
+        build(compose_run(override))
+    assert meant in str(raised.value)
+
+
 def test_a_clipped_run_in_mixed_precision_is_recognised_when_it_is_repeated(compose_run: Compose) -> None:
     small = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
     cfg = compose_run(*CLIPPED, *small)
