@@ -9,7 +9,8 @@ from pneumo.errors import DataError
 MOST_BYTES = 512 << 20  # for one image, its file's content included
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _WIDE = 4  # bytes of a pixel of any other mode
-_DIRECT = ("LA", "RGB", "YCbCr", "1", *_NARROW)  # become grey without RGB in between
+_BY_COLOUR = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # become RGB before they become grey
+_BLOCKS = 16 << 20  # what calculations block by block take
 _SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
@@ -32,14 +33,14 @@ def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> 
         scans: Of a JPEG.
     """
     stored = _NARROW.get(image.mode, _WIDE)
-    needed: float = stored + 1 + (0 if image.mode in _DIRECT else _WIDE)
+    needed: float = stored + 1 + (_WIDE if image.mode in _BY_COLOUR else 0)
     needed += scans.buffered
     if image.format == "WEBP":
         needed += 3 * _WIDE  # two canvases and a copy
     elif image.format == "JPEG2000":
         needed += _SAMPLES.get(image.mode, 1) * (4 + min(stored, 2))
     whole = 0 if image.format in ("PNG", "BMP", "GIF") else content
-    return int(needed * image.width * image.height) + whole + tile
+    return int(needed * image.width * image.height) + whole + tile + _BLOCKS
 
 
 def dicom_bytes(header: Dataset, content: int) -> int:
@@ -51,4 +52,4 @@ def dicom_bytes(header: Dataset, content: int) -> int:
     """
     pixels = header.Rows * header.Columns
     samples = header.SamplesPerPixel * header.BitsAllocated // 8
-    return int(content + pixels * (3 * samples + 2))  # those of pixels in RLE; uncompressed ones take less
+    return int(content + pixels * (3 * samples + 2) + _BLOCKS)  # those of pixels in RLE; uncompressed ones take less

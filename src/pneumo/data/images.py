@@ -17,7 +17,6 @@ DECODER = f"grey, squared, bilinear, 2, Pillow {PIL.__version__}"
 LEAST_SIDE = 32
 MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses a file
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
-_DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000")  # the others' deep pixels have no agreed range, or are read wrongly
 _BLOCK = 1 << 20  # pixels
 _DEPTHS = (8, 10, 12, 14)  # bits of detectors and screens, whose values are often saved in files of 16 bits
 
@@ -75,10 +74,6 @@ def require_depth(image: Image.Image, head: bytes) -> None:
     """
     if image.mode == "F":
         raise DataError("has floating-point pixels, which have no agreed range: save it with 8 or 16 bits.")
-    if image.mode in _DEEP and image.format not in _DEEP_FORMATS:
-        raise DataError(
-            f"has more than 8 bits a pixel, which is not read in the format {image.format}: save it as PNG."
-        )
     if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:  # its white becomes black
         raise DataError("is JPEG 2000 in colour with more than 8 bits, which is not read: save it in grey, or as PNG.")
 
