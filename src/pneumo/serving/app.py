@@ -6,8 +6,9 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -27,11 +28,15 @@ from pneumo.prediction.network import Network
 from pneumo.prediction.predictions import NOTICE, answer_films, remarks, show_share
 from pneumo.prediction.rules import Rules
 from pneumo.render import render
+from pneumo.serving.uploads import CrowdedError, TooLargeError, Upload, Uploads, give_back_memory
 
 if TYPE_CHECKING:
     from pneumo.prediction.explaining import Overlays
 
 MOST_BYTES = 64_000_000  # of a film; the largest of the study's has 3 million
+MOST_BYTES_TOGETHER = 192_000_000  # of all films that are under way or wait
+MOST_WAITING = 4  # films, apart from the one that is answered
+_RETRY_AFTER = "3"  # seconds; a film takes about one
 _KIND = "application/octet-stream"  # which another site's page cannot send without leave, which it does not get
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -61,6 +66,7 @@ class _Served:
     def __init__(self, network: Network, overlays: Overlays | None) -> None:
         self.network, self.overlays = network, overlays
         self.one_at_a_time = CapacityLimiter(1)
+        self.uploads = Uploads(MOST_BYTES, MOST_BYTES_TOGETHER)
         self.html = _render(network.rules, overlays)
         self.headers = {**_HEADERS, "Content-Security-Policy": _policy(self.html)}
 
@@ -73,16 +79,37 @@ class _Served:
         if request.headers.get("Content-Type") != _KIND:
             return _refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"must be sent as {_KIND}.")
         try:
-            content = await _receive(request)
-            told = await to_thread.run_sync(self._answer, content, limiter=self.one_at_a_time)
-        except _TooLargeError:
+            async with self.uploads.receive(request) as upload:
+                told = await self._answer_in_turn(request, upload)
+        except TooLargeError:
             reason = f"is larger than {MOST_BYTES / 1e6:.0f} MB, which are the most that is read."
             return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+        except CrowdedError:
+            reason = "cannot be read now, since other films wait already: try again in a few seconds."
+            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": _RETRY_AFTER})
         except PneumoError as error:
             return _refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         except ClientDisconnect:
             return Response(status_code=HTTPStatus.BAD_REQUEST)  # to nobody
         return JSONResponse(told, headers=_HEADERS)
+
+    async def _answer_in_turn(self, request: Request, upload: Upload) -> dict[str, Any]:
+        """Answer to a film when those before it are answered.
+
+        Raises:
+            CrowdedError: Too many wait.
+            ClientDisconnect: Nobody waits for the answer any more.
+        """
+        turn = self.one_at_a_time
+        if turn.available_tokens == 0 and turn.statistics().tasks_waiting >= MOST_WAITING:
+            raise CrowdedError
+        async with turn:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            try:
+                return await to_thread.run_sync(self._answer, upload.take())
+            finally:
+                give_back_memory()
 
     def _answer(self, content: bytes) -> dict[str, Any]:
         rules = self.network.rules
@@ -100,28 +127,8 @@ class _Served:
         }
 
 
-class _TooLargeError(Exception):
-    """A body has more than MOST_BYTES."""
-
-
-async def _receive(request: Request) -> bytes:
-    """Take in a body, of which no more is ever held than may be.
-
-    Raises:
-        _TooLargeError: It is larger.
-    """
-    if int(request.headers.get("Content-Length", 0)) > MOST_BYTES:
-        raise _TooLargeError
-    content = bytearray()
-    async for part in request.stream():
-        if len(content) + len(part) > MOST_BYTES:
-            raise _TooLargeError
-        content += part
-    return bytes(content)
-
-
-def _refuse(status: HTTPStatus, reason: str) -> Response:
-    return JSONResponse({"error": reason}, status, headers=_HEADERS)
+def _refuse(status: HTTPStatus, reason: str, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    return JSONResponse({"error": reason}, status, headers={**_HEADERS, **headers})
 
 
 def _render(rules: Rules, overlays: Overlays | None) -> str:

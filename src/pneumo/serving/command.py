@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import socket
 import webbrowser
 from importlib.util import find_spec
@@ -94,12 +95,19 @@ def _serve(network: Network, host: str, listening: socket.socket) -> None:
     import uvicorn
 
     from pneumo.serving.app import make_app
+    from pneumo.serving.connections import LimitedProtocol, Seldom, count_connections
 
+    connections = count_connections()
+    logging.getLogger("asyncio").addFilter(Seldom())
     app = make_app(network, _open_overlays(network), _names(host) or ["*"])
     config = uvicorn.Config(
         app,
+        loop="asyncio",  # whichever loops and protocols are installed: the limits below are those of these
+        http=LimitedProtocol,
+        limit_concurrency=connections + 1,
+        backlog=connections,
         access_log=False,
-        log_level="warning",
+        log_level="error",  # a client may cause any number of warnings
         lifespan="off",
         server_header=False,
         timeout_graceful_shutdown=5,

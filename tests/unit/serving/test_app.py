@@ -1,9 +1,10 @@
-import asyncio
 import base64
 import io
 import json
 import math
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,27 +106,37 @@ def test_every_damaged_file_gets_its_reason(client: TestClient, tmp_path: Path) 
             assert reason[0].islower()
 
 
-def test_a_large_body_is_refused_before_it_is_taken_in(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_body_is_refused(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MOST_BYTES", 1000)
+    client = TestClient(make_app(open_network(best), None, ["*"]))
     answered = ask(client, bytes(1001))
     assert answered.status_code == 413
     assert "is larger than" in answered.json()["error"]
     assert ask(client, bytes(1000)).status_code == 422
-    taken, sent = 0, []
 
-    async def receive() -> dict[str, Any]:  # a body that does not say how large it is, and does not end
-        nonlocal taken
-        taken += 300
-        return {"type": "http.request", "body": bytes(300), "more_body": True}
 
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
+def test_films_that_are_too_many_are_put_off(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MOST_WAITING", 0)
+    app = make_app(open_network(best), None, ["*"])
+    turn = threading.Event()
+    answered, answering = serving.answer_films, threading.Event()
 
-    headers = [(b"content-type", KIND["Content-Type"].encode()), (b"host", b"localhost")]
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
-    asyncio.run(client.app(scope, receive, send))
-    assert sent[0]["status"] == 413
-    assert taken == 1200
+    def hold(*arguments: Any) -> Any:  # noqa: ANN401
+        answering.set()
+        turn.wait(60)
+        return answered(*arguments)
+
+    monkeypatch.setattr(serving, "answer_films", hold)
+    content = saved(FILM, "PNG")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, TestClient(app), content)
+        answering.wait(60)
+        second = ask(TestClient(app), content)
+        turn.set()
+        assert first.result().status_code == 200
+    assert (second.status_code, second.headers["Retry-After"]) == (503, "3")
+    assert "try again" in second.json()["error"]
+    assert ask(TestClient(app), content).status_code == 200
 
 
 def test_other_sites_and_other_names_are_refused(client: TestClient) -> None:
