@@ -1,7 +1,9 @@
-"""JSON and YAML as plain data: bounded in size and depth, and free of anything that reading would carry out."""
+"""JSON, YAML and CSV as plain data: bounded in size and depth, and free of anything that reading would carry out."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import stat
@@ -15,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 JSON_BYTES = 16 << 20
 YAML_BYTES = 256 << 10  # the configuration of a run takes 5 KB
+CSV_BYTES = 512 << 20  # of four million images
 _DEPTH = 32  # lists and mappings in each other
 _VALUES = 10_000  # of YAML, which OmegaConf reads at 5,000 values a second
 _DIGITS = 300  # a larger whole number is no float, and a much larger one takes minutes to parse
@@ -93,6 +96,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if unnamed := [key for key in found if not isinstance(key, str)]:
         raise PlainDataError(f"its key {unnamed[0]!r} is no text")
     return {str(key): value for key, value in found.items()}
+
+
+def read_csv(path: Path, limit: int = CSV_BYTES) -> tuple[list[str], list[list[str]]]:
+    """Read the head and the rows of a CSV file, all of the same number of cells.
+
+    Args:
+        path: The file's.
+        limit: Its largest size in bytes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PlainDataError: It cannot be read, is too large, is not UTF-8, is no CSV, or has rows of several lengths.
+    """
+    text = decode(read_bytes(path, limit), limit)
+    if "\0" in text:
+        raise PlainDataError("it has null bytes")
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        head, *rows = list(lines) or [[]]
+    except csv.Error as error:
+        raise PlainDataError(f"it is no CSV: {error} in line {lines.line_num}") from None
+    if bad := [number for number, row in enumerate(rows, 2) if row and len(row) != len(head)]:
+        raise PlainDataError(f"line {bad[0]} does not have a value for each column")
+    return head, [row for row in rows if row]  # blank lines count for nothing
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

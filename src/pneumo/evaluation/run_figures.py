@@ -59,7 +59,7 @@ def run_figures(folder: Path) -> list[RunFigure]:
 
 def read_test(folder: Path, results: Results) -> Answers | ClassAnswers:
     """Read what a run has answered to test images, of two classes or of three."""
-    return read_class_answers(folder) if results["task"] == "subtype" else read_answers(folder, results)
+    return read_class_answers(folder, results) if results["task"] == "subtype" else read_answers(folder, results)
 
 
 def draw_test(

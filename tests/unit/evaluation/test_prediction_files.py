@@ -59,7 +59,7 @@ def test_a_file_without_margins_ranks_by_the_probability(tmp_path: Path) -> None
 def test_three_classes_keep_their_columns_whatever_their_names(margins: bool, tmp_path: Path) -> None:
     label, probability, prediction, odds = three()
     path = tmp_path / "predictions.csv"
-    write_predictions(path, PATHS + PATHS[:100], label, probability, prediction, THREE, odds if margins else None)
+    write_predictions(path, [f"test/{i}.jpeg" for i in range(300)], label, probability, prediction, THREE, odds if margins else None)
     assert columns(path)[4:7] == THREE
     assert columns(path)[7:] == ([f"logit_margin_{name}" for name in THREE] if margins else [])
     found = read_class_answers(tmp_path)
