@@ -12,7 +12,7 @@ from scipy.special import log_expit, logsumexp
 
 from pneumo.data.splits import read_splits
 from pneumo.evaluation.clusters import number_clusters
-from pneumo.evaluation.prediction_files import PredictionTable, damaged, read_predictions
+from pneumo.evaluation.prediction_files import damaged, read_predictions
 from pneumo.evaluation.results import Results, confusion
 
 
@@ -114,7 +114,7 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
         odds = None if margin is None else -margin
         classes = (first, "any other")
         if name == "predictions.csv":
-            _check_counts(folder / name, table, positive, called, results)
+            _check_counts(folder / name, positive, called, results)
         return Answers(probability.astype(np.float64), positive, called, classes, table.paths, odds, patients)
     called = probability > np.float32(float(results["threshold"]))
     right = np.array([truth == answer for truth, answer in zip(table.label, table.prediction, strict=True)], bool)
@@ -124,7 +124,7 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
             folder / name, f"its predictions are not those of the threshold {results['threshold']} of results.json"
         )
     if name == "predictions.csv":
-        _check_counts(folder / name, table, positive, called, results)
+        _check_counts(folder / name, positive, called, results)
     names = [
         next((label for label, is_it in zip(table.label, positive, strict=True) if is_it == x), "") for x in (0, 1)
     ]
@@ -186,21 +186,18 @@ def read_class_answers(folder: Path, results: Results) -> ClassAnswers:
     label, prediction = (
         np.array([table.classes.index(name) for name in names]) for names in (table.label, table.prediction)
     )
-    _check_counts(folder / "predictions.csv", table, label > 0, prediction > 0, results)
+    _check_counts(folder / "predictions.csv", label > 0, prediction > 0, results)
     margin = table.margins if table.margins.size else None
     patients = _read_patients(folder, table.paths)
     return ClassAnswers(label, table.shares, prediction, table.classes, table.paths, margin, patients)
 
 
-def _check_counts(
-    path: Path, table: PredictionTable, positive: npt.NDArray[np.bool_], called: npt.NDArray[np.bool_], results: Results
-) -> None:
+def _check_counts(path: Path, positive: npt.NDArray[np.bool_], called: npt.NDArray[np.bool_], results: Results) -> None:
     """Refuse a predictions.csv of other images or predictions than results.json counts."""
-    counts = {**confusion(positive.astype(np.int64), called.astype(np.int64))}
-    counts["collapsed"] = len(set(table.prediction)) == 1
-    if differing := [name for name, count in counts.items() if results[name] != count]:
-        name = differing[0]
-        raise damaged(path, f"its {name} is {counts[name]} and that of results.json {results[name]}")
+    counts = confusion(positive.astype(np.int64), called.astype(np.int64))
+    for name in counts.keys() - {"collapsed"}:
+        if counts[name] != results[name]:
+            raise damaged(path, f"its {name} is {counts[name]}, and results.json has {results[name]}")
 
 
 def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:

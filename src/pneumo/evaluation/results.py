@@ -142,8 +142,8 @@ def read_results(folder: Path) -> Results | None:
 
 def _damaged(path: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be read as the results of a run ({reason}). It is damaged, or of another version of pneumo: "
-        "move it away, and its run is taken for unfinished."
+        f"{path} is damaged, of another version of pneumo, or denied ({reason}): mend its permissions or move it away, "
+        "and its run is taken for unfinished."
     )
 
 
