@@ -13,6 +13,7 @@ from pneumo.plain_data import PlainDataError, read_yaml
 # ${epochs}, ${paths.cache_dir}, ${oc.select:learning_rates.sgd,0.003}; all others, such as ${oc.env:HOME}, stay text.
 _REFERENCE = re.compile(r"\$\{(?:(?P<key>\w[\w.]*)|oc\.select:(?P<tried>\w[\w.]*),(?P<otherwise>[^${},:]*))\}")
 _DEPTH = 16  # references to references
+_MOST = 50  # references in one text
 _LONGEST = 4_096  # characters; texts that repeat each other grow without end
 _KINDS = {str: "text", bool: "true or false", float: "a number", dict: "a group", list: "a list", type(None): "null"}
 
@@ -81,7 +82,7 @@ class _Resolver:
             return {key: self.resolve(each, depth) for key, each in value.items()}
         if isinstance(value, list):
             return [self.resolve(each, depth) for each in value]
-        if not isinstance(value, str) or "${" not in value or depth > _DEPTH:
+        if not isinstance(value, str) or not 0 < value.count("${") <= _MOST or depth > _DEPTH:
             return value
         if whole := _REFERENCE.fullmatch(value):
             found = self._look_up(whole, depth)

@@ -13,6 +13,7 @@ from pneumo.evaluation.prediction_files import read_predictions, write_predictio
 from pneumo.evaluation.results import confusion
 from pneumo.evaluation.subtypes import summarise_classes
 
+HEAD = "path,label,probability,prediction"
 TWO, THREE = ["NORMAL", "PNEUMONIA"], ["NORMAL", "logit_margin_X", "VIRAL"]  # a name that a column has, too
 LABEL = np.arange(200) % 2
 MARGIN = (np.random.default_rng(0).normal(0, 12, 200) + 25 * LABEL).astype(np.float32)
@@ -97,11 +98,25 @@ def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
         ("path,label,probability,prediction\na,NORMAL\n", "line 2 does not have a value for each column"),
         ("path,label,probability,prediction\na,A,0.5,A\nb,A,0.5,A,7\n", "line 3 does not have a value"),
         ("path,label,probability,prediction,A,B,C\na,A,0.5,D,0.5,0.25,0.25\n", "no column of the class D"),
+        (f"{HEAD}\na,A,1.5,A\n", "not from 0 to 1"),
+        (f"{HEAD}\na,A,-0.5,A\n", "not from 0 to 1"),
+        (f"{HEAD}\na,A,x,A\n", "line 2 has text"),
+        (f"{HEAD}\na,A,0.5,A\na,A,0.5,A\n", "an image twice"),
+        (f"{HEAD}\na,,0.5,A\n", "without a path, label or prediction"),
+        (f"{HEAD}\na,A,0.5,A\nb,B,0.5,C\n", "3 classes, and no columns"),
+        (f"{HEAD},logit_margim\na,A,0.5,A,0\n", "its columns are not"),
+        ("a,A,0.5,A\nb,A,0.5,A\n", "its columns are not"),
+        (f"{HEAD},logit_margin\na,A,0.5,A,3\n", "not those of the probabilities"),
+        (f"{HEAD},A,B,C\na,A,0.5,A,0.5,0.25,0.125\n", "sum is not 1"),
+        (f"{HEAD}\na\0,A,0.5,A\n", "null bytes"),
+        (f"{HEAD}\n{'a' * 200_000},A,0.5,A\n", "no CSV: field larger"),
+        (f'{HEAD}\n"a,A,0.5,A\n', "no CSV: unexpected end"),
+        ("\ud8ff", "not UTF-8"),
     ],
 )
 def test_a_file_that_holds_no_predictions_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(ConfigError, match=reason) as error:
         read_predictions(path)
     assert str(path) in str(error.value)
@@ -117,3 +132,13 @@ def test_a_missing_file_is_a_mistake_for_its_user(tmp_path: Path) -> None:
     for read in (lambda: read_answers(tmp_path, RESULTS), lambda: read_class_answers(tmp_path, RESULTS)):
         with pytest.raises(ConfigError, match="put it back"):
             read()
+
+
+def test_predictions_of_other_images_or_another_threshold_are_refused(tmp_path: Path) -> None:
+    write_two(tmp_path / "predictions.csv", MARGIN)
+    for other, reason in (
+        ({"test_true_positives": 7}, "test_true_positives"),
+        ({"threshold": 0.001}, "threshold 0.001"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            read_answers(tmp_path, {**RESULTS, **other})
