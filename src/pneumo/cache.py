@@ -25,6 +25,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from pneumo.errors import CacheError
 from pneumo.files import flush, require_space, write_text
+from pneumo.plain_data import PlainDataError, read_json
 from pneumo.progress import track
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Notes = dict[str, list[str]]  # by an image's path
 _NOTES = "notes.json"
+_MOST_NOTES = 1 << 28  # bytes
 SAFE_EVERY = 1.0  # seconds of work that a kill may cost
 
 
@@ -144,6 +146,7 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
     header = _header(recipe)
     row_bytes = prod(recipe.shape[1:]) * np.dtype(recipe.dtype).itemsize
     start = _safe_rows(part, rows, len(header), row_bytes)
+    start = start if 0 <= start <= recipe.shape[0] else 0  # rows.txt of another array, or damaged
     if not start:
         rows.unlink(missing_ok=True)  # of a part that is no more
         (folder / _NOTES).unlink(missing_ok=True)
@@ -180,10 +183,13 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
 
 def _read_notes(folder: Path) -> Notes:
     try:
-        notes: Notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # an entry without notes has no such file
+        found = read_json(folder / _NOTES, _MOST_NOTES)
+    except (FileNotFoundError, PlainDataError):  # an entry without notes has no such file
         return {}
-    return notes
+    texts = isinstance(found, dict) and all(
+        isinstance(each, list) and all(isinstance(note, str) for note in each) for each in found.values()
+    )
+    return found if texts else {}
 
 
 def _write_notes(folder: Path, notes: Notes) -> None:

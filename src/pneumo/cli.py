@@ -1,5 +1,6 @@
 """The command `pneumo`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,8 +46,8 @@ def report(
     from pneumo.evaluation.reports import write_reports
     from pneumo.run_page import write_run_page
 
-    single = any((folders[0] / name).is_file() for name in ("results.json", "status.json"))
-    finished = len(folders) == 1 and (folders[0] / "results.json").is_file()
+    single = any(os.path.isfile(folders[0] / name) for name in ("results.json", "status.json"))
+    finished = len(folders) == 1 and os.path.isfile(folders[0] / "results.json")
     if card and (len(folders) > 1 or not single):
         raise ConfigError(
             f"--model-card is for one run that has finished, and {', '.join(map(str, folders))} is not one: name its "

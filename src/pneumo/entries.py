@@ -1,6 +1,5 @@
 """What lies in the cache: listed and deleted."""
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from filelock import Timeout
 
 from pneumo.cache import lock_of
 from pneumo.errors import CacheError
+from pneumo.plain_data import PlainDataError, read_json
 
 KINDS = ("images", "features", "means", "duplicates", "phantoms")
 
@@ -79,7 +79,7 @@ def _size(path: Path) -> int:
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    with suppress(FileNotFoundError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(FileNotFoundError, PlainDataError):
+        found = read_json(path)
         return found if isinstance(found, dict) else {}
     return {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,19 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import rich
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from PIL import Image
 
 from pneumo.checkpoints import read_checkpoint
 from pneumo.data.images import square
-from pneumo.data.index import default_root, file_path, locate
+from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.evaluation.answers import Answers, ClassAnswers
 from pneumo.evaluation.distance import distance
 from pneumo.evaluation.film_figures import Chosen, choose
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, read_results
-from pneumo.evaluation.run_figures import RunFigure, read_test, run_figures
+from pneumo.evaluation.run_config import read_config, resolve_references, select
+from pneumo.evaluation.run_figures import embed_figures, read_test
 from pneumo.explanations.maps import METHODS, Explainer
 from pneumo.explanations.overlays import overlay
 from pneumo.explanations.sanity import PARTS, rank_correlation
@@ -31,6 +34,7 @@ from pneumo.files import write_text
 from pneumo.models.classifier import Classifier
 from pneumo.progress import track
 from pneumo.render import render
+from pneumo.run_images import find_images
 
 _LONGEST = 360  # pixels of a film's longer side on the page
 _AT_ONCE = 8
@@ -92,11 +96,13 @@ def write_run_page(folder: Path, page: Path) -> None:
         )
     answers = read_test(folder, results)
     chosen = choose(answers, float(results["threshold"]))
-    margin, config = None, None
+    margin, uncertain, config = None, None, None
     try:
-        classifier, config = _open(folder / "checkpoints" / "best.ckpt"), _read_config(folder)
-        margin = classifier.hparams["margin"]
-        explained = _explain(classifier, answers, chosen, _root(config))
+        classifier, config = _open(folder / "checkpoints" / "best.ckpt"), read_config(folder)
+        settings = resolve_references(config)
+        uncertain = _read_uncertain(settings)
+        margin = None if uncertain is None else classifier.hparams["margin"]
+        explained = _explain(classifier, answers, chosen, partial(_find, settings, str(results["data_hash"])))
     except ConfigError as error:
         explained = Explained({}, {}, f"There are no films and maps here, since the run is not whole: {error}")
     text = render(
@@ -108,12 +114,12 @@ def write_run_page(folder: Path, page: Path) -> None:
         facts=_facts(results),
         band=_band(answers, float(results["threshold"]), margin),
         margin=margin,
-        uncertain=OmegaConf.select(config, "decision.uncertain") if config else None,
+        uncertain=uncertain,
         positive=answers.classes[-1],
         **explained._asdict(),
         rights=chosen.rights,
         wrongs=chosen.wrongs,
-        figures=[(each.name, each.caption, _embed(each)) for each in run_figures(folder)],
+        figures=embed_figures(folder),
         config=OmegaConf.to_yaml(config) if config else "",
     )
     write_text(page, text)
@@ -125,20 +131,17 @@ def _open(checkpoint: Path) -> Classifier:
     return Classifier.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
 
 
-def _read_config(folder: Path) -> DictConfig:
-    path = folder / ".hydra" / "config.yaml"
-    try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig):
-            raise ValueError(f"{path} is no mapping")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder} lacks what a run leaves ({error}): put the file back.") from error
-    return loaded
+def _read_uncertain(settings: dict[str, Any]) -> float | None:
+    """Return the fraction of validation images that counts as uncertain; runs of earlier versions have none."""
+    known = isinstance(group := settings.get("decision"), dict) and "uncertain" in group
+    return select(settings, "decision.uncertain", float, type(None)) if known else None
 
 
-def _root(config: DictConfig) -> Path:
-    root = default_root() if config.data.root is None else Path(config.data.root)
-    return locate(root) or root
+def _find(settings: dict[str, Any], recorded: str, paths: Sequence[str]) -> list[Path]:
+    """Return the files of the run's images; raise a DataError if they are not all those of its data set."""
+    named = select(settings, "data.root", str, type(None))
+    classes = [str(name) for name in select(settings, "data.classes", list)]
+    return find_images(default_root() if named is None else Path(named), classes, recorded, paths)
 
 
 def _metrics(results: Results) -> list[tuple[str, Any, Any, Any]]:
@@ -176,10 +179,15 @@ def _band(answers: Answers | ClassAnswers, threshold: float, margin: float | Non
     return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
 
 
-def _explain(classifier: Classifier, answers: Answers | ClassAnswers, chosen: Chosen, root: Path) -> Explained:
+def _explain(
+    classifier: Classifier,
+    answers: Answers | ClassAnswers,
+    chosen: Chosen,
+    find: Callable[[Sequence[str]], list[Path]],
+) -> Explained:
     """Show the chosen films with their maps, or say why not."""
     try:
-        films = [_read(file_path(root, answers.paths[place])) for place in chosen.places]
+        films = [_read(path) for path in find([answers.paths[place] for place in chosen.places])]
     except DataError as error:
         return Explained({}, {}, f"There are no films and maps here, since the test's are not all at hand: {error}")
     try:
@@ -226,7 +234,3 @@ def _jpeg(pixels: Pixels) -> str:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=85)
     return base64.b64encode(stream.getvalue()).decode()
-
-
-def _embed(figure: RunFigure) -> str:
-    return base64.b64encode(figure.svg.read_bytes()).decode()

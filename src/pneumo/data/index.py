@@ -93,6 +93,19 @@ def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
         DataError: A folder is missing, a class has no image in a split, or the disk denies a file.
     """
     root = find_root(root)
+    radiographs, junk = scan_radiographs(root, classes)
+    if junk:
+        shown = ", ".join(sorted(junk)[:5]) + (", ..." if len(junk) > 5 else "")
+        _log.warning("%d entries of %s are not images of a class and are left out: %s", len(junk), root, shown)
+    return radiographs
+
+
+def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
+    """List the radiographs below `root`, sorted by path, and what is none, as paths relative to it.
+
+    Raises:
+        DataError: As of `index_radiographs`.
+    """
     try:
         radiographs, junk = _scan(root, classes)
     except OSError as error:
@@ -100,10 +113,7 @@ def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
             f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
             "folder, or a link to one: mend its permissions or its link, or delete it."
         ) from error
-    if junk:
-        shown = ", ".join(sorted(junk)[:5]) + (", ..." if len(junk) > 5 else "")
-        _log.warning("%d entries of %s are not images of a class and are left out: %s", len(junk), root, shown)
-    return sorted(radiographs, key=lambda radiograph: radiograph.path)
+    return sorted(radiographs, key=lambda radiograph: radiograph.path), junk
 
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:

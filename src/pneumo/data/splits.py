@@ -15,9 +15,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pneumo.data.index import Radiograph
+from pneumo.data.index import SPLITS, Radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.files import write_text
+from pneumo.plain_data import PlainDataError, read_csv
 
 _log = logging.getLogger(__name__)
 
@@ -104,13 +105,26 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
     """
     path = folder / "splits.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
+        head, rows = read_csv(path)
+    except (OSError, PlainDataError) as error:
         raise ConfigError(f"{path}, which a run leaves, cannot be read ({error}): put it back.") from error
-    if not lines or set(lines[0]) != set(_HEAD):
-        raise ConfigError(f"{path} is damaged: put it back as the run left it.")
+    if sorted(head) != sorted(_HEAD):
+        raise _damaged(path, f"its columns are not {', '.join(_HEAD)}")
+    if not rows:
+        raise _damaged(path, "it has no images")
+    lines = [dict(zip(head, row, strict=True)) for row in rows]
+    for number, line in enumerate(lines, 2):
+        if line["split"] not in SPLITS:
+            raise _damaged(path, f"line {number} names the split {line['split'][:40]!r}")
+        if empty := [name for name, value in line.items() if not value]:
+            raise _damaged(path, f"line {number} has no {empty[0]}")
+    if len({line["path"] for line in lines}) < len(lines):
+        raise _damaged(path, "it has an image twice")
     return lines
+
+
+def _damaged(path: Path, reason: str) -> ConfigError:
+    return ConfigError(f"{path} is damaged ({reason}): put it back as the run left it.")
 
 
 def _link(

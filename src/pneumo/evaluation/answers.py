@@ -13,7 +13,7 @@ from scipy.special import log_expit, logsumexp
 from pneumo.data.splits import read_splits
 from pneumo.evaluation.clusters import number_clusters
 from pneumo.evaluation.prediction_files import damaged, read_predictions
-from pneumo.evaluation.results import Results
+from pneumo.evaluation.results import Results, confusion
 
 
 class Answers(NamedTuple):
@@ -113,10 +113,18 @@ def read_answers(folder: Path, results: Results, name: str = "predictions.csv") 
         positive, called = (np.array([x != first for x in names], bool) for names in (table.label, table.prediction))
         odds = None if margin is None else -margin
         classes = (first, "any other")
+        if name == "predictions.csv":
+            _check_counts(folder / name, positive, called, results)
         return Answers(probability.astype(np.float64), positive, called, classes, table.paths, odds, patients)
     called = probability > np.float32(float(results["threshold"]))
     right = np.array([truth == answer for truth, answer in zip(table.label, table.prediction, strict=True)], bool)
     positive = called == right  # whatever the classes' names
+    if len({*zip(table.label, positive.tolist(), strict=True)}) > len(set(table.label)):
+        raise damaged(
+            folder / name, f"its predictions are not those of the threshold {results['threshold']} of results.json"
+        )
+    if name == "predictions.csv":
+        _check_counts(folder / name, positive, called, results)
     names = [
         next((label for label, is_it in zip(table.label, positive, strict=True) if is_it == x), "") for x in (0, 1)
     ]
@@ -162,8 +170,12 @@ class ClassAnswers(NamedTuple):
         }
 
 
-def read_class_answers(folder: Path) -> ClassAnswers:
+def read_class_answers(folder: Path, results: Results) -> ClassAnswers:
     """Read the predictions.csv of a run of three classes.
+
+    Args:
+        folder: The run's.
+        results: The run's.
 
     Raises:
         ConfigError: The file is missing or damaged, or has no columns of classes.
@@ -174,9 +186,18 @@ def read_class_answers(folder: Path) -> ClassAnswers:
     label, prediction = (
         np.array([table.classes.index(name) for name in names]) for names in (table.label, table.prediction)
     )
+    _check_counts(folder / "predictions.csv", label > 0, prediction > 0, results)
     margin = table.margins if table.margins.size else None
     patients = _read_patients(folder, table.paths)
     return ClassAnswers(label, table.shares, prediction, table.classes, table.paths, margin, patients)
+
+
+def _check_counts(path: Path, positive: npt.NDArray[np.bool_], called: npt.NDArray[np.bool_], results: Results) -> None:
+    """Refuse a predictions.csv of other images or predictions than results.json counts."""
+    counts = confusion(positive.astype(np.int64), called.astype(np.int64))
+    for name in counts.keys() - {"collapsed"}:
+        if counts[name] != results[name]:
+            raise damaged(path, f"its {name} is {counts[name]}, and results.json has {results[name]}")
 
 
 def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:

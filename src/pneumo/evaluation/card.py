@@ -6,13 +6,12 @@ Source: M. Mitchell et al., Model Cards for Model Reporting, 2019.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from omegaconf import OmegaConf
+from typing import NamedTuple
 
 from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import NO_IMAGE, count_tested, read_results
+from pneumo.evaluation.run_config import read_config, resolve_references, select
 from pneumo.evaluation.shift import Shift, explain_shift, read_shift
 from pneumo.render import render
 
@@ -29,6 +28,18 @@ _METRICS = (
     ("expected calibration error", "ece"),
     ("Brier score", "brier"),
 )
+
+# What the card shows of the configuration, and its types.
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    "model.architecture": (str,),
+    "model.weights": (str, type(None)),
+    **dict.fromkeys(("model.freeze", "loss.balance", "fine_tuning.warm_up"), (bool,)),
+    **dict.fromkeys(("decision.flip", "decision.temperature"), (bool,)),
+    **dict.fromkeys(("data.crop_pct", "fine_tuning.lr_decay", "loss.label_smoothing"), (float,)),
+    **dict.fromkeys(("decision.sensitivity", "augment.jpeg", "augment.stretch", "optimizer.lr"), (float,)),
+    **dict.fromkeys(("augment", "callbacks"), (dict,)),
+    "callbacks.best.monitor": (str, type(None)),
+}
 
 
 class _Part(NamedTuple):
@@ -52,24 +63,22 @@ def model_card(folder: Path) -> str:
             f"{folder} holds no results.json: a model card is of one run that has finished. Name its folder, such as "
             "outputs/sweep/study/resnext-sgd-s0."
         )
-    config = folder / ".hydra" / "config.yaml"
-    try:
-        loaded: Any = OmegaConf.create(OmegaConf.to_container(OmegaConf.load(config), resolve=False))
-    except OSError as error:
-        raise ConfigError(f"{folder} lacks what a run leaves ({error}): put the file back.") from error
+    config = resolve_references(read_config(folder))
+    for key, kinds in _SETTINGS.items():
+        select(config, key, *kinds)
     parts = _count(read_splits(folder))
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else "three classes"
     return render(
         "model_card.md",
         results=results,
-        config=loaded,
+        config=config,
         splits=parts,
         classes=list(parts[0].classes),
         tested=count_tested(results),
         augmentation=", ".join(
-            f"{name} {value:g}"
-            for name, value in loaded.augment.items()
-            if name[0] != "_" and value and (name, value) != ("share", 1)
+            f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
+            for name, value in config["augment"].items()
+            if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
         metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
         shift=_tell(shift) if isinstance(shift, Shift) else "",

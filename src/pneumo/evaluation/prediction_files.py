@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from pneumo.errors import ConfigError
 from pneumo.files import write_text
+from pneumo.plain_data import PlainDataError, read_csv
 
 _MARGIN = "logit_margin"
+_ROUNDING = 1e-3  # of probabilities, by which damage is told from single precision
 
 
 class PredictionTable(NamedTuple):
@@ -75,27 +78,19 @@ def read_predictions(path: Path) -> PredictionTable:
     """Read what `write_predictions` wrote, in this version or an earlier one.
 
     Raises:
-        ConfigError: The file is missing or damaged, has no images, or has numbers that are not finite.
+        ConfigError: The file is missing or damaged, has no images, or has numbers that cannot be.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lines, (classes, odds) = list(reader), _parse(reader.fieldnames or ())
-        if not lines:
-            raise ValueError("it has no images")
-        if bad := [number for number, line in enumerate(lines, 2) if None in line or None in line.values()]:
-            raise ValueError(f"line {bad[0]} does not have a value for each column")
-        names = ["probability", *classes, *odds]
-        numbers = np.array([[float(line[name]) for name in names] for line in lines])
-        if not np.isfinite(numbers).all():
-            raise ValueError("it has numbers that are not finite")
-        paths, label, prediction = ([line[name] for line in lines] for name in ("path", "label", "prediction"))
-        if unknown := {*label, *prediction} - set(classes) if classes else None:
-            raise ValueError(f"it has no column of the class {min(unknown)}")
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        head, rows = read_csv(path)
+        if not rows:
+            raise PlainDataError("it has no images")
+        classes, odds = _parse(head)
+        table = _to_table(rows, classes, len(odds))
+        _check_names(table)
+        _check_numbers(table)
+    except (OSError, PlainDataError) as error:
         raise damaged(path, error) from error
-    probability, shares, margins = np.split(numbers, [1, 1 + len(classes)], axis=1)
-    return PredictionTable(tuple(paths), label, prediction, probability[:, 0], tuple(classes), shares, margins)
+    return table
 
 
 def damaged(path: Path, reason: object) -> ConfigError:
@@ -118,4 +113,49 @@ def _parse(columns: Sequence[str]) -> tuple[list[str], list[str]]:
     classes = others[: len(others) // 2]
     if list(columns) == _columns(classes, margins=True):
         return classes, others[len(classes) :]
+    if list(columns) != _columns(others, margins=False) or len(others) in (1, 2):
+        raise PlainDataError(f"its columns are not {', '.join(_columns((), margins=True))}, or those of three classes")
     return others, []
+
+
+def _to_table(rows: Sequence[Sequence[str]], classes: Sequence[str], odds: int) -> PredictionTable:
+    numbers = np.empty((len(rows), 1 + len(classes) + odds))
+    for number, row in enumerate(rows):
+        try:
+            numbers[number] = [float(cell) for cell in (row[2], *row[4:])]
+        except ValueError:
+            raise PlainDataError(f"line {number + 2} has text where a number belongs") from None
+    probability, shares, margins = np.split(numbers, [1, 1 + len(classes)], axis=1)
+    paths, label, prediction = (tuple(row[column] for row in rows) for column in (0, 1, 3))
+    return PredictionTable(paths, list(label), list(prediction), probability[:, 0], tuple(classes), shares, margins)
+
+
+def _check_names(table: PredictionTable) -> None:
+    """Refuse paths that are missing or double, and classes that there are not."""
+    if not all((*table.paths, *table.label, *table.prediction)):
+        raise PlainDataError("it has an image without a path, label or prediction")
+    if len(set(table.paths)) < len(table.paths):
+        raise PlainDataError("it has an image twice")
+    names = {*table.label, *table.prediction}
+    if table.classes and (unknown := names - set(table.classes)):
+        raise PlainDataError(f"it has no column of the class {min(unknown)[:40]}")
+    if not table.classes and len(names) > 2:
+        raise PlainDataError(f"it has {len(names)} classes, and no columns of them")
+
+
+def _check_numbers(table: PredictionTable) -> None:
+    """Refuse what no network has answered: numbers that are not finite, or that contradict each other."""
+    shares = np.column_stack((table.probability, table.shares))
+    if not (np.isfinite(shares).all() and np.isfinite(table.margins).all()):
+        raise PlainDataError("it has numbers that are not finite")
+    if shares.min() < 0 or shares.max() > 1 + _ROUNDING:
+        raise PlainDataError("it has probabilities that are not from 0 to 1")
+    if table.classes:
+        others = np.column_stack((1 - table.shares[:, 0], table.shares[:, 1:].sum(axis=1)))
+        if np.abs(others - shares[:, :1]).max() > _ROUNDING:
+            raise PlainDataError("it has probabilities of classes whose sum is not 1")
+    if (
+        table.margins.size
+        and np.abs(expit(table.margins) - (table.shares if table.classes else shares)).max() > _ROUNDING
+    ):
+        raise PlainDataError("it has log odds that are not those of the probabilities")

@@ -13,9 +13,13 @@ import rich
 from rich.table import Table
 
 from pneumo.errors import ConfigError, TrainingError
+from pneumo.evaluation.result_rules import find_fault
 from pneumo.files import write_text
+from pneumo.plain_data import PlainDataError, read_json
 
 _log = logging.getLogger(__name__)
+
+_LARGEST = 1 << 20  # bytes of results.json, which has 4 KB
 
 Value = str | int | float | bool
 Results = dict[str, Value]
@@ -121,20 +125,26 @@ def read_results(folder: Path) -> Results | None:
     """Read the results of the run in a folder; None if none has finished there.
 
     Raises:
-        ConfigError: The file is damaged.
+        ConfigError: The file cannot be read or is damaged.
     """
     path = folder / "results.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, _LARGEST)
     except FileNotFoundError:
         return None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not found.keys() >= set(RESULT_NAMES):
-        raise ConfigError(
-            f"{path} is damaged, or of another version of pneumo: move it away, and its run is taken for unfinished."
-        )
-    return found
+    except PlainDataError as error:
+        raise _damaged(path, str(error)) from error
+    if fault := find_fault(found, RESULT_NAMES):
+        raise _damaged(path, fault)
+    results: Results = found
+    return results
+
+
+def _damaged(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is damaged, of another version of pneumo, or denied ({reason}): mend its permissions or move it away, "
+        "and its run is taken for unfinished."
+    )
 
 
 def check_overwrite(folder: Path, hashes: frozenset[str], data_hash: str) -> None:

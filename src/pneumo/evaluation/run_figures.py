@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,11 @@ from pneumo.evaluation.film_figures import Films, choose, draw_predictions
 from pneumo.evaluation.results import Results
 from pneumo.evaluation.score_figures import draw_calibration, draw_confusion, draw_scores, draw_shift
 from pneumo.evaluation.shift import Shift, read_shift
+from pneumo.plain_data import PlainDataError, read_bytes
+
+_log = logging.getLogger(__name__)
+
+_LARGEST = 16 << 20  # bytes of a figure
 
 # In the order in which a page shows them.
 CAPTIONS = {
@@ -57,9 +64,26 @@ def run_figures(folder: Path) -> list[RunFigure]:
     return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
 
 
+def embed_figures(folder: Path) -> list[tuple[str, str, str]]:
+    """Return name, caption and base64 of a run's figures; files that are no SVG of its own are left out and named."""
+    found = []
+    for figure in run_figures(folder):
+        try:
+            if figure.svg.resolve().parent != folder.resolve() / "figures":
+                raise PlainDataError("it is a link to another place")  # which may be any file of this machine
+            content = read_bytes(figure.svg, _LARGEST)
+            if b"<svg" not in content[:2_000]:
+                raise PlainDataError("it is no SVG")
+        except (FileNotFoundError, PlainDataError) as error:
+            _log.warning("%s is not on the page: %s.", figure.svg, error)
+            continue
+        found.append((figure.name, figure.caption, base64.b64encode(content).decode()))
+    return found
+
+
 def read_test(folder: Path, results: Results) -> Answers | ClassAnswers:
     """Read what a run has answered to test images, of two classes or of three."""
-    return read_class_answers(folder) if results["task"] == "subtype" else read_answers(folder, results)
+    return read_class_answers(folder, results) if results["task"] == "subtype" else read_answers(folder, results)
 
 
 def draw_test(

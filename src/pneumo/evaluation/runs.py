@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +16,10 @@ import numpy as np
 from pneumo.errors import ConfigError
 from pneumo.evaluation.intervals import Interval, wilson, zero_residue
 from pneumo.evaluation.results import Results, count_tested, read_results
-from pneumo.evaluation.status import read_status
+from pneumo.evaluation.status import Status, load_status
 from pneumo.evaluation.study import STUDY, TESTED, Published
+
+_log = logging.getLogger(__name__)
 
 _OF_A_RUN = ("results.json", "status.json")
 
@@ -162,21 +166,33 @@ def collect(folders: Sequence[Path]) -> list[Run]:
         ConfigError: There is no run in one of them, or a file of results is damaged.
     """
     runs: dict[Path, Run] = {}
+    damaged: list[str] = []
     sweeps = list(dict.fromkeys(folder.resolve() for folder in folders))
-    homes = {sweep: sweep.parent if any((sweep / name).exists() for name in _OF_A_RUN) else sweep for sweep in sweeps}
+    homes = {
+        sweep: sweep.parent if any(os.path.exists(sweep / name) for name in _OF_A_RUN) else sweep for sweep in sweeps
+    }
     names = [home.name for home in set(homes.values())]
     for sweep, home in homes.items():
         places = {path.parent for name in _OF_A_RUN for path in sweep.rglob(name)}
         if not places:
-            state = "has no run in it" if sweep.is_dir() else "is no folder"
+            state = "has no run in it that can be read" if os.path.isdir(sweep) else "is no folder"
             raise ConfigError(
                 f"{sweep} {state}: name the folder of a sweep or of a run, such as outputs/sweep/study, which "
                 "holds folders with results.json or status.json in them."
             )
         label = home.name if names.count(home.name) == 1 else str(home)
         for place in sorted(places - runs.keys()):
-            if run := _read(sweep, label, place):
+            try:
+                status = load_status(place)
+            except ConfigError as error:
+                status = None
+                damaged.append(str(error))
+            if run := _read(sweep, label, place, status):
                 runs[place] = run
+    if damaged and not runs:
+        raise ConfigError(damaged[0])
+    if damaged:
+        _log.warning("%d status.json could not be read, and count as missing. The first: %s", len(damaged), damaged[0])
     return list(runs.values())
 
 
@@ -218,8 +234,8 @@ def differences(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def _read(sweep: Path, label: str, folder: Path) -> Run | None:
-    results, status = read_results(folder), read_status(folder)
+def _read(sweep: Path, label: str, folder: Path, status: Status | None) -> Run | None:
+    results = read_results(folder)
     name = folder.name if folder == sweep else folder.relative_to(sweep).as_posix()
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"

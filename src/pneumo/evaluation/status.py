@@ -1,10 +1,15 @@
 """status.json: what became of one job of a sweep."""
 
 import json
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from pneumo.errors import ConfigError
 from pneumo.files import write_text
+from pneumo.plain_data import PlainDataError, read_json
+
+_LARGEST = 1 << 20  # bytes; the reason of a failure may be long
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,35 @@ def write_status(folder: Path, status: Status) -> None:
 
 def read_status(folder: Path) -> Status | None:
     """Read status.json; None if there is none that can be read, which is then as good as none."""
+    with suppress(ConfigError):
+        return load_status(folder)
+    return None
+
+
+def load_status(folder: Path) -> Status | None:
+    """Read status.json; None if there is none.
+
+    Raises:
+        ConfigError: It cannot be read or is damaged.
+    """
+    path = folder / "status.json"
     try:
-        return Status(**json.loads((folder / "status.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        found = read_json(path, _LARGEST)
+    except FileNotFoundError:
         return None
+    except PlainDataError as error:
+        raise _damaged(path, str(error)) from error
+    names = {field.name: int if field.name == "seed" else str for field in fields(Status)}
+    if not isinstance(found, dict) or not found.keys() >= names.keys():
+        raise _damaged(path, "it lacks some of its keys")
+    for name, kind in names.items():
+        if type(found[name]) is not kind:
+            raise _damaged(path, f"its {name} is no {'whole number' if kind is int else 'text'}")
+    return Status(**{name: found[name] for name in names})
+
+
+def _damaged(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be read as the status of a job ({reason}): delete it, and the sweep's command runs the job "
+        "again unless it has finished."
+    )

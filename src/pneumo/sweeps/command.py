@@ -2,11 +2,14 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pneumo.files import write_text
+from pneumo.plain_data import PlainDataError, read_json
+
+_LARGEST = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,10 @@ def write_command(sweep: Path, command: Command) -> None:
 
 
 def read_command(sweep: Path) -> Command | None:
-    """Read which command the folder belongs to; None if no command has been there."""
+    """Read which command the folder belongs to; None if no command has been there, or its file is damaged."""
     try:
-        return Command(**json.loads((sweep / ".command.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        found = read_json(sweep / ".command.json", _LARGEST)
+        command = Command(found["name"], found["overwrite"], found["complete"])
+    except (FileNotFoundError, PlainDataError, KeyError, TypeError):
         return None
+    return command if [type(value) for value in astuple(command)] == [str, bool, bool] else None

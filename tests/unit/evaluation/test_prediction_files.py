@@ -5,17 +5,20 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 from sklearn.metrics import roc_auc_score
-from written import finish
+from written import RESULTS as FINISHED
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import read_answers, read_class_answers
 from pneumo.evaluation.prediction_files import read_predictions, write_predictions
+from pneumo.evaluation.results import confusion
 from pneumo.evaluation.subtypes import summarise_classes
 
+HEAD = "path,label,probability,prediction"
 TWO, THREE = ["NORMAL", "PNEUMONIA"], ["NORMAL", "logit_margin_X", "VIRAL"]  # a name that a column has, too
 LABEL = np.arange(200) % 2
 MARGIN = (np.random.default_rng(0).normal(0, 12, 200) + 25 * LABEL).astype(np.float32)
 LOGITS = np.random.default_rng(1).normal(0, 60, (300, 3)) + 90 * np.eye(3)[np.arange(300) % 3]
+RESULTS = {**FINISHED, **confusion(LABEL, (expit(MARGIN) > 0.5).astype(int))}  # at a threshold of 0.5
 PATHS = [f"test/{i}.jpeg" for i in range(200)]
 
 
@@ -37,10 +40,9 @@ def three() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_a_margin_survives_the_file_and_ranks(tmp_path: Path) -> None:
-    finish(tmp_path, "resnext", "sgd", 0, wrong=3, threshold=0.5)
     write_two(tmp_path / "predictions.csv", MARGIN)
     assert columns(tmp_path / "predictions.csv") == ["path", "label", "probability", "prediction", "logit_margin"]
-    found = read_answers(tmp_path, {"threshold": 0.5})
+    found = read_answers(tmp_path, RESULTS)
     assert found.margin is not None
     assert np.array_equal(found.margin.astype(np.float32), MARGIN)
     assert found.classes == ("NORMAL", "PNEUMONIA")
@@ -50,7 +52,7 @@ def test_a_margin_survives_the_file_and_ranks(tmp_path: Path) -> None:
 def test_a_file_without_margins_ranks_by_the_probability(tmp_path: Path) -> None:
     write_two(tmp_path / "predictions.csv", None)
     assert columns(tmp_path / "predictions.csv") == ["path", "label", "probability", "prediction"]
-    found = read_answers(tmp_path, {"threshold": 0.5})
+    found = read_answers(tmp_path, RESULTS)
     assert found.margin is None
     assert np.array_equal(found.score, found.probability)
 
@@ -59,13 +61,16 @@ def test_a_file_without_margins_ranks_by_the_probability(tmp_path: Path) -> None
 def test_three_classes_keep_their_columns_whatever_their_names(margins: bool, tmp_path: Path) -> None:
     label, probability, prediction, odds = three()
     path = tmp_path / "predictions.csv"
-    write_predictions(path, PATHS + PATHS[:100], label, probability, prediction, THREE, odds if margins else None)
+    write_predictions(
+        path, [f"test/{i}.jpeg" for i in range(300)], label, probability, prediction, THREE, odds if margins else None
+    )
     assert columns(path)[4:7] == THREE
     assert columns(path)[7:] == ([f"logit_margin_{name}" for name in THREE] if margins else [])
-    found = read_class_answers(tmp_path)
+    results = {**RESULTS, **confusion(label, prediction)}
+    found = read_class_answers(tmp_path, results)
     assert found.classes == tuple(THREE)
     assert np.array_equal(found.probability.astype(np.float32), probability)
-    first, side = read_answers(tmp_path, {"threshold": 0.5}), found.against_rest()["VIRAL"]
+    first, side = read_answers(tmp_path, results), found.against_rest()["VIRAL"]
     if margins:
         np.testing.assert_allclose(first.score, -odds[:, 0], rtol=1e-8)
         np.testing.assert_allclose(side.score, odds[:, 2], rtol=1e-8)
@@ -93,11 +98,25 @@ def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
         ("path,label,probability,prediction\na,NORMAL\n", "line 2 does not have a value for each column"),
         ("path,label,probability,prediction\na,A,0.5,A\nb,A,0.5,A,7\n", "line 3 does not have a value"),
         ("path,label,probability,prediction,A,B,C\na,A,0.5,D,0.5,0.25,0.25\n", "no column of the class D"),
+        (f"{HEAD}\na,A,1.5,A\n", "not from 0 to 1"),
+        (f"{HEAD}\na,A,-0.5,A\n", "not from 0 to 1"),
+        (f"{HEAD}\na,A,x,A\n", "line 2 has text"),
+        (f"{HEAD}\na,A,0.5,A\na,A,0.5,A\n", "an image twice"),
+        (f"{HEAD}\na,,0.5,A\n", "without a path, label or prediction"),
+        (f"{HEAD}\na,A,0.5,A\nb,B,0.5,C\n", "3 classes, and no columns"),
+        (f"{HEAD},logit_margim\na,A,0.5,A,0\n", "its columns are not"),
+        ("a,A,0.5,A\nb,A,0.5,A\n", "its columns are not"),
+        (f"{HEAD},logit_margin\na,A,0.5,A,3\n", "not those of the probabilities"),
+        (f"{HEAD},A,B,C\na,A,0.5,A,0.5,0.25,0.125\n", "sum is not 1"),
+        (f"{HEAD}\na\0,A,0.5,A\n", "null bytes"),
+        (f"{HEAD}\n{'a' * 200_000},A,0.5,A\n", "no CSV: field larger"),
+        (f'{HEAD}\n"a,A,0.5,A\n', "no CSV: unexpected end"),
+        ("\ud8ff", "not UTF-8"),
     ],
 )
 def test_a_file_that_holds_no_predictions_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(ConfigError, match=reason) as error:
         read_predictions(path)
     assert str(path) in str(error.value)
@@ -106,10 +125,20 @@ def test_a_file_that_holds_no_predictions_is_refused(text: str, reason: str, tmp
 def test_a_run_of_three_classes_needs_their_columns(tmp_path: Path) -> None:
     write_two(tmp_path / "predictions.csv", None)
     with pytest.raises(ConfigError, match="no columns of classes"):
-        read_class_answers(tmp_path)
+        read_class_answers(tmp_path, RESULTS)
 
 
 def test_a_missing_file_is_a_mistake_for_its_user(tmp_path: Path) -> None:
-    for read in (lambda: read_answers(tmp_path, {"threshold": 0.5}), lambda: read_class_answers(tmp_path)):
+    for read in (lambda: read_answers(tmp_path, RESULTS), lambda: read_class_answers(tmp_path, RESULTS)):
         with pytest.raises(ConfigError, match="put it back"):
             read()
+
+
+def test_predictions_of_other_images_or_another_threshold_are_refused(tmp_path: Path) -> None:
+    write_two(tmp_path / "predictions.csv", MARGIN)
+    for other, reason in (
+        ({"test_true_positives": 7}, "test_true_positives"),
+        ({"threshold": 0.001}, "threshold 0.001"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            read_answers(tmp_path, {**RESULTS, **other})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from written import RESULTS
 
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.evaluation.prediction_files import write_predictions
@@ -59,9 +60,7 @@ def test_results_have_the_names_of_the_contract_in_order_and_no_nan(tmp_path: Pa
 
 def test_a_finished_run_is_overwritten_by_its_own_configuration_only(tmp_path: Path) -> None:
     check_overwrite(tmp_path, frozenset({"one"}), "data")
-    write_results(
-        tmp_path / "results.json", {**dict.fromkeys(RESULT_NAMES, 0.5), "config_hash": "one", "data_hash": "data"}
-    )
+    write_results(tmp_path / "results.json", {**RESULTS, "config_hash": "one", "data_hash": "data"})
     check_overwrite(tmp_path, frozenset({"one"}), "data")
     check_overwrite(tmp_path, frozenset({"one", "as another version wrote it"}), "data")
     for config_hash, data_hash in (("two", "data"), ("one", "other data")):

@@ -9,7 +9,7 @@ from written import answer, finish
 
 from pneumo.cli import report
 from pneumo.evaluation.answers import Answers, read_answers
-from pneumo.evaluation.results import read_results
+from pneumo.evaluation.results import confusion, read_results
 from pneumo.evaluation.run_figures import draw_test, read_test
 from pneumo.evaluation.shift import SHOWN, Shift, best_threshold, measure_shift, read_shift
 
@@ -114,7 +114,8 @@ def test_a_threshold_that_is_a_probability_keeps_its_side(tmp_path: Path) -> Non
     lines = ["path,label,probability,prediction"]
     lines += [f"test/0.jpeg,NORMAL,{threshold:.9g},NORMAL", "test/1.jpeg,NORMAL,0.400000006,PNEUMONIA"]
     (tmp_path / "run" / "predictions.csv").write_text("\n".join(lines) + "\n")
-    found = read_answers(tmp_path / "run", read_results(tmp_path / "run") or {})
+    counts = confusion(np.array([0, 0]), np.array([0, 1]))
+    found = read_answers(tmp_path / "run", {**(read_results(tmp_path / "run") or {}), **counts})
     assert found.called.tolist() == [False, True]
     assert found.positive.tolist() == [False, False]
 
