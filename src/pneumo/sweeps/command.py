@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pneumo.files import write_text
 
+_LONGEST = 100  # characters of a name
+
 
 @dataclass(frozen=True)
 class Command:
@@ -40,8 +42,11 @@ def write_command(sweep: Path, command: Command) -> None:
 
 
 def read_command(sweep: Path) -> Command | None:
-    """Read which command the folder belongs to; None if no command has been there."""
+    """Read which command the folder belongs to; None if no command has been there, or its file is damaged."""
     try:
-        return Command(**json.loads((sweep / ".command.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        found = Command(**json.loads((sweep / ".command.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
+    # The name becomes an override of the jobs, and part of their status.
+    named = isinstance(found.name, str) and found.name.isprintable() and len(found.name) <= _LONGEST
+    return found if named and {type(found.overwrite), type(found.complete)} == {bool} else None
