@@ -20,7 +20,6 @@ from pneumo.models.classifier import Classifier
     [
         ("+callbacks.own", "{{_target_: os.system, command: 'touch {0}'}}"),
         ("optimizer._target_", "os.mkdir"),
-        ("hydra.job.chdir", "true,hydra.job.name={0}"),
     ],
 )
 def test_a_database_that_names_other_settings_is_not_obeyed(

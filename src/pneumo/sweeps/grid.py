@@ -93,9 +93,10 @@ def refuse_counts(overrides: Iterable[Override], combined: bool) -> None:
         overrides: Each with values that can be counted.
         combined: Whether each combination of their values is a job.
     """
-    counts = {override.get_key_element(): _count_values(override) for override in overrides}  # the last of one key
-    for override in overrides:
-        if (count := counts[override.get_key_element()]) == 0:
+    last = {override.get_key_element(): override for override in overrides}  # of two for one key
+    counts = {key: _count_values(override) for key, override in last.items()}
+    for key, override in last.items():
+        if (count := counts[key]) == 0:
             raise ConfigError(f"{override.input_line} has no values, so there is nothing to run: list some.")
         if count > MOST_JOBS:
             raise ConfigError(f"{override.input_line} has {count:,} values, and at most {MOST_JOBS:,} can be tried.")

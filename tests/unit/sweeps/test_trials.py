@@ -64,7 +64,10 @@ DONE = "WHERE trial_id = (SELECT trial_id FROM trials WHERE state = 'COMPLETE')"
 @pytest.mark.parametrize(
     ("statement", "word"),
     [
-        (f"UPDATE trial_params SET param_name = 'hydra.launcher' {RUNNING} AND param_name = 'augment'", "hydra.launcher"),
+        (
+            f"UPDATE trial_params SET param_name = 'hydra.launcher' {RUNNING} AND param_name = 'augment'",
+            "hydra.launcher",
+        ),
         (f"UPDATE trial_params SET param_name = 'optimizer.lr=1,seed' {RUNNING} AND param_name = 'augment'", "seed"),
         (f"UPDATE trial_params SET param_name = 'hydra.launcher' {DONE} AND param_name = 'augment'", "hydra.launcher"),
         (
@@ -105,9 +108,7 @@ def test_an_edited_database_is_refused_and_never_obeyed(
 
 
 @pytest.mark.parametrize("damage", [lambda old: b"no database", lambda old: old[:5000], lambda old: old[:100] * 50])
-def test_a_file_that_is_no_database_is_named(
-    damage: Callable[[bytes], bytes], database: bytes, tmp_path: Path
-) -> None:
+def test_a_file_that_is_no_database_is_named(damage: Callable[[bytes], bytes], database: bytes, tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_bytes(damage(database))
     with pytest.raises(ConfigError, match=r"optuna\.db cannot be used"):
         opened(tmp_path).choose(1, 5)
