@@ -22,7 +22,7 @@ from pneumo.state_forms import (
     show,
 )
 
-_MOVING = ("best", "num_bad_epochs", "cooldown_counter", "_last_lr")  # what losses change in ReduceLROnPlateau
+_MOVING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")  # in ReduceLROnPlateau
 
 
 @dataclass(frozen=True)
