@@ -49,8 +49,6 @@ def require_training_state(
     """
     _require_version(checkpoint.get("pytorch-lightning_version"))
     epochs, steps, scheduled = _require_epochs(checkpoint, len(datamodule.splits["train"]), trainer)
-    weights = classifier.state_dict()
-    require_tensors(checkpoint.get("state_dict"), weights, "state_dict")
     name = type(datamodule).__qualname__
     require_equal(checkpoint.get(name), {"epoch": epochs}, name)
     states = require_dict(checkpoint.get("callbacks"), "callbacks")
@@ -66,8 +64,11 @@ def require_training_state(
     place = Place(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
     require_optimization(checkpoint, classifier, place)
     require(state_indices(checkpoint) == state_indices(best), "optimizer_states lacks the state of some parameters")
+    _require_best(best, datamodule, classifier, trainer)
+    weights = classifier.state_dict()
     _require_additions(checkpoint, weights, callbacks, steps, trainer)
-    _require_best(best, weights, datamodule, classifier, trainer)
+    require_tensors(checkpoint.get("state_dict"), weights, "state_dict")
+    require_tensors(best.get("state_dict"), weights, "best.ckpt: state_dict")
 
 
 def _require_version(version: object) -> None:
@@ -213,15 +214,10 @@ def _require_additions(
 
 
 def _require_best(
-    best: dict[str, Any],
-    weights: dict[str, Tensor],
-    datamodule: ChestXrayDataModule,
-    classifier: Classifier,
-    trainer: Trainer,
+    best: dict[str, Any], datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
 ) -> None:
     """Raise a FormError unless the best checkpoint so far can be tested at the end."""
     require_count(best.get("epoch"), "best.ckpt: epoch", max(trainer.max_epochs or 0, 1) - 1)
-    require_tensors(best.get("state_dict"), weights, "best.ckpt: state_dict")
     metrics = require_dict(best.get("metrics"), "best.ckpt: metrics")
     for name in ("train/accuracy", "val/loss", "val/accuracy", "val/auroc"):
         require_number(metrics.get(name), f"best.ckpt: metrics.{name}")
