@@ -43,7 +43,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("phantoms") / "chest_xray"
     write_phantoms(root, seed=0, train=64, val=16, test=32)
     if sys.platform == "linux":  # other systems refuse such names
-        for split in root.iterdir():
+        for split in filter(Path.is_dir, root.iterdir()):
             last = max((split / "PNEUMONIA").iterdir())
             last.rename(last.with_name(f"{last.stem}_\udce9{last.suffix}"))
     return root

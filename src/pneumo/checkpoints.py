@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, opened without running code, found again after their folder moved."""
 
 import copy
-import logging
 import os
+import re
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -15,10 +15,7 @@ from torch import Tensor
 
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import atomic_path
-from pneumo.fingerprints import recorded_settings
 from pneumo.tensors import UnreadableError, read_tensors
-
-_log = logging.getLogger(__name__)
 
 PAUSE = 10.0  # seconds
 
@@ -122,11 +119,21 @@ class RunCheckpoint(ModelCheckpoint):
         return f"{super().state_key}, {self.filename}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the callback's state, with the old folder replaced by the present one."""
-        old, new = str(state_dict["dirpath"]), str(self.dirpath)
-        moved = {name: value.replace(old, new) for name, value in state_dict.items() if isinstance(value, str)}
-        best = {path.replace(old, new): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **moved, "best_k_models": best})
+        """Restore scores and file names; the files are those of these names in the present folder, wherever else."""
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        own = {name: self._own_path(state_dict[name]) for name in paths}
+        best = {self._own_path(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **own, "dirpath": self.dirpath, "best_k_models": best})
+
+    def _own_path(self, path: str) -> str:
+        """Return the path of a checkpoint of that name in the run's folder; checkpoints may name any file."""
+        if not path:
+            return path
+        name = re.split(r"[/\\]", path)[-1]
+        if not name.endswith(self.FILE_EXTENSION):
+            raise ConfigError(f"{path} is no checkpoint of this run: start again without ckpt_path.")
+        assert self.dirpath is not None
+        return str(Path(self.dirpath) / name)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -156,46 +163,3 @@ def write_decision(path: Path, decision: dict[str, float], outliers: dict[str, T
     if outliers is not None:
         checkpoint["outliers"] = outliers
     _write(checkpoint, path)
-
-
-def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:
-    """Raise a ConfigError unless a run can go on from a checkpoint.
-
-    Args:
-        path: The checkpoint to go on from.
-        folder: Where the run's checkpoints lie; the best so far is tested if no later epoch is better.
-        config: The settings that it must have been written under, as `RecordConfig` keeps them.
-    """
-    read = read_checkpoint(path)
-    if path.resolve().parent != folder.resolve() or not (folder / "best.ckpt").is_file():
-        raise ConfigError(
-            f"ckpt_path={path} does not lie in {folder} beside best.ckpt, the best checkpoint so far. A run goes on in "
-            "its own folder: give ckpt_path=RUN/checkpoints/last.ckpt with the whole folder RUN in its place, and no "
-            "hydra.run.dir."
-        )
-    stored: dict[str, Any] = read.get("config", {})
-    differences = (
-        sorted(key for key in stored.keys() | form.keys() if stored.get(key) != form.get(key))
-        for form in recorded_settings(config)
-    )
-    if not (other := min(differences, key=len)):
-        return
-    shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
-    raise ConfigError(
-        f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
-        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
-        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
-    )
-
-
-def resumable_checkpoint(last: Path, settings: dict[str, Any]) -> str | None:
-    """Give the last checkpoint if a run can go on from it; say why not if it is there in vain."""
-    if not last.is_file():
-        return None
-    try:
-        check_resumable(last, last.parent, settings)
-    except ConfigError as error:
-        _log.warning("This run begins anew: %s", error)
-        return None
-    _log.info("going on from %s", last)
-    return str(last)

@@ -50,11 +50,13 @@ class CheckOutputFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check the folder of a single run."""
+        _refuse_search(config)
         HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
         _check_writable(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check the folder of a sweep."""
+        _refuse_search(config)
         HydraConfig.instance().set_config(config)
         _check_writable(Path(config.hydra.sweep.dir))
 
@@ -121,6 +123,15 @@ def gpu_here() -> int:
 
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 OmegaConf.register_new_resolver("gpu_here", gpu_here, replace=True)
+
+
+def _refuse_search(config: DictConfig) -> None:
+    """End with one paragraph if train.py was given a search, which would be one run or an error of Hydra's."""
+    if "launcher" not in config and OmegaConf.select(config, "sweep.trials", throw_on_missing=False) is not None:
+        raise SystemExit(
+            f"sweep.trials={config.sweep.trials} makes a search, which train.py cannot run: give the same overrides to "
+            "`python sweep.py -m`, or take another experiment, such as experiment=study."
+        )
 
 
 def _check_writable(folder: Path) -> None:

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo import projector, record
 from pneumo.building import Parts, build, refusals, run_settings
-from pneumo.checkpoints import check_resumable, resumable_checkpoint
 from pneumo.data.splits import write_splits
 from pneumo.decisions import decide_by_validation
 from pneumo.errors import TrainingError
@@ -23,6 +22,7 @@ from pneumo.features import is_shortened, serve_features, uses_features
 from pneumo.fingerprints import recorded_hashes
 from pneumo.hyperparameters import other_overrides
 from pneumo.passes import FeatureOptions
+from pneumo.resumption import check_resumable, resumable_checkpoint
 from pneumo.showing import show_batch, show_test
 from pneumo.stops import explained_stops
 from pneumo.tensorboard import RunLogger
@@ -89,10 +89,10 @@ def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: 
     settings = run_settings(cfg, parts.datamodule)
     ckpt_path: str | None = None
     if resume and not overwrite:
-        ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", settings)
+        ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", settings, parts)
     elif cfg.ckpt_path is not None and not overwrite:
         ckpt_path = cfg.ckpt_path
-        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", settings)
+        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", settings, parts)
     if not overwrite:
         check_overwrite(folder, recorded_hashes(cfg), parts.datamodule.data_hash)
     if parts.trainer.is_global_zero:

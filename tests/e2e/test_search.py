@@ -6,11 +6,36 @@ import re
 import signal
 from pathlib import Path
 
+import optuna
 import pytest
 from events import hparams_row
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from support import Sweep, contents, place
 
 from pneumo.models.classifier import Classifier
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("+callbacks.own", "{{_target_: os.system, command: 'touch {0}'}}"),
+        ("optimizer._target_", "os.mkdir"),
+    ],
+)
+def test_a_database_that_names_other_settings_is_not_obeyed(
+    name: str, value: str, sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place(tmp_path, "rates").mkdir(parents=True)
+    study = optuna.create_study(study_name="rates", storage=f"sqlite:///{place(tmp_path, 'rates') / 'optuna.db'}")
+    rate = FloatDistribution(0.001, 0.01)
+    study.ask({"optimizer.lr": rate, name: CategoricalDistribution([value.format(tmp_path / "executed")])})
+    options = ("model=xraychestnet", "optimizer=sgd", "epochs=1", "sweep.name=rates", "sweep.trials=1")
+    assert sweep(*options, "optimizer.lr=interval(0.001,0.01)") == 1
+    error = capsys.readouterr().err
+    assert name in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "executed").exists()
+    assert not list(place(tmp_path, "rates").glob("trial-*"))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
 from rich.console import Console
 from support import Compose
 
@@ -108,3 +109,12 @@ def test_an_output_folder_must_have_a_name_in_utf8(name: str, tmp_path: Path, co
     else:
         with pytest.raises(SystemExit, match=r"not UTF-8.*paths\.output_dir=FOLDER"):
             CheckOutputFolder().on_run_start(cfg)
+
+
+@pytest.mark.parametrize("start", ["on_run_start", "on_multirun_start"])
+def test_a_search_is_refused_outside_of_a_sweep(start: str, tmp_path: Path) -> None:
+    folders = {"run": {"dir": str(tmp_path / "run")}, "sweep": {"dir": str(tmp_path / "sweep")}}
+    config = OmegaConf.create({"hydra": folders, "sweep": {"trials": 20}})
+    with pytest.raises(SystemExit, match=r"sweep\.trials=20 makes a search.*sweep\.py -m"):
+        getattr(CheckOutputFolder(), start)(config)
+    assert not list(tmp_path.iterdir())

@@ -31,6 +31,7 @@ from pneumo.data.index import (
 from pneumo.data.manifest import content_hash
 from pneumo.data.nesting import find_data_sets
 from pneumo.data.notes import ImageNotes
+from pneumo.data.phantoms import check_phantoms
 from pneumo.data.splits import Splits, check_split, split_radiographs
 
 _log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class ChestXrayDataModule(LightningDataModule):
         """Download the data if `root` was left to its default and no data set lies there or below."""
         if self.download and locate(self.root) is None and not find_data_sets(self.root):
             download_chest_xray(self.root)
+        check_phantoms(self.root, default=self.download)
 
     def setup(self, stage: str | None = None) -> None:
         """Index the radiographs and split them, once for all stages."""
@@ -223,9 +225,8 @@ class ChestXrayDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
-        training = split == "train"
-        size = self.batch_size * (self.steps_per_batch if training else 1)
-        batches = BatchIndices(sampler, size, training and self.join_single)
+        size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
+        batches = BatchIndices(sampler, size, split == "train" and self.join_single)
         if self.inputs is not None:
             return ArrayBatches(self.part(split, self.inputs), batches, self.seed, self.pin_memory)
         return ImageLoader(

@@ -1,5 +1,6 @@
 """Synthetic chest radiographs in the layout of Kermany et al. 2018, for the demo, the tests and machines off line."""
 
+import logging
 import math
 import tempfile
 from itertools import cycle
@@ -14,11 +15,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
+from pneumo.data.index import DEFAULT_ROOT, SPLITS, is_image, locate, relative_path, walk
 from pneumo.errors import ConfigError, DataError
+
+_log = logging.getLogger(__name__)
 
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
 _L = [[(0, 0), (0, 1), (0.6, 1)]]
 VISIBLE = 20  # grey values: what stands out of the grain, whose standard deviation is mostly 1 to 5
+MARKER = "phantoms.txt"  # lies in the tree's folder
 _VIEWS = (1, 1, 2, 1, 1)  # every fourth patient has a second film
 
 
@@ -47,19 +52,58 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
 
     Raises:
         ConfigError: A split is too small to hold both classes.
-        DataError: `root` holds something else.
+        DataError: `root` holds something else, or cannot be written.
     """
     films = _plan({"train": train, "val": val, "test": test})
-    root.parent.mkdir(parents=True, exist_ok=True)
-    if _is_written(root, films):
-        return
-    with FileLock(root.parent / f".{root.name}.lock"):
+    try:
         if _is_written(root, films):
             return
-        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-            tree = Path(folder) / root.name
-            _draw_all(tree, films, seed)
-            tree.rename(root)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root.parent / f".{root.name}.lock"):
+            if _is_written(root, films):
+                return
+            with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+                tree = Path(folder) / root.name
+                _draw_all(tree, films, seed)
+                text = f"Phantoms: radiographs of nobody, drawn by pneumo (seed={seed}, {train}, {val}, {test}).\n"
+                (tree / MARKER).write_text(text, encoding="ascii")
+                tree.rename(root)
+    except OSError as error:
+        raise DataError(
+            f"The phantoms cannot be drawn into {root} ({error.strerror or error}): make room on its disk, mend its "
+            "permissions, or put caches elsewhere with paths.cache_dir=FOLDER."
+        ) from error
+
+
+def holds_phantoms(root: Path) -> bool:
+    """Return whether a folder holds phantoms: by its marker or, as earlier versions wrote none, by all file names."""
+    if (root / MARKER).is_file():
+        return True
+    found = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
+    counts = {split: sum(path.startswith(f"{split}/") for path in found) for split in SPLITS}
+    if any(count < 2 and (split, count) != ("val", 0) for split, count in counts.items()):
+        return False
+    return found == {film.path for film in _plan(counts)}
+
+
+def check_phantoms(root: Path, default: bool) -> None:
+    """Log that a data set is one of phantoms.
+
+    Args:
+        root: The data set's folder.
+        default: Whether nobody named it.
+
+    Raises:
+        DataError: They lie where the Kermany data are expected.
+    """
+    if (folder := locate(root)) is None or not holds_phantoms(folder):
+        return
+    if default and root == DEFAULT_ROOT:
+        raise DataError(
+            f"{folder} holds phantoms, not radiographs of patients: remove it, and the data are downloaded in its "
+            f"place; or, to train on phantoms, take data=synthetic or data.root={folder}."
+        )
+    _log.warning("data.root=%s holds phantoms, so no figure says anything about radiographs of patients.", folder)
 
 
 def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, finding: Finding) -> NDArray[np.uint8]:
@@ -171,7 +215,8 @@ def _name(finding: Finding, patient: int, view: int, serial: int) -> str:
 def _is_written(root: Path, films: list[_Film]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    if {path.relative_to(root).as_posix() for path in root.glob("*/*/*.jpeg")} == {film.path for film in films}:
+    images = {relative_path(entry.path, root) for entry in walk(root) if is_image(entry)}
+    if images == {film.path for film in films}:
         return True
     raise DataError(f"{root} is there, but is not the tree of phantoms asked for: remove it, or name another folder.")
 

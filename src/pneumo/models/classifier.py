@@ -14,7 +14,7 @@ from torchmetrics import CatMetric, MeanMetric
 from pneumo.errors import ConfigError
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
-from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, parameter_groups, scale_rates
+from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, make_optimizer
 from pneumo.models.loss import weighted_cross_entropy
 from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
@@ -194,10 +194,7 @@ class Classifier(LightningModule):
         """Make the optimizer of the trainable parameters, and the schedule if there is one."""
         if self.make_optimizer is None:
             raise ConfigError("Training needs an optimizer: give Classifier an `optimizer`, such as torch.optim.Adam.")
-        if (decay := self.fine_tuning.lr_decay if self.fine_tuning else 1.0) == 1.0:
-            optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
-        else:
-            optimizer = scale_rates(self.make_optimizer(parameter_groups(self.backbone, self.head, decay)))
+        optimizer = make_optimizer(self.make_optimizer, self, self.backbone, self.head, self.fine_tuning)
         if self.make_scheduler is None:
             return optimizer
         if isinstance(self.make_scheduler, OneCycle):

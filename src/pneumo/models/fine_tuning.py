@@ -1,6 +1,6 @@
 """Fine-tuning a pretrained backbone without spoiling it: the head first, lower layers more slowly, rates by step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,27 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
         if parameters:
             groups.append({"params": parameters, "lr_scale": decay ** (PARTS - i)})
     return [*groups, {"params": list(head.parameters()), "lr_scale": 1.0}]
+
+
+def make_optimizer(
+    make: Callable[[Iterable[Any]], Optimizer],
+    network: nn.Module,
+    backbone: nn.Module,
+    head: nn.Module,
+    fine_tuning: FineTuning | None,
+) -> Optimizer:
+    """Make the optimizer of a network's trainable parameters.
+
+    Args:
+        make: Makes it of parameters, or of groups of them.
+        network: Of which backbone and head are parts.
+        backbone: Of the network.
+        head: Of the network.
+        fine_tuning: How the backbone is trained; None: as any other layers.
+    """
+    if fine_tuning is None or fine_tuning.lr_decay == 1.0:
+        return make(parameter for parameter in network.parameters() if parameter.requires_grad)
+    return scale_rates(make(parameter_groups(backbone, head, fine_tuning.lr_decay)))
 
 
 def scale_rates(optimizer: Optimizer) -> Optimizer:

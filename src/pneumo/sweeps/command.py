@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from pneumo.files import write_text
 from pneumo.plain_data import PlainDataError, read_json
 
 _LARGEST = 1 << 16  # bytes
+_LONGEST = 100  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,6 @@ def read_command(sweep: Path) -> Command | None:
         command = Command(found["name"], found["overwrite"], found["complete"])
     except (FileNotFoundError, PlainDataError, KeyError, TypeError):
         return None
-    return command if [type(value) for value in astuple(command)] == [str, bool, bool] else None
+    # The name becomes an override of the jobs, and part of their status.
+    named = isinstance(command.name, str) and command.name.isprintable() and len(command.name) <= _LONGEST
+    return command if named and {type(command.overwrite), type(command.complete)} == {bool} else None

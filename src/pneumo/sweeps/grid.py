@@ -1,11 +1,12 @@
 """A sweep over every combination of the values that are listed, resumed by giving the same command again."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,7 @@ from pneumo.sweeps.job import is_done_by
 from pneumo.sweeps.plan import Job, plan_jobs, varied_keys
 from pneumo.sweeps.session import open_session, settle
 
+MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
 _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
 
 
@@ -40,13 +42,13 @@ def sweep_grid(
         PneumoError: A user's mistake.
     """
     check_sweep(config)
-    folder = settle(config)
+    settle(config)
     planned = plan_jobs(context.config_loader, config, combinations(context.config_loader, overrides))
     refuse_processes(planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
     with open_session(config, launcher) as session:
         finished = _own(planned, session.command) if config.sweep.overwrite else finished_jobs(planned)
-        OmegaConf.save(config, folder / "multirun.yaml")
+        session.record(config)
         complete = False
         try:
             columns = make_columns(varied_keys([job.overrides for job in planned]), planned)
@@ -79,8 +81,41 @@ def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[st
                 f"{override.input_line} has no end of values: list some, as in optimizer.lr=0.001,0.01, or have Optuna "
                 "choose among them with sweep.trials=20."
             )
+    refuse_counts([override for override in parsed if override.is_sweep_override()], combined=True)
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
     return jobs
+
+
+def refuse_counts(overrides: Iterable[Override], combined: bool) -> None:
+    """Raise a ConfigError if an override has no values, or if there would be absurdly many jobs.
+
+    Args:
+        overrides: Each with values that can be counted.
+        combined: Whether each combination of their values is a job.
+    """
+    last = {override.get_key_element(): override for override in overrides}  # of two for one key
+    counts = {key: _count_values(override) for key, override in last.items()}
+    for key, override in last.items():
+        if (count := counts[key]) == 0:
+            raise ConfigError(f"{override.input_line} has no values, so there is nothing to run: list some.")
+        if count > MOST_JOBS:
+            raise ConfigError(f"{override.input_line} has {count:,} values, and at most {MOST_JOBS:,} can be tried.")
+    if combined and (total := math.prod(counts.values())) > MOST_JOBS:
+        raise ConfigError(
+            f"This sweep has {total:,} jobs, the combinations of {', '.join(counts)}, and at most {MOST_JOBS:,} can be "
+            "run: list fewer values, or have Optuna choose among them with sweep.trials=20."
+        )
+
+
+def _count_values(override: Override) -> float:
+    """Count an override's values without making them, of which a range may have billions."""
+    value = override.value()
+    if not isinstance(value, RangeSweep):
+        return sum(1 for _ in override.sweep_string_iterator())
+    start, stop, step = (value.start, value.stop, value.step)
+    if start is None or stop is None or not step or not all(map(math.isfinite, (start, stop, step))):
+        raise ConfigError(f"{override.input_line} must have finite bounds and a step other than 0.")
+    return max(0, math.ceil((stop - start) / step))
 
 
 def refuse_shared(overrides: Iterable[Override]) -> None:

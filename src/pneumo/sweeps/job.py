@@ -45,13 +45,16 @@ def run_job(cfg: DictConfig) -> None:
         settings_hash=settings_hash(cfg),
     )
     # An engine may still be at a job of a command that was stopped when the next command comes to it, or the reverse.
-    with locked(folder / "run", f"Running {folder.name}"):
-        if (current := read_command(sweep)) and current.name != status.command:
-            _log.warning("%s is not begun, since another command has come after its own.", folder.name)
-        elif cfg.sweep.fail_fast and (failed := _failed_sibling(sweep, status.command)):
-            _log.warning("%s is not begun, since %s failed and sweep.fail_fast=true.", folder.name, failed)
-        else:
-            _run_alone(cfg, folder, status)
+    try:
+        with locked(folder / "run", f"Running {folder.name}"):
+            if (current := read_command(sweep)) and current.name != status.command:
+                _log.warning("%s is not begun, since another command has come after its own.", folder.name)
+            elif cfg.sweep.fail_fast and (failed := _failed_sibling(sweep, status.command)):
+                _log.warning("%s is not begun, since %s failed and sweep.fail_fast=true.", folder.name, failed)
+            else:
+                _run_alone(cfg, folder, status)
+    except OSError as error:  # of the lock or of status.json; other jobs may have a folder that can be written
+        _log.error("%s is not begun, since %s cannot be written (%s).", folder.name, folder, error.strerror or error)
 
 
 def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
@@ -66,13 +69,21 @@ def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
         reason = " ".join((str(error) if mistake is None else mistake[1]).split())
         name = type(error).__name__ if mistake is None else mistake[0]
         _log.error("FAILED (%s): %s\nThe traceback is in %s.", name, reason, folder / "train.log", exc_info=error)
-        write_status(folder, replace(status, status="failed", reason=reason or name, error=name))
+        _write_end(folder, replace(status, status="failed", reason=reason or name, error=name))
     except BaseException:  # a signal's SystemExit, or Ctrl-C
         begun = read_status(folder)  # or what an earlier run has left would be taken for this command's
-        write_status(folder, replace(begun or status, status="stopped" if begun == running else "preparing"))
+        _write_end(folder, replace(begun or status, status="stopped" if begun == running else "preparing"))
         raise
     else:
-        write_status(folder, replace(status, status="done"))
+        _write_end(folder, replace(status, status="done"))
+
+
+def _write_end(folder: Path, status: Status) -> None:
+    """Write what became of a job; a full disk must not hide it, nor end other jobs."""
+    try:
+        write_status(folder, status)
+    except OSError as error:
+        _log.error("%s/status.json cannot be written (%s): make room on its disk.", folder, error.strerror or error)
 
 
 def is_done_by(folder: Path, command: str, hashes: frozenset[str]) -> bool:
@@ -99,8 +110,23 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
         return
     from pneumo.training import run
 
-    swept = json.loads(os.environ.get(SWEPT, "{}"))
-    run(cfg, overwrite, resume=True, begun=begun, swept=swept)
+    run(cfg, overwrite, resume=True, begun=begun, swept=_read_swept())
+
+
+def _read_swept() -> dict[str, str | float]:
+    """Read the job's values of what differs within the sweep.
+
+    Raises:
+        ConfigError: The variable was set to something else.
+    """
+    text = os.environ.get(SWEPT, "{}")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or not all(isinstance(value, str | float) for value in values.values()):
+        raise ConfigError(f"{SWEPT}={text[:100]} must be names and values as JSON: unset it, since a sweep sets it.")
+    return values
 
 
 def _failed_sibling(sweep: Path, command: str) -> str | None:

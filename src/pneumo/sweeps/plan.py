@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.config import check_config
 from pneumo.errors import ConfigError
@@ -59,6 +60,9 @@ def plan_jobs(
         try:
             name = names[number] if names else job_name(str(cfg.hydra.sweep.subdir), values[number], varied)
             planned.append(_describe(cfg, Path(config.hydra.sweep.dir), name, overrides))
+        except OmegaConfBaseException as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"A job's configuration cannot be resolved ({reason}): {' '.join(overrides)}.") from error
         finally:
             HydraConfig.instance().cfg = before
     _check_names(planned)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import rich
 from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
@@ -70,6 +70,15 @@ class Session:
         except Exception as error:  # a launcher's own, of whatever kind: the results of other jobs are kept
             _log.error("The launcher gave up: %s: %s", type(error).__name__, error, exc_info=error)
 
+    def record(self, config: DictConfig) -> None:
+        """Write the sweep's own configuration.
+
+        Raises:
+            ConfigError: The folder cannot be written.
+        """
+        with _folder_errors(self.folder):
+            OmegaConf.save(config, self.folder / "multirun.yaml")
+
     def outcome(self, job: Job, finished: bool) -> tuple[str, str]:
         """Tell what became of a job, and why."""
         status = read_status(job.folder)
@@ -100,7 +109,7 @@ class Session:
         for name, (what, reason) in outcomes.items():
             if reason:
                 console_print(f"{what} {name}: {reason}", style="red")
-        write_command(self.folder, replace(self.command, complete=complete))
+        complete &= self._write_command(complete)
         if not complete:
             _log.warning("The same command goes on: it keeps what is done and runs the rest.")
         told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
@@ -112,8 +121,16 @@ class Session:
 
         try:
             write_leaderboard([self.folder], self.folder)
-        except PneumoError as error:  # what became of the jobs is told all the same
+        except (PneumoError, OSError) as error:  # what became of the jobs is told all the same
             _log.error("The leaderboard could not be written: %s", error)
+            return False
+        return True
+
+    def _write_command(self, complete: bool) -> bool:
+        try:
+            write_command(self.folder, replace(self.command, complete=complete))
+        except (PneumoError, OSError) as error:  # what became of the jobs is told all the same
+            _log.error("%s cannot be written (%s), so what the sweep has come to is not kept.", self.folder, error)
             return False
         return True
 
@@ -167,14 +184,16 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
     folder = Path(config.hydra.sweep.dir)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with _folder_errors(folder):
+            lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(
             f"Another process is running a sweep in {folder}: wait until it has finished, or take another sweep.name."
         ) from None
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        command = begin_command(folder, config.sweep.overwrite)
+        with _folder_errors(folder):
+            command = begin_command(folder, config.sweep.overwrite)
         yield Session(folder, command, launcher, config.launcher.parallel, config.launcher.threads)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -184,12 +203,31 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
 
 
 def settle(config: DictConfig) -> Path:
-    """Make the sweep's folder, with its path absolute, whatever folder a job will run in; give the path."""
+    """Make the sweep's folder, with its path absolute, whatever folder a job will run in; give the path.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
     folder = Path(config.hydra.sweep.dir).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    with _folder_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweep.dir = str(folder)
     return folder
+
+
+@contextmanager
+def _folder_errors(folder: Path) -> Iterator[None]:
+    """Report what keeps a sweep's folder from being used as an error of the user whose it is."""
+    try:
+        yield
+    except Timeout:  # of a lock, and an OSError too
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"The sweep's folder {folder} cannot be used ({error.strerror or error}): choose another one with "
+            "paths.output_dir=FOLDER, or mend its permissions or its disk. What has finished is kept."
+        ) from error
 
 
 def console_print(text: str, style: str | None = None) -> None:

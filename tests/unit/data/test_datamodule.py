@@ -7,6 +7,7 @@ from support import OPTIONS, module
 
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import default_root
+from pneumo.data.phantoms import MARKER, write_phantoms
 from pneumo.data.synthetic import SyntheticDataModule
 from pneumo.errors import ConfigError, DataError
 
@@ -118,3 +119,37 @@ def test_phantoms_are_drawn_into_the_cache(tmp_path: Path) -> None:
     data.setup()
     assert [len(part) for part in data.splits.values()] == [20, 6, 10]
     assert data.root.is_relative_to(tmp_path)
+
+
+def drawn(root: str | Path | None) -> SyntheticDataModule:
+    data = SyntheticDataModule(root and str(root), train=4, val=2, test=2, phantom_seed=3, **OPTIONS)
+    data.prepare_data()
+    return data
+
+
+def test_phantoms_are_not_drawn_where_real_radiographs_are_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PNEUMO_DATA_ROOT", str(tmp_path / "own"))
+    for root in (None, "data/chest_xray", tmp_path / "data" / "x" / ".." / "chest_xray" / "chest_xray", "own"):
+        with pytest.raises(ConfigError, match=r"data\.root=.* real radiographs .*Leave data\.root out"):
+            drawn(root)
+    assert not list(tmp_path.rglob("*.jpeg"))
+    assert drawn("drawn").root == Path("drawn")
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_phantoms_in_the_default_folder_are_not_taken_for_radiographs(
+    marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_phantoms(tmp_path / "data" / "chest_xray", seed=0, train=4, val=2, test=2)
+    if marked:
+        next((tmp_path / "data" / "chest_xray" / "val" / "NORMAL").iterdir()).unlink()
+    else:
+        (tmp_path / "data" / "chest_xray" / MARKER).unlink()  # as earlier versions drew them
+    with pytest.raises(DataError, match=r"data/chest_xray holds phantoms.*remove it.*data=synthetic"):
+        ChestXrayDataModule(None, **OPTIONS).prepare_data()
+    ChestXrayDataModule("data/chest_xray", **OPTIONS).prepare_data()
+    assert "data/chest_xray holds phantoms" in caplog.text

@@ -212,3 +212,21 @@ def test_neither_size_nor_bytes_tell_the_class(sample: Path) -> None:
     model = HistGradientBoostingClassifier(max_depth=3, max_iter=50, random_state=0).fit(features[train], label[train])
     # 240 films give an AUROC of 0.5 +- 0.04.
     assert abs(roc_auc_score(label[~train], model.predict_proba(features[~train])[:, 1]) - 0.5) < 0.12
+
+
+@pytest.mark.parametrize("other", ["train/NORMAL/own.png", "train/NORMAL/deeper/own.jpeg", "own.jpg"])
+def test_phantoms_are_not_mixed_with_other_images(tmp_path: Path, other: str) -> None:
+    root = tmp_path / "tree"
+    write_phantoms(root, seed=0, train=2, val=2, test=2)
+    (root / other).parent.mkdir(exist_ok=True)
+    (root / other).write_bytes(b"some image")
+    before = contents(root)
+    with pytest.raises(DataError, match="is not the tree of phantoms"):
+        write_phantoms(root, seed=0, train=2, val=2, test=2)
+    assert contents(root) == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be drawn into .*file/tree.*paths\.cache_dir"):
+        write_phantoms(tmp_path / "file" / "tree", seed=0, train=2, val=2, test=2)

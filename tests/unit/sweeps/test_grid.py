@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pneumo.errors import ConfigError
-from pneumo.sweeps.grid import refuse_divided_paths, refuse_shared
+from pneumo.sweeps.grid import refuse_counts, refuse_divided_paths, refuse_shared
 
 PARSER = OverridesParser.create()
 
@@ -22,3 +22,24 @@ def test_a_path_with_a_comma_is_not_divided_among_jobs(tmp_path: Path) -> None:
 def test_a_shared_setting_with_a_comma_is_shown_with_quotes() -> None:
     with pytest.raises(ConfigError, match="one with a comma is quoted: 'paths"):
         refuse_shared([PARSER.parse_override("paths.output_dir=a,b")])
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (["seed=range(0,0)"], r"seed=range\(0,0\) has no values"),
+        (["seed=range(5,1)"], "no values"),
+        (["seed=range(0,9,0)"], "a step other than 0"),
+        (["optimizer.lr=range(0.1,inf,0.1)"], "finite bounds"),
+        (["seed=range(0,1000000000)"], "1,000,000,000 values"),
+        (["seed=range(0,1,0.0000001)"], "10,000,000 values"),
+        (["seed=range(0,200)", "epochs=range(0,200)"], "40,000 jobs"),
+    ],
+)
+def test_a_sweep_of_no_or_too_many_jobs_is_refused(lines: list[str], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        refuse_counts(PARSER.parse_overrides(lines), combined=True)
+
+
+def test_the_last_values_of_a_key_are_counted() -> None:
+    refuse_counts(PARSER.parse_overrides(["seed=range(0,1000000000)", "seed=0,1", "epochs=1,2"]), combined=True)

@@ -1,0 +1,90 @@
+"""Resumption of runs: whether a checkpoint is one that this run wrote and can go on from."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from pneumo.building import Parts
+from pneumo.checkpoints import read_checkpoint
+from pneumo.errors import ConfigError
+from pneumo.fingerprints import recorded_settings
+from pneumo.state_forms import FormError, show
+from pneumo.training_state import require_training_state
+
+_log = logging.getLogger(__name__)
+
+
+def check_resumable(path: Path, folder: Path, config: dict[str, Any], parts: Parts) -> None:
+    """Raise a ConfigError unless a run can go on from a checkpoint; nothing is written.
+
+    Args:
+        path: The checkpoint to go on from.
+        folder: Where the run's checkpoints lie; the best so far is tested if no later epoch is better.
+        config: The settings that it must have been written under, as `RecordConfig` keeps them.
+        parts: The run's.
+    """
+    read = read_checkpoint(path)
+    check_settings(read, path, folder, config)
+    try:
+        require_training_state(read, read_checkpoint(folder / "best.ckpt"), *parts)
+    except FormError as error:
+        raise ConfigError(
+            f"ckpt_path={path} cannot be resumed: {error}. It is damaged or was changed. Start again without "
+            "ckpt_path, or put an older copy of the whole folder in its place."
+        ) from error
+
+
+def check_settings(read: dict[str, Any], path: Path, folder: Path, config: dict[str, Any]) -> None:
+    """Raise a ConfigError unless a checkpoint lies in the run's folder and was written under its settings.
+
+    Args:
+        read: The checkpoint's content.
+        path: The checkpoint.
+        folder: See `check_resumable`.
+        config: See `check_resumable`.
+    """
+    if path.resolve().parent != folder.resolve() or not (folder / "best.ckpt").is_file():
+        raise ConfigError(
+            f"ckpt_path={path} does not lie in {folder} beside best.ckpt, the best checkpoint so far. A run goes on in "
+            "its own folder: give ckpt_path=RUN/checkpoints/last.ckpt with the whole folder RUN in its place, and no "
+            "hydra.run.dir."
+        )
+    stored = read.get("config", {})
+    if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
+        raise ConfigError(f"ckpt_path={path} has no settings that can be read: start again without ckpt_path.")
+    differences = (
+        sorted(key for key in stored.keys() | form.keys() if not _is_same(stored.get(key), form.get(key)))
+        for form in recorded_settings(config)
+    )
+    if not (other := min(differences, key=len)):
+        return
+    shown = ", ".join(f"{key}={show(stored.get(key))} (now {config.get(key)})" for key in other[:5])
+    raise ConfigError(
+        f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
+        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
+        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
+    )
+
+
+def resumable_checkpoint(last: Path, settings: dict[str, Any], parts: Parts) -> str | None:
+    """Return the last checkpoint if a run can go on from it; log why not if it is there without effect."""
+    if not last.is_file():
+        return None
+    try:
+        check_resumable(last, last.parent, settings, parts)
+    except ConfigError as error:
+        _log.warning("This run begins anew: %s", error)
+        return None
+    _log.info("going on from %s", last)
+    return str(last)
+
+
+def _is_same(stored: object, value: object) -> bool:
+    """Return whether a stored setting, which may be anything, is the present one."""
+    if isinstance(stored, str | int | float | None) and not isinstance(value, list | dict):
+        return stored == value
+    try:
+        return json.dumps(stored) == json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # tensors, or lists that hold themselves
+        return False

@@ -1,0 +1,195 @@
+"""Trials of a search, kept in Optuna's database: checked whenever they are read, since anybody may have edited it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from omegaconf import DictConfig
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import OptunaError
+from optuna.samplers import TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from pneumo.errors import ConfigError
+from pneumo.monitors import monitor_mode
+from pneumo.sweeps.space import Space
+
+_OTHER_NAME = "go on with it as it began, or take another sweep.name."
+# What Optuna and SQLAlchemy raise for databases that are damaged, edited, locked, read-only or of another version.
+_DATABASE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    OptunaError,
+    RuntimeError,
+    SQLAlchemyError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass
+class Trials:
+    """The trials of one search.
+
+    Attributes:
+        study: Optuna's.
+        space: From which all values must come.
+        shown: The database, without its password.
+    """
+
+    study: optuna.Study
+    space: Space
+    shown: str
+
+    def read(self) -> list[FrozenTrial]:
+        """Read all trials, in the order of their numbers.
+
+        Raises:
+            ConfigError: The database cannot be read, or one of them is none of this search's.
+        """
+        with _database_errors(self.shown):
+            trials = self.study.get_trials(deepcopy=False)
+        for number, trial in enumerate(trials):
+            if fault := self._find_fault(trial, number):
+                raise ConfigError(
+                    f"The search's database {self.shown} holds a trial {number} with {fault}, so it was edited or "
+                    "belongs to another search, and nothing of it is run. Put an older copy of it in its place, or "
+                    "take another sweep.name."
+                )
+        return trials
+
+    def choose(self, at_once: int, total: int) -> list[FrozenTrial]:
+        """Choose the trials to run next: those that were stopped, or new ones; none when all are done.
+
+        Args:
+            at_once: How many to run together.
+            total: How many the search has in all.
+
+        Raises:
+            ConfigError: The database cannot be read or written, or a trial is none of this search's.
+        """
+        trials = self.read()
+        stopped = [trial.number for trial in trials if trial.state == TrialState.RUNNING][:at_once]
+        for number in stopped:
+            if len(trials[number].params) < len(self.space.searched):
+                self._complete(trials[number])
+        with _database_errors(self.shown):
+            count = 0 if stopped else min(at_once, total - len(trials))
+            numbers = stopped or [self.study.ask(dict(self.space.searched)).number for _ in range(count)]
+        trials = self.read()
+        chosen = [trials[number] for number in numbers]
+        for trial in chosen:
+            assert self.space.find_fault(trial.params, trial.distributions, complete=True) is None
+        return chosen
+
+    def tell(self, number: int, value: float | None) -> None:
+        """Store a trial's objective; None: its values failed.
+
+        Raises:
+            ConfigError: The database cannot be written.
+        """
+        with _database_errors(self.shown):
+            if value is None:
+                self.study.tell(number, state=TrialState.FAIL)
+            else:
+                self.study.tell(number, value)
+
+    def best(self) -> FrozenTrial | None:
+        """Return the best trial, None if none has finished."""
+        done = [trial for trial in self.read() if trial.state == TrialState.COMPLETE]
+        sign = 1 if self.study.direction == StudyDirection.MINIMIZE else -1
+        return min(done, key=lambda trial: sign * (trial.value or 0.0), default=None)
+
+    def _find_fault(self, trial: FrozenTrial, number: int) -> str | None:
+        if trial.number != number:
+            return f"the number {trial.number!r}"
+        if trial.state == TrialState.PRUNED:
+            return "the state PRUNED, which no trial of pneumo's has"
+        value = trial.values[0] if trial.values and len(trial.values) == 1 else None
+        done = trial.state == TrialState.COMPLETE
+        if done and (type(value) is not float or not math.isfinite(value)):
+            return f"the objective {trial.values}, which is not one finite number"
+        return self.space.find_fault(trial.params, trial.distributions, complete=done)
+
+    def _complete(self, trial: FrozenTrial) -> None:
+        """Draw the values that a trial lacks because the process was killed while they were drawn."""
+        with _database_errors(self.shown):
+            handle = Trial(self.study, trial._trial_id)
+            for key, distribution in self.space.searched.items():
+                if isinstance(distribution, CategoricalDistribution):
+                    handle.suggest_categorical(key, distribution.choices)
+                elif isinstance(distribution, IntDistribution):
+                    handle.suggest_int(key, distribution.low, distribution.high, log=distribution.log)
+                elif isinstance(distribution, FloatDistribution):
+                    handle.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
+
+
+def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[str, str]) -> Trials:
+    """Open the trials of a search, or begin them.
+
+    Args:
+        config: The sweep's own configuration.
+        folder: The sweep's, which holds the database unless sweep.storage names another one.
+        space: From which all values must come.
+        about: What a search of the same name must share with this one to be the same search.
+
+    Raises:
+        ConfigError: The database cannot be opened, or is another search's.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    own = URL.create("sqlite", database=str(folder / "optuna.db")).render_as_string()
+    storage = own if config.sweep.storage is None else str(config.sweep.storage)
+    lowest = monitor_mode(config.sweep.objective.replace("_", "/", 1)) == "min"
+    direction = StudyDirection.MINIMIZE if lowest else StudyDirection.MAXIMIZE
+    name, shown = str(config.sweep.name), _hide_password(storage)
+    with _database_errors(shown):
+        study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+        stored = study.user_attrs
+        directions = study.directions
+    differing = [key for key in about if key in stored and stored[key] != about[key]]
+    if directions != [direction] and "objective" not in differing:
+        differing.append("objective")
+    if differing:
+        raise ConfigError(f"{name} is a search with another {' and other '.join(differing)}: {_OTHER_NAME}")
+    trials = Trials(study, space, shown)
+    # A sampler with the seed of an earlier part would repeat what that has tried.
+    seed = (config.seed * 100_000 + len(trials.read())) % 2**32
+    with _database_errors(shown):
+        for key, value in about.items():
+            study.set_user_attr(key, value)
+    study.sampler = TPESampler(seed=seed, constant_liar=config.sweep.at_once > 1)
+    return trials
+
+
+@contextmanager
+def _database_errors(shown: str) -> Iterator[None]:
+    """Report what keeps a database from being used as an error of the user whose it is."""
+    try:
+        yield
+    except _DATABASE as error:
+        cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
+        reason = " ".join(str(cause).partition("\n")[0].split())[:200] or type(cause).__name__
+        raise ConfigError(
+            f"The search's database {shown} cannot be used ({reason}): it is damaged, locked, read-only or of another "
+            "version of Optuna. Results of finished trials are kept in their folders. Mend it or put an older copy of "
+            "it in its place, or name one that can be written, such as sweep.storage=sqlite:////data/optuna.db."
+        ) from error
+
+
+def _hide_password(storage: str) -> str:
+    try:
+        return make_url(storage).render_as_string(hide_password=True)
+    except ArgumentError:
+        return storage
