@@ -173,19 +173,25 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any]) -> None:
             "its own folder: give ckpt_path=RUN/checkpoints/last.ckpt with the whole folder RUN in its place, and no "
             "hydra.run.dir."
         )
-    stored: dict[str, Any] = read.get("config", {})
+    changes = describe_changes(read.get("config", {}), config)
+    if not changes:
+        return
+    raise ConfigError(
+        f"ckpt_path={path} was written by a run with other settings: {changes}. A run "
+        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
+        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
+    )
+
+
+def describe_changes(stored: dict[str, Any], config: dict[str, Any]) -> str:
+    """Describe how settings that a checkpoint was written under differ from the present ones; empty if they do not."""
     differences = (
         sorted(key for key in stored.keys() | form.keys() if stored.get(key) != form.get(key))
         for form in recorded_settings(config)
     )
-    if not (other := min(differences, key=len)):
-        return
+    other = min(differences, key=len)
     shown = ", ".join(f"{key}={stored.get(key)} (now {config.get(key)})" for key in other[:5])
-    raise ConfigError(
-        f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
-        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
-        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
-    )
+    return f"{shown}{', ...' if other[5:] else ''}"
 
 
 def resumable_checkpoint(last: Path, settings: dict[str, Any]) -> str | None:

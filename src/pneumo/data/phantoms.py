@@ -1,7 +1,6 @@
 """Synthetic chest radiographs in the layout of Kermany et al. 2018, for the demo, the tests and machines off line."""
 
 import math
-import tempfile
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from rich.progress import Progress
 
 from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
 from pneumo.errors import ConfigError, DataError
+from pneumo.temporaries import temporary_folder
 
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
 _L = [[(0, 0), (0, 1), (0.6, 1)]]
@@ -56,8 +56,8 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
     with FileLock(root.parent / f".{root.name}.lock"):
         if _is_written(root, films):
             return
-        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-            tree = Path(folder) / root.name
+        with temporary_folder(root.parent) as folder:
+            tree = folder / root.name
             _draw_all(tree, films, seed)
             tree.rename(root)
 

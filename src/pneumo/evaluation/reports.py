@@ -12,7 +12,7 @@ from pneumo.evaluation.ensemble import combine, write_ensemble
 from pneumo.evaluation.ensemble import to_terminal as ensemble_table
 from pneumo.evaluation.leaderboard import write_leaderboard
 from pneumo.evaluation.runs import collect
-from pneumo.files import write_text
+from pneumo.run_manifest import write_report
 
 
 def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, card: bool) -> None:
@@ -44,7 +44,7 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
             _tell("ensemble", folder / "ensemble" / "ensemble.json")
     if card:
         place = (folder or sweeps[0]) / "MODEL_CARD.md"
-        write_text(place, model_card(sweeps[0]))
+        write_report(place, model_card(sweeps[0]))
         _tell("model card", place)
 
 
