@@ -1,5 +1,6 @@
 """Synthetic chest radiographs in the layout of Kermany et al. 2018, for the demo, the tests and machines off line."""
 
+import io
 import math
 from itertools import cycle
 from pathlib import Path
@@ -182,7 +183,9 @@ def _draw_all(tree: Path, films: list[_Film], seed: int) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for film in progress.track(films, description="Drawing phantoms"):
-            Image.fromarray(_draw(film, seed, film.finding)).save(tree / film.path, quality=95)
+            stream = io.BytesIO()  # errors of a disk come from Python then, and have a number
+            Image.fromarray(_draw(film, seed, film.finding)).save(stream, "JPEG", quality=95)
+            (tree / film.path).write_bytes(stream.getvalue())
 
 
 def _draw(film: _Film, seed: int, finding: Finding) -> NDArray[np.uint8]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import rich
 
+from pneumo.errors import ConfigError
 from pneumo.evaluation.card import model_card
-from pneumo.evaluation.ensemble import combine, write_ensemble
+from pneumo.evaluation.ensemble import Ensemble, combine, write_ensemble
 from pneumo.evaluation.ensemble import to_terminal as ensemble_table
 from pneumo.evaluation.leaderboard import write_leaderboard
 from pneumo.evaluation.runs import collect
@@ -29,6 +30,8 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
     """
     console = rich.get_console()
     combined = combine(collect(sweeps)) if ensemble else None
+    if combined and folder is not None:
+        _refuse_members(folder / "ensemble", combined)
     write_leaderboard(sweeps, folder)
     if combined:
         console.print(ensemble_table(combined))
@@ -46,6 +49,14 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
         place = (folder or sweeps[0]) / "MODEL_CARD.md"
         write_report(place, model_card(sweeps[0]))
         _tell("model card", place)
+
+
+def _refuse_members(folder: Path, ensemble: Ensemble) -> None:
+    if folder.resolve() in (run.folder.resolve() for run in ensemble.members):
+        raise ConfigError(
+            f"--output {folder.parent} would replace the predictions of the run in {folder}, a member of the ensemble: "
+            "name another folder."
+        )
 
 
 def _tell(name: str, place: Path) -> None:

@@ -19,7 +19,7 @@ from pneumo.exporting.parity import score
 from pneumo.exporting.quantisation import quantise
 from pneumo.exporting.tables import Side, accuracy_table, speed_table
 from pneumo.files import atomic_path
-from pneumo.outputs import check_output, unwritable
+from pneumo.outputs import check_output, refuse_inputs, unwritable
 from pneumo.prediction.checkpoint import CheckpointNetwork
 from pneumo.prediction.exported import OnnxNetwork
 from pneumo.temporaries import temporary_folder
@@ -43,6 +43,7 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         DataError: There is no such data set.
     """
     _check(output, int8, data)
+    refuse_inputs([("--output", output)], [checkpoint])
     network = CheckpointNetwork(checkpoint)
     rules = network.rules
     source = None if data is None else Films(data, read_checkpoint(checkpoint), rules)
