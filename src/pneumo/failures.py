@@ -71,9 +71,9 @@ def _make(error: OSError, text: str) -> FileError:
 
 def _remedy(error: OSError) -> str:
     if error.errno in _FULL:
-        return "make room on its disk or choose another one, and run the same command again."
+        return "make room on its disk or choose another one."
     if error.errno in _DENIED:
-        return "change its permissions or choose another folder, and run the same command again."
+        return "change its permissions or choose another folder."
     if error.errno in _GONE:
-        return "restore its folder or choose another one, and run the same command again."
-    return "check its disk or choose another folder, and run the same command again."
+        return "restore its folder or choose another one."
+    return "check its disk or choose another folder."
