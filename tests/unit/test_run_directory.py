@@ -12,7 +12,6 @@ from support import Compose
 from written import finish
 
 from pneumo.building import Parts, run_settings
-from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.splits import write_splits
 from pneumo.errors import ConfigError
 from pneumo.failures import FileError
@@ -45,10 +44,9 @@ def cfg(compose_run: Compose) -> DictConfig:
 
 
 @pytest.fixture
-def parts(cfg: DictConfig, phantoms: Path) -> Parts:
-    """A run's parts, of which the folder needs these only."""
-    data = ChestXrayDataModule.__new__(ChestXrayDataModule)
-    data.splits, data.classes, data.data_hash = {}, ["NORMAL", "PNEUMONIA"], "abc"
+def parts() -> Parts:
+    """Return a run's parts with no more than the folder needs."""
+    data = SimpleNamespace(splits={}, classes=["NORMAL", "PNEUMONIA"], data_hash="abc")
     trainer = SimpleNamespace(is_global_zero=True, checkpoint_callbacks=[])
     return Parts(data, None, trainer)  # type: ignore[arg-type]
 
@@ -74,30 +72,27 @@ def test_only_what_pneumo_wrote_is_removed(cfg: DictConfig, parts: Parts, tmp_pa
     assert files(folder) == {*first, *FOREIGN}
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "predictions.csv", "MODEL_CARD.md", "figures/roc.png"])
-def test_a_folder_of_somebody_else_is_refused_and_untouched(
-    name: str, overwrite: bool, cfg: DictConfig, parts: Parts, tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    touch(folder, name, *FOREIGN)
-    for _ in range(2):  # the refused run does not make the folder its own
-        with pytest.raises(ConfigError, match=rf"did not write.*: {name}\. .*hydra\.run\.dir=FOLDER"):
-            prepare_directory(folder, cfg, parts, overwrite, resume=overwrite)
-    assert files(folder) == {name, *FOREIGN}
+def test_a_folder_of_somebody_else_is_refused_and_untouched(cfg: DictConfig, parts: Parts, tmp_path: Path) -> None:
+    for number, name in enumerate(("checkpoints/last.ckpt", "predictions.csv", "MODEL_CARD.md", "figures/roc.png")):
+        folder = tmp_path / str(number)
+        touch(folder, name, *FOREIGN)
+        for overwrite in (False, True, False):  # a refused run does not make the folder its own
+            with pytest.raises(ConfigError, match=rf"did not write.*: {name}\. .*hydra\.run\.dir=FOLDER"):
+                prepare_directory(folder, cfg, parts, overwrite, resume=overwrite)
+        assert files(folder) == {name, *FOREIGN}
 
 
-@pytest.mark.parametrize("name", ["MODEL_CARD.md", "events.out.tfevents.1.host.2"])
 def test_an_edited_report_or_curves_of_another_program_are_not_removed(
-    name: str, cfg: DictConfig, parts: Parts, tmp_path: Path
+    cfg: DictConfig, parts: Parts, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
-    write_report(folder / "MODEL_CARD.md", "card")
-    touch(folder, name)
-    with pytest.raises(ConfigError, match=name):
-        prepare_directory(folder, cfg, parts, overwrite=True, resume=True)
-    assert (folder / name).read_text() == "content"
+    for name in ("MODEL_CARD.md", "events.out.tfevents.1.host.2"):
+        folder = tmp_path / name
+        prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+        write_report(folder / "MODEL_CARD.md", "card")
+        touch(folder, name)
+        with pytest.raises(ConfigError, match=name):
+            prepare_directory(folder, cfg, parts, overwrite=True, resume=True)
+        assert (folder / name).read_text() == "content"
 
 
 @pytest.mark.parametrize("proof", ["splits.csv", "results.json"])
