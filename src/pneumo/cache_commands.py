@@ -7,10 +7,12 @@ from typing import Annotated
 
 import rich
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from pneumo.entries import KINDS, Entry, entries, remove
+from pneumo.entries import KINDS, Entry, entries, foreign_files, remove
 from pneumo.errors import ConfigError
+from pneumo.temporaries import remove_stale_below
 
 cache = typer.Typer(no_args_is_help=True)
 
@@ -73,13 +75,16 @@ def clear(
     deleted = [entry for entry in chosen if remove(entry)]
     for entry in chosen:
         if entry not in deleted:
-            rich.print(f"kept {entry.kind}/{entry.key}: a process is building it")
+            foreign = foreign_files(entry)
+            why = f"pneumo did not write {foreign[0]}" if foreign else "a process is building it"
+            rich.print(f"kept {entry.kind}/{entry.key}: {escape(why)}")
     rich.print(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
 
 
 def _find(folder: Path) -> list[Entry]:
     if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}: name the runs' paths.cache_dir as --dir FOLDER.")
+    remove_stale_below(folder, depth=2)
     return entries(folder)
 
 

@@ -86,11 +86,12 @@ class CheckpointWriter(TorchCheckpointIO):
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
     try:
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
-    except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own
+        with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own file raises no OSError
+            torch.save(checkpoint, file)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
         raise TrainingError(
-            f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:200]}): make room on its "
+            f"The checkpoint {path} cannot be written ({reason}): make room on its "
             f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "
             "ckpt_path= and the run's overrides."
         ) from error

@@ -9,6 +9,7 @@ import typer
 
 from pneumo.cache_commands import cache
 from pneumo.errors import ConfigError, PneumoError
+from pneumo.failures import disk_error, quiet_threads
 from pneumo.files import escape_output
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -161,7 +162,14 @@ def main() -> None:
     """Run the command; a user's mistake gets one paragraph and status 1."""
     escape_output()
     try:
-        app()
+        with quiet_threads():
+            app()
     except PneumoError as error:
         typer.echo(str(error), err=True)
+        raise SystemExit(1) from None
+    except OSError as error:
+        failure = disk_error(error)
+        if failure is None:
+            raise
+        typer.echo(str(failure), err=True)
         raise SystemExit(1) from None

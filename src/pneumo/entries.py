@@ -1,5 +1,6 @@
 """What lies in the cache: listed and deleted."""
 
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,8 +10,20 @@ from typing import Any
 from filelock import Timeout
 
 from pneumo.cache import lock_of
+from pneumo.data.phantoms import MARKER
 from pneumo.errors import CacheError
 from pneumo.plain_data import PlainDataError, read_json
+from pneumo.temporaries import PREFIX
+
+_KEY, _PHANTOMS = re.compile("[0-9a-f]{16}"), re.compile(r"v\d+(-\d+){0,3}(-s\d+)?")  # names of folders
+# Of files: temporary ones, of earlier versions too, may be left by kills.
+_ARRAY = re.compile(
+    rf"about\.json|array\.npy(\.part)?|rows\.txt|notes\.json|{re.escape(PREFIX)}.*|\.(about|rows|notes)-\w{{8}}\.\w+"
+)
+_PHANTOM = re.compile(
+    rf"{re.escape(MARKER)}|(train|val|test)/(NORMAL/(NORMAL2-)?IM|PNEUMONIA/person\d+_(virus|bacteria))[-_\d]+\.jpeg"
+)
+)
 
 KINDS = ("images", "features", "means", "duplicates", "phantoms")
 
@@ -40,15 +53,26 @@ class Entry:
 
 def entries(cache: Path) -> list[Entry]:
     """List the entries, the largest first."""
-    found = [_describe(folder) for kind in KINDS for folder in sorted((cache / kind).glob("[!.]*")) if folder.is_dir()]
+    found = [
+        _describe(folder) for kind in KINDS for folder in sorted((cache / kind).glob("[!.]*")) if _is_entry(folder)
+    ]
     return sorted(found, key=lambda entry: -entry.bytes)
 
 
+def foreign_files(entry: Entry) -> list[str]:
+    """List the files in an entry's folder that pneumo did not write, as paths relative to it."""
+    own = _PHANTOM if entry.kind == "phantoms" else _ARRAY
+    names = (path.relative_to(entry.folder).as_posix() for path in entry.folder.rglob("*") if not _is_folder(path))
+    return sorted(name for name in names if not own.fullmatch(name))
+
+
 def remove(entry: Entry) -> bool:
-    """Delete an entry unless a process is building it; tell whether it was deleted."""
+    """Delete an entry unless a process is building it or it has foreign files; return whether it was deleted."""
     lock = lock_of(entry.folder)
     try:
         with lock.acquire(timeout=0):
+            if foreign_files(entry):
+                return False
             shutil.rmtree(entry.folder)
     except Timeout:
         return False
@@ -57,6 +81,16 @@ def remove(entry: Entry) -> bool:
             f"{entry.folder} cannot be deleted ({error.strerror}): mend its permissions, or delete it as its owner."
         ) from error
     return True
+
+
+def _is_entry(folder: Path) -> bool:
+    """Return whether a folder has an entry's name: a data set's images/ may hold folders too."""
+    name = _PHANTOMS if folder.parent.name == "phantoms" else _KEY
+    return name.fullmatch(folder.name) is not None and _is_folder(folder)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _describe(folder: Path) -> Entry:

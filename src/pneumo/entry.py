@@ -1,10 +1,10 @@
 """What train.py and sweep.py share: light to import, so that --help and --cfg answer at once."""
 
 import logging
-import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 import pneumo.monitors  # noqa: F401 (registers the resolver that conf/callbacks uses)
 from pneumo.errors import PneumoError
-from pneumo.files import escape_output, escape_path
+from pneumo.failures import disk_error, quiet_threads
+from pneumo.files import escape_output, escape_path, require_writable
 from pneumo.quoting import quote_override
+from pneumo.run_lock import is_first_process, run_lock
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ def user_errors() -> Iterator[None]:
     """
     escape_output()
     try:
-        yield
+        with quiet_threads():
+            yield
     except KeyboardInterrupt:
         job = HydraConfig.get()
         last = Path(job.runtime.output_dir) / "checkpoints" / "last.ckpt"
@@ -46,19 +49,67 @@ def user_errors() -> Iterator[None]:
 
 
 class CheckOutputFolder(Callback):
-    """Say it in one paragraph if the output folder cannot be written; Hydra itself would print a traceback."""
+    """Check and lock the output folder before Hydra writes to it; Hydra itself would print a traceback."""
+
+    def __init__(self) -> None:
+        """Start without a lock."""
+        self.held = ExitStack()
+        self.hidden: str | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Check the folder of a single run."""
+        """Check and lock the folder of a single run, and keep Hydra from changing .hydra/ of an earlier one."""
         _refuse_search(config)
         HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
-        _check_writable(Path(config.hydra.run.dir))
+        folder = Path(config.hydra.run.dir)
+        _check_writable(folder)
+        if is_first_process():
+            try:
+                self.held.enter_context(run_lock(folder))
+            except PneumoError as error:
+                raise SystemExit(str(error)) from None  # Hydra swallows a callback's exceptions, but not this one
+        name = config.hydra.output_subdir
+        if name is not None and (folder / name / "config.yaml").exists():
+            self.hidden = name
+            _set_subdir(config, None)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Restore the name of .hydra/, which the run writes when it has replaced or resumed the earlier one."""
+        if self.hidden is not None:
+            _set_subdir(config, self.hidden)
+            HydraConfig.instance().set_config(config)
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Release the folder."""
+        self.held.close()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check the folder of a sweep."""
         _refuse_search(config)
         HydraConfig.instance().set_config(config)
         _check_writable(Path(config.hydra.sweep.dir))
+
+
+class FileHandler(logging.FileHandler):
+    """Log to a file; where that fails, as at a full disk, one line replaces a traceback for each record."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Print the first failure; others of a disk are silent."""
+        error = sys.exc_info()[1]
+        if not (isinstance(error, OSError) and disk_error(error)):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            print(f"{self.baseFilename} is incomplete ({error.strerror}).", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file, of which a full disk may refuse the rest."""
+        try:
+            super().close()
+        except OSError as error:
+            if disk_error(error) is None:
+                raise
 
 
 class ConsoleHandler(logging.Handler):
@@ -73,6 +124,8 @@ class ConsoleHandler(logging.Handler):
 def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
     """Give the type and message of a user's mistake that caused an error, however deep; None if there is none."""
     while error is not None:
+        if isinstance(error, OSError) and (failure := disk_error(error)) is not None:
+            return type(failure).__name__, str(failure)
         if isinstance(error, PneumoError):
             # A DataLoader's worker sends its error as text: the message follows the traceback and the class's name.
             name = type(error).__name__
@@ -82,20 +135,23 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
 
 
 def describe_stop(last: Path, sweep: bool) -> str:
-    """Describe how to continue after a stop by a signal.
+    """Describe how to continue after a stop by a signal; the arguments are those of `describe_resume`."""
+    return f"Stopped by a signal. {describe_resume(last, sweep)}"
+
+
+def describe_resume(last: Path, sweep: bool) -> str:
+    """Describe how to continue a run that has ended early.
 
     Args:
         last: The run's last checkpoint, which may be missing.
         sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
     """
     if not last.is_file():
-        how = "No checkpoint was written yet: start again with the same command. Caches are kept."
-    elif sweep:
-        how = f"The same command continues from {last}."
-    else:
-        override = quote_override(f"ckpt_path={last}")
-        how = f"Continue with this run's overrides and its last checkpoint: python train.py {override} ..."
-    return f"Stopped by a signal. {how}"
+        return "No checkpoint was written yet: start again with the same command. Caches are kept."
+    if sweep:
+        return f"The same command continues from {last}."
+    override = quote_override(f"ckpt_path={last}")
+    return f"Continue with this run's overrides and its last checkpoint: python train.py {override} ..."
 
 
 def run_dir(ckpt_path: str | None, fresh: str) -> str:
@@ -134,6 +190,11 @@ def _refuse_search(config: DictConfig) -> None:
         )
 
 
+def _set_subdir(config: DictConfig, name: str | None) -> None:
+    with read_write(config.hydra):
+        config.hydra.output_subdir = name
+
+
 def _check_writable(folder: Path) -> None:
     if (name := str(folder.absolute())) != escape_path(name):
         raise SystemExit(
@@ -141,12 +202,8 @@ def _check_writable(folder: Path) -> None:
             "choose another one with paths.output_dir=FOLDER."
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        require_writable(folder)
     except OSError as error:
-        # Hydra swallows a callback's exceptions, but not this one.
         raise SystemExit(
             f"The output folder {folder} cannot be written ({error.strerror}): choose another one with "
             "paths.output_dir=FOLDER, or mend its permissions or its disk."

@@ -11,36 +11,53 @@ from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
 
+from pneumo.failures import FileError, write_error
+from pneumo.temporaries import PREFIX, temporary_file
+
 _BYTE = r"udc[89a-f][0-9a-f]"  # how Python writes a byte that is not UTF-8, after a backslash
 _LOOKS_ESCAPED = re.compile(rf"\\(?=(?:x5c)*{_BYTE})")
+_PROBE = 1 << 16  # bytes, more than the first small files of a run take
 _ESCAPED = re.compile(rf"\\(?:({_BYTE})|x5c(?=(?:x5c)*{_BYTE}))")
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it becomes `path`, on any failure it disappears.
+    """Yield a temporary path next to `path`; on success it becomes `path`, on any failure it disappears.
 
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new one, never a
-    part of either.
+    part of either. A kill leaves the temporary file, which the next writer in the folder removes.
 
     Args:
         path: Where the finished file shall lie. Its folder is made if it is missing.
 
     Yields:
         The temporary path to write to, in the same folder and with the same suffix.
+
+    Raises:
+        FileError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
     try:
-        yield temporary
-        flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_file(path.parent, path.suffix) as temporary:
+            yield temporary
+            flush(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            flush(path.parent)
+    except FileError:  # of another file, written meanwhile
+        raise
+    except OSError as error:
+        if not _concerns(error, path):  # the caller may read other files meanwhile
+            raise
+        raise write_error(error, path) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder if it is missing, and raise an OSError unless a file of some size can be written in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"0" * _PROBE)
+        file.flush()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,6 +99,14 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Return whether an error is about writing a file: about itself, its temporary file or a folder above."""
+    if not isinstance(error.filename, str | bytes):
+        return error.errno is not None
+    name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
 
 
 def _umask() -> int:

@@ -1,10 +1,10 @@
 """Files that a user asks a command to write."""
 
-import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from pneumo.errors import ConfigError
-from pneumo.files import write_text
+from pneumo.files import require_writable, write_text
 
 
 def check_output(option: str, path: Path | None) -> None:
@@ -25,6 +25,30 @@ def check_output(option: str, path: Path | None) -> None:
     check_folder(option, path.parent, path)
 
 
+def refuse_inputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[Path]) -> None:
+    """Refuse to overwrite an input, or one output by another.
+
+    Args:
+        outputs: Files that a command will write, with the options that name them; None where there is none.
+        inputs: Files that it reads.
+
+    Raises:
+        ConfigError: A file is both.
+    """
+    written: dict[Path, str] = {}
+    for option, path in outputs:
+        if path is None:
+            continue
+        if (other := written.get(path.resolve())) is not None:
+            raise ConfigError(f"{option} {path} is the file that {other} names too: name another one.")
+        written[path.resolve()] = option
+    for path in inputs:
+        if (named := written.get(path.resolve())) is not None:
+            raise ConfigError(
+                f"{named} {path} is a file that this command reads, and it would be overwritten: name another file."
+            )
+
+
 def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
     """Make a folder if it is missing, and refuse one that cannot be written.
 
@@ -37,9 +61,7 @@ def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
         ConfigError: It cannot be made or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        require_writable(folder)
     except OSError as error:
         raise unwritable(option, path or folder, error) from error
 

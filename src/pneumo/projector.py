@@ -18,6 +18,7 @@ from pneumo.models.classifier import Classifier
 
 CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
 FOLDER = "projector"
+NAMES = ("features.tsv", "images.tsv", "films.png")  # in FOLDER
 _SPRITE, _SHEET = 48, 8192  # pixels: of a small film, and the most that browsers take for all of them
 
 

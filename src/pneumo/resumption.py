@@ -53,18 +53,24 @@ def check_settings(read: dict[str, Any], path: Path, folder: Path, config: dict[
     stored = read.get("config", {})
     if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
         raise ConfigError(f"ckpt_path={path} has no settings that can be read: start again without ckpt_path.")
+    if not (changes := describe_changes(stored, config)):
+        return
+    raise ConfigError(
+        f"ckpt_path={path} was written by a run with other settings: {changes}. A run "
+        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
+        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
+    )
+
+
+def describe_changes(stored: dict[str, Any], config: dict[str, Any]) -> str:
+    """Describe how settings that a checkpoint was written under differ from the present ones; empty if they do not."""
     differences = (
         sorted(key for key in stored.keys() | form.keys() if not _is_same(stored.get(key), form.get(key)))
         for form in recorded_settings(config)
     )
-    if not (other := min(differences, key=len)):
-        return
+    other = min(differences, key=len)
     shown = ", ".join(f"{key}={show(stored.get(key))} (now {config.get(key)})" for key in other[:5])
-    raise ConfigError(
-        f"ckpt_path={path} was written by a run with other settings: {shown}{', ...' if other[5:] else ''}. A run "
-        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
-        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
-    )
+    return f"{shown}{', ...' if other[5:] else ''}"
 
 
 def resumable_checkpoint(last: Path, settings: dict[str, Any], parts: Parts) -> str | None:

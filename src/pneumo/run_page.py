@@ -30,11 +30,11 @@ from pneumo.evaluation.run_figures import embed_figures, read_test
 from pneumo.explanations.maps import METHODS, Explainer
 from pneumo.explanations.overlays import overlay
 from pneumo.explanations.sanity import PARTS, rank_correlation
-from pneumo.files import write_text
 from pneumo.models.classifier import Classifier
 from pneumo.progress import track
 from pneumo.render import render
 from pneumo.run_images import find_images
+from pneumo.run_manifest import write_report
 
 _LONGEST = 360  # pixels of a film's longer side on the page
 _AT_ONCE = 8
@@ -122,7 +122,7 @@ def write_run_page(folder: Path, page: Path) -> None:
         figures=embed_figures(folder),
         config=OmegaConf.to_yaml(config) if config else "",
     )
-    write_text(page, text)
+    write_report(page, text)
     rich.get_console().print(f"{'page':<12} {page}", highlight=False, soft_wrap=True, markup=False)
 
 

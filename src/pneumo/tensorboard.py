@@ -9,6 +9,7 @@ from scipy.stats import rankdata
 from pneumo.evaluation.answers import Answers, ClassAnswers
 from pneumo.evaluation.board import summarise_image
 from pneumo.evaluation.curves import ranks
+from pneumo.run_manifest import EVENTS
 
 # TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
 _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
@@ -31,7 +32,7 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, save_dir: str, projector: bool = False) -> None:
         """Take the run's folder, and whether the run is to leave what the PROJECTOR tab shows."""
-        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, filename_suffix=EVENTS)
         self.projector = projector
 
     @rank_zero_only

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,17 +13,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo import projector, record
-from pneumo.building import Parts, build, refusals, run_settings
-from pneumo.data.splits import write_splits
+from pneumo.building import Parts, build, refusals
 from pneumo.decisions import decide_by_validation
 from pneumo.errors import TrainingError
-from pneumo.evaluation.results import Results, check_overwrite, report, write_results
+from pneumo.evaluation.results import Results, report, write_results
 from pneumo.evaluation.run_figures import read_test
 from pneumo.features import is_shortened, serve_features, uses_features
-from pneumo.fingerprints import recorded_hashes
 from pneumo.hyperparameters import other_overrides
 from pneumo.passes import FeatureOptions
-from pneumo.resumption import check_resumable, resumable_checkpoint
+from pneumo.run_directory import explained_failures, prepare_directory
+from pneumo.run_lock import run_lock
 from pneumo.showing import show_batch, show_test
 from pneumo.stops import explained_stops
 from pneumo.tensorboard import RunLogger
@@ -52,54 +52,45 @@ def run(
     """
     OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
     started, folder = time.perf_counter(), Path(cfg.paths.run_dir)
-    datamodule, classifier, trainer = parts = build(cfg)
+    parts = build(cfg)
+    trainer = parts.trainer
     with refusals("features", cfg):
         features = FeatureOptions(**cfg.features)
-    ckpt_path = _take(folder, cfg, parts, overwrite, resume)
-    begun()
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
-    for logger in loggers:
-        logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
-    _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
-
-    with explained_stops(folder / "checkpoints" / "last.ckpt", sweep=resume):
-        cached, cache_seconds = _prepare(cfg, features, parts, resumed=ckpt_path is not None)
-        show_batch(folder, cfg, parts, loggers)
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
-        cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
-        best = _best_checkpoint(trainer)
-        decide_by_validation(cfg, features, parts, best)
-        trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
-    if not trainer.is_global_zero:
-        return {}
-
-    cost |= {"feature_cache": cached, "cache_seconds": cache_seconds, "total_seconds": time.perf_counter() - started}
-    results = {**_record(cfg, parts, folder, best), **cost}
-    _write(folder, cfg, results, parts, loggers, swept)
+    last = folder / "checkpoints" / "last.ckpt"
+    with run_lock(folder) if trainer.is_global_zero else nullcontext(), explained_failures(last, sweep=resume):
+        ckpt_path = prepare_directory(folder, cfg, parts, overwrite, resume)
+        begun()
+        with explained_stops(last, sweep=resume):
+            costs = _fit_and_test(folder, cfg, features, parts, ckpt_path)
+            if not trainer.is_global_zero:
+                return {}
+            costs |= {"total_seconds": time.perf_counter() - started}
+            results = {**_record(cfg, parts, folder, _best_checkpoint(trainer)), **costs}
+            _write(folder, cfg, results, parts, swept)
     report(folder, results)
     return results
 
 
-def _take(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: bool) -> str | None:
-    """Prepare the run directory: resume or clear it, then write the splits.
+def _fit_and_test(
+    folder: Path, cfg: DictConfig, features: FeatureOptions, parts: Parts, ckpt_path: str | None
+) -> Results:
+    """Train, calibrate and test; return what that cost."""
+    datamodule, classifier, trainer = parts
+    for logger in _loggers(trainer):
+        logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
+    _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
+    cached, cache_seconds = _prepare(cfg, features, parts, resumed=ckpt_path is not None)
+    show_batch(folder, cfg, parts, _loggers(trainer))
+    trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
+    cost = record.measure_cost(trainer, datamodule)  # before the test, which sets callbacks back to the best epoch
+    best = _best_checkpoint(trainer)
+    decide_by_validation(cfg, features, parts, best)
+    trainer.test(classifier, datamodule=datamodule, ckpt_path=best, verbose=False)
+    return {**cost, "feature_cache": cached, "cache_seconds": cache_seconds}
 
-    Returns:
-        The checkpoint to resume from; None for a run from scratch.
-    """
-    settings = run_settings(cfg, parts.datamodule)
-    ckpt_path: str | None = None
-    if resume and not overwrite:
-        ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", settings, parts)
-    elif cfg.ckpt_path is not None and not overwrite:
-        ckpt_path = cfg.ckpt_path
-        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", settings, parts)
-    if not overwrite:
-        check_overwrite(folder, recorded_hashes(cfg), parts.datamodule.data_hash)
-    if parts.trainer.is_global_zero:
-        if ckpt_path is None:
-            _clear(folder)
-        write_splits(folder / "splits.csv", parts.datamodule.splits, parts.datamodule.classes)
-    return ckpt_path
+
+def _loggers(trainer: Trainer) -> list[RunLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
 def _write(
@@ -107,11 +98,10 @@ def _write(
     cfg: DictConfig,
     results: Results,
     parts: Parts,
-    loggers: Sequence[RunLogger],
     swept: Mapping[str, str | float],
 ) -> None:
     """Write figures, TensorBoard's last lines and, when all else is there, results.json."""
-    answers, epochs = read_test(folder, results), parts.trainer.current_epoch
+    answers, epochs, loggers = read_test(folder, results), parts.trainer.current_epoch, _loggers(parts.trainer)
     if cfg.figures:
         show_test(folder, answers, results, parts, loggers)
     for logger in loggers:
@@ -163,13 +153,3 @@ def _best_checkpoint(trainer: Trainer) -> str:
         "No checkpoint was written, so there is none to test: trainer.fast_dev_run=true writes none, nor does a "
         "configuration without callbacks.best or without validation. Take trainer=smoke for a quick try."
     )
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run left in this folder: it would be taken for this run's."""
-    names = ("results.json", "predictions.csv", "validation.csv", "splits.csv", "report.html", "MODEL_CARD.md")
-    stale = [*(folder / name for name in names), *folder.glob("events.out.tfevents.*"), folder / projector.CONFIG]
-    for pattern in ("checkpoints/*.ckpt", "figures/*.png", "figures/*.svg", f"{projector.FOLDER}/*"):
-        stale += folder.glob(pattern)
-    for path in stale:
-        path.unlink(missing_ok=True)

@@ -57,7 +57,7 @@ def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
     checkpoints = {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     events = {path for path in left if path.startswith("events.out.tfevents.")}
     lists = {"predictions.csv", "validation.csv", "splits.csv"}
-    assert left == {"results.json", *lists, *figures, *checkpoints, *events}
+    assert left == {"results.json", *lists, *figures, *checkpoints, *events, ".run.json", ".run.lock"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the phantoms have no such name")

@@ -12,6 +12,7 @@ import pytest
 from support import ROOT, Sweep, contents, metrics, place
 
 from pneumo.models.classifier import Classifier
+from pneumo.temporaries import PREFIX
 
 TWO = ("model=xraychestnet", "optimizer=sgd,adam")
 
@@ -51,17 +52,21 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
     assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
 
 
-def test_an_unfinished_run_of_other_settings_begins_anew(
+def test_an_unfinished_run_of_other_settings_is_kept_unless_it_may_be_overwritten(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ("model=efficientnet_lite0", "optimizer=sgd")
     with monkeypatch.context() as patch:
         patch.setattr("pneumo.training.write_results", None)  # fails when all is trained
         assert sweep(*model) == 1
-    assert sweep(*model, "optimizer.lr=0.02") == 0
+    last = place(tmp_path) / "efficientnet_lite0-sgd-s0" / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    assert sweep(*model, "optimizer.lr=0.02") == 1
     shown = capsys.readouterr().out
-    assert "This run begins anew" in shown
     assert "optimizer.lr=0.003 (now 0.02)" in shown
+    assert "sweep.overwrite=true" in shown
+    assert last.read_bytes() == before
+    assert sweep(*model, "optimizer.lr=0.02", "sweep.overwrite=true") == 0
 
 
 @pytest.mark.slow
@@ -126,5 +131,6 @@ def test_a_sweep_that_is_killed_comes_to_the_same_numbers(sweep: Sweep, tmp_path
     first = contents(place(tmp_path, "killed"))
     assert sweep(*options, "sweep.name=killed") == 0
     assert metrics(place(tmp_path, "killed")) == metrics(place(tmp_path, "whole"))
+    assert not list(tmp_path.rglob(f"{PREFIX}*"))
     after = contents(place(tmp_path, "killed"))
     assert all(after[name] == content for name, content in first.items())

@@ -196,6 +196,21 @@ def test_the_command_lists_and_clears(tmp_path: Path) -> None:
     assert "Examples:" in command.invoke(app, ["cache", "clear", "--help"]).output
 
 
+def test_only_entries_of_the_cache_are_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), blocks)
+    foreign = [tmp_path / "images" / "scans" / "a.png", tmp_path / "features" / RECIPE.key / "notes of mine.txt"]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    command = CliRunner()
+    cleared = command.invoke(app, ["cache", "clear", "--all", "--dir", str(tmp_path)])
+    assert f"kept features/{RECIPE.key}: pneumo did not write notes of mine.txt" in cleared.output
+    assert "deleted 1 of 2" in cleared.output
+    assert all(path.exists() for path in foreign)
+    assert find(tmp_path, RECIPE) is not None
+
+
 def test_rows_of_a_part_that_is_no_more_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "features" / RECIPE.key
     folder.mkdir(parents=True)

@@ -2,7 +2,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -17,8 +17,8 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeyp
     writer.save_checkpoint({**state(0), "epoch": 1}, path)
     writer.flush()
 
-    def crash(content: object, target: Path) -> None:
-        target.write_bytes(b"half")
+    def crash(content: object, target: BinaryIO) -> None:
+        target.write(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(torch, "save", crash)

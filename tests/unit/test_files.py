@@ -1,11 +1,16 @@
+import errno
 import io
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pneumo.errors import PneumoError
+from pneumo.failures import FileError, disk_error, quiet_threads
 from pneumo.files import atomic_path, escape_output, escape_path, unescape_path, write_text
 
 
@@ -59,3 +64,68 @@ def test_standard_output_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None
     escape_output()
     print("\udce9", flush=True)
     assert stream.getvalue() == b"\\udce9\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_disk_that_refuses_a_file_is_an_error_of_the_user(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.json"
+    write_text(path, "old")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(FileError, match=rf"results\.json cannot be written \({os.strerror(number)}\): \w+") as caught:
+        write_text(path, "new")
+    assert isinstance(caught.value, PneumoError)
+    assert (caught.value.errno, caught.value.strerror) == (number, os.strerror(number))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileError, match=r"run/a\.txt cannot be written"),
+        atomic_path(tmp_path / "run" / "a.txt") as path,
+    ):
+        shutil.rmtree(path.parent)
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(FileError, match=r"a\.txt cannot be written"):
+        write_text(tmp_path / "run" / "a.txt", "x")
+
+
+def test_an_error_of_another_file_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing") as caught, atomic_path(tmp_path / "a.txt") as path:
+        path.write_text((tmp_path / "missing").read_text())
+    assert not isinstance(caught.value, FileError)
+    assert os.listdir(tmp_path) == []
+
+
+def test_only_failures_of_disks_are_errors_of_the_user() -> None:
+    full = disk_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert full is not None
+    assert "No space left on device" in str(full)
+    assert disk_error(full) is full
+    assert disk_error(FileNotFoundError(errno.ENOENT, "No such file", "weights.bin")) is None
+    assert disk_error(OSError("cannot identify image file")) is None
+
+
+@pytest.mark.parametrize(("number", "silent"), [(errno.ENOSPC, True), (errno.EINVAL, False)])
+def test_a_thread_that_a_full_disk_ends_prints_nothing(
+    number: int, silent: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+
+    def fail() -> None:
+        raise OSError(number, "failed")
+
+    with quiet_threads():
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert (capsys.readouterr().err == "") == silent

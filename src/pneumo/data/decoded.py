@@ -17,6 +17,7 @@ from pneumo.data.manifest import require_unchanged
 from pneumo.data.notes import ImageNotes
 from pneumo.data.radiograph import decode_with_notes
 from pneumo.hardware import keep_freed_memory
+from pneumo.temporaries import temporary_folder
 
 _BLOCK = 32  # images that a worker hands over at once
 
@@ -146,8 +147,8 @@ def find_twins(
         CacheError: The disk is full or cannot be written.
     """
     if cache is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return find_twins(root, radiographs, workers, content, Path(folder), notes)
+        with temporary_folder(Path(tempfile.gettempdir())) as folder:
+            return find_twins(root, radiographs, workers, content, folder, notes)
     notes = ImageNotes() if notes is None else notes
 
     def blocks(start: int) -> Iterator[Array]:

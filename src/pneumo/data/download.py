@@ -7,7 +7,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import cast
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
@@ -54,6 +54,7 @@ def download_chest_xray(root: Path, *, url: str = ARCHIVE_URL, size: int = ARCHI
     root = root.resolve()  # temporary files must lie on the disk that a link leads to
     try:
         if (root / "train").is_dir():
+            _remove_leftovers(root)
             return
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.with_name(f".{root.name}.lock")):
@@ -70,8 +71,23 @@ def download_chest_xray(root: Path, *, url: str = ARCHIVE_URL, size: int = ARCHI
         ) from error
 
 
+def _remove_leftovers(root: Path) -> None:
+    """Remove the archive that a kill has left behind after it was unpacked; where nothing can be changed, it stays."""
+    part, unpacking = _temporaries(root)
+    if not unpacking.is_dir():
+        return
+    with suppress(OSError, Timeout), FileLock(root.with_name(f".{root.name}.lock"), timeout=0):
+        if unpacking.is_dir():
+            part.unlink(missing_ok=True)
+            shutil.rmtree(unpacking)
+
+
+def _temporaries(root: Path) -> tuple[Path, Path]:
+    return root.with_name(f"{root.name}.zip.part"), root.with_name(f".{root.name}.unpacking")
+
+
 def _fetch(root: Path, url: str, size: int) -> None:
-    part, unpacking = root.with_name(f"{root.name}.zip.part"), root.with_name(f".{root.name}.unpacking")
+    part, unpacking = _temporaries(root)
     shutil.rmtree(unpacking, ignore_errors=True)  # where there is one, a crash left it: the lock is ours
     if root.exists() and (not root.is_dir() or os.path.ismount(root) or any(root.iterdir())):
         raise _FailureError("it has no folder train, yet is not an empty folder that could be replaced")
@@ -79,23 +95,24 @@ def _fetch(root: Path, url: str, size: int) -> None:
     _log.info("Downloading %.1f MB of chest X-rays (CC BY 4.0) from %s", size / 1e6, url)
     _download(url, part, size)
     _log.info("Unpacking the chest X-rays to %s", root)
-    unpacking.mkdir()
+    content = unpacking / "content"  # so that `unpacking` stays, and shows what to remove, until the archive is gone
+    content.mkdir(parents=True)
     try:
-        unpack(part, unpacking)
+        unpack(part, content)
         # Where an archive nests a copy of itself, the outer folder is the data set.
-        folders = (train.parent for train in unpacking.rglob("train") if (train.parent / "test").is_dir())
+        folders = (train.parent for train in content.rglob("train") if (train.parent / "test").is_dir())
         folder = min(folders, key=lambda path: (len(path.parts), path), default=None)
         if folder is None:
             raise zipfile.BadZipFile("it has no folder with train and test")
         if root.exists():
             root.rmdir()
         folder.rename(root)
+        part.unlink()
     except zipfile.BadZipFile as error:
         part.unlink()
         raise _FailureError(f"a bad archive was removed, to be downloaded anew: {error}") from error
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
-    part.unlink()
 
 
 def _download(url: str, part: Path, size: int) -> None:

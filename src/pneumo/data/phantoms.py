@@ -1,8 +1,8 @@
 """Synthetic chest radiographs in the layout of Kermany et al. 2018, for the demo, the tests and machines off line."""
 
+import io
 import logging
 import math
-import tempfile
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from rich.progress import Progress
 from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
 from pneumo.data.index import DEFAULT_ROOT, SPLITS, is_image, locate, relative_path, walk
 from pneumo.errors import ConfigError, DataError
+from pneumo.temporaries import temporary_folder
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +63,8 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
         with FileLock(root.parent / f".{root.name}.lock"):
             if _is_written(root, films):
                 return
-            with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-                tree = Path(folder) / root.name
+            with temporary_folder(root.parent) as folder:
+                tree = folder / root.name
                 _draw_all(tree, films, seed)
                 text = f"Phantoms: radiographs of nobody, drawn by pneumo (seed={seed}, {train}, {val}, {test}).\n"
                 (tree / MARKER).write_text(text, encoding="ascii")
@@ -227,7 +228,9 @@ def _draw_all(tree: Path, films: list[_Film], seed: int) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for film in progress.track(films, description="Drawing phantoms"):
-            Image.fromarray(_draw(film, seed, film.finding)).save(tree / film.path, quality=95)
+            stream = io.BytesIO()  # errors of a disk come from Python then, and have a number
+            Image.fromarray(_draw(film, seed, film.finding)).save(stream, "JPEG", quality=95)
+            (tree / film.path).write_bytes(stream.getvalue())
 
 
 def _draw(film: _Film, seed: int, finding: Finding) -> NDArray[np.uint8]:

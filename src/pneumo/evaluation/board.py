@@ -25,6 +25,7 @@ def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
     writer = EventFileWriter(str(folder))
     for tag, png in images.items():
         writer.add_event(Event(wall_time=time.time(), step=0, summary=summarise_image(tag, png)))
+    writer.flush()  # which raises what the thread of the writer has met
     writer.close()
 
 

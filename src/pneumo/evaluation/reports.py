@@ -7,12 +7,13 @@ from pathlib import Path
 
 import rich
 
+from pneumo.errors import ConfigError
 from pneumo.evaluation.card import model_card
-from pneumo.evaluation.ensemble import combine, write_ensemble
+from pneumo.evaluation.ensemble import Ensemble, combine, write_ensemble
 from pneumo.evaluation.ensemble import to_terminal as ensemble_table
 from pneumo.evaluation.leaderboard import write_leaderboard
 from pneumo.evaluation.runs import collect
-from pneumo.files import write_text
+from pneumo.run_manifest import write_report
 
 
 def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, card: bool) -> None:
@@ -29,6 +30,8 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
     """
     console = rich.get_console()
     combined = combine(collect(sweeps)) if ensemble else None
+    if combined and folder is not None:
+        _refuse_members(folder / "ensemble", combined)
     write_leaderboard(sweeps, folder)
     if combined:
         console.print(ensemble_table(combined))
@@ -44,8 +47,16 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
             _tell("ensemble", folder / "ensemble" / "ensemble.json")
     if card:
         place = (folder or sweeps[0]) / "MODEL_CARD.md"
-        write_text(place, model_card(sweeps[0]))
+        write_report(place, model_card(sweeps[0]))
         _tell("model card", place)
+
+
+def _refuse_members(folder: Path, ensemble: Ensemble) -> None:
+    if folder.resolve() in (run.folder.resolve() for run in ensemble.members):
+        raise ConfigError(
+            f"--output {folder.parent} would replace the predictions of the run in {folder}, a member of the ensemble: "
+            "name another folder."
+        )
 
 
 def _tell(name: str, place: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,9 +19,10 @@ from pneumo.exporting.parity import score
 from pneumo.exporting.quantisation import quantise
 from pneumo.exporting.tables import Side, accuracy_table, speed_table
 from pneumo.files import atomic_path
-from pneumo.outputs import check_output, unwritable
+from pneumo.outputs import check_output, refuse_inputs, unwritable
 from pneumo.prediction.checkpoint import CheckpointNetwork
 from pneumo.prediction.exported import OnnxNetwork
+from pneumo.temporaries import temporary_folder
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
 _PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
@@ -43,12 +43,13 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         DataError: There is no such data set.
     """
     _check(output, int8, data)
+    refuse_inputs([("--output", output)], [checkpoint])
     network = CheckpointNetwork(checkpoint)
     rules = network.rules
     source = None if data is None else Films(data, read_checkpoint(checkpoint), rules)
     shown = source.load("train", _FILMS)[0] if source else draw_films(_PHANTOMS, rules)
-    with _written(output) as temporary, tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, output.name) if int8 else temporary
+    with _written(output) as temporary, temporary_folder(output.parent) as folder:
+        path = folder / output.name if int8 else temporary
         _tell(f"Exporting {rules.name}: a minute or more for large networks")
         exported, found = write_checked(network, checkpoint, shown, path)
         _tell(

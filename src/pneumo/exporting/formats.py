@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import warnings
@@ -80,7 +81,9 @@ def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], pat
             for node in program.graph.nodes:
                 node.meta.pop("stack_trace", None)  # paths of this machine
             if path.suffix == ".pt2":
-                torch.export.save(program, path, extra_files={EXTRA: json.dumps(dict(metadata))})
+                stream = io.BytesIO()  # PyTorch's own writer raises no OSError
+                torch.export.save(program, stream, extra_files={EXTRA: json.dumps(dict(metadata))})
+                path.write_bytes(stream.getvalue())
             else:
                 path.write_bytes(_to_onnx(program, metadata).SerializeToString())
     except RuntimeError as error:

@@ -12,7 +12,7 @@ import typer
 
 from pneumo.cores import count_cores
 from pneumo.errors import ConfigError
-from pneumo.outputs import check_folder, check_output, write_output
+from pneumo.outputs import check_folder, check_output, refuse_inputs, write_output
 from pneumo.prediction.documents import show_path, to_csv, to_json
 from pneumo.prediction.inputs import find_inputs
 from pneumo.prediction.network import Network, open_network
@@ -20,6 +20,8 @@ from pneumo.prediction.predictions import NOTICE, Prediction, predict
 from pneumo.prediction.rules import Rules
 from pneumo.prediction.terminal import to_lines, to_terminal
 from pneumo.progress import track
+
+_TABLES = (".csv", ".json", ".txt")  # an earlier such command may have written them into a folder that is read
 
 if TYPE_CHECKING:
     from pneumo.prediction.explaining import OverlayFolder
@@ -49,7 +51,12 @@ def run_predict(
         check_folder("--explain", explain)
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size} must be 1 or more films at once, such as --batch-size 16.")
-    paths = _leave_out(find_inputs(inputs), [path for path in (json, csv, explain) if path is not None])
+    found = find_inputs(inputs)
+    refuse_inputs(
+        (("--json", json), ("--csv", csv)),
+        [checkpoint, *(path for path in found if path.suffix.lower() not in _TABLES)],
+    )
+    paths = _leave_out(found, [path for path in (json, csv, explain) if path is not None])
     network = open_network(checkpoint, device)
     warn_untested(network.rules)
     overlays = None if explain is None else _open_overlays(explain, network, paths)

@@ -11,12 +11,13 @@ import rich
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pneumo.cache import locked
 from pneumo.entry import mistake_behind
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import Status, read_status, write_status
+from pneumo.failures import FileError
 from pneumo.fingerprints import recorded_hashes, settings_hash
+from pneumo.run_lock import run_lock
 from pneumo.sweeps.command import read_command
 
 _log = logging.getLogger(__name__)
@@ -46,15 +47,15 @@ def run_job(cfg: DictConfig) -> None:
     )
     # An engine may still be at a job of a command that was stopped when the next command comes to it, or the reverse.
     try:
-        with locked(folder / "run", f"Running {folder.name}"):
+        with run_lock(folder, wait=True):
             if (current := read_command(sweep)) and current.name != status.command:
                 _log.warning("%s is not begun, since another command has come after its own.", folder.name)
             elif cfg.sweep.fail_fast and (failed := _failed_sibling(sweep, status.command)):
                 _log.warning("%s is not begun, since %s failed and sweep.fail_fast=true.", folder.name, failed)
             else:
                 _run_alone(cfg, folder, status)
-    except OSError as error:  # of the lock or of status.json; other jobs may have a folder that can be written
-        _log.error("%s is not begun, since %s cannot be written (%s).", folder.name, folder, error.strerror or error)
+    except FileError as error:  # of the lock or of status.json; other jobs may have a folder that can be written
+        _log.error("%s is not begun: %s", folder.name, error)
 
 
 def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:

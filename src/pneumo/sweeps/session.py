@@ -26,6 +26,7 @@ from pneumo.sweeps.columns import Columns
 from pneumo.sweeps.command import Command, begin_command, write_command
 from pneumo.sweeps.job import COMMAND, PLACE, SWEPT, is_done_by
 from pneumo.sweeps.plan import Job
+from pneumo.temporaries import remove_stale_below
 
 _log = logging.getLogger(__name__)
 
@@ -190,6 +191,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
         raise ConfigError(
             f"Another process is running a sweep in {folder}: wait until it has finished, or take another sweep.name."
         ) from None
+    remove_stale_below(folder, depth=2)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with _folder_errors(folder):

@@ -1,0 +1,174 @@
+"""A run's folder: resumed, or cleared of what an earlier run left; files that pneumo did not write stay."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo import projector
+from pneumo.building import Parts, run_settings
+from pneumo.checkpoints import read_checkpoint
+from pneumo.data.splits import read_splits, write_splits
+from pneumo.entry import describe_resume
+from pneumo.errors import ConfigError
+from pneumo.evaluation.results import check_overwrite, read_results
+from pneumo.evaluation.run_figures import CAPTIONS
+from pneumo.failures import disk_error
+from pneumo.files import write_text
+from pneumo.fingerprints import recorded_hashes
+from pneumo.resumption import check_resumable, describe_changes, resumable_checkpoint
+from pneumo.run_manifest import EVENTS, REPORTS, has_manifest, is_unchanged, write_manifest
+from pneumo.temporaries import remove_stale_below
+
+_SPLITS = "splits.csv"  # removed last, since it proves that the folder is a run's of an earlier version
+_NAMES = (
+    *("results.json", "predictions.csv", "validation.csv", projector.CONFIG),
+    *(f"{projector.FOLDER}/{name}" for name in projector.NAMES),
+    *(f"figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "svg")),
+)
+
+
+def prepare_directory(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: bool) -> str | None:
+    """Prepare the run directory: resume or clear it, then write the splits.
+
+    Args:
+        folder: The run's, whose lock this process holds.
+        cfg: The run's configuration.
+        parts: The run's.
+        overwrite: Replace another run, finished or not.
+        resume: Resume from the last checkpoint in the folder, if there is one that this run can resume from.
+
+    Returns:
+        The checkpoint to resume from; None for a run from scratch.
+
+    Raises:
+        ConfigError: The folder holds another run, or files that pneumo did not write, which would be lost.
+    """
+    settings = run_settings(cfg, parts.datamodule)
+    ckpt_path: str | None = None
+    if cfg.ckpt_path is not None and not overwrite and not resume:
+        ckpt_path = cfg.ckpt_path
+        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", settings, parts)
+    if not overwrite:
+        check_overwrite(folder, recorded_hashes(cfg), parts.datamodule.data_hash)
+        if ckpt_path is None:
+            _check_unfinished(folder, settings)
+        if resume:
+            ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", settings, parts)
+    if parts.trainer.is_global_zero:
+        remove_stale_below(folder, depth=1)
+        remove_stale_below(Path(cfg.paths.cache_dir), depth=2)
+        if ckpt_path is None:
+            _clear(folder, parts.trainer)
+        _record_config(folder, cfg)
+        write_splits(folder / _SPLITS, parts.datamodule.splits, parts.datamodule.classes)
+    return ckpt_path
+
+
+@contextmanager
+def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
+    """Raise a disk's failure as an error of the user, with the way to continue.
+
+    Args:
+        last: The run's last checkpoint, which may be missing.
+        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
+
+    Raises:
+        ConfigError: A file cannot be read or written, or the run's folder was removed.
+    """
+    try:
+        yield
+    except OSError as error:
+        folder = last.parent.parent
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder}, the run's folder, was removed or renamed while the run was writing to it: start again with "
+                "the same command."
+            ) from error
+        failure = disk_error(error)
+        if failure is None:
+            raise
+        raise ConfigError(f"{failure} {describe_resume(last, sweep)}") from error
+
+
+def _check_unfinished(folder: Path, settings: dict[str, object]) -> None:
+    """Raise a ConfigError if an unfinished run in the folder has other settings, whose checkpoints would be lost."""
+    if (folder / "results.json").exists():
+        return
+    for name in ("last.ckpt", "best.ckpt"):
+        try:
+            stored = read_checkpoint(folder / "checkpoints" / name).get("config", {})
+        except ConfigError:  # there is none, or it is damaged, so that no run could resume from it
+            continue
+        if changes := describe_changes(stored, settings):
+            raise ConfigError(
+                f"{folder} holds an unfinished run with other settings, whose checkpoints would be lost: {changes}. "
+                "Write elsewhere with hydra.run.dir=FOLDER, or remove the folder; in a sweep, take another sweep.name, "
+                "or sweep.overwrite=true to replace it."
+            )
+
+
+def _clear(folder: Path, trainer: Trainer) -> None:
+    """Remove what an earlier run left in this folder, since it would be taken for this run's.
+
+    Raises:
+        ConfigError: Files that pneumo did not write would be taken for this run's.
+    """
+    checkpoints = {f"checkpoints/{name}.ckpt" for name in ("best", "last", *_checkpoint_names(trainer, folder))}
+    present = [path for name in (*_NAMES, *sorted(checkpoints)) if (path := folder / name).exists()]
+    events = sorted(folder.glob("events.out.tfevents.*"))
+    reports = [path for name in REPORTS if (path := folder / name).exists()]
+    splits = [folder / _SPLITS] if (folder / _SPLITS).exists() else []
+    if has_manifest(folder):
+        foreign = [path for path in events if path.suffix != EVENTS]
+        foreign += [path for path in reports if not is_unchanged(path)]
+    elif _is_earlier_run(folder):
+        foreign = []
+    else:
+        foreign = [*present, *events, *reports, *splits]
+    if foreign:
+        names = ", ".join(str(path.relative_to(folder)) for path in foreign[:5])
+        raise ConfigError(
+            f"{folder} holds files that pneumo did not write, or that were edited since, and that would be taken for "
+            f"this run's: {names}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
+            "hydra.run.dir=FOLDER; in a sweep, take another sweep.name."
+        )
+    for path in (*present, *events, *reports, *splits):
+        path.unlink(missing_ok=True)
+    write_manifest(folder)
+
+
+def _checkpoint_names(trainer: Trainer, folder: Path) -> Iterator[str]:
+    """Return the names of the checkpoints that a run writes, if they are fixed."""
+    for callback in trainer.checkpoint_callbacks:
+        if not isinstance(callback, ModelCheckpoint) or not callback.filename or not callback.dirpath:
+            continue
+        if "{" not in callback.filename and Path(callback.dirpath).resolve() == (folder / "checkpoints").resolve():
+            yield callback.filename
+
+
+def _is_earlier_run(folder: Path) -> bool:
+    """Return whether a version of pneumo without manifests has run in a folder."""
+    try:
+        read_splits(folder)
+    except ConfigError:
+        return read_results(folder) is not None
+    return True
+
+
+def _record_config(folder: Path, cfg: DictConfig) -> None:
+    """Write .hydra/ of a run that replaces or resumes another: Hydra does so before it is known to be allowed."""
+    if not HydraConfig.initialized():
+        return
+    job = HydraConfig.get()
+    if job.output_subdir is None or not (folder / job.output_subdir / "config.yaml").is_file():
+        return
+    files = {"config": cfg, "hydra": HydraConfig.instance().cfg, "overrides": job.overrides.task}
+    for name, content in files.items():
+        path, text = folder / job.output_subdir / f"{name}.yaml", OmegaConf.to_yaml(content)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)

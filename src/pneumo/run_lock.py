@@ -1,0 +1,66 @@
+"""The lock of a run's folder: one process at a time trains in it."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from pneumo.errors import ConfigError
+from pneumo.failures import write_error
+
+_log = logging.getLogger(__name__)
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
+
+
+@contextmanager
+def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a run's folder, which ends with the process; a process that holds it may take it again.
+
+    Args:
+        folder: The run's, made if it is missing.
+        wait: Wait for another process rather than refuse to run.
+
+    Raises:
+        ConfigError: Another process trains in the folder.
+        FileError: The folder cannot be written.
+    """
+    lock = _acquire(folder, wait)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a process is the first, or the only one, of its run, by what launchers set for it."""
+    rank = next((environment[name] for name in _RANKS if name in environment), "0")
+    return rank.strip() in ("", "0")
+
+
+def _acquire(folder: Path, wait: bool) -> BaseFileLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder.resolve())
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise ConfigError(
+                f"Another process is training in {folder}, and its files would be mixed with those of this run: wait "
+                "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
+            ) from None
+        _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
+        lock.acquire()
+    except OSError as error:
+        raise write_error(error, folder) from error
+    return lock
+
+
+@cache
+def _lock(folder: Path) -> BaseFileLock:
+    """Return the lock of a folder: one object in a process, so that it counts how often it is held."""
+    return FileLock(folder / ".run.lock")

@@ -1,0 +1,51 @@
+"""The manifest of a run's folder: proof that pneumo wrote its files, and hashes of reports that users may edit."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pneumo import __version__
+from pneumo.files import write_text
+
+MANIFEST = ".run.json"
+REPORTS = ("report.html", "MODEL_CARD.md")
+EVENTS = ".pneumo"  # ends the names of event files that runs write
+
+
+def write_manifest(folder: Path) -> None:
+    """Declare a folder a run's, without reports."""
+    _write(folder, {})
+
+
+def has_manifest(folder: Path) -> bool:
+    """Return whether a run of this version, or a later one, has declared a folder its own."""
+    return (folder / MANIFEST).is_file()
+
+
+def is_unchanged(path: Path) -> bool:
+    """Return whether a report in a run's folder is as pneumo wrote it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() in _read(path.parent).get(path.name, [])
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write a report atomically; in a run's folder its hash is recorded before, so that a kill cannot orphan it."""
+    if has_manifest(path.parent):
+        reports = _read(path.parent)
+        digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+        reports[path.name] = [*reports.get(path.name, [])[-1:], digest]
+        _write(path.parent, reports)
+    write_text(path, text)
+
+
+def _write(folder: Path, reports: dict[str, list[str]]) -> None:
+    content = {"pneumo_version": __version__, "reports": reports}
+    write_text(folder / MANIFEST, json.dumps(content, indent=2) + "\n")
+
+
+def _read(folder: Path) -> dict[str, list[str]]:
+    """Read the hashes of reports; what is damaged counts as none."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["reports"]
+        return {name: [str(digest) for digest in found[name]] for name in REPORTS if name in found}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}

@@ -1,0 +1,144 @@
+"""Runs whose folder is in use, belongs to others, or lies on a disk that fails."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from forking import Forks
+from support import ROOT, Compose, command_runner
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from pneumo.errors import ConfigError, PneumoError
+from pneumo.run_lock import run_lock
+from pneumo.temporaries import PREFIX
+from pneumo.training import run
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("forks"), ROOT) as each:
+        yield each
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "train.log")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have the disk be full when a file gets its final name."""
+    replace = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+
+
+def test_a_second_run_in_a_folder_is_refused_before_anything_is_written(tmp_path: Path, forks: Forks) -> None:
+    folder = tmp_path / "run"
+    with run_lock(folder):
+        done = forks.run("train.py", f"hydra.run.dir={folder}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"Another process is training in {folder}" in done.stderr
+    assert os.listdir(folder) == [".run.lock"]
+
+
+def test_a_run_that_is_refused_leaves_the_configuration_of_the_finished_one(
+    finished: Path, tmp_path: Path, phantoms: Path, forks: Forks
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    before = snapshot(folder)
+    options = ("trainer=cpu", "data.image_size=32", "data.num_workers=0", f"data.root={phantoms}")
+    done = forks.run("train.py", *options, f"paths.output_dir={tmp_path}", f"hydra.run.dir={folder}")
+    assert done.returncode == 1
+    assert "would be lost" in done.stderr
+    assert snapshot(folder) == before
+
+
+def test_a_disk_that_is_full_at_the_figures_costs_no_training(
+    compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("trainer.max_epochs=1", "figures=true")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with monkeypatch.context() as patch:
+        fill(patch, "roc.png")
+        with pytest.raises(ConfigError, match=rf"roc\.png cannot be written \(No space.*ckpt_path={last}"):
+            run(compose_run(*options))
+    predictions = (tmp_path / "run" / "predictions.csv").read_bytes()
+    assert not (tmp_path / "run" / "results.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("pneumo.models.classifier.Classifier.training_step", None)  # nothing is trained again
+        run(compose_run(*options, f"ckpt_path={last}"))
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == predictions
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [".run.json", "splits.csv", "training_batch.png", "best.ckpt", "predictions.csv", "results.json", "events"]
+)
+def test_a_full_disk_gets_one_paragraph_wherever_it_strikes(
+    name: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if name == "events":
+        monkeypatch.setattr(RecordWriter, "write", refuse)
+    else:
+        fill(monkeypatch, name)
+    with pytest.raises(PneumoError, match=r"cannot be written \(No space left on device\)"):
+        run(compose_run("trainer.max_epochs=1", "figures=true"))
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_writes_leaves_no_temporary_file_after_the_next_one(
+    tmp_path: Path, phantoms: Path
+) -> None:
+    options = ["trainer=cpu", "data.image_size=32", "data.batch_size=16", "data.num_workers=0", "epochs=1"]
+    options += [f"data.root={phantoms}", f"paths.output_dir={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"]
+    code = (
+        "import os, runpy, signal, sys, pneumo.files\n"
+        "flush, kill = pneumo.files.flush, sys.argv[1]; sys.argv[:2] = []\n"
+        "def stop(path):\n"
+        "    if path.suffix == kill: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    flush(path)\n"
+        "pneumo.files.flush = stop; runpy.run_path('train.py', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code]
+    killed = subprocess.run([*command, ".png", "train.py", *options], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.rglob(f"{PREFIX}*.png"))) == 1
+    subprocess.run([*command, "none", "train.py", *options], cwd=ROOT, check=True, capture_output=True)
+    assert not list(tmp_path.rglob(f"{PREFIX}*"))
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_an_output_that_is_an_input_is_refused(
+    finished: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = tmp_path / "scans" / "NORMAL"
+    scans.mkdir(parents=True)
+    image = shutil.copy(min((phantoms / "test" / "NORMAL").iterdir()), scans / "a.jpeg")
+    best, before = finished / "checkpoints" / "best.ckpt", image.read_bytes()
+    for name, arguments, option in (
+        ("predict", (best, scans, "--csv", image), "--csv"),
+        ("predict", (best, scans, "--json", tmp_path / "x", "--csv", tmp_path / "x"), "--csv"),
+        ("audit", (tmp_path / "scans", "--html", image), "--html"),
+    ):
+        status, _, err = command_runner(name, monkeypatch, capsys)(*arguments)
+        assert status == 1
+        assert err.startswith(f"{option} ")
+    assert image.read_bytes() == before

@@ -1,0 +1,42 @@
+import multiprocessing
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from pneumo.errors import ConfigError
+from pneumo.run_lock import is_first_process, run_lock
+
+
+def hold(folder: Path, held: Event) -> None:
+    with run_lock(folder):
+        held.set()
+        multiprocessing.Event().wait()
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    first = context.Process(target=hold, args=(tmp_path / "run", held), daemon=True)
+    first.start()
+    assert held.wait(30)
+    with pytest.raises(ConfigError, match=r"training in .*run, .*hydra\.run\.dir=FOLDER"), run_lock(tmp_path / "run"):
+        pass
+    first.kill()
+    first.join()
+    with run_lock(tmp_path / "run"), run_lock(tmp_path / "run"):  # in one process as often as needed
+        pass
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0", "SLURM_PROCID": "3"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+    ],
+)
+def test_only_the_first_process_of_a_run_locks(environment: dict[str, str], first: bool) -> None:
+    assert is_first_process(environment) == first
