@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from pneumo.checkpoints import read_checkpoint
 from pneumo.errors import HardwareError
 from pneumo.hardware import keep_freed_memory
 from pneumo.models.classifier import Classifier
@@ -33,8 +32,7 @@ class CheckpointNetwork:
             HardwareError: There is no GPU.
         """
         self.device = _choose_device(device)
-        read_checkpoint(path)  # whose errors are for users
-        self.classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        self.classifier = Classifier.load_from_checkpoint(path).eval()
         self.rules = rules_of(self.classifier)
         self.batch_size = default_batch_size(self.device)
         if self.device.type == "cpu":
