@@ -19,6 +19,11 @@ _log = logging.getLogger(__name__)
 DIGEST = "content_sha256"  # the key of the digest of all other keys
 
 
+_verified: set[tuple[int, ...]] = (
+    set()
+)  # files of which this process has computed the digest: a run reads its own often
+
+
 class _ContentError(Exception):
     """A checkpoint's content is not as pneumo writes it; the text says how, in a clause."""
 
@@ -44,9 +49,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")
     try:
         if DIGEST in content:
-            _verify(content, path.stat().st_size)
-        else:
-            _warn_unverified(path.resolve())
+            _verify(content, path)
         content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
         _check_form(content)
     except (_ContentError, DigestError, HyperparameterError) as error:
@@ -54,6 +57,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint as pneumo writes it: {error}. It is damaged or was altered: take an intact "
             "copy of it, or another checkpoint."
         ) from error
+    if DIGEST not in content:
+        _warn_unverified(path.resolve())
     return content
 
 
@@ -62,11 +67,17 @@ def digest_checkpoint(content: Mapping[str, Any], known: Mapping[int, bytes]) ->
     return digest_content({key: value for key, value in content.items() if key != DIGEST}, known)
 
 
-def _verify(content: dict[str, Any], size: int) -> None:
+def _verify(content: dict[str, Any], path: Path) -> None:
+    """Compare a content with its digest, unless the same file has been verified in this process."""
+    found = path.stat()
+    version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if version in _verified:
+        return
     rest = {key: value for key, value in content.items() if key != DIGEST}
     # Parts of a storage may be in it several times, as tied weights are.
-    if digest_content(rest, most=4 * size) != content[DIGEST]:
+    if digest_content(rest, most=4 * found.st_size) != content[DIGEST]:
         raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
+    _verified.add(version)
 
 
 @cache
