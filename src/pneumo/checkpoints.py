@@ -14,7 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from pneumo.digests import digest_tensor
+from pneumo.digests import DigestError, digest_tensor
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import atomic_path
 from pneumo.fingerprints import recorded_settings
@@ -109,12 +109,12 @@ def write_checkpoint(
         known: Digests of tensors that need not be computed, by the `id` of the tensors.
 
     Raises:
-        TrainingError: The disk is full or cannot be written.
+        TrainingError: The disk is full or cannot be written, or a callback's state is nested too deeply.
     """
     try:
         with atomic_path(path) as temporary:
             torch.save({**checkpoint, DIGEST: digest_checkpoint(checkpoint, known)}, temporary)
-    except (OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own
+    except (DigestError, OSError, RuntimeError) as error:  # PyTorch's writer has errors of its own
         raise TrainingError(
             f"The checkpoint {path} cannot be written ({' '.join(str(error).split())[:200]}): make room on its "
             f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _DEEPEST = 64  # levels of nesting
-_MOST = 2_000_000  # values; references let a small file hold any number of them
+_MOST = 5_000_000  # values; references let a small file hold any number of them
 
 
 class DigestError(Exception):

@@ -45,8 +45,8 @@ def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (wha
 
     Args:
         path: Of the file.
-        checked: Compare the file with its own CRC-32 sums first. `torch.load` ignores them, and torch can be set to
-            write none that are right, so they count only in files of known origin.
+        checked: Require a ZIP archive that agrees with its own CRC-32 sums. `torch.load` ignores them, and torch can
+            be set to write none that are right, so they count only in files of known origin.
 
     Raises:
         UnreadableError: The file is damaged, or holds anything else.
@@ -73,6 +73,8 @@ def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (wha
 def _check_archive(file: IO[bytes], checked: bool) -> None:
     """Raise an error if a ZIP archive, as torch.save writes it, would need more memory than it has bytes."""
     if not zipfile.is_zipfile(file):
+        if checked:
+            raise UnreadableError("it is no ZIP archive")
         return
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:

@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "copy of it, or another checkpoint."
         ) from error
     if DIGEST not in content:
-        _warn_unverified(path.resolve())
+        _warn_unverified(path.resolve(), path.stat().st_mtime_ns)
     return content
 
 
@@ -81,7 +81,7 @@ def _verify(content: dict[str, Any], path: Path) -> None:
 
 
 @cache
-def _warn_unverified(path: Path) -> None:
+def _warn_unverified(path: Path, changed: int) -> None:
     _log.warning(
         "%s has no SHA-256, as checkpoints of early versions have none: whether it was altered cannot be verified.",
         path,

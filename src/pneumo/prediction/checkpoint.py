@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pneumo.errors import HardwareError
+from pneumo.errors import ConfigError, HardwareError
 from pneumo.hardware import keep_freed_memory
 from pneumo.models.classifier import Classifier
 from pneumo.models.inference import default_batch_size
@@ -38,6 +38,12 @@ class CheckpointNetwork:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.scorer = Scorer(self.classifier).to(self.device)
+        outliers, channels = self.classifier.outliers, sum(self.scorer.levels.channels)
+        if outliers is not None and len(outliers.mean) != channels:
+            raise ConfigError(
+                f"{path} tells unlike images by {len(outliers.mean)} channels, and its network has {channels}: it is "
+                "damaged or was altered. Take an intact copy of it, or another checkpoint."
+            )
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""

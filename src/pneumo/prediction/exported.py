@@ -70,7 +70,7 @@ def _verify(path: Path) -> bool:
 
 
 @cache
-def _warn_unverified(path: Path) -> None:
+def _warn_unverified(path: Path, changed: int) -> None:
     _log.warning(
         "%s has no SHA-256, as exports of early versions have none: whether it was altered cannot be verified.", path
     )
@@ -134,5 +134,5 @@ def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
     if [each.shape[1:] for each in images] != [[1, side, side]] or len(outputs) != 2:
         raise _unreadable(path, f"its input is not (batch, 1, {side}, {side}), or its outputs are not two")
     if not verified:
-        _warn_unverified(path.resolve())
+        _warn_unverified(path.resolve(), path.stat().st_mtime_ns)
     return rules
