@@ -24,13 +24,13 @@ COMMAND = (sys.executable, "-c", "from pneumo.cli import main; main()", "predict
 
 def write_checkpoint(path: Path) -> Path:
     """Write a checkpoint, as `torch.load(weights_only=True)` opens it."""
+    from pneumo.checkpoints import write_checkpoint as write
     from pneumo.models.classifier import Classifier
 
     torch.manual_seed(0)
     made = Classifier("timm/tf_efficientnet_lite0", ["NORMAL", "PNEUMONIA"], 192, crop_pct=0.857, flip_test=True)
     content = {"state_dict": made.state_dict(), "hyper_parameters": dict(made.hparams)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({**content, "pytorch-lightning_version": "2.6.0"}, path)
+    write({**content, "pytorch-lightning_version": "2.6.0"}, path)
     return path
 
 

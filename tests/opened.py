@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from pneumo.checkpoints import write_checkpoint as write
 from pneumo.models.classifier import Classifier
 from pneumo.models.levels import LevelMeans
 from pneumo.models.outliers import fit_outliers
@@ -35,5 +36,5 @@ def write_checkpoint(path: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONI
         with torch.inference_mode():
             means = levels(noise)[1].double().numpy()
         checkpoint["outliers"] = fit_outliers(means[:20], [(means[20:], 0.01)], levels.channels)._asdict()
-    torch.save(checkpoint, path)
+    write(checkpoint, path)
     return path

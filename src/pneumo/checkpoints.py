@@ -1,11 +1,12 @@
-"""Checkpoints: written whole or not at all, opened without running code, found again after their folder moved."""
+"""Checkpoints: written whole or not at all, with a digest of their content, found again after their folder moved."""
 
 import copy
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from pneumo.digests import DigestError, digest_tensor
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import atomic_path
-from pneumo.tensors import UnreadableError, read_tensors
+from pneumo.models.checkpoint_reader import DIGEST, digest_checkpoint
+from pneumo.models.checkpoint_reader import read_checkpoint as read_checkpoint
 
 PAUSE = 10.0  # seconds
 
@@ -31,6 +34,7 @@ class CheckpointWriter(TorchCheckpointIO):
     def __init__(self, constant: Collection[str] = ()) -> None:
         """Take the names of the weights that never change, which need not be copied while a checkpoint waits."""
         self.constant = frozenset(constant)
+        self.digests: dict[str, bytes] = {}  # of these weights
         self.waiting: dict[Path, dict[str, Any]] = {}
         self.pause = PAUSE
         self.due = time.monotonic() + self.pause
@@ -58,7 +62,7 @@ class CheckpointWriter(TorchCheckpointIO):
             TrainingError: The disk is full or cannot be written.
         """
         for path in list(self.waiting):
-            _write(self.waiting[path], path)
+            write_checkpoint(self.waiting[path], path, self._known(self.waiting[path]["state_dict"]))
             del self.waiting[path]
 
     def load_checkpoint(
@@ -76,6 +80,13 @@ class CheckpointWriter(TorchCheckpointIO):
         self.pause, self.due = 0.0, 0.0
         self.flush()
 
+    def _known(self, weights: Mapping[str, Tensor]) -> dict[int, bytes]:
+        """Return the digests of the weights that never change, by the `id` of their tensors; compute them once."""
+        constant = {name: weights[name] for name in self.constant if name in weights}
+        for name in constant.keys() - self.digests.keys():
+            self.digests[name] = digest_tensor(constant[name])
+        return {id(tensor): self.digests[name] for name, tensor in constant.items()}
+
     def _copy(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         weights = checkpoint["state_dict"].items()
         return {
@@ -84,11 +95,23 @@ class CheckpointWriter(TorchCheckpointIO):
         }
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
+def write_checkpoint(
+    checkpoint: Mapping[str, Any], path: Path, known: Mapping[int, bytes] = MappingProxyType({})
+) -> None:
+    """Write a checkpoint with a digest of its content.
+
+    Args:
+        checkpoint: Tensors and plain types.
+        path: Of the file.
+        known: Digests of tensors that need not be computed, by the `id` of the tensors.
+
+    Raises:
+        TrainingError: The disk is full or cannot be written, or a callback's state is nested too deeply.
+    """
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own file raises no OSError
-            torch.save(checkpoint, file)
-    except (OSError, RuntimeError) as error:
+            torch.save({**checkpoint, DIGEST: digest_checkpoint(checkpoint, known)}, file)
+    except (DigestError, OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
         raise TrainingError(
             f"The checkpoint {path} cannot be written ({reason}): make room on its "
@@ -137,30 +160,10 @@ class RunCheckpoint(ModelCheckpoint):
         return str(Path(self.dirpath) / name)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Open a checkpoint on the CPU, as tensors and plain types only.
-
-    Raises:
-        ConfigError: There is no such file, or it is no checkpoint.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path} is not a file: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
-    try:
-        content = read_tensors(path)
-    except UnreadableError as error:
-        raise ConfigError(
-            f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not "
-            "written by pneumo. Take another one, or start anew without ckpt_path."
-        ) from error
-    if not isinstance(content, dict) or "hyper_parameters" not in content:
-        raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")
-    return content
-
-
 def write_decision(path: Path, decision: dict[str, float], outliers: dict[str, Tensor] | None) -> None:
     """Put into a checkpoint what it then answers with: hyperparameters, and what tells unlike images, if anything."""
     checkpoint = read_checkpoint(path)
     checkpoint["hyper_parameters"] |= decision
     if outliers is not None:
         checkpoint["outliers"] = outliers
-    _write(checkpoint, path)
+    write_checkpoint(checkpoint, path)

@@ -23,7 +23,6 @@ _ARRAY = re.compile(
 _PHANTOM = re.compile(
     rf"{re.escape(MARKER)}|(train|val|test)/(NORMAL/(NORMAL2-)?IM|PNEUMONIA/person\d+_(virus|bacteria))[-_\d]+\.jpeg"
 )
-)
 
 KINDS = ("images", "features", "means", "duplicates", "phantoms")
 

@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from pneumo import __version__
 from pneumo.errors import ConfigError
 from pneumo.models.scorer import Scorer
+from pneumo.prediction.checksum import add_checksum
 from pneumo.prediction.exported import RULES
 from pneumo.prediction.rules import Rules
 
@@ -85,7 +86,7 @@ def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], pat
                 torch.export.save(program, stream, extra_files={EXTRA: json.dumps(dict(metadata))})
                 path.write_bytes(stream.getvalue())
             else:
-                path.write_bytes(_to_onnx(program, metadata).SerializeToString())
+                path.write_bytes(add_checksum(_to_onnx(program, metadata).SerializeToString()))
     except RuntimeError as error:
         raise ConfigError(
             f"{rules.name} cannot be exported as {path.suffix} by PyTorch {torch.__version__} "

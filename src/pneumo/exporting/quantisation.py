@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.exporting.formats import NETWORK, set_metadata
+from pneumo.prediction.checksum import add_checksum
 from pneumo.prediction.network import Images
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def quantise(source: Path, target: Path, films: Images, metadata: Mapping[str, s
     _correct_biases(model, quantised, films)
     _settle(model, quantised, films)
     set_metadata(quantised, metadata)
-    target.write_bytes(quantised.SerializeToString())
+    target.write_bytes(add_checksum(quantised.SerializeToString()))
 
 
 class _Reader:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, make_optimi
 from pneumo.models.loss import weighted_cross_entropy
 from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
+from pneumo.models.restoration import CheckpointModule
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
@@ -26,13 +26,13 @@ Batch = dict[str, Tensor]
 _FOR_TRAINING = ["weights", "label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
 
 
-class Classifier(LightningModule):
+class Classifier(CheckpointModule):
     """A backbone and a linear head, trained by cross entropy.
 
     After an epoch's validation, or the test, `answers` has what was answered: logits (N, classes) and index (N,), the
     place in the split, of all processes, in the split's order. Checkpoints hold those of the validation.
 
-    A checkpoint needs nothing else: `Classifier.load_from_checkpoint(path, weights_only=True)` rebuilds what it names
+    A checkpoint needs nothing else: `Classifier.load_from_checkpoint(path)` rebuilds the architecture that it names
     and takes all weights from the file.
     """
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pneumo.checkpoints import read_checkpoint
-from pneumo.errors import HardwareError
+from pneumo.errors import ConfigError, HardwareError
 from pneumo.hardware import keep_freed_memory
 from pneumo.models.classifier import Classifier
 from pneumo.models.inference import default_batch_size
@@ -33,13 +32,18 @@ class CheckpointNetwork:
             HardwareError: There is no GPU.
         """
         self.device = _choose_device(device)
-        read_checkpoint(path)  # whose errors are for users
-        self.classifier = Classifier.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        self.classifier = Classifier.load_from_checkpoint(path).eval()
         self.rules = rules_of(self.classifier)
         self.batch_size = default_batch_size(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.scorer = Scorer(self.classifier).to(self.device)
+        outliers, channels = self.classifier.outliers, sum(self.scorer.levels.channels)
+        if outliers is not None and len(outliers.mean) != channels:
+            raise ConfigError(
+                f"{path} tells unlike images by {len(outliers.mean)} channels, and its network has {channels}: it is "
+                "damaged or was altered. Take an intact copy of it, or another checkpoint."
+            )
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""

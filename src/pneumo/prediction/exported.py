@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +11,15 @@ import numpy as np
 
 from pneumo.cores import count_cores
 from pneumo.errors import ConfigError, HardwareError
+from pneumo.models.hparams import HyperparameterError
+from pneumo.prediction.checksum import KEY, ChecksumError, verify_checksum
 from pneumo.prediction.network import Images, Scores
 from pneumo.prediction.rules import Rules
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+_log = logging.getLogger(__name__)
 
 RULES = "pneumo_rules"  # under which the file's metadata have the rules
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -31,11 +37,12 @@ class OnnxNetwork:
             device: cpu, cuda, or auto, which is a GPU if there is one and onnxruntime is made for it.
 
         Raises:
-            ConfigError: It is none, or onnxruntime is missing.
+            ConfigError: It is none, is damaged or was altered, or onnxruntime is missing.
             HardwareError: There is no GPU, or onnxruntime is not made for it.
         """
+        verified = _verify(path)  # before onnxruntime reads what may be damaged
         self.session = _open(path, device)
-        self.rules = _read_rules(self.session, path)
+        self.rules = _read_rules(self.session, path, verified)
         self._try(path)
         self.batch_size = 128 if _CUDA in self.session.get_providers() else 16
 
@@ -53,6 +60,20 @@ class OnnxNetwork:
             raise _unreadable(path, error) from error
         if not fits:
             raise _unreadable(path, "its answers do not go with its rules")
+
+
+def _verify(path: Path) -> bool:
+    try:
+        return verify_checksum(path)
+    except (ChecksumError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+@cache
+def _warn_unverified(path: Path, changed: int) -> None:
+    _log.warning(
+        "%s has no SHA-256, as exports of early versions have none: whether it was altered cannot be verified.", path
+    )
 
 
 def _open(path: Path, device: str) -> InferenceSession:
@@ -89,16 +110,29 @@ def _open(path: Path, device: str) -> InferenceSession:
 
 def _unreadable(path: Path, reason: object) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be read as a network ({' '.join(str(reason).split())[:200]}): it is damaged, or needs a newer "
-        "onnxruntime. Export it anew: pneumo export CHECKPOINT --output FILE.onnx."
+        f"{path} cannot be read as a network ({' '.join(str(reason).split())[:200]}): it is damaged, was altered, or "
+        "needs a newer onnxruntime. Export it anew: pneumo export CHECKPOINT --output FILE.onnx."
     )
 
 
-def _read_rules(session: InferenceSession, path: Path) -> Rules:
+def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
+    """Read the rules from the metadata, and compare them with the network's input and output."""
+    known = session.get_modelmeta().custom_metadata_map
+    if KEY in known and not verified:
+        raise _unreadable(path, f"it was altered after its export, since its {KEY} is not at its end")
     try:
-        return Rules.from_json(session.get_modelmeta().custom_metadata_map[RULES])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        rules = Rules.from_json(known[RULES])
+    except KeyError as error:
         raise ConfigError(
             f"{path} is a network, but not one that this version of pneumo exported: its metadata have no {RULES} that "
             "tell classes, image size and threshold. Export a checkpoint: pneumo export CHECKPOINT --output FILE.onnx."
         ) from error
+    except HyperparameterError as error:
+        raise _unreadable(path, f"of its {RULES}, {error}") from error
+    images, outputs = session.get_inputs(), session.get_outputs()
+    side = rules.image_size
+    if [each.shape[1:] for each in images] != [[1, side, side]] or len(outputs) != 2:
+        raise _unreadable(path, f"its input is not (batch, 1, {side}, {side}), or its outputs are not two")
+    if not verified:
+        _warn_unverified(path.resolve(), path.stat().st_mtime_ns)
+    return rules

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from pneumo.evaluation.distance import distance
+from pneumo.models.hparams import HyperparameterError, check_hyperparameters
 
+_LONGEST = 1_000_000  # characters of JSON: a thousand names of classes
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
 
@@ -42,8 +44,22 @@ class Rules:
 
     @classmethod
     def from_json(cls, text: str) -> Rules:
-        """Read what `to_json` wrote."""
-        values = json.loads(text)
+        """Read what `to_json` wrote, under the rules that checkpoints follow.
+
+        Raises:
+            HyperparameterError: It is something else, or a value breaks its rule.
+        """
+        names = {field.name for field in fields(cls)}
+        try:
+            values = json.loads(text if len(text) <= _LONGEST else "")
+        except (ValueError, RecursionError) as error:
+            raise HyperparameterError(f"its rules are not JSON, or longer than {_LONGEST} characters") from error
+        if not isinstance(values, dict) or values.keys() != names:
+            raise HyperparameterError(f"its rules do not have the names {', '.join(sorted(names))}")
+        if not isinstance(values["outliers"], bool):
+            raise HyperparameterError("its rule outliers must be true or false")
+        rest = {name: value for name, value in values.items() if name not in ("name", "outliers")}
+        check_hyperparameters({**rest, "architecture": values["name"]})
         return cls(**{**values, "classes": tuple(values["classes"])})
 
     def apply(self, probability: npt.NDArray[np.float32], unlike: npt.NDArray[np.float32]) -> list[Answer]:

@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +7,11 @@ import numpy as np
 import onnx
 import pytest
 
+from pneumo.errors import ConfigError
 from pneumo.exporting import command
 from pneumo.exporting.checked import FORMATS
-from pneumo.prediction.exported import OnnxNetwork
+from pneumo.prediction.checksum import KEY, add_checksum
+from pneumo.prediction.exported import RULES, OnnxNetwork
 from pneumo.prediction.network import Images, Scores, open_network
 
 
@@ -42,6 +45,54 @@ def test_a_damaged_file_is_a_users_mistake(
         open_network(path)
     assert len(str(error.value).splitlines()) == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("changed", ["weight", "rules", "order"])
+def test_what_was_altered_after_its_export_is_refused(changed: str, exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "altered.onnx"
+    if changed == "weight":
+        content = bytearray(exported.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        model = onnx.load(exported)
+        rules = next(entry for entry in model.metadata_props if entry.key == RULES)
+        if changed == "rules":
+            rules.value = rules.value.replace('"threshold": 0.4', '"threshold": 0.9')
+        else:  # the same content, in another order
+            model.metadata_props.append(model.metadata_props.pop(0))
+        path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match=r"altered\.onnx .* pneumo_sha256"):
+        open_network(path)
+
+
+def rewrite(exported: Path, path: Path, checksum: bool, **changes: object) -> Path:
+    """Write an exported network anew with other rules."""
+    model = onnx.load(exported)
+    known = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
+    known[RULES] = json.dumps({**json.loads(known[RULES]), **changes})
+    onnx.helper.set_model_props(model, known)
+    content = model.SerializeToString()
+    path.write_bytes(add_checksum(content) if checksum else content)
+    return path
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", float("nan")), ("image_size", 64), ("classes", list("ABC"))])
+@pytest.mark.parametrize("checksum", [True, False])
+def test_rules_that_do_not_go_with_the_network_are_refused(
+    name: str, value: object, checksum: bool, exported: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"other\.onnx cannot be read as a network") as error:
+        open_network(rewrite(exported, tmp_path / "other.onnx", checksum, **{name: value}))
+    assert "\n" not in str(error.value)
+
+
+def test_an_early_export_opens_with_one_note(exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    early = rewrite(exported, tmp_path / "early.onnx", checksum=False)
+    assert open_network(early).rules == open_network(exported).rules
+    open_network(early)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "early.onnx has no SHA-256" in caplog.text
 
 
 def test_a_network_of_others_is_refused(exported: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from damaged import FILMS, saved, write_damaged
 from opened import write_checkpoint
 from support import Run
 
+from pneumo import checkpoints
 from pneumo.data.radiograph import decode
 from pneumo.models.classifier import Classifier
 from pneumo.prediction import command
@@ -144,7 +145,7 @@ def test_a_network_without_numbers_is_refused(scans: Path, tmp_path: Path, run: 
     best = write_checkpoint(tmp_path / "best.ckpt")
     content = torch.load(best, weights_only=True)
     content["state_dict"]["head.bias"][0] = float("nan")
-    torch.save(content, best)
+    checkpoints.write_checkpoint(content, best)
     status, out, err = run(best, scans, "--json", tmp_path / "x.json")
     assert (status, out) == (1, "")
     assert "its weights are damaged" in err

@@ -1,0 +1,112 @@
+"""A classifier restored from its checkpoint, whose values are checked before anything is built from them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from pneumo.errors import ConfigError
+from pneumo.models.checkpoint_reader import read_checkpoint
+from pneumo.models.hparams import HyperparameterError, check_hyperparameters
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# What timm and torchvision raise for sizes and tags that an architecture does not support; also a PneumoError.
+_UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+class CheckpointModule(LightningModule):
+    """A LightningModule that is restored from checkpoints of pneumo alone.
+
+    Lightning's own restoration obeys every hyperparameter of a file: it imports what `_instantiator` names (before
+    2.6.6), and constructors load the weights that they name.
+    """
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | os.PathLike[str] | IO[bytes],
+        map_location: Any = None,  # noqa: ANN401 (Lightning's signature)
+        hparams_file: str | os.PathLike[str] | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Self:
+        """Restore a classifier without network and configuration, with all weights from the file.
+
+        Args:
+            checkpoint_path: Of a file that `pneumo.checkpoints.read_checkpoint` accepts.
+            map_location: The device to move it to; None: the CPU.
+            hparams_file: Must be None: checkpoints hold their hyperparameters.
+            strict: Whether the weights must fit exactly; None: yes.
+            weights_only: Without effect, since a checkpoint is never opened otherwise.
+            kwargs: Arguments of the constructor, which replace the hyperparameters of the file.
+
+        Raises:
+            ConfigError: It is no checkpoint of a classifier, is damaged, or holds a value that breaks its rule.
+        """
+        if hparams_file is not None or not isinstance(checkpoint_path, str | os.PathLike):
+            raise ConfigError(
+                f"{cls.__name__}.load_from_checkpoint takes the path of a checkpoint, which holds its hyperparameters: "
+                "give no hparams_file, and no open file."
+            )
+        path = Path(checkpoint_path)
+        content = read_checkpoint(path)
+        settings = {**_require_settings(content, path), **kwargs}
+        if strict is not False:
+            _require_fit(cls, settings, content["state_dict"], path)
+        try:
+            module = cls(**settings)
+            module.on_load_checkpoint(content)
+            module.load_state_dict(content["state_dict"], strict=strict is not False)
+        except _UNBUILDABLE as error:
+            raise _unrestorable(path, str(error)) from error
+        return module.to(torch.device("cpu" if map_location is None else map_location))
+
+
+def _require_settings(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    if "state_dict" not in content:
+        raise _unrestorable(path, "it holds no weights")
+    try:
+        settings = check_hyperparameters(content["hyper_parameters"], ("architecture", "classes", "image_size"))
+    except HyperparameterError as error:
+        raise _unrestorable(path, str(error)) from error
+    return {name: value for name, value in settings.items() if name != "weights"}
+
+
+def _require_fit(cls: type[nn.Module], settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
+    """Raise an error unless the weights fit the network that the settings describe, before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            expected = cls(**settings).state_dict()
+    except _UNBUILDABLE:
+        return  # some networks need real tensors to be built; the others fail once more
+    for fault, names in (
+        ("lacks", expected.keys() - state.keys()),
+        ("has unknown", state.keys() - expected.keys()),
+        ("has of another shape or type", _misfits(expected, state)),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:3])
+            raise _unrestorable(path, f"of {len(expected)} weights it {fault} {len(names)} ({shown[:200]!a})")
+
+
+def _misfits(expected: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
+    return {
+        name
+        for name in expected.keys() & state.keys()
+        if (expected[name].shape, expected[name].dtype) != (state[name].shape, state[name].dtype)
+    }
+
+
+def _unrestorable(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be opened as a classifier: {' '.join(reason.split())[:300]}. Take a checkpoint that this "
+        "version of pneumo or an earlier one wrote, such as RUN/checkpoints/best.ckpt."
+    )

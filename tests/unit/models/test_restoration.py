@@ -1,0 +1,86 @@
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from opened import write_checkpoint
+
+from pneumo.checkpoints import write_checkpoint as write
+from pneumo.errors import ConfigError
+from pneumo.models.classifier import Classifier
+from pneumo.prediction.checkpoint import CheckpointNetwork
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = write_checkpoint(tmp_path_factory.mktemp("restoration") / "best.ckpt")
+    return dict(torch.load(path, weights_only=True))
+
+
+@pytest.mark.parametrize(
+    "attack", [{"weights": "pip:hostile.package"}, {"_instantiator": "hostile.run"}, {"weights": "DEFAULT"}]
+)
+def test_opening_a_checkpoint_neither_imports_nor_downloads(
+    attack: dict[str, str], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile.py").write_text("def run(cls, arguments): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], **attack}}, tmp_path / "a.ckpt")
+    for opened in (Classifier.load_from_checkpoint, CheckpointNetwork):
+        with pytest.raises(ConfigError, match=r"a\.ckpt"):
+            opened(tmp_path / "a.ckpt")
+    assert "hostile" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("missing", "lacks 1"),
+        ("unknown", "unknown 1"),
+        ("shape", "another shape or type 1"),
+        ("dtype", "another shape or type 1"),
+        ("size", "another shape or type"),
+        ("architecture", "lacks"),
+        ("settings", "lack classes"),
+        ("no weights", "holds no weights"),
+        ("tag", "cannot be opened"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(fault: str, words: str, content: dict[str, Any], tmp_path: Path) -> None:
+    state, settings = dict(content["state_dict"]), dict(content["hyper_parameters"])
+    broken = {**content, "state_dict": state, "hyper_parameters": settings}
+    bias = state["head.bias"]
+    if fault == "missing":
+        del state["head.bias"]
+    elif fault == "settings":
+        del settings["classes"]
+    elif fault == "no weights":
+        del broken["state_dict"]
+    elif fault in ("unknown", "shape", "dtype"):
+        values = {"unknown": bias, "shape": bias[:1], "dtype": bias.double()}
+        state["more" if fault == "unknown" else "head.bias"] = values[fault].clone()
+    else:
+        other = {"size": 4096, "architecture": "torchvision/vgg16", "tag": "timm/resnet18.none"}
+        settings["image_size" if fault == "size" else "architecture"] = other[fault]
+    write(broken, tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match=rf"a\.ckpt cannot be opened .*{words}|{words} as a classifier") as error:
+        Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert "\n" not in str(error.value)
+
+
+def test_scores_of_other_channels_are_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    few = {name: tensor[..., :3].clone() for name, tensor in content["outliers"].items()}
+    write({**content, "outliers": few}, tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match=r"a\.ckpt .* 3 channels"):
+        CheckpointNetwork(tmp_path / "a.ckpt")
+
+
+def test_arguments_replace_hyperparameters(content: dict[str, Any], tmp_path: Path) -> None:
+    write(content, tmp_path / "a.ckpt")
+    restored = Classifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True, threshold=0.25)
+    assert restored.hparams["threshold"] == 0.25
+    assert restored.hparams["temperature"] == content["hyper_parameters"]["temperature"]
+    assert restored.head.bias.equal(content["state_dict"]["head.bias"])
+    with pytest.raises(ConfigError, match="hparams_file"):
+        Classifier.load_from_checkpoint(tmp_path / "a.ckpt", hparams_file="hparams.yaml")
