@@ -1,16 +1,16 @@
 """Files that are either whole or absent, and names of files as text."""
 
-import io
+import hashlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
 
+_LONGEST = 255  # bytes of a name
 _BYTE = r"udc[89a-f][0-9a-f]"  # how Python writes a byte that is not UTF-8, after a backslash
 _LOOKS_ESCAPED = re.compile(rf"\\(?=(?:x5c)*{_BYTE})")
 _ESCAPED = re.compile(rf"\\(?:({_BYTE})|x5c(?=(?:x5c)*{_BYTE}))")
@@ -30,7 +30,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         The temporary path to write to, in the same folder and with the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    stem = path.stem if len(os.fsencode(path.name)) <= _LONGEST - 10 else path.stem[:32]  # 10: what mkstemp adds
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{stem}-", suffix=path.suffix)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -63,10 +64,13 @@ def unescape_path(text: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1][1:], 16)) if found[1] else "\\", text)
 
 
-def escape_output() -> None:
-    """Escape what standard output cannot encode, such as file names that are not UTF-8, as standard error does."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def bounded_name(name: str, suffix: str = "") -> str:
+    """Return a file's name and suffix in the 255 bytes that file systems take; what is cut off becomes a hash."""
+    if len(os.fsencode(name + suffix)) <= _LONGEST:
+        return name + suffix
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    kept = os.fsencode(name)[: _LONGEST - len(os.fsencode(suffix)) - 17].decode(errors="ignore")
+    return f"{kept}-{digest}{suffix}"
 
 
 def require_space(folder: Path, need: int) -> None:

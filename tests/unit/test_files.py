@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.files import atomic_path, escape_output, escape_path, unescape_path, write_text
+from pneumo.files import atomic_path, escape_path, unescape_path, write_text
+from pneumo.streams import guarded_output
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -56,6 +57,6 @@ def test_a_name_that_is_not_utf8_is_written_as_python_spells_it(tmp_path: Path) 
 def test_standard_output_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(stream, encoding="utf-8"))
-    escape_output()
-    print("\udce9", flush=True)
+    with guarded_output():
+        print("\udce9")
     assert stream.getvalue() == b"\\udce9\n"

@@ -1,7 +1,5 @@
 """Splits: which radiographs a network learns from, is chosen by, and is tested on."""
 
-import csv
-import io
 import logging
 import warnings
 from collections import Counter
@@ -15,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from pneumo.cells import format_rows, read_rows
 from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.files import write_text
@@ -87,13 +86,12 @@ def check_split(split: str, folds: int, fold: int) -> None:
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
     """Write which radiograph is in which split: path, split, class, subtype, patient; one line for each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEAD)
-    for name, images in splits.items():
-        for image in images:
-            writer.writerow((image.path, name, classes[image.label], image.subtype, image.patient))
-    write_text(path, text.getvalue())
+    rows = (
+        (image.path, name, classes[image.label], image.subtype, image.patient)
+        for name, images in splits.items()
+        for image in images
+    )
+    write_text(path, format_rows([_HEAD, *rows]))
 
 
 def read_splits(folder: Path) -> list[dict[str, str]]:
@@ -105,7 +103,7 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
     path = folder / "splits.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
+            _, lines = read_rows(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}, which a run leaves, cannot be read ({error}): put it back.") from error
     if not lines or set(lines[0]) != set(_HEAD):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pneumo.cells import format_rows, read_rows
 from pneumo.errors import ConfigError
 from pneumo.files import write_text
 
@@ -59,16 +59,14 @@ def write_predictions(
         classes: Their names.
         margin: Log odds of the shape of `probability`; None: they are unknown, and have no column.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     several = probability.ndim > 1
-    writer.writerow(_columns(classes if several else (), margin is not None))
+    rows: list[Sequence[str]] = [_columns(classes if several else (), margin is not None)]
     margins = np.empty((len(label), 0)) if margin is None else margin.reshape(len(label), -1)
     for image, truth, share, answer, odds in zip(images, label, probability, prediction, margins, strict=True):
         shares = (share[1:].sum(), *share) if several else (share,)
         first, *others = (f"{value:.9g}" for value in (*shares, *odds))  # 9 digits give a float32 back
-        writer.writerow((image, classes[truth], first, classes[answer], *others))
-    write_text(path, text.getvalue())
+        rows.append((image, classes[truth], first, classes[answer], *others))
+    write_text(path, format_rows(rows))
 
 
 def read_predictions(path: Path) -> PredictionTable:
@@ -79,8 +77,8 @@ def read_predictions(path: Path) -> PredictionTable:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lines, (classes, odds) = list(reader), _parse(reader.fieldnames or ())
+            columns, lines = read_rows(file)
+        classes, odds = _parse(columns)
         if not lines:
             raise ValueError("it has no images")
         if bad := [number for number, line in enumerate(lines, 2) if None in line or None in line.values()]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-import rich
 from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
+from pneumo.console import tell
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
@@ -99,12 +99,12 @@ class Session:
             complete &= self._write_leaderboard()
         for name, (what, reason) in outcomes.items():
             if reason:
-                console_print(f"{what} {name}: {reason}", style="red")
+                tell(f"{what} {name}: {reason}", style="red")
         write_command(self.folder, replace(self.command, complete=complete))
         if not complete:
             _log.warning("The same command goes on: it keeps what is done and runs the rest.")
         told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
-        console_print(f"{counts.total()} jobs: {told}")
+        tell(f"{counts.total()} jobs: {told}")
         return complete
 
     def _write_leaderboard(self) -> bool:
@@ -190,8 +190,3 @@ def settle(config: DictConfig) -> Path:
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweep.dir = str(folder)
     return folder
-
-
-def console_print(text: str, style: str | None = None) -> None:
-    """Print a line as it is, also where it has what rich would take for markup."""
-    rich.get_console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)

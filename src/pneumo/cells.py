@@ -1,0 +1,47 @@
+"""Rows of CSV files: text that a spreadsheet would run as a formula is written as text, and read back as it was."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also in the full width of East Asian scripts
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+](?:inf|nan)", re.IGNORECASE)
+
+
+def format_rows(rows: Iterable[Iterable[object]]) -> str:
+    """Format rows as CSV; `read_rows` returns the same text."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(map(escape_cell, row) for row in rows)
+    return stream.getvalue()
+
+
+def read_rows(file: Iterable[str]) -> tuple[list[str], list[dict[Any, Any]]]:
+    """Read CSV.
+
+    Returns:
+        The names of the columns, and each row's values by these. As with `csv.DictReader`, further values are a list
+        under None, and missing ones are None.
+    """
+    reader = csv.DictReader(file)
+    rows = [{_unescape(name): _unescape(value) for name, value in row.items()} for row in reader]
+    return [unescape_cell(name) for name in reader.fieldnames or ()], rows
+
+
+def escape_cell(value: object) -> object:
+    """Put an apostrophe before text that a spreadsheet would take for a formula; numbers and other text stay.
+
+    So does text that looks escaped already get another one: `unescape_cell` reverses both.
+    """
+    formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if formula else value
+
+
+def unescape_cell(text: str) -> str:
+    """Return the text that `escape_cell` wrote."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _unescape(value: Any) -> Any:  # noqa: ANN401 (None, text or a list of texts)
+    return unescape_cell(value) if isinstance(value, str) else value
