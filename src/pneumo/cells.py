@@ -1,9 +1,9 @@
 """Rows of CSV files: text that a spreadsheet would run as a formula is written as text, and read back as it was."""
 
 import csv
-import io
 import re
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also in the full width of East Asian scripts
@@ -12,9 +12,10 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+](?:inf|nan)", 
 
 def format_rows(rows: Iterable[Iterable[object]]) -> str:
     """Format rows as CSV; `read_rows` returns the same text."""
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(map(escape_cell, row) for row in rows)
-    return stream.getvalue()
+    lines: list[str] = []
+    stream = SimpleNamespace(write=lines.append)
+    csv.writer(stream, lineterminator="\r\n").writerows(map(escape_cell, row) for row in rows)  # so that it quotes \r
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def read_rows(file: Iterable[str]) -> tuple[list[str], list[dict[Any, Any]]]:

@@ -1,8 +1,7 @@
 """The command `pneumo`."""
 
-import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import rich
 import typer
@@ -10,10 +9,7 @@ import typer
 from pneumo.cache_commands import cache
 from pneumo.console import warn
 from pneumo.errors import ConfigError, PneumoError
-from pneumo.escaping import escape_prose
 from pneumo.streams import guarded_output
-
-_USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, of which newer versions of typer have a copy
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
@@ -165,16 +161,7 @@ def main() -> None:
     """Run the command; a user's mistake gets one paragraph and status 1."""
     with guarded_output():
         try:
-            status = app(standalone_mode=False)
+            app()
         except PneumoError as error:
             warn(str(error))
             raise SystemExit(1) from None
-        except _USAGE_ERROR as error:
-            from typer import rich_utils
-
-            error.message = escape_prose(error.message)
-            rich_utils.rich_format_error(error)
-            raise SystemExit(error.exit_code) from None
-        except typer.Abort:  # Ctrl-C in older versions of typer
-            raise SystemExit(128 + signal.SIGINT) from None
-    raise SystemExit(status or 0)

@@ -1,13 +1,11 @@
-import io
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumo.files import atomic_path, escape_path, unescape_path, write_text
-from pneumo.streams import guarded_output
+from pneumo.files import atomic_path, bounded_name, escape_path, unescape_path, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -54,9 +52,16 @@ def test_a_name_that_is_not_utf8_is_written_as_python_spells_it(tmp_path: Path) 
     assert (tmp_path / "a.txt").read_bytes() == rb"\udce9"
 
 
-def test_standard_output_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(stream, encoding="utf-8"))
-    with guarded_output():
-        print("\udce9")
-    assert stream.getvalue() == b"\\udce9\n"
+@settings(max_examples=25)
+@given(st.text(min_size=1, max_size=400), st.sampled_from(["", ".png", "-2.png"]))
+def test_names_of_files_are_bounded_and_their_own(name: str, suffix: str) -> None:
+    bounded = bounded_name(name, suffix)
+    assert len(os.fsencode(bounded)) <= 255
+    assert bounded.endswith(suffix)
+    assert (bounded == name + suffix) == (len(os.fsencode(name + suffix)) <= 255)
+    assert bounded != bounded_name(f"{name}x", suffix)
+
+
+def test_a_name_of_full_length_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / bounded_name("é" * 400, ".json"), "a")
+    assert len(list(tmp_path.iterdir())) == 1

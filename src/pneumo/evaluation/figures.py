@@ -87,9 +87,13 @@ def save(figures: Mapping[str, Figure], folder: Path) -> Files:
 
 
 def escape_text(figure: Figure) -> None:
-    """Escape control characters in the text of a figure, which would make its SVG no XML; tick labels come later."""
+    """Have a figure's text shown as it is, without formulas; control characters, which XML cannot hold, are escaped.
+
+    The text of ticks is made only when they are drawn, so that this does not reach it.
+    """
     for text in figure.findobj(Text):
-        if isinstance(text, Text) and not text.get_text().isprintable():
+        if isinstance(text, Text):
+            text.set_parse_math(False)
             text.set_text(escape_prose(text.get_text()))
 
 
