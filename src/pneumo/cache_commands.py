@@ -7,9 +7,8 @@ from typing import Annotated
 
 import rich
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+from pneumo.console import PlainTable, tell
 from pneumo.entries import KINDS, Entry, entries, foreign_files, remove
 from pneumo.errors import ConfigError
 from pneumo.temporaries import remove_stale_below
@@ -21,7 +20,7 @@ _FOLDER = typer.Option("--dir", help="The caches' folder: paths.cache_dir of the
 
 @cache.callback()
 def _cache() -> None:
-    """List and delete what runs have cached: decoded images, features, means of channels, duplicates, phantoms.
+    """List and delete what runs have cached: images, features, means of channels, duplicates, manifests, phantoms.
 
     All of it may go at any time: the next run computes what it needs anew.
     """
@@ -34,7 +33,7 @@ def list_entries(folder: Annotated[Path, _FOLDER] = Path("outputs/cache")) -> No
     Example: pneumo cache list --dir /scratch/cache
     """
     found = _find(folder)
-    table = Table(title=f"{folder}: {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB")
+    table = PlainTable(title=f"{folder}: {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB")
     for name in ("kind", "key", "MB", "last used", "what"):
         table.add_column(name, justify="right" if name == "MB" else "left", no_wrap=name != "what")
     for entry in found:
@@ -48,7 +47,7 @@ def clear(
     folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
     everything: Annotated[bool, typer.Option("--all", help="All but phantoms.")] = False,
     unused: Annotated[float | None, typer.Option(help="Only those not used for so many days.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only images, features, means, duplicates or phantoms.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind, such as features.")] = None,
 ) -> None:
     """Delete the entries for which all that is said holds; what a run is building stays, and phantoms not asked for.
 
@@ -77,8 +76,8 @@ def clear(
         if entry not in deleted:
             foreign = foreign_files(entry)
             why = f"pneumo did not write {foreign[0]}" if foreign else "a process is building it"
-            rich.print(f"kept {entry.kind}/{entry.key}: {escape(why)}")
-    rich.print(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
+            tell(f"kept {entry.kind}/{entry.key}: {why}")
+    tell(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
 
 
 def _find(folder: Path) -> list[Entry]:
@@ -106,10 +105,13 @@ def _ago(then: float) -> str:
 
 def _describe(entry: Entry) -> str:
     about = entry.about
+    if about is None:
+        return f"unknown: its about.json is damaged; `pneumo cache clear {entry.key}` deletes it"
     parts = [str(about[name]) for name in ("architecture",) if name in about]
     if "images" in about:
         some = "some of " if "positions" in about else ""
-        parts.append(f"{some}{about['images']:,} images at {about['image_size']} pixels")
+        count = f"{about['images']:,}" if isinstance(about["images"], int) else about["images"]
+        parts.append(f"{some}{count} images" + (f" at {about['image_size']} pixels" if "image_size" in about else ""))
     if "views" in about:
         parts.append(f"{about['views']} augmented views")
     if "device" in about:

@@ -8,9 +8,10 @@ import rich
 import typer
 
 from pneumo.cache_commands import cache
+from pneumo.console import warn
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.failures import disk_error, quiet_threads
-from pneumo.files import escape_output
+from pneumo.streams import guarded_output
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
@@ -160,16 +161,15 @@ def export(
 
 def main() -> None:
     """Run the command; a user's mistake gets one paragraph and status 1."""
-    escape_output()
-    try:
-        with quiet_threads():
+    with guarded_output(), quiet_threads():
+        try:
             app()
-    except PneumoError as error:
-        typer.echo(str(error), err=True)
-        raise SystemExit(1) from None
-    except OSError as error:
-        failure = disk_error(error)
-        if failure is None:
-            raise
-        typer.echo(str(failure), err=True)
-        raise SystemExit(1) from None
+        except PneumoError as error:
+            warn(str(error))
+            raise SystemExit(1) from None
+        except OSError as error:
+            failure = disk_error(error)
+            if failure is None:
+                raise
+            warn(str(failure))
+            raise SystemExit(1) from None

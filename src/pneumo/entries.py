@@ -24,7 +24,8 @@ _PHANTOM = re.compile(
     rf"{re.escape(MARKER)}|(train|val|test)/(NORMAL/(NORMAL2-)?IM|PNEUMONIA/person\d+_(virus|bacteria))[-_\d]+\.jpeg"
 )
 
-KINDS = ("images", "features", "means", "duplicates", "phantoms")
+KINDS = ("images", "features", "means", "duplicates", "manifests", "phantoms")
+_MOST = 1_000_000  # bytes of a description, which has a few hundred
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Entry:
 
     Attributes:
         kind: One of `KINDS`.
-        key: Hash of what it was computed from; the folder's name.
-        folder: Where it lies.
-        about: What it was computed from.
+        key: Hash of what it was computed from; the name of its folder.
+        folder: Where it lies; a manifest is a file.
+        about: What it was computed from; None if its description is damaged.
         bytes: What it takes on the disk.
         used: When a run last used it, in seconds since 1970.
         whole: Whether it is finished.
@@ -44,7 +45,7 @@ class Entry:
     kind: str
     key: str
     folder: Path
-    about: dict[str, Any]
+    about: dict[str, Any] | None
     bytes: int
     used: float
     whole: bool
@@ -52,10 +53,9 @@ class Entry:
 
 def entries(cache: Path) -> list[Entry]:
     """List the entries, the largest first."""
-    found = [
-        _describe(folder) for kind in KINDS for folder in sorted((cache / kind).glob("[!.]*")) if _is_entry(folder)
-    ]
-    return sorted(found, key=lambda entry: -entry.bytes)
+    places = [place for kind in KINDS for place in sorted((cache / kind).glob("[!.]*"))]
+    found = [_describe(place) for place in places if _is_entry(place)]
+    return sorted(filter(None, found), key=lambda entry: -entry.bytes)
 
 
 def foreign_files(entry: Entry) -> list[str]:
@@ -72,7 +72,10 @@ def remove(entry: Entry) -> bool:
         with lock.acquire(timeout=0):
             if foreign_files(entry):
                 return False
-            shutil.rmtree(entry.folder)
+            if entry.folder.is_dir():
+                shutil.rmtree(entry.folder)
+            else:
+                entry.folder.unlink()
     except Timeout:
         return False
     except OSError as error:
@@ -82,37 +85,46 @@ def remove(entry: Entry) -> bool:
     return True
 
 
-def _is_entry(folder: Path) -> bool:
-    """Return whether a folder has an entry's name: a data set's images/ may hold folders too."""
-    name = _PHANTOMS if folder.parent.name == "phantoms" else _KEY
-    return name.fullmatch(folder.name) is not None and _is_folder(folder)
+def _is_entry(place: Path) -> bool:
+    """Return whether something has an entry's name: a data set's images/ may hold folders too."""
+    if place.parent.name == "manifests":
+        return place.suffix == ".txt" and place.is_file()
+    name = _PHANTOMS if place.parent.name == "phantoms" else _KEY
+    return name.fullmatch(place.name) is not None and _is_folder(place)
 
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _describe(folder: Path) -> Entry:
-    about = folder / "about.json"
-    return Entry(
-        kind=folder.parent.name,
-        key=folder.name,
-        folder=folder,
-        about=_read_about(about),
-        bytes=sum(_size(path) for path in folder.rglob("*")),
-        used=folder.stat().st_mtime,
-        whole=folder.parent.name == "phantoms" or (folder / "array.npy").is_file(),
-    )
+def _describe(folder: Path) -> Entry | None:
+    """Describe an entry; None if somebody has just deleted it."""
+    kind = folder.parent.name
+    with suppress(FileNotFoundError):
+        return Entry(
+            kind=kind,
+            key=folder.stem if kind == "manifests" else folder.name,
+            folder=folder,
+            about=_read_about(folder / "about.json"),
+            bytes=sum(_size(path) for path in (folder, *folder.rglob("*"))),
+            used=folder.stat().st_mtime,
+            whole=kind in ("manifests", "phantoms") or (folder / "array.npy").is_file(),
+        )
+    return None
 
 
 def _size(path: Path) -> int:
-    with suppress(FileNotFoundError):  # a run renames its files when they are finished
+    with suppress(OSError):  # a run renames its files when they are finished; some may be unreadable
         return path.stat().st_size if path.is_file() else 0
     return 0
 
 
-def _read_about(path: Path) -> dict[str, Any]:
-    with suppress(FileNotFoundError, PlainDataError):
-        found = read_json(path)
-        return found if isinstance(found, dict) else {}
-    return {}
+def _read_about(path: Path) -> dict[str, Any] | None:
+    """Read a description; empty if there is none, None if it is damaged."""
+    try:
+        found = read_json(path, _MOST)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except PlainDataError:
+        return None
+    return found if isinstance(found, dict) else None

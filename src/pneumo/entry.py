@@ -1,6 +1,8 @@
 """What train.py and sweep.py share: light to import, so that --help and --cfg answer at once."""
 
+import copy
 import logging
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 import pneumo.monitors  # noqa: F401 (registers the resolver that conf/callbacks uses)
 from pneumo.errors import PneumoError
+from pneumo.escaping import escape_line, escape_paragraph, escape_prose
 from pneumo.failures import disk_error, quiet_threads
-from pneumo.files import escape_output, escape_path, require_writable
+from pneumo.files import escape_path, require_writable
 from pneumo.quoting import quote_override
 from pneumo.run_lock import is_first_process, run_lock
+from pneumo.streams import guarded_output
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +36,8 @@ def user_errors() -> Iterator[None]:
 
     A stop by Ctrl-C gets one too, and status 130.
     """
-    escape_output()
     try:
-        with quiet_threads():
+        with guarded_output(), quiet_threads():
             yield
     except KeyboardInterrupt:
         job = HydraConfig.get()
@@ -45,7 +48,7 @@ def user_errors() -> Iterator[None]:
         mistake = mistake_behind(error)
         if mistake is None:
             raise
-        raise CompactHydraException(mistake[1]) from None
+        raise CompactHydraException(escape_paragraph(mistake[1])) from None
 
 
 class CheckOutputFolder(Callback):
@@ -118,7 +121,31 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         style = "yellow" if record.levelno == logging.WARNING else "red" if record.levelno > logging.WARNING else None
-        rich.get_console().print(record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
+        text = message_of(record)
+        rich.get_console().print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+class RecordFormatter(logging.Formatter):
+    """Format records for a file, in which no text of others looks like a record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """Format the first part, which comes before a traceback."""
+        record.message = message_of(record)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 (logging's signature)
+        """Format a traceback, whose last lines are an error's message."""
+        return re.sub(r"(?m)^(?=\[)", " ", escape_prose(super().formatException(ei)))
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """Return a record's message; what it was made of, such as names of files, is escaped, each on one line."""
+    if isinstance(record.args, tuple):
+        texts = (str, Path, BaseException)
+        arguments = (escape_line(str(each), "\xa0") if isinstance(each, texts) else each for each in record.args)
+        record = copy.copy(record)
+        record.args = tuple(arguments)
+    return escape_prose(record.getMessage())
 
 
 def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:

@@ -1,10 +1,9 @@
 """Files that are either whole or absent, and names of files as text."""
 
-import io
+import hashlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from pneumo.failures import FileError, write_error
 from pneumo.temporaries import PREFIX, temporary_file
 
+_LONGEST = 255  # bytes of a name
 _BYTE = r"udc[89a-f][0-9a-f]"  # how Python writes a byte that is not UTF-8, after a backslash
 _LOOKS_ESCAPED = re.compile(rf"\\(?=(?:x5c)*{_BYTE})")
 _PROBE = 1 << 16  # bytes, more than the first small files of a run take
@@ -31,14 +31,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path: Where the finished file shall lie. Its folder is made if it is missing.
 
     Yields:
-        The temporary path to write to, in the same folder and with the same suffix.
+        The temporary path to write to, in the same folder and with the same suffix, unless that is very long.
 
     Raises:
         FileError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_file(path.parent, path.suffix) as temporary:
+        suffix = path.suffix if len(os.fsencode(path.suffix)) < _LONGEST // 2 else ""
+        with temporary_file(path.parent, suffix) as temporary:
             yield temporary
             flush(temporary)
             temporary.chmod(0o666 & ~_umask())
@@ -80,10 +81,13 @@ def unescape_path(text: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1][1:], 16)) if found[1] else "\\", text)
 
 
-def escape_output() -> None:
-    """Escape what standard output cannot encode, such as file names that are not UTF-8, as standard error does."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def bounded_name(name: str, suffix: str = "") -> str:
+    """Return a file's name and suffix in the 255 bytes that file systems take; what is cut off becomes a hash."""
+    if len(os.fsencode(name + suffix)) <= _LONGEST:
+        return name + suffix
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    kept = os.fsencode(name)[: _LONGEST - len(os.fsencode(suffix)) - 17].decode(errors="ignore")
+    return f"{kept}-{digest}{suffix}"
 
 
 def require_space(folder: Path, need: int) -> None:

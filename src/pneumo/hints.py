@@ -18,7 +18,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from pneumo.escaping import escape_prose
 from pneumo.quoting import quote_override
+from pneumo.streams import guarded_output
 
 # Of Hydra's errors on keys these are about unknown ones.
 _KEY = re.compile(r"(?:Could not override|Could not delete(?: from config\.)?|but config group) '([^']+)'")
@@ -36,13 +38,14 @@ def override_hints(script: Path) -> Iterator[None]:
         script: train.py or sweep.py, next to conf/.
     """
     try:
-        yield
+        with guarded_output():
+            yield
     except KeyboardInterrupt:
         print("Stopped by a signal before anything was started.", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
     except SystemExit as end:
         if isinstance(end.__context__, HydraException) and (hint := find_hint(end.__context__, sys.argv[1:], script)):
-            print(hint, file=sys.stderr)
+            print(escape_prose(hint), file=sys.stderr)
         raise
 
 

@@ -15,6 +15,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pneumo.cells import unescape_cell
+
 JSON_BYTES = 16 << 20
 YAML_BYTES = 256 << 10  # the configuration of a run takes 5 KB
 CSV_BYTES = 512 << 20  # of four million images
@@ -99,7 +101,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path, limit: int = CSV_BYTES) -> tuple[list[str], list[list[str]]]:
-    """Read the head and the rows of a CSV file, all of the same number of cells.
+    """Read a CSV file; see `parse_csv`.
 
     Args:
         path: The file's.
@@ -107,14 +109,22 @@ def read_csv(path: Path, limit: int = CSV_BYTES) -> tuple[list[str], list[list[s
 
     Raises:
         FileNotFoundError: There is no such file.
-        PlainDataError: It cannot be read, is too large, is not UTF-8, is no CSV, or has rows of several lengths.
+        PlainDataError: It cannot be read, is too large, or holds what `parse_csv` refuses.
     """
-    text = decode(read_bytes(path, limit), limit)
+    return parse_csv(decode(read_bytes(path, limit), limit))
+
+
+def parse_csv(text: str) -> tuple[list[str], list[list[str]]]:
+    """Parse the head and the rows of CSV as `cells.format_rows` writes it, all of the same number of cells.
+
+    Raises:
+        PlainDataError: It is no CSV, or has rows of several lengths.
+    """
     if "\0" in text:
         raise PlainDataError("it has null bytes")
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        head, *rows = list(lines) or [[]]
+        head, *rows = [list(map(unescape_cell, row)) for row in lines] or [[]]
     except csv.Error as error:
         raise PlainDataError(f"it is no CSV: {error} in line {lines.line_num}") from None
     if bad := [number for number, row in enumerate(rows, 2) if row and len(row) != len(head)]:

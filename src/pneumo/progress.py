@@ -26,9 +26,14 @@ def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], No
     _log.info("%s: %d%s", doing, total, f", going on from {start}" if start else "")
     console = rich.get_console()  # that of the log, whose lines then come above the bar
     if console.is_terminal:
-        columns = TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=total, completed=start)
+            task = bar.add_task(doing, total=total, completed=start)
             yield lambda done: bar.update(task, completed=done)
     else:
         yield _lines(doing, total)

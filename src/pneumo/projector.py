@@ -12,6 +12,7 @@ from pneumo.cache import Array
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.films import load_films
 from pneumo.data.index import Radiograph, positions
+from pneumo.escaping import escape_line
 from pneumo.evaluation.answers import Answers, ClassAnswers, called
 from pneumo.files import atomic_path, write_text
 from pneumo.models.classifier import Classifier
@@ -80,7 +81,7 @@ def _describe(answers: Answers | ClassAnswers, images: list[Radiograph]) -> str:
         right = "right" if truth == answer else "wrong"
         names = answers.classes[truth], answers.classes[answer]
         lines.append((*names, right, f"{share:.4f}", image.subtype, image.path))
-    return "".join("\t".join(line) + "\n" for line in lines)
+    return "".join("\t".join(map(escape_line, line)) + "\n" for line in lines)
 
 
 def _arrange(films: Array, size: int) -> Image.Image:

@@ -3,15 +3,28 @@
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from pneumo.escaping import code_span, escape_markdown, escape_prose
 
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
-    """Fill in a template of `pneumo/templates`; pages have their markup escaped, and a missing value is an error."""
+    """Fill in a template of `pneumo/templates`; markup in values is escaped, and a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("pneumo"),
         autoescape=select_autoescape(["html"]),
+        finalize=_escape_markdown if template.endswith(".md") else _escape_controls,
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["code"] = lambda value: Markup(code_span(str(value)))
     return environment.get_template(template).render(**values)
+
+
+def _escape_markdown(value: Any) -> Any:  # noqa: ANN401 (whatever the template shows)
+    return escape_markdown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _escape_controls(value: Any) -> Any:  # noqa: ANN401 (whatever the template shows)
+    return type(value)(escape_prose(value)) if isinstance(value, (str, Markup)) else value

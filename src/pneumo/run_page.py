@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import rich
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
 from pneumo.checkpoints import read_checkpoint
+from pneumo.console import tell
 from pneumo.data.images import square
 from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
@@ -123,7 +123,7 @@ def write_run_page(folder: Path, page: Path) -> None:
         config=OmegaConf.to_yaml(config) if config else "",
     )
     write_report(page, text)
-    rich.get_console().print(f"{'page':<12} {page}", highlight=False, soft_wrap=True, markup=False)
+    tell(f"{'page':<12} {page}")
 
 
 def _open(checkpoint: Path) -> Classifier:

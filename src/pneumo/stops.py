@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from pneumo.entry import describe_stop
 from pneumo.errors import ConfigError
+from pneumo.streams import LostOutputError
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning cannot run with these settings of `trainer`: {error}") from error
+    except LostOutputError:
+        raise
     except (SystemExit, KeyboardInterrupt) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
         _log.warning("%s", describe_stop(last, sweep))
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT

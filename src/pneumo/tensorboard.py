@@ -6,6 +6,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from scipy.stats import rankdata
 
+from pneumo.escaping import code_block, escape_line
 from pneumo.evaluation.answers import Answers, ClassAnswers
 from pneumo.evaluation.board import summarise_image
 from pneumo.evaluation.curves import ranks
@@ -46,7 +47,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def log_config(self, yaml: str) -> None:
         """Show a configuration in the TEXT tab."""
-        self.experiment.add_text("config", f"```yaml\n{yaml}```")
+        self.experiment.add_text("config", code_block(yaml, "yaml"))
 
     @rank_zero_only
     def log_images(self, images: Mapping[str, bytes], epochs: int) -> None:
@@ -66,7 +67,8 @@ class RunLogger(TensorBoardLogger):
         for name, side in sides.items():
             if ranks(side):
                 quantile = rankdata(side.score, "max") / len(side.score)
-                self.experiment.add_pr_curve(f"test/precision_recall/{name}", side.positive, quantile, epochs)
+                tag = f"test/precision_recall/{escape_line(name)}"
+                self.experiment.add_pr_curve(tag, side.positive, quantile, epochs)
 
     @rank_zero_only
     def log_results(

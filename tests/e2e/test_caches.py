@@ -16,9 +16,11 @@ import numpy.typing as npt
 import pytest
 import torch
 from support import ROOT, Compose, train_with
+from typer.testing import CliRunner
 
 from pneumo import features, passes
 from pneumo.building import build
+from pneumo.cli import app
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.passes import FeatureOptions
@@ -43,6 +45,9 @@ def test_cached_features_give_the_predictions_of_images(compose_run: Compose, tm
     assert (cached["feature_cache"], plain["feature_cache"], neither["feature_cache"]) == (True, False, False)
     np.testing.assert_allclose(probabilities(tmp_path / "cached"), probabilities(tmp_path / "plain"), atol=1e-4, rtol=0)
     np.testing.assert_array_equal(probabilities(tmp_path / "plain"), probabilities(tmp_path / "neither"))
+    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path / "cache")], env={"COLUMNS": "200"})
+    assert listed.exit_code == 0
+    assert all(kind in listed.output for kind in ("images", "features", "means", "manifests"))
 
 
 @pytest.mark.parametrize(

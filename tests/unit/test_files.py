@@ -1,17 +1,16 @@
 import errno
-import io
 import os
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo.errors import PneumoError
 from pneumo.failures import FileError, disk_error, quiet_threads
-from pneumo.files import atomic_path, escape_output, escape_path, unescape_path, write_text
+from pneumo.files import atomic_path, bounded_name, escape_path, unescape_path, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -56,14 +55,6 @@ def test_a_name_that_is_not_utf8_is_written_as_python_spells_it(tmp_path: Path) 
     assert escape_path("a/\udce9.png") == r"a/\udce9.png"
     write_text(tmp_path / "a.txt", "\udce9")
     assert (tmp_path / "a.txt").read_bytes() == rb"\udce9"
-
-
-def test_standard_output_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(stream, encoding="utf-8"))
-    escape_output()
-    print("\udce9", flush=True)
-    assert stream.getvalue() == b"\\udce9\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
@@ -129,3 +120,18 @@ def test_a_thread_that_a_full_disk_ends_prints_nothing(
         thread.start()
         thread.join()
     assert (capsys.readouterr().err == "") == silent
+
+
+@settings(max_examples=25)
+@given(st.text(min_size=1, max_size=400), st.sampled_from(["", ".png", "-2.png"]))
+def test_names_of_files_are_bounded_and_their_own(name: str, suffix: str) -> None:
+    bounded = bounded_name(name, suffix)
+    assert len(os.fsencode(bounded)) <= 255
+    assert bounded.endswith(suffix)
+    assert (bounded == name + suffix) == (len(os.fsencode(name + suffix)) <= 255)
+    assert bounded != bounded_name(f"{name}x", suffix)
+
+
+def test_a_name_of_full_length_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / bounded_name("é" * 400, ".json"), "a")
+    assert len(list(tmp_path.iterdir())) == 1

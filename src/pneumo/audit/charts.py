@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pneumo.audit.findings import QUANTITIES, Findings
 from pneumo.audit.tables import PROBES, title
-from pneumo.evaluation.figures import COLOURS, GREY, STYLE
+from pneumo.evaluation.figures import COLOURS, GREY, STYLE, escape_text
 
 _MOST = 6  # classes that colours tell apart
 
@@ -30,6 +30,7 @@ def draw(findings: Findings) -> Mapping[str, bytes]:
 
 def _render(figure: Figure) -> bytes:
     stream = io.BytesIO()
+    escape_text(figure)
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
 

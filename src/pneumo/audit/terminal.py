@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from pneumo.audit import tables
 from pneumo.audit.findings import Findings
 from pneumo.audit.verdicts import Verdict
+from pneumo.console import PlainTable
+from pneumo.escaping import escape_line, escape_prose
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -21,7 +22,7 @@ def to_terminal(findings: Findings, verdicts: list[Verdict]) -> RenderableType:
 
 
 def _parts(findings: Findings, verdicts: list[Verdict]) -> Iterator[RenderableType]:
-    yield Text(f"{findings.tree.root}: {tables.headline(findings)}\n", style="bold")
+    yield Text(f"{escape_line(str(findings.tree.root))}: {tables.headline(findings)}\n", style="bold")
     yield _table("Images", tables.images(findings))
     yield _table("Files: median and quartiles", tables.files(findings))
     yield _table("Shortcuts", tables.probes(findings))
@@ -31,13 +32,14 @@ def _parts(findings: Findings, verdicts: list[Verdict]) -> Iterator[RenderableTy
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for verdict in verdicts:
-        text = Text.assemble(verdict.message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
+        message = escape_prose(verdict.message)
+        text = Text.assemble(message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
         grid.add_row(Text(verdict.severity, style=COLOURS[verdict.severity]), text)
     yield grid
 
 
 def _table(name: str, rows: tables.Rows) -> Table:
-    table = Table(
+    table = PlainTable(
         title=name,
         title_style="bold",
         title_justify="left",
@@ -45,7 +47,7 @@ def _table(name: str, rows: tables.Rows) -> Table:
         pad_edge=False,
     )
     for place, head in enumerate(rows.head):
-        table.add_column(escape(head), justify="right" if place else "left", overflow="fold")
+        table.add_column(head, justify="right" if place else "left", overflow="fold")
     for row in rows.rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(row[0], *map(Text, row[1:]))
     return table

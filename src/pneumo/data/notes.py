@@ -4,6 +4,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from pneumo.escaping import escape_line
+
 _log = logging.getLogger(__name__)
 
 Found = dict[str, list[str]]
@@ -33,7 +35,7 @@ class ImageNotes:
         if new:
             count = f"{len(new):,} {'image is' if len(new) == 1 else 'images are'} doubtful"
             text = itemize(f"{count}:", summarize(new), "`pneumo audit` lists all such images.")
-            _log.warning("%s", text)
+            _log.warning(text)  # without arguments, of which each would become one line
 
 
 def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
@@ -56,6 +58,7 @@ def note_kind(note: str) -> str:
 
 def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
     """Return one item within the sentence of `head`, and several as a list with a line for each."""
+    items = [escape_line(item) for item in items]
     if len(items) == 1:
         return f"{head} {items[0]}." + (f" {tail}" if tail else "")
     return "\n".join([head, *(f"- {item}" for item in items), *([tail] if tail else [])])
@@ -67,5 +70,5 @@ def _describe(note: str, paths: list[str]) -> str:
 
 def some(names: Iterable[str], most: int = 3) -> str:
     """Name some things of many."""
-    listed = list(names)
+    listed = [escape_line(name) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")

@@ -1,7 +1,5 @@
 """Splits: which radiographs a network learns from, is chosen by, and is tested on."""
 
-import csv
-import io
 import logging
 import warnings
 from collections import Counter
@@ -15,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from pneumo.cells import format_rows
 from pneumo.data.index import SPLITS, Radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.files import write_text
@@ -88,13 +87,12 @@ def check_split(split: str, folds: int, fold: int) -> None:
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
     """Write which radiograph is in which split: path, split, class, subtype, patient; one line for each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEAD)
-    for name, images in splits.items():
-        for image in images:
-            writer.writerow((image.path, name, classes[image.label], image.subtype, image.patient))
-    write_text(path, text.getvalue())
+    rows = (
+        (image.path, name, classes[image.label], image.subtype, image.patient)
+        for name, images in splits.items()
+        for image in images
+    )
+    write_text(path, format_rows([_HEAD, *rows]))
 
 
 def read_splits(folder: Path) -> list[dict[str, str]]:

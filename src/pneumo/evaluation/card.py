@@ -90,7 +90,7 @@ def _tell(shift: Shift) -> str:
         f"{title} {shift.held_out[name].value:.3f} on validation and {shift.official[name].value:.3f} on test images"
         for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))
     )
-    return f"**From validation to test:** {sides}. {explain_shift(shift)}"
+    return f"{sides}. {explain_shift(shift)}"
 
 
 def _count(lines: list[dict[str, str]]) -> list[_Part]:

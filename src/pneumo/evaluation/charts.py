@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from pneumo.escaping import escape_line
 from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.curves import roc
 from pneumo.evaluation.figures import COLOURS, GREY, STYLE
@@ -61,7 +62,7 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
                 number = sweeps.index(row.first.sweep)
                 _own_bar(axes, left + width * place, width, row, _colour(row.first.optimizer, rows), number)
         crowded = len(groups) > 3
-        labels = [(" " if crowded else "\n").join(filter(None, group)) for group in groups]
+        labels = [(" " if crowded else "\n").join(map(escape_line, filter(None, group))) for group in groups]
         axes.set_xticks(range(len(groups)), labels, rotation=90 if crowded else 0)
         axes.set(ylim=(0, 1.12), title=network, yticks=np.linspace(0, 1, 6))
         if radiographs:

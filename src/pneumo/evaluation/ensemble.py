@@ -11,6 +11,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pneumo.console import PlainTable
 from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers, log_odds, read_answers
@@ -99,7 +100,7 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
 def to_terminal(ensemble: Ensemble) -> Table:
     """Lay out the ensemble's metrics beside those of its members."""
     head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
-    table = Table(title=head, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table = PlainTable(title=head, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
     table.add_column("test")
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):

@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from pneumo.escaping import escape_prose
 from pneumo.evaluation.results import Results, count_tested
 from pneumo.files import atomic_path
 
@@ -31,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#E6E6E6",
     "legend.frameon": False,
     "svg.hashsalt": "pneumo",  # the same figure is the same file
+    "text.parse_math": False,  # names of files and classes may hold dollars
 }
 WIDE = 8.6  # inches
 _DPI = {"png": 150, "svg": 72}  # of an SVG the dots of films only, which else would outweigh the rest
@@ -83,9 +86,21 @@ def save(figures: Mapping[str, Figure], folder: Path) -> Files:
     return rendered
 
 
+def escape_text(figure: Figure) -> None:
+    """Have a figure's text shown as it is, without formulas; control characters, which XML cannot hold, are escaped.
+
+    The text of ticks is made only when they are drawn, so that this does not reach it.
+    """
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_parse_math(False)
+            text.set_text(escape_prose(text.get_text()))
+
+
 def _render(figure: Figure, suffix: str) -> bytes:
     """Draw once; Figure.savefig draws twice, lest something be cut off, which nothing here is."""
     stream = io.BytesIO()
+    escape_text(figure)
     figure.set_dpi(_DPI[suffix])
     if suffix == "png":
         canvas, how = FigureCanvasAgg(figure), {"compress_level": 3}  # of films in half the time, a twentieth larger

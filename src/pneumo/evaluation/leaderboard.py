@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rich
 
+from pneumo.console import tell
 from pneumo.evaluation import pairwise
 from pneumo.evaluation.board import write_images
 from pneumo.evaluation.charts import draw
@@ -58,8 +59,7 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     if pooled:
         write_text(folder / "folds.csv", pooled_csv(pooled, board))
     show(comparison, title, shift)
-    place = f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv"
-    rich.get_console().print(place, highlight=False, soft_wrap=True, markup=False)
+    tell(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv")
 
 
 def show(comparison: Comparison, title: str, shift: Shift | str | None) -> None:
@@ -82,7 +82,7 @@ def show(comparison: Comparison, title: str, shift: Shift | str | None) -> None:
     elif shift:
         notes.append(f"No comparison of validation with test: {shift}.")
     for note in notes:
-        console.print(note, style="dim", highlight=False, markup=False)
+        tell(note, style="dim", wrap=True)
 
 
 def explain(board: Sequence[Row]) -> list[str]:

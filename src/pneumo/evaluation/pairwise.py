@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
+from pneumo.cells import format_rows
+from pneumo.console import PlainTable
 from pneumo.evaluation.bootstrap import RESAMPLES, resamples
 from pneumo.evaluation.comparison import Comparison, Pair
 from pneumo.evaluation.results import TITLES
@@ -22,18 +21,16 @@ _FEW = 3  # rows, whose pairs a terminal has room for
 
 def to_csv(pairs: Sequence[Pair]) -> str:
     """Give one line for each pair and metric."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [f"{which}_{name}" for which in ("first", "second") for name in ("sweep", "model", "optimizer", "setting")]
-    writer.writerow(("metric", *names, "difference", "ci_low", "ci_high", "p", "p_holm", "different"))
+    lines: list[Sequence[object]] = [("metric", *names, "difference", "ci_low", "ci_high", "p", "p_holm", "different")]
     for pair in pairs:
         words = [
             word
             for row in (pair.first, pair.second)
             for word in (row.first.sweep, row.first.model, row.first.optimizer, row.setting)
         ]
-        writer.writerow((pair.metric, *words, *pair.difference, pair.holm, str(pair.different).lower()))
-    return text.getvalue()
+        lines.append((pair.metric, *words, *pair.difference, pair.holm, str(pair.different).lower()))
+    return format_rows(lines)
 
 
 def cells(pair: Pair, board: Sequence[Row]) -> tuple[str, ...]:
@@ -66,7 +63,7 @@ def to_terminal(comparison: Comparison, width: int) -> Table | None:
     if not shown:
         return None
     title = f"Differences, the better one first, on the same {comparison.images:,} test images"
-    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     left_out = None if width >= 120 else HEADS.index("p")
     for place, head in enumerate(HEADS):
@@ -76,7 +73,7 @@ def to_terminal(comparison: Comparison, width: int) -> Table | None:
             )
     for pair in shown:
         texts = [text for place, text in enumerate(cells(pair, comparison.rows)) if place != left_out]
-        table.add_row(*map(escape, texts), style="bold" if pair.different else None)
+        table.add_row(*texts, style="bold" if pair.different else None)
     return table
 
 

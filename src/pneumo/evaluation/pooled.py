@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from pneumo.cells import format_rows
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Answers, concatenate, read_answers
 from pneumo.evaluation.pairwise import name_row
@@ -52,9 +51,9 @@ def pool(board: Iterable[Row]) -> list[Pooled]:
 
 def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
     """Format one line for each held-out image; its logit_margin is empty where a fold's run did not record it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin"))
+    lines: list[Sequence[object]] = [
+        ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
+    ]
     for each in pooled:
         answers = each.answers
         name = name_row(each.row, board)
@@ -62,8 +61,8 @@ def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
         columns = (each.fold, answers.paths, answers.positive, answers.probability, answers.called, margins)
         for fold, path, positive, probability, called, margin in zip(*columns, strict=True):
             label, prediction = answers.classes[int(positive)], answers.classes[int(called)]
-            writer.writerow((name, each.seed, fold, path, label, f"{probability:.9g}", prediction, margin))
-    return text.getvalue()
+            lines.append((name, each.seed, fold, path, label, f"{probability:.9g}", prediction, margin))
+    return format_rows(lines)
 
 
 def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:

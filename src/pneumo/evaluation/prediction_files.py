@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from pneumo.cells import format_rows
 from pneumo.errors import ConfigError
 from pneumo.files import write_text
 from pneumo.plain_data import PlainDataError, read_csv
@@ -62,16 +61,14 @@ def write_predictions(
         classes: Their names.
         margin: Log odds of the shape of `probability`; None: they are unknown, and have no column.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     several = probability.ndim > 1
-    writer.writerow(_columns(classes if several else (), margin is not None))
+    rows: list[Sequence[str]] = [_columns(classes if several else (), margin is not None)]
     margins = np.empty((len(label), 0)) if margin is None else margin.reshape(len(label), -1)
     for image, truth, share, answer, odds in zip(images, label, probability, prediction, margins, strict=True):
         shares = (share[1:].sum(), *share) if several else (share,)
         first, *others = (f"{value:.9g}" for value in (*shares, *odds))  # 9 digits give a float32 back
-        writer.writerow((image, classes[truth], first, classes[answer], *others))
-    write_text(path, text.getvalue())
+        rows.append((image, classes[truth], first, classes[answer], *others))
+    write_text(path, format_rows(rows))
 
 
 def read_predictions(path: Path) -> PredictionTable:

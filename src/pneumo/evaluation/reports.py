@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rich
 
+from pneumo.console import tell
 from pneumo.errors import ConfigError
 from pneumo.evaluation.card import model_card
 from pneumo.evaluation.ensemble import Ensemble, combine, write_ensemble
@@ -28,27 +29,25 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
     Raises:
         ConfigError: There is no run in one of the sweeps, or the runs do not go together.
     """
-    console = rich.get_console()
     combined = combine(collect(sweeps)) if ensemble else None
     if combined and folder is not None:
         _refuse_members(folder / "ensemble", combined)
     write_leaderboard(sweeps, folder)
     if combined:
-        console.print(ensemble_table(combined))
-        console.print(
+        rich.print(ensemble_table(combined))
+        tell(
             "The mean of the members' probabilities, called positive above the mean of their thresholds."
             + (f" Left out: {', '.join(combined.left_out)}." if combined.left_out else ""),
             style="dim",
-            highlight=False,
-            markup=False,
+            wrap=True,
         )
         if folder is not None:
             write_ensemble(folder / "ensemble", combined)
-            _tell("ensemble", folder / "ensemble" / "ensemble.json")
+            _name("ensemble", folder / "ensemble" / "ensemble.json")
     if card:
         place = (folder or sweeps[0]) / "MODEL_CARD.md"
         write_report(place, model_card(sweeps[0]))
-        _tell("model card", place)
+        _name("model card", place)
 
 
 def _refuse_members(folder: Path, ensemble: Ensemble) -> None:
@@ -59,5 +58,5 @@ def _refuse_members(folder: Path, ensemble: Ensemble) -> None:
         )
 
 
-def _tell(name: str, place: Path) -> None:
-    rich.get_console().print(f"{name:<12} {place}", highlight=False, soft_wrap=True, markup=False)
+def _name(name: str, place: Path) -> None:
+    tell(f"{name:<12} {place}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rich
-from rich.table import Table
 
+from pneumo.console import PlainTable, tell
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.evaluation.result_rules import find_fault
 from pneumo.files import write_text
@@ -173,8 +173,7 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
             "Lower optimizer.lr, train longer, or look at train/loss in TensorBoard.",
             results["test_accuracy"],
         )
-    console = rich.get_console()
-    console.print(_table(results))
+    rich.print(_table(results))
     for name, place in (
         ("results", folder / "results.json"),
         ("predictions", folder / "predictions.csv"),
@@ -182,12 +181,14 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
         ("log", folder / "train.log"),
         ("curves", f"tensorboard --logdir {folder}"),
     ):
-        console.print(f"{name:<12} {place}", highlight=False, soft_wrap=True)
+        tell(f"{name:<12} {place}")
 
 
-def _table(results: Mapping[str, Value]) -> Table:
+def _table(results: Mapping[str, Value]) -> PlainTable:
     """Lay out the figures that one looks at first."""
-    table = Table(title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}", title_style="bold")
+    table = PlainTable(
+        title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}", title_style="bold"
+    )
     table.add_column("test")
     table.add_column("", justify="right")
     table.add_column("95\u00a0% interval", justify="right")

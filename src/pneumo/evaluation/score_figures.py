@@ -9,8 +9,10 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from scipy.special import logit
 
+from pneumo.escaping import escape_line
 from pneumo.evaluation.answers import Answers, ClassAnswers, called
 from pneumo.evaluation.calibration import calibration_curve
 from pneumo.evaluation.figures import COLOURS, GREY, STYLE, WIDE, class_colours, head, name_run, single, tested
@@ -34,7 +36,7 @@ def draw_confusion(answers: Answers | ClassAnswers, results: Results) -> Figure:
         share = shares[row, column]
         colour, size = "white" if share > 0.5 else "black", 18 - 2 * len(answers.classes)
         axes.text(column, row, f"{count}\n{share:.1%}", ha="center", va="center", fontsize=size, color=colour)
-    names = [name or "-" for name in answers.classes]
+    names = [escape_line(name) or "-" for name in answers.classes]
     axes.set_xticks(places, [f"called\n{name}" for name in names])
     axes.set_yticks(places, names, rotation=90, va="center")
     axes.grid(visible=False)
@@ -78,6 +80,7 @@ def draw_calibration(answers: Answers, results: Results) -> Figure:
         counts, edges = np.histogram(scores, 30, range=(0, 1))
         below.stairs(counts, edges, lw=1.5, color=colour, label=name)
     below.set(yscale="log", ylim=(0.7, 40 * len(answers.positive)), xlabel="predicted probability", ylabel="images")
+    below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     below.legend(loc="upper center", fontsize=8, ncols=2)
     return figure
 

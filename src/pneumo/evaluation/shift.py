@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
+from pneumo.console import PlainTable
 from pneumo.evaluation.answers import Answers, read_answers
 from pneumo.evaluation.intervals import Estimate, subtract
 from pneumo.evaluation.results import TITLES, Results
@@ -92,17 +94,17 @@ def read_shift(folder: Path, results: Results) -> Shift | str:
 def to_terminal(shift: Shift) -> Table:
     """Lay out the two sides, and where the balanced accuracy went."""
     title = f"From {len(shift.validation.positive):,} validation to {len(shift.test.positive):,} test images"
-    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
     table.add_column("")
     for head in ("validation", "test", "loss"):
-        table.add_column(f"{head}\n(95\u00a0% interval)", justify="right", no_wrap=True)
+        table.add_column(Text(f"{head}\n(95\u00a0% interval)"), justify="right", no_wrap=True)
     for name, metric in SHOWN.items():
         sides = (
             f"{value:.3f} ({low:.3f}, {high:.3f})" for value, low, high in (shift.held_out[name], shift.official[name])
         )
         value, low, high = shift.loss[name]
-        table.add_row(metric.replace(" ", "\n"), *sides, f"{value:+.3f} ({low:.3f}, {high:.3f})")
+        table.add_row(Text(metric.replace(" ", "\n")), *sides, f"{value:+.3f} ({low:.3f}, {high:.3f})")
     return table
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
+from pneumo.cells import format_rows
+from pneumo.console import PlainTable
+from pneumo.escaping import escape_markdown
 from pneumo.evaluation.results import RESULT_NAMES
 from pneumo.evaluation.runs import Row, Run
 from pneumo.evaluation.study import STUDY
@@ -85,26 +86,25 @@ def columns(rows: Sequence[Row]) -> list[Column]:
 
 def to_csv(runs: Sequence[Run]) -> str:
     """Give one line for each run, with all that results.json holds."""
-    text = io.StringIO()
-    own = ("sweep", "run", "state", "reason", "study_train_accuracy", "study_test_accuracy")
-    writer = csv.DictWriter(text, (*own, *RESULT_NAMES), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    columns = "sweep", "run", "state", "reason", "study_train_accuracy", "study_test_accuracy", *RESULT_NAMES
+    lines: list[Sequence[object]] = [columns]
     for run in runs:
         names = {"model": run.model, "optimizer": run.optimizer, "seed": run.seed}
-        line = {**names, **(run.results or {}), "sweep": run.sweep, "run": run.name}
+        line: dict[str, object] = {**names, **(run.results or {}), "sweep": run.sweep, "run": run.name}
         if published := STUDY.get((run.model, run.optimizer)):
             line["study_train_accuracy"], line["study_test_accuracy"] = published[:2]
-        writer.writerow({**line, "state": run.state, "reason": run.reason})
-    return text.getvalue()
+        line |= {"state": run.state, "reason": run.reason}
+        lines.append([line.get(name) for name in columns])
+    return format_rows(lines)
 
 
 def to_markdown(rows: Sequence[Row], notes: Sequence[str], title: str) -> str:
     """Give the table and its notes as Markdown."""
     shown = columns(rows)
-    lines = [f"# {title}", "", _line(column.title for column in shown)]
-    lines.append(_line("---:" if column.value else "---" for column in shown))
+    lines = [f"# {escape_markdown(title)}", "", _line(column.title for column in shown)]
+    lines.append(f"| {' | '.join('---:' if column.value else '---' for column in shown)} |")
     lines += [_line(column.show(row) for column in shown) for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
+    return "\n".join([*lines, "", *(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
 def to_terminal(rows: Sequence[Row], title: str, console: Console) -> Table:
@@ -120,21 +120,21 @@ def to_terminal(rows: Sequence[Row], title: str, console: Console) -> Table:
 
 
 def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
-    table = Table(title=escape(title), title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     for column in shown:
         head = column.title.replace(" ", "\n")
         table.add_column(
-            head, justify="right" if column.value else "left", vertical="bottom", no_wrap=head != "setting"
+            Text(head), justify="right" if column.value else "left", vertical="bottom", no_wrap=head != "setting"
         )
     for row in rows:
         style = None if not row.remark else "yellow" if row.finished else "red"
-        table.add_row(*(escape(column.show(row)) for column in shown), style=style)
+        table.add_row(*(column.show(row) for column in shown), style=style)
     return table
 
 
 def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
 def _share(title: str, name: str, about: str, rank: int = 0) -> Column:

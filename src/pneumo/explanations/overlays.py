@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pneumo.evaluation.figures import STYLE
+from pneumo.evaluation.figures import STYLE, escape_text
 
 Film = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
@@ -94,6 +94,7 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
         bar.set_label("speaks for the class whose probability p is given; each film has a scale of its own", fontsize=9)
         bar.outline.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    escape_text(figure)
     return figure
 
 
@@ -101,8 +102,8 @@ def _draw(example: Example, left: Axes, right: Axes, crop_pct: float) -> None:
     left.imshow(example.film, cmap="gray", vmin=0, vmax=255)
     right.imshow(overlay(example.film, example.places, crop_pct))
     text = f"called {example.called}\np({example.target}) = {example.probability:.3f}"
-    for axes, words in ((left, example.title), (right, text)):  # names of files and classes may hold dollars
-        axes.set_title(words, loc="left", fontsize=9, fontweight="normal", parse_math=False)
+    for axes, words in ((left, example.title), (right, text)):
+        axes.set_title(words, loc="left", fontsize=9, fontweight="normal")
 
 
 def _legend() -> ScalarMappable:

@@ -10,6 +10,7 @@ from pathlib import Path
 import rich
 
 from pneumo.checkpoints import read_checkpoint
+from pneumo.console import tell
 from pneumo.errors import ConfigError
 from pneumo.exporting.checked import ALLOWED, FORMATS, write_checked
 from pneumo.exporting.films import Films, draw_films
@@ -50,9 +51,9 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
     shown = source.load("train", _FILMS)[0] if source else draw_films(_PHANTOMS, rules)
     with _written(output) as temporary, temporary_folder(output.parent) as folder:
         path = folder / output.name if int8 else temporary
-        _tell(f"Exporting {rules.name}: a minute or more for large networks")
+        tell(f"Exporting {rules.name}: a minute or more for large networks")
         exported, found = write_checked(network, checkpoint, shown, path)
-        _tell(
+        tell(
             f"Largest differences on {len(shown)} films: {found.probability:.1e} in a probability "
             f"({ALLOWED.probability:g} is allowed), {found.unlike:.1e} of a score of unlike images ({ALLOWED.unlike:g})"
         )
@@ -61,17 +62,17 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
             Side(f"{output.suffix}, float32", exported, path.stat().st_size),
         ]
         if int8 and source:
-            _tell("Quantising to int8")
+            tell("Quantising to int8")
             quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe(checkpoint, rules))
             sides.append(Side(f"{output.suffix}, int8", OnnxNetwork(temporary), temporary.stat().st_size))
-        _tell("Measuring latencies")
+        tell("Measuring latencies")
         opened = {side.name: side.network for side in sides}
         rich.print(speed_table(sides, {count: measure_latency(opened, shown, count) for count in _BATCHES}))
         if int8 and source:
-            _tell("Measuring on the test films what int8 loses")
+            tell("Measuring on the test films what int8 loses")
             films, labels = source.load("test")
             rich.print(accuracy_table({side.name: score(side.network, films) for side in sides[1:]}, labels, rules))
-    _tell(f"Wrote {output}, which is no medical device")
+    tell(f"Wrote {output}, which is no medical device")
 
 
 def _check(output: Path, int8: bool, data: Path | None) -> None:
@@ -104,7 +105,3 @@ def _written(output: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise unwritable("--output", output, error) from error
-
-
-def _tell(text: str) -> None:
-    rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pneumo.console import PlainTable
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.prediction.network import Network, Scores
 from pneumo.prediction.rules import Rules
@@ -58,7 +59,7 @@ def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: 
 
 
 def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
-    table = Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for head in ("", *heads):
         table.add_column(head, justify="right" if head else "left")
     for name, cells in rows.items():

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich
-import typer
 
+from pneumo.console import warn
 from pneumo.cores import count_cores
 from pneumo.errors import ConfigError
 from pneumo.outputs import check_folder, check_output, refuse_inputs, write_output
@@ -39,7 +39,7 @@ def run_predict(
     """Predict, print, and write what is asked for.
 
     Returns:
-        Whether every file could be read.
+        Whether every file could be read, and its map, if asked for, be written.
 
     Raises:
         ConfigError: An input matches nothing, a file cannot be written, or there is no network in `checkpoint`.
@@ -65,10 +65,9 @@ def run_predict(
         write_output("--json", json, to_json(predictions, network.rules, checkpoint))
     if csv is not None:
         write_output("--csv", csv, to_csv(predictions, network.rules))
-    if overlays is not None:
-        overlays.finish()
+    drawn = overlays is None or overlays.finish()
     _tell(predictions, network.rules, json is not None or csv is not None)
-    return all(prediction.answer is not None for prediction in predictions)
+    return drawn and all(prediction.answer is not None for prediction in predictions)
 
 
 def warn_untested(rules: Rules) -> None:
@@ -78,10 +77,9 @@ def warn_untested(rules: Rules) -> None:
         *(["which films do not look like chest radiographs"] if not rules.outliers else []),
     ]
     if missing:
-        typer.echo(
+        warn(
             f"This network does not tell {' or '.join(missing)}: its run has not decided that by validation images, as "
-            "a whole run does at its end, for its checkpoints/best.ckpt.",
-            err=True,
+            "a whole run does at its end, for its checkpoints/best.ckpt."
         )
 
 
@@ -91,7 +89,7 @@ def _leave_out(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
     own = [path for path in paths if any(Path(os.path.abspath(path)).is_relative_to(place) for place in places)]
     if own and len(own) < len(paths):
         more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
-        typer.echo(f"Not read, since this command writes there: {show_path(own[0])}{more}.", err=True)
+        warn(f"Not read, since this command writes there: {show_path(own[0])}{more}.")
         return [path for path in paths if path not in set(own)]
     if own:
         raise ConfigError(
@@ -125,10 +123,10 @@ def _tell(predictions: Sequence[Prediction], rules: Rules, written: bool) -> Non
     """Print the answers, and on stderr what could not be read."""
     for prediction in predictions:
         if prediction.answer is None:
-            typer.echo(f"{show_path(prediction.path)} {prediction.error}", err=True)
+            warn(f"{show_path(prediction.path)} {prediction.error}")
     if rich.get_console().is_terminal:
         rich.print(to_terminal(predictions, rules, written))
         return
-    typer.echo(NOTICE, err=True)
+    warn(NOTICE)
     for line in to_lines(predictions):
-        typer.echo(line)
+        print(line)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pneumo import __version__
+from pneumo.cells import escape_cell, format_rows
+from pneumo.escaping import escape_line
 from pneumo.prediction.predictions import NOTICE, Prediction, is_unlike
 from pneumo.prediction.rules import Answer, Rules
 
@@ -37,20 +37,14 @@ def to_csv(predictions: Sequence[Prediction], rules: Rules) -> str:
 
     Of more than two classes each has a column of its own, which its name heads.
     """
-    stream = io.StringIO()
     classes = rules.classes if len(rules.classes) > 2 else ()
-    writer = csv.DictWriter(stream, [*_COLUMNS, *classes, _MARGIN], lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for prediction in predictions:
-        record = _record(prediction, rules)
-        cells = {**record, **(record["probabilities"] or {}), "notes": "; ".join(prediction.notes)}
-        writer.writerow({k: str(value).lower() if isinstance(value, bool) else value for k, value in cells.items()})
-    return stream.getvalue()
+    head = [*_COLUMNS, *classes, _MARGIN]
+    return format_rows([head, *(_cells(prediction, rules, classes) for prediction in predictions)])
 
 
 def show_path(path: Path) -> str:
     """Give a path as text that can be written anywhere and in one line: what cannot be printed of it is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+    return escape_line(str(path))
 
 
 def describe(answer: Answer, rules: Rules) -> dict[str, Any]:
@@ -64,6 +58,16 @@ def describe(answer: Answer, rules: Rules) -> dict[str, Any]:
         _MARGIN: float(f"{answer.logit_margin:.9g}"),
         "probabilities": dict(zip(rules.classes, answer.probabilities, strict=True)),
     }
+
+
+def _cells(prediction: Prediction, rules: Rules, classes: Sequence[str]) -> list[object]:
+    record = _record(prediction, rules)
+    path = record["path"]
+    known = {**record, "notes": "; ".join(prediction.notes)}
+    known["path"] = path if escape_cell(path) == path else f"./{path}"  # opens unchanged, and is no formula
+    shares = [(record["probabilities"] or {}).get(name) for name in classes]
+    cells = [*(known[name] for name in _COLUMNS), *shares, record[_MARGIN]]
+    return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
 
 
 def _record(prediction: Prediction, rules: Rules) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pneumo.console import warn
+from pneumo.data.notes import some
 from pneumo.explanations.maps import Explainer
 from pneumo.explanations.overlays import Example, Map, draw_examples, overlay
-from pneumo.files import atomic_path
+from pneumo.files import atomic_path, bounded_name
 from pneumo.outputs import unwritable
 from pneumo.prediction.checkpoint import CheckpointNetwork, fitting
 from pneumo.prediction.documents import show_path
@@ -24,6 +27,7 @@ from pneumo.prediction.predictions import NOTICE, Batch
 _OVERVIEW = "overview.png"
 _AT_ONCE = 16  # films that are explained at once: gradients take several times the memory of answers
 _MOST = 24  # films in the overview
+_OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 _SMALL = 360  # pixels of a film's longer side there
 
 
@@ -74,6 +78,7 @@ class OverlayFolder:
         self.folder, self.overlays = folder, Overlays(network)
         self.classes, self.names = network.rules.classes, name_pictures(paths)
         self.examples: list[Example] = []
+        self.failed: list[str] = []
 
     def add(self, batch: Batch) -> None:
         """Write the overlays of a batch.
@@ -85,7 +90,8 @@ class OverlayFolder:
         drawn = self.overlays.draw([film for _, film in read]) if read else []
         for (prediction, film), (picture, places) in zip(read, drawn, strict=True):
             name, answer = self.names[prediction.path], prediction.answer
-            self._write(name, picture.save)
+            if not self._write(name, picture.save):
+                self.failed.append(show_path(prediction.path))
             if len(self.examples) < _MOST and answer is not None and film.shown is not None:
                 film.shown.thumbnail((_SMALL, _SMALL))
                 target = self.classes[1] if len(self.classes) == 2 else answer.called
@@ -93,41 +99,55 @@ class OverlayFolder:
                 title = _shorten(show_path(Path(name.removesuffix(".png"))))
                 self.examples.append(Example(np.asarray(film.shown), places, title, answer.called, target, share))
 
-    def finish(self) -> None:
-        """Write the overview.
+    def finish(self) -> bool:
+        """Write the overview, name the files whose pictures could not be written, and return whether there were none.
 
         Raises:
-            ConfigError: It cannot be written.
+            ConfigError: The overview cannot be written.
         """
+        if self.failed:
+            warn(
+                f"{len(self.failed):,} of {len(self.names):,} maps are not in {self.folder}, which cannot have files "
+                f"of their names: {some(self.failed)}. Give these films other names, or --explain another place."
+            )
         if not self.examples:
-            return
+            return not self.failed
         count, total = len(self.examples), len(self.names)
         which = "" if count == total else f" in the first {count} of {total:,} films"
         title = f"What speaks for {self.overlays.subject}{which}\n{NOTICE}"
         figure = draw_examples(self.examples, title, self.overlays.crop_pct)
         self._write(_OVERVIEW, lambda path: figure.savefig(path, dpi=110))
+        return not self.failed
 
-    def _write(self, name: str, write: Callable[[Path], None]) -> None:
+    def _write(self, name: str, write: Callable[[Path], None]) -> bool:
+        """Write a picture; return whether the folder can have a file of this name."""
         try:
             with atomic_path(self.folder / name) as temporary:
                 write(temporary)
         except OSError as error:
+            if error.errno in _OF_THE_NAME:
+                return False
             raise unwritable("--explain", self.folder / name, error) from error
+        return True
 
 
 def name_pictures(paths: Sequence[Path]) -> dict[Path, str]:
-    """Give each file a picture's name: its path below the folder that all share, its suffix kept, and .png."""
+    """Give each file a picture's name: its path below the folder that all share, its suffix kept, and .png.
+
+    A name that is too long for that is cut, and ends in a hash.
+    """
     absolute = [os.path.abspath(path) for path in paths]
     shared = os.path.commonpath([os.path.dirname(path) for path in absolute])
     taken, names = {_OVERVIEW}, {}
     for path, whole in zip(paths, absolute, strict=True):
-        name = stem = os.path.relpath(whole, shared)
+        folder, stem = os.path.split(os.path.relpath(whole, shared))
+        name = os.path.join(folder, bounded_name(stem, ".png"))
         number = 1
-        while f"{name}.png" in taken:  # of paths through links two can become the same
+        while name in taken:  # of paths through links two can become the same
             number += 1
-            name = f"{stem}-{number}"
-        taken.add(f"{name}.png")
-        names[path] = f"{name}.png"
+            name = os.path.join(folder, bounded_name(stem, f"-{number}.png"))
+        taken.add(name)
+        names[path] = name
     return names
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from pneumo.console import PlainTable
 from pneumo.data.notes import note_kind
+from pneumo.escaping import escape_line
 from pneumo.prediction.documents import show_path
 from pneumo.prediction.predictions import NOTICE, UNCERTAIN, UNLIKE, Prediction, show_share
 from pneumo.prediction.rules import Rules
@@ -39,38 +40,38 @@ def to_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
     """
     for prediction in predictions:
         answer = prediction.answer
-        words = "; ".join([*prediction.remarks, *([prediction.error] if prediction.error else [])])
+        words = escape_line("; ".join([*prediction.remarks, *([prediction.error] if prediction.error else [])]))
         share = f"{answer.probability:.6f}" if answer else ""
-        yield "\t".join((show_path(prediction.path), share, answer.called if answer else "", words))
+        yield "\t".join((show_path(prediction.path), share, escape_line(answer.called) if answer else "", words))
 
 
 def _rows(predictions: Sequence[Prediction], rules: Rules) -> Iterator[RenderableType]:
     several = rules.classes if len(rules.classes) > 2 else ()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = PlainTable(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
     for name in several or ("probability",):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("called", no_wrap=True)
     table.add_column("remarks", overflow="fold")
     for prediction in predictions:
-        file, answer = Text(show_path(prediction.path)), prediction.answer
+        file, answer = show_path(prediction.path), prediction.answer
         if answer is None:
             table.add_row(file, *[""] * len(several or (1,)), "", Text("unreadable, as said above", style="red"))
             continue
         shares = answer.probabilities if several else (answer.probability,)
         remarks = Text("; ".join(prediction.remarks), style="yellow")
-        table.add_row(file, *map(show_share, shares), Text(answer.called), remarks)
+        table.add_row(file, *map(show_share, shares), answer.called, remarks)
     yield table
 
 
 def _summary(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> Iterator[RenderableType]:
     called = Counter(prediction.answer.called for prediction in predictions if prediction.answer)
     said = Counter(note_kind(remark) for prediction in predictions for remark in prediction.remarks)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{len(predictions):,} files", title_justify="left")
+    table = PlainTable(box=SIMPLE_HEAD, pad_edge=False, title=f"{len(predictions):,} files", title_justify="left")
     table.add_column("")
     table.add_column("films", justify="right")
     for name in rules.classes:
-        table.add_row(Text(f"called {name}"), f"{called[name]:,}")
+        table.add_row(f"called {name}", f"{called[name]:,}")
     first = {name: said.pop(name) for name in (UNCERTAIN, UNLIKE) if name in said}
     for remark, count in (*first.items(), *said.most_common()):
         table.add_row(Text(remark, style="yellow"), f"{count:,}")

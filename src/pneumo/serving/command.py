@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
+from pneumo.console import tell, warn
 from pneumo.errors import ConfigError
 from pneumo.prediction.command import warn_untested
 from pneumo.prediction.exported import OnnxNetwork
@@ -40,12 +39,11 @@ def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str)
         warn_untested(network.rules)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         if _names(host) is None:
-            typer.echo(
+            warn(
                 f"--host {host} lets others reach the page, and there is no password and no encryption: use it in a "
-                "network that you trust.",
-                err=True,
+                "network that you trust."
             )
-        typer.echo(f"{checkpoint} answers at {address} until Ctrl-C. {NOTICE}")
+        tell(f"{checkpoint} answers at {address} until Ctrl-C. {NOTICE}")
         if browse:
             webbrowser.open(address)  # the socket listens already: the browser waits
         _serve(network, host, listening)
@@ -87,7 +85,7 @@ def _open_overlays(network: Network) -> Overlays | None:
 
         return Overlays(network)
     except ConfigError as error:
-        typer.echo(f"There will be no maps: {error}", err=True)
+        warn(f"There will be no maps: {error}")
         return None
 
 

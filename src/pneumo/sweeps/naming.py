@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pneumo.files import bounded_name
+
 _IN_EVERY_NAME = ("model", "optimizer", "seed")  # see hydra.sweep.subdir in conf/sweep.yaml
 _LONGEST = 24  # characters of a value
 
@@ -20,7 +22,7 @@ def job_name(base: str, values: Mapping[str, str], varied: Sequence[str]) -> str
     others = [key for key in varied if key not in _IN_EVERY_NAME]
     short = Counter(_last(key) for key in others)
     parts = (_part(_last(key) if short[_last(key)] == 1 else key, key, values[key]) for key in others)
-    return "-".join([base, *parts])
+    return bounded_name("-".join([base, *parts]))
 
 
 def _part(name: str, key: str, value: str) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-import rich
 from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from pneumo.console import tell
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
@@ -109,12 +109,12 @@ class Session:
             complete &= self._write_leaderboard()
         for name, (what, reason) in outcomes.items():
             if reason:
-                console_print(f"{what} {name}: {reason}", style="red")
+                tell(f"{what} {name}: {reason}", style="red")
         complete &= self._write_command(complete)
         if not complete:
             _log.warning("The same command goes on: it keeps what is done and runs the rest.")
         told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
-        console_print(f"{counts.total()} jobs: {told}")
+        tell(f"{counts.total()} jobs: {told}")
         return complete
 
     def _write_leaderboard(self) -> bool:
@@ -230,8 +230,3 @@ def _folder_errors(folder: Path) -> Iterator[None]:
             f"The sweep's folder {folder} cannot be used ({error.strerror or error}): choose another one with "
             "paths.output_dir=FOLDER, or mend its permissions or its disk. What has finished is kept."
         ) from error
-
-
-def console_print(text: str, style: str | None = None) -> None:
-    """Print a line as it is, also where it has what rich would take for markup."""
-    rich.get_console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,10 +1,15 @@
+import base64
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from damaged import FILMS, saved
+from hostile import CONTROLS, NAMES, is_harmless
 from PIL import Image
 
 from pneumo import cli
@@ -104,3 +109,26 @@ def test_a_tree_without_contrast_can_be_drawn(tmp_path: Path, monkeypatch: pytes
     shutil.copy(tmp_path / "data" / "A" / "1.png", tmp_path / "data" / "A" / "2.png")
     assert run(monkeypatch, tmp_path / "data", "--html", tmp_path / "audit.html") == 0
     assert "mean film" in (tmp_path / "audit.html").read_text(encoding="utf-8")
+
+
+def test_no_output_obeys_the_name_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / f"<b>[/y]{CONTROLS}"
+    for name in ("$x^$", f"=B\n{CONTROLS}"):
+        (root / name).mkdir(parents=True)
+        for number, other in enumerate(NAMES):
+            path = root / name / other.replace("/", "")
+            path.write_bytes(saved(FILMS[number % 3], "PNG") if number else b"no image")
+        (root / name / f"<u>\n{CONTROLS}.txt").touch()
+    page, document = tmp_path / "audit.html", tmp_path / "audit.json"
+    assert run(monkeypatch, root, "--html", page, "--json", document) == 0
+    printed, html = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert is_harmless(printed)
+    assert is_harmless(html)
+    assert max(len(line) for line in printed.splitlines()) <= 80
+    assert not any(tag in html for tag in ("<img src=x", "<u>", "<b>[", "<b>x"))
+    for svg in re.findall(r"image/svg\+xml;base64,([^\"]*)", html):
+        ElementTree.fromstring(base64.b64decode(svg))
+    content = json.loads(document.read_text(encoding="utf-8"))
+    assert (len(content["unreadable"]), len(content["junk"])) == (2, 2)

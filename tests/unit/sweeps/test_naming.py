@@ -31,3 +31,10 @@ def test_names_are_safe_short_and_their_own(one: str, other: str) -> None:
     first, second = (job_name("base", {"data.root": value}, ["data.root"]) for value in (one, other))
     assert re.fullmatch(r"[A-Za-z0-9.+_-]{1,64}", first)
     assert (first == second) == (one.strip("'\"") == other.strip("'\""))
+
+
+def test_names_of_many_settings_fit_a_file_system() -> None:
+    keys = [f"optimizer.setting{number}" for number in range(25)]
+    first, second = (job_name("base", {**dict.fromkeys(keys, "0.1"), keys[-1]: last}, keys) for last in ("0.2", "0.3"))
+    assert len(first) == len(second) == 255
+    assert first != second

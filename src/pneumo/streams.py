@@ -1,0 +1,73 @@
+"""Standard output and standard error that take any text, and end the command where nothing more can be written."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+class LostOutputError(SystemExit):
+    """Standard output or error cannot be written; no handler of errors takes this for a failure of the program.
+
+    Where the reader has gone away, as after `| head`, the command ends without a word; else with a sentence.
+    """
+
+
+@contextmanager
+def guarded_output() -> Iterator[None]:
+    """Escape what the streams cannot encode, and end with status 1 where they cannot be written.
+
+    Raises:
+        LostOutputError: A stream's device is full, or its reader has gone away.
+    """
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _guard(getattr(sys, name), name))
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:  # it was closed before the command began
+            sys.stdout.flush()  # at the interpreter's end it would be too late to explain
+
+
+def _guard(stream: TextIO | None, name: str) -> TextIO | None:
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    if stream is getattr(sys, f"__{name}__"):
+        stream.flush()
+        buffer = io.BufferedWriter(_Guarded(stream.fileno()))  # type: ignore[type-var] # typeshed's protocol has more
+        stream = io.TextIOWrapper(
+            buffer,
+            encoding=stream.encoding,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+    stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
+class _Guarded(io.FileIO):
+    """One of the two streams; after an error it leads nowhere, so that the end of the command can go on."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+
+    def write(self, content: bytes) -> int:  # type: ignore[override] # any buffer, to which len() applies
+        try:
+            return super().write(content)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            raise _explain(self.fileno(), error) from None
+
+
+def _explain(descriptor: int, error: OSError) -> LostOutputError:
+    if isinstance(error, BrokenPipeError):
+        return LostOutputError(1)
+    name = "Standard output" if descriptor == 1 else "Standard error"
+    return LostOutputError(
+        f"{name} cannot be written ({error.strerror}), so the command has ended before its work was done: make room, "
+        "or send the output to another place."
+    )

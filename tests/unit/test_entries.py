@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+from hostile import CONTROLS, is_harmless
+from support import RECIPE, blocks
+from typer.testing import CliRunner
+
+from pneumo.cache import Recipe, find_or_build
+from pneumo.cli import app
+from pneumo.data.decoded import find_twins
+from pneumo.data.index import index_radiographs
+from pneumo.data.manifest import content_hash
+from pneumo.data.phantoms import write_phantoms
+from pneumo.entries import KINDS, entries
+
+
+def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
+    images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
+    find_twins(phantoms, images, 0, content_hash(phantoms, images, tmp_path), tmp_path)
+    for kind in ("features", "means"):  # the names that describe them are those of pneumo.passes
+        about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
+        find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
+    write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)
+    assert {entry.kind for entry in entries(tmp_path)} == {*KINDS}
+    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)], env={"COLUMNS": "200"})
+    assert listed.exit_code == 0
+    assert all(kind in listed.output for kind in KINDS)
+    for words in ("8 images at 64 pixels", "8 images ", "timm/means[/y], 8 images at 64 pixels, 2 augmented views"):
+        assert words in listed.output
+    for kind in KINDS:
+        cleared = CliRunner().invoke(app, ["cache", "clear", "--kind", kind, "--dir", str(tmp_path)])
+        assert "deleted 1 of" in cleared.output
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "about", [b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"a": "' + b"x" * 2_000_000, b'{"a": 1}', b'{"images": [1]}']
+)
+def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed(about: bytes, tmp_path: Path) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    folder = tmp_path / "images" / f"foreign{CONTROLS}"
+    folder.mkdir(parents=True)
+    (folder / "about.json").write_bytes(about)
+    (tmp_path / "images" / "file").touch()
+    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)], env={"COLUMNS": "200"})
+    assert listed.exit_code == 0
+    assert "2 entries" in listed.output
+    assert ("about.json is damaged" in listed.output) == (not about.endswith(b"}"))
+    assert is_harmless(listed.output)
+    assert "deleted 1 of 2" in CliRunner().invoke(app, ["cache", "clear", folder.name, "--dir", str(tmp_path)]).output
