@@ -11,27 +11,26 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, Timer
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.callbacks import History, RecordConfig
 from pneumo.checkpoints import CheckpointWriter
-from pneumo.config import check_config, resolve
-from pneumo.data.augmentation import Augmentation
+from pneumo.config import check_config
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.fingerprints import decisive_config
 from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.hints import similar_keys
+from pneumo.kinds import check_targets
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
-from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, class_weights
+from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights
 from pneumo.models.normalization import trains_on_one_image
 from pneumo.monitors import monitor_mode
 from pneumo.quiet import quieten
-from pneumo.signatures import Kind, check_target, locate, parameters
+from pneumo.signatures import locate, parameters
 
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
 _REFUSALS = (
@@ -47,15 +46,6 @@ _REFUSALS = (
     MemoryError,
 )
 _TRIED = 100  # steps of a schedule
-_KINDS = {
-    "data": Kind((ChestXrayDataModule,), given=frozenset({"augmentation", "pin_memory"})),
-    "augment": Kind((Augmentation,)),
-    "optimizer": Kind((Optimizer,), deferred=(Optimizer,)),
-    "scheduler": Kind((LRScheduler, OneCycle), deferred=(LRScheduler,)),
-    "trainer": Kind((Trainer,)),
-    "callbacks": Kind((Callback,)),
-    "logger": Kind((Logger,)),
-}
 
 
 class Parts(NamedTuple):
@@ -73,7 +63,7 @@ def build(cfg: DictConfig) -> Parts:
         PneumoError: A user's mistake.
     """
     check_config(cfg)
-    _check_targets(cfg)
+    check_targets(cfg)
     hardware = _choose_hardware(cfg)
     set_up_process(hardware)
     quieten()
@@ -90,7 +80,6 @@ def build(cfg: DictConfig) -> Parts:
     depthwise = classifier.backbone.depthwise
     classifier.backbone.to(memory_format=choose_memory_format(hardware.accelerator, classifier.frozen, depthwise))
     constant = [f"backbone.{name}" for name in classifier.backbone.state_dict()] if classifier.frozen else []
-    max_time = OmegaConf.to_container(cfg.trainer).get("max_time")
     trainer: Trainer = _instantiate(
         cfg,
         "trainer",
@@ -99,7 +88,7 @@ def build(cfg: DictConfig) -> Parts:
         precision=hardware.precision,
         benchmark=hardware.benchmark,
         callbacks=[
-            *(Timer(max_time), History(), RecordConfig(run_settings(cfg, datamodule))),
+            *(_make_timer(cfg), History(), RecordConfig(run_settings(cfg, datamodule))),
             *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values(),
         ],
         logger=list(_instantiate(cfg, "logger").values()),
@@ -109,6 +98,14 @@ def build(cfg: DictConfig) -> Parts:
     if cfg.compile:
         classifier.backbone.compile()
     return Parts(datamodule, classifier, trainer)
+
+
+def _make_timer(cfg: DictConfig) -> Timer:
+    """Make the one timer of a run: Lightning would ignore `max_time` next to a timer without a limit."""
+    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(trainer, dict)
+    with refusals("trainer", cfg):
+        return Timer(trainer.get("max_time"))
 
 
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
@@ -185,23 +182,12 @@ def _try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> No
     for step in range(steps):
         if any(not 0 <= group["lr"] < math.inf for group in optimizer.param_groups):
             rate = optimizer.param_groups[0]["lr"]
-            raise ValueError(f"after {step} steps the learning rate is {rate:g}, and it must stay from 0 to a finite number")
+            raise ValueError(f"after {step} steps the learning rate is {rate:g}, neither 0 nor positive and finite")
         optimizer.step(lambda: 0.0)
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(1.0)
         else:
             schedule.step()
-
-
-def _check_targets(cfg: DictConfig) -> None:
-    """Check the classes that the configuration names, and their arguments, before any is called."""
-    settings = resolve(cfg)
-    for group, kind in _KINDS.items():
-        nodes = {group: settings[group]}
-        if group in ("callbacks", "logger"):
-            nodes = {f"{group}.{name}": node for name, node in settings[group].items()}
-        for key, node in nodes.items():
-            check_target(key, node, kind, settings)
 
 
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
@@ -238,7 +224,7 @@ def refusals(key: str, cfg: DictConfig) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if isinstance(cause, PneumoError):
             raise cause from None
-        reason = " ".join(str(cause).split())
+        reason = " ".join(str(cause).split())[:300].rstrip(".") or type(cause).__name__
         raise ConfigError(
             f"`{key}` cannot be built from its configuration: {reason}.{_suggest(reason, key, cfg)} See its values "
             f"with `--cfg job --package {key}`, and what they may be in the documentation of its _target_."

@@ -10,9 +10,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from pneumo.constraints import show
 from pneumo.errors import ConfigError
+from pneumo.limits import LIMITS
 from pneumo.monitors import check_monitors
 from pneumo.relations import check_relations
-from pneumo.schema import DATA, GROUPS, OPEN, RATE, READ, SPECIAL, SWEEP, TARGETS, TOP, Keys
+from pneumo.schema import DATA, GROUPS, RATE, READ, SPECIAL, SWEEP, TARGETS, TOP, Keys
 
 Settings = Mapping[str, Any]
 
@@ -71,6 +72,19 @@ def check_sweep(cfg: DictConfig) -> None:
         _check_keys(group, resolve(cfg[group]), keys)
 
 
+def check_folders(cfg: DictConfig) -> None:
+    """Check what names the folder of a sweep, before it is made.
+
+    Raises:
+        ConfigError: One of these settings cannot work; the message names it, the rule and an example.
+    """
+    _check_groups(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=False)  # a reference is a text
+    assert isinstance(plain, dict)
+    _check_keys("paths", _as_group("paths", plain["paths"]), GROUPS["paths"], whole=False)
+    _check_keys("", {"ckpt_path": plain["ckpt_path"]}, TOP, whole=False)
+
+
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """Return a configuration as plain dictionaries, lists and values, all references resolved.
 
@@ -92,12 +106,14 @@ def unresolved(error: OmegaConfBaseException | RecursionError) -> ConfigError:
         return ConfigError(f"{key} has no value yet (???): set it, as in {key}=VALUE.")
     reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0].rstrip(".")
     return ConfigError(
-        f"{key} cannot be resolved ({show(reason)}): ${{NAME}} in its value must name another setting by its whole key, "
-        "as in trainer.max_epochs=${epochs}. A text with a dollar sign of its own is written as \\${."
+        f"{key} cannot be resolved ({show(reason)}): ${{NAME}} in its value must name another setting by its whole "
+        "key, as in trainer.max_epochs=${epochs}. A text with a dollar sign of its own is written as \\${."
     )
 
 
 def _check_groups(cfg: DictConfig) -> None:
+    """Check that nothing is missing that other settings may refer to."""
+    _check_complete("", cfg, TOP)
     for key in _GROUPS:
         if key not in cfg:
             raise ConfigError(
@@ -110,7 +126,7 @@ def _check_groups(cfg: DictConfig) -> None:
 
 def _as_group(key: str, value: Any) -> Settings:  # noqa: ANN401 (anything that YAML gives)
     if isinstance(value, Mapping | DictConfig):
-        return value  # type: ignore[return-value] # a DictConfig is one in all but name
+        return value
     raise ConfigError(
         f"{key}={show(value)} must be a group of settings: leave it out, or set single ones by {key}.NAME=VALUE."
     )
@@ -129,7 +145,9 @@ def _check_names(cfg: DictConfig, settings: Settings) -> None:
 
 def _check_target(group: str, key: str, node: Any) -> None:  # noqa: ANN401 (anything that YAML gives)
     """Check a node that names a class as its `_target_`: pneumo's own by their schema, others by what is known."""
-    if not isinstance(node, Mapping) or "_target_" not in node:
+    if isinstance(node, Mapping) and "_target_" not in node:
+        raise ConfigError(f"{key}._target_ is missing: it names the class, as in conf/{group}/. Leave it in.")
+    if not isinstance(node, Mapping):
         raise ConfigError(
             f"{key}={show(node)} must be a group with a class as its _target_, such as "
             "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping. ~callbacks.NAME removes an entry."
@@ -138,7 +156,7 @@ def _check_target(group: str, key: str, node: Any) -> None:  # noqa: ANN401 (any
         if name in node:
             _check_value(f"{key}.{name}", node[name], {name: SPECIAL[name]})
     own = TARGETS.get(node["_target_"])
-    keys = own or OPEN.get(group, {})
+    keys = own or LIMITS.get(group, {})
     if group == "data" and own is None:
         keys = {name: rule._replace(required=name in READ) for name, rule in DATA.items()}
     given = {name: value for name, value in node.items() if name not in SPECIAL}
@@ -161,8 +179,13 @@ def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True
             _check_value(key, value, keys)
         elif closed:
             raise ConfigError(f"{show(key)} is no setting, so it would have no effect. {_instead(prefix, name, keys)}")
+    if whole:
+        _check_complete(prefix, settings, keys)
+
+
+def _check_complete(prefix: str, settings: Settings | DictConfig, keys: Keys) -> None:
     for name, rule in keys.items():
-        if whole and rule.required and name not in settings:
+        if rule.required and name not in settings:
             key = f"{prefix}.{name}".lstrip(".")
             raise ConfigError(f"{key} is missing from the configuration: leave it in. It must be {rule.describe(key)}.")
 

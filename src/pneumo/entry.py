@@ -14,10 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-import pneumo.monitors  # noqa: F401 (registers the resolver that conf/callbacks uses)
-from pneumo.errors import PneumoError
+from pneumo.config import check_config, check_folders, check_sweep, unresolved
+from pneumo.constraints import PATH, show
+from pneumo.errors import ConfigError, PneumoError
 from pneumo.files import escape_output, escape_path
 from pneumo.quoting import quote_override
 
@@ -46,17 +48,25 @@ def user_errors() -> Iterator[None]:
 
 
 class CheckOutputFolder(Callback):
-    """Say it in one paragraph if the output folder cannot be written; Hydra itself would print a traceback."""
+    """Check a configuration, and that its output folder can be written, before Hydra makes the folder."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check the folder of a single run."""
-        HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
-        _check_writable(Path(config.hydra.run.dir))
+        with _mistakes_end():
+            _check_run(config)
+            HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
+            folder = _name_folder(config, "hydra.run.dir")
+        _check_writable(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check the folder of a sweep."""
-        HydraConfig.instance().set_config(config)
-        _check_writable(Path(config.hydra.sweep.dir))
+        with _mistakes_end():
+            HydraConfig.instance().set_config(config)
+            check_folders(config)
+            if "sweep" in config:
+                check_sweep(config)
+            folder = _name_folder(config, "hydra.sweep.dir")
+        _check_writable(folder)
 
 
 class ConsoleHandler(logging.Handler):
@@ -121,6 +131,34 @@ def gpu_here() -> int:
 
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 OmegaConf.register_new_resolver("gpu_here", gpu_here, replace=True)
+
+
+@contextmanager
+def _mistakes_end() -> Iterator[None]:
+    """End with one paragraph; Hydra swallows a callback's other exceptions."""
+    try:
+        yield
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _check_run(config: DictConfig) -> None:
+    """Check a run's configuration; its folder has no name yet, so another one stands for it."""
+    checked = config.copy()
+    with read_write(checked), open_dict(checked):
+        checked.hydra.runtime.output_dir = os.getcwd()
+    HydraConfig.instance().set_config(checked)
+    check_config(OmegaConf.masked_copy(checked, [str(key) for key in checked if key != "hydra"]))
+
+
+def _name_folder(config: DictConfig, key: str) -> Path:
+    try:
+        name = OmegaConf.select(config, key)
+    except OmegaConfBaseException as error:
+        raise unresolved(error) from error
+    if not PATH.holds(name):
+        raise ConfigError(f"{key}={show(name)} must be {PATH.describe(key)}.")
+    return Path(name)
 
 
 def _check_writable(folder: Path) -> None:

@@ -53,6 +53,6 @@ def _check_checkpoints(callbacks: Settings, epochs: int) -> None:
     tested = next(iter(checkpoints), None)  # Lightning's `checkpoint_callback`
     if tested is not None and checkpoints[tested].get("every_n_train_steps"):
         raise ConfigError(
-            f"callbacks.{tested}.every_n_train_steps={checkpoints[tested]['every_n_train_steps']} must be left out: the "
-            "tested checkpoint is one of a whole epoch, with its metrics. Set it for callbacks.last."
+            f"callbacks.{tested}.every_n_train_steps={checkpoints[tested]['every_n_train_steps']} must be left out: "
+            "the tested checkpoint is one of a whole epoch, with its metrics. Set it for callbacks.last."
         )

@@ -8,7 +8,6 @@ from pneumo.constraints import (
     Rule,
     addable,
     is_class_folder,
-    is_duration,
     is_plain_name,
     is_text,
     is_whole,
@@ -21,17 +20,11 @@ from pneumo.constraints import (
 )
 
 Keys = dict[str, Rule]
+THRESHOLDS = ("fixed", "youden", "accuracy", "sensitivity")
 
 _NAME = Rule(
     lambda value: is_text(value) and len(value) <= 100 and not {"", ".", ".."} & {*value.split("/")},
     "a short name of a folder, as GROUP=NAME sets it, such as {key}=mine",
-)
-_LIMIT = or_null(
-    Rule(
-        lambda value: (is_whole(value) and value >= 1) or (isinstance(value, float) and 0 < value <= 1),
-        "a number of batches from 1, such as 4, a share up to 1.0",
-    ),
-    "all",
 )
 _WORKERS, _PHANTOMS, _VIEWS, _PIXELS, _BATCH = 1024, 100_000, 1000, 4096, 1_000_000  # more would only fill the memory
 
@@ -56,7 +49,9 @@ GROUPS: dict[str, Keys] = {
     "decision": {
         "flip": FLAG,
         "temperature": FLAG,
-        "threshold": one_of("fixed", "youden", "accuracy", "sensitivity", more="; a probability is model.threshold=0.3"),
+        "threshold": one_of(
+            "fixed", "youden", "accuracy", "sensitivity", more="; a probability is model.threshold=0.3"
+        ),
         "sensitivity": number(0.95, 0, 1, above=True, noun="a share"),
         "uncertain": number(0.1, 0, 1, noun="a share"),
     },
@@ -77,7 +72,7 @@ GROUPS: dict[str, Keys] = {
         "run_dir": PATH,
     },
     "choices": {"model": _NAME, "optimizer": _NAME, "experiment": _NAME, "data": _NAME},
-    }
+}
 RATE = number(0.001, 0, above=True)
 
 DATA: Keys = {
@@ -154,7 +149,7 @@ SPECIAL: Keys = {  # Hydra's own keys next to a `_target_`
     "_partial_": FLAG,
     "_recursive_": FLAG,
     "_convert_": one_of("none", "partial", "object", "all"),
-    "_args_": never("left out: name the arguments, as in {key}.NAME=VALUE"),
+    "_args_": never("left out: name each argument"),
 }
 SWEEP: dict[str, Keys] = {
     "sweep": {
@@ -182,76 +177,5 @@ SWEEP: dict[str, Keys] = {
             name: addable(or_null(text("a text, such as {key}=NAME"), "the default"))
             for name in ("address", "partition", "account")
         },
-    },
-}
-_STEPS = or_null(whole(1, 1), "Lightning's default")
-_NOT_HERE = "left out: pneumo sets it itself"
-# Of groups whose `_target_` is another library's: what its signature does not say.
-# fmt: off
-_PRECISIONS = (
-    "auto", "32-true", "32", 32, "16-mixed", "16", 16, "bf16-mixed", "bf16", "bf16-true", "16-true", "64-true", "64",
-    64, "transformer-engine", "transformer-engine-float16",
-)
-# fmt: on
-OPEN: dict[str, Keys] = {
-    "optimizer": {
-        "lr": RATE,
-        **{name: addable(number(0.1, 0)) for name in ("weight_decay", "momentum")},
-        "fused": addable(or_null(FLAG, "PyTorch's choice")),
-    },
-    "scheduler": {
-        **{name: addable(whole(10, 1, noun="a whole number of epochs")) for name in ("T_max", "T_0", "step_size")},
-        "T_mult": addable(whole(2, 1)),
-        **{name: addable(whole(5, 0, noun="a whole number of epochs")) for name in ("total_iters", "patience")},
-        "factor": addable(number(0.5, 0, 1)),
-        "gamma": addable(number(0.9, 0, above=True)),
-    },
-    "trainer": {
-        "accelerator": text("auto, cpu, gpu, cuda or mps"),
-        "precision": one_of(*_PRECISIONS),
-        "deterministic": addable(one_of(True, False, "warn", None)),
-        "devices": Rule(
-            lambda value: (
-                (is_whole(value) and (value == -1 or value >= 1))
-                or is_text(value)
-                or (isinstance(value, list) and bool(value) and all(is_whole(item) and item >= 0 for item in value))
-            ),
-            "auto, a number of devices from 1, -1 for all, or a list of their numbers, such as trainer.devices=[0]",
-        ),
-        "strategy": addable(Rule(lambda value: is_text(value) or isinstance(value, dict), "auto, or such as ddp")),
-        "max_epochs": whole(20, 1),
-        "min_epochs": addable(or_null(whole(1, 0), "none")),
-        "max_steps": addable(
-            Rule(lambda value: is_whole(value) and (value == -1 or value >= 1), "a number from 1, or -1 for no limit")
-        ),
-        "min_steps": addable(or_null(whole(1, 0), "none")),
-        "max_time": addable(
-            or_null(
-                Rule(is_duration, "DAYS:HOURS:MINUTES:SECONDS above 0, such as +trainer.max_time=00:01:30:00"), "no limit"
-            )
-        ),
-        "limit_train_batches": _LIMIT,
-        "limit_val_batches": _LIMIT,
-        # No share: one that is too small would end the run only after the training.
-        "limit_test_batches": or_null(whole(4, 1, noun="a number of batches"), "all"),
-        # Each checkpoint keeps what its own epoch's validation answered, by which it is decided.
-        "check_val_every_n_epoch": addable(one_of(1)._replace(text="1: each epoch is validated")),
-        "val_check_interval": addable(
-            one_of(None, 1.0, 1)._replace(text="null: an epoch is validated once, at its end")
-        ),
-        "log_every_n_steps": _STEPS,
-        "num_sanity_val_steps": or_null(
-            Rule(lambda value: is_whole(value) and value >= -1, "a number of batches from 0, -1 for all"), "two"
-        ),
-        "accumulate_grad_batches": addable(whole(4, 1)),
-        "gradient_clip_val": addable(or_null(number(1, 0), "none")),
-        "gradient_clip_algorithm": addable(one_of("norm", "value", None)),
-        "use_distributed_sampler": one_of(False)._replace(text="false: the data module gives each process its images"),
-        "enable_model_summary": addable(one_of(True, False, None)),
-        "enable_checkpointing": addable(one_of(True, None)._replace(text="true: a run tests its best checkpoint")),
-        "logger": never(f"{_NOT_HERE}; ~logger.tensorboard leaves TensorBoard out"),
-        "callbacks": never(f"{_NOT_HERE}; +callbacks.NAME._target_=CLASS adds one"),
-        **{name: never(_NOT_HERE) for name in ("plugins", "benchmark", "default_root_dir")},
-        "limit_predict_batches": never("left out: a run does not predict beyond its test"),
     },
 }

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 from pneumo.constraints import show
 from pneumo.errors import ConfigError
 from pneumo.hints import similar_keys
-from pneumo.schema import DATA, OPEN, SPECIAL, TARGETS
+from pneumo.limits import LIMITS
+from pneumo.schema import DATA, SPECIAL, TARGETS
 
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
@@ -57,7 +58,7 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
     known, closed = parameters(target)
     given = {*kind.given, *list(known)[: 1 if deferred else 0]}
     group = key.partition(".")[0]
-    ruled = TARGETS.get(node["_target_"]) or (DATA if group == "data" else OPEN.get(group, {}))
+    ruled = TARGETS.get(node["_target_"]) or (DATA if group == "data" else LIMITS.get(group, {}))
     for name, value in node.items():
         if name in given:
             raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo gives this argument itself.")
@@ -94,6 +95,8 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
 def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 (anything that YAML gives, and any annotation)
     """Return whether a plain value may be given where an annotation stands; where that is unclear, it may."""
     origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
     if origin is typing.Annotated:
         return fits(value, inner[0])
     if origin in (Union, types.UnionType):
@@ -149,7 +152,7 @@ def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (any
     if not isinstance(value, dict) or "_target_" not in value:
         return
     made = _made_by(locate(key, value["_target_"]))
-    classes = tuple(each for each in (hint, *get_args(hint)) if isinstance(each, type) and each not in _PLAIN)
+    classes = tuple(each for each in (hint, *get_args(hint)) if isinstance(each, type) and each not in (*_PLAIN, Any))
     if made is None or (classes and not value.get("_partial_") and not issubclass(made, classes)):
         raise ConfigError(
             f"{key}._target_={show(value['_target_'])} must be {_describe(hint) if classes else 'a class'}, or a "
@@ -193,4 +196,6 @@ def _describe(hint: Any) -> str:  # noqa: ANN401 (any annotation)
         return " or ".join(map(show, get_args(hint)))
     if hint is None or (isinstance(hint, type) and hint in _PLAIN):
         return _PLAIN[type(None) if hint is None else hint]
-    return hint.__qualname__ if isinstance(hint, type) and get_origin(hint) is None else str(hint).replace("typing.", "")
+    return (
+        hint.__qualname__ if isinstance(hint, type) and get_origin(hint) is None else str(hint).replace("typing.", "")
+    )

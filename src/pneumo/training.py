@@ -51,8 +51,9 @@ def run(
         PneumoError: A user's mistake.
     """
     OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
-    started, folder = time.perf_counter(), Path(cfg.paths.run_dir)
+    started = time.perf_counter()
     datamodule, classifier, trainer = parts = build(cfg)
+    folder = Path(cfg.paths.run_dir)
     with refusals("features", cfg):
         features = FeatureOptions(**cfg.features)
     ckpt_path = _take(folder, cfg, parts, overwrite, resume)
