@@ -1,6 +1,6 @@
 """Building a run: what a configuration describes, instantiated, with its mistakes told as its user's."""
 
-import inspect
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,11 @@ import hydra
 import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.callbacks import History, RecordConfig
 from pneumo.checkpoints import CheckpointWriter
@@ -22,11 +24,28 @@ from pneumo.errors import ConfigError, PneumoError
 from pneumo.fingerprints import decisive_config
 from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.hints import similar_keys
+from pneumo.kinds import check_targets
 from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
 from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights
 from pneumo.models.normalization import trains_on_one_image
 from pneumo.monitors import monitor_mode
 from pneumo.quiet import quieten
+from pneumo.signatures import locate, parameters
+
+# What constructors raise when they refuse arguments; any other error keeps its traceback.
+_REFUSALS = (
+    InstantiationException,
+    MisconfigurationException,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    MemoryError,
+)
+_TRIED = 100  # steps of a schedule
 
 
 class Parts(NamedTuple):
@@ -44,6 +63,7 @@ def build(cfg: DictConfig) -> Parts:
         PneumoError: A user's mistake.
     """
     check_config(cfg)
+    check_targets(cfg)
     hardware = _choose_hardware(cfg)
     set_up_process(hardware)
     quieten()
@@ -63,11 +83,12 @@ def build(cfg: DictConfig) -> Parts:
     trainer: Trainer = _instantiate(
         cfg,
         "trainer",
+        max_time=None,  # Lightning ignores it where there is a timer
         accelerator=hardware.accelerator,
         precision=hardware.precision,
         benchmark=hardware.benchmark,
         callbacks=[
-            *(Timer(), History(), RecordConfig(run_settings(cfg, datamodule))),
+            *(_make_timer(cfg), History(), RecordConfig(run_settings(cfg, datamodule))),
             *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values(),
         ],
         logger=list(_instantiate(cfg, "logger").values()),
@@ -77,6 +98,14 @@ def build(cfg: DictConfig) -> Parts:
     if cfg.compile:
         classifier.backbone.compile()
     return Parts(datamodule, classifier, trainer)
+
+
+def _make_timer(cfg: DictConfig) -> Timer:
+    """Make the one timer of a run: Lightning would ignore `max_time` next to a timer without a limit."""
+    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(trainer, dict)
+    with refusals("trainer", cfg):
+        return Timer(trainer.get("max_time"))
 
 
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
@@ -135,13 +164,30 @@ def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[Make
     unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
     optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
     scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
+    parameter = torch.nn.Parameter(torch.zeros(1, 1))
+    parameter.grad = torch.zeros(1, 1)
     with refusals("optimizer", cfg):
-        trial = optimizer(iter([torch.nn.Parameter(torch.zeros(1, 1))]))
+        trial = optimizer(iter([parameter]))
+        trial.step(lambda: 0.0)  # as LBFGS wants it
     with refusals("scheduler", cfg):
         schedule = scheduler(trial)
+        _try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
     if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
         raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
     return optimizer, scheduler
+
+
+def _try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> None:
+    """Raise a ValueError if a learning rate becomes negative, infinite or NaN."""
+    for step in range(steps):
+        if any(not 0 <= group["lr"] < math.inf for group in optimizer.param_groups):
+            rate = optimizer.param_groups[0]["lr"]
+            raise ValueError(f"after {step} steps the learning rate is {rate:g}, neither 0 nor positive and finite")
+        optimizer.step(lambda: 0.0)
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(1.0)
+        else:
+            schedule.step()
 
 
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
@@ -151,12 +197,11 @@ def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
         for name, callback in cfg.callbacks.items()
         if isinstance(callback, DictConfig) and callback.get("monitor") is not None and "mode" not in callback
     }
-    with refusals("callbacks", cfg):
-        return {
-            name: {"mode": monitor_mode(callback.monitor)}
-            for name, callback in unset.items()
-            if "mode" in inspect.signature(hydra.utils.get_object(callback._target_)).parameters
-        }
+    return {
+        name: {"mode": monitor_mode(callback.monitor)}
+        for name, callback in unset.items()
+        if "mode" in parameters(locate(f"callbacks.{name}", callback._target_))[0]
+    }
 
 
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
@@ -175,11 +220,11 @@ def refusals(key: str, cfg: DictConfig) -> Iterator[None]:
     """
     try:
         yield
-    except (InstantiationException, TypeError, ValueError) as error:
+    except _REFUSALS as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if isinstance(cause, PneumoError):
             raise cause from None
-        reason = " ".join(str(cause).split())
+        reason = " ".join(str(cause).split())[:300].rstrip(".") or type(cause).__name__
         raise ConfigError(
             f"`{key}` cannot be built from its configuration: {reason}.{_suggest(reason, key, cfg)} See its values "
             f"with `--cfg job --package {key}`, and what they may be in the documentation of its _target_."

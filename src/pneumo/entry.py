@@ -1,30 +1,22 @@
 """What train.py and sweep.py share: light to import, so that --help and --cfg answer at once."""
 
-import copy
 import logging
-import re
 import signal
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import OmegaConf
 
 import pneumo.monitors  # noqa: F401 (registers the resolver that conf/callbacks uses)
 from pneumo.errors import PneumoError
-from pneumo.escaping import escape_line, escape_paragraph, escape_prose
+from pneumo.escaping import escape_paragraph
 from pneumo.failures import disk_error, quiet_threads
-from pneumo.files import escape_path, require_writable
 from pneumo.quoting import quote_override
-from pneumo.run_lock import is_first_process, run_lock
 from pneumo.streams import guarded_output
 
 _log = logging.getLogger(__name__)
@@ -49,103 +41,6 @@ def user_errors() -> Iterator[None]:
         if mistake is None:
             raise
         raise CompactHydraException(escape_paragraph(mistake[1])) from None
-
-
-class CheckOutputFolder(Callback):
-    """Check and lock the output folder before Hydra writes to it; Hydra itself would print a traceback."""
-
-    def __init__(self) -> None:
-        """Start without a lock."""
-        self.held = ExitStack()
-        self.hidden: str | None = None
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Check and lock the folder of a single run, and keep Hydra from changing .hydra/ of an earlier one."""
-        _refuse_search(config)
-        HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
-        folder = Path(config.hydra.run.dir)
-        _check_writable(folder)
-        if is_first_process():
-            try:
-                self.held.enter_context(run_lock(folder))
-            except PneumoError as error:
-                raise SystemExit(str(error)) from None  # Hydra swallows a callback's exceptions, but not this one
-        name = config.hydra.output_subdir
-        if name is not None and (folder / name / "config.yaml").exists():
-            self.hidden = name
-            _set_subdir(config, None)
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Restore the name of .hydra/, which the run writes when it has replaced or resumed the earlier one."""
-        if self.hidden is not None:
-            _set_subdir(config, self.hidden)
-            HydraConfig.instance().set_config(config)
-
-    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Release the folder."""
-        self.held.close()
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Check the folder of a sweep."""
-        _refuse_search(config)
-        HydraConfig.instance().set_config(config)
-        _check_writable(Path(config.hydra.sweep.dir))
-
-
-class FileHandler(logging.FileHandler):
-    """Log to a file; where that fails, as at a full disk, one line replaces a traceback for each record."""
-
-    failed = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Print the first failure; others of a disk are silent."""
-        error = sys.exc_info()[1]
-        if not (isinstance(error, OSError) and disk_error(error)):
-            super().handleError(record)
-        elif not self.failed:
-            self.failed = True
-            print(f"{self.baseFilename} is incomplete ({error.strerror}).", file=sys.stderr)
-
-    def close(self) -> None:
-        """Close the file, of which a full disk may refuse the rest."""
-        try:
-            super().close()
-        except OSError as error:
-            if disk_error(error) is None:
-                raise
-
-
-class ConsoleHandler(logging.Handler):
-    """Log to the terminal without tearing a live progress bar, plain lines elsewhere; tracebacks are for files."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        style = "yellow" if record.levelno == logging.WARNING else "red" if record.levelno > logging.WARNING else None
-        text = message_of(record)
-        rich.get_console().print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
-class RecordFormatter(logging.Formatter):
-    """Format records for a file, in which no text of others looks like a record."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        """Format the first part, which comes before a traceback."""
-        record.message = message_of(record)
-        return super().formatMessage(record)
-
-    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 (logging's signature)
-        """Format a traceback, whose last lines are an error's message."""
-        return re.sub(r"(?m)^(?=\[)", " ", escape_prose(super().formatException(ei)))
-
-
-def message_of(record: logging.LogRecord) -> str:
-    """Return a record's message; what it was made of, such as names of files, is escaped, each on one line."""
-    if isinstance(record.args, tuple):
-        texts = (str, Path, BaseException)
-        arguments = (escape_line(str(each), "\xa0") if isinstance(each, texts) else each for each in record.args)
-        record = copy.copy(record)
-        record.args = tuple(arguments)
-    return escape_prose(record.getMessage())
 
 
 def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
@@ -206,32 +101,3 @@ def gpu_here() -> int:
 
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 OmegaConf.register_new_resolver("gpu_here", gpu_here, replace=True)
-
-
-def _refuse_search(config: DictConfig) -> None:
-    """End with one paragraph if train.py was given a search, which would be one run or an error of Hydra's."""
-    if "launcher" not in config and OmegaConf.select(config, "sweep.trials", throw_on_missing=False) is not None:
-        raise SystemExit(
-            f"sweep.trials={config.sweep.trials} makes a search, which train.py cannot run: give the same overrides to "
-            "`python sweep.py -m`, or take another experiment, such as experiment=study."
-        )
-
-
-def _set_subdir(config: DictConfig, name: str | None) -> None:
-    with read_write(config.hydra):
-        config.hydra.output_subdir = name
-
-
-def _check_writable(folder: Path) -> None:
-    if (name := str(folder.absolute())) != escape_path(name):
-        raise SystemExit(
-            f"The output folder {name} has a name that is not UTF-8, which checkpoints and TensorBoard cannot have: "
-            "choose another one with paths.output_dir=FOLDER."
-        )
-    try:
-        require_writable(folder)
-    except OSError as error:
-        raise SystemExit(
-            f"The output folder {folder} cannot be written ({error.strerror}): choose another one with "
-            "paths.output_dir=FOLDER, or mend its permissions or its disk."
-        ) from None

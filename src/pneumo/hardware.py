@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import os
 import re
 import resource
@@ -125,6 +126,14 @@ def release_memory(accelerator: str) -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     with suppress(OSError):  # where the system is not Linux
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def physical_memory() -> float:
+    """Return the bytes of this machine's memory; infinity where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return math.inf
 
 
 def peak_memory(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
@@ -37,6 +38,7 @@ def override_hints(script: Path) -> Iterator[None]:
     Args:
         script: train.py or sweep.py, next to conf/.
     """
+    check_choices(sys.argv[1:], script.resolve().with_name("conf"))
     try:
         with guarded_output():
             yield
@@ -47,6 +49,29 @@ def override_hints(script: Path) -> Iterator[None]:
         if isinstance(end.__context__, HydraException) and (hint := find_hint(end.__context__, sys.argv[1:], script)):
             print(escape_prose(hint), file=sys.stderr)
         raise
+
+
+def check_choices(arguments: Sequence[str], conf: Path) -> None:
+    """End with one paragraph if a config group is set to no name, for which Hydra has a traceback.
+
+    Args:
+        arguments: Of the command line.
+        conf: The folder of the config groups.
+    """
+    for text in arguments:
+        key, equals, _ = text.lstrip("+").partition("=")
+        if not equals or not re.fullmatch(r"[\w/]+", key) or not (conf / key).is_dir():
+            continue
+        try:
+            override = OverridesParser.create().parse_override(text)
+            values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+        except HydraException:  # printed by Hydra, with a hint
+            continue
+        if any(not isinstance(name, str | QuotedString) for value in values for name in _as_list(value)):
+            names = ", ".join(sorted(path.stem for path in (conf / key).glob("*.yaml")))
+            raise SystemExit(
+                f"{text} must be the name of a file in conf/{key}/: {names or 'none'}. Leave it out for the default."
+            )
 
 
 def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> str | None:
@@ -100,8 +125,12 @@ def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] 
         else:
             found.append(full if match in known else f"+{full}")
     last = _SYNONYMS.get(parts[-1], parts[-1])
-    found += [other for other in keys if other.rpartition(".")[2] == last and other != key]
+    found += [other for other in keys if other.rpartition(".")[2] == last != "_target_" and other != key]
     return list(dict.fromkeys(found))[:3]
+
+
+def _as_list(value: Any) -> list[Any]:  # noqa: ANN401 (anything that Hydra parses)
+    return value if isinstance(value, list) else [value]
 
 
 def _hint_quotes(override: str, arguments: Sequence[str]) -> str:

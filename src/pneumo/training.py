@@ -51,9 +51,9 @@ def run(
         PneumoError: A user's mistake.
     """
     OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
-    started, folder = time.perf_counter(), Path(cfg.paths.run_dir)
+    started = time.perf_counter()
     parts = build(cfg)
-    trainer = parts.trainer
+    trainer, folder = parts.trainer, Path(cfg.paths.run_dir)
     with refusals("features", cfg):
         features = FeatureOptions(**cfg.features)
     last = folder / "checkpoints" / "last.ckpt"

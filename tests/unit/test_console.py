@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pneumo import progress
 from pneumo.console import PlainTable, tell, warn
-from pneumo.entry import ConsoleHandler, RecordFormatter, message_of
+from pneumo.log_records import ConsoleHandler, RecordFormatter, message_of
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from rich.console import Console
 from support import Compose
 
 from pneumo import entry
-from pneumo.entry import CheckOutputFolder, ConsoleHandler, describe_stop, require_launcher, run_dir, user_errors
+from pneumo.entry import describe_stop, require_launcher, run_dir, user_errors
 from pneumo.errors import ConfigError, DataError
+from pneumo.log_records import ConsoleHandler
+from pneumo.output_folder import CheckOutputFolder
 from pneumo.quoting import quote_value
 
 

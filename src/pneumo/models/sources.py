@@ -118,6 +118,8 @@ def _timm(name: str, short: str, image_size: int) -> Architecture:
 def _pneumo(name: str, short: str, image_size: int) -> Architecture:
     try:
         network = XrayChestNet(image_size, classes=2)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"data.image_size={image_size} is too small: {error}.") from None
 

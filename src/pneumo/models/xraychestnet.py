@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from pneumo.errors import ConfigError
+from pneumo.hardware import physical_memory
+
 
 class XrayChestNet(nn.Module):
     """Three wide convolutions and two linear layers, trained from scratch.
@@ -19,6 +22,14 @@ class XrayChestNet(nn.Module):
         super().__init__()
         self.features = nn.Sequential(_block(3, 10, 5), _block(10, 256, 3), _block(256, 512, 3))
         side = _side_after(image_size)
+        needed = (
+            2 * 4 * 50 * 512 * side * side
+        )  # bytes of the weights in single precision, twice where a file is loaded
+        if needed > physical_memory():
+            raise ConfigError(
+                f"data.image_size={image_size} is too large for XrayChestNet, whose first linear layer takes "
+                f"{needed / 2**30:.0f} GiB, more than this machine's memory: set data.image_size=224."
+            )
         self.classifier = nn.Sequential(
             nn.Linear(side * side * 512, 50), nn.ReLU(), nn.Dropout(dropout), nn.Linear(50, classes)
         )

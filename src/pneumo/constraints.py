@@ -1,0 +1,141 @@
+"""Constraints on single values of a configuration: what a value must be, in code and in words."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+_LONGEST = 200  # characters of a value that a message shows
+
+
+class Rule(NamedTuple):
+    """What a value must be.
+
+    Attributes:
+        holds: Returns whether a value, resolved, follows the rule.
+        text: Continues the sentence "KEY=VALUE must be"; `{key}` in it stands for the key.
+        required: Whether the key must be there.
+    """
+
+    holds: Callable[[Any], bool]
+    text: str
+    required: bool = True
+
+    def describe(self, key: str) -> str:
+        """Return the rule in words, for a key."""
+        return self.text.replace("{key}", key)
+
+
+def number(
+    example: float, lowest: float, highest: float = math.inf, above: bool = False, noun: str = "a number"
+) -> Rule:
+    """Return the rule of finite numbers from `lowest`, or above it, to `highest`."""
+    return Rule(
+        lambda value: is_number(value) and (lowest < value if above else lowest <= value) and value <= highest,
+        f"{noun} {_range(lowest, highest, above)}, such as {{key}}={example:g}",
+    )
+
+
+def whole(example: int, lowest: int, highest: float = math.inf, noun: str = "a whole number") -> Rule:
+    """Return the rule of whole numbers from `lowest` to `highest`."""
+    return Rule(
+        lambda value: is_whole(value) and lowest <= value <= highest,
+        f"{noun} {_range(lowest, highest)}, such as {{key}}={example}",
+    )
+
+
+def one_of(*names: str | bool | float | None, more: str = "") -> Rule:
+    """Return the rule of a few values; `more` follows their list."""
+    shown = [show(name) for name in names]
+    listed = ", ".join(shown[:-1]) + (" or " if shown[1:] else "") + shown[-1]
+    return Rule(lambda value: any((type(value), value) == (type(name), name) for name in names), f"{listed}{more}")
+
+
+def never(rule: str) -> Rule:
+    """Return the rule of a key that no value suits."""
+    return addable(Rule(lambda _: False, rule))
+
+
+def text(rule: str, longest: int = 4096) -> Rule:
+    """Return the rule of printable text that is not empty."""
+    return Rule(lambda value: is_text(value) and len(value) <= longest, rule)
+
+
+def or_null(rule: Rule, meaning: str) -> Rule:
+    """Return a rule that allows null too."""
+    return rule._replace(
+        holds=lambda value: value is None or rule.holds(value), text=f"{rule.text}, or null for {meaning}"
+    )
+
+
+def addable(rule: Rule) -> Rule:
+    """Return a rule of a key that may be left out."""
+    return rule._replace(required=False)
+
+
+def show(value: object) -> str:
+    """Return a value as it is written on the command line, shortened if it is long."""
+    if isinstance(value, DictConfig | ListConfig):
+        value = OmegaConf.to_container(value, resolve=False)
+    if isinstance(value, list):
+        shown = f"[{','.join(map(show, value))}]"
+    elif isinstance(value, dict):
+        shown = f"{{{','.join(f'{name}:{show(item)}' for name, item in value.items())}}}"
+    elif value is None or isinstance(value, bool):
+        shown = {None: "null", True: "true", False: "false"}[value]
+    else:
+        shown = str(value) or "''"
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is text that is not blank; escaped bytes of file names may be in it."""
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def is_plain_name(value: object, spaces: bool = False) -> bool:
+    """Return whether a value names a file or folder without leaving the folder that it is in."""
+    letters = rf"[A-Za-z0-9_+=-][A-Za-z0-9_+=.{' ' if spaces else ''}-]{{0,99}}"
+    return isinstance(value, str) and re.fullmatch(letters, value) is not None
+
+
+def is_class_folder(value: object) -> bool:
+    """Return whether a value names a class's folder; YAML reads [0,1] as numbers."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    name = str(value)
+    return name.strip(". ") != "" and name.isprintable() and "/" not in name and len(name.encode()) <= 255
+
+
+def is_duration(value: object) -> bool:
+    """Return whether a value is a duration above 0 as Lightning writes it: DD:HH:MM:SS, or a group of numbers."""
+    if isinstance(value, dict):
+        known = {"weeks", "days", "hours", "minutes", "seconds"}
+        return value.keys() <= known and all(is_number(part) and 0 <= part < 1e6 for part in value.values())
+    return isinstance(value, str) and re.fullmatch(r"\d{1,5}(:\d\d){3}", value) is not None and value.strip("0:") != ""
+
+
+def _range(lowest: float, highest: float, above: bool = False) -> str:
+    start = f"{'above' if above else 'from'} {lowest:.10g}"
+    if math.isinf(highest):
+        return start
+    return f"{start}{' and at most' if above else ' to'} {highest:.10g}"
+
+
+SEED = whole(0, 0, 2**32 - 1)
+FLAG = one_of(True, False)
+SWITCH = one_of("auto", True, False)
+PATH = text("a path that is not empty; one that reads as a number or a list is quoted, as in '{key}=\"2024\"'")

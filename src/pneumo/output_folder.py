@@ -1,0 +1,123 @@
+"""The output folder of a command: checked and locked before Hydra writes to it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from pneumo.config import check_config, check_folders, check_sweep, unresolved
+from pneumo.constraints import PATH, show
+from pneumo.entry import mistake_behind
+from pneumo.errors import ConfigError, PneumoError
+from pneumo.files import escape_path, require_writable
+from pneumo.run_lock import is_first_process, run_lock
+
+
+class CheckOutputFolder(Callback):
+    """Check the configuration, and check and lock its output folder; Hydra itself would print a traceback."""
+
+    def __init__(self) -> None:
+        """Start without a lock."""
+        self.held = ExitStack()
+        self.hidden: str | None = None
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Check and lock the folder of a single run, and keep Hydra from changing .hydra/ of an earlier one."""
+        with _mistakes_end():
+            _refuse_search(config)
+            _check_run(config)
+            HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
+            folder = _name_folder(config, "hydra.run.dir")
+            _check_writable(folder)
+            if is_first_process():
+                self.held.enter_context(run_lock(folder))
+            name = config.hydra.output_subdir
+            if name is not None and os.access(folder / name / "config.yaml", os.F_OK):
+                self.hidden = name
+                _set_subdir(config, None)
+            if name is not None and (folder / name).exists():
+                require_writable(folder / name)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Restore the name of .hydra/, which the run writes when it has replaced or resumed the earlier one."""
+        if self.hidden is not None:
+            _set_subdir(config, self.hidden)
+            HydraConfig.instance().set_config(config)
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Release the folder."""
+        self.held.close()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
+        """Check the folder of a sweep."""
+        with _mistakes_end():
+            _refuse_search(config)
+            HydraConfig.instance().set_config(config)
+            check_folders(config)
+            if "sweep" in config:
+                check_sweep(config)
+            _check_writable(_name_folder(config, "hydra.sweep.dir"))
+
+
+@contextmanager
+def _mistakes_end() -> Iterator[None]:
+    """End with one paragraph; Hydra swallows a callback's other exceptions."""
+    try:
+        yield
+    except (PneumoError, OSError) as error:
+        mistake = mistake_behind(error)
+        raise SystemExit(mistake[1] if mistake else str(error)) from None
+
+
+def _refuse_search(config: DictConfig) -> None:
+    """Refuse a search in train.py, which would be one run or an error of Hydra's."""
+    if "launcher" not in config and OmegaConf.select(config, "sweep.trials", throw_on_missing=False) is not None:
+        raise ConfigError(
+            f"sweep.trials={config.sweep.trials} makes a search, which train.py cannot run: give the same overrides to "
+            "`python sweep.py -m`, or take another experiment, such as experiment=study."
+        )
+
+
+def _set_subdir(config: DictConfig, name: str | None) -> None:
+    with read_write(config.hydra):
+        config.hydra.output_subdir = name
+
+
+def _check_run(config: DictConfig) -> None:
+    """Check a run's configuration; its folder has no name yet, so another one stands for it."""
+    checked = config.copy()
+    with read_write(checked), open_dict(checked):
+        checked.hydra.runtime.output_dir = os.getcwd()
+    HydraConfig.instance().set_config(checked)
+    check_config(OmegaConf.masked_copy(checked, [str(key) for key in checked if key != "hydra"]))
+
+
+def _name_folder(config: DictConfig, key: str) -> Path:
+    try:
+        name = OmegaConf.select(config, key)
+    except OmegaConfBaseException as error:
+        raise unresolved(error) from error
+    if not PATH.holds(name):
+        raise ConfigError(f"{key}={show(name)} must be {PATH.describe(key)}.")
+    return Path(name)
+
+
+def _check_writable(folder: Path) -> None:
+    if (name := str(folder.absolute())) != escape_path(name):
+        raise SystemExit(
+            f"The output folder {name} has a name that is not UTF-8, which checkpoints and TensorBoard cannot have: "
+            "choose another one with paths.output_dir=FOLDER."
+        )
+    try:
+        require_writable(folder)
+    except OSError as error:
+        raise SystemExit(
+            f"The output folder {folder} cannot be written ({error.strerror}): choose another one with "
+            "paths.output_dir=FOLDER, or mend its permissions or its disk."
+        ) from None

@@ -1,0 +1,58 @@
+"""Relations between settings: values that are right alone, and contradict each other or have no effect together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pneumo.constraints import show
+from pneumo.errors import ConfigError
+
+Settings = Mapping[str, Any]
+
+
+def check_relations(settings: Settings) -> None:
+    """Check a configuration, plain and resolved, whose single values are right.
+
+    Raises:
+        ConfigError: Two values contradict each other, or one has no effect.
+    """
+    data, trainer = settings["data"], settings["trainer"]
+    if data.get("fold") and data["split"] != "kfold":
+        raise ConfigError(
+            f"data.fold={data['fold']} would have no effect: only data.split=kfold has folds. Add it, or leave the "
+            "fold out."
+        )
+    if (least := trainer.get("min_epochs")) and least > trainer["max_epochs"]:
+        raise ConfigError(
+            f"trainer.min_epochs={least} must be at most trainer.max_epochs={trainer['max_epochs']}: lower it, or "
+            "raise that one."
+        )
+    if trainer.get("gradient_clip_algorithm") and not trainer.get("gradient_clip_val"):
+        raise ConfigError(
+            f"trainer.gradient_clip_algorithm={trainer['gradient_clip_algorithm']} would have no effect without "
+            "+trainer.gradient_clip_val, such as 1. Add it, or leave the algorithm out."
+        )
+    _check_checkpoints(settings["callbacks"], trainer["max_epochs"])
+
+
+def _check_checkpoints(callbacks: Settings, epochs: int) -> None:
+    files: dict[tuple[str, str], str] = {}
+    checkpoints = {name: callback for name, callback in callbacks.items() if callback.get("filename") is not None}
+    for name, callback in checkpoints.items():
+        file = str(callback.get("dirpath")), str(callback["filename"])
+        if file in files:
+            raise ConfigError(
+                f"callbacks.{name}.filename={show(file[1])} must differ from callbacks.{files[file]}.filename, whose "
+                f"checkpoints it would overwrite: choose another name, such as callbacks.{name}.filename={name}."
+            )
+        files[file] = str(name)
+        if isinstance(interval := callback.get("every_n_epochs"), int) and interval > epochs:
+            raise ConfigError(
+                f"callbacks.{name}.every_n_epochs={interval} must be at most trainer.max_epochs={epochs}, or no "
+                "checkpoint would be written."
+            )
+    tested = next(iter(checkpoints), None)  # Lightning's `checkpoint_callback`
+    if tested is not None and checkpoints[tested].get("every_n_train_steps"):
+        raise ConfigError(
+            f"callbacks.{tested}.every_n_train_steps={checkpoints[tested]['every_n_train_steps']} must be left out: "
+            "the tested checkpoint is one of a whole epoch, with its metrics. Set it for callbacks.last."
+        )

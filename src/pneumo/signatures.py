@@ -1,0 +1,201 @@
+"""Signatures of the classes that a configuration names: each argument checked before anything is called."""
+
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pneumo.constraints import show
+from pneumo.errors import ConfigError
+from pneumo.hints import similar_keys
+from pneumo.limits import LIMITS
+from pneumo.schema import DATA, SPECIAL, TARGETS
+
+_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+class Kind(NamedTuple):
+    """What a group's `_target_` has to be.
+
+    Attributes:
+        classes: Of which it is a subclass, or a function that is annotated to return one.
+        deferred: Of these, those whose first argument is given later, so that `_partial_` must be true.
+        given: Names of arguments that pneumo gives itself.
+    """
+
+    classes: tuple[type, ...]
+    deferred: tuple[type, ...] = ()
+    given: frozenset[str] = frozenset()
+
+
+def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mapping[str, Any]) -> None:
+    """Check a node of the configuration that names a class, without calling anything.
+
+    Args:
+        key: Of the node.
+        node: Plain and resolved.
+        kind: What is needed there.
+        settings: The whole configuration, whose keys are suggested for unknown ones.
+
+    Raises:
+        ConfigError: The class does not exist or is of another kind, or an argument does not fit it.
+    """
+    target = locate(key, node["_target_"])
+    made = _made_by(target)
+    if made is None or not issubclass(made, kind.classes):
+        names = " or ".join(f"{each.__module__}.{each.__qualname__}" for each in kind.classes)
+        raise ConfigError(
+            f"{key}._target_={node['_target_']} must be {names}, a subclass, or a function that is annotated to return "
+            "one. It was not called. Leave the setting out, or name such a class."
+        )
+    deferred = issubclass(made, kind.deferred)
+    if bool(node.get("_partial_", False)) != deferred:
+        rule = "true, since pneumo makes the object later" if deferred else "left out"
+        raise ConfigError(f"{key}._partial_={show(node.get('_partial_'))} must be {rule}.")
+    known, closed = parameters(target)
+    given = {*kind.given, *list(known)[: 1 if deferred else 0]}
+    group = key.partition(".")[0]
+    ruled = TARGETS.get(node["_target_"]) or (DATA if group == "data" else LIMITS.get(group, {}))
+    for name, value in node.items():
+        if name in given:
+            raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo gives this argument itself.")
+        if name not in known and name not in SPECIAL and closed:
+            raise _unknown(f"{key}.{name}", settings)
+        hint = known[name].annotation if name in known else Any
+        if name not in ruled and name not in SPECIAL and not fits(value, hint):
+            raise ConfigError(f"{key}.{name}={show(value)} must be {_describe(hint)}{_example(known[name])}.")
+        _check_nested(f"{key}.{name}", value, hint)
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in node and name not in given:
+            raise ConfigError(f"{key}.{name} is missing: {node['_target_']} needs it. Add +{key}.{name}=VALUE.")
+
+
+def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return what a class or function can be given by name, with resolved annotations, and whether that is all."""
+    found: dict[str, inspect.Parameter] = {}
+    makers = [each.__dict__.get("__init__") for each in target.__mro__] if isinstance(target, type) else [target]
+    for maker in makers:
+        if maker is None:
+            continue
+        try:
+            signature, hints = inspect.signature(maker), _hints(maker)
+        except (TypeError, ValueError):  # of a builtin
+            return found, False
+        for name, parameter in list(signature.parameters.items())[isinstance(target, type) :]:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(name, parameter.replace(annotation=hints.get(name, Any)))
+        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+            return found, True
+    return found, False
+
+
+def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 (anything that YAML gives, and any annotation)
+    """Return whether a plain value may be given where an annotation stands; where that is unclear, it may."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Annotated:
+        return fits(value, inner[0])
+    if origin in (Union, types.UnionType):
+        return any(fits(value, each) for each in inner)
+    if origin is Literal:
+        return any((type(value), value) == (type(each), each) for each in inner)
+    if hint is None or hint is type(None):
+        return value is None
+    if isinstance(value, Mapping) and "_target_" in value:
+        return not isinstance(hint, type) or hint not in _PLAIN
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    if isinstance(hint, type) and hint in _PLAIN:
+        return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Iterable):
+        return isinstance(value, list) and _items_fit(value, origin, inner)
+    if isinstance(hint, type) and origin is None:
+        return _fits_class(value, hint)
+    return True
+
+
+def _items_fit(value: Sequence[Any], origin: type, inner: Sequence[Any]) -> bool:
+    if origin is tuple and inner and inner[-1] is not Ellipsis:
+        return len(value) == len(inner) and all(map(fits, value, inner))
+    return not inner or all(fits(item, inner[0]) for item in value)
+
+
+def _fits_class(value: Any, hint: type) -> bool:  # noqa: ANN401 (anything that YAML gives)
+    if issubclass(hint, PathLike):
+        return isinstance(value, str)
+    if hint is object or getattr(hint, "_is_protocol", False) or issubclass(hint, str):
+        return True
+    return isinstance(value, hint) or (issubclass(hint, tuple | set | frozenset) and isinstance(value, list))
+
+
+def _unknown(key: str, settings: Mapping[str, Any]) -> ConfigError:
+    similar = [each for each in similar_keys(key, settings) if each.lstrip("+") != key]
+    meant = f" Did you mean {' or '.join(similar)}?" if similar else ""
+    return ConfigError(f"{key} is no setting, so it would have no effect. Leave it out.{meant}")
+
+
+def _example(parameter: inspect.Parameter) -> str:
+    default = parameter.default
+    return f", such as its default {show(default)}" if isinstance(default, bool | int | float | str) else ""
+
+
+def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (anything that YAML gives, any annotation)
+    """Check classes that are named inside of an argument: Hydra calls these too."""
+    for name, item in enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ():
+        _check_nested(f"{key}.{name}", item, Any)
+    if not isinstance(value, dict) or "_target_" not in value:
+        return
+    made = _made_by(locate(key, value["_target_"]))
+    classes = tuple(each for each in (hint, *get_args(hint)) if isinstance(each, type) and each not in (*_PLAIN, Any))
+    if made is None or (classes and not value.get("_partial_") and not issubclass(made, classes)):
+        raise ConfigError(
+            f"{key}._target_={show(value['_target_'])} must be {_describe(hint) if classes else 'a class'}, or a "
+            "function that is annotated to return one. It was not called. Leave the setting out, or name such a class."
+        )
+
+
+def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (anything that YAML gives)
+    """Import the class or function that a `_target_` names."""
+    try:
+        found = pkgutil.resolve_name(path)
+    except Exception as error:  # importing a module of the user's may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(
+            f"{key}._target_={show(path)} cannot be imported ({show(reason)}): name a class by its whole path, such as "
+            "torch.optim.SGD, of a package that is installed."
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{key}._target_={show(path)} must be a class, not {type(found).__name__}.")
+    return found  # type: ignore[no-any-return] # as it was found
+
+
+def _made_by(target: Callable[..., Any]) -> type | None:
+    """Return the class of what a class or function returns; None if a function is not annotated with one."""
+    made = target if isinstance(target, type) else _hints(target).get("return")
+    made = get_origin(made) or made
+    return made if isinstance(made, type) else None
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(inspect.unwrap(target))
+    except (NameError, TypeError, AttributeError):  # names that only type checkers import
+        return {}
+
+
+def _describe(hint: Any) -> str:  # noqa: ANN401 (any annotation)
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_describe, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return " or ".join(map(show, get_args(hint)))
+    if hint is None or (isinstance(hint, type) and hint in _PLAIN):
+        return _PLAIN[type(None) if hint is None else hint]
+    return (
+        hint.__qualname__ if isinstance(hint, type) and get_origin(hint) is None else str(hint).replace("typing.", "")
+    )
