@@ -1,6 +1,7 @@
 """What train.py and sweep.py share: light to import, so that --help and --cfg answer at once."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -61,15 +62,18 @@ class CheckOutputFolder(Callback):
         HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
         folder = Path(config.hydra.run.dir)
         _check_writable(folder)
-        if is_first_process():
-            try:
-                self.held.enter_context(run_lock(folder))
-            except PneumoError as error:
-                raise SystemExit(str(error)) from None  # Hydra swallows a callback's exceptions, but not this one
         name = config.hydra.output_subdir
-        if name is not None and (folder / name / "config.yaml").exists():
-            self.hidden = name
-            _set_subdir(config, None)
+        try:
+            if is_first_process():
+                self.held.enter_context(run_lock(folder))
+            if name is not None and os.access(folder / name / "config.yaml", os.F_OK):
+                self.hidden = name
+                _set_subdir(config, None)
+            if name is not None and (folder / name).exists():
+                require_writable(folder / name)
+        except (PneumoError, OSError) as error:
+            mistake = mistake_behind(error)
+            raise SystemExit(mistake[1] if mistake else str(error)) from None  # Hydra swallows other exceptions
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Restore the name of .hydra/, which the run writes when it has replaced or resumed the earlier one."""
