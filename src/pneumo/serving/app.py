@@ -28,7 +28,7 @@ from pneumo.prediction.network import Network
 from pneumo.prediction.predictions import NOTICE, answer_films, remarks, show_share
 from pneumo.prediction.rules import Rules
 from pneumo.render import render
-from pneumo.serving.uploads import CrowdedError, TooLargeError, Upload, Uploads, give_back_memory
+from pneumo.serving.uploads import CrowdedError, TooLargeError, Upload, Uploads
 
 if TYPE_CHECKING:
     from pneumo.prediction.explaining import Overlays
@@ -106,14 +106,11 @@ class _Served:
         async with turn:
             if await request.is_disconnected():
                 raise ClientDisconnect
-            try:
-                return await to_thread.run_sync(self._answer, upload.take())
-            finally:
-                give_back_memory()
+            return await to_thread.run_sync(self._answer, upload)
 
-    def _answer(self, content: bytes) -> dict[str, Any]:
+    def _answer(self, upload: Upload) -> dict[str, Any]:
         rules = self.network.rules
-        film = read_film(content, rules, show=True)
+        film = read_film(upload.take(), rules, show=True)  # with no name here, where an error's traceback would keep it
         (answer,) = answer_films(self.network, [film])
         if answer is None or film.shown is None:
             raise DataError(film.error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 from typing import Any
 
 import h11
@@ -83,14 +84,11 @@ def count_connections() -> int:
 
     The event loop accepts a backlog of as many connections twice over before the first of them can be closed.
     """
-    try:
-        import resource  # which Windows has not
-
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        taken = len(os.listdir("/dev/fd"))
-    except (ImportError, OSError):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return MOST_CONNECTIONS if most < 0 else max(1, min(MOST_CONNECTIONS, (most - taken - _RESERVE) // 4))
+    taken = len(os.listdir("/dev/fd"))
+    return max(1, min(MOST_CONNECTIONS, (most - taken - _RESERVE) // 4))
 
 
 class Seldom(logging.Filter):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from anyio import CancelScope
@@ -75,6 +75,7 @@ class Uploads:
         finally:
             self._held.discard(upload)
             upload.parts.clear()
+            _give_back_memory()
 
     def _make_room(self) -> None:
         """Drop the largest body that is under way, if all are too large together: a small one is let in at any time."""
@@ -85,9 +86,7 @@ class Uploads:
             largest.scope.cancel()
 
 
-def give_back_memory() -> None:
-    """Return what is free in the process to the system: glibc keeps it for as long as anything above it is in use."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return
+def _give_back_memory() -> None:
+    """Return free memory to the system, which glibc does not by itself after `pneumo.hardware.keep_freed_memory`."""
+    with suppress(OSError, AttributeError):  # where the C library is not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

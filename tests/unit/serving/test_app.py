@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from pneumo.prediction.command import run_predict
 from pneumo.prediction.explaining import Overlays
-from pneumo.prediction.network import open_network
+from pneumo.prediction.network import Network, open_network
 from pneumo.prediction.predictions import NOTICE
 from pneumo.serving import app as serving
 from pneumo.serving.app import make_app
@@ -35,8 +35,12 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(best: Path) -> TestClient:
-    network = open_network(best)
+def network(best: Path) -> Network:
+    return open_network(best)
+
+
+@pytest.fixture(scope="module")
+def client(network: Network) -> TestClient:
     app = make_app(network, Overlays(network), ["127.0.0.1", "localhost"])
     return TestClient(app, base_url="http://127.0.0.1:8000")
 
@@ -89,8 +93,8 @@ def test_the_page_has_what_it_needs_and_asks_for_nothing_else(classes: tuple[str
     assert (page.headers["Cache-Control"], page.headers["Referrer-Policy"]) == ("no-store", "no-referrer")
 
 
-def test_a_network_without_maps_gives_none(best: Path) -> None:
-    client = TestClient(make_app(open_network(best), None, ["*"]))
+def test_a_network_without_maps_gives_none(network: Network) -> None:
+    client = TestClient(make_app(network, None, ["*"]))
     assert 'id="mix"' not in client.get("/").text
     assert ask(client, saved(FILM, "PNG")).json()["map"] is None
 
@@ -106,18 +110,18 @@ def test_every_damaged_file_gets_its_reason(client: TestClient, tmp_path: Path) 
             assert reason[0].islower()
 
 
-def test_a_large_body_is_refused(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_body_is_refused(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MOST_BYTES", 1000)
-    client = TestClient(make_app(open_network(best), None, ["*"]))
+    client = TestClient(make_app(network, None, ["*"]))
     answered = ask(client, bytes(1001))
     assert answered.status_code == 413
     assert "is larger than" in answered.json()["error"]
     assert ask(client, bytes(1000)).status_code == 422
 
 
-def test_films_that_are_too_many_are_put_off(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_films_that_are_too_many_are_put_off(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MOST_WAITING", 0)
-    app = make_app(open_network(best), None, ["*"])
+    app = make_app(network, None, ["*"])
     turn = threading.Event()
     answered, answering = serving.answer_films, threading.Event()
 
