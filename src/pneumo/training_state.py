@@ -58,13 +58,13 @@ def require_training_state(
         if form := callback.state_dict():
             state = require_dict(states.get(callback.state_key), f"callbacks.{callback.state_key}")
             _require_callback(callback, state, form, history, steps)
+    _require_best(best, datamodule, classifier, trainer)
     exact = trainer.max_steps == -1 and all(
         type(each).__module__.startswith("pneumo.") or isinstance(each, _LOOK_ON) for each in callbacks
     )
     place = Place(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
     require_optimization(checkpoint, classifier, place)
     require(state_indices(checkpoint) == state_indices(best), "optimizer_states lacks the state of some parameters")
-    _require_best(best, datamodule, classifier, trainer)
     weights = classifier.state_dict()
     _require_additions(checkpoint, weights, callbacks, steps, trainer)
     require_tensors(checkpoint.get("state_dict"), weights, "state_dict")
