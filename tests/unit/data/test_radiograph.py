@@ -16,7 +16,7 @@ from PIL import Image
 
 from pneumo.data.images import square
 from pneumo.data.quietly import quietly
-from pneumo.data.radiograph import Film, decode, decode_with_notes, examine_radiograph, read_radiograph
+from pneumo.data.radiograph import Film, decode, decode_with_notes, read_radiograph
 from pneumo.errors import DataError
 
 GREY = film(np.random.default_rng(0))
