@@ -1,7 +1,8 @@
 """Structure of JPEG 2000 (ISO/IEC 15444-1, annex A and I.4): its parts decide what a decoder allocates."""
 
 from collections.abc import Iterator
-from math import ceil, prod
+from math import ceil
+from typing import NamedTuple
 
 from pneumo.errors import DataError
 
@@ -13,6 +14,13 @@ _LEAST_PRECINCT = 6  # log2 of a precinct's side
 _MOST_PACKETS = 5_000_000
 _ODD = "is JPEG 2000 in smaller or more pieces than a radiograph has: save it as PNG."
 _DAMAGED = "is a damaged JPEG 2000: replace it by an intact copy."
+
+
+class _Size(NamedTuple):
+    width: int
+    height: int
+    components: int
+    tiles: int
 
 
 def is_jpeg2000(head: bytes) -> bool:
@@ -27,19 +35,16 @@ def require_structure(content: bytes) -> tuple[int, int, int]:
         Width, height and number of components.
     """
     start = _find_codestream(content)
-    found: dict[int, bytes] = {}
-    at = start + 2
-    for marker, segment, following in _segments(content, at):
-        at = following
-        found.setdefault(marker, segment)
-    if not {_SIZ, _COD} <= found.keys() or len(found[_SIZ]) < 36 or len(found[_COD]) < 10:
+    header = list(_segments(content, start + 2))
+    sizes = [segment for marker, segment, _ in header if marker == _SIZ]
+    if not sizes or len(sizes[0]) < 36:
         raise DataError(_DAMAGED)
-    if _COC in found:
-        raise DataError(_ODD)
-    width, height, components, tiles = _read_size(found[_SIZ])
-    _require_blocks(found[_COD], width * height, components, tiles)
-    _require_plain_tiles(content, at)
-    return width, height, components
+    size = _read_size(sizes[0])
+    layers = _require_styles(header, 1, size)
+    if not layers:
+        raise DataError(_DAMAGED)
+    _require_tiles(content, header[-1][2], layers, size)
+    return size.width, size.height, size.components
 
 
 def _find_codestream(content: bytes) -> int:
@@ -71,8 +76,7 @@ def _segments(content: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:
         at = end
 
 
-def _read_size(segment: bytes) -> tuple[int, int, int, int]:
-    """Return width, height, components and tiles."""
+def _read_size(segment: bytes) -> _Size:
     numbers = [int.from_bytes(segment[at : at + 4], "big") for at in range(2, 34, 4)]
     (right, lower), (left, upper), (wide, high), (tile_left, tile_upper) = zip(numbers[::2], numbers[1::2], strict=True)
     components = int.from_bytes(segment[34:36], "big")
@@ -81,30 +85,46 @@ def _read_size(segment: bytes) -> tuple[int, int, int, int]:
     tiles = ceil((right - tile_left) / wide) * ceil((lower - tile_upper) / high)
     if components > _MOST_COMPONENTS or tiles > _MOST_TILES:
         raise DataError(_ODD)
-    return right - left, lower - upper, components, tiles
+    return _Size(right - left, lower - upper, components, tiles)
 
 
-def _require_blocks(segment: bytes, pixels: int, components: int, tiles: int) -> None:
-    layers = int.from_bytes(segment[2:4], "big")
-    levels, block = segment[5] + 1, segment[6] + segment[7] + 4
-    precincts = [(size & 15, size >> 4) for size in segment[10:]] if segment[0] & 1 else [(15, 15)]
-    least = min(min(sides) for sides in precincts)
-    parts = tiles + pixels / prod((1 << least, 1 << least))
-    if block < _LEAST_BLOCK or least < _LEAST_PRECINCT or layers * levels * components * parts > _MOST_PACKETS:
+def _require_styles(segments: list[tuple[int, bytes, int]], layers: int, size: _Size) -> int:
+    """Check how an image or a tile is coded; return its number of layers, or 0 where that is not said.
+
+    Args:
+        segments: Of the main header or of a tile's.
+        layers: Where the segments do not say it.
+        size: Of the image.
+    """
+    found = 0
+    for marker, segment, _ in segments:
+        if marker == _COD and len(segment) >= 10:
+            found = int.from_bytes(segment[2:4], "big")
+            _require_blocks(segment[5:], bool(segment[0] & 1), max(found, 1), size)
+        elif marker == _COC and len(segment) >= 7:
+            _require_blocks(segment[2:], bool(segment[1] & 1), max(found, layers), size)
+        elif marker in (_COD, _COC, _POC):
+            raise DataError(_ODD)
+    return found
+
+
+def _require_blocks(style: bytes, has_precincts: bool, layers: int, size: _Size) -> None:
+    levels, block = style[0] + 1, style[1] + style[2] + 4
+    least = min((min(sides & 15, sides >> 4) for sides in style[5:]), default=15) if has_precincts else 15
+    parts = size.tiles + size.width * size.height / (1 << 2 * least)
+    if block < _LEAST_BLOCK or least < _LEAST_PRECINCT or layers * levels * size.components * parts > _MOST_PACKETS:
         raise DataError(_ODD)
 
 
-def _require_plain_tiles(content: bytes, at: int) -> None:
-    """Raise a DataError where a tile overrides how the others are coded."""
+def _require_tiles(content: bytes, at: int, layers: int, size: _Size) -> None:
+    """Check tiles that override how the others are coded."""
     while content[at : at + 2] == _SOT.to_bytes(2, "big"):
-        size = int.from_bytes(content[at + 6 : at + 10], "big")
-        for marker, _, _ in _segments(content, at + 12):
-            if marker in (_COD, _COC, _POC):
-                raise DataError(_ODD)
-        if size == 0:  # to the end
+        length = int.from_bytes(content[at + 6 : at + 10], "big")
+        _require_styles(list(_segments(content, at + 12)), layers, size)
+        if length == 0:  # to the end
             return
-        if size < 14:
+        if length < 14:
             raise DataError(_DAMAGED)
-        at += size
+        at += length
     if at < len(content) and content[at : at + 2] != _EOC.to_bytes(2, "big"):
         raise DataError(_DAMAGED)

@@ -49,15 +49,16 @@ def test_a_file_of_more_bytes_is_not_opened(tmp_path: Path) -> None:
 def test_a_reading_stops_at_its_number_of_reads_and_bytes() -> None:
     meter = Meter(io.BytesIO(bytes(10)))
     assert meter.read(1 << 62) == bytes(10)  # nothing is allocated for what is not there
-    meter.seek(0)
     with pytest.raises(DataError, match="more pieces"):
-        while True:
-            meter.read(0)
-    whole = Meter(io.BytesIO(bytes(1 << 20)))
+        read_on(meter)
     with pytest.raises(DataError, match="more pieces"):
-        while True:
-            whole.seek(0)
-            whole.read()
+        read_on(Meter(io.BytesIO(bytes(1 << 20))), most=10)
+
+
+def read_on(meter: Meter, most: int = 200_000) -> None:
+    for _ in range(most):
+        meter.seek(0)
+        meter.read()
 
 
 def test_previews_are_no_scans() -> None:
@@ -112,7 +113,7 @@ def test_other_formats_reach_no_decoder(form: str, tmp_path: Path, monkeypatch: 
         content = saved(Image.fromarray(GREY).convert("1" if form == "XBM" else "RGB" if form == "EPS" else "L"), form)
     path = tmp_path / "film.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="in a format that is (not )?read|is a drawing|is text"):
+    with pytest.raises(DataError, match=r"in a format that is (not )?read|is a drawing|is text"):
         read_radiograph(path)
     assert not started.exists()
 
@@ -137,8 +138,11 @@ def test_damaged_files_of_all_formats_are_read_or_refused(number: int) -> None:
         for place in dice.choices(range(dice.choice([200, len(source)])), k=6):
             damaged[place : place + 4] = dice.choice([b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(4), dice.randbytes(1)])
         cases.append(bytes(damaged))
-    for content in cases:
-        try:
-            assert read_radiograph(content).image.mode == "L"
-        except DataError as error:
-            assert str(error).endswith(".")
+    assert all(attempt(content) for content in cases)
+
+
+def attempt(content: bytes) -> bool:
+    try:
+        return read_radiograph(content).image.mode == "L"
+    except DataError as error:
+        return str(error).endswith(".")
