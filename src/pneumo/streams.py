@@ -36,9 +36,9 @@ def _guard(stream: TextIO | None, name: str) -> TextIO | None:
         return stream
     if stream is getattr(sys, f"__{name}__"):
         stream.flush()
-        buffer = io.BufferedWriter(_Guarded(stream.fileno()))  # type: ignore[type-var] # typeshed's protocol has more
+        raw = _Guarded(stream.fileno())
         stream = io.TextIOWrapper(
-            buffer,
+            raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[type-var] # typeshed asks for more
             encoding=stream.encoding,
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
