@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
 from pneumo.errors import ConfigError, DataError
+from pneumo.failures import write_error
 from pneumo.temporaries import temporary_folder
 
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
@@ -49,8 +50,16 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
     Raises:
         ConfigError: A split is too small to hold both classes.
         DataError: `root` holds something else.
+        FileError: The disk is full or cannot be written.
     """
     films = _plan({"train": train, "val": val, "test": test})
+    try:
+        _write(root, films, seed)
+    except OSError as error:
+        raise write_error(error, root) from error
+
+
+def _write(root: Path, films: list[_Film], seed: int) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     if _is_written(root, films):
         return
