@@ -112,12 +112,21 @@ def write_checkpoint(
         with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own file raises no OSError
             torch.save({**checkpoint, DIGEST: digest_checkpoint(checkpoint, known)}, file)
     except (DigestError, OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
         raise TrainingError(
-            f"The checkpoint {path} cannot be written ({reason}): make room on its "
+            f"The checkpoint {path} cannot be written ({_reason(error)}): make room on its "
             f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "
             "ckpt_path= and the run's overrides."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the system's reason behind an error of PyTorch's writer, which has words of its own for it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split())[:200]
 
 
 def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)

@@ -10,7 +10,7 @@ import typer
 from pneumo.cache_commands import cache
 from pneumo.console import warn
 from pneumo.errors import ConfigError, PneumoError
-from pneumo.failures import disk_error, quiet_threads
+from pneumo.failures import FileError, disk_error, quiet_threads
 from pneumo.streams import guarded_output
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -61,6 +61,8 @@ def report(
         if finished:
             write_run_page(folders[0], (folder or folders[0]) / "report.html")
     except OSError as error:
+        if not isinstance(error, FileError) and error.filename is not None and disk_error(error):
+            raise  # a file of a run cannot be read
         raise ConfigError(
             f"The report cannot be written to {folder or folders[0]} ({error.strerror}): name another folder as "
             "--output."

@@ -14,13 +14,14 @@ from pneumo.building import Parts, run_settings
 from pneumo.checkpoints import read_checkpoint
 from pneumo.data.splits import read_splits, write_splits
 from pneumo.entry import describe_resume
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, PneumoError
 from pneumo.evaluation.results import check_overwrite, read_results
 from pneumo.evaluation.run_figures import CAPTIONS
 from pneumo.failures import disk_error
 from pneumo.files import write_text
 from pneumo.fingerprints import recorded_hashes
 from pneumo.resumption import check_resumable, describe_changes, resumable_checkpoint
+from pneumo.run_lock import LOCK
 from pneumo.run_manifest import EVENTS, REPORTS, has_manifest, is_unchanged, write_manifest
 from pneumo.temporaries import remove_stale_below
 
@@ -82,14 +83,14 @@ def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, PneumoError) as error:
         folder = last.parent.parent
-        if not folder.is_dir():
+        if not (folder / LOCK).exists():  # the folder itself may be there again, since writers make it
             raise ConfigError(
                 f"{folder}, the run's folder, was removed or renamed while the run was writing to it: start again with "
                 "the same command."
             ) from error
-        failure = disk_error(error)
+        failure = disk_error(error) if isinstance(error, OSError) else None
         if failure is None:
             raise
         raise ConfigError(f"{failure} {describe_resume(last, sweep)}") from error

@@ -12,6 +12,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pneumo.errors import ConfigError
 from pneumo.failures import write_error
 
+LOCK = ".run.lock"
+
 _log = logging.getLogger(__name__)
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
@@ -63,4 +65,4 @@ def _acquire(folder: Path, wait: bool) -> BaseFileLock:
 @cache
 def _lock(folder: Path) -> BaseFileLock:
     """Return the lock of a folder: one object in a process, so that it counts how often it is held."""
-    return FileLock(folder / ".run.lock")
+    return FileLock(folder / LOCK)

@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pneumo.building import build
 from pneumo.models.classifier import Classifier
+from pneumo.run_lock import run_lock
 
 
 def train(*arguments: str, script: str = "train.py") -> Done:
@@ -54,6 +55,11 @@ def test_help_answers_at_once() -> None:
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(5)) < 1.5  # of several, since other work may hold the machine
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "train.log")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def assert_mistake(done: Done, *words: str) -> None:
@@ -131,6 +137,30 @@ def test_an_output_folder_that_cannot_be_written(script: str, tmp_path: Path, fo
     (tmp_path / "outputs").write_text("a file, where even root cannot make a folder")
     done = forks.run(script, f"paths.output_dir={tmp_path / 'outputs'}")
     assert_mistake(done, "cannot be written", "paths.output_dir=FOLDER")
+
+
+def test_a_second_run_in_a_folder_is_refused_before_anything_is_written(tmp_path: Path, forks: Forks) -> None:
+    folder = tmp_path / "run"
+    with run_lock(folder):
+        done = forks.run("train.py", f"hydra.run.dir={folder}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"Another process is training in {folder}" in done.stderr
+    assert os.listdir(folder) == [".run.lock"]
+
+
+def test_a_run_that_is_refused_leaves_the_configuration_of_the_finished_one(
+    finished: Path, tmp_path: Path, phantoms: Path, forks: Forks
+) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    before = snapshot(folder)
+    options = ("trainer=cpu", "data.image_size=32", "data.num_workers=0", f"data.root={phantoms}")
+    done = forks.run("train.py", *options, f"paths.output_dir={tmp_path}", f"hydra.run.dir={folder}")
+    assert done.returncode == 1
+    assert "would be lost" in done.stderr
+    assert snapshot(folder) == before
 
 
 @pytest.mark.slow

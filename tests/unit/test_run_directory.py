@@ -1,6 +1,5 @@
 import errno
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from written import finish
 
 from pneumo.building import Parts, run_settings
 from pneumo.data.splits import write_splits
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.failures import FileError
 from pneumo.fingerprints import config_hash
 from pneumo.run_directory import explained_failures, prepare_directory
@@ -150,10 +149,10 @@ def test_the_configuration_of_an_earlier_run_is_replaced_with_the_run(
 
 def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None:
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    touch(tmp_path / "run", "checkpoints/last.ckpt")
+    touch(tmp_path / "run", "checkpoints/last.ckpt", ".run.lock")
     full = FileError(errno.ENOSPC, "No space left on device", None, "roc.png cannot be written (full): make room.")
 
-    def fail(error: OSError) -> None:
+    def fail(error: OSError | PneumoError) -> None:
         with explained_failures(last, sweep=False):
             raise error
 
@@ -161,6 +160,8 @@ def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None
         fail(full)
     with pytest.raises(FileNotFoundError):
         fail(FileNotFoundError(errno.ENOENT, "No such file or directory", "other"))
-    shutil.rmtree(tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"run.* was removed or renamed"):
-        fail(FileNotFoundError(errno.ENOENT, "No such file or directory", str(last)))
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    touch(tmp_path / "run", "checkpoints/last.ckpt")  # a writer makes the folder again
+    for error in (FileNotFoundError(errno.ENOENT, "No such file or directory", str(last)), TrainingError("no best")):
+        with pytest.raises(ConfigError, match=r"run.* was removed or renamed"):
+            fail(error)
