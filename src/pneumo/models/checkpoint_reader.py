@@ -103,6 +103,17 @@ def _named(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
+def _config(value: object) -> bool:
+    """Check a run's settings, whose class folders `pneumo export --data` looks for in a data set, and nowhere else."""
+    if not isinstance(value, dict) or not _named(value):
+        return False
+    folders = value.get("data.classes", [])
+    return isinstance(folders, list) and all(
+        isinstance(folder, str | int) and not Path(str(folder)).is_absolute() and ".." not in Path(str(folder)).parts
+        for folder in folders
+    )
+
+
 def _counts(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
@@ -145,7 +156,7 @@ _FORMS = {
     "outliers": _outliers,
     "validation": _validation,
     "metrics": _numbers,
-    "config": _named,
+    "config": _config,
     "epoch": _counts,
     "global_step": _counts,
 }

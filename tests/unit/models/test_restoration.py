@@ -58,7 +58,7 @@ def test_weights_that_do_not_fit_are_named(fault: str, words: str, content: dict
     elif fault == "no weights":
         del broken["state_dict"]
     elif fault in ("unknown", "shape", "dtype"):
-        values = {"unknown": bias, "shape": bias[:1], "dtype": bias.double()}
+        values = {"unknown": bias, "shape": bias[:1], "dtype": bias.long()}
         state["more" if fault == "unknown" else "head.bias"] = values[fault].clone()
     else:
         other = {"size": 4096, "architecture": "torchvision/vgg16", "tag": "timm/resnet18.none"}
@@ -74,6 +74,13 @@ def test_scores_of_other_channels_are_refused(content: dict[str, Any], tmp_path:
     write({**content, "outliers": few}, tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match=r"a\.ckpt .* 3 channels"):
         CheckpointNetwork(tmp_path / "a.ckpt")
+
+
+def test_weights_in_half_precision_are_restored(content: dict[str, Any], tmp_path: Path) -> None:
+    half = {name: t.bfloat16() if t.is_floating_point() else t for name, t in content["state_dict"].items()}
+    write({**content, "state_dict": half}, tmp_path / "a.ckpt")
+    restored = Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert restored.head.bias.equal(half["head.bias"].float())
 
 
 def test_arguments_replace_hyperparameters(content: dict[str, Any], tmp_path: Path) -> None:
