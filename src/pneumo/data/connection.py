@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from pneumo import __version__
-from pneumo.proxies import plain, proxy_hint
+from pneumo.reasons import plain, proxy_hint
 
 TIMEOUT = 30.0  # seconds without a byte
 

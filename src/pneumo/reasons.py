@@ -1,4 +1,4 @@
-"""Words about connections that failed."""
+"""What libraries and servers give as reasons, in words for users."""
 
 import os
 
