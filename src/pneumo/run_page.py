@@ -202,7 +202,7 @@ def _explain(classifier: Classifier, answers: Answers | ClassAnswers, chosen: Ch
 
 def _read(path: Path) -> Pixels:
     try:
-        return np.asarray(read_radiograph(path, strict=False).image)
+        return np.asarray(read_radiograph(path).image)
     except DataError as error:
         raise DataError(f"{path} {error}") from None
 

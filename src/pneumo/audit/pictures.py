@@ -12,7 +12,7 @@ from PIL import Image
 
 from pneumo.audit.tree import File, Tree
 from pneumo.data.index import file_path
-from pneumo.data.radiograph import describe_failure, examine_radiograph
+from pneumo.data.radiograph import examine_radiograph, read_content
 from pneumo.errors import DataError
 from pneumo.progress import track
 
@@ -109,10 +109,7 @@ def read_pictures(tree: Tree) -> Pictures:
 def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
     """Return what a file holds, with its thumbnail in `thumbnail`, or why it cannot be read, as a predicate."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return describe_failure(error)
-    try:
+        content = read_content(path)
         (image, notes), storage = examine_radiograph(content)
     except DataError as error:
         return str(error)

@@ -1,7 +1,9 @@
 """Compressed images by their first bytes: the DICOM transfer syntaxes that they may have, their size and precision."""
 
+import io
 from typing import NamedTuple
 
+from PIL import Image
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -17,6 +19,14 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
+
+from pneumo.data.jpeg2000 import is_jpeg2000, require_structure
+from pneumo.data.scans import inspect_scans
+from pneumo.errors import DataError
+
+ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
+_MOST_ITEMS = 10_000
+_MOST_OFFSETS = 4096  # bytes: one image needs 4 at most
 
 # By the marker that starts a JPEG's frame.
 _JPEG = {
@@ -67,3 +77,43 @@ def _inspect_jpeg(frame: bytes) -> Codestream:
             return Codestream(syntaxes, shape, frame[at + 4])
         at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return Codestream()
+
+
+def require_few_items(content: bytes) -> None:
+    """Raise a DataError for compressed pixels in more fragments, or with a larger table of offsets, than an image's."""
+    at = 0
+    for number in range(_MOST_ITEMS):
+        if content[at : at + 4] != ITEM:
+            return
+        size = int.from_bytes(content[at + 4 : at + 8], "little")
+        if number == 0 and size > _MOST_OFFSETS:
+            break
+        at += 8 + size
+    raise DataError("has its compressed pixels in more fragments than an image's: export it again.")
+
+
+def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
+    """Raise a DataError for a frame whose decoder would allocate more than the header says, or take very long.
+
+    Args:
+        frame: Compressed.
+        size: Width and height in the header.
+
+    Returns:
+        Bytes that the decoder holds next to the image.
+    """
+    buffered = 0
+    if is_jpeg2000(frame[:12]):
+        *found, components = require_structure(frame)
+        buffered = 6 * components * size[0] * size[1]
+    elif frame.startswith(b"\xff\xd8"):
+        buffered = int(inspect_scans(frame).buffered * size[0] * size[1])
+        try:
+            found = [*Image.open(io.BytesIO(frame), formats=("JPEG",)).size]  # as its own parser reads them
+        except Exception:  # Pillow raises many kinds, also for lossless JPEG, which others decode
+            return buffered
+    else:
+        return buffered
+    if tuple(found) != size:
+        raise DataError("has a compressed image of another size than its Rows and Columns say: export it again.")
+    return buffered

@@ -13,6 +13,7 @@ from pneumo.cache import Array, Recipe, find_or_build
 from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
 from pneumo.data.images import DECODER
 from pneumo.data.index import Radiograph, file_path
+from pneumo.data.manifest import require_unchanged
 from pneumo.data.notes import ImageNotes
 from pneumo.data.radiograph import decode_with_notes
 from pneumo.hardware import keep_freed_memory
@@ -162,7 +163,11 @@ def find_twins(
 
 
 def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: int) -> Iterator[Array]:
-    """Decode radiographs from position `start` on, in blocks (size, 1, H, W) uint8, by several processes."""
+    """Decode radiographs from position `start` on, in blocks (size, 1, H, W) uint8, by several processes.
+
+    Raises:
+        DataError: A file cannot be decoded, or has changed since it was indexed.
+    """
     loader = ImageLoader(
         dataset,
         batch_size=size,
@@ -172,4 +177,5 @@ def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: i
         generator=torch.Generator(),  # else it would draw from the global one
     )
     for batch in loader:
+        require_unchanged(dataset.root, (dataset.radiographs[index] for index in batch["index"].tolist()))
         yield batch["input"].numpy()

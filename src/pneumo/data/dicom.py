@@ -5,7 +5,7 @@ Only the elements that pixels need are read (`ELEMENTS`), and no message holds a
 
 import re
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image
@@ -15,8 +15,11 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo.data.dicom_greys import build_grey_table
-from pneumo.data.dicom_header import ELEMENTS, complete_header, describe_doubts, read_text
+from pneumo.data.dicom_header import ELEMENTS, complete_header, describe_doubts, read_text, require_short_values
 from pneumo.data.dicom_pixels import PIXELS, build_palette_table, decode_pixels
+from pneumo.data.footprint import dicom_bytes, require_memory
+from pneumo.data.images import count_codes, look_up
+from pneumo.data.meter import Meter
 from pneumo.errors import DataError
 
 # Without the preamble, which some archives leave out, a file starts with the length of its header, or with one of the
@@ -31,7 +34,7 @@ def is_dicom(head: bytes) -> bool:
     return _START.match(head) is not None
 
 
-def read_dicom(stream: BinaryIO) -> tuple[Image.Image, list[str]]:
+def read_dicom(stream: Meter) -> tuple[Image.Image, list[str]]:
     """Read the one image of a DICOM file, grey, 8 bits a pixel, with notes on what makes its prediction doubtful.
 
     Values go through the modality's table or rescaling and the first VOI table or window that shows something. Where
@@ -40,16 +43,20 @@ def read_dicom(stream: BinaryIO) -> tuple[Image.Image, list[str]]:
     Colour becomes luminance. (PS3.3 C.7.6.3, C.11.1, C.11.2, C.11.6; PS3.4 N.2.)
 
     Raises:
-        DataError: It holds no image, several, or one that is too large or small, or that cannot be decoded here.
+        DataError: It holds no image, several, or one that is too large or small, or that cannot be decoded here, or its
+            header has more elements, or larger ones, than an image's.
         Exception: Any that pydicom raises for damaged files; the text may hold elements' values.
     """
     _refuse_deflated(stream)
     stream.seek(0)
-    header = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=ELEMENTS)
+    file = cast(BinaryIO, stream)
+    header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=ELEMENTS)
+    require_short_values(header)
     notes = describe_doubts(header)
     notes += complete_header(header, has_pixels=bool(stream.read(1)))
+    require_memory(dicom_bytes(header, stream.size))
     stream.seek(0)
-    dataset = dcmread(stream, force=True, specific_tags=[*ELEMENTS, *PIXELS])
+    dataset = dcmread(file, force=True, specific_tags=[*ELEMENTS, *PIXELS])
     dataset.update(header)
     samples, photometric, packed, found = decode_pixels(dataset)
     notes += found
@@ -59,13 +66,13 @@ def read_dicom(stream: BinaryIO) -> tuple[Image.Image, list[str]]:
     codes = samples.astype(samples.dtype.newbyteorder("="), copy=False).view(f"u{samples.dtype.itemsize}")
     stored = np.arange(1 << 8 * codes.itemsize, dtype=codes.dtype).view(f"{samples.dtype.kind}{codes.itemsize}")
     if photometric == "PALETTE COLOR":
-        return Image.fromarray(build_palette_table(stored, dataset)[codes]), notes
-    counts = np.bincount(codes.reshape(-1), minlength=len(stored))
+        return Image.fromarray(look_up(build_palette_table(stored, dataset), codes)), notes
+    counts = count_codes(codes, len(stored))
     table, found = build_grey_table(stored, counts, dataset, packed=packed)
-    return Image.fromarray(table[codes]), list(dict.fromkeys(notes + found))
+    return Image.fromarray(look_up(table, codes)), list(dict.fromkeys(notes + found))
 
 
-def _refuse_deflated(stream: BinaryIO) -> None:
+def _refuse_deflated(stream: Meter) -> None:
     """Raise a DataError for a file that is compressed as a whole, whose size is unknown until it is unpacked.
 
     pydicom unpacks it wherever it reads more than the file's meta information, which is parsed here as pydicom does:
@@ -75,8 +82,10 @@ def _refuse_deflated(stream: BinaryIO) -> None:
         syntax = ""
         with suppress(Exception):  # where pydicom raises here, it raises again, before it unpacks anything
             stream.seek(0)
-            read_preamble(stream, force=True)
-            meta = read_dataset(stream, implicit, True, stop_when=_after_meta, specific_tags=[Tag("TransferSyntaxUID")])
+            read_preamble(cast(BinaryIO, stream), force=True)
+            meta = read_dataset(
+                cast(BinaryIO, stream), implicit, True, stop_when=_after_meta, specific_tags=[Tag("TransferSyntaxUID")]
+            )
             syntax = read_text(meta, "TransferSyntaxUID")
         if syntax == DeflatedExplicitVRLittleEndian:
             raise DataError(

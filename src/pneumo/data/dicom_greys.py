@@ -18,6 +18,7 @@ Counts = NDArray[np.int64]
 _TAIL = 0.001  # fraction of the pixels at each end that may be outliers, such as a detector's defects
 _CROWDED = 0.1  # of the grey scale: the least that the central 90 % of an image's pixels take up
 _BLANK = 0.99  # a window that makes a larger fraction of the pixels all black or all white shows nothing
+_MOST_VIEWS = 32  # each is computed for all values, until one shows something
 
 
 def build_grey_table(
@@ -113,6 +114,9 @@ def _usable_views(values: Values, counts: Counts, dataset: Dataset, notes: list[
 
 def _views(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Values | None]]:
     items = dataset.get("VOILUTSequence") or []
+    centers, widths = read_numbers(dataset, "WindowCenter"), read_numbers(dataset, "WindowWidth")
+    if len(items) + max(len(centers), len(widths)) > _MOST_VIEWS:
+        raise DataError(f"has more than {_MOST_VIEWS} windows and VOI lookup tables: export it again.")
     for number, item in enumerate(items, 1):
         kind = _name_view("VOI lookup table", number, len(items))
         if (table := _read_table(item, dataset)) is None:
@@ -122,7 +126,6 @@ def _views(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple
             # Entries often have fewer bits than the descriptor says, such as 12 of 16.
             yield kind, found / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
     function = read_text(dataset, "VOILUTFunction") or "LINEAR"
-    centers, widths = read_numbers(dataset, "WindowCenter"), read_numbers(dataset, "WindowWidth")
     if centers and not function.isupper():
         notes.append("its VOILUTFunction is not in upper case")
     windows = list(zip_longest(centers, widths, fillvalue=math.nan))

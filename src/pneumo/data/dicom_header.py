@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from pneumo.data.images import require_size
 from pneumo.errors import DataError
@@ -31,6 +32,9 @@ _KEYWORDS = (
     *("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth", "PresentationLUTShape"),
     *_PALETTE,
 )
+_TABLES = {Tag(name) for name in ("ModalityLUTSequence", "VOILUTSequence", *_PALETTE)}
+_MOST_TABLE = 1 << 20  # bytes; 65,536 entries of 16 bits are 131,072
+_MOST_VALUE = 4096
 ELEMENTS = [*map(Tag, _KEYWORDS), *map(Tag, OVERLAYS)]
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -47,6 +51,23 @@ _CHEST = re.compile(
 )
 _OPEN = ("", "UNKNOWN", "UNSPECIFIED", "UNDEFINED", "NONE", "N/A", "NA", "ANY")
 _UNACCENTED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D"})  # letters that Unicode does not decompose
+
+
+def require_short_values(header: Dataset) -> None:
+    """Raise a DataError where an element that is read is larger than any image's: parsing takes 100 times its size."""
+    tags = header.keys()  # to iterate over a Dataset itself would parse its elements
+    for tag, most in ((tag, _MOST_TABLE if tag in _TABLES else _MOST_VALUE) for tag in tags):
+        if _value_size(header, tag) > most:
+            raise DataError(f"has a {keyword_for_tag(tag)} of more than {most:,} bytes: export it again.")
+
+
+def _value_size(header: Dataset, tag: BaseTag) -> int:
+    """Return an element's size without parsing it; sequences of undefined length are parsed already."""
+    value = header.get_item(tag).value
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, str)):
+        items = ((item, item.keys()) for item in value if isinstance(item, Dataset))
+        return sum(_value_size(item, tag) for item, tags in items for tag in tags)
+    return len(value) if isinstance(value, (bytes, str)) else 0
 
 
 def complete_header(header: Dataset, has_pixels: bool) -> list[str]:

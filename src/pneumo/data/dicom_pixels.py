@@ -1,5 +1,6 @@
 """Pixels of a DICOM image, decoded; what they are compressed with is taken from the data where the header is wrong."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -21,12 +22,14 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pneumo.data.codestreams import Codestream, inspect_codestream
+from pneumo.data import rle
+from pneumo.data.codestreams import ITEM, Codestream, inspect_codestream, require_bounds, require_few_items
 from pneumo.data.dicom_header import MONOCHROME, read_text
+from pneumo.data.footprint import dicom_bytes, require_memory
 from pneumo.errors import DataError
 
 PIXELS = [*map(Tag, ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))]
-_ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
+_BLOCK = 1 << 18  # pixels
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")  # what pydicom returns; the first are no luma
 
 
@@ -64,14 +67,17 @@ def decode_pixels(dataset: Dataset) -> Pixels:
     options: dict[str, Any] = {"correct_unused_bits": not packed}  # which clears the bits above BitsStored
     if full:
         options["photometric_interpretation"] = "YBR_FULL"
+    if syntax == RLELossless:
+        rle.require_decodable(_native_size(dataset))
+        options["decoding_plugin"] = rle.NAME
     samples, decoded = decoder.as_array(dataset, index=0, raw=True, **options)
+    del dataset.PixelData
     photometric = dataset.PhotometricInterpretation
     if samples.ndim == 3:
         grey = _find_grey(samples, "" if full else str(decoded["photometric_interpretation"]), notes)
         if grey is None:
-            samples = _eight_bit(samples, dataset.BitsStored)
-            rgb = convert_color_space(samples, str(decoded["photometric_interpretation"]), "RGB")
-            samples, photometric = np.asarray(Image.fromarray(rgb).convert("L")), "RGB"
+            samples = _luminance(samples, dataset.BitsStored, str(decoded["photometric_interpretation"]))
+            photometric = "RGB"
         elif photometric in MONOCHROME:
             samples = grey
         else:
@@ -94,7 +100,28 @@ def build_palette_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.ui
 
 
 def _eight_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    return samples if samples.itemsize == 1 else (samples * (255 / ((1 << bits) - 1))).round().clip(0, 255).astype("u1")
+    if samples.itemsize == 1:
+        return samples
+    found = np.empty(samples.shape, np.uint8)
+    for block in _blocks(samples):
+        found[block] = (samples[block] * (255 / ((1 << bits) - 1))).round().clip(0, 255)
+    return found
+
+
+def _luminance(samples: NDArray[Any], bits: int, photometric: str) -> NDArray[np.uint8]:
+    """Convert colours, shape (H, W, 3), to luminance, shape (H, W)."""
+    found = np.empty(samples.shape[:2], np.uint8)
+    for block in _blocks(samples):
+        rgb = convert_color_space(_eight_bit(samples[block], bits), photometric, "RGB")
+        found[block] = np.asarray(Image.fromarray(rgb).convert("L"))
+    return found
+
+
+def _blocks(samples: NDArray[Any]) -> Iterator[slice]:
+    """Yield blocks of rows, since calculations with all pixels at once take up to 30 bytes for each."""
+    step = max(1, _BLOCK // samples.shape[1])
+    for top in range(0, len(samples), step):
+        yield slice(top, top + step)
 
 
 def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDArray[Any] | None:
@@ -109,8 +136,9 @@ def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDA
         DataError: The image is coloured, and the header says nothing true about its colours.
     """
     first, others = samples[..., 0], samples[..., 1:]
-    equal = bool((others == first[..., None]).all())
-    neutral = not equal and samples.itemsize == 1 and bool((np.abs(others.astype(int) - 128) <= 1).all())
+    equal = all((others[block] == first[block][..., None]).all() for block in _blocks(samples))
+    neutral = not equal and samples.itemsize == 1
+    neutral = neutral and all((np.abs(others[block].astype(int) - 128) <= 1).all() for block in _blocks(samples))
     if not equal and not neutral:
         if photometric in _COLOURS and (samples.itemsize == 1 or photometric == "RGB"):
             return None
@@ -147,7 +175,7 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
     known = None
     with suppress(NotImplementedError):
         known = get_decoder(named)
-    items = dataset.PixelData.startswith(_ITEM)
+    items = dataset.PixelData.startswith(ITEM)
     size, needed = len(dataset.PixelData), _native_size(dataset)
     syntaxes = _reconcile(dataset, notes) if items else ()
     if syntaxes and named not in syntaxes:
@@ -169,14 +197,18 @@ def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
     Raises:
         DataError: The compressed image has another shape than the header says.
     """
-    found = Codestream()
+    require_few_items(dataset.PixelData)
+    found, frame = Codestream(), b""
     with suppress(Exception):  # pydicom raises many kinds where the items are damaged
-        found = inspect_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1))
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        found = inspect_codestream(frame)
     if found.shape not in (None, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)):
         raise DataError(
             "has a compressed image of another size or number of samples than its Rows, Columns and SamplesPerPixel "
             "say: export it again."
         )
+    buffered = require_bounds(frame, (dataset.Columns, dataset.Rows))
+    require_memory(dicom_bytes(dataset, len(dataset.PixelData)) + buffered)
     if found.syntaxes[:1] == (JPEGBaseline8Bit,) and found.bits == 8 < dataset.BitsAllocated:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
         notes.append("its pixels have 8 bits, and not as many as its header says")

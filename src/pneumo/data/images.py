@@ -1,7 +1,8 @@
 """Grey 8-bit pixels: what an image of any mode and depth becomes, and the square that is cut from it."""
 
 import math
-from typing import NamedTuple, cast
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ DECODER = f"grey, squared, bilinear, 2, Pillow {PIL.__version__}"
 LEAST_SIDE = 32
 MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses a file
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
-_DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000")  # the others' deep pixels have no agreed range, or are read wrongly
+_BLOCK = 1 << 20  # pixels
 _DEPTHS = (8, 10, 12, 14)  # bits of detectors and screens, whose values are often saved in files of 16 bits
 
 
@@ -33,6 +34,7 @@ class Scale(NamedTuple):
 
 
 SIXTEEN_BITS = Scale()
+_Entry = TypeVar("_Entry", bound=np.generic)
 
 
 def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
@@ -72,10 +74,6 @@ def require_depth(image: Image.Image, head: bytes) -> None:
     """
     if image.mode == "F":
         raise DataError("has floating-point pixels, which have no agreed range: save it with 8 or 16 bits.")
-    if image.mode in _DEEP and image.format not in _DEEP_FORMATS:
-        raise DataError(
-            f"has more than 8 bits a pixel, which is not read in the format {image.format}: save it as PNG."
-        )
     if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:  # its white becomes black
         raise DataError("is JPEG 2000 in colour with more than 8 bits, which is not read: save it in grey, or as PNG.")
 
@@ -110,10 +108,15 @@ def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False)
         The image, and a note if the values use few of their bits.
     """
     if image.mode in _DEEP:
-        values = np.asarray(image)
-        notes = _depth_notes(int(values.max()), scale)
-        values = scale.white - values if scale.inverted else values
-        return Image.fromarray((values / (scale.white / 255)).round().astype(np.uint8)), notes
+        image.load()
+        rows = list(_row_blocks(image))
+        notes = _depth_notes(max(int(_values(image, *block).max()) for block in rows), scale)
+        grey = np.empty((image.height, image.width), np.uint8)
+        for top, bottom in rows:
+            values = _values(image, top, bottom)
+            values = scale.white - values if scale.inverted else values
+            grey[top:bottom] = (values / (scale.white / 255)).round()
+        return Image.fromarray(grey), notes
     notes = []
     if deep and image.mode in ("LA", "RGB", "RGBA"):
         bands = image.split()[: 1 if image.mode == "LA" else 3]  # without alpha
@@ -125,6 +128,34 @@ def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False)
     if image.mode in ("1", "LA", "RGB", "YCbCr"):
         return image.convert("L"), notes
     return image.convert("RGB").convert("L"), notes  # a palette or inks are only numbers until they are colours
+
+
+def _row_blocks(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """Yield the first and last rows of blocks, whose values as 64-bit numbers take a few megabytes."""
+    step = max(1, _BLOCK // image.width)
+    for top in range(0, image.height, step):
+        yield top, min(top + step, image.height)
+
+
+def _values(image: Image.Image, top: int, bottom: int) -> npt.NDArray[np.integer]:
+    return np.asarray(image.crop((0, top, image.width, bottom)))
+
+
+def look_up(table: npt.NDArray[_Entry], codes: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[_Entry]:
+    """Return each code's entry, block by block: NumPy makes 64-bit indices of all codes that it gets at once."""
+    found = np.empty(codes.size, table.dtype)
+    flat = codes.reshape(-1)
+    for start in range(0, found.size, _BLOCK):
+        found[start : start + _BLOCK] = table[flat[start : start + _BLOCK]]
+    return found.reshape(codes.shape)
+
+
+def count_codes(codes: npt.NDArray[np.unsignedinteger], kinds: int) -> npt.NDArray[np.int64]:
+    """Count how often each code from 0 to `kinds` - 1 occurs, block by block as `look_up` does."""
+    counts = np.zeros(kinds, np.int64)
+    for start in range(0, codes.size, _BLOCK):
+        counts += np.bincount(codes.reshape(-1)[start : start + _BLOCK], minlength=kinds)
+    return counts
 
 
 def _depth_notes(largest: int, scale: Scale) -> list[str]:

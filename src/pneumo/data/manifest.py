@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from pneumo.data.index import Radiograph, file_path
@@ -28,7 +30,7 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
         cache: The folder of all caches.
 
     Raises:
-        DataError: A file cannot be read.
+        DataError: A file cannot be read, or has changed since it was indexed.
     """
     known = cache / "manifests" / f"{_stat_hash(root, radiographs)}.txt"
     if known.is_file() and len(found := known.read_text(encoding="ascii")) == 32:
@@ -37,7 +39,7 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
     with track("Reading files", len(radiographs)) as advance, ThreadPoolExecutor() as pool:
         for start in range(0, len(radiographs), _FILES):
             part = radiographs[start : start + _FILES]
-            contents = pool.map(lambda radiograph: _file_hash(file_path(root, radiograph.path)), part)
+            contents = pool.map(lambda radiograph: _file_hash(root, radiograph), part)
             for radiograph, content in zip(part, contents, strict=True):
                 digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
             advance(start + len(part))
@@ -55,15 +57,43 @@ def _stat_hash(root: Path, radiographs: Sequence[Radiograph]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _file_hash(path: Path) -> str:
+def require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
+    """Raise a DataError if a file has changed since it was indexed, so that caches hold what their keys say.
+
+    Args:
+        root: What the radiographs' paths are relative to.
+        radiographs: Whose files have been read.
+    """
+    for radiograph in radiographs:
+        path = file_path(root, radiograph.path)
+        with _readable(path):
+            _compare(path, path.stat(), radiograph)
+
+
+def _file_hash(root: Path, radiograph: Radiograph) -> str:
     digest = hashlib.sha256()
+    path = file_path(root, radiograph.path)
+    with _readable(path), open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+        _compare(path, os.fstat(file.fileno()), radiograph)
+    return digest.hexdigest()
+
+
+def _compare(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
+    if (status.st_size, status.st_mtime_ns) != (radiograph.size, radiograph.modified):
+        raise DataError(
+            f"{path} has changed since this run listed it. The files of a data set must stay as they are while they "
+            "are read: run the same command again."
+        )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        yield
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable while it is in use: "
             "mend its permissions or its disk, or delete it."
         ) from error
-    return digest.hexdigest()

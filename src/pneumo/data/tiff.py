@@ -1,22 +1,28 @@
 """Kinds of TIFF: those that Pillow decodes rightly, and a reason against every other."""
 
-from typing import BinaryIO
+import struct
+from typing import BinaryIO, cast
 
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     COLORMAP,
     COMPRESSION,
     EXTRASAMPLES,
+    IMAGELENGTH,
     IMAGEWIDTH,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
     PREFIXES,
+    ROWSPERSTRIP,
     SAMPLEFORMAT,
     SAMPLESPERPIXEL,
+    TILELENGTH,
+    TILEWIDTH,
     ImageFileDirectory_v2,
 )
 
 from pneumo.data.images import Scale
+from pneumo.data.meter import Meter
 from pneumo.errors import DataError
 
 _COLOURS = {  # photometric interpretation: name, channels, bits of each
@@ -28,6 +34,9 @@ _COLOURS = {  # photometric interpretation: name, channels, bits of each
     6: ("YCbCr", 3, (8,)),
 }
 _FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
+_DAMAGED = "is a damaged TIFF: replace it by an intact copy."
+_NUMBERS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
+_MOST_VALUES = 500_000  # 30 million pixels in tiles of 16 x 16 have 234,375 offsets and sizes
 _PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1
 
 
@@ -39,7 +48,7 @@ def is_tiff(head: bytes) -> bool:
 class TiffKind:
     """How a TIFF stores its first image, as its tags say."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Meter) -> None:
         """Read the tags.
 
         Raises:
@@ -49,11 +58,13 @@ class TiffKind:
         head = stream.read(16)
         if head.startswith(b"MM\0\x2b"):
             raise DataError("is a big-endian BigTIFF, which is not read: save it as PNG.")
-        tags = ImageFileDirectory_v2(head if head[2:4] in (b"\x2b\0", b"\0\x2b") else head[:8])  # 16: BigTIFF
+        big = head[2:4] in (b"\x2b\0", b"\0\x2b")
+        tags = ImageFileDirectory_v2(head if big else head[:8])
+        _require_short_directory(stream, tags.next, "<" if head[0] == ord("I") else ">", big)
         stream.seek(tags.next)
-        tags.load(stream)
+        tags.load(cast(BinaryIO, stream))
         if IMAGEWIDTH not in tags:
-            raise DataError("is a damaged TIFF: replace it by an intact copy.")
+            raise DataError(_DAMAGED)
         self.channels = int(tags.get(SAMPLESPERPIXEL, 1))
         self.bits = {int(bits) for bits in tags.get(BITSPERSAMPLE, (1,))}
         self.formats = {int(form) for form in tags.get(SAMPLEFORMAT, (1,))}
@@ -62,7 +73,15 @@ class TiffKind:
         self.extra = tuple(tags.get(EXTRASAMPLES, ()))
         self.compressed = tags.get(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
         self.palette = tuple(tags.get(COLORMAP, ()))
+        self.tile = 0 if not self.compressed else self._tile_size(tags)
         stream.seek(0)
+
+    def _tile_size(self, tags: ImageFileDirectory_v2) -> int:
+        """Return the bytes of a decoded tile or strip."""
+        width, height = int(tags[IMAGEWIDTH]), int(tags.get(IMAGELENGTH, 1))
+        wide = int(tags.get(TILEWIDTH, width))
+        high = int(tags.get(TILELENGTH, min(height, int(tags.get(ROWSPERSTRIP, height)))))
+        return wide * high * self.channels * max(self.bits) // 8
 
     def scale(self) -> Scale:
         """Return the meaning of the values.
@@ -99,3 +118,22 @@ class TiffKind:
             f"is a TIFF of a kind that is not read ({channels} of {form} {bits}-bit values, {colours}): save it as "
             "PNG, grey, with unsigned values of 8 or 16 bits."
         )
+
+
+def _require_short_directory(stream: Meter, start: int, order: str, big: bool) -> None:
+    """Raise a DataError for a directory with more values, or bytes, than the file of one image needs.
+
+    Pillow makes a Python number of each value, and copies what several tags refer to for each of them.
+    """
+    stream.seek(start)
+    size = 8 if big else 2
+    if len(head := stream.read(size)) < size:
+        raise DataError(_DAMAGED)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), head)
+    entry = struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
+    content = stream.read(min(count, 65_535) * entry.size)
+    entries = list(entry.iter_unpack(content[: len(content) // entry.size * entry.size]))
+    values = sum(number for _, kind, number in entries if kind in _NUMBERS)
+    data = sum(number * _NUMBERS.get(kind, 1) for _, kind, number in entries)
+    if values > _MOST_VALUES or data > stream.size + 12 * len(entries):
+        raise DataError("is a TIFF of more tags, strips or tiles than a radiograph has: save it as PNG.")

@@ -231,9 +231,9 @@ def test_several_classes_without_splits_or_patients(tmp_path: Path) -> None:
 
 
 def test_one_class_or_too_few_images_are_said_to_be_unmeasured(tmp_path: Path) -> None:
-    for number, name in enumerate(("a", "b")):
+    for name, image in (("a", Image.linear_gradient("L")), ("b", Image.radial_gradient("L"))):
         (tmp_path / name).mkdir()
-        Image.new("L", (9, 9), 50 * number).save(tmp_path / name / "only.png")
+        image.resize((40, 40)).point([value // 8 for value in range(256)]).save(tmp_path / name / "only.png")
     findings, verdicts = found(tmp_path)
     assert [probe.auroc for probe in findings.probes] == [None] * 4
     assert set(verdicts) == {"notes"}

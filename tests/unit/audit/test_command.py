@@ -100,7 +100,9 @@ def test_a_file_that_cannot_be_written_is_an_error(
 def test_a_tree_without_contrast_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("A", "B"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        Image.new("L", (9, 9)).save(tmp_path / "data" / name / "1.png")
+        image = Image.new("L", (40, 40))
+        image.putpixel((0, 0), 1)
+        image.save(tmp_path / "data" / name / "1.png")
     shutil.copy(tmp_path / "data" / "A" / "1.png", tmp_path / "data" / "A" / "2.png")
     assert run(monkeypatch, tmp_path / "data", "--html", tmp_path / "audit.html") == 0
     assert "mean film" in (tmp_path / "audit.html").read_text(encoding="utf-8")

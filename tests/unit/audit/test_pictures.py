@@ -13,28 +13,28 @@ from pneumo.audit.verdicts import judge
 DARK = "it holds 12-bit values in a 16-bit file and comes out too dark: multiply its values by 16 and save it again"
 
 
-def tree(root: Path, deep: int, flat: int = 0) -> Findings:
-    """Audit two classes of four images, the first of which are flat, and the next have 12 bits in files of 16."""
+def tree(root: Path, deep: int, faint: int = 0) -> Findings:
+    """Audit two classes of four images, the first of which are faint, and the next have 12 bits in files of 16."""
     for number in range(8):
         folder = root / "ab"[number // 4]
         folder.mkdir(exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (40, 40), np.uint8)
-        kept = np.full_like(pixels, 9) if number < flat else pixels * np.uint16(16) if number < flat + deep else pixels
+        kept = pixels // 16 if number < faint else pixels * np.uint16(16) if number < faint + deep else pixels
         Image.fromarray(kept).save(folder / f"{number}.png")
     return audit(root)
 
 
 def test_doubtful_images_are_counted_named_and_listed_in_full(tmp_path: Path) -> None:
-    findings = tree(tmp_path, deep=4, flat=1)
+    findings = tree(tmp_path, deep=4, faint=1)
     verdicts = judge(findings)
     (verdict,) = (verdict for verdict in verdicts if verdict.check == "notes")
     assert verdict.severity == "warning"
     assert verdict.message == (
         f"5 doubtful images:\n- {DARK} (4 images: a/1.png, a/2.png, a/3.png and 1 more)\n"
-        "- it has one grey in all its pixels and shows nothing (9 of 255) (1 image: a/0.png)"
+        "- it has little contrast (greys from 0 to 15 of 255) (1 image: a/0.png)"
     )
     assert json.loads(to_json(findings, verdicts))["notes"] == [
-        {"path": "a/0.png", "notes": ["it has one grey in all its pixels and shows nothing (9 of 255)"]},
+        {"path": "a/0.png", "notes": ["it has little contrast (greys from 0 to 15 of 255)"]},
         *({"path": path, "notes": [DARK]} for path in ("a/1.png", "a/2.png", "a/3.png", "b/4.png")),
     ]
     shown = {title: lines for title, lines, _ in listings(findings)}["Doubtful images"]  # of the page

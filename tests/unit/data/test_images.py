@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pneumo.data.images import square
 from pneumo.data.radiograph import decode
 from pneumo.errors import DataError
 
@@ -79,10 +80,9 @@ def test_transparency_is_ignored(tmp_path: Path) -> None:
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 64), value=st.integers(0, 255))
 def test_any_size_becomes_the_square_and_a_flat_image_stays_flat(
-    height: int, width: int, size: int, value: int, tmp_path_factory: pytest.TempPathFactory
+    height: int, width: int, size: int, value: int
 ) -> None:
-    path = tmp_path_factory.mktemp("flat") / "a.png"
-    decoded = decode(stored(Image.fromarray(np.full((height, width), value, np.uint8)), path), size)
+    decoded = square(Image.fromarray(np.full((height, width), value, np.uint8)), size)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, np.full((size, size), value))
 

@@ -177,10 +177,3 @@ def test_jpeg_2000_in_deep_colour_is_refused_since_its_white_would_be_black() ->
     assert read_radiograph(bare).notes == ()
     with pytest.raises(DataError, match="JPEG 2000 in colour with more than 8 bits"):
         read_radiograph(bare[:42] + b"\x0f" + bare[43:])
-
-
-def test_deep_pixels_of_formats_without_an_agreed_range_are_refused() -> None:
-    about = {"SIMPLE": "T", "BITPIX": 16, "NAXIS": 2, "NAXIS1": GREY.shape[1], "NAXIS2": GREY.shape[0]}
-    cards = "".join(f"{name:8}= {value:>20}".ljust(80) for name, value in about.items()) + "END"
-    with pytest.raises(DataError, match="more than 8 bits a pixel, which is not read in the format FITS"):
-        read_radiograph(cards.ljust(2880).encode() + DEEP.astype(">u2").tobytes())

@@ -1,0 +1,160 @@
+"""Pictures in the formats that are read: opened, bounded and made grey, or the reason against them."""
+
+import codecs
+import struct
+from typing import BinaryIO, NamedTuple, cast
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pneumo.data.footprint import picture_bytes, require_memory
+from pneumo.data.images import SIXTEEN_BITS, is_deep, require_depth, require_size, to_grey
+from pneumo.data.jpeg2000 import is_jpeg2000, require_structure
+from pneumo.data.meter import Meter
+from pneumo.data.netpbm import read_scaled, require_few_comments
+from pneumo.data.scans import Scans, inspect_scans
+from pneumo.data.tiff import TiffKind, is_tiff
+from pneumo.errors import DataError
+
+# What docs/PREDICTION.md lists. Pillow's other decoders are slow, unbounded, or start programs; MPO comes with JPEG.
+FORMATS = ("JPEG", "PNG", "TIFF", "JPEG2000", "BMP", "WEBP", "GIF", "PPM")
+INTACT = "replace it by an intact copy"
+_OTHERS = {  # what else is often among films, by the bytes that such files start with
+    b"PK\x03\x04": "is a ZIP archive: unpack it first.",
+    b"\x1f\x8b": "is compressed by gzip: unpack it first.",
+    b"%PDF": "is a PDF document: save its picture as PNG.",
+    b"\xff\xd8\xff": f"is a damaged JPEG: {INTACT}.",
+    b"\x89PNG": f"is a damaged PNG: {INTACT}.",
+    b"%!PS": "is a drawing, not a picture of pixels: save it as PNG.",
+    b"\xc5\xd0\xd3\xc6": "is a drawing, not a picture of pixels: save it as PNG.",
+}
+_UPRIGHT = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SLOW = ("bmp_rle", "ppm_plain")  # Pillow's decoders in Python
+_MOST_PLAIN = 4_000_000  # pixels that these decode in some 5 s
+
+
+class Storage(NamedTuple):
+    """How a file stores its image.
+
+    Attributes:
+        mode: Pillow's name for the channels, such as L, RGB or I;16.
+        format: Pillow's name for the format, such as JPEG, or DICOM.
+    """
+
+    mode: str
+    format: str
+
+
+class Opened(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        image: Grey, 8 bits a pixel.
+        notes: What is doubtful about it.
+        storage: How its file stores it.
+        shallow: Whether a note says already why there are few greys.
+    """
+
+    image: Image.Image
+    notes: list[str]
+    storage: Storage
+    shallow: bool = False
+
+
+def read_picture(stream: Meter, head: bytes) -> Opened:
+    """Read a picture in one of `FORMATS`.
+
+    Args:
+        stream: At its start.
+        head: What it starts with.
+
+    Raises:
+        DataError: It is none, or one that is not read; the text is a predicate.
+        Exception: Any that decoders raise for damaged files.
+    """
+    tiff = TiffKind(stream) if is_tiff(head) else None
+    scale = tiff.scale() if tiff else SIXTEEN_BITS
+    try:
+        image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
+    except UnidentifiedImageError:
+        image = None
+    if image is None:
+        raise tiff.refusal() if tiff else DataError(_describe(head))
+    stream.begin_pixels()
+    # A phone's JPEG may have a preview behind the photograph. To count frames would read all of them.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise DataError("has several frames, and a radiograph is one: save the one that you mean as its own file.")
+    require_size(*image.size)
+    require_depth(image, head)
+    _require_bounds(image, stream, head, tiff.tile if tiff else 0)
+    storage, deep = Storage(image.mode, str(image.format)), is_deep(image)
+    turned = _orientation(image) in _UPRIGHT
+    grey, depth_notes = to_grey(read_scaled(image, stream), scale, deep)
+    notes = [*depth_notes, *(["it was turned upright as its EXIF orientation says"] if turned else [])]
+    if (
+        turned and (orientation := _orientation(image)) in _UPRIGHT
+    ):  # of a TIFF it is none now: Pillow turns that when it loads it
+        grey = grey.transpose(_UPRIGHT[orientation])
+    return Opened(grey, notes, storage, shallow=bool(depth_notes))
+
+
+def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -> None:
+    """Raise a DataError for a picture whose decoding would take too much memory or time."""
+    scans = Scans(1, 0)
+    position = stream.tell()
+    if image.format in ("JPEG", "MPO"):
+        stream.seek(0)
+        scans = inspect_scans(stream.read())
+    elif is_jpeg2000(head):
+        stream.seek(0)
+        if require_structure(stream.read())[:2] != image.size:
+            raise DataError(f"is a damaged JPEG 2000: {INTACT}.")
+    elif image.format == "PPM" and head[1:2] in b"123":
+        stream.seek(0)
+        require_few_comments(stream.read())
+    stream.seek(position)
+    require_memory(picture_bytes(image, stream.size, tile, scans))
+    slow = any(tile[0] in _SLOW for tile in getattr(image, "tile", ()))
+    if slow and image.width * image.height > _MOST_PLAIN:
+        raise DataError(f"is stored in a rare way, which is read up to {_MOST_PLAIN:,} pixels: save it as PNG.")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how a photograph's data ask viewers to turn it; 1 where they are damaged."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+        return found if found in _UPRIGHT else 1
+    except DataError:  # which is a ValueError
+        raise
+    except (struct.error, KeyError, SyntaxError, TypeError, ValueError):
+        return 1
+
+
+def _describe(head: bytes) -> str:
+    """Say what a file is that starts with these bytes and that is in none of `FORMATS`."""
+    for start, what in _OTHERS.items():
+        if head.startswith(start):
+            return what
+    if head[4:8] == b"ftyp":
+        return "is a film or photograph in a format that is not read, such as HEIC or AVIF: save it as JPEG or PNG."
+    if _is_text(head):
+        return "is text, not a picture."
+    return (
+        f"is no picture in a format that is read ({', '.join(FORMATS[:-1])}, PGM or DICOM), or damaged at its "
+        f"beginning: {INTACT}, or save it as PNG."
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)
