@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from pneumo.files import require_space
 
 GROWTH = 4  # JPEGs hardly shrink in an archive: one that unpacks to more than so many times its size is not ours
+MOST_MEMBERS = 100_000  # seventeen times as many as the study's archive has images
 _DAMAGE = (zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises for a bad archive, beside BadZipFile
 _IMPOSSIBLE = (EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR)  # names and places that cannot be; the disk raises other errors
 
@@ -47,6 +48,8 @@ def _extract(archive: Path, folder: Path) -> None:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    if len(archive.infolist()) > MOST_MEMBERS:
+        raise zipfile.BadZipFile(f"it has {len(archive.infolist()):,} members, over {MOST_MEMBERS:,}")
     members: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.replace("\\", "/")  # a separator to Windows

@@ -1,5 +1,6 @@
 """The archive of Kermany et al. 2018, downloaded and unpacked (https://doi.org/10.17632/rscbjbr9sj.2, CC BY 4.0)."""
 
+import hashlib
 import logging
 import os
 import re
@@ -11,42 +12,41 @@ from contextlib import contextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import cast
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.error import URLError
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from pneumo import __version__
 from pneumo.data.archive import unpack
+from pneumo.data.connection import CutError, FailureError, RangeError, open_url
 from pneumo.errors import DataError
 from pneumo.files import require_space
 
 ARCHIVE_URL = "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
 ARCHIVE_BYTES = 1_235_512_464
+# Not published by the authors: four public projects, unrelated to each other, found it at the same address.
+ARCHIVE_SHA256 = "13efc055629733dbab07877f8b3c9f81097840dbcdaa326a8542322c2281ce36"
 PAGE = "https://data.mendeley.com/datasets/rscbjbr9sj/2"
-TIMEOUT = 30.0  # seconds without a byte
 TRIES = 5  # in a row that bring not a byte more
 PAUSE = 1.0  # seconds to wait after a cut; each try that brings nothing doubles it
 
 _log = logging.getLogger(__name__)
 
 
-class _FailureError(Exception):
-    """Why there are no radiographs: the part of the message that differs."""
-
-
-class _CutError(_FailureError):
-    """A failure that may pass."""
-
-
-def download_chest_xray(root: Path, *, url: str = ARCHIVE_URL, size: int = ARCHIVE_BYTES) -> None:
-    """Give `root` its folders train and test, from the ZIP file of `size` bytes at `url`, unless they are there.
+def download_chest_xray(
+    root: Path, *, url: str = ARCHIVE_URL, size: int = ARCHIVE_BYTES, sha256: str = ARCHIVE_SHA256
+) -> None:
+    """Fill `root` with the folders train and test, from a ZIP file at `url`, unless they are there.
 
     Of several processes one downloads and the others wait. What has arrived is kept beside `root`, in
     `<root>.zip.part`, until all is unpacked; the next call goes on from it.
+
+    Args:
+        root: Where to.
+        url: Of the ZIP file; https, or http on this machine, as all that it redirects to.
+        size: Of the ZIP file, in bytes.
+        sha256: Of the ZIP file, in hexadecimal digits; nothing is unpacked before it is checked.
 
     Raises:
         DataError: If the archive cannot be downloaded, is not what it should be, or does not fit on the disk.
@@ -59,8 +59,8 @@ def download_chest_xray(root: Path, *, url: str = ARCHIVE_URL, size: int = ARCHI
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.with_name(f".{root.name}.lock")):
             if not (root / "train").is_dir():
-                _fetch(root, url, size)
-    except (_FailureError, OSError) as error:
+                _fetch(root, url, size, sha256)
+    except (FailureError, OSError) as error:
         reason = str(error)
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
             reason = f"the disk is full ({error.strerror}); make room, or set data.root=FOLDER on a bigger disk"
@@ -86,14 +86,15 @@ def _temporaries(root: Path) -> tuple[Path, Path]:
     return root.with_name(f"{root.name}.zip.part"), root.with_name(f".{root.name}.unpacking")
 
 
-def _fetch(root: Path, url: str, size: int) -> None:
+def _fetch(root: Path, url: str, size: int, sha256: str) -> None:
     part, unpacking = _temporaries(root)
     shutil.rmtree(unpacking, ignore_errors=True)  # where there is one, a crash left it: the lock is ours
     if root.exists() and (not root.is_dir() or os.path.ismount(root) or any(root.iterdir())):
-        raise _FailureError("it has no folder train, yet is not an empty folder that could be replaced")
+        raise FailureError("it has no folder train, yet is not an empty folder that could be replaced")
     require_space(root.parent, 2 * size - _length(part))  # the archive and, about as large, what is in it
     _log.info("Downloading %.1f MB of chest X-rays (CC BY 4.0) from %s", size / 1e6, url)
     _download(url, part, size)
+    _require_digest(part, sha256)
     _log.info("Unpacking the chest X-rays to %s", root)
     content = unpacking / "content"  # so that `unpacking` stays, and shows what to remove, until the archive is gone
     content.mkdir(parents=True)
@@ -110,7 +111,7 @@ def _fetch(root: Path, url: str, size: int) -> None:
         part.unlink()
     except zipfile.BadZipFile as error:
         part.unlink()
-        raise _FailureError(f"a bad archive was removed, to be downloaded anew: {error}") from error
+        raise FailureError(f"a bad archive was removed, to be downloaded anew: {error}") from error
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
 
@@ -123,11 +124,11 @@ def _download(url: str, part: Path, size: int) -> None:
     failures = 0
     with _progress(have, size) as report:
         while have < size:
-            cause = _CutError("the server closed the connection early")
+            cause = CutError("the server closed the connection early")
             try:
                 for received in _receive(url, part, size):
                     report(received)
-            except _CutError as error:
+            except CutError as error:
                 cause = error
             have = _length(part)
             # Farther than ever, not than before this try: a server that always starts anew would be asked for ever.
@@ -136,7 +137,7 @@ def _download(url: str, part: Path, size: int) -> None:
             # URLError itself: no connection came about. Where none ever did, there is nothing to wait for.
             if failures == TRIES or (farthest == start and type(cause.__cause__) is URLError):
                 kept = f"; {have:,} of {size:,} bytes are kept in {part}, and the same command goes on from there"
-                raise _FailureError(f"{cause}{kept if have else ''}") from cause
+                raise FailureError(f"{cause}{kept if have else ''}") from cause
             if have < size:
                 _log.warning("%s; trying again at byte %d of %d", cause, have, size)
                 time.sleep(PAUSE * 2**failures)
@@ -145,15 +146,20 @@ def _download(url: str, part: Path, size: int) -> None:
 def _receive(url: str, part: Path, size: int) -> Iterator[int]:
     """Append to `part` what one connection brings; yield after each block how many bytes there are."""
     have = _length(part)
-    with _open(url, part) as response:
+    try:
+        opened = open_url(url, have)
+    except RangeError:
+        part.unlink(missing_ok=True)
+        raise
+    with opened as response:
         start, total = _range(response)
         if response.headers.get_content_type() == "text/html":
-            raise _FailureError("a web page came in place of the archive, as from a network that wants a log-in first")
+            raise FailureError("a web page came in place of the archive, as from a network that wants a log-in first")
         if total not in (None, size):
-            raise _FailureError(f"the server announces {total:,} bytes, but the archive has {size:,}")
+            raise FailureError(f"the server announces {total:,} bytes, but the archive has {size:,}")
         if start not in (0, have):
             part.unlink(missing_ok=True)
-            raise _CutError("the server sent another range than it was asked for")
+            raise CutError("the server sent another range than it was asked for")
         limit = size + (total is None)  # unannounced, only a byte too many tells another file
         with part.open("ab" if start else "wb") as file:
             have = start
@@ -161,33 +167,28 @@ def _receive(url: str, part: Path, size: int) -> Iterator[int]:
                 try:
                     block = response.read1(min(1 << 20, limit - have))  # read() would lose a block that is cut
                 except (OSError, HTTPException) as error:
-                    raise _CutError(f"the connection was cut ({error})") from error
+                    raise CutError(f"the connection was cut ({error})") from error
                 if not block:
                     return
                 have += len(block)
                 if have > size:
                     file.truncate(0)
-                    raise _FailureError(f"the server sends more than the {size:,} bytes that the archive has")
+                    raise FailureError(f"the server sends more than the {size:,} bytes that the archive has")
                 file.write(block)
                 yield have
 
 
-def _open(url: str, part: Path) -> HTTPResponse:
-    headers = {"User-Agent": f"pneumo/{__version__}"}
-    if have := _length(part):
-        headers["Range"] = f"bytes={have}-"
-    try:
-        return cast(HTTPResponse, urlopen(Request(url, headers=headers), timeout=TIMEOUT))
-    except HTTPError as error:
-        error.close()
-        if error.code == 416:  # the range lies outside of the server's file
-            part.unlink(missing_ok=True)
-        kind = _CutError if error.code in (408, 416, 429) or error.code >= 500 else _FailureError
-        raise kind(f"the server answered {error.code} {error.reason}") from error
-    except URLError as error:
-        raise _CutError(f"no connection ({error.reason})") from error
-    except (OSError, HTTPException) as error:
-        raise _CutError(f"the connection was cut ({error})") from error
+def _require_digest(part: Path, sha256: str) -> None:
+    digest = hashlib.sha256()
+    with part.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != sha256:
+        part.unlink()
+        raise FailureError(
+            f"what came has the SHA-256 {digest.hexdigest()} instead of {sha256}, so it is not the published archive, "
+            "and was removed"
+        )
 
 
 def _range(response: HTTPResponse) -> tuple[int, int | None]:

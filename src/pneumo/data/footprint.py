@@ -38,8 +38,9 @@ def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> 
     if image.format == "WEBP":
         needed += 3 * _WIDE  # two canvases and a copy
     elif image.format == "JPEG2000":
-        needed += _SAMPLES.get(image.mode, 1) * (4 + min(stored, 2))
-    whole = 0 if image.format in ("PNG", "BMP", "GIF") else content
+        samples = _SAMPLES.get(image.mode, 1)
+        needed += samples * (4 + (stored if samples == 1 else 1))
+    whole = 0 if image.format in ("PNG", "BMP") else content
     return int(needed * image.width * image.height) + whole + tile + _BLOCKS
 
 

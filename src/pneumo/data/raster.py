@@ -98,7 +98,9 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
     turned = _orientation(image) in _UPRIGHT
     grey, depth_notes = to_grey(read_scaled(image, stream), scale, deep)
     notes = [*depth_notes, *(["it was turned upright as its EXIF orientation says"] if turned else [])]
-    if (orientation := _orientation(image)) in _UPRIGHT:  # of a TIFF it is none now: Pillow turns that when it loads it
+    if (
+        turned and (orientation := _orientation(image)) in _UPRIGHT
+    ):  # of a TIFF it is none now: Pillow turns that when it loads it
         grey = grey.transpose(_UPRIGHT[orientation])
     return Opened(grey, notes, storage, shallow=bool(depth_notes))
 

@@ -29,6 +29,8 @@ def inspect_scans(content: bytes) -> Scans:
     Raises:
         DataError: There are more than `MOST_SCANS`, or more than the image's size allows.
     """
+    if content.count(b"\xff\xda") < 2:  # a scan's data cannot hold this marker
+        return Scans(1, 0)
     count, pixels, subsampled, at = 0, 0, 1.0, 2
     while (found := _MARKER.search(content, at)) is not None:
         kind, at = content[found.start() + 1], found.end()

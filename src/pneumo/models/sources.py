@@ -15,6 +15,7 @@ from torch import nn
 from pneumo.errors import ConfigError
 from pneumo.models.state_dicts import Converter, StateDict
 from pneumo.models.xraychestnet import XrayChestNet
+from pneumo.reasons import plain
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,34 @@ def create(name: str, image_size: int) -> Architecture:
         ConfigError: There is no such source or name, or the network does not fit the image size.
     """
     source, _, short = name.partition("/")
+    shown = plain(name)
     if source not in _SOURCES or not short:
         raise ConfigError(
-            f"model.architecture={name} is not SOURCE/NAME with one of the sources {', '.join(_SOURCES)}: write, for "
+            f"model.architecture={shown} is not SOURCE/NAME with one of the sources {', '.join(_SOURCES)}: write, for "
             "example, model.architecture=torchvision/resnet50 or model.architecture=timm/convnext_tiny."
         )
     build, names = _SOURCES[source]
     if short.partition(".")[0] not in (known := names()):
         close = difflib.get_close_matches(short, known, n=3) or known[:3]
         raise ConfigError(
-            f"model.architecture={name}: {source} has no classifier of that name. Names that it has are, for example, "
+            f"model.architecture={shown}: {source} has no classifier of that name. Names that it has are, for example, "
             f"{', '.join(f'{source}/{match}' for match in close)}."
         )
+    if "." in short and (source != "timm" or not _is_tagged(short)):
+        base = short.partition(".")[0]
+        tags = timm.list_pretrained(f"{base}.*")[:3] if source == "timm" else []
+        raise ConfigError(
+            f"model.architecture={shown}: {source} has no weights of that tag, which is what comes after the dot. "
+            f"Write, for example, one of {', '.join(f'{source}/{other}' for other in [base, *tags])}."
+        )
     return build(name, short, image_size)
+
+
+def _is_tagged(short: str) -> bool:
+    try:
+        return timm.get_pretrained_cfg(short, allow_unregistered=False) is not None
+    except RuntimeError:
+        return False
 
 
 def _torchvision(name: str, short: str, image_size: int) -> Architecture:

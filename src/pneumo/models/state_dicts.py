@@ -7,9 +7,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pneumo.errors import WeightsError
+from pneumo.reasons import plain
 
 StateDict = dict[str, Tensor]
 Converter = Callable[[StateDict, nn.Module], StateDict]
@@ -94,14 +96,15 @@ def _candidates(network: nn.Module, state: StateDict, head: str, convert: Conver
 
 def _by_name(state: StateDict, own: StateDict, head: str) -> _Candidate:
     hits: Counter[str] = Counter()  # of each prefix, in the order of the file
+    deepest = max(name.count(".") for name in own) + 1
     for name in state:
-        starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))][-deepest:]
         hits.update(name[:start] for start in starts if name[start:] in own and not name[start:].startswith(head))
     prefix = max(hits, key=lambda prefix: hits[prefix], default="")
     others = [other for other in hits if other != prefix and hits[other] == hits[prefix]]
     how = f"by name after the prefix {prefix!r}" if prefix else "by name"
     if others:
-        how += f", although it also fits after {', '.join(map(repr, others))}"
+        how += f", although it also fits after {_first([repr(other) for other in others])}"
     found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     return _Candidate(
         {name: tensor for name, tensor in found.items() if not name.startswith(head)},
@@ -143,6 +146,8 @@ def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
     own = network.state_dict()
     needed = [name for name in own if not name.startswith(head) and not name.endswith(_COUNTER)]
     wrong = [name for name in needed if name in found and found[name].shape != own[name].shape]
+    if odd := [name for name in needed if name in found and not _is_real(found[name])]:
+        raise _MisfitError(f"{_count(odd)} of its tensors are complex, sparse or quantized, or have no finite values")
     if wrong:
         missing = [name for name in needed if name not in found]
         unused: list[str] = []
@@ -153,7 +158,7 @@ def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
         try:
             missing, unused = network.load_state_dict(state, strict=False)
         except RuntimeError as error:
-            raise _MisfitError(" ".join(str(error).split())[:300]) from error
+            raise _MisfitError(plain(error, 300)) from error
         missing = [name for name in needed if name in set(missing)]
     if len(missing) == len(needed):
         others = f"but {_count(list(found))}" if found else "only those of a head"
@@ -171,9 +176,15 @@ def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
     return unused
 
 
+def _is_real(tensor: Tensor) -> bool:
+    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        return False
+    return bool(torch.isfinite(tensor).all())
+
+
 def _count(names: Sequence[str]) -> str:
     return f"{len(names)} ({_first(names)})"
 
 
 def _first(names: Sequence[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+    return ", ".join(plain(name) for name in names[:count]) + (", ..." if len(names) > count else "")

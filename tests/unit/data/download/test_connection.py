@@ -12,6 +12,7 @@ from archive_server import (
     always_all,
     announced,
     assert_complete,
+    fetch,
     give,
     part_of,
     partial,
@@ -26,15 +27,15 @@ from pneumo.errors import DataError
 
 
 def test_the_folders_are_at_root_and_nothing_else_is_left(server: Server, root: Path) -> None:
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert server.ranges == [None]
     assert server.agents == [f"pneumo/{__version__}"]
 
 
 def test_a_second_call_asks_nobody(server: Server, root: Path) -> None:
-    download_chest_xray(root, url=server.url, size=SIZE)
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
+    fetch(root, server.url)
     assert len(server.ranges) == 1
 
 
@@ -48,7 +49,7 @@ def test_an_existing_data_set_needs_no_writable_place_beside_it(root: Path) -> N
 def test_a_partial_file_is_completed_by_the_rest_alone(server: Server, root: Path, have: int) -> None:
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:have])
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert server.ranges == [f"bytes={have}-"]
     assert server.sent == [SIZE - have]
@@ -62,7 +63,7 @@ def test_a_complete_partial_file_is_not_downloaded_again(root: Path) -> None:
 def test_a_partial_file_that_is_too_large_is_downloaded_anew(server: Server, root: Path) -> None:
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE + b"more")
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert server.ranges == [None]
 
@@ -71,14 +72,14 @@ def test_a_redirection_keeps_the_range(server: Server, root: Path) -> None:
     server.script = [lambda handler: handler.start(302, Location="/elsewhere"), whole()]
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert server.ranges == ["bytes=100-", "bytes=100-"]
 
 
 def test_a_connection_that_is_cut_twice_goes_on_each_time(server: Server, root: Path) -> None:
     server.script = [whole(stop=20_000), whole(stop=40_000), whole()]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert server.ranges == [None, "bytes=20000-", "bytes=40000-"]
     assert sum(server.sent) == SIZE
@@ -87,7 +88,7 @@ def test_a_connection_that_is_cut_twice_goes_on_each_time(server: Server, root: 
 def test_progress_gives_back_all_retries(server: Server, root: Path) -> None:
     silent = [whole(stop=0)] * (TRIES - 1)
     server.script = [*silent, whole(stop=20_000), *silent, whole(stop=40_000), *silent, whole()]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -95,7 +96,7 @@ def test_a_connection_that_is_reset_is_tried_again(
     server: Server, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.script = [reset, whole()]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert "reset by peer" in caplog.text
 
@@ -103,7 +104,7 @@ def test_a_connection_that_is_reset_is_tried_again(
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
 def test_a_server_in_trouble_is_asked_again(server: Server, root: Path, code: int) -> None:
     server.script = [status(code), whole(stop=20_000), status(code), whole()]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -112,13 +113,13 @@ def test_a_connection_that_is_cut_for_ever_keeps_what_came_and_the_next_call_goe
 ) -> None:
     server.script = [whole(stop=20_000)]
     with pytest.raises(DataError, match=rf"closed the connection early; 20,000 of {SIZE:,} bytes") as caught:
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert str(part_of(root)) in str(caught.value)
     assert "the same command goes on from there" in str(caught.value)
     assert len(server.ranges) == 1 + TRIES
     assert part_of(root).read_bytes() == ARCHIVE[:20_000]
     server.script = [whole()]
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert server.sent[-1] == SIZE - 20_000
 
@@ -136,7 +137,7 @@ def test_a_network_that_goes_away_midway_is_waited_for(root: Path, caplog: pytes
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         served = pool.submit(serve_once)
         with pytest.raises(DataError, match=rf"refused\); 500 of {SIZE:,} bytes"):
-            download_chest_xray(root, url=url, size=SIZE)
+            fetch(root, url)
         served.result()
     assert len(caplog.records) == TRIES
 
@@ -145,7 +146,7 @@ def test_a_server_without_ranges_is_asked_for_all(server: Server, root: Path) ->
     server.script = [always_all]
     root.parent.mkdir()
     part_of(root).write_bytes(b"x" * 30_000)
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -153,7 +154,7 @@ def test_a_server_without_ranges_that_cuts_at_random_is_not_asked_for_ever(serve
     ends = [300, 200, 100] * 20
     server.script = [announced(SIZE, ARCHIVE[:end]) for end in ends]
     with pytest.raises(DataError, match="goes on from there"):
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert len(server.ranges) == 1 + TRIES
 
 
@@ -170,7 +171,7 @@ def test_another_range_than_the_one_asked_for_is_not_used(server: Server, root: 
     server.script = [answer, whole()]
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
     assert server.ranges == ["bytes=100-", None]
 
@@ -179,11 +180,11 @@ def test_a_range_from_the_start_replaces_what_was_there(server: Server, root: Pa
     server.script = [partial(f"bytes 0-{SIZE - 1}/{SIZE}", ARCHIVE)]
     root.parent.mkdir()
     part_of(root).write_bytes(b"x" * 100)
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
 def test_ranges_alone_that_nobody_asked_for_are_refused(server: Server, root: Path) -> None:
     server.script = [partial(f"bytes 7-{SIZE - 1}/{SIZE}", ARCHIVE[7:])]
     with pytest.raises(DataError, match="another range"):
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)

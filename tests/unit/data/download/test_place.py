@@ -22,6 +22,8 @@ from archive_server import (
     assert_helpful,
     assert_nothing_there,
     contents,
+    digest,
+    fetch,
     give,
     pack,
     part_of,
@@ -36,7 +38,7 @@ from pneumo.errors import DataError
 
 def test_an_empty_folder_is_replaced(server: Server, root: Path) -> None:
     root.mkdir(parents=True)
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -45,7 +47,7 @@ def test_a_link_to_an_empty_folder_leads_to_the_data(server: Server, root: Path,
     target.mkdir(parents=True)
     root.parent.mkdir()
     root.symlink_to(target)
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert root.is_symlink()
     assert_complete(target)
 
@@ -78,7 +80,7 @@ def test_a_full_disk_is_named_with_its_remedy(server: Server, root: Path) -> Non
     root.parent.mkdir()
     part_of(root).symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"the disk is full \(No space.* bigger disk") as caught:
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert_helpful(caught.value, root)
 
 
@@ -92,10 +94,10 @@ def test_too_small_a_disk_is_told_before_the_download(
 ) -> None:
     with_free(monkeypatch, 2 * SIZE - 1)
     with pytest.raises(DataError, match=rf"{2 * SIZE:,} bytes are needed .* {2 * SIZE - 1:,} are free.* bigger disk"):
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
     assert server.ranges == []
     with_free(monkeypatch, 2 * SIZE)
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -115,7 +117,7 @@ def test_what_a_crash_left_is_replaced(server: Server, root: Path) -> None:
     stale.mkdir(parents=True)
     (stale / "0.jpeg").write_bytes(b"half")
     part_of(root).write_bytes(ARCHIVE[:1000])
-    download_chest_xray(root, url=server.url, size=SIZE)
+    fetch(root, server.url)
     assert_complete(root)
 
 
@@ -138,7 +140,7 @@ def test_of_two_threads_one_downloads(server: Server, root: Path) -> None:
 
     def run() -> None:
         barrier.wait()
-        download_chest_xray(root, url=server.url, size=SIZE)
+        fetch(root, server.url)
 
     with ThreadPoolExecutor(2) as pool:
         for result in [pool.submit(run), pool.submit(run)]:
@@ -151,9 +153,9 @@ def test_of_two_processes_one_downloads(server: Server, root: Path) -> None:
     server.script = [gated(server)]
     code = (  # by its path: the package would import torch, for seconds
         "import runpy, sys; from pathlib import Path; get = runpy.run_path(sys.argv[1])['download_chest_xray']; "
-        "get(Path(sys.argv[2]), url=sys.argv[3], size=int(sys.argv[4]))"
+        "get(Path(sys.argv[2]), url=sys.argv[3], size=int(sys.argv[4]), sha256=sys.argv[5])"
     )
-    command = [sys.executable, "-c", code, download.__file__, str(root), server.url, str(SIZE)]
+    command = [sys.executable, "-c", code, download.__file__, str(root), server.url, str(SIZE), digest(ARCHIVE)]
     with subprocess.Popen(command) as one, subprocess.Popen(command) as two:
         assert (one.wait(), two.wait()) == (0, 0)
     assert len(server.ranges) == 1

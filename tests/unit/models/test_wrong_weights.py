@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from pneumo.errors import ConfigError, WeightsError
+from pneumo.models import sources
+from pneumo.models.backbone import build
+from pneumo.models.sources import create
+
+
+def state() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return torchvision.models.resnet18().state_dict()
+
+
+def body(weights: str) -> dict[str, Tensor]:
+    backbone, _ = build("torchvision/resnet18", weights, None, image_size=32, classes=2)
+    return backbone.network.state_dict()
+
+
+def save_odd(folder: Path) -> None:
+    """Save state dicts that no training script would."""
+    cyclic: dict[str, object] = {}
+    cyclic["state_dict"] = cyclic["model"] = cyclic
+    deep: dict[str, object] = {"w": torch.zeros(1)}
+    for _ in range(200):
+        deep = {"a": deep}
+    contents = {
+        "numbers": {0: torch.zeros(1), 1: torch.zeros(1)},
+        "empty": {},
+        "unnamed": {"": torch.zeros(1)},
+        "control": {"a\x1b[31m\nb": torch.zeros(1)},
+        "deep": deep,
+        "cyclic": cyclic,
+        "complex": {name: tensor.to(torch.complex64) for name, tensor in state().items()},
+        "nan": {name: tensor * float("nan") for name, tensor in state().items()},
+    }
+    for name, content in contents.items():
+        torch.save(content, folder / f"{name}.pth")
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("{tmp}/missing.pth", "missing.pth does not exist"),
+        ("missing.pth.tar", "missing.pth.tar does not exist"),
+        ("{tmp}", "is a folder"),
+        ("{tmp}/two.pth", r"several state dicts \(encoder, decoder\)"),
+        ("{tmp}/text.pth", r"cannot be read as weights \(it is damaged or of another format\)"),
+        ("{tmp}/text.safetensors", "cannot be read as weights"),
+        ("{tmp}/list.pth", "holds no state dict"),
+        ("{tmp}/other.pth", r"none of the 100 tensors \(conv1.weight, .*\), but 2 \(weight, bias\)"),
+        ("{tmp}/head.pth", r"none of the 100 tensors \(conv1.weight, .*\), only those of a head\."),
+        ("{tmp}/shape.pth", r"conv1.weight is \(64, 1, 7, 7\) instead of \(64, 3, 7, 7\)"),
+        ("{tmp}/code.pth", "its torch.nn.modules.linear.Linear objects could run code"),
+        ("pip:no_such_package", "pip install no-such-package"),
+        ("pip:rich", "it holds 0"),
+        ("pip:no.such", "no package no.such"),
+        ("pip:no.such.deep", "no package no.such.deep"),
+        ("pip:os", "no package os"),
+        ("pip:__main__", "no package __main__"),
+        *((f"pip:{name}", "names no package") for name in ("", "..", ".", "/x", "..a", "a b", " rich", "rich.", "\0")),
+        ("long" * 100 + ".pth", "File name too long"),
+        ("~nobody-of-that-name/a.pth", "does not exist"),
+        ("{tmp}/numbers.pth", "holds no state dict"),
+        ("{tmp}/empty.pth", "holds no state dict"),
+        ("{tmp}/unnamed.pth", "none of the 100 tensors"),
+        ("{tmp}/control.pth", r"\(a\[31m b\)"),
+        ("{tmp}/deep.pth", "holds no state dict"),
+        ("{tmp}/cyclic.pth", "holds no state dict"),
+        ("{tmp}/complex.pth", "complex, sparse or quantized"),
+        ("{tmp}/nan.pth", "no finite values"),
+        ("IMAGENET_V9", "no published weights of that name"),
+    ],
+)
+def test_weights_that_do_not_serve_are_explained(weights: str, message: str, tmp_path: Path) -> None:
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("no weights")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"encoder": {"w": torch.zeros(1)}, "decoder": {"w": torch.zeros(1)}}, tmp_path / "two.pth")
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
+    torch.save({f"fc.{name}": tensor for name, tensor in nn.Linear(2, 2).state_dict().items()}, tmp_path / "head.pth")
+    torch.save({**state(), "conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "shape.pth")
+    torch.save(nn.Linear(2, 2), tmp_path / "code.pth")  # a pickled object could run anything
+    if "{tmp}" in weights:
+        save_odd(tmp_path)
+    with pytest.raises(WeightsError, match=message) as caught:
+        body(weights.format(tmp=tmp_path))
+    assert str(caught.value).isprintable()
+
+
+def test_no_code_of_a_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hostile" / "inner").mkdir(parents=True)
+    (tmp_path / "hostile" / "__init__.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "hostile" / "inner" / "__init__.py").write_text("raise SystemExit('it ran')")
+    torch.save(given := state(), tmp_path / "hostile" / "inner" / "weights.pth")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for package in ("hostile", "hostile.inner"):
+        assert torch.equal(body(f"pip:{package}")["conv1.weight"], given["conv1.weight"])
+
+
+PROXIES = {"socks": ImportError("no socksio"), "scheme": ValueError("Unknown scheme for proxy URL"), "url": Exception()}
+
+
+@pytest.mark.parametrize("fault", PROXIES)
+def test_whatever_a_proxy_causes_is_explained(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> nn.Module:
+        if options["pretrained"]:
+            raise PROXIES[fault]
+        return create_model("resnet18")
+
+    create_model = timm.create_model
+    monkeypatch.setattr(sources.timm, "create_model", fail)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@garbage")
+    with pytest.raises(WeightsError, match="a proxy is set by HTTPS_PROXY") as caught:
+        build("timm/resnet18", "DEFAULT", None, image_size=32, classes=2)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm/resnet18.nope",
+        "timm/resnet18.",
+        "timm/resnet18.a1_in1k.x",
+        "torchvision/resnet18.x",
+        "pneumo/xraychestnet.x",
+    ],
+)
+def test_a_tag_that_there_is_not_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.architecture={name}: "):
+        create(name, 32)
