@@ -63,7 +63,7 @@ def require_form(value: object, form: object, name: str) -> None:
         single = isinstance(value, str | int | float | None) or (isinstance(value, Tensor) and value.ndim == 0)
         require(single, f"{name} is no single value")
     elif isinstance(form, int | float) and not isinstance(form, bool):
-        if value != form:  # both may be infinite
+        if not (isinstance(value, float) and value == form):  # both may be infinite
             require_number(value, name)
     else:
         require(type(value) is type(form), f"{name}={show(value)} is no {type(form).__name__}")

@@ -1,5 +1,6 @@
 """The training state in a checkpoint, checked before a run resumes from it: Lightning restores it as it is."""
 
+import math
 import re
 from pathlib import PurePath
 from typing import Any
@@ -58,7 +59,7 @@ def require_training_state(
         if form := callback.state_dict():
             state = require_dict(states.get(callback.state_key), f"callbacks.{callback.state_key}")
             _require_callback(callback, state, form, history, steps)
-    _require_best(best, datamodule, classifier, trainer)
+    _require_best(best, history, datamodule, classifier, trainer)
     exact = trainer.max_steps == -1 and all(
         type(each).__module__.startswith("pneumo.") or isinstance(each, _LOOK_ON) for each in callbacks
     )
@@ -125,7 +126,9 @@ def _find_history(states: dict[str, Any], callbacks: list[Callback], epochs: int
     assert isinstance(history, list)
     for number, epoch in enumerate(history, 1):
         for name, value in require_dict(epoch, "callbacks.History.epochs").items():
-            require_number(value, f"callbacks.History.epochs.{name}")
+            figure = require_number(value, f"callbacks.History.epochs.{name}")
+            most = 1 if name.endswith(("accuracy", "auroc")) else math.inf
+            require(0 <= figure <= most, f"callbacks.History.epochs.{name}={show(value)} is out of range")
         require(epoch.keys() == history[0].keys(), f"callbacks.History.epochs differ in epoch {number}")
         require_equal(epoch.get("epoch"), number, "callbacks.History.epochs.epoch")
     return history
@@ -214,13 +217,19 @@ def _require_additions(
 
 
 def _require_best(
-    best: dict[str, Any], datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
+    best: dict[str, Any],
+    history: list[dict[str, float]],
+    datamodule: ChestXrayDataModule,
+    classifier: Classifier,
+    trainer: Trainer,
 ) -> None:
     """Raise a FormError unless the best checkpoint so far can be tested at the end."""
-    require_count(best.get("epoch"), "best.ckpt: epoch", max(trainer.max_epochs or 0, 1) - 1)
+    number = require_count(best.get("epoch"), "best.ckpt: epoch", max(trainer.max_epochs or 0, 1) - 1)
     metrics = require_dict(best.get("metrics"), "best.ckpt: metrics")
     for name in ("train/accuracy", "val/loss", "val/accuracy", "val/auroc"):
         require_number(metrics.get(name), f"best.ckpt: metrics.{name}")
+        if number < len(history) and name in history[number]:  # a kill may leave it an epoch ahead
+            require_equal(metrics[name], history[number][name], f"best.ckpt: metrics.{name}")
     stored = require_dict(best.get("hyper_parameters"), "best.ckpt: hyper_parameters")
     for name, value in classifier.hparams.items():
         if name not in ("temperature", "threshold", "margin"):  # which testing sets

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from errno import EACCES, ENOSPC
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from events import hparams_row
 from filelock import FileLock
 from support import Sweep, contents, place
 
-from pneumo.evaluation.status import read_status, write_status
+from pneumo.evaluation.status import Status, read_status, write_status
 from pneumo.sweeps.command import read_command
 from pneumo.sweeps.job import COMMAND
 
@@ -166,3 +167,33 @@ def test_what_is_to_be_overwritten_stays_until_its_successor_can_run(sweep: Swee
     missing = f"data.root={tmp_path / 'missing'}"
     assert sweep("model=xraychestnet", "optimizer=sgd", "sweep.overwrite=true", missing) == 1
     assert contents(place(tmp_path)) == before
+
+
+@pytest.mark.slow
+def test_a_job_whose_folder_cannot_be_written_does_not_end_the_others(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(folder: Path, status: Status) -> None:
+        if folder.name.startswith("xraychestnet-sgd"):
+            raise OSError(ENOSPC, "No space left on device")
+        write_status(folder, status)
+
+    monkeypatch.setattr("pneumo.sweeps.job.write_status", write)
+    assert sweep(*TWO, "epochs=1") == 1
+    shown = capsys.readouterr().out
+    assert "No space left on device" in shown
+    assert "2 jobs: 1 done, 0 skipped, 0 failed, 1 not begun" in shown
+    assert set(contents(place(tmp_path))) == {"xraychestnet-adam-s0"}
+
+
+def test_a_sweep_whose_folder_cannot_be_written_is_one_paragraph(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(EACCES, "Permission denied")
+
+    monkeypatch.setattr("pneumo.sweeps.session.begin_command", refuse)
+    assert sweep(*TWO) == 1
+    error = capsys.readouterr().err
+    assert f"folder {place(tmp_path)} cannot be used (Permission denied)" in error
+    assert "Traceback" not in error

@@ -57,6 +57,7 @@ GROUP = "optimizer_states|0|param_groups|0"
         (PROGRESS, (..., {}, {"total": {}, "current": {}})),
         (f"{PROGRESS}|current|processed", (..., 0, 3, -2, "2", 10**15)),
         (f"{PROGRESS}|total|reset", (5,)),
+        (f"{PROGRESS}|total|ready", (torch.zeros(3), 1.0, True)),
         ("loops|fit_loop|epoch_loop.batch_progress|total|ready", (..., 3, "8")),
         ("loops|fit_loop|epoch_loop.batch_progress|is_last_batch", (..., False, 5)),
         ("loops|fit_loop|epoch_loop.scheduler_progress|total|completed", (..., 1, 5)),

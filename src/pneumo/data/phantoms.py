@@ -87,17 +87,18 @@ def holds_phantoms(root: Path) -> bool:
     return found == {film.path for film in _plan(counts)}
 
 
-def check_phantoms(root: Path, default: bool) -> None:
+def check_phantoms(root: Path, default: bool, again: bool) -> None:
     """Log that a data set is one of phantoms.
 
     Args:
         root: The data set's folder.
         default: Whether nobody named it.
+        again: Whether it was checked before, as Lightning has data prepared for each stage.
 
     Raises:
         DataError: They lie where the Kermany data are expected.
     """
-    if (folder := locate(root)) is None or not holds_phantoms(folder):
+    if again or (folder := locate(root)) is None or not holds_phantoms(folder):
         return
     if default and root == DEFAULT_ROOT:
         raise DataError(

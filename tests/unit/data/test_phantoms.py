@@ -140,7 +140,7 @@ def test_who_comes_second_waits_and_does_not_draw(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(phantoms, "FileLock", OtherIsFaster)
     write_phantoms(root, seed=0, train=2, val=2, test=2)
-    assert len(contents(root)) == 6
+    assert len(contents(root)) == 7
 
 
 @pytest.mark.parametrize("sizes", [(1, 2, 2), (2, 1, 2), (2, 2, 0), (-3, 2, 2)])
