@@ -69,5 +69,5 @@ def _is_named(root: Path) -> bool:
 def _outside(strange: Sequence[str], paths: Sequence[str], root: Path) -> str:
     return (
         f"{len(strange)} of the {len(paths)} images lie outside of {root}, or are not in it, such as "
-        f"{strange[0][:200]}. {_REMEDY}"
+        f"{strange[0][:200]}."
     )

@@ -1,5 +1,6 @@
 """Reports of whole runs on phantoms."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -97,3 +98,35 @@ def test_the_page_of_a_run_is_whole_in_itself(
     without = (tmp_path / "elsewhere" / "report.html").read_text()
     assert "since the test&#39;s are not all at hand" in without
     assert "the same film with its map" not in without
+
+
+@pytest.mark.slow
+def test_the_page_of_a_hostile_run_holds_nothing_of_this_machine(
+    compose_run: Compose, tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
+    monkeypatch.setenv("PNEUMO_SECRET", "of-this-machine")
+    cfg = compose_run("model=xraychestnet", "epochs=1", "figures=true")
+    run(cfg)
+    folder, secret = tmp_path / "run", tmp_path / "secret"
+    secret.write_text("<svg>of-this-machine</svg>")
+    (folder / ".hydra").mkdir()
+    config = OmegaConf.to_yaml(cfg).replace(f"root: {cfg.data.root}", "root: /${oc.env:PNEUMO_SECRET}")
+    (folder / ".hydra" / "config.yaml").write_text(config)
+    (folder / "figures" / "roc.svg").unlink()
+    (folder / "figures" / "roc.svg").symlink_to(secret)
+    report([folder])
+    page = (folder / "report.html").read_text()
+    assert "/${oc.env:PNEUMO_SECRET}" in page
+    assert "of-this-machine" not in page
+    assert base64.b64encode(secret.read_bytes()).decode() not in page
+
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    (folder / "splits.csv").unlink()
+    predictions = (folder / "predictions.csv").read_text()
+    for elsewhere in (f"{phantoms}/test/", f"../{phantoms.name}/test/"):  # as if these were private
+        (folder / "predictions.csv").write_text(predictions.replace("\ntest/", f"\n{elsewhere}"))
+        report([folder])
+        page = (folder / "report.html").read_text()
+        assert "lie outside of" in page
+        assert 'alt="film"' not in page
