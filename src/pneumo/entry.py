@@ -145,7 +145,7 @@ def _mistakes_end() -> Iterator[None]:
 def _check_run(config: DictConfig) -> None:
     """Check a run's configuration; its folder has no name yet, so another one stands for it."""
     checked = config.copy()
-    with read_write(checked), open_dict(checked):
+    with read_write(checked.hydra), open_dict(checked.hydra):
         checked.hydra.runtime.output_dir = os.getcwd()
     HydraConfig.instance().set_config(checked)
     check_config(OmegaConf.masked_copy(checked, [str(key) for key in checked if key != "hydra"]))

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from pneumo.config import rules
 from pneumo.constraints import show
 from pneumo.errors import ConfigError
 from pneumo.hints import similar_keys
-from pneumo.limits import LIMITS
-from pneumo.schema import DATA, SPECIAL, TARGETS
+from pneumo.schema import SPECIAL
 
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
@@ -58,7 +58,7 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
     known, closed = parameters(target)
     given = {*kind.given, *list(known)[: 1 if deferred else 0]}
     group = key.partition(".")[0]
-    ruled = TARGETS.get(node["_target_"]) or (DATA if group == "data" else LIMITS.get(group, {}))
+    ruled, _ = rules(group, node["_target_"])
     for name, value in node.items():
         if name in given:
             raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo gives this argument itself.")
@@ -78,6 +78,8 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
     found: dict[str, inspect.Parameter] = {}
     makers = [each.__dict__.get("__init__") for each in target.__mro__] if isinstance(target, type) else [target]
     for maker in makers:
+        if maker is object.__init__:
+            return found, True
         if maker is None:
             continue
         try:

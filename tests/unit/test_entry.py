@@ -8,6 +8,7 @@ import pytest
 import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from support import Compose
 
@@ -100,9 +101,9 @@ def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(sweep: bool, tmp_
 
 @pytest.mark.parametrize("name", ["é", "\udce9"])
 def test_an_output_folder_must_have_a_name_in_utf8(name: str, tmp_path: Path, compose_run: Compose) -> None:
-    compose_run(f"hydra.run.dir={quote_value(str(tmp_path / name))}")
-    cfg = HydraConfig.instance().cfg
-    assert cfg is not None
+    task = compose_run(f"hydra.run.dir={quote_value(str(tmp_path / name))}")
+    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
+    assert isinstance(cfg, DictConfig)
     if name == "é":
         CheckOutputFolder().on_run_start(cfg)
     else:
