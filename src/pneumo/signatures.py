@@ -4,7 +4,9 @@ import inspect
 import pkgutil
 import types
 import typing
+from collections import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -185,10 +187,15 @@ def _made_by(target: Callable[..., Any]) -> type | None:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(inspect.unwrap(target))
-    except (NameError, TypeError, AttributeError):  # names that only type checkers import
-        return {}
+    """Return the annotations of a function that can be resolved, also of names that only type checkers import."""
+    function = inspect.unwrap(target)
+    found: dict[str, Any] = {}
+    names = {**vars(abc), **vars(typing), **getattr(function, "__globals__", {})}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        holder = type("Holder", (), {"__annotations__": {name: annotation}})
+        with suppress(NameError, TypeError, AttributeError, SyntaxError):
+            found |= typing.get_type_hints(holder, names)
+    return found
 
 
 def _describe(hint: Any) -> str:  # noqa: ANN401 (any annotation)

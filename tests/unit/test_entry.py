@@ -109,3 +109,13 @@ def test_an_output_folder_must_have_a_name_in_utf8(name: str, tmp_path: Path, co
     else:
         with pytest.raises(SystemExit, match=r"not UTF-8.*paths\.output_dir=FOLDER"):
             CheckOutputFolder().on_run_start(cfg)
+
+
+@pytest.mark.parametrize("override", ["loss.balance=text", "paths.output_dir=''", "choices=null", "data.seed=${x}"])
+def test_a_mistake_ends_before_the_output_folder_is_made(override: str, tmp_path: Path, compose_run: Compose) -> None:
+    task = compose_run(f"hydra.run.dir={tmp_path / 'made'}", override)
+    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
+    assert isinstance(cfg, DictConfig)
+    with pytest.raises(SystemExit, match=f"^{override.partition('=')[0]}"):
+        CheckOutputFolder().on_run_start(cfg)
+    assert not (tmp_path / "made").exists()
