@@ -74,7 +74,7 @@ def assert_mistake(done: Done, *words: str) -> None:
         (["data.root=/no/such/folder"], ["/no/such/folder", "data=synthetic", "PNEUMO_DATA_ROOT"]),
         (["data.split=nosuch"], ["data.split=nosuch", "data.split=patient"]),
         (["trainer.precision=17"], ["trainer.precision=17 must be auto"]),
-        (["optimizer.weight_decay=-1"], ["`optimizer` cannot be built", "weight_decay"]),
+        (["optimizer.weight_decay=-1"], ["optimizer.weight_decay=-1", "a number from 0"]),
         (["trainer.limit_train_batches=1e-9"], ["Lightning cannot run", "limit_train_batches"]),
         (["~scheduler"], ["`scheduler` is missing"]),
         (["+model.dropout=0.5"], ["model.dropout is no setting"]),
