@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -139,7 +140,8 @@ def _mistakes_end() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise SystemExit(str(error)) from None
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _check_run(config: DictConfig) -> None:
