@@ -155,12 +155,18 @@ def _check_target(group: str, key: str, node: Any) -> None:  # noqa: ANN401 (any
     for name in SPECIAL:
         if name in node:
             _check_value(f"{key}.{name}", node[name], {name: SPECIAL[name]})
-    own = TARGETS.get(node["_target_"])
-    keys = own or LIMITS.get(group, {})
-    if group == "data" and own is None:
-        keys = {name: rule._replace(required=name in READ) for name, rule in DATA.items()}
+    keys, closed = rules(group, node["_target_"])
     given = {name: value for name, value in node.items() if name not in SPECIAL}
-    _check_keys(key, given, keys, closed=own is not None)
+    _check_keys(key, given, keys, closed)
+
+
+def rules(group: str, target: str) -> tuple[Keys, bool]:
+    """Return the rules of the arguments of a `_target_` in a group, and whether there can be no others."""
+    if target in TARGETS:
+        return TARGETS[target], True
+    if group == "data":
+        return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
+    return LIMITS.get(group, {}), False
 
 
 def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, whole: bool = True) -> None:

@@ -1,5 +1,7 @@
 """Limits of the settings of other libraries' classes: what their signatures do not say."""
 
+import re
+
 from pneumo.constraints import (
     FLAG,
     Rule,
@@ -60,7 +62,15 @@ LIMITS: dict[str, Keys] = {
             ),
             f"auto, a number of devices from 1 to {_DEVICES}, -1 for all, or their numbers, such as {{key}}=[0]",
         ),
-        "strategy": addable(Rule(lambda value: is_text(value) or isinstance(value, dict), "auto, or such as ddp")),
+        # Of other ways to start processes, none brings the trained network back to the one that tests it.
+        "strategy": addable(
+            Rule(
+                lambda value: (
+                    isinstance(value, dict) or (is_text(value) and not re.search("spawn|fork|notebook", value))
+                ),
+                "auto, ddp, or another strategy of Lightning's that repeats the command, such as {key}=ddp",
+            )
+        ),
         "max_epochs": whole(20, 1),
         "min_epochs": addable(or_null(whole(1, 0), "none")),
         "max_steps": addable(

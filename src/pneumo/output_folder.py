@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.config import check_config, check_folders, check_sweep, unresolved
+from pneumo.console import warn
 from pneumo.constraints import PATH, show
 from pneumo.entry import mistake_behind
 from pneumo.errors import ConfigError, PneumoError
@@ -72,7 +73,8 @@ def _mistakes_end() -> Iterator[None]:
         yield
     except (PneumoError, OSError) as error:
         mistake = mistake_behind(error)
-        raise SystemExit(mistake[1] if mistake else str(error)) from None
+        warn(mistake[1] if mistake else str(error))
+        raise SystemExit(1) from None
 
 
 def _refuse_search(config: DictConfig) -> None:
@@ -92,7 +94,7 @@ def _set_subdir(config: DictConfig, name: str | None) -> None:
 def _check_run(config: DictConfig) -> None:
     """Check a run's configuration; its folder has no name yet, so another one stands for it."""
     checked = config.copy()
-    with read_write(checked), open_dict(checked):
+    with read_write(checked.hydra), open_dict(checked.hydra):
         checked.hydra.runtime.output_dir = os.getcwd()
     HydraConfig.instance().set_config(checked)
     check_config(OmegaConf.masked_copy(checked, [str(key) for key in checked if key != "hydra"]))
@@ -110,14 +112,14 @@ def _name_folder(config: DictConfig, key: str) -> Path:
 
 def _check_writable(folder: Path) -> None:
     if (name := str(folder.absolute())) != escape_path(name):
-        raise SystemExit(
+        raise ConfigError(
             f"The output folder {name} has a name that is not UTF-8, which checkpoints and TensorBoard cannot have: "
             "choose another one with paths.output_dir=FOLDER."
         )
     try:
         require_writable(folder)
     except OSError as error:
-        raise SystemExit(
+        raise ConfigError(
             f"The output folder {folder} cannot be written ({error.strerror}): choose another one with "
             "paths.output_dir=FOLDER, or mend its permissions or its disk."
         ) from None

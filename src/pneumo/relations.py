@@ -40,9 +40,10 @@ def _check_checkpoints(callbacks: Settings, epochs: int) -> None:
     for name, callback in checkpoints.items():
         file = str(callback.get("dirpath")), str(callback["filename"])
         if file in files:
+            odd, other = (files[file], name) if file[1] == name else (name, files[file])
             raise ConfigError(
-                f"callbacks.{name}.filename={show(file[1])} must differ from callbacks.{files[file]}.filename, whose "
-                f"checkpoints it would overwrite: choose another name, such as callbacks.{name}.filename={name}."
+                f"callbacks.{odd}.filename={show(file[1])} must differ from callbacks.{other}.filename, since each "
+                f"would overwrite the other's checkpoints: choose another name, such as callbacks.{odd}.filename={odd}."
             )
         files[file] = str(name)
         if isinstance(interval := callback.get("every_n_epochs"), int) and interval > epochs:

@@ -4,15 +4,17 @@ import inspect
 import pkgutil
 import types
 import typing
+from collections import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from pneumo.config import rules
 from pneumo.constraints import show
 from pneumo.errors import ConfigError
 from pneumo.hints import similar_keys
-from pneumo.limits import LIMITS
-from pneumo.schema import DATA, SPECIAL, TARGETS
+from pneumo.schema import SPECIAL
 
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
@@ -58,7 +60,7 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
     known, closed = parameters(target)
     given = {*kind.given, *list(known)[: 1 if deferred else 0]}
     group = key.partition(".")[0]
-    ruled = TARGETS.get(node["_target_"]) or (DATA if group == "data" else LIMITS.get(group, {}))
+    ruled, _ = rules(group, node["_target_"])
     for name, value in node.items():
         if name in given:
             raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo gives this argument itself.")
@@ -78,6 +80,8 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
     found: dict[str, inspect.Parameter] = {}
     makers = [each.__dict__.get("__init__") for each in target.__mro__] if isinstance(target, type) else [target]
     for maker in makers:
+        if maker is object.__init__:
+            return found, True
         if maker is None:
             continue
         try:
@@ -183,10 +187,15 @@ def _made_by(target: Callable[..., Any]) -> type | None:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(inspect.unwrap(target))
-    except (NameError, TypeError, AttributeError):  # names that only type checkers import
-        return {}
+    """Return the annotations of a function that can be resolved, also of names that only type checkers import."""
+    function = inspect.unwrap(target)
+    found: dict[str, Any] = {}
+    names = {**vars(abc), **vars(typing), **getattr(function, "__globals__", {})}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        holder = type("Holder", (), {"__annotations__": {name: annotation}})
+        with suppress(NameError, TypeError, AttributeError, SyntaxError):
+            found |= typing.get_type_hints(holder, names)
+    return found
 
 
 def _describe(hint: Any) -> str:  # noqa: ANN401 (any annotation)

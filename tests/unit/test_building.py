@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from support import Compose
 
 from pneumo.building import _avoid_single_images, build
+from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError
 from pneumo.fingerprints import config_hash
 from pneumo.record import measure_cost
@@ -84,3 +85,67 @@ def test_neither_warm_up_nor_training_has_a_batch_of_one_image(compose_run: Comp
         trainer: Any = SimpleNamespace(world_size=processes)
         with pytest.raises(ConfigError, match=rf"batch_size={size} with {64 // processes} training images per process"):
             _avoid_single_images(parts.datamodule, parts.classifier, trainer)
+
+
+def test_a_run_with_a_time_limit_stops_when_it_is_over(compose_run: Compose) -> None:
+    parts = build(compose_run("+trainer.max_time={seconds:0.001}", "trainer.max_epochs=1000"))
+    parts.trainer.fit(parts.classifier, datamodule=parts.datamodule)
+    assert parts.trainer.current_epoch == 1  # the first epoch is a whole one
+    assert parts.trainer.callback_metrics["val/loss"].isfinite()
+
+
+class OwnData(ChestXrayDataModule):
+    def __init__(self, shades: int, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+
+
+OWN_DATA = f"data._target_={__name__}.OwnData"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("+data.shades=text", r"data\.shades=text must be a whole number"),
+        ("+data.shadows=2", r"data\.shadows is no setting.*Did you mean \+data\.shades"),
+        ("data.batch_size=text", r"data\.batch_size=text must be a whole number from 1"),
+        ("~data.task", r"data\.task is missing"),
+    ],
+)
+def test_a_data_module_of_the_user_is_checked_by_its_signature(override: str, words: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(compose_run(OWN_DATA, override))
+
+
+def test_a_data_module_of_the_user_is_built(compose_run: Compose) -> None:
+    assert isinstance(build(compose_run(OWN_DATA, "+data.shades=2")).datamodule, OwnData)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer._target_={}.spoil",
+        "scheduler._target_={}.spoil",
+        "data._target_={}.spoil",
+        "callbacks.best._target_={}.spoil",
+        "+callbacks.x._target_={}.spoil",
+        "+trainer.profiler._target_={}.spoil",
+        "+optimizer.defaults={{_target_:{}.spoil}}",
+    ],
+)
+def test_a_target_of_another_kind_is_refused_before_it_is_called(override: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"_target_=.*spoil must be|is no setting"):
+        build(compose_run(override.format(__name__)))
+    assert SPOILT == []
+
+
+SPOILT: list[str] = []
+
+
+def spoil(*_: object, **options: object) -> None:
+    SPOILT.append("called")
+
+
+def test_an_error_of_a_schedule_in_its_steps_is_named_before_training(compose_run: Compose) -> None:
+    rising = ["scheduler._target_=torch.optim.lr_scheduler.ExponentialLR", "~scheduler.T_max", "+scheduler.gamma=1e300"]
+    with pytest.raises(ConfigError, match=r"`scheduler` cannot be built.*after 2 steps the learning rate is inf"):
+        build(compose_run(*rising))

@@ -25,7 +25,7 @@ from pneumo.files import require_space
 
 ARCHIVE_URL = "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
 ARCHIVE_BYTES = 1_235_512_464
-# Not published by the authors: four public projects, unrelated to each other, found it at the same address.
+# Not published by the authors: public projects that verify this archive state it next to its size and address.
 ARCHIVE_SHA256 = "13efc055629733dbab07877f8b3c9f81097840dbcdaa326a8542322c2281ce36"
 PAGE = "https://data.mendeley.com/datasets/rscbjbr9sj/2"
 TRIES = 5  # in a row that bring not a byte more

@@ -73,9 +73,10 @@ def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str])
     folder = sweep / name
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(cfg)  # which keeps a copy, without the folder so far
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    check_config(task)  # which explains references that cannot be resolved
     OmegaConf.resolve(task)  # while it is clear which job's choices are meant
-    check_config(task)
     return Job(name, folder, tuple(overrides), task)
 
 

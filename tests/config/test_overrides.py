@@ -1,0 +1,64 @@
+"""Overrides as users mistype them: each is refused in one paragraph, or has a meaning."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from support import ROOT, Compose
+
+from pneumo.building import build
+from pneumo.errors import PneumoError
+from pneumo.hints import check_choices
+
+HERE = Path(__file__).parent
+QUICK = ["scheduler.T_max=0", "callbacks.best.filename=last", "optimizer._target_=os.system", "seed=${x}", "model=null"]
+
+
+def lines(name: str) -> list[list[str]]:
+    return [shlex.split(line) for line in (HERE / f"{name}.txt").read_text().splitlines()]
+
+
+def paragraph(base: DictConfig, overrides: list[str], compose: Compose) -> str | None:
+    """Return the error of a user that overrides end in, None if a run can be built."""
+    try:
+        check_choices(overrides, ROOT / "conf")
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        if any((ROOT / "conf" / each.key_or_group).is_dir() for each in parsed):
+            cfg = compose(*overrides)
+        else:
+            cfg = base.copy()
+            ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
+        build(cfg)
+    except (HydraException, PneumoError, SystemExit) as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("override", QUICK)
+def test_a_mistake_is_named(override: str, compose_run: Compose) -> None:
+    found = paragraph(compose_run(), [override], compose_run)
+    assert found is not None
+    assert found.startswith(override.partition("=")[0])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.filterwarnings("default")
+def test_each_override_is_refused_in_one_paragraph_or_has_a_meaning(compose_run: Compose) -> None:
+    base = compose_run()
+    refused, accepted = lines("refused"), lines("accepted")
+    assert len(refused) + len(accepted) >= 300
+    found = {shlex.join(each): paragraph(base, each, compose_run) for each in refused}
+    assert [each for each, text in found.items() if text is None] == []
+    assert {each: text for each, text in found.items() if text and "Traceback" in text} == {}
+    built = {shlex.join(each): paragraph(base, each, compose_run) for each in accepted}
+    assert {each: text for each, text in built.items() if text is not None} == {}

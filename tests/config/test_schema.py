@@ -1,0 +1,89 @@
+"""The schema, conf/ and the constructors name the same settings; new files under conf/ join by lying there."""
+
+from dataclasses import fields
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from support import ROOT, Compose
+
+from pneumo.config import check_config, rules
+from pneumo.errors import ConfigError
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import FineTuning
+from pneumo.passes import FeatureOptions
+from pneumo.schema import GROUPS, SPECIAL, SWEEP, TARGETS, TOP
+from pneumo.signatures import locate, parameters
+
+GIVEN = {"augmentation", "pin_memory"}  # by pneumo
+SET_BY_LIGHTNING = {"save_top_k", "save_last", "save_weights_only", "train_time_interval", "save_on_exception"}
+
+
+def load(path: str) -> DictConfig:
+    read = OmegaConf.load(ROOT / "conf" / path)
+    assert isinstance(read, DictConfig)
+    return read
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_schema_of_a_target_and_its_constructor_agree(target: str) -> None:
+    known, closed = parameters(locate("x", target))
+    assert closed
+    assert TARGETS[target].keys() == known.keys() - GIVEN - SET_BY_LIGHTNING
+    for name, rule in TARGETS[target].items():
+        if known[name].default is known[name].empty:
+            assert rule.required, name
+
+
+def test_the_schema_and_train_yaml_agree() -> None:
+    train = load("train.yaml")
+    assert {name for name, value in train.items() if not isinstance(value, DictConfig) and name != "defaults"} == {
+        name for name, rule in TOP.items() if rule.required
+    }
+    for group in GROUPS.keys() & train.keys():
+        assert GROUPS[group].keys() == train[group].keys(), group
+    assert GROUPS["features"].keys() == {field.name for field in fields(FeatureOptions)}
+    assert GROUPS["fine_tuning"].keys() == {field.name for field in fields(FineTuning)}
+    assert GROUPS["model"].keys() <= parameters(Classifier)[0].keys()
+
+
+def test_the_schema_of_sweeps_and_conf_agree() -> None:
+    assert SWEEP["sweep"].keys() == load("sweep/default.yaml").keys()
+    launchers = [load(f"launcher/{path.name}").launcher for path in (ROOT / "conf" / "launcher").glob("*.yaml")]
+    assert SWEEP["launcher"].keys() == {name for launcher in launchers for name in launcher}
+
+
+@pytest.mark.parametrize("group", ["callbacks", "data", "augment", "optimizer", "scheduler", "trainer", "logger"])
+def test_each_key_under_conf_has_a_rule(group: str) -> None:
+    targets: dict[str, str] = {}
+    for path in sorted((ROOT / "conf" / group).glob("*.yaml"), key=lambda path: path.name != "default.yaml"):
+        read = load(f"{group}/{path.name}")
+        nodes = read if group in ("callbacks", "logger") else {"": read}
+        for name, node in nodes.items():
+            if name == "defaults":
+                continue
+            own = node.get("_target_") or targets.get(str(name)) or load(f"{group}/{node.defaults[0]}.yaml")._target_
+            targets.setdefault(str(name), own)
+            assert set(node) - {"defaults", *SPECIAL} <= rules(group, own)[0].keys(), path.name
+
+
+def flatten(node: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for name in node:
+        inside = None if OmegaConf.is_interpolation(node, name) else node[name]
+        keys += flatten(inside, f"{prefix}{name}.") if isinstance(inside, DictConfig) else [f"{prefix}{name}"]
+    return keys
+
+
+def test_no_setting_takes_a_group_for_its_value(compose_run: Compose) -> None:
+    cfg = compose_run("callbacks=average")
+    keys = flatten(cfg)
+    assert len(keys) > 100
+    OmegaConf.set_struct(cfg, False)
+    for key in keys[::3]:  # all of them would take seconds
+        group, _, name = key.rpartition(".")
+        parent = OmegaConf.select(cfg, group) if group else cfg
+        before = parent._get_node(name)
+        parent[name] = {"a": 1}
+        with pytest.raises(ConfigError, match=r"[\w.]+ (is no setting|cannot be resolved)|[\w.]+=.* must be"):
+            check_config(cfg)
+        parent[name] = before
