@@ -105,7 +105,7 @@ def _describe(folder: Path) -> Entry | None:
             kind=kind,
             key=folder.stem if kind == "manifests" else folder.name,
             folder=folder,
-            about=_read_about(folder / "about.json"),
+            about=_read_about(folder / "about.json") if folder.is_dir() else {},
             bytes=sum(_size(path) for path in (folder, *folder.rglob("*"))),
             used=folder.stat().st_mtime,
             whole=kind in ("manifests", "phantoms") or (folder / "array.npy").is_file(),
@@ -123,7 +123,7 @@ def _read_about(path: Path) -> dict[str, Any] | None:
     """Read a description; empty if there is none, None if it is damaged."""
     try:
         found = read_json(path, _MOST)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
     except PlainDataError:
         return None

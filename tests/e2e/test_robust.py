@@ -139,7 +139,7 @@ def test_subtypes_are_three_classes(compose_run: Compose, tmp_path: Path) -> Non
 def test_what_cannot_be_is_refused(compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"data\.fold=7"):
         build(compose_run("data.split=kfold", "data.fold=7"))
-    with pytest.raises(ConfigError, match=r"decision\.threshold=best must be fixed or youden"):
+    with pytest.raises(ConfigError, match=r"decision\.threshold=best must be fixed, youden"):
         build(compose_run("decision.threshold=best"))
     with pytest.raises(ConfigError, match=r"features\.cache=true cannot be: decision\.flip=true"):
         run(compose_run("model=timm", "model.weights=null", "features.cache=true", "decision.flip=true"))

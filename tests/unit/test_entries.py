@@ -38,8 +38,9 @@ def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Pat
 )
 def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed(about: bytes, tmp_path: Path) -> None:
     find_or_build(tmp_path, RECIPE, blocks)
-    folder = tmp_path / "images" / f"foreign{CONTROLS}"
-    folder.mkdir(parents=True)
+    (tmp_path / "images" / f"foreign{CONTROLS}").mkdir(parents=True)
+    folder = tmp_path / "images" / f"{0:016x}"
+    folder.mkdir()
     (folder / "about.json").write_bytes(about)
     (tmp_path / "images" / "file").touch()
     listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)], env={"COLUMNS": "200"})

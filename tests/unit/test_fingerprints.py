@@ -10,12 +10,13 @@ from omegaconf import DictConfig
 from support import Compose
 from written import finish
 
-from pneumo.checkpoints import check_resumable
+from pneumo.checkpoints import read_checkpoint
 from pneumo.errors import ConfigError
 from pneumo.evaluation.results import check_overwrite
 from pneumo.evaluation.runs import collect
 from pneumo.evaluation.status import Status, write_status
 from pneumo.fingerprints import config_hash, decisive_config, recorded_hashes, settings_hash
+from pneumo.resumption import check_settings
 from pneumo.sweeps.finished import finished_jobs
 from pneumo.sweeps.job import is_done_by
 from pneumo.sweeps.plan import Job
@@ -61,16 +62,18 @@ def test_earlier_results_are_recognised(forms: tuple[DictConfig, DictConfig], tm
 def test_a_search_learns_from_earlier_results(forms: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
     from pneumo.sweeps.search import _tell
+    from pneumo.sweeps.space import Space
+    from pneumo.sweeps.trials import Trials
 
     cfg, earlier = forms
     finish(tmp_path / "trial-000", "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(earlier), val_loss=0.25)
-    study = optuna.create_study()
-    trials: Any = [study.ask()]
+    trials = Trials(optuna.create_study(), Space({}, []), "optuna.db")
+    trials.study.ask()
     session: Any = SimpleNamespace(outcome=lambda *_, **__: ("done", ""))
     job = Job("trial-000", tmp_path / "trial-000", (), cfg)
     sweep = DictConfig({"objective": "val_loss", "fail_fast": False})
-    assert _tell(study, session, [SimpleNamespace(number=trials[0].number, params={})], [job], sweep)  # type: ignore[list-item] # all that it reads
-    assert study.best_value == 0.25
+    assert _tell(trials, session, trials.read(), [job], sweep)
+    assert trials.study.best_value == 0.25
 
 
 def test_a_run_goes_on_from_an_earlier_checkpoint(forms: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
@@ -78,6 +81,6 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(forms: tuple[DictConfig, DictC
     path = tmp_path / "last.ckpt"
     (tmp_path / "best.ckpt").touch()
     torch.save({"hyper_parameters": {}, "config": {**decisive_config(earlier), "data_hash": "a"}}, path)
-    check_resumable(path, tmp_path, {**decisive_config(cfg), "data_hash": "a"})
+    check_settings(read_checkpoint(path), path, tmp_path, {**decisive_config(cfg), "data_hash": "a"})
     with pytest.raises(ConfigError, match=r"with other settings: data_hash=a \(now b\)\."):  # fused does not differ
-        check_resumable(path, tmp_path, {**decisive_config(cfg), "data_hash": "b"})
+        check_settings(read_checkpoint(path), path, tmp_path, {**decisive_config(cfg), "data_hash": "b"})

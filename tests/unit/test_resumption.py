@@ -9,7 +9,7 @@ import torch
 from support import Compose
 
 from pneumo.building import build, run_settings
-from pneumo.checkpoints import read_checkpoint
+from pneumo.checkpoints import read_checkpoint, write_checkpoint
 from pneumo.errors import ConfigError
 from pneumo.resumption import check_settings, resumable_checkpoint
 from pneumo.training import run
@@ -54,7 +54,7 @@ def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stay
     for state in content["callbacks"].values():
         if state.get("best_model_score") is not None:
             state["best_model_path"] = str(victim)
-    torch.save(content, last)
+    write_checkpoint(content, last)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     cfg = compose_run(*OPTIONS, f"ckpt_path={last}")
     with pytest.raises(ConfigError, match=r"ckpt_path=.*cannot be resumed: .* names .*best\.ckpt.*Start again"):

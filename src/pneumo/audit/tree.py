@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pneumo.data.index import SPLITS, is_image, read_name, relative_path, walk
 from pneumo.data.nesting import SPLIT_NAMES, describe_misplaced, find_nested
+from pneumo.data.phantoms import MARKER
 from pneumo.errors import DataError
 from pneumo.files import escape_path
 
@@ -85,7 +86,8 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
     splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (WHOLE,)
     found: list[tuple[str, str, os.DirEntry[str]]] = []
     below: dict[str, set[str]] = {split: set() for split in splits}
-    others = [] if splits == (WHOLE,) else [path for path in root.iterdir() if path.name not in splits]
+    known = (*splits, MARKER)
+    others = [] if splits == (WHOLE,) else [path for path in root.iterdir() if path.name not in known]
     junk = [relative_path(str(path), root) for path in others]
     for split in splits:
         for entry, name in _entries(_place(root, split)):

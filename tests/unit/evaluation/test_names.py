@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hostile import CONTROLS, MARKUP, NAMES, formulas, is_harmless
 from markdown_it import MarkdownIt
+from scipy.special import logit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from written import finish
 
@@ -59,8 +60,9 @@ def test_a_run_whose_folder_has_markup_in_its_name_is_reported(capsys: pytest.Ca
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path: Path) -> None:
     classes = ["NORMAL", name, "'=x"]
-    label, share = np.array([0, 1, 2]), np.eye(3, dtype=np.float32)
-    write_predictions(tmp_path / "predictions.csv", [name, "'=b", "c"], label, share, label, classes, share)
+    label, share = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
+    margin = logit(share)
+    write_predictions(tmp_path / "predictions.csv", [name, "'=b", "c"], label, share, label, classes, margin)
     image = Radiograph(name, 1, "none", name, "test", 1, 1)
     write_splits(tmp_path / "splits.csv", {"test": [image]}, classes)
     for path in tmp_path.iterdir():

@@ -19,18 +19,18 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "attack", [{"weights": "pip:hostile.package"}, {"_instantiator": "hostile.run"}, {"weights": "DEFAULT"}]
+    "attack", [{"weights": "pip:attacking.package"}, {"_instantiator": "attacking.run"}, {"weights": "DEFAULT"}]
 )
 def test_opening_a_checkpoint_neither_imports_nor_downloads(
     attack: dict[str, str], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "hostile.py").write_text("def run(cls, arguments): pass\n")
+    (tmp_path / "attacking.py").write_text("def run(cls, arguments): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], **attack}}, tmp_path / "a.ckpt")
     for opened in (Classifier.load_from_checkpoint, CheckpointNetwork):
         with pytest.raises(ConfigError, match=r"a\.ckpt"):
             opened(tmp_path / "a.ckpt")
-    assert "hostile" not in sys.modules
+    assert "attacking" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_weights_that_do_not_fit_are_named(fault: str, words: str, content: dict
         values = {"unknown": bias, "shape": bias[:1], "dtype": bias.long()}
         state["more" if fault == "unknown" else "head.bias"] = values[fault].clone()
     else:
-        other = {"size": 4096, "architecture": "torchvision/vgg16", "tag": "timm/resnet18.none"}
+        other = {"size": 512, "architecture": "torchvision/vgg16", "tag": "timm/resnet18.none"}
         settings["image_size" if fault == "size" else "architecture"] = other[fault]
     write(broken, tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match=rf"a\.ckpt cannot be opened .*{words}|{words} as a classifier") as error:

@@ -94,12 +94,12 @@ def test_weights_that_do_not_serve_are_explained(weights: str, message: str, tmp
 
 
 def test_no_code_of_a_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hostile" / "inner").mkdir(parents=True)
-    (tmp_path / "hostile" / "__init__.py").write_text("raise SystemExit('it ran')")
-    (tmp_path / "hostile" / "inner" / "__init__.py").write_text("raise SystemExit('it ran')")
-    torch.save(given := state(), tmp_path / "hostile" / "inner" / "weights.pth")
+    (tmp_path / "attacking" / "inner").mkdir(parents=True)
+    (tmp_path / "attacking" / "__init__.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "attacking" / "inner" / "__init__.py").write_text("raise SystemExit('it ran')")
+    torch.save(given := state(), tmp_path / "attacking" / "inner" / "weights.pth")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for package in ("hostile", "hostile.inner"):
+    for package in ("attacking", "attacking.inner"):
         assert torch.equal(body(f"pip:{package}")["conv1.weight"], given["conv1.weight"])
 
 
