@@ -59,7 +59,7 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
         return files
     home = found.resolve()
     if strange := [path for path, file in zip(paths, files, strict=True) if not _lies(path, file, known, home)]:
-        raise DataError(_outside(strange, paths, found))
+        raise DataError(f"{_outside(strange, paths, found)} {_REMEDY}")
     return files
 
 
@@ -93,5 +93,5 @@ def _lies(path: str, file: Path, known: set[str], home: Path) -> bool:
 def _outside(strange: Sequence[str], paths: Sequence[str], root: Path) -> str:
     return (
         f"{len(strange)} of the {len(paths)} images lie outside of {root}, or are not in it, such as "
-        f"{strange[0][:200]}. {_REMEDY}"
+        f"{strange[0][:200]}."
     )
