@@ -41,7 +41,7 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
         DataError: The data set is another one, or an image is not in it.
     """
     named = _named_root()
-    folders = [folder for folder in (named, locate(root)) if folder is not None]
+    folders = [folder for folder in (named, _locate(root)) if folder is not None]
     if not folders:
         raise DataError(f"{root} holds no data set. {_REMEDY}")
     if strange := [path for path in paths if not _is_inside(path)]:
@@ -65,7 +65,13 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
 
 def _named_root() -> Path | None:
     named = os.environ.get(_VARIABLE)
-    return locate(Path(named)) if named else None
+    return _locate(Path(named)) if named else None
+
+
+def _locate(root: Path) -> Path | None:
+    with suppress(OSError):  # a folder that is denied, as in another user's home, is as good as none
+        return locate(root)
+    return None
 
 
 def _match(run: Path, root: Path, classes: Sequence[str], recorded: str) -> set[str]:

@@ -102,6 +102,7 @@ def test_a_file_that_is_none_of_the_images_is_not_shown(root: Path) -> None:
         find_images(root.parent, root, CLASSES, recorded(root), ["test/notes.txt"])
 
 
-def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["${oc.env:HOME}", "x" * 300])
+def test_a_folder_that_is_no_data_set_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no data set"):
-        find_images(tmp_path, tmp_path / "${oc.env:HOME}", CLASSES, "", [IMAGE])
+        find_images(tmp_path, tmp_path / name, CLASSES, "", [IMAGE])
