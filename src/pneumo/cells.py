@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also in the full width of East Asian scripts
+_END = ";\t\r\n"  # csv quotes cells with one of its characters, which some spreadsheets take for separators too
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+](?:inf|nan)", re.IGNORECASE)
 
 
@@ -13,8 +14,8 @@ def format_rows(rows: Iterable[Iterable[object]]) -> str:
     """Format rows as CSV; `plain_data.parse_csv` returns the same text."""
     lines: list[str] = []
     stream = SimpleNamespace(write=lines.append)
-    csv.writer(stream, lineterminator="\r\n").writerows(map(escape_cell, row) for row in rows)  # so that it quotes \r
-    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    csv.writer(stream, lineterminator=_END).writerows(map(escape_cell, row) for row in rows)
+    return "".join(line.removesuffix(_END) + "\n" for line in lines)
 
 
 def escape_cell(value: object) -> object:

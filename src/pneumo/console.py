@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pneumo.escaping import escape_line, escape_paragraph
+from pneumo.escaping import escape_line, escape_paragraph, escape_prose
 
 
 def tell(text: str, style: str | None = None, wrap: bool = False) -> None:
@@ -46,5 +46,5 @@ def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (whatever rich re
         return Text(escape_line(cell, "\xa0"), style)
     if isinstance(cell, Text) and not cell.plain.isprintable():
         cell = cell.copy()
-        cell.plain = escape_line(cell.plain, "\n\xa0")
+        cell.plain = escape_prose(cell.plain)
     return cell

@@ -6,25 +6,32 @@ is shown to others, so that it must not carry what the run could not have had.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from pneumo.data.index import data_hash, file_path, locate, scan_radiographs
-from pneumo.errors import DataError
+from pneumo.data.splits import read_splits
+from pneumo.errors import ConfigError, DataError
 from pneumo.files import unescape_path
 
+_log = logging.getLogger(__name__)
+
 _VARIABLE = "PNEUMO_DATA_ROOT"
-_REMEDY = f"If these are the images that you want to see, name their folder in {_VARIABLE}."
+_REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {_VARIABLE}."
 
 
-def find_images(root: Path, classes: Sequence[str], recorded: str, paths: Sequence[str]) -> list[Path]:
+def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, paths: Sequence[str]) -> list[Path]:
     """Return the files of a run's images.
 
-    The data set must have the hash that the run recorded, or be the one that PNEUMO_DATA_ROOT names. Links that leave
-    it are followed in the latter case only.
+    They are those of the folder that PNEUMO_DATA_ROOT names, or of `root`, whichever has the data that the run
+    recorded, apart from images added later. If neither has, the named one is taken with a warning. Links that leave the
+    folder are followed only in the named one.
 
     Args:
+        run: The run's folder.
         root: The data set's folder.
         classes: Names of the class folders.
         recorded: The run's data_hash.
@@ -33,22 +40,51 @@ def find_images(root: Path, classes: Sequence[str], recorded: str, paths: Sequen
     Raises:
         DataError: The data set is another one, or an image is not in it.
     """
-    if (found := locate(root)) is None:
-        raise DataError(f"{root} holds no data set.")
+    named = _named_root()
+    folders = [folder for folder in (named, _locate(root)) if folder is not None]
+    if not folders:
+        raise DataError(f"{root} holds no data set. {_REMEDY}")
     if strange := [path for path in paths if not _is_inside(path)]:
-        raise DataError(_outside(strange, paths, found))
-    files = [file_path(found, path) for path in paths]
-    if _is_named(found):
-        return files
+        raise DataError(_outside(strange, paths, folders[-1]))
     if strange := [name for name in classes if name in ("", ".", "..") or os.path.basename(name) != name]:
         raise DataError(f"data.classes has {strange[0]}, which is no name of a folder.")
-    radiographs, _ = scan_radiographs(found, classes)
-    if data_hash(radiographs) != recorded:
-        raise DataError(f"the data in {found} are not those that the run recorded. {_REMEDY}")
-    known, home = {radiograph.path for radiograph in radiographs}, found.resolve()
+    matches = ((folder, _match(run, folder, classes, recorded)) for folder in folders)
+    found, known = next((match for match in matches if match[1]), (named, set()))
+    if found is None:
+        raise DataError(f"the data in {folders[-1]} are not those that the run recorded. {_REMEDY}")
+    files = [file_path(found, path) for path in paths]
+    if named is not None and found.samefile(named):
+        if not known:
+            _log.warning("%s, which %s names, does not hold the data that the run recorded.", found, _VARIABLE)
+        return files
+    home = found.resolve()
     if strange := [path for path, file in zip(paths, files, strict=True) if not _lies(path, file, known, home)]:
-        raise DataError(_outside(strange, paths, found))
+        raise DataError(f"{_outside(strange, paths, found)} {_REMEDY}")
     return files
+
+
+def _named_root() -> Path | None:
+    named = os.environ.get(_VARIABLE)
+    return _locate(Path(named)) if named else None
+
+
+def _locate(root: Path) -> Path | None:
+    with suppress(OSError):  # a folder that is denied, as in another user's home, is as good as none
+        return locate(root)
+    return None
+
+
+def _match(run: Path, root: Path, classes: Sequence[str], recorded: str) -> set[str]:
+    """Return the paths of the images that have the recorded hash together; none if there are no such images."""
+    try:
+        radiographs, _ = scan_radiographs(root, classes)
+    except DataError:
+        return set()
+    if data_hash(radiographs) != recorded:  # images may have been added
+        with suppress(ConfigError):
+            listed = {line["path"] for line in read_splits(run)}
+            radiographs = [radiograph for radiograph in radiographs if radiograph.path in listed]
+    return {radiograph.path for radiograph in radiographs} if data_hash(radiographs) == recorded else set()
 
 
 def _is_inside(path: str) -> bool:
@@ -58,12 +94,6 @@ def _is_inside(path: str) -> bool:
 
 def _lies(path: str, file: Path, known: set[str], home: Path) -> bool:
     return path in known and file.resolve().is_relative_to(home)
-
-
-def _is_named(root: Path) -> bool:
-    named = os.environ.get(_VARIABLE)
-    folder = locate(Path(named)) if named else None
-    return folder is not None and folder.samefile(root)
 
 
 def _outside(strange: Sequence[str], paths: Sequence[str], root: Path) -> str:

@@ -102,7 +102,7 @@ def write_run_page(folder: Path, page: Path) -> None:
         settings = resolve_references(config)
         uncertain = _read_uncertain(settings)
         margin = None if uncertain is None else classifier.hparams["margin"]
-        explained = _explain(classifier, answers, chosen, partial(_find, settings, str(results["data_hash"])))
+        explained = _explain(classifier, answers, chosen, partial(_find, folder, settings, results))
     except ConfigError as error:
         explained = Explained({}, {}, f"There are no films and maps here, since the run is not whole: {error}")
     text = render(
@@ -137,11 +137,12 @@ def _read_uncertain(settings: dict[str, Any]) -> float | None:
     return select(settings, "decision.uncertain", float, type(None)) if known else None
 
 
-def _find(settings: dict[str, Any], recorded: str, paths: Sequence[str]) -> list[Path]:
+def _find(folder: Path, settings: dict[str, Any], results: Results, paths: Sequence[str]) -> list[Path]:
     """Return the files of the run's images; raise a DataError if they are not all those of its data set."""
     named = select(settings, "data.root", str, type(None))
     classes = [str(name) for name in select(settings, "data.classes", list)]
-    return find_images(default_root() if named is None else Path(named), classes, recorded, paths)
+    root = default_root() if named is None else Path(named)
+    return find_images(folder, root, classes, str(results["data_hash"]), paths)
 
 
 def _metrics(results: Results) -> list[tuple[str, Any, Any, Any]]:

@@ -27,6 +27,12 @@ def test_no_cell_is_a_formula(name: str) -> None:
     assert not formulas(rows[0])
 
 
+@pytest.mark.parametrize("separator", ",;\t")
+def test_a_path_is_one_cell_with_any_separator(separator: str) -> None:
+    path = "a;=cmd|' /C calc'!A0\t=1.png"
+    assert next(csv.reader([format_rows([[path, 0.5]])], delimiter=separator))[0].startswith(path)
+
+
 def test_ordinary_rows_are_those_of_csv() -> None:
     row = ["train/NORMAL/IM-0115-0001.jpeg", "a 'b'", "'tis", -0.5, "-1.25e-05", "+0.1", None, True, "a,b", 1]
     expected = io.StringIO()
