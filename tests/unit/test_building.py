@@ -95,6 +95,14 @@ def test_a_time_limit_is_that_of_the_one_timer(compose_run: Compose) -> None:
     assert timer.time_remaining() == 120
 
 
+@pytest.mark.slow
+def test_a_run_whose_time_is_over_ends_after_its_first_epoch(compose_run: Compose) -> None:
+    parts = build(compose_run("+trainer.max_time={seconds:0.001}", "trainer.max_epochs=1000"))
+    parts.trainer.fit(parts.classifier, datamodule=parts.datamodule)
+    assert parts.trainer.current_epoch == 1  # the first epoch is a whole one
+    assert parts.trainer.callback_metrics["val/loss"].isfinite()
+
+
 class OwnData(ChestXrayDataModule):
     def __init__(self, shades: int, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
