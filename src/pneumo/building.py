@@ -30,7 +30,7 @@ from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights
 from pneumo.models.normalization import trains_on_one_image
 from pneumo.monitors import monitor_mode
 from pneumo.quiet import quieten
-from pneumo.signatures import locate, parameters
+from pneumo.signatures import locate, parameters, require_instance
 
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
 _REFUSALS = (
@@ -167,10 +167,10 @@ def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[Make
     parameter = torch.nn.Parameter(torch.zeros(1, 1))
     parameter.grad = torch.zeros(1, 1)
     with refusals("optimizer", cfg):
-        trial = optimizer(iter([parameter]))
+        trial = require_instance(optimizer(iter([parameter])), Optimizer)
         trial.step(lambda: 0.0)  # as LBFGS wants it
     with refusals("scheduler", cfg):
-        schedule = scheduler(trial)
+        schedule = require_instance(scheduler(trial), LRScheduler)
         _try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
     if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
         raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")

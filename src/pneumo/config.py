@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from pneumo.constraints import show
@@ -99,6 +100,11 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in plain.items()}
 
 
+def list_overrides(overrides: ListConfig) -> list[str]:
+    """Return overrides as they were given: iteration would resolve the `${b}` of `a=${b}`."""
+    return list(map(str, OmegaConf.to_container(overrides, resolve=False) or []))
+
+
 def unresolved(error: OmegaConfBaseException | RecursionError) -> ConfigError:
     """Return the error of a user who wrote a reference that cannot be resolved."""
     key = getattr(error, "full_key", None) or "A setting"
@@ -133,8 +139,9 @@ def _as_group(key: str, value: Any) -> Settings:  # noqa: ANN401 (anything that 
 
 
 def _check_names(cfg: DictConfig, settings: Settings) -> None:
-    """Refuse unknown settings beside the groups, unless others refer to them."""
-    references = re.findall(r"\$\{[^}]*", str(OmegaConf.to_container(cfg, resolve=False)))
+    """Refuse unknown settings next to the groups, unless others refer to them, Hydra's among these."""
+    texts = [str(OmegaConf.to_container(each, resolve=False)) for each in (cfg, HydraConfig.instance().cfg) if each]
+    references = re.findall(r"\$\{[^}]*", " ".join(texts))
     for name in settings:
         if name in _NAMES or any(re.search(rf"\b{re.escape(name)}\b", reference) for reference in references):
             continue

@@ -16,8 +16,8 @@ from pneumo.signatures import Kind, check_target
 _KINDS = {
     "data": Kind((ChestXrayDataModule,), given=frozenset({"augmentation", "pin_memory"})),
     "augment": Kind((Augmentation,)),
-    "optimizer": Kind((Optimizer,), deferred=(Optimizer,)),
-    "scheduler": Kind((LRScheduler, OneCycle), deferred=(LRScheduler,)),
+    "optimizer": Kind((Optimizer,), deferred=(Optimizer,), first="params"),
+    "scheduler": Kind((LRScheduler, OneCycle), deferred=(LRScheduler,), first="optimizer"),
     "trainer": Kind((Trainer,)),
     "callbacks": Kind((Callback,)),
     "logger": Kind((Logger,)),

@@ -18,6 +18,7 @@ from pneumo.constraints import (
 )
 from pneumo.schema import RATE, Keys
 
+_EPOCHS = 1_000_000
 _DEVICES = 64  # of one machine: each is a process
 _LIMIT = or_null(
     Rule(
@@ -37,7 +38,8 @@ _PRECISIONS = (
 LIMITS: dict[str, Keys] = {
     "optimizer": {
         "lr": RATE,
-        **{name: addable(number(0.1, 0)) for name in ("weight_decay", "momentum")},
+        "weight_decay": addable(number(0.1, 0)),
+        "momentum": addable(number(0.9, 0, 1)),
         "fused": addable(or_null(FLAG, "PyTorch's choice")),
     },
     "callbacks": {"patience": addable(whole(3, 0)), "min_delta": addable(number(0.01, 0))},
@@ -71,7 +73,7 @@ LIMITS: dict[str, Keys] = {
                 "auto, ddp, or another strategy of Lightning's that repeats the command, such as {key}=ddp",
             )
         ),
-        "max_epochs": whole(20, 1),
+        "max_epochs": whole(20, 1, _EPOCHS),
         "min_epochs": addable(or_null(whole(1, 0), "none")),
         "max_steps": addable(
             Rule(lambda value: is_whole(value) and (value == -1 or value >= 1), "a number from 1, or -1 for no limit")

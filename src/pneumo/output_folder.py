@@ -1,6 +1,7 @@
 """The output folder of a command: checked and locked before Hydra writes to it."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.config import check_config, check_folders, check_sweep, unresolved
+from pneumo.config import check_config, check_folders, check_sweep, list_overrides, unresolved
 from pneumo.console import warn
 from pneumo.constraints import PATH, show
 from pneumo.entry import mistake_behind
@@ -32,6 +33,7 @@ class CheckOutputFolder(Callback):
         """Check and lock the folder of a single run, and keep Hydra from changing .hydra/ of an earlier one."""
         with _mistakes_end():
             _refuse_search(config)
+            _refuse_sweep_settings(config)
             _check_run(config)
             HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
             folder = _name_folder(config, "hydra.run.dir")
@@ -84,6 +86,16 @@ def _refuse_search(config: DictConfig) -> None:
             f"sweep.trials={config.sweep.trials} makes a search, which train.py cannot run: give the same overrides to "
             "`python sweep.py -m`, or take another experiment, such as experiment=study."
         )
+
+
+def _refuse_sweep_settings(config: DictConfig) -> None:
+    """Refuse what was given to a single run for a sweep; experiments may have such settings."""
+    for override in list_overrides(config.hydra.overrides.task):
+        if re.match(r"[+~]*(sweep|launcher)\b(?!/)", override):
+            raise ConfigError(
+                f"{override} would have no effect, since this is a single run: leave it out, or give it to "
+                "`python sweep.py -m`. paths.output_dir or hydra.run.dir moves the results of a single run."
+            )
 
 
 def _set_subdir(config: DictConfig, name: str | None) -> None:

@@ -26,12 +26,50 @@ def check_relations(settings: Settings) -> None:
             f"trainer.min_epochs={least} must be at most trainer.max_epochs={trainer['max_epochs']}: lower it, or "
             "raise that one."
         )
+    _check_least_steps(trainer, settings["callbacks"])
     if trainer.get("gradient_clip_algorithm") and not trainer.get("gradient_clip_val"):
         raise ConfigError(
             f"trainer.gradient_clip_algorithm={trainer['gradient_clip_algorithm']} would have no effect without "
             "+trainer.gradient_clip_val, such as 1. Add it, or leave the algorithm out."
         )
+    _check_own_checkpoints(settings["callbacks"], settings["paths"])
     _check_checkpoints(settings["callbacks"], trainer["max_epochs"])
+
+
+def _check_least_steps(trainer: Settings, callbacks: Settings) -> None:
+    least, most = trainer.get("min_steps"), trainer.get("max_steps", -1)
+    if not least:
+        return
+    if 0 < most < least:
+        raise ConfigError(
+            f"trainer.min_steps={least} must be at most trainer.max_steps={most}: lower it, or raise that one."
+        )
+    # Any other callback may end the training early; pneumo's own do not.
+    if trainer.get("max_time") is None and all(
+        str(each["_target_"]).startswith("pneumo.") for each in callbacks.values()
+    ):
+        raise ConfigError(
+            f"trainer.min_steps={least} would have no effect, since nothing ends the training before its last epoch. "
+            "Leave it out, or add what does: +trainer.max_time, or +callbacks.stop._target_="
+            "lightning.pytorch.callbacks.EarlyStopping."
+        )
+
+
+def _check_own_checkpoints(callbacks: Settings, paths: Settings) -> None:
+    """Check the checkpoints that resumption and every other command look for by their names."""
+    if "best" not in callbacks:
+        raise ConfigError(
+            "callbacks.best is missing from the configuration: it writes checkpoints/best.ckpt, which is tested. Leave "
+            "it in; callbacks.best.monitor=null makes it the last epoch."
+        )
+    for name in ("best", "last"):
+        own = {"filename": name, "dirpath": f"{paths['run_dir']}/checkpoints"}
+        for key, value in own.items() if name in callbacks else ():
+            if (given := callbacks[name].get(key)) != value:
+                raise ConfigError(
+                    f"callbacks.{name}.{key}={show(given)} must be {value}, where other commands and a resumed run "
+                    "look for it. Leave it out; another entry, such as callbacks.mine, may write elsewhere."
+                )
 
 
 def _check_checkpoints(callbacks: Settings, epochs: int) -> None:

@@ -8,7 +8,7 @@ from collections import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pneumo.config import rules
 from pneumo.constraints import show
@@ -16,6 +16,7 @@ from pneumo.errors import ConfigError
 from pneumo.hints import similar_keys
 from pneumo.schema import SPECIAL
 
+Made = TypeVar("Made")
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
 
@@ -25,11 +26,13 @@ class Kind(NamedTuple):
     Attributes:
         classes: Of which it is a subclass, or a function that is annotated to return one.
         deferred: Of these, those whose first argument is given later, so that `_partial_` must be true.
+        first: That argument's name; a function that has it needs no annotation, since what it returns is tried.
         given: Names of arguments that pneumo gives itself.
     """
 
     classes: tuple[type, ...]
     deferred: tuple[type, ...] = ()
+    first: str = ""
     given: frozenset[str] = frozenset()
 
 
@@ -46,7 +49,10 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
         ConfigError: The class does not exist or is of another kind, or an argument does not fit it.
     """
     target = locate(key, node["_target_"])
+    known, closed = parameters(target)
     made = _made_by(target)
+    if made is None and kind.first == next(iter(known), None):
+        made = kind.deferred[0]
     if made is None or not issubclass(made, kind.classes):
         names = " or ".join(f"{each.__module__}.{each.__qualname__}" for each in kind.classes)
         raise ConfigError(
@@ -57,7 +63,6 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
     if bool(node.get("_partial_", False)) != deferred:
         rule = "true, since pneumo makes the object later" if deferred else "left out"
         raise ConfigError(f"{key}._partial_={show(node.get('_partial_'))} must be {rule}.")
-    known, closed = parameters(target)
     given = {*kind.given, *list(known)[: 1 if deferred else 0]}
     group = key.partition(".")[0]
     ruled, _ = rules(group, node["_target_"])
@@ -75,13 +80,27 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
             raise ConfigError(f"{key}.{name} is missing: {node['_target_']} needs it. Add +{key}.{name}=VALUE.")
 
 
+def require_instance(made: Made, kind: type) -> Made:
+    """Return what a function made; raise a TypeError unless it is of a kind."""
+    if not isinstance(made, kind):
+        raise TypeError(
+            f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
+        )
+    return made
+
+
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return what a class or function can be given by name, with resolved annotations, and whether that is all."""
+    """Return what a class or function can be given by name, with resolved annotations, and whether that is all.
+
+    Further arguments (`**options`) of a class's `__init__` are those of its bases, as far as these have any. Whether it
+    gives them itself is unknown, so none of them is required.
+    """
     found: dict[str, inspect.Parameter] = {}
     makers = [each.__dict__.get("__init__") for each in target.__mro__] if isinstance(target, type) else [target]
+    own = next((maker for maker in makers if maker is not None), None)
     for maker in makers:
         if maker is object.__init__:
-            return found, True
+            return found, maker is own
         if maker is None:
             continue
         try:
@@ -90,7 +109,8 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
             return found, False
         for name, parameter in list(signature.parameters.items())[isinstance(target, type) :]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(name, parameter.replace(annotation=hints.get(name, Any)))
+                default = None if maker is not own and parameter.default is parameter.empty else parameter.default
+                found.setdefault(name, parameter.replace(annotation=hints.get(name, Any), default=default))
         if all(parameter.kind != parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
             return found, True
     return found, False
@@ -150,14 +170,17 @@ def _example(parameter: inspect.Parameter) -> str:
 
 
 def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (anything that YAML gives, any annotation)
-    """Check classes that are named inside of an argument: Hydra calls these too."""
+    """Check classes that are named inside of an argument: Hydra calls these too, unless they are partial."""
     for name, item in enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ():
         _check_nested(f"{key}.{name}", item, Any)
     if not isinstance(value, dict) or "_target_" not in value:
         return
-    made = _made_by(locate(key, value["_target_"]))
+    target = locate(key, value["_target_"])
+    if value.get("_partial_") is True:
+        return
+    made = _made_by(target)
     classes = tuple(each for each in (hint, *get_args(hint)) if isinstance(each, type) and each not in (*_PLAIN, Any))
-    if made is None or (classes and not value.get("_partial_") and not issubclass(made, classes)):
+    if made is None or (classes and not issubclass(made, classes)):
         raise ConfigError(
             f"{key}._target_={show(value['_target_'])} must be {_describe(hint) if classes else 'a class'}, or a "
             "function that is annotated to return one. It was not called. Leave the setting out, or name such a class."

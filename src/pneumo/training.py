@@ -151,5 +151,6 @@ def _best_checkpoint(trainer: Trainer) -> str:
         return checkpoint.best_model_path
     raise TrainingError(
         "No checkpoint was written, so there is none to test: trainer.fast_dev_run=true writes none, nor does a "
-        "configuration without callbacks.best or without validation. Take trainer=smoke for a quick try."
+        "configuration without validation, or a trainer.max_steps within the first epoch. Take trainer=smoke for a "
+        "quick try."
     )

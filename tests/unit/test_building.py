@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import OmegaConf
 from support import Compose
 
@@ -10,6 +11,7 @@ from pneumo.building import _avoid_single_images, build
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError
 from pneumo.fingerprints import config_hash
+from pneumo.kinds import check_targets
 from pneumo.record import measure_cost
 from pneumo.training import run
 from pneumo.warm_up import warm_up_head
@@ -87,7 +89,14 @@ def test_neither_warm_up_nor_training_has_a_batch_of_one_image(compose_run: Comp
             _avoid_single_images(parts.datamodule, parts.classifier, trainer)
 
 
-def test_a_run_with_a_time_limit_stops_when_it_is_over(compose_run: Compose) -> None:
+def test_a_time_limit_is_that_of_the_one_timer(compose_run: Compose) -> None:
+    trainer = build(compose_run("+trainer.max_time={minutes:2}")).trainer
+    (timer,) = (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # Lightning wants one
+    assert timer.time_remaining() == 120
+
+
+@pytest.mark.slow
+def test_a_run_whose_time_is_over_ends_after_its_first_epoch(compose_run: Compose) -> None:
     parts = build(compose_run("+trainer.max_time={seconds:0.001}", "trainer.max_epochs=1000"))
     parts.trainer.fit(parts.classifier, datamodule=parts.datamodule)
     assert parts.trainer.current_epoch == 1  # the first epoch is a whole one
@@ -118,6 +127,50 @@ def test_a_data_module_of_the_user_is_checked_by_its_signature(override: str, wo
 
 def test_a_data_module_of_the_user_is_built(compose_run: Compose) -> None:
     assert isinstance(build(compose_run(OWN_DATA, "+data.shades=2")).datamodule, OwnData)
+
+
+def unannotated(params, lr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    return torch.optim.SGD(params, lr=lr)
+
+
+def falling(epoch: int) -> float:
+    return 0.9**epoch
+
+
+def wrong(optimizer, **options):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN003, ANN201
+    return options
+
+
+class AnyOptions(Callback):
+    def __init__(self, **options: object) -> None:
+        self.options = options
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (
+            f"optimizer._target_={__name__}.unannotated",
+            "~optimizer.fused",
+            "~optimizer.momentum",
+            "~optimizer.weight_decay",
+        ),
+        (
+            "scheduler._target_=torch.optim.lr_scheduler.LambdaLR",
+            "~scheduler.T_max",
+            f"+scheduler.lr_lambda={{_target_:{__name__}.falling,_partial_:true}}",
+        ),
+        (f"+callbacks.x={{_target_:{__name__}.AnyOptions,anything:1}}",),
+        ("+logger.x={_target_:lightning.pytorch.loggers.TensorBoardLogger,save_dir:x,filename_suffix:y}",),
+    ],
+)
+def test_what_a_signature_leaves_open_is_allowed(overrides: tuple[str, ...], compose_run: Compose) -> None:
+    check_targets(compose_run(*overrides))
+
+
+def test_what_a_function_without_annotation_makes_is_checked(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"`scheduler` cannot be built.*makes an object of dict"):
+        build(compose_run(f"scheduler._target_={__name__}.wrong"))
 
 
 @pytest.mark.parametrize(

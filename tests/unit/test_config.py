@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from support import Compose
 
@@ -64,6 +66,25 @@ def test_a_new_key_that_is_almost_a_known_one_is_refused(override: str, meant: s
     with pytest.raises(ConfigError, match=f"is no setting, so it would have no effect.* {meant}"):
         check_config(compose_run(override))
     check_config(compose_run("+notes=first"))
+
+
+def test_a_setting_of_the_users_may_serve_hydra_alone(compose_run: Compose) -> None:
+    check_config(compose_run("+mine=a", "hydra.job.name=${mine}"))
+
+
+def test_a_number_of_steps_that_nothing_could_cut_short_is_refused(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 would have no effect"):
+        check_config(compose_run("+trainer.min_steps=9"))
+    with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 must be at most trainer\.max_steps=2"):
+        check_config(compose_run("+trainer.min_steps=9", "+trainer.max_steps=2"))
+    stop = "{_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}"
+    check_config(compose_run("+trainer.min_steps=9", f"+callbacks.stop={stop}"))
+
+
+@pytest.mark.parametrize("override", ["callbacks.best.filename=a", "callbacks.last.dirpath=a", "~callbacks.best"])
+def test_checkpoints_that_are_looked_for_elsewhere_stay_where_they_are(override: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(override.lstrip('~').split('=')[0])}"):
+        check_config(compose_run(override))
 
 
 @pytest.mark.parametrize("override", ["data.train=few", "data.val=1", "data.test=-3", "data.phantom_seed=0.5"])

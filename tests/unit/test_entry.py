@@ -127,6 +127,16 @@ def test_a_search_is_refused_outside_of_a_sweep(start: str, tmp_path: Path, caps
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("override", ["+sweep.name=x", "++launcher.jobs=2", "+launcher=joblib", "~sweep"])
+def test_a_setting_of_sweeps_is_refused_in_a_single_run(
+    override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hydra = {"run": {"dir": str(tmp_path / "run")}, "overrides": {"task": [override]}}
+    with pytest.raises(SystemExit, match="1"):
+        CheckOutputFolder().on_run_start(OmegaConf.create({"hydra": hydra}))
+    assert capsys.readouterr().err.startswith(f"{override} would have no effect")
+
+
 @pytest.mark.parametrize("override", ["loss.balance=text", "paths.output_dir=''", "choices=null", "data.seed=${x}"])
 def test_a_mistake_ends_before_the_output_folder_is_made(
     override: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.config import check_config
+from pneumo.config import check_config, list_overrides
 from pneumo.errors import ConfigError
 from pneumo.sweeps.naming import job_name
 
@@ -48,7 +48,8 @@ def plan_jobs(
         ConfigError: A value cannot work, or two jobs would write into one folder.
     """
     values = [dict(map(split_override, job)) for job in jobs]
-    own_names = any(override.startswith("hydra.sweep.subdir=") for override in config.hydra.overrides.hydra)
+    given = list_overrides(config.hydra.overrides.hydra)
+    own_names = any(override.startswith("hydra.sweep.subdir=") for override in given)
     varied = [] if own_names else varied_keys(jobs)
     planned = []
     for number, overrides in enumerate(jobs):

@@ -115,8 +115,8 @@ def _tell_best(trials: Trials, sweep: DictConfig) -> None:
     if (best := trials.best()) is None:
         return
     done = sum(trial.state == TrialState.COMPLETE for trial in trials.read())
-    strange = ("sweep.", "launcher", "hydra.", "~")  # what train.py does not know, or is no override
-    words = [word for word in trials.space.overrides(best.params) if not word.startswith(strange)]
+    strange = ("sweep.", "launcher", "hydra.", "~")  # what train.py refuses, or is no override
+    words = [word for word in trials.space.overrides(best.params) if not word.lstrip("+").startswith(strange)]
     told = (done, _name(best), sweep.objective, best.value, shlex.join(words))
     _log.info("The best of %d trials by validation is %s, %s=%.4f:\n  python train.py %s", *told)
 
