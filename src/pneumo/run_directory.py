@@ -22,7 +22,7 @@ from pneumo.files import write_text
 from pneumo.fingerprints import recorded_hashes
 from pneumo.resumption import check_resumable, describe_changes, resumable_checkpoint
 from pneumo.run_lock import LOCK
-from pneumo.run_manifest import EVENTS, REPORTS, has_manifest, is_unchanged, write_manifest
+from pneumo.run_manifest import EVENTS, MANIFEST, REPORTS, has_manifest, is_unchanged, write_manifest
 from pneumo.temporaries import remove_stale_below
 
 _SPLITS = "splits.csv"  # removed last, since it proves that the folder is a run's of an earlier version
@@ -81,11 +81,12 @@ def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
     Raises:
         ConfigError: A file cannot be read or written, or the run's folder was removed.
     """
+    folder = last.parent.parent
+    existed = _holds_run(folder)  # not so on the other machines of a run without a shared disk
     try:
         yield
     except (OSError, PneumoError) as error:
-        folder = last.parent.parent
-        if not (folder / LOCK).exists():  # the folder itself may be there again, since writers make it
+        if existed and not _holds_run(folder):  # the folder itself may be there again, since writers make it
             raise ConfigError(
                 f"{folder}, the run's folder, was removed or renamed while the run was writing to it: start again with "
                 "the same command."
@@ -94,6 +95,10 @@ def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
         if failure is None:
             raise
         raise ConfigError(f"{failure} {describe_resume(last, sweep)}") from error
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (LOCK, MANIFEST, _SPLITS))
 
 
 def _check_unfinished(folder: Path, settings: dict[str, object]) -> None:

@@ -1,9 +1,10 @@
 """The lock of a run's folder: one process at a time trains in it."""
 
+import errno
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +17,15 @@ LOCK = ".run.lock"
 
 _log = logging.getLogger(__name__)
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of network file systems without a lock service
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
 
 
 @contextmanager
 def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, which ends with the process; a process that holds it may take it again.
+
+    Where a file system has no locks, a warning is logged and the run goes on without one.
 
     Args:
         folder: The run's, made if it is missing.
@@ -31,11 +35,8 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
         ConfigError: Another process trains in the folder.
         FileError: The folder cannot be written.
     """
-    lock = _acquire(folder, wait)
-    try:
+    with _acquire(folder, wait):
         yield
-    finally:
-        lock.release()
 
 
 def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
@@ -44,11 +45,12 @@ def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
     return rank.strip() in ("", "0")
 
 
-def _acquire(folder: Path, wait: bool) -> BaseFileLock:
+def _acquire(folder: Path, wait: bool) -> AbstractContextManager[object]:
+    """Acquire the lock, and return what releases it at its end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder.resolve())
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         if not wait:
             raise ConfigError(
@@ -56,10 +58,12 @@ def _acquire(folder: Path, wait: bool) -> BaseFileLock:
                 "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
             ) from None
         _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
-        lock.acquire()
-    except OSError as error:
-        raise write_error(error, folder) from error
-    return lock
+        return lock.acquire()
+    except (NotImplementedError, OSError) as error:  # the former by earlier versions of filelock
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise write_error(error, folder) from error
+        _log.warning("%s cannot be locked (%s): start no second run in it before this one ends.", folder, error)
+        return nullcontext()
 
 
 @cache

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pneumo import __version__
 from pneumo.files import write_text
+from pneumo.plain_data import PlainDataError, read_json
 
 MANIFEST = ".run.json"
 REPORTS = ("report.html", "MODEL_CARD.md")
@@ -45,7 +46,10 @@ def _write(folder: Path, reports: dict[str, list[str]]) -> None:
 def _read(folder: Path) -> dict[str, list[str]]:
     """Read the hashes of reports; what is damaged counts as none."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["reports"]
-        return {name: [str(digest) for digest in found[name]] for name in REPORTS if name in found}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = read_json(folder / MANIFEST)
+    except (FileNotFoundError, PlainDataError):
         return {}
+    reports = found.get("reports") if isinstance(found, dict) else None
+    if not isinstance(reports, dict):
+        return {}
+    return {name: list(map(str, reports[name])) for name in REPORTS if isinstance(reports.get(name), list)}

@@ -70,21 +70,19 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 def remove_stale(folder: Path) -> None:
     """Remove temporaries that kills have left in a folder; what cannot be locked or removed stays."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(PREFIX):
-                with suppress(OSError):
-                    _remove(Path(entry.path), entry.is_dir(follow_symlinks=False))
+    remove_stale_below(folder, depth=0)
 
 
 def remove_stale_below(folder: Path, depth: int) -> None:
     """Remove temporaries that kills have left in a folder and, `depth` levels down, in the folders below it."""
-    remove_stale(folder)
-    if depth:
-        with suppress(OSError):
-            for path in folder.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    remove_stale_below(path, depth - 1)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:  # each comes with its type, so that a folder of many files takes one listing
+            with suppress(OSError):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if entry.name.startswith(PREFIX):
+                    _remove(Path(entry.path), is_folder)
+                elif depth and is_folder:
+                    remove_stale_below(Path(entry.path), depth - 1)
 
 
 def _visit(folder: Path) -> None:
