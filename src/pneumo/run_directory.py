@@ -133,14 +133,14 @@ def _clear(folder: Path, trainer: Trainer) -> None:
         foreign = [path for path in events if path.suffix != EVENTS]
         foreign += [path for path in reports if not is_unchanged(path)]
     elif _is_earlier_run(folder):
-        foreign = []
+        foreign = [path for path in reports if path.suffix == ".md"]  # users complete model cards; no hash shows it
     else:
         foreign = [*present, *events, *reports, *splits]
     if foreign:
         names = ", ".join(str(path.relative_to(folder)) for path in foreign[:5])
         raise ConfigError(
-            f"{folder} holds files that pneumo did not write, or that were edited since, and that would be taken for "
-            f"this run's: {names}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
+            f"{folder} holds files that pneumo did not write, or that may have been edited since, and that would be "
+            f"taken for this run's: {names}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
             "hydra.run.dir=FOLDER; in a sweep, take another sweep.name."
         )
     for path in (*present, *events, *reports, *splits):

@@ -102,7 +102,12 @@ def test_a_run_of_an_earlier_version_is_replaced(proof: str, cfg: DictConfig, pa
         write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item]
     else:
         finish(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
-    touch(folder, *OWN, "MODEL_CARD.md", "events.out.tfevents.1.host.2", "figures/mine.png")
+    touch(folder, *OWN, "MODEL_CARD.md", "report.html", "events.out.tfevents.1.host.2", "figures/mine.png")
+    before = files(folder)
+    with pytest.raises(ConfigError, match=r"may have been edited since.*: MODEL_CARD\.md\. Move"):
+        prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+    assert files(folder) == before
+    (folder / "MODEL_CARD.md").unlink()
     prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
     assert files(folder) == {".run.json", "splits.csv", "figures/mine.png"}
 
