@@ -85,6 +85,13 @@ def remove_stale_below(folder: Path, depth: int) -> None:
                     remove_stale_below(Path(entry.path), depth - 1)
 
 
+def is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file or folder still lies at its path, and has not been removed or replaced."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
 def _visit(folder: Path) -> None:
     """Remove what kills have left in a folder, once in the life of a process: listing it takes time."""
     if (absolute := folder.absolute()) not in _visited:
@@ -100,7 +107,7 @@ def _lock_own(descriptor: int, path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:  # a file system without locks, where nothing is removed either
         return True
-    if _is_at(descriptor, path):
+    if is_at(descriptor, path):
         return True
     os.close(descriptor)
     return False
@@ -117,7 +124,7 @@ def _remove(path: Path, is_folder: bool) -> None:
     descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(descriptor, path):
+        if is_at(descriptor, path):
             _delete(path, is_folder)
     finally:
         os.close(descriptor)
@@ -128,9 +135,3 @@ def _delete(path: Path, is_folder: bool) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink()
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False
