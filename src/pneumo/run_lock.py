@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -35,8 +35,11 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
         ConfigError: Another process trains in the folder.
         FileError: The folder cannot be written.
     """
-    with _acquire(folder, wait):
+    lock = _acquire(folder, wait)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
@@ -45,12 +48,26 @@ def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
     return rank.strip() in ("", "0")
 
 
-def _acquire(folder: Path, wait: bool) -> AbstractContextManager[object]:
-    """Acquire the lock, and return what releases it at its end."""
+def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
+    """Acquire the lock of a folder without waiting; where its file system has no locks, log a warning instead.
+
+    Raises:
+        Timeout: Another process holds it.
+        OSError: The folder cannot be written.
+    """
+    try:
+        lock.acquire(timeout=0)
+    except (NotImplementedError, OSError) as error:  # the former by earlier versions of filelock
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        _warn_unlocked(folder, str(error))
+
+
+def _acquire(folder: Path, wait: bool) -> BaseFileLock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder.resolve())
-        return lock.acquire(timeout=0)
+        acquire_at_once(lock, folder)
     except Timeout:
         if not wait:
             raise ConfigError(
@@ -58,12 +75,15 @@ def _acquire(folder: Path, wait: bool) -> AbstractContextManager[object]:
                 "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
             ) from None
         _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
-        return lock.acquire()
-    except (NotImplementedError, OSError) as error:  # the former by earlier versions of filelock
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise write_error(error, folder) from error
-        _log.warning("%s cannot be locked (%s): start no second run in it before this one ends.", folder, error)
-        return nullcontext()
+        lock.acquire()
+    except OSError as error:
+        raise write_error(error, folder) from error
+    return lock
+
+
+@cache
+def _warn_unlocked(folder: Path, reason: str) -> None:
+    _log.warning("%s cannot be locked (%s): start nothing else in it before this command ends.", folder, reason)
 
 
 @cache
