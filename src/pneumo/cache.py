@@ -27,6 +27,7 @@ from pneumo.errors import CacheError
 from pneumo.files import flush, require_space, write_text
 from pneumo.plain_data import PlainDataError, read_json
 from pneumo.progress import track
+from pneumo.temporaries import is_at
 
 _log = logging.getLogger(__name__)
 
@@ -201,9 +202,7 @@ def _make_safe(file: IO[bytes], path: Path) -> bool:
     """Wait until what was written is on the disk; tell whether it still lies at its path, and has not been deleted."""
     file.flush()
     os.fsync(file.fileno())
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
+    return is_at(file.fileno(), path)
 
 
 def _safe_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int:

@@ -15,7 +15,9 @@ from pneumo.temporaries import remove_stale_below
 
 cache = typer.Typer(no_args_is_help=True)
 
-_FOLDER = typer.Option("--dir", help="The caches' folder: paths.cache_dir of the runs.", show_default=True)
+_FOLDER = typer.Option(
+    "--dir", help="The caches' folder: paths.cache_dir of the runs.", show_default=True, readable=False
+)
 
 
 @cache.callback()

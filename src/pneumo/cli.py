@@ -1,6 +1,7 @@
 """The command `pneumo`."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from pneumo.errors import ConfigError, PneumoError
 from pneumo.failures import FileError, disk_error, quiet_threads
 from pneumo.streams import guarded_output
 
+# What cannot be read is explained where it is read, as what is damaged: in one paragraph, with status 1.
+_argument, _option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
 
@@ -24,8 +28,8 @@ def _group() -> None:
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")],
-    output: Annotated[Path | None, typer.Option(help="Folder to write to; by default that of a single sweep.")] = None,
+    folders: Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")],
+    output: Annotated[Path | None, _option(help="Folder to write to; by default that of a single sweep.")] = None,
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Test the mean of all runs' probabilities too; written to ensemble/.")
     ] = False,
@@ -73,9 +77,9 @@ def report(
 
 @app.command()
 def audit(
-    root: Annotated[Path, typer.Argument(help="Folder of train/, val/ or test/, or of one folder per class.")],
-    json: Annotated[Path | None, typer.Option(help="File to write all findings to, as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(help="File to write a page with pictures to.")] = None,
+    root: Annotated[Path, _argument(help="Folder of train/, val/ or test/, or of one folder per class.")],
+    json: Annotated[Path | None, _option(help="File to write all findings to, as JSON.")] = None,
+    html: Annotated[Path | None, _option(help="File to write a page with pictures to.")] = None,
     classes: Annotated[str, typer.Option(help="Folders that are classes, such as A,B; by default all.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if there is an error.")] = False,
 ) -> None:
@@ -96,11 +100,11 @@ def audit(
 
 @app.command()
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
+    checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, or patterns in quotes.", metavar="INPUTS...")],
-    json: Annotated[Path | None, typer.Option(help="File to write all answers to, as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="File to write all answers to, a row a film.")] = None,
-    explain: Annotated[Path | None, typer.Option(help="Folder for pictures of where answers come from.")] = None,
+    json: Annotated[Path | None, _option(help="File to write all answers to, as JSON.")] = None,
+    csv: Annotated[Path | None, _option(help="File to write all answers to, a row a film.")] = None,
+    explain: Annotated[Path | None, _option(help="Folder for pictures of where answers come from.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Films at once; by default what is fast here.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
@@ -121,7 +125,7 @@ def predict(
 
 @app.command()
 def serve(
-    checkpoint: Annotated[Path, typer.Argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
+    checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
     host: Annotated[str, typer.Option(help="Address to serve at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve at; 0 is any that is free.")] = 8000,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -141,12 +145,10 @@ def serve(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Of a run, such as RUN/checkpoints/best.ckpt.")],
-    output: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for PyTorch.", show_default=False)],
+    checkpoint: Annotated[Path, _argument(help="Of a run, such as RUN/checkpoints/best.ckpt.")],
+    output: Annotated[Path, _option(help="File to write: .onnx, or .pt2 for PyTorch.", show_default=False)],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise the network: a third of the size.")] = False,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of train/ and test/; by default phantoms are drawn.")
-    ] = None,
+    data: Annotated[Path | None, _option(help="Folder of train/ and test/; by default phantoms are drawn.")] = None,
 ) -> None:
     """Write a checkpoint's network, and all that its answers hang on, to one file that other programs can run.
 

@@ -22,7 +22,7 @@ from pneumo.files import write_text
 from pneumo.fingerprints import recorded_hashes
 from pneumo.resumption import check_resumable, describe_changes, resumable_checkpoint
 from pneumo.run_lock import LOCK
-from pneumo.run_manifest import EVENTS, REPORTS, has_manifest, is_unchanged, write_manifest
+from pneumo.run_manifest import EVENTS, MANIFEST, REPORTS, has_manifest, is_unchanged, write_manifest
 from pneumo.temporaries import remove_stale_below
 
 _SPLITS = "splits.csv"  # removed last, since it proves that the folder is a run's of an earlier version
@@ -81,11 +81,12 @@ def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
     Raises:
         ConfigError: A file cannot be read or written, or the run's folder was removed.
     """
+    folder = last.parent.parent
+    existed = _holds_run(folder)  # not so on the other machines of a run without a shared disk
     try:
         yield
     except (OSError, PneumoError) as error:
-        folder = last.parent.parent
-        if not (folder / LOCK).exists():  # the folder itself may be there again, since writers make it
+        if existed and not _holds_run(folder):  # the folder itself may be there again, since writers make it
             raise ConfigError(
                 f"{folder}, the run's folder, was removed or renamed while the run was writing to it: start again with "
                 "the same command."
@@ -94,6 +95,10 @@ def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
         if failure is None:
             raise
         raise ConfigError(f"{failure} {describe_resume(last, sweep)}") from error
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (LOCK, MANIFEST, _SPLITS))
 
 
 def _check_unfinished(folder: Path, settings: dict[str, object]) -> None:
@@ -128,14 +133,14 @@ def _clear(folder: Path, trainer: Trainer) -> None:
         foreign = [path for path in events if path.suffix != EVENTS]
         foreign += [path for path in reports if not is_unchanged(path)]
     elif _is_earlier_run(folder):
-        foreign = []
+        foreign = [path for path in reports if path.suffix == ".md"]  # users complete model cards; no hash shows it
     else:
         foreign = [*present, *events, *reports, *splits]
     if foreign:
         names = ", ".join(str(path.relative_to(folder)) for path in foreign[:5])
         raise ConfigError(
-            f"{folder} holds files that pneumo did not write, or that were edited since, and that would be taken for "
-            f"this run's: {names}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
+            f"{folder} holds files that pneumo did not write, or that may have been edited since, and that would be "
+            f"taken for this run's: {names}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
             "hydra.run.dir=FOLDER; in a sweep, take another sweep.name."
         )
     for path in (*present, *events, *reports, *splits):

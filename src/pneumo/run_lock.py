@@ -1,5 +1,6 @@
 """The lock of a run's folder: one process at a time trains in it."""
 
+import errno
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -16,12 +17,15 @@ LOCK = ".run.lock"
 
 _log = logging.getLogger(__name__)
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of network file systems without a lock service
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
 
 
 @contextmanager
 def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, which ends with the process; a process that holds it may take it again.
+
+    Where a file system has no locks, a warning is logged and the run goes on without one.
 
     Args:
         folder: The run's, made if it is missing.
@@ -44,11 +48,26 @@ def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
     return rank.strip() in ("", "0")
 
 
+def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
+    """Acquire the lock of a folder without waiting; where its file system has no locks, log a warning instead.
+
+    Raises:
+        Timeout: Another process holds it.
+        OSError: The folder cannot be written.
+    """
+    try:
+        lock.acquire(timeout=0)
+    except (NotImplementedError, OSError) as error:  # the former by earlier versions of filelock
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        _warn_unlocked(folder, str(error))
+
+
 def _acquire(folder: Path, wait: bool) -> BaseFileLock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder.resolve())
-        lock.acquire(timeout=0)
+        acquire_at_once(lock, folder)
     except Timeout:
         if not wait:
             raise ConfigError(
@@ -60,6 +79,11 @@ def _acquire(folder: Path, wait: bool) -> BaseFileLock:
     except OSError as error:
         raise write_error(error, folder) from error
     return lock
+
+
+@cache
+def _warn_unlocked(folder: Path, reason: str) -> None:
+    _log.warning("%s cannot be locked (%s): start nothing else in it before this command ends.", folder, reason)
 
 
 @cache

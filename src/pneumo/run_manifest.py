@@ -46,7 +46,10 @@ def _write(folder: Path, reports: dict[str, list[str]]) -> None:
 def _read(folder: Path) -> dict[str, list[str]]:
     """Read the hashes of reports; what is damaged counts as none."""
     try:
-        found = read_json(folder / MANIFEST)["reports"]
-        return {name: [str(digest) for digest in found[name]] for name in REPORTS if name in found}
-    except (OSError, PlainDataError, KeyError, TypeError):
+        found = read_json(folder / MANIFEST)
+    except (FileNotFoundError, PlainDataError):
         return {}
+    reports = found.get("reports") if isinstance(found, dict) else None
+    if not isinstance(reports, dict):
+        return {}
+    return {name: list(map(str, reports[name])) for name in REPORTS if isinstance(reports.get(name), list)}

@@ -70,21 +70,26 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 def remove_stale(folder: Path) -> None:
     """Remove temporaries that kills have left in a folder; what cannot be locked or removed stays."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(PREFIX):
-                with suppress(OSError):
-                    _remove(Path(entry.path), entry.is_dir(follow_symlinks=False))
+    remove_stale_below(folder, depth=0)
 
 
 def remove_stale_below(folder: Path, depth: int) -> None:
     """Remove temporaries that kills have left in a folder and, `depth` levels down, in the folders below it."""
-    remove_stale(folder)
-    if depth:
-        with suppress(OSError):
-            for path in folder.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    remove_stale_below(path, depth - 1)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:  # each comes with its type, so that a folder of many files takes one listing
+            with suppress(OSError):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if entry.name.startswith(PREFIX):
+                    _remove(Path(entry.path), is_folder)
+                elif depth and is_folder:
+                    remove_stale_below(Path(entry.path), depth - 1)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file or folder still lies at its path, and has not been removed or replaced."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
 
 
 def _visit(folder: Path) -> None:
@@ -102,7 +107,7 @@ def _lock_own(descriptor: int, path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:  # a file system without locks, where nothing is removed either
         return True
-    if _is_at(descriptor, path):
+    if is_at(descriptor, path):
         return True
     os.close(descriptor)
     return False
@@ -119,7 +124,7 @@ def _remove(path: Path, is_folder: bool) -> None:
     descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(descriptor, path):
+        if is_at(descriptor, path):
             _delete(path, is_folder)
     finally:
         os.close(descriptor)
@@ -130,9 +135,3 @@ def _delete(path: Path, is_folder: bool) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink()
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False

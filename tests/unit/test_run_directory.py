@@ -102,7 +102,12 @@ def test_a_run_of_an_earlier_version_is_replaced(proof: str, cfg: DictConfig, pa
         write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item]
     else:
         finish(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
-    touch(folder, *OWN, "MODEL_CARD.md", "events.out.tfevents.1.host.2", "figures/mine.png")
+    touch(folder, *OWN, "MODEL_CARD.md", "report.html", "events.out.tfevents.1.host.2", "figures/mine.png")
+    before = files(folder)
+    with pytest.raises(ConfigError, match=r"may have been edited since.*: MODEL_CARD\.md\. Move"):
+        prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+    assert files(folder) == before
+    (folder / "MODEL_CARD.md").unlink()
     prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
     assert files(folder) == {".run.json", "splits.csv", "figures/mine.png"}
 
@@ -152,16 +157,22 @@ def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None
     touch(tmp_path / "run", "checkpoints/last.ckpt", ".run.lock")
     full = FileError(errno.ENOSPC, "No space left on device", None, "roc.png cannot be written (full): make room.")
 
-    def fail(error: OSError | PneumoError) -> None:
+    def fail(error: OSError | PneumoError, removed: bool = False) -> None:
         with explained_failures(last, sweep=False):
+            if removed:
+                (tmp_path / "run" / ".run.lock").unlink()
             raise error
 
     with pytest.raises(ConfigError, match=r"roc\.png cannot be written.*ckpt_path=.*last\.ckpt"):
         fail(full)
     with pytest.raises(FileNotFoundError):
         fail(FileNotFoundError(errno.ENOENT, "No such file or directory", "other"))
-    (tmp_path / "run").rename(tmp_path / "renamed")
-    touch(tmp_path / "run", "checkpoints/last.ckpt")  # a writer makes the folder again
     for error in (FileNotFoundError(errno.ENOENT, "No such file or directory", str(last)), TrainingError("no best")):
+        touch(tmp_path / "run", ".run.lock")
         with pytest.raises(ConfigError, match=r"run.* was removed or renamed"):
-            fail(error)
+            fail(error, removed=True)  # checkpoints/ is still there, since a writer makes the folder again
+    with pytest.raises(TrainingError, match="no best"):  # on a machine that does not share the disk
+        fail(TrainingError("no best"))
+    touch(tmp_path / "run", ".run.lock", "splits.csv")
+    with pytest.raises(TrainingError, match="no best"):  # only the lock's file was removed
+        fail(TrainingError("no best"), removed=True)

@@ -1,8 +1,10 @@
+import errno
 import multiprocessing
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pneumo.errors import ConfigError
 from pneumo.run_lock import is_first_process, run_lock
@@ -26,6 +28,18 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -
     first.join()
     with run_lock(tmp_path / "run"), run_lock(tmp_path / "run"):  # in one process as often as needed
         pass
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")])
+def test_a_file_system_without_locks_gets_a_warning(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with run_lock(tmp_path / "run"):
+        assert f"run cannot be locked ({error})" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """One job of a sweep, in whatever process and on whatever machine it runs."""
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import Status, read_status, write_status
 from pneumo.failures import FileError
 from pneumo.fingerprints import recorded_hashes, settings_hash
+from pneumo.plain_data import PlainDataError, parse_json
 from pneumo.run_lock import run_lock
 from pneumo.sweeps.command import read_command
 
@@ -122,8 +122,8 @@ def _read_swept() -> dict[str, str | float]:
     """
     text = os.environ.get(SWEPT, "{}")
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except PlainDataError:
         values = None
     if not isinstance(values, dict) or not all(isinstance(value, str | float) for value in values.values()):
         raise ConfigError(f"{SWEPT}={text[:100]} must be names and values as JSON: unset it, since a sweep sets it.")

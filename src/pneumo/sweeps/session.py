@@ -22,6 +22,7 @@ from pneumo.evaluation.results import read_results
 from pneumo.evaluation.status import read_status
 from pneumo.fingerprints import recorded_hashes
 from pneumo.quoting import quote_value
+from pneumo.run_lock import acquire_at_once
 from pneumo.sweeps.columns import Columns
 from pneumo.sweeps.command import Command, begin_command, write_command
 from pneumo.sweeps.job import COMMAND, PLACE, SWEPT, is_done_by
@@ -186,7 +187,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
     lock = FileLock(folder / ".lock")
     try:
         with _folder_errors(folder):
-            lock.acquire(timeout=0)
+            acquire_at_once(lock, folder)
     except Timeout:
         raise ConfigError(
             f"Another process is running a sweep in {folder}: wait until it has finished, or take another sweep.name."

@@ -1,0 +1,24 @@
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pneumo.cli import app
+from pneumo.errors import PneumoError
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["report", "X"], ["audit", "X"], ["predict", "X", "X"], ["export", "X", "--output", "X"], ["cache", "list"]],
+)
+def test_what_cannot_be_read_is_no_mistake_of_usage(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.chdir(tmp_path)
+    Path("X").mkdir()
+    Path("outputs/cache").mkdir(parents=True)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code != 2
+    assert done.exception is None or isinstance(done.exception, PneumoError)
