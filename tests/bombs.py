@@ -124,6 +124,7 @@ PIECES = {  # small parts of many kinds, each of which costs a decoder's loop mu
     "long element": (dicom(DEEP, WindowCenter=b"1\\" * 3000, WindowWidth="1"), "WindowCenter of more than 4,096 bytes"),
     "jpeg 2000 tiles": (jpeg2000({20: 1, 24: 1}), "smaller or more pieces"),
     "jpeg 2000 code-blocks": (jpeg2000({}, {10: 0, 11: 0}), "smaller or more pieces"),
+    "jpeg 2000 precincts": (saved(np.tile(GREY, (10, 10)), "JPEG2000", precinct_size=(8, 8)), "smaller or more pieces"),
     "jpeg 2000 layers": (jpeg2000({20: 9, 24: 9}, {6: 255}), "smaller or more pieces"),
     "rle": (compressed_dicom([b"", rle(b"\x80" * 5000 + _RUNS)], RLELossless), "damaged"),
 }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.audit.tree import File, Tree
+from pneumo.data.footprint import BUDGET
 from pneumo.data.index import file_path
 from pneumo.data.radiograph import examine_radiograph, read_content
 from pneumo.errors import DataError
@@ -108,11 +109,12 @@ def read_pictures(tree: Tree) -> Pictures:
 
 def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
     """Return what a file holds, with its thumbnail in `thumbnail`, or why it cannot be read, as a predicate."""
-    try:
-        content = read_content(path)
-        (image, notes), storage = examine_radiograph(content)
-    except DataError as error:
-        return str(error)
-    thumbnail[:] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    with BUDGET.share():
+        try:
+            content = read_content(path)
+            (image, notes), storage = examine_radiograph(content)
+        except DataError as error:
+            return str(error)
+        thumbnail[:] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     digest = hashlib.sha256(content).hexdigest()
     return Picture(*image.size, storage.mode, _SAME.get(storage.format, storage.format), digest, notes)

@@ -186,8 +186,8 @@ def _require_digest(part: Path, sha256: str) -> None:
     if digest.hexdigest() != sha256:
         part.unlink()
         raise FailureError(
-            f"what came has the SHA-256 {digest.hexdigest()} instead of {sha256}, so it is not the published archive, "
-            "and was removed"
+            f"what came has the SHA-256 {digest.hexdigest()} instead of {sha256}, so it is not the archive that "
+            "this version expects, and was removed"
         )
 
 

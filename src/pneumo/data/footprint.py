@@ -1,4 +1,12 @@
-"""Memory that decoding takes, estimated from what a file's header says, before a pixel is decoded."""
+"""Memory that decoding takes, estimated from what a file's header says, before a pixel is decoded.
+
+Threads that read files share a budget, so that a process's memory does not grow with the processors of its machine.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Condition, local
 
 from PIL import Image
 from pydicom import Dataset
@@ -7,6 +15,7 @@ from pneumo.data.scans import Scans
 from pneumo.errors import DataError
 
 MOST_BYTES = 512 << 20  # for one image, its file's content included
+MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _WIDE = 4  # bytes of a pixel of any other mode
 _BY_COLOUR = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # become RGB before they become grey
@@ -14,13 +23,68 @@ _BLOCKS = 16 << 20  # what calculations block by block take
 _SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
+@dataclass(eq=False)
+class _Share:
+    """The memory of one image."""
+
+    size: int = 0
+
+
+class Budget:
+    """Memory that the images of several threads share."""
+
+    def __init__(self, most: int) -> None:
+        """Start with all of it free.
+
+        Args:
+            most: Bytes of all images together. A single image may exceed them at a time: if all threads waited for
+                more, none would ever release what it has.
+        """
+        self._most, self._used = most, 0
+        self._exceeding: _Share | None = None
+        self._released = Condition()
+        self._threads = local()
+
+    @contextmanager
+    def share(self) -> Iterator[None]:
+        """Release at the end what this thread reserves; within another `share` of the thread, that one releases it."""
+        if getattr(self._threads, "share", None) is not None:
+            yield
+            return
+        share = self._threads.share = _Share()
+        try:
+            yield
+        finally:
+            self._threads.share = None
+            with self._released:
+                self._used -= share.size
+                self._exceeding = None if self._exceeding is share else self._exceeding
+                self._released.notify_all()
+
+    def reserve(self, needed: int) -> None:
+        """Wait until this thread may use so many bytes in all; does nothing outside of `share`."""
+        share: _Share | None = getattr(self._threads, "share", None)
+        if share is None or needed <= share.size:
+            return
+        more = needed - share.size
+        with self._released:
+            self._released.wait_for(lambda: self._used + more <= self._most or self._exceeding in (None, share))
+            self._used, share.size = self._used + more, needed
+            if self._used > self._most:
+                self._exceeding = share
+
+
+BUDGET = Budget(MOST_TOGETHER)
+
+
 def require_memory(needed: int) -> None:
-    """Raise a DataError for an image that would take more than `MOST_BYTES`."""
+    """Raise a DataError for an image that would take more than `MOST_BYTES`; else reserve what it takes."""
     if needed > MOST_BYTES:
         raise DataError(
             f"takes some {needed / 1e6:,.0f} MB of memory to decode, and {MOST_BYTES / 1e6:,.0f} MB are the most that "
             "is used for an image: save it smaller, in grey."
         )
+    BUDGET.reserve(needed)
 
 
 def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> int:

@@ -9,8 +9,9 @@ from pneumo.errors import DataError
 _SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF5F, 0xFF90, 0xFF93, 0xFFD9
 _MOST_COMPONENTS = 4
 _MOST_TILES = 4096  # 30 million pixels in tiles of 128 x 128 are 1,831
+_MOST_RESOLUTIONS = 33
 _LEAST_BLOCK = 10  # log2 of a code-block's area, which is 4,096 in most files
-_LEAST_PRECINCT = 6  # log2 of a precinct's side
+_MOST_PRECINCTS = 60_000  # a decoder takes 1.5 kB for each; 30 million pixels in tiles of 128 x 128 have 10,986
 _MOST_PACKETS = 5_000_000
 _ODD = "is JPEG 2000 in smaller or more pieces than a radiograph has: save it as PNG."
 _DAMAGED = "is a damaged JPEG 2000: replace it by an intact copy."
@@ -20,7 +21,8 @@ class _Size(NamedTuple):
     width: int
     height: int
     components: int
-    tiles: int
+    columns: int  # of tiles
+    rows: int
 
 
 def is_jpeg2000(head: bytes) -> bool:
@@ -82,10 +84,10 @@ def _read_size(segment: bytes) -> _Size:
     components = int.from_bytes(segment[34:36], "big")
     if not wide or not high or right <= left or lower <= upper:
         raise DataError(_DAMAGED)
-    tiles = ceil((right - tile_left) / wide) * ceil((lower - tile_upper) / high)
-    if components > _MOST_COMPONENTS or tiles > _MOST_TILES:
+    columns, rows = ceil((right - tile_left) / wide), ceil((lower - tile_upper) / high)
+    if components > _MOST_COMPONENTS or columns * rows > _MOST_TILES:
         raise DataError(_ODD)
-    return _Size(right - left, lower - upper, components, tiles)
+    return _Size(right - left, lower - upper, components, columns, rows)
 
 
 def _require_styles(segments: list[tuple[int, bytes, int]], layers: int, size: _Size) -> int:
@@ -109,10 +111,16 @@ def _require_styles(segments: list[tuple[int, bytes, int]], layers: int, size: _
 
 
 def _require_blocks(style: bytes, has_precincts: bool, layers: int, size: _Size) -> None:
-    levels, block = style[0] + 1, style[1] + style[2] + 4
-    least = min((min(sides & 15, sides >> 4) for sides in style[5:]), default=15) if has_precincts else 15
-    parts = size.tiles + size.width * size.height / (1 << 2 * least)
-    if block < _LEAST_BLOCK or least < _LEAST_PRECINCT or layers * levels * size.components * parts > _MOST_PACKETS:
+    resolutions, block = style[0] + 1, style[1] + style[2] + 4
+    sides = style[5 : 5 + resolutions] if has_precincts else b"\xff" * resolutions
+    if block < _LEAST_BLOCK or resolutions > _MOST_RESOLUTIONS or len(sides) < resolutions:
+        raise DataError(_ODD)
+    precincts = 0.0
+    for halved, side in enumerate(reversed(sides)):  # the image's own size last, after its halves
+        columns = size.width / (1 << halved + (side & 15)) + size.columns  # each tile starts another
+        rows = size.height / (1 << halved + (side >> 4)) + size.rows
+        precincts += size.components * columns * rows
+    if precincts > _MOST_PRECINCTS or precincts * layers > _MOST_PACKETS:
         raise DataError(_ODD)
 
 

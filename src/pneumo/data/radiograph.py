@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.data.dicom import is_dicom, read_dicom
-from pneumo.data.footprint import MOST_BYTES
+from pneumo.data.footprint import BUDGET, MOST_BYTES
 from pneumo.data.images import MOST_PIXELS, square
 from pneumo.data.meter import Meter
 from pneumo.data.quietly import quietly
@@ -67,6 +67,7 @@ def read_content(path: Path) -> bytes:
     try:
         status = os.stat(path)
         _require_file(status)
+        BUDGET.reserve(status.st_size)
         return path.read_bytes()
     except OSError as error:
         reason = describe_failure(error)
@@ -98,11 +99,14 @@ def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDA
 
 
 def _open(source: Path | bytes) -> Opened:
-    with quietly():
+    with quietly(), BUDGET.share():
         try:
             if isinstance(source, bytes):
+                BUDGET.reserve(len(source))
                 return _read(io.BytesIO(source))
-            _require_file(os.stat(source))
+            status = os.stat(source)
+            _require_file(status)
+            BUDGET.reserve(status.st_size)
             with open(source, "rb") as stream:
                 return _read(stream)
         except DataError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pneumo.data.footprint import BUDGET
 from pneumo.data.images import square
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import DataError
@@ -38,18 +39,19 @@ class Film:
 
 def read_film(source: Path | bytes, rules: Rules, show: bool) -> Film:
     """Read a file, or its content, as a network with these rules sees it; with `show` keep a copy to look at."""
-    try:
-        image, notes = read_radiograph(source)
-    except DataError as error:
-        return Film(error=str(error))
-    pixels = square(image, rules.image_size, rules.crop_pct)[None]
-    if show:
-        image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
+    with BUDGET.share():
+        try:
+            image, notes = read_radiograph(source)
+        except DataError as error:
+            return Film(error=str(error))
+        pixels = square(image, rules.image_size, rules.crop_pct)[None]
+        if show:
+            image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
     return Film(pixels, notes, image if show else None)
 
 
 def read_films(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ahead: int) -> Generator[Film]:
-    """Read films in order; at full size each thread has one in memory.
+    """Read films in order; at full size each thread has one in memory, as far as `BUDGET` allows.
 
     Args:
         paths: Their files.

@@ -13,7 +13,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 64
-INTERVAL = 3.0  # seconds in which a client must move on: send a request's header, or so many bytes
+INTERVAL = 5.0  # seconds in which a client must move on: send a request's header, or so many bytes
 LEAST_RATE = 50_000  # bytes a second, of a body or of an answer
 _RESERVE = 32  # file descriptors for films, sockets of the event loop, and libraries
 _PATIENCE = 60.0  # seconds between two reports of one fault of the event loop

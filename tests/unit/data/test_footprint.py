@@ -1,6 +1,8 @@
 import io
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event, Semaphore
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from dicoms import dicom
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from pneumo.data.footprint import MOST_BYTES, picture_bytes
+from pneumo.data.footprint import MOST_BYTES, Budget, picture_bytes
 from pneumo.data.meter import Meter
 from pneumo.data.radiograph import read_content, read_radiograph
 from pneumo.data.scans import Scans, inspect_scans
@@ -35,6 +37,39 @@ def test_the_largest_radiographs_are_allowed(width: int, height: int, bits: int,
     image = Image.open(io.BytesIO(png(32, bits, colour)))
     image._size = width, height
     assert picture_bytes(image, 120_000_000, 0, Scans(1, 0)) <= MOST_BYTES
+
+
+def test_threads_share_the_memory_of_images() -> None:
+    budget, entered, end = Budget(10), Semaphore(0), Event()
+
+    def read() -> None:
+        with budget.share():
+            budget.reserve(6)
+            entered.release()
+            end.wait()
+
+    with ThreadPoolExecutor(3) as pool:
+        reading = [pool.submit(read) for _ in range(3)]
+        found = [entered.acquire(timeout=timeout) for timeout in (30, 30, 0.05)]
+        end.set()
+        assert found == [True, True, False]  # one image may exceed the budget
+        assert all(future.result(timeout=30) is None for future in reading)
+    budget.reserve(99)  # outside of `share` nothing is counted
+
+
+def test_threads_that_need_more_do_not_wait_for_one_another() -> None:
+    budget, start = Budget(10), Barrier(8)
+
+    def read(_: int) -> None:
+        start.wait()
+        for _ in range(20):
+            with budget.share():
+                for needed in (4, 3, 6):  # such as a file's content, then its pixels
+                    with budget.share():
+                        budget.reserve(needed)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(8), timeout=30))
 
 
 def test_a_file_of_more_bytes_is_not_opened(tmp_path: Path) -> None:

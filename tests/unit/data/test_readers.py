@@ -41,6 +41,7 @@ REFUSED = {
     "pieces of dicom": PIECES["windows"][0],
 }
 READ = {"jpeg": saved(GREY, "JPEG"), "png": saved(DEEP, "PNG"), "dicom": dicom(DEEP)}
+READ["precincts"] = saved(GREY, "JPEG2000", precinct_size=(256, 256))  # those of small resolutions are smaller
 
 
 def attempt(read: Callable[..., object], *arguments: object) -> str:
