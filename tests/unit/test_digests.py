@@ -59,6 +59,20 @@ def test_contents_that_differ_have_other_digests(first: object, second: object) 
     assert digest_content({"a": first}) != digest_content({"a": second})
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "nested", "conjugate"])
+def test_a_tensor_of_any_kind_has_a_digest(kind: str) -> None:
+    values = torch.ones(2)
+    tensor = {
+        "sparse": values.to_sparse,
+        "meta": lambda: values.to("meta"),
+        "quantized": lambda: torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),  # type: ignore[no-untyped-call]
+        "nested": lambda: torch.nested.nested_tensor([values]),
+        "conjugate": lambda: torch.complex(values, values).conj(),
+    }[kind]()
+    assert digest_content({"a": tensor}, most=100) != digest_content({"a": values})
+
+
 def test_versions_of_modules_count() -> None:
     altered = content()
     altered["state_dict"]._metadata[""]["version"] = 2

@@ -14,7 +14,7 @@ from torch import Tensor
 from pneumo.digests import DigestError, digest_content
 from pneumo.errors import ConfigError
 from pneumo.models.hparams import HyperparameterError, check_hyperparameters, describe
-from pneumo.tensors import UnreadableError, read_tensors
+from pneumo.tensors import UnreadableError, is_dense, read_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,9 @@ def _check_form(content: dict[str, Any]) -> None:
 
 
 def _tensors(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and is_dense(tensor) for name, tensor in value.items()
+    )
 
 
 def _named(value: object) -> bool:
