@@ -3,10 +3,10 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
+from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import Tensor
 
 from pneumo import checkpoints
 from pneumo.checkpoints import CheckpointWriter, RunCheckpoint, read_checkpoint
@@ -78,8 +78,8 @@ def state(value: float) -> dict[str, Any]:
 def test_constant_weights_are_hashed_once_and_again_if_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed: list[Tensor] = []
-    monkeypatch.setattr(checkpoints, "digest_tensor", lambda tensor: hashed.append(tensor) or digest_tensor(tensor))
+    hashed = Mock(side_effect=digest_tensor)
+    monkeypatch.setattr(checkpoints, "digest_tensor", hashed)
     path, writer, backbone = tmp_path / "last.ckpt", CheckpointWriter(constant=["backbone"]), torch.ones(2)
     for changed, count in ((False, 1), (False, 1), (True, 2)):
         if changed:
@@ -87,7 +87,7 @@ def test_constant_weights_are_hashed_once_and_again_if_they_change(
         writer.save_checkpoint({**state(0), "state_dict": {"backbone": backbone.detach()}}, path)
         writer.flush()
         assert read_checkpoint(path)["state_dict"]["backbone"].equal(backbone)
-        assert len(hashed) == count
+        assert hashed.call_count == count
 
 
 def test_checkpoints_wait_while_they_come_fast_and_keep_their_order(

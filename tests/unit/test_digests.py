@@ -1,5 +1,6 @@
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,14 @@ def test_contents_that_differ_have_other_digests(first: object, second: object) 
 @pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "nested", "conjugate"])
 def test_a_tensor_of_any_kind_has_a_digest(kind: str) -> None:
     values = torch.ones(2)
-    tensor = {
+    tensors: dict[str, Callable[[], torch.Tensor]] = {
         "sparse": values.to_sparse,
         "meta": lambda: values.to("meta"),
-        "quantized": lambda: torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),  # type: ignore[no-untyped-call]
+        "quantized": lambda: torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),
         "nested": lambda: torch.nested.nested_tensor([values]),
         "conjugate": lambda: torch.complex(values, values).conj(),
-    }[kind]()
-    assert digest_content({"a": tensor}, most=100) != digest_content({"a": values})
+    }
+    assert digest_content({"a": tensors[kind]()}, most=100) != digest_content({"a": values})
 
 
 def test_versions_of_modules_count() -> None:
