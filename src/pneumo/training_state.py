@@ -63,9 +63,7 @@ def require_training_state(
             state = require_dict(states.get(callback.state_key), f"callbacks.{callback.state_key}")
             _require_callback(callback, state, form, history, steps)
     _require_best(best, history, datamodule, classifier, trainer)
-    exact = whole and all(
-        type(each).__module__.startswith("pneumo.") or isinstance(each, _LOOK_ON) for each in callbacks
-    )
+    exact = whole and all(map(_is_known, callbacks))
     place = Place(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
     require_optimization(checkpoint, classifier, place)
     require(state_indices(checkpoint) == state_indices(best), "optimizer_states lacks the state of some parameters")
@@ -73,6 +71,10 @@ def require_training_state(
     _require_additions(checkpoint, weights, callbacks, steps, trainer)
     require_tensors(checkpoint.get("state_dict"), weights, "state_dict")
     require_tensors(best.get("state_dict"), weights, "best.ckpt: state_dict")
+
+
+def _is_known(callback: Callback) -> bool:
+    return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _LOOK_ON)
 
 
 def _require_version(version: object) -> None:
@@ -140,7 +142,7 @@ def _require_callback(
     callback: Callback, state: dict[str, Any], form: dict[str, Any], history: list[dict[str, float]], steps: int
 ) -> None:
     name = f"callbacks.{callback.state_key}"
-    if isinstance(callback, History):
+    if isinstance(callback, History) or not _is_known(callback):  # the state of others may change its form
         return
     if isinstance(callback, ModelCheckpoint):
         _require_paths(callback, state, form)
@@ -165,9 +167,7 @@ def _require_paths(callback: ModelCheckpoint, state: dict[str, Any], form: dict[
     require(all(isinstance(path, str) for path in (folder, *paths)), f"{name} has paths that are no text")
     for path in filter(None, [*paths, *best]):
         inside = re.fullmatch(rf"{re.escape(folder)}[/\\](?P<file>[^/\\]+\.ckpt)", path, re.DOTALL)
-        require(
-            inside is not None, f"{name} names {show(path)}, which is not a checkpoint in its folder {show(folder)}"
-        )
+        require(inside is not None, f"{name} names {show(path)}, which is no checkpoint in its folder {show(folder)}")
         assert inside is not None
         fixed = callback.filename is not None and "{" not in callback.filename
         own = not fixed or PurePath(inside["file"]).stem == callback.filename
