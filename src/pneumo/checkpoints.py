@@ -34,7 +34,7 @@ class CheckpointWriter(TorchCheckpointIO):
     def __init__(self, constant: Collection[str] = ()) -> None:
         """Take the names of the weights that never change, which need not be copied while a checkpoint waits."""
         self.constant = frozenset(constant)
-        self.digests: dict[str, bytes] = {}  # of these weights
+        self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}  # of these weights, with where and which they were
         self.waiting: dict[Path, dict[str, Any]] = {}
         self.pause = PAUSE
         self.due = time.monotonic() + self.pause
@@ -81,11 +81,18 @@ class CheckpointWriter(TorchCheckpointIO):
         self.flush()
 
     def _known(self, weights: Mapping[str, Tensor]) -> dict[int, bytes]:
-        """Return the digests of the weights that never change, by the `id` of their tensors; compute them once."""
-        constant = {name: weights[name] for name in self.constant if name in weights}
-        for name in constant.keys() - self.digests.keys():
-            self.digests[name] = digest_tensor(constant[name])
-        return {id(tensor): self.digests[name] for name, tensor in constant.items()}
+        """Return the digests of the weights that never change, by the `id` of their tensors.
+
+        Each is computed once, and again if its tensor was written to after all, as by a callback of the user.
+        """
+        known = {}
+        for name in self.constant & weights.keys():
+            tensor = weights[name]
+            version = tensor.data_ptr(), tensor._version
+            if name not in self.digests or self.digests[name][0] != version:
+                self.digests[name] = version, digest_tensor(tensor)
+            known[id(tensor)] = self.digests[name][1]
+        return known
 
     def _copy(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         weights = checkpoint["state_dict"].items()

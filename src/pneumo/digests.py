@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pneumo.tensors import is_dense
+
 _DEEPEST = 64  # levels of nesting
 _MOST = 5_000_000  # values; references let a small file hold any number of them
 
@@ -19,11 +21,14 @@ class DigestError(Exception):
 
 
 def digest_tensor(tensor: Tensor) -> bytes:
-    """Return the SHA-256 of a tensor's dtype, shape and values, wherever and in whichever order they are stored."""
-    found = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    if tensor.layout is torch.strided and not tensor.is_quantized:
-        # A view as bytes needs a dimension.
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    """Return the SHA-256 of a tensor's dtype, shape and values, wherever and in whichever order they are stored.
+
+    Of tensors that are not dense, which pneumo does not use, the values do not count.
+    """
+    found = hashlib.sha256(f"{tensor.dtype}{None if tensor.is_nested else tuple(tensor.shape)}".encode())
+    if is_dense(tensor):
+        values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        found.update(values.reshape(-1).view(torch.uint8).numpy().data)  # a view as bytes needs a dimension
     return found.digest()
 
 
@@ -73,7 +78,7 @@ class _Digest:
     def _tensor(self, tensor: Tensor) -> bytes:
         if (digest := self.known.get(id(tensor))) is not None:
             return digest
-        self.left -= tensor.numel() * tensor.element_size()
+        self.left -= tensor.numel() * tensor.element_size() if is_dense(tensor) else 0
         if self.left < 0:
             raise DigestError("its tensors are larger than the file")
         return digest_tensor(tensor)

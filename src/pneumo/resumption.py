@@ -5,6 +5,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
 from pneumo.building import Parts
 from pneumo.checkpoints import read_checkpoint
 from pneumo.errors import ConfigError
@@ -20,14 +23,14 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any], parts: Par
 
     Args:
         path: The checkpoint to go on from.
-        folder: Where the run's checkpoints lie; the best so far is tested if no later epoch is better.
+        folder: Where the run's checkpoints lie.
         config: The settings that it must have been written under, as `RecordConfig` keeps them.
         parts: The run's.
     """
-    read = read_checkpoint(path)
-    check_settings(read, path, folder, config)
+    read, best = read_checkpoint(path), folder / _best_name(parts.trainer)
+    check_settings(read, path, best, config)
     try:
-        require_training_state(read, read_checkpoint(folder / "best.ckpt"), *parts)
+        require_training_state(read, read_checkpoint(best), *parts)
     except FormError as error:
         raise ConfigError(
             f"ckpt_path={path} cannot be resumed: {error}. It is damaged or was changed. Start again without "
@@ -35,18 +38,24 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any], parts: Par
         ) from error
 
 
-def check_settings(read: dict[str, Any], path: Path, folder: Path, config: dict[str, Any]) -> None:
+def _best_name(trainer: Trainer) -> str:
+    """Return the file name of the checkpoint that is tested at the end, which `callbacks.best.filename` may change."""
+    callback = trainer.checkpoint_callback
+    return f"{callback.filename if isinstance(callback, ModelCheckpoint) and callback.filename else 'best'}.ckpt"
+
+
+def check_settings(read: dict[str, Any], path: Path, best: Path, config: dict[str, Any]) -> None:
     """Raise a ConfigError unless a checkpoint lies in the run's folder and was written under its settings.
 
     Args:
         read: The checkpoint's content.
         path: The checkpoint.
-        folder: See `check_resumable`.
+        best: The best one so far, which is tested if no later epoch is better.
         config: See `check_resumable`.
     """
-    if path.resolve().parent != folder.resolve() or not (folder / "best.ckpt").is_file():
+    if path.resolve().parent != best.parent.resolve() or not best.is_file():
         raise ConfigError(
-            f"ckpt_path={path} does not lie in {folder} beside best.ckpt, the best checkpoint so far. A run goes on in "
+            f"ckpt_path={path} does not lie next to {best}, the best checkpoint so far. A run goes on in "
             "its own folder: give ckpt_path=RUN/checkpoints/last.ckpt with the whole folder RUN in its place, and no "
             "hydra.run.dir."
         )

@@ -15,7 +15,6 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pneumo.checkpoints import read_checkpoint
 from pneumo.console import tell
 from pneumo.data.images import square
 from pneumo.data.index import default_root
@@ -98,7 +97,8 @@ def write_run_page(folder: Path, page: Path) -> None:
     chosen = choose(answers, float(results["threshold"]))
     margin, uncertain, config = None, None, None
     try:
-        classifier, config = _open(folder / "checkpoints" / "best.ckpt"), read_config(folder)
+        classifier = Classifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").eval()
+        config = read_config(folder)
         settings = resolve_references(config)
         uncertain = _read_uncertain(settings)
         margin = None if uncertain is None else classifier.hparams["margin"]
@@ -124,11 +124,6 @@ def write_run_page(folder: Path, page: Path) -> None:
     )
     write_report(page, text)
     tell(f"{'page':<12} {page}")
-
-
-def _open(checkpoint: Path) -> Classifier:
-    read_checkpoint(checkpoint)  # whose errors are for users
-    return Classifier.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
 
 
 def _read_uncertain(settings: dict[str, Any]) -> float | None:

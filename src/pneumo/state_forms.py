@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pneumo.tensors import is_dense
+
 _SHOWN = 80  # characters of a value
 
 
@@ -73,8 +75,7 @@ def require_tensor(value: object, form: Tensor, name: str, finite: bool = True) 
     """Raise a FormError unless a value is a dense tensor of another one's shape and kind, with finite numbers."""
     require(isinstance(value, Tensor), f"{name} is no tensor")
     assert isinstance(value, Tensor)
-    plain = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
-    require(plain and value.shape == form.shape, f"{name} must be a tensor of shape {tuple(form.shape)}")
+    require(is_dense(value) and value.shape == form.shape, f"{name} must be a tensor of shape {tuple(form.shape)}")
     kinds = (value.is_floating_point(), value.is_complex(), value.dtype is torch.bool)
     require(
         kinds == (form.is_floating_point(), form.is_complex(), form.dtype is torch.bool), f"{name} is {value.dtype}"

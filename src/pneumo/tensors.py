@@ -11,6 +11,7 @@ from typing import IO, Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 # What torch.load and safetensors raise for damaged files: seen by cutting and altering thousands of them at random.
 _DAMAGE = (
@@ -68,6 +69,11 @@ def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (wha
         else:
             text = "" if isinstance(error, _UNINFORMATIVE) else " ".join(str(error).split())
         raise UnreadableError(text[:200] or "it is damaged or of another format") from error
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether a tensor has all its values in memory; a file may hold sparse, quantized and other tensors."""
+    return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
 
 
 def _check_archive(file: IO[bytes], checked: bool) -> None:

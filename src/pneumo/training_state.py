@@ -49,20 +49,21 @@ def require_training_state(
         trainer: As built.
     """
     _require_version(checkpoint.get("pytorch-lightning_version"))
-    epochs, steps, scheduled = _require_epochs(checkpoint, len(datamodule.splits["train"]), trainer)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+    timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+    # Limits of steps and of time can cut the last epoch, which then may lack its validation too.
+    whole = trainer.max_steps == -1 and all(timer.time_remaining() is None for timer in timers)
+    epochs, steps, scheduled = _require_epochs(checkpoint, len(datamodule.splits["train"]), trainer, whole)
     name = type(datamodule).__qualname__
     require_equal(checkpoint.get(name), {"epoch": epochs}, name)
     states = require_dict(checkpoint.get("callbacks"), "callbacks")
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
     history = _find_history(states, callbacks, epochs)
     for callback in callbacks:
         if form := callback.state_dict():
             state = require_dict(states.get(callback.state_key), f"callbacks.{callback.state_key}")
             _require_callback(callback, state, form, history, steps)
     _require_best(best, history, datamodule, classifier, trainer)
-    exact = trainer.max_steps == -1 and all(
-        type(each).__module__.startswith("pneumo.") or isinstance(each, _LOOK_ON) for each in callbacks
-    )
+    exact = whole and all(map(_is_known, callbacks))
     place = Place(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
     require_optimization(checkpoint, classifier, place)
     require(state_indices(checkpoint) == state_indices(best), "optimizer_states lacks the state of some parameters")
@@ -70,6 +71,10 @@ def require_training_state(
     _require_additions(checkpoint, weights, callbacks, steps, trainer)
     require_tensors(checkpoint.get("state_dict"), weights, "state_dict")
     require_tensors(best.get("state_dict"), weights, "best.ckpt: state_dict")
+
+
+def _is_known(callback: Callback) -> bool:
+    return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _LOOK_ON)
 
 
 def _require_version(version: object) -> None:
@@ -80,7 +85,7 @@ def _require_version(version: object) -> None:
     require(known, f"pytorch-lightning_version={show(version)} is no version from {_OLDEST}")
 
 
-def _require_epochs(checkpoint: dict[str, Any], images: int, trainer: Trainer) -> tuple[int, int, int]:
+def _require_epochs(checkpoint: dict[str, Any], images: int, trainer: Trainer, whole: bool) -> tuple[int, int, int]:
     """Return the numbers of epochs, of steps and of steps of the schedule, which progress and epoch agree about."""
     most = trainer.max_epochs
     assert most is not None
@@ -91,7 +96,6 @@ def _require_epochs(checkpoint: dict[str, Any], images: int, trainer: Trainer) -
     counts = {"ready": epochs, "started": epochs, "processed": epochs, "completed": epochs - 1}  # it is at its end
     require_equal(progress["epoch_progress"], {"total": counts, "current": counts}, "loops.fit_loop.epoch_progress")
     optimization = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-    whole = trainer.max_steps == -1  # else the last epoch may be shorter than others
     batches = _require_progress(progress["epoch_loop.batch_progress"], "batch_progress", epochs, whole)
     steps = _require_progress(optimization["step"], "optim_progress.step", epochs, whole)
     require_equal(_require_progress(optimization["zero_grad"], "zero_grad", epochs, whole), steps, "zero_grad")
@@ -113,7 +117,7 @@ def _require_progress(progress: dict[str, Any], name: str, epochs: int, whole: b
     require(len(total) == len(current) == 1, f"loops.fit_loop: {name} is not complete")
     (all_epochs,), (last,) = total, current
     require_count(all_epochs, name, 2**40)
-    require_count(last, name, all_epochs)
+    require_count(last, name, all_epochs if whole else 2**40)  # a cut epoch keeps the validation before it
     require(not whole or all_epochs == last * epochs, f"loops.fit_loop: {name} is {all_epochs} in {epochs} epochs")
     return int(all_epochs)
 
@@ -138,7 +142,7 @@ def _require_callback(
     callback: Callback, state: dict[str, Any], form: dict[str, Any], history: list[dict[str, float]], steps: int
 ) -> None:
     name = f"callbacks.{callback.state_key}"
-    if isinstance(callback, History):
+    if isinstance(callback, History) or not _is_known(callback):  # the state of others may change its form
         return
     if isinstance(callback, ModelCheckpoint):
         _require_paths(callback, state, form)
@@ -163,9 +167,7 @@ def _require_paths(callback: ModelCheckpoint, state: dict[str, Any], form: dict[
     require(all(isinstance(path, str) for path in (folder, *paths)), f"{name} has paths that are no text")
     for path in filter(None, [*paths, *best]):
         inside = re.fullmatch(rf"{re.escape(folder)}[/\\](?P<file>[^/\\]+\.ckpt)", path, re.DOTALL)
-        require(
-            inside is not None, f"{name} names {show(path)}, which is not a checkpoint in its folder {show(folder)}"
-        )
+        require(inside is not None, f"{name} names {show(path)}, which is no checkpoint in its folder {show(folder)}")
         assert inside is not None
         fixed = callback.filename is not None and "{" not in callback.filename
         own = not fixed or PurePath(inside["file"]).stem == callback.filename

@@ -3,11 +3,14 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from pneumo import checkpoints
 from pneumo.checkpoints import CheckpointWriter, RunCheckpoint, read_checkpoint
+from pneumo.digests import digest_tensor
 from pneumo.errors import ConfigError, TrainingError
 
 
@@ -70,6 +73,21 @@ def test_what_is_no_checkpoint_is_named(content: object, tmp_path: Path) -> None
 
 def state(value: float) -> dict[str, Any]:
     return {"hyper_parameters": {}, "state_dict": {"head": torch.full((2,), value), "backbone": torch.ones(2)}}
+
+
+def test_constant_weights_are_hashed_once_and_again_if_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = Mock(side_effect=digest_tensor)
+    monkeypatch.setattr(checkpoints, "digest_tensor", hashed)
+    path, writer, backbone = tmp_path / "last.ckpt", CheckpointWriter(constant=["backbone"]), torch.ones(2)
+    for changed, count in ((False, 1), (False, 1), (True, 2)):
+        if changed:
+            backbone += 1
+        writer.save_checkpoint({**state(0), "state_dict": {"backbone": backbone.detach()}}, path)
+        writer.flush()
+        assert read_checkpoint(path)["state_dict"]["backbone"].equal(backbone)
+        assert hashed.call_count == count
 
 
 def test_checkpoints_wait_while_they_come_fast_and_keep_their_order(

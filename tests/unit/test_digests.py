@@ -1,5 +1,6 @@
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ def test_a_content_keeps_its_digest_when_it_is_saved_and_loaded(tmp_path: Path) 
 )
 def test_contents_that_differ_have_other_digests(first: object, second: object) -> None:
     assert digest_content({"a": first}) != digest_content({"a": second})
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "nested", "conjugate"])
+def test_a_tensor_of_any_kind_has_a_digest(kind: str) -> None:
+    values = torch.ones(2)
+    tensors: dict[str, Callable[[], torch.Tensor]] = {
+        "sparse": values.to_sparse,
+        "meta": lambda: values.to("meta"),
+        "quantized": lambda: torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),
+        "nested": lambda: torch.nested.nested_tensor([values]),
+        "conjugate": lambda: torch.complex(values, values).conj(),
+    }
+    assert digest_content({"a": tensors[kind]()}, most=100) != digest_content({"a": values})
 
 
 def test_versions_of_modules_count() -> None:

@@ -21,9 +21,9 @@ def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path: Pa
     path = tmp_path / "last.ckpt"
     (tmp_path / "best.ckpt").touch()
     torch.save({"hyper_parameters": {}, "config": {"seed": 0, "optimizer.lr": 0.1}}, path)
-    check_settings(read_checkpoint(path), path, tmp_path, {"seed": 0, "optimizer.lr": 0.1})
+    check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {"seed": 0, "optimizer.lr": 0.1})
     with pytest.raises(ConfigError, match=r"optimizer\.lr=0\.1 \(now 0\.2\).*model\.weights"):
-        check_settings(read_checkpoint(path), path, tmp_path, {"seed": 0, "optimizer.lr": 0.2})
+        check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {"seed": 0, "optimizer.lr": 0.2})
 
 
 def test_a_run_goes_on_only_beside_its_best_checkpoint(tmp_path: Path) -> None:
@@ -33,15 +33,15 @@ def test_a_run_goes_on_only_beside_its_best_checkpoint(tmp_path: Path) -> None:
         torch.save({"hyper_parameters": {}, "config": {}}, folder / "last.ckpt")
     (other / "best.ckpt").touch()
     for folder in (own, other):
-        with pytest.raises(ConfigError, match=r"does not lie in .* beside best\.ckpt.*RUN/checkpoints/last\.ckpt"):
-            check_settings(read_checkpoint(own / "last.ckpt"), own / "last.ckpt", folder, {})
+        with pytest.raises(ConfigError, match=r"does not lie next to .*best\.ckpt.*RUN/checkpoints/last\.ckpt"):
+            check_settings(read_checkpoint(own / "last.ckpt"), own / "last.ckpt", folder / "best.ckpt", {})
 
 
 @pytest.mark.parametrize("stored", [None, [], {5: 1}, {}, {"seed": torch.zeros(2)}, {"seed": [[]]}, {"seed": "0"}])
 def test_settings_that_cannot_be_compared_are_other_ones(stored: object, tmp_path: Path) -> None:
     (tmp_path / "best.ckpt").touch()
     with pytest.raises(ConfigError, match=r"last\.ckpt (has no settings|was written by a run with other settings)"):
-        check_settings({"config": stored}, tmp_path / "last.ckpt", tmp_path, {"seed": 0})
+        check_settings({"config": stored}, tmp_path / "last.ckpt", tmp_path / "best.ckpt", {"seed": 0})
 
 
 def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stays(

@@ -7,9 +7,11 @@ import pytest
 import torch
 from conftest import composing
 
-from pneumo.building import Parts, build
+from pneumo.building import Parts, build, run_settings
 from pneumo.checkpoints import read_checkpoint
+from pneumo.resumption import check_resumable
 from pneumo.state_forms import FormError
+from pneumo.training import run
 from pneumo.training_state import require_training_state
 
 Content = dict[str, Any]
@@ -128,6 +130,16 @@ def test_an_altered_best_checkpoint_is_refused(
     for value in values:
         with pytest.raises(FormError, match=r"^best\.ckpt: "):
             require_training_state(last, put(best, path, value), *parts)
+
+
+@pytest.mark.slow
+def test_an_epoch_that_a_limit_cut_is_resumed(tmp_path: Path, phantoms: Path) -> None:
+    options = ("callbacks.best.filename=winner", "trainer.max_epochs=2", "+trainer.max_steps=6")
+    with composing(tmp_path, phantoms) as composed:
+        cfg = composed(*options)
+        run(cfg)
+        folder, parts = tmp_path / "run" / "checkpoints", build(cfg)
+        check_resumable(folder / "last.ckpt", folder, run_settings(cfg, parts.datamodule), parts)
 
 
 def test_what_a_run_has_stored_is_accepted(parts: Parts, state: tuple[Content, Content]) -> None:

@@ -1,9 +1,11 @@
 """Checkpoints read: bounded, verified against their digest, and with hyperparameters that follow their rules."""
 
 import logging
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,16 +14,14 @@ from torch import Tensor
 from pneumo.digests import DigestError, digest_content
 from pneumo.errors import ConfigError
 from pneumo.models.hparams import HyperparameterError, check_hyperparameters, describe
-from pneumo.tensors import UnreadableError, read_tensors
+from pneumo.tensors import UnreadableError, is_dense, read_tensors
 
 _log = logging.getLogger(__name__)
 
 DIGEST = "content_sha256"  # the key of the digest of all other keys
 
-
-_verified: set[tuple[int, ...]] = (
-    set()
-)  # files of which this process has computed the digest: a run reads its own often
+_Version = tuple[int, ...]
+_verified: set[_Version] = set()  # of files whose digest this process has computed: a run reads its own often
 
 
 class _ContentError(Exception):
@@ -38,8 +38,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"{path} is not a file: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
+    version = _version(path)
     try:
-        content = read_tensors(path, checked=True)
+        content = read_tensors(path, checked=version not in _verified)
     except UnreadableError as error:
         raise ConfigError(
             f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not "
@@ -49,7 +50,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")
     try:
         if DIGEST in content:
-            _verify(content, path)
+            _verify(content, path, version)
         content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
         _check_form(content)
     except (_ContentError, DigestError, HyperparameterError) as error:
@@ -62,22 +63,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def digest_checkpoint(content: Mapping[str, Any], known: Mapping[int, bytes]) -> str:
+def digest_checkpoint(
+    content: Mapping[str, Any], known: Mapping[int, bytes] = MappingProxyType({}), most: float = math.inf
+) -> str:
     """Return the SHA-256 that a checkpoint stores of its other keys; see `digest_content`."""
-    return digest_content({key: value for key, value in content.items() if key != DIGEST}, known)
+    return digest_content({key: value for key, value in content.items() if key != DIGEST}, known, most)
 
 
-def _verify(content: dict[str, Any], path: Path) -> None:
-    """Compare a content with its digest, unless the same file has been verified in this process."""
+def _version(path: Path) -> _Version:
+    """Return what changes with each writing of a file."""
     found = path.stat()
-    version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    if version in _verified:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _verify(content: dict[str, Any], path: Path, version: _Version) -> None:
+    """Compare a content with its digest, unless it was read from a file that this process has verified."""
+    unchanged = _version(path) == version  # since before it was read
+    if unchanged and version in _verified:
         return
-    rest = {key: value for key, value in content.items() if key != DIGEST}
     # Parts of a storage may be in it several times, as tied weights are.
-    if digest_content(rest, most=4 * found.st_size) != content[DIGEST]:
+    if digest_checkpoint(content, most=4 * path.stat().st_size) != content[DIGEST]:
         raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
-    _verified.add(version)
+    if unchanged:
+        _verified.add(version)
 
 
 @cache
@@ -96,7 +104,9 @@ def _check_form(content: dict[str, Any]) -> None:
 
 
 def _tensors(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and is_dense(tensor) for name, tensor in value.items()
+    )
 
 
 def _named(value: object) -> bool:

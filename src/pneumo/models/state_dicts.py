@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pneumo.errors import WeightsError
 from pneumo.reasons import plain
+from pneumo.tensors import is_dense
 
 StateDict = dict[str, Tensor]
 Converter = Callable[[StateDict, nn.Module], StateDict]
@@ -177,9 +178,7 @@ def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
 
 
 def _is_real(tensor: Tensor) -> bool:
-    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        return False
-    return bool(torch.isfinite(tensor).all())
+    return is_dense(tensor) and not tensor.is_complex() and bool(torch.isfinite(tensor).all())
 
 
 def _count(names: Sequence[str]) -> str:

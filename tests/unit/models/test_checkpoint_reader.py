@@ -156,6 +156,7 @@ def test_a_hyperparameter_that_breaks_its_rule_is_named(name: str, value: object
         ("outliers", {"mean": torch.ones(3)}),
         ("outliers", {**content()["outliers"], "scale": torch.ones(4)}),
         ("outliers", {**content()["outliers"], "mean": torch.full((3,), torch.nan)}),
+        ("outliers", {**content()["outliers"], "components": torch.ones(2, 3, device="meta")}),
         ("validation", {"index": torch.arange(3)}),
         ("validation", {"index": torch.arange(2), "logits": torch.ones(3, 2)}),
         ("metrics", {"val/loss": "a"}),
