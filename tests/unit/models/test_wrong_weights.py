@@ -22,25 +22,35 @@ def body(weights: str) -> dict[str, Tensor]:
     return backbone.network.state_dict()
 
 
-def save_odd(folder: Path) -> None:
-    """Save state dicts that no training script would."""
+def save_wrong(path: Path) -> None:
+    """Save what no training script would; the file's name says which."""
     cyclic: dict[str, object] = {}
     cyclic["state_dict"] = cyclic["model"] = cyclic
     deep: dict[str, object] = {"w": torch.zeros(1)}
     for _ in range(200):
         deep = {"a": deep}
+    layer = nn.Linear(2, 2)
     contents = {
+        "list": [1, 2],
+        "two": {"encoder": {"w": torch.zeros(1)}, "decoder": {"w": torch.zeros(1)}},
+        "other": layer.state_dict(),
+        "head": {f"fc.{name}": tensor for name, tensor in layer.state_dict().items()},
+        "code": layer,  # a pickled object could run anything
         "numbers": {0: torch.zeros(1), 1: torch.zeros(1)},
         "empty": {},
         "unnamed": {"": torch.zeros(1)},
         "control": {"a\x1b[31m\nb": torch.zeros(1)},
         "deep": deep,
         "cyclic": cyclic,
-        "complex": {name: tensor.to(torch.complex64) for name, tensor in state().items()},
-        "nan": {name: tensor * float("nan") for name, tensor in state().items()},
     }
-    for name, content in contents.items():
-        torch.save(content, folder / f"{name}.pth")
+    first = {"shape": torch.zeros(64, 1, 7, 7), "complex": torch.zeros(64, 3, 7, 7, dtype=torch.complex64)}
+    first["nan"] = torch.full((64, 3, 7, 7), torch.nan)
+    if path.stem == "text":
+        path.write_text("no weights")
+    elif path.stem in first:
+        torch.save({**state(), "conv1.weight": first[path.stem]}, path)
+    elif path.stem in contents:
+        torch.save(contents[path.stem], path)
 
 
 @pytest.mark.parametrize(
@@ -78,18 +88,11 @@ def save_odd(folder: Path) -> None:
     ],
 )
 def test_weights_that_do_not_serve_are_explained(weights: str, message: str, tmp_path: Path) -> None:
-    for name in ("text.pth", "text.safetensors"):
-        (tmp_path / name).write_text("no weights")
-    torch.save([1, 2], tmp_path / "list.pth")
-    torch.save({"encoder": {"w": torch.zeros(1)}, "decoder": {"w": torch.zeros(1)}}, tmp_path / "two.pth")
-    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
-    torch.save({f"fc.{name}": tensor for name, tensor in nn.Linear(2, 2).state_dict().items()}, tmp_path / "head.pth")
-    torch.save({**state(), "conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "shape.pth")
-    torch.save(nn.Linear(2, 2), tmp_path / "code.pth")  # a pickled object could run anything
-    if "{tmp}" in weights:
-        save_odd(tmp_path)
+    name = weights.format(tmp=tmp_path)
+    if "{tmp}/" in weights:
+        save_wrong(Path(name))
     with pytest.raises(WeightsError, match=message) as caught:
-        body(weights.format(tmp=tmp_path))
+        body(name)
     assert str(caught.value).isprintable()
 
 
