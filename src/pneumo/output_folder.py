@@ -90,6 +90,8 @@ def _refuse_search(config: DictConfig) -> None:
 
 def _refuse_sweep_settings(config: DictConfig) -> None:
     """Refuse what was given to a single run for a sweep; experiments may have such settings."""
+    if OmegaConf.select(config, "hydra.job.config_name") == "sweep":  # one of its jobs, run alone
+        return
     for override in list_overrides(config.hydra.overrides.task):
         if re.match(r"[+~]*(sweep|launcher)\b(?!/)", override):
             raise ConfigError(

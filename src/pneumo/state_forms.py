@@ -101,7 +101,8 @@ def require_equal(value: object, expected: object, name: str) -> None:
 def show(value: object) -> str:
     """Return a value as a short text on one line."""
     text = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)[: 10 * _SHOWN]
-    return re.sub(r"\s+", " ", text)[:_SHOWN]
+    text = re.sub(r"\s+", " ", text)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _is_close(value: Any, expected: object) -> bool:  # noqa: ANN401 (whatever a checkpoint holds)

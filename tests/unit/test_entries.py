@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import rich
 from hostile import CONTROLS, is_harmless
 from support import RECIPE, blocks
 from typer.testing import CliRunner
@@ -14,6 +15,11 @@ from pneumo.data.phantoms import write_phantoms
 from pneumo.entries import KINDS, entries
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rich.get_console(), "_width", 200)
+
+
 def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
     images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
     find_twins(phantoms, images, 0, content_hash(phantoms, images, tmp_path), tmp_path)
@@ -22,7 +28,7 @@ def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Pat
         find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
     write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)
     assert {entry.kind for entry in entries(tmp_path)} == {*KINDS}
-    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)], env={"COLUMNS": "200"})
+    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
     assert listed.exit_code == 0
     assert all(kind in listed.output for kind in KINDS)
     for words in ("8 images at 64 pixels", "8 images ", "timm/means[/y], 8 images at 64 pixels, 2 augmented views"):
@@ -43,7 +49,7 @@ def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed
     folder.mkdir()
     (folder / "about.json").write_bytes(about)
     (tmp_path / "images" / "file").touch()
-    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)], env={"COLUMNS": "200"})
+    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
     assert listed.exit_code == 0
     assert "2 entries" in listed.output
     assert ("about.json is damaged" in listed.output) == (not about.endswith(b"}"))

@@ -81,6 +81,6 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(forms: tuple[DictConfig, DictC
     path = tmp_path / "last.ckpt"
     (tmp_path / "best.ckpt").touch()
     torch.save({"hyper_parameters": {}, "config": {**decisive_config(earlier), "data_hash": "a"}}, path)
-    check_settings(read_checkpoint(path), path, tmp_path, {**decisive_config(cfg), "data_hash": "a"})
+    check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {**decisive_config(cfg), "data_hash": "a"})
     with pytest.raises(ConfigError, match=r"with other settings: data_hash=a \(now b\)\."):  # fused does not differ
-        check_settings(read_checkpoint(path), path, tmp_path, {**decisive_config(cfg), "data_hash": "b"})
+        check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {**decisive_config(cfg), "data_hash": "b"})

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from torch import Tensor
 
@@ -173,6 +174,8 @@ def _fetch(architecture: Architecture, tag: str) -> StateDict:
     # Of the network, a proxy's address, a hash or damage: timm's hub has come with requests, httpx and httpx2 as HTTP
     # clients, whose errors have no base class in common, and a traceback of theirs helps nobody.
     except Exception as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise WeightsError(
             f"model.weights={tag}: the weights of {architecture.name} could not be downloaded or read "
             f"({plain(error) or type(error).__name__}{proxy_hint()}). With no network, {architecture.by_hand(tag)}; or "
