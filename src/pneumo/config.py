@@ -89,11 +89,14 @@ def check_folders(cfg: DictConfig) -> None:
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """Return a configuration as plain dictionaries, lists and values, all references resolved.
 
+    Hydra's own group, if it is there, is left out: parts of it have no value before a job starts.
+
     Raises:
         ConfigError: A value refers to something that does not exist, or is still to be given.
     """
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]) if "hydra" in cfg else cfg
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise unresolved(error) from error
     assert isinstance(plain, dict)

@@ -111,7 +111,7 @@ def _check_run(config: DictConfig) -> None:
     with read_write(checked.hydra), open_dict(checked.hydra):
         checked.hydra.runtime.output_dir = os.getcwd()
     HydraConfig.instance().set_config(checked)
-    check_config(OmegaConf.masked_copy(checked, [str(key) for key in checked if key != "hydra"]))
+    check_config(checked)
 
 
 def _name_folder(config: DictConfig, key: str) -> Path:

@@ -134,7 +134,7 @@ def test_an_altered_best_checkpoint_is_refused(
 
 @pytest.mark.slow
 def test_an_epoch_that_a_limit_cut_is_resumed(tmp_path: Path, phantoms: Path) -> None:
-    options = ("callbacks.best.filename=winner", "trainer.max_epochs=2", "+trainer.max_steps=6")
+    options = ("trainer.max_epochs=2", "+trainer.max_steps=6")
     with composing(tmp_path, phantoms) as composed:
         cfg = composed(*options)
         run(cfg)
