@@ -42,9 +42,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = read_tensors(path, checked=version not in _verified)
     except UnreadableError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.strerror:
+            raise ConfigError(
+                f"{path} cannot be read ({cause.strerror}): change its permissions, or take another checkpoint."
+            ) from error
         raise ConfigError(
-            f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not "
-            "written by pneumo. Take another one, or start anew without ckpt_path."
+            f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not written by pneumo. Take an "
+            "intact copy of it, or another checkpoint."
         ) from error
     if not isinstance(content, dict) or "hyper_parameters" not in content:
         raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")

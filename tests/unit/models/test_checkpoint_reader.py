@@ -1,4 +1,6 @@
+import errno
 import logging
+import os
 import random
 import zipfile
 from pathlib import Path
@@ -182,4 +184,13 @@ def test_an_archive_that_is_larger_than_its_file_is_refused(path: Path) -> None:
         for name, part in parts.items():
             archive.writestr(name, part)
     with pytest.raises(ConfigError, match="larger than the file"):
+        read_checkpoint(path)
+
+
+def test_a_file_that_is_denied_is_not_called_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", deny)
+    with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\): change its permissions"):
         read_checkpoint(path)
