@@ -72,6 +72,7 @@ def test_a_command_without_standard_output_runs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sys.stdout", None)
     with guarded_output():
         print("a")
+        assert sys.stdout is None
 
 
 @pytest.mark.slow
