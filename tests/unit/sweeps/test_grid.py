@@ -44,5 +44,5 @@ def test_a_sweep_of_no_or_too_many_jobs_is_refused(lines: list[str], word: str) 
 def test_the_last_values_of_a_key_are_counted() -> None:
     many, few = "seed=range(0,1000000000)", "seed=0,1"
     refuse_counts(PARSER.parse_overrides([many, few, "epochs=1,2"]), combined=True)
-    with pytest.raises(ConfigError, match="1,?000,?000,?000"):
+    with pytest.raises(ConfigError, match="1,000,000,000"):
         refuse_counts(PARSER.parse_overrides([few, many]), combined=True)
