@@ -57,7 +57,7 @@ def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stay
     write_checkpoint(content, last)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     cfg = compose_run(*OPTIONS, f"ckpt_path={last}")
-    with pytest.raises(ConfigError, match=r"ckpt_path=.*cannot be resumed: .* names .*best\.ck.*Start again"):
+    with pytest.raises(ConfigError, match=r"ckpt_path=.*cannot be resumed: .* names .*Start again"):
         run(cfg)
     parts = build(cfg)
     with caplog.at_level(logging.WARNING):
