@@ -107,7 +107,7 @@ def test_other_weights_images_and_sizes_are_other_features(
         assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == number + 1
 
 
-@pytest.mark.parametrize("cache", ["auto", "false"])
+@pytest.mark.parametrize("cache", ["auto", pytest.param("false", marks=pytest.mark.slow)])
 def test_augmented_runs_repeat_themselves_whatever_the_workers(
     cache: str, compose_run: Compose, tmp_path: Path
 ) -> None:

@@ -61,7 +61,10 @@ def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
         report([tmp_path, tmp_path], card=True)
 
 
-@pytest.mark.parametrize("options", [("model=xraychestnet",), ("model=efficientnet_lite0", "data.task=subtype")])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(("model=xraychestnet",), marks=pytest.mark.slow), ("model=efficientnet_lite0", "data.task=subtype")],
+)
 def test_the_page_of_a_run_is_whole_in_itself(
     options: tuple[str, ...], compose_run: Compose, tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,7 +109,7 @@ def test_the_average_is_kept_beside_the_weights_of_the_last_step(compose_run: Co
     assert checkpoint["averaging_state"]["n_averaged"] == 3 * 4
 
 
-@pytest.mark.parametrize("model", ["vgg16", "resnext", "googlenet", "timm"])
+@pytest.mark.parametrize("model", [pytest.param("vgg16", marks=pytest.mark.slow), "resnext", "googlenet", "timm"])
 def test_every_network_takes_the_robust_experiment(model: str, compose_run: Compose) -> None:
     cfg = compose_run("experiment=robust", f"model={model}", "model.weights=null", "data.image_size=64")
     cfg.trainer.fast_dev_run = 1

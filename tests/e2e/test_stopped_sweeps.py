@@ -52,6 +52,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
     assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_other_settings_is_kept_unless_it_may_be_overwritten(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
