@@ -51,7 +51,13 @@ def test_cached_features_give_the_predictions_of_images(compose_run: Compose, tm
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "precision"), [("sgd", "32-true"), ("adam", "32-true"), ("adagrad", "32-true"), ("sgd", "bf16-mixed")]
+    ("optimizer", "precision"),
+    [
+        ("sgd", "32-true"),
+        ("adam", "32-true"),
+        pytest.param("adagrad", "32-true", marks=pytest.mark.slow),
+        pytest.param("sgd", "bf16-mixed", marks=pytest.mark.slow),
+    ],
 )
 def test_many_steps_at_a_time_are_the_same_steps(
     optimizer: str, precision: str, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

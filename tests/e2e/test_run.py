@@ -110,7 +110,9 @@ def test_a_checkpoint_alone_gives_the_probabilities_of_predictions_csv(finished:
     np.testing.assert_allclose(found, written, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("model", "epochs"), [("xraychestnet", 2), ("efficientnet_lite0", 1)])
+@pytest.mark.parametrize(
+    ("model", "epochs"), [pytest.param("xraychestnet", 2, marks=pytest.mark.slow), ("efficientnet_lite0", 1)]
+)
 def test_the_same_command_gives_the_same_bits_whatever_the_workers(
     model: str, epochs: int, compose_run: Compose, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def test_what_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, accelera
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing elsewhere")
+@pytest.mark.slow
 def test_freed_memory_is_kept() -> None:
     code = """
 import sys, torch
@@ -100,6 +101,7 @@ def test_where_there_is_no_gpu_adam_does_not_look_for_one_through_nvml(monkeypat
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="Linux alone measures from a given time")
+@pytest.mark.slow
 def test_peak_memory_is_measured_from_when_a_run_begins() -> None:
     code = """
 import torch

@@ -44,6 +44,7 @@ def test_settings_that_cannot_be_compared_are_other_ones(stored: object, tmp_pat
         check_settings({"config": stored}, tmp_path / "last.ckpt", tmp_path / "best.ckpt", {"seed": 0})
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stays(
     finished: Path, compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stay
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumes_from_its_last_checkpoint(finished: Path, compose_run: Compose, tmp_path: Path) -> None:
     last = shutil.copytree(finished, tmp_path / "run") / "checkpoints" / "last.ckpt"
     cfg = compose_run(*OPTIONS, f"ckpt_path={last}")

@@ -129,6 +129,7 @@ def test_a_single_shared_patient_is_reported_too(root: Path) -> None:
     assert findings.patients.shared[0] in verdicts["patients"].message
 
 
+@pytest.mark.slow
 def test_strangers_who_share_names_are_no_leak(tmp_path: Path) -> None:
     root = tmp_path / "data"
     write_phantoms(root, seed=0, train=200, val=0, test=60)

@@ -35,7 +35,9 @@ def trainer(folder: Path, **options: object) -> Trainer:
     )
 
 
-@pytest.mark.parametrize("architecture", ["vgg16", "resnext50_32x4d", "googlenet"])
+@pytest.mark.parametrize(
+    "architecture", [pytest.param("vgg16", marks=pytest.mark.slow), "resnext50_32x4d", "googlenet"]
+)
 def test_a_frozen_backbone_does_not_change_by_a_bit(architecture: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = Classifier(

@@ -27,7 +27,7 @@ def unlike_fresh(network: nn.Module) -> None:
         "timm/tf_efficientnet_lite0",
         "torchvision/resnext50_32x4d",
         "torchvision/googlenet",
-        "torchvision/vgg16",
+        pytest.param("torchvision/vgg16", marks=pytest.mark.slow),
         "torchvision/densenet121",
         "timm/regnetx_002",
         "pneumo/xraychestnet",
