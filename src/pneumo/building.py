@@ -30,6 +30,7 @@ from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights
 from pneumo.models.normalization import trains_on_one_image
 from pneumo.monitors import monitor_mode
 from pneumo.quiet import quieten
+from pneumo.reasons import plain
 from pneumo.signatures import locate, parameters, require_instance
 
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
@@ -224,7 +225,7 @@ def refusals(key: str, cfg: DictConfig) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if isinstance(cause, PneumoError):
             raise cause from None
-        reason = " ".join(str(cause).split())[:300].rstrip(".") or type(cause).__name__
+        reason = plain(cause, 300).rstrip(".") or type(cause).__name__
         raise ConfigError(
             f"`{key}` cannot be built from its configuration: {reason}.{_suggest(reason, key, cfg)} See its values "
             f"with `--cfg job --package {key}`, and what they may be in the documentation of its _target_."

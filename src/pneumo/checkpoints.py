@@ -19,6 +19,7 @@ from pneumo.errors import ConfigError, TrainingError
 from pneumo.files import atomic_path
 from pneumo.models.checkpoint_reader import DIGEST, digest_checkpoint
 from pneumo.models.checkpoint_reader import read_checkpoint as read_checkpoint
+from pneumo.reasons import plain
 
 PAUSE = 10.0  # seconds
 
@@ -133,7 +134,7 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return " ".join(str(error).split())[:200]
+    return plain(error)
 
 
 def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)

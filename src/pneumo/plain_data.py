@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.cells import unescape_cell
+from pneumo.reasons import plain
 
 JSON_BYTES = 16 << 20
 YAML_BYTES = 256 << 10  # the configuration of a run takes 5 KB
@@ -92,7 +93,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OmegaConfBaseException, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, PlainDataError):
             raise
-        raise PlainDataError(f"it is no configuration: {' '.join(str(error).split())[:200]}") from None
+        raise PlainDataError(f"it is no configuration: {plain(error)}") from None
     if not isinstance(found, dict):
         raise PlainDataError("it is no mapping")
     if unnamed := [key for key in found if not isinstance(key, str)]:

@@ -14,6 +14,7 @@ from pneumo.config import rules
 from pneumo.constraints import show
 from pneumo.errors import ConfigError
 from pneumo.hints import similar_keys
+from pneumo.reasons import plain
 from pneumo.schema import SPECIAL
 
 Made = TypeVar("Made")
@@ -191,8 +192,8 @@ def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (anything
     """Import the class or function that a `_target_` names."""
     try:
         found = pkgutil.resolve_name(path)
-    except Exception as error:  # importing a module of the user's may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        reason = plain(error) or type(error).__name__
         raise ConfigError(
             f"{key}._target_={show(path)} cannot be imported ({show(reason)}): name a class by its whole path, such as "
             "torch.optim.SGD, of a package that is installed."

@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from pneumo.reasons import plain
+
 # What torch.load and safetensors raise for damaged files: seen by cutting and altering thousands of them at random.
 _DAMAGE = (
     AssertionError,
@@ -67,8 +69,8 @@ def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (wha
         if blocked:
             text = f"restoring its {blocked[1]} objects could run code"
         else:
-            text = "" if isinstance(error, _UNINFORMATIVE) else " ".join(str(error).split())
-        raise UnreadableError(text[:200] or "it is damaged or of another format") from error
+            text = "" if isinstance(error, _UNINFORMATIVE) else plain(error)
+        raise UnreadableError(text or "it is damaged or of another format") from error
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -9,6 +9,7 @@ from conftest import composing
 
 from pneumo.building import Parts, build, run_settings
 from pneumo.checkpoints import read_checkpoint
+from pneumo.models.checkpoint_reader import digest_checkpoint
 from pneumo.resumption import check_resumable
 from pneumo.state_forms import FormError
 from pneumo.training import run
@@ -143,4 +144,6 @@ def test_an_epoch_that_a_limit_cut_is_resumed(tmp_path: Path, phantoms: Path) ->
 
 
 def test_what_a_run_has_stored_is_accepted(parts: Parts, state: tuple[Content, Content]) -> None:
+    before = [digest_checkpoint(content) for content in state]
     require_training_state(*state, *parts)
+    assert [digest_checkpoint(content) for content in state] == before  # it was only read

@@ -110,7 +110,7 @@ def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
         buffered = int(inspect_scans(frame).buffered * size[0] * size[1])
         try:
             found = [*Image.open(io.BytesIO(frame), formats=("JPEG",)).size]  # as its own parser reads them
-        except Exception:  # Pillow raises many kinds, also for lossless JPEG, which others decode
+        except (OSError, Image.DecompressionBombError):  # such as for lossless JPEG, which others decode
             return buffered
     else:
         return buffered

@@ -20,6 +20,7 @@ from pneumo.models.scorer import Scorer
 from pneumo.prediction.checksum import add_checksum
 from pneumo.prediction.exported import RULES
 from pneumo.prediction.rules import Rules
+from pneumo.reasons import plain
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -90,7 +91,7 @@ def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], pat
     except RuntimeError as error:
         raise ConfigError(
             f"{rules.name} cannot be exported as {path.suffix} by PyTorch {torch.__version__} "
-            f"({' '.join(str(error).split())[:300]}): take the other format, or another architecture."
+            f"({plain(error, 300)}): take the other format, or another architecture."
         ) from error
 
 

@@ -7,6 +7,7 @@ from pneumo.errors import ConfigError
 from pneumo.hardware import choose_memory_format
 from pneumo.models.sources import create
 from pneumo.models.weights import load_weights
+from pneumo.reasons import plain
 
 
 class Backbone(nn.Module):
@@ -117,7 +118,7 @@ def _check(backbone: Backbone, architecture: str, path: str, image_size: int) ->
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
             f"{architecture} without {path} fails on images of data.image_size={image_size} "
-            f"({' '.join(str(error).split())[:200]}): choose the size that it was made for, often 224, name another "
+            f"({plain(error)}): choose the size that it was made for, often 224, name another "
             "layer to replace as model.head_path=PATH, or take another architecture."
         ) from error
     finally:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pneumo.errors import ConfigError
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.hparams import HyperparameterError, check_hyperparameters
+from pneumo.reasons import plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -109,6 +110,6 @@ def _misfits(expected: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
 
 def _unrestorable(path: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be opened as a classifier: {' '.join(reason.split())[:300]}. Take a checkpoint that this "
+        f"{path} cannot be opened as a classifier: {plain(reason, 300)}. Take a checkpoint that this "
         "version of pneumo or an earlier one wrote, such as RUN/checkpoints/best.ckpt."
     )

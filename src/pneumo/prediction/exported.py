@@ -15,6 +15,7 @@ from pneumo.models.hparams import HyperparameterError
 from pneumo.prediction.checksum import KEY, ChecksumError, verify_checksum
 from pneumo.prediction.network import Images, Scores
 from pneumo.prediction.rules import Rules
+from pneumo.reasons import plain
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -110,7 +111,7 @@ def _open(path: Path, device: str) -> InferenceSession:
 
 def _unreadable(path: Path, reason: object) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be read as a network ({' '.join(str(reason).split())[:200]}): it is damaged, was altered, or "
+        f"{path} cannot be read as a network ({plain(reason)}): it is damaged, was altered, or "
         "needs a newer onnxruntime. Export it anew: pneumo export CHECKPOINT --output FILE.onnx."
     )
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pneumo.errors import ConfigError
 from pneumo.monitors import monitor_mode
+from pneumo.reasons import plain
 from pneumo.sweeps.space import Space
 
 _OTHER_NAME = "go on with it as it began, or take another sweep.name."
@@ -180,7 +181,7 @@ def _database_errors(shown: str) -> Iterator[None]:
         yield
     except _DATABASE as error:
         cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
-        reason = " ".join(str(cause).partition("\n")[0].split())[:200] or type(cause).__name__
+        reason = plain(str(cause).partition("\n")[0]) or type(cause).__name__
         raise ConfigError(
             f"The search's database {shown} cannot be used ({reason}): it is damaged, locked, read-only or of another "
             "version of Optuna. Results of finished trials are kept in their folders. Mend it or put an older copy of "
