@@ -1,6 +1,7 @@
 # Every target sets up what it needs in .venv; `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+CORE := .venv/.core
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
@@ -9,18 +10,23 @@ READY := .venv/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(READY) ## make .venv and install pneumo into it; PYTHON=python3.12 chooses the Python
+install: $(READY) ## make .venv and install pneumo with its tools into it; PYTHON=python3.12 chooses the Python
 
-# The stamp is written last and depends on pyproject.toml: a broken or outdated installation is repeated.
-$(READY): pyproject.toml
+# Stamps are written last and depend on pyproject.toml: a broken or outdated installation is repeated.
+# Python compiles what it imports; pip would compile all of PyTorch first.
+$(CORE): pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else \
 		f"pneumo needs Python 3.10 to 3.13, and $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 install")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --no-compile --editable .
 	@touch $@
 
-demo: $(READY) ## train on phantoms: a minute or two on two cores, no data, no network
+$(READY): $(CORE)
+	$(BIN)/pip install --quiet --no-compile --editable '.[test]'
+	@touch $@
+
+demo: $(CORE) ## train on phantoms: a minute or two on two cores, no data, no network
 	@$(BIN)/python train.py experiment=demo
 	@printf '\nWhat next:\n'
 	@printf '  %s\n      %s\n' \
@@ -49,7 +55,7 @@ bench: $(READY) ## measure every claim about speed on phantoms, some minutes eac
 	@for script in $(filter-out %/harness.py %/plain.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$script $(FULL)"; $(BIN)/python $$script $(FULL) || exit 1; done
 
-board: $(READY) ## open TensorBoard on what runs have written
+board: $(CORE) ## open TensorBoard on what runs have written
 	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
 
 clean: ## remove .venv and what tools left; outputs/ and data/ stay
