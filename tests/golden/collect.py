@@ -21,8 +21,8 @@ RUNS = {
     "frozen": ("model=efficientnet_lite0", "optimizer=adagrad", "data.image_size=64", "trainer.max_epochs=3"),
     "robust": ("model=efficientnet_lite0", "experiment=robust", "data.image_size=64", "trainer.max_epochs=1",
                "trainer.limit_train_batches=3", "data.val_fraction=0.3"),
-    "subtype": ("model=efficientnet_lite0", "optimizer=adam", "data.task=subtype", "data.image_size=64",
-                "trainer.max_epochs=3"),
+    "subtype": ("model=efficientnet_lite0", "optimizer=adam", "data.task=subtype", "data.split=patient",
+                "data.val_fraction=0.4", "data.image_size=64", "trainer.max_epochs=3"),
     "fold": ("model=efficientnet_lite0", "optimizer=adam", "data.split=kfold", "data.fold=1", "data.image_size=64",
              "trainer.max_epochs=3"),
 }  # fmt: skip
@@ -63,9 +63,8 @@ def collect_settings(_: Path) -> dict[str, Any]:
         for name in names(group):
             chosen = _flatten(compose_config(f"{group}={name}"))
             found[f"{group}={name}"] = {k: v for k, v in chosen.items() if found["train"].get(k, chosen) != v}
-    for name in ("joblib", "ray", "slurm"):
-        path = ROOT / "conf" / "launcher" / f"{name}.yaml"
-        found[f"launcher={name}"] = sorted(map(str, OmegaConf.to_container(OmegaConf.load(path)) or {}))
+    chosen = _flatten(compose_config("launcher=joblib", config="sweep"))
+    found["launcher=joblib"] = {key: value for key, value in chosen.items() if found["sweep"].get(key, chosen) != value}
     return found
 
 
@@ -76,7 +75,7 @@ def _flatten(cfg: DictConfig) -> dict[str, Any]:
         if isinstance(value, dict):
             for key, item in value.items():
                 visit(item, f"{path}.{key}" if path else str(key))
-        elif not path.endswith("._target_"):
+        elif path != "paths.fresh_dir" and not path.endswith("._target_"):  # the first holds the time of day
             found[path] = value
 
     visit(OmegaConf.to_container(cfg, resolve=True), "")
