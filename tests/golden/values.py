@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 VALUES = Path(__file__).parent / "values"
-TOLERANCE = 1e-4  # processors sum in different orders
+TOLERANCE = 5e-4  # processors sum in different orders: without AVX logits after an epoch of training differ by 1.5e-4
 
 
 def load(name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
