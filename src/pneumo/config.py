@@ -15,6 +15,7 @@ from pneumo.limits import LIMITS
 from pneumo.monitors import check_monitors
 from pneumo.relations import check_relations
 from pneumo.schema import DATA, GROUPS, RATE, READ, SPECIAL, SWEEP, TARGETS, TOP, Keys
+from pneumo.targets import stable_target
 
 Settings = Mapping[str, Any]
 
@@ -172,8 +173,8 @@ def _check_target(group: str, key: str, node: Any) -> None:  # noqa: ANN401 (any
 
 def rules(group: str, target: str) -> tuple[Keys, bool]:
     """Return the rules of the arguments of a `_target_` in a group, and whether there can be no others."""
-    if target in TARGETS:
-        return TARGETS[target], True
+    if (stable := stable_target(target)) in TARGETS:
+        return TARGETS[stable], True
     if group == "data":
         return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
     return LIMITS.get(group, {}), False

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pneumo.targets import rename_targets, stable_target
+
 # Prefixes of settings that only choose folders, what is shown, or speed.
 # fmt: off
 _INDIFFERENT = (
@@ -18,10 +20,11 @@ _INDIFFERENT = (
 
 
 def decisive_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings that decide a run's numbers, as dotted keys and plain values."""
+    """Return the settings that decide a run's numbers: dotted keys, plain values, classes by their stable names."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    return {key: value for key, value in _flatten(plain) if is_decisive(key)}
+    stable = rename_targets(plain, stable_target)
+    return {key: value for key, value in _flatten(stable) if is_decisive(key)}
 
 
 def is_decisive(key: str) -> bool:

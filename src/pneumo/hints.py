@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from pneumo.escaping import escape_prose
 from pneumo.quoting import quote_override
 from pneumo.streams import guarded_output
+from pneumo.targets import present_target
 
 # Of Hydra's errors on keys these are about unknown ones.
 _KEY = re.compile(r"(?:Could not override|Could not delete(?: from config\.)?|but config group) '([^']+)'")
@@ -194,7 +195,7 @@ def _parameters(node: Mapping[str, Any]) -> set[str]:
     if not isinstance(target := node.get("_target_"), str):
         return set()
     try:
-        return {*inspect.signature(get_object(target)).parameters}
+        return {*inspect.signature(get_object(present_target(target))).parameters}
     except (HydraException, ValueError, TypeError, ImportError):
         return set()
 

@@ -126,7 +126,7 @@ _CHECKPOINT: Keys = {
     "every_n_epochs": addable(or_null(whole(1, 1), "each")),
     "every_n_train_steps": addable(or_null(whole(100, 1), "none")),
 }
-# By `_target_`: these keys and no others.
+# By the stable name of a `_target_`: these keys and no others.
 TARGETS: dict[str, Keys] = {
     "pneumo.data.datamodule.ChestXrayDataModule": DATA,
     "pneumo.data.synthetic.SyntheticDataModule": {**DATA, "root": PATH, **_PHANTOM_KEYS},

@@ -16,6 +16,7 @@ from pneumo.errors import ConfigError
 from pneumo.hints import similar_keys
 from pneumo.reasons import plain
 from pneumo.schema import SPECIAL
+from pneumo.targets import present_target
 
 Made = TypeVar("Made")
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
@@ -191,7 +192,7 @@ def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (any
 def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (anything that YAML gives)
     """Import the class or function that a `_target_` names."""
     try:
-        found = pkgutil.resolve_name(path)
+        found = pkgutil.resolve_name(present_target(path))
     except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
         reason = plain(error) or type(error).__name__
         raise ConfigError(
