@@ -34,10 +34,8 @@ _SYNONYMS = {"learning_rate": "lr"}
 def override_hints(script: Path) -> Iterator[None]:
     """Print a hint after Hydra's error on an override; Hydra prints the error and exits while it handles it.
 
-    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130.
-
-    Args:
-        script: train.py or sweep.py, next to conf/.
+    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130. `script` is train.py or
+    sweep.py, next to conf/.
     """
     check_choices(sys.argv[1:], script.resolve().with_name("conf"))
     try:
@@ -53,12 +51,7 @@ def override_hints(script: Path) -> Iterator[None]:
 
 
 def check_choices(arguments: Sequence[str], conf: Path) -> None:
-    """End with one paragraph if a config group is set to no name, for which Hydra has a traceback.
-
-    Args:
-        arguments: Of the command line.
-        conf: The folder of the config groups.
-    """
+    """End with one paragraph if a config group, a folder in `conf`, is set to no name: Hydra has a traceback for it."""
     for text in arguments:
         key, equals, _ = text.lstrip("+").partition("=")
         if not equals or not re.fullmatch(r"[\w/]+", key) or not (conf / key).is_dir():
@@ -68,7 +61,8 @@ def check_choices(arguments: Sequence[str], conf: Path) -> None:
             values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
         except HydraException:  # printed by Hydra, with a hint
             continue
-        if any(not isinstance(name, str | QuotedString) for value in values for name in _as_list(value)):
+        chosen = [name for value in values for name in (value if isinstance(value, list) else [value])]
+        if any(not isinstance(name, str | QuotedString) for name in chosen):
             names = ", ".join(sorted(path.stem for path in (conf / key).glob("*.yaml")))
             raise SystemExit(
                 f"{text} must be the name of a file in conf/{key}/: {names or 'none'}. Leave it out for the default."
@@ -76,13 +70,7 @@ def check_choices(arguments: Sequence[str], conf: Path) -> None:
 
 
 def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> str | None:
-    """Return the hint on an error of Hydra's, None if there is none.
-
-    Args:
-        error: What Hydra raised.
-        arguments: Of the command line.
-        script: train.py or sweep.py, next to conf/.
-    """
+    """Return the hint on an error that Hydra raised for the arguments of a command line, None if there is none."""
     if isinstance(error, OverrideParseException):
         return _hint_quotes(error.override, arguments)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -130,10 +118,6 @@ def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] 
     return list(dict.fromkeys(found))[:3]
 
 
-def _as_list(value: Any) -> list[Any]:  # noqa: ANN401 (anything that Hydra parses)
-    return value if isinstance(value, list) else [value]
-
-
 def _hint_quotes(override: str, arguments: Sequence[str]) -> str:
     """Show the override with quotes; words without `=` belong to the value before them, if there is one."""
     if "=" not in override:
@@ -167,12 +151,10 @@ def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
 def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[dict[str, Any], list[str]]:
     """Compose the configuration, Hydra's or the other, without the values that are set; return the groups too."""
     with initialize_config_dir(config_dir=str(script.resolve().with_name("conf")), version_base="1.3"):
-        for overrides in (_choices(arguments), []):
-            try:
-                cfg = compose(script.stem, overrides=overrides, return_hydra_config=True)
-            except HydraException:
-                continue
-            break
+        try:
+            cfg = compose(script.stem, _choices(arguments), return_hydra_config=True)
+        except HydraException:
+            cfg = compose(script.stem, return_hydra_config=True)
     groups = [str(name) for name in cfg.hydra.runtime.choices]
     settings = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(settings, dict)
@@ -181,13 +163,9 @@ def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[di
 
 def _choices(arguments: Sequence[str]) -> list[str]:
     """Return the overrides that may choose a config of a group: a single value, a key without dots."""
-    chosen = []
     parser = OverridesParser.create()
-    for text in arguments:
-        key, equals, _ = text.partition("=")
-        if equals and re.fullmatch(r"[\w/]+", key) and not parser.parse_override(text).is_sweep_override():
-            chosen.append(text)
-    return chosen
+    named = (text for text in arguments if re.match(r"[\w/]+=", text))
+    return [text for text in named if not parser.parse_override(text).is_sweep_override()]
 
 
 def _parameters(node: Mapping[str, Any]) -> set[str]:

@@ -22,10 +22,7 @@ def check_relations(settings: Settings) -> None:
             "fold out."
         )
     if (least := trainer.get("min_epochs")) and least > trainer["max_epochs"]:
-        raise ConfigError(
-            f"trainer.min_epochs={least} must be at most trainer.max_epochs={trainer['max_epochs']}: lower it, or "
-            "raise that one."
-        )
+        raise _too_many("trainer.min_epochs", least, f"trainer.max_epochs={trainer['max_epochs']}")
     _check_least_steps(trainer, settings["callbacks"])
     if trainer.get("gradient_clip_algorithm") and not trainer.get("gradient_clip_val"):
         raise ConfigError(
@@ -41,9 +38,7 @@ def _check_least_steps(trainer: Settings, callbacks: Settings) -> None:
     if not least:
         return
     if 0 < most < least:
-        raise ConfigError(
-            f"trainer.min_steps={least} must be at most trainer.max_steps={most}: lower it, or raise that one."
-        )
+        raise _too_many("trainer.min_steps", least, f"trainer.max_steps={most}")
     # Any other callback may end the training early; pneumo's own do not.
     if trainer.get("max_time") is None and all(
         str(each["_target_"]).startswith("pneumo.") for each in callbacks.values()
@@ -53,6 +48,10 @@ def _check_least_steps(trainer: Settings, callbacks: Settings) -> None:
             "Leave it out, or add what does: +trainer.max_time, or +callbacks.stop._target_="
             "lightning.pytorch.callbacks.EarlyStopping."
         )
+
+
+def _too_many(key: str, least: int, most: str) -> ConfigError:
+    return ConfigError(f"{key}={least} must be at most {most}: lower it, or raise that one.")
 
 
 def _check_own_checkpoints(callbacks: Settings, paths: Settings) -> None:
