@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +24,7 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     stable = rename_targets(plain, stable_target)
-    return {key: value for key, value in _flatten(stable) if is_decisive(key)}
+    return {key: value for key, value in flatten(stable) if is_decisive(key)}
 
 
 def is_decisive(key: str) -> bool:
@@ -66,9 +66,10 @@ def recorded_hashes(cfg: DictConfig) -> frozenset[str]:
     return frozenset(map(hash_settings, recorded_settings(decisive_config(cfg))))
 
 
-def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys and the values of nested dictionaries."""
     for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -20,6 +20,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from pneumo.escaping import escape_prose
+from pneumo.fingerprints import flatten
 from pneumo.quoting import quote_override
 from pneumo.streams import guarded_output
 from pneumo.targets import present_target
@@ -87,15 +88,14 @@ def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> 
 
 
 def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] = ()) -> list[str]:
-    """Return the keys that an unknown one may stand for, the most similar first.
+    """Return up to three keys that an unknown one may stand for, the most similar first.
+
+    A key that only the constructor of its group's `_target_` knows has a `+` before it.
 
     Args:
         key: With dots, unknown to `settings`.
         settings: The composed configuration, as plain nested dictionaries.
         groups: Config groups, which are chosen by their names.
-
-    Returns:
-        Full keys; one that only the constructor of its group's `_target_` knows has a `+` before it.
     """
     parts, node, depth = key.split("."), settings, 0
     while depth < len(parts) - 1 and isinstance(node.get(parts[depth]), Mapping):
@@ -104,7 +104,7 @@ def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] 
     known = {text for text, value in node.items() if isinstance(value, Mapping) == bool(below)}
     known |= set() if depth or below else {*groups}
     names = known | (set() if below else _parameters(node))
-    keys = _flatten(settings)
+    keys = [full for full, _ in flatten(settings)]
     found = [f"+{key}"] if name in names - known else []
     candidates = [] if found else sorted(text for text in names - {name} if not text.startswith("_"))
     for match in get_close_matches(name, candidates, n=1):
@@ -176,11 +176,3 @@ def _parameters(node: Mapping[str, Any]) -> set[str]:
         return {*inspect.signature(get_object(present_target(target))).parameters}
     except (HydraException, ValueError, TypeError, ImportError):
         return set()
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List the full keys of all values."""
-    keys = []
-    for name, value in settings.items():
-        keys += _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else [f"{prefix}{name}"]
-    return keys

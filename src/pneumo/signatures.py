@@ -32,13 +32,9 @@ class Kind(NamedTuple):
 
 
 def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mapping[str, Any]) -> None:
-    """Check a node of the configuration that names a class, without calling anything.
+    """Check a plain, resolved node of the configuration that names a class, without calling anything.
 
-    Args:
-        key: Of the node.
-        node: Plain and resolved.
-        kind: What is needed there.
-        settings: The whole configuration, whose keys are suggested for unknown ones.
+    The keys of the whole configuration are suggested for unknown ones.
 
     Raises:
         ConfigError: The class does not exist or is of another kind, or an argument does not fit it.
