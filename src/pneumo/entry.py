@@ -57,7 +57,7 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
 
 
 def describe_stop(last: Path, sweep: bool) -> str:
-    """Describe how to continue after a stop by a signal; the arguments are those of `describe_resume`."""
+    """Describe how to continue after a stop by a signal, as `describe_resume` does."""
     return f"Stopped by a signal. {describe_resume(last, sweep)}"
 
 

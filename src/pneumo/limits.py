@@ -56,7 +56,7 @@ LIMITS: dict[str, Keys] = {
             *_PRECISIONS,
             rule="auto, 32-true, 16-mixed, bf16-mixed, or another precision that Lightning's Trainer knows",
         ),
-        "deterministic": addable(one_of(True, False, "warn", None)),
+        "deterministic": one_of(True, False, "warn", None),
         "devices": Rule(
             lambda value: (
                 (is_whole(value) and (value == -1 or 1 <= value <= _DEVICES))
