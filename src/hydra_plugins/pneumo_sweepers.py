@@ -12,11 +12,11 @@ class PneumoSweeper(Sweeper):
     """Runs every combination of the values that are listed, or lets Optuna choose; what has finished stays."""
 
     def __init__(self, params: dict[str, str]) -> None:
-        """Take overrides by their keys that come before those of the command line; an empty one is none."""
+        """Store overrides by their keys that come before those of the command line; an empty one is none."""
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows of the sweep."""
+        """Store the parts of the sweep."""
         self.setting = (hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 (Hydra's signature)

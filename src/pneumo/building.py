@@ -32,6 +32,7 @@ from pneumo.monitors import monitor_mode
 from pneumo.quiet import quieten
 from pneumo.reasons import plain
 from pneumo.signatures import locate, parameters, require_instance
+from pneumo.targets import with_present_targets
 
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
 _REFUSALS = (
@@ -208,7 +209,7 @@ def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
     """Instantiate what cfg[key] describes."""
     with refusals(key, cfg):
-        return hydra.utils.instantiate(cfg[key], _convert_="all", **arguments)
+        return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
 
 
 @contextmanager

@@ -15,22 +15,18 @@ from pneumo.limits import LIMITS
 from pneumo.monitors import check_monitors
 from pneumo.relations import check_relations
 from pneumo.schema import DATA, GROUPS, RATE, READ, SPECIAL, SWEEP, TARGETS, TOP, Keys
+from pneumo.targets import stable_target
 
 Settings = Mapping[str, Any]
 
-# fmt: off
-_GROUPS = (
-    "data", "augment", "features", "loss", "fine_tuning", "decision", "model", "optimizer", "scheduler", "callbacks",
-    "logger", "trainer", "paths", "choices",
-)
-_NAMES = (*_GROUPS, *TOP, *GROUPS, *SWEEP, "experiment", "learning_rates")
-# fmt: on
+_ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # others refer to the first
+_MANY_CLASSES = ("callbacks", "logger")
+_GROUPS = (*_ONE_CLASS, *_MANY_CLASSES, *GROUPS)
+_NAMES = (*_GROUPS, *TOP, *SWEEP, "experiment", "learning_rates")
 
 
 def check_config(cfg: DictConfig) -> None:
     """Check every key and value of a configuration as far as it can be done without importing what it names.
-
-    The configuration stays as it is.
 
     Raises:
         ConfigError: One of them cannot work; the message names it, the rule and an example.
@@ -38,22 +34,22 @@ def check_config(cfg: DictConfig) -> None:
     _check_groups(cfg)
     settings = resolve(cfg)
     _check_names(cfg, settings)
-    _check_keys("", {name: settings[name] for name in TOP if name in settings}, TOP)
-    for group, keys in GROUPS.items():
+    _check_keys("", settings, TOP, closed=False)
+    for group, keys in (GROUPS | SWEEP).items():
         if group in settings:
-            _check_keys(group, settings[group], keys)
-    for group, keys in SWEEP.items():
-        if group in settings:
-            _check_keys(group, _as_group(group, settings[group]), keys, whole=False)
-    for name, rate in _as_group("learning_rates", settings.get("learning_rates", {})).items():
-        _check_value(f"learning_rates.{name}", rate, {str(name): RATE})
-    for group in ("trainer", "data", "augment", "optimizer", "scheduler"):  # others refer to the first
-        _check_target(group, group, settings[group])
-    for group in ("callbacks", "logger"):
-        for name, entry in settings[group].items():
-            _check_target(group, f"{group}.{name}", entry)
+            _check_keys(group, _as_group(group, settings[group]), keys, whole=group in GROUPS)
+    rates = _as_group("learning_rates", settings.get("learning_rates", {}))
+    _check_keys("learning_rates", rates, dict.fromkeys(rates, RATE))
+    for key, node in class_nodes(settings).items():
+        _check_target(key, node)
     check_relations(settings)
     check_monitors(cfg)
+
+
+def class_nodes(settings: Settings) -> dict[str, Any]:
+    """Return the nodes of a configuration that name a class, by their keys."""
+    many = {f"{group}.{name}": node for group in _MANY_CLASSES for name, node in settings[group].items()}
+    return {group: settings[group] for group in _ONE_CLASS} | many
 
 
 def check_sweep(cfg: DictConfig) -> None:
@@ -153,47 +149,41 @@ def _check_names(cfg: DictConfig, settings: Settings) -> None:
         raise ConfigError(f"{show(name)} is no setting, so it would have no effect. Leave it out, or {instead}.")
 
 
-def _check_target(group: str, key: str, node: Any) -> None:  # noqa: ANN401 (anything that YAML gives)
-    """Check a node that names a class as its `_target_`: pneumo's own by their schema, others by what is known."""
-    if isinstance(node, Mapping) and "_target_" not in node:
-        raise ConfigError(f"{key}._target_ is missing: it names the class, as in conf/{group}/. Leave it in.")
+def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (anything that YAML gives)
+    """Check a node that names a class: pneumo's own by their schema, others by what is known."""
     if not isinstance(node, Mapping):
         raise ConfigError(
             f"{key}={show(node)} must be a group with a class as its _target_, such as "
             "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping. ~callbacks.NAME removes an entry."
         )
-    for name in SPECIAL:
-        if name in node:
-            _check_value(f"{key}.{name}", node[name], {name: SPECIAL[name]})
-    keys, closed = rules(group, node["_target_"])
-    given = {name: value for name, value in node.items() if name not in SPECIAL}
-    _check_keys(key, given, keys, closed)
+    if "_target_" not in node:
+        group = key.partition(".")[0]
+        raise ConfigError(f"{key}._target_ is missing: it names the class, as in conf/{group}/. Leave it in.")
+    _check_keys(key, node, SPECIAL, closed=False, whole=False)
+    keys, closed = rules(key, node["_target_"])
+    _check_keys(key, {name: value for name, value in node.items() if name not in SPECIAL}, keys, closed)
 
 
-def rules(group: str, target: str) -> tuple[Keys, bool]:
-    """Return the rules of the arguments of a `_target_` in a group, and whether there can be no others."""
-    if target in TARGETS:
-        return TARGETS[target], True
+def rules(key: str, target: str) -> tuple[Keys, bool]:
+    """Return the rules of the arguments of a `_target_` at a key, and whether there can be no others."""
+    group = key.partition(".")[0]
+    if (stable := stable_target(target)) in TARGETS:
+        return TARGETS[stable], True
     if group == "data":
         return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
     return LIMITS.get(group, {}), False
 
 
 def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, whole: bool = True) -> None:
-    """Check the keys of a group and their values.
+    """Check the settings of a group by the rules of its keys.
 
-    Args:
-        prefix: The group's key.
-        settings: What it holds.
-        keys: The rules of its keys.
-        closed: Refuse keys without a rule.
-        whole: Refuse a group that lacks a key it needs.
+    `closed` refuses keys without a rule, and `whole` a group that lacks a key it needs.
     """
     for name, value in settings.items():
         key = f"{prefix}.{name}".lstrip(".")
-        if name in keys:
-            _check_value(key, value, keys)
-        elif closed:
+        if name in keys and not keys[name].holds(value):
+            raise ConfigError(f"{key}={show(value)} must be {keys[name].describe(key)}.")
+        if name not in keys and closed:
             raise ConfigError(f"{show(key)} is no setting, so it would have no effect. {_instead(prefix, name, keys)}")
     if whole:
         _check_complete(prefix, settings, keys)
@@ -204,12 +194,6 @@ def _check_complete(prefix: str, settings: Settings | DictConfig, keys: Keys) ->
         if rule.required and name not in settings:
             key = f"{prefix}.{name}".lstrip(".")
             raise ConfigError(f"{key} is missing from the configuration: leave it in. It must be {rule.describe(key)}.")
-
-
-def _check_value(key: str, value: Any, keys: Keys) -> None:  # noqa: ANN401 (anything that YAML gives)
-    rule = keys[key.rpartition(".")[2]]
-    if not rule.holds(value):
-        raise ConfigError(f"{key}={show(value)} must be {rule.describe(key)}.")
 
 
 def _instead(prefix: str, name: object, keys: Keys) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,17 +12,11 @@ _LONGEST = 200  # characters of a value that a message shows
 
 
 class Rule(NamedTuple):
-    """What a value must be.
-
-    Attributes:
-        holds: Returns whether a value, resolved, follows the rule.
-        text: Continues the sentence "KEY=VALUE must be"; `{key}` in it stands for the key.
-        required: Whether the key must be there.
-    """
+    """What a value must be."""
 
     holds: Callable[[Any], bool]
-    text: str
-    required: bool = True
+    text: str  # continues the sentence "KEY=VALUE must be"; `{key}` in it stands for the key
+    required: bool = True  # the key must be there
 
     def describe(self, key: str) -> str:
         """Return the rule in words, for a key."""
@@ -32,25 +27,24 @@ def number(
     example: float, lowest: float, highest: float = math.inf, above: bool = False, noun: str = "a number"
 ) -> Rule:
     """Return the rule of finite numbers from `lowest`, or above it, to `highest`."""
+    most = "" if math.isinf(highest) else f"{' and at most' if above else ' to'} {highest:.10g}"
     return Rule(
         lambda value: is_number(value) and (lowest < value if above else lowest <= value) and value <= highest,
-        f"{noun} {_range(lowest, highest, above)}, such as {{key}}={example:g}",
+        f"{noun} {'above' if above else 'from'} {lowest:.10g}{most}, such as {{key}}={example:g}",
     )
 
 
 def whole(example: int, lowest: int, highest: float = math.inf, noun: str = "a whole number") -> Rule:
     """Return the rule of whole numbers from `lowest` to `highest`."""
-    return Rule(
-        lambda value: is_whole(value) and lowest <= value <= highest,
-        f"{noun} {_range(lowest, highest)}, such as {{key}}={example}",
-    )
+    rule = number(example, lowest, highest, noun=noun)
+    return rule._replace(holds=lambda value: is_whole(value) and rule.holds(value))
 
 
-def one_of(*names: str | bool | float | None, more: str = "") -> Rule:
-    """Return the rule of a few values; `more` follows their list."""
+def one_of(*names: str | bool | float | None, rule: str = "") -> Rule:
+    """Return the rule of a few values, which lists them unless it is given."""
     shown = [show(name) for name in names]
     listed = ", ".join(shown[:-1]) + (" or " if shown[1:] else "") + shown[-1]
-    return Rule(lambda value: any((type(value), value) == (type(name), name) for name in names), f"{listed}{more}")
+    return Rule(lambda value: any((type(value), value) == (type(name), name) for name in names), rule or listed)
 
 
 def never(rule: str) -> Rule:
@@ -58,9 +52,9 @@ def never(rule: str) -> Rule:
     return addable(Rule(lambda _: False, rule))
 
 
-def text(rule: str, longest: int = 4096) -> Rule:
-    """Return the rule of printable text that is not empty."""
-    return Rule(lambda value: is_text(value) and len(value) <= longest, rule)
+def text(rule: str) -> Rule:
+    """Return the rule of text that is not empty."""
+    return Rule(lambda value: is_text(value) and len(value) <= 4096, rule)
 
 
 def or_null(rule: Rule, meaning: str) -> Rule:
@@ -83,17 +77,17 @@ def show(value: object) -> str:
         shown = f"[{','.join(map(show, value))}]"
     elif isinstance(value, dict):
         shown = f"{{{','.join(f'{name}:{show(item)}' for name, item in value.items())}}}"
-    elif value is None or isinstance(value, bool):
-        shown = {None: "null", True: "true", False: "false"}[value]
+    elif value is None:
+        shown = "null"
     else:
-        shown = str(value) or "''"
+        shown = (str(value).lower() if isinstance(value, bool) else str(value)) or "''"
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
 
 
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_whole(value: object) -> bool:
@@ -126,13 +120,6 @@ def is_duration(value: object) -> bool:
         known = {"weeks", "days", "hours", "minutes", "seconds"}
         return value.keys() <= known and all(is_number(part) and 0 <= part < 1e6 for part in value.values())
     return isinstance(value, str) and re.fullmatch(r"\d{1,5}(:\d\d){3}", value) is not None and value.strip("0:") != ""
-
-
-def _range(lowest: float, highest: float, above: bool = False) -> str:
-    start = f"{'above' if above else 'from'} {lowest:.10g}"
-    if math.isinf(highest):
-        return start
-    return f"{start}{' and at most' if above else ' to'} {highest:.10g}"
 
 
 SEED = whole(0, 0, 2**32 - 1)

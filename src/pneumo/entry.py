@@ -44,7 +44,7 @@ def user_errors() -> Iterator[None]:
 
 
 def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
-    """Give the type and message of a user's mistake that caused an error, however deep; None if there is none."""
+    """Return the type and message of a user's mistake that caused an error, however deep; None if there is none."""
     while error is not None:
         if isinstance(error, OSError) and (failure := disk_error(error)) is not None:
             return type(failure).__name__, str(failure)
@@ -57,17 +57,12 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
 
 
 def describe_stop(last: Path, sweep: bool) -> str:
-    """Describe how to continue after a stop by a signal; the arguments are those of `describe_resume`."""
+    """Describe how to continue after a stop by a signal, as `describe_resume` does."""
     return f"Stopped by a signal. {describe_resume(last, sweep)}"
 
 
 def describe_resume(last: Path, sweep: bool) -> str:
-    """Describe how to continue a run that has ended early.
-
-    Args:
-        last: The run's last checkpoint, which may be missing.
-        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
-    """
+    """Describe how to continue a run, perhaps a job of a sweep, from its last checkpoint, which may be missing."""
     if not last.is_file():
         return "No checkpoint was written yet: start again with the same command. Caches are kept."
     if sweep:
@@ -77,7 +72,7 @@ def describe_resume(last: Path, sweep: bool) -> str:
 
 
 def run_dir(ckpt_path: str | None, fresh: str) -> str:
-    """Give a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
+    """Return a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
     if ckpt_path is None:
         return fresh
     checkpoints = Path(ckpt_path).parent
@@ -95,7 +90,7 @@ def require_launcher(arguments: Sequence[str]) -> None:
 
 
 def gpu_here() -> int:
-    """Give 1 if this machine has an Nvidia GPU, else 0, without a need for PyTorch."""
+    """Return 1 if this machine has an Nvidia GPU, else 0, without a need for PyTorch."""
     return int(any(Path("/dev").glob("nvidia[0-9]*")))
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from pneumo.targets import rename_targets, stable_target
 
 # Prefixes of settings that only choose folders, what is shown, or speed.
 # fmt: off
@@ -18,10 +20,11 @@ _INDIFFERENT = (
 
 
 def decisive_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings that decide a run's numbers, as dotted keys and plain values."""
+    """Return the settings that decide a run's numbers: dotted keys, plain values, classes by their stable names."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    return {key: value for key, value in _flatten(plain) if is_decisive(key)}
+    stable = rename_targets(plain, stable_target)
+    return {key: value for key, value in flatten(stable) if is_decisive(key)}
 
 
 def is_decisive(key: str) -> bool:
@@ -63,9 +66,10 @@ def recorded_hashes(cfg: DictConfig) -> frozenset[str]:
     return frozenset(map(hash_settings, recorded_settings(decisive_config(cfg))))
 
 
-def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys and the values of nested dictionaries."""
     for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

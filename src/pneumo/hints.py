@@ -20,8 +20,10 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from pneumo.escaping import escape_prose
+from pneumo.fingerprints import flatten
 from pneumo.quoting import quote_override
 from pneumo.streams import guarded_output
+from pneumo.targets import present_target
 
 # Of Hydra's errors on keys these are about unknown ones.
 _KEY = re.compile(r"(?:Could not override|Could not delete(?: from config\.)?|but config group) '([^']+)'")
@@ -33,10 +35,8 @@ _SYNONYMS = {"learning_rate": "lr"}
 def override_hints(script: Path) -> Iterator[None]:
     """Print a hint after Hydra's error on an override; Hydra prints the error and exits while it handles it.
 
-    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130.
-
-    Args:
-        script: train.py or sweep.py, next to conf/.
+    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130. `script` is train.py or
+    sweep.py, next to conf/.
     """
     check_choices(sys.argv[1:], script.resolve().with_name("conf"))
     try:
@@ -52,12 +52,7 @@ def override_hints(script: Path) -> Iterator[None]:
 
 
 def check_choices(arguments: Sequence[str], conf: Path) -> None:
-    """End with one paragraph if a config group is set to no name, for which Hydra has a traceback.
-
-    Args:
-        arguments: Of the command line.
-        conf: The folder of the config groups.
-    """
+    """End with one paragraph if a config group, a folder in `conf`, is set to no name: Hydra has a traceback for it."""
     for text in arguments:
         key, equals, _ = text.lstrip("+").partition("=")
         if not equals or not re.fullmatch(r"[\w/]+", key) or not (conf / key).is_dir():
@@ -67,7 +62,8 @@ def check_choices(arguments: Sequence[str], conf: Path) -> None:
             values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
         except HydraException:  # printed by Hydra, with a hint
             continue
-        if any(not isinstance(name, str | QuotedString) for value in values for name in _as_list(value)):
+        chosen = [name for value in values for name in (value if isinstance(value, list) else [value])]
+        if any(not isinstance(name, str | QuotedString) for name in chosen):
             names = ", ".join(sorted(path.stem for path in (conf / key).glob("*.yaml")))
             raise SystemExit(
                 f"{text} must be the name of a file in conf/{key}/: {names or 'none'}. Leave it out for the default."
@@ -75,13 +71,7 @@ def check_choices(arguments: Sequence[str], conf: Path) -> None:
 
 
 def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> str | None:
-    """Return the hint on an error of Hydra's, None if there is none.
-
-    Args:
-        error: What Hydra raised.
-        arguments: Of the command line.
-        script: train.py or sweep.py, next to conf/.
-    """
+    """Return the hint on an error that Hydra raised for the arguments of a command line, None if there is none."""
     if isinstance(error, OverrideParseException):
         return _hint_quotes(error.override, arguments)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -98,15 +88,14 @@ def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> 
 
 
 def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] = ()) -> list[str]:
-    """Return the keys that an unknown one may stand for, the most similar first.
+    """Return up to three keys that an unknown one may stand for, the most similar first.
+
+    A key that only the constructor of its group's `_target_` knows has a `+` before it.
 
     Args:
         key: With dots, unknown to `settings`.
         settings: The composed configuration, as plain nested dictionaries.
         groups: Config groups, which are chosen by their names.
-
-    Returns:
-        Full keys; one that only the constructor of its group's `_target_` knows has a `+` before it.
     """
     parts, node, depth = key.split("."), settings, 0
     while depth < len(parts) - 1 and isinstance(node.get(parts[depth]), Mapping):
@@ -115,7 +104,7 @@ def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] 
     known = {text for text, value in node.items() if isinstance(value, Mapping) == bool(below)}
     known |= set() if depth or below else {*groups}
     names = known | (set() if below else _parameters(node))
-    keys = _flatten(settings)
+    keys = [full for full, _ in flatten(settings)]
     found = [f"+{key}"] if name in names - known else []
     candidates = [] if found else sorted(text for text in names - {name} if not text.startswith("_"))
     for match in get_close_matches(name, candidates, n=1):
@@ -127,10 +116,6 @@ def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] 
     last = _SYNONYMS.get(parts[-1], parts[-1])
     found += [other for other in keys if other.rpartition(".")[2] == last != "_target_" and other != key]
     return list(dict.fromkeys(found))[:3]
-
-
-def _as_list(value: Any) -> list[Any]:  # noqa: ANN401 (anything that Hydra parses)
-    return value if isinstance(value, list) else [value]
 
 
 def _hint_quotes(override: str, arguments: Sequence[str]) -> str:
@@ -166,12 +151,10 @@ def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
 def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[dict[str, Any], list[str]]:
     """Compose the configuration, Hydra's or the other, without the values that are set; return the groups too."""
     with initialize_config_dir(config_dir=str(script.resolve().with_name("conf")), version_base="1.3"):
-        for overrides in (_choices(arguments), []):
-            try:
-                cfg = compose(script.stem, overrides=overrides, return_hydra_config=True)
-            except HydraException:
-                continue
-            break
+        try:
+            cfg = compose(script.stem, _choices(arguments), return_hydra_config=True)
+        except HydraException:
+            cfg = compose(script.stem, return_hydra_config=True)
     groups = [str(name) for name in cfg.hydra.runtime.choices]
     settings = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(settings, dict)
@@ -180,13 +163,9 @@ def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[di
 
 def _choices(arguments: Sequence[str]) -> list[str]:
     """Return the overrides that may choose a config of a group: a single value, a key without dots."""
-    chosen = []
     parser = OverridesParser.create()
-    for text in arguments:
-        key, equals, _ = text.partition("=")
-        if equals and re.fullmatch(r"[\w/]+", key) and not parser.parse_override(text).is_sweep_override():
-            chosen.append(text)
-    return chosen
+    named = (text for text in arguments if re.match(r"[\w/]+=", text))
+    return [text for text in named if not parser.parse_override(text).is_sweep_override()]
 
 
 def _parameters(node: Mapping[str, Any]) -> set[str]:
@@ -194,14 +173,6 @@ def _parameters(node: Mapping[str, Any]) -> set[str]:
     if not isinstance(target := node.get("_target_"), str):
         return set()
     try:
-        return {*inspect.signature(get_object(target)).parameters}
+        return {*inspect.signature(get_object(present_target(target))).parameters}
     except (HydraException, ValueError, TypeError, ImportError):
         return set()
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List the full keys of all values."""
-    keys = []
-    for name, value in settings.items():
-        keys += _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else [f"{prefix}{name}"]
-    return keys

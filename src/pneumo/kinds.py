@@ -7,14 +7,14 @@ from omegaconf import DictConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pneumo.config import resolve
+from pneumo.config import class_nodes, resolve
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.models.fine_tuning import OneCycle
 from pneumo.signatures import Kind, check_target
 
 _KINDS = {
-    "data": Kind((ChestXrayDataModule,), given=frozenset({"augmentation", "pin_memory"})),
+    "data": Kind((ChestXrayDataModule,), given=("augmentation", "pin_memory")),
     "augment": Kind((Augmentation,)),
     "optimizer": Kind((Optimizer,), deferred=(Optimizer,), first="params"),
     "scheduler": Kind((LRScheduler, OneCycle), deferred=(LRScheduler,), first="optimizer"),
@@ -27,9 +27,5 @@ _KINDS = {
 def check_targets(cfg: DictConfig) -> None:
     """Check the classes that the configuration names, and their arguments, before any is called."""
     settings = resolve(cfg)
-    for group, kind in _KINDS.items():
-        nodes = {group: settings[group]}
-        if group in ("callbacks", "logger"):
-            nodes = {f"{group}.{name}": node for name, node in settings[group].items()}
-        for key, node in nodes.items():
-            check_target(key, node, kind, settings)
+    for key, node in class_nodes(settings).items():
+        check_target(key, node, _KINDS[key.partition(".")[0]], settings)

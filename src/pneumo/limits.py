@@ -52,10 +52,11 @@ LIMITS: dict[str, Keys] = {
     },
     "trainer": {
         "accelerator": text("auto, cpu, gpu, cuda or mps"),
-        "precision": one_of(*_PRECISIONS)._replace(
-            text="auto, 32-true, 16-mixed, bf16-mixed, or another precision that Lightning's Trainer knows"
+        "precision": one_of(
+            *_PRECISIONS,
+            rule="auto, 32-true, 16-mixed, bf16-mixed, or another precision that Lightning's Trainer knows",
         ),
-        "deterministic": addable(one_of(True, False, "warn", None)),
+        "deterministic": one_of(True, False, "warn", None),
         "devices": Rule(
             lambda value: (
                 (is_whole(value) and (value == -1 or 1 <= value <= _DEVICES))
@@ -90,10 +91,8 @@ LIMITS: dict[str, Keys] = {
         # No share: one that is too small would end the run only after the training.
         "limit_test_batches": or_null(whole(4, 1, noun="a number of batches"), "all"),
         # Each checkpoint keeps what its own epoch's validation answered, by which it is decided.
-        "check_val_every_n_epoch": addable(one_of(1)._replace(text="1: each epoch is validated")),
-        "val_check_interval": addable(
-            one_of(None, 1.0, 1)._replace(text="null: an epoch is validated once, at its end")
-        ),
+        "check_val_every_n_epoch": addable(one_of(1, rule="1: each epoch is validated")),
+        "val_check_interval": addable(one_of(None, 1.0, 1, rule="null: an epoch is validated once, at its end")),
         "log_every_n_steps": _STEPS,
         "num_sanity_val_steps": or_null(
             Rule(lambda value: is_whole(value) and value >= -1, "a number of batches from 0, -1 for all"), "two"
@@ -101,9 +100,9 @@ LIMITS: dict[str, Keys] = {
         "accumulate_grad_batches": addable(whole(4, 1)),
         "gradient_clip_val": addable(or_null(number(1, 0), "none")),
         "gradient_clip_algorithm": addable(one_of("norm", "value", None)),
-        "use_distributed_sampler": one_of(False)._replace(text="false: the data module gives each process its images"),
+        "use_distributed_sampler": one_of(False, rule="false: the data module gives each process its images"),
         "enable_model_summary": addable(one_of(True, False, None)),
-        "enable_checkpointing": addable(one_of(True, None)._replace(text="true: a run tests its best checkpoint")),
+        "enable_checkpointing": addable(one_of(True, None, rule="true: a run tests its best checkpoint")),
         "logger": never(f"{_NOT_HERE}; ~logger.tensorboard leaves TensorBoard out"),
         "callbacks": never(f"{_NOT_HERE}; +callbacks.NAME._target_=CLASS adds one"),
         **{name: never(_NOT_HERE) for name in ("plugins", "benchmark", "default_root_dir")},

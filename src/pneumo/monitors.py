@@ -13,7 +13,6 @@ DIRECTIONS = {
         ("accuracy", "auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc"), "max"
     ),
 }
-_STAGES = ("train", "val")
 
 
 def monitor_mode(monitor: str | None) -> str:
@@ -27,7 +26,7 @@ def check_monitors(cfg: DictConfig) -> None:
     Raises:
         ConfigError: A metric does not exist, or a mode contradicts it.
     """
-    metrics = [f"{stage}/{name}" for stage in _STAGES for name in DIRECTIONS]
+    metrics = [f"{stage}/{name}" for stage in ("train", "val") for name in DIRECTIONS]
     # The name under which `LogLearningRate` logs the rate; no direction of it is better.
     rates = [f"lr-{str(cfg.optimizer.get('_target_')).rpartition('.')[2]}"] if "lr" in cfg.callbacks else []
     for name, callback in cfg.callbacks.items():

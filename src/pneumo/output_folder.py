@@ -25,7 +25,7 @@ class CheckOutputFolder(Callback):
     """Check the configuration, and check and lock its output folder; Hydra itself would print a traceback."""
 
     def __init__(self) -> None:
-        """Start without a lock."""
+        """Create the callback."""
         self.held = ExitStack()
         self.hidden: str | None = None
 
@@ -43,14 +43,14 @@ class CheckOutputFolder(Callback):
             name = config.hydra.output_subdir
             if name is not None and os.access(folder / name / "config.yaml", os.F_OK):
                 self.hidden = name
-                _set_subdir(config, None)
+                _set_hydra(config, "output_subdir", None)
             if name is not None and (folder / name).exists():
                 require_writable(folder / name)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Restore the name of .hydra/, which the run writes when it has replaced or resumed the earlier one."""
         if self.hidden is not None:
-            _set_subdir(config, self.hidden)
+            _set_hydra(config, "output_subdir", self.hidden)
             HydraConfig.instance().set_config(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
@@ -100,16 +100,15 @@ def _refuse_sweep_settings(config: DictConfig) -> None:
             )
 
 
-def _set_subdir(config: DictConfig, name: str | None) -> None:
-    with read_write(config.hydra):
-        config.hydra.output_subdir = name
+def _set_hydra(config: DictConfig, key: str, value: str | None) -> None:
+    with read_write(config.hydra), open_dict(config.hydra):
+        OmegaConf.update(config.hydra, key, value)
 
 
 def _check_run(config: DictConfig) -> None:
     """Check a run's configuration; its folder has no name yet, so another one stands for it."""
     checked = config.copy()
-    with read_write(checked.hydra), open_dict(checked.hydra):
-        checked.hydra.runtime.output_dir = os.getcwd()
+    _set_hydra(checked, "runtime.output_dir", os.getcwd())
     HydraConfig.instance().set_config(checked)
     check_config(checked)
 

@@ -21,11 +21,12 @@ def check_relations(settings: Settings) -> None:
             f"data.fold={data['fold']} would have no effect: only data.split=kfold has folds. Add it, or leave the "
             "fold out."
         )
-    if (least := trainer.get("min_epochs")) and least > trainer["max_epochs"]:
-        raise ConfigError(
-            f"trainer.min_epochs={least} must be at most trainer.max_epochs={trainer['max_epochs']}: lower it, or "
-            "raise that one."
-        )
+    for unit in ("epochs", "steps"):
+        least, most = trainer.get(f"min_{unit}") or 0, trainer.get(f"max_{unit}", -1)
+        if 0 < most < least:
+            raise ConfigError(
+                f"trainer.min_{unit}={least} must be at most trainer.max_{unit}={most}: lower it, or raise that one."
+            )
     _check_least_steps(trainer, settings["callbacks"])
     if trainer.get("gradient_clip_algorithm") and not trainer.get("gradient_clip_val"):
         raise ConfigError(
@@ -37,17 +38,10 @@ def check_relations(settings: Settings) -> None:
 
 
 def _check_least_steps(trainer: Settings, callbacks: Settings) -> None:
-    least, most = trainer.get("min_steps"), trainer.get("max_steps", -1)
-    if not least:
-        return
-    if 0 < most < least:
-        raise ConfigError(
-            f"trainer.min_steps={least} must be at most trainer.max_steps={most}: lower it, or raise that one."
-        )
     # Any other callback may end the training early; pneumo's own do not.
-    if trainer.get("max_time") is None and all(
-        str(each["_target_"]).startswith("pneumo.") for each in callbacks.values()
-    ):
+    own = all(str(each["_target_"]).startswith("pneumo.") for each in callbacks.values())
+    least = trainer.get("min_steps")
+    if least and trainer.get("max_time") is None and own:
         raise ConfigError(
             f"trainer.min_steps={least} would have no effect, since nothing ends the training before its last epoch. "
             "Leave it out, or add what does: +trainer.max_time, or +callbacks.stop._target_="

@@ -20,8 +20,6 @@ from pneumo.constraints import (
 )
 
 Keys = dict[str, Rule]
-THRESHOLDS = ("fixed", "youden", "accuracy", "sensitivity")
-
 _NAME = Rule(
     lambda value: is_text(value) and len(value) <= 100 and not {"", ".", ".."} & {*value.split("/")},
     "a short name of a folder, as GROUP=NAME sets it, such as {key}=mine",
@@ -50,7 +48,8 @@ GROUPS: dict[str, Keys] = {
         "flip": FLAG,
         "temperature": FLAG,
         "threshold": one_of(
-            "fixed", "youden", "accuracy", "sensitivity", more="; a probability is model.threshold=0.3"
+            *("fixed", "youden", "accuracy", "sensitivity"),
+            rule="fixed, youden, accuracy or sensitivity; a probability is model.threshold=0.3",
         ),
         "sensitivity": number(0.95, 0, 1, above=True, noun="a share"),
         "uncertain": number(0.1, 0, 1, noun="a share"),
@@ -126,7 +125,7 @@ _CHECKPOINT: Keys = {
     "every_n_epochs": addable(or_null(whole(1, 1), "each")),
     "every_n_train_steps": addable(or_null(whole(100, 1), "none")),
 }
-# By `_target_`: these keys and no others.
+# By the stable name of a `_target_`: these keys and no others.
 TARGETS: dict[str, Keys] = {
     "pneumo.data.datamodule.ChestXrayDataModule": DATA,
     "pneumo.data.synthetic.SyntheticDataModule": {**DATA, "root": PATH, **_PHANTOM_KEYS},

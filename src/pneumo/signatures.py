@@ -5,7 +5,7 @@ import pkgutil
 import types
 import typing
 from collections import abc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from os import PathLike
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -16,35 +16,25 @@ from pneumo.errors import ConfigError
 from pneumo.hints import similar_keys
 from pneumo.reasons import plain
 from pneumo.schema import SPECIAL
+from pneumo.targets import present_target
 
 Made = TypeVar("Made")
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
 
 class Kind(NamedTuple):
-    """What a group's `_target_` has to be.
+    """What a group's `_target_` has to be."""
 
-    Attributes:
-        classes: Of which it is a subclass, or a function that is annotated to return one.
-        deferred: Of these, those whose first argument is given later, so that `_partial_` must be true.
-        first: That argument's name; a function that has it needs no annotation, since what it returns is tried.
-        given: Names of arguments that pneumo gives itself.
-    """
-
-    classes: tuple[type, ...]
-    deferred: tuple[type, ...] = ()
-    first: str = ""
-    given: frozenset[str] = frozenset()
+    classes: tuple[type, ...]  # it is a subclass of one, or a function that is annotated to return one
+    deferred: tuple[type, ...] = ()  # of these, those whose first argument is given later: `_partial_` must be true
+    first: str = ""  # that argument's name; a function that has it needs no annotation, since what it returns is tried
+    given: tuple[str, ...] = ()  # arguments that pneumo gives itself
 
 
 def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mapping[str, Any]) -> None:
-    """Check a node of the configuration that names a class, without calling anything.
+    """Check a plain, resolved node of the configuration that names a class, without calling anything.
 
-    Args:
-        key: Of the node.
-        node: Plain and resolved.
-        kind: What is needed there.
-        settings: The whole configuration, whose keys are suggested for unknown ones.
+    The keys of the whole configuration are suggested for unknown ones.
 
     Raises:
         ConfigError: The class does not exist or is of another kind, or an argument does not fit it.
@@ -65,15 +55,16 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
         rule = "true, since pneumo makes the object later" if deferred else "left out"
         raise ConfigError(f"{key}._partial_={show(node.get('_partial_'))} must be {rule}.")
     given = {*kind.given, *list(known)[: 1 if deferred else 0]}
-    group = key.partition(".")[0]
-    ruled, _ = rules(group, node["_target_"])
+    ruled, _ = rules(key, node["_target_"])
     for name, value in node.items():
+        if name in SPECIAL:
+            continue
         if name in given:
             raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo gives this argument itself.")
-        if name not in known and name not in SPECIAL and closed:
+        if name not in known and closed:
             raise _unknown(f"{key}.{name}", settings)
         hint = known[name].annotation if name in known else Any
-        if name not in ruled and name not in SPECIAL and not fits(value, hint):
+        if name not in ruled and not fits(value, hint):
             raise ConfigError(f"{key}.{name}={show(value)} must be {_describe(hint)}{_example(known[name])}.")
         _check_nested(f"{key}.{name}", value, hint)
     for name, parameter in known.items():
@@ -128,33 +119,26 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 (anything that YAML giv
         return any(fits(value, each) for each in inner)
     if origin is Literal:
         return any((type(value), value) == (type(each), each) for each in inner)
-    if hint is None or hint is type(None):
+    if hint is None:
         return value is None
-    if isinstance(value, Mapping) and "_target_" in value:
-        return not isinstance(hint, type) or hint not in _PLAIN
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    if isinstance(hint, type) and hint in _PLAIN:
-        return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    if isinstance(origin, type) and issubclass(origin, Iterable):
-        return isinstance(value, list) and _items_fit(value, origin, inner)
+    made = isinstance(value, Mapping) and "_target_" in value
     if isinstance(hint, type) and origin is None:
-        return _fits_class(value, hint)
-    return True
-
-
-def _items_fit(value: Sequence[Any], origin: type, inner: Sequence[Any]) -> bool:
+        return hint not in _PLAIN if made else _fits_class(value, hint)
+    if made or not isinstance(origin, type) or not issubclass(origin, Iterable):
+        return True
+    if issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
     if origin is tuple and inner and inner[-1] is not Ellipsis:
-        return len(value) == len(inner) and all(map(fits, value, inner))
-    return not inner or all(fits(item, inner[0]) for item in value)
+        return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    return isinstance(value, list) and (not inner or all(fits(item, inner[0]) for item in value))
 
 
 def _fits_class(value: Any, hint: type) -> bool:  # noqa: ANN401 (anything that YAML gives)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool) and value == value
     if issubclass(hint, PathLike):
         return isinstance(value, str)
-    if hint is object or getattr(hint, "_is_protocol", False) or issubclass(hint, str):
+    if hint is object or getattr(hint, "_is_protocol", False) or (issubclass(hint, str) and hint is not str):
         return True
     return isinstance(value, hint) or (issubclass(hint, tuple | set | frozenset) and isinstance(value, list))
 
@@ -172,18 +156,18 @@ def _example(parameter: inspect.Parameter) -> str:
 
 def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (anything that YAML gives, any annotation)
     """Check classes that are named inside of an argument: Hydra calls these too, unless they are partial."""
-    for name, item in enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ():
+    items = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+    for name, item in items.items():
         _check_nested(f"{key}.{name}", item, Any)
-    if not isinstance(value, dict) or "_target_" not in value:
+    if "_target_" not in items:
         return
-    target = locate(key, value["_target_"])
-    if value.get("_partial_") is True:
+    made = _made_by(locate(key, items["_target_"]))
+    if items.get("_partial_") is True:
         return
-    made = _made_by(target)
     classes = tuple(each for each in (hint, *get_args(hint)) if isinstance(each, type) and each not in (*_PLAIN, Any))
     if made is None or (classes and not issubclass(made, classes)):
         raise ConfigError(
-            f"{key}._target_={show(value['_target_'])} must be {_describe(hint) if classes else 'a class'}, or a "
+            f"{key}._target_={show(items['_target_'])} must be {_describe(hint) if classes else 'a class'}, or a "
             "function that is annotated to return one. It was not called. Leave the setting out, or name such a class."
         )
 
@@ -191,7 +175,7 @@ def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (any
 def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (anything that YAML gives)
     """Import the class or function that a `_target_` names."""
     try:
-        found = pkgutil.resolve_name(path)
+        found = pkgutil.resolve_name(present_target(path))
     except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
         reason = plain(error) or type(error).__name__
         raise ConfigError(
@@ -227,8 +211,6 @@ def _describe(hint: Any) -> str:  # noqa: ANN401 (any annotation)
         return " or ".join(map(_describe, get_args(hint)))
     if get_origin(hint) is Literal:
         return " or ".join(map(show, get_args(hint)))
-    if hint is None or (isinstance(hint, type) and hint in _PLAIN):
-        return _PLAIN[type(None) if hint is None else hint]
-    return (
-        hint.__qualname__ if isinstance(hint, type) and get_origin(hint) is None else str(hint).replace("typing.", "")
-    )
+    if isinstance(hint, type) and get_origin(hint) is None:
+        return _PLAIN.get(hint, hint.__qualname__)
+    return "null" if hint is None else str(hint).replace("typing.", "")

@@ -60,14 +60,10 @@ class _Guarded(io.FileIO):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
-            raise _explain(self.fileno(), error) from None
-
-
-def _explain(descriptor: int, error: OSError) -> LostOutputError:
-    if isinstance(error, BrokenPipeError):
-        return LostOutputError(1)
-    name = "Standard output" if descriptor == 1 else "Standard error"
-    return LostOutputError(
-        f"{name} cannot be written ({error.strerror}), so the command has ended before its work was done: make room, "
-        "or send the output to another place."
-    )
+            if isinstance(error, BrokenPipeError):
+                raise LostOutputError(1) from None
+            name = "Standard output" if self.fileno() == 1 else "Standard error"
+            raise LostOutputError(
+                f"{name} cannot be written ({error.strerror}), so the command has ended before its work was done: "
+                "make room, or send the output to another place."
+            ) from None

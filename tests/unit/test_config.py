@@ -14,6 +14,7 @@ from pneumo.errors import ConfigError
         "optimizer.lr=0",
         "optimizer.lr=-1",
         "optimizer.lr=.inf",
+        f"optimizer.lr={'9' * 400}",
         "optimizer.lr=null",
         "seed=-1",
         "seed=0.5",

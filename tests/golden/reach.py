@@ -1,0 +1,103 @@
+"""Everything through which the golden tests reach pneumo; when code moves, only the imports here change."""
+
+import contextlib
+import io
+import logging
+import os
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+import pneumo.entry  # noqa: F401 (registers the resolvers of conf/)
+from pneumo import cli
+from pneumo.fingerprints import config_hash, settings_hash
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("data.batch_size=8", "data.num_workers=0", "trainer=cpu", "figures=false")
+
+
+@contextlib.contextmanager
+def _process(*arguments: str) -> Iterator[None]:
+    """Restore what a command of its own process may leave changed."""
+    argv, cwd, root = sys.argv, os.getcwd(), logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    sys.argv = list(arguments)
+    os.chdir(ROOT)
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        os.chdir(cwd)
+        for handler in set(root.handlers).difference(handlers):  # which Hydra has set
+            handler.close()
+        root.handlers = handlers
+        root.setLevel(level)
+        logging.getLogger("pneumo").setLevel(logging.NOTSET)
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+        torch.set_float32_matmul_precision("highest")
+
+
+def _status(stop: SystemExit) -> int:
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def run_script(name: str, *arguments: str) -> int:
+    """Run train.py or sweep.py in this process and return its exit status."""
+    with _process(name, *arguments):
+        try:
+            runpy.run_path(name, run_name="__main__")
+        except SystemExit as stop:
+            return _status(stop)
+    return 0
+
+
+def run_command(*arguments: str) -> tuple[int, str]:
+    """Run `pneumo` in this process and return its exit status and output."""
+    output = io.StringIO()
+    with _process("pneumo", *arguments), contextlib.redirect_stdout(output):
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return _status(stop), output.getvalue()
+    return 0, output.getvalue()
+
+
+def compose_config(*overrides: str, config: str = "train") -> DictConfig:
+    """Return a job's configuration, its folders fixed, as Hydra passes it to train.py or sweep.py."""
+    fixed = ("paths.output_dir=outputs", "paths.run_dir=outputs/run", "trainer.accelerator=cpu")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(config, overrides=[*fixed, *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+
+def hashes(cfg: DictConfig) -> list[str]:
+    """Return a configuration's `config_hash` and `settings_hash`."""
+    return [config_hash(cfg), settings_hash(cfg)]
+
+
+def describe_commands() -> dict[str, list[str]]:
+    """Return the arguments and flags of each command and subcommand of `pneumo`."""
+    found: dict[str, list[str]] = {}
+
+    def visit(command: Any, path: str) -> None:  # noqa: ANN401 (a command or group of click, which typer may bring)
+        found[path] = sorted(
+            f"{option}{' required' if parameter.required else ''} {parameter.default!r}"
+            for parameter in command.params
+            for option in parameter.opts
+        )
+        for name, child in getattr(command, "commands", {}).items():
+            visit(child, f"{path} {name}")
+
+    visit(typer.main.get_command(cli.app), "pneumo")
+    return found

@@ -1,0 +1,80 @@
+"""Values recorded before code was moved: hashes, numbers, names of files, keys and flags hold unchanged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from golden.collect import SWEEP, copy_earlier, few_pairs, hash_choices
+from golden.films import write_films
+from golden.reach import QUICK, describe_commands, run_script
+from golden.record import collect
+from golden.values import TOLERANCE, differences, load
+
+
+def check(name: str, found: Any, tolerance: float = TOLERANCE) -> None:  # noqa: ANN401 (what JSON holds)
+    assert not list(differences(load(name), found, tolerance, name))
+
+
+def test_models_optimizers_and_experiments_have_their_hashes() -> None:
+    check("hashes_few", hash_choices(few_pairs()))
+
+
+def test_commands_have_their_flags() -> None:
+    check("commands", describe_commands())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hashes", "settings", "runs", "resumed", "sweep", "outputs"])
+def test_values_are_those_recorded(name: str) -> None:
+    check(name, collect(name))
+
+
+@pytest.mark.slow
+def test_an_earlier_checkpoint_predicts_the_same() -> None:
+    found, stored = collect("predictions"), load("predictions")
+    check("predictions", found, 1e-5)
+    for name, columns in stored.items():
+        assert not list(differences(columns["probability"], found[name]["probability"], 1e-6, name))
+
+
+def sweep_again(place: Path, *overrides: str) -> int:
+    folders = (f"data.root={write_films(place / 'films')}", f"paths.output_dir={place / 'outputs'}")
+    return run_script("sweep.py", "-m", *folders, *QUICK, *SWEEP, *overrides)
+
+
+def results(place: Path) -> dict[str, tuple[int, bytes]]:
+    found = place.rglob("results.json")
+    return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+@pytest.mark.slow
+def test_an_earlier_sweep_counts_as_finished(tmp_path: Path) -> None:
+    sweep = tmp_path / "outputs" / "sweep" / "old"
+    copy_earlier("sweep", sweep)
+    before = results(sweep)
+    assert len(before) == 2
+    assert sweep_again(tmp_path) == 0
+    assert results(sweep) == before
+    assert not list(sweep.rglob("*.ckpt"))  # nothing was trained
+    assert {json.loads(path.read_text())["status"] for path in sweep.rglob("status.json")} == {"done"}
+    assert sweep_again(tmp_path, "optimizer.lr=0.5") == 1  # another configuration is not taken for it
+    assert results(sweep) == before
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"a": 1.0, "b": ["x", "y"], "c": [1, 2], "more": 1}, []),
+        ({"a": 1.00001, "b": ["x", "new", "y"], "c": [1, 2]}, []),
+        ({"a": 1.001, "b": ["x", "y"], "c": [1, 2]}, ["/a"]),
+        ({"a": 1.0, "b": ["y"], "c": [1, 2]}, ["/b lacks x"]),
+        ({"a": 1.0, "b": ["y", "x"], "c": [1, 2]}, ["/b has another order"]),
+        ({"a": 1, "b": ["x", "y"], "c": [1]}, ["/a", "/c has 1 items"]),
+        ({"b": ["x", "y"], "c": [1, 3]}, ["/a is missing", "/c/1"]),
+    ],
+)
+def test_differences_are_found(found: dict[str, object], told: list[str]) -> None:
+    lines = list(differences({"a": 1.0, "b": ["x", "y"], "c": [1, 2]}, found))
+    assert len(lines) == len(told)
+    assert all(line.startswith(start) for line, start in zip(lines, told, strict=True))

@@ -1,0 +1,52 @@
+"""Stored values, and how they differ from those of today."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+VALUES = Path(__file__).parent / "values"
+TOLERANCE = 5e-4  # processors sum in different orders: without AVX logits after an epoch of training differ by 1.5e-4
+
+
+def load(name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Return the stored values of a name."""
+    return json.loads((VALUES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def differences(stored: Any, found: Any, tolerance: float = TOLERANCE, at: str = "") -> Iterator[str]:  # noqa: ANN401
+    """Return how values differ from the stored ones; keys and names that were added are no difference.
+
+    Args:
+        stored: As JSON holds it.
+        found: As JSON holds it.
+        tolerance: Of numbers that are not whole, absolute up to 1 and relative beyond.
+        at: Where both come from.
+    """
+    if isinstance(stored, dict) and isinstance(found, dict):
+        for key, value in stored.items():
+            if key in found:
+                yield from differences(value, found[key], tolerance, f"{at}/{key}")
+            else:
+                yield f"{at}/{key} is missing"
+    elif isinstance(stored, list) and isinstance(found, list):
+        if _are_names(stored) and _are_names(found):
+            yield from (f"{at} lacks {name}" for name in stored if name not in found)
+            if [name for name in found if name in stored] != [name for name in stored if name in found]:
+                yield f"{at} has another order: {found}"
+        elif len(stored) != len(found):
+            yield f"{at} has {len(found)} items, not {len(stored)}"
+        else:
+            for i, pair in enumerate(zip(stored, found, strict=True)):
+                yield from differences(*pair, tolerance, f"{at}/{i}")
+    elif type(stored) is float and type(found) is float:
+        if not math.isclose(stored, found, rel_tol=tolerance, abs_tol=tolerance):
+            yield f"{at} is {found}, not {stored}"
+    elif stored != found or type(stored) is not type(found):
+        yield f"{at} is {found!r}, not {stored!r}"
+
+
+def _are_names(values: list[Any]) -> bool:
+    """Return whether a list names things, each once."""
+    return all(isinstance(value, str) for value in values) and len(set(values)) == len(values) > 0
