@@ -10,8 +10,8 @@ import typer
 
 from pneumo.cache_commands import cache
 from pneumo.console import warn
-from pneumo.errors import ConfigError, PneumoError
-from pneumo.failures import FileError, disk_error, quiet_threads
+from pneumo.errors import PneumoError
+from pneumo.failures import disk_error, quiet_threads
 from pneumo.streams import guarded_output
 
 # What cannot be read is explained where it is read, as what is damaged: in one paragraph, with status 1.
@@ -21,61 +21,102 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
 
 
+def _examples(*lines: str) -> str:
+    return "\n\n".join(("Examples:", *lines))  # Typer begins a line for each paragraph of an epilog
+
+
 @app.callback()
 def _group() -> None:
     """Tools around train.py and sweep.py."""
 
 
-@app.command()
+_Sweeps = Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")]
+_Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
+
+
+@app.command(
+    epilog=_examples(
+        "pneumo report outputs/sweep/study",
+        "pneumo report outputs/sweep/study outputs/sweep/robust --output board",
+        "pneumo report RUN_A RUN_B",
+    )
+)
 def report(
-    folders: Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")],
+    folders: _Sweeps,
     output: Annotated[Path | None, _option(help="Folder to write to; by default that of a single sweep.")] = None,
-    ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Test the mean of all runs' probabilities too; written to ensemble/.")
-    ] = False,
-    card: Annotated[
-        bool, typer.Option("--model-card", help="Write MODEL_CARD.md of a single run, to its folder or --output.")
-    ] = False,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Kept: like `pneumo ensemble`, as well.")] = False,
+    card: Annotated[bool, typer.Option("--model-card", help="Kept: like `pneumo model-card`, as well.")] = False,
 ) -> None:
-    """Print the leaderboard of sweeps beside the study's numbers, and write it: HTML, Markdown, CSV, figures.
+    """Print the leaderboard of sweeps or runs and how they differ; write it as HTML, Markdown, CSV and figures.
 
-    Rows with the same letter do not differ significantly. Of two or three rows it prints all differences, of
-    several sweeps those of the same network and optimizer, of folds what they come to together, and of a single run
-    what was lost from validation to test. Of several sweeps, or of single runs, it is written only to a folder that
-    --output names. Of a single run it writes report.html to its folder or to --output: one page with all figures, and
-    films with maps of where answers come from.
-
-    Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board;
-    pneumo report RUN; pneumo report RUN_A RUN_B; pneumo report outputs/sweep/robust --ensemble;
-    pneumo report RUN --model-card
+    The board of several sweeps, or of single runs, is written only to a folder that --output names. Of one finished run
+    the change from validation to test is printed, and its page is written as `pneumo report-run` does.
     """
-    from pneumo.evaluation.reports import write_reports
-    from pneumo.run_page import write_run_page
+    from pneumo.evaluation.reports import report_folder, reporting_to, write_reports
 
-    single = any(os.path.isfile(folders[0] / name) for name in ("results.json", "status.json"))
+    folder = report_folder(folders, output)
     finished = len(folders) == 1 and os.path.isfile(folders[0] / "results.json")
-    if card and (len(folders) > 1 or not single):
-        raise ConfigError(
-            f"--model-card is for one run that has finished, and {', '.join(map(str, folders))} is not one: name its "
-            "folder, such as outputs/sweep/study/resnext-sgd-s0."
-        )
-    folder = folders[0] if output is None and len(folders) == 1 and not single else output
-    try:
+    with reporting_to(folder or folders[0]):
         write_reports(folders, folder, ensemble, card)
         if finished:
-            write_run_page(folders[0], (folder or folders[0]) / "report.html")
-    except OSError as error:
-        if not isinstance(error, FileError) and error.filename is not None and disk_error(error):
-            raise  # a file of a run cannot be read
-        raise ConfigError(
-            f"The report cannot be written to {folder or folders[0]} ({error.strerror}): name another folder as "
-            "--output."
-        ) from error
+            _write_page(folders[0], folder or folders[0])
     if folder is None and not finished:
         rich.print("[dim]The leaderboard was not written: --output FOLDER writes it.[/dim]")
 
 
-@app.command()
+@app.command(epilog=_examples("pneumo report-run RUN", "pneumo report-run RUN --output pages"))
+def report_run(
+    run: _Run, output: Annotated[Path | None, _option(help="Folder to write to; by default the run's.")] = None
+) -> None:
+    """Write report.html, one page that shows a run: metrics, figures, and films with their saliency maps."""
+    from pneumo.evaluation.reports import reporting_to
+
+    with reporting_to(output or run):
+        _write_page(run, output or run)
+
+
+def _write_page(folder: Path, place: Path) -> None:
+    from pneumo.run_explanations import explain_run
+    from pneumo.run_page import read_run, write_run_page
+
+    run = read_run(folder)
+    write_run_page(run, explain_run(run), place / "report.html")
+
+
+@app.command(epilog=_examples("pneumo model-card RUN", "pneumo model-card RUN --output cards"))
+def model_card(
+    run: _Run, output: Annotated[Path | None, _option(help="Folder to write to; by default the run's.")] = None
+) -> None:
+    """Write MODEL_CARD.md: what a run's network is, how it was trained, how good it is, and what it is not for."""
+    from pneumo.evaluation.reports import reporting_to, write_model_card
+
+    with reporting_to(output or run):
+        write_model_card(run, output or run)
+
+
+@app.command(
+    "ensemble",
+    epilog=_examples("pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B RUN_C --output board"),
+)
+def combine(
+    folders: _Sweeps,
+    output: Annotated[Path | None, _option(help="Folder that gets ensemble/; by default a single sweep's.")] = None,
+) -> None:
+    """Test the mean of all runs' probabilities as one classifier; write its predictions.csv and ensemble.json."""
+    from pneumo.evaluation.reports import combine_runs, report_ensemble, report_folder, reporting_to
+
+    folder = report_folder(folders, output)
+    with reporting_to(folder or folders[0]):
+        report_ensemble(combine_runs(folders, folder), folder)
+
+
+@app.command(
+    epilog=_examples(
+        "pneumo audit data/chest_xray",
+        "pneumo audit data/chest_xray --html audit.html --json audit.json",
+        "pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict",
+    )
+)
 def audit(
     root: Annotated[Path, _argument(help="Folder of train/, val/ or test/, or of one folder per class.")],
     json: Annotated[Path | None, _option(help="File to write all findings to, as JSON.")] = None,
@@ -87,9 +128,6 @@ def audit(
 
     It finds unreadable and doubtful files, copies within and across splits, one film under two classes, patients in
     several splits, and how well labels can be guessed without a look at the lungs. docs/DATA.md explains each check.
-
-    Examples: pneumo audit data/chest_xray; pneumo audit data/chest_xray --html audit.html --json audit.json;
-    pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict
     """
     from pneumo.audit.command import run_audit
 
@@ -98,7 +136,14 @@ def audit(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "pneumo predict best.ckpt film.dcm",
+        "pneumo predict best.ckpt scans 'more/**/*.png' --csv answers.csv",
+        "pneumo predict best.ckpt scans --explain maps",
+        "pneumo predict best.ckpt scans | cut -f 1,3",
+    )
+)
 def predict(
     checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, or patterns in quotes.", metavar="INPUTS...")],
@@ -113,9 +158,6 @@ def predict(
     On a terminal it prints a table, or of more than 40 files a summary; elsewhere a line a file: path, probability,
     class and remarks, with tabs between. A file that cannot be read is named with the reason, the others go on, and the
     status is 1 at the end. docs/PREDICTION.md tells what is read and what the remarks mean.
-
-    Examples: pneumo predict best.ckpt film.dcm; pneumo predict best.ckpt scans 'more/**/*.png' --csv answers.csv;
-    pneumo predict best.ckpt scans --explain maps; pneumo predict best.ckpt scans | cut -f 1,3
     """
     from pneumo.prediction.command import run_predict
 
@@ -123,7 +165,12 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "pneumo serve best.ckpt --open",
+        "pneumo serve best.ckpt --port 0",
+    )
+)
 def serve(
     checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
     host: Annotated[str, typer.Option(help="Address to serve at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
@@ -135,15 +182,19 @@ def serve(
 
     The page shows the film, how probable pneumonia is, what the answer is to be taken with, and where it comes from. A
     film is kept nowhere, and sent to no other machine.
-
-    Examples: pneumo serve best.ckpt --open; pneumo serve best.ckpt --port 0
     """
     from pneumo.serving.command import run_serve
 
     run_serve(checkpoint, host, port, browse, device)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "pneumo export best.ckpt --output pneumonia.onnx",
+        "pneumo export best.ckpt --output pneumonia.pt2",
+        "pneumo export best.ckpt --output small.onnx --int8 --data data/chest_xray",
+    )
+)
 def export(
     checkpoint: Annotated[Path, _argument(help="Of a run, such as RUN/checkpoints/best.ckpt.")],
     output: Annotated[Path, _option(help="File to write: .onnx, or .pt2 for PyTorch.", show_default=False)],
@@ -154,9 +205,6 @@ def export(
 
     The file is opened anew and compared with the checkpoint; it is kept only if their probabilities are the same within
     0.0001. Sizes and latencies are printed. docs/EXPORT.md tells what is in it. Nothing that it answers is a diagnosis.
-
-    Examples: pneumo export best.ckpt --output pneumonia.onnx; pneumo export best.ckpt --output pneumonia.pt2;
-    pneumo export best.ckpt --output small.onnx --int8 --data data/chest_xray
     """
     from pneumo.exporting.command import run_export
 

@@ -1,6 +1,5 @@
 """The audit's figures: distributions of files, AUROCs of shortcuts, patients' alikeness, mean films of the classes."""
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pneumo.audit.findings import QUANTITIES, Findings
 from pneumo.audit.tables import PROBES, title
-from pneumo.evaluation.figures import COLOURS, GREY, STYLE, escape_text
+from pneumo.evaluation.figures import COLOURS, GREY, STYLE, encode
 
 _MOST = 6  # classes that colours tell apart
 
@@ -25,14 +24,7 @@ def draw(findings: Findings) -> Mapping[str, bytes]:
             figures["shortcuts"] = _shortcuts(findings)
         if findings.patients.within.names > 1:
             figures["patients"] = _patients(findings)
-        return {name: _render(figure) for name, figure in figures.items()}
-
-
-def _render(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    escape_text(figure)
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+        return encode(figures, "svg")
 
 
 def _distributions(findings: Findings) -> Figure:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pneumo.data.splits import read_splits
-from pneumo.errors import ConfigError
-from pneumo.evaluation.results import NO_IMAGE, count_tested, read_results
+from pneumo.evaluation.results import NO_IMAGE, count_tested
 from pneumo.evaluation.run_config import read_config, resolve_references, select
+from pneumo.evaluation.runs import read_finished
 from pneumo.evaluation.shift import Shift, explain_shift, read_shift
 from pneumo.render import render
 
@@ -57,12 +57,7 @@ def model_card(folder: Path) -> str:
     Raises:
         ConfigError: No run has finished there, or a file of it is missing.
     """
-    results = read_results(folder)
-    if results is None:
-        raise ConfigError(
-            f"{folder} holds no results.json: a model card is of one run that has finished. Name its folder, such as "
-            "outputs/sweep/study/resnext-sgd-s0."
-        )
+    results = read_finished(folder)
     config = resolve_references(read_config(folder))
     for key, kinds in _SETTINGS.items():
         select(config, key, *kinds)

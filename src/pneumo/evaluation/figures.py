@@ -76,14 +76,19 @@ def head(figure: Figure, words: str, line: int = 0) -> None:
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> Files:
-    """Write each figure as PNG and SVG, and give the files' content by suffix and name."""
-    with rc_context(STYLE):
-        rendered = {suffix: {name: _render(figure, suffix) for name, figure in figures.items()} for suffix in _DPI}
+    """Write each figure as PNG and SVG, and return the files' content by suffix and name."""
+    rendered = {suffix: encode(figures, suffix) for suffix in _DPI}
     for suffix, files in rendered.items():
         for name, content in files.items():
             with atomic_path(folder / f"{name}.{suffix}") as path:
                 path.write_bytes(content)
     return rendered
+
+
+def encode(figures: Mapping[str, Figure], suffix: str) -> dict[str, bytes]:
+    """Encode figures as png or svg."""
+    with rc_context(STYLE):
+        return {name: _encode(figure, suffix) for name, figure in figures.items()}
 
 
 def escape_text(figure: Figure) -> None:
@@ -97,7 +102,7 @@ def escape_text(figure: Figure) -> None:
             text.set_text(escape_prose(text.get_text()))
 
 
-def _render(figure: Figure, suffix: str) -> bytes:
+def _encode(figure: Figure, suffix: str) -> bytes:
     """Draw once; Figure.savefig draws twice, lest something be cut off, which nothing here is."""
     stream = io.BytesIO()
     escape_text(figure)

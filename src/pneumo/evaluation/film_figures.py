@@ -56,12 +56,18 @@ class Film(NamedTuple):
     right: bool = False
 
 
+def is_right(answers: Answers | ClassAnswers) -> npt.NDArray[np.bool_]:
+    """Return whether each image was predicted as its true class, (N,)."""
+    label, prediction, _ = called(answers)
+    return np.equal(label, prediction)
+
+
 def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
     """Choose test images to show; the same answers give the same ones.
 
     How sure an answer is, its distance from another answer tells.
     """
-    hit = answers.right if isinstance(answers, Answers) else answers.label == answers.prediction
+    hit = is_right(answers)
     sureness = distance(answers.probability, threshold, answers.margin)
     surest = np.argsort(-sureness, kind="stable")
     right, wrong = np.flatnonzero(hit), surest[~hit[surest]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 
 from pneumo.evaluation.comparison import Comparison
@@ -44,5 +43,5 @@ def to_html(
         heads=HEADS,
         images=comparison.images,
         notes=notes,
-        figures=[(name, _CAPTIONS[name], base64.b64encode(svg).decode()) for name, svg in figures.items()],
+        figures=[(name, _CAPTIONS[name], svg) for name, svg in figures.items()],
     )

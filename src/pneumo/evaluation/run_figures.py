@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,8 +63,8 @@ def run_figures(folder: Path) -> list[RunFigure]:
     return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
 
 
-def embed_figures(folder: Path) -> list[tuple[str, str, str]]:
-    """Return name, caption and base64 of a run's figures; files that are no SVG of its own are left out and named."""
+def embed_figures(folder: Path) -> list[tuple[str, str, bytes]]:
+    """Return name, caption and SVG of a run's figures; files that are no SVG of its own are left out and named."""
     found = []
     for figure in run_figures(folder):
         try:
@@ -77,7 +76,7 @@ def embed_figures(folder: Path) -> list[tuple[str, str, str]]:
         except (FileNotFoundError, PlainDataError) as error:
             _log.warning("%s is not on the page: %s.", figure.svg, error)
             continue
-        found.append((figure.name, figure.caption, base64.b64encode(content).decode()))
+        found.append((figure.name, figure.caption, content))
     return found
 
 

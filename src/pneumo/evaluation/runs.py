@@ -159,6 +159,26 @@ class Row:
         return [float(results[name]) for results in self.finished]
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run's own."""
+    return any(os.path.exists(folder / name) for name in _OF_A_RUN)
+
+
+def read_finished(folder: Path) -> Results:
+    """Read the results.json of a run that must have finished.
+
+    Raises:
+        ConfigError: It has not, or the file is damaged.
+    """
+    results = read_results(folder)
+    if results is None:
+        raise ConfigError(
+            f"{folder} holds no results.json, and a report is of one run that has finished: name its folder, such as "
+            "outputs/sweep/study/resnext-sgd-s0."
+        )
+    return results
+
+
 def collect(folders: Sequence[Path]) -> list[Run]:
     """Read the runs in the folders of sweeps, each once; a run's own folder counts as a sweep of one.
 
@@ -168,9 +188,7 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     runs: dict[Path, Run] = {}
     damaged: list[str] = []
     sweeps = list(dict.fromkeys(folder.resolve() for folder in folders))
-    homes = {
-        sweep: sweep.parent if any(os.path.exists(sweep / name) for name in _OF_A_RUN) else sweep for sweep in sweeps
-    }
+    homes = {sweep: sweep.parent if is_run(sweep) else sweep for sweep in sweeps}
     names = [home.name for home in set(homes.values())]
     for sweep, home in homes.items():
         places = {path.parent for name in _OF_A_RUN for path in sweep.rglob(name)}
