@@ -22,7 +22,7 @@ app.add_typer(cache, name="cache", help="List and delete what runs have cached."
 
 
 def _examples(*lines: str) -> str:
-    return "\n\n".join(("Examples:", *lines))  # Typer begins a line for each paragraph of an epilog
+    return "\n".join(("\b", "Examples:", *lines))  # after a backspace Typer keeps the ends of lines
 
 
 @app.callback()
@@ -44,13 +44,18 @@ _Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN"
 def report(
     folders: _Sweeps,
     output: Annotated[Path | None, _option(help="Folder to write to; by default that of a single sweep.")] = None,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="Kept: like `pneumo ensemble`, as well.")] = False,
-    card: Annotated[bool, typer.Option("--model-card", help="Kept: like `pneumo model-card`, as well.")] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Older form of `pneumo ensemble`; the board comes first.")
+    ] = False,
+    card: Annotated[
+        bool, typer.Option("--model-card", help="Older form of `pneumo model-card`; the board comes first.")
+    ] = False,
 ) -> None:
-    """Print the leaderboard of sweeps or runs and how they differ; write it as HTML, Markdown, CSV and figures.
+    """Print and write the leaderboard of sweeps or runs, and how they differ.
 
-    The board of several sweeps, or of single runs, is written only to a folder that --output names. Of one finished run
-    the change from validation to test is printed, and its page is written as `pneumo report-run` does.
+    Writes leaderboard.html, .md and .csv, comparisons.csv and figures/; for runs or
+    several sweeps only to --output. Of one run it prints the change from validation
+    to test, and writes the page of `pneumo report-run`.
     """
     from pneumo.evaluation.reports import report_folder, reporting_to, write_reports
 
@@ -68,7 +73,7 @@ def report(
 def report_run(
     run: _Run, output: Annotated[Path | None, _option(help="Folder to write to; by default the run's.")] = None
 ) -> None:
-    """Write report.html, one page that shows a run: metrics, figures, and films with their saliency maps."""
+    """Write report.html, a page of one run: metrics, figures, films with saliency maps."""
     from pneumo.evaluation.reports import reporting_to
 
     with reporting_to(output or run):
@@ -87,7 +92,7 @@ def _write_page(folder: Path, place: Path) -> None:
 def model_card(
     run: _Run, output: Annotated[Path | None, _option(help="Folder to write to; by default the run's.")] = None
 ) -> None:
-    """Write MODEL_CARD.md: what a run's network is, how it was trained, how good it is, and what it is not for."""
+    """Write MODEL_CARD.md of one run: training, test results, intended use, limits."""
     from pneumo.evaluation.reports import reporting_to, write_model_card
 
     with reporting_to(output or run):
@@ -95,14 +100,16 @@ def model_card(
 
 
 @app.command(
-    "ensemble",
     epilog=_examples("pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B RUN_C --output board"),
 )
-def combine(
+def ensemble(
     folders: _Sweeps,
     output: Annotated[Path | None, _option(help="Folder that gets ensemble/; by default a single sweep's.")] = None,
 ) -> None:
-    """Test the mean of all runs' probabilities as one classifier; write its predictions.csv and ensemble.json."""
+    """Test the mean of the runs' probabilities as one classifier.
+
+    Writes ensemble/predictions.csv and ensemble/ensemble.json.
+    """
     from pneumo.evaluation.reports import combine_runs, report_ensemble, report_folder, reporting_to
 
     folder = report_folder(folders, output)
@@ -124,10 +131,11 @@ def audit(
     classes: Annotated[str, typer.Option(help="Folders that are classes, such as A,B; by default all.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if there is an error.")] = False,
 ) -> None:
-    """Tell what in a data set could make a network's numbers a lie, before anything is trained.
+    """Find what in a data set can make test results misleading, before training.
 
-    It finds unreadable and doubtful files, copies within and across splits, one film under two classes, patients in
-    several splits, and how well labels can be guessed without a look at the lungs. docs/DATA.md explains each check.
+    Checks for unreadable and doubtful files, copies within and across splits, one film
+    under two classes, patients in several splits, and labels that can be guessed
+    without looking at the lungs. docs/DATA.md explains each check.
     """
     from pneumo.audit.command import run_audit
 
@@ -153,11 +161,11 @@ def predict(
     batch_size: Annotated[int | None, typer.Option(help="Films at once; by default what is fast here.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
-    """Tell how probable pneumonia is in films: pictures in all usual formats, or DICOM. Not a medical device.
+    """Predict the probability of pneumonia in images or DICOM files. Not a medical device.
 
-    On a terminal it prints a table, or of more than 40 files a summary; elsewhere a line a file: path, probability,
-    class and remarks, with tabs between. A file that cannot be read is named with the reason, the others go on, and the
-    status is 1 at the end. docs/PREDICTION.md tells what is read and what the remarks mean.
+    Prints a table on a terminal, for more than 40 files a summary, and in a pipe one
+    line a file with tabs between the cells. Files that cannot be read are named, and
+    the status is then 1. docs/PREDICTION.md lists formats, columns and remarks.
     """
     from pneumo.prediction.command import run_predict
 
@@ -178,10 +186,10 @@ def serve(
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
-    """Serve a page on this machine that answers to one film at a time. Not a medical device.
+    """Serve a page on this machine that predicts one film at a time. Not a medical device.
 
-    The page shows the film, how probable pneumonia is, what the answer is to be taken with, and where it comes from. A
-    film is kept nowhere, and sent to no other machine.
+    The page shows the film, the probability of pneumonia, remarks and a saliency map.
+    Films are processed on this machine and never stored.
     """
     from pneumo.serving.command import run_serve
 
@@ -201,10 +209,10 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Quantise the network: a third of the size.")] = False,
     data: Annotated[Path | None, _option(help="Folder of train/ and test/; by default phantoms are drawn.")] = None,
 ) -> None:
-    """Write a checkpoint's network, and all that its answers hang on, to one file that other programs can run.
+    """Export a checkpoint's network with all its settings to one file. Not a medical device.
 
-    The file is opened anew and compared with the checkpoint; it is kept only if their probabilities are the same within
-    0.0001. Sizes and latencies are printed. docs/EXPORT.md tells what is in it. Nothing that it answers is a diagnosis.
+    The file is opened again and kept only if its probabilities are those of the
+    checkpoint within 0.0001. Prints sizes and latencies. docs/EXPORT.md describes it.
     """
     from pneumo.exporting.command import run_export
 
