@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from pneumo.console import PlainTable
 from pneumo.data.splits import read_splits
@@ -97,11 +95,10 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
     write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
 
 
-def to_terminal(ensemble: Ensemble) -> Table:
+def to_terminal(ensemble: Ensemble) -> PlainTable:
     """Lay out the ensemble's metrics beside those of its members."""
     head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
-    table = PlainTable(title=head, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
-    table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
+    table = PlainTable(head, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("test")
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
         table.add_column(column, justify="right")

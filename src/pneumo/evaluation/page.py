@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pneumo.evaluation.comparison import Comparison
 from pneumo.evaluation.pairwise import HEADS, cells
+from pneumo.evaluation.run_figures import CAPTIONS
 from pneumo.evaluation.runs import Run
 from pneumo.evaluation.tables import columns
 from pneumo.render import render
@@ -13,7 +14,7 @@ from pneumo.render import render
 _CAPTIONS = {
     "accuracy": "Test accuracy with its 95 % interval, beside the study's where it has one.",
     "roc": "ROC curves; each of several seeds has its own line.",
-    "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
+    "shift": CAPTIONS["shift"],
     "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
 }
 

@@ -129,16 +129,15 @@ class Row:
     def difference(self, name: str) -> float | None:
         """Give by how much an accuracy differs from the study's; None if that would be no comparison."""
         mean = self.mean(name)
-        if mean is None or self.study is None or not self.comparable:
+        if mean is None or not self.comparable:
             return None
         return float(zero_residue(np.array(mean - float(getattr(self.study, name)))))
 
-    @property
-    def interval(self) -> Interval | None:
-        """The mean test accuracy's 95 % interval, for the number of images tested: more seeds do not narrow it."""
+    def interval(self, metric: str = "accuracy") -> Interval | None:
+        """Return a metric's 95 % interval, for the number of images tested: more seeds do not narrow it."""
         mean = self.mean("test_accuracy")
-        if mean is None or "accuracy" in self.intervals:
-            return self.intervals.get("accuracy")
+        if metric != "accuracy" or mean is None or metric in self.intervals:
+            return self.intervals.get(metric)
         return wilson(round(mean * self.tested), self.tested)
 
     @property
