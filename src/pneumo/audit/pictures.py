@@ -58,10 +58,6 @@ class Pictures:
     thumbnails: NDArray[np.uint8]
     unreadable: tuple[tuple[str, str], ...]
 
-    def __len__(self) -> int:
-        """Give N."""
-        return len(self.files)
-
     @property
     def labels(self) -> NDArray[np.int64]:
         """Give each file's class, shape (N,)."""
@@ -104,7 +100,8 @@ def read_pictures(tree: Tree) -> Pictures:
         )
     if unreadable:
         films = films[[isinstance(picture, Picture) for picture in read]]
-    return Pictures(tuple(f for f, _ in kept), tuple(p for _, p in kept), films, tuple(unreadable))
+    files, pictures = zip(*kept, strict=True)
+    return Pictures(files, pictures, films, tuple(unreadable))
 
 
 def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
