@@ -62,7 +62,7 @@ def model_card(folder: Path) -> str:
     for key, kinds in _SETTINGS.items():
         select(config, key, *kinds)
     parts = _count(read_splits(folder))
-    shift = read_shift(folder, results) if results["task"] == "pneumonia" else "three classes"
+    shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
     return render(
         "model_card.md",
         results=results,
@@ -76,16 +76,15 @@ def model_card(folder: Path) -> str:
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
         metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
-        shift=_tell(shift) if isinstance(shift, Shift) else "",
+        shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 
 
-def _tell(shift: Shift) -> str:
-    sides = ", ".join(
+def _sides(shift: Shift) -> str:
+    return ", ".join(
         f"{title} {shift.held_out[name].value:.3f} on validation and {shift.official[name].value:.3f} on test images"
         for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))
     )
-    return f"{sides}. {explain_shift(shift)}"
 
 
 def _count(lines: list[dict[str, str]]) -> list[_Part]:

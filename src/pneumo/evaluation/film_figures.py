@@ -86,22 +86,23 @@ def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Fil
         results: The run's.
     """
     total = chosen.rights + chosen.wrongs
-    near = (
-        "whose two likeliest classes are closest" if isinstance(answers, ClassAnswers) else "nearest to the threshold"
-    )
-    rows = (
-        (_count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"), chosen.right),
-        (_count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"), chosen.wrong),
-        (_count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"), chosen.uncertain),
-    )
-    if isinstance(answers, ClassAnswers):
-        words = "its probability"
-    else:
+    near, words = "whose two likeliest classes are closest", "its probability"
+    if isinstance(answers, Answers):
+        near = "nearest to the threshold"
         words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
+    rows = {
+        _count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"): chosen.right,
+        _count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"): chosen.wrong,
+        _count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"): chosen.uncertain,
+    }
     words = f"Below each film: the answer with {words}, and the truth. Not a medical device."
-    titles = (f"{name_run(results)}, {tested(results)}", words)
-    captions = _describe(answers)
-    return _draw([(title, [captions[place] for place in places]) for title, places in rows], films, titles)
+    names = [_shorten(name) for name in answers.classes]
+    captions = [
+        Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
+        for truth, answer, share in zip(*called(answers), strict=True)
+    ]
+    shown = [(title, [captions[place] for place in places]) for title, places in rows.items()]
+    return _draw(shown, films, (f"{name_run(results)}, {tested(results)}", words))
 
 
 def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Figure:
@@ -118,17 +119,8 @@ def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Fi
 
 
 def _count(title: str, places: Places, total: int, words: str) -> str:
-    """Say how many of how many are shown."""
     said = words.format(len(places), total) if len(places) < total else f"all {total}" if total else "none"
     return f"{title}: {said}"
-
-
-def _describe(answers: Answers | ClassAnswers) -> list[Film]:
-    names = [_shorten(name) for name in answers.classes]
-    return [
-        Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
-        for truth, answer, share in zip(*called(answers), strict=True)
-    ]
 
 
 def _draw(rows: Sequence[tuple[str, Sequence[Film]]], films: Films, titles: Sequence[str]) -> Figure:
