@@ -1,7 +1,7 @@
 """The audit as one HTML page with pictures, which needs no network and opens from the disk."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from pneumo.audit import charts, tables
 from pneumo.audit.copies import Copies
@@ -16,20 +16,6 @@ _CAPTIONS = {
     "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
     "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
 }
-
-
-class Shown(NamedTuple):
-    """A group of copies on the page.
-
-    Attributes:
-        about: What is wrong with it.
-        films: Path and JPEG of each of its first films.
-        more: Number of films that are not shown.
-    """
-
-    about: str
-    films: list[tuple[str, bytes]]
-    more: int
 
 
 def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
@@ -54,7 +40,8 @@ def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _show(findings: Findings, group: Copies) -> Shown:
+def _show(findings: Findings, group: Copies) -> dict[str, Any]:
+    """Return what is wrong with a group, path and JPEG of its first films, and the number of others."""
     about = ["identical files" if group.identical else "the same film"]
     about += ["in several classes"] if len(group.labels) > 1 else []
     about += ["in several splits"] if len(group.splits) > 1 else []
@@ -62,4 +49,4 @@ def _show(findings: Findings, group: Copies) -> Shown:
     films = [
         (findings.pictures.files[member].path, encode_jpeg(findings.pictures.thumbnails[member])) for member in members
     ]
-    return Shown(", ".join(about), films, len(group.members) - len(members))
+    return {"about": ", ".join(about), "films": films, "more": len(group.members) - len(members)}

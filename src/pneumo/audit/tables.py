@@ -23,12 +23,7 @@ _FORMS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f
 
 
 class Rows(NamedTuple):
-    """A table.
-
-    Attributes:
-        head: Of the columns; the first one holds names, the others numbers.
-        rows: As many cells each.
-    """
+    """A table, whose first column holds names and whose others hold numbers."""
 
     head: list[str]
     rows: list[list[str]]

@@ -6,7 +6,7 @@ Source: M. Mitchell et al., Model Cards for Model Reporting, 2019.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from pneumo.data.splits import read_splits
 from pneumo.evaluation.results import NO_IMAGE, count_tested
@@ -42,15 +42,6 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
 }
 
 
-class _Part(NamedTuple):
-    """One split in numbers."""
-
-    name: str
-    images: int
-    patients: int
-    classes: dict[str, int]
-
-
 def model_card(folder: Path) -> str:
     """Give the model card of the finished run in a folder, as Markdown.
 
@@ -68,7 +59,7 @@ def model_card(folder: Path) -> str:
         results=results,
         config=config,
         splits=parts,
-        classes=list(parts[0].classes),
+        classes=list(parts[0]["classes"]),
         tested=count_tested(results),
         augmentation=", ".join(
             f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
@@ -87,11 +78,13 @@ def _sides(shift: Shift) -> str:
     )
 
 
-def _count(lines: list[dict[str, str]]) -> list[_Part]:
+def _count(lines: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Count images, patients and classes of each split."""
     names = list(dict.fromkeys(line["class"] for line in lines))
     found = []
     for split in dict.fromkeys(line["split"] for line in lines):
         here = [line for line in lines if line["split"] == split]
         counts = {name: sum(line["class"] == name for line in here) for name in names}
-        found.append(_Part(split, len(here), len({line["patient"] for line in here}), counts))
+        patients = len({line["patient"] for line in here})
+        found.append({"name": split, "images": len(here), "patients": patients, "classes": counts})
     return found

@@ -28,11 +28,7 @@ _MOST = 24  # rows that a chart of bars or curves has room for
 
 
 def draw(rows: Sequence[Row]) -> dict[str, Figure]:
-    """Draw what the rows have to show, by the figure's name; nothing if no run has finished.
-
-    Args:
-        rows: The best first.
-    """
+    """Draw the figures of rows, the best first, by their names; nothing if no run has finished."""
     finished = [row for row in rows if row.finished]
     if not finished:
         return {}
@@ -73,9 +69,10 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
             axes.axhline(MAJORITY, color="#888888", lw=1, ls=":", zorder=0)
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("test accuracy")
-    handles = (
-        [Line2D([], [], color=GREY, lw=8, label=f"published study{_apart(rows)}")] if any(r.study for r in rows) else []
-    )
+    handles = []
+    if any(row.study for row in rows):
+        label = f"published study{'' if radiographs else ' (of other images)'}"
+        handles.append(Line2D([], [], color=GREY, lw=8, label=label))
     if len(sweeps) > 1:
         handles += [
             Line2D([], [], color="#333333", lw=8, alpha=_ALPHAS[min(i, 3)], label=s) for i, s in enumerate(sweeps)
@@ -192,10 +189,9 @@ def _optimizers(rows: Sequence[Row]) -> list[str]:
 
 
 def _ordered(names: Iterable[str], study: Iterable[str]) -> list[str]:
-    """List each name once, those of the study first, in its order."""
-    present = set(names)
-    known = [name for name in dict.fromkeys(study) if name in present]
-    return [*known, *sorted(present.difference(known))]
+    """Return each name once, those of the study first, in its order."""
+    order = list(study)
+    return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def _colour(optimizer: str, rows: Sequence[Row]) -> str:
@@ -210,7 +206,3 @@ def _images(rows: Sequence[Row]) -> str:
     """Say what was tested on, such as `624 test images (chest_xray)`."""
     sets = sorted({(row.tested, str(row.finished[0]["data"])) for row in rows})
     return ", ".join(f"{count:,} test images ({name})" for count, name in sets)
-
-
-def _apart(rows: Sequence[Row]) -> str:
-    return "" if any(row.comparable for row in rows) else " (of other images)"

@@ -22,15 +22,7 @@ _CAPTIONS = {
 def to_html(
     comparison: Comparison, runs: Sequence[Run], notes: Sequence[str], title: str, figures: Mapping[str, bytes]
 ) -> str:
-    """Fill in the page.
-
-    Args:
-        comparison: The table's rows and how they differ.
-        runs: All runs, to count what became of them.
-        notes: What stands below the table.
-        title: The page's.
-        figures: SVG files by their names.
-    """
+    """Render the page, with figures as SVG by their names."""
     board = comparison.rows
     shown = columns(board)
     states = [run.state for run in runs]

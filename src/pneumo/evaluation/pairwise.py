@@ -47,14 +47,9 @@ def _words(row: Row) -> tuple[str, str, str, str]:
 
 
 def to_terminal(comparison: Comparison, width: int) -> PlainTable | None:
-    """Lay out the pairs that one asks for: of few rows all, of several sweeps those of the same network.
+    """Return a table of the pairs that matter: of few rows all, of several sweeps those of the same network.
 
-    Args:
-        comparison: Of the board's rows.
-        width: The terminal's, in characters.
-
-    Returns:
-        None if there are no such pairs.
+    Where a terminal is less than 120 characters wide, the uncorrected p is left out. None if there are no such pairs.
     """
     shown = [pair for pair in comparison.pairs if comparison.compared <= _FEW or _matched(pair, comparison.rows)]
     if not shown:

@@ -39,14 +39,7 @@ CAPTIONS = {
 
 
 class RunFigure(NamedTuple):
-    """A figure in a run's folder.
-
-    Attributes:
-        name: Of its files.
-        caption: What it shows, one sentence or two.
-        png: Its file.
-        svg: Likewise.
-    """
+    """A figure in a run's folder: the name of its files, what it shows, and its files."""
 
     name: str
     caption: str
