@@ -32,6 +32,9 @@ def _group() -> None:
 
 _Sweeps = Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")]
 _Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
+_RunOutput = Annotated[Path | None, _option(help="Folder to write to; by default the run's.")]
+_Checkpoint = Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
 
 
 @app.command(
@@ -53,9 +56,9 @@ def report(
 ) -> None:
     """Print and write the leaderboard of sweeps or runs, and how they differ.
 
-    Writes leaderboard.html, .md and .csv, comparisons.csv and figures/; for runs or
-    several sweeps only to --output. Of one run it prints the change from validation
-    to test, and writes the page of `pneumo report-run`.
+    Writes leaderboard.html, .md and .csv, comparisons.csv and figures/; for runs
+    or several sweeps only to --output. Of one run it prints the change from
+    validation to test, and writes the page of `pneumo report-run`.
     """
     from pneumo.evaluation.reports import report_folder, reporting_to, write_reports
 
@@ -70,9 +73,7 @@ def report(
 
 
 @app.command(epilog=_examples("pneumo report-run RUN", "pneumo report-run RUN --output pages"))
-def report_run(
-    run: _Run, output: Annotated[Path | None, _option(help="Folder to write to; by default the run's.")] = None
-) -> None:
+def report_run(run: _Run, output: _RunOutput = None) -> None:
     """Write report.html, a page of one run: metrics, figures, films with saliency maps."""
     from pneumo.evaluation.reports import reporting_to
 
@@ -89,9 +90,7 @@ def _write_page(folder: Path, place: Path) -> None:
 
 
 @app.command(epilog=_examples("pneumo model-card RUN", "pneumo model-card RUN --output cards"))
-def model_card(
-    run: _Run, output: Annotated[Path | None, _option(help="Folder to write to; by default the run's.")] = None
-) -> None:
+def model_card(run: _Run, output: _RunOutput = None) -> None:
     """Write MODEL_CARD.md of one run: training, test results, intended use, limits."""
     from pneumo.evaluation.reports import reporting_to, write_model_card
 
@@ -99,9 +98,7 @@ def model_card(
         write_model_card(run, output or run)
 
 
-@app.command(
-    epilog=_examples("pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B RUN_C --output board"),
-)
+@app.command(epilog=_examples("pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B --output board"))
 def ensemble(
     folders: _Sweeps,
     output: Annotated[Path | None, _option(help="Folder that gets ensemble/; by default a single sweep's.")] = None,
@@ -133,9 +130,9 @@ def audit(
 ) -> None:
     """Find what in a data set can make test results misleading, before training.
 
-    Checks for unreadable and doubtful files, copies within and across splits, one film
-    under two classes, patients in several splits, and labels that can be guessed
-    without looking at the lungs. docs/DATA.md explains each check.
+    Checks for unreadable and doubtful files, copies within and across splits,
+    one film under two classes, patients in several splits, and labels that can
+    be guessed without looking at the lungs. docs/DATA.md explains each check.
     """
     from pneumo.audit.command import run_audit
 
@@ -153,19 +150,20 @@ def audit(
     )
 )
 def predict(
-    checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
+    checkpoint: _Checkpoint,
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, or patterns in quotes.", metavar="INPUTS...")],
     json: Annotated[Path | None, _option(help="File to write all answers to, as JSON.")] = None,
     csv: Annotated[Path | None, _option(help="File to write all answers to, a row a film.")] = None,
     explain: Annotated[Path | None, _option(help="Folder for pictures of where answers come from.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Films at once; by default what is fast here.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
+    device: _Device = "auto",
 ) -> None:
     """Predict the probability of pneumonia in images or DICOM files. Not a medical device.
 
-    Prints a table on a terminal, for more than 40 files a summary, and in a pipe one
-    line a file with tabs between the cells. Files that cannot be read are named, and
-    the status is then 1. docs/PREDICTION.md lists formats, columns and remarks.
+    Prints a table on a terminal, for more than 40 files a summary, and in a pipe
+    one line a file with tabs between the cells. Files that cannot be read are
+    named, and the status is then 1. docs/PREDICTION.md lists formats, columns
+    and remarks.
     """
     from pneumo.prediction.command import run_predict
 
@@ -173,23 +171,18 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(
-    epilog=_examples(
-        "pneumo serve best.ckpt --open",
-        "pneumo serve best.ckpt --port 0",
-    )
-)
+@app.command(epilog=_examples("pneumo serve best.ckpt --open", "pneumo serve best.ckpt --port 0"))
 def serve(
-    checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
+    checkpoint: _Checkpoint,
     host: Annotated[str, typer.Option(help="Address to serve at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve at; 0 is any that is free.")] = 8000,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
+    device: _Device = "auto",
 ) -> None:
     """Serve a page on this machine that predicts one film at a time. Not a medical device.
 
-    The page shows the film, the probability of pneumonia, remarks and a saliency map.
-    Films are processed on this machine and never stored.
+    The page shows the film, the probability of pneumonia, remarks and a saliency
+    map. Films are processed on this machine and never stored.
     """
     from pneumo.serving.command import run_serve
 
@@ -212,7 +205,8 @@ def export(
     """Export a checkpoint's network with all its settings to one file. Not a medical device.
 
     The file is opened again and kept only if its probabilities are those of the
-    checkpoint within 0.0001. Prints sizes and latencies. docs/EXPORT.md describes it.
+    checkpoint within 0.0001. Prints sizes and latencies. docs/EXPORT.md
+    describes it.
     """
     from pneumo.exporting.command import run_export
 
@@ -224,11 +218,8 @@ def main() -> None:
     with guarded_output(), quiet_threads():
         try:
             app()
-        except PneumoError as error:
-            warn(str(error))
-            raise SystemExit(1) from None
-        except OSError as error:
-            failure = disk_error(error)
+        except (PneumoError, OSError) as error:
+            failure = error if isinstance(error, PneumoError) else disk_error(error)
             if failure is None:
                 raise
             warn(str(failure))

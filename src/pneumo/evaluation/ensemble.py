@@ -58,10 +58,10 @@ def combine(runs: Sequence[Run]) -> Ensemble:
             "sweeps, such as one with seed=0,1,2."
         )
     answers = [read_answers(run.folder, results).by_path() for run, results in members]
-    first = answers[0]
+    first, data = answers[0], members[0][1]["data_hash"]
     for (run, results), other in zip(members, answers, strict=True):
         same = other.paths == first.paths and np.array_equal(other.positive, first.positive)
-        if not same or results["data_hash"] != members[0][1]["data_hash"]:
+        if not same or results["data_hash"] != data:
             raise ConfigError(
                 f"{run.folder} was tested on other images than {finished[0].folder}, so that they cannot answer "
                 "together: name runs of one data set."
@@ -103,17 +103,11 @@ def to_terminal(ensemble: Ensemble) -> PlainTable:
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
         table.add_column(column, justify="right")
     for name, title in _SHOWN.items():
-        key = f"test_{name}"
-        if ensemble.figures[key] == NO_IMAGE:
-            continue
-        each = [float(run.results[key]) for run in ensemble.members if run.results]
-        table.add_row(
-            title,
-            f"{ensemble.figures[key]:.4f}",
-            f"{ensemble.figures[f'{key}_ci_low']:.3f} to {ensemble.figures[f'{key}_ci_high']:.3f}",
-            f"{np.mean(each):.4f}",
-            f"{min(each):.4f} to {max(each):.4f}",
-        )
+        value, low, high = (ensemble.figures[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+        if value != NO_IMAGE:
+            each = [float(run.results[f"test_{name}"]) for run in ensemble.members if run.results]
+            texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
+            table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
     return table
 
 

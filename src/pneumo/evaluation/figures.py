@@ -56,10 +56,9 @@ def tested(results: Results) -> str:
 
 
 def single(results: Results) -> tuple[Figure, Axes]:
-    """Make a figure of one panel, headed by the run and the number of its test images.
+    """Return a figure of one panel, headed by the run and the number of its test images.
 
-    It is small, so that its text stays readable where TensorBoard shrinks it. The margins are given, since finding them
-    takes as long as drawing.
+    Small figures stay readable in TensorBoard. Margins are given, since computing them takes as long as drawing.
     """
     figure = Figure(figsize=(3.6, 3.6))
     figure.subplots_adjust(left=0.18, right=0.96, bottom=0.14, top=0.86)
@@ -92,9 +91,9 @@ def encode(figures: Mapping[str, Figure], suffix: str) -> dict[str, bytes]:
 
 
 def escape_text(figure: Figure) -> None:
-    """Have a figure's text shown as it is, without formulas; control characters, which XML cannot hold, are escaped.
+    """Escape control characters of a figure's text, which XML cannot hold, and show it without formulas.
 
-    The text of ticks is made only when they are drawn, so that this does not reach it.
+    Tick labels are excepted, as they are made when they are drawn.
     """
     for text in figure.findobj(Text):
         if isinstance(text, Text):
@@ -108,8 +107,8 @@ def _encode(figure: Figure, suffix: str) -> bytes:
     escape_text(figure)
     figure.set_dpi(_DPI[suffix])
     if suffix == "png":
-        canvas, how = FigureCanvasAgg(figure), {"compress_level": 3}  # of films in half the time, a twentieth larger
-        canvas.print_png(stream, pil_kwargs=how)  # type: ignore[no-untyped-call] # Matplotlib gives it no types
+        how = {"compress_level": 3}  # of films in half the time, a twentieth larger
+        FigureCanvasAgg(figure).print_png(stream, pil_kwargs=how)  # type: ignore[no-untyped-call] # has no types
     else:
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return stream.getvalue()
