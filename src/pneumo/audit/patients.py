@@ -75,11 +75,11 @@ class Patients:
 
 
 def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
-    """Compare films that share a patient's name, within splits and across them, with films of strangers.
+    """Compare films that share a patient's name, but are no copies, with films of strangers.
 
     Args:
         pictures: N of them.
-        groups: Each one's group of copies, shape (N,); copies are not compared.
+        groups: Each one's group of copies, shape (N,).
     """
     films: dict[str, list[int]] = defaultdict(list)
     for number, file in enumerate(pictures.files):

@@ -18,7 +18,7 @@ _BOX: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.8}
 
 
 class _Shown(NamedTuple):
-    """One class's curves, and how they are told from others'; the name is empty where there are no others."""
+    """One class's curves; the name is empty where there are no others."""
 
     name: str
     answers: Answers

@@ -19,15 +19,7 @@ _SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy"
 
 
 class Pooled(NamedTuple):
-    """The folds of one row and seed.
-
-    Attributes:
-        row: The leaderboard's.
-        seed: Of the division into folds.
-        folds: Their numbers, of the runs that have finished.
-        fold: Of each image, (N,).
-        answers: To the held-out images, in the order of the folds.
-    """
+    """The finished folds of one row and seed, the fold of each image, and the answers to them in that order."""
 
     row: Row
     seed: int

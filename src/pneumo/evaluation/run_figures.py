@@ -48,11 +48,9 @@ class RunFigure(NamedTuple):
 
 
 def run_figures(folder: Path) -> list[RunFigure]:
-    """Give the figures that there are in a run's folder, in the order in which a page shows them."""
-    found = [
-        RunFigure(name, caption, *(folder / "figures" / f"{name}.{suffix}" for suffix in ("png", "svg")))
-        for name, caption in CAPTIONS.items()
-    ]
+    """Return the figures that there are in a run's folder, in the order in which a page shows them."""
+    paths = {name: folder / "figures" / name for name in CAPTIONS}
+    found = [RunFigure(name, CAPTIONS[name], Path(f"{path}.png"), Path(f"{path}.svg")) for name, path in paths.items()]
     return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
 
 
@@ -84,13 +82,8 @@ def draw_test(
     """Draw a run's test, by the figures' names.
 
     ROC and precision-recall curve, confusion matrix, histogram of scores and a choice of films; of two classes also
-    the calibration curve and, where there is a validation.csv, what changed since validation.
-
-    Args:
-        folder: The run's.
-        answers: To the test images.
-        results: The run's.
-        load: Gives test images (n, H, W) by their paths.
+    the calibration curve and, where there is a validation.csv, what changed since validation. `load` returns images
+    (n, H, W) by their paths.
     """
     chosen = choose(answers, float(results["threshold"]))
     films = load([answers.paths[i] for i in chosen.places])
