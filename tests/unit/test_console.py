@@ -1,7 +1,7 @@
 import io
-from functools import partial
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
