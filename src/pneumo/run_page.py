@@ -39,16 +39,7 @@ class Run(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A film on the page.
-
-    Attributes:
-        path: Relative to the data's root.
-        film: JPEG.
-        map: The film with its map, likewise.
-        truth: Its class.
-        answer: The predicted class and its probability.
-        right: Whether it is the true class.
-    """
+    """A film on the page, as JPEG without and with its saliency map; `answer` has class and probability."""
 
     path: str
     film: bytes
@@ -63,7 +54,7 @@ class Explanations(NamedTuple):
 
     Attributes:
         films: By `KINDS`.
-        forgotten: How like themselves maps stay when head or network forget what they learned; see `rank_correlation`.
+        forgotten: Rank correlation of saliency maps with those of a randomised head, or of a randomised network.
         missing: Why there is nothing of this.
         margin: Logits within which a prediction counts as uncertain; None if unknown.
         uncertain: The fraction of validation images that lies within.

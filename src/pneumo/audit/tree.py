@@ -22,9 +22,9 @@ class File:
     Attributes:
         path: Relative to the tree's root, with forward slashes, as text; see `pneumo.data.index.file_path`.
         split: train, val or test; `WHOLE` where the tree has no splits.
-        label: Its class's position in `Tree.classes`.
+        label: Index of its class in `Tree.classes`.
         subtype: bacterial, viral or none.
-        patient: The patient that the file's name tells, if it tells one.
+        patient: The patient in the file's name, if there is one.
         size: In bytes.
     """
 
@@ -86,8 +86,7 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
     splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (WHOLE,)
     found: list[tuple[str, str, os.DirEntry[str]]] = []
     below: dict[str, set[str]] = {split: set() for split in splits}
-    known = (*splits, MARKER)
-    others = [] if splits == (WHOLE,) else [path for path in root.iterdir() if path.name not in known]
+    others = [path for path in root.iterdir() if path.name not in (*splits, MARKER)] if folders else []
     junk = [relative_path(str(path), root) for path in others]
     for split in splits:
         for entry, name in _entries(_place(root, split)):
@@ -98,10 +97,11 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
                 found.append((split, name, entry))
             else:
                 junk.append(relative_path(entry.path, root))
-    names = tuple(classes) or tuple(sorted({name for _, name, _ in found}))
-    if not set(names) <= {name for _, name, _ in found} or not classes:
+    present = {name for _, name, _ in found}
+    names = tuple(classes) or tuple(sorted(present))
+    if not classes or not set(classes) <= present:
         _check_nesting(root, below)
-    _check(root, classes, splits, {name for _, name, _ in found})
+    _check(root, classes, splits, present)
     files = []
     for split, name, entry in found:
         patient, subtype = read_name(entry.name)

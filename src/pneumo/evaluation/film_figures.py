@@ -26,12 +26,12 @@ _RIGHT, _WRONG = COLOURS[2], COLOURS[1]
 
 
 class Chosen(NamedTuple):
-    """Places of test images that are shown, ACROSS of each kind at most, and how many there are to choose from.
+    """Indices of the test images that are shown, ACROSS of each kind at most, and how many there are of each.
 
     Attributes:
-        right: Spread evenly over the list of images that were called right, which is sorted by class and name.
-        wrong: The surest of the wrong answers, the surest first.
-        uncertain: The answers nearest to the threshold, the nearest first.
+        right: Spread evenly over the correctly predicted images, which are sorted by class and name.
+        wrong: The surest of the wrong predictions, the surest first.
+        uncertain: The predictions nearest to the threshold, the nearest first.
         rights: How many are right.
         wrongs: How many are wrong.
     """
@@ -77,14 +77,7 @@ def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
 
 
 def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Films, results: Results) -> Figure:
-    """Show test images that were called right and wrong, and the least certain ones.
-
-    Args:
-        answers: To all test images.
-        chosen: Which of them are shown.
-        films: These, in the order of `chosen`, (n, H, W).
-        results: The run's.
-    """
+    """Show test images that were called right and wrong, and the least certain ones; films in the order of `chosen`."""
     total = chosen.rights + chosen.wrongs
     near, words = "whose two likeliest classes are closest", "its probability"
     if isinstance(answers, Answers):
@@ -106,13 +99,7 @@ def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Fil
 
 
 def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Figure:
-    """Show images of a training batch with their labels.
-
-    Args:
-        labels: The images' classes.
-        films: (n, H, W).
-        titles: The heading, and lines that tell what is shown.
-    """
+    """Show images (n, H, W) of a training batch with their labels, below a heading and further lines."""
     captions = [Film(_shorten(label)) for label in labels]
     rows = [("", captions[start : start + ACROSS]) for start in range(0, len(captions), ACROSS)]
     return _draw(rows, films, titles)
