@@ -32,7 +32,6 @@ class Run:
     Attributes:
         sweep: Name of the sweep's folder.
         name: Name of the run's folder.
-        model: Name in conf/model; `optimizer` likewise.
         results: What results.json holds; None if the run has not finished.
         state: done, partial, collapsed, failed, stopped or unfinished.
         reason: Why it failed.
@@ -55,10 +54,9 @@ class Run:
         """What tells the run from others of its network, optimizer, seed and fold: the rest of its name."""
         usual = f"{self.model}-{self.optimizer}-s{self.seed}"
         name, _, time = self.name.partition("/")  # train.py's runs lie in a folder of their time
-        if name == usual or name.startswith(f"{usual}-"):
-            rest = name[len(usual) + 1 :].split("-")
-        else:
-            rest = [part for part in name.split("-") if part != f"s{self.seed}"]
+        named = name == usual or name.startswith(f"{usual}-")
+        parts = name.split("-")
+        rest = name[len(usual) + 1 :].split("-") if named else [part for part in parts if part != f"s{self.seed}"]
         setting = "-".join(part for part in rest if not re.fullmatch(r"fold\d+", part))
         return " ".join(filter(None, (setting, time)))
 
@@ -133,7 +131,7 @@ class Row:
         return float(zero_residue(np.array(mean - float(getattr(self.study, name)))))
 
     def interval(self, metric: str = "accuracy") -> Interval | None:
-        """Return a metric's 95 % interval, for the number of images tested: more seeds do not narrow it."""
+        """Return a metric's 95 % interval, which more seeds do not narrow."""
         mean = self.mean("test_accuracy")
         if metric != "accuracy" or mean is None or metric in self.intervals:
             return self.intervals.get(metric)
@@ -148,10 +146,8 @@ class Row:
     def remark(self) -> str:
         """What one must know before reading the numbers, such as `collapsed` or `1 of 3 failed`."""
         states = [run.state for run in self.runs]
-        marks = dict.fromkeys(state for state in states if state != "done")
-        if len(set(states)) == 1:
-            return "".join(marks)
-        return ", ".join(f"{states.count(state)} of {len(states)} {state}" for state in marks)
+        counts = {state: f"{states.count(state)} of {len(states)} {state}" for state in states if state != "done"}
+        return ", ".join(counts if len(set(states)) == 1 else counts.values())
 
 
 def is_run(folder: Path) -> bool:
@@ -160,18 +156,13 @@ def is_run(folder: Path) -> bool:
 
 
 def read_finished(folder: Path) -> Results:
-    """Read the results.json of a run that must have finished.
-
-    Raises:
-        ConfigError: It has not, or the file is damaged.
-    """
-    results = read_results(folder)
-    if results is None:
-        raise ConfigError(
-            f"{folder} holds no results.json, and a report is of one run that has finished: name its folder, such as "
-            "outputs/sweep/study/resnext-sgd-s0."
-        )
-    return results
+    """Read the results.json of a run; raise a ConfigError if the run has not finished or the file is damaged."""
+    if results := read_results(folder):
+        return results
+    raise ConfigError(
+        f"{folder} holds no results.json, and a report is of one run that has finished: name its folder, such as "
+        "outputs/sweep/study/resnext-sgd-s0."
+    )
 
 
 def collect(folders: Sequence[Path]) -> list[Run]:
@@ -194,10 +185,10 @@ def collect(folders: Sequence[Path]) -> list[Run]:
             )
         label = home.name if names.count(home.name) == 1 else str(home)
         for place in sorted(places - runs.keys()):
+            status = None
             try:
                 status = load_status(place)
             except ConfigError as error:
-                status = None
                 damaged.append(str(error))
             if run := _read(sweep, label, place, status):
                 runs[place] = run
@@ -209,24 +200,23 @@ def collect(folders: Sequence[Path]) -> list[Run]:
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
-    """Put runs that differ in their seed or fold only together.
+    """Group runs that differ in their seed or fold only, the highest test accuracy first.
 
-    The rows with the highest test accuracy come first. Trials of a search are there to be chosen from, and the test set
-    must have no part in that: they come after the others, sorted by validation loss.
+    Trials of a search come last, by validation loss: the test set must have no part in choosing one.
     """
     groups: dict[tuple[str, ...], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: (run.seed, run.fold)):
         groups[run.sweep, run.model, run.optimizer, run.setting][run.settings_hash].append(run)
-    found = [
-        Row(tuple(group), f"#{settings[:4]}" if len(alike) > 1 else "")
-        for alike in groups.values()
-        for settings, group in alike.items()
-    ]
 
     def order(row: Row) -> tuple[bool, float, str, str]:
         value = row.mean("val_loss") if row.first.trial else -(row.mean("test_accuracy") or 0)
         return row.first.trial, inf if value is None else value, row.first.sweep, row.first.name
 
+    found = [
+        Row(tuple(group), f"#{settings[:4]}" if len(alike) > 1 else "")
+        for alike in groups.values()
+        for settings, group in alike.items()
+    ]
     return sorted(found, key=order)
 
 
