@@ -10,8 +10,8 @@ import typer
 
 from pneumo.cache_commands import cache
 from pneumo.console import warn
-from pneumo.errors import ConfigError, PneumoError
-from pneumo.failures import FileError, disk_error, quiet_threads
+from pneumo.errors import PneumoError
+from pneumo.failures import disk_error, quiet_threads
 from pneumo.streams import guarded_output
 
 # What cannot be read is explained where it is read, as what is damaged: in one paragraph, with status 1.
@@ -21,61 +21,106 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
 
 
+def _examples(*lines: str) -> str:
+    return "\n".join(("\b", "Examples:", *lines))  # after a backspace Typer keeps the ends of lines
+
+
 @app.callback()
 def _group() -> None:
     """Tools around train.py and sweep.py."""
 
 
-@app.command()
+_Sweeps = Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")]
+_Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
+_RunOutput = Annotated[Path | None, _option(help="Folder to write to; by default the run's.")]
+_Checkpoint = Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
+
+
+@app.command(
+    epilog=_examples(
+        "pneumo report outputs/sweep/study",
+        "pneumo report outputs/sweep/study outputs/sweep/robust --output board",
+        "pneumo report RUN_A RUN_B",
+    )
+)
 def report(
-    folders: Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")],
+    folders: _Sweeps,
     output: Annotated[Path | None, _option(help="Folder to write to; by default that of a single sweep.")] = None,
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Test the mean of all runs' probabilities too; written to ensemble/.")
+        bool, typer.Option("--ensemble", help="Older form of `pneumo ensemble`; the board comes first.")
     ] = False,
     card: Annotated[
-        bool, typer.Option("--model-card", help="Write MODEL_CARD.md of a single run, to its folder or --output.")
+        bool, typer.Option("--model-card", help="Older form of `pneumo model-card`; the board comes first.")
     ] = False,
 ) -> None:
-    """Print the leaderboard of sweeps beside the study's numbers, and write it: HTML, Markdown, CSV, figures.
+    """Print and write the leaderboard of sweeps or runs, and how they differ.
 
-    Rows with the same letter do not differ significantly. Of two or three rows it prints all differences, of
-    several sweeps those of the same network and optimizer, of folds what they come to together, and of a single run
-    what was lost from validation to test. Of several sweeps, or of single runs, it is written only to a folder that
-    --output names. Of a single run it writes report.html to its folder or to --output: one page with all figures, and
-    films with maps of where answers come from.
-
-    Examples: pneumo report outputs/sweep/study; pneumo report outputs/sweep/study outputs/sweep/robust --output board;
-    pneumo report RUN; pneumo report RUN_A RUN_B; pneumo report outputs/sweep/robust --ensemble;
-    pneumo report RUN --model-card
+    Writes leaderboard.html, .md and .csv, comparisons.csv and figures/; for runs
+    or several sweeps only to --output. Of one run it prints the change from
+    validation to test, and writes the page of `pneumo report-run`.
     """
-    from pneumo.evaluation.reports import write_reports
-    from pneumo.run_page import write_run_page
+    from pneumo.evaluation.reports import report_folder, reporting_to, write_reports
 
-    single = any(os.path.isfile(folders[0] / name) for name in ("results.json", "status.json"))
+    folder = report_folder(folders, output)
     finished = len(folders) == 1 and os.path.isfile(folders[0] / "results.json")
-    if card and (len(folders) > 1 or not single):
-        raise ConfigError(
-            f"--model-card is for one run that has finished, and {', '.join(map(str, folders))} is not one: name its "
-            "folder, such as outputs/sweep/study/resnext-sgd-s0."
-        )
-    folder = folders[0] if output is None and len(folders) == 1 and not single else output
-    try:
+    with reporting_to(folder or folders[0]):
         write_reports(folders, folder, ensemble, card)
         if finished:
-            write_run_page(folders[0], (folder or folders[0]) / "report.html")
-    except OSError as error:
-        if not isinstance(error, FileError) and error.filename is not None and disk_error(error):
-            raise  # a file of a run cannot be read
-        raise ConfigError(
-            f"The report cannot be written to {folder or folders[0]} ({error.strerror}): name another folder as "
-            "--output."
-        ) from error
+            _write_page(folders[0], folder or folders[0])
     if folder is None and not finished:
         rich.print("[dim]The leaderboard was not written: --output FOLDER writes it.[/dim]")
 
 
-@app.command()
+@app.command(epilog=_examples("pneumo report-run RUN", "pneumo report-run RUN --output pages"))
+def report_run(run: _Run, output: _RunOutput = None) -> None:
+    """Write report.html, a page of one run: metrics, figures, films with saliency maps."""
+    from pneumo.evaluation.reports import reporting_to
+
+    with reporting_to(output or run):
+        _write_page(run, output or run)
+
+
+def _write_page(folder: Path, place: Path) -> None:
+    from pneumo.run_explanations import explain_run
+    from pneumo.run_page import read_run, write_run_page
+
+    run = read_run(folder)
+    write_run_page(run, explain_run(run), place / "report.html")
+
+
+@app.command(epilog=_examples("pneumo model-card RUN", "pneumo model-card RUN --output cards"))
+def model_card(run: _Run, output: _RunOutput = None) -> None:
+    """Write MODEL_CARD.md of one run: training, test results, intended use, limits."""
+    from pneumo.evaluation.reports import reporting_to, write_model_card
+
+    with reporting_to(output or run):
+        write_model_card(run, output or run)
+
+
+@app.command(epilog=_examples("pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B --output board"))
+def ensemble(
+    folders: _Sweeps,
+    output: Annotated[Path | None, _option(help="Folder that gets ensemble/; by default a single sweep's.")] = None,
+) -> None:
+    """Test the mean of the runs' probabilities as one classifier.
+
+    Writes ensemble/predictions.csv and ensemble/ensemble.json.
+    """
+    from pneumo.evaluation.reports import combine_runs, report_ensemble, report_folder, reporting_to
+
+    folder = report_folder(folders, output)
+    with reporting_to(folder or folders[0]):
+        report_ensemble(combine_runs(folders, folder), folder)
+
+
+@app.command(
+    epilog=_examples(
+        "pneumo audit data/chest_xray",
+        "pneumo audit data/chest_xray --html audit.html --json audit.json",
+        "pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict",
+    )
+)
 def audit(
     root: Annotated[Path, _argument(help="Folder of train/, val/ or test/, or of one folder per class.")],
     json: Annotated[Path | None, _option(help="File to write all findings to, as JSON.")] = None,
@@ -83,13 +128,11 @@ def audit(
     classes: Annotated[str, typer.Option(help="Folders that are classes, such as A,B; by default all.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if there is an error.")] = False,
 ) -> None:
-    """Tell what in a data set could make a network's numbers a lie, before anything is trained.
+    """Find what in a data set can make test results misleading, before training.
 
-    It finds unreadable and doubtful files, copies within and across splits, one film under two classes, patients in
-    several splits, and how well labels can be guessed without a look at the lungs. docs/DATA.md explains each check.
-
-    Examples: pneumo audit data/chest_xray; pneumo audit data/chest_xray --html audit.html --json audit.json;
-    pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict
+    Checks for unreadable and doubtful files, copies within and across splits,
+    one film under two classes, patients in several splits, and labels that can
+    be guessed without looking at the lungs. docs/DATA.md explains each check.
     """
     from pneumo.audit.command import run_audit
 
@@ -98,24 +141,29 @@ def audit(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "pneumo predict best.ckpt film.dcm",
+        "pneumo predict best.ckpt scans 'more/**/*.png' --csv answers.csv",
+        "pneumo predict best.ckpt scans --explain maps",
+        "pneumo predict best.ckpt scans | cut -f 1,3",
+    )
+)
 def predict(
-    checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
+    checkpoint: _Checkpoint,
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, or patterns in quotes.", metavar="INPUTS...")],
     json: Annotated[Path | None, _option(help="File to write all answers to, as JSON.")] = None,
     csv: Annotated[Path | None, _option(help="File to write all answers to, a row a film.")] = None,
     explain: Annotated[Path | None, _option(help="Folder for pictures of where answers come from.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Films at once; by default what is fast here.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
+    device: _Device = "auto",
 ) -> None:
-    """Tell how probable pneumonia is in films: pictures in all usual formats, or DICOM. Not a medical device.
+    """Predict the probability of pneumonia in images or DICOM files. Not a medical device.
 
-    On a terminal it prints a table, or of more than 40 files a summary; elsewhere a line a file: path, probability,
-    class and remarks, with tabs between. A file that cannot be read is named with the reason, the others go on, and the
-    status is 1 at the end. docs/PREDICTION.md tells what is read and what the remarks mean.
-
-    Examples: pneumo predict best.ckpt film.dcm; pneumo predict best.ckpt scans 'more/**/*.png' --csv answers.csv;
-    pneumo predict best.ckpt scans --explain maps; pneumo predict best.ckpt scans | cut -f 1,3
+    Prints a table on a terminal, for more than 40 files a summary, and in a pipe
+    one line a file with tabs between the cells. Files that cannot be read are
+    named, and the status is then 1. docs/PREDICTION.md lists formats, columns
+    and remarks.
     """
     from pneumo.prediction.command import run_predict
 
@@ -123,40 +171,42 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=_examples("pneumo serve best.ckpt --open", "pneumo serve best.ckpt --port 0"))
 def serve(
-    checkpoint: Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")],
+    checkpoint: _Checkpoint,
     host: Annotated[str, typer.Option(help="Address to serve at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve at; 0 is any that is free.")] = 8000,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")] = "auto",
+    device: _Device = "auto",
 ) -> None:
-    """Serve a page on this machine that answers to one film at a time. Not a medical device.
+    """Serve a page on this machine that predicts one film at a time. Not a medical device.
 
-    The page shows the film, how probable pneumonia is, what the answer is to be taken with, and where it comes from. A
-    film is kept nowhere, and sent to no other machine.
-
-    Examples: pneumo serve best.ckpt --open; pneumo serve best.ckpt --port 0
+    The page shows the film, the probability of pneumonia, remarks and a saliency
+    map. Films are processed on this machine and never stored.
     """
     from pneumo.serving.command import run_serve
 
     run_serve(checkpoint, host, port, browse, device)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "pneumo export best.ckpt --output pneumonia.onnx",
+        "pneumo export best.ckpt --output pneumonia.pt2",
+        "pneumo export best.ckpt --output small.onnx --int8 --data data/chest_xray",
+    )
+)
 def export(
     checkpoint: Annotated[Path, _argument(help="Of a run, such as RUN/checkpoints/best.ckpt.")],
     output: Annotated[Path, _option(help="File to write: .onnx, or .pt2 for PyTorch.", show_default=False)],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise the network: a third of the size.")] = False,
     data: Annotated[Path | None, _option(help="Folder of train/ and test/; by default phantoms are drawn.")] = None,
 ) -> None:
-    """Write a checkpoint's network, and all that its answers hang on, to one file that other programs can run.
+    """Export a checkpoint's network with all its settings to one file. Not a medical device.
 
-    The file is opened anew and compared with the checkpoint; it is kept only if their probabilities are the same within
-    0.0001. Sizes and latencies are printed. docs/EXPORT.md tells what is in it. Nothing that it answers is a diagnosis.
-
-    Examples: pneumo export best.ckpt --output pneumonia.onnx; pneumo export best.ckpt --output pneumonia.pt2;
-    pneumo export best.ckpt --output small.onnx --int8 --data data/chest_xray
+    The file is opened again and kept only if its probabilities are those of the
+    checkpoint within 0.0001. Prints sizes and latencies. docs/EXPORT.md
+    describes it.
     """
     from pneumo.exporting.command import run_export
 
@@ -168,11 +218,8 @@ def main() -> None:
     with guarded_output(), quiet_threads():
         try:
             app()
-        except PneumoError as error:
-            warn(str(error))
-            raise SystemExit(1) from None
-        except OSError as error:
-            failure = disk_error(error)
+        except (PneumoError, OSError) as error:
+            failure = error if isinstance(error, PneumoError) else disk_error(error)
             if failure is None:
                 raise
             warn(str(failure))

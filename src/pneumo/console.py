@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import rich
+from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,14 +24,15 @@ def warn(text: str) -> None:
 
 
 class PlainTable(Table):
-    """A table of text as it is.
+    """A table of text as it is, in the style that all commands share.
 
     A `Text` may have several lines; those of a `str` are escaped.
     """
 
-    def __init__(self, title: str = "", title_style: str = "table.title", **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, title: str = "", **options: Any) -> None:  # noqa: ANN401
         """Pass what `rich.table.Table` requires."""
-        super().__init__(title=_plain(title, title_style) if title else None, title_style=title_style, **options)
+        style = {"title_style": "bold", "title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, **options}
+        super().__init__(title=_plain(title, style["title_style"]) if title else None, **style)
 
     def add_column(self, header: RenderableType = "", *arguments: Any, **options: Any) -> None:  # noqa: ANN401
         """Add a column."""

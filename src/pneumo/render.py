@@ -1,9 +1,14 @@
 """Pages and cards filled in from the package's templates."""
 
+import base64
+import io
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from PIL import Image
 
 from pneumo.escaping import code_span, escape_markdown, escape_prose
 
@@ -18,8 +23,16 @@ def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the t
         trim_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.filters["code"] = lambda value: Markup(code_span(str(value)))
     return environment.get_template(template).render(**values)
+
+
+def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode an image for a page as JPEG."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=85)
+    return stream.getvalue()
 
 
 def _escape_markdown(value: Any) -> Any:  # noqa: ANN401 (whatever the template shows)

@@ -40,7 +40,8 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
     Raises:
         DataError: The data set is another one, or an image is not in it.
     """
-    named = _named_root()
+    variable = os.environ.get(_VARIABLE)
+    named = _locate(Path(variable)) if variable else None
     folders = [folder for folder in (named, _locate(root)) if folder is not None]
     if not folders:
         raise DataError(f"{root} holds no data set. {_REMEDY}")
@@ -58,14 +59,10 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
             _log.warning("%s, which %s names, does not hold the data that the run recorded.", found, _VARIABLE)
         return files
     home = found.resolve()
-    if strange := [path for path, file in zip(paths, files, strict=True) if not _lies(path, file, known, home)]:
+    inside = [path in known and file.resolve().is_relative_to(home) for path, file in zip(paths, files, strict=True)]
+    if strange := [path for path, is_inside in zip(paths, inside, strict=True) if not is_inside]:
         raise DataError(f"{_outside(strange, paths, found)} {_REMEDY}")
     return files
-
-
-def _named_root() -> Path | None:
-    named = os.environ.get(_VARIABLE)
-    return _locate(Path(named)) if named else None
 
 
 def _locate(root: Path) -> Path | None:
@@ -90,10 +87,6 @@ def _match(run: Path, root: Path, classes: Sequence[str], recorded: str) -> set[
 def _is_inside(path: str) -> bool:
     parts = PurePosixPath(unescape_path(path).replace("\\", "/"))
     return not parts.is_absolute() and ".." not in parts.parts and not Path(unescape_path(path)).drive
-
-
-def _lies(path: str, file: Path, known: set[str], home: Path) -> bool:
-    return path in known and file.resolve().is_relative_to(home)
 
 
 def _outside(strange: Sequence[str], paths: Sequence[str], root: Path) -> str:

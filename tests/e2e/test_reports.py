@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from support import Compose
 
-from pneumo.cli import report
+from pneumo.cli import model_card, report, report_run
 from pneumo.errors import ConfigError
 from pneumo.training import run
 
@@ -22,6 +22,8 @@ def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path)
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")  # as Hydra does
     report([folder], card=True)
     text = (folder / "MODEL_CARD.md").read_text()
+    model_card(folder, tmp_path / "cards")
+    assert (tmp_path / "cards" / "MODEL_CARD.md").read_text() == text
     assert "Not a medical device" in text
     assert f"| AUROC | {results['test_auroc']:.4f} | {results['test_auroc_ci_low']:.3f} to" in text
     assert "rotation 10, shift 0.06" in text
@@ -59,6 +61,9 @@ def test_a_model_card_of_subtypes_tells_of_no_threshold(compose_run: Compose, tm
 def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--model-card is for one run"):
         report([tmp_path, tmp_path], card=True)
+    for command in (model_card, report_run):
+        with pytest.raises(ConfigError, match=r"holds no results\.json"):
+            command(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,8 @@ def test_the_page_of_a_run_is_whole_in_itself(
     OmegaConf.set_readonly(cfg, False)
     cfg.data.root = str(tmp_path / "unpacked")
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
-    report([folder], output=tmp_path / "again")
+    report_run(folder, tmp_path / "again")
+    assert not (tmp_path / "again" / "leaderboard.html").exists()
     assert (tmp_path / "again" / "report.html").read_text().count('alt="the same film with its map"') == len(films)
 
     cfg.data.root = str(tmp_path / "gone")

@@ -10,7 +10,12 @@ from pneumo.errors import PneumoError
 
 @pytest.mark.parametrize(
     "arguments",
-    [["report", "X"], ["audit", "X"], ["predict", "X", "X"], ["export", "X", "--output", "X"], ["cache", "list"]],
+    [
+        *([command, "X"] for command in ("report", "report-run", "model-card", "ensemble", "audit")),
+        ["predict", "X", "X"],
+        ["export", "X", "--output", "X"],
+        ["cache", "list"],
+    ],
 )
 def test_what_cannot_be_read_is_no_mistake_of_usage(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -22,3 +27,11 @@ def test_what_cannot_be_read_is_no_mistake_of_usage(
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code != 2
     assert done.exception is None or isinstance(done.exception, PneumoError)
+
+
+@pytest.mark.parametrize("command", ["report", "report-run", "model-card", "ensemble", "audit", "predict", "export"])
+def test_help_has_examples_one_a_line(command: str) -> None:
+    lines = [line.strip() for line in CliRunner().invoke(app, [command, "--help"]).output.splitlines()]
+    examples = [line for line in lines[lines.index("Examples:") + 1 :] if line]
+    assert len(examples) > 1
+    assert all(line.startswith(f"pneumo {command} ") for line in examples)

@@ -1,11 +1,13 @@
 import io
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import rich
 from hostile import CONTROLS, NAMES, is_harmless
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -41,7 +43,7 @@ def test_tables_show_names_as_they_are(name: str, console: Console) -> None:
 
 
 def test_ordinary_tables_are_those_of_rich(console: Console) -> None:
-    for kind in (Table, PlainTable):
+    for kind in (partial(Table, title_justify="left", box=SIMPLE_HEAD, pad_edge=False), PlainTable):
         table = kind(title="resnext · sgd", title_style="bold")
         table.add_column("95\u00a0% interval", justify="right")
         table.add_column(Text("two\nlines") if kind is PlainTable else "two\nlines", style="dim")

@@ -1,60 +1,61 @@
 """The audit's figures: distributions of files, AUROCs of shortcuts, patients' alikeness, mean films of the classes."""
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pneumo.audit.findings import QUANTITIES, Findings
-from pneumo.audit.tables import PROBES, title
-from pneumo.evaluation.figures import COLOURS, GREY, STYLE, escape_text
+from pneumo.audit.tables import PROBES, TITLES
+from pneumo.evaluation.figures import COLOURS, GREY, STYLE, encode
 
 _MOST = 6  # classes that colours tell apart
+_Ends = tuple[float | None, float | None, float | None]
 
 
-def draw(findings: Findings) -> Mapping[str, bytes]:
+def draw(findings: Findings) -> dict[str, bytes]:
     """Draw what there is to see, as SVG files by the figure's name."""
+    patients = findings.patients
+    kinds = {
+        "in one split": patients.within,
+        "in one split, several subtypes": patients.subtypes,
+        "across splits": patients.across,
+    }
+    alike = {f"{name} ({a.names:,} names)": (a.excess, a.low, a.high) for name, a in kinds.items()}
+    probes = {PROBES[p.name]: (p.auroc, p.low, p.high) for p in findings.probes}
     with rc_context(STYLE):
         figures = {"means": _means(findings)}
         if any(_varies(findings, quantity) for quantity in QUANTITIES):
             figures["distributions"] = _distributions(findings)
         if any(probe.auroc is not None for probe in findings.probes):
-            figures["shortcuts"] = _shortcuts(findings)
-        if findings.patients.within.names > 1:
-            figures["patients"] = _patients(findings)
-        return {name: _render(figure) for name, figure in figures.items()}
-
-
-def _render(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    escape_text(figure)
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+            figures["shortcuts"] = _intervals(
+                probes, 0.5, COLOURS[0], "AUROC (0.5 is chance)", "Labels guessed without findings"
+            )
+            figures["shortcuts"].axes[0].set_xlim(0.35, 1.01)
+        if patients.within.names > 1:
+            figures["patients"] = _intervals(
+                alike,
+                0,
+                COLOURS[1],
+                "excess cosine (0: as alike as strangers' films)",
+                "Films that share a patient's name",
+            )
+    return encode(figures, "svg")
 
 
 def _distributions(findings: Findings) -> Figure:
     """Draw a histogram of each property that varies, a line for each class."""
     shown = {quantity: findings.values(quantity) for quantity in QUANTITIES if _varies(findings, quantity)}
-    figure = Figure(figsize=(10, 2.7 if len(shown) < 3 else 5.4), layout="constrained")
-    panels = figure.subplots(1 if len(shown) < 3 else 2, 3).flat
-    for axes, (quantity, values) in zip(panels, shown.items(), strict=False):
+    rows = 1 if len(shown) < 3 else 2
+    figure = Figure(figsize=(10, 2.7 * rows), layout="constrained")
+    for axes, (quantity, values) in zip(figure.subplots(rows, 3).flat, shown.items(), strict=False):
         every = np.concatenate([np.asarray(of_class) for of_class in values.values()])
         bins = np.linspace(every.min(), every.max(), 41)
-        for place, (name, of_class) in enumerate(list(values.items())[:_MOST]):
+        for (name, of_class), colour in zip(values.items(), COLOURS[:_MOST], strict=False):
             weights = np.full(len(of_class), 1 / max(len(of_class), 1))
-            axes.hist(
-                of_class,
-                bins,
-                weights=weights,
-                histtype="step",
-                lw=1.8,
-                color=COLOURS[place],
-                label=name,
-            )
-        axes.set(xlabel=title(quantity), ylabel="share of the class")
+            axes.hist(of_class, bins, weights=weights, histtype="step", lw=1.8, color=colour, label=name)
+        axes.set(xlabel=TITLES.get(quantity, quantity), ylabel="share of the class")
     for axes in figure.axes[len(shown) :]:
         axes.axis("off")
     figure.axes[-1].legend(*figure.axes[0].get_legend_handles_labels(), loc="center", fontsize=11)
@@ -65,50 +66,24 @@ def _varies(findings: Findings, quantity: str) -> bool:
     return len({value for values in findings.values(quantity).values() for value in values}) > 1
 
 
-def _shortcuts(findings: Findings) -> Figure:
-    """Draw the probes' AUROCs with their intervals."""
-    shown = [(p.name, p.auroc, p.low, p.high) for p in findings.probes if p.auroc is not None]
-    figure, axes = _rows(len(shown))
-    for row, (_, auroc, low, high) in enumerate(shown):
-        _point(axes, row, auroc, low, high, COLOURS[0])
-    axes.axvline(0.5, color=GREY, lw=1, ls=":")
-    axes.set_yticks(range(len(shown)), [PROBES[name] for name, *_ in shown])
-    axes.set(
-        xlim=(0.35, 1.01),
-        xlabel="AUROC (0.5 is chance)",
-        title="Labels guessed without findings",
-    )
-    return figure
-
-
-def _patients(findings: Findings) -> Figure:
-    """Draw how much more alike films of one name are than strangers'."""
-    patients = findings.patients
-    kinds = {
-        "in one split": patients.within,
-        "in one split, several subtypes": patients.subtypes,
-        "across splits": patients.across,
-    }
-    shown = {f"{name} ({a.names:,} names)": a for name, a in kinds.items() if a.excess is not None}
-    figure, axes = _rows(len(shown))
-    for row, alike in enumerate(shown.values()):
-        _point(axes, row, alike.excess or 0, alike.low, alike.high, COLOURS[1])
-    axes.axvline(0, color=GREY, lw=1, ls=":")
+def _intervals(values: Mapping[str, _Ends], chance: float, colour: str, words: str, title: str) -> Figure:
+    """Draw values with their intervals, a row each; those that were not measured are left out."""
+    shown = {name: ends for name, ends in values.items() if ends[0] is not None}
+    figure = Figure(figsize=(8, 1.3 + 0.42 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, (value, low, high) in enumerate(shown.values()):
+        if low is not None and high is not None:
+            axes.plot((low, high), (row, row), color=colour, lw=2.5, solid_capstyle="round")
+        axes.plot(value or 0, row, "o", color=colour, ms=8, mec="white")
+    axes.axvline(chance, color=GREY, lw=1, ls=":")
     axes.set_yticks(range(len(shown)), list(shown))
-    axes.set(
-        xlabel="excess cosine (0: as alike as strangers' films)",
-        title="Films that share a patient's name",
-    )
+    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=words, title=title)
     return figure
 
 
 def _means(findings: Findings) -> Figure:
     """Show the mean film of each class, and for two classes what sets them apart."""
-    films, labels, names = (
-        findings.pictures.thumbnails,
-        findings.pictures.labels,
-        findings.tree.classes,
-    )
+    films, labels, names = findings.pictures.thumbnails, findings.pictures.labels, findings.tree.classes
     means = {names[label]: films[labels == label].mean(0) for label in np.unique(labels)}
     shown = list(means.items())[:_MOST]
     count = len(shown) + (len(means) == 2)
@@ -127,23 +102,3 @@ def _means(findings: Findings) -> Figure:
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
     return figure
-
-
-def _rows(count: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 1.3 + 0.42 * count), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_ylim(count - 0.5, -0.5)
-    return figure, axes
-
-
-def _point(
-    axes: Axes,
-    row: int,
-    value: float,
-    low: float | None,
-    high: float | None,
-    colour: str,
-) -> None:
-    if low is not None and high is not None:
-        axes.plot((low, high), (row, row), color=colour, lw=2.5, solid_capstyle="round")
-    axes.plot(value, row, "o", color=colour, ms=8, mec="white")

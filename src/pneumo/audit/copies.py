@@ -1,5 +1,6 @@
 """Groups of images that are copies of one another."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +31,18 @@ def list_copies(pictures: Pictures, groups: NDArray[np.int64]) -> list[Copies]:
 
     Args:
         pictures: N of them.
-        groups: Each one's group, as `pneumo.data.duplicates.group_duplicates` gives it, shape (N,).
+        groups: Each one's group, as `pneumo.data.duplicates.group_duplicates` returns it, shape (N,).
     """
-    members: dict[int, list[int]] = {}
+    members: dict[int, list[int]] = defaultdict(list)
     for number, group in enumerate(groups.tolist()):
-        members.setdefault(group, []).append(number)
-    found = [_describe(pictures, several) for several in members.values() if len(several) > 1]
+        members[group].append(number)
+    found = []
+    for several in members.values():
+        if len(several) > 1:
+            files = [pictures.files[number] for number in several]
+            identical = len({pictures.pictures[number].digest for number in several}) == 1
+            splits = tuple(dict.fromkeys(file.split for file in files))
+            found.append(Copies(tuple(several), identical, splits, tuple(sorted({file.label for file in files}))))
     return sorted(found, key=lambda group: (len(group.splits) == 1, len(group.labels) == 1, group.members))
 
 
@@ -43,13 +50,3 @@ def count_identical(pictures: Pictures) -> tuple[int, int]:
     """Count the sets of files that are the same to the byte, and the files in them."""
     _, counts = np.unique([picture.digest for picture in pictures.pictures], return_counts=True)
     return int((counts > 1).sum()), int(counts[counts > 1].sum())
-
-
-def _describe(pictures: Pictures, members: list[int]) -> Copies:
-    files = [pictures.files[number] for number in members]
-    return Copies(
-        members=tuple(members),
-        identical=len({pictures.pictures[number].digest for number in members}) == 1,
-        splits=tuple(dict.fromkeys(file.split for file in files)),
-        labels=tuple(sorted({file.label for file in files})),
-    )

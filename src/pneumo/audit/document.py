@@ -11,13 +11,8 @@ from pneumo.files import escape_path
 
 
 def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
-    """Give what was found as JSON, as docs/DATA.md describes it; equal data give equal text.
-
-    Args:
-        findings: What was found.
-        verdicts: What `pneumo.audit.verdicts.judge` says to it.
-    """
-    tree, pictures, patients = findings.tree, findings.pictures, findings.patients
+    """Return what was found as JSON, as docs/DATA.md describes it; equal data give equal text."""
+    tree, pictures, patients, copies = findings.tree, findings.pictures, findings.patients, findings.copies
     alike = {
         f"patients_{kind}_{name}": value
         for kind in ("within", "subtypes", "across")
@@ -44,7 +39,11 @@ def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
         "mismatched": [{"path": path, "format": form} for path, form in pictures.mismatched()],
         "identical_groups": findings.identical[0],
         "identical_images": findings.identical[1],
-        **_copies(findings),
+        "copies_groups": len(copies),
+        "copies_images": sum(len(group.members) for group in copies),
+        "copies_groups_across_splits": sum(len(group.splits) > 1 for group in copies),
+        "copies_groups_across_classes": sum(len(group.labels) > 1 for group in copies),
+        "copies": [{"identical": group.identical, "paths": findings.paths(group)} for group in copies],
         "patients": patients.per_split,
         "patients_shared": patients.shared,
         "patients_shared_subtypes": patients.shared_subtypes,
@@ -57,16 +56,6 @@ def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
         "verdicts": [verdict._asdict() for verdict in verdicts],
     }
     return json.dumps(_rounded(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _copies(findings: Findings) -> dict[str, Any]:
-    return {
-        "copies_groups": len(findings.copies),
-        "copies_images": sum(len(group.members) for group in findings.copies),
-        "copies_groups_across_splits": sum(len(group.splits) > 1 for group in findings.copies),
-        "copies_groups_across_classes": sum(len(group.labels) > 1 for group in findings.copies),
-        "copies": [{"identical": group.identical, "paths": findings.paths(group)} for group in findings.copies],
-    }
 
 
 def _quantiles(findings: Findings, name: str, quantity: str) -> dict[str, Any]:

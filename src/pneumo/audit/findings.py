@@ -1,7 +1,7 @@
 """All that an audit finds, gathered in one pass over the files."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,14 @@ from pneumo.audit.shortcuts import Probe, probe_shortcuts
 from pneumo.audit.tree import Tree, read_tree
 from pneumo.data.duplicates import group_duplicates
 
-QUANTITIES = ("width", "height", "aspect", "kilobytes", "bytes_per_pixel")
+# What is compared between classes, from a file's bytes and its picture's width and height.
+QUANTITIES: dict[str, Callable[[int, int, int], float]] = {
+    "width": lambda size, width, height: width,
+    "height": lambda size, width, height: height,
+    "aspect": lambda size, width, height: width / height,
+    "kilobytes": lambda size, width, height: size / 1e3,
+    "bytes_per_pixel": lambda size, width, height: size / (width * height),
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,8 @@ class Findings:
         """Give one of `QUANTITIES` of each readable image, by class."""
         found: dict[str, list[float]] = {name: [] for name in self.tree.classes}
         for file, picture in zip(self.pictures.files, self.pictures.pictures, strict=True):
-            pixels = picture.width * picture.height
-            values = (
-                picture.width,
-                picture.height,
-                picture.width / picture.height,
-                file.size / 1e3,
-                file.size / pixels,
-            )
-            found[self.tree.classes[file.label]].append(float(dict(zip(QUANTITIES, values, strict=True))[quantity]))
+            value = QUANTITIES[quantity](file.size, picture.width, picture.height)
+            found[self.tree.classes[file.label]].append(float(value))
         return found
 
     def kinds(self) -> dict[tuple[str, str, str], int]:

@@ -1,17 +1,13 @@
 """The audit as one HTML page with pictures, which needs no network and opens from the disk."""
 
-import base64
-import io
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from PIL import Image
+from typing import Any
 
 from pneumo.audit import charts, tables
 from pneumo.audit.copies import Copies
 from pneumo.audit.findings import Findings
 from pneumo.audit.verdicts import Verdict
-from pneumo.render import render
+from pneumo.render import encode_jpeg, render
 
 _MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
 _CAPTIONS = {
@@ -20,20 +16,6 @@ _CAPTIONS = {
     "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
     "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
 }
-
-
-class Shown(NamedTuple):
-    """A group of copies on the page.
-
-    Attributes:
-        about: What is wrong with it.
-        films: Path and JPEG, in base64, of each of its first films.
-        more: Number of films that are not shown.
-    """
-
-    about: str
-    films: list[tuple[str, str]]
-    more: int
 
 
 def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
@@ -51,25 +33,20 @@ def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
             "Shortcuts": tables.probes(findings),
         },
         about_probes=tables.ABOUT_PROBES,
-        figures=[
-            (name, text, base64.b64encode(drawn[name]).decode()) for name, text in _CAPTIONS.items() if name in drawn
-        ],
+        figures=[(name, text, drawn[name]) for name, text in _CAPTIONS.items() if name in drawn],
         copies=[_show(findings, group) for group in findings.copies[:_MOST]],
         hidden=len(findings.copies[_MOST:]),
         listings=list(tables.listings(findings)),
     )
 
 
-def _show(findings: Findings, group: Copies) -> Shown:
+def _show(findings: Findings, group: Copies) -> dict[str, Any]:
+    """Return what is wrong with a group, path and JPEG of its first films, and the number of others."""
     about = ["identical files" if group.identical else "the same film"]
     about += ["in several classes"] if len(group.labels) > 1 else []
     about += ["in several splits"] if len(group.splits) > 1 else []
     members = group.members[:_MEMBERS]
-    films = [(findings.pictures.files[member].path, _jpeg(findings, member)) for member in members]
-    return Shown(", ".join(about), films, len(group.members) - len(members))
-
-
-def _jpeg(findings: Findings, member: int) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(findings.pictures.thumbnails[member]).save(stream, "JPEG", quality=85)
-    return base64.b64encode(stream.getvalue()).decode()
+    films = [
+        (findings.pictures.files[member].path, encode_jpeg(findings.pictures.thumbnails[member])) for member in members
+    ]
+    return {"about": ", ".join(about), "films": films, "more": len(group.members) - len(members)}

@@ -75,13 +75,16 @@ class Patients:
 
 
 def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
-    """Compare films that share a patient's name, within splits and across them, with films of strangers.
+    """Compare films that share a patient's name, but are no copies, with films of strangers.
 
     Args:
         pictures: N of them.
-        groups: Each one's group of copies, shape (N,); copies are not compared.
+        groups: Each one's group of copies, shape (N,).
     """
-    films = _by_name(pictures)
+    films: dict[str, list[int]] = defaultdict(list)
+    for number, file in enumerate(pictures.files):
+        if file.patient is not None:
+            films[file.patient].append(number)
     splits = {name: {pictures.files[i].split for i in members} for name, members in films.items()}
     kinds: dict[str, dict[str, list[tuple[int, int]]]] = {kind: {} for kind in ("within", "subtypes", "across")}
     for name, members in films.items():
@@ -94,34 +97,23 @@ def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
         kind: zero_residue(np.array([strangers.excess(pairs) for pairs in names.values()])).tolist()
         for kind, names in kinds.items()
     }
-    alike = {kind: _summarise(excess[kind], kinds[kind].values()) for kind in kinds}
+    alike = {kind: _summarise(excess[kind], sum(map(len, names.values()))) for kind, names in kinds.items()}
     share, high = _share(excess["across"], excess["within"])
     p_value = strangers.p_value(kinds["across"].values())
     shared = tuple(sorted(name for name, found in splits.items() if len(found) > 1))
     return Patients(
-        per_split={name: sum(name in found for found in splits.values()) for name in _splits(pictures)},
+        per_split={
+            split: sum(split in found for found in splits.values())
+            for split in sorted({file.split for file in pictures.files}, key=(WHOLE, *SPLITS).index)
+        },
         shared=shared,
         shared_subtypes=sum(_is_of_one_kind(pictures, films[name]) for name in shared),
-        within=alike["within"],
-        subtypes=alike["subtypes"],
-        across=alike["across"],
+        **alike,
         share=share,
         share_high=high,
         p_value=p_value,
-        conclusion=_conclude(len(excess["across"]), len(excess["within"]), high, p_value) if shared else None,
+        conclusion=_conclude(alike, high, p_value) if shared else None,
     )
-
-
-def _by_name(pictures: Pictures) -> dict[str, list[int]]:
-    films: dict[str, list[int]] = defaultdict(list)
-    for number, file in enumerate(pictures.files):
-        if file.patient is not None:
-            films[file.patient].append(number)
-    return films
-
-
-def _splits(pictures: Pictures) -> list[str]:
-    return sorted({file.split for file in pictures.files}, key=(WHOLE, *SPLITS).index)
 
 
 def _kind(pictures: Pictures, i: int, j: int) -> str:
@@ -132,7 +124,6 @@ def _kind(pictures: Pictures, i: int, j: int) -> str:
 
 
 def _is_of_one_kind(pictures: Pictures, members: Sequence[int]) -> bool:
-    """Tell whether a name has films of one class and subtype in several splits."""
     splits: dict[tuple[int, str], set[str]] = defaultdict(set)
     for file in (pictures.files[member] for member in members):
         splits[file.label, file.subtype].add(file.split)
@@ -159,13 +150,10 @@ class _Strangers:
 
     def excess(self, pairs: Sequence[tuple[int, int]]) -> float:
         """Give the mean cosine of pairs, less that of each of their films with strangers of the other's pool."""
-        return float(np.mean([self._rows[i] @ self._rows[j] - self._usual(i, j) for i, j in pairs]))
-
-    def _usual(self, i: int, j: int) -> float:
-        return float((self._rows[i] @ self._mean(j) + self._rows[j] @ self._mean(i)) / 2)
+        rows, mean = self._rows, self._mean
+        return float(np.mean([rows[i] @ rows[j] - (rows[i] @ mean(j) + rows[j] @ mean(i)) / 2 for i, j in pairs]))
 
     def _mean(self, number: int) -> Floats:
-        """Give the mean description of the strangers in the pool of a film."""
         own = [member for member in self._own[number] if self._keys[member] == self._keys[number]]
         count = self._count[self._keys[number]] - len(own)
         rest = self._sums[self._keys[number]] - self._rows[own].sum(0)
@@ -209,32 +197,28 @@ def _describe(thumbnails: NDArray[np.uint8]) -> Floats:
     return np.asarray(scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-9), np.float64)
 
 
-def _summarise(excess: Sequence[float], pairs: Iterable[Sequence[tuple[int, int]]]) -> Alikeness:
-    count = sum(len(several) for several in pairs)
-    if not excess:
-        return Alikeness(0, count, None, None, None)
-    low, high = np.quantile(_resampled(excess), (0.025, 0.975)) if len(excess) > 1 else (None, None)
-    ends = [None if end is None else float(end) for end in (low, high)]
-    return Alikeness(len(excess), count, float(np.mean(excess)), *ends)
+def _summarise(excess: Sequence[float], pairs: int) -> Alikeness:
+    mean = float(np.mean(excess)) if excess else None
+    if len(excess) < 2:
+        return Alikeness(len(excess), pairs, mean, None, None)
+    return Alikeness(len(excess), pairs, mean, *map(float, np.quantile(_resampled(excess), (0.025, 0.975))))
 
 
 def _resampled(excess: Sequence[float]) -> Floats:
-    """Give means of bootstrap samples."""
     values = np.asarray(excess)
     draws = np.random.default_rng(0).integers(0, len(values), (_DRAWS, len(values)))
     return np.asarray(values[draws].mean(1), np.float64)
 
 
 def _share(across: Sequence[float], within: Sequence[float]) -> tuple[float | None, float | None]:
-    """Give the excess across by that within, and the upper end of its 95 % interval."""
     if len(across) < 2 or len(within) < 2 or (least := _resampled(within)).min() < RESIDUE:
         return None, None
     shares = _resampled(across) / np.random.default_rng(1).permutation(least)
     return float(np.mean(across) / np.mean(within)), float(np.quantile(shares, 0.975))
 
 
-def _conclude(across: int, within: int, share_high: float | None, p_value: float | None) -> Conclusion:
+def _conclude(alike: dict[str, Alikeness], share_high: float | None, p_value: float | None) -> Conclusion:
     """Believe the films rather than the names where there are enough of either."""
-    if min(across, within) >= ENOUGH and share_high is not None and share_high < 0.5:
+    if min(alike["across"].names, alike["within"].names) >= ENOUGH and share_high is not None and share_high < 0.5:
         return "different"
     return "same" if p_value is not None and p_value < CHANCE else "undecided"

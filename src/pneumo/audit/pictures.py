@@ -58,10 +58,6 @@ class Pictures:
     thumbnails: NDArray[np.uint8]
     unreadable: tuple[tuple[str, str], ...]
 
-    def __len__(self) -> int:
-        """Give N."""
-        return len(self.files)
-
     @property
     def labels(self) -> NDArray[np.int64]:
         """Give each file's class, shape (N,)."""
@@ -86,13 +82,10 @@ def read_pictures(tree: Tree) -> Pictures:
     """
     read: list[Picture | str] = []
     films = np.empty((len(tree.files), SIDE, SIDE), np.uint8)
-
-    def read_one(number: int) -> Picture | str:
-        return _read(file_path(tree.root, tree.files[number].path), films[number])
-
-    with track("Reading images", len(tree.files)) as advance, ThreadPoolExecutor() as pool:
-        for start in range(0, len(tree.files), _BLOCK):
-            read += pool.map(read_one, range(start, min(start + _BLOCK, len(films))))
+    paths = [file_path(tree.root, file.path) for file in tree.files]
+    with track("Reading images", len(paths)) as advance, ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _BLOCK):
+            read += pool.map(_read, paths[start : start + _BLOCK], films[start : start + _BLOCK])
             advance(len(read))
     kept = [(f, p) for f, p in zip(tree.files, read, strict=True) if isinstance(p, Picture)]
     unreadable = [(f.path, p) for f, p in zip(tree.files, read, strict=True) if isinstance(p, str)]
@@ -104,7 +97,8 @@ def read_pictures(tree: Tree) -> Pictures:
         )
     if unreadable:
         films = films[[isinstance(picture, Picture) for picture in read]]
-    return Pictures(tuple(f for f, _ in kept), tuple(p for _, p in kept), films, tuple(unreadable))
+    files, pictures = zip(*kept, strict=True)
+    return Pictures(files, pictures, films, tuple(unreadable))
 
 
 def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:

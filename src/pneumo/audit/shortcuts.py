@@ -43,7 +43,8 @@ def probe_shortcuts(pictures: Pictures, copies: NDArray[np.int64]) -> list[Probe
         pictures: N of them.
         copies: Each one's group of copies, shape (N,).
     """
-    groups = _join(pictures, copies)
+    # No fold may divide films of one patient, or copies.
+    groups = join_groups([file.patient or file.path for file in pictures.files], copies.tolist())
     features = {
         "metadata": _metadata(pictures),
         "shape": np.array([[picture.width / picture.height] for picture in pictures.pictures]),
@@ -58,36 +59,22 @@ def probe_shortcuts(pictures: Pictures, copies: NDArray[np.int64]) -> list[Probe
     return probes
 
 
-def _join(pictures: Pictures, copies: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give groups that no fold may divide: films of one patient and copies, shape (N,)."""
-    return join_groups([file.patient or file.path for file in pictures.files], copies.tolist())
-
-
 def _metadata(pictures: Pictures) -> Floats:
     """Width, height, bytes, bytes per pixel and mode."""
     modes = sorted({picture.mode for picture in pictures.pictures})
-    return np.array(
-        [
-            (p.width, p.height, file.size, file.size / (p.width * p.height), modes.index(p.mode))
-            for file, p in zip(pictures.files, pictures.pictures, strict=True)
-        ],
-        np.float64,
-    )
+    pairs = zip(pictures.files, pictures.pictures, strict=True)
+    rows = [(p.width, p.height, f.size, f.size / (p.width * p.height), modes.index(p.mode)) for f, p in pairs]
+    return np.array(rows, np.float64)
 
 
 def _frame(pictures: Pictures) -> Floats:
     """Mean and standard deviation of each eighth of each side of the outer frame."""
     films = pictures.thumbnails
-    sides = (
-        films[:, :FRAME],
-        films[:, -FRAME:],
-        films[:, :, :FRAME].swapaxes(1, 2),
-        films[:, :, -FRAME:].swapaxes(1, 2),
-    )
     rows = []
-    for side in sides:
-        parts = side.reshape(len(films), FRAME, _SEGMENTS, -1).astype(np.float32)
-        rows += [parts.mean((1, 3)), parts.std((1, 3))]
+    for turned in (films, films.swapaxes(1, 2)):
+        for side in (turned[:, :FRAME], turned[:, -FRAME:]):
+            parts = side.reshape(len(films), FRAME, _SEGMENTS, -1).astype(np.float32)
+            rows += [parts.mean((1, 3)), parts.std((1, 3))]
     return np.concatenate(rows, axis=1).astype(np.float64)
 
 
@@ -128,7 +115,6 @@ def _area(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> float
 
 
 def _interval(labels: NDArray[np.int64], guesses: Floats, groups: NDArray[np.int64]) -> tuple[float, float]:
-    """Give the 95 % interval of the AUROC, by the bootstrap over groups."""
     random, count = np.random.default_rng(0), int(groups.max()) + 1
     areas: list[float] = []
     while len(areas) < _DRAWS:

@@ -18,23 +18,12 @@ ABOUT_PROBES = (
     "not seen that patient. 0.5 is chance, 1 is certainty. Far above 0.5 for files or frames, a network can score high "
     "without a look at the lungs. What 8 x 8 pixels tell is in part real: opacities brighten lungs."
 )
-_TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
-_FORMS = {
-    "width": ",.0f",
-    "height": ",.0f",
-    "aspect": ".2f",
-    "kilobytes": ",.1f",
-    "bytes_per_pixel": ".3f",
-}
+TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
+_FORMS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
 
 
 class Rows(NamedTuple):
-    """A table.
-
-    Attributes:
-        head: Of the columns; the first one holds names, the others numbers.
-        rows: As many cells each.
-    """
+    """A table, whose first column holds names and whose others hold numbers."""
 
     head: list[str]
     rows: list[list[str]]
@@ -56,27 +45,18 @@ def tally(verdicts: list[Verdict]) -> str:
 
 def images(findings: Findings) -> Rows:
     """Count images, a row for each class and subtype and a column for each split."""
-    splits, counts, classes = (
-        findings.tree.splits,
-        findings.counts(),
-        findings.class_counts(),
-    )
-    total = len(findings.tree.files)
-    rows = []
+    splits, counts, classes = findings.tree.splits, findings.counts(), findings.class_counts()
+    rows: list[list[str]] = []
+
+    def add(name: str, row: list[int]) -> None:
+        rows.append([name, *(f"{count:,}" for count in row), f"{sum(row) / len(findings.tree.files):.1%}"])
+
     for name in findings.tree.classes:
-        row = [classes[split][name] for split in splits]
-        rows.append([name, *(f"{count:,}" for count in row), f"{sum(row) / total:.1%}"])
+        add(name, [classes[split][name] for split in splits])
         subtypes = sorted({subtype for _, of, subtype in counts if of == name})
         for subtype in subtypes if len(subtypes) > 1 else []:
-            parts = [counts.get((split, name, subtype), 0) for split in splits]
             label = "no subtype told" if subtype == "none" else subtype
-            rows.append(
-                [
-                    f"  {label}",
-                    *(f"{count:,}" for count in parts),
-                    f"{sum(parts) / total:.1%}",
-                ]
-            )
+            add(f"  {label}", [counts.get((split, name, subtype), 0) for split in splits])
     if (names := findings.patients.per_split) and any(names.values()):
         rows.append(["patient names", *(f"{names.get(split, 0):,}" for split in splits), ""])
     return Rows(["class", *splits, "share"], rows)
@@ -84,12 +64,11 @@ def images(findings: Findings) -> Rows:
 
 def files(findings: Findings) -> Rows:
     """Give median and quartiles of the files' properties, a row for each class."""
-    columns = {quantity: findings.values(quantity) for quantity in QUANTITIES}
+    columns = [(quantity, findings.values(quantity)) for quantity in QUANTITIES]
     rows = [
-        [name, *(_spread(columns[quantity][name], quantity) for quantity in QUANTITIES)]
-        for name in findings.tree.classes
+        [name, *(_spread(values[name], quantity) for quantity, values in columns)] for name in findings.tree.classes
     ]
-    return Rows(["class", *(title(quantity) for quantity in QUANTITIES)], rows)
+    return Rows(["class", *(TITLES.get(quantity, quantity) for quantity in QUANTITIES)], rows)
 
 
 def kinds(findings: Findings) -> Rows:
@@ -116,11 +95,6 @@ def listings(findings: Findings, most: int = 50) -> Iterator[tuple[str, list[str
     for name, lines in found.items():
         if lines:
             yield name, lines[:most], len(lines[most:])
-
-
-def title(quantity: str) -> str:
-    """Give a quantity's short name."""
-    return _TITLES.get(quantity, quantity)
 
 
 def _spread(values: list[float], quantity: str) -> str:

@@ -1,8 +1,5 @@
 """The audit on a terminal, 80 columns wide or more."""
 
-from collections.abc import Iterator
-
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,16 +15,6 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 def to_terminal(findings: Findings, verdicts: list[Verdict]) -> RenderableType:
     """Lay out the findings, the verdicts last, where one looks first."""
-    return Group(*_parts(findings, verdicts))
-
-
-def _parts(findings: Findings, verdicts: list[Verdict]) -> Iterator[RenderableType]:
-    yield Text(f"{escape_line(str(findings.tree.root))}: {tables.headline(findings)}\n", style="bold")
-    yield _table("Images", tables.images(findings))
-    yield _table("Files: median and quartiles", tables.files(findings))
-    yield _table("Shortcuts", tables.probes(findings))
-    yield Text(tables.ABOUT_PROBES + "\n", style="dim")
-    yield Text(f"Verdicts: {tables.tally(verdicts)}\n", style="bold")
     grid = Table.grid(padding=(0, 1, 1, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -35,17 +22,19 @@ def _parts(findings: Findings, verdicts: list[Verdict]) -> Iterator[RenderableTy
         message = escape_prose(verdict.message)
         text = Text.assemble(message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
         grid.add_row(Text(verdict.severity, style=COLOURS[verdict.severity]), text)
-    yield grid
+    return Group(
+        Text(f"{escape_line(str(findings.tree.root))}: {tables.headline(findings)}\n", style="bold"),
+        _table("Images", tables.images(findings)),
+        _table("Files: median and quartiles", tables.files(findings)),
+        _table("Shortcuts", tables.probes(findings)),
+        Text(tables.ABOUT_PROBES + "\n", style="dim"),
+        Text(f"Verdicts: {tables.tally(verdicts)}\n", style="bold"),
+        grid,
+    )
 
 
 def _table(name: str, rows: tables.Rows) -> Table:
-    table = PlainTable(
-        title=name,
-        title_style="bold",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = PlainTable(name)
     for place, head in enumerate(rows.head):
         table.add_column(head, justify="right" if place else "left", overflow="fold")
     for row in rows.rows:

@@ -22,9 +22,9 @@ class File:
     Attributes:
         path: Relative to the tree's root, with forward slashes, as text; see `pneumo.data.index.file_path`.
         split: train, val or test; `WHOLE` where the tree has no splits.
-        label: Its class's position in `Tree.classes`.
+        label: Index of its class in `Tree.classes`.
         subtype: bacterial, viral or none.
-        patient: The patient that the file's name tells, if it tells one.
+        patient: The patient in the file's name, if there is one.
         size: In bytes.
     """
 
@@ -86,8 +86,7 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
     splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (WHOLE,)
     found: list[tuple[str, str, os.DirEntry[str]]] = []
     below: dict[str, set[str]] = {split: set() for split in splits}
-    known = (*splits, MARKER)
-    others = [] if splits == (WHOLE,) else [path for path in root.iterdir() if path.name not in known]
+    others = [path for path in root.iterdir() if path.name not in (*splits, MARKER)] if folders else []
     junk = [relative_path(str(path), root) for path in others]
     for split in splits:
         for entry, name in _entries(_place(root, split)):
@@ -98,11 +97,16 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
                 found.append((split, name, entry))
             else:
                 junk.append(relative_path(entry.path, root))
-    names = tuple(classes) or tuple(sorted({name for _, name, _ in found}))
-    if not set(names) <= {name for _, name, _ in found} or not classes:
+    present = {name for _, name, _ in found}
+    names = tuple(classes) or tuple(sorted(present))
+    if not classes or not set(classes) <= present:
         _check_nesting(root, below)
-    _check(root, classes, splits, {name for _, name, _ in found})
-    files = [_describe(entry, root, split, names.index(name)) for split, name, entry in found]
+    _check(root, classes, splits, present)
+    files = []
+    for split, name, entry in found:
+        patient, subtype = read_name(entry.name)
+        path = relative_path(entry.path, root)
+        files.append(File(path, split, names.index(name), subtype, patient, entry.stat().st_size))
     return Tree(root, splits, names, tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(junk)))
 
 
@@ -120,7 +124,14 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
 def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set[str]) -> None:
     if len(set(classes)) < len(classes):
         raise DataError(f"--classes {','.join(classes)} names a class twice: name each once.")
-    _check_splits(root, splits)
+    # Splits by other names: their images would be left out, or be taken for those of classes.
+    other = sorted(
+        path.name for path in root.iterdir() if path.name.lower() in SPLIT_NAMES - {*splits} and path.is_dir()
+    )
+    if other:
+        raise DataError(
+            f"{root} has a folder {other[0]}/, which is no split: call it train/, val/ or test/, or move it away."
+        )
     if not found and any(is_image(entry) for entry in list(os.scandir(root))):
         parent = root.resolve().parent
         raise DataError(
@@ -147,9 +158,10 @@ def _check_nesting(root: Path, below: Mapping[str, set[str]]) -> None:
         below: Of each split, the folders that have images in them.
     """
     folders = {
-        split: {Path(os.path.relpath(folder, _place(root, split))).parts for folder in below[split]} for split in below
+        split: {Path(os.path.relpath(path, _place(root, split))).parts for path in paths}
+        for split, paths in below.items()
     }
-    nested = {split: find_nested(folders[split]) for split in folders}
+    nested = {split: find_nested(parts) for split, parts in folders.items()}
     tops = sorted({parts[0] for split in folders.values() for parts in split if parts})
     named = shlex.quote(",".join(tops))
     escape = f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {named}."
@@ -165,18 +177,3 @@ def _check_nesting(root: Path, below: Mapping[str, set[str]]) -> None:
 
 def _place(root: Path, split: str) -> Path:
     return root if split == WHOLE else root / split
-
-
-def _check_splits(root: Path, splits: Sequence[str]) -> None:
-    """Refuse splits by other names: their images would be left out, or be taken for those of classes."""
-    like = SPLIT_NAMES - set(splits)
-    other = sorted(path.name for path in root.iterdir() if path.name.lower() in like and path.is_dir())
-    if other:
-        raise DataError(
-            f"{root} has a folder {other[0]}/, which is no split: call it train/, val/ or test/, or move it away."
-        )
-
-
-def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> File:
-    patient, subtype = read_name(entry.name)
-    return File(relative_path(entry.path, root), split, label, subtype, patient, entry.stat().st_size)

@@ -8,7 +8,6 @@ from scipy.stats import chi2_contingency
 from pneumo.audit.copies import Copies
 from pneumo.audit.findings import Findings
 from pneumo.audit.patients import ENOUGH
-from pneumo.audit.shortcuts import Probe
 from pneumo.data.notes import itemize, some, summarize
 
 Severity = Literal["error", "warning", "note"]
@@ -59,10 +58,8 @@ def _files(findings: Findings) -> Iterator[Verdict]:
         remedy = "Rename them; pneumo goes by the content, other programs may not."
         yield Verdict("note", "suffix", f"{_count(len(wrong), 'file')} with another format's suffix: {said}.", remedy)
     if junk:
-        message = (
-            f"{_count(len(junk), 'other file')} in the folders, of which none is an image of a class: {some(junk)}."
-        )
-        yield Verdict("note", "junk", message, "They are left out.")
+        what = "in the folders, of which none is an image of a class"
+        yield Verdict("note", "junk", f"{_count(len(junk), 'other file')} {what}: {some(junk)}.", "They are left out.")
 
 
 def _classes(findings: Findings) -> Iterator[Verdict]:
@@ -75,48 +72,42 @@ def _classes(findings: Findings) -> Iterator[Verdict]:
     for split, row in counts.items():
         total, largest = sum(row.values()), max(row, key=lambda name: row[name])
         if split != "train" and 0 < total < FEW:
-            margin = 98 / total**0.5
-            message = (
-                f"{split} has {_count(total, 'image')}: an accuracy of 0.5 is uncertain by ±{margin:.0f} points there."
-            )
+            uncertain = f"an accuracy of 0.5 is uncertain by ±{98 / total**0.5:.0f} points there"
             remedy = "Quote intervals, and choose nothing by so few: data.split=patient holds out training patients."
-            yield Verdict("note", "small_split", message, remedy)
+            yield Verdict("note", "small_split", f"{split} has {_count(total, 'image')}: {uncertain}.", remedy)
         if len(row) > 1 and row[largest] > 0.7 * total:
             share = row[largest] / total
             message = f"{share:.1%} of {split} are {largest}: a network that always says so has that accuracy."
             yield Verdict("note", "balance", message, "Read balanced accuracy and AUROC beside the accuracy.")
-    if "train" in counts and "test" in counts and not missing and len(findings.tree.classes) > 1:
-        train, test = counts["train"], counts["test"]
-        if chi2_contingency([list(train.values()), list(test.values())]).pvalue < 0.001:
-            name = max(train, key=lambda name: train[name])
-            shares = [row[name] / sum(row.values()) for row in (train, test)]
-            message = (
-                f"{name} makes up {shares[0]:.1%} of train, but {shares[1]:.1%} of test, more than chance would have."
-            )
-            yield Verdict(
-                "note", "shift", message, "Probabilities are off on test: choose the threshold by validation."
-            )
+    train, test = counts.get("train"), counts.get("test")
+    if not (train and test) or missing or len(train) < 2:
+        return
+    if chi2_contingency([list(train.values()), list(test.values())]).pvalue < 0.001:
+        name = max(train, key=lambda name: train[name])
+        before, after = (row[name] / sum(row.values()) for row in (train, test))
+        message = f"{name} makes up {before:.1%} of train, but {after:.1%} of test, more than chance would have."
+        yield Verdict("note", "shift", message, "Probabilities are off on test: choose the threshold by validation.")
 
 
 def _copies(findings: Findings) -> Iterator[Verdict]:
     copies = findings.copies
     if conflicts := [group for group in copies if len(group.labels) > 1]:
         message = f"{_count(len(conflicts), 'image')} under two classes: {_example(findings, conflicts)}."
-        yield Verdict(
-            "error", "conflict", message, "Ask which is right and delete the other; no network can learn both."
-        )
+        remedy = "Ask which is right and delete the other; no network can learn both."
+        yield Verdict("error", "conflict", message, remedy)
     if across := [group for group in copies if len(group.splits) > 1]:
         message = f"{_count(len(across), 'image')} in several splits: {_example(findings, across)}."
         remedy = "Delete the copies in train: a test on images that were learnt says nothing."
         yield Verdict("error", "copies_across_splits", message, remedy)
     if inside := [group for group in copies if len(group.splits) == 1 and len(group.labels) == 1]:
+        files = findings.pictures.files
         number = sum(len(group.members) for group in inside)
-        share = (number - len(inside)) / len(findings.pictures)
+        renamed = sum(len({files[member].patient for member in group.members}) > 1 for group in inside)
+        share = (number - len(inside)) / len(files)
         message = (
             f"{_count(len(inside), 'image')} several times in one split and class, as {number} files "
             f"({share:.1%} too many), {sum(group.identical for group in inside)} of them to the byte and "
-            f"{sum(_has_several_names(findings, group) for group in inside)} under the names of several patients: "
-            f"{_example(findings, inside)}."
+            f"{renamed} under the names of several patients: {_example(findings, inside)}."
         )
         remedy = "They lend weight to some images. When patients are held out, copies must stay on one side."
         yield Verdict("warning" if share > MANY_COPIES else "note", "copies", message, remedy)
@@ -124,8 +115,7 @@ def _copies(findings: Findings) -> Iterator[Verdict]:
 
 def _patients(findings: Findings) -> Iterator[Verdict]:
     patients, files = findings.patients, findings.tree.files
-    silent = sum(file.patient is None for file in files)
-    if silent:
+    if silent := sum(file.patient is None for file in files):
         message = (
             f"The names of {silent:,} of {len(files):,} files tell no patient: films of one child are not noticed."
         )
@@ -134,9 +124,11 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
         return
     across, within = patients.across, patients.within
     names = f"{_count(len(patients.shared), 'patient name')} in several splits ({some(patients.shared)})"
-    remedy = "Put all images of a patient into one split, or rename them if numbers were given twice."
     seen = "" if across.excess is None else f"excess cosine {across.excess:.3f}, p = {patients.p_value:.2g}"
+    severity: Severity
+    remedy = "Put all images of a patient into one split, or rename them if numbers were given twice."
     if patients.conclusion == "different":
+        severity = "note"
         message = (
             f"{names}, but not the same children: across splits, films of one name are no more alike than strangers' "
             f"(excess cosine {_interval(across.excess, across.low, across.high)}), while within a split they are "
@@ -144,22 +136,21 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
             "films of the same class and subtype on both sides. The numbering starts anew."
         )
         remedy = "No leakage is shown; that a few of the names do mean the same child cannot be ruled out."
-        yield Verdict("note", "patients", message, remedy)
     elif patients.conclusion == "same":
+        severity = "error"
         message = f"{names}, and their films are more alike than strangers' ({seen}): the test is not on new patients."
-        yield Verdict("error", "patients", message, remedy)
     else:
+        severity = "warning"
         least = f"fewer than {ENOUGH} names" if min(across.names, within.names) < ENOUGH else "too much scatter"
-        message = (
-            f"{names}; whether those are the same patients, the films do not tell ({least}; {seen or 'only copies'})."
-        )
-        yield Verdict("warning", "patients", message, remedy)
+        why = f"{least}; {seen or 'only copies'}"
+        message = f"{names}; whether those are the same patients, the films do not tell ({why})."
+    yield Verdict(severity, "patients", message, remedy)
 
 
 def _subtypes(findings: Findings) -> Iterator[Verdict]:
     """Report names that count each subtype's patients from 1."""
     mixed, within = findings.patients.subtypes, findings.patients.within
-    if mixed.names < ENOUGH or within.names < ENOUGH or mixed.high is None or within.low is None:
+    if min(mixed.names, within.names) < ENOUGH or mixed.high is None or within.low is None:
         return
     if mixed.high < within.low / 2:
         message = (
@@ -167,26 +158,32 @@ def _subtypes(findings: Findings) -> Iterator[Verdict]:
             f"more alike than strangers' ({_interval(mixed.excess, mixed.low, mixed.high)}): each subtype seems to be "
             "numbered for itself."
         )
-        yield Verdict(
-            "note", "numbering", message, "Count patients by name and subtype; to split by name alone is safe."
-        )
+        remedy = "Count patients by name and subtype; to split by name alone is safe."
+        yield Verdict("note", "numbering", message, remedy)
 
 
-_MEANING = {
-    "metadata": "width, height, bytes, bytes per pixel and mode, without a single pixel",
-    "shape": "the ratio of width to height alone",
-    "frame": "the outer sixteenth of each side, where hardly any lung is",
-    "thumbnail": "8 x 8 pixels, which show no more than broad shades",
-}
-_REMEDIES = {
-    "metadata": "The classes were saved or cropped differently, and networks learn traces of compression: save all "
-    "images in one way before training, and test on images of another source.",
-    "shape": "Squeezed to squares, one class looks wider, and networks learn that: stretch training images at random "
-    "(augment.stretch), or pad images to squares before training.",
-    "frame": "Posture, cropping, markers or the device tell the classes apart: crop to the lungs, and test on images "
-    "of another source before a network's answers are ascribed to the lungs.",
-    "thumbnail": "Part of that is real, as opacities brighten lungs; a network must do better than this to show that "
-    "it sees findings.",
+# By the probe's name: what labels can be guessed from, and what to do about it.
+_SHORTCUTS = {
+    "metadata": (
+        "width, height, bytes, bytes per pixel and mode, without a single pixel",
+        "The classes were saved or cropped differently, and networks learn traces of compression: save all images in "
+        "one way before training, and test on images of another source.",
+    ),
+    "shape": (
+        "the ratio of width to height alone",
+        "Squeezed to squares, one class looks wider, and networks learn that: stretch training images at random "
+        "(augment.stretch), or pad images to squares before training.",
+    ),
+    "frame": (
+        "the outer sixteenth of each side, where hardly any lung is",
+        "Posture, cropping, markers or the device tell the classes apart: crop to the lungs, and test on images of "
+        "another source before a network's answers are ascribed to the lungs.",
+    ),
+    "thumbnail": (
+        "8 x 8 pixels, which show no more than broad shades",
+        "Part of that is real, as opacities brighten lungs; a network must do better than this to show that it sees "
+        "findings.",
+    ),
 }
 
 
@@ -196,21 +193,13 @@ def _shortcuts(findings: Findings) -> Iterator[Verdict]:
             message = f"How well {probe.name} tells the classes was not measured: one class only, or too few patients."
             yield Verdict("note", probe.name, message, "Add images.")
         elif probe.low >= TELLING:
+            source, remedy = _SHORTCUTS[probe.name]
             area = _interval(probe.auroc, probe.low, probe.high)
-            message = f"Labels can be guessed from {_MEANING[probe.name]}: AUROC {area}, where 0.5 is chance."
-            yield Verdict(_severity(probe), probe.name, message, _REMEDIES[probe.name])
-
-
-def _severity(probe: Probe) -> Severity:
-    """Files betray labels for no medical reason; a frame still shows parts of the body, and a thumbnail the lungs."""
-    if probe.name == "thumbnail":
-        return "note"
-    strong = probe.name == "metadata" and (probe.low or 0) >= AS_GOOD_AS_A_NETWORK
-    return "error" if strong else "warning"
-
-
-def _has_several_names(findings: Findings, group: Copies) -> bool:
-    return len({findings.pictures.files[member].patient for member in group.members}) > 1
+            # Files betray labels for no medical reason; a frame still shows parts of the body, a thumbnail the lungs.
+            strong: Severity = "error" if probe.low >= AS_GOOD_AS_A_NETWORK else "warning"
+            severity = {"metadata": strong, "thumbnail": "note"}.get(probe.name, "warning")
+            message = f"Labels can be guessed from {source}: AUROC {area}, where 0.5 is chance."
+            yield Verdict(severity, probe.name, message, remedy)
 
 
 def _example(findings: Findings, groups: Sequence[Copies]) -> str:

@@ -6,12 +6,12 @@ Source: M. Mitchell et al., Model Cards for Model Reporting, 2019.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from pneumo.data.splits import read_splits
-from pneumo.errors import ConfigError
-from pneumo.evaluation.results import NO_IMAGE, count_tested, read_results
+from pneumo.evaluation.results import NO_IMAGE, count_tested
 from pneumo.evaluation.run_config import read_config, resolve_references, select
+from pneumo.evaluation.runs import read_finished
 from pneumo.evaluation.shift import Shift, explain_shift, read_shift
 from pneumo.render import render
 
@@ -42,38 +42,24 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
 }
 
 
-class _Part(NamedTuple):
-    """One split in numbers."""
-
-    name: str
-    images: int
-    patients: int
-    classes: dict[str, int]
-
-
 def model_card(folder: Path) -> str:
     """Give the model card of the finished run in a folder, as Markdown.
 
     Raises:
         ConfigError: No run has finished there, or a file of it is missing.
     """
-    results = read_results(folder)
-    if results is None:
-        raise ConfigError(
-            f"{folder} holds no results.json: a model card is of one run that has finished. Name its folder, such as "
-            "outputs/sweep/study/resnext-sgd-s0."
-        )
+    results = read_finished(folder)
     config = resolve_references(read_config(folder))
     for key, kinds in _SETTINGS.items():
         select(config, key, *kinds)
     parts = _count(read_splits(folder))
-    shift = read_shift(folder, results) if results["task"] == "pneumonia" else "three classes"
+    shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
     return render(
         "model_card.md",
         results=results,
         config=config,
         splits=parts,
-        classes=list(parts[0].classes),
+        classes=list(parts[0]["classes"]),
         tested=count_tested(results),
         augmentation=", ".join(
             f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
@@ -81,23 +67,24 @@ def model_card(folder: Path) -> str:
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
         metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
-        shift=_tell(shift) if isinstance(shift, Shift) else "",
+        shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 
 
-def _tell(shift: Shift) -> str:
-    sides = ", ".join(
+def _sides(shift: Shift) -> str:
+    return ", ".join(
         f"{title} {shift.held_out[name].value:.3f} on validation and {shift.official[name].value:.3f} on test images"
         for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))
     )
-    return f"{sides}. {explain_shift(shift)}"
 
 
-def _count(lines: list[dict[str, str]]) -> list[_Part]:
+def _count(lines: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Count images, patients and classes of each split."""
     names = list(dict.fromkeys(line["class"] for line in lines))
     found = []
     for split in dict.fromkeys(line["split"] for line in lines):
         here = [line for line in lines if line["split"] == split]
         counts = {name: sum(line["class"] == name for line in here) for name in names}
-        found.append(_Part(split, len(here), len({line["patient"] for line in here}), counts))
+        patients = len({line["patient"] for line in here})
+        found.append({"name": split, "images": len(here), "patients": patients, "classes": counts})
     return found

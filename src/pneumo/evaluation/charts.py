@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import ceil
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -15,21 +16,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pneumo.escaping import escape_line
 from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.curves import roc
-from pneumo.evaluation.figures import COLOURS, GREY, STYLE
+from pneumo.evaluation.figures import COLOURS, DARK, GREY, STYLE
+from pneumo.evaluation.intervals import Interval
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.study import MAJORITY, STUDY
 
 _MARKERS = "osD^vP*X"
 _DASHES = ("-", "--", ":", "-.")
+_ALPHAS = (1, 0.6, 0.35, 0.2)  # of a sweep's bars, the first's first
 _MOST = 24  # rows that a chart of bars or curves has room for
 
 
 def draw(rows: Sequence[Row]) -> dict[str, Figure]:
-    """Draw what the rows have to show, by the figure's name; nothing if no run has finished.
-
-    Args:
-        rows: The best first.
-    """
+    """Draw the figures of rows, the best first, by their names; nothing if no run has finished."""
     finished = [row for row in rows if row.finished]
     if not finished:
         return {}
@@ -47,10 +46,8 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
     sweeps = list(dict.fromkeys(row.first.sweep for row in rows))
     for axes, network in zip(panels, networks, strict=True):
         here = [row for row in rows if row.first.model == network]
-        groups = sorted(
-            {(row.first.optimizer, row.setting) for row in here},
-            key=lambda group: (order.index(group[0]), group[1]),
-        )
+        named = {(row.first.optimizer, row.setting) for row in here}
+        groups = sorted(named, key=lambda group: (order.index(group[0]), group[1]))
         published = any(row.study for row in here)
         width = 0.84 / (published + len(sweeps))
         for x, group in enumerate(groups):
@@ -60,7 +57,10 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
                 _bar(axes, left, width, members[0].study.test_accuracy, GREY)
             for place, row in enumerate(sorted(members, key=lambda row: sweeps.index(row.first.sweep)), published):
                 number = sweeps.index(row.first.sweep)
-                _own_bar(axes, left + width * place, width, row, _colour(row.first.optimizer, rows), number)
+                mean, interval = _accuracy(row)
+                centre, colour = left + width * place, _colour(row.first.optimizer, rows)
+                _bar(axes, centre, width, mean, colour, alpha=_ALPHAS[min(number, 3)], top=interval[1])
+                axes.errorbar(centre, mean, _ends(mean, interval), color="#222222", lw=1, capsize=2)
         crowded = len(groups) > 3
         labels = [(" " if crowded else "\n").join(map(escape_line, filter(None, group))) for group in groups]
         axes.set_xticks(range(len(groups)), labels, rotation=90 if crowded else 0)
@@ -69,23 +69,30 @@ def _accuracies(rows: Sequence[Row], count: int) -> Figure:
             axes.axhline(MAJORITY, color="#888888", lw=1, ls=":", zorder=0)
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("test accuracy")
-    handles = (
-        [Line2D([], [], color=GREY, lw=8, label=f"published study{_apart(rows)}")] if any(r.study for r in rows) else []
-    )
+    handles = []
+    if any(row.study for row in rows):
+        label = f"published study{'' if radiographs else ' (of other images)'}"
+        handles.append(Line2D([], [], color=GREY, lw=8, label=label))
     if len(sweeps) > 1:
-        handles += [Line2D([], [], color="#333333", lw=8, alpha=_alpha(i), label=s) for i, s in enumerate(sweeps)]
+        handles += [
+            Line2D([], [], color="#333333", lw=8, alpha=_ALPHAS[min(i, 3)], label=s) for i, s in enumerate(sweeps)
+        ]
     if radiographs:
         handles.append(Line2D([], [], color="#888888", ls=":", label=f"the larger class's share ({MAJORITY})"))
     _finish(figure, f"Test accuracy with 95 % interval{_best(rows, count)}, {_images(rows)}", handles)
     return figure
 
 
-def _own_bar(axes: Axes, x: float, width: float, row: Row, colour: str, number: int) -> None:
-    mean, interval = row.mean("test_accuracy"), row.interval
+def _accuracy(row: Row) -> tuple[float, Interval]:
+    """Return the mean test accuracy of a row with a finished run, and its interval."""
+    mean, interval = row.mean("test_accuracy"), row.interval()
     assert mean is not None
     assert interval is not None
-    _bar(axes, x, width, mean, colour, alpha=_alpha(number), top=interval[1])
-    axes.errorbar(x, mean, [[mean - interval[0]], [interval[1] - mean]], color="#222222", lw=1, capsize=2)
+    return mean, interval
+
+
+def _ends(mean: float, interval: Interval) -> list[list[float]]:
+    return [[mean - interval[0]], [interval[1] - mean]]
 
 
 def _bar(axes: Axes, x: float, width: float, height: float, colour: str, alpha: float = 1, top: float = 0) -> None:
@@ -93,11 +100,6 @@ def _bar(axes: Axes, x: float, width: float, height: float, colour: str, alpha: 
     text = f"{height:.3f}"[1:] if height < 1 else "1"
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
     axes.text(x, max(top, height) + 0.015, text, ha="center", fontsize=8, bbox=box)
-
-
-def _alpha(number: int) -> float:
-    """Give how opaque a sweep's bars are: the first fully, each further one less."""
-    return (1, 0.6, 0.35, 0.2)[min(number, 3)]
 
 
 def _curves(rows: Sequence[Row], count: int) -> Figure:
@@ -112,15 +114,15 @@ def _curves(rows: Sequence[Row], count: int) -> Figure:
             dashes = _DASHES[variants.index((row.first.sweep, row.setting)) % len(_DASHES)]
             words = [row.first.optimizer, row.setting, row.first.sweep if len(sweeps) > 1 else ""]
             label = " ".join([*filter(None, words), f"{row.mean('test_auroc'):.3f}"])
+            style: dict[str, Any] = {
+                "color": _colour(row.first.optimizer, rows),
+                "ls": dashes,
+                "alpha": 1 if len(row.runs) == 1 else 0.6,
+            }
             for run in row.runs:
-                if run.results is None:
-                    continue
-                false, true = roc(read_answers(run.folder, run.results))
-                alpha = 1 if len(row.runs) == 1 else 0.6
-                axes.plot(
-                    false, true, color=_colour(row.first.optimizer, rows), ls=dashes, lw=1.6, alpha=alpha, label=label
-                )
-                label = "_"  # one entry for all seeds
+                if run.results:
+                    axes.plot(*roc(read_answers(run.folder, run.results)), **style, lw=1.6, label=label)
+                    label = "_"  # one entry for all seeds
         axes.set(title=network, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.set_box_aspect(1)
         axes.set_xlabel("1 - specificity")
@@ -137,12 +139,10 @@ def _times(rows: Sequence[Row]) -> Figure:
     networks = _networks(rows)
     for row in rows:
         marker = _MARKERS[networks.index(row.first.model) % len(_MARKERS)]
-        mean, seconds, interval = row.mean("test_accuracy"), row.mean("train_seconds"), row.interval
-        assert mean is not None
+        mean, interval = _accuracy(row)
+        seconds, colour = row.mean("train_seconds"), _colour(row.first.optimizer, rows)
         assert seconds is not None
-        assert interval is not None
-        error = [[mean - interval[0]], [interval[1] - mean]]
-        colour = _colour(row.first.optimizer, rows)
+        error = _ends(mean, interval)
         axes.errorbar(seconds, mean, error, color=colour, marker=marker, ms=8, lw=0, elinewidth=1, mec="white")
         if row.comparable and row.study:
             axes.plot(row.study.train_seconds, row.study.test_accuracy, marker, ms=7, mfc="none", mec=colour)
@@ -150,12 +150,13 @@ def _times(rows: Sequence[Row]) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    handles = [_key(_colour(name, rows), "o", name) for name in _optimizers(rows)]
-    handles += [_key("#555555", _MARKERS[i % len(_MARKERS)], network) for i, network in enumerate(networks)]
+    keys: list[tuple[str, str, str, str | None]] = [
+        (name, "o", _colour(name, rows), None) for name in _optimizers(rows)
+    ]
+    keys += [(name, _MARKERS[i % len(_MARKERS)], DARK, None) for i, name in enumerate(networks)]
     if any(row.comparable for row in rows):
-        handles.append(
-            Line2D([], [], ls="", marker="o", mfc="none", mec="#555555", label="published study, a laptop's GPU")
-        )
+        keys.append(("published study, a laptop's GPU", "o", DARK, "none"))
+    handles = [Line2D([], [], ls="", label=k, marker=marker, color=c, mfc=face) for k, marker, c, face in keys]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5))
     _finish(figure, f"Test accuracy against time of training, {_images(rows)}", [])
     return figure
@@ -163,10 +164,8 @@ def _times(rows: Sequence[Row]) -> Figure:
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     """Make a figure with so many panels, four in a line, that share their axes."""
-    across = min(4, count)
-    down = ceil(count / across)
-    size = (max(3.2 * across, 5.5), height * down + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
+    across, down = min(4, count), ceil(count / 4)
+    figure = Figure(figsize=(max(3.2 * across, 5.5), height * down + 0.8), layout="constrained")
     axes = figure.subplots(down, across, sharex=False, sharey=True, squeeze=False).ravel()
     for spare in axes[count:]:
         spare.remove()
@@ -181,10 +180,6 @@ def _finish(figure: Figure, title: str, handles: list[Line2D]) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))))
 
 
-def _key(colour: str, marker: str, label: str) -> Line2D:
-    return Line2D([], [], color=colour, marker=marker, ls="", label=label)
-
-
 def _networks(rows: Sequence[Row]) -> list[str]:
     return _ordered((row.first.model for row in rows), (model for model, _ in STUDY))
 
@@ -194,10 +189,9 @@ def _optimizers(rows: Sequence[Row]) -> list[str]:
 
 
 def _ordered(names: Iterable[str], study: Iterable[str]) -> list[str]:
-    """List each name once, those of the study first, in its order."""
-    present = set(names)
-    known = [name for name in dict.fromkeys(study) if name in present]
-    return [*known, *sorted(present.difference(known))]
+    """Return each name once, those of the study first, in its order."""
+    order = list(study)
+    return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def _colour(optimizer: str, rows: Sequence[Row]) -> str:
@@ -212,7 +206,3 @@ def _images(rows: Sequence[Row]) -> str:
     """Say what was tested on, such as `624 test images (chest_xray)`."""
     sets = sorted({(row.tested, str(row.finished[0]["data"])) for row in rows})
     return ", ".join(f"{count:,} test images ({name})" for count, name in sets)
-
-
-def _apart(rows: Sequence[Row]) -> str:
-    return "" if any(row.comparable for row in rows) else " (of other images)"

@@ -18,7 +18,7 @@ _BOX: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.8}
 
 
 class _Shown(NamedTuple):
-    """One class's curves, and how they are told from others'; the name is empty where there are no others."""
+    """One class's curves; the name is empty where there are no others."""
 
     name: str
     answers: Answers
@@ -32,7 +32,12 @@ def draw_curves(answers: Answers | ClassAnswers, results: Results) -> dict[str, 
     Nothing is drawn of a class that all images are of, or none.
     """
     if isinstance(answers, Answers):
-        shown = [_Shown("", answers, _as_in(results, measure_curves(answers)), COLOURS[0])] if ranks(answers) else []
+        auroc, auprc = _area(results, "auroc"), _area(results, "auprc")
+        shown = (
+            [_Shown("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
+            if ranks(answers)
+            else []
+        )
     else:
         sides = zip(answers.against_rest().items(), class_colours(len(answers.classes)), strict=True)
         shown = [_Shown(*side, measure_curves(side[1]), colour) for side, colour in sides if ranks(side[1])]
@@ -41,13 +46,9 @@ def draw_curves(answers: Answers | ClassAnswers, results: Results) -> dict[str, 
     return {"roc": _draw_roc(shown, results), "precision_recall": _draw_precision_recall(shown, results)}
 
 
-def _as_in(results: Results, curves: Curves) -> Curves:
-    """Give the areas as results.json has them, with the intervals of more resamples."""
-    auroc, auprc = (
-        Estimate(*(float(results[f"test_{name}{end}"]) for end in ("", "_ci_low", "_ci_high")))
-        for name in ("auroc", "auprc")
-    )
-    return curves._replace(auroc=auroc, auprc=auprc)
+def _area(results: Results, name: str) -> Estimate:
+    """Return an area as results.json has it, with the interval of more resamples."""
+    return Estimate(*(float(results[f"test_{name}{end}"]) for end in ("", "_ci_low", "_ci_high")))
 
 
 def _draw_roc(shown: Sequence[_Shown], results: Results) -> Figure:
@@ -89,7 +90,6 @@ def _say(name: str, area: Estimate) -> str:
 
 
 def _mark(axes: Axes, x: float, y: float, results: Results) -> None:
-    """Show where the threshold lies on a curve."""
     label = f"threshold {float(results['threshold']):.3g}"
     axes.plot(x, y, "o", color=COLOURS[1], ms=8, mec="white", label=label, clip_on=False)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from pneumo.console import PlainTable
 from pneumo.data.splits import read_splits
@@ -60,10 +58,10 @@ def combine(runs: Sequence[Run]) -> Ensemble:
             "sweeps, such as one with seed=0,1,2."
         )
     answers = [read_answers(run.folder, results).by_path() for run, results in members]
-    first = answers[0]
+    first, data = answers[0], members[0][1]["data_hash"]
     for (run, results), other in zip(members, answers, strict=True):
         same = other.paths == first.paths and np.array_equal(other.positive, first.positive)
-        if not same or results["data_hash"] != members[0][1]["data_hash"]:
+        if not same or results["data_hash"] != data:
             raise ConfigError(
                 f"{run.folder} was tested on other images than {finished[0].folder}, so that they cannot answer "
                 "together: name runs of one data set."
@@ -97,26 +95,19 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
     write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
 
 
-def to_terminal(ensemble: Ensemble) -> Table:
+def to_terminal(ensemble: Ensemble) -> PlainTable:
     """Lay out the ensemble's metrics beside those of its members."""
     head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
-    table = PlainTable(title=head, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
-    table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
+    table = PlainTable(head, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("test")
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
         table.add_column(column, justify="right")
     for name, title in _SHOWN.items():
-        key = f"test_{name}"
-        if ensemble.figures[key] == NO_IMAGE:
-            continue
-        each = [float(run.results[key]) for run in ensemble.members if run.results]
-        table.add_row(
-            title,
-            f"{ensemble.figures[key]:.4f}",
-            f"{ensemble.figures[f'{key}_ci_low']:.3f} to {ensemble.figures[f'{key}_ci_high']:.3f}",
-            f"{np.mean(each):.4f}",
-            f"{min(each):.4f} to {max(each):.4f}",
-        )
+        value, low, high = (ensemble.figures[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+        if value != NO_IMAGE:
+            each = [float(run.results[f"test_{name}"]) for run in ensemble.members if run.results]
+            texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
+            table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
     return table
 
 

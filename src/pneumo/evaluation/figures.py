@@ -56,10 +56,9 @@ def tested(results: Results) -> str:
 
 
 def single(results: Results) -> tuple[Figure, Axes]:
-    """Make a figure of one panel, headed by the run and the number of its test images.
+    """Return a figure of one panel, headed by the run and the number of its test images.
 
-    It is small, so that its text stays readable where TensorBoard shrinks it. The margins are given, since finding them
-    takes as long as drawing.
+    Small figures stay readable in TensorBoard. Margins are given, since computing them takes as long as drawing.
     """
     figure = Figure(figsize=(3.6, 3.6))
     figure.subplots_adjust(left=0.18, right=0.96, bottom=0.14, top=0.86)
@@ -76,9 +75,8 @@ def head(figure: Figure, words: str, line: int = 0) -> None:
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> Files:
-    """Write each figure as PNG and SVG, and give the files' content by suffix and name."""
-    with rc_context(STYLE):
-        rendered = {suffix: {name: _render(figure, suffix) for name, figure in figures.items()} for suffix in _DPI}
+    """Write each figure as PNG and SVG, and return the files' content by suffix and name."""
+    rendered = {suffix: encode(figures, suffix) for suffix in _DPI}
     for suffix, files in rendered.items():
         for name, content in files.items():
             with atomic_path(folder / f"{name}.{suffix}") as path:
@@ -86,10 +84,16 @@ def save(figures: Mapping[str, Figure], folder: Path) -> Files:
     return rendered
 
 
-def escape_text(figure: Figure) -> None:
-    """Have a figure's text shown as it is, without formulas; control characters, which XML cannot hold, are escaped.
+def encode(figures: Mapping[str, Figure], suffix: str) -> dict[str, bytes]:
+    """Encode figures as png or svg."""
+    with rc_context(STYLE):
+        return {name: _encode(figure, suffix) for name, figure in figures.items()}
 
-    The text of ticks is made only when they are drawn, so that this does not reach it.
+
+def escape_text(figure: Figure) -> None:
+    """Escape control characters of a figure's text, which XML cannot hold, and show it without formulas.
+
+    Tick labels are excepted, as they are made when they are drawn.
     """
     for text in figure.findobj(Text):
         if isinstance(text, Text):
@@ -97,14 +101,14 @@ def escape_text(figure: Figure) -> None:
             text.set_text(escape_prose(text.get_text()))
 
 
-def _render(figure: Figure, suffix: str) -> bytes:
+def _encode(figure: Figure, suffix: str) -> bytes:
     """Draw once; Figure.savefig draws twice, lest something be cut off, which nothing here is."""
     stream = io.BytesIO()
     escape_text(figure)
     figure.set_dpi(_DPI[suffix])
     if suffix == "png":
-        canvas, how = FigureCanvasAgg(figure), {"compress_level": 3}  # of films in half the time, a twentieth larger
-        canvas.print_png(stream, pil_kwargs=how)  # type: ignore[no-untyped-call] # Matplotlib gives it no types
+        how = {"compress_level": 3}  # of films in half the time, a twentieth larger
+        FigureCanvasAgg(figure).print_png(stream, pil_kwargs=how)  # type: ignore[no-untyped-call] # has no types
     else:
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return stream.getvalue()

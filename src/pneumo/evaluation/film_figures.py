@@ -26,12 +26,12 @@ _RIGHT, _WRONG = COLOURS[2], COLOURS[1]
 
 
 class Chosen(NamedTuple):
-    """Places of test images that are shown, ACROSS of each kind at most, and how many there are to choose from.
+    """Indices of the test images that are shown, ACROSS of each kind at most, and how many there are of each.
 
     Attributes:
-        right: Spread evenly over the list of images that were called right, which is sorted by class and name.
-        wrong: The surest of the wrong answers, the surest first.
-        uncertain: The answers nearest to the threshold, the nearest first.
+        right: Spread evenly over the correctly predicted images, which are sorted by class and name.
+        wrong: The surest of the wrong predictions, the surest first.
+        uncertain: The predictions nearest to the threshold, the nearest first.
         rights: How many are right.
         wrongs: How many are wrong.
     """
@@ -56,12 +56,18 @@ class Film(NamedTuple):
     right: bool = False
 
 
+def is_right(answers: Answers | ClassAnswers) -> npt.NDArray[np.bool_]:
+    """Return whether each image was predicted as its true class, (N,)."""
+    label, prediction, _ = called(answers)
+    return np.equal(label, prediction)
+
+
 def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
     """Choose test images to show; the same answers give the same ones.
 
     How sure an answer is, its distance from another answer tells.
     """
-    hit = answers.right if isinstance(answers, Answers) else answers.label == answers.prediction
+    hit = is_right(answers)
     sureness = distance(answers.probability, threshold, answers.margin)
     surest = np.argsort(-sureness, kind="stable")
     right, wrong = np.flatnonzero(hit), surest[~hit[surest]]
@@ -71,58 +77,37 @@ def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
 
 
 def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Films, results: Results) -> Figure:
-    """Show test images that were called right and wrong, and the least certain ones.
-
-    Args:
-        answers: To all test images.
-        chosen: Which of them are shown.
-        films: These, in the order of `chosen`, (n, H, W).
-        results: The run's.
-    """
+    """Show test images that were called right and wrong, and the least certain ones; films in the order of `chosen`."""
     total = chosen.rights + chosen.wrongs
-    near = (
-        "whose two likeliest classes are closest" if isinstance(answers, ClassAnswers) else "nearest to the threshold"
-    )
-    rows = (
-        (_count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"), chosen.right),
-        (_count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"), chosen.wrong),
-        (_count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"), chosen.uncertain),
-    )
-    if isinstance(answers, ClassAnswers):
-        words = "its probability"
-    else:
+    near, words = "whose two likeliest classes are closest", "its probability"
+    if isinstance(answers, Answers):
+        near = "nearest to the threshold"
         words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
+    rows = {
+        _count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"): chosen.right,
+        _count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"): chosen.wrong,
+        _count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"): chosen.uncertain,
+    }
     words = f"Below each film: the answer with {words}, and the truth. Not a medical device."
-    titles = (f"{name_run(results)}, {tested(results)}", words)
-    captions = _describe(answers)
-    return _draw([(title, [captions[place] for place in places]) for title, places in rows], films, titles)
+    names = [_shorten(name) for name in answers.classes]
+    captions = [
+        Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
+        for truth, answer, share in zip(*called(answers), strict=True)
+    ]
+    shown = [(title, [captions[place] for place in places]) for title, places in rows.items()]
+    return _draw(shown, films, (f"{name_run(results)}, {tested(results)}", words))
 
 
 def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Figure:
-    """Show images of a training batch with their labels.
-
-    Args:
-        labels: The images' classes.
-        films: (n, H, W).
-        titles: The heading, and lines that tell what is shown.
-    """
+    """Show images (n, H, W) of a training batch with their labels, below a heading and further lines."""
     captions = [Film(_shorten(label)) for label in labels]
     rows = [("", captions[start : start + ACROSS]) for start in range(0, len(captions), ACROSS)]
     return _draw(rows, films, titles)
 
 
 def _count(title: str, places: Places, total: int, words: str) -> str:
-    """Say how many of how many are shown."""
     said = words.format(len(places), total) if len(places) < total else f"all {total}" if total else "none"
     return f"{title}: {said}"
-
-
-def _describe(answers: Answers | ClassAnswers) -> list[Film]:
-    names = [_shorten(name) for name in answers.classes]
-    return [
-        Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
-        for truth, answer, share in zip(*called(answers), strict=True)
-    ]
 
 
 def _draw(rows: Sequence[tuple[str, Sequence[Film]]], films: Films, titles: Sequence[str]) -> Figure:

@@ -24,6 +24,12 @@ from pneumo.evaluation.shift import to_terminal as shift_table
 from pneumo.evaluation.tables import to_csv, to_markdown, to_terminal
 from pneumo.files import write_text
 
+_STATES = {
+    "collapsed": "every test image got the same answer, so the accuracy is only that class's share.",
+    "partial": "images of the test set were left out, so these figures are no result.",
+    "unfinished": "running, or its process was ended; the sweep's command goes on with it.",
+}
+
 
 def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     """Write leaderboard.csv, .md, .html, comparisons.csv, figures/ and their copies for TensorBoard; print the table.
@@ -41,46 +47,39 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     single = runs[0].results if len(runs) == 1 else None
     shift = None if single is None or single["task"] == "subtype" else read_shift(runs[0].folder, single)
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
+    pooled = pool(board)
+    notes = [*explain_comparison(comparison), *(explain_pooled(each, board) for each in pooled)]
+    if isinstance(shift, Shift):
+        notes.append(explain_shift(shift))
     if folder is None:
-        show(comparison, title, shift)
+        _show(comparison, title, shift, notes)
         return
     figures = draw(board)
-    pooled = pool(board)
-    notes = [*explain(board), *explain_comparison(comparison), *(explain_pooled(each, board) for each in pooled)]
     if isinstance(shift, Shift) and single:
         figures["shift"] = draw_shift(shift, single)
-        notes.append(explain_shift(shift))
+    every = [*explain(board), *notes]
     rendered = save(figures, folder / "figures")
     write_images(folder / "leaderboard", {f"leaderboard/{name}": png for name, png in rendered["png"].items()})
     write_text(folder / "leaderboard.csv", to_csv(runs))
-    write_text(folder / "leaderboard.md", to_markdown(board, notes, title))
-    write_text(folder / "leaderboard.html", to_html(comparison, runs, notes, title, rendered["svg"]))
+    write_text(folder / "leaderboard.md", to_markdown(board, every, title))
+    write_text(folder / "leaderboard.html", to_html(comparison, runs, every, title, rendered["svg"]))
     write_text(folder / "comparisons.csv", pairwise.to_csv(comparison.pairs))
     if pooled:
         write_text(folder / "folds.csv", pooled_csv(pooled, board))
-    show(comparison, title, shift)
+    _show(comparison, title, shift, notes)
     tell(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv")
 
 
-def show(comparison: Comparison, title: str, shift: Shift | str | None) -> None:
-    """Print the table, the differences if they are few, and of a single run what changed since validation.
-
-    Args:
-        comparison: The rows and how they differ.
-        title: The table's.
-        shift: Of a single run, or why there is none; None for more runs.
-    """
+def _show(comparison: Comparison, title: str, shift: Shift | str | None, notes: Sequence[str]) -> None:
+    """Print the table, the differences if they are few, and of a single run what changed since validation."""
     console = rich.get_console()
     console.print(to_terminal(comparison.rows, title, console))
     if differences := pairwise.to_terminal(comparison, console.width):
         console.print(differences)
-    notes = explain_comparison(comparison)
-    notes += [explain_pooled(each, comparison.rows) for each in pool(comparison.rows)]
     if isinstance(shift, Shift):
         console.print(shift_table(shift))
-        notes.append(explain_shift(shift))
     elif shift:
-        notes.append(f"No comparison of validation with test: {shift}.")
+        notes = [*notes, f"No comparison of validation with test: {shift}."]
     for note in notes:
         tell(note, style="dim", wrap=True)
 
@@ -110,11 +109,6 @@ def explain(board: Sequence[Row]) -> list[str]:
         notes.append("#: rows of the same words whose settings differ; .hydra/config.yaml of each run has them.")
     notes += differences(board)
     states = {run.state for row in board for run in row.runs}
-    if "collapsed" in states:
-        notes.append("collapsed: every test image got the same answer, so the accuracy is only that class's share.")
-    if "partial" in states:
-        notes.append("partial: images of the test set were left out, so these figures are no result.")
-    if "unfinished" in states:
-        notes.append("unfinished: running, or its process was ended; the sweep's command goes on with it.")
+    notes += [f"{state}: {words}" for state, words in _STATES.items() if state in states]
     notes += [f"{run.name} {run.state}: {run.reason}" for row in board for run in row.runs if run.reason]
     return notes

@@ -21,7 +21,7 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
     Args:
         epochs: Each epoch's number and metrics, as `pneumo.callbacks.History` keeps them.
         images: How many there are in train and val.
-        results: What results.json is to hold.
+        results: The run's.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDE, 3.1))

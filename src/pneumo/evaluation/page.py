@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 
 from pneumo.evaluation.comparison import Comparison
 from pneumo.evaluation.pairwise import HEADS, cells
+from pneumo.evaluation.run_figures import CAPTIONS
 from pneumo.evaluation.runs import Run
 from pneumo.evaluation.tables import columns
 from pneumo.render import render
@@ -14,7 +14,7 @@ from pneumo.render import render
 _CAPTIONS = {
     "accuracy": "Test accuracy with its 95 % interval, beside the study's where it has one.",
     "roc": "ROC curves; each of several seeds has its own line.",
-    "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
+    "shift": CAPTIONS["shift"],
     "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
 }
 
@@ -22,15 +22,7 @@ _CAPTIONS = {
 def to_html(
     comparison: Comparison, runs: Sequence[Run], notes: Sequence[str], title: str, figures: Mapping[str, bytes]
 ) -> str:
-    """Fill in the page.
-
-    Args:
-        comparison: The table's rows and how they differ.
-        runs: All runs, to count what became of them.
-        notes: What stands below the table.
-        title: The page's.
-        figures: SVG files by their names.
-    """
+    """Render the page, with figures as SVG by their names."""
     board = comparison.rows
     shown = columns(board)
     states = [run.state for run in runs]
@@ -44,5 +36,5 @@ def to_html(
         heads=HEADS,
         images=comparison.images,
         notes=notes,
-        figures=[(name, _CAPTIONS[name], base64.b64encode(svg).decode()) for name, svg in figures.items()],
+        figures=[(name, _CAPTIONS[name], svg) for name, svg in figures.items()],
     )

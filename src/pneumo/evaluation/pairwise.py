@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from itertools import compress
+from typing import Literal
 
 from pneumo.cells import format_rows
 from pneumo.console import PlainTable
@@ -24,11 +23,7 @@ def to_csv(pairs: Sequence[Pair]) -> str:
     names = [f"{which}_{name}" for which in ("first", "second") for name in ("sweep", "model", "optimizer", "setting")]
     lines: list[Sequence[object]] = [("metric", *names, "difference", "ci_low", "ci_high", "p", "p_holm", "different")]
     for pair in pairs:
-        words = [
-            word
-            for row in (pair.first, pair.second)
-            for word in (row.first.sweep, row.first.model, row.first.optimizer, row.setting)
-        ]
+        words = *_words(pair.first), *_words(pair.second)
         lines.append((pair.metric, *words, *pair.difference, pair.holm, str(pair.different).lower()))
     return format_rows(lines)
 
@@ -43,37 +38,31 @@ def cells(pair: Pair, board: Sequence[Row]) -> tuple[str, ...]:
 
 def name_row(row: Row, board: Sequence[Row]) -> str:
     """Name a row in one line by the words in which the board's rows differ."""
-    words = [(each.first.sweep, each.first.model, each.first.optimizer, each.setting) for each in board]
-    own = (row.first.sweep, row.first.model, row.first.optimizer, row.setting)
-    telling = [word for place, word in enumerate(own) if len({other[place] for other in words}) > 1]
-    return " ".join(filter(None, telling)) or f"{row.first.model} {row.first.optimizer}"
+    differing = [len(set(words)) > 1 for words in zip(*map(_words, board), strict=True)]
+    return " ".join(filter(None, compress(_words(row), differing))) or f"{row.first.model} {row.first.optimizer}"
 
 
-def to_terminal(comparison: Comparison, width: int) -> Table | None:
-    """Lay out the pairs that one asks for: of few rows all, of several sweeps those of the same network.
+def _words(row: Row) -> tuple[str, str, str, str]:
+    return row.first.sweep, row.first.model, row.first.optimizer, row.setting
 
-    Args:
-        comparison: Of the board's rows.
-        width: The terminal's, in characters.
 
-    Returns:
-        None if there are no such pairs.
+def to_terminal(comparison: Comparison, width: int) -> PlainTable | None:
+    """Return a table of the pairs that matter: of few rows all, of several sweeps those of the same network.
+
+    Where a terminal is less than 120 characters wide, the uncorrected p is left out. None if there are no such pairs.
     """
     shown = [pair for pair in comparison.pairs if comparison.compared <= _FEW or _matched(pair, comparison.rows)]
     if not shown:
         return None
     title = f"Differences, the better one first, on the same {comparison.images:,} test images"
-    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
-    table.pad_edge, table.padding = False, (0, 1, 0, 0)
-    left_out = None if width >= 120 else HEADS.index("p")
-    for place, head in enumerate(HEADS):
-        if place != left_out:
-            table.add_column(
-                head, justify="left" if place < 3 else "right", no_wrap=place not in (1, 2), overflow="fold"
-            )
+    table = PlainTable(title, padding=(0, 1, 0, 0))
+    kept = [place for place, head in enumerate(HEADS) if width >= 120 or head != "p"]
+    for place in kept:
+        justify: Literal["left", "right"] = "left" if place < 3 else "right"
+        table.add_column(HEADS[place], justify=justify, no_wrap=place not in (1, 2), overflow="fold")
     for pair in shown:
-        texts = [text for place, text in enumerate(cells(pair, comparison.rows)) if place != left_out]
-        table.add_row(*texts, style="bold" if pair.different else None)
+        texts = cells(pair, comparison.rows)
+        table.add_row(*(texts[place] for place in kept), style="bold" if pair.different else None)
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from pneumo.cells import format_rows
@@ -13,19 +14,12 @@ from pneumo.evaluation.results import TITLES
 from pneumo.evaluation.runs import Row, Run
 from pneumo.evaluation.summary import estimates
 
+_HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
 _SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
 
 
 class Pooled(NamedTuple):
-    """The folds of one row and seed.
-
-    Attributes:
-        row: The leaderboard's.
-        seed: Of the division into folds.
-        folds: Their numbers, of the runs that have finished.
-        fold: Of each image, (N,).
-        answers: To the held-out images, in the order of the folds.
-    """
+    """The finished folds of one row and seed, the fold of each image, and the answers to them in that order."""
 
     row: Row
     seed: int
@@ -43,7 +37,7 @@ def pool(board: Iterable[Row]) -> list[Pooled]:
     found = []
     for row in board:
         for seed in dict.fromkeys(run.seed for run in row.runs):
-            runs = [run for run in row.runs if run.seed == seed and run.fold >= 0 and _tells_two(run)]
+            runs = [run for run in row.runs if run.seed == seed and run.fold >= 0 and _is_binary(run)]
             if len(runs) > 1:
                 found.append(_pool(row, seed, runs))
     return found
@@ -51,12 +45,9 @@ def pool(board: Iterable[Row]) -> list[Pooled]:
 
 def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
     """Format one line for each held-out image; its logit_margin is empty where a fold's run did not record it."""
-    lines: list[Sequence[object]] = [
-        ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
-    ]
+    lines: list[Sequence[object]] = [_HEAD]
     for each in pooled:
-        answers = each.answers
-        name = name_row(each.row, board)
+        answers, name = each.answers, name_row(each.row, board)
         margins = [""] * len(each.fold) if answers.margin is None else [f"{margin:.9g}" for margin in answers.margin]
         columns = (each.fold, answers.paths, answers.positive, answers.probability, answers.called, margins)
         for fold, path, positive, probability, called, margin in zip(*columns, strict=True):
@@ -72,18 +63,16 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
         f"{TITLES[name]} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
         for name in _SHOWN
     )
-    results = pooled.row.finished[0]
-    missing = sorted(set(range(int(results["folds"]))) - set(pooled.folds))
-    notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
     each = pooled.row.finished
+    missing = sorted(set(range(int(each[0]["folds"]))) - set(pooled.folds))
+    notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
     chosen = {
         "epoch": any(fold["best_epoch"] != fold["epochs"] for fold in each),
         "temperature": any(fold["temperature"] != 1 for fold in each),
-        "threshold": results["threshold_rule"] != "fixed",
+        "threshold": each[0]["threshold_rule"] != "fixed",
     }
     if any(chosen.values()):
-        names = " and ".join(name for name, had in chosen.items() if had)
-        notes += f" Each fold chose its {names} on them, which flatters."
+        notes += f" Each fold chose its {' and '.join(compress(chosen, chosen.values()))} on them, which flatters."
     return (
         f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(pooled.folds)} folds, "
         f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}.{notes}"
@@ -103,5 +92,5 @@ def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
     return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
 
 
-def _tells_two(run: Run) -> bool:
+def _is_binary(run: Run) -> bool:
     return run.state in ("done", "collapsed") and run.results is not None and run.results["task"] == "pneumonia"

@@ -1,8 +1,9 @@
-"""What `pneumo report` gives: the leaderboard, an ensemble, a model card."""
+"""Reports of runs: where they are written, ensembles, model cards, and what one `pneumo report` writes of all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import rich
@@ -10,15 +11,33 @@ import rich
 from pneumo.console import tell
 from pneumo.errors import ConfigError
 from pneumo.evaluation.card import model_card
-from pneumo.evaluation.ensemble import Ensemble, combine, write_ensemble
-from pneumo.evaluation.ensemble import to_terminal as ensemble_table
+from pneumo.evaluation.ensemble import Ensemble, combine, to_terminal, write_ensemble
 from pneumo.evaluation.leaderboard import write_leaderboard
-from pneumo.evaluation.runs import collect
+from pneumo.evaluation.runs import collect, is_run
+from pneumo.failures import FileError, disk_error
 from pneumo.run_manifest import write_report
 
 
+def report_folder(folders: Sequence[Path], output: Path | None) -> Path | None:
+    """Return where reports of several runs are written: by default the folder of a single sweep, else nowhere."""
+    return folders[0] if output is None and len(folders) == 1 and not is_run(folders[0]) else output
+
+
+@contextmanager
+def reporting_to(folder: Path) -> Iterator[None]:
+    """Raise a ConfigError that names --output where a report cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, FileError) and error.filename is not None and disk_error(error):
+            raise  # a file of a run cannot be read
+        raise ConfigError(
+            f"The report cannot be written to {folder} ({error.strerror}): name another folder as --output."
+        ) from error
+
+
 def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, card: bool) -> None:
-    """Write and print what was asked for.
+    """Write and print the leaderboard and what else was asked for.
 
     Args:
         sweeps: The folders of sweeps or of single runs; of one run only with `card`.
@@ -29,34 +48,53 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
     Raises:
         ConfigError: There is no run in one of the sweeps, or the runs do not go together.
     """
-    combined = combine(collect(sweeps)) if ensemble else None
-    if combined and folder is not None:
-        _refuse_members(folder / "ensemble", combined)
+    if card and not (len(sweeps) == 1 and is_run(sweeps[0])):
+        raise ConfigError(
+            f"--model-card is for one run that has finished, and {', '.join(map(str, sweeps))} is not one: name its "
+            "folder, such as outputs/sweep/study/resnext-sgd-s0."
+        )
+    combined = combine_runs(sweeps, folder) if ensemble else None
     write_leaderboard(sweeps, folder)
     if combined:
-        rich.print(ensemble_table(combined))
-        tell(
-            "The mean of the members' probabilities, called positive above the mean of their thresholds."
-            + (f" Left out: {', '.join(combined.left_out)}." if combined.left_out else ""),
-            style="dim",
-            wrap=True,
-        )
-        if folder is not None:
-            write_ensemble(folder / "ensemble", combined)
-            _name("ensemble", folder / "ensemble" / "ensemble.json")
+        report_ensemble(combined, folder)
     if card:
-        place = (folder or sweeps[0]) / "MODEL_CARD.md"
-        write_report(place, model_card(sweeps[0]))
-        _name("model card", place)
+        write_model_card(sweeps[0], folder or sweeps[0])
 
 
-def _refuse_members(folder: Path, ensemble: Ensemble) -> None:
-    if folder.resolve() in (run.folder.resolve() for run in ensemble.members):
+def combine_runs(sweeps: Sequence[Path], folder: Path | None) -> Ensemble:
+    """Test the runs of sweeps together; none of them may be the one that `report_ensemble` would overwrite.
+
+    Raises:
+        ConfigError: The runs do not go together, or one of them lies where the ensemble is to be written.
+    """
+    combined = combine(collect(sweeps))
+    if folder and (folder / "ensemble").resolve() in (run.folder.resolve() for run in combined.members):
         raise ConfigError(
-            f"--output {folder.parent} would replace the predictions of the run in {folder}, a member of the ensemble: "
-            "name another folder."
+            f"--output {folder} would replace the predictions of the run in {folder / 'ensemble'}, a member of the "
+            "ensemble: name another folder."
         )
+    return combined
 
 
-def _name(name: str, place: Path) -> None:
-    tell(f"{name:<12} {place}")
+def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
+    """Print an ensemble's test, and write it to ensemble/ in a folder if there is one."""
+    rich.print(to_terminal(ensemble))
+    tell(
+        "The mean of the members' probabilities, called positive above the mean of their thresholds."
+        + (f" Left out: {', '.join(ensemble.left_out)}." if ensemble.left_out else ""),
+        style="dim",
+        wrap=True,
+    )
+    if folder is not None:
+        write_ensemble(folder / "ensemble", ensemble)
+        tell(f"{'ensemble':<12} {folder / 'ensemble' / 'ensemble.json'}")
+
+
+def write_model_card(run: Path, folder: Path) -> None:
+    """Write the MODEL_CARD.md of a finished run to a folder.
+
+    Raises:
+        ConfigError: No run has finished there, or a file of it is missing.
+    """
+    write_report(folder / "MODEL_CARD.md", model_card(run))
+    tell(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")

@@ -85,17 +85,12 @@ class _Resolver:
         if not isinstance(value, str) or not 0 < value.count("${") <= _MOST or depth > _DEPTH:
             return value
         if whole := _REFERENCE.fullmatch(value):
-            found = self._look_up(whole, depth)
-            return value if found is None else found
-        text = _REFERENCE.sub(lambda one: str(self._insert(one, depth)), value)
+            return self._look_up(whole, depth)
+        text = _REFERENCE.sub(lambda one: str(self._look_up(one, depth)), value)
         return text if len(text) <= _LONGEST else value
 
-    def _insert(self, reference: re.Match[str], depth: int) -> Any:  # noqa: ANN401
-        found = self._look_up(reference, depth)
-        return reference[0] if found is None else found
-
     def _look_up(self, reference: re.Match[str], depth: int) -> Any:  # noqa: ANN401
-        """Return what a reference stands for; None if that is no single value."""
+        """Return what a reference stands for; its text if that is no single value."""
         key = reference["key"] or reference["tried"]
         if key not in self.known:
             self.known[key] = None  # until it is found: a reference to itself stays text
@@ -104,7 +99,9 @@ class _Resolver:
                 value = value.get(name) if isinstance(value, dict) else None
             self.known[key] = self.resolve(value, depth + 1) if isinstance(value, str | int | float) else None
         found = self.known[key]
-        return _parse(reference["otherwise"]) if found is None and reference["tried"] else found
+        if found is None:
+            return _parse(reference["otherwise"]) if reference["tried"] else reference[0]
+        return found
 
 
 def _parse(text: str) -> str | int | float:

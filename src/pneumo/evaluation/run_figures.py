@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,14 +39,7 @@ CAPTIONS = {
 
 
 class RunFigure(NamedTuple):
-    """A figure in a run's folder.
-
-    Attributes:
-        name: Of its files.
-        caption: What it shows, one sentence or two.
-        png: Its file.
-        svg: Likewise.
-    """
+    """A figure in a run's folder: the name of its files, what it shows, and its files."""
 
     name: str
     caption: str
@@ -56,16 +48,14 @@ class RunFigure(NamedTuple):
 
 
 def run_figures(folder: Path) -> list[RunFigure]:
-    """Give the figures that there are in a run's folder, in the order in which a page shows them."""
-    found = [
-        RunFigure(name, caption, *(folder / "figures" / f"{name}.{suffix}" for suffix in ("png", "svg")))
-        for name, caption in CAPTIONS.items()
-    ]
+    """Return the figures that there are in a run's folder, in the order in which a page shows them."""
+    paths = {name: folder / "figures" / name for name in CAPTIONS}
+    found = [RunFigure(name, CAPTIONS[name], Path(f"{path}.png"), Path(f"{path}.svg")) for name, path in paths.items()]
     return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
 
 
-def embed_figures(folder: Path) -> list[tuple[str, str, str]]:
-    """Return name, caption and base64 of a run's figures; files that are no SVG of its own are left out and named."""
+def embed_figures(folder: Path) -> list[tuple[str, str, bytes]]:
+    """Return name, caption and SVG of a run's figures; files that are no SVG of its own are left out and named."""
     found = []
     for figure in run_figures(folder):
         try:
@@ -77,7 +67,7 @@ def embed_figures(folder: Path) -> list[tuple[str, str, str]]:
         except (FileNotFoundError, PlainDataError) as error:
             _log.warning("%s is not on the page: %s.", figure.svg, error)
             continue
-        found.append((figure.name, figure.caption, base64.b64encode(content).decode()))
+        found.append((figure.name, figure.caption, content))
     return found
 
 
@@ -92,13 +82,8 @@ def draw_test(
     """Draw a run's test, by the figures' names.
 
     ROC and precision-recall curve, confusion matrix, histogram of scores and a choice of films; of two classes also
-    the calibration curve and, where there is a validation.csv, what changed since validation.
-
-    Args:
-        folder: The run's.
-        answers: To the test images.
-        results: The run's.
-        load: Gives test images (n, H, W) by their paths.
+    the calibration curve and, where there is a validation.csv, what changed since validation. `load` returns images
+    (n, H, W) by their paths.
     """
     chosen = choose(answers, float(results["threshold"]))
     films = load([answers.paths[i] for i in chosen.places])

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -30,11 +31,7 @@ class Run:
 
     Attributes:
         sweep: Name of the sweep's folder.
-        name: Of the run's folder.
-        folder: Where it lies.
-        model: conf/model's name.
-        optimizer: conf/optimizer's.
-        seed: The run's.
+        name: Name of the run's folder.
         results: What results.json holds; None if the run has not finished.
         state: done, partial, collapsed, failed, stopped or unfinished.
         reason: Why it failed.
@@ -57,10 +54,9 @@ class Run:
         """What tells the run from others of its network, optimizer, seed and fold: the rest of its name."""
         usual = f"{self.model}-{self.optimizer}-s{self.seed}"
         name, _, time = self.name.partition("/")  # train.py's runs lie in a folder of their time
-        if name == usual or name.startswith(f"{usual}-"):
-            rest = name[len(usual) + 1 :].split("-")
-        else:
-            rest = [part for part in name.split("-") if part != f"s{self.seed}"]
+        named = name == usual or name.startswith(f"{usual}-")
+        parts = name.split("-")
+        rest = name[len(usual) + 1 :].split("-") if named else [part for part in parts if part != f"s{self.seed}"]
         setting = "-".join(part for part in rest if not re.fullmatch(r"fold\d+", part))
         return " ".join(filter(None, (setting, time)))
 
@@ -119,26 +115,26 @@ class Row:
         return self.study is not None and bool(self.finished) and radiographs and self.tested == TESTED
 
     def mean(self, name: str) -> float | None:
-        """Give the mean over the finished runs; None if there is none."""
-        return statistics.fmean(self._values(name)) if self.finished else None
+        """Return the mean over the finished runs; None if there is none."""
+        return statistics.fmean(float(results[name]) for results in self.finished) if self.finished else None
 
     def deviation(self, name: str) -> float | None:
-        """Give the standard deviation over the finished runs; None if there are not two."""
-        return statistics.stdev(self._values(name)) if len(self.finished) > 1 else None
+        """Return the standard deviation over the finished runs; None if there are not two."""
+        values = [float(results[name]) for results in self.finished]
+        return statistics.stdev(values) if len(values) > 1 else None
 
     def difference(self, name: str) -> float | None:
-        """Give by how much an accuracy differs from the study's; None if that would be no comparison."""
+        """Return by how much an accuracy differs from the study's; None if that would be no comparison."""
         mean = self.mean(name)
-        if mean is None or self.study is None or not self.comparable:
+        if mean is None or not self.comparable:
             return None
         return float(zero_residue(np.array(mean - float(getattr(self.study, name)))))
 
-    @property
-    def interval(self) -> Interval | None:
-        """The mean test accuracy's 95 % interval, for the number of images tested: more seeds do not narrow it."""
+    def interval(self, metric: str = "accuracy") -> Interval | None:
+        """Return a metric's 95 % interval, which more seeds do not narrow."""
         mean = self.mean("test_accuracy")
-        if mean is None or "accuracy" in self.intervals:
-            return self.intervals.get("accuracy")
+        if metric != "accuracy" or mean is None or metric in self.intervals:
+            return self.intervals.get(metric)
         return wilson(round(mean * self.tested), self.tested)
 
     @property
@@ -150,13 +146,23 @@ class Row:
     def remark(self) -> str:
         """What one must know before reading the numbers, such as `collapsed` or `1 of 3 failed`."""
         states = [run.state for run in self.runs]
-        marks = dict.fromkeys(state for state in states if state != "done")
-        if len(set(states)) == 1:
-            return "".join(marks)
-        return ", ".join(f"{states.count(state)} of {len(states)} {state}" for state in marks)
+        counts = {state: f"{states.count(state)} of {len(states)} {state}" for state in states if state != "done"}
+        return ", ".join(counts if len(set(states)) == 1 else counts.values())
 
-    def _values(self, name: str) -> list[float]:
-        return [float(results[name]) for results in self.finished]
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run's own."""
+    return any(os.path.exists(folder / name) for name in _OF_A_RUN)
+
+
+def read_finished(folder: Path) -> Results:
+    """Read the results.json of a run; raise a ConfigError if the run has not finished or the file is damaged."""
+    if results := read_results(folder):
+        return results
+    raise ConfigError(
+        f"{folder} holds no results.json, and a report is of one run that has finished: name its folder, such as "
+        "outputs/sweep/study/resnext-sgd-s0."
+    )
 
 
 def collect(folders: Sequence[Path]) -> list[Run]:
@@ -167,10 +173,7 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     """
     runs: dict[Path, Run] = {}
     damaged: list[str] = []
-    sweeps = list(dict.fromkeys(folder.resolve() for folder in folders))
-    homes = {
-        sweep: sweep.parent if any(os.path.exists(sweep / name) for name in _OF_A_RUN) else sweep for sweep in sweeps
-    }
+    homes = {sweep: sweep.parent if is_run(sweep) else sweep for sweep in (folder.resolve() for folder in folders)}
     names = [home.name for home in set(homes.values())]
     for sweep, home in homes.items():
         places = {path.parent for name in _OF_A_RUN for path in sweep.rglob(name)}
@@ -182,10 +185,10 @@ def collect(folders: Sequence[Path]) -> list[Run]:
             )
         label = home.name if names.count(home.name) == 1 else str(home)
         for place in sorted(places - runs.keys()):
+            status = None
             try:
                 status = load_status(place)
             except ConfigError as error:
-                status = None
                 damaged.append(str(error))
             if run := _read(sweep, label, place, status):
                 runs[place] = run
@@ -197,36 +200,33 @@ def collect(folders: Sequence[Path]) -> list[Run]:
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
-    """Put runs that differ in their seed or fold only together.
+    """Group runs that differ in their seed or fold only, the highest test accuracy first.
 
-    The rows with the highest test accuracy come first. Trials of a search are there to be chosen from, and the test set
-    must have no part in that: they come after the others, sorted by validation loss.
+    Trials of a search come last, by validation loss: the test set must have no part in choosing one.
     """
-    groups: dict[tuple[str, ...], dict[str, list[Run]]] = {}
+    groups: dict[tuple[str, ...], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: (run.seed, run.fold)):
-        alike = groups.setdefault((run.sweep, run.model, run.optimizer, run.setting), {})
-        alike.setdefault(run.settings_hash, []).append(run)
-    found = [
-        Row(tuple(group), f"#{settings[:4]}" if len(alike) > 1 else "")
-        for alike in groups.values()
-        for settings, group in alike.items()
-    ]
+        groups[run.sweep, run.model, run.optimizer, run.setting][run.settings_hash].append(run)
 
     def order(row: Row) -> tuple[bool, float, str, str]:
         value = row.mean("val_loss") if row.first.trial else -(row.mean("test_accuracy") or 0)
         return row.first.trial, inf if value is None else value, row.first.sweep, row.first.name
 
+    found = [
+        Row(tuple(group), f"#{settings[:4]}" if len(alike) > 1 else "")
+        for alike in groups.values()
+        for settings, group in alike.items()
+    ]
     return sorted(found, key=order)
 
 
 def differences(rows: Iterable[Row]) -> list[str]:
     """Say where rows of one sweep and network differ in what their names do not tell."""
-    found: dict[tuple[str, str, str], set[str]] = {}
+    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for name in ("epochs", "batch_size", "image_size", "experiment", "data"):
         for row in rows:
-            if row.finished and not row.first.setting:
-                values = {str(results[name]) for results in row.finished}
-                found.setdefault((row.first.sweep, row.first.model, name), set()).update(values)
+            if not row.first.setting:
+                found[row.first.sweep, row.first.model, name] |= {str(results[name]) for results in row.finished}
     return [
         f"{sweep}, {model}: the rows differ in {name} ({' and '.join(sorted(values))})."
         for (sweep, model, name), values in found.items()
@@ -239,12 +239,12 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None) -> Run |
     name = folder.name if folder == sweep else folder.relative_to(sweep).as_posix()
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
-        named = (str(results["model"]), str(results["optimizer"]), int(results["seed"]))
+        model, optimizer, seed, settings = (results[key] for key in ("model", "optimizer", "seed", "settings_hash"))
         # A job's status has the hash of its configuration as composed, results of earlier versions a later one.
-        composed = status and status.status == "done" and status.settings_hash
-        return Run(label, name, folder, *named, results, state, "", composed or str(results["settings_hash"]))
+        composed = (status and status.status == "done" and status.settings_hash) or str(settings)
+        return Run(label, name, folder, str(model), str(optimizer), int(seed), results, state, "", composed)
     if status is None:
         return None
     state = status.status if status.status in ("failed", "stopped") else "unfinished"
-    named = (status.model, status.optimizer, status.seed)
-    return Run(label, name, folder, *named, None, state, status.reason, status.settings_hash)
+    model, optimizer, seed = status.model, status.optimizer, status.seed
+    return Run(label, name, folder, model, optimizer, seed, None, state, status.reason, status.settings_hash)

@@ -70,10 +70,11 @@ def draw_calibration(answers: Answers, results: Results) -> Figure:
     figure.subplots_adjust(hspace=0.12)
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":")
     curve = calibration_curve(answers)
-    probability, share = [each.probability for each in curve], [each.share for each in curve]
-    errors = [[each.share - each.low for each in curve], [each.high - each.share for each in curve]]
+    probability, share, low, high = np.array([(each.probability, each.share, each.low, each.high) for each in curve]).T
     text = f"ECE {results['test_ece']:.3f}\nBrier {results['test_brier']:.3f}"
-    axes.errorbar(probability, share, errors, fmt="o-", color=COLOURS[0], lw=1.5, elinewidth=1, ms=4)
+    axes.errorbar(
+        probability, share, (share - low, high - share), fmt="o-", color=COLOURS[0], lw=1.5, elinewidth=1, ms=4
+    )
     axes.text(0.02, 0.98, text, transform=axes.transAxes, va="top")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share of positives")
     for (name, scores), colour in zip(_by_class(answers).items(), class_colours(2), strict=True):
@@ -106,33 +107,26 @@ def draw_shift(shift: Shift, results: Results) -> Figure:
 
 
 def _sides(axes: Axes, shift: Shift) -> None:
-    """Draw the metrics of validation and test beside each other."""
-    for offset, found, colour, side in (
-        (-0.13, shift.held_out, GREY, "validation"),
-        (0.13, shift.official, COLOURS[2], "test"),
-    ):
-        shown = [found[name] for name in SHOWN]
-        error = [[each.value - each.low for each in shown], [each.high - each.value for each in shown]]
-        places = np.arange(len(shown)) + offset
-        axes.errorbar([each.value for each in shown], places, xerr=error, fmt="o", color=colour, capsize=3, label=side)
+    sides = {"validation": (-0.13, shift.held_out, GREY), "test": (0.13, shift.official, COLOURS[2])}
+    for side, (offset, found, colour) in sides.items():
+        value, low, high = np.array([found[name] for name in SHOWN]).T
+        places = np.arange(len(SHOWN)) + offset
+        axes.errorbar(value, places, xerr=(value - low, high - value), fmt="o", color=colour, capsize=3, label=side)
     last = len(SHOWN) - 1
     axes.plot(shift.oracle, last + 0.13, "D", mfc="none", mec=COLOURS[2], ms=8, label="best threshold on test (oracle)")
     axes.set_yticks(range(len(SHOWN)), [title.replace(" ", "\n") for title in SHOWN.values()])
     axes.set(ylim=(last + 0.6, -0.6), title="with 95 % intervals")
-    (oracle, *sides), (word, *words) = axes.get_legend_handles_labels()
-    axes.legend([*sides, oracle], [*words, word], loc="upper center", bbox_to_anchor=(0.4, -0.1), fontsize=8)
+    (oracle, *drawn), (word, *words) = axes.get_legend_handles_labels()
+    axes.legend([*drawn, oracle], [*words, word], loc="upper center", bbox_to_anchor=(0.4, -0.1), fontsize=8)
 
 
 def _scores(axes: Axes, scores: Scores, threshold: float | None) -> None:
-    """Draw how often each class has which probability."""
     for (name, of_class), colour in zip(scores.items(), class_colours(len(scores)), strict=True):
-        counts, _ = np.histogram(_logit(of_class), _EDGES)
-        shares = counts / max(len(of_class), 1)
+        shares = np.histogram(_logit(of_class), _EDGES)[0] / max(len(of_class), 1)
         axes.stairs(shares, _EDGES, fill=True, color=colour, alpha=0.45)
         axes.stairs(shares, _EDGES, color=colour, lw=1.2, label=name)
     if threshold is not None:
-        label = f"threshold {threshold:.3g}"
-        axes.axvline(*_logit([threshold]), color="#333333", lw=1.5, ls="--", label=label)
+        axes.axvline(*_logit([threshold]), color="#333333", lw=1.5, ls="--", label=f"threshold {threshold:.3g}")
     axes.set_xticks(_logit(_TICKS), [f"{tick:g}" for tick in _TICKS])
     axes.set(xlim=(-10.2, 10.2))
 

@@ -60,21 +60,17 @@ def load_status(folder: Path) -> Status | None:
     path = folder / "status.json"
     try:
         found = read_json(path, _LARGEST)
+        names = {field.name: int if field.name == "seed" else str for field in fields(Status)}
+        if not isinstance(found, dict) or not found.keys() >= names.keys():
+            raise PlainDataError("it lacks some of its keys")
+        for name, kind in names.items():
+            if type(found[name]) is not kind:
+                raise PlainDataError(f"its {name} is no {'whole number' if kind is int else 'text'}")
     except FileNotFoundError:
         return None
     except PlainDataError as error:
-        raise _damaged(path, str(error)) from error
-    names = {field.name: int if field.name == "seed" else str for field in fields(Status)}
-    if not isinstance(found, dict) or not found.keys() >= names.keys():
-        raise _damaged(path, "it lacks some of its keys")
-    for name, kind in names.items():
-        if type(found[name]) is not kind:
-            raise _damaged(path, f"its {name} is no {'whole number' if kind is int else 'text'}")
+        raise ConfigError(
+            f"{path} cannot be read as the status of a job ({error}): delete it, and the sweep's command runs the job "
+            "again unless it has finished."
+        ) from error
     return Status(**{name: found[name] for name in names})
-
-
-def _damaged(path: Path, reason: str) -> ConfigError:
-    return ConfigError(
-        f"{path} cannot be read as the status of a job ({reason}): delete it, and the sweep's command runs the job "
-        "again unless it has finished."
-    )

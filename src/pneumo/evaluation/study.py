@@ -8,13 +8,7 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """One cell of the study's table.
-
-    Attributes:
-        train_accuracy: On the training images.
-        test_accuracy: On the 624 test images.
-        train_seconds: Of training, on a laptop's GPU.
-    """
+    """One cell of the study's table: accuracies, and the time of training on a laptop's GPU."""
 
     train_accuracy: float
     test_accuracy: float

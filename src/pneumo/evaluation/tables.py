@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -39,43 +39,41 @@ class Column:
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
-    """Give the columns that these rows need."""
+    """Return the columns that these rows need."""
     several = len({row.first.sweep for row in rows}) > 1
-    settings = any(row.setting for row in rows)
-    seeds = any(len(row.runs) > 1 for row in rows)
     folds = any(run.fold >= 0 for row in rows for run in row.runs)
     study = any(row.study for row in rows)
     compared = any(row.comparable for row in rows)
-    test, train = "test_accuracy", "train_accuracy"
     grouped = any(row.groups.get("accuracy") for row in rows)
     intervals = any(row.intervals for row in rows)
-    searched = any(row.first.trial for row in rows)
     chosen: list[Column | None] = [
         Column("sweep", lambda row: row.first.sweep) if several else None,
         Column("network", lambda row: row.first.model),
         Column("optimizer", lambda row: row.first.optimizer),
-        Column("setting", lambda row: row.setting) if settings else None,
-        Column("folds" if folds else "seeds", _seeds, lambda row: len(row.finished)) if seeds else None,
-        _share("validation loss", "val_loss", "of the tested checkpoint") if searched else None,
-        _share("test accuracy", test, "of the test images"),
-        Column("95\u00a0% interval", _interval, lambda row: row.interval and row.interval[0], 4, "Wilson's interval"),
+        Column("setting", lambda row: row.setting) if any(row.setting for row in rows) else None,
+        Column("folds" if folds else "seeds", _seeds, lambda row: len(row.finished))
+        if any(len(row.runs) > 1 for row in rows)
+        else None,
+        _mean("validation loss", "val_loss", "of the tested checkpoint") if any(r.first.trial for r in rows) else None,
+        _mean("test accuracy", "test_accuracy", "of the test images"),
+        _range("95\u00a0% interval", "accuracy", "Wilson's interval", 4),
         _group("group", "accuracy", "accuracy", 1) if grouped else None,
-        _study("study", test, 2) if study else None,
-        _difference("difference", test, 5) if compared else None,
-        _share("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
+        _study("study", "test_accuracy", 2) if study else None,
+        _difference("difference", "test_accuracy", 5) if compared else None,
+        _mean("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
         _range("AUROC, 95\u00a0% interval", "auroc", "DeLong's or Obuchowski's, on the logit scale", 15)
         if intervals
         else None,
         _group("group by AUROC", "auroc", "AUROC", 10) if grouped else None,
-        _share("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 7),
+        _mean("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 7),
         _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "Jeffreys' prior", 16)
         if intervals
         else None,
-        _share("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised; of subtypes the mean", 8),
-        _share("specificity", "test_specificity", "share of NORMAL that was recognised; of subtypes the mean", 8),
-        _share("train accuracy", train, "mean over the tested checkpoint's epoch, as training saw it", 9),
-        _study("study (train)", train, 12) if study else None,
-        _difference("difference (train)", train, 13) if compared else None,
+        _mean("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised; of subtypes the mean", 8),
+        _mean("specificity", "test_specificity", "share of NORMAL that was recognised; of subtypes the mean", 8),
+        _mean("train accuracy", "train_accuracy", "mean over the tested checkpoint's epoch, as training saw it", 9),
+        _study("study (train)", "train_accuracy", 12) if study else None,
+        _difference("difference (train)", "train_accuracy", 13) if compared else None,
         Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 11, "the one that was tested, of all"),
         Column("training", _time, lambda row: row.mean("train_seconds"), 6, "time of training, caches not included"),
         Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 14, "trained, of all"),
@@ -89,12 +87,9 @@ def to_csv(runs: Sequence[Run]) -> str:
     columns = "sweep", "run", "state", "reason", "study_train_accuracy", "study_test_accuracy", *RESULT_NAMES
     lines: list[Sequence[object]] = [columns]
     for run in runs:
-        names = {"model": run.model, "optimizer": run.optimizer, "seed": run.seed}
-        line: dict[str, object] = {**names, **(run.results or {}), "sweep": run.sweep, "run": run.name}
-        if published := STUDY.get((run.model, run.optimizer)):
-            line["study_train_accuracy"], line["study_test_accuracy"] = published[:2]
-        line |= {"state": run.state, "reason": run.reason}
-        lines.append([line.get(name) for name in columns])
+        study = (STUDY.get((run.model, run.optimizer)) or (None, None))[:2]
+        values = {"model": run.model, "optimizer": run.optimizer, "seed": run.seed, **(run.results or {})}
+        lines.append((run.sweep, run.name, run.state, run.reason, *study, *map(values.get, RESULT_NAMES)))
     return format_rows(lines)
 
 
@@ -110,23 +105,22 @@ def to_markdown(rows: Sequence[Row], notes: Sequence[str], title: str) -> str:
 def to_terminal(rows: Sequence[Row], title: str, console: Console) -> Table:
     """Lay out as many columns as the terminal has room for."""
     shown = columns(rows)
+    options = console.options.update(max_width=1_000)
     while True:
         table = _lay_out(rows, shown, title)
-        needed = Measurement.get(console, console.options.update(max_width=1_000), table).maximum
-        if needed <= console.width or not any(column.rank for column in shown):
+        fits = Measurement.get(console, options, table).maximum <= console.width
+        if fits or not any(column.rank for column in shown):
             return table
         lowest = max(column.rank for column in shown)
         shown = [column for column in shown if column.rank < lowest]  # sensitivity and specificity go together
 
 
 def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
-    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
-    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    table = PlainTable(title, padding=(0, 1, 0, 0))
     for column in shown:
         head = column.title.replace(" ", "\n")
-        table.add_column(
-            Text(head), justify="right" if column.value else "left", vertical="bottom", no_wrap=head != "setting"
-        )
+        justify: Literal["left", "right"] = "right" if column.value else "left"
+        table.add_column(Text(head), justify=justify, vertical="bottom", no_wrap=head != "setting")
     for row in rows:
         style = None if not row.remark else "yellow" if row.finished else "red"
         table.add_row(*(column.show(row) for column in shown), style=style)
@@ -137,12 +131,10 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
-def _share(title: str, name: str, about: str, rank: int = 0) -> Column:
+def _mean(title: str, name: str, about: str, rank: int = 0) -> Column:
     def show(row: Row) -> str:
-        mean, deviation = row.mean(name), row.deviation(name)
-        if mean is None:
-            return ""
-        return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+        deviation = row.deviation(name)
+        return _format(row.mean(name), ".4f") + ("" if deviation is None else f" ± {deviation:.4f}")
 
     return Column(title, show, lambda row: row.mean(name), rank, about)
 
@@ -151,21 +143,22 @@ def _study(title: str, name: str, rank: int) -> Column:
     def value(row: Row) -> float | None:
         return None if row.study is None else float(getattr(row.study, name))
 
-    return Column(title, lambda row: _number(value(row), ".4f"), value, rank, "as published")
+    return Column(title, lambda row: _format(value(row), ".4f"), value, rank, "as published")
 
 
 def _difference(title: str, name: str, rank: int) -> Column:
-    def show(row: Row) -> str:
-        return _number(row.difference(name), "+.4f")
+    def value(row: Row) -> float | None:
+        return row.difference(name)
 
-    return Column(title, show, lambda row: row.difference(name), rank, "ours less the study's")
+    return Column(title, lambda row: _format(value(row), "+.4f"), value, rank, "ours less the study's")
 
 
 def _range(title: str, metric: str, about: str, rank: int) -> Column:
     def show(row: Row) -> str:
-        return "{:.3f} to {:.3f}".format(*row.intervals[metric]) if metric in row.intervals else ""
+        ends = row.interval(metric)
+        return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
 
-    return Column(title, show, lambda row: row.intervals[metric][0] if metric in row.intervals else None, rank, about)
+    return Column(title, show, lambda row: (row.interval(metric) or (None,))[0], rank, about)
 
 
 def _group(title: str, metric: str, name: str, rank: int) -> Column:
@@ -173,12 +166,8 @@ def _group(title: str, metric: str, name: str, rank: int) -> Column:
     return Column(title, lambda row: row.groups.get(metric, ""), None, rank, about)
 
 
-def _number(value: float | None, form: str) -> str:
+def _format(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def _interval(row: Row) -> str:
-    return "" if row.interval is None else "{:.3f} to {:.3f}".format(*row.interval)
 
 
 def _seeds(row: Row) -> str:

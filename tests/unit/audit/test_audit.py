@@ -46,7 +46,7 @@ def test_an_empty_split_is_told(root: Path) -> None:
 def test_a_clean_tree_has_neither_errors_nor_warnings(phantoms: Path) -> None:
     findings, verdicts = found(phantoms)
     assert verdicts == {}
-    assert len(findings.pictures) == 112
+    assert len(findings.pictures.files) == 112
     assert findings.class_counts() == {
         "train": {"NORMAL": 26, "PNEUMONIA": 38},
         "val": {"NORMAL": 6, "PNEUMONIA": 10},
@@ -182,7 +182,7 @@ def test_truncated_files_are_an_error_that_names_them(root: Path) -> None:
     assert {name: verdict.severity for name, verdict in verdicts.items()} == {"unreadable": "error"}
     assert path.name in verdicts["unreadable"].message
     assert [name for name, _ in findings.pictures.unreadable] == [path.relative_to(root).as_posix()]
-    assert len(findings.pictures) == 111
+    assert len(findings.pictures.files) == 111
 
 
 def test_wrong_suffixes_and_junk_are_named(root: Path) -> None:

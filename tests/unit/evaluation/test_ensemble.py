@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import accuracy_score, roc_auc_score
 from written import answer, finish
 
-from pneumo.cli import report
+from pneumo.cli import ensemble, report
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import log_odds
 from pneumo.evaluation.ensemble import combine
@@ -37,6 +37,11 @@ def probabilities(path: Path) -> np.ndarray:
 
 def test_an_ensemble_answers_with_the_mean_and_is_tested_anew(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report([three], ensemble=True)
+    ensemble([three], three / "alone")
+    assert (three / "alone" / "ensemble" / "ensemble.json").read_text() == (
+        three / "ensemble" / "ensemble.json"
+    ).read_text()
+    assert not (three / "alone" / "leaderboard.csv").exists()
     found = json.loads((three / "ensemble" / "ensemble.json").read_text())
     assert [Path(member).name for member in found["members"]] == [f"resnext-adam-s{seed}" for seed in range(3)]
     each = [probabilities(three / f"resnext-adam-s{seed}" / "predictions.csv") for seed in range(3)]

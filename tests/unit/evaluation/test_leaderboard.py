@@ -45,7 +45,7 @@ def test_seeds_make_one_row_with_mean_and_deviation(study: Path) -> None:
     assert first.deviation("test_accuracy") == pytest.approx(np.std(accuracies, ddof=1))
     assert first.difference("test_accuracy") == pytest.approx(np.mean(accuracies) - 0.9503)
     interval = binomtest(624 - 36, 624).proportion_ci(method="wilson")
-    assert first.interval == pytest.approx((interval.low, interval.high))  # of 624 images, not of twice as many
+    assert first.interval() == pytest.approx((interval.low, interval.high))  # of 624 images, not of twice as many
 
 
 def test_what_is_no_result_is_marked_and_comes_last(study: Path) -> None:
