@@ -54,14 +54,12 @@ def loop(checkpoint: Path, films: list[Path]) -> float:
 
 def pneumo(checkpoint: Path, films: list[Path]) -> float:
     """Answer to them as the command does."""
-    from pneumo.cores import count_cores
-    from pneumo.prediction.network import open_network
-    from pneumo.prediction.predictions import predict
+    from pneumo import load_model
 
-    network = open_network(checkpoint, "auto")
+    model = load_model(checkpoint)
 
     def run(paths: list[Path]) -> int:
-        return sum(len(batch.films) for batch in predict(network, paths, network.batch_size, count_cores(), show=False))
+        return sum(1 for _ in model.predict(paths))
 
     run(films[:1])
     return plain.images_per_second(lambda: run(films))
