@@ -17,7 +17,6 @@ from pneumo.exporting.films import Films, draw_films
 from pneumo.exporting.formats import describe
 from pneumo.exporting.latency import measure_latency
 from pneumo.exporting.parity import score
-from pneumo.exporting.quantisation import quantise
 from pneumo.exporting.tables import accuracy_table, speed_table
 from pneumo.files import atomic_path
 from pneumo.outputs import check_output, refuse_inputs, unwritable
@@ -62,6 +61,8 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         networks: dict[str, Network] = {"checkpoint in PyTorch": network, plain: exported}
         sizes = {"checkpoint in PyTorch": checkpoint.stat().st_size, plain: path.stat().st_size}
         if int8 and source:
+            from pneumo.exporting.quantisation import quantise  # imports onnx
+
             tell("Quantising to int8")
             quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe(checkpoint, rules))
             networks[small], sizes[small] = OnnxNetwork(temporary), temporary.stat().st_size

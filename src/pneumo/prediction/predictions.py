@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pneumo.errors import ConfigError
-from pneumo.evaluation.distance import distance
 from pneumo.prediction.films import Film
-from pneumo.prediction.network import Network
 
 NOTICE = "Not a medical device: for research and teaching, and no diagnosis."
 UNCERTAIN = "uncertain"
@@ -77,50 +73,6 @@ class Batch(NamedTuple):
 
     predictions: list[Prediction]
     films: list[Film]
-
-
-def predict_films(network: Network, films: Sequence[Film]) -> list[Prediction]:
-    """Predict images in one pass.
-
-    Raises:
-        ConfigError: The network's output is NaN.
-    """
-    squares = [film.square for film in films if film.square is not None]
-    found = iter(_score(network, np.stack(squares)) if squares else ())
-    return [
-        Prediction(film.path, notes=film.notes, error=film.error)
-        if film.square is None
-        else Prediction(film.path, *next(found), film.notes)
-        for film in films
-    ]
-
-
-def _score(
-    network: Network, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-) -> list[tuple[dict[str, float], str, bool | None, float | None]]:
-    """Return probabilities, class, uncertainty and OOD score of each image."""
-    rules = network.rules
-    probability, ood_score = network.score(images)
-    if not np.isfinite(probability).all():
-        raise ConfigError(
-            f"The network {rules.name} answers with numbers that are none (NaN): its weights are damaged. Take another "
-            "checkpoint."
-        )
-    # The score of an image that is far from all others may overflow.
-    most = np.finfo(np.float32).max
-    ood_score = np.nan_to_num(ood_score, nan=most, posinf=most)
-    two = len(rules.classes) == 2
-    predicted = (probability[:, 1] > rules.threshold).astype(int) if two else probability.argmax(1)
-    far = distance(probability[:, 1] if two else probability, rules.threshold)
-    return [
-        (
-            {name: float(f"{value:.9g}") for name, value in zip(rules.classes, row, strict=True)},  # as predictions.csv
-            rules.classes[index],
-            None if rules.margin is None else bool(near <= rules.margin),
-            float(score) if rules.outliers else None,
-        )
-        for row, index, near, score in zip(probability, predicted, far, ood_score, strict=True)
-    ]
 
 
 def show_share(share: float) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pneumo.cores import count_cores
 from pneumo.errors import ConfigError, DataError
+from pneumo.evaluation.distance import distance
 from pneumo.prediction.films import Film, read_film, read_films
 from pneumo.prediction.inputs import find_inputs
-from pneumo.prediction.network import Network
-from pneumo.prediction.predictions import Batch, Prediction, predict_films
+from pneumo.prediction.network import Images, Network
+from pneumo.prediction.predictions import Batch, Prediction
 
 if TYPE_CHECKING:
     from pneumo.prediction.explaining import Explainer, Explanation
@@ -58,8 +62,40 @@ class Predictor:
                 yield Batch(self.predict_films(batch), batch)
 
     def predict_films(self, films: Sequence[Film]) -> list[Prediction]:
-        """Predict images that were read, in one pass."""
-        return predict_films(self.network, films)
+        """Predict images that were read, in one pass.
+
+        Raises:
+            ConfigError: The network's output is NaN.
+        """
+        squares = [film.square for film in films if film.square is not None]
+        found = iter(self._score(np.stack(squares)) if squares else ())
+        return [
+            Prediction(film.path, error=film.error) if film.square is None else next(found)(film.path, notes=film.notes)
+            for film in films
+        ]
+
+    def _score(self, images: Images) -> Iterator[Callable[..., Prediction]]:
+        """Yield for each image what makes its prediction from its path and notes."""
+        rules = self.rules
+        probability, ood_score = self.network.score(images)
+        if not np.isfinite(probability).all():
+            raise ConfigError(
+                f"The network {rules.name} answers with numbers that are none (NaN): its weights are damaged. Take "
+                "another checkpoint."
+            )
+        most = np.finfo(np.float32).max  # the score of an image that is far from all others may overflow
+        ood_score = np.nan_to_num(ood_score, nan=most, posinf=most)
+        two = len(rules.classes) == 2
+        predicted = (probability[:, 1] > rules.threshold).astype(int) if two else probability.argmax(1)
+        far = distance(probability[:, 1] if two else probability, rules.threshold)
+        for shares, index, near, score in zip(probability, predicted, far, ood_score, strict=True):
+            yield partial(
+                Prediction,
+                probability={name: float(f"{share:.9g}") for name, share in zip(rules.classes, shares, strict=True)},
+                predicted_class=rules.classes[index],
+                uncertain=None if rules.margin is None else bool(near <= rules.margin),
+                ood_score=float(score) if rules.outliers else None,
+            )
 
     def explain(self, path: StrPath, method: str = "hirescam") -> Explanation:
         """Compute which parts of a radiograph speak for a class.
