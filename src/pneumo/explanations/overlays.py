@@ -107,14 +107,13 @@ def _draw(example: Example, left: Axes, right: Axes, crop_pct: float) -> None:
 
 
 def _legend() -> ScalarMappable:
-    """Give the colours as they look over a middle grey."""
     strength = np.linspace(0, 1, 256)[:, None]
     cover = _STRONGEST * strength
     return ScalarMappable(cmap=ListedColormap((1 - cover) * 0.5 + cover * _COLOURS(strength[:, 0])[:, :3]))
 
 
 def _seen(size: int, crop_pct: float) -> tuple[int, int]:
-    """Give the side of the squeezed film, and where on it the crop begins, in the network's pixels."""
+    """Return the side of the squeezed film, and where on it the crop begins, in the network's pixels."""
     whole = math.floor(size / crop_pct)
     return whole, (whole - size) // 2
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from pneumo.errors import ConfigError, DataError
 from pneumo.evaluation.distance import distance
 from pneumo.prediction.films import Film, read_film, read_films
 from pneumo.prediction.inputs import find_inputs
-from pneumo.prediction.network import Images, Network
+from pneumo.prediction.network import Network
 from pneumo.prediction.predictions import Batch, Prediction
 
 if TYPE_CHECKING:
@@ -67,17 +66,15 @@ class Predictor:
         Raises:
             ConfigError: The network's output is NaN.
         """
-        squares = [film.square for film in films if film.square is not None]
-        found = iter(self._score(np.stack(squares)) if squares else ())
-        return [
-            Prediction(film.path, error=film.error) if film.square is None else next(found)(film.path, notes=film.notes)
-            for film in films
-        ]
+        found = iter(self._score([film for film in films if film.square is not None]))
+        return [Prediction(film.path, error=film.error) if film.square is None else next(found) for film in films]
 
-    def _score(self, images: Images) -> Iterator[Callable[..., Prediction]]:
-        """Yield for each image what makes its prediction from its path and notes."""
+    def _score(self, films: Sequence[Film]) -> list[Prediction]:
+        if not films:
+            return []
         rules = self.rules
-        probability, ood_score = self.network.score(images)
+        squares = [film.square for film in films if film.square is not None]
+        probability, ood_score = self.network.score(np.stack(squares))
         if not np.isfinite(probability).all():
             raise ConfigError(
                 f"The network {rules.name} answers with numbers that are none (NaN): its weights are damaged. Take "
@@ -88,14 +85,17 @@ class Predictor:
         two = len(rules.classes) == 2
         predicted = (probability[:, 1] > rules.threshold).astype(int) if two else probability.argmax(1)
         far = distance(probability[:, 1] if two else probability, rules.threshold)
-        for shares, index, near, score in zip(probability, predicted, far, ood_score, strict=True):
-            yield partial(
-                Prediction,
-                probability={name: float(f"{share:.9g}") for name, share in zip(rules.classes, shares, strict=True)},
-                predicted_class=rules.classes[index],
+        return [
+            Prediction(
+                film.path,
+                {name: float(f"{share:.9g}") for name, share in zip(rules.classes, shares, strict=True)},
+                rules.classes[index],
                 uncertain=None if rules.margin is None else bool(near <= rules.margin),
                 ood_score=float(score) if rules.outliers else None,
+                notes=film.notes,
             )
+            for film, shares, index, near, score in zip(films, probability, predicted, far, ood_score, strict=True)
+        ]
 
     def explain(self, path: StrPath, method: str = "hirescam") -> Explanation:
         """Compute which parts of a radiograph speak for a class.

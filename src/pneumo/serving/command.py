@@ -64,7 +64,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _names(host: str) -> list[str] | None:
-    """Give the names by which a page may be asked for that no other machine reaches; None if others reach it."""
+    """Return the names of a page that no other machine reaches; None if others reach it."""
     if host == "localhost":
         return ["localhost", "127.0.0.1"]
     try:
