@@ -115,16 +115,10 @@ class OverlayFolder:
             if len(self.examples) < _MOST:
                 small = Image.fromarray(explanation.image)
                 small.thumbnail((_SMALL, _SMALL))
-                self.examples.append(
-                    Example(
-                        np.asarray(small),
-                        explanation.input_saliency,
-                        _shorten(show_path(Path(name.removesuffix(".png")))),
-                        str(prediction.predicted_class),
-                        explanation.target,
-                        prediction.probability[explanation.target],
-                    )
-                )
+                title = show_path(Path(name.removesuffix(".png")))
+                title = title if len(title) <= 28 else f"…{title[-27:]}"
+                named = str(prediction.predicted_class), explanation.target, prediction.probability[explanation.target]
+                self.examples.append(Example(np.asarray(small), explanation.input_saliency, title, *named))
 
     def finish(self) -> bool:
         """Write the overview, name the files whose pictures could not be written, and return whether there were none.
@@ -175,7 +169,3 @@ def name_pictures(paths: Sequence[Path]) -> dict[Path, str]:
         taken.add(name)
         names[path] = name
     return names
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 28 else f"…{name[-27:]}"
