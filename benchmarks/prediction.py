@@ -4,7 +4,7 @@
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/prediction.py --full
 
 EfficientNet-Lite0 at 192 pixels, with mirror images, as experiment=robust trains it; its weights are random, which does
-not change the speed. The loop is docs/PREDICTION.md's: read a film, answer to it, take the next. It and pneumo's own
+not change the speed. The loop is a plain one: read a film, answer to it, take the next. It and pneumo's own
 loop are timed once the network is loaded and one film is answered; the commands from start to end. The full run takes
 the 624 test images; the loop 100 of them, and eight get a command each.
 """
@@ -35,7 +35,7 @@ def write_checkpoint(path: Path) -> Path:
 
 
 def loop(checkpoint: Path, films: list[Path]) -> float:
-    """Answer to one film after the other, as docs/PREDICTION.md shows it."""
+    """Answer to one film after the other."""
     from pneumo.data.radiograph import decode
     from pneumo.models.classifier import Classifier
 
@@ -54,14 +54,12 @@ def loop(checkpoint: Path, films: list[Path]) -> float:
 
 def pneumo(checkpoint: Path, films: list[Path]) -> float:
     """Answer to them as the command does."""
-    from pneumo.cores import count_cores
-    from pneumo.prediction.network import open_network
-    from pneumo.prediction.predictions import predict
+    from pneumo import load_model
 
-    network = open_network(checkpoint, "auto")
+    model = load_model(checkpoint)
 
     def run(paths: list[Path]) -> int:
-        return sum(len(batch.films) for batch in predict(network, paths, network.batch_size, count_cores(), show=False))
+        return sum(1 for _ in model.predict(paths))
 
     run(films[:1])
     return plain.images_per_second(lambda: run(films))

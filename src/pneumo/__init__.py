@@ -1,3 +1,22 @@
 """pneumo trains, compares and explains chest X-ray pneumonia classifiers."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pneumo.prediction.explaining import Explanation
+    from pneumo.prediction.predictions import Prediction
+    from pneumo.prediction.predictor import Predictor, load_model
+
 __version__ = "0.1.0"
+__all__ = ["Explanation", "Prediction", "Predictor", "__version__", "load_model"]
+
+if not TYPE_CHECKING:  # a type checker must refuse names that are not exported
+
+    def __getattr__(name: str) -> object:
+        """Import a part of the public API on first use: `import pneumo` alone loads no library."""
+        from importlib import import_module
+
+        modules = {"Explanation": "explaining", "Prediction": "predictions"}
+        if name not in __all__:
+            raise AttributeError(f"module 'pneumo' has no attribute {name!r}")
+        return getattr(import_module(f"pneumo.prediction.{modules.get(name, 'predictor')}"), name)

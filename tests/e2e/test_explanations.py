@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from localisation import localise
 from support import Compose
 from torch import Tensor
 
 from pneumo.data.phantoms import draw_opacities
 from pneumo.data.radiograph import decode
-from pneumo.explanations.localisation import localise
 from pneumo.explanations.maps import Explainer
 from pneumo.explanations.overlays import place
 from pneumo.explanations.sanity import rank_correlation

@@ -6,6 +6,7 @@ from markdown_it import MarkdownIt
 from starlette.testclient import TestClient
 
 from pneumo.evaluation.results import RESULT_NAMES
+from pneumo.prediction.predictor import Predictor
 from pneumo.prediction.rules import Rules
 from pneumo.render import render
 from pneumo.serving.app import make_app
@@ -54,7 +55,7 @@ class Silent:
 def test_the_served_page_shows_names_as_they_are(name: str) -> None:
     pages = []
     for each in (name, "plain"):
-        app = make_app(Silent(each), None, ["localhost"])  # type: ignore[arg-type]
+        app = make_app(Predictor(Silent(each)), None, ["localhost"])  # type: ignore[arg-type]
         pages.append(TestClient(app, base_url="http://localhost").get("/").text.replace('\\"', ""))
     text, plain = pages
     assert is_harmless(text)

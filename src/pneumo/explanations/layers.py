@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pneumo.models.layouts import Layout, find_layout
+from pneumo.models.levels import hooked
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def find_layer(network: nn.Module, image_size: int) -> Layer | None:
 
 
 def _run(network: nn.Module, image: Tensor) -> tuple[list[_Output], Tensor]:
-    """Run a network and give, in their order, all outputs that could be maps of places, and its features."""
+    """Run a network and return, in their order, all outputs that could be maps of places, and its features."""
     calls: dict[str, list[_Output]] = {}
 
     def keep(name: str, output: object) -> Tensor | None:
@@ -88,31 +89,22 @@ def _run(network: nn.Module, image: Tensor) -> tuple[list[_Output], Tensor]:
         calls.setdefault(name, []).append(_Output(name, output, layout, taken.grad_fn))
         return taken
 
-    hooks = [
-        module.register_forward_hook(lambda module, arguments, output, name=name: keep(name, output))
-        for name, module in network.named_modules()
-        if name
-    ]
-    try:
+    with hooked(network, keep):
         features: Tensor = network(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return [call for called in calls.values() for call in called if len(called) == 1], features
 
 
 def _mix(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Give a sum of all values, with weights by which none cancels another."""
+    """Sum all values, with weights by which none cancels another."""
     return (values * torch.randn(values.shape, generator=generator).to(values)).sum()
 
 
 def _has_places(layout: Layout, gradient: Tensor | None) -> bool:
-    """Tell whether a gradient is there at more than one place."""
     return gradient is not None and int(layout.to_map(gradient).abs().sum((0, 1)).count_nonzero()) > 1
 
 
 def _leads_around(answer: Tensor, output: _Output, image: Tensor) -> bool:
-    """Tell whether the answer also depends on the image by ways that do not go through an output.
+    """Return whether the answer also depends on the image by ways that do not go through an output.
 
     A shortcut's identity returns its input, which other layers take too: so it counts what follows the module.
     """
@@ -129,7 +121,7 @@ def _leads_around(answer: Tensor, output: _Output, image: Tensor) -> bool:
 
 
 def _locate(output: _Output, image: Tensor, generator: torch.Generator) -> Layer:
-    """Find out which pixels the places of an output look at.
+    """Find which pixels the places of an output look at.
 
     Convolutions without padding leave a margin that is the middle of no place's view. A place amid the image sees more
     of it than one at its border; where even that one's view is cut off, places are taken to cover the image evenly.

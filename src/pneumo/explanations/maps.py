@@ -61,12 +61,8 @@ class Explainer:
         self.method, self.flip_test, self.size = method, classifier.flip_test, classifier.image_size
         self.classes = list(classifier.classes)
         self.backbone, self.head = _share(classifier.backbone), _share(classifier.head)
-        self.layer: Layer | None = None
         self.places = nn.Identity()  # captum looks at the output of a module, so the layer's places go through this one
-        if method != "occlusion":
-            self.layer = self._find_layer()
-            layer = self.backbone.network.get_submodule(self.layer.name)
-            layer.register_forward_hook(lambda module, arguments, output: self._show(output))
+        self.layer = None if method == "occlusion" else self._find_layer()
 
     def __call__(self, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Explain a batch, which is computed at once: with mirror images, two passes forward and one backward.
@@ -83,42 +79,40 @@ class Explainer:
         with torch.inference_mode(False), torch.set_grad_enabled(self.layer is not None):
             pixels = images.to(self.backbone.mean.device, self.backbone.mean.dtype)
             pixels = (pixels / 255 - self.backbone.mean) / self.backbone.std
-            if targets is None:
-                targets = self._default_targets(pixels)
+            if targets is None and len(self.classes) == 2:
+                targets = torch.ones(len(pixels), dtype=torch.long)
+            elif targets is None:
+                with torch.no_grad():
+                    targets = self._log_odds(pixels).argmax(1)
             found = self._attribute(pixels, targets.to(pixels.device)).float()
             smooth = _smooth(found, self.size / _SMOOTHING).relu()
             maps: Tensor = smooth / smooth.amax((1, 2), keepdim=True).clamp_min(torch.finfo(smooth.dtype).tiny)
         return maps.to(images.device)
 
     def _find_layer(self) -> Layer:
+        network = self.backbone.network
         with torch.inference_mode(False), torch.enable_grad():
-            layer = find_layer(self.backbone.network, self.size)
+            layer = find_layer(network, self.size)
         if layer is None:
             raise ConfigError(
                 f"method={self.method} looks at a layer whose output is a map of several places and carries all of the "
-                f"answer, and finds none in {type(self.backbone.network).__name__} at {self.size} pixels: take "
-                "method=occlusion, which needs no layer."
+                f"answer, and finds none in {type(network).__name__} at {self.size} pixels: take method=occlusion, "
+                "which needs no layer."
             )
+
+        def show(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
+            return layer.layout.from_map(self.places(layer.layout.to_map(output)), output)
+
+        network.get_submodule(layer.name).register_forward_hook(show)
         return layer
 
-    def _show(self, output: Tensor) -> Tensor:
-        assert self.layer is not None
-        return self.layer.layout.from_map(self.places(self.layer.layout.to_map(output)), output)
-
     def _log_odds(self, pixels: Tensor) -> Tensor:
-        """Map normalised images (N, 3, size, size) to each class's log odds, (N, classes)."""
         views = torch.cat((pixels, pixels.flip(3))) if self.flip_test else pixels
         logits: Tensor = self.head(self.backbone.network(views))
         return log_odds(torch.stack(torch.split(logits, len(pixels))).mean(0))
 
-    def _default_targets(self, pixels: Tensor) -> Tensor:
-        if len(self.classes) == 2:
-            return torch.ones(len(pixels), dtype=torch.long)
-        with torch.no_grad():
-            return self._log_odds(pixels).argmax(1)
-
     def _attribute(self, pixels: Tensor, targets: Tensor) -> Tensor:
-        """Give what each pixel adds to the log odds, or takes from them, (N, size, size)."""
+        """Compute what each pixel adds to the log odds, or takes from them, (N, size, size)."""
         if self.layer is None:
             return self._occlude(pixels, targets)
         kind = LayerGradCam if self.method == "gradcam" else LayerGradientXActivation
@@ -139,7 +133,7 @@ class Explainer:
 
 
 def _share(module: _M) -> _M:
-    """Give a frozen copy of a module in evaluation mode, which has the same weights in the same memory."""
+    """Return a frozen copy of a module in evaluation mode, which has the same weights in the same memory."""
     weights = {id(weight): nn.Parameter(weight.detach(), False) for weight in module.parameters()}
     shared: _M = copy.deepcopy(module, {**weights, **{id(buffer): buffer for buffer in module.buffers()}})
     return shared.eval()

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -86,7 +85,11 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
         for axes in all_axes.flat:
             axes.set_axis_off()
         for example, (left, right) in zip(examples, all_axes.reshape(-1, 2), strict=False):
-            _draw(example, left, right, crop_pct)
+            left.imshow(example.film, cmap="gray", vmin=0, vmax=255)
+            right.imshow(overlay(example.film, example.places, crop_pct))
+            text = f"called {example.called}\np({example.target}) = {example.probability:.3f}"
+            for axes, words in ((left, example.title), (right, text)):
+                axes.set_title(words, loc="left", fontsize=9, fontweight="normal")
         bar = figure.colorbar(
             _legend(), ax=all_axes, orientation="horizontal", fraction=0.25 / rows, aspect=40, shrink=0.5, pad=0.02
         )
@@ -98,23 +101,14 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
     return figure
 
 
-def _draw(example: Example, left: Axes, right: Axes, crop_pct: float) -> None:
-    left.imshow(example.film, cmap="gray", vmin=0, vmax=255)
-    right.imshow(overlay(example.film, example.places, crop_pct))
-    text = f"called {example.called}\np({example.target}) = {example.probability:.3f}"
-    for axes, words in ((left, example.title), (right, text)):
-        axes.set_title(words, loc="left", fontsize=9, fontweight="normal")
-
-
 def _legend() -> ScalarMappable:
-    """Give the colours as they look over a middle grey."""
     strength = np.linspace(0, 1, 256)[:, None]
     cover = _STRONGEST * strength
     return ScalarMappable(cmap=ListedColormap((1 - cover) * 0.5 + cover * _COLOURS(strength[:, 0])[:, :3]))
 
 
 def _seen(size: int, crop_pct: float) -> tuple[int, int]:
-    """Give the side of the squeezed film, and where on it the crop begins, in the network's pixels."""
+    """Return the side of the squeezed film, and where on it the crop begins, in the network's pixels."""
     whole = math.floor(size / crop_pct)
     return whole, (whole - size) // 2
 

@@ -16,8 +16,6 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 class _Randomised:
-    """A classifier whose head, or all of it, has learned nothing."""
-
     def __init__(self, classifier: Answering, part: str, seed: int) -> None:
         self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
         self.head = randomise(classifier.head, seed)
@@ -25,7 +23,7 @@ class _Randomised:
 
 
 def rank_correlation(classifier: Answering, images: Tensor, method: str, part: str, seed: int = 0) -> float:
-    """Tell how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
+    """Compute how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
 
     Args:
         classifier: Stays as it is.
@@ -46,10 +44,9 @@ def rank_correlation(classifier: Answering, images: Tensor, method: str, part: s
 
 
 def randomise(module: _M, seed: int) -> _M:
-    """Give a copy of a module with new weights: as its layers draw them, and of no layer's, as spread as they were."""
+    """Copy a module with new weights: as its layers draw them, and of no layer's, as spread as they were."""
     drawn = copy.deepcopy(module)
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
         torch.manual_seed(seed)
         for layer in drawn.modules():
             if callable(reset := getattr(layer, "reset_parameters", None)):

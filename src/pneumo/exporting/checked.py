@@ -18,7 +18,7 @@ ALLOWED = Difference(1e-4, 1e-3)  # what rounding explains
 def write_checked(
     network: CheckpointNetwork, checkpoint: Path, films: Images, path: Path
 ) -> tuple[Network, Difference]:
-    """Write a network, and give what was written, opened anew, and how far its answers are from the checkpoint's.
+    """Write a network, and return what was written, opened again, and how far it is from the checkpoint.
 
     Args:
         network: The checkpoint, opened.

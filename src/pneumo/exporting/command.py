@@ -1,4 +1,4 @@
-"""What `pneumo export` does."""
+"""The command `pneumo export`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pneumo.exporting.films import Films, draw_films
 from pneumo.exporting.formats import describe
 from pneumo.exporting.latency import measure_latency
 from pneumo.exporting.parity import score
-from pneumo.exporting.quantisation import quantise
-from pneumo.exporting.tables import Side, accuracy_table, speed_table
+from pneumo.exporting.tables import accuracy_table, speed_table
 from pneumo.files import atomic_path
 from pneumo.outputs import check_output, refuse_inputs, unwritable
 from pneumo.prediction.checkpoint import CheckpointNetwork
 from pneumo.prediction.exported import OnnxNetwork
+from pneumo.prediction.network import Network
 from pneumo.temporaries import temporary_folder
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
@@ -57,21 +57,21 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
             f"Largest differences on {len(shown)} films: {found.probability:.1e} in a probability "
             f"({ALLOWED.probability:g} is allowed), {found.unlike:.1e} of a score of unlike images ({ALLOWED.unlike:g})"
         )
-        sides = [
-            Side("checkpoint in PyTorch", network, checkpoint.stat().st_size),
-            Side(f"{output.suffix}, float32", exported, path.stat().st_size),
-        ]
+        plain, small = f"{output.suffix}, float32", f"{output.suffix}, int8"
+        networks: dict[str, Network] = {"checkpoint in PyTorch": network, plain: exported}
+        sizes = {"checkpoint in PyTorch": checkpoint.stat().st_size, plain: path.stat().st_size}
         if int8 and source:
+            from pneumo.exporting.quantisation import quantise  # imports onnx
+
             tell("Quantising to int8")
             quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe(checkpoint, rules))
-            sides.append(Side(f"{output.suffix}, int8", OnnxNetwork(temporary), temporary.stat().st_size))
+            networks[small], sizes[small] = OnnxNetwork(temporary), temporary.stat().st_size
         tell("Measuring latencies")
-        opened = {side.name: side.network for side in sides}
-        rich.print(speed_table(sides, {count: measure_latency(opened, shown, count) for count in _BATCHES}))
+        rich.print(speed_table(sizes, {count: measure_latency(networks, shown, count) for count in _BATCHES}))
         if int8 and source:
             tell("Measuring on the test films what int8 loses")
             films, labels = source.load("test")
-            rich.print(accuracy_table({side.name: score(side.network, films) for side in sides[1:]}, labels, rules))
+            rich.print(accuracy_table({name: score(networks[name], films) for name in (plain, small)}, labels, rules))
     tell(f"Wrote {output}, which is no medical device")
 
 
@@ -99,7 +99,6 @@ def _check(output: Path, int8: bool, data: Path | None) -> None:
 
 @contextmanager
 def _written(output: Path) -> Iterator[Path]:
-    """Give the temporary file that becomes the output."""
     try:
         with atomic_path(output) as temporary:
             yield temporary

@@ -36,12 +36,7 @@ class Films:
     """A data set's films, as a network is shown them, under the classes that it was trained to tell apart."""
 
     def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
-        """List them.
-
-        Args:
-            root: The data set's folder.
-            checkpoint: What `read_checkpoint` gives.
-            rules: The checkpoint's.
+        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns.
 
         Raises:
             DataError: There is no such data set.
@@ -61,10 +56,7 @@ class Films:
         self.root, self.rules = find_root(root), rules
 
     def load(self, split: str, count: int | None = None) -> tuple[Images, list[int]]:
-        """Decode a split's films, or `count` of them, always the same ones.
-
-        Returns:
-            Images (N, 1, S, S) and labels.
+        """Decode a split's films, or `count` of them, always the same ones: images (N, 1, S, S) and labels.
 
         Raises:
             DataError: A file cannot be decoded.
@@ -74,8 +66,8 @@ class Films:
         chosen = [films[i] for i in order]
         dataset = RadiographDataset(self.root, chosen, self.rules.image_size, self.rules.crop_pct)
         blocks: list[Images] = []
-        with track(f"Decoding {split} films", len(chosen)) as tell:
+        with track(f"Decoding {split} films", len(chosen)) as advance:
             for block in decoded_blocks(dataset, 0, _BLOCK, count_cores()):
                 blocks.append(block)
-                tell(sum(map(len, blocks)))
+                advance(sum(map(len, blocks)))
         return np.concatenate(blocks), [film.label for film in chosen]

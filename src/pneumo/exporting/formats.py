@@ -39,7 +39,7 @@ Output unlike, float32 (batch,): {unlike}."""
 
 
 def describe(checkpoint: Path, rules: Rules) -> dict[str, str]:
-    """Give the metadata: where a file comes from, and all that must be known to use it."""
+    """Return the metadata: where a file comes from, and all that must be known to use it."""
     two = len(rules.classes) == 2
     text = _TEXT.format(
         version=__version__,
@@ -96,7 +96,7 @@ def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], pat
 
 
 def set_metadata(model: ModelProto, metadata: Mapping[str, str]) -> None:
-    """Have an ONNX model keep metadata."""
+    """Write metadata into an ONNX model."""
     import onnx
 
     model.doc_string = metadata[ABOUT]

@@ -14,7 +14,7 @@ _SECONDS = 10.0  # after which no further round begins
 def measure_latency(
     networks: Mapping[str, Network], films: Images, batch: int, rounds: int | None = None
 ) -> dict[str, list[float]]:
-    """Give the seconds that each network takes for a batch, each time.
+    """Measure the seconds that each network takes for a batch, each time.
 
     Args:
         networks: By name. They take turns, so that whatever else the machine does slows all of them.

@@ -9,11 +9,11 @@ import torch
 
 from pneumo.exporting.formats import EXTRA
 from pneumo.prediction.exported import RULES
-from pneumo.prediction.network import Images, Scores
+from pneumo.prediction.network import Images, Network, Scores
 from pneumo.prediction.rules import Rules
 
 
-class ProgramNetwork:
+class ProgramNetwork(Network):
     """An exported program on the CPU.
 
     PyTorch opens such files by pickle, which runs whatever code they hold: only files of one's own may be opened.

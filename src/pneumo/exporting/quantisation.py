@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from pneumo.exporting.formats import NETWORK, set_metadata
 from pneumo.prediction.checksum import add_checksum
 from pneumo.prediction.network import Images
 
-if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
-
 _BLOCK = 8  # films at once
-_LAYERS = (
-    "Conv",
-    "Gemm",
-    "MatMul",
-    "Add",
-    "Clip",
-    "Relu",
-    "MaxPool",
-    "Concat",
-)  # the latter so that 8 bits stay 8 bits
+# The latter so that 8 bits stay 8 bits.
+_LAYERS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")
 _USUAL = 0.99  # share of the films by which the limit of unlike images is held
 _Array = npt.NDArray[np.float64]
 
@@ -48,19 +43,18 @@ def quantise(source: Path, target: Path, films: Images, metadata: Mapping[str, s
         films: Of training, (N, 1, S, S): they tell how large activations are.
         metadata: That the file shall have.
     """
-    import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
     model = onnx.load(source)
     nodes = [node for node in model.graph.node if node.name.startswith(NETWORK) and node.op_type in _LAYERS]
     weights = _tensors(model)
     eight_bits = {"axis": 0, "quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": False}
     depthwise = [node.input[1] for node in nodes if _is_depthwise(node, weights)]
-    with _silent():
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # onnxruntime's advice
+    try:
         quantize_static(
             source,
             target,
-            _Reader(films),
+            SimpleNamespace(get_next=partial(next, _blocks(films), None)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_LAYERS),
             per_channel=True,
@@ -70,21 +64,13 @@ def quantise(source: Path, target: Path, films: Images, metadata: Mapping[str, s
             nodes_to_quantize=[node.name for node in nodes],
             extra_options={"TensorQuantOverrides": {name: [eight_bits] for name in depthwise}},
         )
+    finally:
+        logging.disable(before)
     quantised = onnx.load(target)
     _correct_biases(model, quantised, films)
     _settle(model, quantised, films)
     set_metadata(quantised, metadata)
     target.write_bytes(add_checksum(quantised.SerializeToString()))
-
-
-class _Reader:
-    """Gives films to onnxruntime's calibration, which wants this method."""
-
-    def __init__(self, films: Images) -> None:
-        self.blocks = _blocks(films)
-
-    def get_next(self) -> dict[str, Images] | None:
-        return next(self.blocks, None)
 
 
 def _blocks(films: Images) -> Iterator[dict[str, Images]]:
@@ -93,10 +79,7 @@ def _blocks(films: Images) -> Iterator[dict[str, Images]]:
 
 
 def _is_depthwise(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
-    if node.op_type != "Conv":
-        return False
-    channels, inputs = weights[node.input[1]].dims[:2]
-    return bool(inputs == 1 and channels == _groups(node))
+    return node.op_type == "Conv" and list(weights[node.input[1]].dims[:2]) == [_groups(node), 1]
 
 
 def _groups(node: NodeProto) -> int:
@@ -143,12 +126,8 @@ def _settle(model: ModelProto, quantised: ModelProto, films: Images) -> None:
 
 
 def _run(model: ModelProto, names: list[str], films: Images) -> dict[str, _Array]:
-    """Give tensors inside a network when films run through it: (N, ...), of maps the means (N, channels)."""
-    import onnx
-    import onnxruntime
-
-    listening = onnx.ModelProto()
-    listening.CopyFrom(model)
+    """Return tensors inside a network when films run through it: (N, ...), of maps the means (N, channels)."""
+    listening = copy.deepcopy(model)
     known = {output.name for output in model.graph.output}
     for name in {*names} - known:
         listening.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
@@ -166,23 +145,8 @@ def _tensors(model: ModelProto) -> dict[str, TensorProto]:
 
 
 def _values(tensor: TensorProto) -> _Array:
-    import onnx
-
     return np.asarray(onnx.numpy_helper.to_array(tensor), np.float64)
 
 
 def _replace(tensor: TensorProto, values: npt.NDArray[Any]) -> None:
-    import onnx
-
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep back onnxruntime's advice, which it logs as warnings."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -1,52 +1,28 @@
-"""What `pneumo export` prints."""
+"""Tables that `pneumo export` prints."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import NamedTuple
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from pneumo.console import PlainTable
 from pneumo.evaluation.metrics import make_metrics
-from pneumo.prediction.network import Network, Scores
+from pneumo.prediction.network import Scores
 from pneumo.prediction.rules import Rules
 
 
-class Side(NamedTuple):
-    """A network that is compared with others.
-
-    Attributes:
-        name: What it is called.
-        network: Opened.
-        size: Of its file, in bytes.
-    """
-
-    name: str
-    network: Network
-    size: int
-
-
-def speed_table(sides: Sequence[Side], taken: Mapping[int, Mapping[str, Sequence[float]]]) -> Table:
-    """Lay out sizes and latencies.
-
-    Args:
-        sides: The networks.
-        taken: What `measure_latency` gives, by number of images.
-    """
+def speed_table(sizes: Mapping[str, int], taken: Mapping[int, Mapping[str, Sequence[float]]]) -> PlainTable:
+    """Lay out networks' sizes in bytes, and their latencies: what `measure_latency` gives, by number of images."""
     heads = ("MB", *(f"{count} image{'s' * (count > 1)}, ms" for count in taken))
     rows = {
-        side.name: (
-            f"{side.size / 1e6:,.1f}",
-            *(f"{1e3 * median(seconds[side.name]):,.1f}" for seconds in taken.values()),
-        )
-        for side in sides
+        name: [f"{size / 1e6:,.1f}", *(f"{1e3 * median(seconds[name]):,.1f}" for seconds in taken.values())]
+        for name, size in sizes.items()
     }
     return _table("Size, and median latency in alternating rounds", heads, rows)
 
 
-def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: Rules) -> Table:
+def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: Rules) -> PlainTable:
     """Lay out how well networks do on test films, and how many of those each takes for unlike its training images."""
     rows = {}
     for name, (probability, unlike) in answers.items():
@@ -54,14 +30,15 @@ def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: 
         shares = probability[:, 1] if len(rules.classes) == 2 else probability
         found = metrics(torch.from_numpy(shares), torch.tensor(labels))
         flagged = f"{(unlike > 1).sum()}" if rules.outliers else "not told"
-        rows[name] = (f"{found['auroc']:.4f}", f"{found['accuracy']:.4f}", flagged)
+        rows[name] = [f"{found['auroc']:.4f}", f"{found['accuracy']:.4f}", flagged]
     return _table(f"{len(labels)} test films", ("AUROC", "accuracy", "unlike"), rows)
 
 
-def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
+def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> PlainTable:
     table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("", *heads):
-        table.add_column(head, justify="right" if head else "left")
+    table.add_column("")
+    for head in heads:
+        table.add_column(head, justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells)
     return table

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.hooks import RemovableHandle
 
 from pneumo.cache import Array
@@ -26,22 +26,9 @@ class FeaturePass:
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        image_size: int,
-        device: torch.device,
-        batch_size: int,
-        compiled: bool,
+        self, backbone: Backbone, image_size: int, device: torch.device, batch_size: int, compiled: bool
     ) -> None:
-        """Prepare the copy.
-
-        Args:
-            backbone: Stays as it is.
-            image_size: Height and width of the images in pixels.
-            device: Where to compute.
-            batch_size: Images a pass.
-            compiled: Use torch.compile.
-        """
+        """Prepare the copy; `compiled` uses torch.compile."""
         self.device = device
         self.batch_size = batch_size
         self.backbone = fast_copy(backbone, image_size).to(device)
@@ -49,7 +36,7 @@ class FeaturePass:
             self.backbone.compile(options={"freezing": True}, dynamic=False)
 
     def run(self, blocks: Iterable[Tensor], start: int, change: Change | None) -> Iterator[Array]:
-        """Give features, (n, D) float32, of blocks of up to batch_size images (n, 1, H, W) uint8.
+        """Compute features, (n, D) float32, of blocks of up to batch_size images (n, 1, H, W) uint8.
 
         Args:
             blocks: The images.
@@ -64,23 +51,19 @@ class FeaturePass:
                     image = change(image, start)
                 if count < self.batch_size:  # a compiled network would be compiled anew
                     image = torch.cat((image, image.new_zeros(self.batch_size - count, *image.shape[1:])))
-                features = self._compute(image)[:count].float().cpu().numpy()
+                try:
+                    features = self.backbone(image)[:count].float().cpu().numpy()
+                except torch.OutOfMemoryError as error:
+                    raise HardwareError(
+                        f"A pass of {self.batch_size} images does not fit into the GPU's memory: take fewer at a time, "
+                        f"such as features.batch_size={max(1, self.batch_size // 4)}."
+                    ) from error
             yield features
             start += count
 
-    def _compute(self, image: Tensor) -> Tensor:
-        try:
-            features: Tensor = self.backbone(image)
-        except torch.OutOfMemoryError as error:
-            raise HardwareError(
-                f"A pass of {self.batch_size} images does not fit into the GPU's memory: take fewer at a time, such as "
-                f"features.batch_size={max(1, self.batch_size // 4)}."
-            ) from error
-        return features
-
 
 def fast_copy(backbone: Backbone, image_size: int) -> Backbone:
-    """Give a frozen copy that computes the same, up to rounding, in less time."""
+    """Return a frozen copy that computes the same, up to rounding, in less time."""
     copied = copy.deepcopy(backbone)
     freeze_module(copied)
     copied.network = fold_batch_norm(copied.network, image_size)
@@ -88,12 +71,12 @@ def fast_copy(backbone: Backbone, image_size: int) -> Backbone:
 
 
 def default_batch_size(device: torch.device) -> int:
-    """Give a number of images for a pass: small ones stay in a CPU's caches, large ones fill a GPU."""
+    """Return the number of images for a pass: small ones stay in a CPU's caches, large ones fill a GPU."""
     return 16 if device.type == "cpu" else 128
 
 
 def fold_batch_norm(network: nn.Module, image_size: int) -> nn.Module:
-    """Give a copy of a frozen network whose batch normalisations are folded into the convolutions before them.
+    """Return a copy of a frozen network whose batch normalisations are folded into the convolutions before them.
 
     Which one follows which is seen by running the network, whatever its code looks like. Should the result differ,
     because something else takes a convolution's output too, the network is given back as it is.
@@ -103,7 +86,8 @@ def fold_batch_norm(network: nn.Module, image_size: int) -> nn.Module:
     with torch.no_grad():
         image = torch.randn(1, 3, image_size, image_size, generator=generator).to(next(network.parameters()))
         for name, (convolution, normalisation) in _find_pairs(folded, image).items():
-            _fold(convolution, normalisation)
+            fused = fuse_conv_bn_eval(convolution, normalisation).requires_grad_(False)
+            convolution.weight, convolution.bias = fused.weight, fused.bias
             rest = [normalisation.drop, normalisation.act] if isinstance(normalisation, BatchNormAct2d) else []
             folded.set_submodule(name, nn.Sequential(*rest))
         expected, found = network(image), folded(image)
@@ -112,7 +96,7 @@ def fold_batch_norm(network: nn.Module, image_size: int) -> nn.Module:
 
 
 def _find_pairs(network: nn.Module, image: Tensor) -> dict[str, tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Run a network and give, by the path of the normalisation, which takes the output of which convolution."""
+    """Run a network and return, by the path of each normalisation, the convolution whose output it takes."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are kept: numbers of dead ones are used again
     calls: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -141,19 +125,3 @@ def _find_pairs(network: nn.Module, image: Tensor) -> dict[str, tuple[nn.Conv2d,
         for before, after in calls
         if convolutions.count(before) == normalisations.count(after) == 1
     }
-
-
-def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
-    mean, variance = normalisation.running_mean, normalisation.running_var
-    assert mean is not None
-    assert variance is not None
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        mean,
-        variance,
-        normalisation.eps,
-        normalisation.weight,
-        normalisation.bias,
-    )
-    convolution.requires_grad_(False)

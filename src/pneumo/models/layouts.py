@@ -25,11 +25,11 @@ class Layout:
     prefix: int = 0
 
     def mean(self, output: Tensor) -> Tensor:
-        """Give the mean of each channel over the places, (N, C) float32."""
+        """Compute the mean of each channel over the places, (N, C) float32."""
         return output[:, self.prefix :].float().mean(_PLACES[self.kind])
 
     def to_map(self, output: Tensor) -> Tensor:
-        """Give the places as (N, C, side, side)."""
+        """Return the places as (N, C, side, side)."""
         if self.kind == "channels first":
             return output
         if self.kind == "channels last":
@@ -47,7 +47,7 @@ class Layout:
 
 
 def find_layout(output: Tensor, images: int) -> Layout | None:
-    """Tell how places lie in a module's output for so many images, if it has several: squares, as images are.
+    """Find how places lie in a module's output for so many images, if it has several: squares, as images are.
 
     What folds windows of images into the first dimension has no such layout.
     """

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from pneumo.models.backbone import Backbone
 from pneumo.models.layouts import Layout, find_layout
 
-_Hook = Callable[[nn.Module, Any, Any], None]
-
 
 class LevelMeans(nn.Module):
     """A backbone that also gives the means of its channels, at the last map of each resolution.
@@ -43,21 +41,33 @@ class LevelMeans(nn.Module):
     def _run(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         means: dict[str, Tensor] = {}
 
-        def keep(name: str) -> _Hook:
-            def hook(module: nn.Module, arguments: Any, output: Any) -> None:  # noqa: ANN401 (whatever it takes)
-                means[name] = self.layouts[name].mean(output)
+        def keep(name: str, output: Tensor) -> None:
+            means[name] = self.layouts[name].mean(output)
 
-            return hook
-
-        with _hooks(self.backbone.network, self.layouts, keep):
+        with hooked(self.backbone.network, keep, self.layouts):
             features: Tensor = self.backbone(image)
         return features, [means[name] for name in self.layouts] or [features.float()]  # no maps: the features are all
 
 
 @contextmanager
-def _hooks(network: nn.Module, names: Iterable[str], make: Callable[[str], _Hook]) -> Iterator[None]:
-    """Listen to what modules give, by their paths."""
-    handles = [network.get_submodule(name).register_forward_hook(make(name)) for name in names]
+def hooked(
+    network: nn.Module, receive: Callable[[str, Any], Tensor | None], names: Iterable[str] | None = None
+) -> Iterator[None]:
+    """Pass outputs of modules to a function, which may return others to take their place.
+
+    Args:
+        network: That has the modules.
+        receive: Called with a module's path and its output.
+        names: Paths of the modules; None: all within the network.
+    """
+    if names is None:
+        names = [name for name, _ in network.named_modules() if name]
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda module, arguments, output, name=name: receive(name, output)
+        )
+        for name in names
+    ]
     try:
         yield
     finally:
@@ -66,18 +76,15 @@ def _hooks(network: nn.Module, names: Iterable[str], make: Callable[[str], _Hook
 
 
 def _last_of_each_kind(backbone: Backbone, images: Tensor) -> dict[str, Layout]:
-    """Give, from fine to coarse, the modules whose outputs are the last maps of their resolution, by their paths."""
+    """Return, from fine to coarse, the modules whose outputs are the last maps of their resolution, by their paths."""
     calls: list[tuple[str, Layout, int]] = []
 
-    def listen(name: str) -> _Hook:
-        def hook(module: nn.Module, arguments: Any, output: Any) -> None:  # noqa: ANN401 (whatever it gives)
-            if isinstance(output, Tensor) and (layout := find_layout(output, len(images))):
-                # Tokens have one resolution throughout, but more channels within their blocks.
-                calls.append((name, layout, output.shape[2] if layout.kind == "tokens" else 0))
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and (layout := find_layout(output, len(images))):
+            # Tokens have one resolution throughout, but more channels within their blocks.
+            calls.append((name, layout, output.shape[2] if layout.kind == "tokens" else 0))
 
-        return hook
-
-    with _hooks(backbone.network, [name for name, _ in backbone.network.named_modules() if name], listen):
+    with hooked(backbone.network, note):
         backbone(images)
     times = Counter(name for name, *_ in calls)  # of a module that is called again, only the last call would be kept
     last = {(layout.side, channels): (name, layout) for name, layout, channels in calls if times[name] == 1}

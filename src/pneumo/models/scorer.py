@@ -48,7 +48,6 @@ class Scorer(nn.Module):
         if self.flip:
             logits = (logits + self.head(self.levels.backbone(image.flip(3)))) / 2
         probability = torch.softmax(logits / self.temperature, dim=1)
-        return probability, self._score(means) if self.outliers else means.new_zeros(len(means))
-
-    def _score(self, means: Tensor) -> Tensor:
-        return Outliers(self.mean, self.scale, self.components).score(means)
+        if not self.outliers:
+            return probability, means.new_zeros(len(means))
+        return probability, Outliers(self.mean, self.scale, self.components).score(means)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from pneumo.hardware import keep_freed_memory
 from pneumo.models.classifier import Classifier
 from pneumo.models.inference import default_batch_size
 from pneumo.models.scorer import Scorer
-from pneumo.prediction.network import Images, Scores
+from pneumo.prediction.network import Floats, Images, Network, Scores
 from pneumo.prediction.rules import Rules
 
+_EXPLAINED = 16  # images that are explained at once: gradients take several times the memory of predictions
 
-class CheckpointNetwork:
+
+class CheckpointNetwork(Network):
     """A checkpoint's network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -31,9 +33,15 @@ class CheckpointNetwork:
             ConfigError: It is none.
             HardwareError: There is no GPU.
         """
-        self.device = _choose_device(device)
+        there = torch.cuda.is_available()
+        if device == "cuda" and not there:
+            raise HardwareError(
+                f"--device cuda demands a GPU, and PyTorch {torch.__version__} sees none on this machine: take "
+                "--device cpu, or check the driver (nvidia-smi) and that this PyTorch was built for it."
+            )
+        self.device = torch.device("cuda" if there and device != "cpu" else "cpu")
         self.classifier = Classifier.load_from_checkpoint(path).eval()
-        self.rules = rules_of(self.classifier)
+        self.rules = _read_rules(self.classifier)
         self.batch_size = default_batch_size(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -47,39 +55,36 @@ class CheckpointNetwork:
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""
-        with torch.inference_mode(), fitting(len(image)):
+        with torch.inference_mode(), _fitting(len(image)):
             probability, unlike = self.scorer(torch.from_numpy(image).to(self.device))
         return probability.float().cpu().numpy(), unlike.float().cpu().numpy()
 
+    def explainer(self, method: str = "hirescam") -> Callable[[Images], Floats]:
+        """Build the function that maps images to saliency maps; see `Network`."""
+        from pneumo.explanations.maps import Explainer  # imports captum
+
+        explain = Explainer(self.classifier.to(self.device), method)
+
+        def explain_blocks(images: Images) -> Floats:
+            with _fitting(_EXPLAINED):
+                blocks = torch.split(torch.from_numpy(images), _EXPLAINED)
+                return torch.cat([explain(block).cpu() for block in blocks]).numpy()
+
+        return explain_blocks
+
 
 @contextmanager
-def fitting(films: int) -> Iterator[None]:
-    """Tell a user what to do where so many films at once do not fit into a GPU's memory.
-
-    Raises:
-        HardwareError: They do not.
-    """
+def _fitting(images: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            f"{films} films at once do not fit into the GPU's memory: take fewer, such as --batch-size "
-            f"{max(1, films // 4)}, or --device cpu."
+            f"{images} films at once do not fit into the GPU's memory: take fewer, such as --batch-size "
+            f"{max(1, images // 4)}, or --device cpu."
         ) from error
 
 
-def _choose_device(name: str) -> torch.device:
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise HardwareError(
-            f"--device cuda demands a GPU, and PyTorch {torch.__version__} sees none on this machine: take --device "
-            "cpu, or check the driver (nvidia-smi) and that this PyTorch was built for it."
-        )
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
-def rules_of(classifier: Classifier) -> Rules:
-    """Give the rules that a classifier's checkpoint holds."""
+def _read_rules(classifier: Classifier) -> Rules:
     known = classifier.hparams
     return Rules(
         name=known["architecture"],

@@ -1,4 +1,4 @@
-"""What `pneumo predict` does."""
+"""The command `pneumo predict`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING
 import rich
 
 from pneumo.console import warn
-from pneumo.cores import count_cores
 from pneumo.errors import ConfigError
 from pneumo.outputs import check_folder, check_output, refuse_inputs, write_output
 from pneumo.prediction.documents import show_path, to_csv, to_json
 from pneumo.prediction.inputs import find_inputs
-from pneumo.prediction.network import Network, open_network
-from pneumo.prediction.predictions import NOTICE, Prediction, predict
+from pneumo.prediction.predictions import NOTICE, Prediction
+from pneumo.prediction.predictor import Predictor, load_model
 from pneumo.prediction.rules import Rules
 from pneumo.prediction.terminal import to_lines, to_terminal
 from pneumo.progress import track
 
-_TABLES = (".csv", ".json", ".txt")  # an earlier such command may have written them into a folder that is read
-
 if TYPE_CHECKING:
     from pneumo.prediction.explaining import OverlayFolder
+
+_TABLES = (".csv", ".json", ".txt")  # an earlier such command may have written them into a folder that is read
 
 
 def run_predict(
@@ -49,29 +48,31 @@ def run_predict(
     check_output("--csv", csv)
     if explain is not None:
         check_folder("--explain", explain)
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size} must be 1 or more films at once, such as --batch-size 16.")
     found = find_inputs(inputs)
     refuse_inputs(
         (("--json", json), ("--csv", csv)),
         [checkpoint, *(path for path in found if path.suffix.lower() not in _TABLES)],
     )
     paths = _leave_out(found, [path for path in (json, csv, explain) if path is not None])
-    network = open_network(checkpoint, device)
-    warn_untested(network.rules)
-    overlays = None if explain is None else _open_overlays(explain, network, paths)
-    predictions = _predict(network, paths, batch_size or network.batch_size, overlays)
+    model = load_model(checkpoint, device, batch_size)
+    warn_untested(model.rules)
+    overlays = None
+    if explain is not None:
+        from pneumo.prediction.explaining import OverlayFolder  # imports Matplotlib, which takes a second
+
+        overlays = OverlayFolder(explain, model.network, paths)
+    predictions = _predict(model, paths, overlays)
     if json is not None:
-        write_output("--json", json, to_json(predictions, network.rules, checkpoint))
+        write_output("--json", json, to_json(predictions, model.rules, checkpoint))
     if csv is not None:
-        write_output("--csv", csv, to_csv(predictions, network.rules))
+        write_output("--csv", csv, to_csv(predictions, model.rules))
     drawn = overlays is None or overlays.finish()
-    _tell(predictions, network.rules, json is not None or csv is not None)
-    return drawn and all(prediction.answer is not None for prediction in predictions)
+    _print(predictions, model.rules, json is not None or csv is not None)
+    return drawn and all(prediction.error is None for prediction in predictions)
 
 
 def warn_untested(rules: Rules) -> None:
-    """Say what a checkpoint cannot tell because its run has not decided it."""
+    """Warn of what a checkpoint cannot predict because its run has not decided it."""
     missing = [
         *(["which answers are uncertain"] if rules.margin is None else []),
         *(["which films do not look like chest radiographs"] if not rules.outliers else []),
@@ -86,43 +87,35 @@ def warn_untested(rules: Rules) -> None:
 def _leave_out(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
     """Leave out, and name, what an earlier such command has written into a folder that is read."""
     places = [Path(os.path.abspath(output)) for output in outputs]
-    own = [path for path in paths if any(Path(os.path.abspath(path)).is_relative_to(place) for place in places)]
-    if own and len(own) < len(paths):
-        more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
-        warn(f"Not read, since this command writes there: {show_path(own[0])}{more}.")
-        return [path for path in paths if path not in set(own)]
-    if own:
+    own = {path: None for path in paths if any(Path(os.path.abspath(path)).is_relative_to(place) for place in places)}
+    if not own:
+        return paths
+    first = show_path(next(iter(own)))
+    if len(own) == len(paths):
         raise ConfigError(
-            f"All that is to be read lies where --json, --csv or --explain write ({show_path(own[0])}): name another "
-            "place for these."
+            f"All that is to be read lies where --json, --csv or --explain write ({first}): name another place for "
+            "these."
         )
-    return paths
+    more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
+    warn(f"Not read, since this command writes there: {first}{more}.")
+    return [path for path in paths if path not in own]
 
 
-def _open_overlays(folder: Path, network: Network, paths: Sequence[Path]) -> OverlayFolder:
-    from pneumo.prediction.explaining import OverlayFolder  # Matplotlib and captum take two seconds
-
-    return OverlayFolder(folder, network, paths)
-
-
-def _predict(
-    network: Network, paths: Sequence[Path], batch_size: int, overlays: OverlayFolder | None
-) -> list[Prediction]:
-    """Predict all files with a progress bar, and write overlays where they are asked for."""
+def _predict(model: Predictor, paths: Sequence[Path], overlays: OverlayFolder | None) -> list[Prediction]:
     predictions: list[Prediction] = []
-    with track("Predicting", len(paths)) as tell:
-        for batch in predict(network, paths, batch_size, count_cores(), overlays is not None):
+    with track("Predicting", len(paths)) as advance:
+        for batch in model.predict_batches(paths, keep_images=overlays is not None):
             predictions += batch.predictions
             if overlays is not None:
                 overlays.add(batch)
-            tell(len(predictions))
+            advance(len(predictions))
     return predictions
 
 
-def _tell(predictions: Sequence[Prediction], rules: Rules, written: bool) -> None:
-    """Print the answers, and on stderr what could not be read."""
+def _print(predictions: Sequence[Prediction], rules: Rules, written: bool) -> None:
+    """Print the predictions, and on stderr what could not be read."""
     for prediction in predictions:
-        if prediction.answer is None:
+        if prediction.error is not None:
             warn(f"{show_path(prediction.path)} {prediction.error}")
     if rich.get_console().is_terminal:
         rich.print(to_terminal(predictions, rules, written))

@@ -10,8 +10,8 @@ from typing import Any
 from pneumo import __version__
 from pneumo.cells import escape_cell, format_rows
 from pneumo.escaping import escape_line
-from pneumo.prediction.predictions import NOTICE, Prediction, is_unlike
-from pneumo.prediction.rules import Answer, Rules
+from pneumo.prediction.predictions import NOTICE, Prediction
+from pneumo.prediction.rules import Rules
 
 _COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
 _MARGIN = "logit_margin"
@@ -28,7 +28,7 @@ def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> s
         "threshold": rules.threshold if len(rules.classes) == 2 else None,
         "margin": rules.margin,
     }
-    records = [_record(prediction, rules) for prediction in predictions]
+    records = [_record(prediction) for prediction in predictions]
     return json.dumps({**about, "predictions": records}, indent=1, allow_nan=False) + "\n"
 
 
@@ -38,43 +38,40 @@ def to_csv(predictions: Sequence[Prediction], rules: Rules) -> str:
     Of more than two classes each has a column of its own, which its name heads.
     """
     classes = rules.classes if len(rules.classes) > 2 else ()
-    head = [*_COLUMNS, *classes, _MARGIN]
-    return format_rows([head, *(_cells(prediction, rules, classes) for prediction in predictions)])
+    rows = [_cells(prediction, classes) for prediction in predictions]
+    return format_rows([[*_COLUMNS, *classes, _MARGIN], *rows])
 
 
 def show_path(path: Path) -> str:
-    """Give a path as text that can be written anywhere and in one line: what cannot be printed of it is escaped."""
+    """Return a path as text of one line; what cannot be printed of it is escaped."""
     return escape_line(str(path))
 
 
-def describe(answer: Answer, rules: Rules) -> dict[str, Any]:
-    """Give what there is to tell of an answer, as JSON has it; what is not known is None."""
+def describe(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction as JSON has it; what is not known is None."""
+    if prediction.error is not None:
+        names = ("probability", "called", "uncertain", "unlike", "unlike_score", _MARGIN, "probabilities")
+        return dict.fromkeys(names)
     return {
-        "probability": answer.probability,
-        "called": answer.called,
-        "uncertain": answer.uncertain if rules.margin is not None else None,
-        "unlike": is_unlike(answer) if rules.outliers else None,
-        "unlike_score": answer.unlike if rules.outliers else None,
-        _MARGIN: float(f"{answer.logit_margin:.9g}"),
-        "probabilities": dict(zip(rules.classes, answer.probabilities, strict=True)),
+        "probability": prediction.positive_probability,
+        "called": prediction.predicted_class,
+        "uncertain": prediction.uncertain,
+        "unlike": prediction.out_of_distribution,
+        "unlike_score": prediction.ood_score,
+        _MARGIN: float(f"{prediction.logit_margin:.9g}"),
+        "probabilities": prediction.probability,
     }
 
 
-def _cells(prediction: Prediction, rules: Rules, classes: Sequence[str]) -> list[object]:
-    record = _record(prediction, rules)
-    path = record["path"]
-    known = {**record, "notes": "; ".join(prediction.notes)}
-    known["path"] = path if escape_cell(path) == path else f"./{path}"  # opens unchanged, and is no formula
-    shares = [(record["probabilities"] or {}).get(name) for name in classes]
-    cells = [*(known[name] for name in _COLUMNS), *shares, record[_MARGIN]]
+def _record(prediction: Prediction) -> dict[str, Any]:
+    path = show_path(prediction.path)
+    return {**describe(prediction), "path": path, "notes": prediction.notes, "error": prediction.error}
+
+
+def _cells(prediction: Prediction, classes: Sequence[str]) -> list[object]:
+    record = {**_record(prediction), "notes": "; ".join(prediction.notes)}
+    if escape_cell(record["path"]) != record["path"]:
+        record["path"] = f"./{record['path']}"  # opens unchanged, and is no formula
+    shares = [prediction.probability.get(name) for name in classes]
+    cells = [*(record[name] for name in _COLUMNS), *shares, record[_MARGIN]]
     return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
-
-
-def _record(prediction: Prediction, rules: Rules) -> dict[str, Any]:
-    told = (
-        describe(prediction.answer, rules)
-        if prediction.answer
-        else dict.fromkeys([*_COLUMNS, _MARGIN, "probabilities"])
-    )
-    path, error = show_path(prediction.path), prediction.error or None
-    return {**told, "path": path, "notes": prediction.notes, "error": error}

@@ -1,82 +1,104 @@
-"""Maps of where answers come from, laid over films and written as pictures."""
+"""Saliency maps of predictions, laid over images and written as pictures."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from pneumo.console import warn
 from pneumo.data.notes import some
-from pneumo.explanations.maps import Explainer
-from pneumo.explanations.overlays import Example, Map, draw_examples, overlay
+from pneumo.explanations.overlays import Example, Map, draw_examples, overlay, place
 from pneumo.files import atomic_path, bounded_name
 from pneumo.outputs import unwritable
-from pneumo.prediction.checkpoint import CheckpointNetwork, fitting
 from pneumo.prediction.documents import show_path
-from pneumo.prediction.films import Film
-from pneumo.prediction.network import Network, no_maps
-from pneumo.prediction.predictions import NOTICE, Batch
+from pneumo.prediction.network import Images, Network
+from pneumo.prediction.predictions import NOTICE, Batch, Prediction
 
 _OVERVIEW = "overview.png"
-_AT_ONCE = 16  # films that are explained at once: gradients take several times the memory of answers
-_MOST = 24  # films in the overview
+_MOST = 24  # images in the overview
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
-_SMALL = 360  # pixels of a film's longer side there
+_SMALL = 360  # pixels of an image's longer side there
 
 
-class Drawn(NamedTuple):
-    """A film with its map over it, and the map alone, (S, S)."""
+@dataclass(frozen=True)
+class Explanation:
+    """What in a radiograph speaks for a class.
 
-    picture: Image.Image
-    places: Map
+    Attributes:
+        prediction: For the radiograph.
+        target: The class that is explained: the positive one of two, the predicted one of several.
+        image: The radiograph's grey values, (H, W); the longer side has at most 1,024 pixels.
+        input_saliency: The map of what the network's input holds, (S, S), from 0 to 1.
+        crop_pct: What that input keeps of height and width.
+    """
+
+    prediction: Prediction
+    target: str
+    image: Images
+    input_saliency: Map
+    crop_pct: float
+
+    @property
+    def saliency(self) -> Map:
+        """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
+        return place(self.input_saliency, self.image.shape, self.crop_pct)
+
+    @property
+    def overlay(self) -> Images:
+        """The image under the map, in colours, (H, W, 3)."""
+        return overlay(self.image, self.input_saliency, self.crop_pct)
 
 
-class Overlays:
-    """Draws maps over films."""
+class Explainer:
+    """Explains predictions of a network.
 
-    def __init__(self, network: Network) -> None:
-        """Look for the layer whose places are shown.
+    Attributes:
+        subject: What maps speak for, in words.
+    """
+
+    def __init__(self, network: Network, method: str = "hirescam") -> None:
+        """Find the layer whose map is shown.
 
         Raises:
-            ConfigError: The network is an exported one, which has no gradients, or no layer of it fits.
+            ConfigError: As `Network.explainer`.
         """
-        if not isinstance(network, CheckpointNetwork):
-            raise no_maps(network)
-        classes = network.rules.classes
-        self.subject = classes[1] if len(classes) == 2 else "the class that is called"  # what maps speak for
-        self.crop_pct = network.rules.crop_pct
-        self.explainer = Explainer(network.classifier.to(network.device))
+        self.classes, self.crop_pct = network.rules.classes, network.rules.crop_pct
+        self.positive = self.classes[1] if len(self.classes) == 2 else None
+        self.subject = self.positive or "the class that is called"
+        self.map = network.explainer(method)
 
-    def draw(self, films: Sequence[Film]) -> list[Drawn]:
-        """Draw films that were read, with copies to look at."""
-        seen = [(film.square, film.shown) for film in films if film.square is not None and film.shown is not None]
-        images = torch.from_numpy(np.stack([pixels for pixels, _ in seen]))
-        with fitting(_AT_ONCE):
-            maps = torch.cat([self.explainer(block).cpu() for block in torch.split(images, _AT_ONCE)]).numpy()
+    def explain(self, batch: Batch) -> list[Explanation]:
+        """Explain the files of a batch that were read with copies to look at."""
+        read = [
+            (prediction, prediction.predicted_class, film.square, np.asarray(film.shown))
+            for prediction, film in zip(*batch, strict=True)
+            if film.shown is not None
+        ]
+        if not read:
+            return []
+        maps = self.map(np.stack([square for *_, square, _ in read if square is not None]))
         return [
-            Drawn(Image.fromarray(overlay(np.asarray(shown), places, self.crop_pct)), places)
-            for (_, shown), places in zip(seen, maps, strict=True)
+            Explanation(prediction, self.positive or str(predicted), image, found, self.crop_pct)
+            for (prediction, predicted, _, image), found in zip(read, maps, strict=True)
         ]
 
 
 class OverlayFolder:
-    """A folder of overlays, a picture a film, and an overview of the first films."""
+    """A folder of overlays, a picture an image, and an overview of the first ones."""
 
     def __init__(self, folder: Path, network: Network, paths: Sequence[Path]) -> None:
-        """Name the pictures of all films.
+        """Name the pictures of all files.
 
         Raises:
-            ConfigError: As `Overlays`.
+            ConfigError: As `Network.explainer`.
         """
-        self.folder, self.overlays = folder, Overlays(network)
-        self.classes, self.names = network.rules.classes, name_pictures(paths)
+        self.folder, self.explainer, self.names = folder, Explainer(network), name_pictures(paths)
         self.examples: list[Example] = []
         self.failed: list[str] = []
 
@@ -86,18 +108,17 @@ class OverlayFolder:
         Raises:
             ConfigError: A file cannot be written.
         """
-        read = [pair for pair in zip(batch.predictions, batch.films, strict=True) if pair[1].shown is not None]
-        drawn = self.overlays.draw([film for _, film in read]) if read else []
-        for (prediction, film), (picture, places) in zip(read, drawn, strict=True):
-            name, answer = self.names[prediction.path], prediction.answer
-            if not self._write(name, picture.save):
+        for explanation in self.explainer.explain(batch):
+            prediction, name = explanation.prediction, self.names[explanation.prediction.path]
+            if not self._write(name, Image.fromarray(explanation.overlay).save):
                 self.failed.append(show_path(prediction.path))
-            if len(self.examples) < _MOST and answer is not None and film.shown is not None:
-                film.shown.thumbnail((_SMALL, _SMALL))
-                target = self.classes[1] if len(self.classes) == 2 else answer.called
-                share = answer.probabilities[self.classes.index(target)]
-                title = _shorten(show_path(Path(name.removesuffix(".png"))))
-                self.examples.append(Example(np.asarray(film.shown), places, title, answer.called, target, share))
+            if len(self.examples) < _MOST:
+                small = Image.fromarray(explanation.image)
+                small.thumbnail((_SMALL, _SMALL))
+                title = show_path(Path(name.removesuffix(".png")))
+                title = title if len(title) <= 28 else f"…{title[-27:]}"
+                named = str(prediction.predicted_class), explanation.target, prediction.probability[explanation.target]
+                self.examples.append(Example(np.asarray(small), explanation.input_saliency, title, *named))
 
     def finish(self) -> bool:
         """Write the overview, name the files whose pictures could not be written, and return whether there were none.
@@ -105,18 +126,17 @@ class OverlayFolder:
         Raises:
             ConfigError: The overview cannot be written.
         """
+        count, total = len(self.examples), len(self.names)
         if self.failed:
             warn(
-                f"{len(self.failed):,} of {len(self.names):,} maps are not in {self.folder}, which cannot have files "
-                f"of their names: {some(self.failed)}. Give these films other names, or --explain another place."
+                f"{len(self.failed):,} of {total:,} maps are not in {self.folder}, which cannot have files of their "
+                f"names: {some(self.failed)}. Give these films other names, or --explain another place."
             )
-        if not self.examples:
-            return not self.failed
-        count, total = len(self.examples), len(self.names)
-        which = "" if count == total else f" in the first {count} of {total:,} films"
-        title = f"What speaks for {self.overlays.subject}{which}\n{NOTICE}"
-        figure = draw_examples(self.examples, title, self.overlays.crop_pct)
-        self._write(_OVERVIEW, lambda path: figure.savefig(path, dpi=110))
+        if count:
+            which = "" if count == total else f" in the first {count} of {total:,} films"
+            title = f"What speaks for {self.explainer.subject}{which}\n{NOTICE}"
+            figure = draw_examples(self.examples, title, self.explainer.crop_pct)
+            self._write(_OVERVIEW, lambda path: figure.savefig(path, dpi=110))
         return not self.failed
 
     def _write(self, name: str, write: Callable[[Path], None]) -> bool:
@@ -132,7 +152,7 @@ class OverlayFolder:
 
 
 def name_pictures(paths: Sequence[Path]) -> dict[Path, str]:
-    """Give each file a picture's name: its path below the folder that all share, its suffix kept, and .png.
+    """Name each file's picture: its path below the folder that all share, its suffix kept, and .png.
 
     A name that is too long for that is cut, and ends in a hash.
     """
@@ -149,7 +169,3 @@ def name_pictures(paths: Sequence[Path]) -> dict[Path, str]:
         taken.add(name)
         names[path] = name
     return names
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 28 else f"…{name[-27:]}"

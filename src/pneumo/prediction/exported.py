@@ -13,7 +13,7 @@ from pneumo.cores import count_cores
 from pneumo.errors import ConfigError, HardwareError
 from pneumo.models.hparams import HyperparameterError
 from pneumo.prediction.checksum import KEY, ChecksumError, verify_checksum
-from pneumo.prediction.network import Images, Scores
+from pneumo.prediction.network import Images, Network, Scores
 from pneumo.prediction.rules import Rules
 from pneumo.reasons import plain
 
@@ -27,7 +27,7 @@ _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _FATAL = 4  # onnxruntime's number: it raises what it logs
 
 
-class OnnxNetwork:
+class OnnxNetwork(Network):
     """An exported network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -41,33 +41,26 @@ class OnnxNetwork:
             ConfigError: It is none, is damaged or was altered, or onnxruntime is missing.
             HardwareError: There is no GPU, or onnxruntime is not made for it.
         """
-        verified = _verify(path)  # before onnxruntime reads what may be damaged
+        try:
+            verified = verify_checksum(path)  # before onnxruntime reads what may be damaged
+        except (ChecksumError, OSError) as error:
+            raise _unreadable(path, error) from error
         self.session = _open(path, device)
         self.rules = _read_rules(self.session, path, verified)
-        self._try(path)
         self.batch_size = 128 if _CUDA in self.session.get_providers() else 16
-
-    def score(self, image: Images) -> Scores:
-        """Score images; see `Network`."""
-        probability, unlike = self.session.run(None, {"image": image})
-        return probability, unlike
-
-    def _try(self, path: Path) -> None:
-        """Run a black image, since only that shows whether all parts go together; the first run is the slowest too."""
-        try:
-            probability, unlike = self.score(np.zeros((1, 1, self.rules.image_size, self.rules.image_size), np.uint8))
+        size = self.rules.image_size
+        try:  # only a run shows whether all parts go together; the first one is the slowest too
+            probability, unlike = self.score(np.zeros((1, 1, size, size), np.uint8))
             fits = (probability.shape, unlike.shape) == ((1, len(self.rules.classes)), (1,))
         except Exception as error:  # of all kinds, see `_open`
             raise _unreadable(path, error) from error
         if not fits:
             raise _unreadable(path, "its answers do not go with its rules")
 
-
-def _verify(path: Path) -> bool:
-    try:
-        return verify_checksum(path)
-    except (ChecksumError, OSError) as error:
-        raise _unreadable(path, error) from error
+    def score(self, image: Images) -> Scores:
+        """Score images; see `Network`."""
+        probability, unlike = self.session.run(None, {"image": image})
+        return probability, unlike
 
 
 @cache
@@ -89,10 +82,10 @@ def _open(path: Path, device: str) -> InferenceSession:
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = count_cores()  # its own choice counts those too that this process may not use
     there = _CUDA in onnxruntime.get_available_providers()
+    demanded = f"--device cuda demands a GPU, and onnxruntime {onnxruntime.__version__}"
     if device == "cuda" and not there:
         raise HardwareError(
-            f"--device cuda demands a GPU, and onnxruntime {onnxruntime.__version__} sees none on this machine: take "
-            "--device cpu, or install onnxruntime-gpu in its place."
+            f"{demanded} sees none on this machine: take --device cpu, or install onnxruntime-gpu in its place."
         )
     # TensorFloat-32 would cost three digits.
     providers = [(_CUDA, {"use_tf32": "0"}), (_CPU, {})] if there and device != "cpu" else [(_CPU, {})]
@@ -103,8 +96,8 @@ def _open(path: Path, device: str) -> InferenceSession:
         raise _unreadable(path, error) from error
     if device == "cuda" and _CUDA not in session.get_providers():
         raise HardwareError(
-            f"--device cuda demands a GPU, and onnxruntime {onnxruntime.__version__} cannot use one on this machine: "
-            "take --device cpu, or install the CUDA and cuDNN that it was made for."
+            f"{demanded} cannot use one on this machine: take --device cpu, or install the CUDA and cuDNN that it was "
+            "made for."
         )
     return session
 
@@ -130,9 +123,8 @@ def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
         ) from error
     except HyperparameterError as error:
         raise _unreadable(path, f"of its {RULES}, {error}") from error
-    images, outputs = session.get_inputs(), session.get_outputs()
     side = rules.image_size
-    if [each.shape[1:] for each in images] != [[1, side, side]] or len(outputs) != 2:
+    if [each.shape[1:] for each in session.get_inputs()] != [[1, side, side]] or len(session.get_outputs()) != 2:
         raise _unreadable(path, f"its input is not (batch, 1, {side}, {side}), or its outputs are not two")
     if not verified:
         _warn_unverified(path.resolve(), path.stat().st_mtime_ns)

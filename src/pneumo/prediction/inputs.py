@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pneumo.errors import ConfigError
@@ -11,7 +11,7 @@ from pneumo.errors import ConfigError
 _DIGITS = re.compile("([0-9]+)")
 
 
-def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
+def find_inputs(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """List the files that are meant, in the order in which they are named, and within a folder by number and name.
 
     Of folders all files count, whatever their suffix, and those of the folders below, links included; hidden ones and
@@ -25,7 +25,7 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for given in inputs:
-        files = [file for path in _match(os.fspath(given)) for file in _files(path)]
+        files = [file for path in _match(os.fspath(given)) for file in (_walk(path) if path.is_dir() else [path])]
         if not files:
             raise ConfigError(
                 f"{str(given)!r} matches no file. Inputs are files, folders with files in them, and patterns such as "
@@ -37,12 +37,12 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
 
 
 def _match(given: str) -> list[Path]:
-    """Give the path itself where there is one, or those that match the pattern."""
+    """Return the path itself where there is one, or those that match the pattern."""
+    pattern = Path(given)
     if os.path.lexists(given):
-        return [Path(given)]
+        return [pattern]
     if not glob.has_magic(given):
         return []
-    pattern = Path(given)
     try:  # of links to folders ** follows none, unlike that of glob.glob, which can run in circles
         matches = list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError:  # **x
@@ -50,11 +50,7 @@ def _match(given: str) -> list[Path]:
     return sorted((path for path in matches if not any(map(_is_hidden, {*path.parts} - {*pattern.parts}))), key=_order)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Give the file, or those in a folder and below it."""
-    if not path.is_dir():
-        yield path
-        return
+def _walk(path: Path) -> list[Path]:
     files: list[Path] = []
     visited: set[str] = set()  # links can make circles
     for folder, below, names in os.walk(path, followlinks=True, onerror=_refuse):
@@ -62,7 +58,7 @@ def _files(path: Path) -> Iterator[Path]:
         below[:] = [] if real in visited else sorted(name for name in below if not _is_hidden(name))
         files += (Path(folder, name) for name in names if real not in visited and not _is_hidden(name))
         visited.add(real)
-    yield from sorted(files, key=_order)
+    return sorted(files, key=_order)
 
 
 def _is_hidden(name: str) -> bool:

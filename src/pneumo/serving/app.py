@@ -1,4 +1,4 @@
-"""The page and what answers it: a film comes in as the request's body, and nothing of it is kept."""
+"""The page and what serves it: a film comes in as the request's body, and nothing of it is kept."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from starlette.routing import Route
 from pneumo.errors import DataError, PneumoError
 from pneumo.prediction.documents import describe
 from pneumo.prediction.films import read_film
-from pneumo.prediction.network import Network
-from pneumo.prediction.predictions import NOTICE, answer_films, remarks, show_share
+from pneumo.prediction.predictions import NOTICE, Batch, show_share
+from pneumo.prediction.predictor import Predictor
 from pneumo.prediction.rules import Rules
 from pneumo.render import render
 from pneumo.serving.uploads import CrowdedError, TooLargeError, Upload, Uploads
 
 if TYPE_CHECKING:
-    from pneumo.prediction.explaining import Overlays
+    from pneumo.prediction.explaining import Explainer
 
 MOST_BYTES = 64_000_000  # of a film; the largest of the study's has 3 million
 MOST_BYTES_TOGETHER = 192_000_000  # of all films that are under way or wait
@@ -47,15 +47,15 @@ _HEADERS = {
 }
 
 
-def make_app(network: Network, overlays: Overlays | None, hosts: Sequence[str]) -> Starlette:
-    """Make the application.
+def make_app(model: Predictor, explainer: Explainer | None, hosts: Sequence[str]) -> Starlette:
+    """Build the application.
 
     Args:
-        network: That answers.
-        overlays: That draws maps, if any does.
+        model: That predicts.
+        explainer: That makes maps, if any does.
         hosts: Names by which the page may be asked for; `*` is any.
     """
-    served = _Served(network, overlays)
+    served = _Served(model, explainer)
     return Starlette(
         routes=[Route("/", served.page), Route("/predict", served.predict, methods=["POST"])],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
@@ -63,19 +63,19 @@ def make_app(network: Network, overlays: Overlays | None, hosts: Sequence[str]) 
 
 
 class _Served:
-    def __init__(self, network: Network, overlays: Overlays | None) -> None:
-        self.network, self.overlays = network, overlays
+    def __init__(self, model: Predictor, explainer: Explainer | None) -> None:
+        self.model, self.explainer = model, explainer
         self.one_at_a_time = CapacityLimiter(1)
         self.uploads = Uploads(MOST_BYTES, MOST_BYTES_TOGETHER)
-        self.html = _render(network.rules, overlays)
+        self.html = _render(model.rules, explainer.subject if explainer else None)
         self.headers = {**_HEADERS, "Content-Security-Policy": _policy(self.html)}
 
     async def page(self, request: Request) -> Response:
-        """Give the page."""
+        """Return the page."""
         return HTMLResponse(self.html, headers=self.headers)
 
     async def predict(self, request: Request) -> Response:
-        """Answer to the film that the body is; errors are predicates, as those of `read_radiograph`."""
+        """Return the prediction for the film that the body is; errors are predicates, as those of `read_radiograph`."""
         if request.headers.get("Content-Type") != _KIND:
             return _refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"must be sent as {_KIND}.")
         try:
@@ -94,12 +94,6 @@ class _Served:
         return JSONResponse(told, headers=_HEADERS)
 
     async def _answer_in_turn(self, request: Request, upload: Upload) -> dict[str, Any]:
-        """Answer to a film when those before it are answered.
-
-        Raises:
-            CrowdedError: Too many wait.
-            ClientDisconnect: Nobody waits for the answer any more.
-        """
         turn = self.one_at_a_time
         if turn.available_tokens == 0 and turn.statistics().tasks_waiting >= MOST_WAITING:
             raise CrowdedError
@@ -109,18 +103,18 @@ class _Served:
             return await to_thread.run_sync(self._answer, upload)
 
     def _answer(self, upload: Upload) -> dict[str, Any]:
-        rules = self.network.rules
-        film = read_film(upload.take(), rules, show=True)  # with no name here, where an error's traceback would keep it
-        (answer,) = answer_films(self.network, [film])
-        if answer is None or film.shown is None:
+        # The content has no name here, where an error's traceback would keep it.
+        film = read_film(upload.take(), self.model.rules, show=True)
+        if film.shown is None:
             raise DataError(film.error)
-        drawn = self.overlays.draw([film]) if self.overlays else []
+        (prediction,) = self.model.predict_films([film])
+        explained = self.explainer.explain(Batch([prediction], [film])) if self.explainer else []
         return {
-            **describe(answer, rules),
-            "shown": dict(zip(rules.classes, map(show_share, answer.probabilities), strict=True)),
-            "remarks": [*remarks(answer), *film.notes],
+            **describe(prediction),
+            "shown": {name: show_share(share) for name, share in prediction.probability.items()},
+            "remarks": prediction.remarks,
             "film": _png(film.shown),
-            "map": _png(drawn[0].picture) if drawn else None,
+            "map": _png(Image.fromarray(explained[0].overlay)) if explained else None,
         }
 
 
@@ -128,7 +122,7 @@ def _refuse(status: HTTPStatus, reason: str, headers: Mapping[str, str] = Mappin
     return JSONResponse({"error": reason}, status, headers={**_HEADERS, **headers})
 
 
-def _render(rules: Rules, overlays: Overlays | None) -> str:
+def _render(rules: Rules, subject: str | None) -> str:
     two = len(rules.classes) == 2
     band = None
     if two and rules.margin is not None:
@@ -138,7 +132,7 @@ def _render(rules: Rules, overlays: Overlays | None) -> str:
         title="Chest radiograph",
         rules=rules,
         notice=NOTICE,
-        subject=overlays and overlays.subject,
+        subject=subject,
         settings={
             "kind": _KIND,
             "most": MOST_BYTES,
@@ -154,7 +148,7 @@ def _policy(html: str) -> str:
 
     def own(tag: str) -> str:
         (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
     return (
         f"default-src 'none'; style-src {own('style')}; script-src {own('script')}; img-src data:; connect-src 'self'; "
@@ -165,4 +159,8 @@ def _policy(html: str) -> str:
 def _png(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, "PNG", compress_level=1)  # it goes no farther than this machine's browser
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return f"data:image/png;base64,{_base64(stream.getvalue())}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,4 +1,4 @@
-"""What `pneumo serve` does."""
+"""The command `pneumo serve`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from pneumo.console import tell, warn
 from pneumo.errors import ConfigError
 from pneumo.prediction.command import warn_untested
-from pneumo.prediction.exported import OnnxNetwork
-from pneumo.prediction.network import Network, no_maps, open_network
 from pneumo.prediction.predictions import NOTICE
+from pneumo.prediction.predictor import Predictor, load_model
 
 if TYPE_CHECKING:
-    from pneumo.prediction.explaining import Overlays
+    from pneumo.prediction.explaining import Explainer
 
 
 def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str) -> None:
@@ -35,8 +34,8 @@ def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str)
             "checkout, pip install -e '.[serve]'."
         )
     with _listen(host, port) as listening:
-        network = open_network(checkpoint, device)
-        warn_untested(network.rules)
+        model = load_model(checkpoint, device)
+        warn_untested(model.rules)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         if _names(host) is None:
             warn(
@@ -46,7 +45,7 @@ def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str)
         tell(f"{checkpoint} answers at {address} until Ctrl-C. {NOTICE}")
         if browse:
             webbrowser.open(address)  # the socket listens already: the browser waits
-        _serve(network, host, listening)
+        _serve(model, host, listening)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -65,7 +64,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _names(host: str) -> list[str] | None:
-    """Give the names by which a page may be asked for that no other machine reaches; None if others reach it."""
+    """Return the names of a page that no other machine reaches; None if others reach it."""
     if host == "localhost":
         return ["localhost", "127.0.0.1"]
     try:
@@ -76,20 +75,17 @@ def _names(host: str) -> list[str] | None:
     return ["localhost", "[" if ":" in host else host]  # Starlette takes what is before the first colon: [::1]:8000
 
 
-def _open_overlays(network: Network) -> Overlays | None:
-    """Give what draws maps, or say why there is nothing; exported networks then do without PyTorch."""
-    try:
-        if isinstance(network, OnnxNetwork):
-            raise no_maps(network)
-        from pneumo.prediction.explaining import Overlays
+def _open_explainer(model: Predictor) -> Explainer | None:
+    from pneumo.prediction.explaining import Explainer  # imports Matplotlib
 
-        return Overlays(network)
+    try:
+        return Explainer(model.network)
     except ConfigError as error:
         warn(f"There will be no maps: {error}")
         return None
 
 
-def _serve(network: Network, host: str, listening: socket.socket) -> None:
+def _serve(model: Predictor, host: str, listening: socket.socket) -> None:
     import uvicorn
 
     from pneumo.serving.app import make_app
@@ -97,7 +93,7 @@ def _serve(network: Network, host: str, listening: socket.socket) -> None:
 
     connections = count_connections()
     logging.getLogger("asyncio").addFilter(Seldom())
-    app = make_app(network, _open_overlays(network), _names(host) or ["*"])
+    app = make_app(model, _open_explainer(model), _names(host) or ["*"])
     config = uvicorn.Config(
         app,
         loop="asyncio",  # whichever loops and protocols are installed: the limits below are those of these

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-
-from pneumo.explanations.localisation import localise
+from localisation import localise
 
 
 def test_scores_of_a_known_case() -> None:

@@ -13,7 +13,7 @@ from pneumo.exporting.formats import NETWORK, describe
 from pneumo.exporting.quantisation import quantise
 from pneumo.prediction.checkpoint import CheckpointNetwork
 from pneumo.prediction.exported import OnnxNetwork
-from pneumo.prediction.network import open_network
+from pneumo.prediction.predictor import open_network
 
 
 @pytest.mark.usefixtures("written")

@@ -12,7 +12,8 @@ from pneumo.exporting import command
 from pneumo.exporting.checked import FORMATS
 from pneumo.prediction.checksum import KEY, add_checksum
 from pneumo.prediction.exported import RULES, OnnxNetwork
-from pneumo.prediction.network import Images, Scores, open_network
+from pneumo.prediction.network import Images, Scores
+from pneumo.prediction.predictor import open_network
 
 
 @pytest.mark.usefixtures("written")

@@ -16,8 +16,8 @@ from pneumo import checkpoints
 from pneumo.data.radiograph import decode
 from pneumo.models.classifier import Classifier
 from pneumo.prediction import command
-from pneumo.prediction.network import open_network
 from pneumo.prediction.predictions import NOTICE, UNLIKE
+from pneumo.prediction.predictor import Predictor, load_model
 
 
 def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
@@ -134,7 +134,7 @@ def test_a_mistake_gets_one_paragraph_before_the_work(
     arguments: list[str], words: str, best: Path, scans: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(command, "predict", None)
+    monkeypatch.setattr(Predictor, "predict_batches", None)
     status, out, err = run(*(argument.format(best=best, scans=scans) for argument in arguments))
     assert (status, out) == (1, "")
     assert words in err
@@ -167,15 +167,15 @@ def test_names_of_all_kinds_are_printed_in_one_line(best: Path, tmp_path: Path, 
 
 
 def test_ctrl_c_leaves_no_file(best: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = open_network(best)
+    model = load_model(best, "cpu", 2)
     batches = []
 
     def score(image: np.ndarray) -> None:
         batches.append(len(image))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(network, "score", score)
-    monkeypatch.setattr(command, "open_network", lambda path, device: network)
+    monkeypatch.setattr(model.network, "score", score)
+    monkeypatch.setattr(command, "load_model", lambda path, device, batch_size: model)
     with pytest.raises(KeyboardInterrupt):
         command.run_predict(best, [str(scans)], tmp_path / "x.json", tmp_path / "x.csv", None, 2, "cpu")
     assert batches == [2]

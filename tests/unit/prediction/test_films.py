@@ -16,7 +16,7 @@ RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, None, False)
 def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(path: Path, rules: Rules, show: bool) -> Film:
         time.sleep(0.002 * (7 - int(path.name) % 7))  # the first of a few takes longest
-        return Film(error=path.name)
+        return Film(path, error=path.name)
 
     monkeypatch.setattr(films, "read_film", read)
 

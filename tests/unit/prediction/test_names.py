@@ -18,7 +18,7 @@ from pneumo.prediction import explaining
 from pneumo.prediction.documents import to_csv
 from pneumo.prediction.explaining import name_pictures
 from pneumo.prediction.predictions import Prediction
-from pneumo.prediction.rules import Answer, Rules
+from pneumo.prediction.rules import Rules
 from pneumo.prediction.terminal import to_lines, to_terminal
 
 
@@ -53,7 +53,8 @@ def test_no_output_obeys_the_name_of_a_film(films: list[str], best: Path, tmp_pa
 @pytest.mark.parametrize("name", [name.removesuffix(".png") for name in NAMES])
 def test_no_output_obeys_the_name_of_a_class(name: str) -> None:
     rules = Rules(name, ("path", name, "[/y]"), 32, 1.0, 0.5, 0.3, True)
-    predictions = [Prediction(Path("a.png"), Answer((0.2, 0.5, 0.3), 0.8, name, False, 0.0), (name,))] * 2
+    shares = dict(zip(rules.classes, (0.2, 0.5, 0.3), strict=True))
+    predictions = [Prediction(Path("a.png"), shares, name, False, 0.0, (name,))] * 2
     (line, _), rows = to_lines(predictions), list(csv.reader(io.StringIO(to_csv(predictions, rules), newline="")))
     assert len(line.split("\t")) == 4
     assert is_harmless(line.replace("\t", ""))

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from pneumo.prediction.predictions import NOTICE, UNLIKE, Prediction, show_share
-from pneumo.prediction.rules import Answer, Rules
+from pneumo.prediction.rules import Rules
 from pneumo.prediction.terminal import to_terminal
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
-SURE = Answer((0.00001, 0.99999), 0.99999, "PNEUMONIA", False, 0.2)
-UNSURE = Answer((0.55, 0.45), 0.45, "NORMAL", True, 3.0)
+SURE = Prediction(Path("a"), {"NORMAL": 0.00001, "PNEUMONIA": 0.99999}, "PNEUMONIA", False, 0.2)
+UNSURE = Prediction(Path("b"), {"NORMAL": 0.55, "PNEUMONIA": 0.45}, "NORMAL", True, 3.0)
 
 
 def shown(predictions: list[Prediction], rules: Rules = RULES, kept: bool = False) -> list[str]:
@@ -26,9 +27,9 @@ def shown(predictions: list[Prediction], rules: Rules = RULES, kept: bool = Fals
 def test_a_few_files_get_a_row_each() -> None:
     lines = shown(
         [
-            Prediction(Path("[a].png"), SURE),
-            Prediction(Path("b.dcm"), UNSURE, ("it is a lateral view",)),
-            Prediction(Path("c.txt"), None, error="is text."),
+            replace(SURE, path=Path("[a].png")),
+            replace(UNSURE, path=Path("b.dcm"), notes=("it is a lateral view",)),
+            Prediction(Path("c.txt"), error="is text."),
         ]
     )
     assert "[a].png >0.999 PNEUMONIA" in lines
@@ -39,15 +40,16 @@ def test_a_few_files_get_a_row_each() -> None:
 
 def test_three_classes_get_a_column_each() -> None:
     rules = Rules("timm/x", ("NORMAL", "BACTERIAL", "VIRAL"), 32, 1.0, 0.5, 0.3, True)
-    lines = shown([Prediction(Path("a.png"), Answer((0.2, 0.3, 0.5), 0.8, "VIRAL", False, 0))], rules)
+    shares = dict(zip(rules.classes, (0.2, 0.3, 0.5), strict=True))
+    lines = shown([Prediction(Path("a.png"), shares, "VIRAL", False, 0)], rules)
     assert "file NORMAL BACTERIAL VIRAL called remarks" in lines
     assert "a.png 0.200 0.300 0.500 VIRAL" in lines
 
 
 def test_many_files_are_counted() -> None:
-    many = [Prediction(Path("a"), SURE)] * 1200 + [Prediction(Path("b"), UNSURE, ("turned",))] * 30
-    many += [Prediction(Path("c"), None, error="is text.")] * 2
-    many += [Prediction(Path("d"), SURE, (f"it has little contrast (greys from 0 to {most})",)) for most in (9, 10)]
+    many = [SURE] * 1200 + [replace(UNSURE, notes=("turned",))] * 30
+    many += [Prediction(Path("c"), error="is text.")] * 2
+    many += [replace(SURE, notes=(f"it has little contrast (greys from 0 to {most})",)) for most in (9, 10)]
     lines = shown(many)
     for line in (
         "1,234 files",
@@ -73,7 +75,10 @@ def test_no_share_is_shown_as_what_it_is_not() -> None:
 def test_the_margin_ranks_films_whose_probability_rounds_to_one() -> None:
     for margin in (-90.0, -20.0, 0.5, 20.0, 30.0, 90.0):
         shares = tuple((1 / (1 + np.exp([margin, -margin]))).astype(np.float32).tolist())
-        found = Answer(shares, shares[1], "PNEUMONIA", False, 0.0).logit_margin
-        assert found == pytest.approx(margin, abs=0.01 if abs(margin) > 80 else 1e-5)
-    assert Answer((1e-20, 0.3, 0.7), 1.0, "VIRAL", False, 0.0).logit_margin == pytest.approx(20 * np.log(10))
-    assert np.isfinite(Answer((0.0, 1.0), 1.0, "PNEUMONIA", False, 0.0).logit_margin)
+        assert margin_of(*shares) == pytest.approx(margin, abs=0.01 if abs(margin) > 80 else 1e-5)
+    assert margin_of(1e-20, 0.3, 0.7) == pytest.approx(20 * np.log(10))
+    assert np.isfinite(margin_of(0.0, 1.0))
+
+
+def margin_of(*shares: float) -> float:
+    return Prediction(Path("a"), {str(i): share for i, share in enumerate(shares)}).logit_margin

@@ -18,10 +18,11 @@ from opened import write_checkpoint
 from PIL import Image
 from starlette.testclient import TestClient
 
+from pneumo.prediction.checkpoint import CheckpointNetwork
 from pneumo.prediction.command import run_predict
-from pneumo.prediction.explaining import Overlays
-from pneumo.prediction.network import Network, open_network
+from pneumo.prediction.explaining import Explainer
 from pneumo.prediction.predictions import NOTICE
+from pneumo.prediction.predictor import Predictor, load_model
 from pneumo.serving import app as serving
 from pneumo.serving.app import make_app
 
@@ -35,13 +36,13 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(best: Path) -> Network:
-    return open_network(best)
+def model(best: Path) -> Predictor:
+    return load_model(best, "cpu")
 
 
 @pytest.fixture(scope="module")
-def client(network: Network) -> TestClient:
-    app = make_app(network, Overlays(network), ["127.0.0.1", "localhost"])
+def client(model: Predictor) -> TestClient:
+    app = make_app(model, Explainer(model.network), ["127.0.0.1", "localhost"])
     return TestClient(app, base_url="http://127.0.0.1:8000")
 
 
@@ -73,8 +74,8 @@ def test_it_answers_as_predict_does(client: TestClient, best: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("classes", [("NORMAL", "PNEUMONIA"), ("NORMAL", "BACTERIAL", "VIRAL")])
 def test_the_page_has_what_it_needs_and_asks_for_nothing_else(classes: tuple[str, ...], tmp_path: Path) -> None:
-    network = open_network(write_checkpoint(tmp_path / "best.ckpt", classes))
-    page = TestClient(make_app(network, None, ["*"])).get("/")
+    model = load_model(write_checkpoint(tmp_path / "best.ckpt", classes), "cpu")
+    page = TestClient(make_app(model, None, ["*"])).get("/")
     assert page.status_code == 200
     assert NOTICE in page.text
     assert not re.search(r"https?://|//[a-z]", page.text)
@@ -93,8 +94,8 @@ def test_the_page_has_what_it_needs_and_asks_for_nothing_else(classes: tuple[str
     assert (page.headers["Cache-Control"], page.headers["Referrer-Policy"]) == ("no-store", "no-referrer")
 
 
-def test_a_network_without_maps_gives_none(network: Network) -> None:
-    client = TestClient(make_app(network, None, ["*"]))
+def test_a_network_without_maps_gives_none(model: Predictor) -> None:
+    client = TestClient(make_app(model, None, ["*"]))
     assert 'id="mix"' not in client.get("/").text
     assert ask(client, saved(FILM, "PNG")).json()["map"] is None
 
@@ -110,27 +111,27 @@ def test_every_damaged_file_gets_its_reason(client: TestClient, tmp_path: Path) 
             assert reason[0].islower()
 
 
-def test_a_large_body_is_refused(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_body_is_refused(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MOST_BYTES", 1000)
-    client = TestClient(make_app(network, None, ["*"]))
+    client = TestClient(make_app(model, None, ["*"]))
     answered = ask(client, bytes(1001))
     assert answered.status_code == 413
     assert "is larger than" in answered.json()["error"]
     assert ask(client, bytes(1000)).status_code == 422
 
 
-def test_films_that_are_too_many_are_put_off(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_films_that_are_too_many_are_put_off(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MOST_WAITING", 0)
-    app = make_app(network, None, ["*"])
+    app = make_app(model, None, ["*"])
     turn = threading.Event()
-    answered, answering = serving.answer_films, threading.Event()
+    answered, answering = model.predict_films, threading.Event()
 
     def hold(*arguments: Any) -> Any:  # noqa: ANN401
         answering.set()
         turn.wait(60)
         return answered(*arguments)
 
-    monkeypatch.setattr(serving, "answer_films", hold)
+    monkeypatch.setattr(model, "predict_films", hold)
     content = saved(FILM, "PNG")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, TestClient(app), content)
@@ -173,8 +174,9 @@ def test_nothing_is_kept_or_logged(
 
 
 def test_a_damaged_network_is_no_crash(tmp_path: Path) -> None:
-    network = open_network(write_checkpoint(tmp_path / "best.ckpt"))
-    torch.nn.init.constant_(network.scorer.head.bias, float("nan"))
-    answered = ask(TestClient(make_app(network, None, ["*"])), saved(FILM, "PNG"))
+    model = load_model(write_checkpoint(tmp_path / "best.ckpt"), "cpu")
+    assert isinstance(model.network, CheckpointNetwork)
+    torch.nn.init.constant_(model.network.scorer.head.bias, float("nan"))
+    answered = ask(TestClient(make_app(model, None, ["*"])), saved(FILM, "PNG"))
     assert answered.status_code == 422
     assert "weights are damaged" in answered.json()["error"]
