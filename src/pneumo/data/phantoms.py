@@ -45,7 +45,7 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
     two splits. The tree appears whole or not at all, and of several processes that ask for it only one draws.
 
     Args:
-        root: The tree's folder. A tree with the right files is left as it is, whatever seed it was drawn from.
+        root: The tree's folder. A tree with the right files is left as it is, regardless of its seed.
         seed: Equal seeds give equal trees.
         train: Number of images; at least 2, as for `test`.
         val: Number of images; at least 2, or 0 for a tree without this split.
@@ -60,10 +60,8 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
         if _is_written(root, films):
             return
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"):
-            if _is_written(root, films):
-                return
-            with temporary_folder(root.parent) as folder:
+        with FileLock(root.parent / f".{root.name}.lock"), temporary_folder(root.parent) as folder:
+            if not _is_written(root, films):
                 tree = folder / root.name
                 _draw_all(tree, films, seed)
                 text = f"Phantoms: radiographs of nobody, drawn by pneumo (seed={seed}, {train}, {val}, {test}).\n"
@@ -126,14 +124,7 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
 
 
 def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> NDArray[np.bool_]:
-    """Draw where the opacities of a film lie: where it is brighter than the same film without them.
-
-    Args:
-        path: Of a film in the tree that `write_phantoms` draws from the other arguments, relative to it.
-        seed: See `write_phantoms`, as for the rest.
-        train: Number of images.
-        val: Number of images.
-        test: Number of images.
+    """Draw where the opacities of a film lie, by its path in the tree that `write_phantoms` draws by these numbers.
 
     Returns:
         Shape (height, width), the film's: whether opacities add more than `VISIBLE` grey values.

@@ -2,6 +2,7 @@
 
 import codecs
 import struct
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -81,10 +82,9 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
     """
     tiff = TiffKind(stream) if is_tiff(head) else None
     scale = tiff.scale() if tiff else SIXTEEN_BITS
-    try:
+    image = None
+    with suppress(UnidentifiedImageError):
         image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
-    except UnidentifiedImageError:
-        image = None
     if image is None:
         raise tiff.refusal() if tiff else DataError(_describe(head))
     stream.begin_pixels()
@@ -98,9 +98,8 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
     turned = _orientation(image) in _UPRIGHT
     grey, depth_notes = to_grey(read_scaled(image, stream), scale, deep)
     notes = [*depth_notes, *(["it was turned upright as its EXIF orientation says"] if turned else [])]
-    if (
-        turned and (orientation := _orientation(image)) in _UPRIGHT
-    ):  # of a TIFF it is none now: Pillow turns that when it loads it
+    # Of a TIFF the orientation is 1 now: Pillow turns that when it loads it.
+    if turned and (orientation := _orientation(image)) in _UPRIGHT:
         grey = grey.transpose(_UPRIGHT[orientation])
     return Opened(grey, notes, storage, shallow=bool(depth_notes))
 
