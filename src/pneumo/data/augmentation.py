@@ -32,36 +32,22 @@ class Augmentation:
 
     The random numbers belong to an image and an epoch, not to a batch: they do not depend on the order of the images,
     on workers or on processes, and a resumed run draws the same ones. (Libraries of augmentations, such as kornia, draw
-    by batch.) Each attribute is a limit to either side; 0 switches it off.
-
-    Attributes:
-        rotation: In degrees.
-        shift: As a fraction of the image's width and height.
-        zoom: 0.1 is from 0.9 to 1.1 times the size.
-        flip: Probability of mirroring left and right.
-        brightness: As a fraction of the range of grey values.
-        contrast: 0.1 is from 0.9 to 1.1 times the contrast.
-        blur: Largest standard deviation of a Gaussian, in pixels; half of the images are not blurred, nor changed by
-            each of the following two.
-        resample: 0.4 leaves from 0.6 to 1 of the resolution.
-        jpeg: Lowest quality, from 1 to 100.
-        crop: 0.3 cuts out from 0.7 to 1 of height and width, anywhere, and enlarges it to the whole.
-        share: Fraction of the images that are changed; the others are mirrored and stretched at most.
-        stretch: 0.4 makes up to 1.4 times as wide, or as high; what is then beyond the edges is cut off.
+    by batch.) Each setting is a limit to either side; 0 switches it off. Half of the images are spared by each of blur,
+    lower resolution and compression.
     """
 
-    rotation: float
-    shift: float
-    zoom: float
-    flip: float
-    brightness: float
-    contrast: float
-    blur: float = 0.0
-    resample: float = 0.0
-    jpeg: int = 0
-    crop: float = 0.0
-    share: float = 1.0
-    stretch: float = 0.0
+    rotation: float  # degrees
+    shift: float  # fraction of the image's width and height
+    zoom: float  # 0.1 is from 0.9 to 1.1 times the size
+    flip: float  # probability of mirroring left and right
+    brightness: float  # fraction of the range of grey values
+    contrast: float  # 0.1 is from 0.9 to 1.1 times the contrast
+    blur: float = 0.0  # largest standard deviation of a Gaussian, in pixels
+    resample: float = 0.0  # 0.4 leaves from 0.6 to 1 of the resolution
+    jpeg: int = 0  # lowest quality, from 1 to 100
+    crop: float = 0.0  # 0.3 cuts out from 0.7 to 1 of height and width, anywhere, and enlarges it to the whole
+    share: float = 1.0  # fraction of the images that are changed; the others are mirrored and stretched at most
+    stretch: float = 0.0  # 0.4 makes up to 1.4 times as wide, or as high; what is then beyond the edges is cut off
 
     @property
     def settings(self) -> dict[str, float]:

@@ -40,28 +40,18 @@ def training_order(
 
 
 def evaluation_order(count: int, rank: int, processes: int, shuffled: bool) -> list[int]:
-    """Return the images of a validation or test that a process evaluates, by their indices in the split.
+    """Return the indices in a validation or test split of `count` images that the process `rank` evaluates.
 
-    Not by a DistributedSampler: it repeats images until all processes have as many, and they would count twice.
-
-    Args:
-        count: Images of the split.
-        rank: Number of the process.
-        processes: Their number.
-        shuffled: Shuffle once for all epochs, so that the first batches, which trainer.limit_test_batches selects, hold
-            both classes.
+    They are shuffled once for all epochs, so that the first batches, which trainer.limit_test_batches selects, hold both
+    classes. A DistributedSampler would repeat images until all processes have as many, and they would count twice.
     """
-    order = list(range(count))
-    if shuffled:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(count, generator=generator).tolist() if shuffled else list(range(count))
     return order[rank::processes]
 
 
 class BatchIndices(BatchSampler):
-    """Batches of indices, where a last batch of a single index can join the batch before it.
-
-    Batch normalization cannot normalize a single value per channel in training.
-    """
+    """Batches of indices, where a single last one can join the batch before it, for batch normalization in training."""
 
     def __init__(self, sampler: Iterable[int], batch_size: int, join_single: bool) -> None:
         """Build batches of `batch_size` indices; `join_single` adds a last single one to the batch before it."""
@@ -98,14 +88,7 @@ class ArrayBatches:
     """A loader of one split; its batches are dictionaries: input, label (N,) and index in the split (N,)."""
 
     def __init__(self, part: Part, batches: BatchIndices, seed: int, pin: bool) -> None:
-        """Store the split and the indices of its images, batch by batch.
-
-        Args:
-            part: The split.
-            batches: The indices.
-            seed: Of the choice among views, which also follows the sampler's epoch.
-            pin: Whether batches lie in page-locked memory, for a GPU.
-        """
+        """Store the split, its batches of indices, the seed of the choice among views, and whether to pin memory."""
         self.part, self.seed, self.pin = part, seed, pin
         self.batch_sampler, self.sampler = batches, batches.sampler  # Lightning sets the sampler's epoch
 

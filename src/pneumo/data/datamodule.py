@@ -92,7 +92,8 @@ class ChestXrayDataModule(LightningDataModule):
         """Download the data if `root` was left to its default and no data set lies there or below."""
         if self.download and locate(self.root) is None and not find_data_sets(self.root):
             download_chest_xray(self.root)
-        check_phantoms(self.root, default=self.download, again=bool(self.splits))
+        if not self.splits:  # Lightning has data prepared for each stage
+            check_phantoms(self.root, default=self.download)
 
     def setup(self, stage: str | None = None) -> None:
         """Index the radiographs and split them, once for all stages."""

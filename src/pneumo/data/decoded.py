@@ -36,15 +36,7 @@ class RadiographDataset(Dataset[dict[str, Any]]):
         crop_pct: float = 1.0,
         notes: ImageNotes | None = None,
     ) -> None:
-        """Store the arguments.
-
-        Args:
-            root: What the radiographs' paths are relative to.
-            radiographs: The list.
-            image_size: As for `decode`.
-            crop_pct: As for `decode`.
-            notes: Where `ImageLoader` adds those of the images.
-        """
+        """Store the list, the folder of its paths, the arguments of `decode`, and where `ImageLoader` adds notes."""
         self.root, self.radiographs = root, radiographs
         self.image_size, self.crop_pct = image_size, crop_pct
         self.notes = ImageNotes() if notes is None else notes

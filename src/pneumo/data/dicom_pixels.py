@@ -33,19 +33,12 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")  # what pydicom returns; the firs
 
 
 class Pixels(NamedTuple):
-    """Decoded pixels.
+    """Decoded pixels."""
 
-    Attributes:
-        samples: Stored values, shape (H, W), or luminance of a colour image, shape (H, W) uint8.
-        photometric: `MONOCHROME1`, `MONOCHROME2` or `PALETTE COLOR` for stored values, `RGB` for luminance.
-        packed: Whether values are stored bit by bit, and not by a codec of its own precision.
-        notes: Where pixels and header disagree.
-    """
-
-    samples: NDArray[Any]
-    photometric: str
-    packed: bool
-    notes: list[str]
+    samples: NDArray[Any]  # stored values (H, W), or luminance of a colour image (H, W) uint8
+    photometric: str  # MONOCHROME1, MONOCHROME2 or PALETTE COLOR for stored values, RGB for luminance
+    packed: bool  # whether values are stored bit by bit, and not by a codec of its own precision
+    notes: list[str]  # where pixels and header disagree
 
 
 def decode_pixels(dataset: Dataset) -> Pixels:

@@ -22,15 +22,10 @@ _DEPTHS = (8, 10, 12, 14)  # bits of detectors and screens, whose values are oft
 
 
 class Scale(NamedTuple):
-    """Meaning of the values of an image with more than 8 bits.
+    """Meaning of the values of an image with more than 8 bits."""
 
-    Attributes:
-        white: The largest value that a pixel can have.
-        inverted: Whether 0 is white and `white` is black.
-    """
-
-    white: int = 65535
-    inverted: bool = False
+    white: int = 65535  # the largest value that a pixel can have
+    inverted: bool = False  # whether 0 is white and `white` is black
 
 
 SIXTEEN_BITS = Scale()
@@ -63,12 +58,7 @@ def require_size(width: int, height: int) -> None:
 
 
 def require_depth(image: Image.Image, head: bytes) -> None:
-    """Raise a DataError if black and white of an image's pixels are unknown, or Pillow confuses them.
-
-    Args:
-        image: That was opened and not loaded.
-        head: What its file starts with.
-    """
+    """Raise a DataError if black and white of an image that is not loaded yet are unknown, or Pillow confuses them."""
     if image.mode == "F":
         raise DataError("has floating-point pixels, which have no agreed range: save it with 8 or 16 bits.")
     if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:  # its white becomes black

@@ -65,14 +65,10 @@ def find_root(root: Path) -> Path:
 
 
 def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
-    """List the radiographs in root/{train,val,test}/<class>/, sorted by path; val may be missing.
+    """List the radiographs in root/{train,val,test}/<class>/, sorted by path; the order of `classes` gives the labels.
 
-    What is no image of a class (other suffixes, hidden or empty files, `__MACOSX`, other folders) is left out; it is
-    counted and named in one warning.
-
-    Args:
-        root: The data set's folder.
-        classes: Names of the class folders; their order gives the labels.
+    The folder val may be missing. What is no image of a class (other suffixes, hidden or empty files, `__MACOSX`, other
+    folders) is counted and named in one warning.
 
     Raises:
         DataError: A folder is missing, a class has no image in a split, or the disk denies a file.

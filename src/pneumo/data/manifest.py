@@ -23,11 +23,6 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
 
     Files are read once: while no path, size or time of modification changes, the hash comes from `cache`.
 
-    Args:
-        root: What the radiographs' paths are relative to.
-        radiographs: The index.
-        cache: The folder of all caches.
-
     Raises:
         DataError: A file cannot be read, or has changed since it was indexed.
     """

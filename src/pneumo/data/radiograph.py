@@ -1,7 +1,6 @@
 """The one reader of radiographs: the grey image of a file with notes on it, or the reason against it.
 
-Prediction, audit, training and all caches open their files here, so that they accept and refuse the same ones, see the
-same pixels, and find the same notes.
+Prediction, audit, training and all caches read their files here, so that all accept the same ones and get equal pixels.
 """
 
 import io
@@ -26,22 +25,14 @@ _FEW = 64  # greys between darkest and brightest; among the study's 5,856 films 
 
 
 class Film(NamedTuple):
-    """A radiograph, and what to tell beside its answer.
+    """A radiograph, and what makes predictions for it doubtful."""
 
-    Attributes:
-        image: Grey, 8 bits a pixel (mode L), at full size.
-        notes: What may make an answer worth little, such as a lateral view: one phrase each, without patient data.
-    """
-
-    image: Image.Image
-    notes: tuple[str, ...]
+    image: Image.Image  # grey, 8 bits a pixel (mode L), at full size
+    notes: tuple[str, ...]  # such as a lateral view: one phrase each, without patient data
 
 
 def read_radiograph(source: Path | bytes) -> Film:
-    """Read a radiograph in one of `pneumo.data.raster.FORMATS`, or in DICOM; the content tells which, not the suffix.
-
-    Args:
-        source: A file, or its content.
+    """Read a radiograph, a file or its content, in DICOM or one of `pneumo.data.raster.FORMATS`, whatever its suffix.
 
     Raises:
         DataError: It is no radiograph that can be read, has one grey only, or would take too much memory or time. The
