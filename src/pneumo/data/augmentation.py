@@ -21,11 +21,6 @@ NUMBERS = (
 _Numbers = dict[str, Tensor]
 
 
-@lru_cache(maxsize=1)  # an epoch draws the same numbers at each batch
-def _draw(images: int, seed: int, device: torch.device | str) -> Tensor:
-    return (torch.rand(images, len(NUMBERS), generator=torch.Generator().manual_seed(seed)) * 2 - 1).to(device)
-
-
 @dataclass(frozen=True)
 class Augmentation:
     """Random rotation, shift, zoom, stretch, crop, flip, brightness, contrast, blur, lower resolution and compression.
@@ -59,9 +54,11 @@ class Augmentation:
         """Whether it changes anything."""
         return any(limit for name, limit in self.settings.items() if name != "share")
 
-    def draw(self, images: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    @staticmethod
+    @lru_cache(maxsize=1)  # an epoch draws the same numbers at each batch
+    def draw(images: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
         """Draw the random numbers of each of a data set's images, (images, numbers) from -1 to 1, on any device."""
-        return _draw(images, seed, device)
+        return (torch.rand(images, len(NUMBERS), generator=torch.Generator().manual_seed(seed)) * 2 - 1).to(device)
 
     def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
         """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, numbers); what moves in is black."""

@@ -42,8 +42,8 @@ def training_order(
 def evaluation_order(count: int, rank: int, processes: int, shuffled: bool) -> list[int]:
     """Return the indices in a validation or test split of `count` images that the process `rank` evaluates.
 
-    They are shuffled once for all epochs, so that the first batches, which trainer.limit_test_batches selects, hold both
-    classes. A DistributedSampler would repeat images until all processes have as many, and they would count twice.
+    Shuffled, once for all epochs, the first batches, which trainer.limit_test_batches selects, hold both classes. A
+    DistributedSampler would repeat images until all processes have as many, and they would count twice.
     """
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(count, generator=generator).tolist() if shuffled else list(range(count))

@@ -109,7 +109,7 @@ class ChestXrayDataModule(LightningDataModule):
         twins = None
         if self.split != "official":
             cache = self.cache_dir if self.cache else None
-            twins = find_twins(self.root, self.radiographs, self.num_workers, self.content_hash, cache, self.notes)
+            twins = find_twins(self._dataset(self.radiographs), self.num_workers, self.content_hash, cache)
         self.splits = split_radiographs(
             self.radiographs, self.split, self.val_fraction, self.seed, self.folds, self.fold, twins
         )

@@ -108,28 +108,21 @@ def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) 
     return Recipe("images", about, (images, 1, image_size, image_size), "uint8", "Decoding images")
 
 
-def find_twins(
-    root: Path,
-    radiographs: Sequence[Radiograph],
-    workers: int,
-    content: str,
-    cache: Path | None,
-    notes: ImageNotes | None = None,
-) -> list[int]:
+def find_twins(dataset: RadiographDataset, workers: int, content: str, cache: Path | None) -> list[int]:
     """Return for each radiograph the number of its group of near duplicates, (N,); see `group_duplicates`.
 
     Arguments and errors are those of `decode_all`. What is found is kept in `cache`, or, without one, nowhere.
     """
     if cache is None:
         with temporary_folder(Path(tempfile.gettempdir())) as folder:
-            return find_twins(root, radiographs, workers, content, folder, notes)
-    dataset = RadiographDataset(root, radiographs, SIDE, notes=notes)
+            return find_twins(dataset, workers, content, folder)
+    small = RadiographDataset(dataset.root, dataset.radiographs, SIDE, notes=dataset.notes)
 
     def blocks(start: int) -> Iterator[Array]:
-        yield group_duplicates(np.asarray(decode_all(dataset, workers, content, cache)[:, 0]))
+        yield group_duplicates(np.asarray(decode_all(small, workers, content, cache)[:, 0]))
 
-    about = {"data": content, "images": len(radiographs), "decoder": DECODER, "version": VERSION}
-    recipe = Recipe("duplicates", about, (len(radiographs),), "int64", "Looking for near duplicates")
+    about = {"data": content, "images": len(dataset), "decoder": DECODER, "version": VERSION}
+    recipe = Recipe("duplicates", about, (len(dataset),), "int64", "Looking for near duplicates")
     groups: list[int] = find_or_build(cache, recipe, blocks, dataset.notes.found).tolist()
     dataset.notes.report()
     return groups

@@ -102,7 +102,7 @@ def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> 
 
 
 def dicom_bytes(header: Dataset, content: int) -> int:
-    """Estimate the peak for a DICOM image in a file of `content` bytes, whose header `complete_header` has completed."""
+    """Estimate the peak for a DICOM image, whose header is complete, in a file of `content` bytes."""
     pixels = header.Rows * header.Columns
     samples = header.SamplesPerPixel * header.BitsAllocated // 8
     return int(content + pixels * (3 * samples + 2) + _BLOCKS)  # those of pixels in RLE; uncompressed ones take less
