@@ -79,14 +79,11 @@ def decode_pixels(dataset: Dataset) -> Pixels:
 
 def build_palette_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     """Compute the luminance of each stored value by the palette's lookup tables."""
-    try:
+    with suppress(AttributeError, TypeError, ValueError, OverflowError, IndexError):
         size, first, bits = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
         # Within the table's ends, since pydicom's indices wrap around beyond them.
         inside = stored.astype(np.int64).clip(first, first + (size % 65536 or 65536) - 1)
         colours = _eight_bit(apply_color_lut(inside, dataset)[None, :, :3], bits)
-    except (AttributeError, TypeError, ValueError, OverflowError, IndexError):
-        pass
-    else:
         return np.array(Image.fromarray(colours).convert("L")).reshape(-1)
     raise DataError("has a palette that is incomplete or damaged: export it again as MONOCHROME2.")
 

@@ -2,13 +2,9 @@
 
 All frontal chest films look alike, so that a correlation of thumbnails, or a perceptual hash, cannot separate a copy
 from another child. Fine structure does: cosine transforms weighted by frequency make films of different patients
-nearly orthogonal. A crop moves fine structure, so that pairs are first compared over coarse
-coefficients and up to the tangents of shift and scale (Simard, LeCun and Denker 1993, "Efficient pattern recognition
-using a new transformation distance"); the few that remain are laid over each other and compared in detail.
-
-On 5,856 real films, at 64, 128 and 224 pixels, all 30 sets of identical files were found, and no other pair was called
-a copy. Of 400 films, every copy was found, for each of: JPEG quality 30 to 95, size 50 to 200 %, brightness and
-contrast +-10 %, 3 % cut off height and width, and all of these at once, half of the copies mirrored.
+nearly orthogonal. A crop moves fine structure, so that pairs are first compared over coarse coefficients and up to the
+tangents of shift and scale (Simard, LeCun and Denker 1993, "Efficient pattern recognition using a new transformation
+distance"); the few that remain are laid over each other and compared in detail. docs/DATA.md has the fraction found.
 """
 
 import hashlib
@@ -43,15 +39,10 @@ _STEPS = 3  # of the search for the shift and scale between two films; more find
 
 
 def group_duplicates(images: Films) -> NDArray[np.int64]:
-    """Number the groups of near-duplicates, identical images included; a copy of a copy is in the group of both.
+    """Return for each image the index of the first one of its group of near-duplicates, (N,).
 
-    On one core 5,856 images take three seconds and 20,000 twelve; time grows with the square of their number.
-
-    Args:
-        images: Grey values, shape (N, H, W), squeezed to `SIDE` pixels or more, so that the aspect may differ.
-
-    Returns:
-        For each image the position of the first one of its group, shape (N,); one without a copy is a group of its own.
+    A copy of a copy is in the group of both. On one core 5,856 images take three seconds and 20,000 twelve; time grows
+    with the square of their number. Images are grey, (N, H, W), squeezed to `SIDE` pixels or more.
     """
     pairs = np.array([*_identical(images), *similar_pairs(images)], np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(images), len(images)))

@@ -40,15 +40,11 @@ class _Film(NamedTuple):
 def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) -> None:
     """Write a tree of synthetic radiographs, `{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg`, unless it is there already.
 
-    60 % of each split show pneumonia, two thirds of it bacterial; some patients have several films, none of them in
-    two splits. The tree appears whole or not at all, and of several processes that ask for it only one draws.
+    60 % of each split show pneumonia, two thirds of it bacterial; some patients have several images, none of them in
+    two splits. The tree appears whole or not at all, and of several processes only one draws it.
 
-    Args:
-        root: The tree's folder. A tree with the right files is left as it is, regardless of its seed.
-        seed: Equal seeds give equal trees.
-        train: Number of images; at least 2, as for `test`.
-        val: Number of images; at least 2, or 0 for a tree without this split.
-        test: Number of images.
+    `train`, `val` and `test` are numbers of images, at least 2; `val` may be 0. Equal seeds give equal trees; a tree
+    with the right files is left as it is, regardless of its seed.
 
     Raises:
         ConfigError: A split is too small to hold both classes.

@@ -44,7 +44,7 @@ def split_radiographs(
 
     Args:
         radiographs: The whole index.
-        split: `official`, `patient` or `kfold`.
+        split: `official`, `patient` or `kfold`, which `check_split` accepts.
         val_fraction: What `patient` holds out, above 0, at most 0.5.
         seed: Of the choice of patients.
         folds: Number of parts of `kfold`.
@@ -52,7 +52,6 @@ def split_radiographs(
         twins: For each radiograph, the number of its group of near duplicates; None: there are none.
 
     Raises:
-        ConfigError: Unknown split.
         DataError: Too few patients.
     """
     folders = {name: [image for image in radiographs if image.split == name] for name in SPLITS}
@@ -137,12 +136,8 @@ def _link(pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: 
     twin_of = {image.path: number for image, number in zip(radiographs, numbers, strict=True)}
     tested = {twin_of[image.path] for image in radiographs if image.split == "test"}
     if copies := [image.path for image in pool if twin_of[image.path] in tested]:
-        _log.warning(
-            "%d training images are near duplicates of test images, as %s is, so that the test will flatter: see "
-            "`pneumo audit`, and delete the copies.",
-            len(copies),
-            copies[0],
-        )
+        text = "%d training images are near duplicates of test images, as %s is, so that the test will flatter: see "
+        _log.warning(text + "`pneumo audit`, and delete the copies.", len(copies), copies[0])
     return join_groups([image.patient for image in pool], [twin_of[image.path] for image in pool])
 
 
