@@ -1,7 +1,6 @@
 """Augmentation of whole batches, on their device, each image by numbers of its own."""
 
 import math
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
@@ -21,33 +20,39 @@ NUMBERS = (
 _Numbers = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
 class Augmentation:
     """Random rotation, shift, zoom, stretch, crop, flip, brightness, contrast, blur, lower resolution and compression.
 
     The random numbers belong to an image and an epoch, not to a batch: they do not depend on the order of the images,
     on workers or on processes, and a resumed run draws the same ones. (Libraries of augmentations, such as kornia, draw
-    by batch.) Each setting is a limit to either side; 0 switches it off. Half of the images are spared by each of blur,
-    lower resolution and compression.
+    by batch.) This is no dataclass, since Hydra would pass one on to the data module as a dictionary.
+
+    Attributes:
+        settings: The arguments by name, which are part of the features' keys.
     """
 
-    rotation: float  # degrees
-    shift: float  # fraction of the image's width and height
-    zoom: float  # 0.1 is from 0.9 to 1.1 times the size
-    flip: float  # probability of mirroring left and right
-    brightness: float  # fraction of the range of grey values
-    contrast: float  # 0.1 is from 0.9 to 1.1 times the contrast
-    blur: float = 0.0  # largest standard deviation of a Gaussian, in pixels
-    resample: float = 0.0  # 0.4 leaves from 0.6 to 1 of the resolution
-    jpeg: int = 0  # lowest quality, from 1 to 100
-    crop: float = 0.0  # 0.3 cuts out from 0.7 to 1 of height and width, anywhere, and enlarges it to the whole
-    share: float = 1.0  # fraction of the images that are changed; the others are mirrored and stretched at most
-    stretch: float = 0.0  # 0.4 makes up to 1.4 times as wide, or as high; what is then beyond the edges is cut off
+    def __init__(
+        self,
+        rotation: float,  # degrees
+        shift: float,  # fraction of the image's width and height
+        zoom: float,  # 0.1 is from 0.9 to 1.1 times the size
+        flip: float,  # probability of mirroring left and right
+        brightness: float,  # fraction of the range of grey values
+        contrast: float,  # 0.1 is from 0.9 to 1.1 times the contrast
+        blur: float = 0.0,  # largest standard deviation of a Gaussian, in pixels
+        resample: float = 0.0,  # 0.4 leaves from 0.6 to 1 of the resolution
+        jpeg: int = 0,  # lowest quality, from 1 to 100
+        crop: float = 0.0,  # 0.3 cuts out from 0.7 to 1 of height and width, anywhere, and enlarges it to the whole
+        share: float = 1.0,  # fraction of the images that are changed; the others are mirrored and stretched at most
+        stretch: float = 0.0,  # 0.4 makes up to 1.4 times as wide, or as high; what is then beyond the edges is cut off
+    ) -> None:
+        """Store how far each may go, to either side; 0 switches it off.
 
-    @property
-    def settings(self) -> dict[str, float]:
-        """The limits by name, which are part of the features' keys."""
-        return asdict(self)
+        Half of the images are spared by each of blur, lower resolution and compression.
+        """
+        self.settings = {"rotation": rotation, "shift": shift, "zoom": zoom, "flip": flip, "brightness": brightness}
+        self.settings |= {"contrast": contrast, "blur": blur, "resample": resample, "jpeg": jpeg, "crop": crop}
+        self.settings |= {"share": share, "stretch": stretch}
 
     @property
     def active(self) -> bool:
@@ -67,39 +72,41 @@ class Augmentation:
         return self._degrade(changed, drawn).round().clamp(0, 255).to(torch.uint8)
 
     def _spare(self, drawn: _Numbers) -> _Numbers:
-        spared = drawn["spared"] >= 2 * self.share - 1
+        spared = drawn["spared"] >= 2 * self.settings["share"] - 1
         return {
             name: number if name in ("side", "stretch") else torch.where(spared, 0.0, number)
             for name, number in drawn.items()
         }
 
     def _move(self, image: Tensor, drawn: _Numbers) -> Tensor:
-        angle = drawn["angle"] * math.radians(self.rotation)
-        cut = drawn["cut"].abs() * self.crop
+        limit = self.settings
+        angle = drawn["angle"] * math.radians(limit["rotation"])
+        cut = drawn["cut"].abs() * limit["crop"]
         # The grid holds where a pixel comes from, so sizes are inverted.
-        scale = (1 - cut) / (1 + drawn["size"] * self.zoom)
-        right = 2 * self.shift * drawn["right"] + cut * drawn["cut_right"]
-        down = 2 * self.shift * drawn["down"] + cut * drawn["cut_down"]
-        mirror = torch.where(drawn["side"] < 2 * self.flip - 1, -1.0, 1.0)
-        wider, higher = ((1 + self.stretch) ** -(side * drawn["stretch"]).clamp(min=0) for side in (1, -1))
+        scale = (1 - cut) / (1 + drawn["size"] * limit["zoom"])
+        right = 2 * limit["shift"] * drawn["right"] + cut * drawn["cut_right"]
+        down = 2 * limit["shift"] * drawn["down"] + cut * drawn["cut_down"]
+        mirror = torch.where(drawn["side"] < 2 * limit["flip"] - 1, -1.0, 1.0)
+        wider, higher = ((1 + limit["stretch"]) ** -(side * drawn["stretch"]).clamp(min=0) for side in (1, -1))
         x = torch.stack((angle.cos() * mirror * scale * wider, -angle.sin() * scale * wider, right), 1)
         y = torch.stack((angle.sin() * mirror * scale * higher, angle.cos() * scale * higher, down), 1)
         grid = affine_grid(torch.stack((x, y), 1), list(image.shape), align_corners=False)
         return grid_sample(image, grid, align_corners=False)
 
     def _relight(self, image: Tensor, drawn: _Numbers) -> Tensor:
-        factor = (1 + drawn["range"] * self.contrast).view(-1, 1, 1, 1)
-        offset = (255 * drawn["light"] * self.brightness).view(-1, 1, 1, 1)
+        factor = (1 + drawn["range"] * self.settings["contrast"]).view(-1, 1, 1, 1)
+        offset = (255 * drawn["light"] * self.settings["brightness"]).view(-1, 1, 1, 1)
         middle = image.mean((1, 2, 3), keepdim=True)
         return (image - middle) * factor + middle + offset
 
     def _degrade(self, image: Tensor, drawn: _Numbers) -> Tensor:
+        limit = self.settings
         # Half of the images are spared by each: unchanged images must not be the exception.
         blur, loss, traces = (drawn[name].clamp(min=0) for name in ("blur", "resolution", "quality"))
-        if self.blur or self.resample:
-            image = lower_resolution(image, blur * self.blur, 1 - loss * self.resample)
-        if self.jpeg:
-            quality = 100 - traces * (100 - self.jpeg)
+        if limit["blur"] or limit["resample"]:
+            image = lower_resolution(image, blur * limit["blur"], 1 - loss * limit["resample"])
+        if limit["jpeg"]:
+            quality = 100 - traces * (100 - limit["jpeg"])
             spared = (traces == 0).view(-1, 1, 1, 1)
             image = torch.where(spared, image, compress(image.clamp(0, 255), quality))
         return image
