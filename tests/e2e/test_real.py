@@ -11,7 +11,7 @@ import torch
 from support import Compose
 
 from pneumo.building import build
-from pneumo.data.decoded import find_twins
+from pneumo.data.decoded import RadiographDataset, find_twins
 from pneumo.data.index import index_radiographs
 from pneumo.data.manifest import content_hash
 from pneumo.data.splits import split_radiographs
@@ -38,7 +38,7 @@ def test_the_official_split_is_found_whole() -> None:
 def test_no_patient_and_no_duplicate_is_on_both_sides_and_shares_are_kept(split: str, tmp_path: Path) -> None:
     root = Path(os.environ["PNEUMO_DATA_ROOT"])
     images = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
-    twins = find_twins(root, images, 2, content_hash(root, images, tmp_path), tmp_path)
+    twins = find_twins(RadiographDataset(root, images, 64), 2, content_hash(root, images, tmp_path), tmp_path)
     groups = [size for size in Counter(twins).values() if size > 1]
     assert (len(groups), sum(groups)) == (30, 62)  # of files that are the same, byte for byte
     twin = {image.path: number for image, number in zip(images, twins, strict=True)}

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from pneumo.cache import Recipe, find_or_build
 from pneumo.cli import app
-from pneumo.data.decoded import find_twins
+from pneumo.data.decoded import RadiographDataset, find_twins
 from pneumo.data.index import index_radiographs
 from pneumo.data.manifest import content_hash
 from pneumo.data.phantoms import write_phantoms
@@ -22,7 +22,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
     images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
-    find_twins(phantoms, images, 0, content_hash(phantoms, images, tmp_path), tmp_path)
+    find_twins(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
     for kind in ("features", "means"):  # the names that describe them are those of pneumo.passes
         about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
         find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)

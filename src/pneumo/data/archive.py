@@ -24,27 +24,22 @@ def unpack(archive: Path, folder: Path) -> None:
         OSError: The disk is full or fails.
     """
     try:
-        _extract(archive, folder)
+        with zipfile.ZipFile(archive) as file:
+            members = _members(file)
+            unpacked = sum(info.file_size for info in members.values())
+            if unpacked > GROWTH * archive.stat().st_size:
+                raise zipfile.BadZipFile(f"it would unpack to {unpacked:,} bytes, over {GROWTH} times its size")
+            require_space(folder, unpacked)
+            for path, info in members.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                with file.open(info) as source, (folder / path).open("xb") as sink:
+                    shutil.copyfileobj(source, sink)
     except _DAMAGE as error:
         raise zipfile.BadZipFile(str(error) or "it is cut off") from error
     except OSError as error:
         if error.errno in _IMPOSSIBLE:
             raise zipfile.BadZipFile(str(error)) from error
         raise
-
-
-def _extract(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as file:
-        members = _members(file)
-        unpacked = sum(info.file_size for info in members.values())
-        if unpacked > GROWTH * archive.stat().st_size:
-            raise zipfile.BadZipFile(f"it would unpack to {unpacked:,} bytes, over {GROWTH} times its size")
-        require_space(folder, unpacked)
-        for path, info in members.items():
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with file.open(info) as source, target.open("xb") as sink:
-                shutil.copyfileobj(source, sink)
 
 
 def _members(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:

@@ -13,20 +13,14 @@ from pneumo.cache import Array
 
 @dataclass(frozen=True)
 class Part:
-    """What one split's batches are cut from.
+    """What one split's batches are cut from."""
 
-    Attributes:
-        array: All inputs of the data set: images (R, 1, H, W) uint8, or features (R, D).
-        rows: Which of its rows show which image of the split in which view, (views, N).
-        label: Of the split's images, (N,).
-    """
-
-    array: Array
-    rows: Tensor
-    label: Tensor
+    array: Array  # all inputs of the data set: images (R, 1, H, W) uint8, or features (R, D)
+    rows: Tensor  # which of its rows show which image of the split in which view, (views, N)
+    label: Tensor  # of the split's images, (N,)
 
     def choose(self, seed: int) -> Tensor:
-        """Give a row for each image of the split, (N,): of several views one at random."""
+        """Return a row for each image of the split, (N,): of several views one at random."""
         views, images = self.rows.shape
         if views == 1:
             return self.rows[0]
@@ -37,7 +31,7 @@ class Part:
 def training_order(
     images: Sequence[Any], rank: int, processes: int, seed: int, epoch: int
 ) -> "DistributedSampler[Any]":
-    """Give the order of a process's training images, which follows from seed and epoch alone."""
+    """Return the order of a process's training images, which follows from seed and epoch alone."""
     dataset: Any = images  # of which the sampler asks the length only
     # The sampler adds the epoch to its seed: keep the seeds' orders apart.
     sampler: DistributedSampler[Any] = DistributedSampler(dataset, processes, rank, seed=seed * 100_000)
@@ -46,37 +40,21 @@ def training_order(
 
 
 def evaluation_order(count: int, rank: int, processes: int, shuffled: bool) -> list[int]:
-    """Return the images of a validation or test that a process evaluates, by their indices in the split.
+    """Return the indices in a validation or test split of `count` images that the process `rank` evaluates.
 
-    Not by a DistributedSampler: it repeats images until all processes have as many, and they would count twice.
-
-    Args:
-        count: Images of the split.
-        rank: Number of the process.
-        processes: Their number.
-        shuffled: Shuffle once for all epochs, so that the first batches, which trainer.limit_test_batches selects, hold
-            both classes.
+    Shuffled, once for all epochs, the first batches, which trainer.limit_test_batches selects, hold both classes. A
+    DistributedSampler would repeat images until all processes have as many, and they would count twice.
     """
-    order = list(range(count))
-    if shuffled:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(count, generator=generator).tolist() if shuffled else list(range(count))
     return order[rank::processes]
 
 
 class BatchIndices(BatchSampler):
-    """Batches of indices, where a last batch of a single index can join the batch before it.
-
-    Batch normalization cannot normalize a single value per channel in training.
-    """
+    """Batches of indices, where a single last one can join the batch before it, for batch normalization in training."""
 
     def __init__(self, sampler: Iterable[int], batch_size: int, join_single: bool) -> None:
-        """Build the sampler.
-
-        Args:
-            sampler: The order of the indices.
-            batch_size: Indices per batch.
-            join_single: Let the last batch have `batch_size` + 1 indices where it would otherwise have one.
-        """
+        """Build batches of `batch_size` indices; `join_single` adds a last single one to the batch before it."""
         super().__init__(sampler, batch_size, drop_last=False)
         self.join_single = join_single
 
@@ -86,7 +64,7 @@ class BatchIndices(BatchSampler):
         return batches - (self.join_single and batches > 1 and len(self.sampler) % self.batch_size == 1)  # type: ignore[arg-type] # ours have a length
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Return the batches of an epoch."""
+        """Yield the batches of an epoch."""
         batches = list(super().__iter__())
         if self.join_single and len(batches) > 1 and len(batches[-1]) == 1:
             single = batches.pop()
@@ -107,29 +85,19 @@ def join_single(blocks: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 class ArrayBatches:
-    """A loader of one split; its batches are dictionaries: input, label (N,) and index (N,), the place in the split."""
+    """A loader of one split; its batches are dictionaries: input, label (N,) and index in the split (N,)."""
 
     def __init__(self, part: Part, batches: BatchIndices, seed: int, pin: bool) -> None:
-        """Take what to cut from and in which order.
-
-        Args:
-            part: The split.
-            batches: The indices of its images, batch by batch.
-            seed: Of the choice among views, which also follows the sampler's epoch.
-            pin: Put batches in page-locked memory, for a GPU.
-        """
-        self.part = part
-        self.sampler = batches.sampler  # Lightning tells it the epoch
-        self.batch_sampler = batches
-        self.seed = seed
-        self.pin = pin
+        """Store the split, its batches of indices, the seed of the choice among views, and whether to pin memory."""
+        self.part, self.seed, self.pin = part, seed, pin
+        self.batch_sampler, self.sampler = batches, batches.sampler  # Lightning sets the sampler's epoch
 
     def __len__(self) -> int:
-        """Give the number of batches."""
+        """Return the number of batches."""
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Cut the batches of an epoch."""
+        """Yield the batches of an epoch."""
         rows = self.part.choose(self.seed * 100_000 + getattr(self.sampler, "epoch", 0))
         for index in map(torch.tensor, self.batch_sampler):
             # Fancy indexing copies, so the batch is writable and the cache is not at risk.

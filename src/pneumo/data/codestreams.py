@@ -40,17 +40,11 @@ _JPEG_2000 = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPC
 
 
 class Codestream(NamedTuple):
-    """What a compressed image says about itself.
+    """What the header of a compressed image holds, as far as it is known."""
 
-    Attributes:
-        syntaxes: The transfer syntaxes that it may have, the usual one first; empty if unknown.
-        shape: Rows, columns and samples per pixel; None if unknown.
-        bits: Precision of the samples; None if unknown.
-    """
-
-    syntaxes: tuple[UID, ...] = ()
-    shape: tuple[int, int, int] | None = None
-    bits: int | None = None
+    syntaxes: tuple[UID, ...] = ()  # that it may have, the usual one first
+    shape: tuple[int, int, int] | None = None  # rows, columns and samples per pixel
+    bits: int | None = None  # precision of the samples
 
 
 def inspect_codestream(frame: bytes) -> Codestream:
@@ -93,16 +87,11 @@ def require_few_items(content: bytes) -> None:
 
 
 def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
-    """Raise a DataError for a frame whose decoder would allocate more than the header says, or take very long.
+    """Return the bytes that a frame's decoder holds next to the image of `size`, width and height.
 
-    Args:
-        frame: Compressed.
-        size: Width and height in the header.
-
-    Returns:
-        Bytes that the decoder holds next to the image.
+    Raises:
+        DataError: It would allocate more than the DICOM header says, or take very long.
     """
-    buffered = 0
     if is_jpeg2000(frame[:12]):
         *found, components = require_structure(frame)
         buffered = 6 * components * size[0] * size[1]
@@ -113,7 +102,7 @@ def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
         except (OSError, Image.DecompressionBombError):  # such as for lossless JPEG, which others decode
             return buffered
     else:
-        return buffered
+        return 0
     if tuple(found) != size:
         raise DataError("has a compressed image of another size than its Rows and Columns say: export it again.")
     return buffered

@@ -1,4 +1,4 @@
-"""Encrypted HTTP connections, whose failures are told in words."""
+"""Encrypted HTTP connections, with failures in words."""
 
 from contextlib import closing
 from http.client import HTTPException, HTTPMessage, HTTPResponse, InvalidURL
@@ -26,7 +26,7 @@ class RangeError(CutError):
 
 
 def open_url(url: str, start: int) -> HTTPResponse:
-    """Send a request for what is at an address, from byte `start` on, and return the response.
+    """Request what is at an address, from byte `start` on, and return the response.
 
     Raises:
         FailureError: It must not be used, is malformed, or the server refuses.
@@ -37,8 +37,7 @@ def open_url(url: str, start: int) -> HTTPResponse:
         headers["Range"] = f"bytes={start}-"
     try:
         _require_secure(url, url)
-        opener = build_opener(_SecureRedirects)
-        return cast(HTTPResponse, opener.open(Request(url, headers=headers), timeout=TIMEOUT))
+        return cast(HTTPResponse, build_opener(_SecureRedirects).open(Request(url, headers=headers), timeout=TIMEOUT))
     except HTTPError as error:
         error.close()
         kind = CutError if error.code in (408, 429) or error.code >= 500 else FailureError

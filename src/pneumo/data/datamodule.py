@@ -15,7 +15,7 @@ from pneumo.cache import Array
 from pneumo.cores import count_cores
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_order, training_order
-from pneumo.data.decoded import ImageLoader, RadiographDataset, decode_all, decoded_blocks, find_twins, prepare_worker
+from pneumo.data.decoded import ImageLoader, RadiographDataset, decode_all, decoded_blocks, find_twins
 from pneumo.data.download import download_chest_xray
 from pneumo.data.index import (
     Radiograph,
@@ -71,31 +71,16 @@ class ChestXrayDataModule(LightningDataModule):
         augmentation: Augmentation,
         pin_memory: bool,
     ) -> None:
-        """Remember the arguments; nothing is read before `prepare_data` and `setup`.
+        """Store the arguments; nothing is read before `prepare_data` and `setup`.
 
-        Args:
-            root: Folder of train/, test/ and maybe val/. None: data/chest_xray, else $PNEUMO_DATA_ROOT, else download.
-            classes: Names of the two class folders; the last is the positive class.
-            task: pneumonia tells these classes apart; subtype tells normal, bacterial and viral.
-            split: official, patient or kfold; see `split_radiographs`.
-            val_fraction: Share of the training patients that split=patient holds out.
-            folds: Parts into which split=kfold divides them.
-            fold: The part that it holds out, from 0.
-            image_size: Height and width of the images in pixels.
-            crop_pct: Share of height and width that is kept, in the middle; see `decode`.
-            batch_size: Images per batch and device.
-            num_workers: Processes that decode images; None is one per CPU core, eight at most.
-            seed: Of the order of the training images and of the split.
-            cache: Decode each image once, into an array that all runs share.
-            cache_dir: The folder of all caches.
-            augmentation: Of the training images.
-            pin_memory: Keep batches in page-locked memory, for a GPU.
+        `conf/data/chest_xray.yaml` describes them, but for the training images' augmentation and `pin_memory`, which
+        keeps batches in page-locked memory for a GPU. Hydra gives each by its own key, hence their number.
         """
         super().__init__()
         check_split(split, folds, fold)
         self.root, self.download = (default_root(), True) if root is None else (Path(root), False)
         self.classes, self.task = [str(name) for name in classes], task  # YAML reads [0,1] as numbers
-        self.split, self.division = split, (val_fraction, seed, folds, fold)
+        self.split, self.val_fraction, self.folds, self.fold = split, val_fraction, folds, fold
         self.image_size, self.crop_pct, self.batch_size = image_size, crop_pct, batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed, self.cache, self.cache_dir = seed, cache, Path(cache_dir)
@@ -107,7 +92,8 @@ class ChestXrayDataModule(LightningDataModule):
         """Download the data if `root` was left to its default and no data set lies there or below."""
         if self.download and locate(self.root) is None and not find_data_sets(self.root):
             download_chest_xray(self.root)
-        check_phantoms(self.root, default=self.download, again=bool(self.splits))
+        if not self.splits:  # Lightning has data prepared for each stage
+            check_phantoms(self.root, default=self.download)
 
     def setup(self, stage: str | None = None) -> None:
         """Index the radiographs and split them, once for all stages."""
@@ -120,43 +106,45 @@ class ChestXrayDataModule(LightningDataModule):
         if self.split == "official" and all(radiograph.split != "val" for radiograph in self.radiographs):
             _log.warning("The data has no val folder: validation patients are held out as with data.split=patient.")
             self.split = "patient"
-        twins = None if self.split == "official" else self._find_twins()
-        self.splits = split_radiographs(self.radiographs, self.split, *self.division, twins)
+        twins = None
+        if self.split != "official":
+            cache = self.cache_dir if self.cache else None
+            twins = find_twins(self._dataset(self.radiographs), self.num_workers, self.content_hash, cache)
+        self.splits = split_radiographs(
+            self.radiographs, self.split, self.val_fraction, self.seed, self.folds, self.fold, twins
+        )
         for name, part in self.splits.items():
             _log.info("%s: %s", name, count_classes(part, self.classes))
 
     def open_images(self) -> None:
-        """Have batches cut from the decoded-image cache, which is made if it is not there; without it, do nothing."""
+        """Open the decoded-image cache, if the settings have one, for batches to be cut from."""
         if self.cache and self.inputs is None:
-            how = (self.image_size, self.num_workers, self.content_hash, self.cache_dir, self.crop_pct, self.notes)
-            self.inputs = decode_all(self.root, self.radiographs, *how)
+            dataset = self._dataset(self.radiographs)
+            self.inputs = decode_all(dataset, self.num_workers, self.content_hash, self.cache_dir)
 
     def image_blocks(self, positions: Sequence[int], size: int) -> Iterator[Tensor]:
-        """Give the radiographs at these positions of the index as images (size, 1, H, W) uint8, block by block.
-
-        They come from the decoded-image cache if `open_images` was called, from their files otherwise.
-        """
+        """Yield the radiographs at these positions of the index in blocks of images (size, 1, H, W) uint8."""
         if self.inputs is not None:
             for start in range(0, len(positions), size):
                 yield torch.from_numpy(self.inputs[positions[start : start + size]])
         else:
-            chosen = [self.radiographs[i] for i in positions]
-            dataset = RadiographDataset(self.root, chosen, self.image_size, self.crop_pct, self.notes)
+            dataset = self._dataset([self.radiographs[i] for i in positions])
             yield from map(torch.from_numpy, decoded_blocks(dataset, 0, size, self.num_workers))
 
-    def serve(self, features: Array, views: Array | None = None) -> None:
+    def serve(self, features: Array, views: Array | None = None, steps_per_batch: int = 1) -> None:
         """Have batches cut from features in place of images.
 
         Args:
             features: Of all radiographs of the index, (N, D).
             views: Of augmented views of the M radiographs that may be trained on, view after view, (views * M, D); an
                 epoch takes one view of each image.
+            steps_per_batch: Optimizer steps that the images of a training batch are for.
         """
-        self.inputs, self.views = features, views
+        self.inputs, self.views, self.steps_per_batch = features, views, steps_per_batch
         self.notes.report()
 
     def join_single_image(self) -> None:
-        """Let an image that is left over at the end of a training epoch join the batch before it."""
+        """Have an image that is left over at the end of a training epoch join the batch before it."""
         self.join_single = True
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
@@ -169,12 +157,12 @@ class ChestXrayDataModule(LightningDataModule):
         return {**batch, "input": self.augmentation(batch["input"], numbers[batch["index"]])}
 
     def state_dict(self) -> dict[str, int]:
-        """Keep in checkpoints, which are written at the end of epochs, the epoch that comes next."""
+        """Return the epoch that comes next, since checkpoints are written at the end of epochs."""
         assert self.trainer is not None
         return {"epoch": self.trainer.current_epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin with that epoch's order; Lightning sets it only when workers have asked for their first batches."""
+        """Start with that epoch's order, which Lightning sets only after workers have begun their first batches."""
         if self.trainer is not None and self.trainer.training:
             self.first_epoch = state_dict["epoch"]
 
@@ -184,7 +172,7 @@ class ChestXrayDataModule(LightningDataModule):
 
     @property
     def data_hash(self) -> str:
-        """Hash of the data, 16 hex digits, whatever the split."""
+        """Hash of the data, 16 hex digits, regardless of the split."""
         return data_hash(self.radiographs)
 
     @property
@@ -198,30 +186,31 @@ class ChestXrayDataModule(LightningDataModule):
         return content_hash(self.root, self.radiographs, self.cache_dir)
 
     def train_dataloader(self) -> Loader:
-        """Give shuffled training batches; their order follows from seed and epoch alone, so a run can be resumed."""
-        return self._loader("train", training_order(self.splits["train"], *self._place(), self.seed, self.first_epoch))
+        """Return shuffled training batches; their order follows from seed and epoch alone, so a run can be resumed."""
+        rank, processes = self._place()
+        return self._loader("train", training_order(self.splits["train"], rank, processes, self.seed, self.first_epoch))
 
     def val_dataloader(self) -> Loader:
-        """Give the validation batches, shuffled once for all."""
-        return self._evaluation_loader("val", shuffled=True)
+        """Return the validation batches, shuffled once for all."""
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> Loader:
-        """Give the test batches, shuffled once for all."""
-        return self._evaluation_loader("test", shuffled=True)
+        """Return the test batches, shuffled once for all."""
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """Give the test batches in the index's order; labels in them are for the caller to ignore."""
+        """Return the test batches in the index's order; labels in them are for the caller to ignore."""
         return self._evaluation_loader("test", shuffled=False)
 
-    def _evaluation_loader(self, split: str, shuffled: bool) -> Loader:
-        return self._loader(split, evaluation_order(len(self.splits[split]), *self._place(), shuffled))
+    def _evaluation_loader(self, split: str, shuffled: bool = True) -> Loader:
+        rank, processes = self._place()
+        return self._loader(split, evaluation_order(len(self.splits[split]), rank, processes, shuffled))
 
-    def _find_twins(self) -> list[int]:
-        cache = self.cache_dir if self.cache else None
-        return find_twins(self.root, self.radiographs, self.num_workers, self.content_hash, cache, self.notes)
+    def _dataset(self, radiographs: Sequence[Radiograph]) -> RadiographDataset:
+        return RadiographDataset(self.root, radiographs, self.image_size, self.crop_pct, self.notes)
 
     def _place(self) -> tuple[int, int]:
-        """Give this process's number and how many there are."""
+        """Return this process's number and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
@@ -230,17 +219,16 @@ class ChestXrayDataModule(LightningDataModule):
         if self.inputs is not None:
             return ArrayBatches(self.part(split, self.inputs), batches, self.seed, self.pin_memory)
         return ImageLoader(
-            RadiographDataset(self.root, self.splits[split], self.image_size, self.crop_pct, self.notes),
+            self._dataset(self.splits[split]),
             **({"batch_sampler": batches} if batches.join_single else {"batch_size": size, "sampler": sampler}),
             num_workers=self.num_workers,
-            worker_init_fn=prepare_worker,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # else each loader would draw from the global one
         )
 
     def part(self, split: str, inputs: Array) -> Part:
-        """Give what a split's batches are cut from."""
+        """Return what a split's batches are cut from."""
         images = self.splits[split]
         label = torch.tensor([radiograph.label for radiograph in images])
         if split != "train" or self.views is None:

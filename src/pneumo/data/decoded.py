@@ -36,22 +36,13 @@ class RadiographDataset(Dataset[dict[str, Any]]):
         crop_pct: float = 1.0,
         notes: ImageNotes | None = None,
     ) -> None:
-        """Keep the arguments.
-
-        Args:
-            root: What the radiographs' paths are relative to.
-            radiographs: The list.
-            image_size: As for `decode`.
-            crop_pct: As for `decode`.
-            notes: Where `ImageLoader` adds those of the images.
-        """
-        self.root = root
-        self.radiographs = radiographs
+        """Store the list, the folder of its paths, the arguments of `decode`, and where `ImageLoader` adds notes."""
+        self.root, self.radiographs = root, radiographs
         self.image_size, self.crop_pct = image_size, crop_pct
         self.notes = ImageNotes() if notes is None else notes
 
     def __len__(self) -> int:
-        """Give the number of radiographs."""
+        """Return the number of radiographs."""
         return len(self.radiographs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -68,6 +59,10 @@ class ImageLoader(DataLoader[dict[str, Any]]):
     Notes come with the batches because workers are processes of their own, which would each report the same files.
     """
 
+    def __init__(self, dataset: RadiographDataset, **options: Any) -> None:  # noqa: ANN401
+        """Build the loader; `options` are those of a DataLoader."""
+        super().__init__(dataset, worker_init_fn=_prepare_worker, **options)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override] # a generator, which no caller minds
         """Load the batches of a pass."""
         dataset = cast(RadiographDataset, self.dataset)
@@ -79,87 +74,57 @@ class ImageLoader(DataLoader[dict[str, Any]]):
             yield batch
 
 
-def prepare_worker(number: int) -> None:
+def _prepare_worker(number: int) -> None:
     """Have a worker process keep the memory of one image for the next; without that, decoding takes twice as long."""
     keep_freed_memory()
 
 
-def decode_all(
-    root: Path,
-    radiographs: Sequence[Radiograph],
-    image_size: int,
-    workers: int,
-    content: str,
-    cache: Path,
-    crop_pct: float = 1.0,
-    notes: ImageNotes | None = None,
-) -> Array:
+def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Path) -> Array:
     """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, after making it if need be.
 
+    Notes on the images are stored next to the array, added to the data set's, and reported.
+
     Args:
-        root: What the radiographs' paths are relative to.
-        radiographs: The index, which gives the array's order.
-        image_size: Height and width to resize them to.
+        dataset: The radiographs, in the array's order.
         workers: Processes that decode; 0 is this one.
         content: Hash of what the files hold; see `pneumo.data.manifest.content_hash`.
         cache: The folder of all caches.
-        crop_pct: What of height and width to keep of them; see `decode`.
-        notes: Where to add those of the images, which are kept next to the array, and report them.
 
     Raises:
         DataError: A file cannot be decoded.
         CacheError: The disk is full or cannot be written.
     """
-    recipe = decoded_recipe(len(radiographs), image_size, content, crop_pct)
-    dataset = RadiographDataset(root, radiographs, image_size, crop_pct, notes)
-    found = dataset.notes.found
-    array = find_or_build(cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers), found)
+    recipe = decoded_recipe(len(dataset), dataset.image_size, content, dataset.crop_pct)
+    array = find_or_build(
+        cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers), dataset.notes.found
+    )
     dataset.notes.report()
     return array
 
 
 def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) -> Recipe:
-    """Give what the array of `decode_all` is computed from."""
-    about = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct}
-    return Recipe(
-        kind="images",
-        about={**about, "decoder": DECODER},
-        shape=(images, 1, image_size, image_size),
-        dtype="uint8",
-        doing="Decoding images",
-    )
+    """Return what the array of `decode_all` is computed from."""
+    about = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct, "decoder": DECODER}
+    return Recipe("images", about, (images, 1, image_size, image_size), "uint8", "Decoding images")
 
 
-def find_twins(
-    root: Path,
-    radiographs: Sequence[Radiograph],
-    workers: int,
-    content: str,
-    cache: Path | None,
-    notes: ImageNotes | None = None,
-) -> list[int]:
-    """Give for each radiograph the number of its group of near duplicates, (N,); see `group_duplicates`.
+def find_twins(dataset: RadiographDataset, workers: int, content: str, cache: Path | None) -> list[int]:
+    """Return for each radiograph the number of its group of near duplicates, (N,); see `group_duplicates`.
 
-    The arguments are those of `decode_all`. What is found is kept in `cache`, or, without one, nowhere.
-
-    Raises:
-        DataError: A file cannot be decoded.
-        CacheError: The disk is full or cannot be written.
+    Arguments and errors are those of `decode_all`. What is found is kept in `cache`, or, without one, nowhere.
     """
     if cache is None:
         with temporary_folder(Path(tempfile.gettempdir())) as folder:
-            return find_twins(root, radiographs, workers, content, folder, notes)
-    notes = ImageNotes() if notes is None else notes
+            return find_twins(dataset, workers, content, folder)
+    small = RadiographDataset(dataset.root, dataset.radiographs, SIDE, notes=dataset.notes)
 
     def blocks(start: int) -> Iterator[Array]:
-        yield group_duplicates(
-            np.asarray(decode_all(root, radiographs, SIDE, workers, content, cache, 1.0, notes)[:, 0])
-        )
+        yield group_duplicates(np.asarray(decode_all(small, workers, content, cache)[:, 0]))
 
-    about = {"data": content, "images": len(radiographs), "decoder": DECODER, "version": VERSION}
-    recipe = Recipe("duplicates", about, (len(radiographs),), "int64", "Looking for near duplicates")
-    groups: list[int] = find_or_build(cache, recipe, blocks, notes.found).tolist()
-    notes.report()
+    about = {"data": content, "images": len(dataset), "decoder": DECODER, "version": VERSION}
+    recipe = Recipe("duplicates", about, (len(dataset),), "int64", "Looking for near duplicates")
+    groups: list[int] = find_or_build(cache, recipe, blocks, dataset.notes.found).tolist()
+    dataset.notes.report()
     return groups
 
 
@@ -174,7 +139,6 @@ def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: i
         batch_size=size,
         sampler=range(start, len(dataset)),
         num_workers=workers,
-        worker_init_fn=prepare_worker,
         generator=torch.Generator(),  # else it would draw from the global one
     )
     for batch in loader:

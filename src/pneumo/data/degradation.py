@@ -1,4 +1,4 @@
-"""What a film goes through between detector and file: blur, a lower resolution, compression; in batches, on a device.
+"""Losses of an image between detector and file: blur, a lower resolution, compression; in batches, on a device.
 
 Libraries compress image by image, or by encoding files; here a whole batch goes at once, each image by a number
 of its own, where it lies.
@@ -22,7 +22,7 @@ _LUMINANCE = (
 
 
 def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
-    """Blur images and take away the fine detail that a lower resolution does not hold.
+    """Blur images and remove the fine detail that a lower resolution does not hold.
 
     Both are one product of spectra: a Gaussian, and a smooth step at the lower resolution's highest frequency. Edges
     are mirrored, so that nothing comes in from the opposite side.
@@ -30,7 +30,7 @@ def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
     Args:
         image: (N, 1, H, W), float.
         sigma: Of the Gaussian, in pixels, (N,).
-        share: Of the resolution that is left, above 0, at most 1, (N,).
+        share: Fraction of the resolution that is left, above 0, at most 1, (N,).
     """
     margin = 8
     height, width = image.shape[2:]
@@ -47,7 +47,7 @@ def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
 
 
 def compress(image: Tensor, quality: Tensor) -> Tensor:
-    """Give images the traces of JPEG: each block of 8 x 8 pixels keeps its rounded cosine coefficients.
+    """Apply the losses of JPEG to images: each block of 8 x 8 pixels keeps its rounded cosine coefficients.
 
     Source: ITU-T T.81; the scale of qualities is that of the Independent JPEG Group's encoder, which Pillow uses too.
 
@@ -59,22 +59,17 @@ def compress(image: Tensor, quality: Tensor) -> Tensor:
     whole = pad(image, (0, -width % 8, 0, -height % 8), mode="replicate") - 128
     blocks = whole.unfold(2, 8, 8).unfold(3, 8, 8)  # (N, 1, H / 8, W / 8, 8, 8)
     basis = _cosines(image.device)
-    table = _table(quality)[:, None, None, None]
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
+    luminance = torch.tensor(_LUMINANCE, dtype=scale.dtype, device=scale.device)
+    table = ((luminance * scale + 50) / 100).floor().clamp(1, 255)[:, None, None, None]
     kept = ((basis @ blocks @ basis.T) / table).round() * table
     restored = (basis.T @ kept @ basis).transpose(3, 4).reshape(whole.shape)
     return (restored[..., :height, :width] + 128).round().clamp(0, 255)
 
 
-def _table(quality: Tensor) -> Tensor:
-    """Give the quantisation tables of qualities (N,) from 1 to 100, (N, 8, 8)."""
-    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
-    table = torch.tensor(_LUMINANCE, dtype=scale.dtype, device=scale.device)
-    return ((table * scale + 50) / 100).floor().clamp(1, 255)
-
-
 @lru_cache(maxsize=4)
 def _cosines(device: torch.device) -> Tensor:
-    """Give the orthonormal basis of the discrete cosine transform, (8, 8)."""
+    """Return the orthonormal basis of the discrete cosine transform, (8, 8)."""
     k, n = torch.arange(8)[:, None], torch.arange(8)[None, :]
     basis = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
     basis[0] /= math.sqrt(2)

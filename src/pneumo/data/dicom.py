@@ -47,9 +47,9 @@ def read_dicom(stream: Meter) -> tuple[Image.Image, list[str]]:
             header has more elements, or larger ones, than an image's.
         Exception: Any that pydicom raises for damaged files; the text may hold elements' values.
     """
-    _refuse_deflated(stream)
-    stream.seek(0)
     file = cast(BinaryIO, stream)
+    _refuse_deflated(file)
+    stream.seek(0)
     header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=ELEMENTS)
     require_short_values(header)
     notes = describe_doubts(header)
@@ -72,7 +72,7 @@ def read_dicom(stream: Meter) -> tuple[Image.Image, list[str]]:
     return Image.fromarray(look_up(table, codes)), list(dict.fromkeys(notes + found))
 
 
-def _refuse_deflated(stream: Meter) -> None:
+def _refuse_deflated(stream: BinaryIO) -> None:
     """Raise a DataError for a file that is compressed as a whole, whose size is unknown until it is unpacked.
 
     pydicom unpacks it wherever it reads more than the file's meta information, which is parsed here as pydicom does:
@@ -82,10 +82,8 @@ def _refuse_deflated(stream: Meter) -> None:
         syntax = ""
         with suppress(Exception):  # where pydicom raises here, it raises again, before it unpacks anything
             stream.seek(0)
-            read_preamble(cast(BinaryIO, stream), force=True)
-            meta = read_dataset(
-                cast(BinaryIO, stream), implicit, True, stop_when=_after_meta, specific_tags=[Tag("TransferSyntaxUID")]
-            )
+            read_preamble(stream, force=True)
+            meta = read_dataset(stream, implicit, True, stop_when=_after_meta, specific_tags=[Tag("TransferSyntaxUID")])
             syntax = read_text(meta, "TransferSyntaxUID")
         if syntax == DeflatedExplicitVRLittleEndian:
             raise DataError(

@@ -100,13 +100,11 @@ def _apply_modality(stored: NDArray[np.integer], dataset: Dataset) -> Values:
 
 
 def _usable_views(values: Values, counts: Counts, dataset: Dataset, notes: list[str]) -> Iterator[Values]:
-    """Yield each value's place from black (0) to white (1) by each VOI table or window that shows something."""
+    """Yield each value from black (0) to white (1) by each VOI table or window that shows something."""
     for kind, fraction in _views(values, dataset, notes):
         if fraction is None:
             notes.append(f"its {kind} is invalid and was ignored")
-            continue
-        ends = [counts[end].sum() for end in (fraction < 0.5 / 255, fraction > 254.5 / 255)]
-        if max(ends) <= _BLANK * counts.sum():
+        elif max(counts[end].sum() for end in (fraction < 0.5 / 255, fraction > 254.5 / 255)) <= _BLANK * counts.sum():
             yield fraction
         else:
             notes.append(f"its {kind} makes nearly all pixels black or white and was ignored")
@@ -115,26 +113,24 @@ def _usable_views(values: Values, counts: Counts, dataset: Dataset, notes: list[
 def _views(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Values | None]]:
     items = dataset.get("VOILUTSequence") or []
     centers, widths = read_numbers(dataset, "WindowCenter"), read_numbers(dataset, "WindowWidth")
-    if len(items) + max(len(centers), len(widths)) > _MOST_VIEWS:
+    windows = list(zip_longest(centers, widths, fillvalue=math.nan))
+    if len(items) + len(windows) > _MOST_VIEWS:
         raise DataError(f"has more than {_MOST_VIEWS} windows and VOI lookup tables: export it again.")
-    for number, item in enumerate(items, 1):
-        kind = _name_view("VOI lookup table", number, len(items))
-        if (table := _read_table(item, dataset)) is None:
-            yield kind, None
-        else:
-            found = _look_up(values, *table)
+    for kind, item in zip(_name_views("VOI lookup table", len(items)), items, strict=True):
+        found = None
+        if (table := _read_table(item, dataset)) is not None:
             # Entries often have fewer bits than the descriptor says, such as 12 of 16.
-            yield kind, found / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
+            found = _look_up(values, *table) / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
+        yield kind, found
     function = read_text(dataset, "VOILUTFunction") or "LINEAR"
     if centers and not function.isupper():
         notes.append("its VOILUTFunction is not in upper case")
-    windows = list(zip_longest(centers, widths, fillvalue=math.nan))
-    for number, (center, width) in enumerate(windows, 1):
-        yield _name_view("window", number, len(windows)), _apply_window(values, center, width, function)
+    for kind, (center, width) in zip(_name_views("window", len(windows)), windows, strict=True):
+        yield kind, _apply_window(values, center, width, function)
 
 
-def _name_view(kind: str, number: int, count: int) -> str:
-    return kind if count == 1 else f"{kind} {number} of {count}"
+def _name_views(kind: str, count: int) -> list[str]:
+    return [kind] if count == 1 else [f"{kind} {number} of {count}" for number in range(1, count + 1)]
 
 
 def _apply_window(values: Values, center: float, width: float, function: str) -> Values | None:
@@ -173,7 +169,8 @@ def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
 def _look_up(values: Values, entries: Values, first: int) -> Values:
     """Look values up in a table; those beyond its ends take the entry there.
 
-    pydicom's `apply_voi` computes indices in the type of the entries, so that it wraps around above 255 or 65535.
+    pydicom's `apply_voi` and `apply_modality_lut` compute indices in the type of the entries or values, which wraps
+    around, and read no table of bytes.
     """
     return np.asarray(entries[np.rint(values - first).clip(0, len(entries) - 1).astype(int)])
 

@@ -55,9 +55,8 @@ _UNACCENTED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D"})  # letters that U
 
 def require_short_values(header: Dataset) -> None:
     """Raise a DataError where an element that is read is larger than any image's: parsing takes 100 times its size."""
-    tags = header.keys()  # to iterate over a Dataset itself would parse its elements
-    for tag, most in ((tag, _MOST_TABLE if tag in _TABLES else _MOST_VALUE) for tag in tags):
-        if _value_size(header, tag) > most:
+    for tag in header.keys():  # noqa: SIM118 (to iterate over a Dataset itself would parse its elements)
+        if _value_size(header, tag) > (most := _MOST_TABLE if tag in _TABLES else _MOST_VALUE):
             raise DataError(f"has a {keyword_for_tag(tag)} of more than {most:,} bytes: export it again.")
 
 
@@ -73,19 +72,14 @@ def _value_size(header: Dataset, tag: BaseTag) -> int:
 def complete_header(header: Dataset, has_pixels: bool) -> list[str]:
     """Validate the elements that describe the pixels, and set missing ones that have only one sensible value.
 
-    Args:
-        header: Its elements become plain numbers and upper-case text.
-        has_pixels: Whether pixels follow the header.
-
-    Returns:
-        A note for each element that was assumed.
+    Elements become plain numbers and upper-case text; what was assumed is returned as notes.
 
     Raises:
         DataError: The header has no image, several, one that is too large or small, or one that cannot be read. The
             text names elements by keyword and holds no value of text.
     """
-    found = {name: number for name in _INTEGERS if (number := _integer(header, name)) is not None}
-    found = {name: number for name, number in found.items() if number or name in _MAY_BE_ZERO}
+    numbers = ((name, _integer(header, name)) for name in _INTEGERS)
+    found = {name: number for name, number in numbers if number or (number == 0 and name in _MAY_BE_ZERO)}
     photometric = read_text(header, "PhotometricInterpretation").upper()
     if not {"Rows", "Columns"} <= found.keys() and not (has_pixels and (found or photometric)):
         raise DataError("is a DICOM file without a picture, such as a report or a directory.")
@@ -94,8 +88,8 @@ def complete_header(header: Dataset, has_pixels: bool) -> list[str]:
     assumed = _assume(found, photometric)
     complete = {**assumed, **found}
     missing = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in complete]
-    if missing or not photometric:
-        missing += [] if photometric else ["PhotometricInterpretation"]
+    missing += [] if photometric else ["PhotometricInterpretation"]
+    if missing:
         raise DataError(f"lacks {' and '.join(missing)}, without which its pixels cannot be read: export it again.")
     require_size(complete["Columns"], complete["Rows"])
     _require_readable(complete, photometric)

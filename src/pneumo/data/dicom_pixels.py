@@ -1,6 +1,5 @@
 """Pixels of a DICOM image, decoded; what they are compressed with is taken from the data where the header is wrong."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -26,27 +25,20 @@ from pneumo.data import rle
 from pneumo.data.codestreams import ITEM, Codestream, inspect_codestream, require_bounds, require_few_items
 from pneumo.data.dicom_header import MONOCHROME, read_text
 from pneumo.data.footprint import dicom_bytes, require_memory
+from pneumo.data.images import blocks
 from pneumo.errors import DataError
 
 PIXELS = [*map(Tag, ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))]
-_BLOCK = 1 << 18  # pixels
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")  # what pydicom returns; the first are no luma
 
 
 class Pixels(NamedTuple):
-    """Decoded pixels.
+    """Decoded pixels."""
 
-    Attributes:
-        samples: Stored values, shape (H, W), or luminance of a colour image, shape (H, W) uint8.
-        photometric: `MONOCHROME1`, `MONOCHROME2` or `PALETTE COLOR` for stored values, `RGB` for luminance.
-        packed: Whether values are stored bit by bit, and not by a codec of its own precision.
-        notes: Where pixels and header disagree.
-    """
-
-    samples: NDArray[Any]
-    photometric: str
-    packed: bool
-    notes: list[str]
+    samples: NDArray[Any]  # stored values (H, W), or luminance of a colour image (H, W) uint8
+    photometric: str  # MONOCHROME1, MONOCHROME2 or PALETTE COLOR for stored values, RGB for luminance
+    packed: bool  # whether values are stored bit by bit, and not by a codec of its own precision
+    notes: list[str]  # where pixels and header disagree
 
 
 def decode_pixels(dataset: Dataset) -> Pixels:
@@ -87,14 +79,11 @@ def decode_pixels(dataset: Dataset) -> Pixels:
 
 def build_palette_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
     """Compute the luminance of each stored value by the palette's lookup tables."""
-    try:
+    with suppress(AttributeError, TypeError, ValueError, OverflowError, IndexError):
         size, first, bits = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
         # Within the table's ends, since pydicom's indices wrap around beyond them.
         inside = stored.astype(np.int64).clip(first, first + (size % 65536 or 65536) - 1)
         colours = _eight_bit(apply_color_lut(inside, dataset)[None, :, :3], bits)
-    except (AttributeError, TypeError, ValueError, OverflowError, IndexError):
-        pass
-    else:
         return np.array(Image.fromarray(colours).convert("L")).reshape(-1)
     raise DataError("has a palette that is incomplete or damaged: export it again as MONOCHROME2.")
 
@@ -103,7 +92,7 @@ def _eight_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     if samples.itemsize == 1:
         return samples
     found = np.empty(samples.shape, np.uint8)
-    for block in _blocks(samples):
+    for block in blocks(len(samples), samples.shape[1]):
         found[block] = (samples[block] * (255 / ((1 << bits) - 1))).round().clip(0, 255)
     return found
 
@@ -111,34 +100,21 @@ def _eight_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 def _luminance(samples: NDArray[Any], bits: int, photometric: str) -> NDArray[np.uint8]:
     """Convert colours, shape (H, W, 3), to luminance, shape (H, W)."""
     found = np.empty(samples.shape[:2], np.uint8)
-    for block in _blocks(samples):
+    for block in blocks(len(samples), samples.shape[1]):
         rgb = convert_color_space(_eight_bit(samples[block], bits), photometric, "RGB")
         found[block] = np.asarray(Image.fromarray(rgb).convert("L"))
     return found
 
 
-def _blocks(samples: NDArray[Any]) -> Iterator[slice]:
-    """Yield blocks of rows, since calculations with all pixels at once take up to 30 bytes for each."""
-    step = max(1, _BLOCK // samples.shape[1])
-    for top in range(0, len(samples), step):
-        yield slice(top, top + step)
-
-
 def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDArray[Any] | None:
-    """Return the one channel of a grey image, whether stored as RGB or as luma; None for coloured ones.
+    """Return the one channel of a grey image (H, W, 3), whether stored as RGB or as luma; None for coloured ones.
 
-    Args:
-        samples: Shape (H, W, 3).
-        photometric: What the samples are by the header, or empty if the pixels' number contradicts it.
-        notes: Extended where grey pixels contradict the header.
-
-    Raises:
-        DataError: The image is coloured, and the header says nothing true about its colours.
+    `photometric` is empty if the pixels' number contradicts it.
     """
-    first, others = samples[..., 0], samples[..., 1:]
-    equal = all((others[block] == first[block][..., None]).all() for block in _blocks(samples))
+    first, others, parts = samples[..., 0], samples[..., 1:], list(blocks(len(samples), samples.shape[1]))
+    equal = all((others[block] == first[block][..., None]).all() for block in parts)
     neutral = not equal and samples.itemsize == 1
-    neutral = neutral and all((np.abs(others[block].astype(int) - 128) <= 1).all() for block in _blocks(samples))
+    neutral = neutral and all((np.abs(others[block].astype(int) - 128) <= 1).all() for block in parts)
     if not equal and not neutral:
         if photometric in _COLOURS and (samples.itemsize == 1 or photometric == "RGB"):
             return None
@@ -172,9 +148,7 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
     implicit, little = dataset.original_encoding
     native = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     named = UID(read_text(dataset.file_meta, "TransferSyntaxUID") or native)
-    known = None
-    with suppress(NotImplementedError):
-        known = get_decoder(named)
+    known = _known_decoder(named)
     items = dataset.PixelData.startswith(ITEM)
     size, needed = len(dataset.PixelData), _native_size(dataset)
     syntaxes = _reconcile(dataset, notes) if items else ()
@@ -190,13 +164,7 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
 
 
 def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
-    """Compare compressed pixels with their header; return the transfer syntaxes that they may have.
-
-    A JPEG of 8 bits corrects a header that says 16.
-
-    Raises:
-        DataError: The compressed image has another shape than the header says.
-    """
+    """Compare compressed pixels with their header, which a JPEG of 8 bits corrects; return their transfer syntaxes."""
     require_few_items(dataset.PixelData)
     found, frame = Codestream(), b""
     with suppress(Exception):  # pydicom raises many kinds where the items are damaged
@@ -216,22 +184,20 @@ def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
 
 
 def _find_decoder(syntax: UID, bits: int) -> Decoder:
-    decoder = None
-    with suppress(NotImplementedError):
-        decoder = get_decoder(syntax)
-    if decoder is None:
+    if (decoder := _known_decoder(syntax)) is None:
         known = f" ({syntax.name})" if syntax.type == "Transfer Syntax" else ""
         raise DataError(f"has pixels in a transfer syntax that pydicom does not decode{known}: save it uncompressed.")
     only_eight = syntax == JPEGExtended12Bit and decoder.available_plugins == ("pillow",)
     if not decoder.is_available or (only_eight and bits > 8):
+        package = f"pylibjpeg pylibjpeg-{'openjpeg' if 'JPEG 2000' in syntax.name else 'libjpeg'}"
         raise DataError(
             f"is compressed as {syntax.name}, {syntax}, whose decoder is not installed: "
-            f"pip install {_package(syntax.name)}, or save it uncompressed."
+            f"pip install {'pyjpegls' if 'JPEG-LS' in syntax.name else package}, or save it uncompressed."
         )
     return decoder
 
 
-def _package(syntax: str) -> str:
-    if "JPEG-LS" in syntax:
-        return "pyjpegls"
-    return f"pylibjpeg pylibjpeg-{'openjpeg' if 'JPEG 2000' in syntax else 'libjpeg'}"
+def _known_decoder(syntax: UID) -> Decoder | None:
+    with suppress(NotImplementedError):
+        return get_decoder(syntax)
+    return None

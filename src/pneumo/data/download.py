@@ -39,17 +39,11 @@ def download_chest_xray(
 ) -> None:
     """Fill `root` with the folders train and test, from a ZIP file at `url`, unless they are there.
 
-    Of several processes one downloads and the others wait. What has arrived is kept beside `root`, in
-    `<root>.zip.part`, until all is unpacked; the next call goes on from it.
-
-    Args:
-        root: Where to.
-        url: Of the ZIP file; https, or http on this machine, as all that it redirects to.
-        size: Of the ZIP file, in bytes.
-        sha256: Of the ZIP file, in hexadecimal digits; nothing is unpacked before it is checked.
+    Of several processes one downloads and the others wait. What has arrived is kept in `<root>.zip.part` until all is
+    unpacked, so that the next call resumes. Size and SHA-256 are checked before anything is unpacked.
 
     Raises:
-        DataError: If the archive cannot be downloaded, is not what it should be, or does not fit on the disk.
+        DataError: The archive cannot be downloaded, is not what it should be, or does not fit on the disk.
     """
     root = root.resolve()  # temporary files must lie on the disk that a link leads to
     try:
@@ -74,12 +68,11 @@ def download_chest_xray(
 def _remove_leftovers(root: Path) -> None:
     """Remove the archive that a kill has left behind after it was unpacked; where nothing can be changed, it stays."""
     part, unpacking = _temporaries(root)
-    if not unpacking.is_dir():
-        return
-    with suppress(OSError, Timeout), FileLock(root.with_name(f".{root.name}.lock"), timeout=0):
-        if unpacking.is_dir():
-            part.unlink(missing_ok=True)
-            shutil.rmtree(unpacking)
+    if unpacking.is_dir():
+        with suppress(OSError, Timeout), FileLock(root.with_name(f".{root.name}.lock"), timeout=0):
+            if unpacking.is_dir():
+                part.unlink(missing_ok=True)
+                shutil.rmtree(unpacking)
 
 
 def _temporaries(root: Path) -> tuple[Path, Path]:
@@ -144,7 +137,7 @@ def _download(url: str, part: Path, size: int) -> None:
 
 
 def _receive(url: str, part: Path, size: int) -> Iterator[int]:
-    """Append to `part` what one connection brings; yield after each block how many bytes there are."""
+    """Append what one connection sends to `part`; yield its size after each block."""
     have = _length(part)
     try:
         opened = open_url(url, have)
@@ -192,7 +185,7 @@ def _require_digest(part: Path, sha256: str) -> None:
 
 
 def _range(response: HTTPResponse) -> tuple[int, int | None]:
-    """The first byte that a response brings, -1 if that is unclear, and the size of the whole file, if it is told."""
+    """Return a response's first byte, -1 if that is unclear, and the size of the whole file, if it is known."""
     if response.status != 206:
         return 0, response.length
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -206,7 +199,7 @@ def _length(path: Path) -> int:
 
 @contextmanager
 def _progress(have: int, size: int) -> Iterator[Callable[[int], None]]:
-    """Give a function to call with the bytes that are there: a bar on a terminal, a line for each tenth elsewhere."""
+    """Yield a function that shows how many bytes are there: a bar on a terminal, a line for each tenth elsewhere."""
     console = Console(stderr=True)
     if console.is_terminal:
         columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()

@@ -1,14 +1,10 @@
-"""Near-duplicate images: the same film saved anew, resized, cropped a little, brightened or mirrored.
+"""Near-duplicate images: the same image saved again, resized, cropped a little, brightened or mirrored.
 
-All frontal chest films look alike, so that a correlation of thumbnails, or a perceptual hash, cannot tell a copy from
-another child. What tells them apart is fine structure: cosine transforms weighted by frequency, which make films of
-different patients nearly orthogonal. A crop moves fine structure, so that pairs are first compared over coarse
-coefficients and up to the tangents of shift and scale (Simard, LeCun and Denker 1993, "Efficient pattern recognition
-using a new transformation distance"); the few that remain are laid over each other and compared in detail.
-
-On 5,856 real films, at 64, 128 and 224 pixels, all 30 sets of identical files were found, and no other pair was called
-a copy. Of 400 films, every copy was found, for each of: JPEG quality 30 to 95, size 50 to 200 %, brightness and
-contrast +-10 %, 3 % cut off height and width, and all of these at once, half of the copies mirrored.
+All frontal chest films look alike, so that a correlation of thumbnails, or a perceptual hash, cannot separate a copy
+from another child. Fine structure does: cosine transforms weighted by frequency make films of different patients
+nearly orthogonal. A crop moves fine structure, so that pairs are first compared over coarse coefficients and up to the
+tangents of shift and scale (Simard, LeCun and Denker 1993, "Efficient pattern recognition using a new transformation
+distance"); the few that remain are laid over each other and compared in detail. docs/DATA.md has the fraction found.
 """
 
 import hashlib
@@ -43,15 +39,10 @@ _STEPS = 3  # of the search for the shift and scale between two films; more find
 
 
 def group_duplicates(images: Films) -> NDArray[np.int64]:
-    """Number the groups of near-duplicates, identical images included; a copy of a copy is in the group of both.
+    """Return for each image the index of the first one of its group of near-duplicates, (N,).
 
-    On one core 5,856 images take three seconds and 20,000 twelve; time grows with the square of their number.
-
-    Args:
-        images: Grey values, shape (N, H, W), squeezed to `SIDE` pixels or more, so that the aspect may differ.
-
-    Returns:
-        For each image the position of the first one of its group, shape (N,); one without a copy is a group of its own.
+    A copy of a copy is in the group of both. On one core 5,856 images take three seconds and 20,000 twelve; time grows
+    with the square of their number. Images are grey, (N, H, W), squeezed to `SIDE` pixels or more.
     """
     pairs = np.array([*_identical(images), *similar_pairs(images)], np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(images), len(images)))
@@ -61,11 +52,7 @@ def group_duplicates(images: Films) -> NDArray[np.int64]:
 
 
 def similar_pairs(images: Films) -> list[tuple[int, int]]:
-    """List the pairs (i, j), i < j, of images that show the same film, mirrored ones included, in order.
-
-    Args:
-        images: Grey values, shape (N, H, W).
-    """
+    """List the pairs (i, j), i < j, of images (N, H, W) that show the same film, mirrored ones included, in order."""
     thumbnails = np.stack([shrink(image) for image in images]) if len(images) else np.empty((0, SIDE, SIDE), "u1")
     with threadpool_limits(1):  # many small products: threads would wait for one another, and for other processes
         return sorted({pair for pair, mirrored in _candidates(thumbnails) if _same_film(images, pair, mirrored)})
@@ -77,29 +64,20 @@ def shrink(image: Films) -> Films:
 
 
 def structure(thumbnails: Films | Floats, size: int = _FINE) -> Floats:
-    """Describe fine structure: cosine transforms, weighted by frequency; brightness, the constant term, is left out.
+    """Compute the fine structure of thumbnails (N, 64, 64): rows (N, size**2 - 1) of length 1, or 0 for a single grey.
 
-    The cosine of two descriptions is about 0 for films of different patients and about 1 for copies.
-
-    Args:
-        thumbnails: Shape (N, 64, 64).
-        size: Coefficients along each axis.
-
-    Returns:
-        Rows of length 1, or 0 for an image of one grey, shape (N, size**2 - 1).
+    The cosine of two rows is about 0 for films of different patients and about 1 for copies.
     """
-    return _unit(_transform(thumbnails, size))
+    rows = _transform(thumbnails, size)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6), np.float32)
 
 
 def _transform(thumbnails: Films | Floats, size: int) -> Floats:
+    """Compute cosine transforms, weighted by frequency, without brightness, the constant term."""
     spectrum = dctn(thumbnails.astype(np.float32), axes=(1, 2), norm="ortho")[:, :size, :size]
     along = np.arange(size)
     weighted = spectrum * np.hypot(along[:, None], along[None, :]) ** _POWER
     return np.asarray(weighted.reshape(len(thumbnails), size**2)[:, 1:], np.float32)
-
-
-def _unit(rows: Floats) -> Floats:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6), np.float32)
 
 
 def _identical(images: Films) -> Iterator[tuple[int, int]]:
@@ -112,7 +90,7 @@ def _identical(images: Films) -> Iterator[tuple[int, int]]:
 
 
 def _tangents(thumbnails: Films | Floats) -> Floats:
-    """Give how each image changes by shift and scale along either axis, after itself: shape (N, 255, 5)."""
+    """Return each image's transform and its changes by shift and scale along either axis, shape (N, 255, 5)."""
     films = thumbnails.astype(np.float32)
     down, right = (np.asarray(change, np.float32) for change in np.gradient(films, axis=(1, 2)))
     along = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) / (SIDE / 2)
@@ -145,12 +123,7 @@ def _same_film(images: Films, pair: tuple[int, int], mirrored: bool) -> bool:
 
 
 def overlay_cosine(fixed: Films, moving: Films) -> float:
-    """Give the cosine of two films' fine structures, with `moving` shifted and scaled to fit `fixed` best.
-
-    Args:
-        fixed: Shape (H, W).
-        moving: Shape (H, W).
-    """
+    """Return the cosine of two films' fine structures, with `moving` shifted and scaled to fit `fixed` best."""
     target = shrink(fixed)[None]
     place, best = np.zeros(4), 0.0
     for _ in range(_STEPS + 1):

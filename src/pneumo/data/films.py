@@ -1,4 +1,4 @@
-"""Radiographs for people to look at, as networks are shown them."""
+"""Images of a data module for figures, as networks get them."""
 
 from collections.abc import Sequence
 
@@ -14,16 +14,11 @@ from pneumo.data.radiograph import decode
 
 
 def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array:
-    """Give radiographs as `decode` does, (n, H, W) uint8: from the decoded-image cache if it is there, else from files.
-
-    Raises:
-        DataError: A file cannot be decoded.
-    """
+    """Return radiographs as `decode` does, (n, H, W) uint8: from the decoded-image cache if it is there."""
     images = data.inputs
     if images is not None and images.ndim == 2:  # features; the images that they come from may still be there
-        images = find(
-            data.cache_dir, decoded_recipe(len(data.radiographs), data.image_size, data.content_hash, data.crop_pct)
-        )
+        recipe = decoded_recipe(len(data.radiographs), data.image_size, data.content_hash, data.crop_pct)
+        images = find(data.cache_dir, recipe)
     if images is None:
         return np.stack([decode(file_path(data.root, image.path), data.image_size, data.crop_pct) for image in chosen])
     films: Array = images[positions(chosen, data.radiographs), 0]
@@ -31,14 +26,10 @@ def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array
 
 
 def first_batch(data: ChestXrayDataModule, processes: int, count: int) -> tuple[list[Radiograph], Array]:
-    """Give the first images of a run's first training batch, and what the network sees of them, (n, H, W) uint8.
+    """Return the first images of a run's first training batch, and the network's input from them, (n, H, W) uint8.
 
-    Where it is given features, these are the images behind them. Loaders and streams of random numbers stay untouched.
-
-    Args:
-        data: Opened, or served with features.
-        processes: Among which the training images are divided; it is the first one's batch.
-        count: How many images, if the batch has as many.
+    These are at most `count` images of the first of `processes`; where its input is features, those behind them.
+    Loaders and random streams stay untouched.
     """
     order = training_order(data.splits["train"], 0, processes, data.seed, epoch=0)
     index = torch.tensor(list(order)[: min(count, data.batch_size)])

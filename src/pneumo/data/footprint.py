@@ -5,7 +5,6 @@ Threads that read files share a budget, so that a process's memory does not grow
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Condition, local
 
 from PIL import Image
@@ -23,22 +22,17 @@ _BLOCKS = 16 << 20  # what calculations block by block take
 _SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
-@dataclass(eq=False)
 class _Share:
-    """The memory of one image."""
-
-    size: int = 0
+    size = 0  # bytes of one image
 
 
 class Budget:
     """Memory that the images of several threads share."""
 
     def __init__(self, most: int) -> None:
-        """Start with all of it free.
+        """Start with all of the `most` bytes free.
 
-        Args:
-            most: Bytes of all images together. A single image may exceed them at a time: if all threads waited for
-                more, none would ever release what it has.
+        One image at a time may exceed them: if all threads waited for more, none would ever release what it has.
         """
         self._most, self._used = most, 0
         self._exceeding: _Share | None = None
@@ -97,8 +91,7 @@ def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> 
         scans: Of a JPEG.
     """
     stored = _NARROW.get(image.mode, _WIDE)
-    needed: float = stored + 1 + (_WIDE if image.mode in _BY_COLOUR else 0)
-    needed += scans.buffered
+    needed = stored + 1 + scans.buffered + (_WIDE if image.mode in _BY_COLOUR else 0)
     if image.format == "WEBP":
         needed += 3 * _WIDE  # two canvases and a copy
     elif image.format == "JPEG2000":
@@ -109,12 +102,7 @@ def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> 
 
 
 def dicom_bytes(header: Dataset, content: int) -> int:
-    """Estimate the peak that decoding a DICOM image and making it grey takes.
-
-    Args:
-        header: That `complete_header` has completed.
-        content: Bytes of its file.
-    """
+    """Estimate the peak for a DICOM image, whose header is complete, in a file of `content` bytes."""
     pixels = header.Rows * header.Columns
     samples = header.SamplesPerPixel * header.BitsAllocated // 8
     return int(content + pixels * (3 * samples + 2) + _BLOCKS)  # those of pixels in RLE; uncompressed ones take less

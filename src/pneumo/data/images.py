@@ -17,20 +17,15 @@ DECODER = f"grey, squared, bilinear, 2, Pillow {PIL.__version__}"
 LEAST_SIDE = 32
 MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses a file
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
-_BLOCK = 1 << 20  # pixels
+_BLOCK = 1 << 18  # pixels, for each of which calculations take up to 30 bytes
 _DEPTHS = (8, 10, 12, 14)  # bits of detectors and screens, whose values are often saved in files of 16 bits
 
 
 class Scale(NamedTuple):
-    """Meaning of the values of an image with more than 8 bits.
+    """Meaning of the values of an image with more than 8 bits."""
 
-    Attributes:
-        white: The largest value that a pixel can have.
-        inverted: Whether 0 is white and `white` is black.
-    """
-
-    white: int = 65535
-    inverted: bool = False
+    white: int = 65535  # the largest value that a pixel can have
+    inverted: bool = False  # whether 0 is white and `white` is black
 
 
 SIXTEEN_BITS = Scale()
@@ -38,16 +33,13 @@ _Entry = TypeVar("_Entry", bound=np.generic)
 
 
 def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Resize a grey 8-bit image to a square, without keeping its aspect, as the study does.
+    """Resize a grey 8-bit image to a square (size, size), without keeping its aspect, as the study does.
 
     Args:
         image: Of mode L.
         size: Height and width of the result in pixels.
         crop_pct: The fraction of height and width that is kept, in the middle of the whole resized to size / crop_pct,
             as in timm's evaluation. 1 keeps all.
-
-    Returns:
-        Grey values, shape (size, size).
     """
     whole = math.floor(size / crop_pct)
     squared = image.resize((whole, whole), Image.Resampling.BILINEAR)
@@ -66,12 +58,7 @@ def require_size(width: int, height: int) -> None:
 
 
 def require_depth(image: Image.Image, head: bytes) -> None:
-    """Raise a DataError if black and white of an image's pixels are unknown, or Pillow confuses them.
-
-    Args:
-        image: That was opened and not loaded.
-        head: What its file starts with.
-    """
+    """Raise a DataError if black and white of an image that is not loaded yet are unknown, or Pillow confuses them."""
     if image.mode == "F":
         raise DataError("has floating-point pixels, which have no agreed range: save it with 8 or 16 bits.")
     if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:  # its white becomes black
@@ -94,7 +81,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False) -> tuple[Image.Image, list[str]]:
-    """Convert an image to grey, 8 bits a pixel.
+    """Convert an image to grey, 8 bits a pixel; return it and a note if the values use few of their bits.
 
     Colour becomes luminance (ITU-R 601), transparency is ignored, and deeper values are scaled from their full range,
     so that the colour, palette, CMYK and 16-bit versions of a grey 8-bit image become that image.
@@ -103,19 +90,13 @@ def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False)
         image: That `require_depth` accepts.
         scale: Of values with more than 8 bits.
         deep: What `is_deep` returned.
-
-    Returns:
-        The image, and a note if the values use few of their bits.
     """
     if image.mode in _DEEP:
         image.load()
-        rows = list(_row_blocks(image))
-        notes = _depth_notes(max(int(_values(image, *block).max()) for block in rows), scale)
+        notes = _depth_notes(max(int(values.max()) for _, values in _value_blocks(image)), scale)
         grey = np.empty((image.height, image.width), np.uint8)
-        for top, bottom in rows:
-            values = _values(image, top, bottom)
-            values = scale.white - values if scale.inverted else values
-            grey[top:bottom] = (values / (scale.white / 255)).round()
+        for rows, values in _value_blocks(image):
+            grey[rows] = ((scale.white - values if scale.inverted else values) / (scale.white / 255)).round()
         return Image.fromarray(grey), notes
     notes = []
     if deep and image.mode in ("LA", "RGB", "RGBA"):
@@ -125,37 +106,36 @@ def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False)
     if image.mode == "L":
         image.load()
         return image, notes
-    if image.mode in ("1", "LA", "RGB", "YCbCr"):
-        return image.convert("L"), notes
-    return image.convert("RGB").convert("L"), notes  # a palette or inks are only numbers until they are colours
+    if image.mode not in ("1", "LA", "RGB", "YCbCr"):  # a palette or inks are only numbers until they are colours
+        image = image.convert("RGB")
+    return image.convert("L"), notes
 
 
-def _row_blocks(image: Image.Image) -> Iterator[tuple[int, int]]:
-    """Yield the first and last rows of blocks, whose values as 64-bit numbers take a few megabytes."""
-    step = max(1, _BLOCK // image.width)
-    for top in range(0, image.height, step):
-        yield top, min(top + step, image.height)
+def blocks(length: int, size: int = 1) -> Iterator[slice]:
+    """Yield slices of `length` rows of `size` pixels, since calculations with all at once take too much memory."""
+    step = max(1, _BLOCK // size)
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
-def _values(image: Image.Image, top: int, bottom: int) -> npt.NDArray[np.integer]:
-    return np.asarray(image.crop((0, top, image.width, bottom)))
+def _value_blocks(image: Image.Image) -> Iterator[tuple[slice, npt.NDArray[np.integer]]]:
+    for rows in blocks(image.height, image.width):
+        yield rows, np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
 
 
 def look_up(table: npt.NDArray[_Entry], codes: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[_Entry]:
     """Return each code's entry, block by block: NumPy makes 64-bit indices of all codes that it gets at once."""
     found = np.empty(codes.size, table.dtype)
     flat = codes.reshape(-1)
-    for start in range(0, found.size, _BLOCK):
-        found[start : start + _BLOCK] = table[flat[start : start + _BLOCK]]
+    for block in blocks(found.size):
+        found[block] = table[flat[block]]
     return found.reshape(codes.shape)
 
 
 def count_codes(codes: npt.NDArray[np.unsignedinteger], kinds: int) -> npt.NDArray[np.int64]:
     """Count how often each code from 0 to `kinds` - 1 occurs, block by block as `look_up` does."""
-    counts = np.zeros(kinds, np.int64)
-    for start in range(0, codes.size, _BLOCK):
-        counts += np.bincount(codes.reshape(-1)[start : start + _BLOCK], minlength=kinds)
-    return counts
+    flat = codes.reshape(-1)
+    return sum((np.bincount(flat[block], minlength=kinds) for block in blocks(flat.size)), np.zeros(kinds, np.int64))
 
 
 def _depth_notes(largest: int, scale: Scale) -> list[str]:

@@ -1,4 +1,4 @@
-"""The index of radiographs: what lies in a folder tree, and what its file names tell."""
+"""The index of radiographs: the files of a folder tree, with class, patient and subtype from their names."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pneumo.data.nesting import describe_misplaced, find_data_sets
+from pneumo.data.nesting import describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
 from pneumo.files import escape_path, unescape_path
 
@@ -28,45 +28,30 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Radiograph:
-    """One image of the data set.
+    """One image of the data set."""
 
-    Attributes:
-        path: Relative to the data set's root, with forward slashes, as text; `file_path` returns the file.
-        label: Position of its class among the data set's classes.
-        subtype: bacterial, viral or none.
-        patient: The patient that the file name tells; the file's own name where it tells none.
-        split: train, val or test: the folder that it lies in.
-        size: Of the file, in bytes.
-        modified: When the file was changed last, in nanoseconds since 1970.
-    """
-
-    path: str
-    label: int
-    subtype: str
-    patient: str
-    split: str
-    size: int
-    modified: int
+    path: str  # relative to the data set's root, with forward slashes, as text; `file_path` returns the file
+    label: int  # index of its class among the data set's classes
+    subtype: str  # bacterial, viral or none
+    patient: str  # as in the file name; the file's own name where it has none
+    split: str  # train, val or test: the folder that it lies in
+    size: int  # of the file, in bytes
+    modified: int  # when the file was changed last, in nanoseconds since 1970
 
 
 def locate(root: Path) -> Path | None:
-    """Give the folder that holds train/ and test/: `root` or, as in published archives, root/chest_xray; else None."""
-    folders = (root, root / "chest_xray")
-    return next((folder for folder in folders if (folder / "train").is_dir() and (folder / "test").is_dir()), None)
+    """Return the folder that holds train/ and test/: `root` or, as in published archives, root/chest_xray."""
+    return next(filter(has_splits, (root, root / "chest_xray")), None)
 
 
 def default_root() -> Path:
-    """Give data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
+    """Return data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
     named = os.environ.get("PNEUMO_DATA_ROOT")
     return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
 
 
 def find_root(root: Path) -> Path:
-    """Give what `locate` finds.
-
-    Raises:
-        DataError: It finds nothing.
-    """
+    """Return what `locate` finds; raise a DataError if it finds nothing."""
     if (folder := locate(root)) is not None:
         return folder
     state = "has no train/ and test/ in it" if root.is_dir() else "does not exist"
@@ -80,14 +65,10 @@ def find_root(root: Path) -> Path:
 
 
 def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
-    """List the radiographs in root/{train,val,test}/<class>/, sorted by path; val may be missing.
+    """List the radiographs in root/{train,val,test}/<class>/, sorted by path; the order of `classes` gives the labels.
 
-    What is no image of a class (other suffixes, hidden or empty files, `__MACOSX`, other folders) is left out; it is
-    counted and named in one warning.
-
-    Args:
-        root: The data set's folder.
-        classes: Names of the class folders; their order gives the labels.
+    The folder val may be missing. What is no image of a class (other suffixes, hidden or empty files, `__MACOSX`, other
+    folders) is counted and named in one warning.
 
     Raises:
         DataError: A folder is missing, a class has no image in a split, or the disk denies a file.
@@ -106,8 +87,20 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
     Raises:
         DataError: As of `index_radiographs`.
     """
+    radiographs: list[Radiograph] = []
+    junk: list[str] = []
     try:
-        radiographs, junk = _scan(root, classes)
+        for split in [name for name in SPLITS if name != "val" or (root / name).is_dir()]:
+            junk += [relative_path(str(path), root) for path in (root / split).iterdir() if path.name not in classes]
+            for label, name in enumerate(classes):
+                before = len(radiographs)
+                for entry in walk(root / split / name):
+                    if is_image(entry):
+                        radiographs.append(_describe(entry, root, split, label))
+                    else:
+                        junk.append(relative_path(entry.path, root))
+                if len(radiographs) == before:
+                    raise _empty_class(root / split / name, classes)
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
@@ -117,10 +110,10 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
 
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
-    """Label radiographs of the positive class by the subtype that their names tell; give them and the three classes.
+    """Label radiographs of the positive class by the subtype in their names; return them and the three classes.
 
     Raises:
-        DataError: A name tells none.
+        DataError: A name has none.
     """
     unnamed = [image.path for image in radiographs if image.label and image.subtype not in _SUBTYPES.values()]
     if unnamed:
@@ -135,19 +128,19 @@ def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) ->
 
 
 def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> str:
-    """Say how many images each class has, such as `1341 NORMAL, 3875 PNEUMONIA`."""
+    """Return how many images each class has, such as `1341 NORMAL, 3875 PNEUMONIA`."""
     counts = Counter(radiograph.label for radiograph in radiographs)
     return ", ".join(f"{counts[label]} {name}" for label, name in enumerate(classes))
 
 
 def positions(radiographs: Iterable[Radiograph], among: Sequence[Radiograph]) -> list[int]:
-    """Give where each of some radiographs is among others, told by their paths."""
+    """Return the index of each of some radiographs among others, by their paths."""
     place = {radiograph.path: i for i, radiograph in enumerate(among)}
     return [place[radiograph.path] for radiograph in radiographs]
 
 
 def data_hash(radiographs: Iterable[Radiograph]) -> str:
-    """Tell data sets apart: a hash of the paths, which tell split and class, and file sizes, 16 hex digits."""
+    """Hash the paths, which name split and class, and sizes of a data set's files, 16 hex digits."""
     digest = hashlib.sha256()
     for radiograph in radiographs:
         digest.update(f"{radiograph.path} {radiograph.size}\n".encode())
@@ -165,14 +158,14 @@ def relative_path(path: str, root: Path) -> str:
 
 
 def read_name(name: str) -> tuple[str | None, str]:
-    """Give the patient that a file's name tells, if it tells one, and the subtype: bacterial, viral or none."""
+    """Return the patient in a file's name, if there is one, and the subtype: bacterial, viral or none."""
     match = _PNEUMONIA.match(name) or _NORMAL.match(name)
     found = match.groupdict() if match else {}
     return found.get("patient"), _SUBTYPES.get(found.get("subtype", ""), "none")
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Give the files in a folder and those below it; links to files and folders are followed."""
+    """Yield the files in a folder and those below it; links to files and folders are followed."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
@@ -184,7 +177,7 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
-    """Tell whether a file is one of a data set's: by its suffix, and neither hidden nor empty."""
+    """Return whether a file is one of a data set's: by its suffix, and neither hidden nor empty."""
     return (
         not entry.name.startswith(".")
         and "__MACOSX" not in entry.path
@@ -193,44 +186,17 @@ def is_image(entry: os.DirEntry[str]) -> bool:
     )
 
 
-def _scan(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
-    """Give the radiographs below `root`, and what is none, as paths relative to it."""
-    radiographs: list[Radiograph] = []
-    junk: list[str] = []
-    for split in SPLITS:
-        if split == "val" and not (root / split).is_dir():
-            continue
-        junk += [relative_path(str(path), root) for path in (root / split).iterdir() if path.name not in classes]
-        for label, name in enumerate(classes):
-            before = len(radiographs)
-            for entry in walk(root / split / name):
-                if is_image(entry):
-                    radiographs.append(_describe(entry, root, split, label))
-                else:
-                    junk.append(relative_path(entry.path, root))
-            if len(radiographs) == before:
-                raise _empty_class(root / split / name, classes)
-    return radiographs, junk
-
-
 def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:
     patient, subtype = read_name(entry.name)
+    patient = escape_path(entry.name) if patient is None else patient
     status = entry.stat()
-    return Radiograph(
-        path=relative_path(entry.path, root),
-        label=label,
-        subtype=subtype,
-        patient=escape_path(entry.name) if patient is None else patient,
-        split=split,
-        size=status.st_size,
-        modified=status.st_mtime_ns,
-    )
+    path = relative_path(entry.path, root)
+    return Radiograph(path, label, subtype, patient, split, status.st_size, status.st_mtime_ns)
 
 
 def _empty_class(folder: Path, classes: Sequence[str]) -> DataError:
-    if folder.is_dir():
-        state = "has no image in it"
-    else:
+    state = "has no image in it"
+    if not folder.is_dir():
         beside = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
         state = f"does not exist (beside it: {', '.join(beside) or 'nothing'})"
     return DataError(

@@ -1,5 +1,6 @@
 """Structure of JPEG 2000 (ISO/IEC 15444-1, annex A and I.4): its parts decide what a decoder allocates."""
 
+import struct
 from collections.abc import Iterator
 from math import ceil
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 from pneumo.errors import DataError
 
 _SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF5F, 0xFF90, 0xFF93, 0xFFD9
+_SIZE = struct.Struct(">8LH")  # right, lower, left and upper edge, width and height of a tile, its edges, components
 _MOST_COMPONENTS = 4
 _MOST_TILES = 4096  # 30 million pixels in tiles of 128 x 128 are 1,831
 _MOST_RESOLUTIONS = 33
@@ -25,17 +27,20 @@ class _Size(NamedTuple):
     rows: int
 
 
+_Segment = tuple[int, bytes, int]  # marker, content and end
+
+
+def _integer(content: bytes, at: int, size: int = 4) -> int:
+    return int.from_bytes(content[at : at + size], "big")
+
+
 def is_jpeg2000(head: bytes) -> bool:
     """Return whether a file that starts with these bytes is JPEG 2000, with or without boxes."""
     return head.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"))
 
 
 def require_structure(content: bytes) -> tuple[int, int, int]:
-    """Raise a DataError for a file whose decoder would allocate much more than its pixels need.
-
-    Returns:
-        Width, height and number of components.
-    """
+    """Return width, height and components; raise a DataError if decoding allocates much more than its pixels need."""
     start = _find_codestream(content)
     header = list(_segments(content, start + 2))
     sizes = [segment for marker, segment, _ in header if marker == _SIZ]
@@ -54,10 +59,10 @@ def _find_codestream(content: bytes) -> int:
         return 0
     at = 0
     while at + 16 <= len(content):
-        size, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        head = 16 if size == 1 else 8
-        size = int.from_bytes(content[at + 8 : at + 16], "big") if size == 1 else size
-        if kind == b"jp2c":
+        size, head = _integer(content, at), 8
+        if size == 1:
+            size, head = _integer(content, at + 8, 8), 16
+        if content[at + 4 : at + 8] == b"jp2c":
             return at + head
         if size < head:  # 0 is the last box
             break
@@ -65,13 +70,10 @@ def _find_codestream(content: bytes) -> int:
     raise DataError(_DAMAGED)
 
 
-def _segments(content: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:
-    """Yield marker, content and end of the segments up to the pixels of a tile, or to the first tile."""
-    while at + 4 <= len(content):
-        marker = int.from_bytes(content[at : at + 2], "big")
-        if marker in (_SOT, _SOD):
-            return
-        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+def _segments(content: bytes, at: int) -> Iterator[_Segment]:
+    """Yield the segments up to the pixels of a tile, or to the first tile."""
+    while at + 4 <= len(content) and (marker := _integer(content, at, 2)) not in (_SOT, _SOD):
+        end = at + 2 + _integer(content, at + 2, 2)
         if marker < 0xFF01 or end < at + 4:
             raise DataError(_DAMAGED)
         yield marker, content[at + 4 : end], end
@@ -79,9 +81,7 @@ def _segments(content: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _read_size(segment: bytes) -> _Size:
-    numbers = [int.from_bytes(segment[at : at + 4], "big") for at in range(2, 34, 4)]
-    (right, lower), (left, upper), (wide, high), (tile_left, tile_upper) = zip(numbers[::2], numbers[1::2], strict=True)
-    components = int.from_bytes(segment[34:36], "big")
+    right, lower, left, upper, wide, high, tile_left, tile_upper, components = _SIZE.unpack_from(segment, 2)
     if not wide or not high or right <= left or lower <= upper:
         raise DataError(_DAMAGED)
     columns, rows = ceil((right - tile_left) / wide), ceil((lower - tile_upper) / high)
@@ -90,18 +90,12 @@ def _read_size(segment: bytes) -> _Size:
     return _Size(right - left, lower - upper, components, columns, rows)
 
 
-def _require_styles(segments: list[tuple[int, bytes, int]], layers: int, size: _Size) -> int:
-    """Check how an image or a tile is coded; return its number of layers, or 0 where that is not said.
-
-    Args:
-        segments: Of the main header or of a tile's.
-        layers: Where the segments do not say it.
-        size: Of the image.
-    """
+def _require_styles(segments: list[_Segment], layers: int, size: _Size) -> int:
+    """Check how an image or a tile is coded; return its number of layers, or 0 where its segments have none."""
     found = 0
     for marker, segment, _ in segments:
         if marker == _COD and len(segment) >= 10:
-            found = int.from_bytes(segment[2:4], "big")
+            found = _integer(segment, 2, 2)
             _require_blocks(segment[5:], bool(segment[0] & 1), max(found, 1), size)
         elif marker == _COC and len(segment) >= 7:
             _require_blocks(segment[2:], bool(segment[1] & 1), max(found, layers), size)
@@ -126,13 +120,13 @@ def _require_blocks(style: bytes, has_precincts: bool, layers: int, size: _Size)
 
 def _require_tiles(content: bytes, at: int, layers: int, size: _Size) -> None:
     """Check tiles that override how the others are coded."""
-    while content[at : at + 2] == _SOT.to_bytes(2, "big"):
-        length = int.from_bytes(content[at + 6 : at + 10], "big")
+    while _integer(content, at, 2) == _SOT:
+        length = _integer(content, at + 6)
         _require_styles(list(_segments(content, at + 12)), layers, size)
         if length == 0:  # to the end
             return
         if length < 14:
             raise DataError(_DAMAGED)
         at += length
-    if at < len(content) and content[at : at + 2] != _EOC.to_bytes(2, "big"):
+    if at < len(content) and (len(content) < at + 2 or _integer(content, at, 2) != _EOC):
         raise DataError(_DAMAGED)

@@ -15,7 +15,6 @@ from pneumo.progress import track
 
 _log = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20  # bytes
 _FILES = 1024  # handed to the threads at once
 
 
@@ -24,15 +23,13 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
 
     Files are read once: while no path, size or time of modification changes, the hash comes from `cache`.
 
-    Args:
-        root: What the radiographs' paths are relative to.
-        radiographs: The index.
-        cache: The folder of all caches.
-
     Raises:
         DataError: A file cannot be read, or has changed since it was indexed.
     """
-    known = cache / "manifests" / f"{_stat_hash(root, radiographs)}.txt"
+    stats = hashlib.sha256(f"{escape_path(str(root.resolve()))}\n".encode())
+    for radiograph in radiographs:
+        stats.update(f"{radiograph.path}\0{radiograph.size}\0{radiograph.modified}\n".encode())
+    known = cache / "manifests" / f"{stats.hexdigest()[:16]}.txt"
     if known.is_file() and len(found := known.read_text(encoding="ascii")) == 32:
         return found
     digest = hashlib.sha256()
@@ -43,27 +40,16 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
             for radiograph, content in zip(part, contents, strict=True):
                 digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
             advance(start + len(part))
+    found = digest.hexdigest()[:32]
     try:
-        write_text(known, digest.hexdigest()[:32])
+        write_text(known, found)
     except OSError as error:  # a cache that others filled may be read-only
         _log.warning("%s cannot be written (%s); the next run reads all files again.", known, error.strerror)
-    return digest.hexdigest()[:32]
-
-
-def _stat_hash(root: Path, radiographs: Sequence[Radiograph]) -> str:
-    digest = hashlib.sha256(f"{escape_path(str(root.resolve()))}\n".encode())
-    for radiograph in radiographs:
-        digest.update(f"{radiograph.path}\0{radiograph.size}\0{radiograph.modified}\n".encode())
-    return digest.hexdigest()[:16]
+    return found
 
 
 def require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
-    """Raise a DataError if a file has changed since it was indexed, so that caches hold what their keys say.
-
-    Args:
-        root: What the radiographs' paths are relative to.
-        radiographs: Whose files have been read.
-    """
+    """Raise a DataError if a file has changed since it was indexed, so that caches hold what their keys say."""
     for radiograph in radiographs:
         path = file_path(root, radiograph.path)
         with _readable(path):
@@ -74,7 +60,7 @@ def _file_hash(root: Path, radiograph: Radiograph) -> str:
     digest = hashlib.sha256()
     path = file_path(root, radiograph.path)
     with _readable(path), open(path, "rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
+        while block := file.read(1 << 20):
             digest.update(block)
         _compare(path, os.fstat(file.fileno()), radiograph)
     return digest.hexdigest()

@@ -2,10 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 from pneumo.quoting import quote_override
@@ -18,20 +18,15 @@ _WIDTH = 1000  # folders per level: a search through a whole disk ends within se
 
 def find_data_sets(root: Path) -> list[Path]:
     """List the folders with train/ and test/ below `root`; if there is none, the one whose split holds `root`."""
-    if found := _search(root, _has_splits):
+    if found := _search(root):
         return found
-    if not root.is_dir():
-        return []
-    whole = root.absolute()
-    lineage = [whole, *whole.parents][: _DEPTH + 1]
-    above = (
-        above for child, above in pairwise(lineage) if child.name in ("train", "val", "test") and _has_splits(above)
-    )
-    return list(islice(above, 1))
+    lineage = [root.absolute(), *root.absolute().parents][: _DEPTH + 1] if root.is_dir() else []
+    splits = ("train", "val", "test")
+    return [above for child, above in pairwise(lineage) if child.name in splits and has_splits(above)][:1]
 
 
 def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """List the data sets below a folder that was taken for one, whose sub-folders thus would be its classes.
+    """List the data sets below a folder that was taken for one, as their parts; none if the folder itself is one.
 
     Two and more classes may have any sub-folders, of patients or of splits. What lies below them is a data set only
     if its splits share their class folders, or if its classes are called NORMAL and PNEUMONIA. A single class whose
@@ -39,9 +34,6 @@ def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
     Args:
         folders: The folders that have images in them, relative to that folder, as their parts.
-
-    Returns:
-        The data sets' folders, as their parts, sorted; none if the folder itself is the data set.
     """
     top = _Folder(())
     for parts in folders:
@@ -53,18 +45,15 @@ def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def describe_misplaced(root: Path, found: Sequence[Path], option: str) -> str:
-    """Describe which folders were meant, and how to name one.
-
-    Args:
-        root: The folder that was named.
-        found: The folders that were meant, at least one.
-        option: What comes before a folder to name it, such as `data.root=`.
-    """
+    """Describe which folders were found instead of `root`, and how to name one after `option`, such as `data.root=`."""
     where = "below it" if found[0].is_relative_to(root) else "above it"
+    named = f"{option}{shlex.quote(str(found[0]))}"
+    if option.endswith("="):
+        named = quote_override(f"{option}{found[0]}")
     if len(found) == 1:
-        return f"the data set lies {where}. Name its own folder: {_quote(option, found[0])}"
-    named = ", ".join(str(folder) for folder in found[:10]) + (", ..." if len(found) > 10 else "")
-    return f"several data sets lie {where}: {named}. Name one of them, as in {_quote(option, found[0])}"
+        return f"the data set lies {where}. Name its own folder: {named}"
+    listed = ", ".join(str(folder) for folder in found[:10]) + (", ..." if len(found) > 10 else "")
+    return f"several data sets lie {where}: {listed}. Name one of them, as in {named}"
 
 
 @dataclass
@@ -107,8 +96,8 @@ def _is_data_set(folder: _Folder) -> bool:
     return shared >= _CLASS_NAMES or (len(splits) > 1 and len(shared) > 1)
 
 
-def _search(root: Path, holds: Callable[[Path], bool]) -> list[Path]:
-    """List the folders below `root` for which `holds` is true, level by level; none lies in another."""
+def _search(root: Path) -> list[Path]:
+    """List the folders with splits below `root`, level by level; none lies in another."""
     found: list[Path] = []
     seen: set[str] = set()  # links can make circles
     level = [root]
@@ -117,8 +106,8 @@ def _search(root: Path, holds: Callable[[Path], bool]) -> list[Path]:
         new = {os.path.realpath(folder): folder for folder in reversed(below[:_WIDTH])}
         level = sorted(folder for real, folder in new.items() if real not in seen)
         seen |= new.keys()
-        found += filter(holds, level)
-        level = [folder for folder in level if not holds(folder)]
+        found += filter(has_splits, level)
+        level = [folder for folder in level if not has_splits(folder)]
     return found
 
 
@@ -129,10 +118,6 @@ def _folders_in(folder: Path) -> list[Path]:
     return []
 
 
-def _has_splits(folder: Path) -> bool:
+def has_splits(folder: Path) -> bool:
+    """Return whether a folder has the folders train/ and test/."""
     return (folder / "train").is_dir() and (folder / "test").is_dir()
-
-
-def _quote(option: str, folder: Path) -> str:
-    """Quote an override for the shell and for Hydra, or an argument of a command for the shell alone."""
-    return quote_override(f"{option}{folder}") if option.endswith("=") else option + shlex.quote(str(folder))

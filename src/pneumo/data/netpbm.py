@@ -11,11 +11,7 @@ _MOST_COMMENTS = 1000
 
 
 def read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
-    """Decode an image whose values have to be scaled as Pillow does; return any other as it is.
-
-    Args:
-        image: That was opened and not loaded.
-        stream: Of its file.
+    """Decode an image, not loaded yet, whose values have to be scaled as Pillow does; return any other as it is.
 
     Raises:
         DataError: There are fewer pixels than the header says.

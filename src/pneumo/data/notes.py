@@ -8,8 +8,6 @@ from pneumo.escaping import escape_line
 
 _log = logging.getLogger(__name__)
 
-Found = dict[str, list[str]]
-
 
 class ImageNotes:
     """The notes on a run's images.
@@ -19,12 +17,12 @@ class ImageNotes:
     """
 
     def __init__(self) -> None:
-        """Begin without notes."""
-        self.found: Found = {}
+        """Start without notes."""
+        self.found: dict[str, list[str]] = {}
         self._reported: set[str] = set()
 
     def add(self, path: str, notes: Sequence[str]) -> None:
-        """Keep the notes on an image."""
+        """Add the notes on an image."""
         if notes:
             self.found[path] = list(notes)
 
@@ -40,15 +38,15 @@ class ImageNotes:
 
 def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
     """Count and name the images of each note, the most frequent first; notes of one kind count as one."""
-    paths: defaultdict[str, list[str]] = defaultdict(list)
-    texts: dict[str, str] = {}
+    kinds: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, notes in found.items():
         for note in notes:
-            kind = note_kind(note)
-            texts.setdefault(kind, note)
-            paths[kind].append(path)
-    order = sorted(paths, key=lambda kind: (-len(paths[kind]), kind))
-    return [_describe(kind if len(paths[kind]) > 1 else texts[kind], paths[kind]) for kind in order]
+            kinds[note_kind(note)].append((path, note))
+    lines = []
+    for kind, pairs in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0])):
+        text, images = (kind, f"{len(pairs):,} images") if len(pairs) > 1 else (pairs[0][1], "1 image")
+        lines.append(f"{text} ({images}: {some(sorted(path for path, _ in pairs))})")
+    return lines
 
 
 def note_kind(note: str) -> str:
@@ -62,10 +60,6 @@ def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
     if len(items) == 1:
         return f"{head} {items[0]}." + (f" {tail}" if tail else "")
     return "\n".join([head, *(f"- {item}" for item in items), *([tail] if tail else [])])
-
-
-def _describe(note: str, paths: list[str]) -> str:
-    return f"{note} ({len(paths):,} {'image' if len(paths) == 1 else 'images'}: {some(sorted(paths))})"
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

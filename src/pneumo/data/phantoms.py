@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -29,27 +30,21 @@ _VIEWS = (1, 1, 2, 1, 1)  # every fourth patient has a second film
 
 
 class _Film(NamedTuple):
-    """One film of the tree: `path` is relative to it, `number` counts within a split, `patient` in the whole tree."""
-
-    path: str
+    path: str  # relative to the tree
     split: int
-    number: int
-    patient: int
+    number: int  # within its split
+    patient: int  # in the whole tree
     finding: Finding
 
 
 def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) -> None:
     """Write a tree of synthetic radiographs, `{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg`, unless it is there already.
 
-    60 % of each split show pneumonia, two thirds of it bacterial; some patients have several films, none of them in
-    two splits. The tree appears whole or not at all, and of several processes that ask for it only one draws.
+    60 % of each split show pneumonia, two thirds of it bacterial; some patients have several images, none of them in
+    two splits. The tree appears whole or not at all, and of several processes only one draws it.
 
-    Args:
-        root: The tree's folder. A tree with the right files is left as it is, whatever seed it was drawn from.
-        seed: Equal seeds give equal trees.
-        train: Number of images; at least 2, as for `test`.
-        val: Number of images; at least 2, or 0 for a tree without this split.
-        test: Number of images.
+    `train`, `val` and `test` are numbers of images, at least 2; `val` may be 0. Equal seeds give equal trees; a tree
+    with the right files is left as it is, regardless of its seed.
 
     Raises:
         ConfigError: A split is too small to hold both classes.
@@ -60,10 +55,8 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
         if _is_written(root, films):
             return
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"):
-            if _is_written(root, films):
-                return
-            with temporary_folder(root.parent) as folder:
+        with FileLock(root.parent / f".{root.name}.lock"), temporary_folder(root.parent) as folder:
+            if not _is_written(root, films):
                 tree = folder / root.name
                 _draw_all(tree, films, seed)
                 text = f"Phantoms: radiographs of nobody, drawn by pneumo (seed={seed}, {train}, {val}, {test}).\n"
@@ -82,23 +75,18 @@ def holds_phantoms(root: Path) -> bool:
         return True
     found = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
     counts = {split: sum(path.startswith(f"{split}/") for path in found) for split in SPLITS}
-    if any(count < 2 and (split, count) != ("val", 0) for split, count in counts.items()):
-        return False
-    return found == {film.path for film in _plan(counts)}
+    with suppress(ConfigError):  # no counts of phantoms
+        return found == {film.path for film in _plan(counts)}
+    return False
 
 
-def check_phantoms(root: Path, default: bool, again: bool) -> None:
+def check_phantoms(root: Path, default: bool) -> None:
     """Log that a data set is one of phantoms.
 
-    Args:
-        root: The data set's folder.
-        default: Whether nobody named it.
-        again: Whether it was checked before, as Lightning has data prepared for each stage.
-
     Raises:
-        DataError: They lie where the Kermany data are expected.
+        DataError: They lie where the Kermany data are expected, in a folder that was taken by `default`.
     """
-    if again or (folder := locate(root)) is None or not holds_phantoms(folder):
+    if (folder := locate(root)) is None or not holds_phantoms(folder):
         return
     if default and root == DEFAULT_ROOT:
         raise DataError(
@@ -109,16 +97,13 @@ def check_phantoms(root: Path, default: bool, again: bool) -> None:
 
 
 def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, finding: Finding) -> NDArray[np.uint8]:
-    """Draw one frontal chest radiograph.
+    """Draw one frontal chest radiograph, (height, width); the width is 160 to 224, and 1.0 to 1.4 times the height.
 
     Args:
-        patient: Where the anatomy comes from; equally seeded generators give the same patient.
-        image: Where posture, position, exposure, grain and opacities come from. Equally seeded generators give films
-            that differ in nothing but the opacities, whatever the finding.
+        patient: Generator of the anatomy; equally seeded ones give the same patient.
+        image: Generator of posture, position, exposure, grain and opacities. Equally seeded ones give images that
+            differ in nothing but the opacities, regardless of the finding.
         finding: "bacterial" draws one or two consolidations, "viral" a bilateral interstitial pattern.
-
-    Returns:
-        Grey values, shape (height, width); the width is 160 to 224 pixels, and 1.0 to 1.4 times the height.
     """
     body = draw_body(patient, image, finding)
     _add_marker(body, image)
@@ -126,14 +111,7 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
 
 
 def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> NDArray[np.bool_]:
-    """Draw where the opacities of a film lie: where it is brighter than the same film without them.
-
-    Args:
-        path: Of a film in the tree that `write_phantoms` draws from the other arguments, relative to it.
-        seed: See `write_phantoms`, as for the rest.
-        train: Number of images.
-        val: Number of images.
-        test: Number of images.
+    """Draw where the opacities of a film lie, by its path in the tree that `write_phantoms` draws by these numbers.
 
     Returns:
         Shape (height, width), the film's: whether opacities add more than `VISIBLE` grey values.
@@ -152,7 +130,7 @@ def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> 
 
 
 def _add_marker(body: Plane, image: np.random.Generator) -> None:
-    """Add, in place, the lead letter that tells the patient's right or left."""
+    """Add, in place, the lead letter that marks the patient's right or left."""
     sign, strokes = (1, _L) if image.uniform() < 0.2 else (-1, _R)
     column = round(SHAPE[1] / 2 + sign * image.uniform(0.8, 1.2) * SCALE) - 8
     row, size = image.integers(16, 110), image.uniform(24, 42)

@@ -1,7 +1,6 @@
 """The one reader of radiographs: the grey image of a file with notes on it, or the reason against it.
 
-Prediction, audit, training and all caches open their files here, so that they accept and refuse the same ones, see the
-same pixels, and find the same notes.
+Prediction, audit, training and all caches read their files here, so that all accept the same ones and get equal pixels.
 """
 
 import io
@@ -26,30 +25,21 @@ _FEW = 64  # greys between darkest and brightest; among the study's 5,856 films 
 
 
 class Film(NamedTuple):
-    """A radiograph, and what to tell beside its answer.
+    """A radiograph, and what makes predictions for it doubtful."""
 
-    Attributes:
-        image: Grey, 8 bits a pixel (mode L), at full size.
-        notes: What may make an answer worth little, such as a lateral view: one phrase each, without patient data.
-    """
-
-    image: Image.Image
-    notes: tuple[str, ...]
+    image: Image.Image  # grey, 8 bits a pixel (mode L), at full size
+    notes: tuple[str, ...]  # such as a lateral view: one phrase each, without patient data
 
 
 def read_radiograph(source: Path | bytes) -> Film:
-    """Read a radiograph in one of `pneumo.data.raster.FORMATS`, or in DICOM; the content tells which, not the suffix.
-
-    Args:
-        source: A file, or its content.
+    """Read a radiograph, a file or its content, in DICOM or one of `pneumo.data.raster.FORMATS`, whatever its suffix.
 
     Raises:
         DataError: It is no radiograph that can be read, has one grey only, or would take too much memory or time. The
             text is a predicate, `is empty (0 bytes).`, to which the caller adds whose: the file's name. It holds
             nothing of what is in the file, and no cause is kept with it, since decoders' messages quote elements.
     """
-    opened = _open(source)
-    return Film(opened.image, (*opened.notes, *_contrast_notes(opened)))
+    return examine_radiograph(source)[0]
 
 
 def examine_radiograph(source: Path | bytes) -> tuple[Film, Storage]:
@@ -65,9 +55,7 @@ def read_content(path: Path) -> bytes:
         DataError: It cannot be opened, is no file, or has more than `MOST_BYTES`.
     """
     try:
-        status = os.stat(path)
-        _require_file(status)
-        BUDGET.reserve(status.st_size)
+        _reserve_content(path)
         return path.read_bytes()
     except OSError as error:
         reason = describe_failure(error)
@@ -75,16 +63,16 @@ def read_content(path: Path) -> bytes:
 
 
 def decode(path: Path, size: int, crop_pct: float = 1.0) -> NDArray[np.uint8]:
-    """Read a radiograph for training and resize it to a square; see `square`.
-
-    Raises:
-        DataError: It cannot be read.
-    """
+    """Read a radiograph for training and resize it to a square; see `square` and `decode_with_notes`."""
     return decode_with_notes(path, size, crop_pct)[0]
 
 
 def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Decode a radiograph as `decode` does, and return the notes of `read_radiograph` next to it."""
+    """Decode a radiograph as `decode` does, and return the notes of `read_radiograph` next to it.
+
+    Raises:
+        DataError: It cannot be read; the text names the file.
+    """
     try:
         opened = _open(path)
         pixels = square(opened.image, size, crop_pct)
@@ -104,9 +92,7 @@ def _open(source: Path | bytes) -> Opened:
             if isinstance(source, bytes):
                 BUDGET.reserve(len(source))
                 return _read(io.BytesIO(source))
-            status = os.stat(source)
-            _require_file(status)
-            BUDGET.reserve(status.st_size)
+            _reserve_content(source)
             with open(source, "rb") as stream:
                 return _read(stream)
         except DataError as error:
@@ -116,11 +102,13 @@ def _open(source: Path | bytes) -> Opened:
     raise DataError(reason)
 
 
-def _require_file(status: os.stat_result) -> None:
+def _reserve_content(path: Path) -> None:
+    status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
         raise DataError("is no file, but a folder, a pipe or a device.")
     if status.st_size > MOST_BYTES:
         raise DataError(f"has {status.st_size:,} bytes, and {MOST_BYTES:,} are the most that is read: save it smaller.")
+    BUDGET.reserve(status.st_size)
 
 
 def _contrast_notes(opened: Opened) -> tuple[str, ...]:

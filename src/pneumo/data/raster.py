@@ -2,6 +2,7 @@
 
 import codecs
 import struct
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -41,39 +42,23 @@ _MOST_PLAIN = 4_000_000  # pixels that these decode in some 5 s
 
 
 class Storage(NamedTuple):
-    """How a file stores its image.
+    """How a file stores its image."""
 
-    Attributes:
-        mode: Pillow's name for the channels, such as L, RGB or I;16.
-        format: Pillow's name for the format, such as JPEG, or DICOM.
-    """
-
-    mode: str
-    format: str
+    mode: str  # Pillow's name for the channels, such as L, RGB or I;16
+    format: str  # Pillow's name for the format, such as JPEG, or DICOM
 
 
 class Opened(NamedTuple):
-    """An image that was read.
+    """An image that was read."""
 
-    Attributes:
-        image: Grey, 8 bits a pixel.
-        notes: What is doubtful about it.
-        storage: How its file stores it.
-        shallow: Whether a note says already why there are few greys.
-    """
-
-    image: Image.Image
-    notes: list[str]
+    image: Image.Image  # grey, 8 bits a pixel
+    notes: list[str]  # what is doubtful about it
     storage: Storage
-    shallow: bool = False
+    shallow: bool = False  # whether a note says already why there are few greys
 
 
 def read_picture(stream: Meter, head: bytes) -> Opened:
-    """Read a picture in one of `FORMATS`.
-
-    Args:
-        stream: At its start.
-        head: What it starts with.
+    """Read a picture in one of `FORMATS` from a stream that starts with `head`.
 
     Raises:
         DataError: It is none, or one that is not read; the text is a predicate.
@@ -81,10 +66,9 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
     """
     tiff = TiffKind(stream) if is_tiff(head) else None
     scale = tiff.scale() if tiff else SIXTEEN_BITS
-    try:
+    image = None
+    with suppress(UnidentifiedImageError):
         image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
-    except UnidentifiedImageError:
-        image = None
     if image is None:
         raise tiff.refusal() if tiff else DataError(_describe(head))
     stream.begin_pixels()
@@ -98,9 +82,8 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
     turned = _orientation(image) in _UPRIGHT
     grey, depth_notes = to_grey(read_scaled(image, stream), scale, deep)
     notes = [*depth_notes, *(["it was turned upright as its EXIF orientation says"] if turned else [])]
-    if (
-        turned and (orientation := _orientation(image)) in _UPRIGHT
-    ):  # of a TIFF it is none now: Pillow turns that when it loads it
+    # Of a TIFF the orientation is 1 now: Pillow turns that when it loads it.
+    if turned and (orientation := _orientation(image)) in _UPRIGHT:
         grey = grey.transpose(_UPRIGHT[orientation])
     return Opened(grey, notes, storage, shallow=bool(depth_notes))
 
@@ -108,18 +91,18 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
 def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -> None:
     """Raise a DataError for a picture whose decoding would take too much memory or time."""
     scans = Scans(1, 0)
-    position = stream.tell()
-    if image.format in ("JPEG", "MPO"):
+    jpeg, plain = image.format in ("JPEG", "MPO"), image.format == "PPM" and head[1:2] in b"123"
+    if jpeg or plain or is_jpeg2000(head):
+        position = stream.tell()
         stream.seek(0)
-        scans = inspect_scans(stream.read())
-    elif is_jpeg2000(head):
-        stream.seek(0)
-        if require_structure(stream.read())[:2] != image.size:
+        content = stream.read()
+        stream.seek(position)
+        if jpeg:
+            scans = inspect_scans(content)
+        elif plain:
+            require_few_comments(content)
+        elif require_structure(content)[:2] != image.size:
             raise DataError(f"is a damaged JPEG 2000: {INTACT}.")
-    elif image.format == "PPM" and head[1:2] in b"123":
-        stream.seek(0)
-        require_few_comments(stream.read())
-    stream.seek(position)
     require_memory(picture_bytes(image, stream.size, tile, scans))
     slow = any(tile[0] in _SLOW for tile in getattr(image, "tile", ()))
     if slow and image.width * image.height > _MOST_PLAIN:
@@ -138,10 +121,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _describe(head: bytes) -> str:
-    """Say what a file is that starts with these bytes and that is in none of `FORMATS`."""
-    for start, what in _OTHERS.items():
-        if head.startswith(start):
-            return what
+    """Describe a file that starts with these bytes and that is in none of `FORMATS`."""
+    if found := [what for start, what in _OTHERS.items() if head.startswith(start)]:
+        return found[0]
     if head[4:8] == b"ftyp":
         return "is a film or photograph in a format that is not read, such as HEIC or AVIF: save it as JPEG or PNG."
     if _is_text(head):

@@ -28,13 +28,12 @@ def require_decodable(size: int) -> None:
 
 
 def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode a frame as pydicom's own decoder does, which decodes segments to their ends before it compares sizes.
+    """Decode a frame to little-endian samples, plane after plane.
 
-    Returns:
-        Little-endian samples, plane after plane.
+    pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
 
     Raises:
-        DataError: Segments are missing, too short, or longer than the image allows.
+        DataError: Segments are missing or too short.
     """
     count, *offsets = _HEADER.unpack(source[: _HEADER.size])
     width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns

@@ -12,15 +12,10 @@ _FRAME, _SCAN, _END = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, 0xDA, 0xD9
 
 
 class Scans(NamedTuple):
-    """How a JPEG stores its pixels.
+    """How a JPEG stores its pixels."""
 
-    Attributes:
-        passes: Scans: passes of the decoder over the image.
-        buffered: Bytes that the decoder holds for each pixel from one scan to the next.
-    """
-
-    passes: int
-    buffered: float
+    passes: int  # of the decoder over the image
+    buffered: float  # bytes that it holds for each pixel from one scan to the next
 
 
 def inspect_scans(content: bytes) -> Scans:

@@ -1,4 +1,4 @@
-"""Splits: which radiographs a network learns from, is chosen by, and is tested on."""
+"""Train, validation and test splits, by patient and without near duplicates across them."""
 
 import logging
 import warnings
@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 WAYS = ("official", "patient", "kfold")
 _HEAD = ("path", "split", "class", "subtype", "patient")
 Splits = dict[str, list[Radiograph]]
+Groups = npt.NDArray[np.int64]
 
 
 def split_radiographs(
@@ -35,24 +36,25 @@ def split_radiographs(
     fold: int = 0,
     twins: Sequence[int] | None = None,
 ) -> Splits:
-    """Divide an index into train, val and test; test is always the official one.
+    """Split an index into train, val and test; test is always the official one.
+
+    `official` takes the folders as they are. `patient` pools train and val and holds out a fraction of their patients
+    for validation; `kfold` divides these patients into parts and holds out one. Both stratify by class and subtype, and
+    no patient, nor any near-duplicate image, is on both sides.
 
     Args:
         radiographs: The whole index.
-        split: `official` takes the folders as they are. `patient` pools train and val and holds out a share of their
-            patients for validation; `kfold` divides these patients into `folds` parts and holds out one. Both stratify
-            by class and subtype, and no patient, nor any near-duplicate image, is on both sides.
-        val_fraction: The share that `patient` holds out, above 0, at most 0.5.
+        split: `official`, `patient` or `kfold`, which `check_split` accepts.
+        val_fraction: What `patient` holds out, above 0, at most 0.5.
         seed: Of the choice of patients.
         folds: Number of parts of `kfold`.
         fold: The part that is held out, from 0.
-        twins: For each radiograph, the number of the group of near duplicates that it belongs to; None: there are none.
+        twins: For each radiograph, the number of its group of near duplicates; None: there are none.
 
     Raises:
-        ConfigError: Unknown split.
         DataError: Too few patients.
     """
-    folders = {name: [image for image in radiographs if image.split == name] for name in ("train", "val", "test")}
+    folders = {name: [image for image in radiographs if image.split == name] for name in SPLITS}
     if split == "official":
         return folders
     pool = folders["train"] + folders["val"]
@@ -62,16 +64,19 @@ def split_radiographs(
         held_out = _choose_fold(patients, strata, folds, fold, seed)
     else:
         held_out = _hold_out(patients, strata, val_fraction, seed)
-    _check_sides(pool, held_out, "data.folds=" if split == "kfold" else "data.val_fraction=")
-    sides = {
-        name: [replace(image, split=name) for image, held in zip(pool, held_out, strict=True) if held is side]
-        for name, side in (("train", False), ("val", True))
-    }
-    return {**sides, "test": folders["test"]}
+    for name, side in (("train", False), ("val", True)):
+        folders[name] = [replace(image, split=name) for image, held in zip(pool, held_out, strict=True) if held == side]
+        if {image.label for image in folders[name]} != {image.label for image in pool}:
+            raise DataError(
+                "Holding out training patients leaves no image of one class on one side, since it has too few "
+                f"patients: choose another {'data.folds=' if split == 'kfold' else 'data.val_fraction='}, or add "
+                "patients."
+            )
+    return folders
 
 
 def check_split(split: str, folds: int, fold: int) -> None:
-    """Raise a ConfigError unless `split` is one of the splits that there are, and `fold` one of its folds."""
+    """Raise a ConfigError for an unknown split, or a fold that it does not have."""
     if split not in WAYS:
         raise ConfigError(
             f"data.split={split} is not a split: take data.split=official (the folders as they are), "
@@ -86,7 +91,7 @@ def check_split(split: str, folds: int, fold: int) -> None:
 
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
-    """Write which radiograph is in which split: path, split, class, subtype, patient; one line for each."""
+    """Write a CSV with a line for each radiograph: path, split, class, subtype, patient."""
     rows = (
         (image.path, name, classes[image.label], image.subtype, image.patient)
         for name, images in splits.items()
@@ -125,32 +130,26 @@ def _damaged(path: Path, reason: str) -> ConfigError:
     return ConfigError(f"{path} is damaged ({reason}): put it back as the run left it.")
 
 
-def _link(
-    pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: Sequence[int] | None
-) -> npt.NDArray[np.int64]:
+def _link(pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: Sequence[int] | None) -> Groups:
     """Number the groups of images that must stay together: of one patient, or near duplicates, or linked by others."""
     numbers = range(len(radiographs)) if twins is None else twins
     twin_of = {image.path: number for image, number in zip(radiographs, numbers, strict=True)}
     tested = {twin_of[image.path] for image in radiographs if image.split == "test"}
     if copies := [image.path for image in pool if twin_of[image.path] in tested]:
-        _log.warning(
-            "%d training images are near duplicates of test images, as %s is, so that the test will flatter: see "
-            "`pneumo audit`, and delete the copies.",
-            len(copies),
-            copies[0],
-        )
+        text = "%d training images are near duplicates of test images, as %s is, so that the test will flatter: see "
+        _log.warning(text + "`pneumo audit`, and delete the copies.", len(copies), copies[0])
     return join_groups([image.patient for image in pool], [twin_of[image.path] for image in pool])
 
 
-def join_groups(first: Sequence[str] | Sequence[int], second: Sequence[str] | Sequence[int]) -> npt.NDArray[np.int64]:
-    """Number the groups of things that share either name with one another, at once or by way of others, (N,)."""
+def join_groups(first: Sequence[str] | Sequence[int], second: Sequence[str] | Sequence[int]) -> Groups:
+    """Number the groups of things that have either name in common, directly or by way of others, (N,)."""
     one, other, size = _number(first), _number(second), len(first)
     links = coo_array((np.ones(size), (one, other + size)), shape=(2 * size, 2 * size))
     _, group = connected_components(links, directed=False)
     return _number(group[one].tolist())
 
 
-def _hold_out(patients: npt.NDArray[np.int64], strata: Sequence[str], fraction: float, seed: int) -> list[bool]:
+def _hold_out(patients: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     images, count = len(patients), len(set(patients.tolist()))
     needed, most = round(1 / fraction), min(count, max(Counter(strata).values(), default=0))
     if most < needed:
@@ -162,9 +161,7 @@ def _hold_out(patients: npt.NDArray[np.int64], strata: Sequence[str], fraction: 
     return _choose_patients(patients, strata, fraction, seed)
 
 
-def _choose_fold(
-    patients: npt.NDArray[np.int64], strata: Sequence[str], folds: int, fold: int, seed: int
-) -> list[bool]:
+def _choose_fold(patients: Groups, strata: Sequence[str], folds: int, fold: int, seed: int) -> npt.NDArray[np.bool_]:
     count = len(set(patients.tolist()))
     if min(count, max(Counter(strata).values(), default=0)) < folds:
         raise DataError(
@@ -172,28 +169,14 @@ def _choose_fold(
             "needs a patient, and an image of a class and subtype. Choose fewer folds, or add patients."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # a stratum of fewer images than folds is divided as far as it goes
+        # A stratum of fewer images than folds is divided as far as it goes.
+        warnings.simplefilter("ignore", UserWarning)
         parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
-    held_out = np.zeros(len(patients), dtype=bool)
-    held_out[parts[fold][1]] = True
-    chosen: list[bool] = held_out.tolist()
-    return chosen
+    return np.isin(np.arange(len(patients)), parts[fold][1])
 
 
-def _check_sides(pool: Sequence[Radiograph], held_out: Sequence[bool], remedy: str) -> None:
-    for side in (True, False):
-        labels = {image.label for image, held in zip(pool, held_out, strict=True) if held is side}
-        if labels != {image.label for image in pool}:
-            raise DataError(
-                "Holding out training patients leaves no image of one class on one side, since it has too few "
-                f"patients: choose another {remedy}, or add patients."
-            )
-
-
-def _choose_patients(patient: npt.NDArray[np.int64], strata: Sequence[str], fraction: float, seed: int) -> list[bool]:
-    """Hold out patients at random until they have the wanted share of each stratum's images; tell for each image.
+def _choose_patients(patient: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Hold out patients at random until they have the wanted fraction of each stratum's images; mark their images.
 
     scikit-learn's StratifiedGroupKFold does the like, and takes two minutes for 500,000 patients.
     """
@@ -208,11 +191,10 @@ def _choose_patients(patient: npt.NDArray[np.int64], strata: Sequence[str], frac
         if np.all((have + own / 2 <= wanted) | (own == 0)):  # one that would go too far is passed over
             have += own
             held_out[one] = True
-    chosen: list[bool] = held_out[patient].tolist()
-    return chosen
+    return held_out[patient]
 
 
-def _number(names: Sequence[str] | Sequence[int]) -> npt.NDArray[np.int64]:
+def _number(names: Sequence[str] | Sequence[int]) -> Groups:
     """Number names in the order in which they first appear."""
     known: dict[str | int, int] = {}
     return np.array([known.setdefault(name, len(known)) for name in names])

@@ -15,16 +15,7 @@ class SyntheticDataModule(ChestXrayDataModule):
     """Phantom radiographs, drawn once and kept in a cache: for demonstrations and tests, without data or network."""
 
     def __init__(self, root: str | None, train: int, val: int, test: int, phantom_seed: int, **options: Any) -> None:  # noqa: ANN401
-        """Take the numbers of phantoms to draw and the seed to draw them by.
-
-        Args:
-            root: Where the phantoms are kept; a tree of the same names that lies there is not drawn anew. It must be
-                none of the folders that hold real radiographs by default, where they would be taken for such.
-            train: Number of training images.
-            val: Number of validation images.
-            test: Number of test images.
-            phantom_seed: Of the drawings.
-            options: The other arguments of `ChestXrayDataModule`.
+        """Store the numbers of phantoms and the seed of their drawings; `options` are those of the base class.
 
         Raises:
             ConfigError: `root` is missing, or a default folder of real radiographs.

@@ -3,23 +3,7 @@
 import struct
 from typing import BinaryIO, cast
 
-from PIL.TiffImagePlugin import (
-    BITSPERSAMPLE,
-    COLORMAP,
-    COMPRESSION,
-    EXTRASAMPLES,
-    IMAGELENGTH,
-    IMAGEWIDTH,
-    PHOTOMETRIC_INTERPRETATION,
-    PLANAR_CONFIGURATION,
-    PREFIXES,
-    ROWSPERSTRIP,
-    SAMPLEFORMAT,
-    SAMPLESPERPIXEL,
-    TILELENGTH,
-    TILEWIDTH,
-    ImageFileDirectory_v2,
-)
+from PIL import TiffImagePlugin as Tags
 
 from pneumo.data.images import Scale
 from pneumo.data.meter import Meter
@@ -42,53 +26,42 @@ _PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1
 
 def is_tiff(head: bytes) -> bool:
     """Return whether a file that starts with these bytes is a TIFF."""
-    return head.startswith(tuple(PREFIXES))
+    return head.startswith(tuple(Tags.PREFIXES))
 
 
 class TiffKind:
-    """How a TIFF stores its first image, as its tags say."""
+    """How a TIFF stores its first image, by its tags."""
 
     def __init__(self, stream: Meter) -> None:
-        """Read the tags.
-
-        Raises:
-            DataError: It is a BigTIFF that Pillow does not read, or has no tags where its header says.
-            Exception: Of any type, as Pillow raises it for damaged tags.
-        """
+        """Read the tags; damaged ones raise a DataError or any exception of Pillow's."""
         head = stream.read(16)
         if head.startswith(b"MM\0\x2b"):
             raise DataError("is a big-endian BigTIFF, which is not read: save it as PNG.")
         big = head[2:4] in (b"\x2b\0", b"\0\x2b")
-        tags = ImageFileDirectory_v2(head if big else head[:8])
+        tags = Tags.ImageFileDirectory_v2(head if big else head[:8])
         _require_short_directory(stream, tags.next, "<" if head[0] == ord("I") else ">", big)
         stream.seek(tags.next)
         tags.load(cast(BinaryIO, stream))
-        if IMAGEWIDTH not in tags:
+        if Tags.IMAGEWIDTH not in tags:
             raise DataError(_DAMAGED)
-        self.channels = int(tags.get(SAMPLESPERPIXEL, 1))
-        self.bits = {int(bits) for bits in tags.get(BITSPERSAMPLE, (1,))}
-        self.formats = {int(form) for form in tags.get(SAMPLEFORMAT, (1,))}
-        self.photometric = tags.get(PHOTOMETRIC_INTERPRETATION)
-        self.planar = tags.get(PLANAR_CONFIGURATION) == _PLANAR
-        self.extra = tuple(tags.get(EXTRASAMPLES, ()))
-        self.compressed = tags.get(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
-        self.palette = tuple(tags.get(COLORMAP, ()))
-        self.tile = 0 if not self.compressed else self._tile_size(tags)
+        self.channels = int(tags.get(Tags.SAMPLESPERPIXEL, 1))
+        self.bits = {int(bits) for bits in tags.get(Tags.BITSPERSAMPLE, (1,))}
+        self.formats = {int(form) for form in tags.get(Tags.SAMPLEFORMAT, (1,))}
+        self.photometric = tags.get(Tags.PHOTOMETRIC_INTERPRETATION)
+        self.planar = tags.get(Tags.PLANAR_CONFIGURATION) == _PLANAR
+        self.extra = tuple(tags.get(Tags.EXTRASAMPLES, ()))
+        self.compressed = tags.get(Tags.COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED
+        self.palette = tuple(tags.get(Tags.COLORMAP, ()))
+        self.tile = 0  # bytes of a decoded tile or strip
+        if self.compressed:
+            width, height = int(tags[Tags.IMAGEWIDTH]), int(tags.get(Tags.IMAGELENGTH, 1))
+            wide = int(tags.get(Tags.TILEWIDTH, width))
+            high = int(tags.get(Tags.TILELENGTH, min(height, int(tags.get(Tags.ROWSPERSTRIP, height)))))
+            self.tile = wide * high * self.channels * max(self.bits) // 8
         stream.seek(0)
 
-    def _tile_size(self, tags: ImageFileDirectory_v2) -> int:
-        """Return the bytes of a decoded tile or strip."""
-        width, height = int(tags[IMAGEWIDTH]), int(tags.get(IMAGELENGTH, 1))
-        wide = int(tags.get(TILEWIDTH, width))
-        high = int(tags.get(TILELENGTH, min(height, int(tags.get(ROWSPERSTRIP, height)))))
-        return wide * high * self.channels * max(self.bits) // 8
-
     def scale(self) -> Scale:
-        """Return the meaning of the values.
-
-        Raises:
-            DataError: Pillow would decode it wrongly, or not at all.
-        """
+        """Return the meaning of the values; raise a DataError if Pillow would decode them wrongly, or not at all."""
         if self.photometric is None:
             raise DataError("is a TIFF that does not say whether 0 is black or white: save it as PNG.")
         _, colours, depths = _COLOURS.get(self.photometric, ("", 0, ()))

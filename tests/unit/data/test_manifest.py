@@ -6,7 +6,7 @@ import pytest
 from support import module
 
 from pneumo.data import manifest
-from pneumo.data.decoded import decode_all
+from pneumo.data.decoded import RadiographDataset, decode_all
 from pneumo.data.index import index_radiographs
 from pneumo.data.manifest import content_hash
 from pneumo.errors import DataError
@@ -67,10 +67,11 @@ def test_a_file_that_changes_between_hash_and_decoding_fills_no_cache(
     content = content_hash(root, index, cache)
     replaced(root / index[5].path)
     with pytest.raises(DataError, match=f"{Path(index[5].path).name} has changed"):
-        decode_all(root, index, 24, workers, content, cache)
+        decode_all(RadiographDataset(root, index, 24), workers, content, cache)
     assert not list(cache.glob("images/*/array.npy"))
     again = index_radiographs(root, CLASSES)
-    assert len(decode_all(root, again, 24, workers, content_hash(root, again, cache), cache)) == len(index)
+    content = content_hash(root, again, cache)
+    assert len(decode_all(RadiographDataset(root, again, 24), workers, content, cache)) == len(index)
 
 
 def test_a_file_that_changes_before_its_features_fills_no_cache(phantoms: Path, tmp_path: Path) -> None:
