@@ -54,7 +54,7 @@ def loop(checkpoint: Path, films: list[Path]) -> float:
 
 def pneumo(checkpoint: Path, films: list[Path]) -> float:
     """Answer to them as the command does."""
-    from pneumo.cores import count_cores
+    from pneumo.hardware import count_cores
     from pneumo.prediction.network import open_network
     from pneumo.prediction.predictions import predict
 

@@ -43,7 +43,7 @@ class Recipe:
     """What an array is computed from; any change of it is another entry.
 
     Attributes:
-        kind: One of `pneumo.entries.KINDS`.
+        kind: One of `pneumo.cache_commands.KINDS`.
         about: Plain values that tell everything that decides the array's content.
         shape: Of the whole array.
         dtype: NumPy's name of its type.
