@@ -26,10 +26,11 @@ class Columns:
 
     def row(self, job: Job) -> dict[str, str | float]:
         """Return a job's values by the names of their columns."""
-        values = {key: _value(job, key) for key in self.names}
-        return {
-            name: float(values[key]) if key in self.numbers else _text(values[key]) for key, name in self.names.items()
-        }
+        row: dict[str, str | float] = {}
+        for key, name in self.names.items():
+            value = _value(job, key)
+            row[name] = float(value) if key in self.numbers else value if isinstance(value, str) else json.dumps(value)
+        return row
 
 
 def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
@@ -58,7 +59,3 @@ def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configura
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

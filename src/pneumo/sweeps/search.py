@@ -99,7 +99,7 @@ def _tell(
     going_on = True
     for trial, job in zip(chosen, jobs, strict=True):
         results, status = read_results(job.folder), read_status(job.folder)
-        failed = session.outcome(job, finished=False)[0] == "failed"
+        failed = session.outcome(job)[0] == "failed"
         if results and results["config_hash"] in recorded_hashes(job.config):
             trials.tell(trial.number, float(results[sweep.objective]))
             _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], _words(trial.params))
