@@ -25,8 +25,6 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Ligh
 def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, which ends with the process; a process that holds it may take it again.
 
-    Where a file system has no locks, a warning is logged and the run goes on without one.
-
     Args:
         folder: The run's, made if it is missing.
         wait: Wait for another process rather than refuse to run.

@@ -85,8 +85,7 @@ def require_training_state(
         **dict.fromkeys(("native_amp_scaling_state", "outliers"), ABSENT),  # restored if there; testing adds the second
     }
     if averaged := [callback for callback in callbacks if isinstance(callback, WeightAveraging)]:
-        own = isinstance(averaged[0], AveragedWeights)
-        number = tensor_of(steps) if own else torch.zeros((), dtype=torch.long)
+        number = tensor_of(steps) if isinstance(averaged[0], AveragedWeights) else torch.zeros((), dtype=torch.long)
         expected |= {"current_model_state": weights, "averaging_state": {"n_averaged": number}}
     plugin = trainer.precision_plugin
     if (name := type(plugin).__qualname__) in checkpoint:

@@ -26,16 +26,13 @@ _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of 
 def sweep_grid(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]
 ) -> None:
-    """Run the jobs that have not finished, write the leaderboard, and end with status 1 unless all have.
+    """Run the jobs that have not finished, write the leaderboard, and exit with status 1 unless all have.
 
     Args:
         context: Hydra's.
         task_function: Runs a job.
         config: The sweep's own configuration.
         overrides: Each with one or several values for its key.
-
-    Raises:
-        PneumoError: A user's mistake.
     """
     check_sweep(config)
     settle(config)
@@ -65,7 +62,7 @@ def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[st
     return jobs
 
 
-def parse_overrides(loader: ConfigLoader, overrides: Sequence[str]) -> dict[str, Override]:
+def parse_overrides(loader: ConfigLoader | None, overrides: Sequence[str]) -> dict[str, Override]:
     """Parse overrides by their keys; of several for one key, the last counts."""
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     return {override.get_key_element(): override for override in parsed}

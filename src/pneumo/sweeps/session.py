@@ -1,4 +1,4 @@
-"""One command at work on a sweep's folder: it launches jobs, tells how they fare, and sums up, whatever happens."""
+"""One command at work on a sweep's folder: it launches jobs, reports their progress, and sums up in any case."""
 
 import json
 import logging
@@ -41,9 +41,9 @@ class Session:
 
     Attributes:
         folder: The sweep's.
-        command: Tells this command from others.
+        command: Identifies this command.
         launcher: Hydra's.
-        parallel: Whether jobs run in other processes, where nobody sees what they say.
+        parallel: Whether jobs run in other processes, whose output is not shown.
         threads: How many PyTorch takes in a job; None leaves it to the launcher.
     """
 
@@ -66,18 +66,14 @@ class Session:
             return
         overrides = [self._overrides(job, columns, begun + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
         try:
-            with self._told(jobs):
+            with self._watched(jobs):
                 for returned in self.launcher.launch(overrides, begun):
                     _ = returned.return_value  # raises what kept a job from being run at all
         except Exception as error:  # a launcher's own, of whatever kind: the results of other jobs are kept
             _log.error("The launcher gave up: %s: %s", type(error).__name__, error, exc_info=error)
 
     def record(self, config: DictConfig) -> None:
-        """Write the sweep's own configuration.
-
-        Raises:
-            ConfigError: The folder cannot be written.
-        """
+        """Write the sweep's own configuration, or raise a ConfigError."""
         with _folder_errors(self.folder):
             OmegaConf.save(config, self.folder / "multirun.yaml")
 
@@ -147,8 +143,8 @@ class Session:
         ]
 
     @contextmanager
-    def _told(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Tell of jobs in other processes when they begin and end."""
+    def _watched(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Log when jobs in other processes begin and end."""
         if not self.parallel:
             yield
             return
@@ -205,11 +201,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
 
 
 def settle(config: DictConfig) -> Path:
-    """Make the sweep's folder, with its path absolute, whatever folder a job will run in; give the path.
-
-    Raises:
-        ConfigError: It cannot be written.
-    """
+    """Make the sweep's folder, set its absolute path, and return it; raise a ConfigError if it cannot be written."""
     folder = Path(config.hydra.sweep.dir).absolute()
     with _folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -220,7 +212,7 @@ def settle(config: DictConfig) -> Path:
 
 @contextmanager
 def _folder_errors(folder: Path) -> Iterator[None]:
-    """Report what keeps a sweep's folder from being used as an error of the user whose it is."""
+    """Raise a ConfigError instead of what keeps a sweep's folder from being used."""
     try:
         yield
     except Timeout:  # of a lock, and an OSError too

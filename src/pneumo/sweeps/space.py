@@ -41,7 +41,7 @@ class Space:
     def find_fault(
         self, values: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], complete: bool
     ) -> str | None:
-        """Return what keeps a trial's values from being values of this space, None if nothing does.
+        """Return what keeps a trial's values from being values of this space; None if nothing does.
 
         Args:
             values: By keys.
@@ -60,11 +60,7 @@ class Space:
 
 
 def read_space(loader: ConfigLoader, overrides: Sequence[str]) -> Space:
-    """Read the search space and the fixed overrides of a command line.
-
-    Raises:
-        ConfigError: Nothing is searched, or not within bounds.
-    """
+    """Read the search space and the fixed overrides of a command line."""
     parsed = parse_overrides(loader, overrides)
     check_values(parsed, combined=False)
     searched = {key: _distribution(override) for key, override in parsed.items() if override.is_sweep_override()}
@@ -89,13 +85,11 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def _contains(distribution: BaseDistribution, value: object) -> bool:
-    """Return whether a value is one that a distribution can give, of the same type."""
     if isinstance(distribution, CategoricalDistribution):
         return isinstance(value, str) and value in distribution.choices
-    if isinstance(distribution, IntDistribution):
-        return type(value) is int and distribution.low <= value <= distribution.high
-    assert isinstance(distribution, FloatDistribution)
-    return type(value) is float and math.isfinite(value) and distribution.low <= value <= distribution.high
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    kind = int if isinstance(distribution, IntDistribution) else float
+    return type(value) is kind and math.isfinite(value) and distribution.low <= value <= distribution.high
 
 
 def _ends(distribution: BaseDistribution) -> list[Any]:

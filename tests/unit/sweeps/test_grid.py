@@ -1,16 +1,13 @@
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pneumo.errors import ConfigError
-from pneumo.sweeps.grid import check_values
-
-PARSER = OverridesParser.create()
+from pneumo.sweeps.grid import check_values, parse_overrides
 
 
 def check(*lines: str) -> None:
-    check_values({override.get_key_element(): override for override in PARSER.parse_overrides([*lines])}, combined=True)
+    check_values(parse_overrides(None, lines), combined=True)
 
 
 def test_a_path_with_a_comma_is_not_divided_among_jobs(tmp_path: Path) -> None:
