@@ -72,13 +72,12 @@ def find(cache: Path, recipe: Recipe) -> Array | None:
     path = cache / recipe.kind / recipe.key / "array.npy"
     try:
         array: Array = np.load(path, mmap_mode="r")
+        if (array.shape, array.dtype) != (recipe.shape, np.dtype(recipe.dtype)):
+            raise ValueError("its header is another array's")
     except FileNotFoundError:
         return None
     except (ValueError, EOFError) as error:
         _log.warning("%s is damaged (%s) and is computed anew.", path, error)
-        return None
-    if (array.shape, array.dtype) != (recipe.shape, np.dtype(recipe.dtype)):
-        _log.warning("%s is damaged (its header is another array's) and is computed anew.", path)
         return None
     with suppress(OSError):  # a cache that others filled may be read-only
         os.utime(path.parent)  # `pneumo cache clear --unused` goes by it

@@ -33,7 +33,20 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
         ConfigError: Another process trains in the folder.
         FileError: The folder cannot be written.
     """
-    lock = _acquire(folder, wait)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder.resolve())
+        acquire_at_once(lock, folder)
+    except Timeout:
+        if not wait:
+            raise ConfigError(
+                f"Another process is training in {folder}, and its files would be mixed with those of this run: wait "
+                "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
+            ) from None
+        _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
+        lock.acquire()
+    except OSError as error:
+        raise write_error(error, folder) from error
     try:
         yield
     finally:
@@ -59,24 +72,6 @@ def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         _warn_unlocked(folder, str(error))
-
-
-def _acquire(folder: Path, wait: bool) -> BaseFileLock:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder.resolve())
-        acquire_at_once(lock, folder)
-    except Timeout:
-        if not wait:
-            raise ConfigError(
-                f"Another process is training in {folder}, and its files would be mixed with those of this run: wait "
-                "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
-            ) from None
-        _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
-        lock.acquire()
-    except OSError as error:
-        raise write_error(error, folder) from error
-    return lock
 
 
 @cache

@@ -180,10 +180,7 @@ def _require_best_path(
     for path in (best, state["kth_best_model_path"], state["last_model_path"], *scores):
         inside = re.fullmatch(rf"{re.escape(str(folder))}[/\\](?P<file>[^/\\]+\.ckpt)", str(path), re.DOTALL)
         own = inside is not None and (not fixed or PurePath(inside["file"]).stem == callback.filename)
-        require(
-            own or path == "",
-            f"{name} names {show(path)}, which is none of its checkpoints in {show(folder)}",
-        )
+        require(own or path == "", f"{name} names {show(path)}, which is none of its checkpoints in {show(folder)}")
     scalar = torch.zeros(())
     expected: dict[str, object] = {
         **{"monitor": callback.monitor, "dirpath": TEXT, "best_model_path": TEXT, "kth_best_model_path": TEXT},
@@ -216,7 +213,7 @@ def _require_best(
     last, images = max(trainer.max_epochs or 0, 1) - 1, range(len(datamodule.splits["val"]))
     compare_items(best, {"epoch": between(0, last, whole=True), "state_dict": classifier.state_dict()}, "best.ckpt: ")
     logged = history[best["epoch"]] if best["epoch"] < len(history) else {}  # a kill may leave it an epoch ahead
-    found = best.get("validation", {}).get("index")
+    found = require_dict(best.get("validation"), "best.ckpt: validation").get("index")
     size = found.numel() if isinstance(found, Tensor) else 0
     expected = {
         "metrics": {name: logged.get(name, NUMBER) for name in _BEST_METRICS},

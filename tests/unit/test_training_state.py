@@ -119,7 +119,7 @@ def test_an_altered_training_state_is_refused(
         ("metrics|val/loss", (..., math.nan)),
         ("hyper_parameters|image_size", (..., 64)),
         ("hyper_parameters|classes", (["A", "B"],)),
-        ("validation", (..., {}, {"index": torch.arange(16), "logits": torch.zeros(16)})),
+        ("validation", (..., None, [], {}, {"index": torch.arange(16), "logits": torch.zeros(16)})),
         ("validation|index", (torch.zeros(16, dtype=torch.long), torch.arange(16) + 1, torch.zeros(16))),
         ("validation|logits", (torch.zeros(16, 3), torch.full((16, 2), math.nan))),
     ],

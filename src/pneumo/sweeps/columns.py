@@ -1,7 +1,6 @@
 """Hyperparameters that differ within a sweep: further columns of TensorBoard's HPARAMS table."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.hyperparameters import COLUMNS
+from pneumo.sweeps.naming import short_names
 from pneumo.sweeps.plan import Job, split_override
 
 
@@ -43,10 +43,8 @@ def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
         jobs: Jobs that have among them every kind of value.
     """
     shown = [key for key in keys if key not in COLUMNS]
-    last = Counter(key.rpartition(".")[2] for key in shown)
-    names = {key: short if last[short := key.rpartition(".")[2]] == 1 else key for key in shown}
     numbers = (key for key in shown if all(_is_number(_value(job, key)) for job in jobs))
-    return Columns(names, frozenset(numbers))
+    return Columns(short_names(shown), frozenset(numbers))
 
 
 def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configuration)
