@@ -63,23 +63,22 @@ def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, pla
             _step(schedule, place, place.steps if by_step else place.epochs)
         _require_schedule(require_dict(schedules[0], "lr_schedulers"), schedule, place)
     state = _stored_state(checkpoint)
-    require(state.keys() == {"state", "param_groups"}, "optimizer_states must have state and param_groups")
     _require_groups(state["param_groups"], optimizer.state_dict()["param_groups"], place.exact)
     _require_moments(state["state"], optimizer, classifier.make_optimizer)
 
 
 def state_indices(checkpoint: dict[str, Any]) -> set[object]:
     """Return the indices of the parameters that an optimizer's state is stored of."""
-    moments = _stored_state(checkpoint).get("state")
-    require(isinstance(moments, dict), f"{_MOMENTS} is no dictionary")
-    assert isinstance(moments, dict)
-    return {*moments}
+    return {*_stored_state(checkpoint)["state"]}
 
 
 def _stored_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     states = checkpoint.get("optimizer_states")
     compare(states, [ANYTHING], "optimizer_states")
-    return require_dict(states and states[0], "optimizer_states")
+    state = require_dict(states and states[0], "optimizer_states")
+    require(state.keys() == {"state", "param_groups"}, "optimizer_states must have state and param_groups")
+    require(isinstance(state["state"], dict), f"{_MOMENTS} is no dictionary")
+    return state
 
 
 def _step(schedule: LRScheduler, place: Place, steps: int) -> None:
@@ -104,9 +103,8 @@ def _require_schedule(stored: dict[str, Any], schedule: LRScheduler, place: Plac
         compare(value, _expected(form[key], exact), f"lr_schedulers.{key}")
 
 
-def _require_groups(stored: object, forms: list[dict[str, Any]], exact: bool) -> None:
+def _require_groups(stored: Any, forms: list[dict[str, Any]], exact: bool) -> None:  # noqa: ANN401 (whatever a checkpoint holds)
     compare(stored, [ANYTHING] * len(forms), _GROUPS)
-    assert isinstance(stored, list | tuple)
     for group, form in zip(stored, forms, strict=True):
         # Switches that a version of PyTorch does not store have defaults, other settings have none.
         switches = {key for key, value in form.items() if isinstance(value, bool | None)}
@@ -117,11 +115,9 @@ def _require_groups(stored: object, forms: list[dict[str, Any]], exact: bool) ->
             compare(value, _expected(form[key], fixed), f"{_GROUPS}.{key}")
 
 
-def _require_moments(stored: object, optimizer: Optimizer, make: MakeOptimizer) -> None:
+def _require_moments(stored: dict[Any, Any], optimizer: Optimizer, make: MakeOptimizer) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     forms, steps = _moment_forms(make, parameters), set[str]()
-    require(isinstance(stored, dict), f"{_MOMENTS} is no dictionary")
-    assert isinstance(stored, dict)
     for index, moments in stored.items():
         known = type(index) is int and 0 <= index < len(parameters)
         require(known, f"{_MOMENTS} has the index {show(index)} of {len(parameters)} parameters")
