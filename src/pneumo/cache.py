@@ -112,7 +112,7 @@ def find_or_build(
                     array = find(cache, recipe)  # under the lock, so that `pneumo cache clear` cannot come before
             if array is not None:
                 break
-            _log.warning("%s: %s was deleted meanwhile; starting again.", recipe.doing, folder)
+            _log.warning("%s: %s was deleted meanwhile; beginning anew.", recipe.doing, folder)
     except OSError as error:
         raise _explain(error, folder, recipe) from error
     notes |= _read_notes(folder)
