@@ -20,9 +20,9 @@ BATCH = 32
 
 def images(root: Path, limit: int) -> torch.Tensor:
     """Decode up to `limit` images, spread over the data set, as the image cache holds them."""
-    from pneumo.cores import count_cores
     from pneumo.data.decoded import RadiographDataset, decoded_blocks
     from pneumo.data.index import index_radiographs
+    from pneumo.hardware import count_cores
 
     found = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
     dataset = RadiographDataset(root, found[:: max(1, len(found) // limit)][:limit], 224)

@@ -124,7 +124,7 @@ def machine() -> dict[str, Any]:
     """Tell what the figures come from."""
     import torch
 
-    from pneumo.cores import count_cores
+    from pneumo.hardware import count_cores
 
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).is_file():

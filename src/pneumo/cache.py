@@ -43,7 +43,7 @@ class Recipe:
     """What an array is computed from; any change of it is another entry.
 
     Attributes:
-        kind: One of `pneumo.entries.KINDS`.
+        kind: One of `pneumo.cache_commands.KINDS`.
         about: Plain values that tell everything that decides the array's content.
         shape: Of the whole array.
         dtype: NumPy's name of its type.
@@ -72,13 +72,12 @@ def find(cache: Path, recipe: Recipe) -> Array | None:
     path = cache / recipe.kind / recipe.key / "array.npy"
     try:
         array: Array = np.load(path, mmap_mode="r")
+        if (array.shape, array.dtype) != (recipe.shape, np.dtype(recipe.dtype)):
+            raise ValueError("its header is another array's")
     except FileNotFoundError:
         return None
     except (ValueError, EOFError) as error:
         _log.warning("%s is damaged (%s) and is computed anew.", path, error)
-        return None
-    if (array.shape, array.dtype) != (recipe.shape, np.dtype(recipe.dtype)):
-        _log.warning("%s is damaged (its header is another array's) and is computed anew.", path)
         return None
     with suppress(OSError):  # a cache that others filled may be read-only
         os.utime(path.parent)  # `pneumo cache clear --unused` goes by it
@@ -88,10 +87,10 @@ def find(cache: Path, recipe: Recipe) -> Array | None:
 def find_or_build(
     cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]], notes: Notes | None = None
 ) -> Array:
-    """Open an array, after computing it if it is not there.
+    """Open an array, after computing it if it is missing.
 
-    Of several processes one computes and the others wait. What is finished survives a kill: the next call goes on.
-    Should the entry be deleted meanwhile, it is begun anew.
+    Of several processes one computes and the others wait. What is finished survives a kill: the next call resumes.
+    An entry that is deleted meanwhile is computed again.
 
     Args:
         cache: The folder of all caches.
@@ -121,13 +120,13 @@ def find_or_build(
 
 
 def lock_of(folder: Path) -> BaseFileLock:
-    """Give the lock of an entry, which lies beside its folder."""
+    """Return the lock of an entry, which lies next to its folder."""
     return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Hold an entry's lock; say so if that takes waiting for another process."""
+    """Hold an entry's lock; log if that takes waiting for another process."""
     lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
@@ -141,14 +140,14 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
 
 
 def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]], notes: Notes) -> bool:
-    """Compute an array, and tell whether it is there now; it is not if somebody deleted it on the way."""
+    """Compute an array; return whether it is there now and was not deleted on the way."""
     folder.mkdir(exist_ok=True)  # it may have been deleted meanwhile
     part, rows = folder / "array.npy.part", folder / "rows.txt"
     header = _header(recipe)
     row_bytes = prod(recipe.shape[1:]) * np.dtype(recipe.dtype).itemsize
     start = _safe_rows(part, rows, len(header), row_bytes)
-    start = start if 0 <= start <= recipe.shape[0] else 0  # rows.txt of another array, or damaged
-    if not start:
+    if not 0 < start <= recipe.shape[0]:  # or rows.txt is another array's, or damaged
+        start = 0
         rows.unlink(missing_ok=True)  # of a part that is no more
         (folder / _NOTES).unlink(missing_ok=True)
     notes |= _read_notes(folder)
@@ -166,16 +165,14 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
                 done += len(block)
                 advance(done)
                 if time.monotonic() - safe > SAFE_EVERY:
-                    if not _make_safe(file, part):
+                    if not _make_safe(file, part, notes):
                         return False
-                    _write_notes(folder, notes)
                     write_text(rows, str(done))
                     safe = time.monotonic()
         if done != recipe.shape[0]:
             raise RuntimeError(f"{done} rows instead of {recipe.shape[0]}")
-        if not _make_safe(file, part):
+        if not _make_safe(file, part, notes):
             return False
-    _write_notes(folder, notes)
     part.replace(folder / "array.npy")
     flush(folder)
     rows.unlink(missing_ok=True)
@@ -193,20 +190,18 @@ def _read_notes(folder: Path) -> Notes:
     return found if texts else {}
 
 
-def _write_notes(folder: Path, notes: Notes) -> None:
-    if notes:
-        write_text(folder / _NOTES, json.dumps(notes, indent=2) + "\n")
-
-
-def _make_safe(file: IO[bytes], path: Path) -> bool:
-    """Wait until what was written is on the disk; tell whether it still lies at its path, and has not been deleted."""
+def _make_safe(file: IO[bytes], path: Path, notes: Notes) -> bool:
+    """Wait until rows and notes are on the disk; return whether the file still lies at its path."""
     file.flush()
     os.fsync(file.fileno())
-    return is_at(file.fileno(), path)
+    there = is_at(file.fileno(), path)
+    if there and notes:
+        write_text(path.parent / _NOTES, json.dumps(notes, indent=2) + "\n")
+    return there
 
 
 def _safe_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int:
-    """Give how many rows of a part are known to be safe; none if the two files do not fit together."""
+    """Return how many rows of a part are known to be safe; none if the two files do not fit together."""
     try:
         count = int(rows.read_text(encoding="ascii"))
         return count if part.stat().st_size >= header_bytes + count * row_bytes else 0
@@ -215,7 +210,6 @@ def _safe_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int
 
 
 def _header(recipe: Recipe) -> bytes:
-    """Give what a .npy file begins with."""
     stream = BytesIO()
     description = {"descr": np.dtype(recipe.dtype).str, "fortran_order": False, "shape": recipe.shape}
     np.lib.format.write_array_header_1_0(stream, description)

@@ -11,6 +11,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _BROKEN = (errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_REMEDIES = {
+    _FULL: "make room on its disk or choose another one",
+    _DENIED: "change its permissions or choose another folder",
+    _GONE: "restore its folder or choose another one",
+}
 
 
 class FileError(OSError, PneumoError):
@@ -34,7 +39,7 @@ def write_error(error: OSError, path: object) -> FileError:
         path: Of the file.
     """
     reason = error.strerror or str(error)
-    return _make(error, f"{path} cannot be written ({reason}): {_remedy(error)}")
+    return _make(error, f"{path} cannot be written ({reason})")
 
 
 def disk_error(error: OSError) -> FileError | None:
@@ -45,7 +50,7 @@ def disk_error(error: OSError) -> FileError | None:
         return None
     name = "A file" if error.filename is None else str(error.filename)
     what = "written" if error.errno in (*_FULL, errno.EROFS) else "read or written"
-    return _make(error, f"{name} cannot be {what} ({error.strerror}): {_remedy(error)}")
+    return _make(error, f"{name} cannot be {what} ({error.strerror})")
 
 
 @contextmanager
@@ -65,15 +70,7 @@ def quiet_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-def _make(error: OSError, text: str) -> FileError:
+def _make(error: OSError, fault: str) -> FileError:
+    known = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)
+    text = f"{fault}: {next(known, 'check its disk or choose another folder')}."
     return FileError(error.errno, error.strerror or str(error), error.filename, text)
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in _FULL:
-        return "make room on its disk or choose another one."
-    if error.errno in _DENIED:
-        return "change its permissions or choose another folder."
-    if error.errno in _GONE:
-        return "restore its folder or choose another one."
-    return "check its disk or choose another folder."

@@ -1,4 +1,6 @@
-"""The one place that decides how the machine is used."""
+"""Use of the machine: accelerator, precision, memory and cores; PyTorch is imported only where it is needed."""
+
+from __future__ import annotations
 
 import ctypes
 import gc
@@ -11,10 +13,12 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from pneumo.errors import HardwareError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,14 @@ def choose_hardware(accelerator: str, precision: str, deterministic: bool | str 
     Raises:
         HardwareError: A GPU was demanded, and there is none.
     """
+    import torch
+
     chosen = _choose_accelerator(accelerator)
     cuda = chosen == "cuda"
-    if precision == "auto":
-        precision = _fastest_precision() if cuda else "32-true"
+    if precision == "auto" and cuda:
+        precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    elif precision == "auto":
+        precision = "32-true"
     return Hardware(
         accelerator=chosen,
         precision=precision,
@@ -63,6 +71,8 @@ def choose_hardware(accelerator: str, precision: str, deterministic: bool | str 
 
 def set_up_process(hardware: Hardware) -> None:
     """Set what holds for the whole process, and begin with the memory that a run needs."""
+    import torch
+
     torch.set_float32_matmul_precision(hardware.matmul_precision)
     release_memory(hardware.accelerator)
     if hardware.accelerator == "cpu":
@@ -81,12 +91,14 @@ def choose_memory_format(accelerator: str, frozen: bool, depthwise: bool) -> tor
         frozen: Whether the backbone only infers.
         depthwise: Whether it has convolutions of single channels.
     """
+    import torch
+
     channels_last = accelerator == "cuda" or (accelerator == "cpu" and (frozen or depthwise))
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def can_compile(accelerator: str) -> bool:
-    """Tell whether torch.compile has the compiler that it needs."""
+    """Return whether torch.compile has the compiler that it needs."""
     compilers = ("cc", "gcc", "clang") if accelerator == "cuda" else ("c++", "g++", "clang++")
     return accelerator in ("cpu", "cuda") and any(map(shutil.which, compilers))
 
@@ -120,6 +132,8 @@ def release_memory(accelerator: str) -> None:
     """Give the system what an earlier run of this process has left, and have peaks measured from now on."""
     gc.collect()  # a trainer, its callbacks and its network hold each other
     if accelerator == "cuda":
+        import torch
+
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError, AttributeError):  # where the C library is not glibc
@@ -136,12 +150,19 @@ def physical_memory() -> float:
         return math.inf
 
 
+def count_cores() -> int:
+    """Return the number of cores that this process may use, where the system states it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def peak_memory(device: torch.device) -> int:
-    """Give the most bytes held since `release_memory`: on a CUDA device by PyTorch, elsewhere by this process.
+    """Return the most bytes held since `release_memory`: on a CUDA device by PyTorch, elsewhere by this process.
 
     Systems other than Linux count from the process's start.
     """
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -157,15 +178,17 @@ def spare_gpu_checks() -> None:
     Adam asks at each step. Lightning has that go through NVML, so that processes can be forked before CUDA is in use;
     where there is no GPU, that opens a library in vain, which took 0.3 ms, as long as the step of a head.
     """
+    import torch
+
     if not torch.cuda.is_available():
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
 def _choose_accelerator(accelerator: str) -> str:
+    import torch
+
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if accelerator == "auto":
-        return found
-    if accelerator == "gpu" and found != "cpu":
+    if accelerator == "auto" or (accelerator == "gpu" and found != "cpu"):
         return found
     if accelerator in ("cpu", found):
         return accelerator
@@ -178,7 +201,3 @@ def _choose_accelerator(accelerator: str) -> str:
     raise HardwareError(
         f"trainer.accelerator={accelerator} is no accelerator that pneumo runs on: take auto, cpu, gpu, cuda or mps."
     )
-
-
-def _fastest_precision() -> str:
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"

@@ -12,17 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.models.classifier import Classifier, MakeOptimizer
 from pneumo.models.fine_tuning import OneCycle, make_optimizer
-from pneumo.state_forms import (
-    require,
-    require_count,
-    require_dict,
-    require_equal,
-    require_form,
-    require_tensor,
-    show,
-)
+from pneumo.state_forms import ANYTHING, compare, form_of, require, require_dict, show
 
 _MOVING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")  # in ReduceLROnPlateau
+_GROUPS, _MOMENTS = "optimizer_states.param_groups", "optimizer_states.state"
 
 
 @dataclass(frozen=True)
@@ -56,42 +49,36 @@ def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, pla
     optimizer = make_optimizer(
         classifier.make_optimizer, classifier, classifier.backbone, classifier.head, classifier.fine_tuning
     )
-    schedules = _require_list(checkpoint, "lr_schedulers", 0 if classifier.make_scheduler is None else 1)
-    if schedules:
-        schedule = _make_schedule(classifier, optimizer, place)
+    make_scheduler = classifier.make_scheduler
+    schedules = checkpoint.get("lr_schedulers")
+    compare(schedules, [] if make_scheduler is None else [ANYTHING], "lr_schedulers")
+    if schedules and make_scheduler is not None:
+        if by_step := isinstance(make_scheduler, OneCycle):
+            schedule = make_scheduler(optimizer, place.steps // place.epochs * place.all_epochs)
+        else:
+            schedule = make_scheduler(optimizer)
         # That one follows the losses, and Lightning saves before, or for one epoch without, its step.
         place = replace(place, exact=place.exact and not isinstance(schedule, ReduceLROnPlateau))
         if place.exact:
-            _step(schedule, place, place.steps if isinstance(classifier.make_scheduler, OneCycle) else place.epochs)
+            _step(schedule, place, place.steps if by_step else place.epochs)
         _require_schedule(require_dict(schedules[0], "lr_schedulers"), schedule, place)
-    (state,) = _require_list(checkpoint, "optimizer_states", 1)
-    state = require_dict(state, "optimizer_states")
-    require(state.keys() == {"state", "param_groups"}, "optimizer_states must have state and param_groups")
+    state = _stored_state(checkpoint)
     _require_groups(state["param_groups"], optimizer.state_dict()["param_groups"], place.exact)
     _require_moments(state["state"], optimizer, classifier.make_optimizer)
 
 
 def state_indices(checkpoint: dict[str, Any]) -> set[object]:
     """Return the indices of the parameters that an optimizer's state is stored of."""
-    (state,) = _require_list(checkpoint, "optimizer_states", 1)
-    moments = require_dict(state, "optimizer_states").get("state")
-    require(isinstance(moments, dict), "optimizer_states.state is no dictionary")
-    assert isinstance(moments, dict)
-    return {*moments}
+    return {*_stored_state(checkpoint)["state"]}
 
 
-def _require_list(checkpoint: dict[str, Any], name: str, length: int) -> list[Any]:
-    found = checkpoint.get(name)
-    require(isinstance(found, list) and len(found) == length, f"{name} must be a list of {length}")
-    assert isinstance(found, list)
-    return found
-
-
-def _make_schedule(classifier: Classifier, optimizer: Optimizer, place: Place) -> LRScheduler:
-    assert classifier.make_scheduler is not None
-    if isinstance(classifier.make_scheduler, OneCycle):
-        return classifier.make_scheduler(optimizer, place.steps // place.epochs * place.all_epochs)
-    return classifier.make_scheduler(optimizer)
+def _stored_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    states = checkpoint.get("optimizer_states")
+    compare(states, [ANYTHING], "optimizer_states")
+    state = require_dict(states and states[0], "optimizer_states")
+    require(state.keys() == {"state", "param_groups"}, "optimizer_states must have state and param_groups")
+    require(isinstance(state["state"], dict), f"{_MOMENTS} is no dictionary")
+    return state
 
 
 def _step(schedule: LRScheduler, place: Place, steps: int) -> None:
@@ -102,52 +89,43 @@ def _step(schedule: LRScheduler, place: Place, steps: int) -> None:
             schedule.step()
 
 
+def _expected(value: object, exact: bool) -> Any:  # noqa: ANN401 (whatever `compare` expects)
+    return value if exact else ANYTHING if isinstance(value, list | tuple | dict) else form_of(value)
+
+
 def _require_schedule(stored: dict[str, Any], schedule: LRScheduler, place: Place) -> None:
-    expected = schedule.state_dict()
     # Restoring sets each as an attribute. Versions of PyTorch differ in some, which then stay as they are.
-    require(stored.keys() <= expected.keys(), f"lr_schedulers has {sorted(stored.keys() - expected.keys())[:3]}")
-    require_equal(stored.get("last_epoch"), place.scheduled, "lr_schedulers.last_epoch")
+    form, fixed = schedule.state_dict(), isinstance(schedule, ReduceLROnPlateau)
+    require(stored.keys() <= form.keys(), f"lr_schedulers has {sorted(stored.keys() - form.keys())[:3]}")
+    compare(stored.get("last_epoch"), place.scheduled, "lr_schedulers.last_epoch")
     for key, value in stored.items():
-        if place.exact or (isinstance(schedule, ReduceLROnPlateau) and key not in _MOVING):
-            require_equal(value, expected[key], f"lr_schedulers.{key}")
-        elif not isinstance(expected[key], list | dict):
-            require_form(value, expected[key], f"lr_schedulers.{key}")
+        exact = place.exact or (fixed and key not in _MOVING)
+        compare(value, _expected(form[key], exact), f"lr_schedulers.{key}")
 
 
-def _require_groups(stored: object, expected: list[dict[str, Any]], exact: bool) -> None:
-    name = "optimizer_states.param_groups"
-    require(isinstance(stored, list) and len(stored) == len(expected), f"{name} must be a list of {len(expected)}")
-    assert isinstance(stored, list)
-    for group, form in zip(stored, expected, strict=True):
-        require_dict(group, name)
+def _require_groups(stored: Any, forms: list[dict[str, Any]], exact: bool) -> None:  # noqa: ANN401 (whatever a checkpoint holds)
+    compare(stored, [ANYTHING] * len(forms), _GROUPS)
+    for group, form in zip(stored, forms, strict=True):
         # Switches that a version of PyTorch does not store have defaults, other settings have none.
-        needed = {key for key, value in form.items() if not isinstance(value, bool | None)}
-        require(needed <= group.keys() <= form.keys(), f"{name} must have {', '.join(form)}")
+        switches = {key for key, value in form.items() if isinstance(value, bool | None)}
+        found = require_dict(group, _GROUPS).keys()
+        require(form.keys() - switches <= found <= form.keys(), f"{_GROUPS} must have {', '.join(form)}")
         for key, value in group.items():
-            if exact or key == "params" or isinstance(form[key], bool | None):
-                require_equal(value, form[key], f"{name}.{key}")
-            elif not isinstance(form[key], list | tuple):
-                require_form(value, form[key], f"{name}.{key}")
+            fixed = exact or key == "params" or key in switches
+            compare(value, _expected(form[key], fixed), f"{_GROUPS}.{key}")
 
 
-def _require_moments(stored: object, optimizer: Optimizer, make: MakeOptimizer) -> None:
-    name = "optimizer_states.state"
+def _require_moments(stored: dict[Any, Any], optimizer: Optimizer, make: MakeOptimizer) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    require(isinstance(stored, dict), f"{name} is no dictionary")
-    assert isinstance(stored, dict)
     forms, steps = _moment_forms(make, parameters), set[str]()
     for index, moments in stored.items():
-        require_count(index, f"an index of {name}", len(parameters) - 1)
-        own = require_dict(moments, f"{name}.{index}")
-        if forms is not None:
-            require_form({key: None for key in own}, {key: None for key in forms[index]}, f"{name}.{index}")
-        for key, value in own.items():
-            if forms is not None:
-                require_form(value, forms[index][key], f"{name}.{index}.{key}")
-            elif isinstance(value, Tensor):
-                require_tensor(value, value, f"{name}.{index}.{key}")
+        known = type(index) is int and 0 <= index < len(parameters)
+        require(known, f"{_MOMENTS} has the index {show(index)} of {len(parameters)} parameters")
+        own = require_dict(moments, f"{_MOMENTS}.{index}")
+        tensors = {key: value if isinstance(value, Tensor) else ANYTHING for key, value in own.items()}
+        compare(own, tensors if forms is None else form_of(forms[index]), f"{_MOMENTS}.{index}")
         steps.add(show(own["step"].item() if isinstance(own.get("step"), Tensor) else own.get("step")))
-    require(len(steps) <= 1, f"{name} has parameters after {', '.join(sorted(steps)[:5])} steps")
+    require(len(steps) <= 1, f"{_MOMENTS} has parameters after {', '.join(sorted(steps)[:5])} steps")
 
 
 def _moment_forms(make: MakeOptimizer, parameters: Sequence[Tensor]) -> list[dict[str, Any]] | None:

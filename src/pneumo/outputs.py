@@ -8,15 +8,7 @@ from pneumo.files import require_writable, write_text
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """Refuse a file that cannot be written, before minutes are spent; its folder is made if it is missing.
-
-    Args:
-        option: That names the file, such as `--json`.
-        path: None, where there is none, is fine.
-
-    Raises:
-        ConfigError: It is a folder, or its folder cannot be written.
-    """
+    """Make the folder of the file that an option names, and raise a ConfigError if the file cannot be written."""
     if path is None:
         return
     if path.is_dir():
@@ -26,39 +18,30 @@ def check_output(option: str, path: Path | None) -> None:
 
 
 def refuse_inputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[Path]) -> None:
-    """Refuse to overwrite an input, or one output by another.
+    """Raise a ConfigError if a command would overwrite an input, or one output by another.
 
     Args:
-        outputs: Files that a command will write, with the options that name them; None where there is none.
+        outputs: Files that it will write, with the options that name them; None where there is none.
         inputs: Files that it reads.
-
-    Raises:
-        ConfigError: A file is both.
     """
     written: dict[Path, str] = {}
     for option, path in outputs:
-        if path is None:
-            continue
-        if (other := written.get(path.resolve())) is not None:
+        if path is not None and (other := written.setdefault(path.resolve(), option)) != option:
             raise ConfigError(f"{option} {path} is the file that {other} names too: name another one.")
-        written[path.resolve()] = option
     for path in inputs:
-        if (named := written.get(path.resolve())) is not None:
+        if named := written.get(path.resolve()):
             raise ConfigError(
                 f"{named} {path} is a file that this command reads, and it would be overwritten: name another file."
             )
 
 
 def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
-    """Make a folder if it is missing, and refuse one that cannot be written.
+    """Make a folder if it is missing, and raise a ConfigError if it cannot be written.
 
     Args:
         option: That names it, or the file in it.
         folder: To write to.
         path: The file in it that the option names, if it names one.
-
-    Raises:
-        ConfigError: It cannot be made or written.
     """
     try:
         require_writable(folder)
@@ -67,11 +50,7 @@ def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
 
 
 def write_output(option: str, path: Path, text: str) -> None:
-    """Write the file that an option names, atomically.
-
-    Raises:
-        ConfigError: It cannot be written.
-    """
+    """Write the file that an option names, atomically, or raise a ConfigError."""
     try:
         write_text(path, text)
     except OSError as error:
@@ -79,5 +58,5 @@ def write_output(option: str, path: Path, text: str) -> None:
 
 
 def unwritable(option: str, path: Path, error: OSError) -> ConfigError:
-    """Make the error that tells why the place which an option names cannot be written."""
+    """Return the error of a place which an option names and which cannot be written."""
     return ConfigError(f"{option} {path} cannot be written ({error.strerror or error}): name another place.")

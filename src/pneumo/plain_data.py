@@ -32,11 +32,7 @@ class PlainDataError(ValueError):
 
 
 def read_json(path: Path, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """Read a JSON file.
-
-    Args:
-        path: The file's.
-        limit: Its largest size in bytes.
+    """Read a JSON file of at most `limit` bytes.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -46,11 +42,7 @@ def read_json(path: Path, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (what
 
 
 def parse_json(text: str | bytes, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """Parse JSON whose numbers are finite, whose keys are unique, and whose nesting is shallow.
-
-    Args:
-        text: UTF-8 if it is given as bytes.
-        limit: Its largest size in bytes, or in characters.
+    """Parse JSON whose numbers are finite, whose keys are unique, and whose nesting is shallow; bytes are UTF-8.
 
     Raises:
         PlainDataError: It is something else.
@@ -58,11 +50,7 @@ def parse_json(text: str | bytes, limit: int = JSON_BYTES) -> Any:  # noqa: ANN4
     text = decode(text, limit)
     try:
         found = json.loads(
-            text,
-            parse_constant=_refuse_constant,
-            parse_float=_parse_float,
-            parse_int=_parse_int,
-            object_pairs_hook=_unique,
+            text, parse_constant=_parse_float, parse_float=_parse_float, parse_int=_parse_int, object_pairs_hook=_unique
         )
     except json.JSONDecodeError as error:
         raise PlainDataError(f"it is no JSON: {error.msg} in line {error.lineno}") from None
@@ -90,9 +78,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         raise PlainDataError(f"it is no YAML: {getattr(error, 'problem', None) or 'not text'}{line}") from None
+    except PlainDataError:
+        raise
     except (OmegaConfBaseException, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, PlainDataError):
-            raise
         raise PlainDataError(f"it is no configuration: {plain(error)}") from None
     if not isinstance(found, dict):
         raise PlainDataError("it is no mapping")
@@ -102,11 +90,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path, limit: int = CSV_BYTES) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV file; see `parse_csv`.
-
-    Args:
-        path: The file's.
-        limit: Its largest size in bytes.
+    """Read a CSV file of at most `limit` bytes; see `parse_csv`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -168,13 +152,9 @@ def decode(text: str | bytes, limit: int) -> str:
         raise PlainDataError("it is not UTF-8") from None
 
 
-def _refuse_constant(name: str) -> float:
-    raise PlainDataError(f"it has the number {name}")
-
-
 def _parse_float(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise PlainDataError(f"it has the number {text[:20]}, which is too large")
+        raise PlainDataError(f"it has the number {text[:20]}, which is not finite")
     return value
 
 
@@ -193,17 +173,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_depth(value: Any) -> None:  # noqa: ANN401 (whatever JSON can hold)
-    layer: list[Any] = [value]
-    for _ in range(_DEPTH + 1):
-        layer = [each for held in layer for each in _held(held) if isinstance(each, dict | list)]
-        if not layer:
-            return
-    raise PlainDataError(f"it is nested more than {_DEPTH} deep")
-
-
-def _held(value: Any) -> Iterable[Any]:  # noqa: ANN401 (whatever JSON can hold)
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _check_depth(value: object, depth: int = 0) -> None:
+    if depth > _DEPTH:
+        raise PlainDataError(f"it is nested more than {_DEPTH} deep")
+    for held in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(held, dict | list):
+            _check_depth(held, depth + 1)
 
 
 def _check_events(events: Iterable[yaml.Event]) -> None:

@@ -15,7 +15,7 @@ INTERVAL = 10.0  # seconds between lines
 
 @contextmanager
 def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
-    """Give a function to call with the number that is done.
+    """Yield a function to call with the number that is done.
 
     Args:
         doing: Such as `Decoding images`.

@@ -62,13 +62,12 @@ def check_settings(read: dict[str, Any], path: Path, best: Path, config: dict[st
     stored = read.get("config", {})
     if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
         raise ConfigError(f"ckpt_path={path} has no settings that can be read: start again without ckpt_path.")
-    if not (changes := describe_changes(stored, config)):
-        return
-    raise ConfigError(
-        f"ckpt_path={path} was written by a run with other settings: {changes}. A run "
-        "goes on as it began: set these as they were (data_hash follows from the radiographs), or "
-        "start anew without ckpt_path; to train these weights otherwise, give the checkpoint as model.weights."
-    )
+    if changes := describe_changes(stored, config):
+        raise ConfigError(
+            f"ckpt_path={path} was written by a run with other settings: {changes}. A run goes on as it began: set "
+            "these as they were (data_hash follows from the radiographs), or start anew without ckpt_path; to train "
+            "these weights otherwise, give the checkpoint as model.weights."
+        )
 
 
 def describe_changes(stored: dict[str, Any], config: dict[str, Any]) -> str:

@@ -72,14 +72,11 @@ def prepare_directory(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bo
 
 @contextmanager
 def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
-    """Raise a disk's failure as an error of the user, with the way to continue.
+    """Raise a ConfigError, with the way to continue, if a disk fails or the run's folder is removed.
 
     Args:
         last: The run's last checkpoint, which may be missing.
         sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
-
-    Raises:
-        ConfigError: A file cannot be read or written, or the run's folder was removed.
     """
     folder = last.parent.parent
     existed = _holds_run(folder)  # not so on the other machines of a run without a shared disk

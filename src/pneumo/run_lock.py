@@ -25,8 +25,6 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Ligh
 def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, which ends with the process; a process that holds it may take it again.
 
-    Where a file system has no locks, a warning is logged and the run goes on without one.
-
     Args:
         folder: The run's, made if it is missing.
         wait: Wait for another process rather than refuse to run.
@@ -35,7 +33,20 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
         ConfigError: Another process trains in the folder.
         FileError: The folder cannot be written.
     """
-    lock = _acquire(folder, wait)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder.resolve())
+        acquire_at_once(lock, folder)
+    except Timeout:
+        if not wait:
+            raise ConfigError(
+                f"Another process is training in {folder}, and its files would be mixed with those of this run: wait "
+                "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
+            ) from None
+        _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
+        lock.acquire()
+    except OSError as error:
+        raise write_error(error, folder) from error
     try:
         yield
     finally:
@@ -61,24 +72,6 @@ def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         _warn_unlocked(folder, str(error))
-
-
-def _acquire(folder: Path, wait: bool) -> BaseFileLock:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder.resolve())
-        acquire_at_once(lock, folder)
-    except Timeout:
-        if not wait:
-            raise ConfigError(
-                f"Another process is training in {folder}, and its files would be mixed with those of this run: wait "
-                "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
-            ) from None
-        _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
-        lock.acquire()
-    except OSError as error:
-        raise write_error(error, folder) from error
-    return lock
 
 
 @cache

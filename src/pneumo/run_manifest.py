@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pneumo import __version__
 from pneumo.files import write_text
@@ -13,9 +15,10 @@ REPORTS = ("report.html", "MODEL_CARD.md")
 EVENTS = ".pneumo"  # ends the names of event files that runs write
 
 
-def write_manifest(folder: Path) -> None:
-    """Declare a folder a run's, without reports."""
-    _write(folder, {})
+def write_manifest(folder: Path, reports: Mapping[str, list[str]] = MappingProxyType({})) -> None:
+    """Declare a folder a run's, with the hashes of its reports by their names."""
+    content = {"pneumo_version": __version__, "reports": dict(reports)}
+    write_text(folder / MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
 def has_manifest(folder: Path) -> bool:
@@ -34,13 +37,8 @@ def write_report(path: Path, text: str) -> None:
         reports = _read(path.parent)
         digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
         reports[path.name] = [*reports.get(path.name, [])[-1:], digest]
-        _write(path.parent, reports)
+        write_manifest(path.parent, reports)
     write_text(path, text)
-
-
-def _write(folder: Path, reports: dict[str, list[str]]) -> None:
-    content = {"pneumo_version": __version__, "reports": reports}
-    write_text(folder / MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
 def _read(folder: Path) -> dict[str, list[str]]:

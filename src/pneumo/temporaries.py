@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 try:
@@ -68,13 +69,11 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove temporaries that kills have left in a folder; what cannot be locked or removed stays."""
-    remove_stale_below(folder, depth=0)
-
-
 def remove_stale_below(folder: Path, depth: int) -> None:
-    """Remove temporaries that kills have left in a folder and, `depth` levels down, in the folders below it."""
+    """Remove temporaries that kills have left in a folder and, `depth` levels down, in the folders below it.
+
+    What cannot be locked or removed stays.
+    """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:  # each comes with its type, so that a folder of many files takes one listing
             with suppress(OSError):
@@ -96,7 +95,7 @@ def _visit(folder: Path) -> None:
     """Remove what kills have left in a folder, once in the life of a process: listing it takes time."""
     if (absolute := folder.absolute()) not in _visited:
         _visited.add(absolute)
-        remove_stale(folder)
+        remove_stale_below(folder, depth=0)
 
 
 def _lock_own(descriptor: int, path: Path) -> bool:
@@ -117,21 +116,15 @@ def _remove(path: Path, is_folder: bool) -> None:
     aged = time.time() - path.stat().st_mtime > FOREIGN_AGE
     if not aged and (fcntl is None or not path.name.startswith(_OWN)):
         return
+    delete = partial(shutil.rmtree, ignore_errors=True) if is_folder else Path.unlink
     if fcntl is None:
-        _delete(path, is_folder)
+        delete(path)
         return
     # A lock over NFS needs a file that is open for writing.
     descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if is_at(descriptor, path):
-            _delete(path, is_folder)
+            delete(path)
     finally:
         os.close(descriptor)
-
-
-def _delete(path: Path, is_folder: bool) -> None:
-    if is_folder:
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink()

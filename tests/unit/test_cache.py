@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from pneumo import cache
 from pneumo.cache import Array, Recipe, find, find_or_build, locked
+from pneumo.cache_commands import entries, remove
 from pneumo.cli import app
-from pneumo.entries import entries, remove
 from pneumo.errors import CacheError
 
 

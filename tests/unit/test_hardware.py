@@ -100,6 +100,13 @@ def test_where_there_is_no_gpu_adam_does_not_look_for_one_through_nvml(monkeypat
     assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
 
 
+@pytest.mark.slow
+def test_hardware_is_imported_without_pytorch() -> None:
+    code = "import sys, pneumo.hardware as hardware; print(hardware.count_cores() > 0, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="Linux alone measures from a given time")
 @pytest.mark.slow
 def test_peak_memory_is_measured_from_when_a_run_begins() -> None:

@@ -32,7 +32,7 @@ def test_json_is_read_as_it_was_written(value: object) -> None:
     [
         ('{"a": NaN}', "NaN"),
         ("[-Infinity]", "-Infinity"),
-        ("1e999", "too large"),
+        ("1e999", "finite"),
         ("9" * 5_000, "5,000 digits"),
         ('{"a": 1, "a": 2}', "'a' twice"),
         ("[" * _DEEP, "nested"),

@@ -5,7 +5,7 @@ import pytest
 
 from pneumo import temporaries
 from pneumo.files import write_text
-from pneumo.temporaries import PREFIX, remove_stale, remove_stale_below, temporary_file, temporary_folder
+from pneumo.temporaries import PREFIX, remove_stale_below, temporary_file, temporary_folder
 
 
 def leave(folder: Path) -> tuple[Path, Path]:
@@ -36,7 +36,7 @@ def test_the_next_writer_removes_what_a_kill_left_and_nothing_else(tmp_path: Pat
 
 def test_temporaries_in_use_stay(tmp_path: Path) -> None:
     with temporary_file(tmp_path) as file, temporary_folder(tmp_path) as folder:
-        remove_stale(tmp_path)
+        remove_stale_below(tmp_path, depth=0)
         assert file.exists()
         assert folder.is_dir()
     assert os.listdir(tmp_path) == []
@@ -45,10 +45,10 @@ def test_temporaries_in_use_stay(tmp_path: Path) -> None:
 def test_those_of_another_machine_stay_for_a_day(tmp_path: Path) -> None:
     other = tmp_path / f"{PREFIX}000000-abcdefgh.csv"
     other.touch()
-    remove_stale(tmp_path)
+    remove_stale_below(tmp_path, depth=0)
     assert other.exists()
     os.utime(other, (0, 0))
-    remove_stale(tmp_path)
+    remove_stale_below(tmp_path, depth=0)
     assert not other.exists()
 
 
@@ -56,12 +56,12 @@ def test_where_there_are_no_locks_age_decides(tmp_path: Path, monkeypatch: pytes
     file, folder = leave(tmp_path)
     monkeypatch.setattr(temporaries, "fcntl", None)
     with temporary_file(tmp_path) as own:
-        remove_stale(tmp_path)
+        remove_stale_below(tmp_path, depth=0)
         assert own.exists()
     assert file.exists()
     for path in (file, folder):
         os.utime(path, (0, 0))
-    remove_stale(tmp_path)
+    remove_stale_below(tmp_path, depth=0)
     assert os.listdir(tmp_path) == []
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from pneumo.cache import Array
-from pneumo.cores import count_cores
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_order, training_order
 from pneumo.data.decoded import ImageLoader, RadiographDataset, decode_all, decoded_blocks, find_twins
@@ -33,6 +32,7 @@ from pneumo.data.nesting import find_data_sets
 from pneumo.data.notes import ImageNotes
 from pneumo.data.phantoms import check_phantoms
 from pneumo.data.splits import Splits, check_split, split_radiographs
+from pneumo.hardware import count_cores
 
 _log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pneumo.cores import count_cores
 from pneumo.data.decoded import RadiographDataset, decoded_blocks
 from pneumo.data.images import square
 from pneumo.data.index import find_root, index_radiographs, label_subtypes, locate
 from pneumo.data.nesting import describe_misplaced, find_data_sets
 from pneumo.data.phantoms import draw_radiograph
 from pneumo.errors import DataError
+from pneumo.hardware import count_cores
 from pneumo.prediction.network import Images
 from pneumo.prediction.rules import Rules
 from pneumo.progress import track

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pneumo.cores import count_cores
 from pneumo.errors import ConfigError, HardwareError
+from pneumo.hardware import count_cores
 from pneumo.models.hparams import HyperparameterError
 from pneumo.prediction.checksum import KEY, ChecksumError, verify_checksum
 from pneumo.prediction.network import Images, Network, Scores

@@ -1,7 +1,6 @@
 """Hyperparameters that differ within a sweep: further columns of TensorBoard's HPARAMS table."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.hyperparameters import COLUMNS
+from pneumo.sweeps.naming import short_names
 from pneumo.sweeps.plan import Job, split_override
 
 
@@ -26,10 +26,11 @@ class Columns:
 
     def row(self, job: Job) -> dict[str, str | float]:
         """Return a job's values by the names of their columns."""
-        values = {key: _value(job, key) for key in self.names}
-        return {
-            name: float(values[key]) if key in self.numbers else _text(values[key]) for key, name in self.names.items()
-        }
+        row: dict[str, str | float] = {}
+        for key, name in self.names.items():
+            value = _value(job, key)
+            row[name] = float(value) if key in self.numbers else value if isinstance(value, str) else json.dumps(value)
+        return row
 
 
 def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
@@ -42,10 +43,8 @@ def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
         jobs: Jobs that have among them every kind of value.
     """
     shown = [key for key in keys if key not in COLUMNS]
-    last = Counter(key.rpartition(".")[2] for key in shown)
-    names = {key: short if last[short := key.rpartition(".")[2]] == 1 else key for key in shown}
     numbers = (key for key in shown if all(_is_number(_value(job, key)) for job in jobs))
-    return Columns(names, frozenset(numbers))
+    return Columns(short_names(shown), frozenset(numbers))
 
 
 def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configuration)
@@ -58,7 +57,3 @@ def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configura
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -9,7 +9,6 @@ from pathlib import Path
 from pneumo.files import write_text
 from pneumo.plain_data import PlainDataError, read_json
 
-_LARGEST = 1 << 16  # bytes
 _LONGEST = 100  # characters of a name
 
 
@@ -29,7 +28,7 @@ class Command:
 
 
 def begin_command(sweep: Path, overwrite: bool) -> Command:
-    """Take a sweep's folder; a command that runs all jobs anew and was stopped is gone on with under its name."""
+    """Take a sweep's folder; a stopped command that runs all jobs anew is resumed under its name."""
     last = read_command(sweep)
     if overwrite and last and last.overwrite and not last.complete:
         return last
@@ -46,7 +45,7 @@ def write_command(sweep: Path, command: Command) -> None:
 def read_command(sweep: Path) -> Command | None:
     """Read which command the folder belongs to; None if no command has been there, or its file is damaged."""
     try:
-        found = read_json(sweep / ".command.json", _LARGEST)
+        found = read_json(sweep / ".command.json")
         command = Command(found["name"], found["overwrite"], found["complete"])
     except (FileNotFoundError, PlainDataError, KeyError, TypeError):
         return None

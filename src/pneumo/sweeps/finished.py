@@ -13,7 +13,7 @@ from pneumo.sweeps.plan import Job
 
 
 def finished_jobs(jobs: Sequence[Job]) -> set[str]:
-    """Give the names of the jobs that need not be run again.
+    """Return the names of the jobs that need not be run again.
 
     Raises:
         ConfigError: One of that name has finished, but with another configuration or other data.
@@ -37,7 +37,7 @@ def finished_jobs(jobs: Sequence[Job]) -> set[str]:
 
 
 def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
-    """Give the hash of a job's data as its run would, or `otherwise` if they are not there or not pneumo's to index."""
+    """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
     data = cfg.data
     root = default_root() if data.root is None else Path(data.root)
     if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:

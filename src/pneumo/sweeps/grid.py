@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,13 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config import check_sweep
 from pneumo.errors import ConfigError
-from pneumo.evaluation.results import read_results
-from pneumo.fingerprints import recorded_hashes
 from pneumo.quoting import quote_override
 from pneumo.sweeps.columns import make_columns
-from pneumo.sweeps.command import Command
 from pneumo.sweeps.finished import finished_jobs
-from pneumo.sweeps.job import is_done_by
 from pneumo.sweeps.plan import Job, plan_jobs, varied_keys
 from pneumo.sweeps.session import open_session, settle
 
@@ -30,16 +26,13 @@ _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of 
 def sweep_grid(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]
 ) -> None:
-    """Run the jobs that have not finished, write the leaderboard, and end with status 1 unless all have.
+    """Run the jobs that have not finished, write the leaderboard, and exit with status 1 unless all have.
 
     Args:
         context: Hydra's.
         task_function: Runs a job.
         config: The sweep's own configuration.
         overrides: Each with one or several values for its key.
-
-    Raises:
-        PneumoError: A user's mistake.
     """
     check_sweep(config)
     settle(config)
@@ -47,7 +40,7 @@ def sweep_grid(
     refuse_processes(planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
     with open_session(config, launcher) as session:
-        finished = _own(planned, session.command) if config.sweep.overwrite else finished_jobs(planned)
+        finished = session.own_jobs(planned) if config.sweep.overwrite else finished_jobs(planned)
         session.record(config)
         complete = False
         try:
@@ -59,47 +52,50 @@ def sweep_grid(
         raise SystemExit(1)
 
 
-def _own(jobs: Sequence[Job], command: Command) -> set[str]:
-    """Give the names of the jobs that this command has run anew already, before it was stopped."""
-    return {
-        job.name
-        for job in jobs
-        if read_results(job.folder) and is_done_by(job.folder, command.name, recorded_hashes(job.config))
-    }
-
-
 def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[str]]:
-    """Give the overrides of each job; of several overrides for one key, the last counts."""
+    """Return the overrides of each job; of several overrides for one key, the last counts."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # as Hydra's own sweeper combines them
 
-    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
-    refuse_shared(parsed)
-    refuse_divided_paths(parsed)
-    for override in parsed:
-        if override.is_sweep_override() and not override.is_discrete_sweep():
-            raise ConfigError(
-                f"{override.input_line} has no end of values: list some, as in optimizer.lr=0.001,0.01, or have Optuna "
-                "choose among them with sweep.trials=20."
-            )
-    refuse_counts([override for override in parsed if override.is_sweep_override()], combined=True)
-    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    parsed = parse_overrides(loader, overrides)
+    check_values(parsed, combined=True)
+    (jobs,) = BasicSweeper.split_arguments([*parsed.values()], None)
     return jobs
 
 
-def refuse_counts(overrides: Iterable[Override], combined: bool) -> None:
-    """Raise a ConfigError if an override has no values, or if there would be absurdly many jobs.
+def parse_overrides(loader: ConfigLoader | None, overrides: Sequence[str]) -> dict[str, Override]:
+    """Parse overrides by their keys; of several for one key, the last counts."""
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
+    return {override.get_key_element(): override for override in parsed}
+
+
+def check_values(overrides: Mapping[str, Override], combined: bool) -> None:
+    """Raise a ConfigError if a setting cannot have several values, or if there would be absurdly many jobs.
 
     Args:
-        overrides: Each with values that can be counted.
-        combined: Whether each combination of their values is a job.
+        overrides: By their keys.
+        combined: Whether each combination of their values is a job; else there may be intervals, which have no end.
     """
-    last = {override.get_key_element(): override for override in overrides}  # of two for one key
-    counts = {key: _count_values(override) for key, override in last.items()}
-    for key, override in last.items():
-        if (count := counts[key]) == 0:
-            raise ConfigError(f"{override.input_line} has no values, so there is nothing to run: list some.")
-        if count > MOST_JOBS:
-            raise ConfigError(f"{override.input_line} has {count:,} values, and at most {MOST_JOBS:,} can be tried.")
+    counts: dict[str, int] = {}
+    for key, override in overrides.items():
+        if not override.is_sweep_override():
+            continue
+        line = str(override.input_line)
+        if key.lstrip("+").startswith(_SHARED):
+            raise ConfigError(
+                f"{line} must have one value, since all jobs of a sweep share it; one with a comma is quoted: "
+                f"{quote_override(line)}"
+            )
+        if os.path.lexists(os.path.expanduser(line.partition("=")[2])):
+            raise ConfigError(
+                f"{line} has the values of several jobs, and is one path. Quote it: {quote_override(line)}"
+            )
+        if override.is_discrete_sweep():
+            counts[key] = _count_values(override)
+        elif combined:
+            raise ConfigError(
+                f"{line} has no end of values: list some, as in optimizer.lr=0.001,0.01, or have Optuna choose among "
+                "them with sweep.trials=20."
+            )
     if combined and (total := math.prod(counts.values())) > MOST_JOBS:
         raise ConfigError(
             f"This sweep has {total:,} jobs, the combinations of {', '.join(counts)}, and at most {MOST_JOBS:,} can be "
@@ -107,35 +103,21 @@ def refuse_counts(overrides: Iterable[Override], combined: bool) -> None:
         )
 
 
-def _count_values(override: Override) -> float:
+def _count_values(override: Override) -> int:
     """Count an override's values without making them, of which a range may have billions."""
-    value = override.value()
-    if not isinstance(value, RangeSweep):
-        return sum(1 for _ in override.sweep_string_iterator())
-    start, stop, step = (value.start, value.stop, value.step)
-    if start is None or stop is None or not step or not all(map(math.isfinite, (start, stop, step))):
-        raise ConfigError(f"{override.input_line} must have finite bounds and a step other than 0.")
-    return max(0, math.ceil((stop - start) / step))
-
-
-def refuse_shared(overrides: Iterable[Override]) -> None:
-    """Raise a ConfigError if a setting of the sweep as a whole has several values."""
-    for override in overrides:
-        if override.is_sweep_override() and override.get_key_element().lstrip("+").startswith(_SHARED):
-            raise ConfigError(
-                f"{override.input_line} must have one value, since all jobs of a sweep share it; one with a comma is "
-                f"quoted: {quote_override(str(override.input_line))}"
-            )
-
-
-def refuse_divided_paths(overrides: Iterable[Override]) -> None:
-    """Raise a ConfigError if a path with a comma in its name was taken for several values."""
-    for override in overrides:
-        line = str(override.input_line)
-        if override.is_sweep_override() and os.path.lexists(os.path.expanduser(line.partition("=")[2])):
-            raise ConfigError(
-                f"{line} has the values of several jobs, and is one path. Quote it: {quote_override(line)}"
-            )
+    value, line = override.value(), override.input_line
+    if isinstance(value, RangeSweep):
+        start, stop, step = (value.start, value.stop, value.step)
+        if start is None or stop is None or not step or not all(map(math.isfinite, (start, stop, step))):
+            raise ConfigError(f"{line} must have finite bounds and a step other than 0.")
+        count = max(0, math.ceil((stop - start) / step))
+    else:
+        count = sum(1 for _ in override.sweep_string_iterator())
+    if count == 0:
+        raise ConfigError(f"{line} has no values, so there is nothing to run: list some.")
+    if count > MOST_JOBS:
+        raise ConfigError(f"{line} has {count:,} values, and at most {MOST_JOBS:,} can be tried.")
+    return count
 
 
 def refuse_processes(jobs: Sequence[Job]) -> None:

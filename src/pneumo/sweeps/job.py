@@ -1,8 +1,9 @@
-"""One job of a sweep, in whatever process and on whatever machine it runs."""
+"""One job of a sweep, in any process and on any machine."""
 
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +29,7 @@ SWEPT = "PNEUMO_SWEPT"  # and the job's values of what differs within the sweep,
 
 
 def run_job(cfg: DictConfig) -> None:
-    """Run a job: from the start, or from where it was stopped; a failure is written down, and the others go on.
-
-    Args:
-        cfg: Composed from conf/sweep.yaml.
-    """
+    """Run a job composed from conf/sweep.yaml, from the start or where it was stopped; record a failure."""
     rich.get_console().quiet = cfg.launcher.parallel  # the command tells of its jobs; their logs tell more
     os.chdir(HydraConfig.get().runtime.cwd)  # Ray's workers have another one; relative paths are the user's
     folder, sweep = Path(cfg.paths.run_dir), Path(HydraConfig.get().sweep.dir)
@@ -88,13 +85,7 @@ def _write_end(folder: Path, status: Status) -> None:
 
 
 def is_done_by(folder: Path, command: str, hashes: frozenset[str]) -> bool:
-    """Return whether a run's folder holds this command's work, whole or in part, and not an earlier one's.
-
-    Args:
-        folder: The run's.
-        command: Its name.
-        hashes: Every `config_hash` that stands for the run's configuration.
-    """
+    """Return whether a run's folder holds a command's work, whole or in part, under one of these `config_hash`es."""
     status, results = read_status(folder), read_results(folder)
     own = status is not None and status.command == command and status.status in ("running", "stopped", "done")
     return own and (results is None or results["config_hash"] in hashes)
@@ -115,23 +106,18 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
 
 
 def _read_swept() -> dict[str, str | float]:
-    """Read the job's values of what differs within the sweep.
-
-    Raises:
-        ConfigError: The variable was set to something else.
-    """
+    """Read the job's values of what differs within the sweep."""
     text = os.environ.get(SWEPT, "{}")
-    try:
+    values = None
+    with suppress(PlainDataError):
         values = parse_json(text)
-    except PlainDataError:
-        values = None
     if not isinstance(values, dict) or not all(isinstance(value, str | float) for value in values.values()):
         raise ConfigError(f"{SWEPT}={text[:100]} must be names and values as JSON: unset it, since a sweep sets it.")
     return values
 
 
 def _failed_sibling(sweep: Path, command: str) -> str | None:
-    """Give the name of a job of this command that has failed."""
+    """Return the name of a job of this command that has failed."""
     for path in sorted(sweep.rglob("status.json")):
         if (status := read_status(path.parent)) and (status.command, status.status) == (command, "failed"):
             return path.parent.name

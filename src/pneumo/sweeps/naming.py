@@ -19,22 +19,21 @@ def job_name(base: str, values: Mapping[str, str], varied: Sequence[str]) -> str
         values: The job's overrides by their keys.
         varied: Keys whose values differ between jobs.
     """
-    others = [key for key in varied if key not in _IN_EVERY_NAME]
-    short = Counter(_last(key) for key in others)
-    parts = (_part(_last(key) if short[_last(key)] == 1 else key, key, values[key]) for key in others)
-    return bounded_name("-".join([base, *parts]))
+    parts = [base]
+    for key, name in short_names([key for key in varied if key not in _IN_EVERY_NAME]).items():
+        if "." not in key:  # a choice of a group, such as `light`
+            parts.append(_safe(values[key]))
+        else:  # `lr0.01`, or `split-patient`
+            between = "" if re.match(r"[-+]?[.\d]", values[key]) else "-"
+            parts.append(f"{_safe(name)}{between}{_safe(values[key])}")
+    return bounded_name("-".join(parts))
 
 
-def _part(name: str, key: str, value: str) -> str:
-    """Say `lr0.01` of a number, `light` of a choice of a group, `split-patient` of any other value."""
-    if "." not in key:
-        return _safe(value)
-    between = "" if re.match(r"[-+]?[.\d]", value) else "-"
-    return f"{_safe(name)}{between}{_safe(value)}"
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the last parts of dotted keys by the keys; keys that share one keep their whole names."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(last.values())
+    return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
 def _safe(text: str) -> str:

@@ -35,7 +35,7 @@ class Job:
 def plan_jobs(
     loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence[str]], names: Sequence[str] | None = None
 ) -> list[Job]:
-    """Compose each job's configuration, check it, and name its folder.
+    """Compose each job's configuration, check it, and name its folder; raise a ConfigError if two jobs share one.
 
     Args:
         loader: Composes.
@@ -43,9 +43,6 @@ def plan_jobs(
         jobs: The overrides of each job.
         names: Of their folders; None makes them from `hydra.sweep.subdir` and, unless the user has set that, from
             what else differs.
-
-    Raises:
-        ConfigError: A value cannot work, or two jobs would write into one folder.
     """
     values = [dict(map(split_override, job)) for job in jobs]
     given = list_overrides(config.hydra.overrides.hydra)
@@ -66,7 +63,12 @@ def plan_jobs(
             raise ConfigError(f"A job's configuration cannot be resolved ({reason}): {' '.join(overrides)}.") from error
         finally:
             HydraConfig.instance().cfg = before
-    _check_names(planned)
+    if double := [name for name, count in Counter(job.name for job in planned).items() if count > 1]:
+        raise ConfigError(
+            f"Several jobs of this sweep would write into one folder: {', '.join(double)}. Give each its own values, "
+            "and if you set hydra.sweep.subdir, leave it out, or name there what differs, as in "
+            "'hydra.sweep.subdir=lr${optimizer.lr}'."
+        )
     return planned
 
 
@@ -92,12 +94,3 @@ def split_override(override: str) -> tuple[str, str]:
     """Return the key and the value of an override."""
     key, _, value = override.partition("=")
     return key.lstrip("+"), value
-
-
-def _check_names(jobs: Sequence[Job]) -> None:
-    if double := [name for name, count in Counter(job.name for job in jobs).items() if count > 1]:
-        raise ConfigError(
-            f"Several jobs of this sweep would write into one folder: {', '.join(double)}. Give each its own values, "
-            "and if you set hydra.sweep.subdir, leave it out, or name there what differs, as in "
-            "'hydra.sweep.subdir=lr${optimizer.lr}'."
-        )

@@ -32,16 +32,13 @@ _OF_THE_VALUES = (NonFiniteLossError.__name__, "OutOfMemoryError")
 
 
 def search(context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]) -> None:
-    """Run trials until there are `sweep.trials`, write the leaderboard, and tell the best trial.
+    """Run trials until there are `sweep.trials`, write the leaderboard, and log the best trial.
 
     Args:
         context: Hydra's.
         task_function: Runs a job.
         config: The sweep's own configuration.
         overrides: A key with an interval or several values is searched.
-
-    Raises:
-        PneumoError: A user's mistake.
     """
     check_sweep(config)
     if config.sweep.trials > MOST_JOBS:
@@ -80,11 +77,11 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
 
 
 def _describe(space: Space, job: Job, sweep: DictConfig) -> dict[str, str]:
-    """Tell this search from others: its trials can only be compared if all of this is the same."""
-    shared = {key: value for key, value in decisive_config(job.config).items() if key not in space.searched}
-    chosen = {key for key in space.searched if "." not in key}  # groups, whose content differs between trials
-    shared = {key: value for key, value in shared.items() if key.split(".")[0] not in chosen}
-    shared = {key: value for key, value in shared.items() if key not in {f"choices.{name}" for name in chosen}}
+    """Return what identifies a search: its trials can only be compared if all of this is the same."""
+    groups = {key for key in space.searched if "." not in key}  # their content differs between trials
+    varied = space.searched.keys() | {f"choices.{name}" for name in groups}
+    decisive = decisive_config(job.config).items()
+    shared = {key: value for key, value in decisive if key not in varied and key.split(".")[0] not in groups}
     settings = json.dumps(shared, sort_keys=True)
     return {"objective": sweep.objective, "space": str(sorted(space.searched.items())), "settings": settings}
 
@@ -92,14 +89,11 @@ def _describe(space: Space, job: Job, sweep: DictConfig) -> dict[str, str]:
 def _tell(
     trials: Trials, session: Session, chosen: Sequence[FrozenTrial], jobs: Sequence[Job], sweep: DictConfig
 ) -> bool:
-    """Tell Optuna what came out; false if the search cannot go on: the next command then runs the trial again.
-
-    A failure that the values are to blame for is an answer too.
-    """
+    """Store the trials' objectives, or that their values failed; return False if the search cannot go on."""
     going_on = True
     for trial, job in zip(chosen, jobs, strict=True):
         results, status = read_results(job.folder), read_status(job.folder)
-        failed = session.outcome(job, finished=False)[0] == "failed"
+        failed = session.outcome(job)[0] == "failed"
         if results and results["config_hash"] in recorded_hashes(job.config):
             trials.tell(trial.number, float(results[sweep.objective]))
             _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], _words(trial.params))
@@ -117,8 +111,8 @@ def _tell_best(trials: Trials, sweep: DictConfig) -> None:
     done = sum(trial.state == TrialState.COMPLETE for trial in trials.read())
     strange = ("sweep.", "launcher", "hydra.", "~")  # what train.py refuses, or is no override
     words = [word for word in trials.space.overrides(best.params) if not word.lstrip("+").startswith(strange)]
-    told = (done, _name(best), sweep.objective, best.value, shlex.join(words))
-    _log.info("The best of %d trials by validation is %s, %s=%.4f:\n  python train.py %s", *told)
+    shown = f"{_name(best)}, {sweep.objective}={best.value:.4f}"
+    _log.info("The best of %d trials by validation is %s:\n  python train.py %s", done, shown, shlex.join(words))
 
 
 def _name(trial: FrozenTrial) -> str:
@@ -126,5 +120,4 @@ def _name(trial: FrozenTrial) -> str:
 
 
 def _words(params: Mapping[str, Any]) -> str:
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in params.items()}
-    return " ".join(f"{key}={value}" for key, value in shown.items())
+    return " ".join(f"{key}={value:.4g}" if type(value) is float else f"{key}={value}" for key, value in params.items())

@@ -1,4 +1,4 @@
-"""One command at work on a sweep's folder: it launches jobs, tells how they fare, and sums up, whatever happens."""
+"""One command at work on a sweep's folder: it launches jobs, reports their progress, and sums up in any case."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,9 +41,9 @@ class Session:
 
     Attributes:
         folder: The sweep's.
-        command: Tells this command from others.
+        command: Identifies this command.
         launcher: Hydra's.
-        parallel: Whether jobs run in other processes, where nobody sees what they say.
+        parallel: Whether jobs run in other processes, whose output is not shown.
         threads: How many PyTorch takes in a job; None leaves it to the launcher.
     """
 
@@ -66,73 +66,68 @@ class Session:
             return
         overrides = [self._overrides(job, columns, begun + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
         try:
-            with self._told(jobs):
+            with self._watched(jobs):
                 for returned in self.launcher.launch(overrides, begun):
                     _ = returned.return_value  # raises what kept a job from being run at all
         except Exception as error:  # a launcher's own, of whatever kind: the results of other jobs are kept
             _log.error("The launcher gave up: %s: %s", type(error).__name__, error, exc_info=error)
 
     def record(self, config: DictConfig) -> None:
-        """Write the sweep's own configuration.
-
-        Raises:
-            ConfigError: The folder cannot be written.
-        """
+        """Write the sweep's own configuration, or raise a ConfigError."""
         with _folder_errors(self.folder):
             OmegaConf.save(config, self.folder / "multirun.yaml")
 
-    def outcome(self, job: Job, finished: bool) -> tuple[str, str]:
-        """Tell what became of a job, and why."""
+    def own_jobs(self, jobs: Sequence[Job]) -> set[str]:
+        """Return the names of the jobs that this command has finished, also before it was stopped."""
+        done = (job for job in jobs if is_done_by(job.folder, self.command.name, recorded_hashes(job.config)))
+        return {job.name for job in done if read_results(job.folder)}
+
+    def outcome(self, job: Job) -> tuple[str, str]:
+        """Return what became of a job, and why."""
         status = read_status(job.folder)
-        if finished:
-            return "skipped", ""
         if status is None or status.command != self.command.name:
             return "not begun", ""
-        if status.status in ("preparing", "running", "stopped"):
-            if is_done_by(job.folder, self.command.name, recorded_hashes(job.config)) and read_results(job.folder):
-                return "done", ""  # its process was ended after that
-            stopped = status.status == "stopped"
-            return ("stopped", "by a signal") if stopped else ("unfinished", "its process was ended, or is at work")
-        return status.status, status.reason
+        if status.status not in ("preparing", "running", "stopped"):
+            return status.status, status.reason
+        if self.own_jobs([job]):
+            return "done", ""  # its process was ended after that
+        stopped = status.status == "stopped"
+        return ("stopped", "by a signal") if stopped else ("unfinished", "its process was ended, or is at work")
 
     def sum_up(self, jobs: Sequence[Job], finished: set[str], before: Mapping[str, int] = MappingProxyType({})) -> bool:
-        """Write the leaderboard, and count what became of the jobs; tell whether all have finished.
+        """Write the leaderboard, and count what became of the jobs; return whether all have finished.
 
         Args:
             jobs: All that the command was to run.
             finished: The names of those that had finished before it began.
             before: What became of others that earlier commands ran, counted.
         """
-        outcomes = {job.name: self.outcome(job, job.name in finished) for job in jobs}
+        outcomes = {job.name: ("skipped", "") if job.name in finished else self.outcome(job) for job in jobs}
         counts = Counter(what for what, _ in outcomes.values()) + Counter(before)
         complete = not counts.keys() - {"done", "skipped"}
         if counts.keys() - {"not begun"}:
-            complete &= self._write_leaderboard()
+            complete &= self._write("The leaderboard", self._write_leaderboard)
         for name, (what, reason) in outcomes.items():
             if reason:
                 tell(f"{what} {name}: {reason}", style="red")
-        complete &= self._write_command(complete)
+        command = replace(self.command, complete=complete)
+        complete &= self._write("What the sweep has come to", lambda: write_command(self.folder, command))
         if not complete:
             _log.warning("The same command goes on: it keeps what is done and runs the rest.")
         told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
         tell(f"{counts.total()} jobs: {told}")
         return complete
 
-    def _write_leaderboard(self) -> bool:
+    def _write_leaderboard(self) -> None:
         from pneumo.evaluation.leaderboard import write_leaderboard
 
-        try:
-            write_leaderboard([self.folder], self.folder)
-        except (PneumoError, OSError) as error:  # what became of the jobs is told all the same
-            _log.error("The leaderboard could not be written: %s", error)
-            return False
-        return True
+        write_leaderboard([self.folder], self.folder)
 
-    def _write_command(self, complete: bool) -> bool:
+    def _write(self, what: str, write: Callable[[], None]) -> bool:
         try:
-            write_command(self.folder, replace(self.command, complete=complete))
+            write()
         except (PneumoError, OSError) as error:  # what became of the jobs is told all the same
-            _log.error("%s cannot be written (%s), so what the sweep has come to is not kept.", self.folder, error)
+            _log.error("%s could not be written: %s", what, error)
             return False
         return True
 
@@ -148,8 +143,8 @@ class Session:
         ]
 
     @contextmanager
-    def _told(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Tell of jobs in other processes when they begin and end."""
+    def _watched(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Log when jobs in other processes begin and end."""
         if not self.parallel:
             yield
             return
@@ -168,7 +163,7 @@ class Session:
         while not last:
             last = ended.wait(_INTERVAL)
             for job in jobs:
-                what, reason = self.outcome(job, finished=False)
+                what, reason = self.outcome(job)
                 if what == "unfinished" and not last:
                     what, reason = "begun", ""
                 if what not in ("not begun", told.get(job.name)):
@@ -206,11 +201,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
 
 
 def settle(config: DictConfig) -> Path:
-    """Make the sweep's folder, with its path absolute, whatever folder a job will run in; give the path.
-
-    Raises:
-        ConfigError: It cannot be written.
-    """
+    """Make the sweep's folder, set its absolute path, and return it; raise a ConfigError if it cannot be written."""
     folder = Path(config.hydra.sweep.dir).absolute()
     with _folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +212,7 @@ def settle(config: DictConfig) -> Path:
 
 @contextmanager
 def _folder_errors(folder: Path) -> Iterator[None]:
-    """Report what keeps a sweep's folder from being used as an error of the user whose it is."""
+    """Raise a ConfigError instead of what keeps a sweep's folder from being used."""
     try:
         yield
     except Timeout:  # of a lock, and an OSError too

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pneumo.errors import ConfigError
-from pneumo.sweeps.grid import refuse_counts, refuse_divided_paths, refuse_shared
+from pneumo.sweeps.grid import check_values, parse_overrides
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Space:
     def find_fault(
         self, values: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], complete: bool
     ) -> str | None:
-        """Return what keeps a trial's values from being values of this space, None if nothing does.
+        """Return what keeps a trial's values from being values of this space; None if nothing does.
 
         Args:
             values: By keys.
@@ -61,32 +60,22 @@ class Space:
 
 
 def read_space(loader: ConfigLoader, overrides: Sequence[str]) -> Space:
-    """Read the search space and the fixed overrides of a command line.
-
-    Raises:
-        ConfigError: Nothing is searched, or not within bounds.
-    """
-    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
-    last = {override.get_key_element(): override for override in parsed}  # of two for one key
-    refuse_shared(last.values())
-    refuse_divided_paths(last.values())
-    swept = {key: override for key, override in last.items() if override.is_sweep_override()}
-    refuse_counts([override for override in swept.values() if override.is_discrete_sweep()], combined=False)
-    searched = {key: _distribution(override) for key, override in swept.items()}
+    """Read the search space and the fixed overrides of a command line."""
+    parsed = parse_overrides(loader, overrides)
+    check_values(parsed, combined=False)
+    searched = {key: _distribution(override) for key, override in parsed.items() if override.is_sweep_override()}
     if not searched:
         raise ConfigError("Nothing is to be searched: name an interval, such as 'optimizer.lr=interval(1e-4,1e-1)'.")
-    fixed = [f"{key}={override.get_value_element_as_str()}" for key, override in last.items() if key not in searched]
+    fixed = [f"{key}={override.get_value_element_as_str()}" for key, override in parsed.items() if key not in searched]
     return Space(searched, fixed)
 
 
 def _distribution(override: Override) -> BaseDistribution:
-    """Map what Hydra's grammar calls an interval, a choice or a range to a distribution of Optuna's."""
     value = override.value()
     if not isinstance(value, IntervalSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     low, high, log = value.start, value.end, "log" in value.tags
-    assert low is not None
-    assert high is not None
+    assert low is not None and high is not None  # noqa: PT018
     try:
         if isinstance(low, int) and isinstance(high, int) and "float" not in value.tags:
             return IntDistribution(low, high, log=log)
@@ -96,13 +85,11 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def _contains(distribution: BaseDistribution, value: object) -> bool:
-    """Return whether a value is one that a distribution can give, of the same type."""
     if isinstance(distribution, CategoricalDistribution):
         return isinstance(value, str) and value in distribution.choices
-    if isinstance(distribution, IntDistribution):
-        return type(value) is int and distribution.low <= value <= distribution.high
-    assert isinstance(distribution, FloatDistribution)
-    return type(value) is float and math.isfinite(value) and distribution.low <= value <= distribution.high
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    kind = int if isinstance(distribution, IntDistribution) else float
+    return type(value) is kind and math.isfinite(value) and distribution.low <= value <= distribution.high
 
 
 def _ends(distribution: BaseDistribution) -> list[Any]:

@@ -55,11 +55,7 @@ class Trials:
     shown: str
 
     def read(self) -> list[FrozenTrial]:
-        """Read all trials, in the order of their numbers.
-
-        Raises:
-            ConfigError: The database cannot be read, or one of them is none of this search's.
-        """
+        """Read all trials in the order of their numbers; raise a ConfigError if one is none of this search's."""
         with _database_errors(self.shown):
             trials = self.study.get_trials(deepcopy=False)
         for number, trial in enumerate(trials):
@@ -72,15 +68,7 @@ class Trials:
         return trials
 
     def choose(self, at_once: int, total: int) -> list[FrozenTrial]:
-        """Choose the trials to run next: those that were stopped, or new ones; none when all are done.
-
-        Args:
-            at_once: How many to run together.
-            total: How many the search has in all.
-
-        Raises:
-            ConfigError: The database cannot be read or written, or a trial is none of this search's.
-        """
+        """Choose up to `at_once` trials to run: those that were stopped, or new ones until there are `total`."""
         trials = self.read()
         stopped = [trial.number for trial in trials if trial.state == TrialState.RUNNING][:at_once]
         for number in stopped:
@@ -96,11 +84,7 @@ class Trials:
         return chosen
 
     def tell(self, number: int, value: float | None) -> None:
-        """Store a trial's objective; None: its values failed.
-
-        Raises:
-            ConfigError: The database cannot be written.
-        """
+        """Store a trial's objective; None if its values failed."""
         with _database_errors(self.shown):
             if value is None:
                 self.study.tell(number, state=TrialState.FAIL)
@@ -138,16 +122,13 @@ class Trials:
 
 
 def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[str, str]) -> Trials:
-    """Open the trials of a search, or begin them.
+    """Open or start the trials of a search; raise a ConfigError if the database is another search's or unreadable.
 
     Args:
         config: The sweep's own configuration.
         folder: The sweep's, which holds the database unless sweep.storage names another one.
         space: From which all values must come.
         about: What a search of the same name must share with this one to be the same search.
-
-    Raises:
-        ConfigError: The database cannot be opened, or is another search's.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     own = URL.create("sqlite", database=str(folder / "optuna.db")).render_as_string()
@@ -176,7 +157,7 @@ def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[s
 
 @contextmanager
 def _database_errors(shown: str) -> Iterator[None]:
-    """Report what keeps a database from being used as an error of the user whose it is."""
+    """Raise a ConfigError instead of what keeps a database from being used."""
     try:
         yield
     except _DATABASE as error:

@@ -1,27 +1,28 @@
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pneumo.errors import ConfigError
-from pneumo.sweeps.grid import refuse_counts, refuse_divided_paths, refuse_shared
+from pneumo.sweeps.grid import check_values, parse_overrides
 
-PARSER = OverridesParser.create()
+
+def check(*lines: str) -> None:
+    check_values(parse_overrides(None, lines), combined=True)
 
 
 def test_a_path_with_a_comma_is_not_divided_among_jobs(tmp_path: Path) -> None:
     line = f"data.root={tmp_path}/a,b"
-    refuse_divided_paths([PARSER.parse_override(line)])
+    check(line)
     (tmp_path / "a,b").mkdir()
     with pytest.raises(ConfigError, match="is one path") as error:
-        refuse_divided_paths([PARSER.parse_override(line)])
+        check(line)
     assert f"""'data.root="{tmp_path}/a,b"'""" in str(error.value)
-    refuse_divided_paths([PARSER.parse_override(f'data.root="{tmp_path}/a,b"')])
+    check(f'data.root="{tmp_path}/a,b"')
 
 
 def test_a_shared_setting_with_a_comma_is_shown_with_quotes() -> None:
     with pytest.raises(ConfigError, match="one with a comma is quoted: 'paths"):
-        refuse_shared([PARSER.parse_override("paths.output_dir=a,b")])
+        check("paths.output_dir=a,b")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ def test_a_shared_setting_with_a_comma_is_shown_with_quotes() -> None:
         (["seed=range(5,1)"], "no values"),
         (["seed=range(0,9,0)"], "a step other than 0"),
         (["optimizer.lr=range(0.1,inf,0.1)"], "finite bounds"),
+        (["optimizer.lr=interval(0.1,1)"], r"optimizer\.lr.* no end of values"),
         (["seed=range(0,1000000000)"], "1,000,000,000 values"),
         (["seed=range(0,1,0.0000001)"], "10,000,000 values"),
         (["seed=range(0,200)", "epochs=range(0,200)"], "40,000 jobs"),
@@ -38,11 +40,11 @@ def test_a_shared_setting_with_a_comma_is_shown_with_quotes() -> None:
 )
 def test_a_sweep_of_no_or_too_many_jobs_is_refused(lines: list[str], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        refuse_counts(PARSER.parse_overrides(lines), combined=True)
+        check(*lines)
 
 
 def test_the_last_values_of_a_key_are_counted() -> None:
     many, few = "seed=range(0,1000000000)", "seed=0,1"
-    refuse_counts(PARSER.parse_overrides([many, few, "epochs=1,2"]), combined=True)
+    check(many, few, "epochs=1,2")
     with pytest.raises(ConfigError, match="1,000,000,000"):
-        refuse_counts(PARSER.parse_overrides([few, many]), combined=True)
+        check(few, many)

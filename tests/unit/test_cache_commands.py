@@ -1,18 +1,22 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import rich
 from hostile import CONTROLS, is_harmless
-from support import RECIPE, blocks
+from support import RECIPE, ROOT, blocks
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from typer.testing import CliRunner
+from written import fail
 
 from pneumo.cache import Recipe, find_or_build
+from pneumo.cache_commands import KINDS, entries
 from pneumo.cli import app
 from pneumo.data.decoded import RadiographDataset, find_twins
 from pneumo.data.index import index_radiographs
 from pneumo.data.manifest import content_hash
 from pneumo.data.phantoms import write_phantoms
-from pneumo.entries import KINDS, entries
+from pneumo.evaluation.runs import collect
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +59,16 @@ def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed
     assert ("about.json is damaged" in listed.output) == (not about.endswith(b"}"))
     assert is_harmless(listed.output)
     assert "deleted 1 of 2" in CliRunner().invoke(app, ["cache", "clear", folder.name, "--dir", str(tmp_path)]).output
+
+
+def test_the_readme_of_the_outputs_disturbs_no_reader_of_runs_and_caches(tmp_path: Path) -> None:
+    readme = Path(shutil.copy(ROOT / "outputs" / "README.md", tmp_path))
+    fail(tmp_path / "sweep" / "study" / "resnext-sgd-s0", "resnext", "sgd")
+    assert [run.name for run in collect([tmp_path])] == ["sweep/study/resnext-sgd-s0"]
+    for command in (["list"], ["clear", "--all"]):
+        found = CliRunner().invoke(app, ["cache", *command, "--dir", str(tmp_path)])
+        assert (found.exit_code, "0 entries" in found.output) == (0, True)
+    boards = EventMultiplexer()
+    boards.AddRunsFromDirectory(str(tmp_path))
+    assert boards.Runs() == {}
+    assert readme.is_file()
