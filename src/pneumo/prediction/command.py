@@ -11,7 +11,6 @@ import rich
 
 from pneumo.console import warn
 from pneumo.errors import ConfigError
-from pneumo.hardware import count_cores
 from pneumo.outputs import check_folder, check_output, refuse_inputs, write_output
 from pneumo.prediction.documents import show_path, to_csv, to_json
 from pneumo.prediction.inputs import find_inputs

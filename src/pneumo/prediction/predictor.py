@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pneumo.cores import count_cores
 from pneumo.errors import ConfigError, DataError
 from pneumo.evaluation.distance import distance
+from pneumo.hardware import count_cores
 from pneumo.prediction.films import Film, read_film, read_films
 from pneumo.prediction.inputs import find_inputs
 from pneumo.prediction.network import Network
