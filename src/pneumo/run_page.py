@@ -20,12 +20,13 @@ from pneumo.data.images import square
 from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
-from pneumo.evaluation.answers import Answers, ClassAnswers
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.distance import distance
 from pneumo.evaluation.film_figures import Chosen, choose
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, read_results
 from pneumo.evaluation.run_config import read_config, resolve_references, select
-from pneumo.evaluation.run_figures import embed_figures, read_test
+from pneumo.evaluation.run_figures import embed_figures
 from pneumo.explanations.maps import METHODS, Explainer
 from pneumo.explanations.overlays import overlay
 from pneumo.explanations.sanity import PARTS, rank_correlation
@@ -93,7 +94,7 @@ def write_run_page(folder: Path, page: Path) -> None:
         raise ConfigError(
             f"{folder} holds no results.json, and the page is of a run that has finished: name its folder."
         )
-    answers = read_test(folder, results)
+    answers = read_predictions(folder, results)
     chosen = choose(answers, float(results["threshold"]))
     margin, uncertain, config = None, None, None
     try:
@@ -145,7 +146,7 @@ def _metrics(results: Results) -> list[tuple[str, Any, Any, Any]]:
     names = dict(TITLES)
     names |= {f"sensitivity_{name}": f"sensitivity to {name} pneumonia" for name in SUBTYPES}
     names |= {"auroc_bacterial_viral": "AUROC, bacterial against viral"}
-    keys = {title: f"test_{name}" for name, title in names.items() if results[f"test_{name}"] != NO_IMAGE}
+    keys = {title: f"test_{name}" for name, title in names.items() if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE}
     return [(title, results[key], results[f"{key}_ci_low"], results[f"{key}_ci_high"]) for title, key in keys.items()]
 
 
@@ -167,17 +168,16 @@ def _facts(results: Results) -> dict[str, str]:
     }
 
 
-def _band(answers: Answers | ClassAnswers, threshold: float, margin: float | None) -> Band | None:
+def _band(answers: Predictions, threshold: float, margin: float | None) -> Band | None:
     if margin is None:
         return None
-    right = answers.right if isinstance(answers, Answers) else answers.label == answers.prediction
-    near = distance(answers.probability.astype(np.float32), threshold) <= margin
+    right, near = answers.right, distance(answers.probability.astype(np.float32), threshold) <= margin
     return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
 
 
 def _explain(
     classifier: Classifier,
-    answers: Answers | ClassAnswers,
+    answers: Predictions,
     chosen: Chosen,
     find: Callable[[Sequence[str]], list[Path]],
 ) -> Explained:
@@ -211,15 +211,10 @@ def _read(path: Path) -> Pixels:
         raise DataError(f"{path} {error}") from None
 
 
-def _show(
-    answers: Answers | ClassAnswers, place: int, film: Pixels, seen: npt.NDArray[np.float32], crop_pct: float
-) -> Shown:
-    if isinstance(answers, Answers):
-        truth, called = answers.classes[int(answers.positive[place])], answers.classes[int(answers.called[place])]
-        answer = f"{called} ({answers.classes[1]} {answers.probability[place]:.3f})"
-    else:
-        truth, called = (answers.classes[part[place]] for part in (answers.label, answers.prediction))
-        answer = f"{called} {answers.probability[place].max():.3f}"
+def _show(answers: Predictions, place: int, film: Pixels, seen: npt.NDArray[np.float32], crop_pct: float) -> Shown:
+    truth, called = (answers.classes[part[place]] for part in (answers.label, answers.predicted))
+    share = f"{answers.confidence[place]:.3f}"
+    answer = f"{called} ({answers.classes[1]} {share})" if len(answers.classes) == 2 else f"{called} {share}"
     small = Image.fromarray(film)
     small.thumbnail((_LONGEST, _LONGEST))
     mixed = overlay(np.asarray(small), seen, crop_pct)

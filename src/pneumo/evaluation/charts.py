@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pneumo.escaping import escape_line
-from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.curves import roc
 from pneumo.evaluation.figures import COLOURS, GREY, STYLE
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.study import MAJORITY, STUDY
 
@@ -115,7 +115,7 @@ def _curves(rows: Sequence[Row], count: int) -> Figure:
             for run in row.runs:
                 if run.results is None:
                     continue
-                false, true = roc(read_answers(run.folder, run.results))
+                false, true = roc(read_predictions(run.folder, run.results))
                 alpha = 1 if len(row.runs) == 1 else 0.6
                 axes.plot(
                     false, true, color=_colour(row.first.optimizer, rows), ls=dashes, lw=1.6, alpha=alpha, label=label

@@ -62,7 +62,7 @@ def decide(
         threshold = _find_threshold(logits, label, temperature, rule, sensitivity)
     # The single precision of predictions, so that a validation image is uncertain there if it is so here.
     shares = softmax(torch.from_numpy(logits).float() / temperature, dim=1).numpy()
-    far = distance(shares[:, 1] if shares.shape[1] == 2 else shares, threshold)
+    far = distance(shares, threshold)
     margin = float(np.quantile(far, uncertain, method="inverted_cdf")) if uncertain else 0.0
     return Decision(temperature, threshold, margin)
 

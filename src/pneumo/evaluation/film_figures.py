@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.distance import distance
 from pneumo.evaluation.figures import COLOURS, STYLE, WIDE, head, name_run, tested
 from pneumo.evaluation.results import Results
@@ -56,13 +56,12 @@ class Film(NamedTuple):
     right: bool = False
 
 
-def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
+def choose(answers: Predictions, threshold: float) -> Chosen:
     """Choose test images to show; the same answers give the same ones.
 
     How sure an answer is, its distance from another answer tells.
     """
-    hit = answers.right if isinstance(answers, Answers) else answers.label == answers.prediction
-    sureness = distance(answers.probability, threshold, answers.margin)
+    hit, sureness = answers.right, distance(answers.probability, threshold, answers.odds)
     surest = np.argsort(-sureness, kind="stable")
     right, wrong = np.flatnonzero(hit), surest[~hit[surest]]
     spread = ((np.arange(ACROSS) + 0.5) * len(right) / ACROSS).astype(np.int64)
@@ -70,7 +69,7 @@ def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
     return Chosen(right[np.unique(spread)] if len(right) else right, wrong[:ACROSS], uncertain, len(right), len(wrong))
 
 
-def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Films, results: Results) -> Figure:
+def draw_predictions(answers: Predictions, chosen: Chosen, films: Films, results: Results) -> Figure:
     """Show test images that were called right and wrong, and the least certain ones.
 
     Args:
@@ -80,15 +79,14 @@ def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Fil
         results: The run's.
     """
     total = chosen.rights + chosen.wrongs
-    near = (
-        "whose two likeliest classes are closest" if isinstance(answers, ClassAnswers) else "nearest to the threshold"
-    )
+    several = len(answers.classes) > 2
+    near = "whose two likeliest classes are closest" if several else "nearest to the threshold"
     rows = (
         (_count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"), chosen.right),
         (_count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"), chosen.wrong),
         (_count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"), chosen.uncertain),
     )
-    if isinstance(answers, ClassAnswers):
+    if several:
         words = "its probability"
     else:
         words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
@@ -117,11 +115,11 @@ def _count(title: str, places: Places, total: int, words: str) -> str:
     return f"{title}: {said}"
 
 
-def _describe(answers: Answers | ClassAnswers) -> list[Film]:
+def _describe(answers: Predictions) -> list[Film]:
     names = [_shorten(name) for name in answers.classes]
     return [
         Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
-        for truth, answer, share in zip(*called(answers), strict=True)
+        for truth, answer, share in zip(answers.label, answers.predicted, answers.confidence, strict=True)
     ]
 
 

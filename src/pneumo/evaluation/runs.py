@@ -119,12 +119,12 @@ class Row:
         return self.study is not None and bool(self.finished) and radiographs and self.tested == TESTED
 
     def mean(self, name: str) -> float | None:
-        """Give the mean over the finished runs; None if there is none."""
-        return statistics.fmean(self._values(name)) if self.finished else None
+        """Compute the mean over the finished runs that have the key; None if there is none."""
+        return statistics.fmean(values) if (values := self._values(name)) else None
 
     def deviation(self, name: str) -> float | None:
-        """Give the standard deviation over the finished runs; None if there are not two."""
-        return statistics.stdev(self._values(name)) if len(self.finished) > 1 else None
+        """Compute the standard deviation over the finished runs that have the key; None if there are not two."""
+        return statistics.stdev(values) if len(values := self._values(name)) > 1 else None
 
     def difference(self, name: str) -> float | None:
         """Give by how much an accuracy differs from the study's; None if that would be no comparison."""
@@ -156,7 +156,7 @@ class Row:
         return ", ".join(f"{states.count(state)} of {len(states)} {state}" for state in marks)
 
     def _values(self, name: str) -> list[float]:
-        return [float(results[name]) for results in self.finished]
+        return [float(results[name]) for results in self.finished if name in results]
 
 
 def collect(folders: Sequence[Path]) -> list[Run]:

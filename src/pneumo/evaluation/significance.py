@@ -1,9 +1,10 @@
-"""Whether two classifiers differ on the same test images, and which of many cannot be told apart."""
+"""Tests of the difference of classifiers on the same test images, and letters for those that do not differ."""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,15 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import bootstrap, percentiles
 from pneumo.evaluation.clusters import Clusters, Residuals, area_variance, area_widening, residuals, student_factor
 from pneumo.evaluation.intervals import RESIDUE, Interval, logit_interval, unvaried_difference, zero_residue
 
 Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+Seeds = Sequence[Predictions]  # of one configuration, for the same images
+Differences = dict[tuple[int, int], "Difference"]
 
 LEVEL = 0.05
 TOP = "top"  # stands for letters where there are too many
@@ -44,22 +50,19 @@ class Placements(NamedTuple):
     Attributes:
         positive: The share of negative images that rank below each positive one, ties by half, (P,).
         negative: The share of positive images that rank above each negative one, (N,).
-        of_positive: Cluster of each positive image, (P,); None: every image is a cluster of its own.
+        of_positive: Cluster of each positive image, (P,).
         of_negative: Cluster of each negative image, (N,).
     """
 
     positive: Array
     negative: Array
-    of_positive: Clusters | None = None
-    of_negative: Clusters | None = None
+    of_positive: Clusters
+    of_negative: Clusters
 
     @property
     def residuals(self) -> tuple[Residuals, Residuals]:
         """Deviations from the mean, of positive and of negative images."""
-        count = len(self.positive)
-        ill = np.arange(count) if self.of_positive is None else self.of_positive
-        well = count + np.arange(len(self.negative)) if self.of_negative is None else self.of_negative
-        return residuals(self.positive, ill), residuals(self.negative, well)
+        return residuals(self.positive, self.of_positive), residuals(self.negative, self.of_negative)
 
 
 def placements(probability: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
@@ -71,24 +74,30 @@ def placements(probability: Array, positive: npt.NDArray[np.bool_], clusters: Cl
     Args:
         probability: Of the positive class, (n,).
         positive: Whether it is of that class, (n,), some of each.
-        clusters: Cluster of each image, (n,), if several images may be of one patient.
+        clusters: Cluster of each image, (n,); None: every image is a cluster of its own.
     """
-    ranks = rankdata(probability)
+    ranks, clusters = rankdata(probability), np.arange(len(probability)) if clusters is None else clusters
     above, below = probability[positive], probability[~positive]
     return Placements(
         (ranks[positive] - rankdata(above)) / len(below),
         1 - (ranks[~positive] - rankdata(below)) / len(above),
-        None if clusters is None else clusters[positive],
-        None if clusters is None else clusters[~positive],
+        clusters[positive],
+        clusters[~positive],
     )
 
 
-def average(found: Sequence[Placements]) -> Placements:
+def average_placements(seeds: Seeds) -> Placements:
     """Average the placements of several seeds on the same images: their mean is the mean of the AUROCs."""
+    found = [placements(seed.score, seed.positive, seeds[0].clusters) for seed in seeds]
     return found[0]._replace(
         positive=np.mean([each.positive for each in found], axis=0),
         negative=np.mean([each.negative for each in found], axis=0),
     )
+
+
+def count_right(seeds: Seeds) -> Counts:
+    """Count the seeds that are right on each image, (N,)."""
+    return np.asarray(np.sum([seed.right for seed in seeds], axis=0, dtype=np.int64))
 
 
 def auroc_interval(found: Placements) -> Interval:
@@ -123,18 +132,42 @@ def delong(first: Placements, second: Placements) -> Difference:
         return Difference(value, -1.0, 1.0, 1.0)
     deviation = _deviation(*parts)
     if deviation < RESIDUE:
-        return Difference(value, *unvaried_difference(value, units), _sign_test(units) if value else 1.0)
+        return Difference(
+            value, *unvaried_difference(value, units), max(0.5 ** (units - 1), SMALLEST) if value else 1.0
+        )
     half = float(norm.ppf(0.975)) * deviation
     p = float(2 * norm.sf(abs(value) / deviation))
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, SMALLEST))
 
 
-def swap_test(
-    first: npt.NDArray[np.int64],
-    second: npt.NDArray[np.int64],
-    seeds: tuple[int, int],
-    clusters: Clusters | None = None,
-) -> float:
+def compare_aurocs(configurations: Sequence[Seeds]) -> Differences:
+    """Compare the mean AUROCs of each pair of configurations by DeLong's test, of clustered images by Obuchowski's."""
+    placed = [average_placements(seeds) for seeds in configurations]
+    return {(i, j): delong(placed[i], placed[j]) for i, j in combinations(range(len(placed)), 2)}
+
+
+def compare_accuracies(configurations: Sequence[Seeds]) -> Differences:
+    """Compare the mean accuracies of each pair of configurations: exact swaps, and the paired bootstrap's interval."""
+    if len(configurations) < 2:
+        return {}
+    right, first = [count_right(seeds) for seeds in configurations], configurations[0][0]
+    mean = np.stack([each / len(seeds) for each, seeds in zip(right, configurations, strict=True)], axis=1)
+    draws = bootstrap(
+        lambda weights: weights @ mean / weights.sum(axis=1)[:, None], first.positive, clusters=first.clusters
+    )
+    found = {}
+    for i, j in combinations(range(len(configurations)), 2):
+        seeds = (len(configurations[i]), len(configurations[j]))
+        gain = right[i] * seeds[1] - right[j] * seeds[0]
+        value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
+        low, high = percentiles(draws[:, i] - draws[:, j])
+        if high - low < RESIDUE:
+            low, high = unvaried_difference(value, len(np.unique(first.clusters)))
+        found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, first.clusters))
+    return found
+
+
+def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: Clusters | None = None) -> float:
     """Compute the exact p that two configurations with several seeds are right equally often in the mean.
 
     Were they alike, each patient's two sums could as well stand in each other's place: p is the fraction of all 2^C
@@ -158,7 +191,7 @@ def swap_test(
     return float(np.clip(2 * swap_tail(sizes, counts, total // step), SMALLEST, 1.0))
 
 
-def swap_tail(sizes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], total: int) -> float:
+def swap_tail(sizes: Counts, counts: Counts, total: int) -> float:
     """Compute the chance that a sum of gains with random signs reaches `total`, which is above 0.
 
     The sum's distribution is tilted so that `total` lies in its middle, and found by one Fourier transform of its
@@ -194,7 +227,7 @@ def swap_tail(sizes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], total
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Give p-values that stay below a level together only where all of them hold with it.
+    """Adjust p-values for their number, so that the family-wise error rate is controlled.
 
     Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
@@ -206,16 +239,16 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def letters(different: npt.NDArray[np.bool_]) -> list[str]:
-    """Give each of several things letters: two share one if, and only if, they cannot be told apart.
+    """Assign letters to classifiers: two share a letter if, and only if, they do not differ significantly.
 
-    Where this takes more letters than there are from a to z, those that do not differ from the first thing are marked
-    `TOP` instead, and the others not at all.
+    Where this takes more letters than there are from a to z, those that do not differ from the first classifier are
+    marked `TOP` instead, and the others not at all.
 
     Source: H.-P. Piepho, An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons, 2004: insert and
     absorb.
 
     Args:
-        different: Which pairs can be told apart, (n, n), symmetric. The first thing gets the first letter.
+        different: Which pairs differ, (n, n), symmetric. The first classifier gets the first letter.
     """
     names = string.ascii_lowercase
     groups = [frozenset(range(len(different)))]
@@ -235,8 +268,3 @@ def letters(different: npt.NDArray[np.bool_]) -> list[str]:
 def _deviation(positive: Residuals, negative: Residuals) -> float:
     fewest = min(positive, negative, key=lambda part: len(part.sums))
     return float(np.sqrt(area_variance(positive, negative))) * student_factor(fewest.images, len(fewest.sums))
-
-
-def _sign_test(units: int) -> float:
-    """Compute the two-sided p of so many units that all have one sign."""
-    return max(0.5 ** (units - 1), SMALLEST)

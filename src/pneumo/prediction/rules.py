@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from pneumo.evaluation.answers import predict_classes
 from pneumo.evaluation.distance import distance
 from pneumo.models.hparams import HyperparameterError, check_hyperparameters
 
@@ -70,8 +71,8 @@ class Rules:
             unlike: How unlike the training images each image is, (N,): more than 1 is too much.
         """
         two = len(self.classes) == 2
-        called = (probability[:, 1] > self.threshold).astype(int) if two else probability.argmax(1)
-        far = distance(probability[:, 1] if two else probability, self.threshold)
+        called = predict_classes(probability, self.threshold)
+        far = distance(probability, self.threshold)
         near = np.zeros(len(far), bool) if self.margin is None else far <= self.margin
         shares = (tuple(float(f"{share:.9g}") for share in row) for row in probability)  # as predictions.csv has them
         return [
