@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.bootstrap import Array
-from pneumo.evaluation.metrics import METRICS, estimates, measure_once
+from pneumo.evaluation.metrics import METRICS, estimates, measure
 from pneumo.evaluation.significance import auroc_interval, delong, placements, swap_test
 from pneumo.files import write_text
 
@@ -87,7 +87,7 @@ def cover_areas(case: Case, tests: int) -> dict[str, float]:
 def cover_metrics(case: Case, tests: int) -> dict[str, float]:
     """Return the coverage of each metric."""
     generator = np.random.default_rng(960)
-    truth = measure_once(replace(draw(generator, case, _MANY)[0], patients=()))
+    truth = measure(replace(draw(generator, case, _MANY)[0], patients=()))
     covered = dict.fromkeys(METRICS, 0.0)
     for _ in range(tests):
         for name, (_, low, high) in estimates(draw(generator, case, PATIENTS)[0]).items():

@@ -20,7 +20,7 @@ from pneumo.evaluation.bootstrap import RESAMPLES, Array, bootstrap
 from pneumo.evaluation.calibration import chance_errors, ece_interval, gaps
 from pneumo.evaluation.counts import draw_tables, posterior_interval
 from pneumo.evaluation.intervals import Interval
-from pneumo.evaluation.metrics import METRICS, bootstrap_metrics, estimates, measure_once
+from pneumo.evaluation.metrics import METRICS, bootstrap_metrics, estimates, measure
 from pneumo.files import write_text
 
 Counts = npt.NDArray[np.int64]
@@ -80,7 +80,7 @@ def cover(
     generator = np.random.default_rng(900 + CASES.index(case))
     positives = -(-size[0] * _MANY // sum(size))
     many = draw(generator, case, positives, _MANY - positives)
-    truth, covered = measure_once(many), dict.fromkeys(METRICS, 0.0)
+    truth, covered = measure(many), dict.fromkeys(METRICS, 0.0)
     for _ in range(tests):
         for name, (low, high) in intervals(draw(generator, case, *size)).items():
             covered[name] += (low <= truth[name] <= high) / tests

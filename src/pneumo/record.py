@@ -17,7 +17,7 @@ from pneumo.checkpoints import read_checkpoint
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import NonFiniteLossError
 from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 from pneumo.evaluation.prediction_files import write_predictions
 from pneumo.evaluation.results import Results
 from pneumo.evaluation.summary import summarise
@@ -96,7 +96,7 @@ def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, cla
     return {
         "status": "done" if len(tested.label) == len(datamodule.splits["test"]) else "partial",
         **summarise(tested),
-        **{f"val_{name}": value for name, value in measure_once(held_out).items()},
+        **{f"val_{name}": value for name, value in measure(held_out).items()},
     }
 
 

@@ -12,7 +12,7 @@ from pneumo.building import build
 from pneumo.callbacks import StopOnNonFiniteLoss
 from pneumo.errors import NonFiniteLossError, WeightsError
 from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 from pneumo.features import serve_features
 from pneumo.passes import FeatureOptions
 from pneumo.training import run
@@ -48,7 +48,7 @@ def test_logits_that_are_not_finite_end_it_too(value: float) -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_metrics_survive_what_is_not_finite_until_it_is_detected(classes: int) -> None:
-    found = measure_once(Predictions(np.full((6, classes), NAN), np.arange(6) % classes, np.zeros(6, int)))
+    found = measure(Predictions(np.full((6, classes), NAN), np.arange(6) % classes, np.zeros(6, int)))
     assert np.isnan(found["brier"])  # averages show it
     assert all(0 <= value <= 1 for name, value in found.items() if name not in ("brier", "ece"))
 

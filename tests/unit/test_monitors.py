@@ -11,7 +11,7 @@ from pneumo.building import _make_optimizer_and_scheduler, build
 from pneumo.config import check_config
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Predictions, predict_classes
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 from pneumo.monitors import directions, monitor_mode
 
 STOP = "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"
@@ -28,7 +28,7 @@ class Own(Callback):
 def test_better_predictions_move_each_metric_in_its_direction(classes: int) -> None:
     label = np.arange(12) % classes
     right = np.eye(classes)[label] * 0.9 + 0.1 / classes
-    good, bad = (measure_once(Predictions(p, label, predict_classes(p, 0.5))) for p in (right, np.roll(right, 1, 1)))
+    good, bad = (measure(Predictions(p, label, predict_classes(p, 0.5))) for p in (right, np.roll(right, 1, 1)))
     assert good.keys() == directions().keys() - {"loss"}
     for name, value in good.items():
         assert (value > bad[name]) if monitor_mode(f"val/{name}") == "max" else (value < bad[name]), name

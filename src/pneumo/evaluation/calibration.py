@@ -23,11 +23,11 @@ class Bin(NamedTuple):
     """Images whose probabilities lie close to each other.
 
     Attributes:
-        images: How many they are.
+        images: Their number.
         probability: Their mean.
-        share: How many of them are positive.
-        low: Of the share's 95 % interval (Wilson; of patients with several images, their effective number).
-        high: Likewise.
+        share: Fraction of them that is positive.
+        low: Lower end of its 95 % interval (Wilson; of patients with several images, their effective number).
+        high: Upper end.
     """
 
     images: int

@@ -11,11 +11,12 @@ import numpy as np
 
 from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.curves import has_both_classes
+from pneumo.evaluation.estimation import Seeds
 from pneumo.evaluation.intervals import Interval
 from pneumo.evaluation.metrics import METRICS
 from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.runs import Row
-from pneumo.evaluation.significance import LEVEL, Difference, Seeds, holm, letters
+from pneumo.evaluation.significance import LEVEL, Difference, holm, letters
 
 
 class Pair(NamedTuple):

@@ -19,12 +19,7 @@ GRID = np.linspace(0, 1, 101)
 
 
 class Band(NamedTuple):
-    """Where a curve may lie, point by point, in 95 % of resamples.
-
-    Attributes:
-        low: At each x of GRID.
-        high: Likewise.
-    """
+    """Where a curve lies, at each x of GRID, in 95 % of resamples."""
 
     low: Array
     high: Array
@@ -34,10 +29,10 @@ class Curves(NamedTuple):
     """Curves of the ranking of images of two classes, with their areas.
 
     Attributes:
-        sensitivity: Its band against 1 - specificity.
-        precision: Its band against sensitivity.
-        auroc: The first curve's area.
-        auprc: The average precision.
+        sensitivity: Band against 1 - specificity.
+        precision: Band against sensitivity.
+        auroc: Area under the first curve.
+        auprc: Average precision.
     """
 
     sensitivity: Band

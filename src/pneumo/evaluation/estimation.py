@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,11 +19,13 @@ from pneumo.evaluation.bootstrap import Resamples, bootstrap, percentiles
 from pneumo.evaluation.clusters import class_sizes
 from pneumo.evaluation.counts import balanced_accuracy, draw_tables, posterior_interval
 from pneumo.evaluation.intervals import Interval, logit_interval, wilson
-from pneumo.evaluation.significance import Differences, Placements, Seeds, average_placements, count_right, placements
+from pneumo.evaluation.significance import Counts, Difference, Placements, delong, placements, swap_test
 
 Array = npt.NDArray[np.float64]
 Compute = Callable[[Resamples], Array]
 Method = Callable[["Metric", "Sample"], Interval]
+Seeds = Sequence[Predictions]  # of one configuration, for the same images
+Differences = dict[tuple[int, int], Difference]
 
 
 class Metric(NamedTuple):
@@ -199,3 +202,44 @@ def balanced_accuracy_of_seeds(seeds: Seeds, _: float) -> Interval:
     table = np.array([[right[0], totals[0] - right[0]], [totals[1] - right[1], right[1]]])
     sizes = class_sizes(label, share, seeds[0].clusters, 2)[1]
     return posterior_interval(balanced_accuracy, table, draw_tables(table, sizes))
+
+
+def average_placements(seeds: Seeds) -> Placements:
+    """Average the placements of several seeds on the same images: their mean is the mean of the AUROCs."""
+    found = [placements(seed.score, seed.positive, seeds[0].clusters) for seed in seeds]
+    return found[0]._replace(
+        positive=np.mean([each.positive for each in found], axis=0),
+        negative=np.mean([each.negative for each in found], axis=0),
+    )
+
+
+def count_right(seeds: Seeds) -> Counts:
+    """Count the seeds that are right on each image, (N,)."""
+    return np.asarray(np.sum([seed.right for seed in seeds], axis=0, dtype=np.int64))
+
+
+def compare_aurocs(configurations: Sequence[Seeds]) -> Differences:
+    """Compare the mean AUROCs of each pair of configurations by DeLong's test, of clustered images by Obuchowski's."""
+    placed = [average_placements(seeds) for seeds in configurations]
+    return {(i, j): delong(placed[i], placed[j]) for i, j in combinations(range(len(placed)), 2)}
+
+
+def compare_accuracies(configurations: Sequence[Seeds]) -> Differences:
+    """Compare the mean accuracies of each pair of configurations: exact swaps, and the paired bootstrap's interval."""
+    if len(configurations) < 2:
+        return {}
+    right, first = [count_right(seeds) for seeds in configurations], configurations[0][0]
+    mean = np.stack([each / len(seeds) for each, seeds in zip(right, configurations, strict=True)], axis=1)
+    draws = bootstrap(
+        lambda weights: weights @ mean / weights.sum(axis=1)[:, None], first.positive, clusters=first.clusters
+    )
+    found = {}
+    for i, j in combinations(range(len(configurations)), 2):
+        seeds = (len(configurations[i]), len(configurations[j]))
+        gain = right[i] * seeds[1] - right[j] * seeds[0]
+        value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
+        low, high = percentiles(draws[:, i] - draws[:, j])
+        if high - low < intervals.RESIDUE:
+            low, high = intervals.unvaried_difference(value, len(np.unique(first.clusters)))
+        found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, first.clusters))
+    return found

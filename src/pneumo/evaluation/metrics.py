@@ -25,13 +25,14 @@ from pneumo.evaluation.estimation import (
     auroc_of_seeds,
     balanced_accuracy_of_seeds,
     brier_interval,
+    compare_accuracies,
+    compare_aurocs,
     count_interval,
     ece_interval,
     proportion_interval,
     recall_interval,
 )
 from pneumo.evaluation.intervals import RESIDUE, Estimate, Interval, unvaried_difference
-from pneumo.evaluation.significance import compare_accuracies, compare_aurocs
 
 Array = npt.NDArray[np.float64]
 
@@ -142,23 +143,10 @@ _ENTRIES = (
 METRICS = {metric.name: metric for metric in _ENTRIES}
 
 
-def measure(predictions: Predictions, weights: Array | None = None) -> dict[str, Array]:
-    """Compute all metrics of images that count several times, or not at all.
-
-    Args:
-        predictions: For N images.
-        weights: How often each image counts, (R, N); None: once, and R is 1.
-
-    Returns:
-        (R,) for each metric; 0 replaces what an absent class leaves undefined.
-    """
-    resamples = Resamples(predictions, weights)
-    return {name: metric.compute(resamples) for name, metric in METRICS.items()}
-
-
-def measure_once(predictions: Predictions) -> dict[str, float]:
-    """Compute all metrics of predictions, each image counting once."""
-    return {name: float(value[0]) for name, value in measure(predictions).items()}
+def measure(predictions: Predictions) -> dict[str, float]:
+    """Compute all metrics; 0 replaces what an absent class leaves undefined."""
+    once = Resamples(predictions)
+    return {name: float(metric.compute(once)[0]) for name, metric in METRICS.items()}
 
 
 def estimates(predictions: Predictions) -> dict[str, Estimate]:

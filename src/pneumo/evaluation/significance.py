@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +12,11 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
-from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.bootstrap import bootstrap, percentiles
 from pneumo.evaluation.clusters import Clusters, Residuals, area_variance, area_widening, residuals, student_factor
 from pneumo.evaluation.intervals import RESIDUE, Interval, logit_interval, unvaried_difference, zero_residue
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
-Seeds = Sequence[Predictions]  # of one configuration, for the same images
-Differences = dict[tuple[int, int], "Difference"]
 
 LEVEL = 0.05
 TOP = "top"  # stands for letters where there are too many
@@ -29,14 +24,7 @@ SMALLEST = float(np.finfo(np.float64).tiny)  # no p is 0
 
 
 class Difference(NamedTuple):
-    """The first classifier's number less the second's.
-
-    Attributes:
-        value: The difference.
-        low: Of its 95 % interval.
-        high: Likewise.
-        p: Of a difference as large or larger, to either side, if there were none.
-    """
+    """The first classifier's metric less the second's, with 95 % interval and two-sided p-value."""
 
     value: float
     low: float
@@ -48,10 +36,10 @@ class Placements(NamedTuple):
     """What each image adds to an AUROC.
 
     Attributes:
-        positive: The share of negative images that rank below each positive one, ties by half, (P,).
-        negative: The share of positive images that rank above each negative one, (N,).
-        of_positive: Cluster of each positive image, (P,).
-        of_negative: Cluster of each negative image, (N,).
+        positive: The fraction of negative images that rank below each positive one, ties by half, (P,).
+        negative: The fraction of positive images that rank above each negative one, (N,).
+        of_positive: Clusters of the positive images, (P,).
+        of_negative: Clusters of the negative images, (N,).
     """
 
     positive: Array
@@ -65,39 +53,25 @@ class Placements(NamedTuple):
         return residuals(self.positive, self.of_positive), residuals(self.negative, self.of_negative)
 
 
-def placements(probability: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
+def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
     """Compute the placements of images, whose mean is the AUROC, in O(n log n).
 
     Source: X. Sun, W. Xu, Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver
     Operating Characteristic Curves, 2014.
 
     Args:
-        probability: Of the positive class, (n,).
-        positive: Whether it is of that class, (n,), some of each.
+        score: Rises with the probability of the positive class, (n,).
+        positive: Whether the image is of that class, (n,), some of each.
         clusters: Cluster of each image, (n,); None: every image is a cluster of its own.
     """
-    ranks, clusters = rankdata(probability), np.arange(len(probability)) if clusters is None else clusters
-    above, below = probability[positive], probability[~positive]
+    ranks, clusters = rankdata(score), np.arange(len(score)) if clusters is None else clusters
+    above, below = score[positive], score[~positive]
     return Placements(
         (ranks[positive] - rankdata(above)) / len(below),
         1 - (ranks[~positive] - rankdata(below)) / len(above),
         clusters[positive],
         clusters[~positive],
     )
-
-
-def average_placements(seeds: Seeds) -> Placements:
-    """Average the placements of several seeds on the same images: their mean is the mean of the AUROCs."""
-    found = [placements(seed.score, seed.positive, seeds[0].clusters) for seed in seeds]
-    return found[0]._replace(
-        positive=np.mean([each.positive for each in found], axis=0),
-        negative=np.mean([each.negative for each in found], axis=0),
-    )
-
-
-def count_right(seeds: Seeds) -> Counts:
-    """Count the seeds that are right on each image, (N,)."""
-    return np.asarray(np.sum([seed.right for seed in seeds], axis=0, dtype=np.int64))
 
 
 def auroc_interval(found: Placements) -> Interval:
@@ -140,33 +114,6 @@ def delong(first: Placements, second: Placements) -> Difference:
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, SMALLEST))
 
 
-def compare_aurocs(configurations: Sequence[Seeds]) -> Differences:
-    """Compare the mean AUROCs of each pair of configurations by DeLong's test, of clustered images by Obuchowski's."""
-    placed = [average_placements(seeds) for seeds in configurations]
-    return {(i, j): delong(placed[i], placed[j]) for i, j in combinations(range(len(placed)), 2)}
-
-
-def compare_accuracies(configurations: Sequence[Seeds]) -> Differences:
-    """Compare the mean accuracies of each pair of configurations: exact swaps, and the paired bootstrap's interval."""
-    if len(configurations) < 2:
-        return {}
-    right, first = [count_right(seeds) for seeds in configurations], configurations[0][0]
-    mean = np.stack([each / len(seeds) for each, seeds in zip(right, configurations, strict=True)], axis=1)
-    draws = bootstrap(
-        lambda weights: weights @ mean / weights.sum(axis=1)[:, None], first.positive, clusters=first.clusters
-    )
-    found = {}
-    for i, j in combinations(range(len(configurations)), 2):
-        seeds = (len(configurations[i]), len(configurations[j]))
-        gain = right[i] * seeds[1] - right[j] * seeds[0]
-        value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
-        low, high = percentiles(draws[:, i] - draws[:, j])
-        if high - low < RESIDUE:
-            low, high = unvaried_difference(value, len(np.unique(first.clusters)))
-        found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, first.clusters))
-    return found
-
-
 def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: Clusters | None = None) -> float:
     """Compute the exact p that two configurations with several seeds are right equally often in the mean.
 
@@ -175,10 +122,10 @@ def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: C
     test (1947).
 
     Args:
-        first: How many of the first's seeds are right on each image, (N,).
-        second: Likewise.
-        seeds: How many there are of either.
-        clusters: Cluster of each image, (N,), whose images are swapped together; None: each image on its own.
+        first: Number of the first's seeds that are right on each image, (N,).
+        second: The same of the second.
+        seeds: Number of seeds of either.
+        clusters: (N,), whose images are swapped together; None: each image on its own.
     """
     gain = first * seeds[1] - second * seeds[0]
     if clusters is not None:

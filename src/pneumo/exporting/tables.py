@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pneumo.console import PlainTable
 from pneumo.evaluation.answers import Predictions, predict_classes
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 from pneumo.prediction.network import Network, Scores
 from pneumo.prediction.rules import Rules
 
@@ -52,7 +52,7 @@ def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: 
     rows = {}
     for name, (probability, unlike) in answers.items():
         predicted = predict_classes(probability, rules.threshold)
-        found = measure_once(Predictions(probability.astype(np.float64), np.array(labels), predicted))
+        found = measure(Predictions(probability.astype(np.float64), np.array(labels), predicted))
         flagged = f"{(unlike > 1).sum()}" if rules.outliers else "not told"
         rows[name] = (f"{found['auroc']:.4f}", f"{found['accuracy']:.4f}", flagged)
     return _table(f"{len(labels)} test films", ("AUROC", "accuracy", "unlike"), rows)

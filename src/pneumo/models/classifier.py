@@ -13,7 +13,7 @@ from torchmetrics import CatMetric, MeanMetric
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Predictions, predict_classes
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 from pneumo.models.backbone import build
 from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, make_optimizer
 from pneumo.models.loss import weighted_cross_entropy
@@ -122,11 +122,6 @@ class Classifier(CheckpointModule):
         shares = torch.softmax(logits.float() / self.temperature, dim=1)
         return shares[:, 1] if len(self.classes) == 2 else shares
 
-    def margin(self, logits: Tensor) -> Tensor:
-        """Map logits (N, classes) to float32 log odds of the shape of `probability`, which is their sigmoid."""
-        odds = log_odds(logits.float() / self.temperature)
-        return odds[:, 1] if len(self.classes) == 2 else odds
-
     def predictions(self, logits: Tensor, label: Tensor, threshold: float) -> Predictions:
         """Return the predictions that follow from logits (N, classes) of images with these labels, (N,)."""
         scaled = logits.float().cpu() / self.temperature
@@ -231,7 +226,7 @@ class Classifier(CheckpointModule):
         gathered = self._gather(torch.column_stack((place, label, logits)))
         place, label, logits = gathered[:, 0].long(), gathered[:, 1].long(), gathered[:, 2:]
         threshold = self.hparams["threshold"] if stage == "test" else self.trained_threshold
-        found = measure_once(self.predictions(logits, label, threshold))
+        found = measure(self.predictions(logits, label, threshold))
         values = {f"{stage}/{name}": value for name, value in found.items()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         if stage != "train":

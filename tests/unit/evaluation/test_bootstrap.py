@@ -10,10 +10,10 @@ from scipy import stats
 from torchmetrics.functional.classification import binary_calibration_error
 
 from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.bootstrap import bootstrap, percentiles, resamples
+from pneumo.evaluation.bootstrap import Resamples, bootstrap, percentiles, resamples
 from pneumo.evaluation.intervals import unvaried_difference
-from pneumo.evaluation.metrics import bootstrap_metrics, measure, paired_bootstrap
-from pneumo.evaluation.results import TEST_METRICS
+from pneumo.evaluation.metrics import METRICS as REGISTRY
+from pneumo.evaluation.metrics import bootstrap_metrics, paired_bootstrap
 
 
 def draw(seed: int, size: int, levels: int) -> Predictions:
@@ -29,11 +29,11 @@ def draw(seed: int, size: int, levels: int) -> Predictions:
 def test_images_that_count_several_times_are_as_good_as_copies(seed: int, size: int, levels: int) -> None:
     answers = draw(seed, size, levels)
     weights = bootstrap(lambda weights: weights, answers.positive, count=3, seed=seed)
-    found = measure(answers, weights)
-    assert found.keys() == set(TEST_METRICS)
+    resamples = Resamples(answers, weights)
+    found = {name: metric.compute(resamples) for name, metric in REGISTRY.items()}
     for row, counts in enumerate(weights.astype(int)):
         label, probability, answer = (np.repeat(part.astype(float), counts) for part in _columns(answers))
-        for name in set(TEST_METRICS) - {"ece"}:
+        for name in REGISTRY.keys() - {"ece"}:
             assert found[name][row] == pytest.approx(METRICS[name](label, probability, answer), abs=1e-9), name
         probability = np.minimum(
             probability, np.nextafter(np.float32(1), np.float32(0))

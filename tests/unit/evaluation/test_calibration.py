@@ -12,7 +12,7 @@ from pneumo.evaluation.calibration import (
     gaps,
 )
 from pneumo.evaluation.intervals import wilson
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -46,7 +46,7 @@ def test_probabilities_at_an_edge_count_alike_in_the_error_and_in_its_interval()
     expected = calibration_error(probability.astype(float), positive)
     drawn = bootstrap(lambda weights: weights @ gaps(probability, positive), positive, count=1)
     assert np.abs(drawn).shape == (1, BINS)
-    found = measure_once(Predictions.binary(probability.astype(float), positive, probability > 0.5))
+    found = measure(Predictions.binary(probability.astype(float), positive, probability > 0.5))
     assert found["ece"] == pytest.approx(expected, abs=1e-12)
 
 

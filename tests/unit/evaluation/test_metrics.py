@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from pneumo.evaluation.answers import Predictions, predict_classes
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 
 
 def ours(probability: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
     columns = np.stack([1 - probability, probability], axis=1)
-    return measure_once(Predictions(columns.astype(float), label, predict_classes(columns, threshold)))
+    return measure(Predictions(columns.astype(float), label, predict_classes(columns, threshold)))
 
 
 @settings(max_examples=50, deadline=None)

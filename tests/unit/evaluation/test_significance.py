@@ -9,10 +9,10 @@ from sklearn.metrics import roc_auc_score
 from written import mcnemar
 
 from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.estimation import average_placements
 from pneumo.evaluation.intervals import unvaried_difference, wilson
 from pneumo.evaluation.significance import (
     TOP,
-    average_placements,
     delong,
     holm,
     letters,

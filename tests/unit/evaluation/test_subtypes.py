@@ -11,7 +11,8 @@ from sklearn.metrics import (
 )
 
 from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.metrics import METRICS, estimates, measure, measure_once
+from pneumo.evaluation.bootstrap import Resamples
+from pneumo.evaluation.metrics import METRICS, estimates, measure
 from pneumo.evaluation.results import TEST_METRICS
 from pneumo.evaluation.summary import summarise
 
@@ -32,7 +33,7 @@ def answers(seed: int = 0, count: int = 300) -> Predictions:
 
 def test_metrics_are_scikit_learns() -> None:
     given = answers()
-    label, prediction, found = given.label, given.predicted, measure_once(given)
+    label, prediction, found = given.label, given.predicted, measure(given)
     truth = label[:, None] == np.arange(3)
     share = given.probability / given.probability.sum(1, keepdims=True)
     macro = {"average": "macro"}
@@ -48,10 +49,10 @@ def test_metrics_are_scikit_learns() -> None:
 def test_an_image_that_counts_twice_is_there_twice() -> None:
     given = answers(1, 60)
     weights = np.random.default_rng(2).integers(0, 3, 60)
-    found = measure(given, weights[None].astype(np.float64))
-    repeated = measure_once(given.take(np.repeat(np.arange(60), weights)))
+    resamples = Resamples(given, weights[None].astype(np.float64))
+    repeated = measure(given.take(np.repeat(np.arange(60), weights)))
     for name in TEST_METRICS:
-        assert found[name][0] == pytest.approx(repeated[name]), name
+        assert METRICS[name].compute(resamples)[0] == pytest.approx(repeated[name]), name
 
 
 def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -> None:

@@ -12,7 +12,7 @@ from scipy.stats import binom, norm
 from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.bootstrap import bootstrap
 from pneumo.evaluation.intervals import Interval, mean_interval, wilson
-from pneumo.evaluation.metrics import METRICS, estimates, measure_once
+from pneumo.evaluation.metrics import METRICS, estimates, measure
 from pneumo.evaluation.prediction_files import write_predictions
 from pneumo.evaluation.results import RESULT_NAMES, SUBTYPES
 from pneumo.evaluation.significance import auroc_interval, placements
@@ -99,7 +99,7 @@ def test_no_interval_is_a_point(images: list[tuple[bool, float]], output: float 
     if output is not None:
         probability = np.full(len(images), output) if isinstance(output, float) else positive ^ (output == "wrong")
     answers = Predictions.binary(probability.astype(float), positive, probability > 0.5)
-    values = measure_once(answers)
+    values = measure(answers)
     for name, (low, high) in metric_intervals(answers).items():
         assert METRICS[name].range[0] <= low < high - 1e-6 < high <= 1, name
         assert low <= values[name] <= high, name

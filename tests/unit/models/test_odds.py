@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional import classification as functional
 
 from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.metrics import measure_once
+from pneumo.evaluation.metrics import measure
 from pneumo.models.classifier import Classifier
 from pneumo.models.odds import log_odds
 
@@ -27,10 +27,6 @@ def predict(logits: torch.Tensor, label: np.ndarray) -> Predictions:
     return classifier.predictions(logits, torch.from_numpy(label), 0.5)
 
 
-def measure(logits: torch.Tensor, label: np.ndarray) -> dict[str, float]:
-    return measure_once(predict(logits, label))
-
-
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_sigmoid_of_the_log_odds_is_the_probability(classes: int) -> None:
     logits = torch.randn(50, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -40,14 +36,15 @@ def test_the_sigmoid_of_the_log_odds_is_the_probability(classes: int) -> None:
 def test_the_margin_is_the_difference_of_logits_after_the_temperature() -> None:
     classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, temperature=2.0)
     logits = torch.tensor([[-30.0, 40.0], [3.0, 1.0]])
-    assert classifier.margin(logits).tolist() == [35.0, -1.0]
+    assert classifier.predictions(logits, torch.zeros(2), 0.5).score.tolist() == [35.0, -1.0]
 
 
 def test_the_margin_of_three_classes_is_each_against_the_rest() -> None:
     classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=32)
     logits = np.array([[50.0, 10.0, 11.0]])
     rest = [logsumexp(np.delete(logits[0], k)) for k in range(3)]
-    np.testing.assert_allclose(classifier.margin(torch.from_numpy(logits)).numpy(), logits - rest, rtol=1e-6)
+    found = classifier.predictions(torch.from_numpy(logits), torch.zeros(1), 0.5)
+    np.testing.assert_allclose(found.odds, logits - rest, rtol=1e-6)
 
 
 def test_metrics_of_two_classes_rank_by_the_margin() -> None:
@@ -55,7 +52,7 @@ def test_metrics_of_two_classes_rank_by_the_margin() -> None:
     margin, probability = log_odds(logits)[:, 1], logits.softmax(1)[:, 1]
     expected = roc_auc_score(label, margin)
     assert roc_auc_score(label, probability) < expected - 1e-3  # else the test shows nothing
-    found = measure(logits, label)
+    found = measure(predict(logits, label))
     assert found["auroc"] == pytest.approx(expected, abs=1e-9)
     assert found["auprc"] == pytest.approx(average_precision_score(label, margin), abs=1e-9)
     assert found["brier"] == pytest.approx(float(np.mean((expit(margin.numpy()) - label) ** 2)), abs=1e-6)
@@ -64,10 +61,10 @@ def test_metrics_of_two_classes_rank_by_the_margin() -> None:
 def test_metrics_of_three_classes_rank_by_the_margins() -> None:
     logits, label = saturated(3)
     odds, truth = log_odds(logits).numpy(), np.eye(3)[label]
-    found = measure(logits, label)
+    found = measure(predict(logits, label))
     assert found["auroc"] == pytest.approx(roc_auc_score(truth, odds, average="macro"), abs=1e-9)
     assert found["auprc"] == pytest.approx(average_precision_score(truth, odds, average="macro"), abs=1e-9)
-    plain = measure_once(replace(predict(logits, label), odds=None))
+    plain = measure(replace(predict(logits, label), odds=None))
     assert plain["auroc"] < found["auroc"] - 1e-4
     assert plain["accuracy"] == found["accuracy"]
 
@@ -76,7 +73,7 @@ def test_metrics_of_three_classes_rank_by_the_margins() -> None:
 def test_metrics_of_an_epoch_are_those_of_torchmetrics(classes: int) -> None:
     logits = torch.randn(300, classes, generator=torch.Generator().manual_seed(0)).mul(2).float()
     label = np.arange(300) % classes
-    probability, truth, found = logits.softmax(1), torch.from_numpy(label), measure(logits, label)
+    probability, truth, found = logits.softmax(1), torch.from_numpy(label), measure(predict(logits, label))
     if classes == 2:
         reference = {
             "accuracy": functional.binary_accuracy,
