@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -16,6 +16,7 @@ from pneumo.evaluation.clusters import Clusters, number_clusters
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+_NAMED = ("paths", "patients", "subtypes")  # one each image, or none
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +55,7 @@ class Predictions:
         margin: Array | None = None,
         patients: tuple[str, ...] = (),
     ) -> Predictions:
-        """Build predictions of two classes from what is known of the positive one, (N,) each.
-
-        Args:
-            probability: Probability of the positive class.
-            positive: Whether the image is of the positive class.
-            predicted: Whether it was predicted to be.
-            classes: Names of the negative and the positive class.
-            paths: As the attribute.
-            margin: Log odds of the positive class.
-            patients: As the attribute.
-        """
+        """Build predictions of two classes from probability, label, prediction and log odds of the positive, (N,)."""
         odds = None if margin is None else np.stack([-margin, margin], axis=1)
         columns = np.stack([1 - probability, probability], axis=1)
         return cls(columns, positive.astype(np.int64), predicted.astype(np.int64), classes, odds, paths, patients)
@@ -73,11 +64,6 @@ class Predictions:
     def positive(self) -> npt.NDArray[np.bool_]:
         """Whether the image is of a positive class, (N,)."""
         return self.label > 0
-
-    @property
-    def predicted_positive(self) -> npt.NDArray[np.bool_]:
-        """Whether the predicted class is a positive one, (N,)."""
-        return self.predicted > 0
 
     @property
     def positive_probability(self) -> Array:
@@ -111,7 +97,7 @@ class Predictions:
         """Whether the image is of the class whose probability `confidence` is, (N,)."""
         return self.positive if self.probability.shape[1] == 2 else self.right
 
-    @property
+    @cached_property
     def clusters(self) -> Clusters:
         """Patient number of each image, (N,), from 0; images of unknown patients are clusters of their own."""
         return number_clusters(self.patients) if self.patients else np.arange(len(self.label))
@@ -142,12 +128,14 @@ class Predictions:
 
     def take(self, index: Labels) -> Predictions:
         """Select images by their indices, (n,)."""
-        changed: dict[str, Any] = {"probability": self.probability[index], "label": self.label[index]}
-        changed |= {"predicted": self.predicted[index], "odds": None if self.odds is None else self.odds[index]}
-        for name in ("paths", "patients", "subtypes"):
-            values = getattr(self, name)
-            changed[name] = tuple(values[i] for i in index) if values else ()
-        return replace(self, **changed)
+        return replace(
+            self,
+            probability=self.probability[index],
+            label=self.label[index],
+            predicted=self.predicted[index],
+            odds=None if self.odds is None else self.odds[index],
+            **{name: tuple(each[i] for i in index) for name in _NAMED if (each := getattr(self, name))},
+        )
 
     def by_path(self) -> Predictions:
         """Sort the images by their paths, so that predictions of several runs are comparable image by image."""
@@ -172,10 +160,13 @@ def log_odds(margins: Array) -> Array:
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """Join predictions for several sets of images; what is unknown for some of them is unknown for all."""
-    joined: dict[str, Any] = {}
-    for name in (field.name for field in fields(Predictions) if field.name != "classes"):
-        values = [getattr(part, name) for part in parts]
-        if any(value is None or len(value) == 0 for value in values):
-            continue
-        joined[name] = np.concatenate(values) if isinstance(values[0], np.ndarray) else tuple(chain(*values))
-    return Predictions(classes=parts[0].classes, **joined)
+    odds = [part.odds for part in parts if part.odds is not None]
+    named = {name: [getattr(part, name) for part in parts] for name in _NAMED}
+    return Predictions(
+        np.concatenate([part.probability for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.predicted for part in parts]),
+        parts[0].classes,
+        np.concatenate(odds) if len(odds) == len(parts) else None,
+        **{name: tuple(chain(*values)) for name, values in named.items() if all(values)},
+    )

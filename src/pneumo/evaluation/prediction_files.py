@@ -27,11 +27,11 @@ class PredictionTable(NamedTuple):
     """The content of a file of N images.
 
     Attributes:
-        paths: Relative to the data's root.
+        paths: Paths of the images, relative to the data's root.
         label: Name of each image's class.
-        prediction: Likewise.
-        probability: Of all classes but the first, (N,).
-        classes: With probabilities of their own; none of two classes.
+        prediction: Name of each predicted class.
+        probability: Probability of all classes but the first, (N,).
+        classes: Names of classes with probabilities of their own; none of two classes.
         shares: These probabilities, (N, classes).
         margins: Log odds, (N, 1) of two classes, else (N, classes); (N, 0) in files of earlier versions.
     """

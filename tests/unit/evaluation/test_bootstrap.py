@@ -43,7 +43,7 @@ def test_images_that_count_several_times_are_as_good_as_copies(seed: int, size: 
 
 
 def _columns(answers: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return answers.positive, answers.positive_probability, answers.predicted_positive
+    return answers.positive, answers.positive_probability, answers.predicted > 0
 
 
 def test_each_class_keeps_its_size_and_is_drawn_evenly() -> None:
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_draws() -> None:
 
 def test_scipy_finds_the_same_interval() -> None:
     answers = draw(3, 300, 1000)
-    sides = [answers.predicted_positive[answers.positive == side].astype(float) for side in (True, False)]
+    sides = [(answers.predicted > 0)[answers.positive == side].astype(float) for side in (True, False)]
 
     def balanced(ill: np.ndarray, well: np.ndarray, axis: int = -1) -> np.ndarray:
         return (ill.mean(axis=axis) + 1 - well.mean(axis=axis)) / 2
@@ -97,7 +97,7 @@ def test_differences_are_taken_on_the_same_draws() -> None:
     one = draw(5, 400, 1000)
     assert paired_bootstrap(one, one, "auprc") == unvaried_difference(0, min(np.bincount(one.positive)))
     blurred = np.where(np.arange(400) % 9 == 0, 0.5, one.positive_probability)
-    worse = Predictions.binary(blurred, one.positive, one.predicted_positive)
+    worse = Predictions.binary(blurred, one.positive, one.predicted > 0)
     low, high = paired_bootstrap(one, worse, "auroc")
     value = METRICS["auroc"](*_columns(one)) - METRICS["auroc"](*_columns(worse))
     assert low < value < high
