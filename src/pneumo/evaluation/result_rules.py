@@ -34,18 +34,19 @@ class _Rule(NamedTuple):
     words: str
 
 
-def find_fault(results: object, names: Sequence[str]) -> str | None:
+def find_fault(results: object, required: Sequence[str], names: Sequence[str]) -> str | None:
     """Return what is wrong with the content of a results.json, in a few words; None if it is as a run writes it.
 
     Args:
         results: What was read. Keys of later versions are ignored.
-        names: The keys that it must have.
+        required: The keys that it must have.
+        names: The keys that are checked where it has them.
     """
     if not isinstance(results, dict):
         return "it is no mapping"
-    if missing := [name for name in names if name not in results]:
+    if missing := [name for name in required if name not in results]:
         return f"it lacks {missing[0]}" + (f" and {len(missing) - 1} other keys" if len(missing) > 1 else "")
-    for name in names:
+    for name in filter(results.__contains__, names):
         if not (rule := _rule(name)).holds(value := results[name]):
             return f"its {name}={_shorten(value)} is not {rule.words}"
     return _find_contradiction(results)

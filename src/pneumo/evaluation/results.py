@@ -102,7 +102,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     except PlainDataError as error:
         raise _damaged(path, str(error)) from error
-    if fault := find_fault(found, REQUIRED_NAMES):
+    if fault := find_fault(found, REQUIRED_NAMES, RESULT_NAMES):
         raise _damaged(path, fault)
     results: Results = found
     return results
