@@ -5,17 +5,17 @@ python benchmarks/clustered_coverage.py --full
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
 
-from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import Array, measure
-from pneumo.evaluation.results import TEST_METRICS
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import Array
+from pneumo.evaluation.metrics import METRICS, estimates, measure
 from pneumo.evaluation.significance import auroc_interval, delong, placements, swap_test
-from pneumo.evaluation.summary import metric_intervals
 from pneumo.files import write_text
 
 PATIENTS, IMAGES = 125, 5  # images of each patient
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 CASES = (*(Case(0.95, icc, False) for icc in (0.3, 0.5, 0.8, 0.0)), Case(0.95, 0.5, True), Case(0.85, 0.5, False))
 
 
-def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Answers, Answers]:
+def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Predictions, Predictions]:
     """Draw the predictions of two equally good networks for the same images."""
     clusters = np.repeat(np.arange(patients), IMAGES)
     ranks = generator.random(len(clusters)) if case.mixed else clusters / patients
@@ -55,13 +55,13 @@ def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Ans
 
     names = tuple(map(str, clusters))
     first, second = (
-        Answers(1 / (1 + np.exp(-2 * each)), positive, each > 0, margin=each, patients=names)
+        Predictions.binary(1 / (1 + np.exp(-2 * each)), positive, each > 0, margin=each, patients=names)
         for each in (score(1), score(2))
     )
     return first, second
 
 
-def test_pair(first: Answers, second: Answers, patients: bool) -> tuple[float, float]:
+def test_pair(first: Predictions, second: Predictions, patients: bool) -> tuple[float, float]:
     """Compute the p-values of the paired tests of accuracy and AUROC, with or without regard to patients."""
     clusters = first.clusters if patients else np.arange(len(first.positive))
     one, two = (placements(answers.score, answers.positive, clusters) for answers in (first, second))
@@ -87,11 +87,10 @@ def cover_areas(case: Case, tests: int) -> dict[str, float]:
 def cover_metrics(case: Case, tests: int) -> dict[str, float]:
     """Return the coverage of each metric."""
     generator = np.random.default_rng(960)
-    many = draw(generator, case, _MANY)[0]._replace(patients=())
-    truth = {name: float(value[0]) for name, value in measure(many, np.ones((1, len(many.positive)))).items()}
-    covered = dict.fromkeys(TEST_METRICS, 0.0)
+    truth = measure(replace(draw(generator, case, _MANY)[0], patients=()))
+    covered = dict.fromkeys(METRICS, 0.0)
     for _ in range(tests):
-        for name, (low, high) in metric_intervals(draw(generator, case, PATIENTS)[0]).items():
+        for name, (_, low, high) in estimates(draw(generator, case, PATIENTS)[0]).items():
             covered[name] += (low <= truth[name] <= high) / tests
     return covered
 

@@ -5,7 +5,7 @@ python benchmarks/coverage.py --full
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,13 +14,13 @@ import numpy.typing as npt
 import rich
 from scipy.stats import binom, norm
 
-from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import RESAMPLES, Array, bootstrap, bootstrap_metrics, measure
-from pneumo.evaluation.calibration import calibration_error, chance_errors, ece_interval, gaps
-from pneumo.evaluation.counts import count_intervals, count_metrics
+from pneumo.evaluation import counts
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import RESAMPLES, Array, bootstrap
+from pneumo.evaluation.calibration import chance_errors, ece_interval, gaps
+from pneumo.evaluation.counts import draw_tables, posterior_interval
 from pneumo.evaluation.intervals import Interval
-from pneumo.evaluation.results import TEST_METRICS
-from pneumo.evaluation.summary import metric_intervals
+from pneumo.evaluation.metrics import METRICS, bootstrap_metrics, estimates, measure
 from pneumo.files import write_text
 
 Counts = npt.NDArray[np.int64]
@@ -30,8 +30,8 @@ Table = Sequence[Sequence[float]]
 CASES = ((0.99, 0.60, 1.0), (0.98, 0.80, 2.0), (0.95, 0.90, 2.0), (0.98, 0.95, 3.0), (0.99, 0.97, 4.0))
 SIZES = ((20, 20), (10, 300), (300, 10), (50, 500), (390, 234))  # positive and negative images
 POINTS = (*((s, c) for s, c, _ in CASES), (0.5, 0.9), (0.7, 0.7), (0.8, 0.9), (0.9, 0.8), (0.85, 0.95), (0.6, 0.99))
-COUNTED = ("balanced_accuracy", "f1", "mcc")
-_AVERAGED = ("sensitivity", "specificity", *COUNTED)  # of three classes
+COUNTED = {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1, "mcc": counts.mcc}
+_AVERAGED = {"sensitivity": counts.sensitivity, "specificity": counts.specificity, **COUNTED}  # of three classes
 # Images of each of three classes, and what each is predicted to be.
 _SIZES_OF_THREE = ((20, 20, 20), (10, 100, 300), (300, 50, 10), (234, 242, 148))
 _TABLES_OF_THREE = (
@@ -45,7 +45,9 @@ SHAPES = ((0.1, 0.1), (0.5, 0.5), (2.0, 2.0), (0.2, 0.2, 0.2), (1.0, 1.0, 1.0))
 _MANY = 1_000_000  # images, whose metrics are the truth
 
 
-def draw(generator: np.random.Generator, case: tuple[float, float, float], positives: int, negatives: int) -> Answers:
+def draw(
+    generator: np.random.Generator, case: tuple[float, float, float], positives: int, negatives: int
+) -> Predictions:
     """Draw predictions whose scores are normally distributed in each class."""
     sensitivity, specificity, scale = case
     threshold = norm.ppf(specificity)
@@ -54,27 +56,31 @@ def draw(generator: np.random.Generator, case: tuple[float, float, float], posit
     ill, well = (generator.normal(mean, 1, count) for mean in (threshold + norm.ppf(sensitivity), 0))
     score = np.where(positive, ill, well) - threshold
     probability = (1 / (1 + np.exp(-scale * score))).astype(np.float32)
-    return Answers(probability.astype(np.float64), positive, probability > 0.5)
+    return Predictions.binary(probability.astype(np.float64), positive, probability > 0.5)
 
 
-def percentile_intervals(answers: Answers) -> dict[str, Interval]:
+def percentile_intervals(answers: Predictions) -> dict[str, Interval]:
     """Compute the plain bootstrap's interval of every metric."""
-    draws = bootstrap_metrics(answers, TEST_METRICS)
+    draws = bootstrap_metrics(answers, METRICS)
     return {name: (np.quantile(each, 0.025), np.quantile(each, 0.975)) for name, each in draws.items()}
+
+
+def own_intervals(answers: Predictions) -> dict[str, Interval]:
+    """Compute pneumo's interval of every metric."""
+    return {name: (estimate.low, estimate.high) for name, estimate in estimates(answers).items()}
 
 
 def cover(
     case: tuple[float, float, float],
     size: tuple[int, int],
     tests: int,
-    intervals: Callable[[Answers], dict[str, Interval]],
+    intervals: Callable[[Predictions], dict[str, Interval]],
 ) -> dict[str, float]:
     """Return the coverage of each metric."""
     generator = np.random.default_rng(900 + CASES.index(case))
     positives = -(-size[0] * _MANY // sum(size))
     many = draw(generator, case, positives, _MANY - positives)
-    truth = {name: float(value[0]) for name, value in measure(many, np.ones((1, len(many.positive)))).items()}
-    covered = dict.fromkeys(TEST_METRICS, 0.0)
+    truth, covered = measure(many), dict.fromkeys(METRICS, 0.0)
     for _ in range(tests):
         for name, (low, high) in intervals(draw(generator, case, *size)).items():
             covered[name] += (low <= truth[name] <= high) / tests
@@ -82,8 +88,10 @@ def cover(
 
 
 @cache
-def _count_intervals(counts: bytes, classes: int) -> dict[str, Interval]:
-    return count_intervals(np.frombuffer(counts).reshape(classes, classes))
+def _count_intervals(cells: bytes, classes: int) -> dict[str, Interval]:
+    table = np.frombuffer(cells).reshape(classes, classes)
+    drawn = draw_tables(table)
+    return {name: posterior_interval(metric, table, drawn) for name, metric in _AVERAGED.items()}
 
 
 def cover_counts(fractions: Table, size: Sequence[int], tests: int) -> dict[str, float]:
@@ -92,12 +100,13 @@ def cover_counts(fractions: Table, size: Sequence[int], tests: int) -> dict[str,
     With two classes it is a sum over all tables that are likely enough to matter, with more it is simulated.
     """
     rows = np.array(size)[:, None]
-    truth = count_metrics((np.array(fractions) * rows)[None])
+    table = (np.array(fractions) * rows)[None]
+    truth = {name: float(metric(table)[0]) for name, metric in _AVERAGED.items()}
     covered, total = dict.fromkeys(truth, 0.0), 0.0
     for table, weight in _likely(fractions, size) if len(size) == 2 else _drawn(fractions, size, tests):
         total += weight
         for name, (low, high) in _count_intervals(table.astype(np.float64).tobytes(), len(size)).items():
-            covered[name] += weight * (low - 1e-12 <= truth[name][0] <= high + 1e-12)
+            covered[name] += weight * (low - 1e-12 <= truth[name] <= high + 1e-12)
     return {name: each / total for name, each in covered.items()}
 
 
@@ -122,9 +131,9 @@ def alarm(shape: Sequence[float], images: int, tests: int) -> float:
         label = (np.cumsum(probability, axis=1)[:, :-1] < generator.random((images, 1))).sum(axis=1)
         confidence = probability[:, 1] if len(shape) == 2 else probability.max(axis=1)
         right = label == (1 if len(shape) == 2 else probability.argmax(axis=1))
-        if calibration_error(confidence, right) <= np.quantile(chance_errors(confidence, RESAMPLES), 0.975):
-            continue  # it begins at 0, whatever the bootstrap draws
         inside = gaps(confidence, right) / images
+        if np.abs(inside.sum(axis=0)).sum() <= np.quantile(chance_errors(confidence, RESAMPLES), 0.975):
+            continue  # it begins at 0, whatever the bootstrap draws
 
         def statistic(weights: Array, inside: Array = inside) -> Array:
             return weights @ inside
@@ -133,7 +142,7 @@ def alarm(shape: Sequence[float], images: int, tests: int) -> float:
     return alarms / tests
 
 
-def worst(found: Sequence[dict[str, float]], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def worst(found: Sequence[dict[str, float]], names: Iterable[str]) -> dict[str, tuple[float, float]]:
     """Return the lowest and the highest coverage of each metric."""
     return {name: (min(each[name] for each in found), max(each[name] for each in found)) for name in names}
 
@@ -165,9 +174,9 @@ def main() -> None:
             alarms = {f"{images} images": alarm(shape, images, tests) for images in (100, 624, 2000)}
             note(f"ECE of calibrated networks, shape {shape}: interval above 0", alarms)
     for two in SIZES[:-1] if not given.percentile else ():
-        note(f"{two}, {CASES[2]}", cover(CASES[2], two, tests, metric_intervals))
+        note(f"{two}, {CASES[2]}", cover(CASES[2], two, tests, own_intervals))
     for case in CASES:
-        intervals = percentile_intervals if given.percentile else metric_intervals
+        intervals = percentile_intervals if given.percentile else own_intervals
         note(f"{SIZES[-1]}, {case}", cover(case, SIZES[-1], tests, intervals))
 
 

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.prediction_files import write_predictions
 from pneumo.evaluation.results import RESULT_NAMES, confusion, write_results
 from pneumo.evaluation.status import Status, write_status
 
-CLASSES = ["NORMAL", "PNEUMONIA"]
+CLASSES = ("NORMAL", "PNEUMONIA")
 # What every run has, of the types and in the ranges of the contract; rates are 0.5.
 RESULTS = {
     **dict.fromkeys(RESULT_NAMES, 0.5),
@@ -35,8 +36,9 @@ def finish(
     prediction[first : first + wrong] ^= True
     probability = np.where(prediction, 0.9, 0.1) + np.random.default_rng(seed).uniform(-0.05, 0.05, images)
     paths = [f"test/{i}.jpeg" for i in range(images)]
-    values = (label.astype(int), probability.astype(np.float32), prediction.astype(int))
-    write_predictions(folder / "predictions.csv", paths, *values, CLASSES)
+    rounded = probability.astype(np.float32).astype(float)
+    predictions = Predictions.binary(rounded, label, prediction, CLASSES, tuple(paths))
+    write_predictions(folder / "predictions.csv", predictions)
     results = {
         **RESULTS,
         **{"model": model, "optimizer": optimizer, "seed": seed},
@@ -65,12 +67,12 @@ def answer(
     path: Path, label: NDArray[np.bool_], probability: NDArray[np.float64], margin: NDArray[np.float64] | None = None
 ) -> None:
     """Write predictions.csv or validation.csv, for a threshold of 0.5."""
-    images = [f"{path.stem}/{i}.jpeg" for i in range(len(label))]
-    answers = (probability > 0.5).astype(int)
-    write_predictions(path, images, label.astype(int), probability.astype(np.float32), answers, CLASSES, margin)
+    images = tuple(f"{path.stem}/{i}.jpeg" for i in range(len(label)))
+    rounded, predicted = probability.astype(np.float32).astype(float), probability > 0.5
+    write_predictions(path, Predictions.binary(rounded, label, predicted, CLASSES, images, margin))
     if path.name == "predictions.csv" and (results := path.with_name("results.json")).is_file():
         known = json.loads(results.read_text())
-        write_results(results, {**known, **_count(label, answers > 0), "collapsed": known["collapsed"]})
+        write_results(results, {**known, **_count(label, predicted), "collapsed": known["collapsed"]})
 
 
 def _count(label: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> dict[str, object]:

@@ -7,17 +7,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.errors import ConfigError
 
-DIRECTIONS = {
-    **dict.fromkeys(("loss", "ece", "brier"), "min"),
-    **dict.fromkeys(
-        ("accuracy", "auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc"), "max"
-    ),
-}
+
+def directions() -> dict[str, str]:
+    """Return the direction of each metric that is logged, `min` or `max`."""
+    from pneumo.evaluation.metrics import METRICS  # not at the top: SciPy costs a second, and most monitor the loss
+
+    return {"loss": "min", **{name: "max" if each.higher_is_better else "min" for name, each in METRICS.items()}}
 
 
 def monitor_mode(monitor: str | None) -> str:
     """Return the direction in which a metric such as val/auroc improves, `min` or `max`; `min` for anything else."""
-    return DIRECTIONS.get(str(monitor).partition("/")[2], "min")
+    name = str(monitor).partition("/")[2]
+    return "min" if name in ("", "loss") else directions().get(name, "min")
 
 
 def check_monitors(cfg: DictConfig) -> None:
@@ -26,7 +27,7 @@ def check_monitors(cfg: DictConfig) -> None:
     Raises:
         ConfigError: A metric does not exist, or a mode contradicts it.
     """
-    metrics = [f"{stage}/{name}" for stage in ("train", "val") for name in DIRECTIONS]
+    losses = [f"{stage}/loss" for stage in ("train", "val")]
     # The name under which `LogLearningRate` logs the rate; no direction of it is better.
     rates = [f"lr-{str(cfg.optimizer.get('_target_')).rpartition('.')[2]}"] if "lr" in cfg.callbacks else []
     for name, callback in cfg.callbacks.items():
@@ -34,10 +35,12 @@ def check_monitors(cfg: DictConfig) -> None:
         if monitor is None or monitor in rates:
             continue
         key = f"callbacks.{name}"
-        if monitor not in metrics:
+        if monitor not in losses and monitor not in [
+            f"{stage}/{name}" for stage in ("train", "val") for name in directions()
+        ]:
             raise ConfigError(
                 f"{key}.monitor={monitor} must be a metric that exists: train/NAME or val/NAME, where NAME is one of "
-                f"{', '.join(DIRECTIONS)}{f'; or {rates[0]}' if rates else ''}. For example: "
+                f"{', '.join(directions())}{f'; or {rates[0]}' if rates else ''}. For example: "
                 f"{key}.monitor={_closest_metric(str(monitor))}."
             )
         mode = callback.get("mode")
@@ -51,8 +54,8 @@ def check_monitors(cfg: DictConfig) -> None:
 def _closest_metric(monitor: str) -> str:
     stage = "train" if monitor.startswith("train") else "val"
     name = re.split("[/_]", monitor, maxsplit=1)[-1]
-    longer = [metric for metric in DIRECTIONS if metric.startswith(name)]
-    return f"{stage}/{[*longer, *get_close_matches(name, DIRECTIONS, cutoff=0.0)][0]}"
+    longer = [metric for metric in directions() if metric.startswith(name)]
+    return f"{stage}/{[*longer, *get_close_matches(name, directions(), cutoff=0.0)][0]}"
 
 
 OmegaConf.register_new_resolver("monitor_mode", monitor_mode, replace=True)

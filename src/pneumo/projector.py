@@ -13,7 +13,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.films import load_films
 from pneumo.data.index import Radiograph, positions
 from pneumo.escaping import escape_line
-from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.evaluation.answers import Predictions
 from pneumo.files import atomic_path, write_text
 from pneumo.models.classifier import Classifier
 
@@ -25,7 +25,7 @@ _SPRITE, _SHEET = 48, 8192  # pixels: of a small film, and the most that browser
 
 def write_projector(
     folder: Path,
-    answers: Answers | ClassAnswers,
+    answers: Predictions,
     datamodule: ChestXrayDataModule,
     classifier: Classifier,
     device: torch.device,
@@ -74,10 +74,10 @@ def _compute(
         return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks]).numpy()
 
 
-def _describe(answers: Answers | ClassAnswers, images: list[Radiograph]) -> str:
+def _describe(answers: Predictions, images: list[Radiograph]) -> str:
     """Give a table of what TensorBoard is to label and colour images by."""
     lines = [("class", "called", "answer", "probability", "subtype", "file")]
-    for image, truth, answer, share in zip(images, *called(answers), strict=True):
+    for image, truth, answer, share in zip(images, answers.label, answers.predicted, answers.confidence, strict=True):
         right = "right" if truth == answer else "wrong"
         names = answers.classes[truth], answers.classes[answer]
         lines.append((*names, right, f"{share:.4f}", image.subtype, image.path))

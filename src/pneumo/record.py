@@ -1,8 +1,8 @@
 """The record of a run: what it was, how good it is, what it cost."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,11 @@ from torch import Tensor
 import pneumo
 from pneumo.checkpoints import read_checkpoint
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.index import Radiograph
 from pneumo.errors import NonFiniteLossError
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.metrics import measure
 from pneumo.evaluation.prediction_files import write_predictions
-from pneumo.evaluation.results import Results, rates
-from pneumo.evaluation.subtypes import summarise_classes
+from pneumo.evaluation.results import Results
 from pneumo.evaluation.summary import summarise
 from pneumo.fingerprints import config_hash, settings_hash
 from pneumo.hardware import peak_memory
@@ -69,45 +69,34 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
 
 
 def measure_quality(trainer: Trainer, best: str) -> Results:
-    """Tell how good the tested checkpoint is."""
+    """Return the metrics that training and validation logged in the tested checkpoint's epoch."""
     checkpoint = read_checkpoint(Path(best))
+    stages = ("train/", "val/")
+    logged = {name: value for name, value in checkpoint["metrics"].items() if name.startswith(stages)}
     return {
-        # + 0.0: a negative zero is written as zero
-        **{name.replace("/", "_"): float(value) + 0.0 for name, value in trainer.callback_metrics.items()},
-        "train_accuracy": checkpoint["metrics"]["train/accuracy"],
-        **{f"val_{name}": checkpoint["metrics"][f"val/{name}"] for name in ("loss", "accuracy", "auroc")},
+        **{name.replace("/", "_"): value + 0.0 for name, value in logged.items()},  # + 0.0: no negative zero is written
         "best_epoch": checkpoint["epoch"] + 1,
     }
 
 
 def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, classifier: Classifier) -> Results:
-    """Write predictions.csv, the answers to test images, and validation.csv, those of the tested checkpoint's epoch.
+    """Write predictions.csv, of the test images, and validation.csv, of the tested checkpoint's epoch.
 
     Returns:
-        The figures that follow from them. The status among them is `partial` if images of the test set were left out,
+        The metrics that follow from them. The status among them is `partial` if images of the test set were left out,
         as by trainer.limit_test_batches.
 
     Raises:
         NonFiniteLossError: An image has logits that are infinite or no number; then neither file is written.
     """
-    tested = _answer("test", classifier.answers["test"], datamodule, classifier)
-    held_out = _answer("val", read_checkpoint(best)["validation"], datamodule, classifier)
-    for name, each in (("predictions.csv", tested), ("validation.csv", held_out)):
-        paths = [image.path for image in each.images]
-        columns = each.label, each.probability, each.prediction
-        write_predictions(folder / name, paths, *columns, datamodule.classes, each.margin)
-    shares = rates(held_out.label, held_out.prediction, len(datamodule.classes))
-    whole = len(tested.label) == len(datamodule.splits["test"])
-    patients = tuple(image.patient for image in tested.images)
-    if tested.probability.ndim == 1:
-        subtypes = [image.subtype for image in tested.images]
-        figures = summarise(tested.label, tested.probability, tested.prediction, subtypes, tested.margin, patients)
-    else:
-        figures = summarise_classes(tested.label, tested.probability, tested.prediction, tested.margin, patients)
+    tested = _predict("test", classifier.answers["test"], datamodule, classifier)
+    held_out = _predict("val", read_checkpoint(best)["validation"], datamodule, classifier)
+    write_predictions(folder / "predictions.csv", tested)
+    write_predictions(folder / "validation.csv", held_out)
     return {
-        "status": "done" if whole else "partial",
-        **figures,
-        **{f"val_{name}": value for name, value in shares.items()},
+        "status": "done" if len(tested.label) == len(datamodule.splits["test"]) else "partial",
+        **summarise(tested),
+        **{f"val_{name}": value for name, value in measure(held_out).items()},
     }
 
 
@@ -116,31 +105,19 @@ def labels(datamodule: ChestXrayDataModule, split: str, index: Tensor) -> npt.ND
     return np.array([datamodule.splits[split][i].label for i in index.tolist()])
 
 
-class _Answers(NamedTuple):
-    """N images with their labels, probabilities, predictions and log odds; see `summarise`."""
-
-    images: list[Radiograph]
-    label: npt.NDArray[np.int64]
-    probability: npt.NDArray[np.float32]
-    prediction: npt.NDArray[np.int64]
-    margin: npt.NDArray[np.float64]
-
-
-def _answer(split: str, answers: Batch, datamodule: ChestXrayDataModule, classifier: Classifier) -> _Answers:
+def _predict(split: str, answers: Batch, datamodule: ChestXrayDataModule, classifier: Classifier) -> Predictions:
     images = [datamodule.splits[split][i] for i in answers["index"].tolist()]
-    margin = classifier.margin(answers["logits"]).double().numpy()
-    if broken := np.flatnonzero(~np.isfinite(margin.reshape(len(images), -1)).all(axis=1)).tolist():
+    label = torch.tensor([image.label for image in images])
+    predictions = classifier.predictions(answers["logits"], label, classifier.hparams["threshold"])
+    assert predictions.odds is not None
+    if broken := np.flatnonzero(~np.isfinite(predictions.odds).all(axis=1)).tolist():
         raise NonFiniteLossError(
             f"The network's output is not finite for {len(broken)} of {len(images)} {split} images, the first of which "
             f"is {images[broken[0]].path}, so no results are written. If that image is intact, the weights have "
             "diverged: lower optimizer.lr or set trainer.precision=32-true, and train again."
         )
-    probability = classifier.probability(answers["logits"]).numpy()
-    if probability.ndim == 1:
-        prediction = (probability > classifier.hparams["threshold"]).astype(np.int64)
-    else:
-        prediction = probability.argmax(1)
-    return _Answers(images, labels(datamodule, split, answers["index"]), probability, prediction, margin)
+    paths, patients, subtypes = zip(*((image.path, image.patient, image.subtype) for image in images), strict=True)
+    return replace(predictions, paths=paths, patients=patients, subtypes=subtypes)
 
 
 def _device_name(trainer: Trainer) -> str:

@@ -15,7 +15,6 @@ from pneumo.data.images import square
 from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
-from pneumo.evaluation.answers import called
 from pneumo.evaluation.run_config import read_config, resolve_references, select
 from pneumo.explanations.maps import METHODS, Explainer
 from pneumo.explanations.overlays import overlay
@@ -77,13 +76,12 @@ def _read(path: Path) -> Pixels:
 
 
 def _show(run: Run, place: int, film: Pixels, places: npt.NDArray[np.float32], crop_pct: float) -> Shown:
-    labels, predictions, shares = called(run.answers)
-    names, right = run.answers.classes, bool(labels[place] == predictions[place])
-    share = f"{shares[place]:.3f}"
-    answer = f"{names[predictions[place]]} {share if len(names) > 2 else f'({names[1]} {share})'}"
+    names, answers = run.answers.classes, run.answers
+    share = f"{answers.confidence[place]:.3f}"
+    answer = f"{names[answers.predicted[place]]} {share if len(names) > 2 else f'({names[1]} {share})'}"
     small = Image.fromarray(film)
     small.thumbnail((_LONGEST, _LONGEST))
     pixels = np.asarray(small)
     mixed = overlay(pixels, places, crop_pct)
-    path = run.answers.paths[place]
-    return Shown(path, encode_jpeg(pixels), encode_jpeg(mixed), names[labels[place]], answer, right)
+    truth, right = names[answers.label[place]], bool(answers.right[place])
+    return Shown(answers.paths[place], encode_jpeg(pixels), encode_jpeg(mixed), truth, answer, right)

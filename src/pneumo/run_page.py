@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 
 from pneumo.console import tell
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Answers, ClassAnswers
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.distance import distance
-from pneumo.evaluation.film_figures import Chosen, choose, is_right
+from pneumo.evaluation.film_figures import Chosen, choose
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested
 from pneumo.evaluation.run_config import read_config
-from pneumo.evaluation.run_figures import embed_figures, read_test
+from pneumo.evaluation.run_figures import embed_figures
 from pneumo.evaluation.runs import read_finished
 from pneumo.render import render
 from pneumo.run_manifest import write_report
@@ -34,7 +35,7 @@ class Run(NamedTuple):
 
     folder: Path
     results: Results
-    answers: Answers | ClassAnswers
+    answers: Predictions
     chosen: Chosen
 
 
@@ -82,7 +83,7 @@ def read_run(folder: Path) -> Run:
         ConfigError: No run has finished there, or a file of it is missing.
     """
     results = read_finished(folder)
-    answers = read_test(folder, results)
+    answers = read_predictions(folder, results)
     return Run(folder, results, answers, choose(answers, float(results["threshold"])))
 
 
@@ -113,7 +114,9 @@ def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
 
 def _metrics(results: Results) -> list[tuple[str, Any, Any, Any]]:
     """Return title, value and interval of each metric that has one."""
-    keys = {title: f"test_{name}" for name, title in _TITLES.items() if results[f"test_{name}"] != NO_IMAGE}
+    keys = {
+        title: f"test_{name}" for name, title in _TITLES.items() if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE
+    }
     return [(title, results[key], results[f"{key}_ci_low"], results[f"{key}_ci_high"]) for title, key in keys.items()]
 
 
@@ -137,6 +140,6 @@ def _facts(results: Results) -> dict[str, str]:
 def _band(run: Run, margin: float | None) -> Band | None:
     if margin is None:
         return None
-    right = is_right(run.answers)
+    right = run.answers.right
     near = distance(run.answers.probability.astype(np.float32), float(run.results["threshold"])) <= margin
     return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))

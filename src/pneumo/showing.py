@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pneumo.building import Parts
 from pneumo.callbacks import History
 from pneumo.data.films import first_batch, load_films
-from pneumo.evaluation.answers import Answers, ClassAnswers
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.figures import name_run, save
 from pneumo.evaluation.film_figures import MOST, draw_batch
 from pneumo.evaluation.learning_curves import draw_learning_curves
@@ -40,9 +40,7 @@ def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[Ru
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
-def show_test(
-    folder: Path, answers: Answers | ClassAnswers, results: Results, parts: Parts, loggers: Sequence[RunLogger]
-) -> None:
+def show_test(folder: Path, answers: Predictions, results: Results, parts: Parts, loggers: Sequence[RunLogger]) -> None:
     """Draw what training and test came to, and show it in TensorBoard.
 
     Args:

@@ -7,9 +7,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from scipy.stats import rankdata
 
 from pneumo.escaping import code_block, escape_line
-from pneumo.evaluation.answers import Answers, ClassAnswers
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.board import summarise_image
-from pneumo.evaluation.curves import ranks
+from pneumo.evaluation.curves import has_both_classes
+from pneumo.evaluation.results import TEST_METRICS
 from pneumo.run_manifest import EVENTS
 
 # TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
@@ -20,11 +21,11 @@ _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "
 _SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the fifth
 # Of the metrics it shows the first five as they come.
 # fmt: off
-_METRICS = (
-    "test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy", "test_balanced_accuracy",
-    "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "best_epoch", "train_seconds",
-    "samples_per_second", "parameters_trainable", "collapsed",
-)
+_METRICS = dict.fromkeys((
+    "test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy",
+    *(f"test_{name}" for name in TEST_METRICS), "best_epoch", "train_seconds", "samples_per_second",
+    "parameters_trainable", "collapsed",
+))
 # fmt: on
 
 
@@ -57,15 +58,14 @@ class RunLogger(TensorBoardLogger):
             writer.add_summary(summarise_image(tag, png), epochs)
 
     @rank_zero_only
-    def log_answers(self, answers: Answers | ClassAnswers, epochs: int) -> None:
+    def log_answers(self, answers: Predictions, epochs: int) -> None:
         """Show precision-recall curves of the test in the PR CURVES tab; of three classes each against the rest.
 
         TensorBoard's thresholds are equidistant from 0 to 1. Ranks divide the images evenly among them; probabilities,
         most of which lie near 0 and 1, would leave few of the thresholds to tell images apart.
         """
-        sides = {answers.classes[1]: answers} if isinstance(answers, Answers) else answers.against_rest()
-        for name, side in sides.items():
-            if ranks(side):
+        for name, side in answers.against_rest.items():
+            if has_both_classes(side):
                 quantile = rankdata(side.score, "max") / len(side.score)
                 tag = f"test/precision_recall/{escape_line(name)}"
                 self.experiment.add_pr_curve(tag, side.positive, quantile, epochs)

@@ -16,8 +16,8 @@ from pneumo import projector, record
 from pneumo.building import Parts, build, refusals
 from pneumo.decisions import decide_by_validation
 from pneumo.errors import TrainingError
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import Results, report, write_results
-from pneumo.evaluation.run_figures import read_test
 from pneumo.features import is_shortened, serve_features, uses_features
 from pneumo.hyperparameters import other_overrides
 from pneumo.passes import FeatureOptions
@@ -101,7 +101,7 @@ def _write(
     swept: Mapping[str, str | float],
 ) -> None:
     """Write figures, TensorBoard's last lines and, when all else is there, results.json."""
-    answers, epochs, loggers = read_test(folder, results), parts.trainer.current_epoch, _loggers(parts.trainer)
+    answers, epochs, loggers = read_predictions(folder, results), parts.trainer.current_epoch, _loggers(parts.trainer)
     if cfg.figures:
         show_test(folder, answers, results, parts, loggers)
     for logger in loggers:

@@ -2,6 +2,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning import LightningModule
@@ -10,7 +11,8 @@ from support import Compose
 from pneumo.building import build
 from pneumo.callbacks import StopOnNonFiniteLoss
 from pneumo.errors import NonFiniteLossError, WeightsError
-from pneumo.evaluation.metrics import make_metrics
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.metrics import measure
 from pneumo.features import serve_features
 from pneumo.passes import FeatureOptions
 from pneumo.training import run
@@ -46,10 +48,8 @@ def test_logits_that_are_not_finite_end_it_too(value: float) -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_metrics_survive_what_is_not_finite_until_it_is_detected(classes: int) -> None:
-    metrics = make_metrics(classes, 0.5)
-    metrics.update(torch.full((6,) if classes == 2 else (6, classes), NAN), torch.arange(6) % classes)
-    found = metrics.compute()
-    assert found["brier"].isnan()  # averages show it
+    found = measure(Predictions(np.full((6, classes), NAN), np.arange(6) % classes, np.zeros(6, int)))
+    assert np.isnan(found["brier"])  # averages show it
     assert all(0 <= value <= 1 for name, value in found.items() if name not in ("brier", "ece"))
 
 

@@ -1,9 +1,8 @@
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig
 from support import Compose
@@ -11,8 +10,9 @@ from support import Compose
 from pneumo.building import _make_optimizer_and_scheduler, build
 from pneumo.config import check_config
 from pneumo.errors import ConfigError
-from pneumo.evaluation.metrics import make_metrics
-from pneumo.monitors import DIRECTIONS, monitor_mode
+from pneumo.evaluation.answers import Predictions, predict_classes
+from pneumo.evaluation.metrics import measure
+from pneumo.monitors import directions, monitor_mode
 
 STOP = "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"
 
@@ -26,17 +26,10 @@ class Own(Callback):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_better_predictions_move_each_metric_in_its_direction(classes: int) -> None:
-    label = torch.arange(12) % classes
-    right = torch.nn.functional.one_hot(label, classes) * 0.9 + 0.05
-    wrong = right.roll(1, dims=1)
-
-    def measure(probability: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        metrics = make_metrics(classes, 0.5)
-        metrics.update(probability[:, 1] if classes == 2 else probability / probability.sum(1, keepdim=True), label)
-        return dict(metrics.compute())
-
-    good, bad = measure(right), measure(wrong)
-    assert good.keys() == DIRECTIONS.keys() - {"loss"}
+    label = np.arange(12) % classes
+    right = np.eye(classes)[label] * 0.9 + 0.1 / classes
+    good, bad = (measure(Predictions(p, label, predict_classes(p, 0.5))) for p in (right, np.roll(right, 1, 1)))
+    assert good.keys() == directions().keys() - {"loss"}
     for name, value in good.items():
         assert (value > bad[name]) if monitor_mode(f"val/{name}") == "max" else (value < bad[name]), name
     assert monitor_mode("val/loss") == "min"
@@ -69,7 +62,7 @@ def test_a_metric_that_does_not_exist_is_refused(override: str, suggestion: str,
     key = override.split("=")[0].lstrip("+")
     assert str(caught.value).startswith(f"{override.lstrip('+')} must be a metric that exists")
     assert f"{key}={suggestion}" in str(caught.value)
-    assert all(name in str(caught.value) for name in (*DIRECTIONS, "lr-SGD"))
+    assert all(name in str(caught.value) for name in (*directions(), "lr-SGD"))
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/auroc", "min"), ("val/loss", "max"), ("val/loss", "lower")])

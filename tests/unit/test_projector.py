@@ -12,7 +12,7 @@ from pneumo.building import build
 from pneumo.config import check_config
 from pneumo.data.films import load_films
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.answers import Predictions
 from pneumo.projector import write_projector
 
 
@@ -24,7 +24,7 @@ def test_it_has_features_answers_and_films_of_each_test_image(
     images = datamodule.splits["test"][5:12]
     positive, shares = np.array([image.label == 1 for image in images]), np.linspace(0, 1, 7)
     paths = tuple(image.path for image in images)
-    answers = Answers(shares, positive, shares > 0.5, ("NORMAL", "PNEUMONIA"), paths)
+    answers = Predictions.binary(shares, positive, shares > 0.5, ("NORMAL", "PNEUMONIA"), paths)
     films = load_films(datamodule, images)
     with torch.inference_mode():
         expected = classifier.eval().backbone(torch.from_numpy(films[:, None])).numpy()

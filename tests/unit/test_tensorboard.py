@@ -4,7 +4,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.answers import Predictions
 from pneumo.tensorboard import RunLogger
 
 
@@ -12,7 +12,9 @@ def test_precision_recall_curves_rank_saturated_images_by_their_margin(tmp_path:
     margin = np.arange(40.0, 70.0)
     positive = margin >= 50  # all above all others
     logger = RunLogger(str(tmp_path))
-    logger.log_answers(Answers(np.ones(30), positive, np.ones(30, bool), ("NORMAL", "PNEUMONIA"), margin=margin), 1)
+    logger.log_answers(
+        Predictions.binary(np.ones(30), positive, np.ones(30, bool), ("NORMAL", "PNEUMONIA"), margin=margin), 1
+    )
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path)).Reload()
     (event,) = events.Tensors("test/precision_recall/PNEUMONIA")

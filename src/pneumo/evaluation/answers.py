@@ -1,221 +1,172 @@
-"""What a run has answered to images, as predictions.csv and validation.csv hold it."""
+"""Predictions of a classifier for labelled images, of two and more classes alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_expit, logsumexp
 
-from pneumo.data.splits import read_splits
-from pneumo.evaluation.clusters import number_clusters
-from pneumo.evaluation.prediction_files import damaged, read_predictions
-from pneumo.evaluation.results import Results, confusion
+from pneumo.evaluation.clusters import Clusters, number_clusters
+
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+_NAMED = ("paths", "patients", "subtypes")  # one each image, or none
 
 
-class Answers(NamedTuple):
-    """What a run has answered to N images.
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions for N images of C classes; the first class is negative, all others are positive (pneumonia).
 
     Attributes:
-        probability: Of the positive class, (N,).
-        positive: Whether the image is of that class, (N,).
-        called: Whether it was called so, (N,).
-        classes: The negative class and the positive one; a class that never comes has no name.
-        paths: Of the images, relative to the data's root; empty where nobody asks.
-        margin: Logit of the positive class, (N,), which ranks images whose probabilities round to the same number.
-            None: a run of an earlier version did not record it.
+        probability: Probability of each class, (N, C).
+        label: Class of each image, from 0, (N,).
+        predicted: Predicted class, (N,).
+        classes: Names of the classes; a class that never occurs may have none.
+        odds: Log odds of each class, (N, C), which rank images whose probabilities round to the same number. None: a
+            run of an earlier version did not record them.
+        paths: Paths of the images, relative to the data's root; may be empty.
         patients: Patient of each image; empty where every image counts as a patient of its own.
+        subtypes: bacterial, viral or anything else for neither; may be empty.
     """
 
-    probability: npt.NDArray[np.float64]
-    positive: npt.NDArray[np.bool_]
-    called: npt.NDArray[np.bool_]
-    classes: tuple[str, str] = ("", "")
+    probability: Array
+    label: Labels
+    predicted: Labels
+    classes: tuple[str, ...] = ()
+    odds: Array | None = None
     paths: tuple[str, ...] = ()
-    margin: npt.NDArray[np.float64] | None = None
     patients: tuple[str, ...] = ()
+    subtypes: tuple[str, ...] = ()
+
+    @classmethod
+    def binary(
+        cls,
+        probability: Array,
+        positive: npt.NDArray[np.bool_],
+        predicted: npt.NDArray[np.bool_],
+        classes: tuple[str, str] = ("", ""),
+        paths: tuple[str, ...] = (),
+        margin: Array | None = None,
+        patients: tuple[str, ...] = (),
+    ) -> Predictions:
+        """Build predictions of two classes from probability, label, prediction and log odds of the positive, (N,)."""
+        odds = None if margin is None else np.stack([-margin, margin], axis=1)
+        columns = np.stack([1 - probability, probability], axis=1)
+        return cls(columns, positive.astype(np.int64), predicted.astype(np.int64), classes, odds, paths, patients)
 
     @property
-    def score(self) -> npt.NDArray[np.float64]:
-        """Ranking score, (N,): the margin where it was recorded, else the probability."""
-        return self.probability if self.margin is None else self.margin
+    def positive(self) -> npt.NDArray[np.bool_]:
+        """Whether the image is of a positive class, (N,)."""
+        return self.label > 0
 
     @property
-    def clusters(self) -> npt.NDArray[np.int64]:
-        """Patient number of each image, (N,), from 0; images of unknown patients are clusters of their own."""
-        if not self.patients:
-            return np.arange(len(self.positive))
-        return number_clusters(self.patients)
+    def positive_probability(self) -> Array:
+        """Probability of all positive classes together, (N,)."""
+        total: Array = self.probability[:, 1:].sum(axis=1)
+        return total
 
-    def take(self, index: npt.NDArray[np.int64]) -> Answers:
-        """Select images by their indices, (n,)."""
-        return Answers(
-            self.probability[index],
-            self.positive[index],
-            self.called[index],
-            self.classes,
-            tuple(self.paths[i] for i in index) if self.paths else (),
-            None if self.margin is None else self.margin[index],
-            tuple(self.patients[i] for i in index) if self.patients else (),
-        )
+    @property
+    def margin(self) -> Array | None:
+        """Log odds of all positive classes together, (N,)."""
+        return None if self.odds is None else -self.odds[:, 0]
+
+    @property
+    def score(self) -> Array:
+        """Ranking score of the positive classes, (N,): the margin where it was recorded, else the probability."""
+        return self.positive_probability if self.margin is None else self.margin
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Whether the answer is the truth, (N,)."""
-        return np.equal(self.positive, self.called)
+        """Whether the predicted class is the true one, (N,)."""
+        return np.equal(self.label, self.predicted)
 
-    def by_path(self) -> Answers:
-        """Put the images in the order of their paths, in which the answers of several runs lie beside each other."""
+    @property
+    def confidence(self) -> Array:
+        """Probability of the positive class, or of three and more classes that of the predicted one, (N,)."""
+        shown = np.ones_like(self.predicted) if self.probability.shape[1] == 2 else self.predicted
+        return self.probability[np.arange(len(shown)), shown]
+
+    @property
+    def confirmed(self) -> npt.NDArray[np.bool_]:
+        """Whether the image is of the class whose probability `confidence` is, (N,)."""
+        return self.positive if self.probability.shape[1] == 2 else self.right
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """Patient number of each image, (N,), from 0; images of unknown patients are clusters of their own."""
+        return number_clusters(self.patients) if self.patients else np.arange(len(self.label))
+
+    @cached_property
+    def order(self) -> Labels:
+        """Indices of the images by falling score, (N,)."""
+        return np.argsort(-self.score, kind="stable")
+
+    @cached_property
+    def against_rest(self) -> dict[str, Predictions]:
+        """Each class, by its name, as the positive one of two; of two classes the second alone."""
+        if self.probability.shape[1] == 2:
+            return {self.classes[1] if self.classes else "": self}
+        names = self.classes or tuple(map(str, range(self.probability.shape[1])))
+        return {
+            name: Predictions.binary(
+                self.probability[:, k],
+                self.label == k,
+                self.predicted == k,
+                ("the rest", name),
+                self.paths,
+                None if self.odds is None else self.odds[:, k],
+                self.patients,
+            )
+            for k, name in enumerate(names)
+        }
+
+    def take(self, index: Labels) -> Predictions:
+        """Select images by their indices, (n,)."""
+        return replace(
+            self,
+            probability=self.probability[index],
+            label=self.label[index],
+            predicted=self.predicted[index],
+            odds=None if self.odds is None else self.odds[index],
+            **{name: tuple(each[i] for i in index) for name in _NAMED if (each := getattr(self, name))},
+        )
+
+    def by_path(self) -> Predictions:
+        """Sort the images by their paths, so that predictions of several runs are comparable image by image."""
         return self.take(np.array(sorted(range(len(self.paths)), key=lambda i: self.paths[i]), np.int64))
 
 
-def log_odds(margins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Compute the log odds of mean probabilities from margins, (M, N) to (N,), without their saturation."""
-    odds: npt.NDArray[np.float64] = logsumexp(log_expit(margins), axis=0) - logsumexp(log_expit(-margins), axis=0)
+def predict_classes(probability: npt.NDArray[np.floating[Any]], threshold: float) -> Labels:
+    """Predict classes, (N,), from probabilities (N, C): of two by the threshold, of more the likeliest.
+
+    Args:
+        probability: In single precision, in which networks predict: a probability may equal the threshold.
+        threshold: Of two classes, the second is predicted above it.
+    """
+    return (probability[:, 1] > threshold).astype(np.int64) if probability.shape[1] == 2 else probability.argmax(axis=1)
+
+
+def log_odds(margins: Array) -> Array:
+    """Compute the log odds of mean probabilities from margins, (M, ...) to (...), without their saturation."""
+    odds: Array = logsumexp(log_expit(margins), axis=0) - logsumexp(log_expit(-margins), axis=0)
     return odds
 
 
-def concatenate(parts: Sequence[Answers]) -> Answers:
-    """Join the predictions for several sets of images; without margins if they are unknown for some of them."""
-    margins = [part.margin for part in parts if part.margin is not None]
-    return Answers(
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Join predictions for several sets of images; what is unknown for some of them is unknown for all."""
+    odds = [part.odds for part in parts if part.odds is not None]
+    named = {name: [getattr(part, name) for part in parts] for name in _NAMED}
+    return Predictions(
         np.concatenate([part.probability for part in parts]),
-        np.concatenate([part.positive for part in parts]),
-        np.concatenate([part.called for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.predicted for part in parts]),
         parts[0].classes,
-        tuple(path for part in parts for path in part.paths),
-        np.concatenate(margins) if len(margins) == len(parts) else None,
-        tuple(patient for part in parts for patient in part.patients) if all(part.patients for part in parts) else (),
+        np.concatenate(odds) if len(odds) == len(parts) else None,
+        **{name: tuple(chain(*values)) for name, values in named.items() if all(values)},
     )
-
-
-def read_answers(folder: Path, results: Results, name: str = "predictions.csv") -> Answers:
-    """Read what a run has answered; of three classes it is told whether an image is of the first one or not.
-
-    Args:
-        folder: The run's.
-        results: The run's; its threshold tells which answer is the positive one.
-        name: predictions.csv, of the test images, or validation.csv, of the held-out ones.
-
-    Raises:
-        ConfigError: The file is missing or damaged.
-    """
-    table = read_predictions(folder / name)
-    patients = _read_patients(folder, table.paths)
-    # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
-    probability = table.probability.astype(np.float32)
-    margin = table.margins[:, 0] if table.margins.size else None
-    if table.classes:  # of three classes all but the first are positive
-        first = table.classes[0]
-        positive, called = (np.array([x != first for x in names], bool) for names in (table.label, table.prediction))
-        odds = None if margin is None else -margin
-        classes = (first, "any other")
-        if name == "predictions.csv":
-            _check_counts(folder / name, positive, called, results)
-        return Answers(probability.astype(np.float64), positive, called, classes, table.paths, odds, patients)
-    called = probability > np.float32(float(results["threshold"]))
-    right = np.array([truth == answer for truth, answer in zip(table.label, table.prediction, strict=True)], bool)
-    positive = called == right  # whatever the classes' names
-    if len({*zip(table.label, positive.tolist(), strict=True)}) > len(set(table.label)):
-        raise damaged(
-            folder / name, f"its predictions are not those of the threshold {results['threshold']} of results.json"
-        )
-    if name == "predictions.csv":
-        _check_counts(folder / name, positive, called, results)
-    names = [
-        next((label for label, is_it in zip(table.label, positive, strict=True) if is_it == x), "") for x in (0, 1)
-    ]
-    return Answers(
-        probability.astype(np.float64), positive, called, (names[0], names[1]), table.paths, margin, patients
-    )
-
-
-class ClassAnswers(NamedTuple):
-    """What a run of three classes has answered to N images.
-
-    Attributes:
-        label: From 0, (N,).
-        probability: Of each class, (N, classes).
-        prediction: As label, (N,).
-        classes: Their names.
-        paths: Of the images, as in Answers.
-        margin: Log odds of each class, (N, classes); None: a run of an earlier version did not record them.
-        patients: As in Answers.
-    """
-
-    label: npt.NDArray[np.int64]
-    probability: npt.NDArray[np.float64]
-    prediction: npt.NDArray[np.int64]
-    classes: tuple[str, ...]
-    paths: tuple[str, ...] = ()
-    margin: npt.NDArray[np.float64] | None = None
-    patients: tuple[str, ...] = ()
-
-    def against_rest(self) -> dict[str, Answers]:
-        """Give each class, by its name, as the positive one of two."""
-        return {
-            name: Answers(
-                self.probability[:, k],
-                self.label == k,
-                self.prediction == k,
-                ("the rest", name),
-                self.paths,
-                None if self.margin is None else self.margin[:, k],
-                self.patients,
-            )
-            for k, name in enumerate(self.classes)
-        }
-
-
-def read_class_answers(folder: Path, results: Results) -> ClassAnswers:
-    """Read the predictions.csv of a run of three classes.
-
-    Args:
-        folder: The run's.
-        results: The run's.
-
-    Raises:
-        ConfigError: The file is missing or damaged, or has no columns of classes.
-    """
-    table = read_predictions(folder / "predictions.csv")
-    if not table.classes:
-        raise damaged(folder / "predictions.csv", "it has no columns of classes")
-    label, prediction = (
-        np.array([table.classes.index(name) for name in names]) for names in (table.label, table.prediction)
-    )
-    _check_counts(folder / "predictions.csv", label > 0, prediction > 0, results)
-    margin = table.margins if table.margins.size else None
-    patients = _read_patients(folder, table.paths)
-    return ClassAnswers(label, table.shares, prediction, table.classes, table.paths, margin, patients)
-
-
-def _check_counts(path: Path, positive: npt.NDArray[np.bool_], called: npt.NDArray[np.bool_], results: Results) -> None:
-    """Refuse a predictions.csv of other images or predictions than results.json counts."""
-    counts = confusion(positive.astype(np.int64), called.astype(np.int64))
-    for name in counts.keys() - {"collapsed"}:
-        if counts[name] != results[name]:
-            raise damaged(path, f"its {name} is {counts[name]}, and results.json has {results[name]}")
-
-
-def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:
-    """Read the patients of images from a run's splits.csv; nothing if there is none."""
-    if not (folder / "splits.csv").is_file():
-        return ()
-    patient = {line["path"]: line["patient"] for line in read_splits(folder)}
-    return tuple(patient.get(path, path) for path in paths)
-
-
-def called(
-    answers: Answers | ClassAnswers,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Give truth and answer as numbers of classes, and the probability that is shown with them, (N,) each.
-
-    It is that of the positive class, or, of three, that of the class that was called.
-    """
-    if isinstance(answers, ClassAnswers):
-        share = answers.probability[np.arange(len(answers.label)), answers.prediction]
-        return answers.label, answers.prediction, share
-    return answers.positive.astype(np.int64), answers.called.astype(np.int64), answers.probability

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say."""
+"""Calibration: whether predicted probabilities are the frequencies of what they predict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.clusters import Clusters, proportion_interval
 from pneumo.evaluation.intervals import RESIDUE, Interval, unvaried_interval
 
@@ -23,11 +23,11 @@ class Bin(NamedTuple):
     """Images whose probabilities lie close to each other.
 
     Attributes:
-        images: How many they are.
+        images: Their number.
         probability: Their mean.
-        share: How many of them are positive.
-        low: Of the share's 95 % interval (Wilson; of patients with several images, their effective number).
-        high: Likewise.
+        share: Fraction of them that is positive.
+        low: Lower end of its 95 % interval (Wilson; of patients with several images, their effective number).
+        high: Upper end.
     """
 
     images: int
@@ -46,23 +46,10 @@ def bin_of(probability: Array) -> npt.NDArray[np.int64]:
 
 
 def gaps(probability: Array, right: npt.NDArray[np.bool_]) -> Array:
-    """Give what each image adds to the gap of its bin between mean probability and share, (N, bins)."""
+    """Compute what each image adds to the gap of its bin between mean probability and share, (N, bins)."""
     inside = np.zeros((len(probability), BINS))
     inside[np.arange(len(probability)), bin_of(probability)] = probability - right
     return inside
-
-
-def calibration_error(confidence: Array, right: npt.NDArray[np.bool_]) -> float:
-    """Compute the expected calibration error (ECE).
-
-    Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
-
-    Args:
-        confidence: With two classes the probability of the positive one, with more that of the predicted class, (N,).
-        right: Whether the image is of that class, (N,).
-    """
-    gap = np.bincount(bin_of(confidence), confidence - right, BINS)
-    return float(np.abs(gap).sum() / len(confidence))
 
 
 def ece_interval(
@@ -78,8 +65,8 @@ def ece_interval(
     B. Efron, C. Morris, Stein's Estimation Rule and Its Competitors, 1973, section 2, for the shrunk gaps.
 
     Args:
-        confidence: As in `calibration_error`, (N,).
-        right: Likewise.
+        confidence: Of two classes the probability of the positive one, of more that of the predicted class, (N,).
+        right: Whether the image is of that class, (N,).
         draws: Mean over the images of `gaps` in bootstrap draws, (R, bins).
         clusters: Cluster of each image, (N,).
     """
@@ -119,16 +106,15 @@ def chance_errors(confidence: Array, count: int, clusters: Clusters | None = Non
     return errors
 
 
-def calibration_curve(answers: Answers) -> list[Bin]:
+def calibration_curve(predictions: Predictions) -> list[Bin]:
     """Compare mean probability and share of positives in each bin that has images."""
-    place, clusters = bin_of(answers.probability), answers.clusters
+    probability, positive = predictions.positive_probability, predictions.positive
+    place, clusters = bin_of(probability), predictions.clusters
     found = []
     for number in np.unique(place):
         here = place == number
-        count, positives = int(here.sum()), int(answers.positive[here].sum())
-        mean = float(answers.probability[here].mean())
-        interval = proportion_interval(answers.positive[here], clusters[here])
-        found.append(Bin(count, mean, positives / count, *interval))
+        count, interval = int(here.sum()), proportion_interval(positive[here], clusters[here])
+        found.append(Bin(count, float(probability[here].mean()), int(positive[here].sum()) / count, *interval))
     return found
 
 

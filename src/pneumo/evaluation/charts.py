@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pneumo.escaping import escape_line
-from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.curves import roc
 from pneumo.evaluation.figures import COLOURS, DARK, GREY, STYLE
 from pneumo.evaluation.intervals import Interval
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.runs import Row
 from pneumo.evaluation.study import MAJORITY, STUDY
 
@@ -121,7 +121,7 @@ def _curves(rows: Sequence[Row], count: int) -> Figure:
             }
             for run in row.runs:
                 if run.results:
-                    axes.plot(*roc(read_answers(run.folder, run.results)), **style, lw=1.6, label=label)
+                    axes.plot(*roc(read_predictions(run.folder, run.results)), **style, lw=1.6, label=label)
                     label = "_"  # one entry for all seeds
         axes.set(title=network, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.set_box_aspect(1)

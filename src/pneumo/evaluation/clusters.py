@@ -83,11 +83,7 @@ def area_variance(positive: Residuals, negative: Residuals) -> float:
 
 
 def area_widening(areas: Sequence[tuple[Residuals, Residuals]]) -> float:
-    """Compute by how much shrinkage widens the deviation of an AUROC, or of a mean of several.
-
-    Args:
-        areas: Placements of positive and of negative images, of each AUROC.
-    """
+    """Compute by how much shrinkage widens the deviation of an AUROC, or of a mean of several."""
     variance = sum(area_variance(*area) for area in areas)
     added = sum(part.added_variance(_AREA_WEIGHT) for area in areas for part in area)
     return float(np.sqrt(max(0.0, 1 + added / variance))) if variance > RESIDUE**2 else 1.0
@@ -103,7 +99,7 @@ def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Res
     Args:
         value: The average precision.
         deviation: Standard deviation of its bootstrap draws.
-        areas: Placements of positive and of negative images, of each class.
+        areas: Residuals of the placements of positive and of negative images, of each class.
     """
     parts = [part for area in areas for part in area]
     if min(len(part.sums) for part in parts) < 2:
@@ -129,7 +125,7 @@ def effective_size(values: Array, clusters: Clusters) -> float:
 
     Args:
         values: 1 where the image is right and 0 where it is not, or the mean over seeds, (N,).
-        clusters: Cluster of each image, (N,).
+        clusters: (N,).
     """
     count, images, mean = len(np.unique(clusters)), len(values), float(values.mean())
     if count < 2 or np.ptp(values) < RESIDUE:
@@ -141,37 +137,21 @@ def effective_size(values: Array, clusters: Clusters) -> float:
     return images * ratio / student_factor(images, count) ** 2
 
 
-def count_patients(label: npt.NDArray[np.int64], clusters: Clusters, classes: int) -> list[int]:
-    """Count the patients with images of each class, from labels, (N,), and the cluster of each image, (N,)."""
-    return [len(np.unique(clusters[label == number])) for number in range(classes)]
-
-
 def class_sizes(
     label: npt.NDArray[np.int64], right: npt.NDArray[np.generic], clusters: Clusters, classes: int
 ) -> tuple[list[int], list[float]]:
-    """Count the patients with images of each class, and compute the effective number of its images.
-
-    Args:
-        label: From 0, (N,).
-        right: As `values` in `effective_size`, (N,).
-        clusters: Cluster of each image, (N,).
-        classes: Their number.
-    """
+    """Count the patients with images of each class, and compute `effective_size` of its images."""
     inside, values = [label == number for number in range(classes)], right.astype(np.float64)
     sizes = [effective_size(values[chosen], clusters[chosen]) if chosen.any() else 0.0 for chosen in inside]
-    return count_patients(label, clusters, classes), sizes
+    return [len(np.unique(clusters[chosen])) for chosen in inside], sizes
 
 
 def proportion_interval(values: npt.NDArray[np.bool_], clusters: Clusters) -> Interval:
-    """Compute the 95 % interval of a proportion of images: Wilson's of the effective number of images.
-
-    It is the whole range where there is no image.
-    """
+    """Compute Wilson's interval of the effective number of images; 0 to 1 where there is no image."""
     if not len(values):
         return 0.0, 1.0
-    hits, images = int(values.sum()), len(values)
     size = effective_size(values.astype(np.float64), clusters)
-    return wilson(hits * (size / images), size)
+    return wilson(int(values.sum()) * (size / len(values)), size)
 
 
 def student_factor(images: int, clusters: int) -> float:
@@ -180,12 +160,7 @@ def student_factor(images: int, clusters: int) -> float:
 
 
 def stratify(label: npt.NDArray[np.generic], clusters: Clusters) -> list[Clusters]:
-    """List the clusters whose images are of the same classes, each in one stratum.
-
-    Args:
-        label: Class of each image, (N,).
-        clusters: Cluster of each image, (N,).
-    """
+    """List the clusters whose images are of the same classes, each in one stratum."""
     number = np.unique(label, return_inverse=True)[1]
     classes = np.zeros((int(clusters.max()) + 1, int(number.max()) + 1), np.int64)
     classes[clusters, number] = 1

@@ -1,15 +1,20 @@
-"""Metrics of confusion tables, and their 95 % intervals."""
+"""Metrics of confusion tables, and their 95 % intervals.
+
+Confusion tables have true classes in rows and predicted ones in columns, (R, C, C); counts may be fractions. Of two
+classes, the second is positive. Of more, sensitivity, specificity and F1 are means over the classes, each against the
+rest. 0 replaces what an absent class leaves undefined.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 from scipy.stats.qmc import Sobol
 
-from pneumo.evaluation.intervals import Interval, whole_range
+from pneumo.evaluation.intervals import Interval
 
 Array = npt.NDArray[np.float64]
 
@@ -22,65 +27,81 @@ def confusion_table(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int
     return counts.reshape(classes, classes).astype(np.float64)
 
 
-def count_metrics(tables: Array) -> dict[str, Array]:
-    """Compute the metrics that depend on counts alone.
+def accuracy(tables: Array) -> Array:
+    """Compute the proportion of images that are predicted right, (R,)."""
+    return np.asarray(_diagonal(tables).sum(axis=1) / tables.sum(axis=(1, 2)))
 
-    With two classes, the second is positive. With more, sensitivity, specificity and F1 are means over the classes,
-    each against the rest. Where a metric needs an absent class, it is NaN.
+
+def sensitivity(tables: Array) -> Array:
+    """Compute the proportion of positive images that are predicted so, (R,)."""
+    return _average(divide(_diagonal(tables), tables.sum(axis=2)))
+
+
+def specificity(tables: Array) -> Array:
+    """Compute the proportion of negative images that are predicted so, (R,)."""
+    rest = tables.sum(axis=(1, 2))[:, None] - tables.sum(axis=2)
+    return _average(divide(rest - tables.sum(axis=1) + _diagonal(tables), rest))
+
+
+def balanced_accuracy(tables: Array) -> Array:
+    """Compute the mean over all classes of the proportion that is predicted right, (R,)."""
+    return np.asarray(divide(_diagonal(tables), tables.sum(axis=2)).mean(axis=1))
+
+
+def f1(tables: Array) -> Array:
+    """Compute the harmonic mean of sensitivity and precision, (R,)."""
+    return _average(divide(2 * _diagonal(tables), tables.sum(axis=2) + tables.sum(axis=1)))
+
+
+def mcc(tables: Array) -> Array:
+    """Compute Matthews' correlation coefficient, (R,); 0 where a single class is present or predicted."""
+    total, actual, predicted = tables.sum(axis=(1, 2)), tables.sum(axis=2), tables.sum(axis=1)
+    spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
+    agreement = total * _diagonal(tables).sum(axis=1) - (actual * predicted).sum(axis=1)
+    return np.asarray(agreement / np.sqrt(np.where(spread > 0, spread, 1)))
+
+
+def divide(part: Array, whole: Array) -> Array:
+    """Divide counts by counts that include them; 0 where there are none."""
+    return np.asarray(part / np.where(whole > 0, whole, 1))
+
+
+def posterior_interval(metric: Callable[[Array], Array], table: Array, drawn: Array) -> Interval:
+    """Compute the 95 % interval of a metric of counts from tables that `draw_tables` drew.
+
+    It is the middle 95 % of the metric over these draws, extended to the metric's own value where that lies outside, as
+    when all images are right. No table has an interval of width zero.
 
     Args:
-        tables: Confusion tables, rows true and columns predicted, (R, classes, classes); counts may be fractions.
-
-    Returns:
-        (R,) for each metric.
+        metric: Function of confusion tables.
+        table: The test's, (C, C).
+        drawn: As many tables as there are draws, (R, C, C).
     """
-    total, right = tables.sum(axis=(1, 2)), np.diagonal(tables, axis1=1, axis2=2)
-    actual, predicted = tables.sum(axis=2), tables.sum(axis=1)
-    rest = total[:, None] - actual
-    averaged = slice(1, None) if tables.shape[1] == 2 else slice(None)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sensitivity, specificity = right / actual, (rest - predicted + right) / rest
-        f1 = 2 * right / (actual + predicted)
-    spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
-    agreement = total * right.sum(axis=1) - (actual * predicted).sum(axis=1)
-    return {
-        "accuracy": right.sum(axis=1) / total,
-        "sensitivity": sensitivity[:, averaged].mean(axis=1),
-        "specificity": specificity[:, averaged].mean(axis=1),
-        "balanced_accuracy": sensitivity.mean(axis=1),
-        "f1": f1[:, averaged].mean(axis=1),
-        "mcc": agreement / np.sqrt(np.where(spread > 0, spread, 1)),  # 0 if a single class is predicted
-    }
+    value = float(metric(table[None])[0])
+    low, high = np.quantile(metric(drawn), (0.025, 0.975))
+    return float(min(low, value)), float(max(high, value))
 
 
-def count_intervals(table: Array, sizes: Sequence[float] | None = None) -> dict[str, Interval]:
-    """Compute the 95 % interval of each of `count_metrics`, for a test with these numbers of images of each class.
+def draw_tables(table: Array, sizes: Sequence[float] | None = None) -> Array:
+    """Draw confusion tables of tests with these numbers of images of each class, (R, C, C).
 
     Each row of the table is a multinomial sample of its class. Its probabilities are drawn from their posterior under
     a Dirichlet prior of 1/2 image right and 1 / classes images wrong, divided evenly among the wrong cells. With two
-    classes this is Jeffreys' prior; with more, a mean over classes would add up the bias of 1/2 in each. The interval
-    is the middle 95 % of the metric over these draws, extended to the metric's own value where that lies outside, as
-    when all images are right. No table has an interval of width zero. Draws are quasi-random: the same table has the
-    same intervals.
+    classes this is Jeffreys' prior; with more, a mean over classes would add up the bias of 1/2 in each. Draws are
+    quasi-random: the same table has the same ones.
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, section 3
     (Jeffreys' interval of one share). Coverage of this extension was simulated: docs/EVALUATION.md.
 
     Args:
-        table: Rows true and columns predicted, (classes, classes), with images in each row.
-        sizes: Effective number of images of each class, (classes,), where several are of one patient.
+        table: Rows true and columns predicted, (C, C), with images in each row.
+        sizes: Effective number of images of each class, (C,), where several are of one patient.
     """
     totals = table.sum(axis=1, keepdims=True)
     known = table if sizes is None else table * (np.array(sizes)[:, None] / totals)
     classes = len(table)
     prior = np.where(np.eye(classes, dtype=bool), 1 / 2, 1 / (classes * (classes - 1)))
-    draws = count_metrics(_dirichlet(known + prior) * totals)
-    found = {}
-    for name, (value,) in count_metrics(table[None]).items():
-        low, high = np.quantile(draws[name], (0.025, 0.975))
-        least, most = whole_range(name)
-        found[name] = max(least, float(min(low, value))), min(most, float(max(high, value)))
-    return found
+    return np.asarray(_dirichlet(known + prior) * totals)
 
 
 def _dirichlet(parameters: Array) -> Array:
@@ -98,3 +119,12 @@ def _dirichlet(parameters: Array) -> Array:
         left = left - drawn[:, :, column]
     drawn[:, :, -1] = left
     return drawn
+
+
+def _diagonal(tables: Array) -> Array:
+    return np.asarray(np.diagonal(tables, axis1=1, axis2=2))
+
+
+def _average(of_classes: Array) -> Array:
+    """Average over the classes, (R, C) to (R,); of two classes the second alone counts."""
+    return of_classes[:, 1] if of_classes.shape[1] == 2 else of_classes.mean(axis=1)

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pneumo.evaluation.answers import Answers, ClassAnswers
-from pneumo.evaluation.curves import GRID, Band, Curves, measure_curves, precision_recall, ranks, roc
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.curves import GRID, Band, Curves, has_both_classes, measure_curves, precision_recall, roc
 from pneumo.evaluation.figures import COLOURS, GREY, class_colours, single
 from pneumo.evaluation.intervals import Estimate
 from pneumo.evaluation.results import Results
@@ -21,28 +21,25 @@ class _Shown(NamedTuple):
     """One class's curves; the name is empty where there are no others."""
 
     name: str
-    answers: Answers
+    answers: Predictions
     curves: Curves
     colour: str
 
 
-def draw_curves(answers: Answers | ClassAnswers, results: Results) -> dict[str, Figure]:
+def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
     """Draw ROC and precision-recall curve with their bands; of three classes those of each against the rest.
 
     Nothing is drawn of a class that all images are of, or none.
     """
-    if isinstance(answers, Answers):
-        auroc, auprc = _area(results, "auroc"), _area(results, "auprc")
-        shown = (
-            [_Shown("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
-            if ranks(answers)
-            else []
-        )
-    else:
-        sides = zip(answers.against_rest().items(), class_colours(len(answers.classes)), strict=True)
-        shown = [_Shown(*side, measure_curves(side[1]), colour) for side, colour in sides if ranks(side[1])]
-    if not shown:
+    sides = [(name, side) for name, side in answers.against_rest.items() if has_both_classes(side)]
+    if not sides:
         return {}
+    if len(answers.classes) == 2:
+        auroc, auprc = _area(results, "auroc"), _area(results, "auprc")
+        shown = [_Shown("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
+    else:
+        colours = dict(zip(answers.classes, class_colours(len(answers.classes)), strict=True))
+        shown = [_Shown(name, side, measure_curves(side), colours[name]) for name, side in sides]
     return {"roc": _draw_roc(shown, results), "precision_recall": _draw_precision_recall(shown, results)}
 
 

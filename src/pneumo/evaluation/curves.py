@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import Array, areas, bootstrap, join_ties, rank
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import Array, Resamples, bootstrap
 from pneumo.evaluation.clusters import precision_interval
 from pneumo.evaluation.intervals import Estimate
+from pneumo.evaluation.metrics import auprc
 from pneumo.evaluation.significance import auroc_interval, placements
 
 RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
@@ -18,25 +19,20 @@ GRID = np.linspace(0, 1, 101)
 
 
 class Band(NamedTuple):
-    """Where a curve may lie, point by point, in 95 % of resamples.
-
-    Attributes:
-        low: At each x of GRID.
-        high: Likewise.
-    """
+    """Where a curve lies, at each x of GRID, in 95 % of resamples."""
 
     low: Array
     high: Array
 
 
 class Curves(NamedTuple):
-    """What the ranking of images of two classes comes to.
+    """Curves of the ranking of images of two classes, with their areas.
 
     Attributes:
-        sensitivity: Its band against 1 - specificity.
-        precision: Its band against sensitivity.
-        auroc: The first curve's area.
-        auprc: The average precision.
+        sensitivity: Band against 1 - specificity.
+        precision: Band against sensitivity.
+        auroc: Area under the first curve.
+        auprc: Average precision.
     """
 
     sensitivity: Band
@@ -45,29 +41,29 @@ class Curves(NamedTuple):
     auprc: Estimate
 
 
-def roc(answers: Answers) -> tuple[Array, Array]:
-    """Give 1 - specificity and sensitivity for all thresholds; nothing if one of the classes never comes."""
-    if not ranks(answers):
+def has_both_classes(predictions: Predictions) -> bool:
+    """Return whether there are positive and negative images, without which there is no ranking."""
+    return bool(predictions.positive.any() and not predictions.positive.all())
+
+
+def roc(predictions: Predictions) -> tuple[Array, Array]:
+    """Compute 1 - specificity and sensitivity for all thresholds; nothing if one of the classes is absent."""
+    if not has_both_classes(predictions):
         return np.empty(0), np.empty(0)
-    false, true, _ = roc_curve(answers.positive, answers.score)
+    false, true, _ = roc_curve(predictions.positive, predictions.score)
     return false, true
 
 
-def ranks(answers: Answers) -> bool:
-    """Tell whether there are images of both classes, without which there is no ranking."""
-    return bool(answers.positive.any() and not answers.positive.all())
-
-
-def precision_recall(answers: Answers) -> tuple[Array, Array]:
-    """Give sensitivity and precision at each threshold that finds a further positive image, and where that begins."""
-    true, false = (counts[0] for counts in _count(answers, np.ones((1, len(answers.positive)))))
+def precision_recall(predictions: Predictions) -> tuple[Array, Array]:
+    """Compute sensitivity and precision at each threshold that finds a further positive image, and at the start."""
+    true, false = (counts[0] for counts in Resamples(predictions).ranked[0])
     found, further = np.cumsum(true), true > 0
     precision: Array = found / (found + np.cumsum(false))
     return np.append(0, found[further] / found[-1]), np.append(precision[further][:1], precision[further])
 
 
 def on_grid(true: Array, false: Array) -> Array:
-    """Give sensitivity against 1 - specificity and precision against sensitivity at GRID, (R, 2, 101).
+    """Compute sensitivity against 1 - specificity and precision against sensitivity at GRID, (R, 2, 101).
 
     The sensitivity is interpolated between thresholds; the precision is that of the first threshold that finds so many
     of the positive images, whose mean is the average precision.
@@ -86,28 +82,20 @@ def on_grid(true: Array, false: Array) -> Array:
     return curves
 
 
-def measure_curves(answers: Answers) -> Curves:
-    """Compute bands and areas of images of both classes, with intervals as in `pneumo.evaluation.summary`."""
+def measure_curves(predictions: Predictions) -> Curves:
+    """Compute bands and areas of images of both classes, with intervals as in `pneumo.evaluation.metrics`."""
 
     def statistic(weights: Array) -> Array:
-        counts = _count(answers, weights)
-        return np.column_stack((on_grid(*counts).reshape(len(weights), -1), areas(*counts)["auprc"]))
+        resamples = Resamples(predictions, weights)
+        return np.column_stack((on_grid(*resamples.ranked[0]).reshape(len(weights), -1), auprc(resamples)))
 
-    positive = answers.positive
-    area = float(statistic(np.ones((1, len(positive))))[0, -1])
-    draws = bootstrap(statistic, positive, RESAMPLES, clusters=answers.clusters)
+    area = float(auprc(Resamples(predictions))[0])
+    draws = bootstrap(statistic, predictions.label, RESAMPLES, clusters=predictions.clusters)
     low, high = (np.split(end, 2) for end in np.quantile(draws[:, :-1], (0.025, 0.975), axis=0))
-    placed = placements(answers.score, positive, answers.clusters)
+    placed = placements(predictions.score, predictions.positive, predictions.clusters)
     return Curves(
         Band(low[0], high[0]),
         Band(low[1], high[1]),
         Estimate(float(placed.positive.mean()), *auroc_interval(placed)),
         Estimate(area, *precision_interval(area, float(draws[:, -1].std(ddof=1)), [placed.residuals])),
     )
-
-
-def _count(answers: Answers, weights: Array) -> tuple[Array, Array]:
-    """Give how many positive and negative images have each probability, (R, ties) each, the highest first."""
-    ranked, weights = rank(answers, weights)
-    of_positives = weights * ranked.positive
-    return join_ties(ranked.score, of_positives), join_ties(ranked.score, weights - of_positives)

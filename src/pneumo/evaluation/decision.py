@@ -1,4 +1,4 @@
-"""From logits to decisions: the temperature, the threshold and the margin that validation chooses."""
+"""The operating point: temperature, threshold and margin of uncertain predictions, fitted on the validation set."""
 
 import logging
 from typing import NamedTuple
@@ -19,12 +19,12 @@ _PRIOR = 0.5  # its standard deviation before any image: 19 of 20 temperatures a
 
 
 class Decision(NamedTuple):
-    """How answers become decisions.
+    """An operating point.
 
     Attributes:
-        temperature: Logits are divided by it.
-        threshold: An image is called positive above this probability.
-        margin: An answer whose `distance` is no larger is uncertain.
+        temperature: Divisor of logits.
+        threshold: Probability above which an image is predicted positive.
+        margin: Largest `distance` of a prediction that is uncertain.
     """
 
     temperature: float
@@ -41,41 +41,33 @@ def decide(
     threshold: float,
     uncertain: float,
 ) -> Decision:
-    """Choose temperature, threshold and margin by the answers to validation images.
+    """Choose temperature, threshold and margin by predictions for validation images.
 
     Args:
-        logits: Of the validation images, (N, classes).
+        logits: (N, classes).
         label: From 0, (N,).
-        calibrate: Fit the temperature; else it is 1.
-        rule: See `choose_threshold`; `fixed` keeps `threshold`, and so do three and more classes, of which the
-            likeliest is called, and validation images of one class.
-        sensitivity: That `rule` asks for.
-        threshold: Of probabilities.
-        uncertain: Share of the validation images, those nearest to the threshold, whose like is uncertain.
+        calibrate: Whether the temperature is fitted; else it is 1.
+        rule: See `choose_threshold`. `fixed` keeps `threshold`; so do more than two classes, of which the likeliest is
+            predicted, and validation images of one class.
+        sensitivity: Sensitivity that `rule` requires.
+        threshold: Threshold of probabilities.
+        uncertain: Fraction of the validation images, those nearest to the threshold, that is uncertain.
     """
     temperature = fit_temperature(logits, label) if calibrate else 1.0
     if rule != "fixed" and logits.shape[1] > 2:
         _log.info("decision.threshold=%s has no effect: of %d classes the likeliest is called", rule, logits.shape[1])
     elif rule != "fixed" and len(np.unique(label)) < 2:
         _log.warning("The validation images are of one class, so none can choose a threshold: %g stays.", threshold)
-    elif rule != "fixed":
-        threshold = _find_threshold(logits, label, temperature, rule, sensitivity)
-    # The single precision of predictions, so that a validation image is uncertain there if it is so here.
-    shares = softmax(torch.from_numpy(logits).float() / temperature, dim=1).numpy()
-    far = distance(shares[:, 1] if shares.shape[1] == 2 else shares, threshold)
-    margin = float(np.quantile(far, uncertain, method="inverted_cdf")) if uncertain else 0.0
-    return Decision(temperature, threshold, margin)
-
-
-def _find_threshold(
-    logits: Array, label: npt.NDArray[np.int64], temperature: float, rule: str, sensitivity: float
-) -> float:
-    margin = (logits[:, 1] - logits[:, 0]) / temperature
-    chosen = choose_threshold(margin, label == 1, rule, sensitivity)
-    # Probabilities are float32, and comparing them must give the same everywhere; those near 1 are the same number.
-    probability = softmax(torch.from_numpy(logits).float() / temperature, dim=1)[:, 1].numpy()
-    lowest = probability[margin > chosen].min(initial=np.inf)
-    return float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0))))
+    # In the single precision of predictions, so that a validation image is on the same side of thresholds there.
+    probability = softmax(torch.from_numpy(logits).float() / temperature, dim=1).numpy()
+    if rule != "fixed" and logits.shape[1] == 2 and len(np.unique(label)) == 2:
+        margin = (logits[:, 1] - logits[:, 0]) / temperature
+        chosen = choose_threshold(margin, label == 1, rule, sensitivity)
+        lowest = probability[margin > chosen, 1].min(initial=np.inf)  # those near 1 are the same number
+        threshold = float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0))))
+    far = distance(probability, threshold)
+    widest = float(np.quantile(far, uncertain, method="inverted_cdf")) if uncertain else 0.0
+    return Decision(temperature, threshold, widest)
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:

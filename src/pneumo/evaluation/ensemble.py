@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,9 @@ import numpy as np
 from pneumo.console import PlainTable
 from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Answers, log_odds, read_answers
-from pneumo.evaluation.bootstrap import measure
-from pneumo.evaluation.prediction_files import write_predictions
-from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TEST_METRICS, TITLES, Results
+from pneumo.evaluation.answers import Predictions, log_odds, predict_classes
+from pneumo.evaluation.prediction_files import read_predictions, write_predictions
+from pneumo.evaluation.results import NO_IMAGE, SUBTYPES, TITLES, Results
 from pneumo.evaluation.runs import Run
 from pneumo.evaluation.summary import summarise
 from pneumo.files import write_text
@@ -37,7 +37,7 @@ class Ensemble(NamedTuple):
 
     members: tuple[Run, ...]
     left_out: tuple[str, ...]
-    answers: Answers
+    answers: Predictions
     figures: Results
 
 
@@ -57,10 +57,10 @@ def combine(runs: Sequence[Run]) -> Ensemble:
             "finished, were tested on all images, tell two classes apart and have not collapsed. Name more runs or "
             "sweeps, such as one with seed=0,1,2."
         )
-    answers = [read_answers(run.folder, results).by_path() for run, results in members]
+    answers = [read_predictions(run.folder, results).by_path() for run, results in members]
     first, data = answers[0], members[0][1]["data_hash"]
     for (run, results), other in zip(members, answers, strict=True):
-        same = other.paths == first.paths and np.array_equal(other.positive, first.positive)
+        same = other.paths == first.paths and np.array_equal(other.label, first.label)
         if not same or results["data_hash"] != data:
             raise ConfigError(
                 f"{run.folder} was tested on other images than {finished[0].folder}, so that they cannot answer "
@@ -68,29 +68,23 @@ def combine(runs: Sequence[Run]) -> Ensemble:
             )
     probability = np.mean([each.probability for each in answers], axis=0).astype(np.float32)
     threshold = float(np.float32(np.mean([float(results["threshold"]) for _, results in members])))
-    margins = [each.margin for each in answers if each.margin is not None]
-    combined = first._replace(
+    odds = [each.odds for each in answers if each.odds is not None]
+    subtype = {line["path"]: line["subtype"] for line in read_splits(finished[0].folder)}
+    combined = replace(
+        first,
         probability=probability.astype(np.float64),
-        called=probability > np.float32(threshold),
-        margin=log_odds(np.stack(margins)) if len(margins) == len(answers) else None,
+        predicted=predict_classes(probability, threshold),
+        odds=log_odds(np.stack(odds)) if len(odds) == len(answers) else None,
+        subtypes=tuple(subtype.get(path, "none") for path in first.paths),
     )
-    figures = {"threshold": threshold, **_measure(combined, finished[0].folder)}
+    figures = {"threshold": threshold, **summarise(combined)}
     left_out = tuple(f"{run.name} ({run.state})" for run in runs if run not in finished)
     return Ensemble(tuple(finished), left_out, combined, figures)
 
 
 def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
     """Write predictions.csv and ensemble.json, which tells the members and their joint test."""
-    answers = ensemble.answers
-    write_predictions(
-        folder / "predictions.csv",
-        answers.paths,
-        answers.positive.astype(np.int64),
-        answers.probability.astype(np.float32),
-        answers.called.astype(np.int64),
-        answers.classes,
-        answers.margin,
-    )
+    write_predictions(folder / "predictions.csv", ensemble.answers)
     about = {"members": [str(run.folder) for run in ensemble.members], **ensemble.figures}
     write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
 
@@ -109,14 +103,3 @@ def to_terminal(ensemble: Ensemble) -> PlainTable:
             texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
             table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
     return table
-
-
-def _measure(answers: Answers, folder: Path) -> Results:
-    subtype = {line["path"]: line["subtype"] for line in read_splits(folder)}
-    metrics = measure(answers, np.ones((1, len(answers.paths))))
-    label, called = answers.positive.astype(np.int64), answers.called.astype(np.int64)
-    kinds = [subtype.get(path, "none") for path in answers.paths]
-    return {
-        **{f"test_{name}": float(metrics[name][0]) for name in TEST_METRICS},
-        **summarise(label, answers.probability.astype(np.float32), called, kinds, answers.margin, answers.patients),
-    }

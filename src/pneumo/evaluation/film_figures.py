@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.distance import distance
 from pneumo.evaluation.figures import COLOURS, STYLE, WIDE, head, name_run, tested
 from pneumo.evaluation.results import Results
@@ -56,19 +56,12 @@ class Film(NamedTuple):
     right: bool = False
 
 
-def is_right(answers: Answers | ClassAnswers) -> npt.NDArray[np.bool_]:
-    """Return whether each image was predicted as its true class, (N,)."""
-    label, prediction, _ = called(answers)
-    return np.equal(label, prediction)
-
-
-def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
+def choose(answers: Predictions, threshold: float) -> Chosen:
     """Choose test images to show; the same answers give the same ones.
 
     How sure an answer is, its distance from another answer tells.
     """
-    hit = is_right(answers)
-    sureness = distance(answers.probability, threshold, answers.margin)
+    hit, sureness = answers.right, distance(answers.probability, threshold, answers.odds)
     surest = np.argsort(-sureness, kind="stable")
     right, wrong = np.flatnonzero(hit), surest[~hit[surest]]
     spread = ((np.arange(ACROSS) + 0.5) * len(right) / ACROSS).astype(np.int64)
@@ -76,11 +69,11 @@ def choose(answers: Answers | ClassAnswers, threshold: float) -> Chosen:
     return Chosen(right[np.unique(spread)] if len(right) else right, wrong[:ACROSS], uncertain, len(right), len(wrong))
 
 
-def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Films, results: Results) -> Figure:
+def draw_predictions(answers: Predictions, chosen: Chosen, films: Films, results: Results) -> Figure:
     """Show test images that were called right and wrong, and the least certain ones; films in the order of `chosen`."""
     total = chosen.rights + chosen.wrongs
     near, words = "whose two likeliest classes are closest", "its probability"
-    if isinstance(answers, Answers):
+    if len(answers.classes) == 2:
         near = "nearest to the threshold"
         words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
     rows = {
@@ -92,7 +85,7 @@ def draw_predictions(answers: Answers | ClassAnswers, chosen: Chosen, films: Fil
     names = [_shorten(name) for name in answers.classes]
     captions = [
         Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
-        for truth, answer, share in zip(*called(answers), strict=True)
+        for truth, answer, share in zip(answers.label, answers.predicted, answers.confidence, strict=True)
     ]
     shown = [(title, [captions[place] for place in places]) for title, places in rows.items()]
     return _draw(shown, films, (f"{name_run(results)}, {tested(results)}", words))

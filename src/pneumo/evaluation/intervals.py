@@ -46,14 +46,9 @@ def whole_range(name: str, classes: int = 2) -> Interval:
 
 
 def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
-    """Compute the interval of a mean over images that show no variation, (0 to top).
+    """Compute the interval of a mean, from 0 to `top`, over `total` images that show no variation.
 
     Wilson's interval of 0 in `total` is the fraction of images that may behave otherwise, all at 0 or all at the top.
-
-    Args:
-        value: The mean.
-        total: Number of images; of a metric that compares classes, that of the smallest class.
-        top: Largest value of an image.
     """
     alike = wilson(total, total)[0]
     return value * alike, value + (top - value) * (1 - alike)
@@ -71,14 +66,7 @@ def zero_residue(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def shrink_variance(variance: float, expected: float, units: int, weight: int) -> float:
-    """Average a variance estimated from few images or patients with the one expected without data.
-
-    Args:
-        variance: Estimate from the data.
-        expected: Variance expected without data.
-        units: Number of images or patients behind the estimate, which weighs `units` - 1.
-        weight: Weight of the expected variance.
-    """
+    """Average a variance estimated from few images or patients, `units`, with the one expected without data."""
     return ((units - 1) * variance + weight * expected) / (units - 1 + weight)
 
 
@@ -89,7 +77,7 @@ def mean_interval(value: float, draws: npt.NDArray[np.float64], total: int, top:
     towards that of images which are all at 0 or at the top. If all draws are the same, it is `unvaried_interval`.
 
     Args:
-        value: The mean.
+        value: The mean, from 0 to `top`.
         draws: Bootstrap draws of it.
         total: Number of patients.
         top: Largest value of an image.
@@ -103,17 +91,12 @@ def mean_interval(value: float, draws: npt.NDArray[np.float64], total: int, top:
 
 
 def logit_interval(value: float, deviation: float, total: int) -> Interval:
-    """Give the interval of an area, which keeps within 0 and 1 and reaches further to the middle.
+    """Compute the interval of an area, which keeps within 0 and 1 and reaches further to the middle.
 
     Without deviation, as at 0 and 1 and where all images have one probability, it is `unvaried_interval`.
 
     Source: K. Boyd, K. H. Eng, C. D. Page, Area under the precision-recall curve: point estimates and confidence
     intervals, 2013, section 3.
-
-    Args:
-        value: The area.
-        deviation: Its standard deviation.
-        total: Number of images of the smallest class.
     """
     if value in (0, 1) or deviation < RESIDUE:
         return unvaried_interval(value, total)
@@ -123,7 +106,7 @@ def logit_interval(value: float, deviation: float, total: int) -> Interval:
 
 
 def subtract(first: Estimate, second: Estimate) -> Estimate:
-    """Give the difference of two independent numbers, its interval put together from theirs.
+    """Subtract two independent estimates, with the interval that follows from theirs.
 
     Source: G. Y. Zou, A. Donner, Construction of confidence limits about effect measures: a general approach, 2008,
     equation 1 (MOVER); of two of Wilson's intervals it makes Newcombe's (1998, method 10).

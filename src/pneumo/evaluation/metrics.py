@@ -1,176 +1,201 @@
-"""Metrics: of two classes, the second of which, PNEUMONIA, is the positive one, and of more."""
+"""The registry of metrics: each is one entry, from which files, tables, figures, intervals and tests follow.
 
-from typing import Any
+Results have `test_NAME` with `test_NAME_ci_low` and `_high`; training and validation log `train/NAME` and `val/NAME`.
+"""
 
-import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
-from torchmetrics import MeanSquaredError, Metric, MetricCollection
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryAUROC,
-    BinaryAveragePrecision,
-    BinaryCalibrationError,
-    BinaryF1Score,
-    BinaryRecall,
-    BinarySpecificity,
-    BinaryStatScores,
-    MulticlassAccuracy,
-    MulticlassAUROC,
-    MulticlassAveragePrecision,
-    MulticlassCalibrationError,
-    MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
-    MulticlassRecall,
-    MulticlassSpecificity,
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumo.errors import ConfigError
+from pneumo.evaluation import counts
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import RESAMPLES, SEED, Resamples, bootstrap, percentiles
+from pneumo.evaluation.counts import divide
+from pneumo.evaluation.estimation import (
+    Compute,
+    Metric,
+    Sample,
+    accuracy_of_seeds,
+    auprc_interval,
+    auroc_interval,
+    auroc_of_seeds,
+    balanced_accuracy_of_seeds,
+    brier_interval,
+    compare_accuracies,
+    compare_aurocs,
+    count_interval,
+    ece_interval,
+    proportion_interval,
+    recall_interval,
 )
-from torchmetrics.utilities import dim_zero_cat
+from pneumo.evaluation.intervals import RESIDUE, Estimate, Interval, unvaried_difference
 
-from pneumo.evaluation.calibration import calibration_error
-
-
-class BinaryScoreAUROC(BinaryAUROC):
-    """AUROC that ranks by a score; torchmetrics' own applies a sigmoid to it in single precision, which saturates."""
-
-    def update(self, preds: Tensor, target: Tensor, score: Tensor | None = None) -> None:
-        """Add scores (N,), or where there are none the probabilities, and labels (N,)."""
-        self.preds.append(preds if score is None else score)
-        self.target.append(target)
+Array = npt.NDArray[np.float64]
 
 
-class BinaryScoreAveragePrecision(BinaryAveragePrecision):
-    """Average precision that ranks by a score; see `BinaryScoreAUROC`."""
-
-    update = BinaryScoreAUROC.update
-
-
-class MulticlassScoreAUROC(MulticlassAUROC):
-    """AUROC of each class against the rest that ranks by scores (N, classes); see `BinaryScoreAUROC`."""
-
-    update = BinaryScoreAUROC.update
+def auroc(resamples: Resamples) -> Array:
+    """Compute the area under the ROC curve, ties by half, (R,)."""
+    areas = []
+    for true, false in resamples.ranked:
+        pairs = np.einsum("rt,rt->r", np.cumsum(true, axis=1) - true / 2, false)  # in which the positive ranks higher
+        areas.append(divide(pairs, true.sum(axis=1) * false.sum(axis=1)))
+    return np.asarray(np.mean(areas, axis=0))
 
 
-class MulticlassScoreAveragePrecision(MulticlassAveragePrecision):
-    """Average precision of each class against the rest; see `MulticlassScoreAUROC`."""
-
-    update = BinaryScoreAUROC.update
-
-
-class BinaryBalancedAccuracy(BinaryStatScores):
-    """Mean of sensitivity and specificity, which torchmetrics has for several classes only."""
-
-    def compute(self) -> Tensor:
-        """Give the mean over the two classes of the share that was recognised; 0 stands in for an absent class."""
-        tp, fp, tn, fn = (count.float() for count in self._final_state())  # Apple's GPUs have no float64
-        return torch.stack((tp / (tp + fn), tn / (tn + fp))).nan_to_num(0.0).mean()
+def auprc(resamples: Resamples) -> Array:
+    """Compute the average precision, images of one score together, (R,)."""
+    precisions = []
+    for true, false in resamples.ranked:
+        found = np.cumsum(true, axis=1)
+        precision = found / np.maximum(found + np.cumsum(false, axis=1), 1)
+        precisions.append(divide(np.einsum("rt,rt->r", true, precision), true.sum(axis=1)))
+    return np.asarray(np.mean(precisions, axis=0))
 
 
-class BinaryMCC(BinaryStatScores):
-    """Matthews' correlation coefficient; torchmetrics' own is not 0 when every answer is the same."""
+def ece(resamples: Resamples) -> Array:
+    """Compute the expected calibration error, (R,).
 
-    def compute(self) -> Tensor:
-        """Give the correlation of answers and labels, 0 if either never varies."""
-        tp, fp, tn, fn = (count.float() for count in self._final_state())
-        answers, labels = (tp + fp) * (tn + fn), (tp + fn) * (tn + fp)  # multiplied so, 1 and -1 come out exactly
-        return ((tp * tn - fp * fn) / (answers * labels).sqrt()).nan_to_num(0.0)
-
-
-class BinaryExpectedCalibrationError(BinaryCalibrationError):
-    """Expected calibration error by the bins of `pneumo.evaluation.calibration`, which its interval has too."""
-
-    def compute(self) -> Tensor:
-        """Compute the error over the images of all batches."""
-        return _calibration_error(self.confidences, self.accuracies)
-
-
-class MulticlassExpectedCalibrationError(MulticlassCalibrationError):
-    """Expected calibration error of the predicted class; see `BinaryExpectedCalibrationError`."""
-
-    def compute(self) -> Tensor:
-        """Compute the error over the images of all batches."""
-        return _calibration_error(self.confidences, self.accuracies)
-
-
-def _calibration_error(confidences: list[Tensor], right: list[Tensor]) -> Tensor:
-    probability, hit = dim_zero_cat(confidences), dim_zero_cat(right)
-    error = calibration_error(probability.cpu().double().numpy(), hit.cpu().bool().numpy())
-    return torch.tensor(error, dtype=torch.float32, device=probability.device)
-
-
-class MulticlassBrier(Metric):
-    """Brier's score of several classes: the squared errors of their probabilities, summed over classes."""
-
-    total: Tensor
-    images: Tensor
-
-    def __init__(self) -> None:
-        """Begin with no image."""
-        super().__init__()
-        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros(()), dist_reduce_fx="sum")
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add probabilities (N, classes) and labels (N,)."""
-        self.total += (preds - one_hot(target, preds.shape[1])).square().sum()
-        self.images += len(target)
-
-    def compute(self) -> Tensor:
-        """Give the mean over images."""
-        return self.total / self.images
-
-
-def make_metrics(classes: int, threshold: float) -> MetricCollection:
-    """Make the metrics of one stage.
-
-    Args:
-        classes: Their number; more than two have macro averages where an average is needed, and AUROC is one against
-            the rest.
-        threshold: Of two classes, an image is called positive above this probability; of more, the likeliest is called.
-
-    Returns:
-        Metrics of labels (N,) and probabilities: of the positive class (N,), or of each of several, (N, classes).
-        AUROC and average precision rank by `score`, a further argument like the probabilities, where it is given.
+    Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
     """
-    return binary_metrics(threshold) if classes == 2 else multiclass_metrics(classes)
+    error: Array = np.abs(resamples.gaps).sum(axis=1)
+    return error
 
 
-def multiclass_metrics(classes: int) -> MetricCollection:
-    """Make the metrics of one stage of several classes; see `make_metrics`."""
-    options: dict[str, Any] = {"num_classes": classes, "validate_args": False}
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(average="micro", **options),
-            "auroc": MulticlassScoreAUROC(**options),
-            "sensitivity": MulticlassRecall(**options),
-            "specificity": MulticlassSpecificity(**options),
-            "balanced_accuracy": MulticlassRecall(**options),
-            "auprc": MulticlassScoreAveragePrecision(**options),
-            "f1": MulticlassF1Score(**options),
-            "mcc": MulticlassMatthewsCorrCoef(**options),
-            "ece": MulticlassExpectedCalibrationError(**options),
-            "brier": MulticlassBrier(),
-        }
-    )
+def brier(resamples: Resamples) -> Array:
+    """Compute the mean squared error of probabilities, of more than two classes summed over the classes, (R,)."""
+    predictions = resamples.predictions
+    if predictions.probability.shape[1] == 2:
+        errors = (predictions.positive_probability - predictions.positive) ** 2
+    else:
+        truth = predictions.label[:, None] == np.arange(predictions.probability.shape[1])
+        errors = ((predictions.probability - truth) ** 2).sum(axis=1)
+    score: Array = resamples.weights @ errors / resamples.total
+    return score
 
 
-def binary_metrics(threshold: float) -> MetricCollection:
-    """Make the metrics of one stage; they take probabilities (N,) of the positive class and labels (N,).
+def _of_tables(function: Callable[[Array], Array]) -> Compute:
+    return lambda resamples: function(resamples.tables)
 
-    Args:
-        threshold: An image is called positive above this probability.
+
+_ENTRIES = (
+    Metric(
+        "accuracy",
+        "accuracy",
+        _of_tables(counts.accuracy),
+        proportion_interval,
+        needs="any",
+        rank=0,
+        about="of the test images",
+        method="Wilson's interval",
+        over_seeds=accuracy_of_seeds,
+        compare=compare_accuracies,
+    ),
+    Metric(
+        "auroc",
+        "AUROC",
+        auroc,
+        auroc_interval,
+        drawn=auroc,
+        rank=3,
+        about="area under the ROC curve, whatever the threshold",
+        method="DeLong's or Obuchowski's, on the logit scale",
+        over_seeds=auroc_of_seeds,
+        compare=compare_aurocs,
+    ),
+    Metric(
+        "balanced_accuracy",
+        "balanced accuracy",
+        _of_tables(counts.balanced_accuracy),
+        count_interval(counts.balanced_accuracy),
+        rank=7,
+        about="mean of sensitivity and specificity",
+        method="Jeffreys' prior",
+        over_seeds=balanced_accuracy_of_seeds,
+    ),
+    Metric(
+        "sensitivity",
+        "sensitivity",
+        _of_tables(counts.sensitivity),
+        recall_interval(counts.sensitivity),
+        needs="positive",
+        rank=8,
+        about="share of PNEUMONIA that was recognised; of subtypes the mean",
+    ),
+    Metric(
+        "specificity",
+        "specificity",
+        _of_tables(counts.specificity),
+        recall_interval(counts.specificity),
+        needs="negative",
+        rank=8,
+        about="share of NORMAL that was recognised; of subtypes the mean",
+    ),
+    Metric("auprc", "average precision", auprc, auprc_interval, drawn=auprc),
+    Metric("f1", "F1", _of_tables(counts.f1), count_interval(counts.f1)),
+    Metric("mcc", "MCC", _of_tables(counts.mcc), count_interval(counts.mcc), range=(-1.0, 1.0)),
+    Metric("ece", "ECE", ece, ece_interval, lambda each: each.gaps, "any", higher_is_better=False),
+    Metric("brier", "Brier score", brier, brier_interval, brier, "any", (0.0, 1.0), (0.0, 2.0), False),
+)
+METRICS = {metric.name: metric for metric in _ENTRIES}
+
+
+def measure(predictions: Predictions) -> dict[str, float]:
+    """Compute all metrics; 0 replaces what an absent class leaves undefined."""
+    once = Resamples(predictions)
+    return {name: float(metric.compute(once)[0]) for name, metric in METRICS.items()}
+
+
+def estimates(predictions: Predictions) -> dict[str, Estimate]:
+    """Compute each metric with its 95 % interval, by the method that kept closest to it in simulations.
+
+    Images of one patient are taken together. Where a metric needs a class that is absent, or the spread of a class with
+    a single patient, the interval is the whole range. Coverage: docs/EVALUATION.md.
     """
-    # Checking each batch's values would make the host wait for the device.
-    return MetricCollection(
-        {
-            "accuracy": BinaryAccuracy(threshold, validate_args=False),
-            "auroc": BinaryScoreAUROC(validate_args=False),
-            "sensitivity": BinaryRecall(threshold, validate_args=False),
-            "specificity": BinarySpecificity(threshold, validate_args=False),
-            "balanced_accuracy": BinaryBalancedAccuracy(threshold, validate_args=False),
-            "auprc": BinaryScoreAveragePrecision(validate_args=False),
-            "f1": BinaryF1Score(threshold, validate_args=False),
-            "mcc": BinaryMCC(threshold, validate_args=False),
-            "ece": BinaryExpectedCalibrationError(validate_args=False),
-            "brier": MeanSquaredError(),
-        }
-    )
+    sample = Sample(predictions, METRICS.values())
+    return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in METRICS.items()}
+
+
+def bootstrap_metrics(
+    predictions: Predictions, names: Collection[str], count: int = RESAMPLES, seed: int = SEED
+) -> Mapping[str, Array]:
+    """Compute metrics of each bootstrap draw, (R,), by their names."""
+
+    def statistic(weights: Array) -> Array:
+        resamples = Resamples(predictions, weights)
+        return np.stack([METRICS[name].compute(resamples) for name in names], axis=1)
+
+    draws = bootstrap(statistic, predictions.label, count, seed, predictions.clusters)
+    return dict(zip(names, draws.T, strict=True))
+
+
+def paired_bootstrap(
+    first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES, seed: int = SEED
+) -> Interval:
+    """Compute the 95 % interval of the first run's metric less the second's, on the same images in the same order.
+
+    It is the whole range of the difference where the metric needs a class with fewer than two patients, and
+    `unvaried_difference` where all draws are the same.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if first.paths != second.paths:
+        raise ConfigError(
+            "The two runs were tested on other images, or in another order, so that they cannot be compared image by "
+            "image: name runs of one data set, and sort both by `by_path()`."
+        )
+    entry, known = METRICS[metric], Sample(first if first.patients else second, [])
+    patients, reach = known.units(entry), float(np.ptp(entry.whole_range(known.classes)))
+    if patients < 2:
+        return -reach, reach
+
+    def statistic(weights: Array) -> Array:
+        return entry.compute(Resamples(first, weights)) - entry.compute(Resamples(second, weights))
+
+    draws = bootstrap(statistic, first.label, count, seed, known.clusters)
+    low, high = percentiles(draws)
+    return (low, high) if high - low >= RESIDUE else unvaried_difference(float(draws.mean()), patients, reach)

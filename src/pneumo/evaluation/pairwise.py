@@ -70,7 +70,7 @@ def explain_comparison(comparison: Comparison) -> list[str]:
     """Say what one must know to read the groups, and which rows are in none."""
     notes = []
     if comparison.pairs:
-        count = len(comparison.pairs) // 2
+        count = comparison.compared * (comparison.compared - 1) // 2
         pairs = "the one pair" if count == 1 else f"all {count:,} pairs"
         clustered = comparison.patients < comparison.images
         images = f"{comparison.images:,} images" + (f" of {comparison.patients:,} patients" if clustered else "")

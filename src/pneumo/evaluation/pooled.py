@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from pneumo.cells import format_rows
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Answers, concatenate, read_answers
+from pneumo.evaluation.answers import Predictions, concatenate
+from pneumo.evaluation.metrics import estimates
 from pneumo.evaluation.pairwise import name_row
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import TITLES
 from pneumo.evaluation.runs import Row, Run
-from pneumo.evaluation.summary import estimates
 
 _HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
 _SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
@@ -25,7 +26,7 @@ class Pooled(NamedTuple):
     seed: int
     folds: tuple[int, ...]
     fold: tuple[int, ...]
-    answers: Answers
+    answers: Predictions
 
 
 def pool(board: Iterable[Row]) -> list[Pooled]:
@@ -49,10 +50,10 @@ def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
     for each in pooled:
         answers, name = each.answers, name_row(each.row, board)
         margins = [""] * len(each.fold) if answers.margin is None else [f"{margin:.9g}" for margin in answers.margin]
-        columns = (each.fold, answers.paths, answers.positive, answers.probability, answers.called, margins)
-        for fold, path, positive, probability, called, margin in zip(*columns, strict=True):
-            label, prediction = answers.classes[int(positive)], answers.classes[int(called)]
-            lines.append((name, each.seed, fold, path, label, f"{probability:.9g}", prediction, margin))
+        columns = (each.fold, answers.paths, answers.label, answers.confidence, answers.predicted, margins)
+        for fold, path, label, probability, predicted, margin in zip(*columns, strict=True):
+            names = answers.classes[label], f"{probability:.9g}", answers.classes[predicted]
+            lines.append((name, each.seed, fold, path, *names, margin))
     return format_rows(lines)
 
 
@@ -80,7 +81,7 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
 
 
 def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
-    parts = [read_answers(run.folder, run.results, "validation.csv") for run in runs if run.results]
+    parts = [read_predictions(run.folder, run.results, "validation.csv") for run in runs if run.results]
     answers = concatenate(parts)
     if len(set(answers.paths)) < len(answers.paths):
         raise ConfigError(

@@ -1,17 +1,21 @@
-"""The files predictions.csv and validation.csv."""
+"""The files predictions.csv and validation.csv, which hold a run's predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
 from pneumo.cells import format_rows
+from pneumo.data.splits import read_splits
 from pneumo.errors import ConfigError
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.results import Results, confusion
 from pneumo.files import write_text
 from pneumo.plain_data import PlainDataError, read_csv
 
@@ -23,11 +27,11 @@ class PredictionTable(NamedTuple):
     """The content of a file of N images.
 
     Attributes:
-        paths: Relative to the data's root.
+        paths: Paths of the images, relative to the data's root.
         label: Name of each image's class.
-        prediction: Likewise.
-        probability: Of all classes but the first, (N,).
-        classes: With probabilities of their own; none of two classes.
+        prediction: Name of each predicted class.
+        probability: Probability of all classes but the first, (N,).
+        classes: Names of classes with probabilities of their own; none of two classes.
         shares: These probabilities, (N, classes).
         margins: Log odds, (N, 1) of two classes, else (N, classes); (N, 0) in files of earlier versions.
     """
@@ -41,37 +45,75 @@ class PredictionTable(NamedTuple):
     margins: npt.NDArray[np.float64]
 
 
-def write_predictions(
-    path: Path,
-    images: Sequence[str],
-    label: npt.NDArray[np.int64],
-    probability: npt.NDArray[np.float32],
-    prediction: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    margin: npt.NDArray[np.floating[Any]] | None = None,
-) -> None:
-    """Write one line for each image.
-
-    Args:
-        path: The file's.
-        images: Paths of N images.
-        label: From 0, (N,).
-        probability: Of the positive class, (N,), or of each of several, (N, classes), all but the first positive.
-        prediction: As label, (N,).
-        classes: Their names.
-        margin: Log odds of the shape of `probability`; None: they are unknown, and have no column.
-    """
-    several = probability.ndim > 1
-    rows: list[Sequence[str]] = [_columns(classes if several else (), margin is not None)]
-    margins = np.empty((len(label), 0)) if margin is None else margin.reshape(len(label), -1)
-    for image, truth, share, answer, odds in zip(images, label, probability, prediction, margins, strict=True):
-        shares = (share[1:].sum(), *share) if several else (share,)
-        first, *others = (f"{value:.9g}" for value in (*shares, *odds))  # 9 digits give a float32 back
-        rows.append((image, classes[truth], first, classes[answer], *others))
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write one line for each image; without log odds there is no column of them."""
+    several = predictions.probability.shape[1] > 2
+    first = 0 if several else 1  # of two classes, the second says all
+    names, shares = predictions.classes, predictions.probability.astype(np.float32)
+    odds = np.empty((len(shares), 0)) if predictions.odds is None else predictions.odds[:, first:]
+    numbers = np.column_stack((shares[:, 1:].sum(axis=1), shares if several else shares[:, :0], odds))
+    rows: list[Sequence[str]] = [_columns(names if several else (), predictions.odds is not None)]
+    images = zip(predictions.paths, predictions.label, predictions.predicted, numbers, strict=True)
+    for image, label, predicted, row in images:
+        probability, *others = (f"{value:.9g}" for value in row)  # 9 digits give a float32 back
+        rows.append((image, names[label], probability, names[predicted], *others))
     write_text(path, format_rows(rows))
 
 
-def read_predictions(path: Path) -> PredictionTable:
+def read_predictions(folder: Path, results: Results, name: str = "predictions.csv") -> Predictions:
+    """Read a run's predictions.
+
+    Args:
+        folder: The run's.
+        results: The run's; of two classes, its threshold determines which predictions are positive.
+        name: predictions.csv, of the test images, or validation.csv, of the held-out ones.
+
+    Raises:
+        ConfigError: The file is missing or damaged, or contradicts the results.
+    """
+    path = folder / name
+    table = read_table(path)
+    if table.classes:
+        label, predicted = (
+            np.array([table.classes.index(x) for x in each]) for each in (table.label, table.prediction)
+        )
+        odds = table.margins if table.margins.size else None
+        found = Predictions(table.shares, label, predicted, table.classes, odds, table.paths)
+    elif results["task"] == "subtype":
+        raise damaged(path, "it has no columns of classes")
+    else:
+        found = _read_two_classes(path, table, float(results["threshold"]))
+    if name == "predictions.csv":
+        counts = confusion(found.label, found.predicted)
+        for key in counts.keys() - {"collapsed"}:
+            if counts[key] != results[key]:
+                raise damaged(path, f"its {key} is {counts[key]}, and results.json has {results[key]}")
+    return replace(found, patients=_read_patients(folder, table.paths))
+
+
+def _read_two_classes(path: Path, table: PredictionTable, threshold: float) -> Predictions:
+    """Find out which of the two names is the positive class: the one that is predicted above the threshold."""
+    # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
+    probability = table.probability.astype(np.float32)
+    predicted = probability > np.float32(threshold)
+    positive = predicted == np.array([x == y for x, y in zip(table.label, table.prediction, strict=True)], bool)
+    name = dict(zip(positive.tolist(), table.label, strict=True))
+    if any(name[is_it] != label for label, is_it in zip(table.label, positive.tolist(), strict=True)):
+        raise damaged(path, f"its predictions are not those of the threshold {threshold} of results.json")
+    margin = table.margins[:, 0] if table.margins.size else None
+    classes = name.get(False, ""), name.get(True, "")
+    return Predictions.binary(probability.astype(np.float64), positive, predicted, classes, table.paths, margin)
+
+
+def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:
+    """Read the patients of images from a run's splits.csv; nothing if there is none."""
+    if not (folder / "splits.csv").is_file():
+        return ()
+    patient = {line["path"]: line["patient"] for line in read_splits(folder)}
+    return tuple(patient.get(path, path) for path in paths)
+
+
+def read_table(path: Path) -> PredictionTable:
     """Read what `write_predictions` wrote, in this version or an earlier one.
 
     Raises:

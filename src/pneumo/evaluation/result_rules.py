@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from pneumo.evaluation.metrics import METRICS
+
 _LONGEST = 500  # characters of a text
 _ROUNDING = 1e-5  # of single precision
 _MOST = 2**63 - 1
@@ -24,7 +26,6 @@ _COUNTS = {  # with the smallest
 }
 _AMOUNTS = ("train_seconds", "total_seconds", "samples_per_second", "cache_seconds", "val_loss", "temperature")
 # fmt: on
-_RANGES = {"test_mcc": (-1, 1), "test_brier": (0, 2)}
 _SUBTYPES = ("bacterial", "viral")  # of whose figures -1 stands for one that no image has
 
 
@@ -33,18 +34,19 @@ class _Rule(NamedTuple):
     words: str
 
 
-def find_fault(results: object, names: Sequence[str]) -> str | None:
+def find_fault(results: object, required: Sequence[str], names: Sequence[str]) -> str | None:
     """Return what is wrong with the content of a results.json, in a few words; None if it is as a run writes it.
 
     Args:
         results: What was read. Keys of later versions are ignored.
-        names: The keys that it must have.
+        required: The keys that it must have.
+        names: The keys that are checked where it has them.
     """
     if not isinstance(results, dict):
         return "it is no mapping"
-    if missing := [name for name in names if name not in results]:
+    if missing := [name for name in required if name not in results]:
         return f"it lacks {missing[0]}" + (f" and {len(missing) - 1} other keys" if len(missing) > 1 else "")
-    for name in names:
+    for name in filter(results.__contains__, names):
         if not (rule := _rule(name)).holds(value := results[name]):
             return f"its {name}={_shorten(value)} is not {rule.words}"
     return _find_contradiction(results)
@@ -103,10 +105,13 @@ def _rule(name: str) -> _Rule:
         )
     if name in _AMOUNTS:
         return _between(0, 1e300)
-    metric = name.removesuffix("_ci_low").removesuffix("_ci_high")  # all others are rates
-    return _between(*_RANGES.get(metric, (-1 if metric.endswith(_SUBTYPES) else 0, 1)))
+    metric = name.removesuffix("_ci_low").removesuffix("_ci_high").partition("_")[2]
+    if metric in METRICS:
+        ranges = [METRICS[metric].whole_range(classes) for classes in (2, 3)]
+        return _between(min(low for low, _ in ranges), max(high for _, high in ranges))
+    return _between(-1 if metric.endswith(_SUBTYPES) else 0, 1)
 
 
 def _between(low: float, high: float) -> _Rule:
-    words = "a number from 0" if high > _MOST else f"a number from {low} to {high}"
+    words = "a number from 0" if high > _MOST else f"a number from {low:g} to {high:g}"
     return _Rule(lambda value: _is_number(value) and low - _ROUNDING <= value <= high + _ROUNDING, words)

@@ -13,6 +13,7 @@ import rich
 
 from pneumo.console import PlainTable, tell
 from pneumo.errors import ConfigError, TrainingError
+from pneumo.evaluation.metrics import METRICS
 from pneumo.evaluation.result_rules import find_fault
 from pneumo.files import write_text
 from pneumo.plain_data import PlainDataError, read_json
@@ -27,23 +28,11 @@ Results = dict[str, Value]
 SUBTYPES = ("bacterial", "viral")
 SUBTYPE_METRICS = ("sensitivity_bacterial", "sensitivity_viral", "auroc_bacterial_viral")
 NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that the task does not tell apart
-# Every one has its 95 % interval beside it, as test_auroc_ci_low and test_auroc_ci_high.
-TITLES = {
-    "accuracy": "accuracy",
-    "auroc": "AUROC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "balanced_accuracy": "balanced accuracy",
-    "auprc": "average precision",
-    "f1": "F1",
-    "mcc": "MCC",
-    "ece": "ECE",
-    "brier": "Brier score",
-}
-TEST_METRICS = tuple(TITLES)
+TITLES = {name: metric.title for name, metric in METRICS.items()}
+TEST_METRICS = tuple(METRICS)
 # fmt: off
-# The order of results.json, which users' scripts read: names may be added, none changed.
-RESULT_NAMES = (
+# What every results.json has; those of earlier versions may lack the metrics that were added since.
+REQUIRED_NAMES = (
     "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
     "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
     "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
@@ -53,56 +42,35 @@ RESULT_NAMES = (
     "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
     "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "folds", "temperature", "threshold_rule",
     "val_sensitivity", "val_specificity", "val_balanced_accuracy",
-    *(f"test_{name}_ci_{end}" for name in TEST_METRICS[1:] for end in ("low", "high")),
+    *(f"test_{name}_ci_{end}"
+      for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier")
+      for end in ("low", "high")),
     *(f"test_{name}{end}" for name in SUBTYPE_METRICS for end in ("", "_ci_low", "_ci_high")),
 )
 # fmt: on
+_ADDED = tuple(name for name in METRICS if f"test_{name}" not in REQUIRED_NAMES)
+# The order of results.json, which users' scripts read: names may be added, none changed.
+RESULT_NAMES = (
+    *REQUIRED_NAMES,
+    *(f"{stage}_{name}" for name in _ADDED for stage in ("train", "val", "test")),
+    *(f"test_{name}_ci_{end}" for name in _ADDED for end in ("low", "high")),
+)
 
 
-def confusion(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Results:
-    """Count the test's answers, all classes but the first taken for positive.
-
-    Args:
-        label: From 0, shape (N,).
-        prediction: likewise.
-    """
-    collapsed = len(np.unique(prediction)) == 1
-    positive, called = label > 0, prediction > 0
+def confusion(label: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Results:
+    """Count a test's predictions, (N,), with all classes but the first as positive ones."""
+    positive, detected = label > 0, predicted > 0
     return {
-        "test_true_positives": int((positive & called).sum()),
-        "test_false_positives": int((~positive & called).sum()),
-        "test_true_negatives": int((~positive & ~called).sum()),
-        "test_false_negatives": int((positive & ~called).sum()),
-        "collapsed": collapsed,
-    }
-
-
-def rates(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64], classes: int) -> Results:
-    """Give the shares of right answers, as the test's metrics define them: of several classes the means over them.
-
-    Where a class is absent, 0 stands in for its share.
-
-    Args:
-        label: From 0, shape (N,).
-        prediction: likewise.
-        classes: Their number.
-    """
-
-    def share(hits: npt.NDArray[np.bool_]) -> float:
-        return float(hits.mean()) if len(hits) else 0.0
-
-    recalls = [share(prediction[label == k] == k) for k in range(classes)]
-    quiet = [share(prediction[label != k] != k) for k in range(classes)]
-    return {
-        "accuracy": float((label == prediction).mean()),
-        "sensitivity": recalls[1] if classes == 2 else float(np.mean(recalls)),
-        "specificity": quiet[1] if classes == 2 else float(np.mean(quiet)),
-        "balanced_accuracy": float(np.mean(recalls)),
+        "test_true_positives": int((positive & detected).sum()),
+        "test_false_positives": int((~positive & detected).sum()),
+        "test_true_negatives": int((~positive & ~detected).sum()),
+        "test_false_negatives": int((positive & ~detected).sum()),
+        "collapsed": len(np.unique(predicted)) == 1,
     }
 
 
 def count_tested(results: Mapping[str, Value]) -> int:
-    """Give the number of images that a run was tested on."""
+    """Count the images that a run was tested on."""
     return sum(int(results[f"test_{kind}_{sign}"]) for kind in ("true", "false") for sign in ("positives", "negatives"))
 
 
@@ -134,7 +102,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     except PlainDataError as error:
         raise _damaged(path, str(error)) from error
-    if fault := find_fault(found, RESULT_NAMES):
+    if fault := find_fault(found, REQUIRED_NAMES, RESULT_NAMES):
         raise _damaged(path, fault)
     results: Results = found
     return results
@@ -164,7 +132,7 @@ def check_overwrite(folder: Path, hashes: frozenset[str], data_hash: str) -> Non
 
 
 def report(folder: Path, results: Mapping[str, Value]) -> None:
-    """Print the figures and where everything lies; say it loudly if they mean little."""
+    """Print the results and the paths of what the run left; warn of results that mean little."""
     if results["status"] == "partial":
         _log.warning("PARTIAL: images of the test set were left out, so these figures are no result to report.")
     if results["collapsed"]:
@@ -185,7 +153,7 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
 
 
 def _table(results: Mapping[str, Value]) -> PlainTable:
-    """Lay out the figures that one looks at first."""
+    """Build the table of the metrics that have a rank, next to what the run was."""
     table = PlainTable(
         title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}", title_style="bold"
     )
@@ -194,15 +162,15 @@ def _table(results: Mapping[str, Value]) -> PlainTable:
     table.add_column("95\u00a0% interval", justify="right")
     table.add_column("run", style="dim")
     table.add_column("", justify="right", style="dim")
-    shown = {name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")}
-    shown |= {
-        f"sensitivity_{name}": f"  {name}" for name in SUBTYPES if results[f"test_sensitivity_{name}"] != NO_IMAGE
-    }
-    shown |= {"specificity": TITLES["specificity"]}
-    left = [
-        (title, f"{results[f'test_{name}']:.4f}", "{:.3f} to {:.3f}".format(*_interval(results, name)))
-        for name, title in shown.items()
-    ]
+    left = []
+    for metric in METRICS.values():
+        titles = {metric.name: metric.title} if metric.rank is not None else {}
+        if metric.name == "sensitivity":
+            titles |= {f"sensitivity_{name}": f"  {name}" for name in SUBTYPES}
+        for name, title in titles.items():
+            if (value := results[f"test_{name}"]) != NO_IMAGE:
+                low, high = (results[f"test_{name}_ci_{end}"] for end in ("low", "high"))
+                left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
     right = [
         ("train accuracy", f"{results['train_accuracy']:.4f}"),
         ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
@@ -213,7 +181,3 @@ def _table(results: Mapping[str, Value]) -> PlainTable:
     for first, second in zip_longest(left, right, fillvalue=()):
         table.add_row(*first, *second)
     return table
-
-
-def _interval(results: Mapping[str, Value], name: str) -> tuple[Value, Value]:
-    return results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from pneumo.evaluation.answers import Answers, ClassAnswers, read_answers, read_class_answers
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.curve_figures import draw_curves
 from pneumo.evaluation.figures import STYLE
 from pneumo.evaluation.film_figures import Films, choose, draw_predictions
@@ -71,13 +71,8 @@ def embed_figures(folder: Path) -> list[tuple[str, str, bytes]]:
     return found
 
 
-def read_test(folder: Path, results: Results) -> Answers | ClassAnswers:
-    """Read what a run has answered to test images, of two classes or of three."""
-    return read_class_answers(folder, results) if results["task"] == "subtype" else read_answers(folder, results)
-
-
 def draw_test(
-    folder: Path, answers: Answers | ClassAnswers, results: Results, load: Callable[[Sequence[str]], Films]
+    folder: Path, answers: Predictions, results: Results, load: Callable[[Sequence[str]], Films]
 ) -> dict[str, Figure]:
     """Draw a run's test, by the figures' names.
 
@@ -94,7 +89,7 @@ def draw_test(
             "scores": draw_scores(answers, results),
             "predictions": draw_predictions(answers, chosen, films, results),
         }
-        if isinstance(answers, Answers):
+        if answers.probability.shape[1] == 2:
             figures["calibration"] = draw_calibration(answers, results)
             if isinstance(shift := read_shift(folder, results), Shift):
                 figures["shift"] = draw_shift(shift, results)

@@ -115,13 +115,12 @@ class Row:
         return self.study is not None and bool(self.finished) and radiographs and self.tested == TESTED
 
     def mean(self, name: str) -> float | None:
-        """Return the mean over the finished runs; None if there is none."""
-        return statistics.fmean(float(results[name]) for results in self.finished) if self.finished else None
+        """Return the mean over the finished runs that have the key; None if there is none."""
+        return statistics.fmean(values) if (values := self._values(name)) else None
 
     def deviation(self, name: str) -> float | None:
-        """Return the standard deviation over the finished runs; None if there are not two."""
-        values = [float(results[name]) for results in self.finished]
-        return statistics.stdev(values) if len(values) > 1 else None
+        """Return the standard deviation over the finished runs that have the key; None if there are not two."""
+        return statistics.stdev(values) if len(values := self._values(name)) > 1 else None
 
     def difference(self, name: str) -> float | None:
         """Return by how much an accuracy differs from the study's; None if that would be no comparison."""
@@ -148,6 +147,9 @@ class Row:
         states = [run.state for run in self.runs]
         counts = {state: f"{states.count(state)} of {len(states)} {state}" for state in states if state != "done"}
         return ", ".join(counts if len(set(states)) == 1 else counts.values())
+
+    def _values(self, name: str) -> list[float]:
+        return [float(results[name]) for results in self.finished if name in results]
 
 
 def is_run(folder: Path) -> bool:

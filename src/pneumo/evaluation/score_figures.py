@@ -13,8 +13,9 @@ from matplotlib.ticker import FuncFormatter
 from scipy.special import logit
 
 from pneumo.escaping import escape_line
-from pneumo.evaluation.answers import Answers, ClassAnswers, called
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.calibration import calibration_curve
+from pneumo.evaluation.counts import confusion_table
 from pneumo.evaluation.figures import COLOURS, GREY, STYLE, WIDE, class_colours, head, name_run, single, tested
 from pneumo.evaluation.results import Results
 from pneumo.evaluation.shift import SHOWN, Shift
@@ -24,12 +25,11 @@ _EDGES = np.linspace(-10, 10, 41)
 _TICKS = (0.0001, 0.01, 0.5, 0.99, 0.9999)
 
 
-def draw_confusion(answers: Answers | ClassAnswers, results: Results) -> Figure:
+def draw_confusion(answers: Predictions, results: Results) -> Figure:
     """Draw the counts of each truth and answer, coloured by their share of the truth."""
     figure, axes = single(results)
-    truth, answer, _ = called(answers)
     places = range(len(answers.classes))
-    counts = np.array([[int(((truth == t) & (answer == c)).sum()) for c in places] for t in places])
+    counts = confusion_table(answers.label, answers.predicted, len(places)).astype(int)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -45,24 +45,20 @@ def draw_confusion(answers: Answers | ClassAnswers, results: Results) -> Figure:
     return figure
 
 
-def draw_scores(answers: Answers | ClassAnswers, results: Results) -> Figure:
+def draw_scores(answers: Predictions, results: Results) -> Figure:
     """Draw how often each class has which probability of the positive class, or, of three, of any but the first."""
     figure, axes = single(results)
-    if isinstance(answers, Answers):
-        _scores(axes, _by_class(answers), float(results["threshold"]))
-        words = f"predicted probability of {answers.classes[1] or 'the positive class'}"
-    else:
-        ill = answers.probability[:, 1:].sum(axis=1)
-        _scores(axes, {name: ill[answers.label == k] for k, name in enumerate(answers.classes)}, None)
-        words = f"predicted probability of not {answers.classes[0]}"
-    axes.set(xlabel=f"{words}\n(logit scale)", ylabel="share of the class's images")
+    negative, *positive = answers.classes
+    _scores(axes, _by_class(answers), float(results["threshold"]) if len(positive) == 1 else None)
+    words = positive[0] or "the positive class" if len(positive) == 1 else f"not {negative}"
+    axes.set(xlabel=f"predicted probability of {words}\n(logit scale)", ylabel="share of the class's images")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])
     axes.legend(loc="upper center", ncols=2, fontsize=8)
     figure.subplots_adjust(bottom=0.2)
     return figure
 
 
-def draw_calibration(answers: Answers, results: Results) -> Figure:
+def draw_calibration(answers: Predictions, results: Results) -> Figure:
     """Draw shares of positives against what the probabilities say, and below it how many images say it."""
     figure, whole = single(results)
     whole.remove()
@@ -131,9 +127,10 @@ def _scores(axes: Axes, scores: Scores, threshold: float | None) -> None:
     axes.set(xlim=(-10.2, 10.2))
 
 
-def _by_class(answers: Answers) -> Scores:
-    """Give each class's probabilities; a class that never comes has none, and no name."""
-    return {name or "-" * (k + 1): answers.probability[answers.positive == k] for k, name in enumerate(answers.classes)}
+def _by_class(answers: Predictions) -> Scores:
+    """Return the positive probabilities of each class's images; a class that never comes has none, and no name."""
+    probability = answers.positive_probability
+    return {name or "-" * (k + 1): probability[answers.label == k] for k, name in enumerate(answers.classes)}
 
 
 def _logit(probability: Iterable[float]) -> Sequence[float]:

@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pneumo.console import PlainTable
-from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.curves import has_both_classes
 from pneumo.evaluation.intervals import Estimate, subtract
+from pneumo.evaluation.metrics import estimates
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import TITLES, Results
-from pneumo.evaluation.summary import estimates
 
 SHOWN = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy")}
 
@@ -24,9 +26,9 @@ class Shift(NamedTuple):
     """The same checkpoint and threshold on two sets of images.
 
     Attributes:
-        validation: Answers to held-out images of the training set, which had a part in choosing checkpoint and, maybe,
-            threshold.
-        test: Answers to the official test images.
+        validation: Predictions for held-out images of the training set, by which checkpoint and, maybe, threshold were
+            chosen.
+        test: Predictions for the official test images.
         held_out: The metrics on the validation images.
         official: Likewise on the test images.
         loss: The first less the second, of SHOWN.
@@ -35,8 +37,8 @@ class Shift(NamedTuple):
         oracle_threshold: That threshold.
     """
 
-    validation: Answers
-    test: Answers
+    validation: Predictions
+    test: Predictions
     held_out: Mapping[str, Estimate]
     official: Mapping[str, Estimate]
     loss: Mapping[str, Estimate]
@@ -54,26 +56,26 @@ class Shift(NamedTuple):
         return self.held_out["balanced_accuracy"].value - self.oracle
 
 
-def measure_shift(validation: Answers, test: Answers) -> Shift:
-    """Compare answers to two sets of images, each with both classes."""
+def measure_shift(validation: Predictions, test: Predictions) -> Shift:
+    """Compare predictions for two sets of images, each with both classes."""
     held_out, official = estimates(validation), estimates(test)
     loss = {name: subtract(held_out[name], official[name]) for name in SHOWN}
     return Shift(validation, test, held_out, official, loss, *best_threshold(test))
 
 
-def best_threshold(answers: Answers) -> tuple[float, float]:
+def best_threshold(predictions: Predictions) -> tuple[float, float]:
     """Return the highest balanced accuracy that any threshold of the score reaches, and the probability at the lowest.
 
     Where probabilities round to the same number, a threshold of the probability reaches less.
     """
-    scores, index = np.unique(answers.score, return_index=True)
+    scores, index = np.unique(predictions.score, return_index=True)
     steps = np.concatenate(([-np.inf], scores))  # above each of them an image is positive
-    above, below = np.sort(answers.score[answers.positive]), np.sort(answers.score[~answers.positive])
+    above, below = (np.sort(predictions.score[predictions.positive == side]) for side in (True, False))
     sensitivity = 1 - np.searchsorted(above, steps, side="right") / len(above)
     specificity = np.searchsorted(below, steps, side="right") / len(below)
     balanced = (sensitivity + specificity) / 2
     best = int(balanced.argmax())
-    return float(balanced[best]), float(answers.probability[index[best - 1]]) if best else 0.0
+    return float(balanced[best]), float(predictions.positive_probability[index[best - 1]]) if best else 0.0
 
 
 def read_shift(folder: Path, results: Results) -> Shift | str:
@@ -84,9 +86,9 @@ def read_shift(folder: Path, results: Results) -> Shift | str:
     """
     if not (folder / "validation.csv").is_file():
         return "the run left no validation.csv: pneumo wrote none when it ran"
-    found = [read_answers(folder, results, name) for name in ("validation.csv", "predictions.csv")]
-    for answers, name in zip(found, ("validation", "test"), strict=True):
-        if answers.positive.all() or not answers.positive.any():
+    found = [read_predictions(folder, results, name) for name in ("validation.csv", "predictions.csv")]
+    for predictions, name in zip(found, ("validation", "test"), strict=True):
+        if not has_both_classes(predictions):
             return f"its {name} images are all of one class"
     return measure_shift(*found)
 

@@ -1,4 +1,4 @@
-"""Whether two classifiers differ on the same test images, and which of many cannot be told apart."""
+"""Tests of the difference of classifiers on the same test images, and letters for those that do not differ."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pneumo.evaluation.clusters import Clusters, Residuals, area_variance, area_
 from pneumo.evaluation.intervals import RESIDUE, Interval, logit_interval, unvaried_difference, zero_residue
 
 Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 LEVEL = 0.05
 TOP = "top"  # stands for letters where there are too many
@@ -23,14 +24,7 @@ SMALLEST = float(np.finfo(np.float64).tiny)  # no p is 0
 
 
 class Difference(NamedTuple):
-    """The first classifier's number less the second's.
-
-    Attributes:
-        value: The difference.
-        low: Of its 95 % interval.
-        high: Likewise.
-        p: Of a difference as large or larger, to either side, if there were none.
-    """
+    """The first classifier's metric less the second's, with 95 % interval and two-sided p-value."""
 
     value: float
     low: float
@@ -42,52 +36,41 @@ class Placements(NamedTuple):
     """What each image adds to an AUROC.
 
     Attributes:
-        positive: The share of negative images that rank below each positive one, ties by half, (P,).
-        negative: The share of positive images that rank above each negative one, (N,).
-        of_positive: Cluster of each positive image, (P,); None: every image is a cluster of its own.
-        of_negative: Cluster of each negative image, (N,).
+        positive: The fraction of negative images that rank below each positive one, ties by half, (P,).
+        negative: The fraction of positive images that rank above each negative one, (N,).
+        of_positive: Clusters of the positive images, (P,).
+        of_negative: Clusters of the negative images, (N,).
     """
 
     positive: Array
     negative: Array
-    of_positive: Clusters | None = None
-    of_negative: Clusters | None = None
+    of_positive: Clusters
+    of_negative: Clusters
 
     @property
     def residuals(self) -> tuple[Residuals, Residuals]:
         """Deviations from the mean, of positive and of negative images."""
-        count = len(self.positive)
-        ill = np.arange(count) if self.of_positive is None else self.of_positive
-        well = count + np.arange(len(self.negative)) if self.of_negative is None else self.of_negative
-        return residuals(self.positive, ill), residuals(self.negative, well)
+        return residuals(self.positive, self.of_positive), residuals(self.negative, self.of_negative)
 
 
-def placements(probability: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
+def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
     """Compute the placements of images, whose mean is the AUROC, in O(n log n).
 
     Source: X. Sun, W. Xu, Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver
     Operating Characteristic Curves, 2014.
 
     Args:
-        probability: Of the positive class, (n,).
-        positive: Whether it is of that class, (n,), some of each.
-        clusters: Cluster of each image, (n,), if several images may be of one patient.
+        score: Rises with the probability of the positive class, (n,).
+        positive: Whether the image is of that class, (n,), some of each.
+        clusters: Cluster of each image, (n,); None: every image is a cluster of its own.
     """
-    ranks = rankdata(probability)
-    above, below = probability[positive], probability[~positive]
+    ranks, clusters = rankdata(score), np.arange(len(score)) if clusters is None else clusters
+    above, below = score[positive], score[~positive]
     return Placements(
         (ranks[positive] - rankdata(above)) / len(below),
         1 - (ranks[~positive] - rankdata(below)) / len(above),
-        None if clusters is None else clusters[positive],
-        None if clusters is None else clusters[~positive],
-    )
-
-
-def average(found: Sequence[Placements]) -> Placements:
-    """Average the placements of several seeds on the same images: their mean is the mean of the AUROCs."""
-    return found[0]._replace(
-        positive=np.mean([each.positive for each in found], axis=0),
-        negative=np.mean([each.negative for each in found], axis=0),
+        clusters[positive],
+        clusters[~positive],
     )
 
 
@@ -123,18 +106,15 @@ def delong(first: Placements, second: Placements) -> Difference:
         return Difference(value, -1.0, 1.0, 1.0)
     deviation = _deviation(*parts)
     if deviation < RESIDUE:
-        return Difference(value, *unvaried_difference(value, units), _sign_test(units) if value else 1.0)
+        return Difference(
+            value, *unvaried_difference(value, units), max(0.5 ** (units - 1), SMALLEST) if value else 1.0
+        )
     half = float(norm.ppf(0.975)) * deviation
     p = float(2 * norm.sf(abs(value) / deviation))
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, SMALLEST))
 
 
-def swap_test(
-    first: npt.NDArray[np.int64],
-    second: npt.NDArray[np.int64],
-    seeds: tuple[int, int],
-    clusters: Clusters | None = None,
-) -> float:
+def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: Clusters | None = None) -> float:
     """Compute the exact p that two configurations with several seeds are right equally often in the mean.
 
     Were they alike, each patient's two sums could as well stand in each other's place: p is the fraction of all 2^C
@@ -142,10 +122,10 @@ def swap_test(
     test (1947).
 
     Args:
-        first: How many of the first's seeds are right on each image, (N,).
-        second: Likewise.
-        seeds: How many there are of either.
-        clusters: Cluster of each image, (N,), whose images are swapped together; None: each image on its own.
+        first: Number of the first's seeds that are right on each image, (N,).
+        second: The same of the second.
+        seeds: Number of seeds of either.
+        clusters: (N,), whose images are swapped together; None: each image on its own.
     """
     gain = first * seeds[1] - second * seeds[0]
     if clusters is not None:
@@ -158,7 +138,7 @@ def swap_test(
     return float(np.clip(2 * swap_tail(sizes, counts, total // step), SMALLEST, 1.0))
 
 
-def swap_tail(sizes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], total: int) -> float:
+def swap_tail(sizes: Counts, counts: Counts, total: int) -> float:
     """Compute the chance that a sum of gains with random signs reaches `total`, which is above 0.
 
     The sum's distribution is tilted so that `total` lies in its middle, and found by one Fourier transform of its
@@ -194,7 +174,7 @@ def swap_tail(sizes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], total
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Give p-values that stay below a level together only where all of them hold with it.
+    """Adjust p-values for their number, so that the family-wise error rate is controlled.
 
     Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
@@ -206,16 +186,16 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def letters(different: npt.NDArray[np.bool_]) -> list[str]:
-    """Give each of several things letters: two share one if, and only if, they cannot be told apart.
+    """Assign letters to classifiers: two share a letter if, and only if, they do not differ significantly.
 
-    Where this takes more letters than there are from a to z, those that do not differ from the first thing are marked
-    `TOP` instead, and the others not at all.
+    Where this takes more letters than there are from a to z, those that do not differ from the first classifier are
+    marked `TOP` instead, and the others not at all.
 
     Source: H.-P. Piepho, An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons, 2004: insert and
     absorb.
 
     Args:
-        different: Which pairs can be told apart, (n, n), symmetric. The first thing gets the first letter.
+        different: Which pairs differ, (n, n), symmetric. The first classifier gets the first letter.
     """
     names = string.ascii_lowercase
     groups = [frozenset(range(len(different)))]
@@ -235,8 +215,3 @@ def letters(different: npt.NDArray[np.bool_]) -> list[str]:
 def _deviation(positive: Residuals, negative: Residuals) -> float:
     fewest = min(positive, negative, key=lambda part: len(part.sums))
     return float(np.sqrt(area_variance(positive, negative))) * student_factor(fewest.images, len(fewest.sums))
-
-
-def _sign_test(units: int) -> float:
-    """Compute the two-sided p of so many units that all have one sign."""
-    return max(0.5 ** (units - 1), SMALLEST)

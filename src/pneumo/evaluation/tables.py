@@ -14,6 +14,8 @@ from rich.text import Text
 from pneumo.cells import format_rows
 from pneumo.console import PlainTable
 from pneumo.escaping import escape_markdown
+from pneumo.evaluation.estimation import Metric
+from pneumo.evaluation.metrics import METRICS
 from pneumo.evaluation.results import RESULT_NAMES
 from pneumo.evaluation.runs import Row, Run
 from pneumo.evaluation.study import STUDY
@@ -55,22 +57,12 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         if any(len(row.runs) > 1 for row in rows)
         else None,
         _mean("validation loss", "val_loss", "of the tested checkpoint") if any(r.first.trial for r in rows) else None,
-        _mean("test accuracy", "test_accuracy", "of the test images"),
-        _range("95\u00a0% interval", "accuracy", "Wilson's interval", 4),
+        _mean("test accuracy", "test_accuracy", METRICS["accuracy"].about),
+        _range("95\u00a0% interval", "accuracy", METRICS["accuracy"].method, 4),
         _group("group", "accuracy", "accuracy", 1) if grouped else None,
         _study("study", "test_accuracy", 2) if study else None,
         _difference("difference", "test_accuracy", 5) if compared else None,
-        _mean("AUROC", "test_auroc", "area under the ROC curve, whatever the threshold", 3),
-        _range("AUROC, 95\u00a0% interval", "auroc", "DeLong's or Obuchowski's, on the logit scale", 15)
-        if intervals
-        else None,
-        _group("group by AUROC", "auroc", "AUROC", 10) if grouped else None,
-        _mean("balanced accuracy", "test_balanced_accuracy", "mean of sensitivity and specificity", 7),
-        _range("balanced accuracy, 95\u00a0% interval", "balanced_accuracy", "Jeffreys' prior", 16)
-        if intervals
-        else None,
-        _mean("sensitivity", "test_sensitivity", "share of PNEUMONIA that was recognised; of subtypes the mean", 8),
-        _mean("specificity", "test_specificity", "share of NORMAL that was recognised; of subtypes the mean", 8),
+        *(column for metric in METRICS.values() if metric.rank for column in _metric(metric, intervals, grouped)),
         _mean("train accuracy", "train_accuracy", "mean over the tested checkpoint's epoch, as training saw it", 9),
         _study("study (train)", "train_accuracy", 12) if study else None,
         _difference("difference (train)", "train_accuracy", 13) if compared else None,
@@ -137,6 +129,16 @@ def _mean(title: str, name: str, about: str, rank: int = 0) -> Column:
         return _format(row.mean(name), ".4f") + ("" if deviation is None else f" ± {deviation:.4f}")
 
     return Column(title, show, lambda row: row.mean(name), rank, about)
+
+
+def _metric(metric: Metric, intervals: bool, grouped: bool) -> list[Column]:
+    """Return the columns of a metric: mean, interval and letters."""
+    rank, found = metric.rank or 0, [_mean(metric.title, f"test_{metric.name}", metric.about, metric.rank or 0)]
+    if intervals and metric.over_seeds:
+        found.append(_range(f"{metric.title}, 95\u00a0% interval", metric.name, metric.method, 12 + rank))
+    if grouped and metric.compare:
+        found.append(_group(f"group by {metric.title}", metric.name, metric.title, 3 * rank + 1))
+    return found
 
 
 def _study(title: str, name: str, rank: int) -> Column:

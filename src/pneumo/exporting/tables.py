@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-import torch
+import numpy as np
 from rich.box import SIMPLE_HEAD
 
 from pneumo.console import PlainTable
-from pneumo.evaluation.metrics import make_metrics
+from pneumo.evaluation.answers import Predictions, predict_classes
+from pneumo.evaluation.metrics import measure
 from pneumo.prediction.network import Scores
 from pneumo.prediction.rules import Rules
 
@@ -26,9 +27,8 @@ def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: 
     """Lay out how well networks do on test films, and how many of those each takes for unlike its training images."""
     rows = {}
     for name, (probability, unlike) in answers.items():
-        metrics = make_metrics(len(rules.classes), rules.threshold)
-        shares = probability[:, 1] if len(rules.classes) == 2 else probability
-        found = metrics(torch.from_numpy(shares), torch.tensor(labels))
+        predicted = predict_classes(probability, rules.threshold)
+        found = measure(Predictions(probability.astype(np.float64), np.array(labels), predicted))
         flagged = f"{(unlike > 1).sum()}" if rules.outliers else "not told"
         rows[name] = [f"{found['auroc']:.4f}", f"{found['accuracy']:.4f}", flagged]
     return _table(f"{len(labels)} test films", ("AUROC", "accuracy", "unlike"), rows)

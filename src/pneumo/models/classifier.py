@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import CatMetric, MeanMetric
 
 from pneumo.errors import ConfigError
-from pneumo.evaluation.metrics import make_metrics
+from pneumo.evaluation.answers import Predictions, predict_classes
+from pneumo.evaluation.metrics import measure
 from pneumo.models.backbone import build
 from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, make_optimizer
 from pneumo.models.loss import weighted_cross_entropy
@@ -87,16 +89,15 @@ class Classifier(CheckpointModule):
         self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.fine_tuning = None if freeze or weights is None else fine_tuning
-        self._prepare_measures(threshold)
+        self._prepare_measures()
+        self.trained_threshold = threshold
         self.decide(temperature, threshold, margin)
         self.train()
 
-    def _prepare_measures(self, threshold: float) -> None:
+    def _prepare_measures(self) -> None:
         """Make what is measured and kept of each epoch."""
-        metrics = make_metrics(len(self.classes), threshold)
-        self.train_metrics, self.val_metrics = (metrics.clone(prefix=f"{stage}/") for stage in ("train", "val"))
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
-        self.all_places, self.all_logits = CatMetric("disable"), CatMetric("disable")  # they know how to gather
+        self.gathered = CatMetric("disable")  # it knows how to gather
         self.seen: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
         self.answers: dict[str, Batch] = {}
 
@@ -104,7 +105,6 @@ class Classifier(CheckpointModule):
         """Have the test, predictions and checkpoints use this temperature, threshold and margin."""
         self.temperature = temperature
         self.hparams.update(temperature=temperature, threshold=threshold, margin=margin)
-        self.test_metrics = make_metrics(len(self.classes), threshold).clone(prefix="test/")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, 1, H, W) uint8, or features (N, D) of the backbone, to logits (N, classes)."""
@@ -122,10 +122,12 @@ class Classifier(CheckpointModule):
         shares = torch.softmax(logits.float() / self.temperature, dim=1)
         return shares[:, 1] if len(self.classes) == 2 else shares
 
-    def margin(self, logits: Tensor) -> Tensor:
-        """Map logits (N, classes) to float32 log odds of the shape of `probability`, which is their sigmoid."""
-        odds = log_odds(logits.float() / self.temperature)
-        return odds[:, 1] if len(self.classes) == 2 else odds
+    def predictions(self, logits: Tensor, label: Tensor, threshold: float) -> Predictions:
+        """Return the predictions that follow from logits (N, classes) of images with these labels, (N,)."""
+        scaled = logits.float().cpu() / self.temperature
+        probability, odds = torch.softmax(scaled, dim=1).numpy(), log_odds(scaled).double().numpy()
+        predicted = predict_classes(probability, threshold)
+        return Predictions(probability.astype(np.float64), label.cpu().numpy(), predicted, tuple(self.classes), odds)
 
     def train(self, mode: bool = True) -> "Classifier":
         """Switch to training or evaluation; a frozen backbone stays in evaluation."""
@@ -217,25 +219,25 @@ class Classifier(CheckpointModule):
     def _measure(self, stage: str) -> None:
         """Log an epoch's loss and metrics, and keep the answers that are not training's."""
         logits, label, place = map(torch.cat, zip(*self.seen[stage], strict=True))
-        logits = logits.float()
-        loss, metrics = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_metrics")
-        loss.update(self._loss(logits, label, stage), len(label))
-        metrics.update(self.probability(logits), label, score=self.margin(logits))
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
-        self.log_dict(metrics, on_step=False, on_epoch=True)
         self.seen[stage].clear()
+        loss, logits = getattr(self, f"{stage}_loss"), logits.float()
+        loss.update(self._loss(logits, label, stage), len(label))
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
+        gathered = self._gather(torch.column_stack((place, label, logits)))
+        place, label, logits = gathered[:, 0].long(), gathered[:, 1].long(), gathered[:, 2:]
+        threshold = self.hparams["threshold"] if stage == "test" else self.trained_threshold
+        found = measure(self.predictions(logits, label, threshold))
+        values = {f"{stage}/{name}": value for name, value in found.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         if stage != "train":
-            self.answers[stage] = self._gather(place, logits)
+            self.answers[stage] = {"index": place, "logits": logits}
 
-    def _gather(self, place: Tensor, logits: Tensor) -> Batch:
-        """Put what all processes have answered together, in the split's order, in the host's memory."""
-        self.all_places.update(place)
-        self.all_logits.update(logits)
-        order = (index := self.all_places.compute().long()).argsort()
-        all_logits = self.all_logits.compute().reshape(-1, len(self.classes))  # it squeezes what a single image got
-        self.all_places.reset()
-        self.all_logits.reset()
-        return {"index": index[order].cpu(), "logits": all_logits[order].cpu()}
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Gather the rows, (n, columns), of all processes in the host's memory, sorted by the first column."""
+        self.gathered.update(rows)
+        found = self.gathered.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes what a single image got
+        self.gathered.reset()
+        return found[found[:, 0].argsort(stable=True)]
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

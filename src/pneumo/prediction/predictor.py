@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pneumo.errors import ConfigError, DataError
+from pneumo.evaluation.answers import predict_classes
 from pneumo.evaluation.distance import distance
 from pneumo.hardware import count_cores
 from pneumo.prediction.films import Film, read_film, read_films
@@ -82,9 +83,8 @@ class Predictor:
             )
         most = np.finfo(np.float32).max  # the score of an image that is far from all others may overflow
         ood_score = np.nan_to_num(ood_score, nan=most, posinf=most)
-        two = len(rules.classes) == 2
-        predicted = (probability[:, 1] > rules.threshold).astype(int) if two else probability.argmax(1)
-        far = distance(probability[:, 1] if two else probability, rules.threshold)
+        predicted = predict_classes(probability, rules.threshold)
+        far = distance(probability, rules.threshold)
         return [
             Prediction(
                 film.path,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,25 +9,19 @@ from recompute import METRICS
 from scipy import stats
 from torchmetrics.functional.classification import binary_calibration_error
 
-from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import (
-    bootstrap,
-    bootstrap_metrics,
-    measure,
-    paired_bootstrap,
-    percentiles,
-    resamples,
-)
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import Resamples, bootstrap, percentiles, resamples
 from pneumo.evaluation.intervals import unvaried_difference
-from pneumo.evaluation.results import TEST_METRICS
+from pneumo.evaluation.metrics import METRICS as REGISTRY
+from pneumo.evaluation.metrics import bootstrap_metrics, paired_bootstrap
 
 
-def draw(seed: int, size: int, levels: int) -> Answers:
+def draw(seed: int, size: int, levels: int) -> Predictions:
     """Give answers of so many different probabilities."""
     generator = np.random.default_rng(seed)
     positive = generator.permutation(np.arange(size) % 3 > 0)
     probability = np.round(np.clip(generator.normal(0.4 + 0.2 * positive, 0.3), 0, 1) * levels) / levels
-    return Answers(probability.astype(np.float32).astype(float), positive, probability > 0.5)
+    return Predictions.binary(probability.astype(np.float32).astype(float), positive, probability > 0.5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -33,11 +29,11 @@ def draw(seed: int, size: int, levels: int) -> Answers:
 def test_images_that_count_several_times_are_as_good_as_copies(seed: int, size: int, levels: int) -> None:
     answers = draw(seed, size, levels)
     weights = bootstrap(lambda weights: weights, answers.positive, count=3, seed=seed)
-    found = measure(answers, weights)
-    assert found.keys() == set(TEST_METRICS)
+    resamples = Resamples(answers, weights)
+    found = {name: metric.compute(resamples) for name, metric in REGISTRY.items()}
     for row, counts in enumerate(weights.astype(int)):
         label, probability, answer = (np.repeat(part.astype(float), counts) for part in _columns(answers))
-        for name in set(TEST_METRICS) - {"ece"}:
+        for name in REGISTRY.keys() - {"ece"}:
             assert found[name][row] == pytest.approx(METRICS[name](label, probability, answer), abs=1e-9), name
         probability = np.minimum(
             probability, np.nextafter(np.float32(1), np.float32(0))
@@ -46,8 +42,8 @@ def test_images_that_count_several_times_are_as_good_as_copies(seed: int, size: 
         assert found["ece"][row] == pytest.approx(float(error), abs=1e-5)
 
 
-def _columns(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return answers.positive, answers.probability, answers.called
+def _columns(answers: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return answers.positive, answers.positive_probability, answers.predicted > 0
 
 
 def test_each_class_keeps_its_size_and_is_drawn_evenly() -> None:
@@ -85,7 +81,7 @@ def test_the_same_seed_gives_the_same_draws() -> None:
 
 def test_scipy_finds_the_same_interval() -> None:
     answers = draw(3, 300, 1000)
-    sides = (answers.called[answers.positive].astype(float), answers.called[~answers.positive].astype(float))
+    sides = [(answers.predicted > 0)[answers.positive == side].astype(float) for side in (True, False)]
 
     def balanced(ill: np.ndarray, well: np.ndarray, axis: int = -1) -> np.ndarray:
         return (ill.mean(axis=axis) + 1 - well.mean(axis=axis)) / 2
@@ -100,7 +96,8 @@ def test_scipy_finds_the_same_interval() -> None:
 def test_differences_are_taken_on_the_same_draws() -> None:
     one = draw(5, 400, 1000)
     assert paired_bootstrap(one, one, "auprc") == unvaried_difference(0, min(np.bincount(one.positive)))
-    worse = one._replace(probability=np.where(np.arange(400) % 9 == 0, 0.5, one.probability))
+    blurred = np.where(np.arange(400) % 9 == 0, 0.5, one.positive_probability)
+    worse = Predictions.binary(blurred, one.positive, one.predicted > 0)
     low, high = paired_bootstrap(one, worse, "auroc")
     value = METRICS["auroc"](*_columns(one)) - METRICS["auroc"](*_columns(worse))
     assert low < value < high
@@ -109,22 +106,22 @@ def test_differences_are_taken_on_the_same_draws() -> None:
 
 
 def test_a_difference_that_needs_an_absent_class_is_unknown() -> None:
-    answers = Answers(np.linspace(0.1, 0.9, 9), np.ones(9, bool), np.arange(9) > 4)
+    answers = Predictions.binary(np.linspace(0.1, 0.9, 9), np.ones(9, bool), np.arange(9) > 4)
     assert paired_bootstrap(answers, answers, "auroc") == (-1, 1)
     assert paired_bootstrap(answers, answers, "mcc") == (-2, 2)
     assert paired_bootstrap(answers, answers, "specificity") == (-1, 1)
     assert paired_bootstrap(answers, answers, "sensitivity") == unvaried_difference(0, 9)
-    one_negative = answers._replace(positive=np.arange(9) > 0)
-    assert paired_bootstrap(one_negative, answers._replace(positive=one_negative.positive), "auroc") == (-1, 1)
+    one_negative = replace(answers, label=(np.arange(9) > 0).astype(int))
+    assert paired_bootstrap(one_negative, one_negative, "auroc") == (-1, 1)
 
 
 def test_a_difference_that_is_the_same_in_all_draws_has_no_width_of_zero() -> None:
     positive = np.arange(30) < 10
-    perfect = Answers(np.where(positive, 0.9, 0.1), positive, positive)
-    wrong = Answers(1 - perfect.probability, positive, ~positive)
+    perfect = Predictions.binary(np.where(positive, 0.9, 0.1), positive, positive)
+    wrong = Predictions.binary(perfect.probability[:, 0], positive, ~positive)
     for metric, value, total, reach in (("accuracy", 1, 30, 1), ("auroc", 1, 10, 1), ("mcc", 2, 10, 2)):
         assert paired_bootstrap(perfect, wrong, metric, 50) == pytest.approx(unvaried_difference(value, total, reach))
     low, high = paired_bootstrap(perfect, wrong, "mcc", 50)
     assert low < 2 == high
-    of_five = perfect._replace(patients=tuple(str(i // 5) for i in range(30)))
+    of_five = replace(perfect, patients=tuple(str(i // 5) for i in range(30)))
     assert paired_bootstrap(of_five, wrong, "accuracy", 50) == pytest.approx(unvaried_difference(1, 6))

@@ -1,6 +1,7 @@
 """Patients in all figures of a test: what one image a patient leaves alone, and what several change."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,62 +12,60 @@ from written import finish
 from pneumo.data.index import Radiograph
 from pneumo.data.splits import write_splits
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Answers, read_answers
-from pneumo.evaluation.bootstrap import paired_bootstrap
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.calibration import calibration_curve, chance_errors
 from pneumo.evaluation.clusters import effective_size, proportion_interval
-from pneumo.evaluation.counts import confusion_table, count_intervals
+from pneumo.evaluation.counts import balanced_accuracy, confusion_table, draw_tables, posterior_interval, sensitivity
 from pneumo.evaluation.curves import measure_curves
 from pneumo.evaluation.intervals import Estimate, subtract, wilson
+from pneumo.evaluation.metrics import estimates, paired_bootstrap
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import read_results
 from pneumo.evaluation.shift import measure_shift
-from pneumo.evaluation.subtypes import summarise_classes
-from pneumo.evaluation.summary import metric_intervals, summarise
+from pneumo.evaluation.summary import summarise
 
 ALONE = tuple(f"person{i}" for i in range(120))
 PAIRS = tuple(f"person{i // 2}" for i in range(120))
 
 
-def draw(seed: int) -> Answers:
+def draw(seed: int) -> Predictions:
     """Draw predictions for 120 images that come in pairs: of equal class, and with nearly equal probability."""
     generator = np.random.default_rng(seed)
     positive = np.repeat(np.arange(60) < 35, 2)
     probability = 1 / (1 + np.exp(-np.repeat(generator.normal(np.arange(60) < 35, 1), 2) + 0.5))
     probability = np.clip(probability + generator.normal(0, 0.01, 120), 0, 1).astype(np.float32).astype(float)
-    return Answers(probability, positive, probability > 0.5)
+    return Predictions.binary(probability, positive, probability > 0.5)
 
 
 def two_classes(patients: tuple[str, ...]) -> dict[str, object]:
-    answers = draw(0)
-    subtypes = ["bacterial" if i % 4 > 1 else "viral" for i in range(120)]
-    columns = answers.positive.astype(int), answers.probability.astype(np.float32), answers.called.astype(int)
-    return dict(summarise(*columns, subtypes, None, patients))
+    subtypes = tuple("bacterial" if i % 4 > 1 else "viral" for i in range(120))
+    return dict(summarise(replace(draw(0), subtypes=subtypes, patients=patients)))
 
 
 def three_classes(patients: tuple[str, ...]) -> dict[str, object]:
     generator = np.random.default_rng(1)
     label = np.repeat(np.arange(60) % 3, 2)
     probability = generator.dirichlet(np.ones(3), 60).repeat(2, axis=0) + np.eye(3)[label]
-    probability = (probability / probability.sum(axis=1, keepdims=True)).astype(np.float32)
-    return dict(summarise_classes(label, probability, probability.argmax(1), None, patients))
+    probability = probability / probability.sum(axis=1, keepdims=True)
+    return dict(summarise(Predictions(probability, label, probability.argmax(1), patients=patients)))
 
 
 def curves(patients: tuple[str, ...]) -> dict[str, object]:
-    found = measure_curves(draw(0)._replace(patients=patients))
+    found = measure_curves(replace(draw(0), patients=patients))
     return {"auroc": found.auroc, "auprc": found.auprc, "band": found.sensitivity.low.tolist()}
 
 
 def shift(patients: tuple[str, ...]) -> dict[str, object]:
-    return dict(measure_shift(draw(0)._replace(patients=patients), draw(1)).loss)
+    return dict(measure_shift(replace(draw(0), patients=patients), draw(1)).loss)
 
 
 def difference(patients: tuple[str, ...]) -> dict[str, object]:
-    first = draw(0)._replace(patients=patients)
-    return {"brier": paired_bootstrap(first, draw(0)._replace(probability=first.probability**2), "brier")}
+    first = replace(draw(0), patients=patients)
+    return {"brier": paired_bootstrap(first, replace(first, probability=first.probability**2, patients=()), "brier")}
 
 
 def bins(patients: tuple[str, ...]) -> dict[str, object]:
-    return {str(number): each for number, each in enumerate(calibration_curve(draw(0)._replace(patients=patients)))}
+    return {str(number): each for number, each in enumerate(calibration_curve(replace(draw(0), patients=patients)))}
 
 
 @pytest.mark.parametrize("figures", [two_classes, three_classes, curves, shift, difference, bins])
@@ -79,11 +78,11 @@ def test_one_image_a_patient_leaves_every_figure_alone(figures: Callable[[tuple[
 @pytest.mark.parametrize("seed", range(3))
 def test_copies_of_images_widen_intervals_to_those_of_patients(seed: int) -> None:
     answers = draw(seed)
-    pairs, alone = metric_intervals(answers._replace(patients=PAIRS)), metric_intervals(answers)
-    halves = metric_intervals(answers.take(np.arange(0, 120, 2)))
+    pairs, alone = estimates(replace(answers, patients=PAIRS)), estimates(answers)
+    halves = estimates(answers.take(np.arange(0, 120, 2)))
     for name in pairs.keys() - {"ece"}:
-        width, half = np.ptp(pairs[name]), np.ptp(halves[name])
-        assert width > 1.2 * np.ptp(alone[name]), name
+        width, half = np.ptp(pairs[name][1:]), np.ptp(halves[name][1:])
+        assert width > 1.2 * np.ptp(alone[name][1:]), name
         assert width == pytest.approx(half, rel=0.15), name
 
 
@@ -114,10 +113,10 @@ def test_means_over_seeds_count_as_more_images_where_seeds_vary_independently() 
 
 def test_fewer_effective_images_widen_the_intervals_of_counts() -> None:
     table = confusion_table(np.arange(300) % 2, np.arange(300) % 3 // 2, 2)
-    half = count_intervals(table / 2)
-    for name in ("balanced_accuracy", "sensitivity"):
-        assert count_intervals(table, [75, 75])[name] == pytest.approx(half[name])
-        assert count_intervals(table, [150, 150])[name] == count_intervals(table)[name]
+    for metric in (balanced_accuracy, sensitivity):
+        half, fewer = draw_tables(table / 2), draw_tables(table, [75, 75])
+        assert posterior_interval(metric, table, fewer) == pytest.approx(posterior_interval(metric, table / 2, half))
+    assert np.array_equal(draw_tables(table, [150, 150]), draw_tables(table))
 
 
 def test_a_difference_of_equal_estimates_has_no_residue() -> None:
@@ -128,12 +127,12 @@ def test_a_difference_of_equal_estimates_has_no_residue() -> None:
 def test_patients_are_read_from_the_splits_of_a_run(tmp_path: Path) -> None:
     finish(tmp_path, "resnext", "sgd", 0, wrong=5, images=40, threshold=0.5)
     results = read_results(tmp_path) or {}
-    assert read_answers(tmp_path, results).patients == ()  # a run without splits.csv
+    assert read_predictions(tmp_path, results).patients == ()  # a run without splits.csv
     images = [Radiograph(f"test/{i}.jpeg", 0, "none", f"person{i // 4}", "test", 1, 0) for i in range(36)]
     write_splits(tmp_path / "splits.csv", {"test": images}, ["NORMAL", "PNEUMONIA"])
-    found = read_answers(tmp_path, results)
+    found = read_predictions(tmp_path, results)
     assert found.patients == (*(f"person{i // 4}" for i in range(36)), *(f"test/{i}.jpeg" for i in range(36, 40)))
     assert found.clusters.tolist() == [*np.repeat(np.arange(9), 4), 9, 10, 11, 12]
     (tmp_path / "splits.csv").write_text("path\nx\n")
     with pytest.raises(ConfigError, match=r"splits\.csv"):
-        read_answers(tmp_path, results)
+        read_predictions(tmp_path, results)

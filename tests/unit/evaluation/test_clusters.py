@@ -1,12 +1,13 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap, bootstrap_metrics, paired_bootstrap
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import bootstrap
 from pneumo.evaluation.clusters import (
     area_variance,
     effective_size,
@@ -15,6 +16,7 @@ from pneumo.evaluation.clusters import (
     student_factor,
 )
 from pneumo.evaluation.intervals import unvaried_interval
+from pneumo.evaluation.metrics import bootstrap_metrics, paired_bootstrap
 from pneumo.evaluation.significance import auroc_interval, delong, placements, swap_test
 
 Array = np.ndarray
@@ -70,8 +72,8 @@ def test_one_image_a_patient_is_no_clustering(seed: int) -> None:
     right = [np.equal(score > 0.5, positive).astype(int) for score in (first, second)]
     assert swap_test(*right, (1, 1), clusters) == swap_test(*right, (1, 1))
     assert effective_size(right[0].astype(float), clusters) == 90
-    known = Answers(first, positive, first > 0.5, patients=tuple(names))
-    unknown = known._replace(patients=())
+    known = Predictions.binary(first, positive, first > 0.5, patients=tuple(names))
+    unknown = replace(known, patients=())
     for name, draws in bootstrap_metrics(known, ["f1", "auprc"], 50).items():
         np.testing.assert_array_equal(draws, bootstrap_metrics(unknown, [name], 50)[name])
 
@@ -121,7 +123,7 @@ def test_patients_are_drawn_with_all_their_images_among_those_of_the_same_classe
 @pytest.mark.parametrize("metric", ["auroc", "mcc", "brier"])
 def test_where_a_class_is_absent_nothing_is_known_of_a_difference(metric: str) -> None:
     generator = np.random.default_rng(3)
-    one, two = (Answers(share, np.ones(40, bool), share > 0.5) for share in generator.random((2, 40)))
+    one, two = (Predictions.binary(share, np.ones(40, bool), share > 0.5) for share in generator.random((2, 40)))
     low, high = paired_bootstrap(one, two, metric, count=50)
     assert (low, high) == {"auroc": (-1, 1), "mcc": (-2, 2), "brier": (low, high)}[metric]
     assert np.isfinite([low, high]).all()

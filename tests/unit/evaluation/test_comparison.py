@@ -6,14 +6,14 @@ import pytest
 from written import answer, fail, finish, mcnemar
 
 from pneumo.cli import report
-from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.comparison import Comparison, compare
 from pneumo.evaluation.intervals import unvaried_difference
 from pneumo.evaluation.leaderboard import write_leaderboard
+from pneumo.evaluation.metrics import estimates
 from pneumo.evaluation.pairwise import explain_comparison
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.runs import collect, rows
 from pneumo.evaluation.significance import delong, placements, swap_test
-from pneumo.evaluation.summary import estimates
 
 
 def compared(*folders: Path) -> Comparison:
@@ -38,8 +38,8 @@ def test_pairs_have_the_tests_p_values_and_rows_their_letters(tmp_path: Path) ->
     assert best.difference.value == pytest.approx(6 / 624)
     assert best.difference.low < 0 < best.difference.high
     area = next(pair for pair in found.pairs if pair.metric == "auroc")
-    sides = [read_answers(row.first.folder, row.first.results or {}) for row in (area.first, area.second)]
-    assert area.difference == pytest.approx(delong(*(placements(side.probability, side.positive) for side in sides)))
+    sides = [read_predictions(row.first.folder, row.first.results or {}) for row in (area.first, area.second)]
+    assert area.difference == pytest.approx(delong(*(placements(side.score, side.positive) for side in sides)))
     assert (found.compared, found.images, len(found.pairs)) == (3, 624, 6)
     assert [pair.holm >= pair.difference.p for pair in found.pairs] == [True] * 6
 
@@ -60,7 +60,7 @@ def test_seeds_are_compared_by_their_means(tmp_path: Path) -> None:
 def test_a_single_seeds_intervals_are_those_of_results_json(tmp_path: Path) -> None:
     finish(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=40, first=7)
     (row,) = compared(tmp_path).rows
-    answers = read_answers(row.first.folder, row.first.results or {})
+    answers = read_predictions(row.first.folder, row.first.results or {})
     expected = estimates(answers.by_path())
     for name, interval in row.intervals.items():
         assert interval == pytest.approx(expected[name][1:]), name

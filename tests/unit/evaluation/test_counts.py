@@ -2,7 +2,26 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from pneumo.evaluation.counts import confusion_table, count_intervals, count_metrics
+from pneumo.evaluation import counts
+from pneumo.evaluation.counts import confusion_table, draw_tables, posterior_interval
+
+FUNCTIONS = (
+    counts.accuracy,
+    counts.sensitivity,
+    counts.specificity,
+    counts.balanced_accuracy,
+    counts.f1,
+    counts.mcc,
+)
+
+
+def measure(table: np.ndarray) -> dict[str, float]:
+    return {function.__name__: float(function(table[None])[0]) for function in FUNCTIONS}
+
+
+def intervals(table: np.ndarray) -> dict[str, tuple[float, float]]:
+    drawn = draw_tables(table)
+    return {function.__name__: posterior_interval(function, table, drawn) for function in FUNCTIONS}
 
 
 def test_rows_are_true_and_columns_predicted_classes() -> None:
@@ -11,26 +30,24 @@ def test_rows_are_true_and_columns_predicted_classes() -> None:
 
 
 def test_metrics_of_a_known_table() -> None:
-    found = {name: value for name, (value,) in count_metrics(np.array([[[6.0, 4.0], [1.0, 9.0]]])).items()}
+    found = measure(np.array([[6.0, 4.0], [1.0, 9.0]]))
     expected = {"accuracy": 15 / 20, "sensitivity": 0.9, "specificity": 0.6, "balanced_accuracy": 0.75}
     assert found == pytest.approx(expected | {"f1": 18 / 23, "mcc": (9 * 6 - 4 * 1) / np.sqrt(10 * 10 * 13 * 7)})
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_metrics_depend_on_fractions_alone(scale: float) -> None:
-    table = np.array([[[6.0, 4.0, 0.0], [1.0, 9.0, 2.0], [0.0, 3.0, 5.0]]])
-    scaled = count_metrics(table * scale)
-    for name, value in count_metrics(table).items():
-        assert scaled[name] == pytest.approx(value), name
+    table = np.array([[6.0, 4.0, 0.0], [1.0, 9.0, 2.0], [0.0, 3.0, 5.0]])
+    assert measure(table * scale) == pytest.approx(measure(table))
 
 
 def test_a_single_predicted_class_has_no_correlation() -> None:
-    assert count_metrics(np.array([[[0.0, 4.0], [0.0, 6.0]]]))["mcc"] == 0
+    assert measure(np.array([[0.0, 4.0], [0.0, 6.0]]))["mcc"] == 0
 
 
 @pytest.mark.parametrize(("hits", "images"), [(18, 20), (300, 390), (10, 10)])
 def test_the_interval_of_one_fraction_is_jeffreys(hits: int, images: int) -> None:
-    found = count_intervals(np.array([[50.0, 50.0], [images - hits, hits]]))["sensitivity"]
+    found = intervals(np.array([[50.0, 50.0], [images - hits, hits]]))["sensitivity"]
     low, high = beta.ppf((0.025, 0.975), hits + 0.5, images - hits + 0.5)
     expected = (low, 1 if hits == images else high)
     deviation = beta.std(hits + 0.5, images - hits + 0.5)
@@ -39,14 +56,14 @@ def test_the_interval_of_one_fraction_is_jeffreys(hits: int, images: int) -> Non
 
 def test_the_same_table_has_the_same_intervals() -> None:
     table = np.array([[9.0, 1.0], [20.0, 280.0]])
-    assert count_intervals(table) == count_intervals(table)
+    assert intervals(table) == intervals(table)
 
 
 def test_intervals_of_a_small_class_cover() -> None:
     """Sum the chances of all tables whose interval contains the truth."""
     positives, negatives, sensitivity, specificity = 10, 40, 0.9, 0.8
-    truth = count_metrics(
-        np.array([[[specificity, 1 - specificity], [1 - sensitivity, sensitivity]]]) * [[negatives], [positives]]
+    truth = measure(
+        np.array([[specificity, 1 - specificity], [1 - sensitivity, sensitivity]]) * [[negatives], [positives]]
     )
     chance = np.outer(
         binom.pmf(np.arange(positives + 1), positives, sensitivity),
@@ -55,9 +72,9 @@ def test_intervals_of_a_small_class_cover() -> None:
     covered = dict.fromkeys(("balanced_accuracy", "f1", "mcc"), 0.0)
     likely = np.argwhere(chance > 1e-3)
     for hits, quiet in likely:
-        found = count_intervals(np.array([[quiet, negatives - quiet], [positives - hits, hits]], float))
+        found = intervals(np.array([[quiet, negatives - quiet], [positives - hits, hits]], float))
         for name in covered:
             low, high = found[name]
-            covered[name] += chance[hits, quiet] * (low - 1e-12 <= truth[name][0] <= high + 1e-12)
+            covered[name] += chance[hits, quiet] * (low - 1e-12 <= truth[name] <= high + 1e-12)
     for name, share in covered.items():
         assert 0.93 <= share / chance[tuple(likely.T)].sum() <= 0.97, name

@@ -11,8 +11,8 @@ from written import fail, finish
 from pneumo.cli import report
 from pneumo.errors import ConfigError
 from pneumo.evaluation.comparison import compare
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import RESULT_NAMES, read_results
-from pneumo.evaluation.run_figures import read_test
 from pneumo.evaluation.runs import collect, rows
 from pneumo.evaluation.status import Status, load_status, read_status, write_status
 from pneumo.evaluation.tables import to_csv, to_markdown
@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
 def board(run: Path) -> str:
     """Read a run in each way that commands do."""
     runs = collect([run.parent])
-    read_test(run, read_results(run) or {})
+    read_predictions(run, read_results(run) or {})
     return to_csv(runs) + to_markdown(compare(rows(runs)).rows, [], "title")
 
 

@@ -144,7 +144,7 @@ def test_the_margin_holds_the_wanted_share_of_the_validation_images(classes: int
     logits, label = np.random.default_rng(0).normal(0, 2, (301, classes)), np.arange(301) % classes
     found = decide(logits, label, False, "fixed", 0.95, 0.3, share)
     probability = torch.softmax(torch.from_numpy(logits).float(), 1).numpy()
-    far = distance(probability[:, 1] if classes == 2 else probability, 0.3)
+    far = distance(probability, 0.3)
     assert (far <= found.margin).sum() == np.ceil(share * 301)
     nearest = probability[far.argmin()]
     if classes == 2:
@@ -152,7 +152,7 @@ def test_the_margin_holds_the_wanted_share_of_the_validation_images(classes: int
 
 
 def test_the_distance_is_in_logits_and_finite_for_any_probability() -> None:
-    assert distance(np.array([0.5, 0.3, 0.3]), 0.3) == pytest.approx([np.log(7 / 3), 0, 0])
-    ends = distance(np.array([0.0, 1.0], np.float32), 0.0)
+    assert distance(np.array([[0.5, 0.5], [0.7, 0.3], [0.7, 0.3]]), 0.3) == pytest.approx([np.log(7 / 3), 0, 0])
+    ends = distance(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), 0.0)
     assert np.isfinite(ends).all()
     assert distance(np.array([[0.2, 0.6, 0.2]]), 0.5) == pytest.approx([np.log(3)])

@@ -87,7 +87,7 @@ def test_an_ensemble_of_saturated_runs_ranks_by_its_margin(three: Path) -> None:
     found = combine(collect([three]))
     order = sorted(range(624), key=lambda i: f"predictions/{i}.jpeg")
     mean = -np.log(np.mean([np.exp(-margin[order]) for margin in margins], axis=0))  # as far out as this
-    assert np.unique(found.answers.probability).tolist() == [1.0]
+    assert np.unique(found.answers.positive_probability).tolist() == [1.0]
     assert found.figures["test_auroc"] == pytest.approx(roc_auc_score(POSITIVE[order], mean))
     assert found.figures["test_auroc_ci_low"] > 0.8
     answer(three / "resnext-adam-s0" / "predictions.csv", POSITIVE, expit(margins[0]))

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import areas, bootstrap
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import Resamples, bootstrap
 from pneumo.evaluation.clusters import area_widening, precision_interval
 from pneumo.evaluation.curves import measure_curves
 from pneumo.evaluation.intervals import mean_interval
+from pneumo.evaluation.metrics import auprc, estimates
 from pneumo.evaluation.significance import auroc_interval, placements
-from pneumo.evaluation.subtypes import class_intervals
 
 Array = np.ndarray
 
@@ -34,14 +34,12 @@ def test_the_interval_of_an_auroc_covers_with_few_images(size: tuple[int, int], 
 def test_the_interval_of_an_average_precision_covers_with_few_negative_images() -> None:
     generator, positive, covered = np.random.default_rng(0), np.arange(310) < 300, 0
     weights = bootstrap(lambda drawn: drawn, positive, 100)
-    many = draw(generator, 0.95, (300_000, 10_000))
-    order = np.argsort(-many[0])
-    truth = areas(many[1][None, order].astype(float), 1.0 - many[1][None, order])["auprc"][0]
+    score, kinds = draw(generator, 0.95, (300_000, 10_000))
+    truth = auprc(Resamples(Predictions.binary(score, kinds, kinds)))[0]
     for _ in range(150):
         score, _ = draw(generator, 0.95, (300, 10))
-        order = np.argsort(-score)
-        counts = np.vstack([np.ones(310), weights])[:, order]
-        value, *draws = areas(counts * positive[order], counts * ~positive[order])["auprc"]
+        resamples = Resamples(Predictions.binary(score, positive, positive), np.vstack([np.ones(310), weights]))
+        value, *draws = auprc(resamples)
         low, high = precision_interval(value, np.std(draws, ddof=1), [placements(score, positive).residuals])
         covered += low <= truth <= high
     assert 0.93 <= covered / 150 < 1
@@ -74,7 +72,7 @@ def test_shrinkage_vanishes_with_many_images() -> None:
 
 
 def test_a_class_of_one_image_leaves_the_average_precision_of_a_curve_open() -> None:
-    found = measure_curves(Answers(np.linspace(0, 1, 20), np.arange(20) == 17, np.arange(20) > 9))
+    found = measure_curves(Predictions.binary(np.linspace(0, 1, 20), np.arange(20) == 17, np.arange(20) > 9))
     assert found.auroc[1:] == found.auprc[1:] == (0, 1)
 
 
@@ -84,6 +82,6 @@ def test_few_images_of_one_of_three_classes_widen_intervals() -> None:
         label = np.repeat([0, 1, 2], [count, 300, 300])
         margin = generator.normal(3 * (label[:, None] == np.arange(3)), 1)
         probability = np.exp(margin) / np.exp(margin).sum(axis=1, keepdims=True)
-        found = class_intervals(label, probability.astype(np.float32), margin.argmax(axis=1))
-        widths.append([np.ptp(found[name]) for name in ("auroc", "auprc")])
+        found = estimates(Predictions(probability, label, margin.argmax(axis=1)))
+        widths.append([np.ptp(found[name][1:]) for name in ("auroc", "auprc")])
     assert (np.array(widths[0]) > 1.5 * np.array(widths[1])).all()

@@ -13,11 +13,11 @@ from written import fail, finish
 
 from pneumo.cli import report
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import read_answers
 from pneumo.evaluation.comparison import compare
 from pneumo.evaluation.curves import roc
 from pneumo.evaluation.leaderboard import explain, write_leaderboard
 from pneumo.evaluation.pairwise import to_terminal as to_table
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import RESULT_NAMES
 from pneumo.evaluation.runs import collect, rows
 from pneumo.evaluation.status import Status, write_status
@@ -147,7 +147,7 @@ def test_the_terminals_table_fits(study: Path, width: int) -> None:
 def test_the_roc_curve_is_that_of_the_probabilities(study: Path) -> None:
     folder = study / "resnext-sgd-s0"
     results = json.loads((folder / "results.json").read_text())
-    answers = read_answers(folder, results)
+    answers = read_predictions(folder, results)
     assert answers.classes == ("NORMAL", "PNEUMONIA")
     assert auc(*roc(answers)) == pytest.approx(results["test_auroc"], abs=1e-6)
     assert answers.positive.sum() == 390

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,11 +16,11 @@ from written import finish
 
 from pneumo.data.index import Radiograph
 from pneumo.data.splits import read_splits, write_splits
-from pneumo.evaluation.answers import Answers
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.figures import save
 from pneumo.evaluation.film_figures import choose, draw_predictions
 from pneumo.evaluation.leaderboard import write_leaderboard
-from pneumo.evaluation.prediction_files import read_predictions, write_predictions
+from pneumo.evaluation.prediction_files import read_table, write_predictions
 from pneumo.evaluation.results import RESULT_NAMES, report
 from pneumo.evaluation.score_figures import draw_confusion, draw_scores
 from pneumo.tensorboard import RunLogger
@@ -62,13 +63,14 @@ def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path:
     classes = ["NORMAL", name, "'=x"]
     label, share = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
     margin = logit(share)
-    write_predictions(tmp_path / "predictions.csv", [name, "'=b", "c"], label, share, label, classes, margin)
+    predictions = Predictions(share, label, label, tuple(classes), margin, (name, "'=b", "c"))
+    write_predictions(tmp_path / "predictions.csv", predictions)
     image = Radiograph(name, 1, "none", name, "test", 1, 1)
     write_splits(tmp_path / "splits.csv", {"test": [image]}, classes)
     for path in tmp_path.iterdir():
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
         assert not [cell for row in rows for cell in formulas(row)]
-    table = read_predictions(tmp_path / "predictions.csv")
+    table = read_table(tmp_path / "predictions.csv")
     assert (table.paths, table.classes, table.label) == ((name, "'=b", "c"), tuple(classes), classes)
     (line,) = read_splits(tmp_path)
     assert (line["path"], line["patient"], line["class"]) == (name, name, name)
@@ -77,7 +79,7 @@ def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path:
 def test_figures_and_curves_show_any_name(tmp_path: Path) -> None:
     classes = (f"$x^$ {CONTROLS}", "$\\frac$")
     share = np.linspace(0.05, 0.95, 12)
-    answers = Answers(share, share > 0.3, share > 0.5, classes, tuple(map(str, range(12))))
+    answers = Predictions.binary(share, share > 0.3, share > 0.5, classes, tuple(map(str, range(12))))
     results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": classes[0], "optimizer": classes[1], "seed": 0}
     chosen = choose(answers, 0.5)
     films = np.zeros((len(chosen.places), 8, 8), np.uint8)
@@ -87,7 +89,7 @@ def test_figures_and_curves_show_any_name(tmp_path: Path) -> None:
         ElementTree.fromstring(svg)
         assert "$x^$" in svg.decode()  # in comments next to the outlines of letters
     logger = RunLogger(str(tmp_path / "events"))
-    logger.log_answers(answers._replace(classes=("a", classes[0])), 1)
+    logger.log_answers(replace(answers, classes=("a", classes[0])), 1)
     logger.log_config(f"a: |\n  ```\n  {MARKUP}\n")
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "events")).Reload()

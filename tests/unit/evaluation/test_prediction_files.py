@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,18 @@ from sklearn.metrics import roc_auc_score
 from written import RESULTS as FINISHED
 
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import read_answers, read_class_answers
-from pneumo.evaluation.prediction_files import read_predictions, write_predictions
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.prediction_files import read_predictions, read_table, write_predictions
 from pneumo.evaluation.results import confusion
-from pneumo.evaluation.subtypes import summarise_classes
+from pneumo.evaluation.summary import summarise
 
 HEAD = "path,label,probability,prediction"
-TWO, THREE = ["NORMAL", "PNEUMONIA"], ["NORMAL", "logit_margin_X", "VIRAL"]  # a name that a column has, too
+TWO, THREE = ("NORMAL", "PNEUMONIA"), ("NORMAL", "logit_margin_X", "VIRAL")  # a name that a column has, too
 LABEL = np.arange(200) % 2
 MARGIN = (np.random.default_rng(0).normal(0, 12, 200) + 25 * LABEL).astype(np.float32)
 LOGITS = np.random.default_rng(1).normal(0, 60, (300, 3)) + 90 * np.eye(3)[np.arange(300) % 3]
 RESULTS = {**FINISHED, **confusion(LABEL, (expit(MARGIN) > 0.5).astype(int))}  # at a threshold of 0.5
-PATHS = [f"test/{i}.jpeg" for i in range(200)]
+PATHS = tuple(f"test/{i}.jpeg" for i in range(200))
 
 
 def columns(path: Path) -> list[str]:
@@ -28,60 +29,61 @@ def columns(path: Path) -> list[str]:
 
 
 def write_two(path: Path, margin: np.ndarray | None) -> None:
-    probability = expit(MARGIN).astype(np.float32)
-    write_predictions(path, PATHS, LABEL, probability, (probability > 0.5).astype(int), TWO, margin)
+    probability = expit(MARGIN).astype(np.float32).astype(float)
+    write_predictions(path, Predictions.binary(probability, LABEL > 0, probability > 0.5, TWO, PATHS, margin))
 
 
-def three() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return labels, float32 probabilities, predictions and log odds of three classes; most probabilities round."""
+def three() -> Predictions:
+    """Return predictions of three classes, with float32 probabilities most of which round."""
     logs = log_softmax(LOGITS, 1)
     odds = np.stack([logs[:, k] - np.logaddexp(*np.delete(logs, k, 1).T) for k in range(3)], 1)
-    return np.arange(300) % 3, np.exp(logs).astype(np.float32), LOGITS.argmax(1), odds
+    label, subtypes = np.arange(300) % 3, ("none", "bacterial", "viral") * 100
+    paths = tuple(f"test/{i}.jpeg" for i in range(300))
+    probability = np.exp(logs).astype(np.float32).astype(float)
+    return Predictions(probability, label, LOGITS.argmax(1), THREE, odds, paths, subtypes=subtypes)
 
 
 def test_a_margin_survives_the_file_and_ranks(tmp_path: Path) -> None:
     write_two(tmp_path / "predictions.csv", MARGIN)
     assert columns(tmp_path / "predictions.csv") == ["path", "label", "probability", "prediction", "logit_margin"]
-    found = read_answers(tmp_path, RESULTS)
+    found = read_predictions(tmp_path, RESULTS)
     assert found.margin is not None
     assert np.array_equal(found.margin.astype(np.float32), MARGIN)
     assert found.classes == ("NORMAL", "PNEUMONIA")
-    assert roc_auc_score(found.positive, found.probability) < roc_auc_score(found.positive, found.score) - 1e-3
+    assert roc_auc_score(found.positive, found.positive_probability) < roc_auc_score(found.positive, found.score) - 1e-3
 
 
 def test_a_file_without_margins_ranks_by_the_probability(tmp_path: Path) -> None:
     write_two(tmp_path / "predictions.csv", None)
     assert columns(tmp_path / "predictions.csv") == ["path", "label", "probability", "prediction"]
-    found = read_answers(tmp_path, RESULTS)
+    found = read_predictions(tmp_path, RESULTS)
     assert found.margin is None
-    assert np.array_equal(found.score, found.probability)
+    assert np.array_equal(found.score, found.positive_probability)
 
 
 @pytest.mark.parametrize("margins", [True, False])
 def test_three_classes_keep_their_columns_whatever_their_names(margins: bool, tmp_path: Path) -> None:
-    label, probability, prediction, odds = three()
-    path = tmp_path / "predictions.csv"
-    write_predictions(
-        path, [f"test/{i}.jpeg" for i in range(300)], label, probability, prediction, THREE, odds if margins else None
-    )
-    assert columns(path)[4:7] == THREE
+    given, path = three(), tmp_path / "predictions.csv"
+    assert given.odds is not None
+    write_predictions(path, given if margins else replace(given, odds=None))
+    assert columns(path)[4:7] == list(THREE)
     assert columns(path)[7:] == ([f"logit_margin_{name}" for name in THREE] if margins else [])
-    results = {**RESULTS, **confusion(label, prediction)}
-    found = read_class_answers(tmp_path, results)
-    assert found.classes == tuple(THREE)
-    assert np.array_equal(found.probability.astype(np.float32), probability)
-    first, side = read_answers(tmp_path, results), found.against_rest()["VIRAL"]
+    results = {**RESULTS, **confusion(given.label, given.predicted), "task": "subtype"}
+    found = read_predictions(tmp_path, results)
+    assert found.classes == THREE
+    assert np.array_equal(found.probability.astype(np.float32), given.probability)
+    side = found.against_rest["VIRAL"]
     if margins:
-        np.testing.assert_allclose(first.score, -odds[:, 0], rtol=1e-8)
-        np.testing.assert_allclose(side.score, odds[:, 2], rtol=1e-8)
+        np.testing.assert_allclose(found.score, -given.odds[:, 0], rtol=1e-8)
+        np.testing.assert_allclose(side.score, given.odds[:, 2], rtol=1e-8)
     else:
-        assert first.margin is found.margin is side.margin is None
+        assert found.odds is found.margin is side.margin is None
 
 
 def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
-    label, probability, prediction, odds = three()
-    found, plain = (summarise_classes(label, probability, prediction, margin) for margin in (odds, None))
-    ill, logs = label > 0, log_softmax(LOGITS, 1)
+    found, plain = (summarise(given) for given in (three(), replace(three(), odds=None)))
+    label, logs = three().label, log_softmax(LOGITS, 1)
+    ill = label > 0
     expected = roc_auc_score(label[ill] == 2, logs[ill, 2] - logs[ill, 1])
     assert found["test_auroc_bacterial_viral"] == pytest.approx(expected)
     assert float(plain["test_auroc_bacterial_viral"]) < expected - 1e-3
@@ -118,20 +120,19 @@ def test_a_file_that_holds_no_predictions_is_refused(text: str, reason: str, tmp
     path = tmp_path / "predictions.csv"
     path.write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(ConfigError, match=reason) as error:
-        read_predictions(path)
+        read_table(path)
     assert str(path) in str(error.value)
 
 
 def test_a_run_of_three_classes_needs_their_columns(tmp_path: Path) -> None:
     write_two(tmp_path / "predictions.csv", None)
     with pytest.raises(ConfigError, match="no columns of classes"):
-        read_class_answers(tmp_path, RESULTS)
+        read_predictions(tmp_path, {**RESULTS, "task": "subtype"})
 
 
 def test_a_missing_file_is_a_mistake_for_its_user(tmp_path: Path) -> None:
-    for read in (lambda: read_answers(tmp_path, RESULTS), lambda: read_class_answers(tmp_path, RESULTS)):
-        with pytest.raises(ConfigError, match="put it back"):
-            read()
+    with pytest.raises(ConfigError, match="put it back"):
+        read_predictions(tmp_path, RESULTS)
 
 
 def test_predictions_of_other_images_or_another_threshold_are_refused(tmp_path: Path) -> None:
@@ -141,4 +142,4 @@ def test_predictions_of_other_images_or_another_threshold_are_refused(tmp_path: 
         ({"threshold": 0.001}, "threshold 0.001"),
     ):
         with pytest.raises(ConfigError, match=reason):
-            read_answers(tmp_path, {**RESULTS, **other})
+            read_predictions(tmp_path, {**RESULTS, **other})

@@ -7,6 +7,7 @@ import pytest
 from written import RESULTS
 
 from pneumo.errors import ConfigError, TrainingError
+from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.prediction_files import write_predictions
 from pneumo.evaluation.results import (
     RESULT_NAMES,
@@ -39,13 +40,14 @@ def test_one_answer_for_all_is_a_collapse(answer: int) -> None:
 def test_probabilities_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:
     probability = np.random.default_rng(0).random(500, dtype=np.float32)
     label = np.arange(500) % 2
-    images = [f"test/a,{i}.jpeg" for i in range(500)]
+    images = tuple(f"test/a,{i}.jpeg" for i in range(500))
     path = tmp_path / "predictions.csv"
-    write_predictions(path, images, label, probability, (probability > 0.5).astype(int), ["NORMAL", "PNEUMONIA"])
+    columns = probability.astype(float), label > 0, probability > 0.5
+    write_predictions(path, Predictions.binary(*columns, ("NORMAL", "PNEUMONIA"), images))
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "probability", "prediction"]
-    assert [row["path"] for row in rows] == images
+    assert tuple(row["path"] for row in rows) == images
     assert np.array_equal(np.array([row["probability"] for row in rows], np.float32), probability)
     assert {row["label"] for row in rows} == {row["prediction"] for row in rows} == {"NORMAL", "PNEUMONIA"}
 

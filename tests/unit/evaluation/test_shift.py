@@ -8,18 +8,19 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from written import answer, finish
 
 from pneumo.cli import report
-from pneumo.evaluation.answers import Answers, read_answers
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import confusion, read_results
-from pneumo.evaluation.run_figures import draw_test, read_test
+from pneumo.evaluation.run_figures import draw_test
 from pneumo.evaluation.shift import SHOWN, Shift, best_threshold, measure_shift, read_shift
 
 ALWAYS = {"confusion_matrix", "roc", "precision_recall", "scores", "calibration", "predictions"}
 POSITIVE = np.arange(600) % 8 >= 3
 
 
-def answers(scores: np.ndarray) -> Answers:
+def answers(scores: np.ndarray) -> Predictions:
     probability = expit(scores)
-    return Answers(probability, POSITIVE, probability > 0.5, ("NORMAL", "PNEUMONIA"))
+    return Predictions.binary(probability, POSITIVE, probability > 0.5, ("NORMAL", "PNEUMONIA"))
 
 
 def separated(distance: float, seed: int = 0) -> np.ndarray:
@@ -57,14 +58,14 @@ def test_scores_that_came_closer_lose_by_ranking() -> None:
 def test_figures_are_those_of_scikit_learn() -> None:
     found = measure_shift(answers(separated(3)), answers(separated(2, seed=1)))
     for side, said in ((found.held_out, found.validation), (found.official, found.test)):
-        assert side["auroc"].value == pytest.approx(roc_auc_score(POSITIVE, said.probability))
-        assert side["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(POSITIVE, said.called))
+        assert side["auroc"].value == pytest.approx(roc_auc_score(POSITIVE, said.score))
+        assert side["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(POSITIVE, said.predicted))
     assert set(found.loss) == set(SHOWN)
 
 
 def drawn(run: Path) -> Iterable[str]:
     results = read_results(run) or {}
-    return draw_test(run, read_test(run, results), results, lambda paths: np.zeros((len(paths), 8, 8), np.uint8))
+    return draw_test(run, read_predictions(run, results), results, lambda paths: np.zeros((len(paths), 8, 8), np.uint8))
 
 
 @pytest.fixture
@@ -115,14 +116,14 @@ def test_a_threshold_that_is_a_probability_keeps_its_side(tmp_path: Path) -> Non
     lines += [f"test/0.jpeg,NORMAL,{threshold:.9g},NORMAL", "test/1.jpeg,NORMAL,0.400000006,PNEUMONIA"]
     (tmp_path / "run" / "predictions.csv").write_text("\n".join(lines) + "\n")
     counts = confusion(np.array([0, 0]), np.array([0, 1]))
-    found = read_answers(tmp_path / "run", {**(read_results(tmp_path / "run") or {}), **counts})
-    assert found.called.tolist() == [False, True]
+    found = read_predictions(tmp_path / "run", {**(read_results(tmp_path / "run") or {}), **counts})
+    assert found.predicted.tolist() == [False, True]
     assert found.positive.tolist() == [False, False]
 
 
 def test_the_best_threshold_lies_among_saturated_images_too() -> None:
     margin = separated(2) + 40
-    saturated = Answers(np.ones(600), POSITIVE, np.ones(600, bool), margin=margin)
+    saturated = Predictions.binary(np.ones(600), POSITIVE, np.ones(600, bool), margin=margin)
     value, threshold = best_threshold(saturated)
     assert value == pytest.approx(max(balanced_accuracy_score(POSITIVE, margin > other) for other in margin))
     assert value > 0.8

@@ -8,8 +8,18 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from written import mcnemar
 
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.estimation import average_placements
 from pneumo.evaluation.intervals import unvaried_difference, wilson
-from pneumo.evaluation.significance import TOP, average, delong, holm, letters, placements, swap_tail, swap_test
+from pneumo.evaluation.significance import (
+    TOP,
+    delong,
+    holm,
+    letters,
+    placements,
+    swap_tail,
+    swap_test,
+)
 
 Array = np.ndarray
 
@@ -63,8 +73,9 @@ def test_a_difference_that_all_images_share_has_the_sign_tests_p_and_wilsons_wid
 def test_copies_of_a_seed_do_not_differ_from_it(seed: int, copies: int) -> None:
     generator = np.random.default_rng(seed)
     positive = np.arange(97) < 40
-    alone = placements(generator.normal(positive, 1), positive)
-    assert delong(average([alone] * copies), alone) == (0, *unvaried_difference(0, 40), 1)
+    alone = Predictions.binary(generator.normal(positive, 1), positive, positive)
+    copied = average_placements([alone] * copies)
+    assert delong(copied, placements(alone.score, positive)) == (0, *unvaried_difference(0, 40), 1)
 
 
 def test_where_nothing_differs_delongs_p_is_below_a_level_that_often() -> None:
@@ -83,7 +94,7 @@ def test_placements_of_seeds_average_to_the_mean_auroc() -> None:
     generator = np.random.default_rng(2)
     positive = np.arange(80) < 50
     seeds = [generator.normal(positive, 1) for _ in range(3)]
-    mean = average([placements(seed, positive) for seed in seeds])
+    mean = average_placements([Predictions.binary(seed, positive, positive) for seed in seeds])
     assert mean.positive.mean() == pytest.approx(np.mean([roc_auc_score(positive, seed) for seed in seeds]))
     assert mean.negative.mean() == pytest.approx(mean.positive.mean())
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from scipy.special import softmax
 from sklearn.metrics import (
     accuracy_score,
@@ -11,28 +10,32 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from pneumo.evaluation.intervals import whole_range
-from pneumo.evaluation.metrics import make_metrics
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import Resamples
+from pneumo.evaluation.metrics import METRICS, estimates, measure
 from pneumo.evaluation.results import TEST_METRICS
-from pneumo.evaluation.subtypes import class_intervals, measure_classes, summarise_classes
+from pneumo.evaluation.summary import summarise
 
-Test = tuple[np.ndarray, np.ndarray, np.ndarray]
+SUBTYPES = ("none", "bacterial", "viral")
 
 
-def answers(seed: int = 0, count: int = 300) -> Test:
+def predictions(label: np.ndarray, probability: np.ndarray) -> Predictions:
+    subtypes = tuple(SUBTYPES[k] for k in label)
+    return Predictions(probability.astype(float), label, probability.argmax(1), subtypes=subtypes)
+
+
+def answers(seed: int = 0, count: int = 300) -> Predictions:
     random = np.random.default_rng(seed)
     label = random.integers(0, 3, count)
     logits = random.normal(0, 1, (count, 3)) + 1.5 * np.eye(3)[label]
-    probability = softmax(logits, axis=1).astype(np.float32)
-    return label, probability, probability.argmax(1)
+    return predictions(label, softmax(logits, axis=1).astype(np.float32))
 
 
-def test_metrics_are_scikit_learns_and_those_that_training_logs() -> None:
-    label, probability, prediction = answers()
-    found = {name: value[0] for name, value in measure_classes(*answers(), np.ones((1, 300))).items()}
+def test_metrics_are_scikit_learns() -> None:
+    given = answers()
+    label, prediction, found = given.label, given.predicted, measure(given)
     truth = label[:, None] == np.arange(3)
-    share = probability.astype(np.float64)
-    share /= share.sum(1, keepdims=True)
+    share = given.probability / given.probability.sum(1, keepdims=True)
     macro = {"average": "macro"}
     assert found["accuracy"] == pytest.approx(accuracy_score(label, prediction))
     assert found["auroc"] == pytest.approx(roc_auc_score(label, share, multi_class="ovr", average="macro"), abs=1e-6)
@@ -41,28 +44,22 @@ def test_metrics_are_scikit_learns_and_those_that_training_logs() -> None:
     assert found["f1"] == pytest.approx(f1_score(label, prediction, **macro))
     assert found["mcc"] == pytest.approx(matthews_corrcoef(label, prediction))
     assert found["brier"] == pytest.approx(((share - truth) ** 2).sum(1).mean(), abs=1e-6)
-    logged = make_metrics(3, 0.5)
-    logged.update(torch.from_numpy(probability), torch.from_numpy(label))
-    for name, value in logged.compute().items():
-        assert found[name] == pytest.approx(value.item(), abs=1e-5), name
 
 
 def test_an_image_that_counts_twice_is_there_twice() -> None:
-    label, probability, prediction = answers(1, 60)
+    given = answers(1, 60)
     weights = np.random.default_rng(2).integers(0, 3, 60)
-    places = np.repeat(np.arange(60), weights)
-    found = measure_classes(label, probability, prediction, weights[None].astype(np.float64))
-    repeated = measure_classes(label[places], probability[places], prediction[places], np.ones((1, len(places))))
+    resamples = Resamples(given, weights[None].astype(np.float64))
+    repeated = measure(given.take(np.repeat(np.arange(60), weights)))
     for name in TEST_METRICS:
-        assert found[name][0] == pytest.approx(repeated[name][0]), name
+        assert METRICS[name].compute(resamples)[0] == pytest.approx(repeated[name]), name
 
 
 def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -> None:
-    label, probability, prediction = answers()
-    found = summarise_classes(label, probability, prediction)
-    values = measure_classes(label, probability, prediction, np.ones((1, 300)))
+    given = answers()
+    label, probability, prediction, found = given.label, given.probability, given.predicted, summarise(given)
     for name in TEST_METRICS:
-        assert found[f"test_{name}_ci_low"] < values[name][0] < found[f"test_{name}_ci_high"], name
+        assert found[f"test_{name}_ci_low"] < found[f"test_{name}"] < found[f"test_{name}_ci_high"], name
     assert found["test_sensitivity_viral"] == pytest.approx((prediction[label == 2] == 2).mean())
     ill = label > 0
     share = probability[ill, 2] / probability[ill, 1:].sum(1)
@@ -72,9 +69,8 @@ def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -
 
 
 def test_a_class_that_is_absent_is_no_crash() -> None:
-    label, probability, prediction = answers()
-    few = label < 2
-    found = summarise_classes(label[few], probability[few], prediction[few])
+    given = answers()
+    found = summarise(given.take(np.flatnonzero(given.label < 2)))
     assert found["test_sensitivity_viral"] == found["test_auroc_bacterial_viral"] == -1.0
     assert (found["test_auroc_ci_low"], found["test_auroc_ci_high"]) == (0.0, 1.0)
 
@@ -84,10 +80,9 @@ def test_where_each_class_got_one_answer_intervals_are_not_points(answer: tuple[
     label = np.repeat([0, 1, 2], [234, 242, 148])
     prediction = np.array(answer)[label]
     probability = (0.7 * np.eye(3)[prediction] + 0.1).astype(np.float32)
-    found = summarise_classes(label, probability, prediction)
-    values = measure_classes(label, probability, prediction, np.ones((1, len(label))))
+    found = summarise(predictions(label, probability))
     for name in ("sensitivity", "specificity", "balanced_accuracy", "f1", "mcc"):
-        low, value, high = found[f"test_{name}_ci_low"], values[name][0], found[f"test_{name}_ci_high"]
+        value, low, high = (found[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
         assert low < value + 1e-12, name
         assert value < high + 1e-12, name
         assert high - low > 0.002, name
@@ -98,10 +93,7 @@ def test_where_each_class_got_one_answer_intervals_are_not_points(answer: tuple[
 def test_no_interval_is_a_point(images: list[int], output: str) -> None:
     label = np.array(images)
     shown = {"right": np.eye(3)[label], "wrong": np.eye(3)[(label + 1) % 3], "even": np.full((len(label), 3), 1 / 3)}
-    probability = shown[output].astype(np.float32)
-    prediction = probability.argmax(1)
-    values = measure_classes(label, probability, prediction, np.ones((1, len(label))))
-    for name, (low, high) in class_intervals(label, probability, prediction).items():
-        assert whole_range(name)[0] <= low < high - 1e-6 < high <= whole_range(name, classes=3)[1], name
-        value = values[name][0]
-        assert np.isnan(value) or low <= value <= high, name
+    for name, (value, low, high) in estimates(predictions(label, shown[output])).items():
+        least, most = METRICS[name].whole_range(3)
+        assert least <= low < high - 1e-6 < high <= most, name
+        assert low <= value <= high, name

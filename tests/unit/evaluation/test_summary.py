@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,48 +9,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from pneumo.evaluation.answers import Answers
-from pneumo.evaluation.bootstrap import bootstrap, measure
-from pneumo.evaluation.intervals import mean_interval, whole_range, wilson
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.bootstrap import bootstrap
+from pneumo.evaluation.intervals import Interval, mean_interval, wilson
+from pneumo.evaluation.metrics import METRICS, estimates, measure
 from pneumo.evaluation.prediction_files import write_predictions
-from pneumo.evaluation.results import RESULT_NAMES, SUBTYPES, TEST_METRICS
+from pneumo.evaluation.results import RESULT_NAMES, SUBTYPES
 from pneumo.evaluation.significance import auroc_interval, placements
-from pneumo.evaluation.summary import estimates, metric_intervals, summarise
+from pneumo.evaluation.summary import summarise
 
 POSITIVE = np.arange(624) < 390
-CLASSES = ["NORMAL", "PNEUMONIA"]
+CLASSES = ("NORMAL", "PNEUMONIA")
 
 
-def draw(seed: int, sensitivity: float, specificity: float, scale: float = 2) -> Answers:
+def metric_intervals(answers: Predictions) -> dict[str, Interval]:
+    return {name: (estimate.low, estimate.high) for name, estimate in estimates(answers).items()}
+
+
+def draw(seed: int, sensitivity: float, specificity: float, scale: float = 2) -> Predictions:
     """Give answers to as many images as the real test set has, scores of each class normally distributed."""
     threshold = norm.ppf(specificity)
     scores = np.random.default_rng(seed).normal(POSITIVE * (threshold + norm.ppf(sensitivity)), 1) - threshold
     probability = (1 / (1 + np.exp(-scale * scores))).astype(np.float32)
-    return Answers(probability.astype(float), POSITIVE, probability > 0.5)
+    return Predictions.binary(probability.astype(float), POSITIVE, probability > 0.5)
 
 
 def test_an_independent_script_finds_the_same_figures_and_intervals(tmp_path: Path) -> None:
     answers = draw(1, 0.96, 0.7)
-    probability = np.round(answers.probability, 2).astype(np.float32)  # so that many are the same
-    label, prediction = POSITIVE.astype(int), (probability > 0.5).astype(int)
-    subtypes = ["none" if not ill else SUBTYPES[i % 2] for i, ill in enumerate(label)]
+    probability = (
+        np.round(answers.positive_probability, 2).astype(np.float32).astype(float)
+    )  # so that many are the same
+    subtypes = tuple(SUBTYPES[i % 2] if ill else "none" for i, ill in enumerate(POSITIVE))
     word = {"none": "x", "bacterial": "person1_bacteria_", "viral": "person1_virus_"}
-    paths = [f"test/{word[subtype]}{i}.jpeg" for i, subtype in enumerate(subtypes)]
-    write_predictions(tmp_path / "predictions.csv", paths, label, probability, prediction, CLASSES)
+    paths = tuple(f"test/{word[subtype]}{i}.jpeg" for i, subtype in enumerate(subtypes))
+    given = Predictions.binary(probability, POSITIVE, probability > 0.5, CLASSES, paths)
+    write_predictions(tmp_path / "predictions.csv", given)
     patients = tuple(f"{i % 60}" if i % 5 else f"alone{i}" for i in range(624))  # some with images of both classes
     lines = [f"{path},test,X,none,{patient}" for path, patient in zip(paths, patients, strict=True)]
     (tmp_path / "splits.csv").write_text("\n".join(["path,split,class,subtype,patient", *lines]))
-    found = summarise(label, probability, prediction, subtypes, None, patients)
-    numbers = estimates(Answers(probability.astype(float), POSITIVE, prediction == 1))
-    assert numbers.keys() == set(TEST_METRICS)
-    recompute.check(found | {f"test_{name}": estimate.value for name, estimate in numbers.items()}, tmp_path)
+    recompute.check(summarise(replace(given, patients=patients, subtypes=subtypes)), tmp_path)
 
 
 @pytest.mark.parametrize("only", [0, 1])
 def test_an_absent_class_leaves_whole_ranges_and_no_nan(only: int) -> None:
-    label = np.full(20, only)
-    probability = np.linspace(0.1, 0.9, 20).astype(np.float32)
-    found = summarise(label, probability, (probability > 0.5).astype(int), ["none"] * 20)
+    probability = np.linspace(0.1, 0.9, 20)
+    found = summarise(Predictions.binary(probability, np.full(20, only > 0), probability > 0.5))
     assert found.keys() <= set(RESULT_NAMES)
     json.dumps(found, allow_nan=False)
     for name in ("auroc", "balanced_accuracy", "auprc", "f1"):
@@ -63,7 +67,7 @@ def test_an_absent_class_leaves_whole_ranges_and_no_nan(only: int) -> None:
 
 
 def test_an_interval_of_perfect_answers_is_no_point() -> None:
-    answers = Answers(np.where(POSITIVE, 0.99, 0.01), POSITIVE, POSITIVE)
+    answers = Predictions.binary(np.where(POSITIVE, 0.99, 0.01), POSITIVE, POSITIVE)
     found = metric_intervals(answers)
     assert found["auroc"] == pytest.approx(wilson(234, 234))
     assert found["auprc"] == pytest.approx(wilson(390, 390))
@@ -76,7 +80,7 @@ def test_an_interval_of_perfect_answers_is_no_point() -> None:
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_an_interval_of_one_answer_to_all_is_no_point(answer: bool) -> None:
-    found = metric_intervals(Answers(np.full(624, 0.9), POSITIVE, np.full(624, answer)))
+    found = metric_intervals(Predictions.binary(np.full(624, 0.9), POSITIVE, np.full(624, answer)))
     for name, value in (("balanced_accuracy", 0.5), ("mcc", 0.0)):
         low, high = found[name]
         assert value - 0.15 < low <= value < high < value + 0.15, name
@@ -94,16 +98,15 @@ def test_no_interval_is_a_point(images: list[tuple[bool, float]], output: float 
     probability = np.array([each for _, each in images])
     if output is not None:
         probability = np.full(len(images), output) if isinstance(output, float) else positive ^ (output == "wrong")
-    answers = Answers(probability.astype(float), positive, probability > 0.5)
-    values = measure(answers, np.ones((1, len(images))))
+    answers = Predictions.binary(probability.astype(float), positive, probability > 0.5)
+    values = measure(answers)
     for name, (low, high) in metric_intervals(answers).items():
-        assert whole_range(name)[0] <= low < high - 1e-6 < high <= 1, name
-        value = values[name][0]
-        assert np.isnan(value) or low <= value <= high, name
+        assert METRICS[name].range[0] <= low < high - 1e-6 < high <= 1, name
+        assert low <= values[name] <= high, name
 
 
 def test_an_auroc_of_equal_probabilities_has_the_width_that_unseen_images_leave_open() -> None:
-    found = metric_intervals(Answers(np.full(624, 0.9), POSITIVE, np.ones(624, bool)))
+    found = metric_intervals(Predictions.binary(np.full(624, 0.9), POSITIVE, np.ones(624, bool)))
     differ = 1 - wilson(234, 234)[0]  # of the smaller class
     assert found["auroc"] == pytest.approx((0.5 - differ / 2, 0.5 + differ / 2))
     for name, value in (("auprc", 0.625), ("brier", 0.625 * 0.01 + 0.375 * 0.81), ("ece", 0.275)):
@@ -112,7 +115,7 @@ def test_an_auroc_of_equal_probabilities_has_the_width_that_unseen_images_leave_
 
 
 def test_a_class_of_one_image_does_not_tell_how_images_rank() -> None:
-    found = metric_intervals(Answers(np.linspace(0, 1, 20), np.arange(20) == 19, np.arange(20) > 9))
+    found = metric_intervals(Predictions.binary(np.linspace(0, 1, 20), np.arange(20) == 19, np.arange(20) > 9))
     assert found["auroc"] == found["auprc"] == (0, 1)
 
 
@@ -128,7 +131,7 @@ def test_wilsons_interval_covers_shares_near_one(share: float, total: int) -> No
 def test_the_interval_of_an_auroc_covers(sensitivity: float, specificity: float) -> None:
     truth = norm.cdf((norm.ppf(sensitivity) + norm.ppf(specificity)) / np.sqrt(2))
     intervals = [
-        auroc_interval(placements(draw(seed, sensitivity, specificity).probability, POSITIVE)) for seed in range(1500)
+        auroc_interval(placements(draw(seed, sensitivity, specificity).score, POSITIVE)) for seed in range(1500)
     ]
     assert 0.93 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.97
 
@@ -146,7 +149,7 @@ def brier(sensitivity: float, specificity: float, prior: float) -> float:
 def test_the_interval_of_a_brier_score_covers(sensitivity: float, specificity: float) -> None:
     tests = [draw(seed, sensitivity, specificity) for seed in range(1500)]
     # Added by each image to the mean, so that the resamples of all tests are one product of matrices.
-    of_images = [(each.probability - each.positive) ** 2 / 624 for each in tests]
+    of_images = [(each.positive_probability - each.positive) ** 2 / 624 for each in tests]
     truth = brier(sensitivity, specificity, prior=390 / 624)
     draws = bootstrap(lambda weights: weights, POSITIVE) @ np.stack(of_images, axis=1)
     values = np.sum(of_images, axis=1)

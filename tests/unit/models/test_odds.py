@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit, logsumexp
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torchmetrics.functional import classification as functional
 
-from pneumo.evaluation.metrics import make_metrics
+from pneumo.evaluation.answers import Predictions
+from pneumo.evaluation.metrics import measure
 from pneumo.models.classifier import Classifier
 from pneumo.models.odds import log_odds
 
@@ -18,6 +22,11 @@ def saturated(classes: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
     return torch.from_numpy(logits).float(), label
 
 
+def predict(logits: torch.Tensor, label: np.ndarray) -> Predictions:
+    classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"][: logits.shape[1]], image_size=32)
+    return classifier.predictions(logits, torch.from_numpy(label), 0.5)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_sigmoid_of_the_log_odds_is_the_probability(classes: int) -> None:
     logits = torch.randn(50, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -27,14 +36,15 @@ def test_the_sigmoid_of_the_log_odds_is_the_probability(classes: int) -> None:
 def test_the_margin_is_the_difference_of_logits_after_the_temperature() -> None:
     classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, temperature=2.0)
     logits = torch.tensor([[-30.0, 40.0], [3.0, 1.0]])
-    assert classifier.margin(logits).tolist() == [35.0, -1.0]
+    assert classifier.predictions(logits, torch.zeros(2), 0.5).score.tolist() == [35.0, -1.0]
 
 
 def test_the_margin_of_three_classes_is_each_against_the_rest() -> None:
     classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=32)
     logits = np.array([[50.0, 10.0, 11.0]])
     rest = [logsumexp(np.delete(logits[0], k)) for k in range(3)]
-    np.testing.assert_allclose(classifier.margin(torch.from_numpy(logits)).numpy(), logits - rest, rtol=1e-6)
+    found = classifier.predictions(torch.from_numpy(logits), torch.zeros(1), 0.5)
+    np.testing.assert_allclose(found.odds, logits - rest, rtol=1e-6)
 
 
 def test_metrics_of_two_classes_rank_by_the_margin() -> None:
@@ -42,29 +52,52 @@ def test_metrics_of_two_classes_rank_by_the_margin() -> None:
     margin, probability = log_odds(logits)[:, 1], logits.softmax(1)[:, 1]
     expected = roc_auc_score(label, margin)
     assert roc_auc_score(label, probability) < expected - 1e-3  # else the test shows nothing
-    metrics = make_metrics(2, 0.5)
-    for part in np.array_split(np.arange(len(label)), 3):
-        metrics.update(probability[part], torch.from_numpy(label[part]), score=margin[part])
-    found = metrics.compute()
-    assert float(found["auroc"]) == pytest.approx(expected, abs=1e-6)
-    assert float(found["auprc"]) == pytest.approx(average_precision_score(label, margin), abs=1e-6)
-    assert float(found["brier"]) == pytest.approx(float(np.mean((expit(margin.numpy()) - label) ** 2)), abs=1e-6)
+    found = measure(predict(logits, label))
+    assert found["auroc"] == pytest.approx(expected, abs=1e-9)
+    assert found["auprc"] == pytest.approx(average_precision_score(label, margin), abs=1e-9)
+    assert found["brier"] == pytest.approx(float(np.mean((expit(margin.numpy()) - label) ** 2)), abs=1e-6)
 
 
 def test_metrics_of_three_classes_rank_by_the_margins() -> None:
     logits, label = saturated(3)
     odds, truth = log_odds(logits).numpy(), np.eye(3)[label]
-    metrics = make_metrics(3, 0.5)
-    found = metrics(logits.softmax(1), torch.from_numpy(label), score=torch.from_numpy(odds))
-    assert float(found["auroc"]) == pytest.approx(roc_auc_score(truth, odds, average="macro"), abs=1e-6)
-    assert float(found["auprc"]) == pytest.approx(average_precision_score(truth, odds, average="macro"), abs=1e-6)
-    plain = make_metrics(3, 0.5)(logits.softmax(1), torch.from_numpy(label))
-    assert float(plain["auroc"]) < float(found["auroc"]) - 1e-4
-    assert float(plain["accuracy"]) == float(found["accuracy"])
+    found = measure(predict(logits, label))
+    assert found["auroc"] == pytest.approx(roc_auc_score(truth, odds, average="macro"), abs=1e-9)
+    assert found["auprc"] == pytest.approx(average_precision_score(truth, odds, average="macro"), abs=1e-9)
+    plain = measure(replace(predict(logits, label), odds=None))
+    assert plain["auroc"] < found["auroc"] - 1e-4
+    assert plain["accuracy"] == found["accuracy"]
 
 
-def test_metrics_without_scores_rank_by_the_probability() -> None:
-    logits, label = saturated(2)
-    probability = (logits / 40).softmax(1)[:, 1]
-    found = make_metrics(2, 0.5)(probability, torch.from_numpy(label))
-    assert float(found["auroc"]) == pytest.approx(roc_auc_score(label, probability), abs=1e-6)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_metrics_of_an_epoch_are_those_of_torchmetrics(classes: int) -> None:
+    logits = torch.randn(300, classes, generator=torch.Generator().manual_seed(0)).mul(2).float()
+    label = np.arange(300) % classes
+    probability, truth, found = logits.softmax(1), torch.from_numpy(label), measure(predict(logits, label))
+    if classes == 2:
+        reference = {
+            "accuracy": functional.binary_accuracy,
+            "auroc": functional.binary_auroc,
+            "auprc": functional.binary_average_precision,
+            "sensitivity": functional.binary_recall,
+            "specificity": functional.binary_specificity,
+            "f1": functional.binary_f1_score,
+            "mcc": functional.binary_matthews_corrcoef,
+            "ece": functional.binary_calibration_error,
+        }
+        expected = {name: function(probability[:, 1].contiguous(), truth) for name, function in reference.items()}
+    else:
+        several = {
+            "auroc": functional.multiclass_auroc,
+            "auprc": functional.multiclass_average_precision,
+            "sensitivity": functional.multiclass_recall,
+            "specificity": functional.multiclass_specificity,
+            "balanced_accuracy": functional.multiclass_recall,
+            "f1": functional.multiclass_f1_score,
+            "mcc": functional.multiclass_matthews_corrcoef,
+            "ece": functional.multiclass_calibration_error,
+        }
+        expected = {name: function(probability, truth, num_classes=3) for name, function in several.items()}
+        expected["accuracy"] = functional.multiclass_accuracy(probability, truth, num_classes=3, average="micro")
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value.item(), abs=1e-6), name
