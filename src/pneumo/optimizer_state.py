@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pneumo.models.classifier import Classifier, MakeOptimizer
-from pneumo.models.fine_tuning import OneCycle, make_optimizer
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import MakeOptimizer, OneCycle, make_optimizer
 from pneumo.state_forms import (
     require,
     require_count,

@@ -8,14 +8,13 @@ import torch
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
+from pneumo.building import RunComponents
 from pneumo.cache import Array
-from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.films import load_films
 from pneumo.data.index import Radiograph, positions
 from pneumo.escaping import escape_line
 from pneumo.evaluation.answers import Answers, ClassAnswers, called
 from pneumo.files import atomic_path, write_text
-from pneumo.models.classifier import Classifier
 
 CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
 FOLDER = "projector"
@@ -26,9 +25,7 @@ _SPRITE, _SHEET = 48, 8192  # pixels: of a small film, and the most that browser
 def write_projector(
     folder: Path,
     answers: Answers | ClassAnswers,
-    datamodule: ChestXrayDataModule,
-    classifier: Classifier,
-    device: torch.device,
+    components: RunComponents,
 ) -> None:
     """Write features, classes, answers and small films of all test images, and the file that names them.
 
@@ -37,13 +34,12 @@ def write_projector(
     Args:
         folder: The run's.
         answers: To the test images.
-        datamodule: Of the images.
-        classifier: With the tested weights.
-        device: Where it computes.
+        components: The run's, with the tested weights.
     """
+    datamodule = components.datamodule
     place = {image.path: image for image in datamodule.splits["test"]}
     images = [place[path] for path in answers.paths]
-    features = _compute(images, datamodule, classifier, device)
+    features = _compute(images, components)
     with atomic_path(folder / FOLDER / "features.tsv") as path:
         np.savetxt(path, features, fmt="%.6g", delimiter="\t")
     write_text(folder / FOLDER / "images.tsv", _describe(answers, images))
@@ -60,10 +56,10 @@ def write_projector(
     write_text(folder / CONFIG, str(config))
 
 
-def _compute(
-    images: list[Radiograph], datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device
-) -> Array:
+def _compute(images: list[Radiograph], components: RunComponents) -> Array:
     """Give the backbone's features of images, (n, D): those that the run was served with, if it was."""
+    datamodule, classifier = components.datamodule, components.classifier
+    device = components.trainer.strategy.root_device
     places = positions(images, datamodule.radiographs)
     if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
         features: Array = datamodule.inputs[places]

@@ -1,8 +1,9 @@
 """The record of a run: what it was, how good it is, what it cost."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 import pneumo
-from pneumo.checkpoints import read_checkpoint
+from pneumo.building import RunComponents
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import Radiograph
 from pneumo.errors import NonFiniteLossError
@@ -26,8 +27,9 @@ from pneumo.hardware import peak_memory
 from pneumo.models.classifier import Batch, Classifier
 
 
-def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> Results:
-    """Tell what was run."""
+def describe(cfg: DictConfig, components: RunComponents) -> Results:
+    """Return the run's metadata."""
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     parameters = list(classifier.parameters())
     return {
         **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment", "data")},
@@ -68,9 +70,8 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
     }
 
 
-def measure_quality(trainer: Trainer, best: str) -> Results:
-    """Tell how good the tested checkpoint is."""
-    checkpoint = read_checkpoint(Path(best))
+def measure_quality(trainer: Trainer, checkpoint: Mapping[str, Any]) -> Results:
+    """Return how good the tested checkpoint is."""
     return {
         # + 0.0: a negative zero is written as zero
         **{name.replace("/", "_"): float(value) + 0.0 for name, value in trainer.callback_metrics.items()},
@@ -80,7 +81,7 @@ def measure_quality(trainer: Trainer, best: str) -> Results:
     }
 
 
-def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, classifier: Classifier) -> Results:
+def write_answers(folder: Path, validation: Batch, datamodule: ChestXrayDataModule, classifier: Classifier) -> Results:
     """Write predictions.csv, the answers to test images, and validation.csv, those of the tested checkpoint's epoch.
 
     Returns:
@@ -91,7 +92,7 @@ def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, cla
         NonFiniteLossError: An image has logits that are infinite or no number; then neither file is written.
     """
     tested = _answer("test", classifier.answers["test"], datamodule, classifier)
-    held_out = _answer("val", read_checkpoint(best)["validation"], datamodule, classifier)
+    held_out = _answer("val", validation, datamodule, classifier)
     for name, each in (("predictions.csv", tested), ("validation.csv", held_out)):
         paths = [image.path for image in each.images]
         columns = each.label, each.probability, each.prediction

@@ -7,7 +7,6 @@ from support import Compose
 from pneumo.building import build
 from pneumo.decisions import _fit_outliers
 from pneumo.models.classifier import Classifier
-from pneumo.passes import FeatureOptions
 from pneumo.training import run
 
 
@@ -48,7 +47,7 @@ def test_what_augmentation_made_usual_is_less_unlike(compose_run: Compose) -> No
         cfg = compose_run("augment=light", f"augment.zoom={zoom}")
         parts = build(cfg)
         parts.datamodule.open_images()
-        return _fit_outliers(FeatureOptions(**cfg.features), parts).scale
+        return _fit_outliers(cfg, parts).scale
 
     ratio = scale(0.8) / scale(0.01)
     torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))  # the same films, but another limit

@@ -70,7 +70,8 @@ def test_a_backbone_whose_features_are_not_finite_is_named_before_they_are_kept(
     compose_run: Compose, tmp_path: Path
 ) -> None:
     cfg = compose_run(*SMALL)
-    datamodule, classifier, trainer = build(cfg)
+    components = build(cfg)
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     torch.nn.init.constant_(next(classifier.backbone.parameters()), NAN)
     with pytest.raises(WeightsError, match=r"shufflenet_v2_x0_5.*model\.weights"):
         serve_features(FeatureOptions(**cfg.features), datamodule, classifier, trainer)

@@ -20,7 +20,8 @@ from pneumo.projector import write_projector
 def test_it_has_features_answers_and_films_of_each_test_image(
     served: bool, compose_run: Compose, tmp_path: Path
 ) -> None:
-    datamodule, classifier, _ = build(compose_run())
+    components = build(compose_run())
+    datamodule, classifier = components.datamodule, components.classifier
     images = datamodule.splits["test"][5:12]
     positive, shares = np.array([image.label == 1 for image in images]), np.linspace(0, 1, 7)
     paths = tuple(image.path for image in images)
@@ -32,7 +33,7 @@ def test_it_has_features_answers_and_films_of_each_test_image(
         features = np.zeros((len(datamodule.radiographs), expected.shape[1]), np.float32)
         features[[datamodule.radiographs.index(image) for image in images]] = expected
         datamodule.serve(features)
-    write_projector(tmp_path, answers, datamodule, classifier, torch.device("cpu"))
+    write_projector(tmp_path, answers, components)
 
     config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (embedding,) = config.embeddings

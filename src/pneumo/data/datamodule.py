@@ -144,15 +144,16 @@ class ChestXrayDataModule(LightningDataModule):
             dataset = RadiographDataset(self.root, chosen, self.image_size, self.crop_pct, self.notes)
             yield from map(torch.from_numpy, decoded_blocks(dataset, 0, size, self.num_workers))
 
-    def serve(self, features: Array, views: Array | None = None) -> None:
+    def serve(self, features: Array, views: Array | None = None, steps_per_batch: int = 1) -> None:
         """Have batches cut from features in place of images.
 
         Args:
             features: Of all radiographs of the index, (N, D).
             views: Of augmented views of the M radiographs that may be trained on, view after view, (views * M, D); an
                 epoch takes one view of each image.
+            steps_per_batch: Optimizer steps that the images of a training batch are for.
         """
-        self.inputs, self.views = features, views
+        self.inputs, self.views, self.steps_per_batch = features, views, steps_per_batch
         self.notes.report()
 
     def join_single_image(self) -> None:

@@ -1,29 +1,28 @@
 """The LightningModule: any backbone and a head, trained as a classifier."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.nn.functional import cross_entropy
 from torchmetrics import CatMetric, MeanMetric
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
-from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, make_optimizer
-from pneumo.models.loss import weighted_cross_entropy
+from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, make_optimizer
+from pneumo.models.hparams import PredictionOptions
 from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
 from pneumo.models.restoration import CheckpointModule
 
-MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
-MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Batch = dict[str, Tensor]
-# A checkpoint holds its own weights, and must open without the original ones.
-_FOR_TRAINING = ["weights", "label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
 
 
 class Classifier(CheckpointModule):
@@ -37,8 +36,7 @@ class Classifier(CheckpointModule):
     """
 
     class_weights: Tensor | None
-    step_size: int | None = None
-    outliers: Outliers | None = None  # tells images unlike the training's; tested checkpoints have it
+    outliers: Outliers | None = None  # detects images unlike the training's; tested checkpoints have it
 
     def __init__(
         self,
@@ -46,18 +44,10 @@ class Classifier(CheckpointModule):
         classes: Sequence[str],
         image_size: int,
         crop_pct: float = 1.0,
-        weights: str | None = None,
         freeze: bool = False,
         head_path: str | None = None,
-        threshold: float = 0.5,
-        temperature: float = 1.0,
-        margin: float | None = None,
-        flip_test: bool = False,
-        label_smoothing: float = 0.0,
-        class_weights: Sequence[float] | None = None,
-        fine_tuning: FineTuning | None = None,
-        optimizer: MakeOptimizer | None = None,
-        scheduler: MakeScheduler | None = None,
+        prediction: PredictionOptions | None = None,
+        training: TrainingOptions | None = None,
     ) -> None:
         """Build the network.
 
@@ -65,31 +55,36 @@ class Classifier(CheckpointModule):
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
-            crop_pct: What of height and width they keep of a file; see `pneumo.data.images.decode`.
-            weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
+            crop_pct: Fraction of height and width that is kept of a file; see `pneumo.data.images.decode`.
             freeze: Train the head alone.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
-            threshold: Of two classes, an image is called the positive one above this probability.
-            temperature: Logits are divided by it before they become probabilities.
-            margin: An answer that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
-            flip_test: Outside of training, answer with the mean logits of an image and its mirror image.
-            label_smoothing: Share of each label that training gives to all classes alike.
-            class_weights: Of the classes in the training loss, (classes,); None: one each.
-            fine_tuning: How a pretrained backbone is trained; None: as any other layers.
-            optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
-            scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
+            prediction: How logits become predictions; None: by the defaults.
+            training: How the network is trained; None: by the defaults.
         """
         super().__init__()
-        self.save_hyperparameters(ignore=_FOR_TRAINING, logger=False)
+        prediction = PredictionOptions() if prediction is None else prediction
+        training = TrainingOptions() if training is None else training
+        self.save_hyperparameters(ignore=["prediction", "training"], logger=False)
+        self.hparams.update(asdict(prediction))
         self.classes, self.image_size, self.crop_pct = list(classes), image_size, crop_pct
-        self.frozen, self.flip_test, self.label_smoothing = freeze, flip_test, label_smoothing
-        self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights), False)
-        self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.fine_tuning = None if freeze or weights is None else fine_tuning
-        self._prepare_measures(threshold)
-        self.decide(temperature, threshold, margin)
+        self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
+        weights = None if training.class_weights is None else torch.tensor(training.class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        classes_count = len(self.classes)
+        self.backbone, self.head = build(architecture, training.weights, head_path, image_size, classes_count, freeze)
+        self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
+        self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning
+        self.batch_size = training.batch_size
+        self._prepare_measures(prediction.threshold)
+        self.decide(prediction.temperature, prediction.threshold, prediction.margin)
         self.train()
+
+    @classmethod
+    def from_hyperparameters(cls, **hyperparameters: Any) -> "Self":  # noqa: ANN401 (of several types)
+        """Build a classifier with random weights from hyperparameters as checkpoints hold them."""
+        names = hyperparameters.keys() & {field.name for field in fields(PredictionOptions)}
+        prediction = PredictionOptions(**{name: hyperparameters.pop(name) for name in names})
+        return cls(**hyperparameters, prediction=prediction)
 
     def _prepare_measures(self, threshold: float) -> None:
         """Make what is measured and kept of each epoch."""
@@ -139,20 +134,11 @@ class Classifier(CheckpointModule):
         self.seen["train"].clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the batch's loss; where `step_size` is set, after taking all its steps but the last.
-
-        Lightning spends more time on a step than a head on cached features does, so there it is given many at once.
-        """
-        *earlier, last = split(batch, self.step_size or len(batch["label"]))
-        if earlier:
-            optimizer = self.optimizers(use_pl_optimizer=False)
-            assert isinstance(optimizer, Optimizer)
-            for part in earlier:
-                optimizer.zero_grad()
-                torch.autograd.backward(self._step(part, "train"))
-                optimizer.step()
-        loss = self._step(last, "train")
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(last["label"]))
+        """Compute the batch's loss."""
+        logits = self(batch["input"])
+        loss = self._loss(logits, batch["label"], "train")
+        self._keep("train", batch, logits)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch["label"]))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's)
@@ -162,16 +148,16 @@ class Classifier(CheckpointModule):
             self._measure("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """See a validation batch."""
-        self._step(batch, "val")
+        """Predict a validation batch."""
+        self._keep("val", batch, self.answer(batch["input"]))
 
     def on_validation_epoch_end(self) -> None:
         """Measure the validation."""
         self._measure("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """See a test batch."""
-        self._step(batch, "test")
+        """Predict a test batch."""
+        self._keep("test", batch, self.answer(batch["input"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give what `probability` gives."""
@@ -203,16 +189,22 @@ class Classifier(CheckpointModule):
         schedule = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": PLATEAU}}
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
-        logits = self(batch["input"]) if stage == "train" else self.answer(batch["input"])
-        self.seen[stage].append((logits.detach(), batch["label"], batch["index"]))
-        return self._loss(logits, batch["label"], stage)
-
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
-        """Give the cross entropy, in training with its class weights and smoothed labels."""
-        options = (self.class_weights, self.label_smoothing) if stage == "train" else (None, 0.0)
-        return weighted_cross_entropy(logits, label, *options)
+        """Compute the cross-entropy loss; class weights and label smoothing apply in training only.
+
+        Given both, torch weights the label that smoothing gives to a class by that class, so that labels of the larger
+        class would be smoothed the most; here an image has one weight.
+        """
+        smoothing = self.label_smoothing if stage == "train" else 0.0
+        if stage != "train" or self.class_weights is None:
+            return cross_entropy(logits, label, label_smoothing=smoothing)
+        losses = cross_entropy(logits, label, label_smoothing=smoothing, reduction="none")
+        weights = self.class_weights[label]
+        return (losses * weights).sum() / weights.sum()
+
+    def _keep(self, stage: str, batch: Batch, logits: Tensor) -> None:
+        """Keep what the epoch's metrics need: that costs less than updating them."""
+        self.seen[stage].append((logits.detach(), batch["label"], batch["index"]))
 
     def _measure(self, stage: str) -> None:
         """Log an epoch's loss and metrics, and keep the answers that are not training's."""
@@ -236,11 +228,3 @@ class Classifier(CheckpointModule):
         self.all_places.reset()
         self.all_logits.reset()
         return {"index": index[order].cpu(), "logits": all_logits[order].cpu()}
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Split a batch into smaller ones of `size` images; the last may have fewer."""
-    if size >= len(batch["label"]):
-        return [batch]
-    parts = zip(*(torch.split(tensor, size) for tensor in batch.values()), strict=True)
-    return [dict(zip(batch, part, strict=True)) for part in parts]

@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.classifier import Classifier
+from pneumo.models.hparams import PredictionOptions
 from pneumo.models.odds import log_odds
 
 
@@ -25,7 +26,9 @@ def test_the_sigmoid_of_the_log_odds_is_the_probability(classes: int) -> None:
 
 
 def test_the_margin_is_the_difference_of_logits_after_the_temperature() -> None:
-    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, temperature=2.0)
+    classifier = Classifier(
+        "pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, prediction=PredictionOptions(temperature=2.0)
+    )
     logits = torch.tensor([[-30.0, 40.0], [3.0, 1.0]])
     assert classifier.margin(logits).tolist() == [35.0, -1.0]
 
