@@ -61,7 +61,7 @@ def show_test(
         logger.log_images(png, epochs)
         logger.log_answers(answers, epochs)
         if logger.projector:
-            write_projector(folder, answers, components)
+            write_projector(folder, logger, answers, components)
         overrides = other_overrides(HydraConfig.get().overrides.task)
         logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
 
