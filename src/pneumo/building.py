@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import hydra
 import torch
@@ -23,17 +23,10 @@ from pneumo.config import check_config, resolve
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.fingerprints import decisive_config
-from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
+from pneumo.hardware import choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.kinds import check_targets
 from pneumo.models.classifier import Classifier
-from pneumo.models.fine_tuning import (
-    PLATEAU,
-    FineTuning,
-    MakeOptimizer,
-    MakeScheduler,
-    TrainingOptions,
-    class_weights,
-)
+from pneumo.models.fine_tuning import PLATEAU, FineTuning, MakeOptimizer, MakeScheduler, TrainingOptions, class_weights
 from pneumo.models.head_classifier import HeadClassifier
 from pneumo.models.hparams import PredictionOptions
 from pneumo.models.normalization import trains_on_one_image
@@ -58,8 +51,6 @@ _REFUSALS = (
 )
 _TRIED = 100  # steps of a schedule
 
-Made = TypeVar("Made")
-
 
 @dataclass(frozen=True)
 class RunComponents:
@@ -83,7 +74,9 @@ def build(cfg: DictConfig) -> RunComponents:
     """
     check_config(cfg)
     check_targets(cfg)
-    hardware = _choose_hardware(cfg)
+    hardware = choose_hardware(cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic)
+    if cfg.compile:
+        require_compiler("compile=true", hardware.accelerator, "compile=false")
     set_up_process(hardware)
     quieten()
     seed_everything(cfg.seed, verbose=False)
@@ -91,10 +84,8 @@ def build(cfg: DictConfig) -> RunComponents:
     optimizer, scheduler = _make_optimizer_and_scheduler(cfg, hardware.precision)
     with config_errors("trainer"):  # Lightning would ignore `max_time` next to a timer without a limit
         timer = Timer(resolve(cfg)["trainer"].get("max_time"))
-    augmentation = _instantiate(cfg, "augment")
-    datamodule: ChestXrayDataModule = _instantiate(
-        cfg, "data", augmentation=augmentation, pin_memory=hardware.pin_memory
-    )
+    given = {"augmentation": _instantiate(cfg, "augment"), "pin_memory": hardware.pin_memory}
+    datamodule: ChestXrayDataModule = _instantiate(cfg, "data", **given)
     datamodule.prepare_data()
     datamodule.setup()
     classifier = _make_classifier(cfg, datamodule, optimizer, scheduler)
@@ -169,14 +160,6 @@ def _make_classifier(
         )
 
 
-def _choose_hardware(cfg: DictConfig) -> Hardware:
-    trainer = cfg.trainer
-    hardware = choose_hardware(trainer.accelerator, str(trainer.precision), trainer.deterministic)
-    if cfg.compile:
-        require_compiler("compile=true", hardware.accelerator, "compile=false")
-    return hardware
-
-
 def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
     """Give what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
     # Lightning cannot clip gradients of a fused optimizer in mixed precision.
@@ -186,10 +169,12 @@ def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[Make
     parameter = torch.nn.Parameter(torch.zeros(1, 1))
     parameter.grad = torch.zeros(1, 1)
     with config_errors("optimizer"):
-        trial = _require_instance(optimizer(iter([parameter])), Optimizer)
+        trial = optimizer(iter([parameter]))
+        _require_kind(trial, Optimizer)
         trial.step(lambda: 0.0)  # as LBFGS wants it
     with config_errors("scheduler"):
-        schedule = _require_instance(scheduler(trial), LRScheduler)
+        schedule = scheduler(trial)
+        _require_kind(schedule, LRScheduler)
         _try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
     if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
         raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
@@ -211,16 +196,13 @@ def _try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> No
 
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
     """Return the `mode` of each callback that monitors a metric without naming its direction."""
-    unset = {
-        str(name): callback
-        for name, callback in cfg.callbacks.items()
-        if isinstance(callback, DictConfig) and callback.get("monitor") is not None and "mode" not in callback
-    }
-    return {
-        name: {"mode": monitor_mode(callback.monitor)}
-        for name, callback in unset.items()
-        if "mode" in parameters(locate(f"callbacks.{name}", callback._target_))[0]
-    }
+    modes = {}
+    for name, callback in cfg.callbacks.items():
+        if not isinstance(callback, DictConfig) or callback.get("monitor") is None or "mode" in callback:
+            continue
+        if "mode" in parameters(locate(f"callbacks.{name}", callback._target_))[0]:
+            modes[str(name)] = {"mode": monitor_mode(callback.monitor)}
+    return modes
 
 
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
@@ -256,12 +238,11 @@ def _is_own(error: BaseException) -> bool:
     return module.startswith("pneumo.") and module != __name__
 
 
-def _require_instance(made: Made, kind: type) -> Made:
+def _require_kind(made: object, kind: type) -> None:
     if not isinstance(made, kind):
         raise TypeError(
             f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
         )
-    return made
 
 
 def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.models.classifier import Classifier
-from pneumo.models.fine_tuning import MakeOptimizer, OneCycle, make_optimizer
+from pneumo.models.fine_tuning import MakeOptimizer, OneCycle
 from pneumo.state_forms import (
     require,
     require_count,
@@ -53,9 +53,7 @@ def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, pla
         place: How far.
     """
     assert classifier.make_optimizer is not None
-    optimizer = make_optimizer(
-        classifier.make_optimizer, classifier, classifier.backbone, classifier.head, classifier.fine_tuning
-    )
+    optimizer = classifier.build_optimizer()
     schedules = _require_list(checkpoint, "lr_schedulers", 0 if classifier.make_scheduler is None else 1)
     if schedules:
         schedule = _make_schedule(classifier, optimizer, place)

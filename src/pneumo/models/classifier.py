@@ -8,12 +8,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 from torchmetrics import CatMetric, MeanMetric
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.metrics import make_metrics
 from pneumo.models.backbone import build
-from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, make_optimizer
+from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hparams import PredictionOptions
 from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
@@ -176,11 +177,26 @@ class Classifier(CheckpointModule):
         """Take what tells unlike images, if the checkpoint is one that was tested."""
         self.outliers = Outliers(**checkpoint["outliers"]) if "outliers" in checkpoint else None
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimizer of the trainable parameters, and the schedule if there is one."""
+    def build_optimizer(self) -> Optimizer:
+        """Build the optimizer of the trainable parameters.
+
+        Raises:
+            ConfigError: The classifier was given none.
+        """
         if self.make_optimizer is None:
-            raise ConfigError("Training needs an optimizer: give Classifier an `optimizer`, such as torch.optim.Adam.")
-        optimizer = make_optimizer(self.make_optimizer, self, self.backbone, self.head, self.fine_tuning)
+            raise ConfigError(
+                "Training needs an optimizer: give Classifier TrainingOptions(optimizer=...), such as torch.optim.Adam."
+            )
+        if self.fine_tuning is None or self.fine_tuning.lr_decay == 1.0:
+            return self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        optimizer = self.make_optimizer(parameter_groups(self.backbone, self.head, self.fine_tuning.lr_decay))
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_scale"]
+        return optimizer
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer, and the schedule if there is one."""
+        optimizer = self.build_optimizer()
         if self.make_scheduler is None:
             return optimizer
         if isinstance(self.make_scheduler, OneCycle):

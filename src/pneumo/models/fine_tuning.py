@@ -93,7 +93,7 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
         decay: Above 0, at most 1.
 
     Returns:
-        Groups for an optimizer; `lr_scale` tells by what its rate is to be multiplied.
+        Groups for an optimizer; `lr_scale` is the factor of its rate.
     """
     layers = [layer for layer in backbone.modules() if any(True for _ in layer.parameters(recurse=False))]
     groups = []
@@ -103,34 +103,6 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
         if parameters:
             groups.append({"params": parameters, "lr_scale": decay ** (PARTS - i)})
     return [*groups, {"params": list(head.parameters()), "lr_scale": 1.0}]
-
-
-def make_optimizer(
-    make: Callable[[Iterable[Any]], Optimizer],
-    network: nn.Module,
-    backbone: nn.Module,
-    head: nn.Module,
-    fine_tuning: FineTuning | None,
-) -> Optimizer:
-    """Make the optimizer of a network's trainable parameters.
-
-    Args:
-        make: Makes it of parameters, or of groups of them.
-        network: Of which backbone and head are parts.
-        backbone: Of the network.
-        head: Of the network.
-        fine_tuning: How the backbone is trained; None: as any other layers.
-    """
-    if fine_tuning is None or fine_tuning.lr_decay == 1.0:
-        return make(parameter for parameter in network.parameters() if parameter.requires_grad)
-    return scale_rates(make(parameter_groups(backbone, head, fine_tuning.lr_decay)))
-
-
-def scale_rates(optimizer: Optimizer) -> Optimizer:
-    """Multiply the rate of each group by its `lr_scale`, in place."""
-    for group in optimizer.param_groups:
-        group["lr"] *= group["lr_scale"]
-    return optimizer
 
 
 def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDArray[np.int64], balance: bool) -> None:
