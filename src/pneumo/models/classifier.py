@@ -1,8 +1,8 @@
 """The LightningModule: any backbone and a head, trained as a classifier."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -19,9 +19,6 @@ from pneumo.models.hparams import PredictionOptions
 from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
 from pneumo.models.restoration import CheckpointModule
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Batch = dict[str, Tensor]
 
@@ -79,13 +76,6 @@ class Classifier(CheckpointModule):
         self._prepare_measures(prediction.threshold)
         self.decide(prediction.temperature, prediction.threshold, prediction.margin)
         self.train()
-
-    @classmethod
-    def from_hyperparameters(cls, **hyperparameters: Any) -> "Self":  # noqa: ANN401 (of several types)
-        """Build a classifier with random weights from hyperparameters as checkpoints hold them."""
-        names = hyperparameters.keys() & {field.name for field in fields(PredictionOptions)}
-        prediction = PredictionOptions(**{name: hyperparameters.pop(name) for name in names})
-        return cls(**hyperparameters, prediction=prediction)
 
     def _prepare_measures(self, threshold: float) -> None:
         """Make what is measured and kept of each epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,23 +13,15 @@ from torch import Tensor
 
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.checkpoint_reader import read_checkpoint
-from pneumo.models.hparams import HyperparameterError, check_hyperparameters
+from pneumo.models.hparams import HyperparameterError, PredictionOptions, check_hyperparameters
 from pneumo.reasons import plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 # What timm and torchvision raise for sizes and tags that an architecture does not support.
-_UNBUILDABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    PneumoError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_REFUSED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_UNBUILDABLE = (PneumoError, *_REFUSED)
 
 
 class CheckpointModule(LightningModule):
@@ -40,8 +33,10 @@ class CheckpointModule(LightningModule):
 
     @classmethod
     def from_hyperparameters(cls, **hyperparameters: Any) -> Self:  # noqa: ANN401 (of several types)
-        """Build a module from hyperparameters as checkpoints hold them."""
-        return cls(**hyperparameters)
+        """Build a classifier with random weights from hyperparameters as checkpoints hold them."""
+        names = hyperparameters.keys() & {field.name for field in fields(PredictionOptions)}
+        prediction = PredictionOptions(**{name: hyperparameters.pop(name) for name in names})
+        return cls(**hyperparameters, prediction=prediction)
 
     @classmethod
     def load_from_checkpoint(
