@@ -1,4 +1,4 @@
-"""Building a run: what a configuration describes, instantiated, with its mistakes told as its user's."""
+"""A run's components, built from its configuration."""
 
 import math
 import traceback
@@ -161,7 +161,7 @@ def _make_classifier(
 
 
 def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
-    """Give what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
+    """Return what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
     # Lightning cannot clip gradients of a fused optimizer in mixed precision.
     unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
     optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
@@ -246,5 +246,5 @@ def _require_kind(made: object, kind: type) -> None:
 
 
 def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
-    """Give what a run must share with the part of it that went before."""
+    """Return what a resumed run must have in common with the part of it that went before."""
     return {**decisive_config(cfg), "data_hash": datamodule.data_hash}

@@ -1,4 +1,4 @@
-"""What a run decides by its validation images, before the test: temperature, threshold, margin, and what is unlike."""
+"""Calibration of a run on its validation images: temperature, threshold, margin and OOD detector."""
 
 from __future__ import annotations
 
@@ -72,10 +72,9 @@ def _fit_outliers(cfg: DictConfig, components: RunComponents) -> Outliers:
 
 
 def _choose(datamodule: ChestXrayDataModule) -> tuple[list[int], list[int]]:
-    """Give the positions of training images that tell what is usual, and of others that tell how far it goes.
+    """Return indices of training images that the detector is fitted to, and of others for its limit.
 
-    The others are validation images, which the network has not been fitted to, or, where those are few, more of the
-    training images.
+    The others are validation images or, where those are few, further training images.
     """
     train, val = (_shuffle(datamodule.splits[name]) for name in ("train", "val"))
     half = min(_MOST, len(train) // 2)

@@ -1,4 +1,4 @@
-"""What a user can get wrong. Each message names the value, the rule and the remedy, in one paragraph."""
+"""Errors of the user. Each message names the value, the rule and the remedy, in one paragraph."""
 
 
 class PneumoError(Exception):
