@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lightning import Trainer
 
-from pneumo.checkpoints import write_decision
+from pneumo.checkpoints import read_checkpoint, write_checkpoint
 from pneumo.exporting.checked import write_checked
 from pneumo.exporting.films import Films
 from pneumo.exporting.latency import measure_latency
@@ -45,7 +45,7 @@ def write_untrained(
     name: str,
     films: Images,
     classes: Sequence[str] = CLASSES,
-    **settings: Any,  # noqa: ANN401 (what `Classifier` takes)
+    **settings: Any,  # noqa: ANN401 (further hyperparameters)
 ) -> None:
     """Write a checkpoint with random weights, whose model of unlike images is fitted to some films.
 
@@ -54,10 +54,12 @@ def write_untrained(
         name: Of the architecture.
         films: (N, 1, S, S).
         classes: Their names.
-        settings: What else `Classifier` takes.
+        settings: Further hyperparameters.
     """
     torch.manual_seed(0)
-    classifier = Classifier(name, classes, films.shape[-1], **settings)
+    classifier = Classifier.from_hyperparameters(
+        architecture=name, classes=classes, image_size=films.shape[-1], **settings
+    )
     for module in classifier.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -74,7 +76,8 @@ def write_untrained(
     classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     classifier.trainer.strategy.connect(classifier)
     classifier.trainer.save_checkpoint(path)
-    write_decision(path, {}, fit_outliers(reference, [(usual, 0.01)], levels.channels)._asdict())
+    outliers = fit_outliers(reference, [(usual, 0.01)], levels.channels)._asdict()
+    write_checkpoint(read_checkpoint(path) | {"outliers": outliers}, path)
 
 
 def main() -> None:

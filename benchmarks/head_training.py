@@ -104,11 +104,11 @@ def pneumo(name: str, count: int, epochs: int) -> float:
             overrides += ["data.image_size=32", f"epochs={epochs}", f"paths.output_dir={folder}", "trainer=cpu"]
             cfg = compose("train", [*overrides, f"paths.run_dir={folder}/run", *CHOICES], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        datamodule, classifier, trainer = build(cfg)
-        x, _ = features(len(datamodule.radiographs))
-        serve(datamodule, classifier, trainer, np.asarray(x), None)
+        components = build(cfg)
+        x, _ = features(len(components.datamodule.radiographs))
+        serve(components, np.asarray(x), None)
         started = time.perf_counter()
-        trainer.fit(classifier, datamodule=datamodule)
+        components.trainer.fit(components.classifier, datamodule=components.datamodule)
         seconds = time.perf_counter() - started
         assert (Path(folder) / "run" / "checkpoints" / "last.ckpt").is_file()
     return seconds

@@ -28,7 +28,10 @@ def write_checkpoint(path: Path) -> Path:
     from pneumo.models.classifier import Classifier
 
     torch.manual_seed(0)
-    made = Classifier("timm/tf_efficientnet_lite0", ["NORMAL", "PNEUMONIA"], 192, crop_pct=0.857, flip_test=True)
+    size = {"image_size": 192, "crop_pct": 0.857}
+    made = Classifier.from_hyperparameters(
+        architecture="timm/tf_efficientnet_lite0", classes=["NORMAL", "PNEUMONIA"], **size, flip_test=True
+    )
     content = {"state_dict": made.state_dict(), "hyper_parameters": dict(made.hparams)}
     write({**content, "pytorch-lightning_version": "2.6.0"}, path)
     return path

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pneumo.hardware import choose_hardware, choose_memory_format, set_up_process
 from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import TrainingOptions
 
 BATCH = 32
 
@@ -68,9 +69,8 @@ def build(name: str, size: int) -> tuple[Classifier, torch.device]:
     torch.manual_seed(0)
     hardware = choose_hardware("auto", "32-true", False)
     set_up_process(hardware)
-    classifier = Classifier(
-        name, ["a", "b"], size, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-5, fused=True)
-    )
+    training = TrainingOptions(optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-5, fused=True))
+    classifier = Classifier(name, ["a", "b"], size, training=training)
     layout = choose_memory_format(hardware.accelerator, frozen=False, depthwise=classifier.backbone.depthwise)
     classifier.backbone.to(memory_format=layout)
     return classifier, torch.device(hardware.accelerator)

@@ -6,6 +6,7 @@ import torch
 
 from pneumo.checkpoints import write_checkpoint as write
 from pneumo.models.classifier import Classifier
+from pneumo.models.hparams import PredictionOptions
 from pneumo.models.levels import LevelMeans
 from pneumo.models.outliers import fit_outliers
 
@@ -21,8 +22,8 @@ def write_checkpoint(path: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONI
         tested: Whether it has a margin, and tells by noise what is usual.
     """
     torch.manual_seed(0)
-    options = {"temperature": 0.05, "flip_test": True, "crop_pct": 0.9, "margin": 0.5 if tested else None}
-    classifier = Classifier("pneumo/xraychestnet", classes, SIZE, **options).eval()
+    prediction = PredictionOptions(temperature=0.05, margin=0.5 if tested else None, flip_test=True)
+    classifier = Classifier("pneumo/xraychestnet", classes, SIZE, crop_pct=0.9, prediction=prediction).eval()
     with torch.no_grad():
         classifier.head.bias.zero_()
     checkpoint = {

@@ -1,10 +1,11 @@
-"""Building a run: what a configuration describes, instantiated, with its mistakes told as its user's."""
+"""A run's components, built from its configuration."""
 
 import math
-import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import hydra
 import torch
@@ -12,27 +13,29 @@ from hydra.errors import InstantiationException
 from lightning import Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.callbacks import History, RecordConfig
 from pneumo.checkpoints import CheckpointWriter
-from pneumo.config import check_config
+from pneumo.config import check_config, resolve
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.fingerprints import decisive_config
-from pneumo.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
-from pneumo.hints import similar_keys
+from pneumo.hardware import choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.kinds import check_targets
-from pneumo.models.classifier import Classifier, MakeOptimizer, MakeScheduler
-from pneumo.models.fine_tuning import PLATEAU, FineTuning, class_weights
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import PLATEAU, FineTuning, MakeOptimizer, MakeScheduler, TrainingOptions, class_weights
+from pneumo.models.head_classifier import HeadClassifier
+from pneumo.models.hparams import PredictionOptions
 from pneumo.models.normalization import trains_on_one_image
 from pneumo.monitors import monitor_mode
 from pneumo.quiet import quieten
 from pneumo.reasons import plain
-from pneumo.signatures import locate, parameters, require_instance
+from pneumo.signatures import locate, parameters
 from pneumo.targets import with_present_targets
+from pneumo.tensorboard import RunLogger
 
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
 _REFUSALS = (
@@ -50,15 +53,21 @@ _REFUSALS = (
 _TRIED = 100  # steps of a schedule
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True)
+class RunComponents:
     """What a run is made of."""
 
     datamodule: ChestXrayDataModule
     classifier: Classifier
     trainer: Trainer
 
+    @property
+    def loggers(self) -> list[RunLogger]:
+        """Those of the trainer's loggers that show figures, predictions and results too."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]
 
-def build(cfg: DictConfig) -> Parts:
+
+def build(cfg: DictConfig) -> RunComponents:
     """Build what a configuration describes, its data indexed and its network initialised.
 
     Raises:
@@ -66,16 +75,18 @@ def build(cfg: DictConfig) -> Parts:
     """
     check_config(cfg)
     check_targets(cfg)
-    hardware = _choose_hardware(cfg)
+    hardware = choose_hardware(cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic)
+    if cfg.compile:
+        require_compiler("compile=true", hardware.accelerator, "compile=false")
     set_up_process(hardware)
     quieten()
     seed_everything(cfg.seed, verbose=False)
 
     optimizer, scheduler = _make_optimizer_and_scheduler(cfg, hardware.precision)
-    augmentation = _instantiate(cfg, "augment")
-    datamodule: ChestXrayDataModule = _instantiate(
-        cfg, "data", augmentation=augmentation, pin_memory=hardware.pin_memory
-    )
+    with config_errors("trainer"):  # Lightning would ignore `max_time` next to a timer without a limit
+        timer = Timer(resolve(cfg)["trainer"].get("max_time"))
+    given = {"augmentation": _instantiate(cfg, "augment"), "pin_memory": hardware.pin_memory}
+    datamodule: ChestXrayDataModule = _instantiate(cfg, "data", **given)
     datamodule.prepare_data()
     datamodule.setup()
     classifier = _make_classifier(cfg, datamodule, optimizer, scheduler)
@@ -90,7 +101,7 @@ def build(cfg: DictConfig) -> Parts:
         precision=hardware.precision,
         benchmark=hardware.benchmark,
         callbacks=[
-            *(_make_timer(cfg), History(), RecordConfig(run_settings(cfg, datamodule))),
+            *(timer, History(), RecordConfig(run_settings(cfg, datamodule))),
             *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values(),
         ],
         logger=list(_instantiate(cfg, "logger").values()),
@@ -99,15 +110,7 @@ def build(cfg: DictConfig) -> Parts:
     _avoid_single_images(datamodule, classifier, trainer)
     if cfg.compile:
         classifier.backbone.compile()
-    return Parts(datamodule, classifier, trainer)
-
-
-def _make_timer(cfg: DictConfig) -> Timer:
-    """Make the one timer of a run: Lightning would ignore `max_time` next to a timer without a limit."""
-    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
-    assert isinstance(trainer, dict)
-    with refusals("trainer", cfg):
-        return Timer(trainer.get("max_time"))
+    return RunComponents(datamodule, classifier, trainer)
 
 
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
@@ -134,45 +137,45 @@ def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier
 def _make_classifier(
     cfg: DictConfig, datamodule: ChestXrayDataModule, optimizer: MakeOptimizer, scheduler: MakeScheduler
 ) -> Classifier:
+    model, loss = cfg.model, cfg.loss
     label = [image.label for image in datamodule.splits["train"]]
-    with refusals("fine_tuning", cfg):
-        fine_tuning = FineTuning(**cfg.fine_tuning)
-    with refusals("model", cfg):
-        return Classifier(
-            **cfg.model,
-            classes=datamodule.classes,
-            image_size=datamodule.image_size,
-            crop_pct=datamodule.crop_pct,
-            flip_test=cfg.decision.flip,
-            label_smoothing=cfg.loss.label_smoothing,
-            class_weights=class_weights(label, len(datamodule.classes)) if cfg.loss.balance else None,
-            fine_tuning=fine_tuning,
-            optimizer=optimizer,
-            scheduler=scheduler,
+    frozen = model.get("freeze", False)
+    with config_errors("model"):
+        return (HeadClassifier if frozen else Classifier)(
+            model.architecture,
+            datamodule.classes,
+            datamodule.image_size,
+            datamodule.crop_pct,
+            frozen,
+            model.get("head_path"),
+            PredictionOptions(model.get("threshold", 0.5), flip_test=cfg.decision.flip),
+            TrainingOptions(
+                weights=model.get("weights"),
+                label_smoothing=loss.label_smoothing,
+                class_weights=class_weights(label, len(datamodule.classes)) if loss.balance else None,
+                fine_tuning=FineTuning(**cfg.fine_tuning),
+                optimizer=optimizer,
+                scheduler=scheduler,
+                batch_size=datamodule.batch_size,
+            ),
         )
 
 
-def _choose_hardware(cfg: DictConfig) -> Hardware:
-    trainer = cfg.trainer
-    hardware = choose_hardware(trainer.accelerator, str(trainer.precision), trainer.deterministic)
-    if cfg.compile:
-        require_compiler("compile=true", hardware.accelerator, "compile=false")
-    return hardware
-
-
 def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
-    """Give what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
+    """Return what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
     # Lightning cannot clip gradients of a fused optimizer in mixed precision.
     unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
     optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
     scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
     parameter = torch.nn.Parameter(torch.zeros(1, 1))
     parameter.grad = torch.zeros(1, 1)
-    with refusals("optimizer", cfg):
-        trial = require_instance(optimizer(iter([parameter])), Optimizer)
+    with config_errors("optimizer"):
+        trial = optimizer(iter([parameter]))
+        _require_kind(trial, Optimizer)
         trial.step(lambda: 0.0)  # as LBFGS wants it
-    with refusals("scheduler", cfg):
-        schedule = require_instance(scheduler(trial), LRScheduler)
+    with config_errors("scheduler"):
+        schedule = scheduler(trial)
+        _require_kind(schedule, LRScheduler)
         _try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
     if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
         raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
@@ -194,56 +197,55 @@ def _try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> No
 
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
     """Return the `mode` of each callback that monitors a metric without naming its direction."""
-    unset = {
-        str(name): callback
-        for name, callback in cfg.callbacks.items()
-        if isinstance(callback, DictConfig) and callback.get("monitor") is not None and "mode" not in callback
-    }
-    return {
-        name: {"mode": monitor_mode(callback.monitor)}
-        for name, callback in unset.items()
-        if "mode" in parameters(locate(f"callbacks.{name}", callback._target_))[0]
-    }
+    modes = {}
+    for name, callback in cfg.callbacks.items():
+        if not isinstance(callback, DictConfig) or callback.get("monitor") is None or "mode" in callback:
+            continue
+        if "mode" in parameters(locate(f"callbacks.{name}", callback._target_))[0]:
+            modes[str(name)] = {"mode": monitor_mode(callback.monitor)}
+    return modes
 
 
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
     """Instantiate what cfg[key] describes."""
-    with refusals(key, cfg):
+    with config_errors(key):
         return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
 
 
 @contextmanager
-def refusals(key: str, cfg: DictConfig) -> Iterator[None]:
-    """Report what a constructor refuses as an error of the user who configured it.
+def config_errors(key: str) -> Iterator[None]:
+    """Raise what a class refuses, which the configuration names, as an error of the user who configured it.
 
     Args:
-        key: Of the group that configures the constructor.
-        cfg: The whole configuration, among whose keys those that resemble an unknown one are suggested.
+        key: Of the group that configures the class.
     """
     try:
         yield
     except _REFUSALS as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        if isinstance(cause, PneumoError):
-            raise cause from None
+        if isinstance(cause, PneumoError) or _is_own(cause):
+            raise cause from cause.__cause__
         reason = plain(cause, 300).rstrip(".") or type(cause).__name__
         raise ConfigError(
-            f"`{key}` cannot be built from its configuration: {reason}.{_suggest(reason, key, cfg)} See its values "
-            f"with `--cfg job --package {key}`, and what they may be in the documentation of its _target_."
+            f"`{key}` cannot be built from its configuration: {reason}. See its values with `--cfg job --package "
+            f"{key}`, and what they may be in the documentation of its _target_."
         ) from error
 
 
-def _suggest(reason: str, key: str, cfg: DictConfig) -> str:
-    """Return a sentence with the key that was meant where a constructor does not know one."""
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", reason)
-    if unknown is None:
-        return ""
-    plain = OmegaConf.to_container(cfg)
-    assert isinstance(plain, dict)
-    similar = similar_keys(f"{key}.{unknown[1]}", {str(name): value for name, value in plain.items()})
-    return f" Did you mean {' or '.join(similar)}?" if similar else ""
+def _is_own(error: BaseException) -> bool:
+    """Return whether an error was raised within pneumo, beyond the calls in this module: it is none of the user."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = str(frame.f_globals.get("__name__"))
+    return module.startswith("pneumo.") and module != __name__
+
+
+def _require_kind(made: object, kind: type) -> None:
+    if not isinstance(made, kind):
+        raise TypeError(
+            f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
+        )
 
 
 def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
-    """Give what a run must share with the part of it that went before."""
+    """Return what a resumed run must have in common with the part of it that went before."""
     return {**decisive_config(cfg), "data_hash": datamodule.data_hash}

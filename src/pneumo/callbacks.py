@@ -12,6 +12,8 @@ import rich
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar, WeightAveraging
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -146,45 +148,22 @@ class PlainProgress(ProgressBar):
         """Lightning calls this on all processes but the first."""
         self.interval = math.inf
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 (Lightning's signature)
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
-        """Tell the step of the training epoch."""
-        self._tell(f"epoch {trainer.current_epoch + 1}", batch_idx, trainer.num_training_batches)
+    def on_train_batch_end(self, trainer: Trainer, *_: object, **__: object) -> None:
+        """Log the step of the training epoch."""
+        self._log(f"epoch {trainer.current_epoch + 1}", trainer.fit_loop.epoch_loop, trainer.num_training_batches)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 (Lightning's signature)
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Tell the step of the validation."""
-        self._tell("validation", batch_idx, sum(trainer.num_val_batches))
+    def on_validation_batch_end(self, trainer: Trainer, *_: object, **__: object) -> None:
+        """Log the step of the validation."""
+        self._log("validation", trainer.fit_loop.epoch_loop.val_loop, sum(trainer.num_val_batches))
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 (Lightning's signature)
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Tell the step of the test."""
-        self._tell("test", batch_idx, sum(trainer.num_test_batches))
+    def on_test_batch_end(self, trainer: Trainer, *_: object, **__: object) -> None:
+        """Log the step of the test."""
+        self._log("test", trainer.test_loop, sum(trainer.num_test_batches))
 
-    def _tell(self, what: str, batch_idx: int, total: float) -> None:
+    def _log(self, what: str, loop: _TrainingEpochLoop | _EvaluationLoop, total: float) -> None:
         if time.perf_counter() - self.last > self.interval:
             self.last = time.perf_counter()
-            _log.info("%s: step %d of %s", what, batch_idx + 1, total)
+            _log.info("%s: step %d of %s", what, loop.batch_progress.current.ready, total)
 
 
 class LiveProgress(RichProgressBar):

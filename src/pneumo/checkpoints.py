@@ -175,12 +175,3 @@ class RunCheckpoint(ModelCheckpoint):
             raise ConfigError(f"{path} is no checkpoint of this run: start again without ckpt_path.")
         assert self.dirpath is not None
         return str(Path(self.dirpath) / name)
-
-
-def write_decision(path: Path, decision: dict[str, float], outliers: dict[str, Tensor] | None) -> None:
-    """Put into a checkpoint what it then answers with: hyperparameters, and what tells unlike images, if anything."""
-    checkpoint = read_checkpoint(path)
-    checkpoint["hyper_parameters"] |= decision
-    if outliers is not None:
-        checkpoint["outliers"] = outliers
-    write_checkpoint(checkpoint, path)

@@ -1,7 +1,7 @@
-"""What a user can get wrong. Each message names the value, the rule and the remedy, in one paragraph."""
+"""Errors of the user. Each message names the value, the rule and the remedy, in one paragraph."""
 
 
-class PneumoError(ValueError):
+class PneumoError(Exception):
     """A mistake that its user can mend; entry points print it without a traceback and exit with status 1."""
 
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from omegaconf import DictConfig
 from torch import Tensor
 
+from pneumo.building import RunComponents
 from pneumo.cache import Array
-from pneumo.data.augmentation import AUGMENTATION
-from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.augmentation import AUGMENTATION, Augmentation
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import OneCycle
-from pneumo.models.inference import Change
-from pneumo.passes import BackbonePass, FeatureOptions
+from pneumo.passes import PLAIN, BackbonePass, FeatureOptions, View
 
 _log = logging.getLogger(__name__)
 
@@ -24,98 +24,89 @@ _SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that look at epochs, no
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
 
-def uses_features(options: FeatureOptions, classifier: Classifier, trainer: Trainer) -> bool:
-    """Tell whether a run trains on cached features.
+def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
+    """Return whether a run trains on cached features.
 
     Raises:
-        ConfigError: It was told to, and cannot.
+        ConfigError: features.cache=true, and it cannot.
     """
+    classifier, precision, cache = components.classifier, components.trainer.precision, cfg.features.cache
     obstacle = None
     if not classifier.frozen:
         obstacle = "a backbone that is trained gives other features after each step: take model.freeze=true"
     elif classifier.flip_test:
         obstacle = "decision.flip=true asks the mirror image too, whose features are not kept: take decision.flip=false"
-    elif trainer.precision not in _PRECISIONS:
-        obstacle = f"with trainer.precision={trainer.precision} they are not kept: take one of {', '.join(_PRECISIONS)}"
-    if options.cache is True and obstacle:
+    elif precision not in _PRECISIONS:
+        obstacle = f"with trainer.precision={precision} they are not kept: take one of {', '.join(_PRECISIONS)}"
+    if cache is True and obstacle:
         raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
-    return obstacle is None and (options.cache is True or (options.cache == "auto" and not is_shortened(trainer)))
+    return obstacle is None and (cache is True or (cache == "auto" and not is_shortened(components.trainer)))
 
 
 def level_means(
-    options: FeatureOptions,
-    datamodule: ChestXrayDataModule,
-    classifier: Classifier,
-    trainer: Trainer,
-    positions: Sequence[int],
-    augmented: bool,
+    cfg: DictConfig, components: RunComponents, positions: Sequence[int], augmented: bool
 ) -> tuple[Array, list[int]]:
-    """Give what `LevelMeans` gives for radiographs by their positions in the index, and each level's channels.
-
-    It is cached where features are.
+    """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
 
     Args:
-        options: Whether there is a cache.
-        datamodule: Of the radiographs.
-        classifier: Whose backbone sees them.
-        trainer: Whose device does.
+        cfg: The run's configuration.
+        components: The run's.
         positions: Of the radiographs in the index.
-        augmented: See an augmented view of each.
+        augmented: Take an augmented view of each.
     """
-    about, change = _augment(datamodule, datamodule.augmentation.draw(len(positions), 0)) if augmented else ({}, None)
-    keep = uses_features(options, classifier, trainer)
-    return BackbonePass(options, datamodule, classifier, trainer).means(positions, about, keep, change)
+    augmentation = components.datamodule.augmentation
+    view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
+    keep = uses_features(cfg, components)
+    return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
 
 
-def _augment(datamodule: ChestXrayDataModule, numbers: Tensor) -> tuple[dict[str, object], Change]:
-    """Give what decides augmented views, and what makes them, each by its row of numbers."""
-    augment = datamodule.augmentation
-    about: dict[str, object] = {"augmentation": [AUGMENTATION, augment.settings]}
-    return about, lambda image, start: augment(image, numbers[start : start + len(image)])
+def _augment(augmentation: Augmentation, numbers: Tensor) -> View:
+    """Return augmented views of images, each by its row of numbers."""
+    return View(
+        {"augmentation": [AUGMENTATION, augmentation.settings]},
+        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
+    )
 
 
 def is_shortened(trainer: Trainer) -> bool:
-    """Tell whether limits keep a run from using all data, so that filling a cache with them could cost more."""
+    """Return whether limits keep a run from using all data, so that filling a cache with them could cost more."""
     limits = (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches)
     return any(limit != 1.0 or isinstance(limit, int) for limit in limits)
 
 
-def serve_features(
-    options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
-) -> None:
-    """Have a data module cut its batches from features, after computing those that are not there.
+def serve_features(cfg: DictConfig, components: RunComponents) -> None:
+    """Serve batches of features, after computing those that are not cached.
 
     Raises:
         DataError: An image cannot be decoded.
         CacheError: The disk is full or cannot be written.
     """
-    passed = BackbonePass(options, datamodule, classifier, trainer)
-    everything = range(len(datamodule.radiographs))
-    plain = passed.compute(everything, {}, "Computing features", None)
+    datamodule, options = components.datamodule, FeatureOptions(**cfg.features)
+    backbone = BackbonePass(options, components)
+    plain = backbone.compute(range(len(datamodule.radiographs)), PLAIN, "Computing features")
     views = None
     if datamodule.augmentation.active:
         pool = datamodule.trainable
         numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
-        about, change = _augment(datamodule, numbers)
-        about["views"] = options.views
-        views = passed.compute(pool * options.views, about, "Computing features of augmented views", change)
-    serve(datamodule, classifier, trainer, plain, views)
+        view = _augment(datamodule.augmentation, numbers)
+        view.about["views"] = options.views
+        views = backbone.compute(pool * options.views, view, "Computing features of augmented views")
+    serve(components, plain, views)
 
 
-def serve(
-    datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer, features: Array, views: Array | None
-) -> None:
-    """Have batches cut from given features, and a classifier take many steps at a time where it can."""
-    datamodule.serve(features, views)
-    if _is_plain(classifier, trainer):
-        datamodule.steps_per_batch = max(1, AT_ONCE // datamodule.batch_size)
-        classifier.step_size = datamodule.batch_size
+def serve(components: RunComponents, features: Array, views: Array | None) -> None:
+    """Serve batches of given features, for many steps at a time where nothing depends on single steps."""
+    datamodule = components.datamodule
+    steps = 1
+    if _is_plain(components.classifier, components.trainer):
+        steps = max(1, AT_ONCE // datamodule.batch_size)
     else:
         _log.info("Some setting or callback looks at single steps, so Lightning is given them one by one.")
+    datamodule.serve(features, views, steps)
 
 
 def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
-    """Tell whether a step is no more than forward, backward and update, and nothing counts steps."""
+    """Return whether a step is no more than forward, backward and update, and nothing counts steps."""
     optimizer = getattr(classifier.make_optimizer, "func", None)
     return (
         str(getattr(optimizer, "__module__", "")).startswith("torch.optim.")  # others may call for the loss themselves
@@ -134,7 +125,7 @@ def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
 
 
 def _looks_at_epochs(callback: Callback) -> bool:
-    """Tell whether a callback counts epochs, or nothing, rather than steps."""
+    """Return whether a callback counts epochs, or nothing, rather than steps."""
     if isinstance(callback, ModelCheckpoint):
         return not callback._every_n_train_steps and callback._train_time_interval is None
     if isinstance(callback, WeightAveraging):

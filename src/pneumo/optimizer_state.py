@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pneumo.models.classifier import Classifier, MakeOptimizer
-from pneumo.models.fine_tuning import OneCycle, make_optimizer
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import MakeOptimizer, OneCycle
 from pneumo.state_forms import ANYTHING, compare, form_of, require, require_dict, show
 
 _MOVING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")  # in ReduceLROnPlateau
@@ -46,10 +46,7 @@ def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, pla
         place: How far.
     """
     assert classifier.make_optimizer is not None
-    optimizer = make_optimizer(
-        classifier.make_optimizer, classifier, classifier.backbone, classifier.head, classifier.fine_tuning
-    )
-    make_scheduler = classifier.make_scheduler
+    optimizer, make_scheduler = classifier.build_optimizer(), classifier.make_scheduler
     schedules = checkpoint.get("lr_schedulers")
     compare(schedules, [] if make_scheduler is None else [ANYTHING], "lr_schedulers")
     if schedules and make_scheduler is not None:

@@ -3,21 +3,20 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import timm
 import torch
 import torchvision
-from lightning import Trainer
 
+from pneumo.building import RunComponents
 from pneumo.cache import Array, Recipe, find_or_build, hash_plain
-from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.films import load_films
 from pneumo.data.images import DECODER
 from pneumo.finite import require_finite_features
 from pneumo.hardware import can_compile, require_compiler
 from pneumo.models.backbone import Backbone
-from pneumo.models.classifier import Classifier
 from pneumo.models.inference import PASS, Change, FeaturePass, default_batch_size, fast_copy
 from pneumo.models.levels import LevelMeans
 from pneumo.progress import track
@@ -27,7 +26,7 @@ COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Whether and how features are cached; `features` in conf/train.yaml tells the same.
+    """Whether and how features are cached; the group `features` of conf/train.yaml.
 
     Attributes:
         cache: True, False, or auto: where the whole backbone is frozen and no limit shortens the epochs.
@@ -42,61 +41,69 @@ class FeatureOptions:
     batch_size: int | None
 
 
+class View(NamedTuple):
+    """What a backbone sees of each image.
+
+    Attributes:
+        about: What decides the view, for the cache's key.
+        change: Maps images on the device, and the index of the first among the pass's, to the view; None: as they are.
+    """
+
+    about: dict[str, object]
+    change: Change | None
+
+
+PLAIN = View({}, None)
+
+
 class BackbonePass:
     """One backbone run over the images of one data module."""
 
-    def __init__(
-        self, options: FeatureOptions, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer
-    ) -> None:
+    def __init__(self, options: FeatureOptions, components: RunComponents) -> None:
         """Take whose backbone, on what, and how."""
         self.options = options
-        self.datamodule = datamodule
-        self.backbone = classifier.backbone
-        self.architecture = str(classifier.hparams["architecture"])
-        self.device = trainer.strategy.root_device
+        self.datamodule = components.datamodule
+        self.backbone = components.classifier.backbone
+        self.architecture = str(components.classifier.hparams["architecture"])
+        self.device = components.trainer.strategy.root_device
         self.batch_size = options.batch_size or default_batch_size(self.device)
 
-    def compute(
-        self,
-        positions: Sequence[int],
-        about: dict[str, object],
-        doing: str,
-        change: Change | None,
-    ) -> Array:
-        """Give the features of radiographs by their positions in the index, (N, D) float32.
+    def compute(self, positions: Sequence[int], view: View, doing: str) -> Array:
+        """Compute the features of radiographs by their positions in the index, (N, D) float32.
 
         Args:
             positions: Of the radiographs; one may come several times.
-            about: What decides the features beside the backbone, the data, and how it is computed.
-            doing: What this is called.
-            change: Maps images on the device, and the place of the first among `positions`, to what shall be seen.
+            view: What the backbone sees of them.
+            doing: What progress bars and the log call this.
         """
         if self.options.compile == "auto":
             compiled = len(positions) >= COMPILE_FROM and can_compile(self.device.type)
         elif compiled := bool(self.options.compile):
             require_compiler("features.compile=true", self.device.type, "features.compile=auto")
+        data = self.datamodule
+
+        def blocks(start: int) -> Iterator[Array]:
+            data.open_images()
+            runner = FeaturePass(self.backbone, data.image_size, self.device, self.batch_size, compiled)
+            images = data.image_blocks(positions[start:], self.batch_size)
+            return map(self._checked, runner.run(images, start, view.change))
+
         recipe = Recipe(
             kind="features",
-            about=self._about(about | {"compiled": compiled}),
+            about=self._about(view.about | {"compiled": compiled}),
             shape=(len(positions), self.backbone.features),
             dtype="float32",
             doing=f"{doing} of {self.architecture}",
         )
-        data = self.datamodule
-        return find_or_build(
-            data.cache_dir, recipe, lambda start: self._blocks(positions, start, compiled, change), data.notes.found
-        )
+        return find_or_build(data.cache_dir, recipe, blocks, data.notes.found)
 
-    def means(
-        self, positions: Sequence[int], about: dict[str, object], keep: bool, change: Change | None
-    ) -> tuple[Array, list[int]]:
-        """Give what `LevelMeans` gives for radiographs, (N, P) float32, and each level's number of channels.
+    def means(self, positions: Sequence[int], view: View, keep: bool) -> tuple[Array, list[int]]:
+        """Compute `LevelMeans` of radiographs, (N, P) float32; also return each level's number of channels.
 
         Args:
             positions: Of the radiographs in the index.
-            about: What decides it beside the backbone, the data, and how it is computed.
+            view: What the backbone sees of them.
             keep: In the cache, for other runs of the same backbone.
-            change: As for `compute`.
         """
         data = self.datamodule
         levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
@@ -106,18 +113,15 @@ class BackbonePass:
             images = torch.from_numpy(load_films(data, [data.radiographs[i] for i in positions[start:]]))[:, None]
             for image in torch.split(images, self.batch_size):
                 with torch.inference_mode():
-                    seen = image.to(self.device) if change is None else change(image.to(self.device), start)
+                    seen = image.to(self.device)
+                    seen = seen if view.change is None else view.change(seen, start)
                     yield self._checked(levels(seen)[1].cpu().numpy())
                 start += len(image)
 
         if keep:
-            recipe = Recipe(
-                kind="means",
-                about=self._about(about | {"levels": list(levels.layouts), "positions": hash_plain(list(positions))}),
-                shape=(len(positions), sum(levels.channels)),
-                dtype="float32",
-                doing=doing,
-            )
+            about = view.about | {"levels": list(levels.layouts), "positions": hash_plain(list(positions))}
+            shape = (len(positions), sum(levels.channels))
+            recipe = Recipe(kind="means", about=self._about(about), shape=shape, dtype="float32", doing=doing)
             return find_or_build(data.cache_dir, recipe, blocks), levels.channels
         found: list[Array] = []
         with track(doing, len(positions)) as advance:
@@ -127,7 +131,7 @@ class BackbonePass:
         return np.concatenate(found), levels.channels
 
     def _about(self, about: dict[str, object]) -> dict[str, object]:
-        """Tell all that decides what the backbone gives for an image."""
+        """Return all that decides what the backbone computes of an image."""
         return {
             "architecture": self.architecture,
             "weights": _hash_weights(self.backbone),
@@ -144,12 +148,6 @@ class BackbonePass:
             "matmul_precision": torch.get_float32_matmul_precision(),  # follows trainer.deterministic
             "versions": [str(package.__version__) for package in (torch, torchvision, timm)],
         }
-
-    def _blocks(self, positions: Sequence[int], start: int, compiled: bool, change: Change | None) -> Iterator[Array]:
-        data = self.datamodule
-        data.open_images()
-        runner = FeaturePass(self.backbone, data.image_size, self.device, self.batch_size, compiled)
-        return map(self._checked, runner.run(data.image_blocks(positions[start:], self.batch_size), start, change))
 
     def _checked(self, block: Array) -> Array:
         require_finite_features(block, self.architecture)

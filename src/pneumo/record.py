@@ -1,8 +1,10 @@
 """The record of a run: what it was, how good it is, what it cost."""
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 import pneumo
-from pneumo.checkpoints import read_checkpoint
+from pneumo.building import RunComponents
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import NonFiniteLossError
 from pneumo.evaluation.answers import Predictions
@@ -26,8 +28,9 @@ from pneumo.hardware import peak_memory
 from pneumo.models.classifier import Batch, Classifier
 
 
-def describe(cfg: DictConfig, datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> Results:
-    """Tell what was run."""
+def describe(cfg: DictConfig, components: RunComponents) -> Results:
+    """Return the run's metadata."""
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     parameters = list(classifier.parameters())
     return {
         **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment", "data")},
@@ -68,18 +71,16 @@ def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
     }
 
 
-def measure_quality(trainer: Trainer, best: str) -> Results:
+def measure_quality(checkpoint: Mapping[str, Any]) -> Results:
     """Return the metrics that training and validation logged in the tested checkpoint's epoch."""
-    checkpoint = read_checkpoint(Path(best))
-    stages = ("train/", "val/")
-    logged = {name: value for name, value in checkpoint["metrics"].items() if name.startswith(stages)}
+    logged = {name: value for name, value in checkpoint["metrics"].items() if name.startswith(("train/", "val/"))}
     return {
         **{name.replace("/", "_"): value + 0.0 for name, value in logged.items()},  # + 0.0: no negative zero is written
         "best_epoch": checkpoint["epoch"] + 1,
     }
 
 
-def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, classifier: Classifier) -> Results:
+def write_answers(folder: Path, validation: Batch, datamodule: ChestXrayDataModule, classifier: Classifier) -> Results:
     """Write predictions.csv, of the test images, and validation.csv, of the tested checkpoint's epoch.
 
     Returns:
@@ -90,7 +91,7 @@ def write_answers(folder: Path, best: Path, datamodule: ChestXrayDataModule, cla
         NonFiniteLossError: An image has logits that are infinite or no number; then neither file is written.
     """
     tested = _predict("test", classifier.answers["test"], datamodule, classifier)
-    held_out = _predict("val", read_checkpoint(best)["validation"], datamodule, classifier)
+    held_out = _predict("val", validation, datamodule, classifier)
     write_predictions(folder / "predictions.csv", tested)
     write_predictions(folder / "validation.csv", held_out)
     return {

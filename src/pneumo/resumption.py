@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from pneumo.building import Parts
+from pneumo.building import RunComponents
 from pneumo.checkpoints import read_checkpoint
 from pneumo.errors import ConfigError
 from pneumo.fingerprints import recorded_settings
@@ -18,19 +18,19 @@ from pneumo.training_state import require_training_state
 _log = logging.getLogger(__name__)
 
 
-def check_resumable(path: Path, folder: Path, config: dict[str, Any], parts: Parts) -> None:
+def check_resumable(path: Path, folder: Path, config: dict[str, Any], components: RunComponents) -> None:
     """Raise a ConfigError unless a run can go on from a checkpoint; nothing is written.
 
     Args:
         path: The checkpoint to go on from.
         folder: Where the run's checkpoints lie.
         config: The settings that it must have been written under, as `RecordConfig` keeps them.
-        parts: The run's.
+        components: The run's.
     """
-    read, best = read_checkpoint(path), folder / _best_name(parts.trainer)
+    read, best = read_checkpoint(path), folder / _best_name(components.trainer)
     check_settings(read, path, best, config)
     try:
-        require_training_state(read, read_checkpoint(best), *parts)
+        require_training_state(read, read_checkpoint(best), components)
     except FormError as error:
         raise ConfigError(
             f"ckpt_path={path} cannot be resumed: {error}. It is damaged or was changed. Start again without "
@@ -81,12 +81,12 @@ def describe_changes(stored: dict[str, Any], config: dict[str, Any]) -> str:
     return f"{shown}{', ...' if other[5:] else ''}"
 
 
-def resumable_checkpoint(last: Path, settings: dict[str, Any], parts: Parts) -> str | None:
+def resumable_checkpoint(last: Path, settings: dict[str, Any], components: RunComponents) -> str | None:
     """Return the last checkpoint if a run can go on from it; log why not if it is there without effect."""
     if not last.is_file():
         return None
     try:
-        check_resumable(last, last.parent, settings, parts)
+        check_resumable(last, last.parent, settings, components)
     except ConfigError as error:
         _log.warning("This run begins anew: %s", error)
         return None

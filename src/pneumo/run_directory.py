@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo import projector
-from pneumo.building import Parts, run_settings
+from pneumo.building import RunComponents, run_settings
 from pneumo.checkpoints import read_checkpoint
 from pneumo.data.splits import read_splits, write_splits
 from pneumo.entry import describe_resume
@@ -33,13 +33,15 @@ _NAMES = (
 )
 
 
-def prepare_directory(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bool, resume: bool) -> str | None:
+def prepare_directory(
+    folder: Path, cfg: DictConfig, components: RunComponents, overwrite: bool, resume: bool
+) -> str | None:
     """Prepare the run directory: resume or clear it, then write the splits.
 
     Args:
         folder: The run's, whose lock this process holds.
         cfg: The run's configuration.
-        parts: The run's.
+        components: The run's.
         overwrite: Replace another run, finished or not.
         resume: Resume from the last checkpoint in the folder, if there is one that this run can resume from.
 
@@ -49,24 +51,24 @@ def prepare_directory(folder: Path, cfg: DictConfig, parts: Parts, overwrite: bo
     Raises:
         ConfigError: The folder holds another run, or files that pneumo did not write, which would be lost.
     """
-    settings = run_settings(cfg, parts.datamodule)
+    settings = run_settings(cfg, components.datamodule)
     ckpt_path: str | None = None
     if cfg.ckpt_path is not None and not overwrite and not resume:
         ckpt_path = cfg.ckpt_path
-        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", settings, parts)
+        check_resumable(Path(cfg.ckpt_path), folder / "checkpoints", settings, components)
     if not overwrite:
-        check_overwrite(folder, recorded_hashes(cfg), parts.datamodule.data_hash)
+        check_overwrite(folder, recorded_hashes(cfg), components.datamodule.data_hash)
         if ckpt_path is None:
             _check_unfinished(folder, settings)
         if resume:
-            ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", settings, parts)
-    if parts.trainer.is_global_zero:
+            ckpt_path = resumable_checkpoint(folder / "checkpoints" / "last.ckpt", settings, components)
+    if components.trainer.is_global_zero:
         remove_stale_below(folder, depth=1)
         remove_stale_below(Path(cfg.paths.cache_dir), depth=2)
         if ckpt_path is None:
-            _clear(folder, parts.trainer)
+            _clear(folder, components.trainer)
         _record_config(folder, cfg)
-        write_splits(folder / _SPLITS, parts.datamodule.splits, parts.datamodule.classes)
+        write_splits(folder / _SPLITS, components.datamodule.splits, components.datamodule.classes)
     return ckpt_path
 
 

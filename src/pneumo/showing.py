@@ -1,31 +1,31 @@
 """What a run shows of itself: figures in its folder, and the same and more in TensorBoard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pneumo.building import Parts
+from pneumo.building import RunComponents
 from pneumo.callbacks import History
 from pneumo.data.films import first_batch, load_films
 from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.figures import name_run, save
 from pneumo.evaluation.film_figures import MOST, draw_batch
 from pneumo.evaluation.learning_curves import draw_learning_curves
+from pneumo.evaluation.prediction_files import read_predictions
 from pneumo.evaluation.results import Results
 from pneumo.evaluation.run_figures import draw_test
-from pneumo.tensorboard import RunLogger
+from pneumo.hyperparameters import other_overrides
+from pneumo.projector import write_projector
 
 _LINE = 120  # characters that fit above a figure
 
 
-def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[RunLogger]) -> None:
-    """Draw the first training batch as the network is to see it, and put it before all else in TensorBoard.
-
-    Nothing is drawn with figures=false.
-    """
-    datamodule, _, trainer = parts
+def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None:
+    """Plot the first training batch as the network is to see it, unless figures=false."""
+    datamodule, trainer = components.datamodule, components.trainer
     if not (cfg.figures and trainer.is_global_zero):
         return
     batch, films = first_batch(datamodule, trainer.world_size, MOST)
@@ -36,27 +36,44 @@ def show_batch(folder: Path, cfg: DictConfig, parts: Parts, loggers: Sequence[Ru
     titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(words, _LINE)]
     figure = draw_batch([datamodule.classes[image.label] for image in batch], films, titles)
     png = save({"training_batch": figure}, folder / "figures")["png"]
-    for logger in loggers:
+    for logger in components.loggers:
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
-def show_test(folder: Path, answers: Predictions, results: Results, parts: Parts, loggers: Sequence[RunLogger]) -> None:
-    """Draw what training and test came to, and show it in TensorBoard.
+def show_test(
+    folder: Path,
+    cfg: DictConfig,
+    results: Results,
+    components: RunComponents,
+    swept: Mapping[str, str | float],
+) -> None:
+    """Plot training and test, unless figures=false, and write TensorBoard's last entries.
 
     Args:
-        folder: The run's, with its validation.csv.
-        answers: To the test images.
+        folder: The run's, with its predictions.csv and validation.csv.
+        cfg: The run's configuration.
         results: What results.json is to hold.
-        parts: The run's, with the tested weights.
-        loggers: The run's.
+        components: The run's, with the tested weights.
+        swept: Values of the hyperparameters that differ within the run's sweep.
     """
-    datamodule, _, trainer = parts
+    answers, epochs = read_predictions(folder, results), components.trainer.current_epoch
+    png = _draw(folder, answers, results, components) if cfg.figures else {}
+    for logger in components.loggers:
+        logger.log_images(png, epochs)
+        logger.log_answers(answers, epochs)
+        if logger.projector:
+            write_projector(folder, logger, answers, components)
+        overrides = other_overrides(HydraConfig.get().overrides.task)
+        logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
+
+
+def _draw(folder: Path, answers: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
+    """Plot training and test; return the PNG files by their tags in TensorBoard."""
+    datamodule, trainer = components.datamodule, components.trainer
     place = {image.path: image for image in datamodule.splits["test"]}
     figures = draw_test(folder, answers, results, lambda paths: load_films(datamodule, [place[path] for path in paths]))
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
     figures["learning_curves"] = draw_learning_curves(history.epochs, images, results)
     png = save(figures, folder / "figures")["png"]
-    for logger in loggers:
-        tags = {name: f"{'train' if name == 'learning_curves' else 'test'}/{name}" for name in png}
-        logger.log_images({tags[name]: content for name, content in png.items()}, trainer.current_epoch)
+    return {f"{'train' if name == 'learning_curves' else 'test'}/{name}": content for name, content in png.items()}

@@ -8,7 +8,7 @@ from collections import abc
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from os import PathLike
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pneumo.config import rules
 from pneumo.constraints import show
@@ -18,7 +18,6 @@ from pneumo.reasons import plain
 from pneumo.schema import SPECIAL
 from pneumo.targets import present_target
 
-Made = TypeVar("Made")
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
 
@@ -70,15 +69,6 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in node and name not in given:
             raise ConfigError(f"{key}.{name} is missing: {node['_target_']} needs it. Add +{key}.{name}=VALUE.")
-
-
-def require_instance(made: Made, kind: type) -> Made:
-    """Return what a function made; raise a TypeError unless it is of a kind."""
-    if not isinstance(made, kind):
-        raise TypeError(
-            f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
-        )
-    return made
 
 
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
+from pneumo.building import RunComponents
 from pneumo.callbacks import AveragedWeights, History
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.models.classifier import Classifier
@@ -44,19 +45,16 @@ _LOOP = "loops.fit_loop"
 def require_training_state(
     checkpoint: dict[str, Any],
     best: dict[str, Any],
-    datamodule: ChestXrayDataModule,
-    classifier: Classifier,
-    trainer: Trainer,
+    components: RunComponents,
 ) -> None:
     """Raise a FormError unless a checkpoint holds what this run would have stored after some epoch.
 
     Args:
         checkpoint: To resume from.
         best: The best one so far.
-        datamodule: Set up.
-        classifier: As built.
-        trainer: As built.
+        components: As built.
     """
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     compare_items(checkpoint, {"pytorch-lightning_version": Rule(f"a version from {_OLDEST}", _is_supported)}, "")
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
     timers = [callback for callback in callbacks if isinstance(callback, Timer)]

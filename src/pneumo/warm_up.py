@@ -19,10 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device, balance: bool) -> None:
-    """Fit the head to the features of the training images as the backbone gives them now; see `fit_head`.
+    """Fit the head to the features that the backbone computes in training mode; see `fit_head`.
 
-    Batch normalisations go by what they will go by in training, else the head would meet other features there. The
-    cache of features is of no use here: it holds what a backbone gives outside of training.
+    The feature cache is of no use here: batch normalization uses other statistics outside of training.
 
     Args:
         datamodule: Its images are in shuffled batches, as in training, but not augmented.

@@ -41,7 +41,8 @@ def test_every_file_composes_and_passes_the_checks(group: str, name: str, compos
 @pytest.mark.parametrize("model", names("model"))
 def test_every_pair_fits_a_batch(model: str, optimizer: str, compose_run: Compose) -> None:
     cfg = compose_run(f"model={model}", f"optimizer={optimizer}", "model.weights=null", "+trainer.fast_dev_run=1")
-    datamodule, classifier, trainer = build(cfg)
+    components = build(cfg)
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     before = classifier.head.bias.detach().clone()
     trainer.fit(classifier, datamodule=datamodule)
     assert trainer.global_step == 1

@@ -9,7 +9,8 @@ from support import ROOT, Compose
 from pneumo.config import check_config, rules
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
-from pneumo.models.fine_tuning import FineTuning
+from pneumo.models.fine_tuning import FineTuning, TrainingOptions
+from pneumo.models.hparams import PredictionOptions
 from pneumo.passes import FeatureOptions
 from pneumo.schema import GROUPS, SPECIAL, SWEEP, TARGETS, TOP
 from pneumo.signatures import locate, parameters
@@ -43,7 +44,8 @@ def test_the_schema_and_train_yaml_agree() -> None:
         assert GROUPS[group].keys() == train[group].keys(), group
     assert GROUPS["features"].keys() == {field.name for field in fields(FeatureOptions)}
     assert GROUPS["fine_tuning"].keys() == {field.name for field in fields(FineTuning)}
-    assert GROUPS["model"].keys() <= parameters(Classifier)[0].keys()
+    options = {field.name for each in (PredictionOptions, TrainingOptions) for field in fields(each)}
+    assert GROUPS["model"].keys() <= parameters(Classifier)[0].keys() | options
 
 
 def test_the_schema_of_sweeps_and_conf_agree() -> None:

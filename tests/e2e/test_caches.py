@@ -23,7 +23,6 @@ from pneumo.building import build
 from pneumo.cli import app
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
-from pneumo.passes import FeatureOptions
 from pneumo.training import run
 
 LITE0 = ("model=efficientnet_lite0", "optimizer=adam", "trainer.max_epochs=3")
@@ -86,9 +85,10 @@ def test_many_steps_at_a_time_are_the_same_steps(
 )
 def test_what_counts_steps_is_given_steps(option: str, at_once: bool, compose_run: Compose) -> None:
     own = ("~optimizer.momentum", "~optimizer.fused", "~optimizer.weight_decay") if "_target_" in option else ()
-    datamodule, classifier, trainer = build(compose_run(*LITE0[:1], option, *own))
-    array = np.zeros((len(datamodule.radiographs), classifier.backbone.features), np.float32)
-    features.serve(datamodule, classifier, trainer, array, None)
+    components = build(compose_run(*LITE0[:1], option, *own))
+    datamodule = components.datamodule
+    array = np.zeros((len(datamodule.radiographs), components.classifier.backbone.features), np.float32)
+    features.serve(components, array, None)
     assert (datamodule.steps_per_batch > 1) == at_once
 
 
@@ -109,7 +109,7 @@ def test_other_weights_images_and_sizes_are_other_features(
     changes = ((), ("model.weights=null",), ("data.image_size=40",), (f"data.root={root}",), ("features.batch_size=3",))
     for number, change in enumerate(changes):
         cfg = compose_run(*LITE0, *change)
-        features.serve_features(FeatureOptions(**cfg.features), *build(cfg))
+        features.serve_features(cfg, build(cfg))
         assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == number + 1
 
 

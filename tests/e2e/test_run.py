@@ -208,7 +208,7 @@ def test_a_part_of_the_test_set_is_marked_as_such(
     results = run(compose_run(*quick, "logger.tensorboard.projector=true"))
     assert results["status"] == "partial"
     assert "PARTIAL" in caplog.text
-    for name in ("predictions.csv", "projector/images.tsv"):
+    for name in ("predictions.csv", "projector/test/metadata.tsv"):
         assert len((tmp_path / "run" / name).read_text().splitlines()) == 1 + 8
     assert {path.parent for path in tmp_path.rglob("*tfevents*")} == {tmp_path / "run"}
 

@@ -1,3 +1,5 @@
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,8 @@ from support import Compose
 
 from pneumo.building import _avoid_single_images, build
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.errors import ConfigError
+from pneumo.entry import mistake_behind
+from pneumo.errors import ConfigError, PneumoError
 from pneumo.fingerprints import config_hash
 from pneumo.kinds import check_targets
 from pneumo.record import measure_cost
@@ -202,3 +205,29 @@ def test_an_error_of_a_schedule_in_its_steps_is_named_before_training(compose_ru
     rising = ["scheduler._target_=torch.optim.lr_scheduler.ExponentialLR", "~scheduler.T_max", "+scheduler.gamma=1e300"]
     with pytest.raises(ConfigError, match=r"`scheduler` cannot be built.*after 2 steps the learning rate is inf"):
         build(compose_run(*rising))
+
+
+class Refusing(Callback):
+    def __init__(self) -> None:
+        raise TypeError("not today")
+
+
+def test_what_a_class_of_the_configuration_refuses_is_an_error_of_its_user(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"`callbacks` cannot be built.*not today"):
+        build(compose_run(f"+callbacks.x={{_target_:{__name__}.Refusing}}"))
+
+
+@pytest.mark.parametrize("function", ["pneumo.data.datamodule.check_split", "pneumo.models.classifier.make_metrics"])
+def test_an_error_within_pneumo_keeps_its_traceback(
+    function: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function, None)
+    with pytest.raises(TypeError, match="not callable") as raised:
+        build(compose_run())
+    module = function.rpartition(".")[0]
+    assert raised.traceback[-1].path == Path(str(import_module(module).__file__))
+    assert mistake_behind(raised.value) is None
+
+
+def test_errors_of_the_user_are_no_errors_of_values() -> None:
+    assert not issubclass(PneumoError, ValueError)

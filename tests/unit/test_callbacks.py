@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from pneumo.callbacks import AveragedWeights, History
+from pneumo.callbacks import AveragedWeights, History, PlainProgress
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
@@ -60,3 +61,16 @@ def test_a_run_that_goes_on_has_the_history_of_a_whole_one(tmp_path: Path) -> No
     assert second.epochs == whole.epochs
     assert [epoch["epoch"] for epoch in whole.epochs] == [1, 2, 3, 4, 5]
     assert whole.epochs[1].keys() == {"epoch", "train/loss", "val/auroc"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_progress_without_a_terminal_counts_steps(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    caplog.set_level("INFO", "pneumo.callbacks")
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    limits = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1}
+    progress = PlainProgress(interval=-1)
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[progress], **quiet, **limits)
+    trainer.fit(model := BoringModel())
+    trainer.test(model, verbose=False)
+    expected = ["epoch 1: step 1 of 2", "epoch 1: step 2 of 2", "validation: step 1 of 1", "test: step 1 of 1"]
+    assert [record.message for record in caplog.records if record.name == "pneumo.callbacks"] == expected

@@ -6,16 +6,25 @@ from support import Compose
 
 from pneumo.building import build
 from pneumo.decisions import _fit_outliers
+from pneumo.models import checkpoint_reader
 from pneumo.models.classifier import Classifier
-from pneumo.passes import FeatureOptions
 from pneumo.training import run
 
 
 @pytest.mark.parametrize("split", ["official", "patient"])
 def test_the_tested_checkpoint_alone_tells_what_is_uncertain_and_what_is_unlike(
-    split: str, compose_run: Compose, tmp_path: Path
+    split: str, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read: list[str] = []
+    original = checkpoint_reader.read_tensors
+
+    def counted(path: Path, checked: bool) -> object:
+        read.append(path.name)
+        return original(path, checked)
+
+    monkeypatch.setattr(checkpoint_reader, "read_tensors", counted)
     run(compose_run("trainer.max_epochs=1", f"data.split={split}"))
+    assert read == ["best.ckpt"] * 2  # to calibrate it, and by Lightning to test it
     best, last = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     assert torch.load(best, weights_only=True)["outliers"].keys() == {"mean", "scale", "components"}
     assert "outliers" not in torch.load(last, weights_only=True)
@@ -48,7 +57,7 @@ def test_what_augmentation_made_usual_is_less_unlike(compose_run: Compose) -> No
         cfg = compose_run("augment=light", f"augment.zoom={zoom}")
         parts = build(cfg)
         parts.datamodule.open_images()
-        return _fit_outliers(FeatureOptions(**cfg.features), parts).scale
+        return _fit_outliers(cfg, parts).scale
 
     ratio = scale(0.8) / scale(0.01)
     torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))  # the same films, but another limit

@@ -14,7 +14,6 @@ from pneumo.errors import NonFiniteLossError, WeightsError
 from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.metrics import measure
 from pneumo.features import serve_features
-from pneumo.passes import FeatureOptions
 from pneumo.training import run
 from pneumo.warm_up import warm_up_head
 
@@ -70,10 +69,11 @@ def test_a_backbone_whose_features_are_not_finite_is_named_before_they_are_kept(
     compose_run: Compose, tmp_path: Path
 ) -> None:
     cfg = compose_run(*SMALL)
-    datamodule, classifier, trainer = build(cfg)
+    components = build(cfg)
+    datamodule, classifier = components.datamodule, components.classifier
     torch.nn.init.constant_(next(classifier.backbone.parameters()), NAN)
     with pytest.raises(WeightsError, match=r"shufflenet_v2_x0_5.*model\.weights"):
-        serve_features(FeatureOptions(**cfg.features), datamodule, classifier, trainer)
+        serve_features(cfg, components)
     assert not list((tmp_path / "cache" / "features").rglob("array.npy"))
     with pytest.raises(WeightsError, match=r"model\.weights"):
         warm_up_head(datamodule, classifier, torch.device("cpu"), balance=False)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from support import Compose
 from written import finish
 
-from pneumo.building import Parts, run_settings
+from pneumo.building import RunComponents, run_settings
 from pneumo.data.splits import write_splits
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.failures import FileError
@@ -43,11 +43,11 @@ def cfg(compose_run: Compose) -> DictConfig:
 
 
 @pytest.fixture
-def parts() -> Parts:
+def parts() -> RunComponents:
     """Return a run's parts with no more than the folder needs."""
     data = SimpleNamespace(splits={}, classes=["NORMAL", "PNEUMONIA"], data_hash="abc")
     trainer = SimpleNamespace(is_global_zero=True, checkpoint_callbacks=[])
-    return Parts(data, None, trainer)  # type: ignore[arg-type]
+    return RunComponents(data, None, trainer)  # type: ignore[arg-type]
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -60,7 +60,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_pneumo_wrote_is_removed(cfg: DictConfig, parts: Parts, tmp_path: Path) -> None:
+def test_only_what_pneumo_wrote_is_removed(cfg: DictConfig, parts: RunComponents, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert prepare_directory(folder, cfg, parts, overwrite=False, resume=False) is None
     first = files(folder)
@@ -71,7 +71,9 @@ def test_only_what_pneumo_wrote_is_removed(cfg: DictConfig, parts: Parts, tmp_pa
     assert files(folder) == {*first, *FOREIGN}
 
 
-def test_a_folder_of_somebody_else_is_refused_and_untouched(cfg: DictConfig, parts: Parts, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_refused_and_untouched(
+    cfg: DictConfig, parts: RunComponents, tmp_path: Path
+) -> None:
     for number, name in enumerate(("checkpoints/last.ckpt", "predictions.csv", "MODEL_CARD.md", "figures/roc.png")):
         folder = tmp_path / str(number)
         touch(folder, name, *FOREIGN)
@@ -82,7 +84,7 @@ def test_a_folder_of_somebody_else_is_refused_and_untouched(cfg: DictConfig, par
 
 
 def test_an_edited_report_or_curves_of_another_program_are_not_removed(
-    cfg: DictConfig, parts: Parts, tmp_path: Path
+    cfg: DictConfig, parts: RunComponents, tmp_path: Path
 ) -> None:
     for name in ("MODEL_CARD.md", "events.out.tfevents.1.host.2"):
         folder = tmp_path / name
@@ -95,7 +97,9 @@ def test_an_edited_report_or_curves_of_another_program_are_not_removed(
 
 
 @pytest.mark.parametrize("proof", ["splits.csv", "results.json"])
-def test_a_run_of_an_earlier_version_is_replaced(proof: str, cfg: DictConfig, parts: Parts, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_is_replaced(
+    proof: str, cfg: DictConfig, parts: RunComponents, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     if proof == "splits.csv":
         image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1")
@@ -114,7 +118,7 @@ def test_a_run_of_an_earlier_version_is_replaced(proof: str, cfg: DictConfig, pa
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_an_unfinished_run_of_other_settings_is_replaced_on_demand_only(
-    resume: bool, cfg: DictConfig, parts: Parts, tmp_path: Path
+    resume: bool, cfg: DictConfig, parts: RunComponents, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
@@ -131,7 +135,7 @@ def test_an_unfinished_run_of_other_settings_is_replaced_on_demand_only(
     assert files(folder) == {".run.json", "splits.csv"}
 
 
-def test_a_manifest_cannot_name_files_elsewhere(cfg: DictConfig, parts: Parts, tmp_path: Path) -> None:
+def test_a_manifest_cannot_name_files_elsewhere(cfg: DictConfig, parts: RunComponents, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     touch(tmp_path, "precious.txt")
     touch(folder, "MODEL_CARD.md")
@@ -143,7 +147,7 @@ def test_a_manifest_cannot_name_files_elsewhere(cfg: DictConfig, parts: Parts, t
 
 
 def test_the_configuration_of_an_earlier_run_is_replaced_with_the_run(
-    cfg: DictConfig, parts: Parts, tmp_path: Path
+    cfg: DictConfig, parts: RunComponents, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     touch(folder, ".hydra/config.yaml")

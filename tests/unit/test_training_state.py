@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import composing
 
-from pneumo.building import Parts, build, run_settings
+from pneumo.building import RunComponents, build, run_settings
 from pneumo.checkpoints import read_checkpoint
 from pneumo.models.checkpoint_reader import digest_checkpoint
 from pneumo.resumption import check_resumable
@@ -21,7 +21,7 @@ BEST += "'train_time_interval': None}, best"
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Iterator[Parts]:
+def parts(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Iterator[RunComponents]:
     """What `finished` was built of."""
     with composing(tmp_path_factory.mktemp("parts"), phantoms) as composed:
         yield build(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
@@ -102,12 +102,12 @@ GROUP = "optimizer_states|0|param_groups|0"
     ],
 )
 def test_an_altered_training_state_is_refused(
-    path: str, values: tuple[object, ...], parts: Parts, state: tuple[Content, Content]
+    path: str, values: tuple[object, ...], parts: RunComponents, state: tuple[Content, Content]
 ) -> None:
     last, best = state
     for value in values:
         with pytest.raises(FormError) as error:
-            require_training_state(put(last, path, value), best, *parts)
+            require_training_state(put(last, path, value), best, parts)
         assert "\n" not in str(error.value)
 
 
@@ -125,12 +125,12 @@ def test_an_altered_training_state_is_refused(
     ],
 )
 def test_an_altered_best_checkpoint_is_refused(
-    path: str, values: tuple[object, ...], parts: Parts, state: tuple[Content, Content]
+    path: str, values: tuple[object, ...], parts: RunComponents, state: tuple[Content, Content]
 ) -> None:
     last, best = state
     for value in values:
         with pytest.raises(FormError, match=r"^best\.ckpt: "):
-            require_training_state(last, put(best, path, value), *parts)
+            require_training_state(last, put(best, path, value), parts)
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_an_epoch_that_a_limit_cut_is_resumed(tmp_path: Path, phantoms: Path) ->
         check_resumable(folder / "last.ckpt", folder, run_settings(cfg, parts.datamodule), parts)
 
 
-def test_what_a_run_has_stored_is_accepted(parts: Parts, state: tuple[Content, Content]) -> None:
+def test_what_a_run_has_stored_is_accepted(parts: RunComponents, state: tuple[Content, Content]) -> None:
     before = [digest_checkpoint(content) for content in state]
-    require_training_state(*state, *parts)
+    require_training_state(*state, parts)
     assert [digest_checkpoint(content) for content in state] == before  # it was only read

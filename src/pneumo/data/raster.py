@@ -114,8 +114,6 @@ def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
         return found if found in _UPRIGHT else 1
-    except DataError:  # which is a ValueError
-        raise
     except (struct.error, KeyError, SyntaxError, TypeError, ValueError):
         return 1
 

@@ -20,9 +20,6 @@ _log = logging.getLogger(__name__)
 
 DIGEST = "content_sha256"  # the key of the digest of all other keys
 
-_Version = tuple[int, ...]
-_verified: set[_Version] = set()  # of files whose digest this process has computed: a run reads its own often
-
 
 class _ContentError(Exception):
     """A checkpoint's content is not as pneumo writes it; the text says how, in a clause."""
@@ -38,9 +35,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"{path} is not a file: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
-    version = _version(path)
     try:
-        content = read_tensors(path, checked=version not in _verified)
+        content = read_tensors(path, checked=True)
     except UnreadableError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.strerror:
@@ -54,8 +50,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "hyper_parameters" not in content:
         raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")
     try:
-        if DIGEST in content:
-            _verify(content, path, version)
+        # Parts of a storage may be in a file several times, as tied weights are.
+        if DIGEST in content and digest_checkpoint(content, most=4 * path.stat().st_size) != content[DIGEST]:
+            raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
         content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
         _check_form(content)
     except (_ContentError, DigestError, HyperparameterError) as error:
@@ -73,24 +70,6 @@ def digest_checkpoint(
 ) -> str:
     """Return the SHA-256 that a checkpoint stores of its other keys; see `digest_content`."""
     return digest_content({key: value for key, value in content.items() if key != DIGEST}, known, most)
-
-
-def _version(path: Path) -> _Version:
-    """Return what changes with each writing of a file."""
-    found = path.stat()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _verify(content: dict[str, Any], path: Path, version: _Version) -> None:
-    """Compare a content with its digest, unless it was read from a file that this process has verified."""
-    unchanged = _version(path) == version  # since before it was read
-    if unchanged and version in _verified:
-        return
-    # Parts of a storage may be in it several times, as tied weights are.
-    if digest_checkpoint(content, most=4 * path.stat().st_size) != content[DIGEST]:
-        raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
-    if unchanged:
-        _verified.add(version)
 
 
 @cache

@@ -1,31 +1,28 @@
 """The LightningModule: any backbone and a head, trained as a classifier."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import CatMetric, MeanMetric
 
 from pneumo.errors import ConfigError
 from pneumo.evaluation.answers import Predictions, predict_classes
 from pneumo.evaluation.metrics import measure
 from pneumo.models.backbone import build
-from pneumo.models.fine_tuning import PLATEAU, FineTuning, OneCycle, make_optimizer
-from pneumo.models.loss import weighted_cross_entropy
+from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
+from pneumo.models.hparams import PredictionOptions
 from pneumo.models.odds import log_odds
 from pneumo.models.outliers import Outliers
 from pneumo.models.restoration import CheckpointModule
 
-MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
-MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 Batch = dict[str, Tensor]
-# A checkpoint holds its own weights, and must open without the original ones.
-_FOR_TRAINING = ["weights", "label_smoothing", "class_weights", "fine_tuning", "optimizer", "scheduler"]
 
 
 class Classifier(CheckpointModule):
@@ -39,8 +36,7 @@ class Classifier(CheckpointModule):
     """
 
     class_weights: Tensor | None
-    step_size: int | None = None
-    outliers: Outliers | None = None  # tells images unlike the training's; tested checkpoints have it
+    outliers: Outliers | None = None  # detects images unlike the training's; tested checkpoints have it
 
     def __init__(
         self,
@@ -48,18 +44,10 @@ class Classifier(CheckpointModule):
         classes: Sequence[str],
         image_size: int,
         crop_pct: float = 1.0,
-        weights: str | None = None,
         freeze: bool = False,
         head_path: str | None = None,
-        threshold: float = 0.5,
-        temperature: float = 1.0,
-        margin: float | None = None,
-        flip_test: bool = False,
-        label_smoothing: float = 0.0,
-        class_weights: Sequence[float] | None = None,
-        fine_tuning: FineTuning | None = None,
-        optimizer: MakeOptimizer | None = None,
-        scheduler: MakeScheduler | None = None,
+        prediction: PredictionOptions | None = None,
+        training: TrainingOptions | None = None,
     ) -> None:
         """Build the network.
 
@@ -67,31 +55,29 @@ class Classifier(CheckpointModule):
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
-            crop_pct: What of height and width they keep of a file; see `pneumo.data.images.decode`.
-            weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
+            crop_pct: Fraction of height and width that is kept of a file; see `pneumo.data.images.decode`.
             freeze: Train the head alone.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
-            threshold: Of two classes, an image is called the positive one above this probability.
-            temperature: Logits are divided by it before they become probabilities.
-            margin: An answer that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
-            flip_test: Outside of training, answer with the mean logits of an image and its mirror image.
-            label_smoothing: Share of each label that training gives to all classes alike.
-            class_weights: Of the classes in the training loss, (classes,); None: one each.
-            fine_tuning: How a pretrained backbone is trained; None: as any other layers.
-            optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
-            scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
+            prediction: How logits become predictions; None: by the defaults.
+            training: How the network is trained; None: by the defaults.
         """
         super().__init__()
-        self.save_hyperparameters(ignore=_FOR_TRAINING, logger=False)
+        prediction = PredictionOptions() if prediction is None else prediction
+        training = TrainingOptions() if training is None else training
+        self.save_hyperparameters(ignore=["prediction", "training"], logger=False)
+        self.hparams.update(asdict(prediction))
         self.classes, self.image_size, self.crop_pct = list(classes), image_size, crop_pct
-        self.frozen, self.flip_test, self.label_smoothing = freeze, flip_test, label_smoothing
-        self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights), False)
-        self.backbone, self.head = build(architecture, weights, head_path, image_size, len(self.classes), freeze)
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.fine_tuning = None if freeze or weights is None else fine_tuning
+        self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
+        weights = None if training.class_weights is None else torch.tensor(training.class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        classes_count = len(self.classes)
+        self.backbone, self.head = build(architecture, training.weights, head_path, image_size, classes_count, freeze)
+        self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
+        self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning
+        self.batch_size = training.batch_size
         self._prepare_measures()
-        self.trained_threshold = threshold
-        self.decide(temperature, threshold, margin)
+        self.trained_threshold = prediction.threshold
+        self.decide(prediction.temperature, prediction.threshold, prediction.margin)
         self.train()
 
     def _prepare_measures(self) -> None:
@@ -141,20 +127,11 @@ class Classifier(CheckpointModule):
         self.seen["train"].clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the batch's loss; where `step_size` is set, after taking all its steps but the last.
-
-        Lightning spends more time on a step than a head on cached features does, so there it is given many at once.
-        """
-        *earlier, last = split(batch, self.step_size or len(batch["label"]))
-        if earlier:
-            optimizer = self.optimizers(use_pl_optimizer=False)
-            assert isinstance(optimizer, Optimizer)
-            for part in earlier:
-                optimizer.zero_grad()
-                torch.autograd.backward(self._step(part, "train"))
-                optimizer.step()
-        loss = self._step(last, "train")
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(last["label"]))
+        """Compute the batch's loss."""
+        logits = self(batch["input"])
+        loss = self._loss(logits, batch["label"], "train")
+        self._keep("train", batch, logits)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch["label"]))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's)
@@ -164,16 +141,16 @@ class Classifier(CheckpointModule):
             self._measure("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """See a validation batch."""
-        self._step(batch, "val")
+        """Predict a validation batch."""
+        self._keep("val", batch, self.answer(batch["input"]))
 
     def on_validation_epoch_end(self) -> None:
         """Measure the validation."""
         self._measure("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """See a test batch."""
-        self._step(batch, "test")
+        """Predict a test batch."""
+        self._keep("test", batch, self.answer(batch["input"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give what `probability` gives."""
@@ -192,11 +169,26 @@ class Classifier(CheckpointModule):
         """Take what tells unlike images, if the checkpoint is one that was tested."""
         self.outliers = Outliers(**checkpoint["outliers"]) if "outliers" in checkpoint else None
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimizer of the trainable parameters, and the schedule if there is one."""
+    def build_optimizer(self) -> Optimizer:
+        """Build the optimizer of the trainable parameters.
+
+        Raises:
+            ConfigError: The classifier was given none.
+        """
         if self.make_optimizer is None:
-            raise ConfigError("Training needs an optimizer: give Classifier an `optimizer`, such as torch.optim.Adam.")
-        optimizer = make_optimizer(self.make_optimizer, self, self.backbone, self.head, self.fine_tuning)
+            raise ConfigError(
+                "Training needs an optimizer: give Classifier TrainingOptions(optimizer=...), such as torch.optim.Adam."
+            )
+        if self.fine_tuning is None or self.fine_tuning.lr_decay == 1.0:
+            return self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        optimizer = self.make_optimizer(parameter_groups(self.backbone, self.head, self.fine_tuning.lr_decay))
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_scale"]
+        return optimizer
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer, and the schedule if there is one."""
+        optimizer = self.build_optimizer()
         if self.make_scheduler is None:
             return optimizer
         if isinstance(self.make_scheduler, OneCycle):
@@ -205,16 +197,22 @@ class Classifier(CheckpointModule):
         schedule = self.make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": PLATEAU}}
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        """Give a batch's loss, and remember what the epoch's metrics need: that costs less than updating them."""
-        logits = self(batch["input"]) if stage == "train" else self.answer(batch["input"])
-        self.seen[stage].append((logits.detach(), batch["label"], batch["index"]))
-        return self._loss(logits, batch["label"], stage)
-
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
-        """Give the cross entropy, in training with its class weights and smoothed labels."""
-        options = (self.class_weights, self.label_smoothing) if stage == "train" else (None, 0.0)
-        return weighted_cross_entropy(logits, label, *options)
+        """Compute the cross-entropy loss; class weights and label smoothing apply in training only.
+
+        Given both, torch weights the label that smoothing gives to a class by that class, so that labels of the larger
+        class would be smoothed the most; here an image has one weight.
+        """
+        smoothing = self.label_smoothing if stage == "train" else 0.0
+        if stage != "train" or self.class_weights is None:
+            return cross_entropy(logits, label, label_smoothing=smoothing)
+        losses = cross_entropy(logits, label, label_smoothing=smoothing, reduction="none")
+        weights = self.class_weights[label]
+        return (losses * weights).sum() / weights.sum()
+
+    def _keep(self, stage: str, batch: Batch, logits: Tensor) -> None:
+        """Keep what the epoch's metrics need: that costs less than updating them."""
+        self.seen[stage].append((logits.detach(), batch["label"], batch["index"]))
 
     def _measure(self, stage: str) -> None:
         """Log an epoch's loss and metrics, and keep the answers that are not training's."""
@@ -238,11 +236,3 @@ class Classifier(CheckpointModule):
         found = self.gathered.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes what a single image got
         self.gathered.reset()
         return found[found[:, 0].argsort(stable=True)]
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Split a batch into smaller ones of `size` images; the last may have fewer."""
-    if size >= len(batch["label"]):
-        return [batch]
-    parts = zip(*(torch.split(tensor, size) for tensor in batch.values()), strict=True)
-    return [dict(zip(batch, part, strict=True)) for part in parts]

@@ -14,6 +14,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from pneumo.errors import ConfigError
+
 PARTS = 4  # of a backbone that learn at different rates
 PLATEAU = "val/loss"  # the metric that torch's ReduceLROnPlateau monitors
 STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
@@ -41,7 +43,7 @@ class OneCycle:
     def __init__(self, warm_up: float) -> None:
         """Take the share of all steps in which the rate rises, above 0 and below 1."""
         if not 0 < warm_up < 1:
-            raise ValueError(f"warm_up={warm_up} must be a share of the steps above 0 and below 1")
+            raise ConfigError(f"scheduler.warm_up={warm_up} must be a fraction of the steps above 0 and below 1.")
         self.warm_up = warm_up
 
     def __call__(self, optimizer: Optimizer, steps: int = 100) -> LRScheduler:
@@ -49,6 +51,33 @@ class OneCycle:
         rates, steps = [group["lr"] for group in optimizer.param_groups], max(steps, 4)
         warm_up = min(max(self.warm_up, 2 / steps), 1 - 1 / steps)  # torch divides by the steps within each part
         return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
+
+
+MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a classifier is trained; no checkpoint holds any of it.
+
+    Attributes:
+        weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
+        label_smoothing: Fraction of each label that is spread over all classes.
+        class_weights: Of the classes in the training loss, (classes,); None: one each.
+        fine_tuning: How a pretrained backbone is trained; None: as any other layers.
+        optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
+        scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
+        batch_size: Images of an optimizer step, where a `HeadClassifier` gets more at once.
+    """
+
+    weights: str | None = None
+    label_smoothing: float = 0.0
+    class_weights: Sequence[float] | None = None
+    fine_tuning: FineTuning | None = None
+    optimizer: MakeOptimizer | None = None
+    scheduler: MakeScheduler | None = None
+    batch_size: int | None = None
 
 
 def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -64,7 +93,7 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
         decay: Above 0, at most 1.
 
     Returns:
-        Groups for an optimizer; `lr_scale` tells by what its rate is to be multiplied.
+        Groups for an optimizer; `lr_scale` is the factor of its rate.
     """
     layers = [layer for layer in backbone.modules() if any(True for _ in layer.parameters(recurse=False))]
     groups = []
@@ -74,34 +103,6 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
         if parameters:
             groups.append({"params": parameters, "lr_scale": decay ** (PARTS - i)})
     return [*groups, {"params": list(head.parameters()), "lr_scale": 1.0}]
-
-
-def make_optimizer(
-    make: Callable[[Iterable[Any]], Optimizer],
-    network: nn.Module,
-    backbone: nn.Module,
-    head: nn.Module,
-    fine_tuning: FineTuning | None,
-) -> Optimizer:
-    """Make the optimizer of a network's trainable parameters.
-
-    Args:
-        make: Makes it of parameters, or of groups of them.
-        network: Of which backbone and head are parts.
-        backbone: Of the network.
-        head: Of the network.
-        fine_tuning: How the backbone is trained; None: as any other layers.
-    """
-    if fine_tuning is None or fine_tuning.lr_decay == 1.0:
-        return make(parameter for parameter in network.parameters() if parameter.requires_grad)
-    return scale_rates(make(parameter_groups(backbone, head, fine_tuning.lr_decay)))
-
-
-def scale_rates(optimizer: Optimizer) -> Optimizer:
-    """Multiply the rate of each group by its `lr_scale`, in place."""
-    for group in optimizer.param_groups:
-        group["lr"] *= group["lr_scale"]
-    return optimizer
 
 
 def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDArray[np.int64], balance: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 _MOST_PIXELS = 4096  # a side; a larger image size would fill the memory when the first image is scored
@@ -12,6 +13,23 @@ _MOST_CLASSES = 1000
 _LONGEST = 255  # characters of a name, as those of a folder
 _ARCHITECTURE = re.compile(r"(timm|torchvision|pneumo)/[\w.-]{1,100}", re.ASCII)
 _LAYER = re.compile(r"[\w.-]{1,255}")
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """How logits become predictions; checkpoints hold these among their hyperparameters.
+
+    Attributes:
+        threshold: Of two classes, an image is called the positive one above this probability.
+        temperature: Logits are divided by it before they become probabilities.
+        margin: A prediction whose logits are so near to the threshold is uncertain; None: nobody has chosen it.
+        flip_test: Outside of training, average the logits of an image and its mirror image.
+    """
+
+    threshold: float = 0.5
+    temperature: float = 1.0
+    margin: float | None = None
+    flip_test: bool = False
 
 
 class HyperparameterError(Exception):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from pneumo.errors import ConfigError
+from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.checkpoint_reader import read_checkpoint
-from pneumo.models.hparams import HyperparameterError, check_hyperparameters
+from pneumo.models.hparams import HyperparameterError, PredictionOptions, check_hyperparameters
 from pneumo.reasons import plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What timm and torchvision raise for sizes and tags that an architecture does not support; also a PneumoError.
-_UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# What timm and torchvision raise for sizes and tags that an architecture does not support.
+_REFUSED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_UNBUILDABLE = (PneumoError, *_REFUSED)
 
 
 class CheckpointModule(LightningModule):
@@ -28,6 +30,13 @@ class CheckpointModule(LightningModule):
     Lightning's own restoration obeys every hyperparameter of a file: it imports what `_instantiator` names (before
     2.6.6), and constructors load the weights that they name.
     """
+
+    @classmethod
+    def from_hyperparameters(cls, **hyperparameters: Any) -> Self:  # noqa: ANN401 (of several types)
+        """Build a classifier with random weights from hyperparameters as checkpoints hold them."""
+        names = hyperparameters.keys() & {field.name for field in fields(PredictionOptions)}
+        prediction = PredictionOptions(**{name: hyperparameters.pop(name) for name in names})
+        return cls(**hyperparameters, prediction=prediction)
 
     @classmethod
     def load_from_checkpoint(
@@ -47,7 +56,7 @@ class CheckpointModule(LightningModule):
             hparams_file: Must be None: checkpoints hold their hyperparameters.
             strict: Whether the weights must fit exactly; None: yes.
             weights_only: Without effect, since a checkpoint is never opened otherwise.
-            kwargs: Arguments of the constructor, which replace the hyperparameters of the file.
+            kwargs: Hyperparameters, which replace those of the file.
 
         Raises:
             ConfigError: It is no checkpoint of a classifier, is damaged, or holds a value that breaks its rule.
@@ -63,7 +72,7 @@ class CheckpointModule(LightningModule):
         if strict is not False:
             _require_fit(cls, settings, content["state_dict"], path)
         try:
-            module = cls(**settings)
+            module = cls.from_hyperparameters(**settings)
             module.on_load_checkpoint(content)
             module.load_state_dict(content["state_dict"], strict=strict is not False)
         except _UNBUILDABLE as error:
@@ -81,11 +90,11 @@ def _require_settings(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "weights"}
 
 
-def _require_fit(cls: type[nn.Module], settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
+def _require_fit(cls: type[CheckpointModule], settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
     """Raise an error unless the weights fit the network that the settings describe, before memory is taken for it."""
     try:
         with torch.device("meta"):
-            expected = cls(**settings).state_dict()
+            expected = cls.from_hyperparameters(**settings).state_dict()
     except _UNBUILDABLE:
         return  # some networks need real tensors to be built; the others fail once more
     for fault, names in (

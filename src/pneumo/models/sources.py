@@ -132,12 +132,7 @@ def _timm(name: str, short: str, image_size: int) -> Architecture:
 
 
 def _pneumo(name: str, short: str, image_size: int) -> Architecture:
-    try:
-        network = XrayChestNet(image_size, classes=2)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"data.image_size={image_size} is too small: {error}.") from None
+    network = XrayChestNet(image_size, classes=2)
 
     def unpublished(tag: str) -> Any:  # noqa: ANN401 (it never returns)
         raise KeyError(tag)

@@ -48,9 +48,12 @@ def _block(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
     )
 
 
-def _side_after(size: int) -> int:
+def _side_after(image_size: int) -> int:
+    side = image_size
     for kernel in (5, 3, 3):
-        size = (size - kernel + 1) // 2
-    if size < 1:
-        raise ValueError("XrayChestNet needs images of at least 24 pixels")
-    return size
+        side = (side - kernel + 1) // 2
+    if side < 1:
+        raise ConfigError(
+            f"data.image_size={image_size} is too small: XrayChestNet needs images of at least 24 pixels."
+        )
+    return side

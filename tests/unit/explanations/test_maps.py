@@ -15,8 +15,8 @@ def images(count: int, size: int) -> Tensor:
 
 def classifier(architecture: str = "pneumo/xraychestnet", size: int = 24, **options: object) -> Classifier:
     torch.manual_seed(0)
-    classes = options.pop("classes", ["NORMAL", "PNEUMONIA"])
-    return Classifier(architecture, classes, size, **options)  # type: ignore[arg-type]
+    settings = {"classes": ["NORMAL", "PNEUMONIA"], "image_size": size, **options}
+    return Classifier.from_hyperparameters(architecture=architecture, **settings)
 
 
 class Spots(nn.Module):

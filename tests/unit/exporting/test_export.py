@@ -9,6 +9,7 @@ import pytest
 from damaged import FILMS, saved
 from untrained import films, write_untrained
 
+from pneumo.errors import ConfigError
 from pneumo.exporting import checked, command
 from pneumo.exporting.checked import FORMATS, write_checked
 from pneumo.exporting.parity import compare, score_plainly
@@ -68,7 +69,7 @@ def test_a_pytorch_program_answers_the_same_and_the_terminal_has_what_is_of_use_
     for count in (1, 5):
         np.testing.assert_allclose(program.score(images[:count])[0], network.score(images[:count])[0], atol=1e-6)
     assert str(Path(command.__file__).parents[2]).encode() not in path.read_bytes()
-    with pytest.raises(ValueError, match="programs of your own"):
+    with pytest.raises(ConfigError, match="programs of your own"):
         open_network(path)
 
 

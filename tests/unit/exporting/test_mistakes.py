@@ -42,7 +42,7 @@ def test_a_damaged_file_is_a_users_mistake(
     content, path = exported.read_bytes(), tmp_path / "network.onnx"
     kinds = {"cut": content[: len(content) // 2], "zeros": bytes(1000), "text": b"no network", "empty": b""}
     path.write_bytes(kinds[damage])
-    with pytest.raises(ValueError, match="network") as error:
+    with pytest.raises(ConfigError, match="network") as error:
         open_network(path)
     assert len(str(error.value).splitlines()) == 1
     assert capfd.readouterr() == ("", "")
@@ -100,13 +100,13 @@ def test_a_network_of_others_is_refused(exported: Path, tmp_path: Path) -> None:
     model, path = onnx.load(exported), tmp_path / "other.onnx"
     del model.metadata_props[:]
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ValueError, match="not one that this version of pneumo exported"):
+    with pytest.raises(ConfigError, match="not one that this version of pneumo exported"):
         open_network(path)
 
 
 def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"pip install 'pneumo\[export\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'pneumo\[export\]'"):
         open_network(exported)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pneumo.checkpoints import read_checkpoint, write_checkpoint, write_decision
+from pneumo.checkpoints import read_checkpoint, write_checkpoint
 from pneumo.errors import ConfigError
 from pneumo.models.checkpoint_reader import DIGEST
 
@@ -80,8 +80,9 @@ def test_what_was_altered_after_it_was_written_is_refused(key: str, path: Path) 
 
 
 def test_a_file_is_verified_again_when_it_has_changed(path: Path) -> None:
-    read_checkpoint(path)
-    write_decision(path, {"threshold": 0.25, "temperature": 2.0, "margin": 0.5}, None)
+    stored = read_checkpoint(path)
+    stored["hyper_parameters"]["threshold"] = 0.25
+    write_checkpoint(stored, path)
     assert read_checkpoint(path)["hyper_parameters"]["threshold"] == 0.25
     altered = torch.load(path, weights_only=True)
     altered["hyper_parameters"]["threshold"] = 0.75

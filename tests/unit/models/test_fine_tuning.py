@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import (
     FineTuning,
@@ -87,7 +88,7 @@ def test_class_weights_make_classes_count_alike() -> None:
 
 
 def test_an_impossible_warm_up_is_refused() -> None:
-    with pytest.raises(ValueError, match="warm_up=0"):
+    with pytest.raises(ConfigError, match="warm_up=0"):
         OneCycle(0)
 
 

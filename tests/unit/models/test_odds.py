@@ -10,6 +10,7 @@ from torchmetrics.functional import classification as functional
 from pneumo.evaluation.answers import Predictions
 from pneumo.evaluation.metrics import measure
 from pneumo.models.classifier import Classifier
+from pneumo.models.hparams import PredictionOptions
 from pneumo.models.odds import log_odds
 
 
@@ -34,7 +35,9 @@ def test_the_sigmoid_of_the_log_odds_is_the_probability(classes: int) -> None:
 
 
 def test_the_margin_is_the_difference_of_logits_after_the_temperature() -> None:
-    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, temperature=2.0)
+    classifier = Classifier(
+        "pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, prediction=PredictionOptions(temperature=2.0)
+    )
     logits = torch.tensor([[-30.0, 40.0], [3.0, 1.0]])
     assert classifier.predictions(logits, torch.zeros(2), 0.5).score.tolist() == [35.0, -1.0]
 

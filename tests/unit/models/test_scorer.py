@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pneumo.models.classifier import Classifier
+from pneumo.models.hparams import PredictionOptions
 from pneumo.models.levels import LevelMeans
 from pneumo.models.outliers import fit_outliers
 from pneumo.models.scorer import Scorer
@@ -16,7 +17,8 @@ IMAGE = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manual
 )
 def test_it_answers_as_the_checkpoint_does(architecture: str, classes: int, flip: bool) -> None:
     names = ["A", "B", "C"][:classes]
-    classifier = Classifier(architecture, names, 64, temperature=1.7, flip_test=flip).eval()
+    prediction = PredictionOptions(temperature=1.7, flip_test=flip)
+    classifier = Classifier(architecture, names, 64, prediction=prediction).eval()
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     with torch.inference_mode():
         probability, unlike = Scorer(classifier)(IMAGE)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pneumo.errors import ConfigError
 from pneumo.models.xraychestnet import XrayChestNet
 
 
@@ -17,5 +18,5 @@ def test_the_first_linear_layer_follows_from_the_image_size(size: int, side: int
 
 
 def test_too_small_an_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="24 pixels"):
+    with pytest.raises(ConfigError, match="24 pixels"):
         XrayChestNet(23, classes=2)
