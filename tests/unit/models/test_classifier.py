@@ -83,7 +83,6 @@ def test_the_probability_is_that_of_the_second_class_or_of_each_of_three() -> No
     two.decide(temperature=2.0, threshold=0.25, margin=None)
     torch.testing.assert_close(two.probability(logits)[:2], torch.tensor([0.5, 1 / (1 + torch.e**-1.0)]))
     assert (two.hparams["temperature"], two.hparams["threshold"]) == (2.0, 0.25)
-    assert two.test_metrics["accuracy"].threshold == 0.25
     three = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=24)
     torch.testing.assert_close(three.probability(torch.zeros(1, 3)), torch.full((1, 3), 1 / 3))
 
