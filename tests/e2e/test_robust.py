@@ -73,7 +73,8 @@ def test_decisions_are_made_on_held_out_patients_and_kept_in_the_checkpoint(robu
 def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, tmp_path: Path) -> None:
     run(compose_run(*ROBUST, "fine_tuning.warm_up=true", "optimizer.lr=1e-12", "epochs=1"))
     found = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["head.weight"]
-    data, classifier, _ = build(compose_run(*ROBUST, folder="other"))
+    components = build(compose_run(*ROBUST, folder="other"))
+    data, classifier = components.datamodule, components.classifier
     places = positions(data.splits["train"], data.radiographs)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
     classifier.backbone.train()
@@ -113,9 +114,9 @@ def test_the_average_is_kept_beside_the_weights_of_the_last_step(compose_run: Co
 def test_every_network_takes_the_robust_experiment(model: str, compose_run: Compose) -> None:
     cfg = compose_run("experiment=robust", f"model={model}", "model.weights=null", "data.image_size=64")
     cfg.trainer.fast_dev_run = 1
-    _, classifier, trainer = parts = build(cfg)
-    trainer.fit(classifier, datamodule=parts.datamodule)
-    assert trainer.global_step == 1
+    components = build(cfg)
+    components.trainer.fit(components.classifier, datamodule=components.datamodule)
+    assert components.trainer.global_step == 1
 
 
 def test_subtypes_are_three_classes(compose_run: Compose, tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_what_a_class_of_the_configuration_refuses_is_an_error_of_its_user(compo
         build(compose_run(f"+callbacks.x={{_target_:{__name__}.Refusing}}"))
 
 
-@pytest.mark.parametrize("function", ["pneumo.data.datamodule.check_split", "pneumo.models.classifier.make_metrics"])
+@pytest.mark.parametrize("function", ["pneumo.data.datamodule.check_split", "pneumo.models.classifier.CatMetric"])
 def test_an_error_within_pneumo_keeps_its_traceback(
     function: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
