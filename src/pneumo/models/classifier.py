@@ -70,8 +70,7 @@ class Classifier(CheckpointModule):
         self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
         weights = None if training.class_weights is None else torch.tensor(training.class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
-        classes_count = len(self.classes)
-        self.backbone, self.head = build(architecture, training.weights, head_path, image_size, classes_count, freeze)
+        self.backbone, self.head = build(architecture, training.weights, head_path, image_size, len(classes), freeze)
         self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
         self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning
         self.batch_size = training.batch_size
@@ -81,7 +80,6 @@ class Classifier(CheckpointModule):
         self.train()
 
     def _prepare_measures(self) -> None:
-        """Make what is measured and kept of each epoch."""
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
         self.gathered = CatMetric("disable")  # it knows how to gather
         self.seen: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
@@ -211,7 +209,7 @@ class Classifier(CheckpointModule):
         return (losses * weights).sum() / weights.sum()
 
     def _keep(self, stage: str, batch: Batch, logits: Tensor) -> None:
-        """Keep what the epoch's metrics need: that costs less than updating them."""
+        # Costs less than updating metrics at each step.
         self.seen[stage].append((logits.detach(), batch["label"], batch["index"]))
 
     def _measure(self, stage: str) -> None:
