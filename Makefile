@@ -46,10 +46,11 @@ test-engines: $(READY) ## run the sweeps on joblib, Ray and Slurm, and the pages
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 	@$(BIN)/pytest -m 'engine or browser' --durations=8
 
-lint: $(READY) ## check style, formatting and types
+lint: $(READY) ## check style, formatting, types and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 bench: $(READY) ## measure every claim about speed on phantoms, some minutes each; FULL=--full: on PNEUMO_DATA_ROOT
 	@for script in $(filter-out %/harness.py %/plain.py,$(wildcard benchmarks/*.py)); do \

@@ -6,8 +6,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from pneumo.entry import require_launcher, user_errors
-from pneumo.hints import override_hints
+from pneumo.config.console import require_launcher, user_errors
+from pneumo.config.overrides import override_hints
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sweep")

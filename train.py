@@ -5,15 +5,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from pneumo.entry import user_errors
-from pneumo.hints import override_hints
+from pneumo.config.console import user_errors
+from pneumo.config.overrides import override_hints
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Run what the command line composed."""
     with user_errors():
-        from pneumo.training import run
+        from pneumo.training.run import run
 
         run(cfg)
 

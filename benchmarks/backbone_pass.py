@@ -20,9 +20,9 @@ BATCH = 32
 
 def images(root: Path, limit: int) -> torch.Tensor:
     """Decode up to `limit` images, spread over the data set, as the image cache holds them."""
-    from pneumo.data.decoded import RadiographDataset, decoded_blocks
+    from pneumo.common.hardware import count_cores
+    from pneumo.data.image_cache import RadiographDataset, decoded_blocks
     from pneumo.data.index import index_radiographs
-    from pneumo.hardware import count_cores
 
     found = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
     dataset = RadiographDataset(root, found[:: max(1, len(found) // limit)][:limit], 224)
@@ -51,9 +51,9 @@ def eager(name: str, root: Path, limit: int, channels_last: bool) -> float:
 
 def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
     """Run pneumo's own pass, from the backbone as it is trained to the last feature."""
-    from pneumo.hardware import choose_hardware, set_up_process
-    from pneumo.models.backbone import build
-    from pneumo.models.inference import FeaturePass, default_batch_size
+    from pneumo.common.hardware import choose_hardware, set_up_process
+    from pneumo.models.backbones import build
+    from pneumo.models.fast_inference import FeaturePass, default_batch_size
 
     torch.manual_seed(0)
     hardware = choose_hardware("auto", "auto", False)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm
 
-from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.bootstrap import Array
-from pneumo.evaluation.metrics import METRICS, estimates, measure
-from pneumo.evaluation.significance import auroc_interval, delong, placements, swap_test
-from pneumo.files import write_text
+from pneumo.common.files import write_text
+from pneumo.metrics.bootstrap import Array
+from pneumo.metrics.definitions import METRICS, estimates, measure
+from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.significance import auroc_interval, delong, placements, swap_test
 
 PATIENTS, IMAGES = 125, 5  # images of each patient
 _POSITIVE = 0.625  # fraction of patients, or of each patient's images

@@ -14,14 +14,13 @@ import numpy.typing as npt
 import rich
 from scipy.stats import binom, norm
 
-from pneumo.evaluation import counts
-from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.bootstrap import RESAMPLES, Array, bootstrap
-from pneumo.evaluation.calibration import chance_errors, ece_interval, gaps
-from pneumo.evaluation.counts import draw_tables, posterior_interval
-from pneumo.evaluation.intervals import Interval
-from pneumo.evaluation.metrics import METRICS, bootstrap_metrics, estimates, measure
-from pneumo.files import write_text
+from pneumo.common.files import write_text
+from pneumo.metrics import intervals
+from pneumo.metrics.bootstrap import RESAMPLES, Array, bootstrap
+from pneumo.metrics.calibration import bin_residuals, chance_errors, ece_interval
+from pneumo.metrics.definitions import METRICS, bootstrap_metrics, estimates, measure
+from pneumo.metrics.intervals import Interval, draw_tables, posterior_interval
+from pneumo.metrics.predictions import Predictions
 
 Counts = npt.NDArray[np.int64]
 Table = Sequence[Sequence[float]]
@@ -30,8 +29,8 @@ Table = Sequence[Sequence[float]]
 CASES = ((0.99, 0.60, 1.0), (0.98, 0.80, 2.0), (0.95, 0.90, 2.0), (0.98, 0.95, 3.0), (0.99, 0.97, 4.0))
 SIZES = ((20, 20), (10, 300), (300, 10), (50, 500), (390, 234))  # positive and negative images
 POINTS = (*((s, c) for s, c, _ in CASES), (0.5, 0.9), (0.7, 0.7), (0.8, 0.9), (0.9, 0.8), (0.85, 0.95), (0.6, 0.99))
-COUNTED = {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1, "mcc": counts.mcc}
-_AVERAGED = {"sensitivity": counts.sensitivity, "specificity": counts.specificity, **COUNTED}  # of three classes
+COUNTED = {"balanced_accuracy": intervals.balanced_accuracy, "f1": intervals.f1, "mcc": intervals.mcc}
+_AVERAGED = {"sensitivity": intervals.sensitivity, "specificity": intervals.specificity, **COUNTED}  # of three classes
 # Images of each of three classes, and what each is predicted to be.
 _SIZES_OF_THREE = ((20, 20, 20), (10, 100, 300), (300, 50, 10), (234, 242, 148))
 _TABLES_OF_THREE = (
@@ -131,7 +130,7 @@ def alarm(shape: Sequence[float], images: int, tests: int) -> float:
         label = (np.cumsum(probability, axis=1)[:, :-1] < generator.random((images, 1))).sum(axis=1)
         confidence = probability[:, 1] if len(shape) == 2 else probability.max(axis=1)
         right = label == (1 if len(shape) == 2 else probability.argmax(axis=1))
-        inside = gaps(confidence, right) / images
+        inside = bin_residuals(confidence, right) / images
         if np.abs(inside.sum(axis=0)).sum() <= np.quantile(chance_errors(confidence, RESAMPLES), 0.975):
             continue  # it begins at 0, whatever the bootstrap draws
 

@@ -17,18 +17,16 @@ import numpy as np
 import torch
 from lightning import Trainer
 
-from pneumo.checkpoints import read_checkpoint, write_checkpoint
-from pneumo.exporting.checked import write_checked
-from pneumo.exporting.films import Films
-from pneumo.exporting.latency import measure_latency
+from pneumo.common.hardware import quieten
+from pneumo.inference.backend import Images, Rules
+from pneumo.inference.export.exporter import Films
+from pneumo.inference.export.parity import measure_latency, write_checked
+from pneumo.inference.torch_backend import CheckpointNetwork
+from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.classifier import Classifier
-from pneumo.models.inference import fast_copy
-from pneumo.models.levels import LevelMeans
-from pneumo.models.outliers import fit_outliers
-from pneumo.prediction.checkpoint import CheckpointNetwork
-from pneumo.prediction.network import Images
-from pneumo.prediction.rules import Rules
-from pneumo.quiet import quieten
+from pneumo.models.fast_inference import fast_copy
+from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.training.checkpoints import write_checkpoint
 
 NETWORKS = {
     "pneumo/xraychestnet": 96,

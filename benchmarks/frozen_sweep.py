@@ -34,7 +34,7 @@ class Plain:
 
     def __init__(self, root: Path, size: int, channels_last: bool) -> None:
         """Build the network and the loaders, whose workers outlive the epochs."""
-        from pneumo.hardware import count_cores
+        from pneumo.common.hardware import count_cores
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.layout = torch.channels_last if channels_last else torch.contiguous_format

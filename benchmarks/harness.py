@@ -15,7 +15,7 @@ from typing import Any
 import rich
 from rich.table import Table
 
-from pneumo.files import atomic_path, write_text
+from pneumo.common.files import atomic_path, write_text
 
 Side = Callable[[], float]
 
@@ -124,7 +124,7 @@ def machine() -> dict[str, Any]:
     """Tell what the figures come from."""
     import torch
 
-    from pneumo.hardware import count_cores
+    from pneumo.common.hardware import count_cores
 
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).is_file():

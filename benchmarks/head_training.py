@@ -87,9 +87,9 @@ def pneumo(name: str, count: int, epochs: int) -> float:
     from hydra.core.hydra_config import HydraConfig
     from PIL import Image
 
-    import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
-    from pneumo.building import build
-    from pneumo.features import serve
+    import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
+    from pneumo.training.components import build
+    from pneumo.training.feature_cache import serve
 
     logging.basicConfig(level=logging.INFO, filename=os.devnull)
     with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ class TorchvisionFolder(Dataset[tuple[Tensor, int]]):
 
 def loop(root: Path, decoder: str, later: bool) -> float:
     """Measure an epoch of ImageFolder: the first, or a later one, whose workers run already."""
-    from pneumo.hardware import count_cores
+    from pneumo.common.hardware import count_cores
 
     data = plain.folder(root, SIZE) if decoder == "PIL" else TorchvisionFolder(root)
     loader = plain.loader(data, count_cores(), shuffle=True)

@@ -24,8 +24,8 @@ COMMAND = (sys.executable, "-c", "from pneumo.cli import main; main()", "predict
 
 def write_checkpoint(path: Path) -> Path:
     """Write a checkpoint, as `torch.load(weights_only=True)` opens it."""
-    from pneumo.checkpoints import write_checkpoint as write
     from pneumo.models.classifier import Classifier
+    from pneumo.training.checkpoints import write_checkpoint as write
 
     torch.manual_seed(0)
     size = {"image_size": 192, "crop_pct": 0.857}

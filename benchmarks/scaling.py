@@ -20,7 +20,7 @@ import harness
 import rich
 from rich.table import Table
 
-from pneumo.files import atomic_path, write_text
+from pneumo.common.files import atomic_path, write_text
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
 
@@ -46,8 +46,8 @@ def write_tree(root: Path, images: int) -> None:
 
 def measure(root: Path) -> dict[str, float]:
     """Time each step, and give the peak memory in GiB beyond what imports take."""
+    from pneumo.data.image_cache import content_hash
     from pneumo.data.index import data_hash, index_radiographs
-    from pneumo.data.manifest import content_hash
     from pneumo.data.splits import split_radiographs
 
     unit = 2**30 if sys.platform == "darwin" else 2**20

@@ -16,7 +16,7 @@ import harness
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "import torch, torchvision, lightning": ("-c", "import torch, torchvision, lightning"),
-    "import pneumo.training": ("-c", "import pneumo.training"),
+    "import pneumo.training.run": ("-c", "import pneumo.training.run"),
     "train.py --help": ("train.py", "--help"),
     "train.py --cfg job": ("train.py", "--cfg", "job"),
     "pneumo --help": ("-c", "from pneumo.cli import main; main()", "--help"),

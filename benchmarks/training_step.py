@@ -21,7 +21,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from pneumo.hardware import choose_hardware, choose_memory_format, set_up_process
+from pneumo.common.hardware import choose_hardware, choose_memory_format, set_up_process
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import TrainingOptions
 

@@ -12,15 +12,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
 
 import torch
+from helpers.support import ROOT, Compose, metrics, sweep
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from support import ROOT, Compose, metrics, sweep
 
-import pneumo.entry  # noqa: F401 (registers the resolver that conf/ uses)
+import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
 from pneumo.data.phantoms import write_phantoms
-from pneumo.training import run
+from pneumo.training.run import run
 
 
 def pytest_collection_finish() -> None:

@@ -21,7 +21,7 @@ class PneumoSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 (Hydra's signature)
         """Run the sweep."""
-        from pneumo.entry import user_errors
+        from pneumo.config.console import user_errors
         from pneumo.errors import ConfigError
 
         given = [*(f"{key}={value}" for key, value in self.params.items() if value), *arguments]

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pneumo.prediction.explaining import Explanation
-    from pneumo.prediction.predictions import Prediction
-    from pneumo.prediction.predictor import Predictor, load_model
+    from pneumo.inference.explain.overlay_files import Explanation
+    from pneumo.inference.prediction import Prediction
+    from pneumo.inference.predictor import Predictor, load_model
 
 __version__ = "0.1.0"
 __all__ = ["Explanation", "Prediction", "Predictor", "__version__", "load_model"]

@@ -8,15 +8,14 @@ from typing import Annotated
 import rich
 import typer
 
-from pneumo.cache_commands import cache
-from pneumo.console import warn
+from pneumo.common.disk import disk_error, quiet_threads
+from pneumo.common.terminal import warn
+from pneumo.config.console import guarded_output
+from pneumo.data.cache_inventory import cache
 from pneumo.errors import PneumoError
-from pneumo.failures import disk_error, quiet_threads
-from pneumo.streams import guarded_output
 
 # What cannot be read is explained where it is read, as what is damaged: in one paragraph, with status 1.
 _argument, _option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
 
@@ -60,7 +59,7 @@ def report(
     or several sweeps only to --output. Of one run it prints the change from
     validation to test, and writes the page of `pneumo report-run`.
     """
-    from pneumo.evaluation.reports import report_folder, reporting_to, write_reports
+    from pneumo.reporting.reports import report_folder, reporting_to, write_reports
 
     folder = report_folder(folders, output)
     finished = len(folders) == 1 and os.path.isfile(folders[0] / "results.json")
@@ -75,15 +74,15 @@ def report(
 @app.command(epilog=_examples("pneumo report-run RUN", "pneumo report-run RUN --output pages"))
 def report_run(run: _Run, output: _RunOutput = None) -> None:
     """Write report.html, a page of one run: metrics, figures, films with saliency maps."""
-    from pneumo.evaluation.reports import reporting_to
+    from pneumo.reporting.reports import reporting_to
 
     with reporting_to(output or run):
         _write_page(run, output or run)
 
 
 def _write_page(folder: Path, place: Path) -> None:
-    from pneumo.run_explanations import explain_run
-    from pneumo.run_page import read_run, write_run_page
+    from pneumo.inference.explain.run_maps import explain_run
+    from pneumo.reporting.run_report import read_run, write_run_page
 
     run = read_run(folder)
     write_run_page(run, explain_run(run), place / "report.html")
@@ -92,7 +91,7 @@ def _write_page(folder: Path, place: Path) -> None:
 @app.command(epilog=_examples("pneumo model-card RUN", "pneumo model-card RUN --output cards"))
 def model_card(run: _Run, output: _RunOutput = None) -> None:
     """Write MODEL_CARD.md of one run: training, test results, intended use, limits."""
-    from pneumo.evaluation.reports import reporting_to, write_model_card
+    from pneumo.reporting.reports import reporting_to, write_model_card
 
     with reporting_to(output or run):
         write_model_card(run, output or run)
@@ -107,7 +106,7 @@ def ensemble(
 
     Writes ensemble/predictions.csv and ensemble/ensemble.json.
     """
-    from pneumo.evaluation.reports import combine_runs, report_ensemble, report_folder, reporting_to
+    from pneumo.reporting.reports import combine_runs, report_ensemble, report_folder, reporting_to
 
     folder = report_folder(folders, output)
     with reporting_to(folder or folders[0]):
@@ -134,7 +133,7 @@ def audit(
     one film under two classes, patients in several splits, and labels that can
     be guessed without looking at the lungs. docs/DATA.md explains each check.
     """
-    from pneumo.audit.command import run_audit
+    from pneumo.audit.inspection import run_audit
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
     if run_audit(root, names, json, html) and strict:
@@ -165,7 +164,7 @@ def predict(
     named, and the status is then 1. docs/PREDICTION.md lists formats, columns
     and remarks.
     """
-    from pneumo.prediction.command import run_predict
+    from pneumo.inference.predict import run_predict
 
     if not run_predict(checkpoint, inputs, json, csv, explain, batch_size, device):
         raise typer.Exit(1)
@@ -184,7 +183,7 @@ def serve(
     The page shows the film, the probability of pneumonia, remarks and a saliency
     map. Films are processed on this machine and never stored.
     """
-    from pneumo.serving.command import run_serve
+    from pneumo.inference.serve.server import run_serve
 
     run_serve(checkpoint, host, port, browse, device)
 
@@ -208,7 +207,7 @@ def export(
     checkpoint within 0.0001. Prints sizes and latencies. docs/EXPORT.md
     describes it.
     """
-    from pneumo.exporting.command import run_export
+    from pneumo.inference.export.exporter import run_export
 
     run_export(checkpoint, output, int8, data)
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged import film
-from dicoms import dicom
-from opened import write_checkpoint
-from support import ROOT
+from helpers.damaged import film
+from helpers.dicoms import dicom
+from helpers.opened import write_checkpoint
+from helpers.support import ROOT
 
 api = pytest.importorskip("playwright.sync_api")
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from helpers.support import ROOT, Compose
 from omegaconf import OmegaConf
-from support import ROOT, Compose
 
-from pneumo.building import build
-from pneumo.config import check_config
-from pneumo.fingerprints import config_hash
+from pneumo.config.checks import check_config
+from pneumo.config.fingerprints import config_hash
+from pneumo.training.components import build
 
 
 def names(group: str) -> list[str]:

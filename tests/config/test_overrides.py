@@ -4,15 +4,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+from helpers.support import ROOT, Compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from support import ROOT, Compose
 
-from pneumo.building import build
+from pneumo.config.overrides import check_choices
 from pneumo.errors import PneumoError
-from pneumo.hints import check_choices
+from pneumo.training.components import build
 
 HERE = Path(__file__).parent
 QUICK = ["scheduler.T_max=0", "callbacks.best.filename=last", "optimizer._target_=os.system", "seed=${x}", "model=null"]

@@ -3,17 +3,17 @@
 from dataclasses import fields
 
 import pytest
+from helpers.support import ROOT, Compose
 from omegaconf import DictConfig, OmegaConf
-from support import ROOT, Compose
 
-from pneumo.config import check_config, rules
+from pneumo.config.checks import check_config, rules
+from pneumo.config.schema import GROUPS, SPECIAL, SWEEP, TARGETS, TOP
+from pneumo.config.signatures import locate, parameters
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import FineTuning, TrainingOptions
-from pneumo.models.hparams import PredictionOptions
-from pneumo.passes import FeatureOptions
-from pneumo.schema import GROUPS, SPECIAL, SWEEP, TARGETS, TOP
-from pneumo.signatures import locate, parameters
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.training.feature_pass import FeatureOptions
 
 GIVEN = {"augmentation", "pin_memory"}  # by pneumo
 SET_BY_LIGHTNING = {"save_top_k", "save_last", "save_weights_only", "train_time_interval", "save_on_exception"}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.support import ROOT, Sweep
 from hydra.core.hydra_config import HydraConfig
-from support import ROOT, Sweep
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pneumo.audit.findings import audit
-from pneumo.audit.verdicts import judge
+from pneumo.audit.verdicts import assess
 
 
 @pytest.mark.real
@@ -24,5 +24,5 @@ def test_the_known_facts_are_found_without_being_told() -> None:
     areas = {probe.name: probe.low for probe in findings.probes}
     assert areas.pop("shape") == 0.5  # all are squares
     assert all(low is not None and low > 0.8 for low in areas.values())
-    verdicts = {verdict.check: verdict.severity for verdict in judge(findings)}
+    verdicts = {verdict.check: verdict.severity for verdict in assess(findings)}
     assert (verdicts["patients"], verdicts["numbering"], verdicts["frame"]) == ("note", "note", "warning")

@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from support import ROOT, Compose, train_with
+from helpers.support import ROOT, Compose, train_with
 from typer.testing import CliRunner
 
-from pneumo import features, passes
-from pneumo.building import build
 from pneumo.cli import app
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
-from pneumo.training import run
+from pneumo.training import feature_cache, feature_pass
+from pneumo.training.components import build
+from pneumo.training.run import run
 
 LITE0 = ("model=efficientnet_lite0", "optimizer=adam", "trainer.max_epochs=3")
 
@@ -63,7 +63,7 @@ def test_many_steps_at_a_time_are_the_same_steps(
 ) -> None:
     options = (*LITE0, f"optimizer={optimizer}", f"trainer.precision={precision}", "data.batch_size=5")
     run(compose_run(*options, folder="many"))
-    monkeypatch.setattr(features, "_is_plain", lambda *_: False)
+    monkeypatch.setattr(feature_cache, "_is_plain", lambda *_: False)
     run(compose_run(*options, folder="single"))
     assert (tmp_path / "many/predictions.csv").read_bytes() == (tmp_path / "single/predictions.csv").read_bytes()
     many, single = (
@@ -79,7 +79,7 @@ def test_many_steps_at_a_time_are_the_same_steps(
         ("epochs=20", True),
         ("+trainer.val_check_interval=1", False),
         ("+callbacks.last.every_n_train_steps=2", False),
-        ("optimizer._target_=support.OwnSGD", False),
+        ("optimizer._target_=helpers.support.OwnSGD", False),
         ("optimizer._target_=torch.optim.LBFGS", False),
     ],
 )
@@ -88,14 +88,14 @@ def test_what_counts_steps_is_given_steps(option: str, at_once: bool, compose_ru
     components = build(compose_run(*LITE0[:1], option, *own))
     datamodule = components.datamodule
     array = np.zeros((len(datamodule.radiographs), components.classifier.backbone.features), np.float32)
-    features.serve(components, array, None)
+    feature_cache.serve(components, array, None)
     assert (datamodule.steps_per_batch > 1) == at_once
 
 
 def test_a_second_run_computes_nothing(compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(compose_run(*LITE0, folder="first"))
     shutil.rmtree(tmp_path / "cache" / "images")  # features are enough
-    monkeypatch.setattr(passes, "FeaturePass", None)
+    monkeypatch.setattr(feature_pass, "FeaturePass", None)
     run(compose_run(*LITE0, "optimizer=sgd", "seed=1", "data.split=patient", "data.val_fraction=0.5", folder="second"))
     assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == 1
 
@@ -109,7 +109,7 @@ def test_other_weights_images_and_sizes_are_other_features(
     changes = ((), ("model.weights=null",), ("data.image_size=40",), (f"data.root={root}",), ("features.batch_size=3",))
     for number, change in enumerate(changes):
         cfg = compose_run(*LITE0, *change)
-        features.serve_features(cfg, build(cfg))
+        feature_cache.serve_features(cfg, build(cfg))
         assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == number + 1
 
 
@@ -200,7 +200,12 @@ def test_a_cache_whose_building_is_killed_is_finished_bit_for_bit(
 ) -> None:
     options = [*LITE0, "trainer.max_epochs=1", "data.image_size=96", "data.num_workers=1", "features.batch_size=1"]
     run(compose_run(*options, f"paths.cache_dir={tmp_path / 'whole'}"))
-    command = [*train_with("pneumo.cache.SAFE_EVERY", 0.05), "trainer=cpu", *options, f"data.root={phantoms}"]
+    command = [
+        *train_with("pneumo.common.array_cache.SAFE_EVERY", 0.05),
+        "trainer=cpu",
+        *options,
+        f"data.root={phantoms}",
+    ]
     command += [f"paths.output_dir={tmp_path}", f"paths.cache_dir={tmp_path / 'killed'}"]
     for rows in (20, 60):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:

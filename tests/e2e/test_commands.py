@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forking import Done, Forks
+from helpers.forking import Done, Forks
+from helpers.support import ROOT, Compose
 from lightning import Trainer
-from support import ROOT, Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pneumo.building import build
+from pneumo.config.output_folder import run_lock
 from pneumo.models.classifier import Classifier
-from pneumo.run_lock import run_lock
+from pneumo.training.components import build
 
 
 def train(*arguments: str, script: str = "train.py") -> Done:

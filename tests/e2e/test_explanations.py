@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from localisation import localise
-from support import Compose
+from helpers.localisation import localise
+from helpers.support import Compose
 from torch import Tensor
 
 from pneumo.data.phantoms import draw_opacities
 from pneumo.data.radiograph import decode
-from pneumo.explanations.maps import Explainer
-from pneumo.explanations.overlays import place
-from pneumo.explanations.sanity import rank_correlation
+from pneumo.inference.explain.overlays import place
+from pneumo.inference.explain.run_maps import rank_correlation
+from pneumo.inference.explain.saliency import Explainer
 from pneumo.models.classifier import Classifier
-from pneumo.training import run
+from pneumo.training.run import run
 
 PHANTOMS = {"seed": 1, "train": 800, "val": 40, "test": 200}  # another seed than that by which the method was chosen
 NETWORKS = {

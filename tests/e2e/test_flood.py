@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged import film, saved
-from flood import HEADER, is_closed, serving, upload
-from opened import write_checkpoint
+from helpers.damaged import film, saved
+from helpers.flood import HEADER, is_closed, serving, upload
+from helpers.opened import write_checkpoint
 
 FILM = saved(film(np.random.default_rng(0)), "PNG")
 FEW_FILES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))"

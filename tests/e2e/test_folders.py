@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT, Compose, command_runner
+from helpers.support import ROOT, Compose, command_runner
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from pneumo.common.disk import PREFIX, quiet_threads
 from pneumo.errors import ConfigError, PneumoError
-from pneumo.failures import quiet_threads
 from pneumo.models.classifier import Classifier
-from pneumo.temporaries import PREFIX
-from pneumo.training import run
+from pneumo.training.run import run
 
 
 def fill(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -73,12 +72,12 @@ def test_a_run_killed_while_it_writes_leaves_no_temporary_file_after_the_next_on
     options = ["trainer=cpu", "data.image_size=32", "data.batch_size=16", "data.num_workers=0", "epochs=1"]
     options += [f"data.root={phantoms}", f"paths.output_dir={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"]
     code = (
-        "import os, runpy, signal, sys, pneumo.files\n"
-        "flush, kill = pneumo.files.flush, sys.argv[1]; sys.argv[:2] = []\n"
+        "import os, runpy, signal, sys, pneumo.common.files\n"
+        "flush, kill = pneumo.common.files.flush, sys.argv[1]; sys.argv[:2] = []\n"
         "def stop(path):\n"
         "    if path.suffix == kill: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    flush(path)\n"
-        "pneumo.files.flush = stop; runpy.run_path('train.py', run_name='__main__')"
+        "pneumo.common.files.flush = stop; runpy.run_path('train.py', run_name='__main__')"
     )
     command = [sys.executable, "-c", code]
     killed = subprocess.run([*command, ".png", "train.py", *options], cwd=ROOT, capture_output=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged import film, saved
-from forking import Forks
-from opened import write_checkpoint
+from helpers.damaged import film, saved
+from helpers.forking import Forks
+from helpers.opened import write_checkpoint
 
 COMMAND = "from pneumo.cli import main; main()"
 FILM = saved(film(np.random.default_rng(0)), "PNG")

@@ -6,17 +6,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import recompute
 import torch
-from support import Compose
+from helpers import recompute
+from helpers.support import Compose
 
-from pneumo.building import build
-from pneumo.data.decoded import RadiographDataset, find_twins
+from pneumo.data.image_cache import RadiographDataset, content_hash, find_twins
 from pneumo.data.index import index_radiographs
-from pneumo.data.manifest import content_hash
 from pneumo.data.splits import split_radiographs
 from pneumo.models.classifier import Classifier
-from pneumo.training import run
+from pneumo.training.components import build
+from pneumo.training.run import run
 
 pytestmark = pytest.mark.real
 

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from helpers.support import ROOT
 
 TITLE = "NPV"
 CODE = f"""
 import runpy, sys
 from pathlib import Path
-from pneumo.evaluation.counts import divide
-from pneumo.evaluation.estimation import Metric, percentile_interval
-from pneumo.evaluation.metrics import METRICS
+from pneumo.metrics.intervals import divide
+from pneumo.metrics.estimation import Metric, percentile_interval
+from pneumo.metrics.definitions import METRICS
 
 def npv(resamples):
     return divide(resamples.tables[:, 0, 0], resamples.tables[:, :, 0].sum(axis=1))
@@ -28,7 +28,7 @@ if sys.argv[1] == "train.py":
     runpy.run_path("train.py", run_name="__main__")
 else:
     from pneumo.cli import report
-    from pneumo.run_page import write_run_page
+    from pneumo.reporting.run_report import write_run_page
     write_run_page(Path(sys.argv[1]), Path(sys.argv[2], "page.html"))
     report(list(map(Path, sys.argv[3:])), Path(sys.argv[2]))
 """

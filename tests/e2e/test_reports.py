@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.support import Compose
 from omegaconf import OmegaConf
-from support import Compose
 
 from pneumo.cli import model_card, report, report_run
 from pneumo.errors import ConfigError
-from pneumo.training import run
+from pneumo.training.run import run
 
 
 def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path) -> None:

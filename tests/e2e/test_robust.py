@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.support import Compose
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from support import Compose
 
-from pneumo.building import build
 from pneumo.data.index import positions
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import fit_head
-from pneumo.training import run
+from pneumo.training.components import build
+from pneumo.training.run import run
 
 ROBUST = ("experiment=robust", "model=efficientnet_lite0", "epochs=2", "data.val_fraction=0.3")
 SCRATCH = ("experiment=robust", "model=xraychestnet", "epochs=3", "data.val_fraction=0.3", "data.image_size=32")

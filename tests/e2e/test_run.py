@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recompute
 import torch
-from events import hparams_row
-from support import ROOT, Compose, train_with
+from helpers import recompute
+from helpers.events import hparams_row
+from helpers.support import ROOT, Compose, train_with
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pneumo.building import build
 from pneumo.errors import ConfigError, TrainingError
-from pneumo.evaluation.results import RESULT_NAMES
-from pneumo.evaluation.run_figures import CAPTIONS, run_figures
 from pneumo.models.classifier import Classifier
-from pneumo.training import run
+from pneumo.reporting.figures.run_figures import CAPTIONS, run_figures
+from pneumo.runs.results import RESULT_NAMES
+from pneumo.training.components import build
+from pneumo.training.run import run
 
 TIMES = {"cache_seconds", "train_seconds", "total_seconds", "samples_per_second", "peak_memory_bytes"}
 
@@ -133,7 +133,12 @@ def test_a_killed_run_goes_on_to_the_same_figures(
     workers: int, compose_run: Compose, tmp_path: Path, phantoms: Path
 ) -> None:
     run(compose_run("optimizer=adagrad", "trainer.max_epochs=6", "figures=true", folder="whole"))
-    command = [*train_with("pneumo.checkpoints.PAUSE", 0), "optimizer=adagrad", "trainer=cpu", "trainer.max_epochs=6"]
+    command = [
+        *train_with("pneumo.training.checkpoints.PAUSE", 0),
+        "optimizer=adagrad",
+        "trainer=cpu",
+        "trainer.max_epochs=6",
+    ]
     command += ["data.image_size=32", "data.batch_size=16", f"data.num_workers={workers}", f"data.root={phantoms}"]
     command += [f"paths.output_dir={tmp_path}"]
     folder = tmp_path / "killed"

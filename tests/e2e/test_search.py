@@ -8,9 +8,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from events import hparams_row
+from helpers.events import hparams_row
+from helpers.support import Sweep, contents, place
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from support import Sweep, contents, place
 
 from pneumo.models.classifier import Classifier
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import ROOT, Sweep, contents, metrics, place
+from helpers.support import ROOT, Sweep, contents, metrics, place
 
+from pneumo.common.disk import PREFIX
 from pneumo.models.classifier import Classifier
-from pneumo.temporaries import PREFIX
 
 TWO = ("model=xraychestnet", "optimizer=sgd,adam")
 
@@ -58,7 +58,7 @@ def test_an_unfinished_run_of_other_settings_is_kept_unless_it_may_be_overwritte
 ) -> None:
     model = ("model=efficientnet_lite0", "optimizer=sgd")
     with monkeypatch.context() as patch:
-        patch.setattr("pneumo.training.write_results", None)  # fails when all is trained
+        patch.setattr("pneumo.training.run.write_results", None)  # fails when all is trained
         assert sweep(*model) == 1
     last = place(tmp_path) / "efficientnet_lite0-sgd-s0" / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
@@ -77,7 +77,7 @@ def test_a_run_that_was_killed_after_its_training_is_only_tested(
     model = ("model=efficientnet_lite0", "optimizer=sgd")
     assert sweep(*model, "sweep.name=whole") == 0
     with monkeypatch.context() as patch:
-        patch.setattr("pneumo.training.write_results", None)
+        patch.setattr("pneumo.training.run.write_results", None)
         assert sweep(*model) == 1
     assert sweep(*model) == 0
     assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))

@@ -6,13 +6,12 @@ from errno import EACCES, ENOSPC
 from pathlib import Path
 
 import pytest
-from events import hparams_row
 from filelock import FileLock
-from support import Sweep, contents, place
+from helpers.events import hparams_row
+from helpers.support import Sweep, contents, place
 
-from pneumo.evaluation.status import Status, read_status, write_status
-from pneumo.sweeps.command import read_command
-from pneumo.sweeps.job import COMMAND
+from pneumo.runs.status import Status, read_status, write_status
+from pneumo.sweeps.job import COMMAND, read_command
 
 TWO = ("model=xraychestnet", "optimizer=sgd,adam")
 

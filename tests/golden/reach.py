@@ -17,9 +17,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-import pneumo.entry  # noqa: F401 (registers the resolvers of conf/)
+import pneumo.config.console  # noqa: F401 (registers the resolvers of conf/)
 from pneumo import cli
-from pneumo.fingerprints import config_hash, settings_hash
+from pneumo.config.fingerprints import config_hash, settings_hash
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("data.batch_size=8", "data.num_workers=0", "trainer=cpu", "figures=false")

@@ -1,1 +1,1 @@
-"""What in a data set could make the numbers of a network a lie, found before anything is trained."""
+"""Properties of a data set that can make its numbers misleading."""

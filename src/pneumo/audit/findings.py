@@ -1,4 +1,4 @@
-"""All that an audit finds, gathered in one pass over the files."""
+"""All findings of an audit, collected in one pass over the files."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pneumo.audit.copies import Copies, count_identical, list_copies
 from pneumo.audit.patients import Patients, weigh_patients
-from pneumo.audit.pictures import Pictures, read_pictures
+from pneumo.audit.properties import Copies, Pictures, count_identical, list_copies, read_pictures
 from pneumo.audit.shortcuts import Probe, probe_shortcuts
 from pneumo.audit.tree import Tree, read_tree
 from pneumo.data.duplicates import group_duplicates

@@ -1,4 +1,4 @@
-"""Whether names that tell the same patient mean the same patient: their films are compared with those of strangers."""
+"""Similarity of images whose names encode the same patient, against those of different patients."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo.audit.pictures import Pictures
+from pneumo.audit.properties import Pictures
 from pneumo.audit.tree import WHOLE
 from pneumo.data.index import SPLITS
-from pneumo.evaluation.intervals import RESIDUE, zero_residue
+from pneumo.metrics.intervals import RESIDUE, zero_residue
 
 Conclusion = Literal["same", "different", "undecided"]
 Floats = NDArray[np.float64]
-
 # Of what was tried on 5,856 real films, whitened principal components tell two films of one patient from strangers
 # best: AUROC 0.66 for 40 to 100 of them, 0.62 for fine structure laid over each other, 0.56 for its plain cosine.
 COMPONENTS = 60

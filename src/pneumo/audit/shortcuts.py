@@ -1,4 +1,4 @@
-"""Shortcuts: how well labels are guessed from what is no finding, by gradient-boosted trees on a few plain numbers."""
+"""Shortcuts: how well labels are predicted from file properties, by gradient-boosted trees."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pneumo.audit.pictures import Pictures
+from pneumo.audit.properties import Pictures
+from pneumo.common.terminal import track
 from pneumo.data.splits import join_groups
-from pneumo.progress import track
 
 Floats = NDArray[np.float64]
-
 FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
 _SEGMENTS, _COARSE = 8, 8  # along each side; of the coarse thumbnail
 _FOLDS, _DRAWS = 5, 400

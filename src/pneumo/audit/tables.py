@@ -1,11 +1,17 @@
-"""The findings as rows of text, which the terminal and the page share."""
+"""Tables of findings for the terminal and the page."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from pneumo.audit.findings import QUANTITIES, Findings, quantiles
 from pneumo.audit.shortcuts import Probe
 from pneumo.audit.verdicts import SEVERITIES, Verdict
+from pneumo.common.terminal import PlainTable
+from pneumo.common.text import escape_line, escape_prose
 
 PROBES = {
     "metadata": "width, height, bytes, bytes per pixel, mode",
@@ -108,3 +114,35 @@ def _area(probe: Probe) -> tuple[str, str]:
     if probe.auroc is None:
         return "none", "too few patients"
     return f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}"
+
+
+COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def to_terminal(findings: Findings, verdicts: list[Verdict]) -> RenderableType:
+    """Lay out the findings, the verdicts last, where one looks first."""
+    grid = Table.grid(padding=(0, 1, 1, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for verdict in verdicts:
+        message = escape_prose(verdict.message)
+        text = Text.assemble(message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
+        grid.add_row(Text(verdict.severity, style=COLOURS[verdict.severity]), text)
+    return Group(
+        Text(f"{escape_line(str(findings.tree.root))}: {headline(findings)}\n", style="bold"),
+        _table("Images", images(findings)),
+        _table("Files: median and quartiles", files(findings)),
+        _table("Shortcuts", probes(findings)),
+        Text(ABOUT_PROBES + "\n", style="dim"),
+        Text(f"Verdicts: {tally(verdicts)}\n", style="bold"),
+        grid,
+    )
+
+
+def _table(name: str, rows: Rows) -> Table:
+    table = PlainTable(name)
+    for place, head in enumerate(rows.head):
+        table.add_column(head, justify="right" if place else "left", overflow="fold")
+    for row in rows.rows:
+        table.add_row(row[0], *map(Text, row[1:]))
+    return table

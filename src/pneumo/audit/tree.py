@@ -1,4 +1,4 @@
-"""A folder tree of images, whatever its splits and classes are called."""
+"""A folder tree of images, regardless of the names of its splits and classes."""
 
 import os
 import shlex
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pneumo.common.files import escape_path
+from pneumo.data.folder_tree import SPLIT_NAMES, describe_misplaced, find_nested
 from pneumo.data.index import SPLITS, is_image, read_name, relative_path, walk
-from pneumo.data.nesting import SPLIT_NAMES, describe_misplaced, find_nested
 from pneumo.data.phantoms import MARKER
 from pneumo.errors import DataError
-from pneumo.files import escape_path
 
 WHOLE = "all"  # the split of a tree that has none
 

@@ -5,14 +5,13 @@ from typing import Literal, NamedTuple
 
 from scipy.stats import chi2_contingency
 
-from pneumo.audit.copies import Copies
 from pneumo.audit.findings import Findings
 from pneumo.audit.patients import ENOUGH
-from pneumo.data.notes import itemize, some, summarize
+from pneumo.audit.properties import Copies
+from pneumo.data.radiograph import itemize, some, summarize
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-
 # AUROCs of a probe, at the lower end of its interval: networks themselves reach 0.9, and below 0.7 guesses are poor.
 AS_GOOD_AS_A_NETWORK, TELLING = 0.9, 0.7
 MANY_COPIES = 0.05  # share of the images
@@ -36,7 +35,7 @@ class Verdict(NamedTuple):
     remedy: str
 
 
-def judge(findings: Findings) -> list[Verdict]:
+def assess(findings: Findings) -> list[Verdict]:
     """Give the verdicts, the worst first."""
     parts = (_files, _classes, _copies, _patients, _subtypes, _shortcuts)
     return sorted((v for part in parts for v in part(findings)), key=lambda verdict: SEVERITIES.index(verdict.severity))

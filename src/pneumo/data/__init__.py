@@ -1,1 +1,1 @@
-"""Radiographs: found, decoded, split, drawn, downloaded, and served in batches."""
+"""Radiographs in, batches out: index, splits, decoding, DICOM, image caches, augmentation, phantoms."""

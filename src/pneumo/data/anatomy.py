@@ -1,4 +1,4 @@
-"""Synthetic chests, seen from the front: how much each ray is weakened on its way through the body."""
+"""Anatomy of the phantoms: attenuation of each ray through a synthetic chest."""
 
 import math
 from typing import Literal, TypeAlias
@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Finding: TypeAlias = Literal["none", "bacterial", "viral"]
 Plane: TypeAlias = NDArray[np.float32]
-
 # Everything is drawn in a frame of the body's own, which the film resamples once: there, most curves depend on one
 # coordinate, so that only their products cost time in proportion to the area. One unit is about half the height of a
 # film; x grows towards the patient's left, y towards the feet.

@@ -1,4 +1,4 @@
-"""Batches cut from an array that lies in a cache: no worker process, and no work in Python for each image."""
+"""Batches cut from a cached array, without worker processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler
 
-from pneumo.cache import Array
+from pneumo.common.array_cache import Array
 
 
 @dataclass(frozen=True)

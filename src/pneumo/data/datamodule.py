@@ -11,11 +11,13 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from pneumo.cache import Array
+from pneumo.common.array_cache import Array
+from pneumo.common.hardware import count_cores
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_order, training_order
-from pneumo.data.decoded import ImageLoader, RadiographDataset, decode_all, decoded_blocks, find_twins
 from pneumo.data.download import download_chest_xray
+from pneumo.data.folder_tree import find_data_sets
+from pneumo.data.image_cache import ImageLoader, RadiographDataset, content_hash, decode_all, decoded_blocks, find_twins
 from pneumo.data.index import (
     Radiograph,
     count_classes,
@@ -27,15 +29,11 @@ from pneumo.data.index import (
     locate,
     positions,
 )
-from pneumo.data.manifest import content_hash
-from pneumo.data.nesting import find_data_sets
-from pneumo.data.notes import ImageNotes
 from pneumo.data.phantoms import check_phantoms
+from pneumo.data.radiograph import ImageNotes
 from pneumo.data.splits import Splits, check_split, split_radiographs
-from pneumo.hardware import count_cores
 
 _log = logging.getLogger(__name__)
-
 Loader = DataLoader[dict[str, Any]] | ArrayBatches
 
 

@@ -1,4 +1,4 @@
-"""DICOM: the pixels of one image as a viewer shows them, without a look at who was filmed.
+"""DICOM: the pixels of one image as a viewer shows them, without patient data.
 
 Only the elements that pixels need are read (`ELEMENTS`), and no message holds a value of theirs.
 """
@@ -14,12 +14,11 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from pneumo.data.decoder_limits import Meter, dicom_bytes, require_memory
 from pneumo.data.dicom_greys import build_grey_table
 from pneumo.data.dicom_header import ELEMENTS, complete_header, describe_doubts, read_text, require_short_values
 from pneumo.data.dicom_pixels import PIXELS, build_palette_table, decode_pixels
-from pneumo.data.footprint import dicom_bytes, require_memory
-from pneumo.data.images import count_codes, look_up
-from pneumo.data.meter import Meter
+from pneumo.data.grey import count_codes, look_up
 from pneumo.errors import DataError
 
 # Without the preamble, which some archives leave out, a file starts with the length of its header, or with one of the

@@ -1,4 +1,4 @@
-"""Greys of a monochrome DICOM image: from stored values through rescaling and window to 0 (black) to 255 (white)."""
+"""Greys of a monochrome DICOM image: from stored values through rescaling and window to 8 bits."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from pneumo.errors import DataError
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
-
 _TAIL = 0.001  # fraction of the pixels at each end that may be outliers, such as a detector's defects
 _CROWDED = 0.1  # of the grey scale: the least that the central 90 % of an image's pixels take up
 _BLANK = 0.99  # a window that makes a larger fraction of the pixels all black or all white shows nothing

@@ -1,4 +1,4 @@
-"""Header of a DICOM image: which elements are read, what they must hold, and which ones are assumed."""
+"""Header of a DICOM image: the elements that are read, their rules, and those that are assumed."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-from pneumo.data.images import require_size
+from pneumo.data.grey import require_size
 from pneumo.errors import DataError
 
 _PALETTE = [

@@ -1,4 +1,4 @@
-"""Pixels of a DICOM image, decoded; what they are compressed with is taken from the data where the header is wrong."""
+"""Decoded pixels of a DICOM image."""
 
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -21,11 +21,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pneumo.data import rle
-from pneumo.data.codestreams import ITEM, Codestream, inspect_codestream, require_bounds, require_few_items
+from pneumo.data.codestreams import (
+    ITEM,
+    NAME,
+    Codestream,
+    inspect_codestream,
+    require_bounds,
+    require_decodable,
+    require_few_items,
+)
+from pneumo.data.decoder_limits import dicom_bytes, require_memory
 from pneumo.data.dicom_header import MONOCHROME, read_text
-from pneumo.data.footprint import dicom_bytes, require_memory
-from pneumo.data.images import blocks
+from pneumo.data.grey import blocks
 from pneumo.errors import DataError
 
 PIXELS = [*map(Tag, ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))]
@@ -60,8 +67,8 @@ def decode_pixels(dataset: Dataset) -> Pixels:
     if full:
         options["photometric_interpretation"] = "YBR_FULL"
     if syntax == RLELossless:
-        rle.require_decodable(_native_size(dataset))
-        options["decoding_plugin"] = rle.NAME
+        require_decodable(_native_size(dataset))
+        options["decoding_plugin"] = NAME
     samples, decoded = decoder.as_array(dataset, index=0, raw=True, **options)
     del dataset.PixelData
     photometric = dataset.PhotometricInterpretation

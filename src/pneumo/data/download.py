@@ -18,10 +18,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from pneumo.data.archive import unpack
-from pneumo.data.connection import CutError, FailureError, RangeError, open_url
+from pneumo.common.files import require_space
+from pneumo.data.archive import CutError, FailureError, RangeError, open_url, unpack
 from pneumo.errors import DataError
-from pneumo.files import require_space
 
 ARCHIVE_URL = "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
 ARCHIVE_BYTES = 1_235_512_464
@@ -30,7 +29,6 @@ ARCHIVE_SHA256 = "13efc055629733dbab07877f8b3c9f81097840dbcdaa326a8542322c2281ce
 PAGE = "https://data.mendeley.com/datasets/rscbjbr9sj/2"
 TRIES = 5  # in a row that bring not a byte more
 PAUSE = 1.0  # seconds to wait after a cut; each try that brings nothing doubles it
-
 _log = logging.getLogger(__name__)
 
 

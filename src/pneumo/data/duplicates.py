@@ -1,4 +1,4 @@
-"""Near-duplicate images: the same image saved again, resized, cropped a little, brightened or mirrored.
+"""Near-duplicate images: saved again, resized, cropped a little, brightened or mirrored.
 
 All frontal chest films look alike, so that a correlation of thumbnails, or a perceptual hash, cannot separate a copy
 from another child. Fine structure does: cosine transforms weighted by frequency make films of different patients
@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_limits
 
 Films: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
-
 SIDE = 64  # of the thumbnails that are compared, in pixels; larger images are found no better
 VERSION = 2  # part of what is kept: change it whenever `group_duplicates` may give other groups
 # Of 400 films cropped by up to 3 % the least reached 0.94; of 17 million pairs of different films, some 50 reach 0.9.
@@ -31,7 +30,6 @@ COARSE_COSINE = 0.9
 # brightness and more contrast cut off the dark greys. Two exposures of one child a moment apart, between which the
 # diaphragm has moved, reached 0.90; the next pair that is no copy, 0.75.
 FINE_COSINE = 0.92
-
 _COARSE, _FINE = 16, 32  # coefficients along each axis
 _POWER = 1.5  # of the frequency that weighs a coefficient: films have power spectra of about 1 / frequency**3
 _BLOCK, _WIDTH = 128, 1024  # images compared with images at once: what comes of it fits into a processor's cache

@@ -1,4 +1,4 @@
-"""The index of radiographs: the files of a folder tree, with class, patient and subtype from their names."""
+"""The index of radiographs in a folder tree, and what their file names encode."""
 
 import hashlib
 import logging
@@ -11,14 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from pneumo.data.nesting import describe_misplaced, find_data_sets, has_splits
+from pneumo.common.files import escape_path, unescape_path
+from pneumo.data.folder_tree import describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
-from pneumo.files import escape_path, unescape_path
 
 _log = logging.getLogger(__name__)
-
 DEFAULT_ROOT = Path("data/chest_xray")
-
 # person1000_bacteria_2931.jpeg; IM-0115-0001.jpeg, IM-0117-0001-0002.jpeg, NORMAL2-IM-0383-0001.jpeg
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")

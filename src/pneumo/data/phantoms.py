@@ -1,4 +1,4 @@
-"""Synthetic chest radiographs in the layout of Kermany et al. 2018, for the demo, the tests and machines off line."""
+"""Synthetic chest radiographs in the layout of Kermany et al. 2018."""
 
 import io
 import logging
@@ -15,13 +15,12 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import Progress
 
+from pneumo.common.disk import temporary_folder
 from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
 from pneumo.data.index import DEFAULT_ROOT, SPLITS, is_image, locate, relative_path, walk
 from pneumo.errors import ConfigError, DataError
-from pneumo.temporaries import temporary_folder
 
 _log = logging.getLogger(__name__)
-
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
 _L = [[(0, 0), (0, 1), (0.6, 1)]]
 VISIBLE = 20  # grey values: what stands out of the grain, whose standard deviation is mostly 1 to 5

@@ -1,20 +1,48 @@
-"""Pictures in the formats that are read: opened, bounded and made grey, or the reason against them."""
+"""Raster formats: opened, bounded and made grey, or the reason against them."""
 
 import codecs
 import struct
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
+import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pneumo.data.footprint import picture_bytes, require_memory
-from pneumo.data.images import SIXTEEN_BITS, is_deep, require_depth, require_size, to_grey
-from pneumo.data.jpeg2000 import is_jpeg2000, require_structure
-from pneumo.data.meter import Meter
-from pneumo.data.netpbm import read_scaled, require_few_comments
-from pneumo.data.scans import Scans, inspect_scans
+from pneumo.data.decoder_limits import Meter, picture_bytes, require_memory
+from pneumo.data.grey import SIXTEEN_BITS, is_deep, look_up, require_depth, require_size, to_grey
+from pneumo.data.jpeg import Scans, inspect_scans, is_jpeg2000, require_structure
 from pneumo.data.tiff import TiffKind, is_tiff
 from pneumo.errors import DataError
+
+_MOST_COMMENTS = 1000
+
+
+def read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
+    """Decode an image, not loaded yet, whose values have to be scaled as Pillow does; return any other as it is.
+
+    Raises:
+        DataError: There are fewer pixels than the header says.
+    """
+    if image.format != "PPM" or image.tile[0][0] != "ppm":  # type: ignore[attr-defined] # an ImageFile
+        return image
+    _, _, offset, (*_, largest) = image.tile[0]  # type: ignore[attr-defined] # an ImageFile
+    deep, bands = image.mode == "I", len(image.getbands())
+    stored, white = (">u2" if largest > 255 else "u1"), 65535 if deep else 255
+    stream.seek(offset)
+    size = image.width * image.height * bands
+    codes = np.frombuffer(stream.read(size * np.dtype(stored).itemsize), stored)
+    if codes.size != size:
+        raise DataError("is cut off: it has fewer pixels than its header says. Replace it by an intact copy.")
+    table = np.rint(np.arange(65536) / largest * white).clip(max=white).astype(np.uint16 if deep else np.uint8)
+    shape = (image.height, image.width, bands)
+    return Image.fromarray(look_up(table, codes).reshape(shape[: 3 if bands > 1 else 2]))
+
+
+def require_few_comments(content: bytes) -> None:
+    """Raise a DataError for an image in decimal digits with very many comments: Pillow copies a block for each."""
+    if content.count(b"#") > _MOST_COMMENTS:
+        raise DataError(f"is a PGM or PPM with more than {_MOST_COMMENTS:,} comments: save it as PNG.")
+
 
 # What docs/PREDICTION.md lists. Pillow's other decoders are slow, unbounded, or start programs; MPO comes with JPEG.
 FORMATS = ("JPEG", "PNG", "TIFF", "JPEG2000", "BMP", "WEBP", "GIF", "PPM")

@@ -1,4 +1,4 @@
-"""Train, validation and test splits, by patient and without near duplicates across them."""
+"""Patient-level train/validation/test splits."""
 
 import logging
 import warnings
@@ -13,14 +13,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pneumo.cells import format_rows
 from pneumo.data.index import SPLITS, Radiograph
 from pneumo.errors import ConfigError, DataError
-from pneumo.files import write_text
-from pneumo.plain_data import PlainDataError, read_csv
 
 _log = logging.getLogger(__name__)
-
 WAYS = ("official", "patient", "kfold")
 _HEAD = ("path", "split", "class", "subtype", "patient")
 Splits = dict[str, list[Radiograph]]
@@ -88,42 +84,6 @@ def check_split(split: str, folds: int, fold: int) -> None:
             f"data.fold={fold} must be a whole number from 0 to {folds - 1}, since data.folds={folds}; a sweep over "
             f"all of them is data.fold={','.join(map(str, range(folds)))}."
         )
-
-
-def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
-    """Write a CSV with a line for each radiograph: path, split, class, subtype, patient."""
-    rows = (
-        (image.path, name, classes[image.label], image.subtype, image.patient)
-        for name, images in splits.items()
-        for image in images
-    )
-    write_text(path, format_rows([_HEAD, *rows]))
-
-
-def read_splits(folder: Path) -> list[dict[str, str]]:
-    """Read the splits.csv that a run has left in its folder, line by line.
-
-    Raises:
-        ConfigError: It is missing or damaged.
-    """
-    path = folder / "splits.csv"
-    try:
-        head, rows = read_csv(path)
-    except (OSError, PlainDataError) as error:
-        raise ConfigError(f"{path}, which a run leaves, cannot be read ({error}): put it back.") from error
-    if sorted(head) != sorted(_HEAD):
-        raise _damaged(path, f"its columns are not {', '.join(_HEAD)}")
-    if not rows:
-        raise _damaged(path, "it has no images")
-    lines = [dict(zip(head, row, strict=True)) for row in rows]
-    for number, line in enumerate(lines, 2):
-        if line["split"] not in SPLITS:
-            raise _damaged(path, f"line {number} names the split {line['split'][:40]!r}")
-        if empty := [name for name, value in line.items() if not value]:
-            raise _damaged(path, f"line {number} has no {empty[0]}")
-    if len({line["path"] for line in lines}) < len(lines):
-        raise _damaged(path, "it has an image twice")
-    return lines
 
 
 def _damaged(path: Path, reason: str) -> ConfigError:

@@ -1,4 +1,4 @@
-"""The data module of phantom radiographs."""
+"""The data module of synthetic radiographs."""
 
 import os
 from contextlib import suppress

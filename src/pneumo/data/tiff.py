@@ -5,8 +5,8 @@ from typing import BinaryIO, cast
 
 from PIL import TiffImagePlugin as Tags
 
-from pneumo.data.images import Scale
-from pneumo.data.meter import Meter
+from pneumo.data.decoder_limits import Meter
+from pneumo.data.grey import Scale
 from pneumo.errors import DataError
 
 _COLOURS = {  # photometric interpretation: name, channels, bits of each

@@ -1,1 +1,1 @@
-"""Networks: any backbone with a new head, and the LightningModule that trains them."""
+"""Networks: architectures, weights, backbones and heads, the LightningModule, the OOD detector."""

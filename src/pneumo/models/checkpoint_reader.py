@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pneumo.digests import DigestError, digest_content
+from pneumo.common.tensor_files import DigestError, UnreadableError, digest_content, is_dense, read_tensors
 from pneumo.errors import ConfigError
-from pneumo.models.hparams import HyperparameterError, check_hyperparameters, describe
-from pneumo.tensors import UnreadableError, is_dense, read_tensors
+from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters, describe
 
 _log = logging.getLogger(__name__)
-
 DIGEST = "content_sha256"  # the key of the digest of all other keys
 
 

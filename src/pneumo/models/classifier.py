@@ -13,13 +13,12 @@ from torch.optim import Optimizer
 from torchmetrics import CatMetric, MeanMetric
 
 from pneumo.errors import ConfigError
-from pneumo.evaluation.answers import Predictions, predict_classes
-from pneumo.evaluation.metrics import measure
-from pneumo.models.backbone import build
+from pneumo.metrics.definitions import measure
+from pneumo.metrics.predictions import Predictions, predict_classes
+from pneumo.models.backbones import build, log_odds
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
-from pneumo.models.hparams import PredictionOptions
-from pneumo.models.odds import log_odds
-from pneumo.models.outliers import Outliers
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.models.ood_detector import Outliers
 from pneumo.models.restoration import CheckpointModule
 
 Batch = dict[str, Tensor]
@@ -55,7 +54,7 @@ class Classifier(CheckpointModule):
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
-            crop_pct: Fraction of height and width that is kept of a file; see `pneumo.data.images.decode`.
+            crop_pct: Fraction of height and width that is kept of a file; see `pneumo.data.grey.decode`.
             freeze: Train the head alone.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
             prediction: How logits become predictions; None: by the defaults.

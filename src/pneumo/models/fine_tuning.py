@@ -1,4 +1,4 @@
-"""Fine-tuning a pretrained backbone without spoiling it: the head first, lower layers more slowly, rates by step."""
+"""Fine-tuning of a pretrained backbone: the head first, lower layers at lower learning rates."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

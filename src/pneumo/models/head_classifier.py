@@ -1,4 +1,4 @@
-"""The training of a head on many batches at once."""
+"""A classifier whose frozen backbone is replaced by cached features."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""A classifier restored from its checkpoint, whose values are checked before anything is built from them."""
+"""A classifier restored from its checkpoint, whose hyperparameters are checked before anything is built."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from pneumo.common.text import plain
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.checkpoint_reader import read_checkpoint
-from pneumo.models.hparams import HyperparameterError, PredictionOptions, check_hyperparameters
-from pneumo.reasons import plain
+from pneumo.models.hyperparameters import HyperparameterError, PredictionOptions, check_hyperparameters
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,7 +51,7 @@ class CheckpointModule(LightningModule):
         """Restore a classifier without network and configuration, with all weights from the file.
 
         Args:
-            checkpoint_path: Of a file that `pneumo.checkpoints.read_checkpoint` accepts.
+            checkpoint_path: Of a file that `pneumo.training.checkpoints.read_checkpoint` accepts.
             map_location: The device to move it to; None: the CPU.
             hparams_file: Must be None: checkpoints hold their hyperparameters.
             strict: Whether the weights must fit exactly; None: yes.

@@ -10,15 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pneumo.common.tensor_files import is_dense
+from pneumo.common.text import plain
 from pneumo.errors import WeightsError
-from pneumo.reasons import plain
-from pneumo.tensors import is_dense
 
 StateDict = dict[str, Tensor]
 Converter = Callable[[StateDict, nn.Module], StateDict]
-
 _log = logging.getLogger(__name__)
-
 _COUNTER = "num_batches_tracked"  # of batch normalization: without effect in these networks
 _LEAVES = {"weight", "bias", "running_mean", "running_var"}
 _RENAMES = (

@@ -11,14 +11,13 @@ from urllib.error import HTTPError
 
 from torch import Tensor
 
+from pneumo.common.tensor_files import UnreadableError, read_tensors
+from pneumo.common.text import plain, proxy_hint
 from pneumo.errors import WeightsError
-from pneumo.models.sources import Architecture
+from pneumo.models.registry import Architecture
 from pneumo.models.state_dicts import StateDict, load_state_dict
-from pneumo.reasons import plain, proxy_hint
-from pneumo.tensors import UnreadableError, read_tensors
 
 _log = logging.getLogger(__name__)
-
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")  # of weights in packages
 _DEEPEST = 8  # mappings within one another: checkpoints have two or three
 # Where training scripts keep the weights in a checkpoint; the first of these that is there is used.

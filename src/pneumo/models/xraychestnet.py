@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from pneumo.common.hardware import physical_memory
 from pneumo.errors import ConfigError
-from pneumo.hardware import physical_memory
 
 
 class XrayChestNet(nn.Module):

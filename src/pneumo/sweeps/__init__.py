@@ -1,1 +1,1 @@
-"""Many runs: what they are called, which of them remain to be done, and what became of each."""
+"""Many runs: the grid, the search, their jobs, and their resumption."""

@@ -1,8 +1,9 @@
-"""A sweep over every combination of the values that are listed, resumed by giving the same command again."""
+"""Grid sweeps over every combination of the listed values."""
 
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,13 +12,52 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.config import check_sweep
+from pneumo.common.text import quote_override
+from pneumo.config.checks import check_sweep
+from pneumo.config.fingerprints import recorded_hashes
+from pneumo.data.index import data_hash, default_root, index_radiographs, locate
 from pneumo.errors import ConfigError
-from pneumo.quoting import quote_override
-from pneumo.sweeps.columns import make_columns
-from pneumo.sweeps.finished import finished_jobs
-from pneumo.sweeps.plan import Job, plan_jobs, varied_keys
-from pneumo.sweeps.session import open_session, settle
+from pneumo.runs.results import read_results
+from pneumo.sweeps.plan import Job, make_columns, plan_jobs, varied_keys
+from pneumo.sweeps.session import open_session, resolve_sweep_dir
+
+
+def finished_jobs(jobs: Sequence[Job]) -> set[str]:
+    """Return the names of the jobs that need not be run again.
+
+    Raises:
+        ConfigError: One of that name has finished, but with another configuration or other data.
+    """
+    finished = {job.name: results for job in jobs if (results := read_results(job.folder))}
+    hashes: dict[tuple[object, ...], str | None] = {}
+    other = []
+    for job in jobs:
+        if results := finished.get(job.name):
+            if results["config_hash"] not in recorded_hashes(job.config):
+                other.append(f"{job.name} (another configuration)")
+            elif results["data_hash"] != _data_hash(job.config, hashes, str(results["data_hash"])):
+                other.append(f"{job.name} (other data)")
+    if other:
+        raise ConfigError(
+            f"{jobs[0].folder.parent} holds finished runs that are not those of this sweep: {', '.join(other)}. What "
+            "has finished is kept, so nothing was started: take another name with sweep.name=NAME, or run all of this "
+            "sweep's jobs anew in the place of what is there with sweep.overwrite=true."
+        )
+    return set(finished)
+
+
+def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
+    """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
+    data = cfg.data
+    root = default_root() if data.root is None else Path(data.root)
+    if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:
+        return otherwise
+    classes = [str(name) for name in data.classes]
+    key = (root, *classes)
+    if key not in known:
+        known[key] = data_hash(index_radiographs(root, classes))
+    return known[key] or otherwise
+
 
 MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
 _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
@@ -35,7 +75,7 @@ def sweep_grid(
         overrides: Each with one or several values for its key.
     """
     check_sweep(config)
-    settle(config)
+    resolve_sweep_dir(config)
     planned = plan_jobs(context.config_loader, config, combinations(context.config_loader, overrides))
     refuse_processes(planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)

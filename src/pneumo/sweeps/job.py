@@ -1,28 +1,74 @@
 """One job of a sweep, in any process and on any machine."""
 
+import json
 import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import rich
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pneumo.entry import mistake_behind
+from pneumo.common.disk import FileError
+from pneumo.common.files import write_text
+from pneumo.common.plain_data import PlainDataError, parse_json, read_json
+from pneumo.config.console import mistake_behind
+from pneumo.config.fingerprints import recorded_hashes, settings_hash
+from pneumo.config.output_folder import run_lock
 from pneumo.errors import ConfigError
-from pneumo.evaluation.results import read_results
-from pneumo.evaluation.status import Status, read_status, write_status
-from pneumo.failures import FileError
-from pneumo.fingerprints import recorded_hashes, settings_hash
-from pneumo.plain_data import PlainDataError, parse_json
-from pneumo.run_lock import run_lock
-from pneumo.sweeps.command import read_command
+from pneumo.runs.results import read_results
+from pneumo.runs.status import Status, read_status, write_status
+
+_LONGEST = 100  # characters of a name
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command on a sweep's folder, the last one.
+
+    Attributes:
+        name: Tells it from others.
+        overwrite: Whether it runs all jobs anew.
+        complete: Whether all have finished.
+    """
+
+    name: str
+    overwrite: bool
+    complete: bool
+
+
+def begin_command(sweep: Path, overwrite: bool) -> Command:
+    """Take a sweep's folder; a stopped command that runs all jobs anew is resumed under its name."""
+    last = read_command(sweep)
+    if overwrite and last and last.overwrite and not last.complete:
+        return last
+    command = Command(f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}", overwrite, complete=False)
+    write_command(sweep, command)
+    return command
+
+
+def write_command(sweep: Path, command: Command) -> None:
+    """Write which command the folder belongs to."""
+    write_text(sweep / ".command.json", json.dumps(asdict(command)) + "\n")
+
+
+def read_command(sweep: Path) -> Command | None:
+    """Read which command the folder belongs to; None if no command has been there, or its file is damaged."""
+    try:
+        found = read_json(sweep / ".command.json")
+        command = Command(found["name"], found["overwrite"], found["complete"])
+    except (FileNotFoundError, PlainDataError, KeyError, TypeError):
+        return None
+    # The name becomes an override of the jobs, and part of their status.
+    named = isinstance(command.name, str) and command.name.isprintable() and len(command.name) <= _LONGEST
+    return command if named and {type(command.overwrite), type(command.complete)} == {bool} else None
+
 
 _log = logging.getLogger(__name__)
-
 COMMAND = "PNEUMO_COMMAND"  # variables that a command sets for its jobs: which command this is,
 PLACE = "PNEUMO_JOB"  # which of its jobs, such as 3/12,
 SWEPT = "PNEUMO_SWEPT"  # and the job's values of what differs within the sweep, as JSON
@@ -100,7 +146,7 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
             )
         _log.info("It has finished already.")
         return
-    from pneumo.training import run
+    from pneumo.training.run import run
 
     run(cfg, overwrite, resume=True, begun=begun, swept=_read_swept())
 

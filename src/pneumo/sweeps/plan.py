@@ -1,18 +1,61 @@
-"""What a sweep is going to run, worked out before anything runs."""
+"""The plan of a sweep: its jobs, their names and hyperparameters, before anything runs."""
 
+import hashlib
+import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.config import check_config, list_overrides
+from pneumo.common.files import bounded_name
+from pneumo.config.checks import check_config, list_overrides
+from pneumo.config.fingerprints import COLUMNS
 from pneumo.errors import ConfigError
-from pneumo.sweeps.naming import job_name
+
+_IN_EVERY_NAME = ("model", "optimizer", "seed")  # see hydra.sweep.subdir in conf/sweep.yaml
+_LONGEST = 24  # characters of a value
+
+
+def job_name(base: str, values: Mapping[str, str], varied: Sequence[str]) -> str:
+    """Name a job: resnext-sgd-s0, and after that what else differs between the sweep's jobs.
+
+    Args:
+        base: The name without that.
+        values: The job's overrides by their keys.
+        varied: Keys whose values differ between jobs.
+    """
+    parts = [base]
+    for key, name in short_names([key for key in varied if key not in _IN_EVERY_NAME]).items():
+        if "." not in key:  # a choice of a group, such as `light`
+            parts.append(_safe(values[key]))
+        else:  # `lr0.01`, or `split-patient`
+            between = "" if re.match(r"[-+]?[.\d]", values[key]) else "-"
+            parts.append(f"{_safe(name)}{between}{_safe(values[key])}")
+    return bounded_name("-".join(parts))
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the last parts of dotted keys by the keys; keys that share one keep their whole names."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(last.values())
+    return {key: name if counts[name] == 1 else key for key, name in last.items()}
+
+
+def _safe(text: str) -> str:
+    """Keep what is safe in a file's name; what that changes or shortens ends in a hash, so that no two become one."""
+    plain = text.strip("'\"")
+    kept = re.sub(r"[^A-Za-z0-9.+_-]+", "_", plain).strip("_.")
+    if kept == plain and len(kept) <= _LONGEST:
+        return kept
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return f"{kept[-_LONGEST:].lstrip('_.-')}_{digest[:4]}"
 
 
 @dataclass(frozen=True)
@@ -94,3 +137,50 @@ def split_override(override: str) -> tuple[str, str]:
     """Return the key and the value of an override."""
     key, _, value = override.partition("=")
     return key.lstrip("+"), value
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of one sweep.
+
+    Attributes:
+        names: Column names by the keys of the settings.
+        numbers: Keys of the columns that have numbers only; all others are shown as text.
+    """
+
+    names: dict[str, str]
+    numbers: frozenset[str]
+
+    def row(self, job: Job) -> dict[str, str | float]:
+        """Return a job's values by the names of their columns."""
+        row: dict[str, str | float] = {}
+        for key, name in self.names.items():
+            value = _value(job, key)
+            row[name] = float(value) if key in self.numbers else value if isinstance(value, str) else json.dumps(value)
+        return row
+
+
+def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
+    """Return the columns of the settings that differ within a sweep.
+
+    TensorBoard needs the same columns in all rows of a sweep, each with values of one type.
+
+    Args:
+        keys: Dotted keys of the settings, or names of groups.
+        jobs: Jobs that have among them every kind of value.
+    """
+    shown = [key for key in keys if key not in COLUMNS]
+    numbers = (key for key in shown if all(_is_number(_value(job, key)) for job in jobs))
+    return Columns(short_names(shown), frozenset(numbers))
+
+
+def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configuration)
+    """Return the value of a setting, or the name that was chosen for a group."""
+    value = OmegaConf.select(job.config, key)
+    if isinstance(value, DictConfig):
+        return dict(map(split_override, job.overrides)).get(key, "")
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

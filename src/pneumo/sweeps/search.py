@@ -1,4 +1,4 @@
-"""A search: Optuna chooses what the next trials try, by the validation of those before; resumed by the same command."""
+"""Hyperparameter search by Optuna, by validation results."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
-from pneumo.config import check_sweep
+from pneumo.config.checks import check_sweep
+from pneumo.config.fingerprints import decisive_config, recorded_hashes
 from pneumo.errors import ConfigError, NonFiniteLossError
-from pneumo.evaluation.results import read_results
-from pneumo.evaluation.status import read_status
-from pneumo.fingerprints import decisive_config, recorded_hashes
-from pneumo.sweeps.columns import make_columns
+from pneumo.runs.results import read_results
+from pneumo.runs.status import read_status
 from pneumo.sweeps.grid import MOST_JOBS, refuse_processes
-from pneumo.sweeps.plan import Job, plan_jobs
-from pneumo.sweeps.session import Session, open_session, settle
+from pneumo.sweeps.plan import Job, make_columns, plan_jobs
+from pneumo.sweeps.session import Session, open_session, resolve_sweep_dir
 from pneumo.sweeps.space import Space, read_space
 from pneumo.sweeps.trials import Trials, open_trials
 
 _log = logging.getLogger(__name__)
-
 # What the values that are tried can be to blame for; any other failure would befall all trials.
 _OF_THE_VALUES = (NonFiniteLossError.__name__, "OutOfMemoryError")
 
@@ -47,7 +45,7 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
         raise ConfigError(
             f"A search is not run anew in its place: delete {config.hydra.sweep.dir}, or take another name."
         )
-    folder = settle(config)
+    folder = resolve_sweep_dir(config)
     space = read_space(context.config_loader, overrides)
     probes = space.probes()
     planned = plan_jobs(context.config_loader, config, probes, [f"probe-{i}" for i in range(len(probes))])

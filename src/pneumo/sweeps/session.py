@@ -1,4 +1,4 @@
-"""One command at work on a sweep's folder: it launches jobs, reports their progress, and sums up in any case."""
+"""One command at work on a sweep's directory: it launches jobs, monitors them and summarises."""
 
 import json
 import logging
@@ -16,21 +16,18 @@ from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from pneumo.console import tell
+from pneumo.common.disk import remove_stale_below
+from pneumo.common.terminal import tell
+from pneumo.common.text import quote_value
+from pneumo.config.fingerprints import recorded_hashes
+from pneumo.config.output_folder import acquire_at_once
 from pneumo.errors import ConfigError, PneumoError
-from pneumo.evaluation.results import read_results
-from pneumo.evaluation.status import read_status
-from pneumo.fingerprints import recorded_hashes
-from pneumo.quoting import quote_value
-from pneumo.run_lock import acquire_at_once
-from pneumo.sweeps.columns import Columns
-from pneumo.sweeps.command import Command, begin_command, write_command
-from pneumo.sweeps.job import COMMAND, PLACE, SWEPT, is_done_by
-from pneumo.sweeps.plan import Job
-from pneumo.temporaries import remove_stale_below
+from pneumo.runs.results import read_results
+from pneumo.runs.status import read_status
+from pneumo.sweeps.job import COMMAND, PLACE, SWEPT, Command, begin_command, is_done_by, write_command
+from pneumo.sweeps.plan import Columns, Job
 
 _log = logging.getLogger(__name__)
-
 _ORDER = ("done", "skipped", "failed", "stopped", "unfinished", "not begun")
 _INTERVAL = 1.0  # seconds between looks at what jobs in other processes have written
 
@@ -119,7 +116,7 @@ class Session:
         return complete
 
     def _write_leaderboard(self) -> None:
-        from pneumo.evaluation.leaderboard import write_leaderboard
+        from pneumo.reporting.leaderboard import write_leaderboard
 
         write_leaderboard([self.folder], self.folder)
 
@@ -200,7 +197,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
         lock.release()
 
 
-def settle(config: DictConfig) -> Path:
+def resolve_sweep_dir(config: DictConfig) -> Path:
     """Make the sweep's folder, set its absolute path, and return it; raise a ConfigError if it cannot be written."""
     folder = Path(config.hydra.sweep.dir).absolute()
     with _folder_errors(folder):

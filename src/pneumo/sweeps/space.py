@@ -1,4 +1,4 @@
-"""Search spaces: what a search's command line declares, and which values lie inside it."""
+"""Search spaces: the values that a search may try."""
 
 import math
 from collections.abc import Mapping, Sequence

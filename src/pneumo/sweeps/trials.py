@@ -1,4 +1,4 @@
-"""Trials of a search, kept in Optuna's database: checked whenever they are read, since anybody may have edited it."""
+"""Trials of a search in Optuna's database, checked whenever they are read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from pneumo.common.text import plain
+from pneumo.config.relations import monitor_mode
 from pneumo.errors import ConfigError
-from pneumo.monitors import monitor_mode
-from pneumo.reasons import plain
 from pneumo.sweeps.space import Space
 
 _OTHER_NAME = "go on with it as it began, or take another sweep.name."

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.audit.document import to_json
 from pneumo.audit.findings import Findings, audit
-from pneumo.audit.verdicts import Verdict, judge
+from pneumo.audit.inspection import to_json
+from pneumo.audit.verdicts import Verdict, assess
 from pneumo.data.phantoms import write_phantoms
 
 
@@ -23,7 +23,7 @@ def root(phantoms: Path, tmp_path: Path) -> Path:
 def found(root: Path) -> tuple[Findings, dict[str, Verdict]]:
     """Audit; give the findings, and the errors and warnings by their check."""
     findings = audit(root)
-    return findings, {v.check: v for v in judge(findings) if v.severity != "note"}
+    return findings, {v.check: v for v in assess(findings) if v.severity != "note"}
 
 
 def film(root: Path, pattern: str, number: int = 0) -> Path:
@@ -98,7 +98,7 @@ def test_few_copies_in_one_split_and_class_are_a_note_and_many_a_warning(root: P
         if number == 0:
             findings, verdicts = found(root)
             assert verdicts == {}
-            (note,) = (verdict for verdict in judge(findings) if verdict.check == "copies")
+            (note,) = (verdict for verdict in assess(findings) if verdict.check == "copies")
             assert "1 image several times in one split and class, as 2 files" in note.message
             assert "1 under the names of several patients" in note.message
     assert {name: verdict.severity for name, verdict in found(root)[1].items()} == {"copies": "warning"}
@@ -141,7 +141,7 @@ def test_strangers_who_share_names_are_no_leak(tmp_path: Path) -> None:
     assert len(findings.patients.shared) > 40
     assert findings.patients.conclusion == "different"
     assert verdicts == {}
-    assert "numbering starts anew" in next(v.message for v in judge(findings) if v.check == "patients")
+    assert "numbering starts anew" in next(v.message for v in assess(findings) if v.check == "patients")
 
 
 def test_a_class_of_another_shape_is_a_warning(root: Path) -> None:
@@ -193,7 +193,7 @@ def test_wrong_suffixes_and_junk_are_named(root: Path) -> None:
     (root / "test" / "NORMAL" / "empty.jpeg").touch()
     (root / "readme.md").write_text("x")
     findings, verdicts = found(root)
-    notes = {verdict.check: verdict.message for verdict in judge(findings)}
+    notes = {verdict.check: verdict.message for verdict in assess(findings)}
     assert verdicts == {}
     assert f"{path.name} is PNG" in notes["suffix"]
     assert findings.tree.junk == ("readme.md", "test/NORMAL/empty.jpeg", "test/NORMAL/notes.txt")
@@ -207,7 +207,7 @@ def test_a_class_that_a_split_lacks_is_a_warning(root: Path) -> None:
 
 def test_the_json_is_the_same_each_time_and_has_no_nan(root: Path) -> None:
     copy_file(root)
-    first, second = ((f := audit(root)) and to_json(f, judge(f)) for _ in range(2))
+    first, second = ((f := audit(root)) and to_json(f, assess(f)) for _ in range(2))
     assert first == second
     content = json.loads(first, parse_constant=pytest.fail)
     assert content["schema"] == 1
@@ -228,7 +228,7 @@ def test_several_classes_without_splits_or_patients(tmp_path: Path) -> None:
     assert set(verdicts) == {"metadata", "shape"}
     assert findings.probes[0].auroc == pytest.approx(1)
     assert findings.patients.conclusion is None
-    assert "no_patients" in {verdict.check for verdict in judge(findings)}
+    assert "no_patients" in {verdict.check for verdict in assess(findings)}
 
 
 def test_one_class_or_too_few_images_are_said_to_be_unmeasured(tmp_path: Path) -> None:
@@ -238,5 +238,5 @@ def test_one_class_or_too_few_images_are_said_to_be_unmeasured(tmp_path: Path) -
     findings, verdicts = found(tmp_path)
     assert [probe.auroc for probe in findings.probes] == [None] * 4
     assert set(verdicts) == {"notes"}
-    assert {"metadata", "shape", "frame", "thumbnail"} <= {verdict.check for verdict in judge(findings)}
-    json.loads(to_json(findings, judge(findings)), parse_constant=pytest.fail)
+    assert {"metadata", "shape", "frame", "thumbnail"} <= {verdict.check for verdict in assess(findings)}
+    json.loads(to_json(findings, assess(findings)), parse_constant=pytest.fail)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pneumo.audit.patients import weigh_patients
-from pneumo.audit.pictures import Picture, Pictures
+from pneumo.audit.properties import Picture, Pictures
 from pneumo.audit.tree import File
 
 SIDE = 8

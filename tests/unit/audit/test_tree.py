@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pneumo.audit.pictures import read_pictures
+from pneumo.audit.properties import read_pictures
 from pneumo.audit.tree import read_tree
 from pneumo.errors import DataError
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.support import module
 from hypothesis import given
 from hypothesis import strategies as st
-from support import module
 
 from pneumo.data.batches import ArrayBatches, BatchIndices, Part, join_single
 

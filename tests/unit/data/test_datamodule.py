@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import OPTIONS, module
+from helpers.support import OPTIONS, module
 
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import default_root

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pydicom
 import pytest
-from damaged import film
-from dicoms import dicom, lookup_table, renamed
+from helpers.damaged import film
+from helpers.dicoms import dicom, lookup_table, renamed
 from pydicom import Dataset
 from pydicom.pixels import apply_windowing, get_decoder
 from pydicom.uid import (

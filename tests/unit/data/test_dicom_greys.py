@@ -2,8 +2,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged import film
-from dicoms import dicom, lookup_table
+from helpers.damaged import film
+from helpers.dicoms import dicom, lookup_table
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_voi
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged import film
-from dicoms import dicom
+from helpers.damaged import film
+from helpers.dicoms import dicom
 from pydicom.uid import JPEGBaseline8Bit
 
 from pneumo.data.radiograph import read_radiograph

@@ -3,8 +3,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damaged import film
-from dicoms import dicom, renamed
+from helpers.damaged import film
+from helpers.dicoms import dicom, renamed
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import (

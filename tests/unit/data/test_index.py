@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pneumo.data.image_cache import content_hash
 from pneumo.data.index import data_hash, file_path, find_root, index_radiographs
-from pneumo.data.manifest import content_hash
 from pneumo.errors import DataError
 
 CLASSES = ["NORMAL", "PNEUMONIA"]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.support import module
 from PIL import Image
-from support import module
 
-from pneumo.cache import Recipe, find_or_build
+from pneumo.common.array_cache import Recipe, find_or_build
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.notes import ImageNotes, itemize, summarize
+from pneumo.data.radiograph import ImageNotes, itemize, summarize
 
 DARK = "it holds 12-bit values in a 16-bit file and comes out too dark: multiply its values by 16 and save it again"
 

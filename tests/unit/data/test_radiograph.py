@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged import film, huge_png, saved, write_damaged
-from dicoms import dicom
+from helpers.damaged import film, huge_png, saved, write_damaged
+from helpers.dicoms import dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumo.data.images import square
-from pneumo.data.quietly import quietly
+from pneumo.data.decoder_limits import quietly
+from pneumo.data.grey import square
 from pneumo.data.radiograph import Film, decode, decode_with_notes, read_radiograph
 from pneumo.errors import DataError
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bombs import DECLARED, DEEP, GREY, PIECES
-from damaged import saved
-from dicoms import dicom
+from helpers.bombs import DECLARED, DEEP, GREY, PIECES
+from helpers.damaged import saved
+from helpers.dicoms import dicom
+from helpers.support import module
 from PIL import Image
-from support import module
 
-from pneumo.audit.pictures import read_pictures
+from pneumo.audit.properties import read_pictures
 from pneumo.audit.tree import read_tree
 from pneumo.data.radiograph import decode, examine_radiograph, read_radiograph
 from pneumo.errors import DataError
-from pneumo.prediction.films import read_film
-from pneumo.prediction.rules import Rules
+from pneumo.inference.backend import Rules
+from pneumo.inference.inputs import read_film
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, None, False)
 FLAT = np.full((96, 120), 9, np.uint8)

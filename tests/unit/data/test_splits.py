@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pneumo.data.index import Radiograph
-from pneumo.data.splits import check_split, split_radiographs, write_splits
+from pneumo.data.splits import check_split, split_radiographs
 from pneumo.errors import ConfigError, DataError
+from pneumo.runs.split_files import write_splits
 
 
 def radiographs(patients: int, val: int = 4) -> list[Radiograph]:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged import film, saved
+from helpers.damaged import film, saved
+from helpers.tiffs import tiff
 from numpy.typing import NDArray
 from PIL import Image
-from tiffs import tiff
 
 from pneumo.data.radiograph import decode_with_notes, read_radiograph
 from pneumo.errors import DataError

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from pneumo.errors import ConfigError
-from pneumo.models.backbone import build, find_head, remove_auxiliary_heads
-from pneumo.models.sources import create
+from pneumo.models.backbones import build, find_head, remove_auxiliary_heads
+from pneumo.models.registry import create
 
 
 @pytest.mark.parametrize(

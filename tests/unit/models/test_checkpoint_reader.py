@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from pneumo.checkpoints import read_checkpoint, write_checkpoint
 from pneumo.errors import ConfigError
-from pneumo.models.checkpoint_reader import DIGEST
+from pneumo.models.checkpoint_reader import DIGEST, read_checkpoint
+from pneumo.training.checkpoints import write_checkpoint
 
 SETTINGS = {
     "architecture": "pneumo/xraychestnet",

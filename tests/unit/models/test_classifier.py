@@ -5,10 +5,10 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from pneumo.checkpoints import CheckpointWriter
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import TrainingOptions
-from pneumo.models.hparams import PredictionOptions
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.training.checkpoints import CheckpointWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # a frozen backbone is meant to be
 

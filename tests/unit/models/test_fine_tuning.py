@@ -5,13 +5,7 @@ from torch import nn
 
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
-from pneumo.models.fine_tuning import (
-    FineTuning,
-    OneCycle,
-    class_weights,
-    fit_head,
-    parameter_groups,
-)
+from pneumo.models.fine_tuning import FineTuning, OneCycle, class_weights, fit_head, parameter_groups
 
 
 def network() -> nn.Sequential:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumo.models.backbone import build, freeze_module
-from pneumo.models.inference import FeaturePass, fold_batch_norm
+from pneumo.models.backbones import build, freeze_module
+from pneumo.models.fast_inference import FeaturePass, fold_batch_norm
 
 
 def images(count: int, size: int = 64) -> Tensor:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumo.models.backbone import Backbone
+from pneumo.models.backbones import Backbone
 from pneumo.models.classifier import Classifier
-from pneumo.models.levels import LevelMeans
+from pneumo.models.ood_detector import LevelMeans
 
 IMAGE = torch.randint(0, 256, (3, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from pneumo.models.backbone import build
-from pneumo.models.normalization import trains_on_one_image
+from pneumo.models.backbones import build, trains_on_one_image
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from scipy.special import expit, logsumexp
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional import classification as functional
 
-from pneumo.evaluation.answers import Predictions
-from pneumo.evaluation.metrics import measure
+from pneumo.metrics.definitions import measure
+from pneumo.metrics.predictions import Predictions
+from pneumo.models.backbones import log_odds
 from pneumo.models.classifier import Classifier
-from pneumo.models.hparams import PredictionOptions
-from pneumo.models.odds import log_odds
+from pneumo.models.hyperparameters import PredictionOptions
 
 
 def saturated(classes: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:

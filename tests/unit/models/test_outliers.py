@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pneumo.models.outliers import fit_outliers
+from pneumo.models.ood_detector import fit_outliers
 
 CHANNELS = [8, 32]
 

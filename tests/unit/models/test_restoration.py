@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from opened import write_checkpoint
+from helpers.opened import write_checkpoint
 
-from pneumo.checkpoints import write_checkpoint as write
 from pneumo.errors import ConfigError
+from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.classifier import Classifier
-from pneumo.prediction.checkpoint import CheckpointNetwork
+from pneumo.training.checkpoints import write_checkpoint as write
 
 
 @pytest.fixture(scope="module")

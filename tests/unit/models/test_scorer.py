@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from pneumo.models.classifier import Classifier
-from pneumo.models.hparams import PredictionOptions
-from pneumo.models.levels import LevelMeans
-from pneumo.models.outliers import fit_outliers
-from pneumo.models.scorer import Scorer
+from pneumo.models.fast_inference import Scorer
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.models.ood_detector import LevelMeans, fit_outliers
 
 IMAGE = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import DenseNet, MNASNet, VisionTransformer
 
 from pneumo.errors import WeightsError
-from pneumo.models.sources import create
+from pneumo.models.registry import create
 from pneumo.models.state_dicts import load_state_dict
 
 

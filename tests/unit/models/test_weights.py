@@ -16,10 +16,10 @@ import torchvision
 from torch import Tensor, nn
 
 from pneumo.errors import WeightsError
-from pneumo.models import sources
-from pneumo.models.backbone import build
+from pneumo.models import registry
+from pneumo.models.backbones import build
 from pneumo.models.classifier import Classifier
-from pneumo.models.sources import create
+from pneumo.models.registry import create
 from pneumo.models.weights import load_weights, read_state_dict
 
 NAME = "torchvision/resnet18"
@@ -198,7 +198,7 @@ def test_timm_weights_come_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((name, pretrained))
         return create_model(name, pretrained=False)
 
-    monkeypatch.setattr(sources.timm, "create_model", pretended)
+    monkeypatch.setattr(registry.timm, "create_model", pretended)
     architecture = create("timm/resnet18", 32)
     architecture.fetch("DEFAULT")
     architecture.fetch("a1_in1k")

@@ -7,9 +7,9 @@ import torchvision
 from torch import Tensor, nn
 
 from pneumo.errors import ConfigError, WeightsError
-from pneumo.models import sources
-from pneumo.models.backbone import build
-from pneumo.models.sources import create
+from pneumo.models import registry
+from pneumo.models.backbones import build
+from pneumo.models.registry import create
 
 
 def state() -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ def test_whatever_a_proxy_causes_is_explained(fault: str, monkeypatch: pytest.Mo
         return create_model("resnet18")
 
     create_model = timm.create_model
-    monkeypatch.setattr(sources.timm, "create_model", fail)
+    monkeypatch.setattr(registry.timm, "create_model", fail)
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@garbage")
     with pytest.raises(WeightsError, match="a proxy is set by HTTPS_PROXY") as caught:
         build("timm/resnet18", "DEFAULT", None, image_size=32, classes=2)

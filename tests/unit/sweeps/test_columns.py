@@ -1,14 +1,13 @@
 from pathlib import Path
 
 import pytest
-from events import hparams_row
+from helpers.events import hparams_row
 from omegaconf import OmegaConf
 
-from pneumo.evaluation.results import RESULT_NAMES
-from pneumo.hyperparameters import other_overrides
-from pneumo.sweeps.columns import make_columns
-from pneumo.sweeps.plan import Job, varied_keys
-from pneumo.tensorboard import RunLogger
+from pneumo.config.fingerprints import other_overrides
+from pneumo.runs.results import RESULT_NAMES
+from pneumo.sweeps.plan import Job, make_columns, varied_keys
+from pneumo.training.loggers import RunLogger
 
 
 def job(*overrides: str) -> Job:

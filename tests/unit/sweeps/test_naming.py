@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.sweeps.naming import job_name
+from pneumo.sweeps.plan import job_name
 
 
 @pytest.mark.parametrize(

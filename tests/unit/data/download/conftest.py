@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from archive_server import Server
+from helpers.archive_server import Server
 
 from pneumo.data import download
 

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from archive_server import (
+from helpers.archive_server import (
     ARCHIVE,
     SIZE,
     Handler,
@@ -20,7 +20,7 @@ from archive_server import (
     whole,
 )
 
-from pneumo.data import connection
+from pneumo.data import archive
 from pneumo.data.download import TRIES
 from pneumo.errors import DataError
 
@@ -111,7 +111,7 @@ def test_without_a_network_there_is_no_waiting(root: Path, caplog: pytest.LogCap
 
 
 def test_a_server_that_says_nothing_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TIMEOUT", 0.02)
+    monkeypatch.setattr(archive, "TIMEOUT", 0.02)
     listener = socket.create_server(("127.0.0.1", 0))  # its backlog takes connections, nobody answers
     with listener, pytest.raises(DataError, match="timed out") as caught:
         fetch(root, f"http://127.0.0.1:{listener.getsockname()[1]}/")

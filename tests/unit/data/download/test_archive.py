@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from archive_server import (
+from helpers.archive_server import (
     ARCHIVE,
     FILES,
     SIZE,

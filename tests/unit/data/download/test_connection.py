@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from archive_server import (
+from helpers.archive_server import (
     ARCHIVE,
     NOWHERE,
     SIZE,

@@ -1,0 +1,114 @@
+"""What `pneumo audit` does."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rich
+from PIL import Image
+
+from pneumo import __version__
+from pneumo.audit.findings import QUANTITIES, Findings, audit, quantiles
+from pneumo.audit.tables import to_terminal
+from pneumo.audit.verdicts import assess
+from pneumo.common.files import check_output, escape_path, refuse_inputs, write_output
+
+
+def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
+    """Return what was found as JSON, as docs/DATA.md describes it; equal data give equal text."""
+    tree, pictures, patients, copies = findings.tree, findings.pictures, findings.patients, findings.copies
+    alike = {
+        f"patients_{kind}_{name}": value
+        for kind in ("within", "subtypes", "across")
+        for name, value in asdict(getattr(patients, kind)).items()
+    }
+    probes = {
+        f"shortcut_{probe.name}_{name}": value
+        for probe in findings.probes
+        for name, value in (("auroc", probe.auroc), ("auroc_ci_low", probe.low), ("auroc_ci_high", probe.high))
+    }
+    content = {
+        "schema": 1,
+        "pneumo_version": __version__,
+        "root": escape_path(str(tree.root)),
+        "splits": tree.splits,
+        "classes": tree.classes,
+        "images": len(tree.files),
+        "counts": _records(findings.counts(), ("split", "class", "subtype")),
+        "kinds": _records(findings.kinds(), ("class", "format", "mode")),
+        "distributions": [_quantiles(findings, name, quantity) for quantity in QUANTITIES for name in tree.classes],
+        "unreadable": [{"path": path, "reason": reason} for path, reason in pictures.unreadable],
+        "notes": [{"path": path, "notes": notes} for path, notes in pictures.noted().items()],
+        "junk": tree.junk,
+        "mismatched": [{"path": path, "format": form} for path, form in pictures.mismatched()],
+        "identical_groups": findings.identical[0],
+        "identical_images": findings.identical[1],
+        "copies_groups": len(copies),
+        "copies_images": sum(len(group.members) for group in copies),
+        "copies_groups_across_splits": sum(len(group.splits) > 1 for group in copies),
+        "copies_groups_across_classes": sum(len(group.labels) > 1 for group in copies),
+        "copies": [{"identical": group.identical, "paths": findings.paths(group)} for group in copies],
+        "patients": patients.per_split,
+        "patients_shared": patients.shared,
+        "patients_shared_subtypes": patients.shared_subtypes,
+        "patients_conclusion": patients.conclusion,
+        "patients_share": patients.share,
+        "patients_share_ci_high": patients.share_high,
+        "patients_p_value": patients.p_value,
+        **alike,
+        **probes,
+        "verdicts": [verdict._asdict() for verdict in verdicts],
+    }
+    return json.dumps(_rounded(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _quantiles(findings: Findings, name: str, quantity: str) -> dict[str, Any]:
+    names = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
+    found: Sequence[float | None] = quantiles(findings.values(quantity)[name])
+    return {"class": name, "quantity": quantity, **dict(zip(names, found or [None] * 5, strict=True))}
+
+
+def _records(counts: dict[tuple[str, str, str], int], names: tuple[str, str, str]) -> list[dict[str, Any]]:
+    return [{**dict(zip(names, key, strict=True)), "images": count} for key, count in counts.items()]
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Round floats: further digits differ from machine to machine."""
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
+    """Audit a tree, print what was found, and write it where that is asked for.
+
+    Returns:
+        Whether a verdict is an error.
+
+    Raises:
+        DataError: There is no such tree, or nothing in it can be read.
+        ConfigError: A file cannot be written.
+    """
+    check_output("--json", json)
+    check_output("--html", html)
+    outputs = (("--json", json), ("--html", html))
+    refuse_inputs(outputs, [path for _, path in outputs if path is not None and _is_image_below(path, root)])
+    findings = audit(root, classes)
+    verdicts = assess(findings)
+    rich.print(to_terminal(findings, verdicts))
+    if json is not None:
+        write_output("--json", json, to_json(findings, verdicts))
+    if html is not None:
+        from pneumo.audit.page import to_html  # Matplotlib takes a second
+
+        write_output("--html", html, to_html(findings, verdicts))
+    return any(verdict.severity == "error" for verdict in verdicts)
+
+
+def _is_image_below(path: Path, root: Path) -> bool:
+    suffixes = Image.registered_extensions()
+    return path.is_file() and path.suffix.lower() in suffixes and path.resolve().is_relative_to(root.resolve())

@@ -1,0 +1,1 @@
+"""Shared by all packages: atomic files, the array cache, hardware, progress and text."""

@@ -1,0 +1,101 @@
+"""Terminal output: messages, tables and progress bars."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rich
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pneumo.common.text import escape_line, escape_paragraph, escape_prose
+
+
+def tell(text: str, style: str | None = None, wrap: bool = False) -> None:
+    """Print a line on the console that progress bars share; it is cut into several only with `wrap`."""
+    line = escape_line(text, "\xa0")
+    rich.get_console().print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)
+
+
+def warn(text: str) -> None:
+    """Print a paragraph on standard error."""
+    print(escape_paragraph(text), file=sys.stderr)
+
+
+class PlainTable(Table):
+    """A table of text as it is, in the style that all commands share.
+
+    A `Text` may have several lines; those of a `str` are escaped.
+    """
+
+    def __init__(self, title: str = "", **options: Any) -> None:  # noqa: ANN401
+        """Pass what `rich.table.Table` requires."""
+        style = {"title_style": "bold", "title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, **options}
+        super().__init__(title=_plain(title, style["title_style"]) if title else None, **style)
+
+    def add_column(self, header: RenderableType = "", *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        """Add a column."""
+        super().add_column(_plain(header), *arguments, **options)
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:  # noqa: ANN401
+        """Add a row."""
+        super().add_row(*map(_plain, cells), **options)
+
+
+def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (whatever rich renders)
+    if isinstance(cell, str):
+        return Text(escape_line(cell, "\xa0"), style)
+    if isinstance(cell, Text) and not cell.plain.isprintable():
+        cell = cell.copy()
+        cell.plain = escape_prose(cell.plain)
+    return cell
+
+
+_log = logging.getLogger(__name__)
+INTERVAL = 10.0  # seconds between lines
+
+
+@contextmanager
+def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number that is done.
+
+    Args:
+        doing: Such as `Decoding images`.
+        total: How many there are.
+        start: How many of them an earlier run has done.
+    """
+    begun = time.perf_counter()
+    _log.info("%s: %d%s", doing, total, f", going on from {start}" if start else "")
+    console = rich.get_console()  # that of the log, whose lines then come above the bar
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(doing, total=total, completed=start)
+            yield lambda done: bar.update(task, completed=done)
+    else:
+        yield _lines(doing, total)
+    seconds = time.perf_counter() - begun
+    _log.info("%s: done in %.1f s, %.0f a second", doing, seconds, (total - start) / max(seconds, 1e-9))
+
+
+def _lines(doing: str, total: int) -> Callable[[int], None]:
+    last = time.perf_counter()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        if time.perf_counter() - last > INTERVAL:
+            last = time.perf_counter()
+            _log.info("%s: %d of %d", doing, done, total)
+
+    return tell

@@ -1,0 +1,201 @@
+"""Checks of a composed configuration, made before anything heavy is imported or read."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from pneumo.config.constraints import show
+from pneumo.config.fingerprints import stable_target
+from pneumo.config.limits import LIMITS
+from pneumo.config.relations import check_monitors, check_relations
+from pneumo.config.schema import DATA, GROUPS, RATE, READ, SPECIAL, SWEEP, TARGETS, TOP, Keys
+from pneumo.errors import ConfigError
+
+Settings = Mapping[str, Any]
+_ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # others refer to the first
+_MANY_CLASSES = ("callbacks", "logger")
+_GROUPS = (*_ONE_CLASS, *_MANY_CLASSES, *GROUPS)
+_NAMES = (*_GROUPS, *TOP, *SWEEP, "experiment", "learning_rates")
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Check every key and value of a configuration as far as it can be done without importing what it names.
+
+    Raises:
+        ConfigError: One of them cannot work; the message names it, the rule and an example.
+    """
+    _check_groups(cfg)
+    settings = resolve(cfg)
+    _check_names(cfg, settings)
+    _check_keys("", settings, TOP, closed=False)
+    for group, keys in (GROUPS | SWEEP).items():
+        if group in settings:
+            _check_keys(group, _as_group(group, settings[group]), keys, whole=group in GROUPS)
+    rates = _as_group("learning_rates", settings.get("learning_rates", {}))
+    _check_keys("learning_rates", rates, dict.fromkeys(rates, RATE))
+    for key, node in class_nodes(settings).items():
+        _check_target(key, node)
+    check_relations(settings)
+    check_monitors(cfg)
+
+
+def class_nodes(settings: Settings) -> dict[str, Any]:
+    """Return the nodes of a configuration that name a class, by their keys."""
+    many = {f"{group}.{name}": node for group in _MANY_CLASSES for name, node in settings[group].items()}
+    return {group: settings[group] for group in _ONE_CLASS} | many
+
+
+def check_sweep(cfg: DictConfig) -> None:
+    """Check the values that belong to a sweep as a whole.
+
+    Raises:
+        ConfigError: One of them cannot work; the message names it, the rule and an example.
+    """
+    if cfg.ckpt_path is not None:
+        raise ConfigError(
+            f"ckpt_path={cfg.ckpt_path} is for train.py: a sweep finds the checkpoints of its own runs and goes on "
+            "with those that are unfinished. Leave it out."
+        )
+    for group, keys in SWEEP.items():
+        if not isinstance(cfg.get(group), DictConfig):
+            raise ConfigError(f"`{group}` must be a group of settings: leave it as conf/sweep.yaml has it.")
+        _check_keys(group, resolve(cfg[group]), keys)
+
+
+def check_folders(cfg: DictConfig) -> None:
+    """Check what names the folder of a sweep, before it is made.
+
+    Raises:
+        ConfigError: One of these settings cannot work; the message names it, the rule and an example.
+    """
+    _check_groups(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=False)  # a reference is a text
+    assert isinstance(plain, dict)
+    _check_keys("paths", _as_group("paths", plain["paths"]), GROUPS["paths"], whole=False)
+    _check_keys("", {"ckpt_path": plain["ckpt_path"]}, TOP, whole=False)
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain dictionaries, lists and values, all references resolved.
+
+    Hydra's own group, if it is there, is left out: parts of it have no value before a job starts.
+
+    Raises:
+        ConfigError: A value refers to something that does not exist, or is still to be given.
+    """
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]) if "hydra" in cfg else cfg
+    try:
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise unresolved(error) from error
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def list_overrides(overrides: ListConfig) -> list[str]:
+    """Return overrides as they were given: iteration would resolve the `${b}` of `a=${b}`."""
+    return list(map(str, OmegaConf.to_container(overrides, resolve=False) or []))
+
+
+def unresolved(error: OmegaConfBaseException | RecursionError) -> ConfigError:
+    """Return the error of a user who wrote a reference that cannot be resolved."""
+    key = getattr(error, "full_key", None) or "A setting"
+    if isinstance(error, MissingMandatoryValue):
+        return ConfigError(f"{key} has no value yet (???): set it, as in {key}=VALUE.")
+    reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0].rstrip(".")
+    return ConfigError(
+        f"{key} cannot be resolved ({show(reason)}): ${{NAME}} in its value must name another setting by its whole "
+        "key, as in trainer.max_epochs=${epochs}. A text with a dollar sign of its own is written as \\${."
+    )
+
+
+def _check_groups(cfg: DictConfig) -> None:
+    """Check that nothing is missing that other settings may refer to."""
+    _check_complete("", cfg, TOP)
+    for key in _GROUPS:
+        if key not in cfg:
+            raise ConfigError(
+                f"`{key}` is missing from the configuration: leave it in. Single entries can go, as in "
+                "~logger.tensorboard or ~callbacks.progress; scheduler=constant does without a schedule."
+            )
+        if not OmegaConf.is_interpolation(cfg, key):
+            _as_group(key, cfg[key])
+
+
+def _as_group(key: str, value: Any) -> Settings:  # noqa: ANN401 (anything that YAML gives)
+    if isinstance(value, Mapping | DictConfig):
+        return value
+    raise ConfigError(
+        f"{key}={show(value)} must be a group of settings: leave it out, or set single ones by {key}.NAME=VALUE."
+    )
+
+
+def _check_names(cfg: DictConfig, settings: Settings) -> None:
+    """Refuse unknown settings next to the groups, unless others refer to them, Hydra's among these."""
+    texts = [str(OmegaConf.to_container(each, resolve=False)) for each in (cfg, HydraConfig.instance().cfg) if each]
+    references = re.findall(r"\$\{[^}]*", " ".join(texts))
+    for name in settings:
+        if name in _NAMES or any(re.search(rf"\b{re.escape(name)}\b", reference) for reference in references):
+            continue
+        close = get_close_matches(name, _NAMES, 1, 0.8)
+        instead = f"set {close[0]}" if close else "keep a text with the run as +notes=TEXT"
+        raise ConfigError(f"{show(name)} is no setting, so it would have no effect. Leave it out, or {instead}.")
+
+
+def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (anything that YAML gives)
+    """Check a node that names a class: pneumo's own by their schema, others by what is known."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(
+            f"{key}={show(node)} must be a group with a class as its _target_, such as "
+            "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping. ~callbacks.NAME removes an entry."
+        )
+    if "_target_" not in node:
+        group = key.partition(".")[0]
+        raise ConfigError(f"{key}._target_ is missing: it names the class, as in conf/{group}/. Leave it in.")
+    _check_keys(key, node, SPECIAL, closed=False, whole=False)
+    keys, closed = rules(key, node["_target_"])
+    _check_keys(key, {name: value for name, value in node.items() if name not in SPECIAL}, keys, closed)
+
+
+def rules(key: str, target: str) -> tuple[Keys, bool]:
+    """Return the rules of the arguments of a `_target_` at a key, and whether there can be no others."""
+    group = key.partition(".")[0]
+    if (stable := stable_target(target)) in TARGETS:
+        return TARGETS[stable], True
+    if group == "data":
+        return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
+    return LIMITS.get(group, {}), False
+
+
+def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, whole: bool = True) -> None:
+    """Check the settings of a group by the rules of its keys.
+
+    `closed` refuses keys without a rule, and `whole` a group that lacks a key it needs.
+    """
+    for name, value in settings.items():
+        key = f"{prefix}.{name}".lstrip(".")
+        if name in keys and not keys[name].holds(value):
+            raise ConfigError(f"{key}={show(value)} must be {keys[name].describe(key)}.")
+        if name not in keys and closed:
+            raise ConfigError(f"{show(key)} is no setting, so it would have no effect. {_instead(prefix, name, keys)}")
+    if whole:
+        _check_complete(prefix, settings, keys)
+
+
+def _check_complete(prefix: str, settings: Settings | DictConfig, keys: Keys) -> None:
+    for name, rule in keys.items():
+        if rule.required and name not in settings:
+            key = f"{prefix}.{name}".lstrip(".")
+            raise ConfigError(f"{key} is missing from the configuration: leave it in. It must be {rule.describe(key)}.")
+
+
+def _instead(prefix: str, name: object, keys: Keys) -> str:
+    if close := get_close_matches(str(name), keys, 1):
+        return f"Leave it out. Did you mean {prefix}.{close[0]}?"
+    has = f"the settings {', '.join(sorted(keys))}" if keys else "no settings"
+    return f"Leave it out: {prefix} has {has}."

@@ -1,0 +1,236 @@
+"""Entries of the cache, listed and deleted: `pneumo cache`."""
+
+import re
+import shutil
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import rich
+import typer
+from filelock import Timeout
+
+from pneumo.common.array_cache import lock_of
+from pneumo.common.disk import PREFIX, remove_stale_below
+from pneumo.common.plain_data import PlainDataError, read_json
+from pneumo.common.terminal import PlainTable, tell
+from pneumo.data.phantoms import MARKER
+from pneumo.errors import CacheError, ConfigError
+
+KINDS = ("images", "features", "means", "duplicates", "manifests", "phantoms")
+_KEY, _PHANTOMS = re.compile("[0-9a-f]{16}"), re.compile(r"v\d+(-\d+){0,3}(-s\d+)?")  # names of folders
+# Of files: temporary ones, of earlier versions too, may be left by kills.
+_ARRAY = re.compile(
+    rf"about\.json|array\.npy(\.part)?|rows\.txt|notes\.json|{re.escape(PREFIX)}.*|\.(about|rows|notes)-\w{{8}}\.\w+"
+)
+_PHANTOM = re.compile(
+    rf"{re.escape(MARKER)}|(train|val|test)/(NORMAL/(NORMAL2-)?IM|PNEUMONIA/person\d+_(virus|bacteria))[-_\d]+\.jpeg"
+)
+_MOST = 1_000_000  # bytes of a description, which has a few hundred
+_FOLDER = typer.Option(
+    "--dir", help="The caches' folder: paths.cache_dir of the runs.", show_default=True, readable=False
+)
+cache = typer.Typer(no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the cache, as it lies on the disk.
+
+    Attributes:
+        kind: One of `KINDS`.
+        key: Hash of what it was computed from; the name of its folder.
+        folder: Where it lies; a manifest is a file.
+        about: What it was computed from; None if its description is damaged.
+        bytes: What it takes on the disk.
+        used: When a run last used it, in seconds since 1970.
+        whole: Whether it is finished.
+    """
+
+    kind: str
+    key: str
+    folder: Path
+    about: dict[str, Any] | None
+    bytes: int
+    used: float
+    whole: bool
+
+
+@cache.callback()
+def _cache() -> None:
+    """List and delete what runs have cached: images, features, means of channels, duplicates, manifests, phantoms.
+
+    All of it may go at any time: the next run computes what it needs anew.
+    """
+
+
+@cache.command("list")
+def list_entries(folder: Annotated[Path, _FOLDER] = Path("outputs/cache")) -> None:
+    """List the entries of the cache, the largest first.
+
+    Example: pneumo cache list --dir /scratch/cache
+    """
+    found = _find(folder)
+    table = PlainTable(title=f"{folder}: {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB")
+    for name in ("kind", "key", "MB", "last used", "what"):
+        table.add_column(name, justify="right" if name == "MB" else "left", no_wrap=name != "what")
+    for entry in found:
+        table.add_row(entry.kind, entry.key, f"{entry.bytes / 1e6:,.1f}", _ago(entry.used), _contents(entry))
+    rich.print(table)
+
+
+@cache.command()
+def clear(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of entries to delete.")] = None,
+    folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
+    everything: Annotated[bool, typer.Option("--all", help="All but phantoms.")] = False,
+    unused: Annotated[float | None, typer.Option(help="Only those not used for so many days.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind, such as features.")] = None,
+) -> None:
+    """Delete the entries for which all that is said holds; what a run is building stays, and phantoms not asked for.
+
+    Examples: pneumo cache clear --unused 30; pneumo cache clear --kind features; pneumo cache clear 37b56a3e1923f29c
+    """
+    if not (keys or everything or unused is not None or kind is not None):
+        raise ConfigError(
+            "Say what to delete: --all, --unused DAYS, --kind KIND or keys; `pneumo cache list` shows them."
+        )
+    if unused is not None and not unused >= 0:
+        raise ConfigError(f"--unused {unused} must be a number of days from 0, such as --unused 30.")
+    found = _find(folder)
+    _check("key", keys or [], {entry.key for entry in found}, folder)
+    _check("--kind", [] if kind is None else [kind], KINDS, folder)
+    oldest = time.time() - (unused or 0) * 86_400
+    kinds = [kind] if kind is not None else [name for name in KINDS if keys or name != "phantoms"]
+    chosen = [entry for entry in found if entry.used <= oldest and (not keys or entry.key in keys)]
+    deleted = []
+    for entry in chosen:
+        if entry.kind not in kinds:
+            continue
+        if remove(entry):
+            deleted.append(entry)
+        else:
+            foreign = foreign_files(entry)
+            why = f"pneumo did not write {foreign[0]}" if foreign else "a process is building it"
+            tell(f"kept {entry.kind}/{entry.key}: {why}")
+    tell(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
+
+
+def entries(cache: Path) -> list[Entry]:
+    """List the entries, the largest first."""
+    places = [place for kind in KINDS for place in sorted((cache / kind).glob("[!.]*"))]
+    found = [_describe(place) for place in places if _is_entry(place)]
+    return sorted(filter(None, found), key=lambda entry: -entry.bytes)
+
+
+def foreign_files(entry: Entry) -> list[str]:
+    """List the files in an entry's folder that pneumo did not write, as paths relative to it."""
+    own = _PHANTOM if entry.kind == "phantoms" else _ARRAY
+    names = (path.relative_to(entry.folder).as_posix() for path in entry.folder.rglob("*") if not _is_folder(path))
+    return sorted(name for name in names if not own.fullmatch(name))
+
+
+def remove(entry: Entry) -> bool:
+    """Delete an entry unless a process is building it or it has foreign files; return whether it was deleted."""
+    try:
+        with lock_of(entry.folder).acquire(timeout=0):
+            if foreign_files(entry):
+                return False
+            if entry.folder.is_dir():
+                shutil.rmtree(entry.folder)
+            else:
+                entry.folder.unlink()
+    except Timeout:
+        return False
+    except OSError as error:
+        raise CacheError(
+            f"{entry.folder} cannot be deleted ({error.strerror}): mend its permissions, or delete it as its owner."
+        ) from error
+    return True
+
+
+def _find(folder: Path) -> list[Entry]:
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}: name the runs' paths.cache_dir as --dir FOLDER.")
+    remove_stale_below(folder, depth=2)
+    return entries(folder)
+
+
+def _check(name: str, given: Collection[str], known: Collection[str], folder: Path) -> None:
+    if unknown := [value for value in given if value not in known]:
+        raise ConfigError(
+            f"{name} {', '.join(unknown)} is not one of {', '.join(sorted(known)) or 'none, as it is empty'}; "
+            f"`pneumo cache list --dir {folder}` shows what there is."
+        )
+
+
+def _ago(then: float) -> str:
+    seconds = max(time.time() - then, 0)
+    for length, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {name} ago"
+    return "just now"
+
+
+def _contents(entry: Entry) -> str:
+    about = entry.about
+    if about is None:
+        return f"unknown: its about.json is damaged; `pneumo cache clear {entry.key}` deletes it"
+    parts = [str(about["architecture"])] if "architecture" in about else []
+    if "images" in about:
+        some = "some of " if "positions" in about else ""
+        count = f"{about['images']:,}" if isinstance(about["images"], int) else about["images"]
+        parts.append(f"{some}{count} images" + (f" at {about['image_size']} pixels" if "image_size" in about else ""))
+    if "views" in about:
+        parts.append(f"{about['views']} augmented views")
+    if "device" in about:
+        parts.append(f"on {about['device']}")
+    return ", ".join([*parts, *([] if entry.whole else ["unfinished: the next run goes on with it"])])
+
+
+def _is_entry(place: Path) -> bool:
+    """Return whether something has an entry's name: a data set's images/ may hold folders too."""
+    if place.parent.name == "manifests":
+        return place.suffix == ".txt" and place.is_file()
+    name = _PHANTOMS if place.parent.name == "phantoms" else _KEY
+    return name.fullmatch(place.name) is not None and _is_folder(place)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _describe(folder: Path) -> Entry | None:
+    """Describe an entry; None if somebody has just deleted it."""
+    kind = folder.parent.name
+    with suppress(FileNotFoundError):
+        return Entry(
+            kind=kind,
+            key=folder.stem if kind == "manifests" else folder.name,
+            folder=folder,
+            about=_read_about(folder / "about.json") if folder.is_dir() else {},
+            bytes=sum(_size(path) for path in (folder, *folder.rglob("*"))),
+            used=folder.stat().st_mtime,
+            whole=kind in ("manifests", "phantoms") or (folder / "array.npy").is_file(),
+        )
+    return None
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):  # a run renames its files when they are finished; some may be unreadable
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
+def _read_about(path: Path) -> dict[str, Any] | None:
+    """Read a description; empty if there is none, None if it is damaged."""
+    try:
+        found = read_json(path, _MOST)
+    except FileNotFoundError:
+        return {}
+    except PlainDataError:
+        return None
+    return found if isinstance(found, dict) else None

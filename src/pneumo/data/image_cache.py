@@ -1,0 +1,223 @@
+"""The decoded-image cache: every radiograph decoded and resized once, in one memory-mapped array."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pneumo.common.array_cache import Array, Recipe, find_or_build
+from pneumo.common.disk import temporary_folder
+from pneumo.common.files import escape_path, write_text
+from pneumo.common.hardware import keep_freed_memory
+from pneumo.common.terminal import track
+from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
+from pneumo.data.grey import DECODER
+from pneumo.data.index import Radiograph, file_path
+from pneumo.data.radiograph import ImageNotes, decode_with_notes
+from pneumo.errors import DataError
+
+_log = logging.getLogger(__name__)
+_FILES = 1024  # handed to the threads at once
+
+
+def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> str:
+    """Hash the paths, sizes and contents of a data set's files, 32 hex digits.
+
+    Files are read once: while no path, size or time of modification changes, the hash comes from `cache`.
+
+    Raises:
+        DataError: A file cannot be read, or has changed since it was indexed.
+    """
+    stats = hashlib.sha256(f"{escape_path(str(root.resolve()))}\n".encode())
+    for radiograph in radiographs:
+        stats.update(f"{radiograph.path}\0{radiograph.size}\0{radiograph.modified}\n".encode())
+    known = cache / "manifests" / f"{stats.hexdigest()[:16]}.txt"
+    if known.is_file() and len(found := known.read_text(encoding="ascii")) == 32:
+        return found
+    digest = hashlib.sha256()
+    with track("Reading files", len(radiographs)) as advance, ThreadPoolExecutor() as pool:
+        for start in range(0, len(radiographs), _FILES):
+            part = radiographs[start : start + _FILES]
+            contents = pool.map(lambda radiograph: _file_hash(root, radiograph), part)
+            for radiograph, content in zip(part, contents, strict=True):
+                digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
+            advance(start + len(part))
+    found = digest.hexdigest()[:32]
+    try:
+        write_text(known, found)
+    except OSError as error:  # a cache that others filled may be read-only
+        _log.warning("%s cannot be written (%s); the next run reads all files again.", known, error.strerror)
+    return found
+
+
+def require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
+    """Raise a DataError if a file has changed since it was indexed, so that caches hold what their keys say."""
+    for radiograph in radiographs:
+        path = file_path(root, radiograph.path)
+        with _readable(path):
+            _compare(path, path.stat(), radiograph)
+
+
+def _file_hash(root: Path, radiograph: Radiograph) -> str:
+    digest = hashlib.sha256()
+    path = file_path(root, radiograph.path)
+    with _readable(path), open(path, "rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+        _compare(path, os.fstat(file.fileno()), radiograph)
+    return digest.hexdigest()
+
+
+def _compare(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
+    if (status.st_size, status.st_mtime_ns) != (radiograph.size, radiograph.modified):
+        raise DataError(
+            f"{path} has changed since this run listed it. The files of a data set must stay as they are while they "
+            "are read: run the same command again."
+        )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable while it is in use: "
+            "mend its permissions or its disk, or delete it."
+        ) from error
+
+
+_BLOCK = 32  # images that a worker hands over at once
+
+
+class RadiographDataset(Dataset[dict[str, Any]]):
+    """Radiographs as samples: input (1, size, size) uint8, label, and index, the position in the list.
+
+    A sample also has its notes, joined by line breaks, which `ImageLoader` takes out of the batches.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        radiographs: Sequence[Radiograph],
+        image_size: int,
+        crop_pct: float = 1.0,
+        notes: ImageNotes | None = None,
+    ) -> None:
+        """Store the list, the folder of its paths, the arguments of `decode`, and where `ImageLoader` adds notes."""
+        self.root, self.radiographs = root, radiographs
+        self.image_size, self.crop_pct = image_size, crop_pct
+        self.notes = ImageNotes() if notes is None else notes
+
+    def __len__(self) -> int:
+        """Return the number of radiographs."""
+        return len(self.radiographs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Decode one radiograph."""
+        radiograph = self.radiographs[index]
+        pixels, notes = decode_with_notes(file_path(self.root, radiograph.path), self.image_size, self.crop_pct)
+        image = torch.from_numpy(pixels.copy()).unsqueeze(0)
+        return {"input": image, "label": radiograph.label, "index": index, "notes": "\n".join(notes)}
+
+
+class ImageLoader(DataLoader[dict[str, Any]]):
+    """A loader of a `RadiographDataset` that reports the notes on its images at the end of a pass.
+
+    Notes come with the batches because workers are processes of their own, which would each report the same files.
+    """
+
+    def __init__(self, dataset: RadiographDataset, **options: Any) -> None:  # noqa: ANN401
+        """Build the loader; `options` are those of a DataLoader."""
+        super().__init__(dataset, worker_init_fn=_prepare_worker, **options)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override] # a generator, which no caller minds
+        """Load the batches of a pass."""
+        dataset = cast(RadiographDataset, self.dataset)
+        for number, batch in enumerate(super().__iter__(), 1):
+            for index, notes in zip(batch["index"].tolist(), batch.pop("notes"), strict=True):
+                dataset.notes.add(dataset.radiographs[index].path, notes.splitlines())
+            if number == len(self):  # not after the loop, which Lightning leaves at the last batch
+                dataset.notes.report()
+            yield batch
+
+
+def _prepare_worker(number: int) -> None:
+    """Have a worker process keep the memory of one image for the next; without that, decoding takes twice as long."""
+    keep_freed_memory()
+
+
+def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Path) -> Array:
+    """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, after making it if need be.
+
+    Notes on the images are stored next to the array, added to the data set's, and reported.
+
+    Args:
+        dataset: The radiographs, in the array's order.
+        workers: Processes that decode; 0 is this one.
+        content: Hash of what the files hold; see `pneumo.data.image_cache.content_hash`.
+        cache: The folder of all caches.
+
+    Raises:
+        DataError: A file cannot be decoded.
+        CacheError: The disk is full or cannot be written.
+    """
+    recipe = decoded_recipe(len(dataset), dataset.image_size, content, dataset.crop_pct)
+    array = find_or_build(
+        cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers), dataset.notes.found
+    )
+    dataset.notes.report()
+    return array
+
+
+def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) -> Recipe:
+    """Return what the array of `decode_all` is computed from."""
+    about = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct, "decoder": DECODER}
+    return Recipe("images", about, (images, 1, image_size, image_size), "uint8", "Decoding images")
+
+
+def find_twins(dataset: RadiographDataset, workers: int, content: str, cache: Path | None) -> list[int]:
+    """Return for each radiograph the number of its group of near duplicates, (N,); see `group_duplicates`.
+
+    Arguments and errors are those of `decode_all`. What is found is kept in `cache`, or, without one, nowhere.
+    """
+    if cache is None:
+        with temporary_folder(Path(tempfile.gettempdir())) as folder:
+            return find_twins(dataset, workers, content, folder)
+    small = RadiographDataset(dataset.root, dataset.radiographs, SIDE, notes=dataset.notes)
+
+    def blocks(start: int) -> Iterator[Array]:
+        yield group_duplicates(np.asarray(decode_all(small, workers, content, cache)[:, 0]))
+
+    about = {"data": content, "images": len(dataset), "decoder": DECODER, "version": VERSION}
+    recipe = Recipe("duplicates", about, (len(dataset),), "int64", "Looking for near duplicates")
+    groups: list[int] = find_or_build(cache, recipe, blocks, dataset.notes.found).tolist()
+    dataset.notes.report()
+    return groups
+
+
+def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: int) -> Iterator[Array]:
+    """Decode radiographs from position `start` on, in blocks (size, 1, H, W) uint8, by several processes.
+
+    Raises:
+        DataError: A file cannot be decoded, or has changed since it was indexed.
+    """
+    loader = ImageLoader(
+        dataset,
+        batch_size=size,
+        sampler=range(start, len(dataset)),
+        num_workers=workers,
+        generator=torch.Generator(),  # else it would draw from the global one
+    )
+    for batch in loader:
+        require_unchanged(dataset.root, (dataset.radiographs[index] for index in batch["index"].tolist()))
+        yield batch["input"].numpy()

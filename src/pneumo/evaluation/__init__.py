@@ -1,1 +1,0 @@
-"""What a run achieved: metrics and the files that tell of them."""

@@ -1,1 +1,0 @@
-"""Maps of where in a film an answer comes from, and tests of what they are worth."""

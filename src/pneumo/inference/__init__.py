@@ -1,0 +1,1 @@
+"""A checkpoint in use: predictor, backends, inputs and outputs."""

@@ -1,0 +1,1 @@
+"""Saliency maps and tests of their validity."""

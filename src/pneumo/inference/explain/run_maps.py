@@ -1,0 +1,141 @@
+"""Saliency maps of a run's test images, and whether they depend on its weights."""
+
+from __future__ import annotations
+
+import copy
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from pneumo.common.terminal import track
+from pneumo.data.grey import square
+from pneumo.data.index import default_root
+from pneumo.data.radiograph import read_radiograph
+from pneumo.errors import ConfigError, DataError
+from pneumo.inference.explain.overlays import overlay
+from pneumo.inference.explain.saliency import METHODS, Answering, Explainer
+from pneumo.models.classifier import Classifier
+from pneumo.reporting.rendering import encode_jpeg
+from pneumo.reporting.run_report import KINDS, Explanations, Run, Shown
+from pneumo.runs.recorded_config import read_config, resolve_references, select
+from pneumo.runs.split_files import find_images
+
+PARTS = ("head", "all")
+_M = TypeVar("_M", bound=nn.Module)
+
+
+class _Randomised:
+    def __init__(self, classifier: Answering, part: str, seed: int) -> None:
+        self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
+        self.head = randomise(classifier.head, seed)
+        self.backbone = randomise(classifier.backbone, seed) if part == "all" else classifier.backbone
+
+
+def rank_correlation(classifier: Answering, images: Tensor, method: str, part: str, seed: int = 0) -> float:
+    """Compute how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
+
+    Args:
+        classifier: Stays as it is.
+        images: uint8, (N, 1, size, size); computed at once.
+        method: See `pneumo.inference.explain.saliency.METHODS`.
+        part: "head": the head is drawn anew; "all": the whole network.
+        seed: Of the new weights.
+
+    Returns:
+        Spearman's rank correlation of the maps before and after, over the pixels, as the mean over the images. Near 1
+        maps tell nothing of what was learned. A map that is the same everywhere has no ranks, and counts as 0.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part={part!r} is none of {', '.join(PARTS)}")
+    explainers = (Explainer(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
+    before, after = (explain(images).flatten(1).double().cpu().numpy() for explain in explainers)
+    return float(np.mean([_spearman(*pair) for pair in zip(before, after, strict=True)]))
+
+
+def randomise(module: _M, seed: int) -> _M:
+    """Copy a module with new weights: as its layers draw them, and of no layer's, as spread as they were."""
+    drawn = copy.deepcopy(module)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
+        torch.manual_seed(seed)
+        for layer in drawn.modules():
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
+                continue
+            for weight in layer.parameters(recurse=False):
+                weight.normal_(0, float(weight.std()) if weight.numel() > 1 else 1.0)
+    return drawn
+
+
+def _spearman(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
+    if before.min() == before.max() or after.min() == after.max():
+        return 0.0
+    return float(np.corrcoef(rankdata(before), rankdata(after))[0, 1])
+
+
+_LONGEST = 360  # pixels of a film's longer side on the page
+_AT_ONCE = 8
+Pixels = npt.NDArray[np.uint8]
+
+
+def explain_run(run: Run) -> Explanations:
+    """Compute saliency maps of the images that a run's page shows, or the reason why there are none."""
+    margin, uncertain, why = None, None, ", since the run is not whole"
+    try:
+        classifier = Classifier.load_from_checkpoint(run.folder / "checkpoints" / "best.ckpt").eval()
+        settings = resolve_references(read_config(run.folder))
+        uncertain = _read_uncertain(settings)
+        margin = None if uncertain is None else classifier.hparams["margin"]
+        named = select(settings, "data.root", str, type(None))
+        root = default_root() if named is None else Path(named)
+        classes = [str(name) for name in select(settings, "data.classes", list)]
+        why = ", since the test's are not all at hand"
+        paths = [run.answers.paths[place] for place in run.chosen.places]
+        films = [_read(file) for file in find_images(run.folder, root, classes, str(run.results["data_hash"]), paths)]
+        why = ""
+        explainer = Explainer(classifier)
+    except (ConfigError, DataError) as error:
+        missing = f"There are no films and maps here{why}: {error}"
+        return Explanations({}, {}, missing, margin, uncertain)
+    inputs = [square(Image.fromarray(film), classifier.image_size, classifier.crop_pct) for film in films]
+    images = torch.from_numpy(np.stack(inputs))[:, None]
+    maps: list[npt.NDArray[np.float32]] = []
+    with track("Looking where answers come from", len(films)) as advance:
+        for block in torch.split(images, _AT_ONCE):
+            maps.extend(explainer(block).numpy())
+            advance(len(maps))
+    shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, films, maps, strict=True)])
+    kinds = {kind: list(islice(shown, len(getattr(run.chosen, kind)))) for kind in KINDS}
+    forgotten = {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS}
+    return Explanations(kinds, forgotten, "", margin, uncertain)
+
+
+def _read_uncertain(settings: dict[str, Any]) -> float | None:
+    """Return the fraction of validation images that counts as uncertain; runs of earlier versions have none."""
+    known = isinstance(group := settings.get("decision"), dict) and "uncertain" in group
+    return select(settings, "decision.uncertain", float, type(None)) if known else None
+
+
+def _read(path: Path) -> Pixels:
+    try:
+        return np.asarray(read_radiograph(path).image)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
+
+
+def _show(run: Run, place: int, film: Pixels, places: npt.NDArray[np.float32], crop_pct: float) -> Shown:
+    names, answers = run.answers.classes, run.answers
+    share = f"{answers.confidence[place]:.3f}"
+    answer = f"{names[answers.predicted[place]]} {share if len(names) > 2 else f'({names[1]} {share})'}"
+    small = Image.fromarray(film)
+    small.thumbnail((_LONGEST, _LONGEST))
+    pixels = np.asarray(small)
+    mixed = overlay(pixels, places, crop_pct)
+    truth, right = names[answers.label[place]], bool(answers.right[place])
+    return Shown(answers.paths[place], encode_jpeg(pixels), encode_jpeg(mixed), truth, answer, right)

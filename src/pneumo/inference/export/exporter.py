@@ -1,0 +1,172 @@
+"""What `pneumo export` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich
+from PIL import Image
+
+from pneumo.common.disk import temporary_folder
+from pneumo.common.files import atomic_path, check_output, refuse_inputs, unwritable
+from pneumo.common.hardware import count_cores
+from pneumo.common.terminal import tell, track
+from pneumo.data.folder_tree import describe_misplaced, find_data_sets
+from pneumo.data.grey import square
+from pneumo.data.image_cache import RadiographDataset, decoded_blocks
+from pneumo.data.index import find_root, index_radiographs, label_subtypes, locate
+from pneumo.data.phantoms import draw_radiograph
+from pneumo.errors import ConfigError, DataError
+from pneumo.inference.backend import Images, Network, Rules
+from pneumo.inference.export.formats import describe
+from pneumo.inference.export.parity import (
+    ALLOWED,
+    FORMATS,
+    accuracy_table,
+    measure_latency,
+    score,
+    speed_table,
+    write_checked,
+)
+from pneumo.inference.onnx_backend import OnnxNetwork
+from pneumo.inference.torch_backend import CheckpointNetwork
+from pneumo.models.checkpoint_reader import read_checkpoint
+
+_BLOCK = 16  # films that a worker decodes at once
+
+
+def draw_films(count: int, rules: Rules) -> Images:
+    """Draw phantoms, as a network is shown them, (count, 1, S, S); half of them have a pneumonia."""
+    films = []
+    for number in range(count):
+        patient, image = (np.random.default_rng([number, part]) for part in (0, 1))
+        film = draw_radiograph(patient, image, "bacterial" if number % 2 else "none")
+        films.append(square(Image.fromarray(film), rules.image_size, rules.crop_pct))
+    return np.stack(films)[:, None]
+
+
+class Films:
+    """A data set's films, as a network is shown them, under the classes that it was trained to tell apart."""
+
+    def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
+        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns.
+
+        Raises:
+            DataError: There is no such data set.
+        """
+        if locate(root) is None:
+            found = find_data_sets(root)
+            hint = describe_misplaced(root, found, "--data ") if found else "name a folder with both"
+            raise DataError(
+                f"--data {root} {'has no train/ and test/ in it' if root.is_dir() else 'does not exist'}: {hint}. "
+                "Each of them has one folder per class."
+            )
+        config = checkpoint.get("config", {})
+        folders = config.get("data.classes", rules.classes)
+        films = index_radiographs(root, folders)
+        subtypes = config.get("data.task") == "subtype"
+        self.films = label_subtypes(films, folders)[0] if subtypes else films
+        self.root, self.rules = find_root(root), rules
+
+    def load(self, split: str, count: int | None = None) -> tuple[Images, list[int]]:
+        """Decode a split's films, or `count` of them, always the same ones: images (N, 1, S, S) and labels.
+
+        Raises:
+            DataError: A file cannot be decoded.
+        """
+        films = [film for film in self.films if film.split == split]
+        order = range(len(films)) if count is None else np.random.default_rng(0).permutation(len(films))[:count]
+        chosen = [films[i] for i in order]
+        dataset = RadiographDataset(self.root, chosen, self.rules.image_size, self.rules.crop_pct)
+        blocks: list[Images] = []
+        with track(f"Decoding {split} films", len(chosen)) as advance:
+            for block in decoded_blocks(dataset, 0, _BLOCK, count_cores()):
+                blocks.append(block)
+                advance(sum(map(len, blocks)))
+        return np.concatenate(blocks), [film.label for film in chosen]
+
+
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
+_PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
+_BATCHES = (1, 32)
+
+
+def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) -> None:
+    """Write a checkpoint's network to a file of its own, check that, and print what came of it.
+
+    Args:
+        checkpoint: Of a classifier.
+        output: The file, whose suffix names the format: .onnx or .pt2.
+        int8: Quantise it, and measure on the test films what that loses.
+        data: A data set, whose films serve where phantoms would otherwise.
+
+    Raises:
+        ConfigError: The checkpoint or the output is none, or the network cannot be exported.
+        DataError: There is no such data set.
+    """
+    _check(output, int8, data)
+    refuse_inputs([("--output", output)], [checkpoint])
+    network = CheckpointNetwork(checkpoint)
+    rules = network.rules
+    source = None if data is None else Films(data, read_checkpoint(checkpoint), rules)
+    shown = source.load("train", _FILMS)[0] if source else draw_films(_PHANTOMS, rules)
+    with _written(output) as temporary, temporary_folder(output.parent) as folder:
+        path = folder / output.name if int8 else temporary
+        tell(f"Exporting {rules.name}: a minute or more for large networks")
+        exported, found = write_checked(network, checkpoint, shown, path)
+        tell(
+            f"Largest differences on {len(shown)} films: {found.probability:.1e} in a probability "
+            f"({ALLOWED.probability:g} is allowed), {found.unlike:.1e} of a score of unlike images ({ALLOWED.unlike:g})"
+        )
+        plain, small = f"{output.suffix}, float32", f"{output.suffix}, int8"
+        networks: dict[str, Network] = {"checkpoint in PyTorch": network, plain: exported}
+        sizes = {"checkpoint in PyTorch": checkpoint.stat().st_size, plain: path.stat().st_size}
+        if int8 and source:
+            from pneumo.inference.export.quantisation import quantise  # imports onnx
+
+            tell("Quantising to int8")
+            quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe(checkpoint, rules))
+            networks[small], sizes[small] = OnnxNetwork(temporary), temporary.stat().st_size
+        tell("Measuring latencies")
+        rich.print(speed_table(sizes, {count: measure_latency(networks, shown, count) for count in _BATCHES}))
+        if int8 and source:
+            tell("Measuring on the test films what int8 loses")
+            films, labels = source.load("test")
+            rich.print(accuracy_table({name: score(networks[name], films) for name in (plain, small)}, labels, rules))
+    tell(f"Wrote {output}, which is no medical device")
+
+
+def _check(output: Path, int8: bool, data: Path | None) -> None:
+    """Refuse what cannot work before minutes are spent."""
+    if output.suffix not in FORMATS:
+        raise ConfigError(
+            f"--output {output} must end in .onnx, which onnxruntime and others run, or in .pt2, which PyTorch does, "
+            "such as --output network.onnx."
+        )
+    if int8 and data is None:
+        raise ConfigError(
+            "--int8 is calibrated on training films and measured on test films: name their data set as --data ROOT, a "
+            "folder with train/ and test/."
+        )
+    if int8 and output.suffix != ".onnx":
+        raise ConfigError(f"--int8 is for ONNX, and --output {output} is not: name a file that ends in .onnx.")
+    if output.suffix == ".onnx" and (missing := [name for name in _NEEDED if find_spec(name) is None]):
+        raise ConfigError(
+            f"Writing ONNX needs {', '.join(missing)}, which this Python lacks: pip install 'pneumo[export]', or take "
+            "--output FILE.pt2, which needs nothing more."
+        )
+    check_output("--output", output)
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[Path]:
+    try:
+        with atomic_path(output) as temporary:
+            yield temporary
+    except OSError as error:
+        raise unwritable("--output", output, error) from error

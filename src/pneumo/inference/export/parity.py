@@ -1,0 +1,158 @@
+"""Parity and latency of exported networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+
+from pneumo.common.terminal import PlainTable
+from pneumo.errors import ConfigError
+from pneumo.inference.backend import Images, Network, Rules, Scores
+from pneumo.inference.export.formats import ProgramNetwork, describe, write_network
+from pneumo.inference.onnx_backend import OnnxNetwork
+from pneumo.inference.torch_backend import CheckpointNetwork
+from pneumo.metrics.definitions import measure
+from pneumo.metrics.predictions import Predictions, predict_classes
+from pneumo.models.classifier import Classifier
+from pneumo.models.ood_detector import LevelMeans
+
+_BLOCK = 32  # films at once
+
+
+class Difference(NamedTuple):
+    """The largest differences between what two networks answer to films.
+
+    Attributes:
+        probability: Of any class.
+        unlike: Of how unlike the training images a film is, as share of it where it is more than 1.
+    """
+
+    probability: float
+    unlike: float
+
+
+def compare(expected: Scores, found: Scores) -> Difference:
+    """Compare answers to the same films."""
+    (probability, unlike), (other, as_unlike) = expected, found
+    far = np.abs(as_unlike - unlike) / np.maximum(unlike, 1)
+    return Difference(float(np.abs(other - probability).max()), float(far.max()))
+
+
+def score(network: Network, films: Images) -> Scores:
+    """Score films (N, 1, S, S): the first alone, the others in batches."""
+    blocks = [films[:1], *(films[start : start + _BLOCK] for start in range(1, len(films), _BLOCK))]
+    probability, unlike = zip(*map(network.score, blocks), strict=True)
+    return np.concatenate(probability), np.concatenate(unlike)
+
+
+def score_plainly(classifier: Classifier, films: Images) -> Scores:
+    """Score films as the test does, without anything that was done to make the network fast or portable."""
+    levels = LevelMeans(classifier.backbone, classifier.image_size)
+    probability, unlike = [], []
+    with torch.inference_mode():
+        for block in torch.split(torch.from_numpy(films), _BLOCK):
+            share = classifier.probability(classifier.answer(block))
+            probability.append(torch.stack((1 - share, share), 1) if share.ndim == 1 else share)
+            means = levels(block)[1]
+            unlike.append(classifier.outliers.score(means) if classifier.outliers else means.new_zeros(len(means)))
+    return torch.cat(probability).numpy(), torch.cat(unlike).numpy()
+
+
+ROUNDS = (3, 30)  # at least, at most
+_SECONDS = 10.0  # after which no further round begins
+
+
+def measure_latency(
+    networks: Mapping[str, Network], films: Images, batch: int, rounds: int | None = None
+) -> dict[str, list[float]]:
+    """Measure the seconds that each network takes for a batch, each time.
+
+    Args:
+        networks: By name. They take turns, so that whatever else the machine does slows all of them.
+        films: Of any number, (N, 1, S, S).
+        batch: How many images at once.
+        rounds: How often; None: as often as is worth the time.
+    """
+    images = np.resize(films, (batch, *films.shape[1:]))
+    for network in networks.values():
+        network.score(images)
+    taken: dict[str, list[float]] = {name: [] for name in networks}
+    least, most = ROUNDS if rounds is None else (rounds, rounds)
+    begun = time.perf_counter()
+    for number in range(most):
+        if number >= least and time.perf_counter() - begun > _SECONDS:
+            break
+        for name, network in networks.items():
+            start = time.perf_counter()
+            network.score(images)
+            taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+FORMATS: dict[str, Callable[[Path], Network]] = {".onnx": OnnxNetwork, ".pt2": ProgramNetwork}
+ALLOWED = Difference(1e-4, 1e-3)  # what rounding explains
+
+
+def write_checked(
+    network: CheckpointNetwork, checkpoint: Path, films: Images, path: Path
+) -> tuple[Network, Difference]:
+    """Write a network, and return what was written, opened again, and how far it is from the checkpoint.
+
+    Args:
+        network: The checkpoint, opened.
+        checkpoint: Its file.
+        films: To compare by, (N, 1, S, S).
+        path: To write to; its suffix names the format.
+
+    Raises:
+        ConfigError: PyTorch cannot export the network, or its answers are too far.
+    """
+    write_network(network.scorer, network.rules, describe(checkpoint, network.rules), path)
+    exported = FORMATS[path.suffix](path)
+    found = compare(score_plainly(network.classifier, films), score(exported, films))
+    if not all(value <= most for value, most in zip(found, ALLOWED, strict=True)):  # NaN is no match either
+        raise ConfigError(
+            f"{network.rules.name} was exported as {path.suffix}, but answers otherwise than its checkpoint: "
+            f"probabilities differ by up to {found.probability:.2g} ({ALLOWED.probability:g} is allowed), scores of "
+            f"unlike images by {found.unlike:.2g} of them ({ALLOWED.unlike:g}). Nothing was written: take the other "
+            "format, or another version of PyTorch."
+        )
+    return exported, found
+
+
+def speed_table(sizes: Mapping[str, int], taken: Mapping[int, Mapping[str, Sequence[float]]]) -> PlainTable:
+    """Lay out networks' sizes in bytes, and their latencies: what `measure_latency` gives, by number of images."""
+    heads = ("MB", *(f"{count} image{'s' * (count > 1)}, ms" for count in taken))
+    rows = {
+        name: [f"{size / 1e6:,.1f}", *(f"{1e3 * median(seconds[name]):,.1f}" for seconds in taken.values())]
+        for name, size in sizes.items()
+    }
+    return _table("Size, and median latency in alternating rounds", heads, rows)
+
+
+def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: Rules) -> PlainTable:
+    """Lay out how well networks do on test films, and how many of those each takes for unlike its training images."""
+    rows = {}
+    for name, (probability, unlike) in answers.items():
+        predicted = predict_classes(probability, rules.threshold)
+        found = measure(Predictions(probability.astype(np.float64), np.array(labels), predicted))
+        flagged = f"{(unlike > 1).sum()}" if rules.outliers else "not told"
+        rows[name] = [f"{found['auroc']:.4f}", f"{found['accuracy']:.4f}", flagged]
+    return _table(f"{len(labels)} test films", ("AUROC", "accuracy", "unlike"), rows)
+
+
+def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> PlainTable:
+    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table

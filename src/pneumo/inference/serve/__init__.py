@@ -1,0 +1,1 @@
+"""A local web page that predicts one image at a time."""

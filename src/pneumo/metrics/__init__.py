@@ -1,0 +1,1 @@
+"""Numbers from predictions: definitions, intervals, significance, calibration, operating points."""

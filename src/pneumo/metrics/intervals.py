@@ -1,0 +1,236 @@
+"""95 % confidence intervals in closed form, and by simulation for confusion tables.
+
+Confusion tables have true classes in rows and predicted ones in columns, (R, C, C); counts may be fractions. Of two
+classes, the second is positive. Of more, sensitivity, specificity and F1 are means over the classes, each against the
+rest. 0 replaces what an absent class leaves undefined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import hypot, sqrt
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv, expit, logit
+from scipy.stats import norm
+from scipy.stats.qmc import Sobol
+
+Interval = tuple[float, float]
+RESIDUE = 1e-12  # deviations below it are rounding errors
+_EXPECTED = 4  # images of the widest spread that the variance of a mean is shrunk towards
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(hits: float, total: float) -> Interval:
+    """Compute the interval of a proportion: Wilson's score interval.
+
+    Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, equation 4.
+
+    Args:
+        hits: Number of images that count.
+        total: Number of images, above 0; both may be effective numbers, which are fractions.
+    """
+    proportion, square = hits / total, float(norm.ppf(0.975)) ** 2
+    scale = 2 * (total + square)
+    middle = (2 * total * proportion + square) / scale
+    half = float(norm.ppf(0.975)) / scale * sqrt(4 * total * proportion * (1 - proportion) + square)
+    return (middle - half if hits > 0 else 0.0), (middle + half if hits < total else 1.0)
+
+
+def whole_range(name: str, classes: int = 2) -> Interval:
+    """Return the least and the largest value that a metric can have: its interval where nothing is known."""
+    return (-1.0 if name == "mcc" else 0.0), (2.0 if name == "brier" and classes > 2 else 1.0)
+
+
+def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
+    """Compute the interval of a mean, from 0 to `top`, over `total` images that show no variation.
+
+    Wilson's interval of 0 in `total` is the fraction of images that may behave otherwise, all at 0 or all at the top.
+    """
+    alike = wilson(total, total)[0]
+    return value * alike, value + (top - value) * (1 - alike)
+
+
+def unvaried_difference(value: float, total: int, reach: float = 1.0) -> Interval:
+    """Compute the interval of a difference, -reach to reach, that is the same in all resamples of `total` images."""
+    low, high = unvaried_interval(value + reach, total, 2 * reach)
+    return low - reach, high - reach
+
+
+def zero_residue(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Replace what rounding leaves of zeros by zeros."""
+    return np.where(np.abs(values) < RESIDUE, 0.0, values)
+
+
+def shrink_variance(variance: float, expected: float, units: int, weight: int) -> float:
+    """Average a variance estimated from few images or patients, `units`, with the one expected without data."""
+    return ((units - 1) * variance + weight * expected) / (units - 1 + weight)
+
+
+def mean_interval(value: float, draws: npt.NDArray[np.float64], total: int, top: float = 1.0) -> Interval:
+    """Compute the interval of a mean from bootstrap draws, (R,): their deviation on the logit scale.
+
+    A few images with large errors decide the mean, and a small sample may have none of them. So the variance is shrunk
+    towards that of images which are all at 0 or at the top. If all draws are the same, it is `unvaried_interval`.
+
+    Args:
+        value: The mean, from 0 to `top`.
+        draws: Bootstrap draws of it.
+        total: Number of patients.
+        top: Largest value of an image.
+    """
+    if np.ptp(draws) < RESIDUE:
+        return unvaried_interval(value, total, top)
+    fraction = value / top
+    variance = shrink_variance(draws.var(ddof=1) / top**2, fraction * (1 - fraction) / total, total, _EXPECTED)
+    low, high = logit_interval(fraction, sqrt(variance), total)
+    return low * top, high * top
+
+
+def logit_interval(value: float, deviation: float, total: int) -> Interval:
+    """Compute the interval of an area, which keeps within 0 and 1 and reaches further to the middle.
+
+    Without deviation, as at 0 and 1 and where all images have one probability, it is `unvaried_interval`.
+
+    Source: K. Boyd, K. H. Eng, C. D. Page, Area under the precision-recall curve: point estimates and confidence
+    intervals, 2013, section 3.
+    """
+    if value in (0, 1) or deviation < RESIDUE:
+        return unvaried_interval(value, total)
+    half = float(norm.ppf(0.975)) * deviation / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-half, half]))
+    return float(low), float(high)
+
+
+def subtract(first: Estimate, second: Estimate) -> Estimate:
+    """Subtract two independent estimates, with the interval that follows from theirs.
+
+    Source: G. Y. Zou, A. Donner, Construction of confidence limits about effect measures: a general approach, 2008,
+    equation 1 (MOVER); of two of Wilson's intervals it makes Newcombe's (1998, method 10).
+    """
+    difference = first.value - second.value
+    low = difference - hypot(first.value - first.low, second.high - second.value)
+    high = difference + hypot(first.high - first.value, second.value - second.low)
+    return Estimate(*zero_residue(np.array([difference, low, high])).tolist())
+
+
+Array = npt.NDArray[np.float64]
+_DRAWS = 13  # 2**13: an end of an interval is known to a hundredth of a standard deviation
+
+
+def confusion_table(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64], classes: int) -> Array:
+    """Count images by true class (rows) and predicted class (columns), (classes, classes)."""
+    counts = np.bincount(label * classes + prediction, minlength=classes**2)
+    return counts.reshape(classes, classes).astype(np.float64)
+
+
+def accuracy(tables: Array) -> Array:
+    """Compute the proportion of images that are predicted right, (R,)."""
+    return np.asarray(_diagonal(tables).sum(axis=1) / tables.sum(axis=(1, 2)))
+
+
+def sensitivity(tables: Array) -> Array:
+    """Compute the proportion of positive images that are predicted so, (R,)."""
+    return _average(divide(_diagonal(tables), tables.sum(axis=2)))
+
+
+def specificity(tables: Array) -> Array:
+    """Compute the proportion of negative images that are predicted so, (R,)."""
+    rest = tables.sum(axis=(1, 2))[:, None] - tables.sum(axis=2)
+    return _average(divide(rest - tables.sum(axis=1) + _diagonal(tables), rest))
+
+
+def balanced_accuracy(tables: Array) -> Array:
+    """Compute the mean over all classes of the proportion that is predicted right, (R,)."""
+    return np.asarray(divide(_diagonal(tables), tables.sum(axis=2)).mean(axis=1))
+
+
+def f1(tables: Array) -> Array:
+    """Compute the harmonic mean of sensitivity and precision, (R,)."""
+    return _average(divide(2 * _diagonal(tables), tables.sum(axis=2) + tables.sum(axis=1)))
+
+
+def mcc(tables: Array) -> Array:
+    """Compute Matthews' correlation coefficient, (R,); 0 where a single class is present or predicted."""
+    total, actual, predicted = tables.sum(axis=(1, 2)), tables.sum(axis=2), tables.sum(axis=1)
+    spread = (total**2 - (actual**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
+    agreement = total * _diagonal(tables).sum(axis=1) - (actual * predicted).sum(axis=1)
+    return np.asarray(agreement / np.sqrt(np.where(spread > 0, spread, 1)))
+
+
+def divide(part: Array, whole: Array) -> Array:
+    """Divide counts by counts that include them; 0 where there are none."""
+    return np.asarray(part / np.where(whole > 0, whole, 1))
+
+
+def posterior_interval(metric: Callable[[Array], Array], table: Array, drawn: Array) -> Interval:
+    """Compute the 95 % interval of a metric of counts from tables that `draw_tables` drew.
+
+    It is the middle 95 % of the metric over these draws, extended to the metric's own value where that lies outside, as
+    when all images are right. No table has an interval of width zero.
+
+    Args:
+        metric: Function of confusion tables.
+        table: The test's, (C, C).
+        drawn: As many tables as there are draws, (R, C, C).
+    """
+    value = float(metric(table[None])[0])
+    low, high = np.quantile(metric(drawn), (0.025, 0.975))
+    return float(min(low, value)), float(max(high, value))
+
+
+def draw_tables(table: Array, sizes: Sequence[float] | None = None) -> Array:
+    """Draw confusion tables of tests with these numbers of images of each class, (R, C, C).
+
+    Each row of the table is a multinomial sample of its class. Its probabilities are drawn from their posterior under
+    a Dirichlet prior of 1/2 image right and 1 / classes images wrong, divided evenly among the wrong cells. With two
+    classes this is Jeffreys' prior; with more, a mean over classes would add up the bias of 1/2 in each. Draws are
+    quasi-random: the same table has the same ones.
+
+    Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, section 3
+    (Jeffreys' interval of one share). Coverage of this extension was simulated: docs/EVALUATION.md.
+
+    Args:
+        table: Rows true and columns predicted, (C, C), with images in each row.
+        sizes: Effective number of images of each class, (C,), where several are of one patient.
+    """
+    totals = table.sum(axis=1, keepdims=True)
+    known = table if sizes is None else table * (np.array(sizes)[:, None] / totals)
+    classes = len(table)
+    prior = np.where(np.eye(classes, dtype=bool), 1 / 2, 1 / (classes * (classes - 1)))
+    return np.asarray(_dirichlet(known + prior) * totals)
+
+
+def _dirichlet(parameters: Array) -> Array:
+    """Draw each row's probabilities by breaking a stick at Sobol's points, (R, classes, classes).
+
+    Source: A. Gelman et al., Bayesian Data Analysis, 3rd edition, 2013, appendix A (a Dirichlet from beta draws).
+    """
+    classes = len(parameters)
+    points = Sobol(classes * (classes - 1), scramble=False).random_base2(_DRAWS) + 0.5**_DRAWS / 2
+    points = points.reshape(-1, classes, classes - 1)
+    drawn, left = np.empty((len(points), classes, classes)), np.ones((len(points), classes))
+    for column in range(classes - 1):
+        rest = parameters[:, column + 1 :].sum(axis=1)
+        drawn[:, :, column] = left * betaincinv(parameters[:, column], rest, points[:, :, column])
+        left = left - drawn[:, :, column]
+    drawn[:, :, -1] = left
+    return drawn
+
+
+def _diagonal(tables: Array) -> Array:
+    return np.asarray(np.diagonal(tables, axis1=1, axis2=2))
+
+
+def _average(of_classes: Array) -> Array:
+    """Average over the classes, (R, C) to (R,); of two classes the second alone counts."""
+    return of_classes[:, 1] if of_classes.shape[1] == 2 else of_classes.mean(axis=1)

@@ -1,0 +1,211 @@
+"""The OOD detector: mean activations at each resolution, and their distance from those of training images."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pneumo.models.backbones import Backbone
+
+_PREFIX = 8  # class, distillation and register tokens, which belong to no place: at most so many
+_PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last": (1, 2), "tokens": (1,)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How places lie in a tensor of N images.
+
+    Attributes:
+        kind: channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C).
+        side: Places a side.
+        prefix: Tokens before those of places.
+    """
+
+    kind: str
+    side: int
+    prefix: int = 0
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Compute the mean of each channel over the places, (N, C) float32."""
+        return output[:, self.prefix :].float().mean(_PLACES[self.kind])
+
+    def to_map(self, output: Tensor) -> Tensor:
+        """Return the places as (N, C, side, side)."""
+        if self.kind == "channels first":
+            return output
+        if self.kind == "channels last":
+            return output.permute(0, 3, 1, 2)
+        tokens = output[:, self.prefix :].transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.side, self.side)
+
+    def from_map(self, places: Tensor, output: Tensor) -> Tensor:
+        """Put the places back into an output."""
+        if self.kind == "channels first":
+            return places
+        if self.kind == "channels last":
+            return places.permute(0, 2, 3, 1)
+        return torch.cat((output[:, : self.prefix], places.flatten(2).transpose(1, 2)), 1)
+
+
+def find_layout(output: Tensor, images: int) -> Layout | None:
+    """Find how places lie in a module's output for so many images, if it has several: squares, as images are.
+
+    What folds windows of images into the first dimension has no such layout.
+    """
+    shape = tuple(output.shape)
+    if shape[0] != images:
+        return None
+    if len(shape) == 4 and shape[2] == shape[3] > 1:
+        return Layout("channels first", shape[2])
+    if len(shape) == 4 and shape[1] == shape[2] > 1:
+        return Layout("channels last", shape[1])
+    if len(shape) == 3 and (side := math.isqrt(shape[1])) > 1 and shape[1] - side**2 <= _PREFIX:
+        return Layout("tokens", side, shape[1] - side**2)
+    return None
+
+
+class LevelMeans(nn.Module):
+    """A backbone that also gives the means of its channels, at the last map of each resolution.
+
+    Early maps tell textures and edges, late ones what the labels ask for: what is unlike the training images shows in
+    one of them, while the features alone, which serve to tell classes apart, may have dropped it.
+    """
+
+    def __init__(self, backbone: Backbone, image_size: int) -> None:
+        """Find the maps by running two images.
+
+        Args:
+            backbone: In evaluation; it stays as it is.
+            image_size: Height and width of the images in pixels.
+        """
+        super().__init__()
+        self.backbone = backbone
+        images = torch.zeros(2, 1, image_size, image_size, dtype=torch.uint8, device=backbone.mean.device)
+        with torch.inference_mode():
+            self.layouts = _last_of_each_kind(backbone, images)
+            self.channels = [mean.shape[1] for mean in self._run(images)[1]]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images (N, 1, H, W), uint8, to features (N, features) and means (N, sum of channels)."""
+        features, means = self._run(image)
+        return features, torch.cat(means, dim=1)
+
+    def _run(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        means: dict[str, Tensor] = {}
+
+        def keep(name: str, output: Tensor) -> None:
+            means[name] = self.layouts[name].mean(output)
+
+        with hooked(self.backbone.network, keep, self.layouts):
+            features: Tensor = self.backbone(image)
+        return features, [means[name] for name in self.layouts] or [features.float()]  # no maps: the features are all
+
+
+@contextmanager
+def hooked(
+    network: nn.Module, receive: Callable[[str, Any], Tensor | None], names: Iterable[str] | None = None
+) -> Iterator[None]:
+    """Pass outputs of modules to a function, which may return others to take their place.
+
+    Args:
+        network: That has the modules.
+        receive: Called with a module's path and its output.
+        names: Paths of the modules; None: all within the network.
+    """
+    if names is None:
+        names = [name for name, _ in network.named_modules() if name]
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda module, arguments, output, name=name: receive(name, output)
+        )
+        for name in names
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _last_of_each_kind(backbone: Backbone, images: Tensor) -> dict[str, Layout]:
+    """Return, from fine to coarse, the modules whose outputs are the last maps of their resolution, by their paths."""
+    calls: list[tuple[str, Layout, int]] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and (layout := find_layout(output, len(images))):
+            # Tokens have one resolution throughout, but more channels within their blocks.
+            calls.append((name, layout, output.shape[2] if layout.kind == "tokens" else 0))
+
+    with hooked(backbone.network, note):
+        backbone(images)
+    times = Counter(name for name, *_ in calls)  # of a module that is called again, only the last call would be kept
+    last = {(layout.side, channels): (name, layout) for name, layout, channels in calls if times[name] == 1}
+    return dict(last.values())
+
+
+_COMPONENTS = 64
+_LEAST = 1e-6  # what never moves must not give infinite scores
+_Array = npt.NDArray[np.float64]
+
+
+class Outliers(NamedTuple):
+    """A model of what a network sees in its training images: most of it lies in a space of few dimensions.
+
+    Attributes:
+        mean: Of what `LevelMeans` gives, (P,).
+        scale: What differences to it are multiplied with, (P,).
+        components: Orthonormal directions, (components, P).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    components: Tensor
+
+    def score(self, means: Tensor) -> Tensor:
+        """Give how unlike images are, (N,), by what `LevelMeans` gives, (N, P): more than 1 is too much.
+
+        It is the squared length of what the components leave over (the residual of a principal component analysis), as
+        multiple of the threshold.
+        """
+        difference = (means - self.mean) * self.scale
+        inside = difference @ self.components.T
+        # Not the difference of the squared lengths, in which rounding would be all that is left of a good fit.
+        return (difference - inside @ self.components).square().sum(1)
+
+
+def fit_outliers(reference: _Array, usual: Sequence[tuple[_Array, float]], channels: Sequence[int]) -> Outliers:
+    """Fit the model.
+
+    Sources: J. E. Jackson and G. S. Mudholkar, Control Procedures for Residuals Associated With Principal Component
+    Analysis (1979), for the score; H. Wang et al., ViM: Out-of-Distribution with Virtual-logit Matching (2022), who
+    take it of a network's features.
+
+    Args:
+        reference: Of training images, (N, P).
+        usual: Of other images that are to be taken for usual, (M, P), one kind or several, each with the share of them
+            that may be called unlike.
+        channels: Of each level, whose sum is P; each level counts the same.
+    """
+    mean, deviation = reference.mean(0), reference.std(0)
+    parts = np.split(deviation, np.cumsum(channels)[:-1])
+    # A channel that hardly moves in the reference would else decide all.
+    scale = np.concatenate([1 / ((part + 1e-3 * part.max() + _LEAST) * np.sqrt(len(part))) for part in parts])
+    spread = (reference - mean) * scale
+    most = min(_COMPONENTS, max(len(reference) // 4, 1))
+    components = np.linalg.svd(spread, full_matrices=False)[2][:most]
+    fitted = Outliers(*(torch.from_numpy(each) for each in (mean, scale, components)))
+    limit = max(
+        np.quantile(fitted.score(torch.from_numpy(means)).numpy(), 1 - allowed, method="higher")
+        for means, allowed in usual
+    )
+    scale /= np.sqrt(max(limit, _LEAST))
+    return Outliers(*(torch.from_numpy(each).float() for each in (mean, scale, components)))

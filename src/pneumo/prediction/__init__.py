@@ -1,1 +1,0 @@
-"""Answers for radiographs that somebody brings."""

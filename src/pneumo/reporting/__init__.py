@@ -1,0 +1,1 @@
+"""Leaderboards, comparisons, run reports and model cards."""

@@ -1,0 +1,190 @@
+"""Pooled predictions: all folds of a cross-validation, and ensembles of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pneumo.common.files import write_text
+from pneumo.common.plain_data import format_rows
+from pneumo.common.terminal import PlainTable
+from pneumo.errors import ConfigError
+from pneumo.metrics.definitions import estimates
+from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
+from pneumo.reporting.comparison_table import name_row
+from pneumo.runs.collection import Row, Run
+from pneumo.runs.prediction_files import read_predictions, write_predictions
+from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, summarise
+from pneumo.runs.split_files import read_splits
+
+_HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
+_SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
+
+
+class Pooled(NamedTuple):
+    """The finished folds of one row and seed, the fold of each image, and the answers to them in that order."""
+
+    row: Row
+    seed: int
+    folds: tuple[int, ...]
+    fold: tuple[int, ...]
+    answers: Predictions
+
+
+def pool(board: Iterable[Row]) -> list[Pooled]:
+    """Put the validation answers of folds together, for each row and seed that has several.
+
+    Raises:
+        ConfigError: An image was held out by two folds, which then are not those of one division, or a file is damaged.
+    """
+    found = []
+    for row in board:
+        for seed in dict.fromkeys(run.seed for run in row.runs):
+            runs = [run for run in row.runs if run.seed == seed and run.fold >= 0 and _is_binary(run)]
+            if len(runs) > 1:
+                found.append(_pool(row, seed, runs))
+    return found
+
+
+def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
+    """Format one line for each held-out image; its logit_margin is empty where a fold's run did not record it."""
+    lines: list[Sequence[object]] = [_HEAD]
+    for each in pooled:
+        answers, name = each.answers, name_row(each.row, board)
+        margins = [""] * len(each.fold) if answers.margin is None else [f"{margin:.9g}" for margin in answers.margin]
+        columns = (each.fold, answers.paths, answers.label, answers.confidence, answers.predicted, margins)
+        for fold, path, label, probability, predicted, margin in zip(*columns, strict=True):
+            names = answers.classes[label], f"{probability:.9g}", answers.classes[predicted]
+            lines.append((name, each.seed, fold, path, *names, margin))
+    return format_rows(lines)
+
+
+def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
+    """Say how well held-out images were told apart, each by a network that had not seen its patient."""
+    figures = estimates(pooled.answers)
+    shown = ", ".join(
+        f"{TITLES[name]} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
+        for name in _SHOWN
+    )
+    each = pooled.row.finished
+    missing = sorted(set(range(int(each[0]["folds"]))) - set(pooled.folds))
+    notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
+    chosen = {
+        "epoch": any(fold["best_epoch"] != fold["epochs"] for fold in each),
+        "temperature": any(fold["temperature"] != 1 for fold in each),
+        "threshold": each[0]["threshold_rule"] != "fixed",
+    }
+    if any(chosen.values()):
+        notes += f" Each fold chose its {' and '.join(compress(chosen, chosen.values()))} on them, which flatters."
+    return (
+        f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(pooled.folds)} folds, "
+        f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}.{notes}"
+    )
+
+
+def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
+    parts = [read_predictions(run.folder, run.results, "validation.csv") for run in runs if run.results]
+    answers = concatenate(parts)
+    if len(set(answers.paths)) < len(answers.paths):
+        raise ConfigError(
+            f"{row.first.folder.parent}: folds of seed {seed} have held out the same images, so they are not of one "
+            "division. Run all of them with the same data.folds and seed: sweep.py -m data.split=kfold "
+            "data.fold=0,1,2,3,4"
+        )
+    fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
+    return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
+
+
+def _is_binary(run: Run) -> bool:
+    return run.state in ("done", "collapsed") and run.results is not None and run.results["task"] == "pneumonia"
+
+
+_SHOWN_METRICS = {name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")}
+_SHOWN_METRICS |= {f"sensitivity_{subtype}": f"  to {subtype}" for subtype in SUBTYPES}
+_SHOWN_METRICS |= {name: TITLES[name] for name in ("specificity", "ece", "brier")}
+
+
+class Ensemble(NamedTuple):
+    """Several runs that answer together.
+
+    Attributes:
+        members: The runs.
+        left_out: Names of others, with the reason.
+        answers: To the test images, in the order of their paths.
+        figures: As in results.json: the test's metrics with their intervals, counts, and the threshold.
+    """
+
+    members: tuple[Run, ...]
+    left_out: tuple[str, ...]
+    answers: Predictions
+    figures: Results
+
+
+def combine(runs: Sequence[Run]) -> Ensemble:
+    """Average the probabilities that runs have given to the same test images, and their thresholds.
+
+    Each run has chosen its threshold on images that others were trained on, so that none could be chosen for all anew.
+
+    Raises:
+        ConfigError: There are not two finished runs of two classes, or they were tested on different images.
+    """
+    finished = [run for run in runs if run.state == "done" and run.results and run.results["task"] == "pneumonia"]
+    members = [(run, run.results) for run in finished if run.results]
+    if len(members) < 2:
+        raise ConfigError(
+            f"An ensemble takes two runs at least, and of {len(runs)} here {len(members)} can be in it: runs that have "
+            "finished, were tested on all images, tell two classes apart and have not collapsed. Name more runs or "
+            "sweeps, such as one with seed=0,1,2."
+        )
+    answers = [read_predictions(run.folder, results).by_path() for run, results in members]
+    first, data = answers[0], members[0][1]["data_hash"]
+    for (run, results), other in zip(members, answers, strict=True):
+        same = other.paths == first.paths and np.array_equal(other.label, first.label)
+        if not same or results["data_hash"] != data:
+            raise ConfigError(
+                f"{run.folder} was tested on other images than {finished[0].folder}, so that they cannot answer "
+                "together: name runs of one data set."
+            )
+    probability = np.mean([each.probability for each in answers], axis=0).astype(np.float32)
+    threshold = float(np.float32(np.mean([float(results["threshold"]) for _, results in members])))
+    odds = [each.odds for each in answers if each.odds is not None]
+    subtype = {line["path"]: line["subtype"] for line in read_splits(finished[0].folder)}
+    combined = replace(
+        first,
+        probability=probability.astype(np.float64),
+        predicted=predict_classes(probability, threshold),
+        odds=log_odds(np.stack(odds)) if len(odds) == len(answers) else None,
+        subtypes=tuple(subtype.get(path, "none") for path in first.paths),
+    )
+    figures = {"threshold": threshold, **summarise(combined)}
+    left_out = tuple(f"{run.name} ({run.state})" for run in runs if run not in finished)
+    return Ensemble(tuple(finished), left_out, combined, figures)
+
+
+def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
+    """Write predictions.csv and ensemble.json, which tells the members and their joint test."""
+    write_predictions(folder / "predictions.csv", ensemble.answers)
+    about = {"members": [str(run.folder) for run in ensemble.members], **ensemble.figures}
+    write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
+
+
+def to_terminal(ensemble: Ensemble) -> PlainTable:
+    """Lay out the ensemble's metrics beside those of its members."""
+    head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
+    table = PlainTable(head, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("test")
+    for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
+        table.add_column(column, justify="right")
+    for name, title in _SHOWN_METRICS.items():
+        value, low, high = (ensemble.figures[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+        if value != NO_IMAGE:
+            each = [float(run.results[f"test_{name}"]) for run in ensemble.members if run.results]
+            texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
+            table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
+    return table

@@ -1,0 +1,1 @@
+"""Files that runs leave, written and read here only."""

@@ -1,0 +1,116 @@
+"""Types and ranges of the values of results.json, and the relations between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from pneumo.metrics.definitions import METRICS
+
+_LONGEST = 500  # characters of a text
+_ROUNDING = 1e-5  # of single precision
+_MOST = 2**63 - 1
+_CHOICES = {"status": ("done", "partial"), "task": ("pneumonia", "subtype")}
+_FLAGS = ("collapsed", "feature_cache")
+# fmt: off
+_TEXTS = (
+    "model", "optimizer", "experiment", "data", "precision", "device", "config_hash", "data_hash", "git_commit",
+    "torch_version", "pneumo_version", "settings_hash", "split", "threshold_rule",
+)
+_COUNTS = {  # with the smallest
+    "seed": 0, "image_size": 1, "epochs": 0, "best_epoch": 0, "batch_size": 1, "parameters_total": 0,
+    "parameters_trainable": 0, "test_true_positives": 0, "test_false_positives": 0, "test_true_negatives": 0,
+    "test_false_negatives": 0, "peak_memory_bytes": 0, "fold": -1, "folds": -1,
+}
+_AMOUNTS = ("train_seconds", "total_seconds", "samples_per_second", "cache_seconds", "val_loss", "temperature")
+# fmt: on
+_SUBTYPES = ("bacterial", "viral")  # of whose figures -1 stands for one that no image has
+
+
+class _Rule(NamedTuple):
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def find_fault(results: object, required: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return what is wrong with the content of a results.json, in a few words; None if it is as a run writes it.
+
+    Args:
+        results: What was read. Keys of later versions are ignored.
+        required: The keys that it must have.
+        names: The keys that are checked where it has them.
+    """
+    if not isinstance(results, dict):
+        return "it is no mapping"
+    if missing := [name for name in required if name not in results]:
+        return f"it lacks {missing[0]}" + (f" and {len(missing) - 1} other keys" if len(missing) > 1 else "")
+    for name in filter(results.__contains__, names):
+        if not (rule := _rule(name)).holds(value := results[name]):
+            return f"its {name}={_shorten(value)} is not {rule.words}"
+    return _find_contradiction(results)
+
+
+def _find_contradiction(results: Mapping[str, Any]) -> str | None:
+    """Compare the rates of a test of two classes with the counts that they follow from."""
+    names = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    counts = tuple(results[f"test_{name}"] for name in names)
+    if not sum(counts):
+        return "it counts no test image"
+    if results["parameters_trainable"] > results["parameters_total"]:
+        return "it has more trained parameters than parameters"
+    if results["task"] != "pneumonia":
+        return None
+    true_positives, false_positives, true_negatives, false_negatives = counts
+    shares = {
+        "test_accuracy": (true_positives + true_negatives, sum(counts)),
+        "test_sensitivity": (true_positives, true_positives + false_negatives),
+        "test_specificity": (true_negatives, true_negatives + false_positives),
+    }
+    for name, (hits, images) in shares.items():
+        if images and abs(results[name] - hits / images) > 1.5 / sum(counts):  # a tie may count on either side
+            return f"its {name}={_shorten(results[name])} does not follow from its counts of test images"
+    return None
+
+
+def _shorten(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
+
+
+@cache
+def _rule(name: str) -> _Rule:
+    if name in _CHOICES:
+        return _Rule(lambda value: value in _CHOICES[name], " or ".join(_CHOICES[name]))
+    if name in _FLAGS:
+        return _Rule(lambda value: isinstance(value, bool), "true or false")
+    if name in _TEXTS:
+        return _Rule(_is_text, f"a line of at most {_LONGEST} characters")
+    if name in _COUNTS:
+        return _Rule(
+            lambda value: _is_whole(value) and _COUNTS[name] <= value <= _MOST, f"a whole number from {_COUNTS[name]}"
+        )
+    if name in _AMOUNTS:
+        return _between(0, 1e300)
+    metric = name.removesuffix("_ci_low").removesuffix("_ci_high").partition("_")[2]
+    if metric in METRICS:
+        ranges = [METRICS[metric].whole_range(classes) for classes in (2, 3)]
+        return _between(min(low for low, _ in ranges), max(high for _, high in ranges))
+    return _between(-1 if metric.endswith(_SUBTYPES) else 0, 1)
+
+
+def _between(low: float, high: float) -> _Rule:
+    words = "a number from 0" if high > _MOST else f"a number from {low:g} to {high:g}"
+    return _Rule(lambda value: _is_number(value) and low - _ROUNDING <= value <= high + _ROUNDING, words)

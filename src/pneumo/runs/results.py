@@ -1,0 +1,231 @@
+"""results.json: its values from predictions, its file, and the table at the end of a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rich
+from scipy.special import log_expit
+
+from pneumo.common.files import write_text
+from pneumo.common.plain_data import PlainDataError, read_json
+from pneumo.common.terminal import PlainTable, tell
+from pneumo.errors import ConfigError, TrainingError
+from pneumo.metrics.bootstrap import Resamples
+from pneumo.metrics.clusters import proportion_interval
+from pneumo.metrics.definitions import METRICS, auroc, estimates
+from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.significance import auroc_interval, placements
+from pneumo.runs.result_rules import find_fault
+
+_log = logging.getLogger(__name__)
+_LARGEST = 1 << 20  # bytes of results.json, which has 4 KB
+Value = str | int | float | bool
+Results = dict[str, Value]
+SUBTYPES = ("bacterial", "viral")
+SUBTYPE_METRICS = ("sensitivity_bacterial", "sensitivity_viral", "auroc_bacterial_viral")
+NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that the task does not tell apart
+TITLES = {name: metric.title for name, metric in METRICS.items()}
+TEST_METRICS = tuple(METRICS)
+# fmt: off
+# What every results.json has; those of earlier versions may lack the metrics that were added since.
+REQUIRED_NAMES = (
+    "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
+    "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
+    "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
+    "test_auroc", "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "test_true_positives",
+    "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
+    "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
+    "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
+    "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "folds", "temperature", "threshold_rule",
+    "val_sensitivity", "val_specificity", "val_balanced_accuracy",
+    *(f"test_{name}_ci_{end}"
+      for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier")
+      for end in ("low", "high")),
+    *(f"test_{name}{end}" for name in SUBTYPE_METRICS for end in ("", "_ci_low", "_ci_high")),
+)
+# fmt: on
+_ADDED = tuple(name for name in METRICS if f"test_{name}" not in REQUIRED_NAMES)
+# The order of results.json, which users' scripts read: names may be added, none changed.
+RESULT_NAMES = (
+    *REQUIRED_NAMES,
+    *(f"{stage}_{name}" for name in _ADDED for stage in ("train", "val", "test")),
+    *(f"test_{name}_ci_{end}" for name in _ADDED for end in ("low", "high")),
+)
+
+
+def confusion(label: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Results:
+    """Count a test's predictions, (N,), with all classes but the first as positive ones."""
+    positive, detected = label > 0, predicted > 0
+    return {
+        "test_true_positives": int((positive & detected).sum()),
+        "test_false_positives": int((~positive & detected).sum()),
+        "test_true_negatives": int((~positive & ~detected).sum()),
+        "test_false_negatives": int((positive & ~detected).sum()),
+        "collapsed": len(np.unique(predicted)) == 1,
+    }
+
+
+def count_tested(results: Mapping[str, Value]) -> int:
+    """Count the images that a run was tested on."""
+    return sum(int(results[f"test_{kind}_{sign}"]) for kind in ("true", "false") for sign in ("positives", "negatives"))
+
+
+def write_results(path: Path, results: Mapping[str, Value]) -> None:
+    """Write results.json, whose presence marks the run as finished.
+
+    Raises:
+        TrainingError: A figure is not finite.
+    """
+    broken = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
+    if broken:
+        raise TrainingError(
+            f"The run has figures that are not finite ({', '.join(broken)}), so {path} is not written and the run "
+            "counts as unfinished. Lower optimizer.lr or set trainer.precision=32-true, and train again."
+        )
+    write_text(path, json.dumps({name: results[name] for name in RESULT_NAMES}, indent=2) + "\n")
+
+
+def read_results(folder: Path) -> Results | None:
+    """Read the results of the run in a folder; None if none has finished there.
+
+    Raises:
+        ConfigError: The file cannot be read or is damaged.
+    """
+    path = folder / "results.json"
+    try:
+        found = read_json(path, _LARGEST)
+    except FileNotFoundError:
+        return None
+    except PlainDataError as error:
+        raise _damaged(path, str(error)) from error
+    if fault := find_fault(found, REQUIRED_NAMES, RESULT_NAMES):
+        raise _damaged(path, fault)
+    results: Results = found
+    return results
+
+
+def _damaged(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is damaged, of another version of pneumo, or denied ({reason}): mend its permissions or move it away, "
+        "and its run is taken for unfinished."
+    )
+
+
+def check_overwrite(folder: Path, hashes: frozenset[str], data_hash: str) -> None:
+    """Raise a ConfigError if a finished run in the folder comes from another configuration or other data.
+
+    Args:
+        folder: The run's.
+        hashes: Every `config_hash` that stands for the present configuration.
+        data_hash: Of the present data.
+    """
+    found = read_results(folder)
+    if found and (found["config_hash"] not in hashes or found.get("data_hash") != data_hash):
+        raise ConfigError(
+            f"{folder} holds a finished run of another configuration or other data, which would be lost. Remove it, or "
+            "write elsewhere with hydra.run.dir=FOLDER; in a sweep, take another sweep.name."
+        )
+
+
+def report(folder: Path, results: Mapping[str, Value]) -> None:
+    """Print the results and the paths of what the run left; warn of results that mean little."""
+    if results["status"] == "partial":
+        _log.warning("PARTIAL: images of the test set were left out, so these figures are no result to report.")
+    if results["collapsed"]:
+        _log.warning(
+            "COLLAPSED: every test image got the same answer, so the accuracy of %.4f is only that class's share. "
+            "Lower optimizer.lr, train longer, or look at train/loss in TensorBoard.",
+            results["test_accuracy"],
+        )
+    rich.print(_table(results))
+    for name, place in (
+        ("results", folder / "results.json"),
+        ("predictions", folder / "predictions.csv"),
+        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+        ("log", folder / "train.log"),
+        ("curves", f"tensorboard --logdir {folder}"),
+    ):
+        tell(f"{name:<12} {place}")
+
+
+def _table(results: Mapping[str, Value]) -> PlainTable:
+    """Build the table of the metrics that have a rank, next to what the run was."""
+    table = PlainTable(
+        title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}", title_style="bold"
+    )
+    table.add_column("test")
+    table.add_column("", justify="right")
+    table.add_column("95\u00a0% interval", justify="right")
+    table.add_column("run", style="dim")
+    table.add_column("", justify="right", style="dim")
+    left = []
+    for metric in METRICS.values():
+        titles = {metric.name: metric.title} if metric.rank is not None else {}
+        if metric.name == "sensitivity":
+            titles |= {f"sensitivity_{name}": f"  {name}" for name in SUBTYPES}
+        for name, title in titles.items():
+            if (value := results[f"test_{name}"]) != NO_IMAGE:
+                low, high = (results[f"test_{name}_ci_{end}"] for end in ("low", "high"))
+                left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
+    right = [
+        ("train accuracy", f"{results['train_accuracy']:.4f}"),
+        ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
+        ("trained parameters", f"{results['parameters_trainable']:,}"),
+        ("training", f"{results['train_seconds']:.0f} s"),
+        ("images a second", f"{results['samples_per_second']:.0f}"),
+    ]
+    for first, second in zip_longest(left, right, fillvalue=()):
+        table.add_row(*first, *second)
+    return table
+
+
+def summarise(predictions: Predictions) -> Results:
+    """Compute what results.json holds of a test.
+
+    Where a metric or its interval needs a class or a subtype that is absent, the interval is the whole range. The
+    sensitivity to a subtype is the fraction of its images whose predicted class is right: pneumonia, or with three
+    classes the subtype itself. Without images it is -1.
+
+    Args:
+        predictions: Of two classes, or of normal, bacterial and viral; with the images' subtypes.
+    """
+    results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
+    for name, estimate in estimates(predictions).items():
+        results |= dict(zip(_keys(name), estimate, strict=True))
+    subtypes = np.array(predictions.subtypes or ("",) * len(clusters))
+    for subtype in SUBTYPES:
+        chosen = predictions.positive & (subtypes == subtype)
+        hits = predictions.right[chosen]
+        value = float(hits.mean()) if len(hits) else NO_IMAGE
+        interval = proportion_interval(hits, clusters[chosen])
+        results |= dict(zip(_keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
+    return results | dict(zip(_keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
+
+
+def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
+    """Compute the AUROC of bacterial against viral pneumonia and its interval.
+
+    Images are ranked by the fraction that viral has of both probabilities.
+    """
+    viral = predictions.label[predictions.positive] == 2
+    if viral.all() or not viral.any():
+        return NO_IMAGE, 0.0, 1.0
+    ill = predictions.take(np.flatnonzero(predictions.positive))
+    pair = ill.probability[:, 1:]
+    share = pair[:, 1] / np.maximum(pair.sum(axis=1), np.finfo(np.float64).tiny)
+    odds = None if ill.odds is None else np.subtract(*log_expit(ill.odds[:, :0:-1]).T)  # of viral, by both logarithms
+    sides = Predictions.binary(share, viral, share > 0.5, margin=odds)
+    interval = auroc_interval(placements(sides.score, viral, predictions.clusters[predictions.positive]))
+    return float(auroc(Resamples(sides))[0]), *interval
+
+
+def _keys(name: str) -> tuple[str, str, str]:
+    return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"

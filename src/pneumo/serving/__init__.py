@@ -1,1 +1,0 @@
-"""A local page for one film at a time."""

@@ -1,0 +1,176 @@
+"""Checkpoints, written whole or not at all, with a digest of their content."""
+
+import copy
+import os
+import re
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from pneumo.common.files import atomic_path
+from pneumo.common.tensor_files import DigestError, digest_tensor
+from pneumo.common.text import plain
+from pneumo.errors import ConfigError, TrainingError
+from pneumo.models.checkpoint_reader import DIGEST, digest_checkpoint, read_checkpoint
+
+PAUSE = 10.0  # seconds
+
+
+class CheckpointWriter(TorchCheckpointIO):
+    """Writes checkpoints atomically, and not more often than every `PAUSE` seconds.
+
+    Lightning's own way writes through a temporary file in another folder and does not flush it. Where epochs are short,
+    as those of a head on cached features, writing would take longer than training: a checkpoint then waits in memory
+    until the pause is over, a newer one takes its place, or training ends. A kill costs the epochs of that time.
+    """
+
+    def __init__(self, constant: Collection[str] = ()) -> None:
+        """Take the names of the weights that never change, which need not be copied while a checkpoint waits."""
+        self.constant = frozenset(constant)
+        self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}  # of these weights, with where and which they were
+        self.waiting: dict[Path, dict[str, Any]] = {}
+        self.pause = PAUSE
+        self.due = time.monotonic() + self.pause
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any | None = None,  # noqa: ANN401 (Lightning's signature)
+    ) -> None:
+        """Write a checkpoint, or keep a copy of it until it is due."""
+        # At the end, so that the order stays that in which they were saved: `last` must not be ahead of `best`.
+        self.waiting.pop(Path(path), None)
+        if time.monotonic() >= self.due:
+            self.waiting[Path(path)] = checkpoint
+            self.flush()
+            self.due = time.monotonic() + self.pause
+        else:
+            self.waiting[Path(path)] = self._copy(checkpoint)
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            TrainingError: The disk is full or cannot be written.
+        """
+        for path in list(self.waiting):
+            write_checkpoint(self.waiting[path], path, self._known(self.waiting[path]["state_dict"]))
+            del self.waiting[path]
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any | None = None,  # noqa: ANN401 (Lightning's signature)
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Open a checkpoint, as tensors and plain types only, whatever `weights_only` says."""
+        self.flush()
+        return read_checkpoint(Path(path))
+
+    def teardown(self) -> None:
+        """Write what waits when training ends, also by an error or a signal; later checkpoints are written at once."""
+        self.pause, self.due = 0.0, 0.0
+        self.flush()
+
+    def _known(self, weights: Mapping[str, Tensor]) -> dict[int, bytes]:
+        """Return the digests of the weights that never change, by the `id` of their tensors.
+
+        Each is computed once, and again if its tensor was written to after all, as by a callback of the user.
+        """
+        known = {}
+        for name in self.constant & weights.keys():
+            tensor = weights[name]
+            version = tensor.data_ptr(), tensor._version
+            if name not in self.digests or self.digests[name][0] != version:
+                self.digests[name] = version, digest_tensor(tensor)
+            known[id(tensor)] = self.digests[name][1]
+        return known
+
+    def _copy(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        weights = checkpoint["state_dict"].items()
+        return {
+            **_copy_to_host({key: value for key, value in checkpoint.items() if key != "state_dict"}),
+            "state_dict": {n: value if n in self.constant else _copy_to_host(value) for n, value in weights},
+        }
+
+
+def write_checkpoint(
+    checkpoint: Mapping[str, Any], path: Path, known: Mapping[int, bytes] = MappingProxyType({})
+) -> None:
+    """Write a checkpoint with a digest of its content.
+
+    Args:
+        checkpoint: Tensors and plain types.
+        path: Of the file.
+        known: Digests of tensors that need not be computed, by the `id` of the tensors.
+
+    Raises:
+        TrainingError: The disk is full or cannot be written, or a callback's state is nested too deeply.
+    """
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own file raises no OSError
+            torch.save({**checkpoint, DIGEST: digest_checkpoint(checkpoint, known)}, file)
+    except (DigestError, OSError, RuntimeError) as error:
+        raise TrainingError(
+            f"The checkpoint {path} cannot be written ({_reason(error)}): make room on its "
+            f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "
+            "ckpt_path= and the run's overrides."
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the system's reason behind an error of PyTorch's writer, which has words of its own for it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return plain(error)
+
+
+def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy_to_host(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copy_to_host(item) for item in value)
+    return copy.deepcopy(value)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of fixed name in the run's folder, whose state survives moving that folder.
+
+    Lightning forgets the best score when the folder's path changed; a resumed run would then take its next epoch for
+    the best one.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """Tell it from another whose settings are the same, as where nothing is monitored."""
+        return f"{super().state_key}, {self.filename}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore scores and file names; the files are those of these names in the present folder, wherever else."""
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        own = {name: self._own_path(state_dict[name]) for name in paths}
+        best = {self._own_path(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **own, "dirpath": self.dirpath, "best_k_models": best})
+
+    def _own_path(self, path: str) -> str:
+        """Return the path of a checkpoint of that name in the run's folder; checkpoints may name any file."""
+        if not path:
+            return path
+        name = re.split(r"[/\\]", path)[-1]
+        if not name.endswith(self.FILE_EXTENSION):
+            raise ConfigError(f"{path} is no checkpoint of this run: start again without ckpt_path.")
+        assert self.dirpath is not None
+        return str(Path(self.dirpath) / name)

@@ -1,0 +1,83 @@
+"""Classes that a configuration names: their kinds, and refusals of their constructors as errors of the user."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import InstantiationException
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pneumo.common.text import plain
+from pneumo.config.checks import class_nodes, resolve
+from pneumo.config.signatures import Kind, check_target
+from pneumo.data.augmentation import Augmentation
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.errors import ConfigError, PneumoError
+from pneumo.models.fine_tuning import (
+    OneCycle,
+)
+
+_KINDS = {
+    "data": Kind((ChestXrayDataModule,), given=("augmentation", "pin_memory")),
+    "augment": Kind((Augmentation,)),
+    "optimizer": Kind((Optimizer,), deferred=(Optimizer,), first="params"),
+    "scheduler": Kind((LRScheduler, OneCycle), deferred=(LRScheduler,), first="optimizer"),
+    "trainer": Kind((Trainer,)),
+    "callbacks": Kind((Callback,)),
+    "logger": Kind((Logger,)),
+}
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Check the classes that the configuration names, and their arguments, before any is called."""
+    settings = resolve(cfg)
+    for key, node in class_nodes(settings).items():
+        check_target(key, node, _KINDS[key.partition(".")[0]], settings)
+
+
+# What constructors raise when they refuse arguments; any other error keeps its traceback.
+_REFUSALS = (
+    InstantiationException,
+    MisconfigurationException,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    MemoryError,
+)
+
+
+@contextmanager
+def config_errors(key: str) -> Iterator[None]:
+    """Raise what a class refuses, which the configuration names, as an error of the user who configured it.
+
+    Args:
+        key: Of the group that configures the class.
+    """
+    try:
+        yield
+    except _REFUSALS as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, PneumoError) or _is_own(cause):
+            raise cause from cause.__cause__
+        reason = plain(cause, 300).rstrip(".") or type(cause).__name__
+        raise ConfigError(
+            f"`{key}` cannot be built from its configuration: {reason}. See its values with `--cfg job --package "
+            f"{key}`, and what they may be in the documentation of its _target_."
+        ) from error
+
+
+def _is_own(error: BaseException) -> bool:
+    """Return whether an error was raised within pneumo, beyond the calls in this module: it is none of the user."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = str(frame.f_globals.get("__name__"))
+    return module.startswith("pneumo.") and module != __name__

@@ -1,0 +1,203 @@
+"""Components of a run, instantiated from its configuration."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from pneumo.common.hardware import choose_hardware, choose_memory_format, quieten, require_compiler, set_up_process
+from pneumo.config.checks import check_config, resolve
+from pneumo.config.fingerprints import decisive_config, with_present_targets
+from pneumo.config.relations import monitor_mode
+from pneumo.config.signatures import locate, parameters
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.errors import ConfigError
+from pneumo.models.backbones import trains_on_one_image
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import PLATEAU, FineTuning, MakeOptimizer, MakeScheduler, TrainingOptions, class_weights
+from pneumo.models.head_classifier import HeadClassifier
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.training.callbacks import History, RecordConfig
+from pneumo.training.checkpoints import CheckpointWriter
+from pneumo.training.class_checks import check_targets, config_errors
+from pneumo.training.loggers import RunLogger
+
+_TRIED = 100  # steps of a schedule
+
+
+@dataclass(frozen=True)
+class RunComponents:
+    """What a run is made of."""
+
+    datamodule: ChestXrayDataModule
+    classifier: Classifier
+    trainer: Trainer
+
+    @property
+    def loggers(self) -> list[RunLogger]:
+        """Those of the trainer's loggers that show figures, predictions and results too."""
+        return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]
+
+
+def build(cfg: DictConfig) -> RunComponents:
+    """Build what a configuration describes, its data indexed and its network initialised.
+
+    Raises:
+        PneumoError: A user's mistake.
+    """
+    check_config(cfg)
+    check_targets(cfg)
+    hardware = choose_hardware(cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic)
+    if cfg.compile:
+        require_compiler("compile=true", hardware.accelerator, "compile=false")
+    set_up_process(hardware)
+    quieten()
+    seed_everything(cfg.seed, verbose=False)
+
+    optimizer, scheduler = _make_optimizer_and_scheduler(cfg, hardware.precision)
+    with config_errors("trainer"):  # Lightning would ignore `max_time` next to a timer without a limit
+        timer = Timer(resolve(cfg)["trainer"].get("max_time"))
+    given = {"augmentation": _instantiate(cfg, "augment"), "pin_memory": hardware.pin_memory}
+    datamodule: ChestXrayDataModule = _instantiate(cfg, "data", **given)
+    datamodule.prepare_data()
+    datamodule.setup()
+    classifier = _make_classifier(cfg, datamodule, optimizer, scheduler)
+    depthwise = classifier.backbone.depthwise
+    classifier.backbone.to(memory_format=choose_memory_format(hardware.accelerator, classifier.frozen, depthwise))
+    constant = [f"backbone.{name}" for name in classifier.backbone.state_dict()] if classifier.frozen else []
+    trainer: Trainer = _instantiate(
+        cfg,
+        "trainer",
+        max_time=None,  # Lightning ignores it where there is a timer
+        accelerator=hardware.accelerator,
+        precision=hardware.precision,
+        benchmark=hardware.benchmark,
+        callbacks=[
+            *(timer, History(), RecordConfig(run_settings(cfg, datamodule))),
+            *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values(),
+        ],
+        logger=list(_instantiate(cfg, "logger").values()),
+        plugins=[CheckpointWriter(constant)],
+    )
+    _avoid_single_images(datamodule, classifier, trainer)
+    if cfg.compile:
+        classifier.backbone.compile()
+    return RunComponents(datamodule, classifier, trainer)
+
+
+def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
+    """Avoid training batches of one image where batch normalization cannot normalize one.
+
+    Raises:
+        ConfigError: Every batch would have one image.
+    """
+    images = -(-len(datamodule.splits["train"]) // trainer.world_size)  # of each process
+    largest = min(datamodule.batch_size, images)
+    if classifier.frozen or (largest > 1 and images % datamodule.batch_size != 1):
+        return
+    if trains_on_one_image(classifier.backbone, classifier.image_size):
+        return
+    if largest == 1:
+        raise ConfigError(
+            f"data.batch_size={datamodule.batch_size} with {images} training images per process gives batches of one "
+            "image, which the batch normalization of this network cannot be trained on. Set data.batch_size=2 or more, "
+            "train on at least two images per process, or set model.freeze=true."
+        )
+    datamodule.join_single_image()
+
+
+def _make_classifier(
+    cfg: DictConfig, datamodule: ChestXrayDataModule, optimizer: MakeOptimizer, scheduler: MakeScheduler
+) -> Classifier:
+    model, loss = cfg.model, cfg.loss
+    label = [image.label for image in datamodule.splits["train"]]
+    frozen = model.get("freeze", False)
+    with config_errors("model"):
+        return (HeadClassifier if frozen else Classifier)(
+            model.architecture,
+            datamodule.classes,
+            datamodule.image_size,
+            datamodule.crop_pct,
+            frozen,
+            model.get("head_path"),
+            PredictionOptions(model.get("threshold", 0.5), flip_test=cfg.decision.flip),
+            TrainingOptions(
+                weights=model.get("weights"),
+                label_smoothing=loss.label_smoothing,
+                class_weights=class_weights(label, len(datamodule.classes)) if loss.balance else None,
+                fine_tuning=FineTuning(**cfg.fine_tuning),
+                optimizer=optimizer,
+                scheduler=scheduler,
+                batch_size=datamodule.batch_size,
+            ),
+        )
+
+
+def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
+    """Return what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
+    # Lightning cannot clip gradients of a fused optimizer in mixed precision.
+    unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
+    optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
+    scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
+    parameter = torch.nn.Parameter(torch.zeros(1, 1))
+    parameter.grad = torch.zeros(1, 1)
+    with config_errors("optimizer"):
+        trial = optimizer(iter([parameter]))
+        _require_kind(trial, Optimizer)
+        trial.step(lambda: 0.0)  # as LBFGS wants it
+    with config_errors("scheduler"):
+        schedule = scheduler(trial)
+        _require_kind(schedule, LRScheduler)
+        _try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
+    if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
+        raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
+    return optimizer, scheduler
+
+
+def _try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> None:
+    """Raise a ValueError if a learning rate becomes negative, infinite or NaN."""
+    for step in range(steps):
+        if any(not 0 <= group["lr"] < math.inf for group in optimizer.param_groups):
+            rate = optimizer.param_groups[0]["lr"]
+            raise ValueError(f"after {step} steps the learning rate is {rate:g}, neither 0 nor positive and finite")
+        optimizer.step(lambda: 0.0)
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(1.0)
+        else:
+            schedule.step()
+
+
+def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
+    """Return the `mode` of each callback that monitors a metric without naming its direction."""
+    modes = {}
+    for name, callback in cfg.callbacks.items():
+        if not isinstance(callback, DictConfig) or callback.get("monitor") is None or "mode" in callback:
+            continue
+        if "mode" in parameters(locate(f"callbacks.{name}", callback._target_))[0]:
+            modes[str(name)] = {"mode": monitor_mode(callback.monitor)}
+    return modes
+
+
+def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
+    """Instantiate what cfg[key] describes."""
+    with config_errors(key):
+        return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
+
+
+def _require_kind(made: object, kind: type) -> None:
+    if not isinstance(made, kind):
+        raise TypeError(
+            f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
+        )
+
+
+def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the part of it that went before."""
+    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}

@@ -1,0 +1,132 @@
+"""Features of a frozen backbone, cached on disk and served to training."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from omegaconf import DictConfig
+from torch import Tensor
+
+from pneumo.common.array_cache import Array
+from pneumo.data.augmentation import AUGMENTATION, Augmentation
+from pneumo.errors import ConfigError
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import OneCycle
+from pneumo.training.components import RunComponents
+from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View
+
+_log = logging.getLogger(__name__)
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
+_SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
+AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
+
+
+def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
+    """Return whether a run trains on cached features.
+
+    Raises:
+        ConfigError: features.cache=true, and it cannot.
+    """
+    classifier, precision, cache = components.classifier, components.trainer.precision, cfg.features.cache
+    obstacle = None
+    if not classifier.frozen:
+        obstacle = "a backbone that is trained gives other features after each step: take model.freeze=true"
+    elif classifier.flip_test:
+        obstacle = "decision.flip=true asks the mirror image too, whose features are not kept: take decision.flip=false"
+    elif precision not in _PRECISIONS:
+        obstacle = f"with trainer.precision={precision} they are not kept: take one of {', '.join(_PRECISIONS)}"
+    if cache is True and obstacle:
+        raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
+    return obstacle is None and (cache is True or (cache == "auto" and not is_shortened(components.trainer)))
+
+
+def level_means(
+    cfg: DictConfig, components: RunComponents, positions: Sequence[int], augmented: bool
+) -> tuple[Array, list[int]]:
+    """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
+
+    Args:
+        cfg: The run's configuration.
+        components: The run's.
+        positions: Of the radiographs in the index.
+        augmented: Take an augmented view of each.
+    """
+    augmentation = components.datamodule.augmentation
+    view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
+    keep = uses_features(cfg, components)
+    return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
+
+
+def _augment(augmentation: Augmentation, numbers: Tensor) -> View:
+    """Return augmented views of images, each by its row of numbers."""
+    return View(
+        {"augmentation": [AUGMENTATION, augmentation.settings]},
+        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
+    )
+
+
+def is_shortened(trainer: Trainer) -> bool:
+    """Return whether limits keep a run from using all data, so that filling a cache with them could cost more."""
+    limits = (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches)
+    return any(limit != 1.0 or isinstance(limit, int) for limit in limits)
+
+
+def serve_features(cfg: DictConfig, components: RunComponents) -> None:
+    """Serve batches of features, after computing those that are not cached.
+
+    Raises:
+        DataError: An image cannot be decoded.
+        CacheError: The disk is full or cannot be written.
+    """
+    datamodule, options = components.datamodule, FeatureOptions(**cfg.features)
+    backbone = BackbonePass(options, components)
+    plain = backbone.compute(range(len(datamodule.radiographs)), PLAIN, "Computing features")
+    views = None
+    if datamodule.augmentation.active:
+        pool = datamodule.trainable
+        numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
+        view = _augment(datamodule.augmentation, numbers)
+        view.about["views"] = options.views
+        views = backbone.compute(pool * options.views, view, "Computing features of augmented views")
+    serve(components, plain, views)
+
+
+def serve(components: RunComponents, features: Array, views: Array | None) -> None:
+    """Serve batches of given features, for many steps at a time where nothing depends on single steps."""
+    datamodule = components.datamodule
+    steps = 1
+    if _is_plain(components.classifier, components.trainer):
+        steps = max(1, AT_ONCE // datamodule.batch_size)
+    else:
+        _log.info("Some setting or callback looks at single steps, so Lightning is given them one by one.")
+    datamodule.serve(features, views, steps)
+
+
+def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
+    """Return whether a step is no more than forward, backward and update, and nothing counts steps."""
+    optimizer = getattr(classifier.make_optimizer, "func", None)
+    return (
+        str(getattr(optimizer, "__module__", "")).startswith("torch.optim.")  # others may call for the loss themselves
+        and optimizer is not torch.optim.LBFGS  # as this one does
+        and all(_looks_at_epochs(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
+        and trainer.world_size == 1
+        and trainer.precision != "16-mixed"  # which scales the loss
+        and trainer.gradient_clip_val is None
+        and trainer.accumulate_grad_batches == 1
+        and trainer.max_steps == -1
+        and not isinstance(classifier.make_scheduler, OneCycle)
+        and isinstance(trainer.val_check_interval, float)  # 1.0 is once an epoch, 1 would be after each step
+        and trainer.val_check_interval == 1.0
+        and not is_shortened(trainer)
+    )
+
+
+def _looks_at_epochs(callback: Callback) -> bool:
+    """Return whether a callback counts epochs, or nothing, rather than steps."""
+    if isinstance(callback, ModelCheckpoint):
+        return not callback._every_n_train_steps and callback._train_time_interval is None
+    if isinstance(callback, WeightAveraging):
+        return False
+    return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _SAFE)

@@ -1,0 +1,136 @@
+"""One run: build, fit, calibrate, test, record."""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import MappingProxyType
+
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo.config.console import LostOutputError, describe_stop
+from pneumo.config.output_folder import run_lock
+from pneumo.errors import ConfigError, TrainingError
+from pneumo.runs.results import Results, report, write_results
+from pneumo.training.components import RunComponents, build
+from pneumo.training.displays import show_batch, show_test
+from pneumo.training.evaluation import calibrate, describe, measure_cost, measure_quality, write_answers
+from pneumo.training.feature_cache import is_shortened, serve_features, uses_features
+from pneumo.training.run_directory import explained_failures, prepare_directory
+from pneumo.training.warm_up import warm_up_head
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
+    """Log what Lightning does not: why it cannot run, and how to continue after a signal.
+
+    Args:
+        last: The run's last checkpoint, which may be missing.
+        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning cannot run with these settings of `trainer`: {error}") from error
+    except LostOutputError:
+        raise
+    except (SystemExit, KeyboardInterrupt) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
+        _log.warning("%s", describe_stop(last, sweep))
+        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        code = getattr(stop, "code", None)
+        raise SystemExit(code if isinstance(code, int) and code > 128 else 128 + number) from None
+
+
+def run(
+    cfg: DictConfig,
+    overwrite: bool = False,
+    resume: bool = False,
+    begun: Callable[[], None] = lambda: None,
+    swept: Mapping[str, str | float] = MappingProxyType({}),
+) -> Results:
+    """Train, test with the checkpoint that validation chose, write the run's files, and return its results.
+
+    Args:
+        cfg: Composed from conf/train.yaml.
+        overwrite: Put this run in the place of another one that has finished in its folder.
+        resume: Resume from the last checkpoint in the run's folder, if there is one that this run can resume from.
+        begun: Called when all is built, and what an earlier run has left in the folder is gone.
+        swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
+
+    Raises:
+        PneumoError: A user's mistake.
+    """
+    OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
+    started = time.perf_counter()
+    components, folder = build(cfg), Path(cfg.paths.run_dir)
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
+    last = folder / "checkpoints" / "last.ckpt"
+    with run_lock(folder) if trainer.is_global_zero else nullcontext(), explained_failures(last, sweep=resume):
+        ckpt_path = prepare_directory(folder, cfg, components, overwrite, resume)
+        begun()
+        with explained_stops(last, sweep=resume):
+            cost = _fit(folder, cfg, components, ckpt_path)
+            path = _best_checkpoint(trainer)
+            best = calibrate(cfg, components, Path(path))
+            trainer.test(classifier, datamodule=datamodule, ckpt_path=path, verbose=False)
+            if not trainer.is_global_zero:
+                return {}
+            cost |= {"total_seconds": time.perf_counter() - started}
+            results = {
+                **describe(cfg, components),
+                **measure_quality(best),
+                **write_answers(folder, best["validation"], datamodule, classifier),
+                **cost,
+            }
+            show_test(folder, cfg, results, components, swept)
+            write_results(folder / "results.json", results)
+    report(folder, results)
+    return results
+
+
+def _fit(folder: Path, cfg: DictConfig, components: RunComponents, ckpt_path: str | None) -> Results:
+    """Train; return what that cost."""
+    trainer = components.trainer
+    for logger in components.loggers:
+        logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
+    _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
+    started = time.perf_counter()
+    cached = _prepare(cfg, components, resumed=ckpt_path is not None)
+    cache_seconds = time.perf_counter() - started
+    show_batch(folder, cfg, components)
+    trainer.fit(components.classifier, datamodule=components.datamodule, ckpt_path=ckpt_path)
+    # Before the test, which sets callbacks back to the best epoch.
+    cost = measure_cost(trainer, components.datamodule)
+    return {**cost, "feature_cache": cached, "cache_seconds": cache_seconds}
+
+
+def _prepare(cfg: DictConfig, components: RunComponents, resumed: bool) -> bool:
+    """Compute what all epochs would repeat, and warm up the head; return whether the run trains on cached features."""
+    datamodule, classifier = components.datamodule, components.classifier
+    if uses_features(cfg, components):
+        serve_features(cfg, components)
+        return True
+    if not is_shortened(components.trainer):
+        datamodule.open_images()
+        if classifier.fine_tuning and classifier.fine_tuning.warm_up and not resumed:
+            warm_up_head(datamodule, classifier, components.trainer.strategy.root_device, cfg.loss.balance)
+    return False
+
+
+def _best_checkpoint(trainer: Trainer) -> str:
+    checkpoint = trainer.checkpoint_callback
+    if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+        return checkpoint.best_model_path
+    raise TrainingError(
+        "No checkpoint was written, so there is none to test: trainer.fast_dev_run=true writes none, nor does a "
+        "configuration without validation, or a trainer.max_steps within the first epoch. Take trainer=smoke for a "
+        "quick try."
+    )

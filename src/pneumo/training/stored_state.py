@@ -1,0 +1,231 @@
+"""The training state in a checkpoint, checked before a run resumes from it: Lightning restores it as it is."""
+
+import math
+import re
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from packaging.version import InvalidVersion, Version
+from torch import Tensor
+
+from pneumo.common.tensor_files import is_dense
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.models.classifier import Classifier
+from pneumo.training.callbacks import AveragedWeights, History
+from pneumo.training.components import RunComponents
+from pneumo.training.optimizer_state import Place, require_optimization, state_indices
+from pneumo.training.state_forms import (
+    ABSENT,
+    NUMBER,
+    SCALAR,
+    TEXT,
+    FormError,
+    Rule,
+    between,
+    compare,
+    compare_items,
+    form_of,
+    require,
+    require_dict,
+    show,
+    tensor_of,
+)
+
+_OLDEST = Version("2.0")  # of Lightning: it converts older checkpoints, which pneumo never wrote
+_LONGEST = 1e9  # seconds of training, 30 years
+_LOOK_ON = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging)  # callbacks that set no rates
+_BEST_METRICS = ("train/accuracy", "val/loss", "val/accuracy", "val/auroc")
+_SET_BY_TEST = ("temperature", "threshold", "margin")
+_LOOP = "loops.fit_loop"
+
+
+def require_training_state(
+    checkpoint: dict[str, Any],
+    best: dict[str, Any],
+    components: RunComponents,
+) -> None:
+    """Raise a FormError unless a checkpoint holds what this run would have stored after some epoch.
+
+    Args:
+        checkpoint: To resume from.
+        best: The best one so far.
+        components: As built.
+    """
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
+    compare_items(checkpoint, {"pytorch-lightning_version": Rule(f"a version from {_OLDEST}", _is_supported)}, "")
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+    timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+    # Limits of steps and of time can cut the last epoch, which then may lack its validation too.
+    whole = trainer.max_steps == -1 and all(timer.time_remaining() is None for timer in timers)
+    epochs, steps, scheduled = _require_progress(checkpoint, len(datamodule.splits["train"]), trainer, whole)
+    states = require_dict(checkpoint.get("callbacks"), "callbacks")
+    history = _require_history(states, callbacks, epochs)
+    for callback in callbacks:
+        if form := callback.state_dict():
+            name = f"callbacks.{callback.state_key}"
+            state = require_dict(states.get(callback.state_key), name)
+            if isinstance(callback, ModelCheckpoint):
+                _require_best_path(callback, state, history, name)
+            elif _is_known(callback) and not isinstance(callback, History):  # the state of others may change its form
+                compare(state, form_of(form) | _fixed_items(callback, form, steps), name)
+    _require_best(best, history, datamodule, classifier, trainer)
+    exact = whole and all(map(_is_known, callbacks))
+    place = Place(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
+    require_optimization(checkpoint, classifier, place)
+    require(state_indices(checkpoint) == state_indices(best), "optimizer_states lacks the state of some parameters")
+    weights = classifier.state_dict()
+    expected: dict[str, object] = {
+        type(datamodule).__qualname__: {"epoch": epochs},
+        "state_dict": weights,
+        **dict.fromkeys(("native_amp_scaling_state", "outliers"), ABSENT),  # restored if there; testing adds the second
+    }
+    if averaged := [callback for callback in callbacks if isinstance(callback, WeightAveraging)]:
+        number = tensor_of(steps) if isinstance(averaged[0], AveragedWeights) else torch.zeros((), dtype=torch.long)
+        expected |= {"current_model_state": weights, "averaging_state": {"n_averaged": number}}
+    plugin = trainer.precision_plugin
+    if (name := type(plugin).__qualname__) in checkpoint:
+        expected[name] = dict.fromkeys(plugin.state_dict(), between(0, math.inf))
+    compare_items(checkpoint, expected, "")
+
+
+def _is_known(callback: Callback) -> bool:
+    return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _LOOK_ON)
+
+
+def _is_supported(version: object) -> bool:
+    try:
+        return isinstance(version, str) and Version(version) >= _OLDEST
+    except InvalidVersion:
+        return False
+
+
+def _require_progress(checkpoint: dict[str, Any], images: int, trainer: Trainer, whole: bool) -> tuple[int, int, int]:
+    """Return the numbers of epochs, of steps and of steps of the schedule, which progress and epoch agree about."""
+    most = trainer.max_epochs
+    assert most is not None
+    compare_items(checkpoint, {"epoch": between(0, most - 1 if most > 0 else 2**40, whole=True)}, "")
+    epochs = 1 + int(checkpoint["epoch"])
+    progress = require_dict(checkpoint.get("loops"), "loops").get("fit_loop")
+    compare(progress, form_of(trainer.fit_loop.state_dict()), _LOOP)
+    assert isinstance(progress, dict)
+    optimization = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    batches = _require_count(progress["epoch_loop.batch_progress"], "batch_progress", epochs, whole)
+    steps = _require_count(optimization["step"], "optim_progress.step", epochs, whole)
+    scheduled = _require_count(progress["epoch_loop.scheduler_progress"], "scheduler_progress", epochs, False)
+    _require_count(progress["epoch_loop.val_loop.batch_progress"], "val_loop.batch_progress", 1, whole)
+    zeroed = _require_count(optimization["zero_grad"], "zero_grad", epochs, whole)
+    manual = progress["epoch_loop.manual_optimization.optim_step_progress"]
+    require(zeroed == steps, f"{_LOOP}: zero_grad={zeroed} must be {steps}")
+    require(_require_count(manual, "manual_optimization", epochs, whole) == 0, f"{_LOOP} has manual_optimization")
+    for loop in ("epoch_loop", "epoch_loop.val_loop"):
+        require(progress[f"{loop}.batch_progress"]["is_last_batch"] or not whole, f"{loop} is within an epoch")
+    require(0 < steps <= batches <= epochs * images, f"{batches} batches and {steps} steps in {epochs} epochs")
+    counts = {"ready": epochs, "started": epochs, "processed": epochs, "completed": epochs - 1}  # it is at its end
+    expected = {
+        "epoch_progress": {"total": counts, "current": counts},
+        "epoch_loop.state_dict": {"_batches_that_stepped": steps},
+    }
+    compare_items(progress, expected, f"{_LOOP}.")
+    compare_items(checkpoint, {"global_step": steps}, "")
+    return epochs, steps, scheduled
+
+
+def _require_count(progress: dict[str, Any], name: str, epochs: int, whole: bool) -> int:
+    """Return the total of a count that is complete and, if all epochs are whole, grew by as much in each."""
+    total, current = ({*progress[part].values()} for part in ("total", "current"))
+    require(len(total) == len(current) == 1, f"{_LOOP}: {name} is not complete")
+    (all_epochs,), (last,) = total, current
+    compare(all_epochs, between(0, 2**40, whole=True), name)
+    most = all_epochs if whole else 2**40  # a cut epoch keeps the validation before it
+    compare(last, between(0, most, whole=True), name)
+    require(not whole or all_epochs == last * epochs, f"{_LOOP}: {name} is {all_epochs} in {epochs} epochs")
+    return int(all_epochs)
+
+
+def _require_history(states: dict[str, Any], callbacks: list[Callback], epochs: int) -> list[dict[str, float]]:
+    callback = next(callback for callback in callbacks if isinstance(callback, History))
+    state = require_dict(states.get(callback.state_key), "callbacks.History")
+    history = state.get("epochs")
+    if not isinstance(history, list) or len(history) != epochs:
+        raise FormError(f"callbacks.History must have {epochs} epochs")
+    names = require_dict(history[0], "callbacks.History.epochs").keys() | {"epoch"}
+    form = {name: between(0, 1 if name.endswith(("accuracy", "auroc")) else math.inf) for name in names}
+    for number, epoch in enumerate(history, 1):
+        compare(epoch, {**form, "epoch": number}, "callbacks.History.epochs")
+    return history
+
+
+def _fixed_items(callback: Callback, form: dict[str, Any], steps: int) -> dict[str, object]:
+    """Return what a callback's state is expected to be beyond its form."""
+    if isinstance(callback, Timer):
+        times: dict[str, object] = dict.fromkeys(form["time_elapsed"], between(0, _LONGEST))
+        return {"time_elapsed": {**times, "train": between(math.ulp(0), _LONGEST)}}
+    return {"latest_update_step": steps} if isinstance(callback, AveragedWeights) else {}
+
+
+def _require_best_path(
+    callback: ModelCheckpoint, state: dict[str, Any], history: list[dict[str, float]], name: str
+) -> None:
+    """Raise a FormError unless all paths are the callback's, in one folder, and the best score is the best epoch's."""
+    keys = callback.state_dict().keys()
+    require(state.keys() == keys, f"{name} must have {', '.join(keys)}")
+    scores = require_dict(state["best_k_models"], f"{name}.best_k_models")
+    folder, best, score = state["dirpath"], state["best_model_path"], state["best_model_score"]
+    fixed = callback.filename is not None and "{" not in callback.filename
+    for path in (best, state["kth_best_model_path"], state["last_model_path"], *scores):
+        inside = re.fullmatch(rf"{re.escape(str(folder))}[/\\](?P<file>[^/\\]+\.ckpt)", str(path), re.DOTALL)
+        own = inside is not None and (not fixed or PurePath(inside["file"]).stem == callback.filename)
+        require(own or path == "", f"{name} names {show(path)}, which is none of its checkpoints in {show(folder)}")
+    scalar = torch.zeros(())
+    expected: dict[str, object] = {
+        **{"monitor": callback.monitor, "dirpath": TEXT, "best_model_path": TEXT, "kth_best_model_path": TEXT},
+        **{"last_model_path": TEXT, "best_k_models": dict.fromkeys(scores, scalar)},
+        **{key: scalar for key in ("best_model_score", "current_score") if state[key] is not None},
+        **({} if state["kth_value"] is None else {"kth_value": SCALAR}),
+    }
+    compare_items(state, expected, f"{name}.")
+    if callback.save_top_k != 1:
+        return
+    require(bool(best), f"{name}.best_model_path is empty")
+    if callback.monitor is None:
+        require(not scores and score is None, f"{name} has a score of nothing")
+        return
+    compare(score, scalar, f"{name}.best_model_score")
+    values = [epoch[callback.monitor] for epoch in history if callback.monitor in epoch] or [score.item()]
+    same = tensor_of(min(values) if callback.mode == "min" else max(values))
+    expected = {"kth_best_model_path": best, "best_k_models": {best: same}}
+    compare_items(state, {**expected, "best_model_score": same, "kth_value": same}, f"{name}.")
+
+
+def _require_best(
+    best: dict[str, Any],
+    history: list[dict[str, float]],
+    datamodule: ChestXrayDataModule,
+    classifier: Classifier,
+    trainer: Trainer,
+) -> None:
+    """Raise a FormError unless the best checkpoint so far can be tested at the end."""
+    last, images = max(trainer.max_epochs or 0, 1) - 1, range(len(datamodule.splits["val"]))
+    compare_items(best, {"epoch": between(0, last, whole=True), "state_dict": classifier.state_dict()}, "best.ckpt: ")
+    logged = history[best["epoch"]] if best["epoch"] < len(history) else {}  # a kill may leave it an epoch ahead
+    found = require_dict(best.get("validation"), "best.ckpt: validation").get("index")
+    size = found.numel() if isinstance(found, Tensor) else 0
+    expected = {
+        "metrics": {name: logged.get(name, NUMBER) for name in _BEST_METRICS},
+        "hyper_parameters": {name: value for name, value in classifier.hparams.items() if name not in _SET_BY_TEST},
+        "validation": {
+            "index": Rule("the indices of images", lambda value: _is_selection(value, images)),
+            "logits": torch.empty(size, len(classifier.classes), device="meta"),
+        },
+    }
+    for name, items in expected.items():
+        compare_items(require_dict(best.get(name), f"best.ckpt: {name}"), items, f"best.ckpt: {name}.")
+
+
+def _is_selection(index: object, images: range) -> bool:
+    if not (isinstance(index, Tensor) and is_dense(index) and index.ndim == 1 and 0 < len(index) <= len(images)):
+        return False
+    return index.dtype is torch.long and len({*index.tolist()} & {*images}) == len(index)

@@ -1,0 +1,1 @@
+"""Helpers of the tests: inputs that go wrong, servers, runs and reference values."""

@@ -1,0 +1,229 @@
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator
+from errno import ENOSPC
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.support import RECIPE, WHOLE, ask, blocks
+from typer.testing import CliRunner
+
+from pneumo.cli import app
+from pneumo.common import array_cache
+from pneumo.common.array_cache import Array, Recipe, find, find_or_build, locked
+from pneumo.data.cache_inventory import entries, remove
+from pneumo.errors import CacheError
+
+
+def cut_at(row: int, started: list[int]) -> Callable[[int], Iterator[Array]]:
+    def cut(start: int) -> Iterator[Array]:
+        started.append(start)
+        for i in range(start, row, 7):
+            yield WHOLE[i : i + 7]
+        raise KeyboardInterrupt
+
+    return cut
+
+
+def test_an_array_is_built_once_and_read_only(tmp_path: Path) -> None:
+    assert find(tmp_path, RECIPE) is None
+    built = find_or_build(tmp_path, RECIPE, blocks)
+    np.testing.assert_array_equal(built, WHOLE)
+    again = find_or_build(tmp_path, RECIPE, cut_at(0, []))
+    assert isinstance(again, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        again[0] = 0
+    left = sorted(path.name for path in (tmp_path / "features" / RECIPE.key).iterdir())
+    assert left == ["about.json", "array.npy"]
+
+
+def test_what_was_cut_off_goes_on_from_an_end_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(array_cache, "SAFE_EVERY", -1.0)
+    started: list[int] = []
+    for row in (21, 63):
+        with pytest.raises(KeyboardInterrupt):
+            find_or_build(tmp_path, RECIPE, cut_at(row, started))
+        assert find(tmp_path, RECIPE) is None
+    assert started == [0, 21]
+    part = tmp_path / "features" / RECIPE.key / "array.npy.part"
+    with part.open("ab") as file:
+        file.write(b"a block that was being written")
+    undisturbed = find_or_build(tmp_path / "other", RECIPE, blocks)
+    assert bytes(find_or_build(tmp_path, RECIPE, blocks)) == bytes(undisturbed)
+    assert not part.exists()
+
+
+def test_notes_survive_a_kill_and_come_with_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(array_cache, "SAFE_EVERY", -1.0)
+
+    def noting(notes: array_cache.Notes, last: int) -> Callable[[int], Iterator[Array]]:
+        def cut(start: int) -> Iterator[Array]:
+            for i in range(start, len(WHOLE), 7):
+                if i >= last:
+                    raise KeyboardInterrupt
+                notes[f"{i}.png"] = [f"note {i}"]
+                yield WHOLE[i : i + 7]
+
+        return cut
+
+    for last in (14, 28):
+        notes: array_cache.Notes = {}
+        with pytest.raises(KeyboardInterrupt):
+            find_or_build(tmp_path, RECIPE, noting(notes, last), notes)
+    for _ in ("built", "found"):
+        notes = {}
+        find_or_build(tmp_path, RECIPE, noting(notes, len(WHOLE)), notes)
+        assert notes == {f"{i}.png": [f"note {i}"] for i in range(0, len(WHOLE), 7)}
+    find_or_build(tmp_path, RECIPE, noting({}, 0))  # who does not ask for them gets the array alone
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00v\x00"])
+def test_a_damaged_array_is_computed_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    path = tmp_path / "features" / RECIPE.key / "array.npy"
+    path.write_bytes(path.read_bytes()[:200] if damage else b"")
+    np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
+    assert "is damaged" in caplog.text
+
+
+def test_a_full_disk_is_explained_and_leaves_nothing_to_believe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(CacheError, match=r"the disk is full.*paths\.cache_dir=FOLDER.*data\.cache=false"):
+        find_or_build(tmp_path, RECIPE, blocks)
+    monkeypatch.undo()
+
+    def full(start: int) -> Iterator[Array]:
+        yield from list(blocks(start))[:3]
+        raise OSError(ENOSPC, "No space left on device")
+
+    with pytest.raises(CacheError, match="the disk is full"):
+        find_or_build(tmp_path, RECIPE, full)
+    assert find(tmp_path, RECIPE) is None
+    np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
+
+
+def test_all_that_decides_the_content_is_in_the_key() -> None:
+    others = [
+        Recipe("images", RECIPE.about, RECIPE.shape, RECIPE.dtype, "Computing"),
+        Recipe("features", {"weights": "abd"}, RECIPE.shape, RECIPE.dtype, "Computing"),
+        Recipe("features", RECIPE.about, (100, 4), RECIPE.dtype, "Computing"),
+        Recipe("features", RECIPE.about, RECIPE.shape, "float16", "Computing"),
+    ]
+    assert len({recipe.key for recipe in [RECIPE, *others]}) == 5
+    assert Recipe("features", {"weights": "abc"}, (100, 3), "float32", "otherwise").key == RECIPE.key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_of_several_processes_one_builds_and_the_others_wait_and_say_so(count: int, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=ask, args=(tmp_path, number)) for number in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+    roles = [(tmp_path / f"{number}.done").read_text() for number in range(count)]
+    assert sorted(roles) == ["built"] + ["waited"] * (count - 1)
+    said = [role for n, role in enumerate(roles) if "another process is at it" in (tmp_path / f"{n}.log").read_text()]
+    assert said  # building takes 1.5 s; only a process that came after it need not have waited
+    assert set(said) == {"waited"}
+
+
+@pytest.mark.parametrize("row", [35, 98])
+def test_an_entry_that_is_deleted_while_it_is_built_is_begun_anew(
+    row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(array_cache, "SAFE_EVERY", 0)
+    starts: list[int] = []
+
+    def deleting(start: int) -> Iterator[Array]:
+        starts.append(start)
+        for i, block in enumerate(blocks(start), 1):
+            if len(starts) == 1 and 7 * i == row:
+                shutil.rmtree(tmp_path)
+                if row == 35:  # another run has begun it meanwhile
+                    (tmp_path / "features" / RECIPE.key).mkdir(parents=True)
+                    (tmp_path / "features" / RECIPE.key / "array.npy.part").touch()
+            yield block
+
+    np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, deleting), WHOLE)
+    assert starts == [0, 0]
+    assert "was deleted meanwhile; beginning anew" in caplog.text
+
+
+def test_entries_are_listed_and_deleted_but_not_while_they_are_built(tmp_path: Path) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    with pytest.raises(KeyboardInterrupt):
+        find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), cut_at(50, []))
+    whole, unfinished = sorted(entries(tmp_path), key=lambda entry: not entry.whole)
+    assert (whole.kind, whole.key, whole.about, whole.whole) == ("features", RECIPE.key, RECIPE.about, True)
+    assert (unfinished.kind, unfinished.whole) == ("images", False)
+    with locked(whole.folder, "Computing"):
+        assert not remove(whole)
+    assert remove(whole)
+    assert [entry.kind for entry in entries(tmp_path)] == ["images"]
+
+
+def test_the_command_lists_and_clears(tmp_path: Path) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    (tmp_path / "phantoms" / "v1").mkdir(parents=True)
+    command = CliRunner()
+    listed = command.invoke(app, ["cache", "list", "--dir", str(tmp_path)])
+    assert RECIPE.key in listed.output
+    assert "2 entries" in listed.output
+    refused = command.invoke(app, ["cache", "clear", "--dir", str(tmp_path)])
+    assert "Say what to delete" in str(refused.exception)
+    kept = command.invoke(app, ["cache", "clear", "--unused", "1", "--dir", str(tmp_path)])
+    assert "deleted 0 of 2" in kept.output
+    other = command.invoke(app, ["cache", "clear", RECIPE.key, "--kind", "images", "--dir", str(tmp_path)])
+    assert "deleted 0 of 2" in other.output  # all conditions count
+    negative = command.invoke(app, ["cache", "clear", "--unused", "-1", "--dir", str(tmp_path)])
+    assert "a number of days from 0" in str(negative.exception)
+    cleared = command.invoke(app, ["cache", "clear", "--all", "--dir", str(tmp_path)])
+    assert "deleted 1 of 2" in cleared.output
+    named = command.invoke(app, ["cache", "clear", "v1", "--dir", str(tmp_path)])
+    assert "deleted 1 of 1" in named.output
+    for wrong in (["clear", "nosuch"], ["clear", "--kind", "nosuch"]):
+        refused = command.invoke(app, ["cache", *wrong, "--dir", str(tmp_path)])
+        assert "nosuch is not one of" in str(refused.exception)
+    missing = command.invoke(app, ["cache", "list", "--dir", str(tmp_path / "nosuch")])
+    assert "There is no folder" in str(missing.exception)
+    assert "Examples:" in command.invoke(app, ["cache", "clear", "--help"]).output
+
+
+def test_only_entries_of_the_cache_are_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), blocks)
+    foreign = [tmp_path / "images" / "scans" / "a.png", tmp_path / "features" / RECIPE.key / "notes of mine.txt"]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    command = CliRunner()
+    cleared = command.invoke(app, ["cache", "clear", "--all", "--dir", str(tmp_path)])
+    assert f"kept features/{RECIPE.key}: pneumo did not write notes of mine.txt" in cleared.output
+    assert "deleted 1 of 2" in cleared.output
+    assert all(path.exists() for path in foreign)
+    assert find(tmp_path, RECIPE) is not None
+
+
+def test_rows_of_a_part_that_is_no_more_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "features" / RECIPE.key
+    folder.mkdir(parents=True)
+    for part in (None, b"short"):
+        (folder / "rows.txt").write_text("70")
+        if part is not None:
+            (folder / "array.npy.part").write_bytes(part)
+        with pytest.raises(KeyboardInterrupt):
+            find_or_build(tmp_path, RECIPE, cut_at(14, []))
+    np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
+
+
+def test_a_cache_in_a_place_that_cannot_be_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match=r"cannot be written.*paths\.cache_dir=FOLDER"):
+        find_or_build(tmp_path / "file", RECIPE, blocks)

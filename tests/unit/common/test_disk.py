@@ -1,0 +1,75 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from pneumo.common import disk
+from pneumo.common.disk import PREFIX, remove_stale_below, temporary_file, temporary_folder
+from pneumo.common.files import write_text
+
+
+def leave(folder: Path) -> tuple[Path, Path]:
+    """Leave a temporary file and a temporary folder as a killed process does."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        with temporary_file(folder, ".csv") as file, temporary_folder(folder) as below:
+            (below / "part").write_text("half")
+            os.write(write, f"{file}\n{below}".encode())
+            os._exit(9)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        file, below = map(Path, stream.read().splitlines())
+    assert file.exists()
+    assert (below / "part").exists()
+    return file, below
+
+
+def test_the_next_writer_removes_what_a_kill_left_and_nothing_else(tmp_path: Path) -> None:
+    left = leave(tmp_path)
+    foreign = tmp_path / ".results-abcdefgh.json"
+    foreign.touch()
+    write_text(tmp_path / "a.txt", "whole")
+    assert not any(path.exists() for path in left)
+    assert sorted(os.listdir(tmp_path)) == [foreign.name, "a.txt"]
+
+
+def test_temporaries_in_use_stay(tmp_path: Path) -> None:
+    with temporary_file(tmp_path) as file, temporary_folder(tmp_path) as folder:
+        remove_stale_below(tmp_path, depth=0)
+        assert file.exists()
+        assert folder.is_dir()
+    assert os.listdir(tmp_path) == []
+
+
+def test_those_of_another_machine_stay_for_a_day(tmp_path: Path) -> None:
+    other = tmp_path / f"{PREFIX}000000-abcdefgh.csv"
+    other.touch()
+    remove_stale_below(tmp_path, depth=0)
+    assert other.exists()
+    os.utime(other, (0, 0))
+    remove_stale_below(tmp_path, depth=0)
+    assert not other.exists()
+
+
+def test_where_there_are_no_locks_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, folder = leave(tmp_path)
+    monkeypatch.setattr(disk, "fcntl", None)
+    with temporary_file(tmp_path) as own:
+        remove_stale_below(tmp_path, depth=0)
+        assert own.exists()
+    assert file.exists()
+    for path in (file, folder):
+        os.utime(path, (0, 0))
+    remove_stale_below(tmp_path, depth=0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_folders_below_are_cleaned_to_a_depth_without_links(tmp_path: Path) -> None:
+    for name in ("run/figures", "run/figures/deep", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        leave(tmp_path / name)
+    (tmp_path / "run" / "link").symlink_to(tmp_path / "elsewhere")
+    remove_stale_below(tmp_path / "run", depth=1)
+    left = {path.parent.name for path in tmp_path.rglob(f"{PREFIX}*")}
+    assert left == {"deep", "elsewhere"}

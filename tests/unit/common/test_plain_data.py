@@ -1,0 +1,109 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from pneumo.common.plain_data import PlainDataError, parse_json, read_json, read_yaml
+
+_DEEP = 100_000
+_YAML_BOMB = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+
+_PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=30)
+@given(_PLAIN)
+def test_json_is_read_as_it_was_written(value: object) -> None:
+    assert parse_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": NaN}', "NaN"),
+        ("[-Infinity]", "-Infinity"),
+        ("1e999", "finite"),
+        ("9" * 5_000, "5,000 digits"),
+        ('{"a": 1, "a": 2}', "'a' twice"),
+        ("[" * _DEEP, "nested"),
+        ('{"a":' * _DEEP, "nested"),
+        ("[" * 40 + "]" * 40, "nested"),
+        ('{"a": 1', "line 1"),
+        ("", "no JSON"),
+        (b"\xff\xfe{}", "UTF-8"),
+        (b'{"a": "\xe9"}', "UTF-8"),
+    ],
+)
+def test_json_that_is_not_plain_is_refused(text: str | bytes, reason: str) -> None:
+    with pytest.raises(PlainDataError, match=reason):
+        parse_json(text)
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[1]")
+    assert read_json(path, limit=3) == [1]
+    with pytest.raises(PlainDataError, match="larger than 2 bytes"):
+        read_json(path, limit=2)
+
+
+def test_what_is_no_file_is_refused_and_what_is_missing_is_told_apart(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (".", "pipe"):
+        with pytest.raises(PlainDataError, match="no file"):
+            read_json(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "missing.json")
+
+
+def test_yaml_is_read_as_omegaconf_reads_it_with_interpolations_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "lr: 1e-3\nday: 2024-01-01\nroot: ${oc.env:HOME}\ndata: {seed: '${seed}', classes: [a, b], x: null}\n"
+    )
+    found = read_yaml(path)
+    assert found == {
+        "lr": 0.001,
+        "day": "2024-01-01",
+        "root": "${oc.env:HOME}",
+        "data": {"seed": "${seed}", "classes": ["a", "b"], "x": None},
+    }
+    assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(OmegaConf.load(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (_YAML_BOMB, "anchor"),
+        ("a: &b 1\nc: *b\n", "anchor"),
+        ("a: !!python/object/apply:os.getcwd []", "tag"),
+        ("a: !!binary aGk=", "tag"),
+        ("a: " + "[" * _DEEP, "nesting"),
+        ("".join(" " * n + "a:\n" for n in range(300)), "nested"),
+        ("a: [" + "1," * 20_000 + "1]", "values"),
+        ("a: b: c", "line 1"),
+        ("a: 1\na: 2\n", "duplicate"),
+        ("? [a]\n: 1\n", "YAML"),
+        ("null: 1\n", "configuration|text"),
+        ("1: 1\n", "no text"),
+        ("- 1\n", "no mapping"),
+        ("a: " + "9" * 5_000, "configuration"),
+        ("a: \x00", "YAML"),
+        ("a: " + "x" * 300_000, "larger"),
+    ],
+)
+def test_yaml_that_is_not_plain_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(PlainDataError, match=reason):
+        read_yaml(path)

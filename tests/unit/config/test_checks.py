@@ -1,0 +1,110 @@
+import re
+
+import pytest
+from helpers.support import Compose
+
+from pneumo.config.checks import check_config
+from pneumo.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.lr=abc",
+        "optimizer.lr=0",
+        "optimizer.lr=-1",
+        "optimizer.lr=.inf",
+        f"optimizer.lr={'9' * 400}",
+        "optimizer.lr=null",
+        "seed=-1",
+        "seed=0.5",
+        "seed=99999999999",
+        "trainer.max_epochs=0",
+        "data.image_size=0",
+        "data.crop_pct=0.4",
+        "data.crop_pct=1.1",
+        "data.batch_size=many",
+        "data.num_workers=-1",
+        "data.val_fraction=0.9",
+        "data.classes=[A,B,C]",
+        "data.classes=[A,A]",
+        "data.classes=A",
+        "data.root=2024",
+        "data.root=[old]",
+        "data.classes=[NORMAL,'a\udcff']",
+        "paths.output_dir=[old]",
+        "ckpt_path=1",
+        "model.threshold=2",
+        "model.freeze=perhaps",
+        "model.weights=true",
+        "model.architecture=50",
+        "model.head_path=[fc]",
+        "trainer.limit_train_batches=0",
+        "trainer.limit_val_batches=0.0",
+        "trainer.limit_test_batches=1.5",
+        "+trainer.check_val_every_n_epoch=2",
+        "+trainer.val_check_interval=0.3",
+        "decision.threshold=0.3",
+        "loss=null",
+        "decision=null",
+        "fine_tuning=null",
+    ],
+)
+def test_a_value_that_cannot_work_is_named_with_its_rule(override: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"must be|true or false") as caught:
+        check_config(compose_run(override))
+    key = override.split("=")[0].lstrip("+")
+    assert str(caught.value).startswith(f"{key}=")
+
+
+def test_a_fold_without_folds_is_refused(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"data\.fold=3 would have no effect"):
+        check_config(compose_run("data.fold=3"))
+
+
+@pytest.mark.parametrize(("override", "meant"), [("+optimiser=adam", "optimizer"), ("+trainr.max_epochs=3", "trainer")])
+def test_a_new_key_that_is_almost_a_known_one_is_refused(override: str, meant: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=f"is no setting, so it would have no effect.* {meant}"):
+        check_config(compose_run(override))
+    check_config(compose_run("+notes=first"))
+
+
+def test_a_setting_of_the_users_may_serve_hydra_alone(compose_run: Compose) -> None:
+    check_config(compose_run("+mine=a", "hydra.job.name=${mine}"))
+
+
+def test_a_number_of_steps_that_nothing_could_cut_short_is_refused(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 would have no effect"):
+        check_config(compose_run("+trainer.min_steps=9"))
+    with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 must be at most trainer\.max_steps=2"):
+        check_config(compose_run("+trainer.min_steps=9", "+trainer.max_steps=2"))
+    stop = "{_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}"
+    check_config(compose_run("+trainer.min_steps=9", f"+callbacks.stop={stop}"))
+
+
+@pytest.mark.parametrize("override", ["callbacks.best.filename=a", "callbacks.last.dirpath=a", "~callbacks.best"])
+def test_checkpoints_that_are_looked_for_elsewhere_stay_where_they_are(override: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(override.lstrip('~').split('=')[0])}"):
+        check_config(compose_run(override))
+
+
+@pytest.mark.parametrize("override", ["data.train=few", "data.val=1", "data.test=-3", "data.phantom_seed=0.5"])
+def test_phantoms_have_rules_of_their_own(override: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=f"^{override.split('=')[0]}=.*must be"):
+        check_config(compose_run("data=synthetic", override))
+
+
+@pytest.mark.parametrize("group", ["scheduler", "logger", "callbacks", "optimizer", "data"])
+def test_a_group_that_was_removed_is_named(group: str, compose_run: Compose) -> None:
+    cfg = compose_run()
+    del cfg[group]
+    with pytest.raises(ConfigError, match=f"`{group}` is missing"):
+        check_config(cfg)
+
+
+EDGES = ["seed=0", "model.threshold=0.0", "data.num_workers=0", "optimizer.lr=1", "trainer.limit_train_batches=1.0"]
+
+
+@pytest.mark.parametrize("override", EDGES)
+def test_edges_of_the_rules_are_allowed(override: str, compose_run: Compose) -> None:
+    check_config(compose_run(override))

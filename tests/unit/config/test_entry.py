@@ -1,0 +1,150 @@
+import logging
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import rich
+from helpers.support import Compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from pneumo.common.text import quote_value
+from pneumo.config import console
+from pneumo.config.console import ConsoleHandler, describe_stop, require_launcher, run_dir, user_errors
+from pneumo.config.output_folder import CheckOutputFolder
+from pneumo.errors import ConfigError, DataError
+
+
+def test_entry_points_import_nothing_heavy() -> None:
+    heavy = "('torch', 'lightning', 'numpy')"
+    code = f"import sys, pneumo.config.console; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "folder"),
+    [(None, "fresh"), ("runs/a/checkpoints/last.ckpt", "runs/a"), ("elsewhere/last.ckpt", "fresh")],
+)
+def test_a_run_that_goes_on_does_so_in_its_own_folder(checkpoint: str | None, folder: str) -> None:
+    assert run_dir(checkpoint, "fresh") == folder
+
+
+def test_a_mistake_becomes_one_paragraph_however_deep_it_lies() -> None:
+    error = RuntimeError("while building")
+    error.__cause__ = ConfigError("seed=-1 must be more.")
+    with pytest.raises(CompactHydraException, match=r"^seed=-1 must be more\.$"), user_errors():
+        raise error
+
+
+def test_a_mistake_that_a_worker_process_found_loses_the_worker_traceback() -> None:
+    text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
+    with pytest.raises(CompactHydraException, match=r"^a\.jpeg: cannot be read\.$"), user_errors():
+        raise DataError(text + "pneumo.errors.DataError: a.jpeg: cannot be read.\n")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), user_errors():
+        raise ZeroDivisionError
+
+
+def test_lines_are_not_wrapped_or_marked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = StringIO()
+    monkeypatch.setattr(rich, "get_console", lambda: Console(file=out, width=20))
+    record = logging.makeLogRecord({"msg": "[bold]" + "x" * 40, "levelno": logging.WARNING})
+    ConsoleHandler().handle(record)
+    assert out.getvalue() == "[bold]" + "x" * 40 + "\n"
+
+
+def test_a_launcher_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "find_spec", lambda name: None)
+    require_launcher(["sweep.py", "launcher=local"])
+    with pytest.raises(SystemExit, match=r"launcher=ray needs .* pip install 'pneumo\[ray\]'"):
+        require_launcher(["sweep.py", "launcher=ray"])
+
+
+def test_the_terminal_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = StringIO()
+    monkeypatch.setattr(rich, "get_console", lambda: Console(file=out))
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError as error:
+        record = logging.LogRecord(
+            "name", logging.ERROR, "", 0, "FAILED", (), (type(error), error, error.__traceback__)
+        )
+    ConsoleHandler().handle(record)
+    assert out.getvalue() == "FAILED\n"
+
+
+def test_a_stop_outside_of_training_gets_one_line(
+    compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    compose_run(f"hydra.run.dir={tmp_path}", "+hydra.mode=RUN", f"hydra.runtime.output_dir={tmp_path}")
+    with pytest.raises(SystemExit) as stop, user_errors():
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert "No checkpoint was written yet: start again with the same command" in caplog.text
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(sweep: bool, tmp_path: Path) -> None:
+    last = tmp_path / "my runs" / "checkpoints" / "last.ckpt"
+    assert "No checkpoint was written yet" in describe_stop(last, sweep)
+    assert str(last) not in describe_stop(last, sweep)
+    last.parent.mkdir(parents=True)
+    last.touch()
+    told = describe_stop(last, sweep)
+    assert (f"""python train.py 'ckpt_path="{last}"'""" in told) != sweep
+    assert (f"The same command continues from {last}" in told) == sweep
+
+
+@pytest.mark.parametrize("name", ["é", "\udce9"])
+def test_an_output_folder_must_have_a_name_in_utf8(
+    name: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = compose_run(f"hydra.run.dir={quote_value(str(tmp_path / name))}")
+    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
+    assert isinstance(cfg, DictConfig)
+    if name == "é":
+        CheckOutputFolder().on_run_start(cfg)
+    else:
+        with pytest.raises(SystemExit, match="1"):
+            CheckOutputFolder().on_run_start(cfg)
+        assert re.search(r"not UTF-8.*paths\.output_dir=FOLDER", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("start", ["on_run_start", "on_multirun_start"])
+def test_a_search_is_refused_outside_of_a_sweep(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = {"run": {"dir": str(tmp_path / "run")}, "sweep": {"dir": str(tmp_path / "sweep")}}
+    config = OmegaConf.create({"hydra": folders, "sweep": {"trials": 20}})
+    with pytest.raises(SystemExit, match="1"):
+        getattr(CheckOutputFolder(), start)(config)
+    assert re.search(r"sweep\.trials=20 makes a search.*sweep\.py -m", capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("override", ["+sweep.name=x", "++launcher.jobs=2", "+launcher=joblib", "~sweep"])
+def test_a_setting_of_sweeps_is_refused_in_a_single_run(
+    override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hydra = {"run": {"dir": str(tmp_path / "run")}, "overrides": {"task": [override]}}
+    with pytest.raises(SystemExit, match="1"):
+        CheckOutputFolder().on_run_start(OmegaConf.create({"hydra": hydra}))
+    assert capsys.readouterr().err.startswith(f"{override} would have no effect")
+
+
+@pytest.mark.parametrize("override", ["loss.balance=text", "paths.output_dir=''", "choices=null", "data.seed=${x}"])
+def test_a_mistake_ends_before_the_output_folder_is_made(
+    override: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = compose_run(f"hydra.run.dir={tmp_path / 'made'}", override)
+    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
+    assert isinstance(cfg, DictConfig)
+    with pytest.raises(SystemExit, match="1"):
+        CheckOutputFolder().on_run_start(cfg)
+    assert capsys.readouterr().err.startswith(override.partition("=")[0])
+    assert not (tmp_path / "made").exists()

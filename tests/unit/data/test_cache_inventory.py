@@ -1,0 +1,73 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import rich
+from helpers.hostile import CONTROLS, is_harmless
+from helpers.support import RECIPE, ROOT, blocks
+from helpers.written import fail
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from typer.testing import CliRunner
+
+from pneumo.cli import app
+from pneumo.common.array_cache import Recipe, find_or_build
+from pneumo.data.cache_inventory import KINDS, entries
+from pneumo.data.image_cache import RadiographDataset, content_hash, find_twins
+from pneumo.data.index import index_radiographs
+from pneumo.data.phantoms import write_phantoms
+from pneumo.runs.collection import collect
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rich.get_console(), "_width", 200)
+
+
+def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
+    images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
+    find_twins(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
+    for kind in ("features", "means"):  # the names that describe them are those of pneumo.training.feature_pass
+        about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
+        find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
+    write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)
+    assert {entry.kind for entry in entries(tmp_path)} == {*KINDS}
+    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
+    assert listed.exit_code == 0
+    assert all(kind in listed.output for kind in KINDS)
+    for words in ("8 images at 64 pixels", "8 images ", "timm/means[/y], 8 images at 64 pixels, 2 augmented views"):
+        assert words in listed.output
+    for kind in KINDS:
+        cleared = CliRunner().invoke(app, ["cache", "clear", "--kind", kind, "--dir", str(tmp_path)])
+        assert "deleted 1 of" in cleared.output
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "about", [b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"a": "' + b"x" * 2_000_000, b'{"a": 1}', b'{"images": [1]}']
+)
+def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed(about: bytes, tmp_path: Path) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    (tmp_path / "images" / f"foreign{CONTROLS}").mkdir(parents=True)
+    folder = tmp_path / "images" / f"{0:016x}"
+    folder.mkdir()
+    (folder / "about.json").write_bytes(about)
+    (tmp_path / "images" / "file").touch()
+    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
+    assert listed.exit_code == 0
+    assert "2 entries" in listed.output
+    assert ("about.json is damaged" in listed.output) == (not about.endswith(b"}"))
+    assert is_harmless(listed.output)
+    assert "deleted 1 of 2" in CliRunner().invoke(app, ["cache", "clear", folder.name, "--dir", str(tmp_path)]).output
+
+
+def test_the_readme_of_the_outputs_disturbs_no_reader_of_runs_and_caches(tmp_path: Path) -> None:
+    readme = Path(shutil.copy(ROOT / "outputs" / "README.md", tmp_path))
+    fail(tmp_path / "sweep" / "study" / "resnext-sgd-s0", "resnext", "sgd")
+    assert [run.name for run in collect([tmp_path])] == ["sweep/study/resnext-sgd-s0"]
+    for command in (["list"], ["clear", "--all"]):
+        found = CliRunner().invoke(app, ["cache", *command, "--dir", str(tmp_path)])
+        assert (found.exit_code, "0 entries" in found.output) == (0, True)
+    boards = EventMultiplexer()
+    boards.AddRunsFromDirectory(str(tmp_path))
+    assert boards.Runs() == {}
+    assert readme.is_file()

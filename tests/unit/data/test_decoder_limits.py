@@ -1,0 +1,183 @@
+import io
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier, Event, Semaphore
+
+import numpy as np
+import pytest
+from helpers.bombs import COLOUR, DECLARED, DEEP, GREY, PIECES, compressed_dicom, png, rle, tiff
+from helpers.damaged import saved
+from helpers.dicoms import dicom
+from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+from pneumo.data.decoder_limits import MOST_BYTES, Budget, Meter, picture_bytes
+from pneumo.data.jpeg import Scans, inspect_scans
+from pneumo.data.radiograph import read_content, read_radiograph
+from pneumo.errors import DataError
+
+
+@pytest.mark.parametrize("kind", DECLARED)
+def test_memory_is_refused_by_what_a_header_declares(kind: str) -> None:
+    with pytest.raises(DataError, match=r"^takes some [0-9,]+ MB of memory to decode, and 537 MB are the most"):
+        read_radiograph(DECLARED[kind])
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_many_pieces_are_refused_before_they_are_looped_over(kind: str) -> None:
+    content, reason = PIECES[kind]
+    with pytest.raises(DataError, match=reason):
+        read_radiograph(content)
+
+
+@pytest.mark.parametrize(("width", "height", "bits", "colour"), [(6000, 5000, 16, 0), (10_000, 10_000, 8, 2)])
+def test_the_largest_radiographs_are_allowed(width: int, height: int, bits: int, colour: int) -> None:
+    image = Image.open(io.BytesIO(png(32, bits, colour)))
+    image._size = width, height
+    assert picture_bytes(image, 120_000_000, 0, Scans(1, 0)) <= MOST_BYTES
+
+
+def test_threads_share_the_memory_of_images() -> None:
+    budget, entered, end = Budget(10), Semaphore(0), Event()
+
+    def read() -> None:
+        with budget.share():
+            budget.reserve(6)
+            entered.release()
+            end.wait()
+
+    with ThreadPoolExecutor(3) as pool:
+        reading = [pool.submit(read) for _ in range(3)]
+        found = [entered.acquire(timeout=timeout) for timeout in (30, 30, 0.05)]
+        end.set()
+        assert found == [True, True, False]  # one image may exceed the budget
+        assert all(future.result(timeout=30) is None for future in reading)
+    budget.reserve(99)  # outside of `share` nothing is counted
+
+
+def test_threads_that_need_more_do_not_wait_for_one_another() -> None:
+    budget, start = Budget(10), Barrier(8)
+
+    def read(_: int) -> None:
+        start.wait()
+        for _ in range(20):
+            with budget.share():
+                for needed in (4, 3, 6):  # such as a file's content, then its pixels
+                    with budget.share():
+                        budget.reserve(needed)
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(read, range(8), timeout=30))
+    assert len(done) == 8
+
+
+def test_a_file_of_more_bytes_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.png"
+    with open(path, "wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    for read in (read_radiograph, read_content):
+        with pytest.raises(DataError, match="has 536,870,913 bytes, and 536,870,912 are the most"):
+            read(path)
+
+
+def test_a_reading_stops_at_its_number_of_reads_and_bytes() -> None:
+    meter = Meter(io.BytesIO(bytes(10)))
+    assert meter.read(1 << 62) == bytes(10)  # nothing is allocated for what is not there
+    with pytest.raises(DataError, match="more pieces"):
+        read_on(meter)
+    with pytest.raises(DataError, match="more pieces"):
+        read_on(Meter(io.BytesIO(bytes(1 << 20))), most=10)
+
+
+def read_on(meter: Meter, most: int = 200_000) -> None:
+    for _ in range(most):
+        meter.seek(0)
+        meter.read()
+
+
+def test_previews_are_no_scans() -> None:
+    plain, preview = saved(GREY, "JPEG"), saved(GREY, "JPEG", progressive=True)
+    with_preview = plain[:2] + b"\xff\xe1" + (len(preview) + 2).to_bytes(2, "big") + preview + plain[2:]
+    assert inspect_scans(plain) == inspect_scans(with_preview + preview) == (1, 0)
+    assert inspect_scans(saved(COLOUR, "JPEG", progressive=True)) == (10, 3)  # 4:2:0: half as many samples of colour
+
+
+def test_rle_longer_than_the_image_is_decoded_as_far_as_the_image() -> None:
+    runs = b"".join(bytes([129, grey]) for grey in range(100))  # 128 bytes each
+    image = read_radiograph(compressed_dicom([b"", rle(runs)], RLELossless)).image
+    assert image.tobytes() == np.repeat(np.arange(90, dtype=np.uint8), 128).tobytes()
+    with pytest.raises(DataError, match=r"67,600,000 bytes of pixels in RLE, and 67,108,864 are the most"):
+        read_radiograph(dicom(DEEP, syntax=RLELossless, Rows=5200, Columns=6500))
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless])
+def test_a_compressed_image_larger_than_the_header_is_refused(syntax: str) -> None:
+    form = "JPEG" if syntax == JPEGBaseline8Bit else "JPEG2000"
+    large = saved(np.tile(GREY, (2, 2)), form)
+    large = large.replace(b"\xff\xc0", b"\xff\xff\xc0") if form == "JPEG" else large  # hides it from a simple parser
+    with pytest.raises(DataError, match="another size"):
+        read_radiograph(compressed_dicom([b"", large], syntax))
+
+
+@pytest.mark.parametrize("padding", [0, 70_000])
+def test_deflated_files_are_refused_wherever_the_syntax_is_named(padding: int) -> None:
+    syntax = DeflatedExplicitVRLittleEndian.encode()
+    meta = b"\x02\0\x02\x01OB\0\0" + padding.to_bytes(4, "little") + bytes(padding)
+    meta += b"\x02\0\x10\0UI" + len(syntax).to_bytes(2, "little") + syntax
+    with pytest.raises(DataError, match="deflated as a whole"):
+        read_radiograph(bytes(128) + b"DICM" + meta + bytes(500))
+
+
+def test_a_tiff_whose_directory_follows_itself_has_one_frame() -> None:
+    content = bytearray(tiff({}, GREY.tobytes()))
+    content[-4:] = content[4:8]
+    np.testing.assert_array_equal(np.asarray(read_radiograph(bytes(content)).image), GREY)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "DDS", "DIB", "EPS", "ICO", "PCX", "SGI", "TGA", "XBM", "FITS"])
+def test_other_formats_reach_no_decoder(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = tmp_path / "started"
+    for name in ("gs", "gswin64c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {started}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    if form == "FITS":
+        content = "".join(line.ljust(80) for line in ("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0", "END")).encode()
+    else:
+        content = saved(Image.fromarray(GREY).convert("1" if form == "XBM" else "RGB" if form == "EPS" else "L"), form)
+    path = tmp_path / "film.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"in a format that is (not )?read|is a drawing|is text"):
+        read_radiograph(path)
+    assert not started.exists()
+
+
+SOURCES = [
+    *(saved(GREY, form) for form in ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM", "AVIF")),
+    *(saved(GREY, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "jpeg")),
+    *(saved(DEEP, form) for form in ("PNG", "TIFF", "JPEG2000")),
+    *(dicom(DEEP, syntax=syntax) for syntax in (RLELossless, JPEG2000Lossless)),
+    dicom(GREY, syntax=JPEGBaseline8Bit),
+    b"P5 120 96 4095\n" + (DEEP >> 4).astype(">u2").tobytes(),
+]
+
+
+@pytest.mark.parametrize("number", range(len(SOURCES)))
+def test_damaged_files_of_all_formats_are_read_or_refused(number: int) -> None:
+    source, dice = SOURCES[number], random.Random(number)
+    cases = [source[:size] for size in (1, 4, 12, 40, len(source) // 2, len(source) - 2)]
+    cases += [source[:size] + dice.randbytes(300) for size in (2, 4, 12, 140)]
+    for _ in range(20):
+        damaged = bytearray(source)
+        for place in dice.choices(range(dice.choice([200, len(source)])), k=6):
+            damaged[place : place + 4] = dice.choice([b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(4), dice.randbytes(1)])
+        cases.append(bytes(damaged))
+    assert all(attempt(content) for content in cases)
+
+
+def attempt(content: bytes) -> bool:
+    try:
+        return read_radiograph(content).image.mode == "L"
+    except DataError as error:
+        return str(error).endswith(".")

@@ -1,0 +1,65 @@
+import os
+from pathlib import Path
+
+import pytest
+from helpers.support import OPTIONS
+
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.folder_tree import find_data_sets
+from pneumo.data.index import find_root
+from pneumo.errors import DataError
+
+
+def data_set(folder: Path) -> Path:
+    for split in ("train", "test"):
+        (folder / split / "NORMAL").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("folder", ["kermany", "chest_xray/chest_xray", "a/b/c", "archive (1)"])
+def test_a_data_set_in_a_sub_folder_is_named(folder: str, tmp_path: Path) -> None:
+    data_set(tmp_path / folder)
+    data_set(tmp_path / "__MACOSX")
+    data_set(tmp_path / ".trash")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    assert find_data_sets(tmp_path) == [tmp_path / folder]
+    with pytest.raises(DataError, match="has no train/ and test/ in it: the data set lies below it") as error:
+        find_root(tmp_path)
+    word = f"'data.root=\"{tmp_path / folder}\"'" if " " in folder else f"data.root={tmp_path / folder}"
+    assert f"Name its own folder: {word}." in str(error.value)
+
+
+def test_of_several_data_sets_all_are_named(tmp_path: Path) -> None:
+    found = [data_set(tmp_path / folder) for folder in ("a", "b", "c/d")]
+    assert find_data_sets(tmp_path) == found
+    with pytest.raises(DataError, match="several data sets lie below it") as error:
+        find_root(tmp_path)
+    assert all(str(folder) in str(error.value) for folder in found)
+
+
+@pytest.mark.parametrize("folder", ["train", "train/NORMAL"])
+def test_of_a_part_of_a_data_set_the_whole_is_named(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"lies above it. Name its own folder: data.root={tmp_path}"):
+        find_root(data_set(tmp_path) / folder)
+
+
+def test_nothing_is_named_where_nothing_is(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    assert find_data_sets(tmp_path) == find_data_sets(tmp_path / "nowhere") == []
+
+
+def test_folders_next_to_a_project_of_the_same_names_are_no_data_set(tmp_path: Path) -> None:
+    empty = data_set(tmp_path) / "data" / "chest_xray"
+    empty.mkdir(parents=True)
+    assert find_data_sets(empty) == []
+
+
+def test_nothing_is_downloaded_next_to_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_set(tmp_path / "kermany")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(os.environ, "PNEUMO_DATA_ROOT", str(tmp_path))
+    monkeypatch.setattr("pneumo.data.datamodule.download_chest_xray", lambda root: pytest.fail("downloaded"))
+    data = ChestXrayDataModule(None, **OPTIONS)
+    data.prepare_data()
+    with pytest.raises(DataError, match="kermany"):
+        data.setup()

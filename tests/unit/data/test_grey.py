@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pneumo.data.grey import square
+from pneumo.data.radiograph import decode
+from pneumo.errors import DataError
+
+
+def grey(seed: int = 0, height: int = 40, width: int = 56) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def stored(image: Image.Image, path: Path) -> Path:
+    image.save(path)
+    return path
+
+
+def palette(image: Image.Image) -> Image.Image:
+    shuffled = np.random.default_rng(1).permutation(256).astype(np.uint8)
+    coded = Image.fromarray(np.argsort(shuffled).astype(np.uint8)[np.asarray(image)])
+    coded.putpalette(np.repeat(shuffled, 3).tobytes())
+    return coded
+
+
+def sixteen_bit(image: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+
+
+VARIANTS = {
+    "RGB png": (lambda image: image.convert("RGB"), "a.png"),
+    "RGBA png": (lambda image: image.convert("RGBA"), "a.png"),
+    "LA png": (lambda image: image.convert("LA"), "a.png"),
+    "palette png": (palette, "a.png"),
+    "palette gif": (lambda image: image, "a.gif"),
+    "CMYK tiff": (lambda image: image.convert("RGB").convert("CMYK"), "a.tiff"),
+    "16-bit png": (sixteen_bit, "a.png"),
+    "16-bit tiff": (sixteen_bit, "a.tiff"),
+    "16-bit pgm": (sixteen_bit, "a.pgm"),
+    "bmp": (lambda image: image, "a.bmp"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("size", [40, 17])
+def test_every_way_to_store_a_grey_image_decodes_to_it(variant: str, size: int, tmp_path: Path) -> None:
+    image = Image.fromarray(grey())
+    reference = decode(stored(image, tmp_path / "reference.png"), size)
+    convert, name = VARIANTS[variant]
+    np.testing.assert_array_equal(decode(stored(convert(image), tmp_path / name), size), reference)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop_pct", "whole"), [(192, 0.857, 224), (96, 0.857, 112), (7, 0.5, 14), (9, 1.0, 9)]
+)
+def test_the_middle_is_kept_at_the_scale_of_the_whole(size: int, crop_pct: float, whole: int, tmp_path: Path) -> None:
+    path = stored(Image.fromarray(grey(height=300, width=260)), tmp_path / "a.png")
+    start = (whole - size) // 2
+    middle = decode(path, whole)[start : start + size, start : start + size]
+    np.testing.assert_array_equal(decode(path, size, crop_pct), middle)
+
+
+def test_a_jpeg_in_colour_decodes_as_the_grey_one(tmp_path: Path) -> None:
+    image = Image.fromarray(grey()).resize((224, 160), Image.Resampling.BICUBIC)
+    one = decode(stored(image, tmp_path / "grey.jpeg"), 64).astype(int)
+    three = decode(stored(image.convert("RGB"), tmp_path / "colour.jpeg"), 64).astype(int)
+    assert np.abs(one - three).max() <= 1  # the colour channels' own compression
+
+
+def test_transparency_is_ignored(tmp_path: Path) -> None:
+    pixels = np.dstack([grey()] * 3 + [grey(seed=1)])
+    clear = decode(stored(Image.fromarray(pixels), tmp_path / "clear.png"), 40)
+    np.testing.assert_array_equal(clear, decode(stored(Image.fromarray(grey()), tmp_path / "solid.png"), 40))
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 64), value=st.integers(0, 255))
+def test_any_size_becomes_the_square_and_a_flat_image_stays_flat(
+    height: int, width: int, size: int, value: int
+) -> None:
+    decoded = square(Image.fromarray(np.full((height, width), value, np.uint8)), size)
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, np.full((size, size), value))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_what_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jpeg"
+    Image.fromarray(grey()).save(path)
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    with pytest.raises(DataError, match=r"broken\.jpeg is .*pneumo audit"):
+        decode(path, 32)
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    path = stored(Image.fromarray(grey().astype(np.float32)), tmp_path / "a.tiff")
+    with pytest.raises(DataError, match="floating-point"):
+        decode(path, 32)

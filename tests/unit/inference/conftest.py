@@ -1,0 +1,33 @@
+"""A checkpoint, films for it, and the command."""
+
+from pathlib import Path
+
+import pytest
+from helpers.damaged import FILMS, saved
+from helpers.dicoms import dicom
+from helpers.opened import write_checkpoint
+from helpers.support import Run, command_runner
+
+
+@pytest.fixture(scope="module")
+def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Three films, one of them as DICOM too, and a file that is none."""
+    folder = tmp_path / "scans"
+    (folder / "more").mkdir(parents=True)
+    for number, pixels in enumerate(FILMS):
+        (folder / f"{number}.png").write_bytes(saved(pixels, "PNG"))
+    (folder / "more" / "0").write_bytes(dicom(255 - FILMS[0], photometric="MONOCHROME1", ViewPosition="LL"))
+    (folder / "notes.txt").write_text("no film")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; give its status and what it has printed."""
+
+    return command_runner("predict", monkeypatch, capsys)

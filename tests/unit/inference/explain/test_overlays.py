@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pneumo.data.radiograph import decode
+from pneumo.inference.explain.overlays import Example, draw_examples, overlay, place
+
+
+def spot(row: int, column: int, size: int = 32) -> np.ndarray:
+    rows, columns = np.mgrid[:size, :size]
+    return np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 8).astype(np.float32)
+
+
+def test_without_a_map_a_film_stays_as_it_is() -> None:
+    film = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+    laid = overlay(film, np.zeros((32, 32), np.float32))
+    assert laid.dtype == np.uint8
+    assert (laid == film[..., None]).all()
+
+
+def test_strong_places_are_coloured_and_the_film_shows_through() -> None:
+    film = np.full((64, 96), 90, np.uint8)
+    film[::2] = 150
+    laid = overlay(film, spot(8, 24)).astype(int)
+    middle, far = laid[16:18, 72], laid[50:52, 10]
+    assert np.ptp(middle, axis=1).min() > 60  # of red, green and blue
+    assert np.ptp(far, axis=1).max() == 0
+    assert np.abs(middle[0] - middle[1]).max() >= 20
+
+
+@pytest.mark.parametrize("crop_pct", [1.0, 0.857, 0.5])
+def test_a_place_lies_on_the_film_where_the_network_saw_it(tmp_path: Path, crop_pct: float) -> None:
+    film = np.zeros((180, 260), np.uint8)
+    film[76:84, 156:164] = 255
+    Image.fromarray(film).save(tmp_path / "film.png")
+    seen = decode(tmp_path / "film.png", 64, crop_pct).astype(np.float32)
+    placed = place(seen / seen.max(), film.shape, crop_pct)
+    weight = placed / placed.sum()
+    assert (weight.sum(1) @ np.arange(180), weight.sum(0) @ np.arange(260)) == pytest.approx((79.5, 159.5), abs=0.5)
+
+
+def test_what_was_cut_off_is_no_part_of_the_map_and_the_crop_is_framed() -> None:
+    film = np.full((100, 200), 60, np.uint8)
+    assert place(np.ones((32, 32), np.float32), film.shape, 0.5)[:24].max() == 0
+    laid = overlay(film, np.zeros((32, 32), np.float32), 0.5)[..., 0]
+    rows, columns = np.nonzero(laid > 60)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (25, 74, 50, 149)
+    assert laid[30:70, 60:140].max() == 60
+
+
+def test_a_figure_shows_each_film_beside_its_overlay() -> None:
+    film = np.full((40, 50), 80, np.uint8)
+    examples = [Example(film, spot(5, 5), "NORMAL", "PNEUMONIA", "PNEUMONIA", 0.71) for _ in range(3)]
+    figure = draw_examples(examples, "title")
+    shown = [axes for axes in figure.axes if axes.images and axes.axison is False]
+    assert len(shown) == 6
+    assert shown[1].get_title(loc="left") == "called PNEUMONIA\np(PNEUMONIA) = 0.710"
+    assert (np.asarray(shown[1].images[0].get_array()) == overlay(film, spot(5, 5))).all()

@@ -1,0 +1,43 @@
+import json
+from dataclasses import asdict
+
+import pytest
+
+from pneumo.inference.backend import Rules
+from pneumo.models.hyperparameters import HyperparameterError
+
+RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
+BROKEN: list[tuple[str, object]] = [
+    *(("threshold", value) for value in (float("nan"), 5, -1, None, "0.5", True, [])),
+    *(("margin", value) for value in (float("inf"), float("nan"), -1, "1", {})),
+    *(("crop_pct", value) for value in (0, 2, float("nan"), None, "1")),
+    *(("image_size", value) for value in (0, -32, 10**9, 32.5, "32", None, True)),
+    *(("classes", value) for value in ([], ["A"], ["A", "A"], "AB", ["A", 1], ["A", "\x1b"], ["A", ""], None)),
+    *(("name", value) for value in ("../x", "hub/x", "", None, 5, "timm/hf-hub:a/b")),
+    *(("outliers", value) for value in (1, None, "true", [])),
+]
+
+
+def test_rules_are_read_as_they_were_written() -> None:
+    assert Rules.from_json(RULES.to_json()) == RULES
+
+
+@pytest.mark.parametrize(("name", "value"), BROKEN)
+def test_a_rule_with_a_meaningless_value_is_named(name: str, value: object) -> None:
+    with pytest.raises(HyperparameterError, match="architecture" if name == "name" else name):
+        Rules.from_json(json.dumps({**asdict(RULES), name: value}))
+
+
+@pytest.mark.parametrize("name", asdict(RULES))
+def test_a_missing_rule_is_refused(name: str) -> None:
+    rest = {key: value for key, value in asdict(RULES).items() if key != name}
+    with pytest.raises(HyperparameterError, match=name):
+        Rules.from_json(json.dumps(rest))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "[" * 100_000, " " * 2_000_000, '{"a": 1}'])
+def test_what_is_no_rule_is_refused(text: str) -> None:
+    with pytest.raises(HyperparameterError, match="its rules"):
+        Rules.from_json(text)
+    with pytest.raises(HyperparameterError, match="its rules"):
+        Rules.from_json(json.dumps({**asdict(RULES), "more": 1}))

@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.recompute import METRICS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torchmetrics.functional.classification import binary_calibration_error
+
+from pneumo.metrics.bootstrap import Resamples, bootstrap, percentiles, resamples
+from pneumo.metrics.definitions import METRICS as REGISTRY
+from pneumo.metrics.definitions import bootstrap_metrics, paired_bootstrap
+from pneumo.metrics.intervals import unvaried_difference
+from pneumo.metrics.predictions import Predictions
+
+
+def draw(seed: int, size: int, levels: int) -> Predictions:
+    """Give answers of so many different probabilities."""
+    generator = np.random.default_rng(seed)
+    positive = generator.permutation(np.arange(size) % 3 > 0)
+    probability = np.round(np.clip(generator.normal(0.4 + 0.2 * positive, 0.3), 0, 1) * levels) / levels
+    return Predictions.binary(probability.astype(np.float32).astype(float), positive, probability > 0.5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(6, 60), levels=st.sampled_from([1, 4, 16, 997]))
+def test_images_that_count_several_times_are_as_good_as_copies(seed: int, size: int, levels: int) -> None:
+    answers = draw(seed, size, levels)
+    weights = bootstrap(lambda weights: weights, answers.positive, count=3, seed=seed)
+    resamples = Resamples(answers, weights)
+    found = {name: metric.compute(resamples) for name, metric in REGISTRY.items()}
+    for row, counts in enumerate(weights.astype(int)):
+        label, probability, answer = (np.repeat(part.astype(float), counts) for part in _columns(answers))
+        for name in REGISTRY.keys() - {"ece"}:
+            assert found[name][row] == pytest.approx(METRICS[name](label, probability, answer), abs=1e-9), name
+        probability = np.minimum(
+            probability, np.nextafter(np.float32(1), np.float32(0))
+        )  # torchmetrics has a bin for 1
+        error = binary_calibration_error(torch.tensor(probability, dtype=torch.float32), torch.tensor(label).int(), 15)
+        assert found["ece"][row] == pytest.approx(float(error), abs=1e-5)
+
+
+def _columns(answers: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return answers.positive, answers.positive_probability, answers.predicted > 0
+
+
+def test_each_class_keeps_its_size_and_is_drawn_evenly() -> None:
+    positive = np.random.default_rng(0).permutation(np.arange(50) < 20)
+    weights = bootstrap(lambda weights: weights, positive, count=4000)
+    assert (weights[:, positive].sum(axis=1) == 20).all()
+    assert (weights[:, ~positive].sum(axis=1) == 30).all()
+    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.08)
+    np.testing.assert_allclose(weights[:, positive].var(axis=0).mean(), 1 - 1 / 20, atol=0.03)  # multinomial
+
+
+def test_many_images_are_drawn_in_parts() -> None:
+    positive = np.arange(3_000_000) % 2 > 0  # one resample fits at once
+    draws = bootstrap(lambda weights: weights.sum(axis=1), positive, count=3)
+    assert draws.tolist() == [3_000_000] * 3
+
+
+@pytest.mark.parametrize(("images", "draws"), [(624, 2000), (50_000, 2000), (200_000, 500), (10_000_000, 100)])
+def test_the_work_of_the_bootstrap_is_bounded(images: int, draws: int) -> None:
+    assert resamples(images) == draws
+    assert resamples(images, 3) == 3
+
+
+def test_rounding_residues_are_no_differences() -> None:
+    draws = np.array([1e-17, -1e-17, 3e-16])
+    assert percentiles(draws) == (0, 0)
+
+
+def test_the_same_seed_gives_the_same_draws() -> None:
+    answers = draw(0, 100, 1000)
+    one, two = (bootstrap_metrics(answers, ["auroc"], 50, seed=7)["auroc"] for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert (bootstrap_metrics(answers, ["auroc"], 50, seed=8)["auroc"] != one).any()
+
+
+def test_scipy_finds_the_same_interval() -> None:
+    answers = draw(3, 300, 1000)
+    sides = [(answers.predicted > 0)[answers.positive == side].astype(float) for side in (True, False)]
+
+    def balanced(ill: np.ndarray, well: np.ndarray, axis: int = -1) -> np.ndarray:
+        return (ill.mean(axis=axis) + 1 - well.mean(axis=axis)) / 2
+
+    expected = stats.bootstrap(
+        sides, balanced, n_resamples=8_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    found = percentiles(bootstrap_metrics(answers, ["balanced_accuracy"], 8_000)["balanced_accuracy"])
+    assert found == pytest.approx(tuple(expected), abs=0.004)
+
+
+def test_differences_are_taken_on_the_same_draws() -> None:
+    one = draw(5, 400, 1000)
+    assert paired_bootstrap(one, one, "auprc") == unvaried_difference(0, min(np.bincount(one.positive)))
+    blurred = np.where(np.arange(400) % 9 == 0, 0.5, one.positive_probability)
+    worse = Predictions.binary(blurred, one.positive, one.predicted > 0)
+    low, high = paired_bootstrap(one, worse, "auroc")
+    value = METRICS["auroc"](*_columns(one)) - METRICS["auroc"](*_columns(worse))
+    assert low < value < high
+    alone = percentiles(bootstrap_metrics(one, ["auroc"])["auroc"])
+    assert high - low < (alone[1] - alone[0]) / 2  # what both share is no difference
+
+
+def test_a_difference_that_needs_an_absent_class_is_unknown() -> None:
+    answers = Predictions.binary(np.linspace(0.1, 0.9, 9), np.ones(9, bool), np.arange(9) > 4)
+    assert paired_bootstrap(answers, answers, "auroc") == (-1, 1)
+    assert paired_bootstrap(answers, answers, "mcc") == (-2, 2)
+    assert paired_bootstrap(answers, answers, "specificity") == (-1, 1)
+    assert paired_bootstrap(answers, answers, "sensitivity") == unvaried_difference(0, 9)
+    one_negative = replace(answers, label=(np.arange(9) > 0).astype(int))
+    assert paired_bootstrap(one_negative, one_negative, "auroc") == (-1, 1)
+
+
+def test_a_difference_that_is_the_same_in_all_draws_has_no_width_of_zero() -> None:
+    positive = np.arange(30) < 10
+    perfect = Predictions.binary(np.where(positive, 0.9, 0.1), positive, positive)
+    wrong = Predictions.binary(perfect.probability[:, 0], positive, ~positive)
+    for metric, value, total, reach in (("accuracy", 1, 30, 1), ("auroc", 1, 10, 1), ("mcc", 2, 10, 2)):
+        assert paired_bootstrap(perfect, wrong, metric, 50) == pytest.approx(unvaried_difference(value, total, reach))
+    low, high = paired_bootstrap(perfect, wrong, "mcc", 50)
+    assert low < 2 == high
+    of_five = replace(perfect, patients=tuple(str(i // 5) for i in range(30)))
+    assert paired_bootstrap(of_five, wrong, "accuracy", 50) == pytest.approx(unvaried_difference(1, 6))

@@ -1,0 +1,238 @@
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.written import fail, finish
+from rich.console import Console
+from scipy.stats import binomtest
+from sklearn.metrics import auc
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pneumo.cli import report
+from pneumo.errors import ConfigError
+from pneumo.metrics.curves import roc
+from pneumo.reporting.comparison import compare
+from pneumo.reporting.comparison_table import comparison_table as to_table
+from pneumo.reporting.leaderboard import explain, write_leaderboard
+from pneumo.reporting.leaderboard_table import to_csv, to_markdown, to_terminal
+from pneumo.runs.collection import collect, rows
+from pneumo.runs.prediction_files import read_predictions
+from pneumo.runs.published import STUDY
+from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.status import Status, write_status
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    folder = tmp_path / "study"
+    finish(folder / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
+    finish(folder / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=42)
+    finish(folder / "vgg16-adam-s0", "vgg16", "adam", 0, wrong=234, collapsed=True)
+    finish(folder / "timm-adam-s0-lr0.1", "timm", "adam", 0, wrong=60)
+    fail(folder / "googlenet-sgd-s0", "googlenet", "sgd")
+    fail(folder / "googlenet-adam-s0", "googlenet", "adam", "running", "")
+    return folder
+
+
+def test_seeds_make_one_row_with_mean_and_deviation(study: Path) -> None:
+    first = rows(collect([study]))[0]
+    assert (first.first.model, len(first.runs), first.remark) == ("resnext", 2, "")
+    accuracies = (1 - 30 / 624, 1 - 42 / 624)
+    assert first.mean("test_accuracy") == pytest.approx(np.mean(accuracies))
+    assert first.deviation("test_accuracy") == pytest.approx(np.std(accuracies, ddof=1))
+    assert first.difference("test_accuracy") == pytest.approx(np.mean(accuracies) - 0.9503)
+    interval = binomtest(624 - 36, 624).proportion_ci(method="wilson")
+    assert first.interval() == pytest.approx((interval.low, interval.high))  # of 624 images, not of twice as many
+
+
+def test_what_is_no_result_is_marked_and_comes_last(study: Path) -> None:
+    found = {(row.first.model, row.first.optimizer): row.remark for row in rows(collect([study]))}
+    assert list(found.items()) == [
+        (("resnext", "sgd"), ""),
+        (("timm", "adam"), ""),
+        (("vgg16", "adam"), "collapsed"),
+        (("googlenet", "adam"), "unfinished"),
+        (("googlenet", "sgd"), "failed"),
+    ]
+    assert any("googlenet-sgd-s0 failed: no image" in note for note in explain(rows(collect([study]))))
+
+
+def test_a_part_of_the_seeds_that_failed_is_counted(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
+    folder = tmp_path / "a" / "resnext-sgd-s1"
+    folder.mkdir()
+    write_status(folder, Status("now", "failed", "NaN", "TrainingError", "resnext", "sgd", 1, "study", "0.5"))
+    (row,) = rows(collect([tmp_path / "a"]))
+    assert row.remark == "1 of 2 failed"
+    assert row.deviation("test_accuracy") is None
+
+
+def test_the_studys_numbers_are_no_measure_for_other_images(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=3, images=64, data="synthetic")
+    (row,) = rows(collect([tmp_path / "a"]))
+    assert row.study is not None
+    assert row.difference("test_accuracy") is None
+    assert "no difference is given" in " ".join(explain([row]))
+
+
+def test_the_studys_table_is_that_of_the_paper() -> None:
+    assert len(STUDY) == 12
+    assert STUDY["resnext", "adagrad"] == (0.9711, 0.9551, 5567)
+    assert sum(cell.test_accuracy == 0.6250 for cell in STUDY.values()) == 3
+
+
+def test_trials_of_a_search_are_sorted_by_validation(tmp_path: Path) -> None:
+    for number, (wrong, loss) in enumerate(((10, 0.3), (60, 0.1), (30, 0.2))):
+        finish(tmp_path / "a" / f"trial-00{number}", "resnext", "sgd", 0, wrong=wrong, val_loss=loss)
+    assert [row.first.setting for row in rows(collect([tmp_path / "a"]))] == ["trial-001", "trial-002", "trial-000"]
+
+
+def test_every_form_holds_every_run(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    write_leaderboard([study], out)
+    with (out / "leaderboard.csv").open(newline="") as file:
+        lines = {line["run"]: line for line in csv.DictReader(file)}
+    assert len(lines) == 6
+    assert float(lines["resnext-sgd-s1"]["test_accuracy"]) == pytest.approx(1 - 42 / 624)
+    assert lines["resnext-sgd-s1"]["study_test_accuracy"] == "0.9503"
+    assert (lines["googlenet-sgd-s0"]["state"], lines["googlenet-sgd-s0"]["reason"]) == ("failed", "no image")
+    markdown = (out / "leaderboard.md").read_text()
+    assert re.search(
+        r"\| resnext \| sgd \| .*0\.9423 ± 0\.0136 \| 0\.921 to 0\.958 \| a \| 0\.9503 \| -0\.0080 \|", markdown
+    )
+    shown = capsys.readouterr().out
+    for word in ("resnext", "vgg16", "collapsed", "failed", str(out / "leaderboard.html")):
+        assert word in shown
+    events = EventAccumulator(str(out / "leaderboard"))
+    events.Reload()
+    assert sorted(events.Tags()["images"]) == ["leaderboard/accuracy", "leaderboard/roc", "leaderboard/time"]
+    assert {path.name for path in (out / "figures").iterdir()} >= {"accuracy.png", "roc.svg", "time.png"}
+
+
+def test_the_page_needs_nothing_but_itself(study: Path, tmp_path: Path) -> None:
+    write_leaderboard([study], tmp_path)
+    page = (tmp_path / "leaderboard.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert page.count("data:image/svg+xml;base64,") == 3
+    assert page.count("<tr") == (1 + 5) + (1 + 2)  # and the one pair that is compared, by accuracy and by AUROC
+
+
+def test_a_reason_cannot_break_the_page(tmp_path: Path) -> None:
+    fail(tmp_path / "a" / "x", "vgg16", "sgd", reason="</td><script>alert(1)</script>")
+    write_leaderboard([tmp_path / "a"], tmp_path)
+    assert "<script>alert" not in (tmp_path / "leaderboard.html").read_text()
+
+
+def test_sweeps_stand_beside_each_other(study: Path, tmp_path: Path) -> None:
+    finish(tmp_path / "robust" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=20)
+    found = rows(collect([study, tmp_path / "robust"]))
+    assert [(row.first.sweep, row.first.model) for row in found][:2] == [("robust", "resnext"), ("study", "resnext")]
+    assert to_markdown(found, [], "title").splitlines()[2].startswith("| sweep | network |")
+    write_leaderboard([study, tmp_path / "robust"], tmp_path)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_terminals_table_fits(study: Path, width: int) -> None:
+    console = Console(width=width, record=True)
+    console.print(to_terminal(rows(collect([study])), "title", console))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert ("sensitivity" in text) == ("specificity" in text) == (width == 200)
+
+
+def test_the_roc_curve_is_that_of_the_probabilities(study: Path) -> None:
+    folder = study / "resnext-sgd-s0"
+    results = json.loads((folder / "results.json").read_text())
+    answers = read_predictions(folder, results)
+    assert answers.classes == ("NORMAL", "PNEUMONIA")
+    assert auc(*roc(answers)) == pytest.approx(results["test_auroc"], abs=1e-6)
+    assert answers.positive.sum() == 390
+
+
+def test_runs_of_other_settings_are_no_seeds_of_one_row(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30, settings_hash="1111", epochs=20)
+    finish(tmp_path / "a" / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=42, settings_hash="2222", epochs=30)
+    found = rows(collect([tmp_path / "a"]))
+    assert [(row.setting, len(row.runs)) for row in found] == [("#1111", 1), ("#2222", 1)]
+    notes = " ".join(explain(found))
+    assert "whose settings differ" in notes
+    assert "a, resnext: the rows differ in epochs (20 and 30)." in notes
+
+
+def test_a_part_of_the_test_set_has_no_part_in_a_mean(tmp_path: Path) -> None:
+    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
+    finish(tmp_path / "a" / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=30, images=64, status="partial")
+    (row,) = rows(collect([tmp_path / "a"]))
+    assert (row.remark, row.deviation("test_accuracy")) == ("1 of 2 partial", None)
+    assert row.mean("test_accuracy") == pytest.approx(1 - 30 / 624)
+
+
+def test_a_run_counts_once_and_sweeps_of_one_name_stay_apart(study: Path, tmp_path: Path) -> None:
+    assert len(collect([study, study, study / "resnext-sgd-s0"])) == 6
+    finish(tmp_path / "other" / "study" / "resnext-sgd-s2", "resnext", "sgd", 2, wrong=20)
+    found = rows(collect([study, tmp_path / "other" / "study"]))
+    assert sorted(len(row.runs) for row in found if row.first.model == "resnext") == [1, 2]
+    single = rows(collect([study / "resnext-sgd-s0", tmp_path / "other" / "study" / "resnext-sgd-s2"]))
+    assert [len(row.runs) for row in single] == [1, 1]
+
+
+def test_runs_outside_sweeps_are_told_apart_by_their_time(tmp_path: Path) -> None:
+    for time in ("2026-01-02_10-00-00", "2026-01-03_10-00-00"):
+        finish(tmp_path / "train" / "resnext-sgd-s0" / time, "resnext", "sgd", 0, wrong=20)
+    found = rows(collect([tmp_path / "train"]))
+    assert sorted(row.setting for row in found) == ["2026-01-02_10-00-00", "2026-01-03_10-00-00"]
+
+
+def test_a_network_of_two_sweeps_is_compared_though_their_optimizers_differ(tmp_path: Path) -> None:
+    for optimizer, wrong in (("sgd", 60), ("adam", 70)):
+        finish(tmp_path / "study" / f"resnext-{optimizer}-s0", "resnext", optimizer, 0, wrong=wrong)
+        finish(tmp_path / "study" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=wrong)
+    finish(tmp_path / "robust" / "resnext-adamw-s0", "resnext", "adamw", 0, wrong=20)
+    finish(tmp_path / "robust" / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=20)
+    console = Console(width=160, record=True)
+    console.print(to_table(compare(rows(collect([tmp_path / "study", tmp_path / "robust"]))), 160))
+    pairs = set(re.findall(r"accuracy +robust (\w+) (\w+) +study \w+ (\w+)", console.export_text()))
+    assert pairs == {("resnext", "adamw", "sgd"), ("resnext", "adamw", "adam"), ("vgg16", "sgd", "sgd")}
+
+
+def test_single_runs_are_printed_and_only_one_alone_gets_a_page(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = set(study.rglob("*"))
+    report([study / "resnext-sgd-s0", study / "resnext-sgd-s1"])
+    assert set(study.rglob("*")) == before
+    assert "--output FOLDER" in capsys.readouterr().out
+    report([study / "resnext-sgd-s0"])
+    page = study / "resnext-sgd-s0" / "report.html"
+    assert set(study.rglob("*")) - before == {page}
+    assert "best.ckpt is not a file" in page.read_text()  # and all else is there
+    assert "--output FOLDER" not in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_named(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written to .*file.*--output"):
+        report([study], tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_runs_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="outputs/sweep/study"):
+        collect([tmp_path / name])
+
+
+def test_a_damaged_file_is_named(study: Path) -> None:
+    (study / "resnext-sgd-s0" / "results.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"resnext-sgd-s0/results\.json is damaged"):
+        collect([study])
+
+
+def test_lines_of_the_csv_have_all_results(study: Path) -> None:
+    header = to_csv(collect([study])).splitlines()[0].split(",")
+    assert set(RESULT_NAMES) <= set(header)
+    assert len(header) == len(set(header))

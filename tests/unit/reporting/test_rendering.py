@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+from helpers.hostile import NAMES, is_harmless
+from markdown_it import MarkdownIt
+from starlette.testclient import TestClient
+
+from pneumo.inference.backend import Rules
+from pneumo.inference.predictor import Predictor
+from pneumo.inference.serve.app import make_app
+from pneumo.reporting.rendering import render
+from pneumo.runs.results import RESULT_NAMES
+
+
+def card(name: str) -> str:
+    """Render the model card of a run, all of whose names are one."""
+    texts = ("model", "optimizer", "experiment", "data", "split", "precision", "device", "threshold_rule", "git_commit")
+    results = {**dict.fromkeys(RESULT_NAMES, 0.5), **dict.fromkeys(texts, name), "task": "pneumonia", "fold": -1}
+    config: dict[str, Any] = {
+        "model": {"architecture": name, "weights": name, "freeze": False},
+        "data": {"crop_pct": 1.0},
+        "fine_tuning": {"warm_up": True, "lr_decay": 1.0},
+        "callbacks": {"best": {"monitor": name}},
+        "loss": {"balance": False, "label_smoothing": 0.0},
+        "optimizer": {"lr": name},
+        "decision": {"temperature": False, "sensitivity": 0.9, "flip": False},
+    }
+    part = {"name": name, "images": 1, "patients": 1, "classes": {name: 1}}
+    lists: dict[str, Any] = {"splits": [part], "classes": [name], "metrics": [("accuracy", "accuracy")]}
+    return render(
+        "model_card.md", results=results, config=config, tested=1, augmentation=name, shift=f"From {name}.", **lists
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_card_shows_names_as_they_are(name: str) -> None:
+    text, plain = card(name), card("plain")
+    assert is_harmless(text)
+    assert text.count("\n") == plain.count("\n")
+    shown, expected = (MarkdownIt("commonmark").enable("table").render(each) for each in (text, plain))
+    for tag in ("<a ", "<img", "<b>", "<strong>", "<em>", "<code>", "<td>", "<th>", "<h1>", "<li>", "<p>"):
+        assert shown.count(tag) == expected.count(tag), tag
+
+
+class Silent:
+    """A network that is only shown."""
+
+    batch_size = 1
+
+    def __init__(self, name: str) -> None:
+        self.rules = Rules(name, ("NORMAL", name), 32, 1.0, 0.5, 0.3, True)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "</script><script>alert(1)</script>", "' onload='alert(1)"])
+def test_the_served_page_shows_names_as_they_are(name: str) -> None:
+    pages = []
+    for each in (name, "plain"):
+        app = make_app(Predictor(Silent(each)), None, ["localhost"])  # type: ignore[arg-type]
+        pages.append(TestClient(app, base_url="http://localhost").get("/").text.replace('\\"', ""))
+    text, plain = pages
+    assert is_harmless(text)
+    for mark in ("<", ">", '"'):
+        assert text.count(mark) == plain.count(mark)

@@ -1,0 +1,108 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pneumo.data.index import data_hash, index_radiographs
+from pneumo.data.splits import split_radiographs
+from pneumo.errors import DataError
+from pneumo.runs.split_files import find_images, write_splits
+
+CLASSES = ["NORMAL", "PNEUMONIA"]
+IMAGE = "test/NORMAL/0.png"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
+    for split in ("train", "test"):
+        for name in CLASSES:
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "data" / split / name / "0.png")
+    shutil.copy(tmp_path / "data" / IMAGE, tmp_path / "private.png")
+    return tmp_path / "data"
+
+
+def recorded(root: Path) -> str:
+    return data_hash(index_radiographs(root, CLASSES))
+
+
+def test_images_of_the_recorded_data_set_are_found(root: Path, tmp_path: Path) -> None:
+    assert find_images(root.parent, root, CLASSES, recorded(root), [IMAGE]) == [root / IMAGE]
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "unpacked" / "chest_xray").symlink_to(root)  # as archives unpack
+    (found,) = find_images(tmp_path, tmp_path / "unpacked", CLASSES, recorded(root), [IMAGE])
+    assert found.samefile(root / IMAGE)
+
+
+def test_images_are_found_after_others_were_added(root: Path) -> None:
+    before = index_radiographs(root, CLASSES)
+    write_splits(root.parent / "splits.csv", split_radiographs(before, "official", 0.1, 0), CLASSES)
+    shutil.copy(root / IMAGE, root / "test" / "NORMAL" / "added.png")
+    assert find_images(root.parent, root, CLASSES, data_hash(before), [IMAGE]) == [root / IMAGE]
+    with pytest.raises(DataError, match="are not in it"):
+        find_images(root.parent, root, CLASSES, data_hash(before), ["test/NORMAL/added.png"])
+    Image.new("L", (9, 9)).save(root / "train" / "NORMAL" / "0.png")
+    with pytest.raises(DataError, match="not those that the run recorded"):
+        find_images(root.parent, root, CLASSES, data_hash(before), [IMAGE])
+
+
+@pytest.mark.parametrize("left", ["nothing", "other data"])
+def test_a_data_set_that_has_moved_is_found_where_it_is_named(
+    left: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved, before = tmp_path / "moved", recorded(root)
+    shutil.copytree(root, moved)
+    (root / "train").rename(root / "elsewhere") if left == "nothing" else (root / IMAGE).write_bytes(b"another")
+    with pytest.raises(DataError, match="PNEUMO_DATA_ROOT"):
+        find_images(tmp_path, root, CLASSES, before, [IMAGE])
+    monkeypatch.setenv("PNEUMO_DATA_ROOT", str(moved))
+    assert find_images(tmp_path, root, CLASSES, before, [IMAGE]) == [moved / IMAGE]
+    assert not caplog.text
+    (moved / IMAGE).write_bytes(b"another")
+    assert find_images(tmp_path, root, CLASSES, before, [IMAGE]) == [moved / IMAGE]
+    assert "does not hold the data that the run recorded" in caplog.text
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    "path", ["{}/private.png", "../private.png", "test/../../private.png", "test/NORMAL/../../../x"]
+)
+def test_no_path_leads_out_of_the_data_set(
+    path: str, named: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named:
+        monkeypatch.setenv("PNEUMO_DATA_ROOT", str(root))
+    with pytest.raises(DataError, match="1 of the 2 images lie outside of"):
+        find_images(root.parent, root, CLASSES, recorded(root), [IMAGE, path.format(tmp_path)])
+
+
+def test_a_link_out_of_the_data_set_is_followed_in_ones_own_only(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / IMAGE).unlink()
+    (root / IMAGE).symlink_to(tmp_path / "private.png")
+    with pytest.raises(DataError, match=r"1 of the 1 images lie outside of .* PNEUMO_DATA_ROOT"):
+        find_images(root.parent, root, CLASSES, recorded(root), [IMAGE])
+    monkeypatch.setenv("PNEUMO_DATA_ROOT", str(root))
+    assert find_images(root.parent, root, CLASSES, "", [IMAGE]) == [root / IMAGE]
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ["..", "NORMAL"], ["NORMAL", "../../.."], ["/"]])
+def test_another_data_set_than_the_recorded_one_is_not_shown(classes: list[str], root: Path) -> None:
+    with pytest.raises(DataError, match=r"not those that the run recorded|data\.classes"):
+        find_images(root.parent, root, classes, "0123456789abcdef", [IMAGE])
+
+
+def test_a_file_that_is_none_of_the_images_is_not_shown(root: Path) -> None:
+    (root / "test" / "notes.txt").write_text("private")
+    with pytest.raises(DataError, match="are not in it"):
+        find_images(root.parent, root, CLASSES, recorded(root), ["test/notes.txt"])
+
+
+@pytest.mark.parametrize("name", ["${oc.env:HOME}", "x" * 300])
+def test_a_folder_that_is_no_data_set_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no data set"):
+        find_images(tmp_path, tmp_path / name, CLASSES, "", [IMAGE])

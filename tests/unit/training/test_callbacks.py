@@ -1,0 +1,76 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from pneumo.training.callbacks import AveragedWeights, History, PlainProgress
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    return AveragedModel(network, use_buffers=True, **AveragedWeights(decay)._kwargs)
+
+
+def test_what_does_not_move_keeps_its_bits() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(100, 100), nn.BatchNorm1d(100))
+    network[1].running_mean = torch.randn(100)
+    average = averaged(network, 0.997)
+    for _ in range(500):
+        average.update_parameters(network)
+    for name, value in average.module.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.99])
+def test_it_is_the_average_of_the_last_steps_however_few_there_are(decay: float) -> None:
+    network = nn.Linear(1, 1, bias=False)
+    average = averaged(network, decay)
+    expected = None
+    for step in range(60):
+        value = float(step**2 % 7)
+        nn.init.constant_(network.weight, value)
+        average.update_parameters(network)
+        kept = min(decay, (1 + step) / (10 + step))
+        expected = value if expected is None else kept * expected + (1 - kept) * value
+    assert expected is not None
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_that_goes_on_has_the_history_of_a_whole_one(tmp_path: Path) -> None:
+    def train(history: History, epochs: range) -> None:
+        for epoch in epochs:
+            metrics = {"train/loss": torch.tensor(1 / (epoch + 3)), "val/auroc": torch.tensor(0.1 * epoch), "loss": 1}
+            trainer: Any = SimpleNamespace(current_epoch=epoch, callback_metrics=metrics)
+            history.on_train_epoch_end(trainer, LightningModule())
+
+    whole, first, second = History(), History(), History()
+    train(whole, range(5))
+    train(first, range(2))
+    state = first.state_dict()  # which may wait before it is written
+    train(first, range(2, 4))  # what a kill undoes
+    torch.save(state, tmp_path / "state")
+    second.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    train(second, range(2, 5))
+    second.load_state_dict(state)  # as when the best checkpoint is tested
+    assert second.epochs == whole.epochs
+    assert [epoch["epoch"] for epoch in whole.epochs] == [1, 2, 3, 4, 5]
+    assert whole.epochs[1].keys() == {"epoch", "train/loss", "val/auroc"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_progress_without_a_terminal_counts_steps(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    caplog.set_level("INFO", "pneumo.training.callbacks")
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    limits = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1}
+    progress = PlainProgress(interval=-1)
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[progress], **quiet, **limits)
+    trainer.fit(model := BoringModel())
+    trainer.test(model, verbose=False)
+    expected = ["epoch 1: step 1 of 2", "epoch 1: step 2 of 2", "validation: step 1 of 1", "test: step 1 of 1"]
+    assert [record.message for record in caplog.records if record.name == "pneumo.training.callbacks"] == expected

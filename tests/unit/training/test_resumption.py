@@ -1,0 +1,76 @@
+"""Resumption: from a run's own checkpoint under its own settings only, and refused before anything is written."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.support import Compose
+
+from pneumo.errors import ConfigError
+from pneumo.models.checkpoint_reader import read_checkpoint
+from pneumo.training.checkpoints import write_checkpoint
+from pneumo.training.components import build, run_settings
+from pneumo.training.resumption import check_settings, resumable_checkpoint
+from pneumo.training.run import run
+
+OPTIONS = ("optimizer=adam", "trainer.max_epochs=2", "figures=true")
+
+
+def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    (tmp_path / "best.ckpt").touch()
+    torch.save({"hyper_parameters": {}, "config": {"seed": 0, "optimizer.lr": 0.1}}, path)
+    check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {"seed": 0, "optimizer.lr": 0.1})
+    with pytest.raises(ConfigError, match=r"optimizer\.lr=0\.1 \(now 0\.2\).*model\.weights"):
+        check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {"seed": 0, "optimizer.lr": 0.2})
+
+
+def test_a_run_goes_on_only_beside_its_best_checkpoint(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+        torch.save({"hyper_parameters": {}, "config": {}}, folder / "last.ckpt")
+    (other / "best.ckpt").touch()
+    for folder in (own, other):
+        with pytest.raises(ConfigError, match=r"does not lie next to .*best\.ckpt.*RUN/checkpoints/last\.ckpt"):
+            check_settings(read_checkpoint(own / "last.ckpt"), own / "last.ckpt", folder / "best.ckpt", {})
+
+
+@pytest.mark.parametrize("stored", [None, [], {5: 1}, {}, {"seed": torch.zeros(2)}, {"seed": [[]]}, {"seed": "0"}])
+def test_settings_that_cannot_be_compared_are_other_ones(stored: object, tmp_path: Path) -> None:
+    (tmp_path / "best.ckpt").touch()
+    with pytest.raises(ConfigError, match=r"last\.ckpt (has no settings|was written by a run with other settings)"):
+        check_settings({"config": stored}, tmp_path / "last.ckpt", tmp_path / "best.ckpt", {"seed": 0})
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stays(
+    finished: Path, compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim, folder = tmp_path / "best.ckpt", shutil.copytree(finished, tmp_path / "run")
+    shutil.copy(finished / "checkpoints" / "best.ckpt", victim)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(last)
+    for state in content["callbacks"].values():
+        if state.get("best_model_score") is not None:
+            state["best_model_path"] = str(victim)
+    write_checkpoint(content, last)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    cfg = compose_run(*OPTIONS, f"ckpt_path={last}")
+    with pytest.raises(ConfigError, match=r"ckpt_path=.*cannot be resumed: .* names .*Start again"):
+        run(cfg)
+    parts = build(cfg)
+    with caplog.at_level(logging.WARNING):
+        assert resumable_checkpoint(last, run_settings(cfg, parts.datamodule), parts) is None  # as in a sweep
+    assert "This run begins anew" in caplog.text
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_finished_run_resumes_from_its_last_checkpoint(finished: Path, compose_run: Compose, tmp_path: Path) -> None:
+    last = shutil.copytree(finished, tmp_path / "run") / "checkpoints" / "last.ckpt"
+    cfg = compose_run(*OPTIONS, f"ckpt_path={last}")
+    parts = build(cfg)
+    assert resumable_checkpoint(last, run_settings(cfg, parts.datamodule), parts) == str(last)

@@ -1,0 +1,182 @@
+import errno
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.support import Compose
+from helpers.written import finish
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo.common.disk import FileError
+from pneumo.config.fingerprints import config_hash
+from pneumo.errors import ConfigError, PneumoError, TrainingError
+from pneumo.runs.split_files import write_splits
+from pneumo.runs.status import EVENTS, write_report
+from pneumo.training.components import RunComponents, run_settings
+from pneumo.training.run_directory import explained_failures, prepare_directory
+
+OWN = (
+    *("predictions.csv", "validation.csv", "figures/roc.png", "figures/shift.svg", "projector/films.png"),
+    *(
+        "projector_config.pbtxt",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        f"events.out.tfevents.1.host.2{EVENTS}",
+    ),
+)
+FOREIGN = (
+    "checkpoints/mine.ckpt",
+    "figures/mine.png",
+    "figures/roc.pdf",
+    "projector/mine.tsv",
+    "notes.txt",
+    "train.py",
+)
+
+
+@pytest.fixture
+def cfg(compose_run: Compose) -> DictConfig:
+    return compose_run()
+
+
+@pytest.fixture
+def parts() -> RunComponents:
+    """Return a run's parts with no more than the folder needs."""
+    data = SimpleNamespace(splits={}, classes=["NORMAL", "PNEUMONIA"], data_hash="abc")
+    trainer = SimpleNamespace(is_global_zero=True, checkpoint_callbacks=[])
+    return RunComponents(data, None, trainer)  # type: ignore[arg-type]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("content")
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_pneumo_wrote_is_removed(cfg: DictConfig, parts: RunComponents, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert prepare_directory(folder, cfg, parts, overwrite=False, resume=False) is None
+    first = files(folder)
+    touch(folder, *OWN, *FOREIGN)
+    write_report(folder / "MODEL_CARD.md", "card")
+    write_report(folder / "MODEL_CARD.md", "newer card")
+    prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+    assert files(folder) == {*first, *FOREIGN}
+
+
+def test_a_folder_of_somebody_else_is_refused_and_untouched(
+    cfg: DictConfig, parts: RunComponents, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("checkpoints/last.ckpt", "predictions.csv", "MODEL_CARD.md", "figures/roc.png")):
+        folder = tmp_path / str(number)
+        touch(folder, name, *FOREIGN)
+        for overwrite in (False, True, False):  # a refused run does not make the folder its own
+            with pytest.raises(ConfigError, match=rf"did not write.*: {name}\. .*hydra\.run\.dir=FOLDER"):
+                prepare_directory(folder, cfg, parts, overwrite, resume=overwrite)
+        assert files(folder) == {name, *FOREIGN}
+
+
+def test_an_edited_report_or_curves_of_another_program_are_not_removed(
+    cfg: DictConfig, parts: RunComponents, tmp_path: Path
+) -> None:
+    for name in ("MODEL_CARD.md", "events.out.tfevents.1.host.2"):
+        folder = tmp_path / name
+        prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+        write_report(folder / "MODEL_CARD.md", "card")
+        touch(folder, name)
+        with pytest.raises(ConfigError, match=name):
+            prepare_directory(folder, cfg, parts, overwrite=True, resume=True)
+        assert (folder / name).read_text() == "content"
+
+
+@pytest.mark.parametrize("proof", ["splits.csv", "results.json"])
+def test_a_run_of_an_earlier_version_is_replaced(
+    proof: str, cfg: DictConfig, parts: RunComponents, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    if proof == "splits.csv":
+        image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1")
+        write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item]
+    else:
+        finish(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
+    touch(folder, *OWN, "MODEL_CARD.md", "report.html", "events.out.tfevents.1.host.2", "figures/mine.png")
+    before = files(folder)
+    with pytest.raises(ConfigError, match=r"may have been edited since.*: MODEL_CARD\.md\. Move"):
+        prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+    assert files(folder) == before
+    (folder / "MODEL_CARD.md").unlink()
+    prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+    assert files(folder) == {".run.json", "splits.csv", "figures/mine.png"}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_unfinished_run_of_other_settings_is_replaced_on_demand_only(
+    resume: bool, cfg: DictConfig, parts: RunComponents, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+    (folder / "checkpoints").mkdir()
+    settings = run_settings(cfg, parts.datamodule)
+    for name in ("best", "last"):
+        content = {"hyper_parameters": {}, "config": {**settings, "optimizer.lr": 0.5}}
+        torch.save(content, folder / "checkpoints" / f"{name}.ckpt")
+    before = files(folder)
+    with pytest.raises(ConfigError, match=r"unfinished run.*optimizer\.lr=0\.5 \(now .*sweep\.overwrite=true"):
+        prepare_directory(folder, cfg, parts, overwrite=False, resume=resume)
+    assert files(folder) == before
+    assert prepare_directory(folder, cfg, parts, overwrite=True, resume=resume) is None
+    assert files(folder) == {".run.json", "splits.csv"}
+
+
+def test_a_manifest_cannot_name_files_elsewhere(cfg: DictConfig, parts: RunComponents, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    touch(tmp_path, "precious.txt")
+    touch(folder, "MODEL_CARD.md")
+    hostile = {"reports": {"../precious.txt": ["x"], "MODEL_CARD.md": 5}, "names": ["../precious.txt"]}
+    (folder / ".run.json").write_text(json.dumps(hostile))
+    with pytest.raises(ConfigError, match=r"MODEL_CARD\.md"):
+        prepare_directory(folder, cfg, parts, overwrite=True, resume=False)
+    assert (tmp_path / "precious.txt").exists()
+
+
+def test_the_configuration_of_an_earlier_run_is_replaced_with_the_run(
+    cfg: DictConfig, parts: RunComponents, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    touch(folder, ".hydra/config.yaml")
+    prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
+    assert (folder / ".hydra" / "config.yaml").read_text() == OmegaConf.to_yaml(cfg)
+    assert OmegaConf.load(folder / ".hydra" / "overrides.yaml") == HydraConfig.get().overrides.task
+
+
+def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None:
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    touch(tmp_path / "run", "checkpoints/last.ckpt", ".run.lock")
+    full = FileError(errno.ENOSPC, "No space left on device", None, "roc.png cannot be written (full): make room.")
+
+    def fail(error: OSError | PneumoError, removed: bool = False) -> None:
+        with explained_failures(last, sweep=False):
+            if removed:
+                (tmp_path / "run" / ".run.lock").unlink()
+            raise error
+
+    with pytest.raises(ConfigError, match=r"roc\.png cannot be written.*ckpt_path=.*last\.ckpt"):
+        fail(full)
+    with pytest.raises(FileNotFoundError):
+        fail(FileNotFoundError(errno.ENOENT, "No such file or directory", "other"))
+    for error in (FileNotFoundError(errno.ENOENT, "No such file or directory", str(last)), TrainingError("no best")):
+        touch(tmp_path / "run", ".run.lock")
+        with pytest.raises(ConfigError, match=r"run.* was removed or renamed"):
+            fail(error, removed=True)  # checkpoints/ is still there, since a writer makes the folder again
+    with pytest.raises(TrainingError, match="no best"):  # on a machine that does not share the disk
+        fail(TrainingError("no best"))
+    touch(tmp_path / "run", ".run.lock", "splits.csv")
+    with pytest.raises(TrainingError, match="no best"):  # only the lock's file was removed
+        fail(TrainingError("no best"), removed=True)
