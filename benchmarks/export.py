@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from lightning import Trainer
 
-from pneumo.common.hardware import quieten
 from pneumo.inference.backend import Images, Rules
 from pneumo.inference.export.exporter import Films
 from pneumo.inference.export.parity import measure_latency, write_checked
@@ -27,6 +26,7 @@ from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import fast_copy
 from pneumo.models.ood_detector import LevelMeans, fit_outliers
 from pneumo.training.checkpoints import write_checkpoint
+from pneumo.training.components import quieten
 
 NETWORKS = {
     "pneumo/xraychestnet": 96,

@@ -16,7 +16,7 @@ if not TYPE_CHECKING:  # a type checker must refuse names that are not exported
         """Import a part of the public API on first use: `import pneumo` alone loads no library."""
         from importlib import import_module
 
-        modules = {"Explanation": "explaining", "Prediction": "predictions"}
+        modules = {"Explanation": "explain.overlay_files", "Prediction": "prediction"}
         if name not in __all__:
             raise AttributeError(f"module 'pneumo' has no attribute {name!r}")
-        return getattr(import_module(f"pneumo.prediction.{modules.get(name, 'predictor')}"), name)
+        return getattr(import_module(f"pneumo.inference.{modules.get(name, 'predictor')}"), name)

@@ -1,5 +1,6 @@
 """Classes that a configuration names: their kinds, and refusals of their constructors as errors of the user."""
 
+import math
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.common.text import plain
 from pneumo.config.checks import class_nodes, resolve
@@ -19,9 +20,7 @@ from pneumo.config.signatures import Kind, check_target
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
-from pneumo.models.fine_tuning import (
-    OneCycle,
-)
+from pneumo.models.fine_tuning import OneCycle
 
 _KINDS = {
     "data": Kind((ChestXrayDataModule,), given=("augmentation", "pin_memory")),
@@ -74,6 +73,27 @@ def config_errors(key: str) -> Iterator[None]:
             f"`{key}` cannot be built from its configuration: {reason}. See its values with `--cfg job --package "
             f"{key}`, and what they may be in the documentation of its _target_."
         ) from error
+
+
+def require_kind(made: object, kind: type) -> None:
+    """Raise a TypeError if what a class or function made is of another kind."""
+    if not isinstance(made, kind):
+        raise TypeError(
+            f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
+        )
+
+
+def try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> None:
+    """Raise a ValueError if a learning rate becomes negative, infinite or NaN."""
+    for step in range(steps):
+        if any(not 0 <= group["lr"] < math.inf for group in optimizer.param_groups):
+            rate = optimizer.param_groups[0]["lr"]
+            raise ValueError(f"after {step} steps the learning rate is {rate:g}, neither 0 nor positive and finite")
+        optimizer.step(lambda: 0.0)
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(1.0)
+        else:
+            schedule.step()
 
 
 def _is_own(error: BaseException) -> bool:

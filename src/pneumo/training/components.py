@@ -1,6 +1,7 @@
 """Components of a run, instantiated from its configuration."""
 
-import math
+import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +9,12 @@ import hydra
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pneumo.common.hardware import choose_hardware, choose_memory_format, quieten, require_compiler, set_up_process
+from pneumo.common.hardware import choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.config.checks import check_config, resolve
 from pneumo.config.fingerprints import decisive_config, with_present_targets
 from pneumo.config.relations import monitor_mode
@@ -26,9 +28,17 @@ from pneumo.models.head_classifier import HeadClassifier
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training.callbacks import History, RecordConfig
 from pneumo.training.checkpoints import CheckpointWriter
-from pneumo.training.class_checks import check_targets, config_errors
+from pneumo.training.class_checks import check_targets, config_errors, require_kind, try_schedule
 from pneumo.training.loggers import RunLogger
 
+_HARMLESS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning 2.6 and newer PyTorch
+    "The number of training batches",  # fewer than log_every_n_steps: short runs, whose epochs are logged all the same
+    "Checkpoint directory .* exists and is not empty",  # a run that goes on
+    "The `srun` command is available",  # a machine of a Slurm cluster, used without Slurm
+    "Found .* module.* in eval mode",  # a frozen backbone, which is meant to be
+    "The '.*_dataloader' does not have many workers",  # data.num_workers is the user's choice
+)
 _TRIED = 100  # steps of a schedule
 
 
@@ -150,28 +160,15 @@ def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[Make
     parameter.grad = torch.zeros(1, 1)
     with config_errors("optimizer"):
         trial = optimizer(iter([parameter]))
-        _require_kind(trial, Optimizer)
+        require_kind(trial, Optimizer)
         trial.step(lambda: 0.0)  # as LBFGS wants it
     with config_errors("scheduler"):
         schedule = scheduler(trial)
-        _require_kind(schedule, LRScheduler)
-        _try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
+        require_kind(schedule, LRScheduler)
+        try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
     if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
         raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
     return optimizer, scheduler
-
-
-def _try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> None:
-    """Raise a ValueError if a learning rate becomes negative, infinite or NaN."""
-    for step in range(steps):
-        if any(not 0 <= group["lr"] < math.inf for group in optimizer.param_groups):
-            rate = optimizer.param_groups[0]["lr"]
-            raise ValueError(f"after {step} steps the learning rate is {rate:g}, neither 0 nor positive and finite")
-        optimizer.step(lambda: 0.0)
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(1.0)
-        else:
-            schedule.step()
 
 
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
@@ -191,13 +188,15 @@ def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: A
         return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
 
 
-def _require_kind(made: object, kind: type) -> None:
-    if not isinstance(made, kind):
-        raise TypeError(
-            f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
-        )
-
-
 def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
     """Return what a resumed run must have in common with the part of it that went before."""
     return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
+
+
+def quieten() -> None:
+    """Silence harmless warnings of Lightning and PyTorch, and all processes but the first."""
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        logging.getLogger("pneumo").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
+    for message in _HARMLESS:
+        warnings.filterwarnings("ignore", message=message)

@@ -18,7 +18,7 @@ class MovedCheckpoint(RunCheckpoint):
     """The class that writes checkpoints, at its new path."""
 
 
-OLD, NEW = "pneumo.training.checkpoints.RunCheckpoint", f"{__name__}.MovedCheckpoint"
+OLD, NEW = "pneumo.checkpoints.RunCheckpoint", f"{__name__}.MovedCheckpoint"
 
 
 @pytest.fixture
@@ -48,7 +48,8 @@ def test_hashes_stay_when_a_class_moves(compose_run: Compose, monkeypatch: pytes
     monkeypatch.setitem(STABLE_TARGETS, OLD, NEW)
     present = compose_run(f"callbacks.best._target_={NEW}", f"callbacks.last._target_={NEW}")
     assert (config_hash(present), settings_hash(present)) == earlier
-    assert (config_hash(cfg), settings_hash(cfg)) == earlier
+    former = compose_run(f"callbacks.best._target_={OLD}", f"callbacks.last._target_={OLD}")
+    assert (config_hash(former), settings_hash(former)) == earlier
 
 
 @pytest.mark.usefixtures("moved")
