@@ -107,7 +107,7 @@ def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
     running = replace(status, status="running")
     try:
         _log.info("%s %s", os.environ.get(PLACE, ""), folder.name)
-        _run(cfg, folder, overwrite, lambda: write_status(folder, running))
+        _run(cfg, folder, overwrite, on_start=lambda: write_status(folder, running))
     except Exception as error:  # of any kind: one job's failure must not end the others
         mistake = mistake_behind(error)
         reason = " ".join((str(error) if mistake is None else mistake[1]).split())
@@ -137,7 +137,7 @@ def is_done_by(folder: Path, command: str, hashes: frozenset[str]) -> bool:
     return own and (results is None or results["config_hash"] in hashes)
 
 
-def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], None]) -> None:
+def _run(cfg: DictConfig, folder: Path, overwrite: bool, on_start: Callable[[], None]) -> None:
     if not overwrite and (results := read_results(folder)):
         if results["config_hash"] not in recorded_hashes(cfg):
             raise ConfigError(
@@ -148,7 +148,7 @@ def _run(cfg: DictConfig, folder: Path, overwrite: bool, begun: Callable[[], Non
         return
     from pneumo.training.run import run
 
-    run(cfg, overwrite, resume=True, begun=begun, swept=_read_swept())
+    run(cfg, overwrite, resume=True, on_start=on_start, swept=_read_swept())
 
 
 def _read_swept() -> dict[str, str | float]:

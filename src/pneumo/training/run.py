@@ -1,59 +1,34 @@
 """One run: build, fit, calibrate, test, record."""
 
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 
 from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.config.console import LostOutputError, describe_stop
 from pneumo.config.output_folder import run_lock
-from pneumo.errors import ConfigError, TrainingError
+from pneumo.errors import TrainingError
 from pneumo.runs.results import Results, report, write_results
 from pneumo.training.components import RunComponents, build
 from pneumo.training.displays import show_batch, show_test
 from pneumo.training.evaluation import calibrate, describe, measure_cost, measure_quality, write_answers
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features
-from pneumo.training.run_directory import explained_failures, prepare_directory
+from pneumo.training.run_directory import explained_failures, explained_stops, prepare_directory
 from pneumo.training.warm_up import warm_up_head
 
 _log = logging.getLogger(__name__)
-
-
-@contextmanager
-def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
-    """Log what Lightning does not: why it cannot run, and how to continue after a signal.
-
-    Args:
-        last: The run's last checkpoint, which may be missing.
-        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
-    """
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise ConfigError(f"Lightning cannot run with these settings of `trainer`: {error}") from error
-    except LostOutputError:
-        raise
-    except (SystemExit, KeyboardInterrupt) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
-        _log.warning("%s", describe_stop(last, sweep))
-        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
-        code = getattr(stop, "code", None)
-        raise SystemExit(code if isinstance(code, int) and code > 128 else 128 + number) from None
 
 
 def run(
     cfg: DictConfig,
     overwrite: bool = False,
     resume: bool = False,
-    begun: Callable[[], None] = lambda: None,
+    on_start: Callable[[], None] = lambda: None,
     swept: Mapping[str, str | float] = MappingProxyType({}),
 ) -> Results:
     """Train, test with the checkpoint that validation chose, write the run's files, and return its results.
@@ -62,7 +37,7 @@ def run(
         cfg: Composed from conf/train.yaml.
         overwrite: Put this run in the place of another one that has finished in its folder.
         resume: Resume from the last checkpoint in the run's folder, if there is one that this run can resume from.
-        begun: Called when all is built, and what an earlier run has left in the folder is gone.
+        on_start: Called when all is built, and what an earlier run has left in the folder is gone.
         swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
 
     Raises:
@@ -75,7 +50,7 @@ def run(
     last = folder / "checkpoints" / "last.ckpt"
     with run_lock(folder) if trainer.is_global_zero else nullcontext(), explained_failures(last, sweep=resume):
         ckpt_path = prepare_directory(folder, cfg, components, overwrite, resume)
-        begun()
+        on_start()
         with explained_stops(last, sweep=resume):
             cost = _fit(folder, cfg, components, ckpt_path)
             path = _best_checkpoint(trainer)

@@ -1,17 +1,21 @@
 """A run's directory: resumed, or cleared of what an earlier run left; other files stay."""
 
+import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.disk import disk_error, remove_stale_below
 from pneumo.common.files import write_text
-from pneumo.config.console import describe_resume
+from pneumo.config.console import LostOutputError, describe_resume, describe_stop
 from pneumo.config.fingerprints import recorded_hashes
 from pneumo.config.output_folder import LOCK
 from pneumo.errors import ConfigError, PneumoError
@@ -25,6 +29,8 @@ from pneumo.training.displays import CONFIG, FOLDER, NAMES
 from pneumo.training.resumption import check_resumable, describe_changes, resumable_checkpoint
 
 _SPLITS = "splits.csv"  # removed last, since it proves that the folder is a run's of an earlier version
+_log = logging.getLogger(__name__)
+
 _NAMES = (
     *("results.json", "predictions.csv", "validation.csv", CONFIG),
     *(f"{FOLDER}/{name}" for name in NAMES),
@@ -69,6 +75,27 @@ def prepare_directory(
         _record_config(folder, cfg)
         write_splits(folder / _SPLITS, components.datamodule.splits, components.datamodule.classes)
     return ckpt_path
+
+
+@contextmanager
+def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
+    """Log what Lightning does not: why it cannot run, and how to continue after a signal.
+
+    Args:
+        last: The run's last checkpoint, which may be missing.
+        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning cannot run with these settings of `trainer`: {error}") from error
+    except LostOutputError:
+        raise
+    except (SystemExit, KeyboardInterrupt) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
+        _log.warning("%s", describe_stop(last, sweep))
+        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        code = getattr(stop, "code", None)
+        raise SystemExit(code if isinstance(code, int) and code > 128 else 128 + number) from None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from helpers.support import ROOT
 
 from pneumo.config.console import LostOutputError, guarded_output
-from pneumo.training.run import explained_stops
+from pneumo.training.run_directory import explained_stops
 
 
 @pytest.fixture
