@@ -59,7 +59,7 @@ def report(
     or several sweeps only to --output. Of one run it prints the change from
     validation to test, and writes the page of `pneumo report-run`.
     """
-    from pneumo.reporting.reports import report_folder, reporting_to, write_reports
+    from pneumo.reporting.leaderboard import report_folder, reporting_to, write_reports
 
     folder = report_folder(folders, output)
     finished = len(folders) == 1 and os.path.isfile(folders[0] / "results.json")
@@ -74,7 +74,7 @@ def report(
 @app.command(epilog=_examples("pneumo report-run RUN", "pneumo report-run RUN --output pages"))
 def report_run(run: _Run, output: _RunOutput = None) -> None:
     """Write report.html, a page of one run: metrics, figures, films with saliency maps."""
-    from pneumo.reporting.reports import reporting_to
+    from pneumo.reporting.leaderboard import reporting_to
 
     with reporting_to(output or run):
         _write_page(run, output or run)
@@ -91,7 +91,8 @@ def _write_page(folder: Path, place: Path) -> None:
 @app.command(epilog=_examples("pneumo model-card RUN", "pneumo model-card RUN --output cards"))
 def model_card(run: _Run, output: _RunOutput = None) -> None:
     """Write MODEL_CARD.md of one run: training, test results, intended use, limits."""
-    from pneumo.reporting.reports import reporting_to, write_model_card
+    from pneumo.reporting.leaderboard import reporting_to
+    from pneumo.reporting.run_report import write_model_card
 
     with reporting_to(output or run):
         write_model_card(run, output or run)
@@ -106,7 +107,8 @@ def ensemble(
 
     Writes ensemble/predictions.csv and ensemble/ensemble.json.
     """
-    from pneumo.reporting.reports import combine_runs, report_ensemble, report_folder, reporting_to
+    from pneumo.reporting.leaderboard import report_folder, reporting_to
+    from pneumo.reporting.pooling import combine_runs, report_ensemble
 
     folder = report_folder(folders, output)
     with reporting_to(folder or folders[0]):

@@ -39,21 +39,13 @@ SAFE_EVERY = 1.0  # seconds of work that a kill may cost
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an array is computed from; any change of it is another entry.
+    """What an array is computed from; any change of it is another entry."""
 
-    Attributes:
-        kind: One of `pneumo.data.cache_inventory.KINDS`.
-        about: Plain values that tell everything that decides the array's content.
-        shape: Of the whole array.
-        dtype: NumPy's name of its type.
-        doing: What building it is called, such as `Decoding images`.
-    """
-
-    kind: str
-    about: dict[str, Any]
-    shape: tuple[int, ...]
-    dtype: str
-    doing: str
+    kind: str  # one of `pneumo.data.cache_inventory.KINDS`
+    about: dict[str, Any]  # plain values that tell everything that decides the array's content
+    shape: tuple[int, ...]  # of the whole array
+    dtype: str  # NumPy's name of its type
+    doing: str  # what building it is called, such as `Decoding images`
 
     @property
     def key(self) -> str:
@@ -88,15 +80,10 @@ def find_or_build(
 ) -> Array:
     """Open an array, after computing it if it is missing.
 
-    Of several processes one computes and the others wait. What is finished survives a kill: the next call resumes.
-    An entry that is deleted meanwhile is computed again.
-
-    Args:
-        cache: The folder of all caches.
-        recipe: What to compute.
-        blocks: Maps a row to the array's content from there on, in blocks of rows. The rows at which it is asked to
-            begin are ends of blocks, so a block may depend on where it begins.
-        notes: On images: `blocks` may add to them before it yields. Those of an entry that is there are added here.
+    Of several processes one computes and the others wait. What is finished survives a kill: the next call resumes. An
+    entry that is deleted meanwhile is computed again. `blocks` maps a row to the array's content from there on, in
+    blocks of rows. The rows at which it is asked to begin are ends of blocks, so a block may depend on where it begins.
+    It may add to `notes` before it yields; those of an entry that is there are added here.
 
     Raises:
         CacheError: The disk is full or cannot be written.

@@ -45,12 +45,7 @@ class FileError(OSError, PneumoError):
 
 
 def write_error(error: OSError, path: object) -> FileError:
-    """Return the error of a file that cannot be written.
-
-    Args:
-        error: What the system raised.
-        path: Of the file.
-    """
+    """Return the error of a file that cannot be written."""
     reason = error.strerror or str(error)
     return _make(error, f"{path} cannot be written ({reason})")
 
@@ -103,9 +98,7 @@ _visited: set[Path] = set()
 def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
     """Create a temporary file, which is removed at the end unless it was renamed.
 
-    Args:
-        folder: Where it lies, which exists.
-        suffix: Of its name, since some writers choose a format by it.
+    Some writers choose a format by the name's suffix.
     """
     _visit(folder)
     while True:

@@ -27,9 +27,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new one, never a
     part of either. A kill leaves the temporary file, which the next writer in the folder removes.
 
-    Args:
-        path: Where the finished file shall lie. Its folder is made if it is missing.
-
     Yields:
         The temporary path to write to, in the same folder and with the same suffix, unless that is very long.
 
@@ -133,9 +130,7 @@ def check_output(option: str, path: Path | None) -> None:
 def refuse_inputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[Path]) -> None:
     """Raise a ConfigError if a command would overwrite an input, or one output by another.
 
-    Args:
-        outputs: Files that it will write, with the options that name them; None where there is none.
-        inputs: Files that it reads.
+    Outputs come with the options that name them.
     """
     written: dict[Path, str] = {}
     for option, path in outputs:
@@ -151,10 +146,7 @@ def refuse_inputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[P
 def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
     """Make a folder if it is missing, and raise a ConfigError if it cannot be written.
 
-    Args:
-        option: That names it, or the file in it.
-        folder: To write to.
-        path: The file in it that the option names, if it names one.
+    The option names the folder or, where there is a path, that file in it.
     """
     try:
         require_writable(folder)

@@ -23,21 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hardware:
-    """How a run uses its machine.
+    """How a run uses its machine."""
 
-    Attributes:
-        accelerator: Lightning's name: cuda, mps or cpu.
-        precision: Lightning's name, such as bf16-mixed.
-        benchmark: Let cuDNN try its algorithms and take the fastest.
-        matmul_precision: PyTorch's name: `high` lets float32 products run in TensorFloat-32.
-        pin_memory: Keep batches in page-locked memory, from which copies to the GPU run beside computation.
-    """
-
-    accelerator: str
-    precision: str
-    benchmark: bool
-    matmul_precision: str
-    pin_memory: bool
+    accelerator: str  # Lightning's name: cuda, mps or cpu
+    precision: str  # Lightning's name, such as bf16-mixed
+    benchmark: bool  # let cuDNN try its algorithms and take the fastest
+    matmul_precision: str  # PyTorch's name: `high` lets float32 products run in TensorFloat-32
+    pin_memory: bool  # keep batches in page-locked memory, from which copies to the GPU run beside computation
 
 
 def choose_hardware(accelerator: str, precision: str, deterministic: bool | str | None) -> Hardware:
@@ -85,11 +77,6 @@ def choose_memory_format(accelerator: str, frozen: bool, depthwise: bool) -> tor
 
     On a CPU channels_last makes inference 1.2 to 1.5 times faster. In training it does so for depthwise convolutions
     (EfficientNet-Lite0: 1.4), but makes wide convolutions' weight gradients slower.
-
-    Args:
-        accelerator: cuda, mps or cpu.
-        frozen: Whether the backbone only infers.
-        depthwise: Whether it has convolutions of single channels.
     """
     import torch
 

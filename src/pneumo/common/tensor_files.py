@@ -20,21 +20,12 @@ from torch import Tensor
 from pneumo.common.text import plain
 
 # What torch.load and safetensors raise for damaged files: seen by cutting and altering thousands of them at random.
+# fmt: off
 _DAMAGE = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
+    AssertionError, AttributeError, EOFError, LookupError, OSError, OverflowError, RuntimeError, SafetensorError,
+    TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile,
 )
+# fmt: on
 # Those of them whose text is about the reader: an unknown opcode's number, or torch's advice to allow code.
 _UNINFORMATIVE = (AssertionError, AttributeError, EOFError, LookupError, TypeError, pickle.UnpicklingError)
 _BLOCKED = re.compile(r"Unsupported (?:global|class): GLOBAL (\S+)")  # torch.load's words, after 700 characters

@@ -65,10 +65,7 @@ INTERVAL = 10.0  # seconds between lines
 def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number that is done.
 
-    Args:
-        doing: Such as `Decoding images`.
-        total: How many there are.
-        start: How many of them an earlier run has done.
+    Of `total`, an earlier run has done the first `start`.
     """
     begun = time.perf_counter()
     _log.info("%s: %d%s", doing, total, f", going on from {start}" if start else "")

@@ -17,12 +17,8 @@ _BLOCK = re.compile(r"(?=(?:#+|[-+]+|>)(?:\s|$))|(?<=^\d)(?=[.)]\s)")
 def escape_line(text: str, keep: str = "") -> str:
     r"""Return text as one line that any terminal prints as it is; all other text stays the same.
 
-    Control characters, line breaks, changes of the writing direction and lone surrogates become escapes of Python,
-    such as `\x1b`.
-
-    Args:
-        text: Any text.
-        keep: Characters that stay, although they cannot be printed.
+    Control characters, line breaks, changes of the writing direction and lone surrogates become escapes of Python, such
+    as `\x1b`. The characters in `keep` stay.
     """
     if text.isprintable():
         return text

@@ -9,11 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from pneumo.config.constraints import show
+from pneumo.config.constraints import LIMITS, RATE, Keys, show
 from pneumo.config.fingerprints import stable_target
-from pneumo.config.limits import LIMITS
 from pneumo.config.relations import check_monitors, check_relations
-from pneumo.config.schema import DATA, GROUPS, RATE, READ, SPECIAL, SWEEP, TARGETS, TOP, Keys
+from pneumo.config.schema import DATA, GROUPS, READ, SPECIAL, SWEEP, TARGETS, TOP
 from pneumo.errors import ConfigError
 
 Settings = Mapping[str, Any]

@@ -16,7 +16,7 @@ STABLE_TARGETS = {
     "pneumo.callbacks.EpochLog": "pneumo.training.callbacks.EpochLog",
     "pneumo.callbacks.LogLearningRate": "pneumo.training.callbacks.LogLearningRate",
     "pneumo.callbacks.SeedEveryEpoch": "pneumo.training.callbacks.SeedEveryEpoch",
-    "pneumo.callbacks.StopOnNonFiniteLoss": "pneumo.training.finite_values.StopOnNonFiniteLoss",
+    "pneumo.callbacks.StopOnNonFiniteLoss": "pneumo.training.callbacks.StopOnNonFiniteLoss",
     "pneumo.callbacks.make_progress_bar": "pneumo.training.callbacks.make_progress_bar",
     "pneumo.checkpoints.RunCheckpoint": "pneumo.training.checkpoints.RunCheckpoint",
     "pneumo.data.augmentation.Augmentation": "pneumo.data.augmentation.Augmentation",

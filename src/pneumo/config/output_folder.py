@@ -34,9 +34,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Ligh
 def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, which ends with the process; a process that holds it may take it again.
 
-    Args:
-        folder: The run's, made if it is missing.
-        wait: Wait for another process rather than refuse to run.
+    The folder is made if it is missing. `wait` is for another process; else it is an error.
 
     Raises:
         ConfigError: Another process trains in the folder.

@@ -88,12 +88,8 @@ def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> 
 def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] = ()) -> list[str]:
     """Return up to three keys that an unknown one may stand for, the most similar first.
 
-    A key that only the constructor of its group's `_target_` knows has a `+` before it.
-
-    Args:
-        key: With dots, unknown to `settings`.
-        settings: The composed configuration, as plain nested dictionaries.
-        groups: Config groups, which are chosen by their names.
+    A key that only the constructor of its group's `_target_` knows has a `+` before it. `settings` is the composed
+    configuration, as plain nested dictionaries. `groups` are chosen by their names.
     """
     parts, node, depth = key.split("."), settings, 0
     while depth < len(parts) - 1 and isinstance(node.get(parts[depth]), Mapping):

@@ -5,6 +5,7 @@ from pneumo.config.constraints import (
     PATH,
     SEED,
     SWITCH,
+    Keys,
     Rule,
     addable,
     is_class_folder,
@@ -19,7 +20,6 @@ from pneumo.config.constraints import (
     whole,
 )
 
-Keys = dict[str, Rule]
 _NAME = Rule(
     lambda value: is_text(value) and len(value) <= 100 and not {"", ".", ".."} & {*value.split("/")},
     "a short name of a folder, as GROUP=NAME sets it, such as {key}=mine",
@@ -71,7 +71,6 @@ GROUPS: dict[str, Keys] = {
     },
     "choices": {"model": _NAME, "optimizer": _NAME, "experiment": _NAME, "data": _NAME},
 }
-RATE = number(0.001, 0, above=True)
 DATA: Keys = {
     "root": or_null(PATH, "the default"),
     "classes": Rule(

@@ -28,22 +28,17 @@ class Shift(NamedTuple):
     Attributes:
         validation: Predictions for held-out images of the training set, by which checkpoint and, maybe, threshold were
             chosen.
-        test: Predictions for the official test images.
-        held_out: The metrics on the validation images.
-        official: Likewise on the test images.
-        loss: The first less the second, of SHOWN.
         oracle: The highest balanced accuracy that a threshold chosen on the test images themselves reaches: a bound,
             never a result.
-        oracle_threshold: That threshold.
     """
 
     validation: Predictions
-    test: Predictions
-    held_out: Mapping[str, Estimate]
-    official: Mapping[str, Estimate]
-    loss: Mapping[str, Estimate]
+    test: Predictions  # predictions for the official test images
+    held_out: Mapping[str, Estimate]  # the metrics on the validation images
+    official: Mapping[str, Estimate]  # likewise on the test images
+    loss: Mapping[str, Estimate]  # the first less the second, of SHOWN
     oracle: float
-    oracle_threshold: float
+    oracle_threshold: float  # that threshold
 
     @property
     def by_threshold(self) -> float:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import rich
 
+from pneumo.common.disk import FileError, disk_error
 from pneumo.common.files import write_text
 from pneumo.common.terminal import tell
-from pneumo.reporting.comparison import Comparison, compare
-from pneumo.reporting.comparison_table import HEADS, cells, comparison_table, comparisons_csv, explain_comparison
+from pneumo.errors import ConfigError
+from pneumo.reporting.comparison import (
+    HEADS,
+    Comparison,
+    cells,
+    compare,
+    comparison_table,
+    comparisons_csv,
+    explain_comparison,
+)
+from pneumo.reporting.figures.charts import draw_shift
 from pneumo.reporting.figures.leaderboard_figures import draw
 from pneumo.reporting.figures.run_figures import CAPTIONS
-from pneumo.reporting.figures.scores import draw_shift
 from pneumo.reporting.figures.style import save, write_images
 from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.generalization import to_terminal as shift_table
 from pneumo.reporting.leaderboard_table import columns, to_csv, to_markdown, to_terminal
-from pneumo.reporting.pooling import explain_pooled, pool
+from pneumo.reporting.pooling import combine_runs, explain_pooled, pool, report_ensemble
 from pneumo.reporting.pooling import to_csv as pooled_csv
 from pneumo.reporting.rendering import render
-from pneumo.runs.collection import Row, Run, collect, differences, rows
+from pneumo.reporting.run_report import write_model_card
+from pneumo.runs.collection import Row, Run, collect, differences, is_run, rows
 
 _CAPTIONS = {
     "accuracy": "Test accuracy with its 95 % interval, beside the study's where it has one.",
@@ -62,9 +73,7 @@ _STATES = {
 def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     """Write leaderboard.csv, .md, .html, comparisons.csv, figures/ and their copies for TensorBoard; print the table.
 
-    Args:
-        sweeps: The folders of sweeps or of single runs.
-        folder: Where to write; None only prints.
+    Without a folder to write to it only prints.
 
     Raises:
         ConfigError: There is no run in one of the sweeps.
@@ -140,3 +149,43 @@ def explain(board: Sequence[Row]) -> list[str]:
     notes += [f"{state}: {words}" for state, words in _STATES.items() if state in states]
     notes += [f"{run.name} {run.state}: {run.reason}" for row in board for run in row.runs if run.reason]
     return notes
+
+
+def report_folder(folders: Sequence[Path], output: Path | None) -> Path | None:
+    """Return where reports of several runs are written: by default the folder of a single sweep, else nowhere."""
+    return folders[0] if output is None and len(folders) == 1 and not is_run(folders[0]) else output
+
+
+@contextmanager
+def reporting_to(folder: Path) -> Iterator[None]:
+    """Raise a ConfigError that names --output where a report cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, FileError) and error.filename is not None and disk_error(error):
+            raise  # a file of a run cannot be read
+        raise ConfigError(
+            f"The report cannot be written to {folder} ({error.strerror}): name another folder as --output."
+        ) from error
+
+
+def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, card: bool) -> None:
+    """Write and print the leaderboard and what else was asked for.
+
+    A model card is of one run. Without a folder to write to only the leaderboard is printed, and a model card goes to
+    its run's folder.
+
+    Raises:
+        ConfigError: There is no run in one of the sweeps, or the runs do not go together.
+    """
+    if card and not (len(sweeps) == 1 and is_run(sweeps[0])):
+        raise ConfigError(
+            f"--model-card is for one run that has finished, and {', '.join(map(str, sweeps))} is not one: name its "
+            "folder, such as outputs/sweep/study/resnext-sgd-s0."
+        )
+    combined = combine_runs(sweeps, folder) if ensemble else None
+    write_leaderboard(sweeps, folder)
+    if combined:
+        report_ensemble(combined, folder)
+    if card:
+        write_model_card(sweeps[0], folder or sweeps[0])

@@ -23,21 +23,13 @@ from pneumo.runs.results import RESULT_NAMES
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the leaderboard.
+    """One column of the leaderboard."""
 
-    Attributes:
-        title: Its head.
-        show: Gives what stands in a row.
-        value: Gives the number that it is sorted by; None for text.
-        rank: Where a terminal is too narrow for all columns, those of the highest rank go first.
-        about: What it means, for a reader who points at it.
-    """
-
-    title: str
-    show: Callable[[Row], str]
-    value: Callable[[Row], float | None] | None = None
-    rank: int = 0
-    about: str = ""
+    title: str  # its head
+    show: Callable[[Row], str]  # gives what stands in a row
+    value: Callable[[Row], float | None] | None = None  # gives the number that it is sorted by; None for text
+    rank: int = 0  # where a terminal is too narrow for all columns, those of the highest rank go first
+    about: str = ""  # what it means, for a reader who points at it
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import rich
 
 from pneumo.common.files import write_text
 from pneumo.common.plain_data import format_rows
-from pneumo.common.terminal import PlainTable
+from pneumo.common.terminal import PlainTable, tell
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
-from pneumo.reporting.comparison_table import name_row
-from pneumo.runs.collection import Row, Run
+from pneumo.reporting.comparison import name_row
+from pneumo.runs.collection import Row, Run, collect
 from pneumo.runs.prediction_files import read_predictions, write_predictions
 from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, summarise
 from pneumo.runs.split_files import read_splits
@@ -111,19 +112,12 @@ _SHOWN_METRICS |= {name: TITLES[name] for name in ("specificity", "ece", "brier"
 
 
 class Ensemble(NamedTuple):
-    """Several runs that answer together.
+    """Several runs that answer together."""
 
-    Attributes:
-        members: The runs.
-        left_out: Names of others, with the reason.
-        answers: To the test images, in the order of their paths.
-        figures: As in results.json: the test's metrics with their intervals, counts, and the threshold.
-    """
-
-    members: tuple[Run, ...]
-    left_out: tuple[str, ...]
-    answers: Predictions
-    figures: Results
+    members: tuple[Run, ...]  # the runs
+    left_out: tuple[str, ...]  # names of others, with the reason
+    answers: Predictions  # to the test images, in the order of their paths
+    figures: Results  # as in results.json: the test's metrics with their intervals, counts, and the threshold
 
 
 def combine(runs: Sequence[Run]) -> Ensemble:
@@ -174,7 +168,7 @@ def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
     write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
 
 
-def to_terminal(ensemble: Ensemble) -> PlainTable:
+def _table(ensemble: Ensemble) -> PlainTable:
     """Lay out the ensemble's metrics beside those of its members."""
     head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
     table = PlainTable(head, padding=(0, 1, 0, 0), show_edge=False)
@@ -188,3 +182,32 @@ def to_terminal(ensemble: Ensemble) -> PlainTable:
             texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
             table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
     return table
+
+
+def combine_runs(sweeps: Sequence[Path], folder: Path | None) -> Ensemble:
+    """Test the runs of sweeps together; none of them may be the one that `report_ensemble` would overwrite.
+
+    Raises:
+        ConfigError: The runs do not go together, or one of them lies where the ensemble is to be written.
+    """
+    combined = combine(collect(sweeps))
+    if folder and (folder / "ensemble").resolve() in (run.folder.resolve() for run in combined.members):
+        raise ConfigError(
+            f"--output {folder} would replace the predictions of the run in {folder / 'ensemble'}, a member of the "
+            "ensemble: name another folder."
+        )
+    return combined
+
+
+def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
+    """Print an ensemble's test, and write it to ensemble/ in a folder if there is one."""
+    rich.print(_table(ensemble))
+    tell(
+        "The mean of the members' probabilities, called positive above the mean of their thresholds."
+        + (f" Left out: {', '.join(ensemble.left_out)}." if ensemble.left_out else ""),
+        style="dim",
+        wrap=True,
+    )
+    if folder is not None:
+        write_ensemble(folder / "ensemble", ensemble)
+        tell(f"{'ensemble':<12} {folder / 'ensemble' / 'ensemble.json'}")

@@ -1,4 +1,7 @@
-"""A run as one HTML page, which needs no network and opens from the disk."""
+"""Reports of a run: one HTML page, which needs no network and opens from the disk, and a model card.
+
+Source of the card: M. Mitchell et al., Model Cards for Model Reporting, 2019.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ from omegaconf import OmegaConf
 from pneumo.common.terminal import tell
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions, distance
-from pneumo.reporting.figures.examples import Chosen, choose
-from pneumo.reporting.figures.run_figures import embed_figures
+from pneumo.reporting.figures.run_figures import Chosen, choose, embed_figures
+from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.collection import read_finished
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.recorded_config import read_config
+from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested
+from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
 KINDS = ("right", "wrong", "uncertain")
@@ -53,18 +57,14 @@ class Explanations(NamedTuple):
     """What a page shows of a run's checkpoint and data.
 
     Attributes:
-        films: By `KINDS`.
         forgotten: Rank correlation of saliency maps with those of a randomised head, or of a randomised network.
-        missing: Why there is nothing of this.
-        margin: Logits within which a prediction counts as uncertain; None if unknown.
-        uncertain: The fraction of validation images that lies within.
     """
 
-    films: dict[str, list[Shown]]
+    films: dict[str, list[Shown]]  # by `KINDS`
     forgotten: dict[str, float]
-    missing: str
-    margin: float | None
-    uncertain: float | None
+    missing: str  # why there is nothing of this
+    margin: float | None  # logits within which a prediction counts as uncertain; None if unknown
+    uncertain: float | None  # the fraction of validation images that lies within
 
 
 class Band(NamedTuple):
@@ -142,3 +142,87 @@ def _band(run: Run, margin: float | None) -> Band | None:
     right = run.answers.right
     near = distance(run.answers.probability.astype(np.float32), float(run.results["threshold"])) <= margin
     return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
+
+
+_METRICS = (
+    ("accuracy", "accuracy"),
+    ("balanced accuracy", "balanced_accuracy"),
+    ("sensitivity", "sensitivity"),
+    ("to bacterial pneumonia", "sensitivity_bacterial"),
+    ("to viral pneumonia", "sensitivity_viral"),
+    ("specificity", "specificity"),
+    ("AUROC", "auroc"),
+    ("AUROC, bacterial against viral", "auroc_bacterial_viral"),
+    ("average precision", "auprc"),
+    ("expected calibration error", "ece"),
+    ("Brier score", "brier"),
+)
+# What the card shows of the configuration, and its types.
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    "model.architecture": (str,),
+    "model.weights": (str, type(None)),
+    **dict.fromkeys(("model.freeze", "loss.balance", "fine_tuning.warm_up"), (bool,)),
+    **dict.fromkeys(("decision.flip", "decision.temperature"), (bool,)),
+    **dict.fromkeys(("data.crop_pct", "fine_tuning.lr_decay", "loss.label_smoothing"), (float,)),
+    **dict.fromkeys(("decision.sensitivity", "augment.jpeg", "augment.stretch", "optimizer.lr"), (float,)),
+    **dict.fromkeys(("augment", "callbacks"), (dict,)),
+    "callbacks.best.monitor": (str, type(None)),
+}
+
+
+def model_card(folder: Path) -> str:
+    """Give the model card of the finished run in a folder, as Markdown.
+
+    Raises:
+        ConfigError: No run has finished there, or a file of it is missing.
+    """
+    results = read_finished(folder)
+    config = resolve_references(read_config(folder))
+    for key, kinds in _SETTINGS.items():
+        select(config, key, *kinds)
+    parts = _count(read_splits(folder))
+    shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
+    return render(
+        "model_card.md",
+        results=results,
+        config=config,
+        splits=parts,
+        classes=list(parts[0]["classes"]),
+        tested=count_tested(results),
+        augmentation=", ".join(
+            f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
+            for name, value in config["augment"].items()
+            if name[:1] != "_" and value and (name, value) != ("share", 1)
+        ),
+        metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
+        shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
+    )
+
+
+def _sides(shift: Shift) -> str:
+    return ", ".join(
+        f"{title} {shift.held_out[name].value:.3f} on validation and {shift.official[name].value:.3f} on test images"
+        for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))
+    )
+
+
+def _count(lines: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Count images, patients and classes of each split."""
+    names = list(dict.fromkeys(line["class"] for line in lines))
+    found = []
+    for split in dict.fromkeys(line["split"] for line in lines):
+        here = [line for line in lines if line["split"] == split]
+        counts = {name: sum(line["class"] == name for line in here) for name in names}
+        patients = len({line["patient"] for line in here})
+        found.append({"name": split, "images": len(here), "patients": patients, "classes": counts})
+    return found
+
+
+def write_model_card(run: Path, folder: Path) -> None:
+    """Write the MODEL_CARD.md of a finished run to a folder.
+
+    Raises:
+        ConfigError: No run has finished there, or a file of it is missing.
+    """
+    write_report(folder / "MODEL_CARD.md", model_card(run))
+    tell(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")

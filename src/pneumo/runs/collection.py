@@ -30,10 +30,6 @@ class Run:
 
     Attributes:
         sweep, name: Names of the sweep's folder and of the run's.
-        results: What results.json holds; None if the run has not finished.
-        state: done, partial, collapsed, failed, stopped or unfinished.
-        reason: Why it failed.
-        settings_hash: Of what decides its numbers beside seed and fold.
     """
 
     sweep: str
@@ -42,10 +38,10 @@ class Run:
     model: str
     optimizer: str
     seed: int
-    results: Results | None
-    state: str
-    reason: str
-    settings_hash: str
+    results: Results | None  # what results.json holds; None if the run has not finished
+    state: str  # done, partial, collapsed, failed, stopped or unfinished
+    reason: str  # why it failed
+    settings_hash: str  # of what decides its numbers beside seed and fold
 
     @property
     def setting(self) -> str:

@@ -26,21 +26,15 @@ class PredictionTable(NamedTuple):
     """The content of a file of N images.
 
     Attributes:
-        paths: Paths of the images, relative to the data's root.
-        label: Name of each image's class.
-        prediction: Name of each predicted class.
-        probability: Probability of all classes but the first, (N,).
-        classes: Names of classes with probabilities of their own; none of two classes.
-        shares: These probabilities, (N, classes).
         margins: Log odds, (N, 1) of two classes, else (N, classes); (N, 0) in files of earlier versions.
     """
 
-    paths: tuple[str, ...]
-    label: list[str]
-    prediction: list[str]
-    probability: npt.NDArray[np.float64]
-    classes: tuple[str, ...]
-    shares: npt.NDArray[np.float64]
+    paths: tuple[str, ...]  # paths of the images, relative to the data's root
+    label: list[str]  # name of each image's class
+    prediction: list[str]  # name of each predicted class
+    probability: npt.NDArray[np.float64]  # probability of all classes but the first, (N,)
+    classes: tuple[str, ...]  # names of classes with probabilities of their own; none of two classes
+    shares: npt.NDArray[np.float64]  # these probabilities, (N, classes)
     margins: npt.NDArray[np.float64]
 
 
@@ -62,10 +56,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def read_predictions(folder: Path, results: Results, name: str = "predictions.csv") -> Predictions:
     """Read a run's predictions.
 
-    Args:
-        folder: The run's.
-        results: The run's; of two classes, its threshold determines which predictions are positive.
-        name: predictions.csv, of the test images, or validation.csv, of the held-out ones.
+    The file is predictions.csv, of the test images, or validation.csv, of the held-out ones. Of two classes, the
+    threshold of the results determines which predictions are positive.
 
     Raises:
         ConfigError: The file is missing or damaged, or contradicts the results.

@@ -45,10 +45,7 @@ def resolve_references(config: dict[str, Any]) -> dict[str, Any]:
 def select(config: dict[str, Any], key: str, *kinds: type) -> Any:  # noqa: ANN401 (whatever is recorded)
     """Return the value of a dotted key, which must be of one of several types.
 
-    Args:
-        config: What `resolve_references` returned.
-        key: Such as data.root.
-        kinds: Types of plain values; `float` includes whole numbers, and no number is infinite or NaN.
+    `float` includes whole numbers, and no number is infinite or NaN.
 
     Raises:
         ConfigError: There is no such key, or its value is of another type.

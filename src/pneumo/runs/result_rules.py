@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
+from pneumo.config.constraints import FLAG, Rule, is_number, is_whole, one_of
 from pneumo.metrics.definitions import METRICS
 
 _LONGEST = 500  # characters of a text
@@ -28,18 +29,10 @@ _AMOUNTS = ("train_seconds", "total_seconds", "samples_per_second", "cache_secon
 _SUBTYPES = ("bacterial", "viral")  # of whose figures -1 stands for one that no image has
 
 
-class _Rule(NamedTuple):
-    holds: Callable[[Any], bool]
-    words: str
-
-
 def find_fault(results: object, required: Sequence[str], names: Sequence[str]) -> str | None:
     """Return what is wrong with the content of a results.json, in a few words; None if it is as a run writes it.
 
-    Args:
-        results: What was read. Keys of later versions are ignored.
-        required: The keys that it must have.
-        names: The keys that are checked where it has them.
+    Keys of later versions are ignored.
     """
     if not isinstance(results, dict):
         return "it is no mapping"
@@ -47,7 +40,7 @@ def find_fault(results: object, required: Sequence[str], names: Sequence[str]) -
         return f"it lacks {missing[0]}" + (f" and {len(missing) - 1} other keys" if len(missing) > 1 else "")
     for name in filter(results.__contains__, names):
         if not (rule := _rule(name)).holds(value := results[name]):
-            return f"its {name}={_shorten(value)} is not {rule.words}"
+            return f"its {name}={_shorten(value)} is not {rule.text}"
     return _find_contradiction(results)
 
 
@@ -78,30 +71,21 @@ def _shorten(value: object) -> str:
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
 
 
 @cache
-def _rule(name: str) -> _Rule:
+def _rule(name: str) -> Rule:
     if name in _CHOICES:
-        return _Rule(lambda value: value in _CHOICES[name], " or ".join(_CHOICES[name]))
+        return one_of(*_CHOICES[name])
     if name in _FLAGS:
-        return _Rule(lambda value: isinstance(value, bool), "true or false")
+        return FLAG
     if name in _TEXTS:
-        return _Rule(_is_text, f"a line of at most {_LONGEST} characters")
+        return Rule(_is_text, f"a line of at most {_LONGEST} characters")
     if name in _COUNTS:
-        return _Rule(
-            lambda value: _is_whole(value) and _COUNTS[name] <= value <= _MOST, f"a whole number from {_COUNTS[name]}"
-        )
+        least = _COUNTS[name]
+        return Rule(lambda value: is_whole(value) and least <= value <= _MOST, f"a whole number from {least}")
     if name in _AMOUNTS:
         return _between(0, 1e300)
     metric = name.removesuffix("_ci_low").removesuffix("_ci_high").partition("_")[2]
@@ -111,6 +95,6 @@ def _rule(name: str) -> _Rule:
     return _between(-1 if metric.endswith(_SUBTYPES) else 0, 1)
 
 
-def _between(low: float, high: float) -> _Rule:
+def _between(low: float, high: float) -> Rule:
     words = "a number from 0" if high > _MOST else f"a number from {low:g} to {high:g}"
-    return _Rule(lambda value: _is_number(value) and low - _ROUNDING <= value <= high + _ROUNDING, words)
+    return Rule(lambda value: is_number(value) and low - _ROUNDING <= value <= high + _ROUNDING, words)

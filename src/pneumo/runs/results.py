@@ -122,10 +122,7 @@ def _damaged(path: Path, reason: str) -> ConfigError:
 def check_overwrite(folder: Path, hashes: frozenset[str], data_hash: str) -> None:
     """Raise a ConfigError if a finished run in the folder comes from another configuration or other data.
 
-    Args:
-        folder: The run's.
-        hashes: Every `config_hash` that stands for the present configuration.
-        data_hash: Of the present data.
+    `hashes` has every `config_hash` that stands for the present configuration.
     """
     found = read_results(folder)
     if found and (found["config_hash"] not in hashes or found.get("data_hash") != data_hash):
@@ -193,9 +190,6 @@ def summarise(predictions: Predictions) -> Results:
     Where a metric or its interval needs a class or a subtype that is absent, the interval is the whole range. The
     sensitivity to a subtype is the fraction of its images whose predicted class is right: pneumonia, or with three
     classes the subtype itself. Without images it is -1.
-
-    Args:
-        predictions: Of two classes, or of normal, bacterial and viral; with the images' subtypes.
     """
     results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
     for name, estimate in estimates(predictions).items():

@@ -65,14 +65,8 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
 
     They are those of the folder that PNEUMO_DATA_ROOT names, or of `root`, whichever has the data that the run
     recorded, apart from images added later. If neither has, the named one is taken with a warning. Links that leave the
-    folder are followed only in the named one.
-
-    Args:
-        run: The run's folder.
-        root: The data set's folder.
-        classes: Names of the class folders.
-        recorded: The run's data_hash.
-        paths: Of the images, relative to `root`, as text.
+    folder are followed only in the named one. `recorded` is the run's data_hash; `paths` are relative to `root`, as
+    text.
 
     Raises:
         DataError: The data set is another one, or an image is not in it.

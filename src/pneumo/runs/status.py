@@ -18,29 +18,17 @@ _LARGEST = 1 << 20  # bytes; the reason of a failure may be long
 
 @dataclass(frozen=True)
 class Status:
-    """How far a job has come; results.json tells more of one that finished.
+    """How far a job has come; results.json tells more of one that finished."""
 
-    Attributes:
-        command: Tells the command that ran it from others on the same folder.
-        status: preparing (what an earlier run has left is still there), running, done, failed or stopped.
-        reason: Why it failed or stopped, on one line; empty otherwise.
-        error: The type of what it failed with, such as TrainingError; empty otherwise.
-        model: conf/model's name.
-        optimizer: conf/optimizer's.
-        seed: The run's.
-        experiment: conf/experiment's name.
-        settings_hash: Of what decides its numbers beside the seed.
-    """
-
-    command: str
-    status: str
-    reason: str
-    error: str
-    model: str
-    optimizer: str
-    seed: int
-    experiment: str
-    settings_hash: str
+    command: str  # tells the command that ran it from others on the same folder
+    status: str  # preparing (what an earlier run has left is still there), running, done, failed or stopped
+    reason: str  # why it failed or stopped, on one line; empty otherwise
+    error: str  # the type of what it failed with, such as TrainingError; empty otherwise
+    model: str  # conf/model's name
+    optimizer: str  # conf/optimizer's
+    seed: int  # the run's
+    experiment: str  # conf/experiment's name
+    settings_hash: str  # of what decides its numbers beside the seed
 
 
 def write_status(folder: Path, status: Status) -> None:

@@ -66,14 +66,7 @@ _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of 
 def sweep_grid(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]
 ) -> None:
-    """Run the jobs that have not finished, write the leaderboard, and exit with status 1 unless all have.
-
-    Args:
-        context: Hydra's.
-        task_function: Runs a job.
-        config: The sweep's own configuration.
-        overrides: Each with one or several values for its key.
-    """
+    """Run the jobs that have not finished, write the leaderboard, and exit with status 1 unless all have."""
     check_sweep(config)
     resolve_sweep_dir(config)
     planned = plan_jobs(context.config_loader, config, combinations(context.config_loader, overrides))
@@ -111,9 +104,7 @@ def parse_overrides(loader: ConfigLoader | None, overrides: Sequence[str]) -> di
 def check_values(overrides: Mapping[str, Override], combined: bool) -> None:
     """Raise a ConfigError if a setting cannot have several values, or if there would be absurdly many jobs.
 
-    Args:
-        overrides: By their keys.
-        combined: Whether each combination of their values is a job; else there may be intervals, which have no end.
+    Unless their combinations are jobs, there may be intervals, which have no end of values.
     """
     counts: dict[str, int] = {}
     for key, override in overrides.items():

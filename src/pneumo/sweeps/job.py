@@ -28,17 +28,11 @@ _LONGEST = 100  # characters of a name
 
 @dataclass(frozen=True)
 class Command:
-    """One command on a sweep's folder, the last one.
+    """One command on a sweep's folder, the last one."""
 
-    Attributes:
-        name: Tells it from others.
-        overwrite: Whether it runs all jobs anew.
-        complete: Whether all have finished.
-    """
-
-    name: str
-    overwrite: bool
-    complete: bool
+    name: str  # tells it from others
+    overwrite: bool  # whether it runs all jobs anew
+    complete: bool  # whether all have finished
 
 
 def begin_command(sweep: Path, overwrite: bool) -> Command:

@@ -26,10 +26,7 @@ _LONGEST = 24  # characters of a value
 def job_name(base: str, values: Mapping[str, str], varied: Sequence[str]) -> str:
     """Name a job: resnext-sgd-s0, and after that what else differs between the sweep's jobs.
 
-    Args:
-        base: The name without that.
-        values: The job's overrides by their keys.
-        varied: Keys whose values differ between jobs.
+    `values` has the job's overrides by their keys, `varied` the keys that differ between jobs.
     """
     parts = [base]
     for key, name in short_names([key for key in varied if key not in _IN_EVERY_NAME]).items():
@@ -60,19 +57,12 @@ def _safe(text: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        name: Of its folder, in the sweep's.
-        folder: Where it writes.
-        overrides: What tells it from the configuration that all share.
-        config: What it runs, resolved.
-    """
-
-    name: str
-    folder: Path
-    overrides: tuple[str, ...]
-    config: DictConfig
+    name: str  # of its folder, in the sweep's
+    folder: Path  # where it writes
+    overrides: tuple[str, ...]  # what tells it from the configuration that all share
+    config: DictConfig  # what it runs, resolved
 
 
 def plan_jobs(
@@ -80,12 +70,7 @@ def plan_jobs(
 ) -> list[Job]:
     """Compose each job's configuration, check it, and name its folder; raise a ConfigError if two jobs share one.
 
-    Args:
-        loader: Composes.
-        config: The sweep's own configuration.
-        jobs: The overrides of each job.
-        names: Of their folders; None makes them from `hydra.sweep.subdir` and, unless the user has set that, from
-            what else differs.
+    Without names of folders, `hydra.sweep.subdir` names them and, unless the user has set that, what else differs.
     """
     values = [dict(map(split_override, job)) for job in jobs]
     given = list_overrides(config.hydra.overrides.hydra)
@@ -141,15 +126,10 @@ def split_override(override: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of one sweep.
+    """The columns of one sweep."""
 
-    Attributes:
-        names: Column names by the keys of the settings.
-        numbers: Keys of the columns that have numbers only; all others are shown as text.
-    """
-
-    names: dict[str, str]
-    numbers: frozenset[str]
+    names: dict[str, str]  # column names by the keys of the settings
+    numbers: frozenset[str]  # keys of the columns that have numbers only; all others are shown as text
 
     def row(self, job: Job) -> dict[str, str | float]:
         """Return a job's values by the names of their columns."""
@@ -163,11 +143,8 @@ class Columns:
 def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
     """Return the columns of the settings that differ within a sweep.
 
-    TensorBoard needs the same columns in all rows of a sweep, each with values of one type.
-
-    Args:
-        keys: Dotted keys of the settings, or names of groups.
-        jobs: Jobs that have among them every kind of value.
+    TensorBoard needs the same columns in all rows of a sweep, each with values of one type. Keys may be names of
+    groups. The jobs have among them every kind of value.
     """
     shown = [key for key in keys if key not in COLUMNS]
     numbers = (key for key in shown if all(_is_number(_value(job, key)) for job in jobs))

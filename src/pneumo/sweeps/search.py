@@ -21,8 +21,7 @@ from pneumo.runs.status import read_status
 from pneumo.sweeps.grid import MOST_JOBS, refuse_processes
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs
 from pneumo.sweeps.session import Session, open_session, resolve_sweep_dir
-from pneumo.sweeps.space import Space, read_space
-from pneumo.sweeps.trials import Trials, open_trials
+from pneumo.sweeps.trials import Space, Trials, open_trials, read_space
 
 _log = logging.getLogger(__name__)
 # What the values that are tried can be to blame for; any other failure would befall all trials.
@@ -32,11 +31,7 @@ _OF_THE_VALUES = (NonFiniteLossError.__name__, "OutOfMemoryError")
 def search(context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]) -> None:
     """Run trials until there are `sweep.trials`, write the leaderboard, and log the best trial.
 
-    Args:
-        context: Hydra's.
-        task_function: Runs a job.
-        config: The sweep's own configuration.
-        overrides: A key with an interval or several values is searched.
+    A key with an interval or several values is searched.
     """
     check_sweep(config)
     if config.sweep.trials > MOST_JOBS:

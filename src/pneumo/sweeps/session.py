@@ -34,30 +34,18 @@ _INTERVAL = 1.0  # seconds between looks at what jobs in other processes have wr
 
 @dataclass
 class Session:
-    """What one command does to a sweep.
+    """What one command does to a sweep."""
 
-    Attributes:
-        folder: The sweep's.
-        command: Identifies this command.
-        launcher: Hydra's.
-        parallel: Whether jobs run in other processes, whose output is not shown.
-        threads: How many PyTorch takes in a job; None leaves it to the launcher.
-    """
-
-    folder: Path
-    command: Command
-    launcher: Launcher
-    parallel: bool
-    threads: int | None
+    folder: Path  # the sweep's
+    command: Command  # identifies this command
+    launcher: Launcher  # Hydra's
+    parallel: bool  # whether jobs run in other processes, whose output is not shown
+    threads: int | None  # how many PyTorch takes in a job; None leaves it to the launcher
 
     def launch(self, jobs: Sequence[Job], columns: Columns, begun: int = 0, total: int | None = None) -> None:
         """Run jobs; what becomes of them is in their folders.
 
-        Args:
-            jobs: To run.
-            columns: Of the hyperparameters that differ within the sweep.
-            begun: How many came before them.
-            total: How many there are in all; None if these are all.
+        `begun` counts the jobs before them, `total` all jobs, if these are not all.
         """
         if not jobs:
             return
@@ -94,10 +82,8 @@ class Session:
     def sum_up(self, jobs: Sequence[Job], finished: set[str], before: Mapping[str, int] = MappingProxyType({})) -> bool:
         """Write the leaderboard, and count what became of the jobs; return whether all have finished.
 
-        Args:
-            jobs: All that the command was to run.
-            finished: The names of those that had finished before it began.
-            before: What became of others that earlier commands ran, counted.
+        `finished` names jobs that had finished before the command began. `before` counts what became of others that
+        earlier commands ran.
         """
         outcomes = {job.name: ("skipped", "") if job.name in finished else self.outcome(job) for job in jobs}
         counts = Counter(what for what, _ in outcomes.values()) + Counter(before)

@@ -1,16 +1,19 @@
-"""Trials of a search in Optuna's database, checked whenever they are read."""
+"""Trials of a search in Optuna's database, checked whenever they are read; the space that they may try."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import OptunaError
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
@@ -21,38 +24,104 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from pneumo.common.text import plain
 from pneumo.config.relations import monitor_mode
 from pneumo.errors import ConfigError
-from pneumo.sweeps.space import Space
+from pneumo.sweeps.grid import check_values, parse_overrides
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search tries."""
+
+    searched: dict[str, BaseDistribution]  # distributions by the keys that are searched
+    fixed: list[str]  # overrides that all trials share
+
+    def overrides(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the overrides of a trial with these values, which must lie inside the space.
+
+        Choices are in Hydra's grammar already, as the command line declared them.
+        """
+        return [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
+
+    def probes(self) -> list[list[str]]:
+        """Return overrides that try each end of an interval and each choice."""
+        ends = {key: _ends(distribution) for key, distribution in self.searched.items()}
+        most = max(map(len, ends.values()))
+        return [self.overrides({key: of[min(i, len(of) - 1)] for key, of in ends.items()}) for i in range(most)]
+
+    def find_fault(
+        self, values: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], complete: bool
+    ) -> str | None:
+        """Return what keeps a trial's values from being values of this space; None if nothing does.
+
+        Of a trial that is not complete, values may be missing.
+        """
+        for key, value in values.items():
+            if key not in self.searched:
+                return f"the parameter {key!r}, which this search does not have"
+            if distributions.get(key) != self.searched[key]:
+                return f"{key} drawn from {distributions.get(key)}, which is not what this search declares"
+            if not _contains(self.searched[key], value):
+                return f"{key}={value!r}, which lies outside of {self.searched[key]}"
+        missing = [key for key in self.searched if key not in values]
+        return f"no value of {missing[0]}" if missing and complete else None
+
+
+def read_space(loader: ConfigLoader, overrides: Sequence[str]) -> Space:
+    """Read the search space and the fixed overrides of a command line."""
+    parsed = parse_overrides(loader, overrides)
+    check_values(parsed, combined=False)
+    searched = {key: _distribution(override) for key, override in parsed.items() if override.is_sweep_override()}
+    if not searched:
+        raise ConfigError("Nothing is to be searched: name an interval, such as 'optimizer.lr=interval(1e-4,1e-1)'.")
+    fixed = [f"{key}={override.get_value_element_as_str()}" for key, override in parsed.items() if key not in searched]
+    return Space(searched, fixed)
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    value = override.value()
+    if not isinstance(value, IntervalSweep):
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    low, high, log = value.start, value.end, "log" in value.tags
+    assert low is not None and high is not None  # noqa: PT018
+    try:
+        if isinstance(low, int) and isinstance(high, int) and "float" not in value.tags:
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(float(low), float(high), log=log)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{override.input_line} is no interval to search ({error}).") from error
+
+
+def _contains(distribution: BaseDistribution, value: object) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return isinstance(value, str) and value in distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    kind = int if isinstance(distribution, IntDistribution) else float
+    return type(value) is kind and math.isfinite(value) and distribution.low <= value <= distribution.high
+
+
+def _ends(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low, distribution.high]
+
 
 _OTHER_NAME = "go on with it as it began, or take another sweep.name."
 # What Optuna and SQLAlchemy raise for databases that are damaged, edited, locked, read-only or of another version.
+# fmt: off
 _DATABASE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    OptunaError,
-    RuntimeError,
-    SQLAlchemyError,
-    TypeError,
-    ValueError,
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, OptunaError, RuntimeError,
+    SQLAlchemyError, TypeError, ValueError,
 )
+# fmt: on
 
 
 @dataclass
 class Trials:
-    """The trials of one search.
+    """The trials of one search."""
 
-    Attributes:
-        study: Optuna's.
-        space: From which all values must come.
-        shown: The database, without its password.
-    """
-
-    study: optuna.Study
-    space: Space
-    shown: str
+    study: optuna.Study  # Optuna's
+    space: Space  # from which all values must come
+    shown: str  # the database, without its password
 
     def read(self) -> list[FrozenTrial]:
         """Read all trials in the order of their numbers; raise a ConfigError if one is none of this search's."""
@@ -124,11 +193,7 @@ class Trials:
 def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[str, str]) -> Trials:
     """Open or start the trials of a search; raise a ConfigError if the database is another search's or unreadable.
 
-    Args:
-        config: The sweep's own configuration.
-        folder: The sweep's, which holds the database unless sweep.storage names another one.
-        space: From which all values must come.
-        about: What a search of the same name must share with this one to be the same search.
+    `about` is what a search of the same name must share with this one to be the same search.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     own = URL.create("sqlite", database=str(folder / "optuna.db")).render_as_string()

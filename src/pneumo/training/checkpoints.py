@@ -107,10 +107,7 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint with a digest of its content.
 
-    Args:
-        checkpoint: Tensors and plain types.
-        path: Of the file.
-        known: Digests of tensors that need not be computed, by the `id` of the tensors.
+    Digests of tensors that are `known`, by the `id` of the tensors, are not computed.
 
     Raises:
         TrainingError: The disk is full or cannot be written, or a callback's state is nested too deeply.

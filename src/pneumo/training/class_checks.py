@@ -41,27 +41,17 @@ def check_targets(cfg: DictConfig) -> None:
 
 
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
+# fmt: off
 _REFUSALS = (
-    InstantiationException,
-    MisconfigurationException,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    LookupError,
-    RuntimeError,
-    MemoryError,
+    InstantiationException, MisconfigurationException, TypeError, ValueError, AttributeError, ArithmeticError,
+    AssertionError, LookupError, RuntimeError, MemoryError,
 )
+# fmt: on
 
 
 @contextmanager
 def config_errors(key: str) -> Iterator[None]:
-    """Raise what a class refuses, which the configuration names, as an error of the user who configured it.
-
-    Args:
-        key: Of the group that configures the class.
-    """
+    """Raise what a class refuses, which the configuration names, as an error of the user who configured it."""
     try:
         yield
     except _REFUSALS as error:

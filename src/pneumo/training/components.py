@@ -29,7 +29,6 @@ from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training.callbacks import History, RecordConfig
 from pneumo.training.checkpoints import CheckpointWriter
 from pneumo.training.class_checks import check_targets, config_errors, require_kind, try_schedule
-from pneumo.training.loggers import RunLogger
 
 _HARMLESS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning 2.6 and newer PyTorch
@@ -49,11 +48,6 @@ class RunComponents:
     datamodule: ChestXrayDataModule
     classifier: Classifier
     trainer: Trainer
-
-    @property
-    def loggers(self) -> list[RunLogger]:
-        """Those of the trainer's loggers that show figures, predictions and results too."""
-        return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]
 
 
 def build(cfg: DictConfig) -> RunComponents:

@@ -30,10 +30,10 @@ from pneumo.models.classifier import Batch, Classifier
 from pneumo.models.ood_detector import Outliers, fit_outliers
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.results import Results, summarise
+from pneumo.training.callbacks import require_finite_logits
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import RunComponents
 from pneumo.training.feature_cache import is_shortened, level_means
-from pneumo.training.finite_values import require_finite_logits
 
 _MOST = 256  # images of either kind: a pass of more costs more than it tells
 _FEWEST = 100  # validation images that tell what is usual; the official split has 16

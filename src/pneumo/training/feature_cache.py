@@ -1,8 +1,10 @@
-"""Features of a frozen backbone, cached on disk and served to training."""
+"""Features of a backbone: of a frozen one cached and served to training, of another one fitted by the head first."""
 
+import copy
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
@@ -10,12 +12,17 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from pneumo.common.array_cache import Array
+from pneumo.common.terminal import track
 from pneumo.data.augmentation import AUGMENTATION, Augmentation
+from pneumo.data.batches import join_single
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.index import positions
 from pneumo.errors import ConfigError
+from pneumo.models.backbones import trains_on_one_image
 from pneumo.models.classifier import Classifier
-from pneumo.models.fine_tuning import OneCycle
+from pneumo.models.fine_tuning import OneCycle, fit_head
 from pneumo.training.components import RunComponents
-from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View
+from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite_features
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
@@ -47,11 +54,7 @@ def level_means(
 ) -> tuple[Array, list[int]]:
     """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
 
-    Args:
-        cfg: The run's configuration.
-        components: The run's.
-        positions: Of the radiographs in the index.
-        augmented: Take an augmented view of each.
+    `positions` are those of the radiographs in the index.
     """
     augmentation = components.datamodule.augmentation
     view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
@@ -130,3 +133,30 @@ def _looks_at_epochs(callback: Callback) -> bool:
     if isinstance(callback, WeightAveraging):
         return False
     return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _SAFE)
+
+
+def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device, balance: bool) -> None:
+    """Fit the head to the features that the backbone computes in training mode; see `fit_head`.
+
+    The feature cache is of no use here: batch normalization uses other statistics outside of training. Images come in
+    shuffled batches, as in training, but not augmented. The backbone stays as it is, stored statistics included.
+
+    Raises:
+        DataError: An image cannot be decoded.
+    """
+    images = datamodule.splits["train"]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed)).tolist()
+    places = positions([images[i] for i in order], datamodule.radiographs)
+    backbone = copy.deepcopy(classifier.train().backbone).to(device)
+    features = []
+    blocks = datamodule.image_blocks(places, datamodule.batch_size)
+    if len(places) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
+        blocks = join_single(blocks)
+    with torch.inference_mode(), track("Warming up the head", len(places)) as advance:
+        for block in blocks:
+            features.append(backbone(block.to(device)).float().cpu().numpy())
+            require_finite_features(features[-1], str(classifier.hparams["architecture"]))
+            advance(sum(map(len, features)))
+    label = np.array([images[i].label for i in order])
+    fit_head(classifier.head, np.concatenate(features), label, balance)
+    _log.info("the head begins as a logistic regression on the features of %d training images", len(images))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 import torchvision
@@ -15,30 +16,23 @@ from pneumo.common.hardware import can_compile, require_compiler
 from pneumo.common.terminal import track
 from pneumo.data.grey import DECODER
 from pneumo.data.previews import load_films
+from pneumo.errors import WeightsError
 from pneumo.models.backbones import Backbone
 from pneumo.models.fast_inference import PASS, Change, FeaturePass, default_batch_size, fast_copy
 from pneumo.models.ood_detector import LevelMeans
 from pneumo.training.components import RunComponents
-from pneumo.training.finite_values import require_finite_features
 
 COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Whether and how features are cached; the group `features` of conf/train.yaml.
+    """Whether and how features are cached; the group `features` of conf/train.yaml."""
 
-    Attributes:
-        cache: True, False, or auto: where the whole backbone is frozen and no limit shortens the epochs.
-        views: Augmented views that are kept of each training image; without augmentation there is but one.
-        compile: True, False, or auto: from `COMPILE_FROM` images on, where there is a compiler.
-        batch_size: Images a pass; None is 16 on a CPU and 128 elsewhere.
-    """
-
-    cache: bool | str
-    views: int
-    compile: bool | str
-    batch_size: int | None
+    cache: bool | str  # True, False, or auto: where the whole backbone is frozen and no limit shortens the epochs
+    views: int  # augmented views that are kept of each training image; without augmentation there is but one
+    compile: bool | str  # True, False, or auto: from `COMPILE_FROM` images on, where there is a compiler
+    batch_size: int | None  # images a pass; None is 16 on a CPU and 128 elsewhere
 
 
 class View(NamedTuple):
@@ -71,10 +65,7 @@ class BackbonePass:
     def compute(self, positions: Sequence[int], view: View, doing: str) -> Array:
         """Compute the features of radiographs by their positions in the index, (N, D) float32.
 
-        Args:
-            positions: Of the radiographs; one may come several times.
-            view: What the backbone sees of them.
-            doing: What progress bars and the log call this.
+        One radiograph may come several times. Progress bars and the log show `doing`.
         """
         if self.options.compile == "auto":
             compiled = len(positions) >= COMPILE_FROM and can_compile(self.device.type)
@@ -100,10 +91,7 @@ class BackbonePass:
     def means(self, positions: Sequence[int], view: View, keep: bool) -> tuple[Array, list[int]]:
         """Compute `LevelMeans` of radiographs, (N, P) float32; also return each level's number of channels.
 
-        Args:
-            positions: Of the radiographs in the index.
-            view: What the backbone sees of them.
-            keep: In the cache, for other runs of the same backbone.
+        They are kept in the cache, for other runs of the same backbone, if `keep` is set.
         """
         data = self.datamodule
         levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
@@ -161,3 +149,12 @@ def _hash_weights(backbone: Backbone) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().contiguous().view(-1).numpy()).data)
     return digest.hexdigest()[:32]
+
+
+def require_finite_features(features: npt.NDArray[np.float32], architecture: str) -> None:
+    """Raise a WeightsError if a feature of a backbone is infinite or NaN."""
+    if not np.isfinite(features).all():
+        raise WeightsError(
+            f"The backbone {architecture} returns features that are infinite or NaN: its weights are not finite or too "
+            "large. Choose other weights with model.weights or, if this run has trained them, lower optimizer.lr."
+        )

@@ -1,17 +1,35 @@
-"""TensorBoard: scalars, figures, curves, and one row of the HPARAMS table."""
+"""What a run shows: its figures, and TensorBoard's scalars, images, curves, projector and HPARAMS table."""
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from textwrap import wrap
 
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 from scipy.stats import rankdata
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from pneumo.common.text import code_block, escape_line
+from pneumo.config.fingerprints import other_overrides
+from pneumo.data.index import Radiograph, positions
+from pneumo.data.previews import first_batch, load_films
 from pneumo.metrics.curves import has_both_classes
 from pneumo.metrics.predictions import Predictions
-from pneumo.reporting.figures.style import summarise_image
-from pneumo.runs.results import TEST_METRICS
+from pneumo.reporting.figures.charts import draw_learning_curves
+from pneumo.reporting.figures.run_figures import MOST, draw_batch, draw_test
+from pneumo.reporting.figures.style import name_run, save, summarise_image
+from pneumo.runs.prediction_files import read_predictions
+from pneumo.runs.results import TEST_METRICS, Results
 from pneumo.runs.status import EVENTS
+from pneumo.training.callbacks import History
+from pneumo.training.components import RunComponents
 
 # TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
 _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
@@ -20,15 +38,9 @@ _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "
 }
 _SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the fifth
 # Of the metrics it shows the first five as they come.
-# fmt: off
-_METRICS = dict.fromkeys((
-    "test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy",
-    *(f"test_{name}" for name in TEST_METRICS), "best_epoch", "train_seconds", "samples_per_second",
-    "parameters_trainable", "collapsed",
-))
-
-
-# fmt: on
+_FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
+_LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
+_METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in TEST_METRICS), *_LAST))
 
 
 class RunLogger(TensorBoardLogger):
@@ -83,12 +95,8 @@ class RunLogger(TensorBoardLogger):
     ) -> None:
         """Write the row of the HPARAMS table; call it once, at the end, since TensorBoard ignores later ones.
 
-        Args:
-            results: What results.json holds.
-            lr: The learning rate that the run began with.
-            epochs: How many it took.
-            overrides: The run's other settings, as they were given.
-            swept: Hyperparameters that differ within the run's sweep, which have a column each.
+        `lr` is the rate that the run began with, `overrides` its other settings as they were given. Hyperparameters
+        that differ within the run's sweep, `swept`, have a column each.
         """
         values = {**results, "lr": lr, "overrides": overrides}
         shown = {column: values[name] for column, name in _PARAMETERS.items()}
@@ -103,3 +111,101 @@ class RunLogger(TensorBoardLogger):
     def save(self) -> None:
         """Flush; Lightning's own way also writes hparams.yaml, which .hydra/config.yaml makes superfluous."""
         self.experiment.flush()
+
+
+def run_loggers(trainer: Trainer) -> list[RunLogger]:
+    """Return those of a trainer's loggers that show figures, predictions and results too."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+
+
+CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
+FOLDER, _TAG = "projector", "test"
+# In FOLDER: those of SummaryWriter.add_embedding, and those of earlier versions.
+NAMES = ("test/tensors.tsv", "test/metadata.tsv", "test/sprite.png", "features.tsv", "images.tsv", "films.png")
+_HEADER = ("class", "called", "answer", "probability", "subtype", "file")
+_SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
+
+
+def write_projector(folder: Path, logger: RunLogger, answers: Predictions, components: RunComponents) -> None:
+    """Write features, classes, predictions and small images of all test images, and the file that names them."""
+    place = {image.path: image for image in components.datamodule.splits["test"]}
+    images = [place[path] for path in answers.paths]
+    rows = []
+    for image, truth, answer, share in zip(images, answers.label, answers.predicted, answers.confidence, strict=True):
+        right = "right" if truth == answer else "wrong"
+        names = answers.classes[truth], answers.classes[answer]
+        rows.append([escape_line(cell) for cell in (*names, right, f"{share:.4f}", image.subtype, image.path)])
+    size = min(_SPRITE, _SHEET // math.ceil(math.sqrt(len(images))))
+    films = torch.from_numpy(load_films(components.datamodule, images))[:, None].float() / 255
+    small = interpolate(films, (size, size), mode="bilinear", antialias=True)
+    with suppress(OSError):  # an empty folder of an earlier run, which TensorBoard would warn of
+        (folder / FOLDER / _TAG).rmdir()
+    features = _compute(images, components)
+    logger.experiment.add_embedding(features, rows, small, global_step=FOLDER, tag=_TAG, metadata_header=_HEADER)
+
+
+def _compute(images: list[Radiograph], components: RunComponents) -> Tensor:
+    """Compute the backbone's features of images, (n, D), unless the run was served with them."""
+    datamodule, classifier = components.datamodule, components.classifier
+    device = components.trainer.strategy.root_device
+    places = positions(images, datamodule.radiographs)
+    if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
+        return torch.from_numpy(datamodule.inputs[places])
+    classifier.eval().to(device)
+    with torch.inference_mode():
+        blocks = datamodule.image_blocks(places, datamodule.batch_size)
+        return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks])
+
+
+_LINE = 120  # characters that fit above a figure
+
+
+def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None:
+    """Plot the first training batch as the network is to see it, unless figures=false."""
+    datamodule, trainer = components.datamodule, components.trainer
+    if not (cfg.figures and trainer.is_global_zero):
+        return
+    batch, films = first_batch(datamodule, trainer.world_size, MOST)
+    size = min(datamodule.batch_size, len(datamodule.splits["train"]))
+    settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
+    how = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"
+    words = f"First training batch: {len(batch)} of its {size} images, with their classes. Augmentation: {how}"
+    titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(words, _LINE)]
+    figure = draw_batch([datamodule.classes[image.label] for image in batch], films, titles)
+    png = save({"training_batch": figure}, folder / "figures")["png"]
+    for logger in run_loggers(components.trainer):
+        logger.log_images({"train/batch": png["training_batch"]}, 0)
+
+
+def show_test(
+    folder: Path,
+    cfg: DictConfig,
+    results: Results,
+    components: RunComponents,
+    swept: Mapping[str, str | float],
+) -> None:
+    """Plot training and test, unless figures=false, and write TensorBoard's last entries.
+
+    `swept` has the values of hyperparameters that differ within the run's sweep.
+    """
+    answers, epochs = read_predictions(folder, results), components.trainer.current_epoch
+    png = _draw(folder, answers, results, components) if cfg.figures else {}
+    for logger in run_loggers(components.trainer):
+        logger.log_images(png, epochs)
+        logger.log_answers(answers, epochs)
+        if logger.projector:
+            write_projector(folder, logger, answers, components)
+        overrides = other_overrides(HydraConfig.get().overrides.task)
+        logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
+
+
+def _draw(folder: Path, answers: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
+    """Plot training and test; return the PNG files by their tags in TensorBoard."""
+    datamodule, trainer = components.datamodule, components.trainer
+    place = {image.path: image for image in datamodule.splits["test"]}
+    figures = draw_test(folder, answers, results, lambda paths: load_films(datamodule, [place[path] for path in paths]))
+    images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
+    history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
+    figures["learning_curves"] = draw_learning_curves(history.epochs, images, results)
+    png = save(figures, folder / "figures")["png"]
+    return {f"{'train' if name == 'learning_curves' else 'test'}/{name}": content for name, content in png.items()}

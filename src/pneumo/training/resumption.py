@@ -21,11 +21,7 @@ _log = logging.getLogger(__name__)
 def check_resumable(path: Path, folder: Path, config: dict[str, Any], components: RunComponents) -> None:
     """Raise a ConfigError unless a run can go on from a checkpoint; nothing is written.
 
-    Args:
-        path: The checkpoint to go on from.
-        folder: Where the run's checkpoints lie.
-        config: The settings that it must have been written under, as `RecordConfig` keeps them.
-        components: The run's.
+    `folder` holds the run's checkpoints; `config` is what `RecordConfig` keeps.
     """
     read, best = read_checkpoint(path), folder / _best_name(components.trainer)
     check_settings(read, path, best, config)
@@ -47,11 +43,7 @@ def _best_name(trainer: Trainer) -> str:
 def check_settings(read: dict[str, Any], path: Path, best: Path, config: dict[str, Any]) -> None:
     """Raise a ConfigError unless a checkpoint lies in the run's folder and was written under its settings.
 
-    Args:
-        read: The checkpoint's content.
-        path: The checkpoint.
-        best: The best one so far, which is tested if no later epoch is better.
-        config: See `check_resumable`.
+    `best` is tested if no later epoch is better.
     """
     if path.resolve().parent != best.parent.resolve() or not best.is_file():
         raise ConfigError(

@@ -15,11 +15,10 @@ from pneumo.config.output_folder import run_lock
 from pneumo.errors import TrainingError
 from pneumo.runs.results import Results, report, write_results
 from pneumo.training.components import RunComponents, build
-from pneumo.training.displays import show_batch, show_test
 from pneumo.training.evaluation import calibrate, describe, measure_cost, measure_quality, write_answers
-from pneumo.training.feature_cache import is_shortened, serve_features, uses_features
+from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head
+from pneumo.training.loggers import run_loggers, show_batch, show_test
 from pneumo.training.run_directory import explained_failures, explained_stops, prepare_directory
-from pneumo.training.warm_up import warm_up_head
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def run(
 def _fit(folder: Path, cfg: DictConfig, components: RunComponents, ckpt_path: str | None) -> Results:
     """Train; return what that cost."""
     trainer = components.trainer
-    for logger in components.loggers:
+    for logger in run_loggers(trainer):
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
     _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
     started = time.perf_counter()

@@ -25,7 +25,7 @@ from pneumo.runs.results import check_overwrite, read_results
 from pneumo.runs.split_files import read_splits, write_splits
 from pneumo.runs.status import EVENTS, MANIFEST, REPORTS, has_manifest, is_unchanged, write_manifest
 from pneumo.training.components import RunComponents, run_settings
-from pneumo.training.displays import CONFIG, FOLDER, NAMES
+from pneumo.training.loggers import CONFIG, FOLDER, NAMES
 from pneumo.training.resumption import check_resumable, describe_changes, resumable_checkpoint
 
 _SPLITS = "splits.csv"  # removed last, since it proves that the folder is a run's of an earlier version
@@ -43,12 +43,8 @@ def prepare_directory(
 ) -> str | None:
     """Prepare the run directory: resume or clear it, then write the splits.
 
-    Args:
-        folder: The run's, whose lock this process holds.
-        cfg: The run's configuration.
-        components: The run's.
-        overwrite: Replace another run, finished or not.
-        resume: Resume from the last checkpoint in the folder, if there is one that this run can resume from.
+    The process holds the folder's lock. `overwrite` replaces another run, finished or not. `resume` continues from the
+    last checkpoint in the folder, if there is one that this run can continue from.
 
     Returns:
         The checkpoint to resume from; None for a run from scratch.
@@ -81,9 +77,7 @@ def prepare_directory(
 def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
     """Log what Lightning does not: why it cannot run, and how to continue after a signal.
 
-    Args:
-        last: The run's last checkpoint, which may be missing.
-        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
+    `last` may be missing. A job of a sweep finds its own checkpoint.
     """
     try:
         yield
@@ -102,9 +96,7 @@ def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
 def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
     """Raise a ConfigError, with the way to continue, if a disk fails or the run's folder is removed.
 
-    Args:
-        last: The run's last checkpoint, which may be missing.
-        sweep: Whether the run is a job of a sweep, which finds its own checkpoint.
+    `last` may be missing. A job of a sweep finds its own checkpoint.
     """
     folder = last.parent.parent
     existed = _holds_run(folder)  # not so on the other machines of a run without a shared disk

@@ -1,16 +1,21 @@
-"""Forms of stored state: comparison with what the present run would store, without trusting any of it."""
+"""Forms of stored state, optimizers' and schedules' too: compared with what the present run would store."""
 
 import math
 import re
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.common.tensor_files import is_dense
+from pneumo.config.constraints import Rule, is_number, is_whole
+from pneumo.models.classifier import Classifier
+from pneumo.models.fine_tuning import MakeOptimizer, OneCycle
 
 _SHOWN = 80  # characters of a value
 _MISSING = Ellipsis  # of a key that is not there; no checkpoint of plain types holds it
@@ -20,36 +25,23 @@ class FormError(Exception):
     """Stored state is not what a run would have stored; the text names the key and the rule."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a value must be where that is no fixed value.
-
-    Attributes:
-        words: Completes `must be`.
-        holds: Whether a value, which may be anything, is so.
-    """
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-NUMBER = Rule("a finite number", lambda value: _is_number(value) and abs(value) <= sys.float_info.max)
-TEXT = Rule("text", lambda value: isinstance(value, str))
-ABSENT = Rule("absent from a training state", lambda value: value is _MISSING)
-ANYTHING = Rule("there", lambda value: value is not _MISSING)
-SCALAR = Rule("a tensor of one number", lambda value: isinstance(value, Tensor) and is_dense(value) and not value.ndim)
-_SINGLE = Rule("a single value", lambda value: isinstance(value, str | int | float | None) or SCALAR.holds(value))
+NUMBER = Rule(is_number, "a finite number")
+TEXT = Rule(lambda value: isinstance(value, str), "text")
+ABSENT = Rule(lambda value: value is _MISSING, "absent from a training state")
+ANYTHING = Rule(lambda value: value is not _MISSING, "there")
+SCALAR = Rule(lambda value: isinstance(value, Tensor) and is_dense(value) and not value.ndim, "a tensor of one number")
+_SINGLE = Rule(lambda value: isinstance(value, str | int | float | None) or SCALAR.holds(value), "a single value")
 
 
 def between(least: float, most: float, whole: bool = False) -> Rule:
     """Return the rule of a finite number, which may have to be a whole one."""
     words = f"a {'whole ' if whole else ''}number from {least} to {most}"
-    return Rule(words, lambda value: NUMBER.holds(value) and least <= value <= most and _is_number(value, whole))
+    return Rule(lambda value: is_number(value) and least <= value <= most and (is_whole(value) or not whole), words)
 
 
 def tensor_of(number: float) -> Rule:
     """Return the rule of a tensor of one number, equal but for rounding."""
-    return Rule(f"a tensor of {number}", lambda value: SCALAR.holds(value) and _is_close(value.item(), number))
+    return Rule(lambda value: SCALAR.holds(value) and _is_close(value.item(), number), f"a tensor of {number}")
 
 
 def form_of(value: object) -> Any:  # noqa: ANN401 (whatever `compare` expects)
@@ -61,8 +53,8 @@ def form_of(value: object) -> Any:  # noqa: ANN401 (whatever `compare` expects)
     if value is None:
         return _SINGLE
     if _is_number(value):
-        return Rule(NUMBER.words, lambda stored: NUMBER.holds(stored) or (_is_number(stored) and stored == value))
-    return Rule(f"of type {type(value).__name__}", lambda stored: type(stored) is type(value))
+        return Rule(lambda stored: is_number(stored) or (_is_number(stored) and stored == value), NUMBER.text)
+    return Rule(lambda stored: type(stored) is type(value), f"of type {type(value).__name__}")
 
 
 def require(holds: bool, fault: str) -> None:
@@ -81,14 +73,11 @@ def require_dict(value: object, name: str) -> dict[str, Any]:
 def compare(value: object, expected: object, name: str) -> None:
     """Raise a FormError unless a stored value is as expected.
 
-    Args:
-        value: Stored.
-        expected: A `Rule` holds. A tensor stands for dense ones of its shape and kind with finite numbers. Mappings and
-            lists have the same keys or length, and items as expected. All else is equal but for rounding.
-        name: Of the value.
+    A `Rule` holds. A tensor stands for dense ones of its shape and kind with finite numbers. Mappings and lists have
+    the same keys or length, and items as expected. All else is equal but for rounding.
     """
     if isinstance(expected, Rule):
-        require(expected.holds(value), f"{name}={show(value)} must be {expected.words}")
+        require(expected.holds(value), f"{name}={show(value)} must be {expected.text}")
     elif isinstance(expected, Mapping):
         if not isinstance(value, dict):
             raise FormError(f"{name} is no dictionary")
@@ -127,8 +116,8 @@ def _compare_tensor(value: object, form: Tensor, name: str) -> None:
     require(bool(torch.isfinite(value).all()), f"{name} has values that are not finite")
 
 
-def _is_number(value: object, whole: bool = False) -> bool:
-    return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+def _is_number(value: object) -> bool:  # perhaps infinite
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_close(value: Any, expected: object) -> bool:  # noqa: ANN401 (whatever a checkpoint holds)
@@ -138,3 +127,115 @@ def _is_close(value: Any, expected: object) -> bool:  # noqa: ANN401 (whatever a
         close = NUMBER.holds(value) and math.isclose(value, expected, rel_tol=1e-6, abs_tol=1e-12)
         return close or (type(value) is float and value == expected)  # both may be infinite
     return value is not _MISSING  # an object, which no checkpoint of plain types can hold
+
+
+_MOVING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")  # in ReduceLROnPlateau
+_GROUPS, _MOMENTS = "optimizer_states.param_groups", "optimizer_states.state"
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far training has come."""
+
+    epochs: int  # that were trained
+    steps: int  # of the optimizer, as Lightning counts them
+    scheduled: int  # steps of the schedule
+    all_epochs: int  # of the whole run
+    exact: bool  # whether these alone set the rates; else rates need only be numbers
+
+
+def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, place: Place) -> None:
+    """Raise a FormError unless optimizer and schedule are where training has come to."""
+    assert classifier.make_optimizer is not None
+    optimizer, make_scheduler = classifier.build_optimizer(), classifier.make_scheduler
+    schedules = checkpoint.get("lr_schedulers")
+    compare(schedules, [] if make_scheduler is None else [ANYTHING], "lr_schedulers")
+    if schedules and make_scheduler is not None:
+        if by_step := isinstance(make_scheduler, OneCycle):
+            schedule = make_scheduler(optimizer, place.steps // place.epochs * place.all_epochs)
+        else:
+            schedule = make_scheduler(optimizer)
+        # That one follows the losses, and Lightning saves before, or for one epoch without, its step.
+        place = replace(place, exact=place.exact and not isinstance(schedule, ReduceLROnPlateau))
+        if place.exact:
+            _step(schedule, place, place.steps if by_step else place.epochs)
+        _require_schedule(require_dict(schedules[0], "lr_schedulers"), schedule, place)
+    state = _stored_state(checkpoint)
+    _require_groups(state["param_groups"], optimizer.state_dict()["param_groups"], place.exact)
+    _require_moments(state["state"], optimizer, classifier.make_optimizer)
+
+
+def state_indices(checkpoint: dict[str, Any]) -> set[object]:
+    """Return the indices of the parameters that an optimizer's state is stored of."""
+    return {*_stored_state(checkpoint)["state"]}
+
+
+def _stored_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    states = checkpoint.get("optimizer_states")
+    compare(states, [ANYTHING], "optimizer_states")
+    state = require_dict(states and states[0], "optimizer_states")
+    require(state.keys() == {"state", "param_groups"}, "optimizer_states must have state and param_groups")
+    require(isinstance(state["state"], dict), f"{_MOMENTS} is no dictionary")
+    return state
+
+
+def _step(schedule: LRScheduler, place: Place, steps: int) -> None:
+    require(place.scheduled == steps, f"{place.scheduled} steps of the schedule are not {steps}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer took no step
+        for _ in range(steps):
+            schedule.step()
+
+
+def _expected(value: object, exact: bool) -> Any:  # noqa: ANN401 (whatever `compare` expects)
+    return value if exact else ANYTHING if isinstance(value, list | tuple | dict) else form_of(value)
+
+
+def _require_schedule(stored: dict[str, Any], schedule: LRScheduler, place: Place) -> None:
+    # Restoring sets each as an attribute. Versions of PyTorch differ in some, which then stay as they are.
+    form, fixed = schedule.state_dict(), isinstance(schedule, ReduceLROnPlateau)
+    require(stored.keys() <= form.keys(), f"lr_schedulers has {sorted(stored.keys() - form.keys())[:3]}")
+    compare(stored.get("last_epoch"), place.scheduled, "lr_schedulers.last_epoch")
+    for key, value in stored.items():
+        exact = place.exact or (fixed and key not in _MOVING)
+        compare(value, _expected(form[key], exact), f"lr_schedulers.{key}")
+
+
+def _require_groups(stored: Any, forms: list[dict[str, Any]], exact: bool) -> None:  # noqa: ANN401 (whatever a checkpoint holds)
+    compare(stored, [ANYTHING] * len(forms), _GROUPS)
+    for group, form in zip(stored, forms, strict=True):
+        # Switches that a version of PyTorch does not store have defaults, other settings have none.
+        switches = {key for key, value in form.items() if isinstance(value, bool | None)}
+        found = require_dict(group, _GROUPS).keys()
+        require(form.keys() - switches <= found <= form.keys(), f"{_GROUPS} must have {', '.join(form)}")
+        for key, value in group.items():
+            fixed = exact or key == "params" or key in switches
+            compare(value, _expected(form[key], fixed), f"{_GROUPS}.{key}")
+
+
+def _require_moments(stored: dict[Any, Any], optimizer: Optimizer, make: MakeOptimizer) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    forms, steps = _moment_forms(make, parameters), set[str]()
+    for index, moments in stored.items():
+        known = type(index) is int and 0 <= index < len(parameters)
+        require(known, f"{_MOMENTS} has the index {show(index)} of {len(parameters)} parameters")
+        own = require_dict(moments, f"{_MOMENTS}.{index}")
+        tensors = {key: value if isinstance(value, Tensor) else ANYTHING for key, value in own.items()}
+        compare(own, tensors if forms is None else form_of(forms[index]), f"{_MOMENTS}.{index}")
+        steps.add(show(own["step"].item() if isinstance(own.get("step"), Tensor) else own.get("step")))
+    require(len(steps) <= 1, f"{_MOMENTS} has parameters after {', '.join(sorted(steps)[:5])} steps")
+
+
+def _moment_forms(make: MakeOptimizer, parameters: Sequence[Tensor]) -> list[dict[str, Any]] | None:
+    """Return what the optimizer stores of each parameter, without memory for it; None if that needs real gradients."""
+    twins = [torch.nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in parameters]
+    for twin in twins:
+        twin.grad = torch.empty_like(twin)
+    try:
+        optimizer = make(iter(twins))
+        for group in optimizer.param_groups:
+            group |= {key: False for key in ("fused", "foreach") if key in group}  # no kernels without a device
+        optimizer.step()
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # of optimizers that read values
+        return None
+    return [dict(optimizer.state.get(twin, {})) for twin in twins]

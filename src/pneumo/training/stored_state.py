@@ -12,25 +12,27 @@ from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
 from pneumo.common.tensor_files import is_dense
+from pneumo.config.constraints import Rule
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.models.classifier import Classifier
 from pneumo.training.callbacks import AveragedWeights, History
 from pneumo.training.components import RunComponents
-from pneumo.training.optimizer_state import Place, require_optimization, state_indices
 from pneumo.training.state_forms import (
     ABSENT,
     NUMBER,
     SCALAR,
     TEXT,
     FormError,
-    Rule,
+    Place,
     between,
     compare,
     compare_items,
     form_of,
     require,
     require_dict,
+    require_optimization,
     show,
+    state_indices,
     tensor_of,
 )
 
@@ -49,13 +51,10 @@ def require_training_state(
 ) -> None:
     """Raise a FormError unless a checkpoint holds what this run would have stored after some epoch.
 
-    Args:
-        checkpoint: To resume from.
-        best: The best one so far.
-        components: As built.
+    `best` is the best checkpoint so far.
     """
     datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
-    compare_items(checkpoint, {"pytorch-lightning_version": Rule(f"a version from {_OLDEST}", _is_supported)}, "")
+    compare_items(checkpoint, {"pytorch-lightning_version": Rule(_is_supported, f"a version from {_OLDEST}")}, "")
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
     timers = [callback for callback in callbacks if isinstance(callback, Timer)]
     # Limits of steps and of time can cut the last epoch, which then may lack its validation too.
@@ -217,7 +216,7 @@ def _require_best(
         "metrics": {name: logged.get(name, NUMBER) for name in _BEST_METRICS},
         "hyper_parameters": {name: value for name, value in classifier.hparams.items() if name not in _SET_BY_TEST},
         "validation": {
-            "index": Rule("the indices of images", lambda value: _is_selection(value, images)),
+            "index": Rule(lambda value: _is_selection(value, images), "the indices of images"),
             "logits": torch.empty(size, len(classifier.classes), device="meta"),
         },
     }

@@ -62,8 +62,7 @@ def test_earlier_results_are_recognised(forms: tuple[DictConfig, DictConfig], tm
 def test_a_search_learns_from_earlier_results(forms: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
     from pneumo.sweeps.search import _tell
-    from pneumo.sweeps.space import Space
-    from pneumo.sweeps.trials import Trials
+    from pneumo.sweeps.trials import Space, Trials
 
     cfg, earlier = forms
     finish(tmp_path / "trial-000", "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(earlier), val_loss=0.25)

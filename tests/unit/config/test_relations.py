@@ -100,8 +100,7 @@ def test_callbacks_of_the_user_get_the_direction_of_their_metric(compose_run: Co
 @pytest.mark.parametrize(("objective", "direction"), [("val_loss", "MINIMIZE"), ("val_auroc", "MAXIMIZE")])
 def test_a_search_moves_in_the_direction_of_its_objective(objective: str, direction: str, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
-    from pneumo.sweeps.space import Space
-    from pneumo.sweeps.trials import open_trials
+    from pneumo.sweeps.trials import Space, open_trials
 
     sweep = {"name": "rates", "storage": "sqlite://", "objective": objective, "at_once": 1}
     trials = open_trials(DictConfig({"seed": 0, "sweep": sweep}), tmp_path, Space({}, []), {})

@@ -9,8 +9,7 @@ from pneumo.cli import report
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import unvaried_difference
 from pneumo.metrics.significance import delong, placements, swap_test
-from pneumo.reporting.comparison import Comparison, compare
-from pneumo.reporting.comparison_table import explain_comparison
+from pneumo.reporting.comparison import Comparison, compare, explain_comparison
 from pneumo.reporting.leaderboard import write_leaderboard
 from pneumo.runs.collection import collect, rows
 from pneumo.runs.prediction_files import read_predictions

@@ -15,7 +15,7 @@ from pneumo.cli import report
 from pneumo.errors import ConfigError
 from pneumo.metrics.curves import roc
 from pneumo.reporting.comparison import compare
-from pneumo.reporting.comparison_table import comparison_table as to_table
+from pneumo.reporting.comparison import comparison_table as to_table
 from pneumo.reporting.leaderboard import explain, write_leaderboard
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown, to_terminal
 from pneumo.runs.collection import collect, rows

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pneumo.data.index import Radiograph
 from pneumo.metrics.predictions import Predictions
-from pneumo.reporting.figures.examples import choose, draw_predictions
-from pneumo.reporting.figures.scores import draw_confusion, draw_scores
+from pneumo.reporting.figures.charts import draw_confusion, draw_scores
+from pneumo.reporting.figures.run_figures import choose, draw_predictions
 from pneumo.reporting.figures.style import save
 from pneumo.reporting.leaderboard import write_leaderboard
 from pneumo.runs.prediction_files import read_table, write_predictions

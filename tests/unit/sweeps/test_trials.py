@@ -10,8 +10,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState  # noqa: E402
 
 from pneumo.errors import ConfigError  # noqa: E402
-from pneumo.sweeps.space import Space  # noqa: E402
-from pneumo.sweeps.trials import Trials, open_trials  # noqa: E402
+from pneumo.sweeps.trials import (  # noqa: E402
+    Space,
+    Trials,
+    open_trials,
+)
 
 SPACE = Space(
     {

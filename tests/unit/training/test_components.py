@@ -16,8 +16,8 @@ from pneumo.errors import ConfigError, PneumoError
 from pneumo.training.class_checks import check_targets
 from pneumo.training.components import _avoid_single_images, build
 from pneumo.training.evaluation import measure_cost
+from pneumo.training.feature_cache import warm_up_head
 from pneumo.training.run import run
-from pneumo.training.warm_up import warm_up_head
 
 SMALL = ("model=resnext", "model.architecture=torchvision/shufflenet_v2_x0_5", "model.weights=null")
 SINGLE = ("data.batch_size=21", "trainer.max_epochs=1")  # one of the 64 training images is left over

@@ -13,8 +13,7 @@ from pneumo.data.previews import load_films
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
 from pneumo.training.components import build
-from pneumo.training.displays import FOLDER, NAMES, write_projector
-from pneumo.training.loggers import RunLogger
+from pneumo.training.loggers import FOLDER, NAMES, RunLogger, write_projector
 
 
 @pytest.mark.parametrize("served", [False, True])

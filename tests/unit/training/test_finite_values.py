@@ -11,11 +11,10 @@ from lightning import LightningModule
 from pneumo.errors import NonFiniteLossError, WeightsError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions
+from pneumo.training.callbacks import StopOnNonFiniteLoss
 from pneumo.training.components import build
-from pneumo.training.feature_cache import serve_features
-from pneumo.training.finite_values import StopOnNonFiniteLoss
+from pneumo.training.feature_cache import serve_features, warm_up_head
 from pneumo.training.run import run
-from pneumo.training.warm_up import warm_up_head
 
 NAN, INF = float("nan"), float("inf")
 SMALL = ("model=resnext", "model.architecture=torchvision/shufflenet_v2_x0_5", "model.weights=null")

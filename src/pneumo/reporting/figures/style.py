@@ -122,9 +122,7 @@ def _encode(figure: Figure, suffix: str) -> bytes:
 def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
     """Put images in the place of those that TensorBoard shows for a folder.
 
-    Args:
-        folder: TensorBoard calls a run by its name.
-        images: PNG files by their tags.
+    PNG files come by their tags.
     """
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()

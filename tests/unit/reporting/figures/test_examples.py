@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy.special import logit
 
 from pneumo.metrics.predictions import Predictions
-from pneumo.reporting.figures.examples import ACROSS, Chosen, choose, draw_batch, draw_predictions
+from pneumo.reporting.figures.run_figures import ACROSS, Chosen, choose, draw_batch, draw_predictions
 
 RESULTS = {"model": "resnext", "optimizer": "sgd", "seed": 0, "threshold": 0.3} | {
     f"test_{kind}_{sign}": 10 for kind in ("true", "false") for sign in ("positives", "negatives")

@@ -1,6 +1,6 @@
 import pytest
 
-from pneumo.reporting.figures.curves import CURVES, draw_learning_curves
+from pneumo.reporting.figures.charts import CURVES, draw_learning_curves
 
 
 @pytest.mark.parametrize("epochs", [1, 7])
