@@ -39,7 +39,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary_file(path.parent, suffix) as temporary:
             yield temporary
             flush(temporary)
-            temporary.chmod(0o666 & ~_umask())
+            mask = os.umask(0)  # mkstemp ignores the process's mask and makes files that only their owner can read
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
             temporary.replace(path)
             flush(path.parent)
     except FileError:  # of another file, written meanwhile
@@ -108,13 +110,6 @@ def _concerns(error: OSError, path: Path) -> bool:
         return error.errno is not None
     name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
     return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
-
-
-def _umask() -> int:
-    """The process's mask for new files; mkstemp ignores it and makes files that only their owner can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def check_output(option: str, path: Path | None) -> None:

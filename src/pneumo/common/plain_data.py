@@ -70,11 +70,7 @@ def read_json(path: Path, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (what
 
 
 def parse_json(text: str | bytes, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """Parse JSON whose numbers are finite, whose keys are unique, and whose nesting is shallow; bytes are UTF-8.
-
-    Raises:
-        PlainDataError: It is something else.
-    """
+    """Parse JSON of finite numbers, unique keys and shallow nesting (bytes are UTF-8), or raise a PlainDataError."""
     text = decode(text, limit)
     try:
         found = json.loads(
@@ -128,11 +124,7 @@ def read_csv(path: Path, limit: int = CSV_BYTES) -> tuple[list[str], list[list[s
 
 
 def parse_csv(text: str) -> tuple[list[str], list[list[str]]]:
-    """Parse the head and the rows of CSV as `cells.format_rows` writes it, all of the same number of cells.
-
-    Raises:
-        PlainDataError: It is no CSV, or has rows of several lengths.
-    """
+    """Parse head and rows of CSV as `format_rows` writes it; raise a PlainDataError if rows differ in their lengths."""
     if "\0" in text:
         raise PlainDataError("it has null bytes")
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -167,11 +159,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def decode(text: str | bytes, limit: int) -> str:
-    """Decode UTF-8 of at most `limit` bytes.
-
-    Raises:
-        PlainDataError: It is longer, or of another encoding.
-    """
+    """Decode UTF-8 of at most `limit` bytes; raise a PlainDataError if it is longer, or of another encoding."""
     if len(text) > limit:
         raise PlainDataError(f"it is larger than {limit:,} bytes")
     try:

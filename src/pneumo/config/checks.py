@@ -23,11 +23,7 @@ _NAMES = (*_GROUPS, *TOP, *SWEEP, "experiment", "learning_rates")
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Check every key and value of a configuration as far as it can be done without importing what it names.
-
-    Raises:
-        ConfigError: One of them cannot work; the message names it, the rule and an example.
-    """
+    """Check keys and values as far as possible without importing classes; raise a ConfigError if one cannot work."""
     _check_groups(cfg)
     settings = resolve(cfg)
     _check_names(cfg, settings)
@@ -50,11 +46,7 @@ def class_nodes(settings: Settings) -> dict[str, Any]:
 
 
 def check_sweep(cfg: DictConfig) -> None:
-    """Check the values that belong to a sweep as a whole.
-
-    Raises:
-        ConfigError: One of them cannot work; the message names it, the rule and an example.
-    """
+    """Check the values that belong to a sweep as a whole; raise a ConfigError if one of them cannot work."""
     if cfg.ckpt_path is not None:
         raise ConfigError(
             f"ckpt_path={cfg.ckpt_path} is for train.py: a sweep finds the checkpoints of its own runs and goes on "
@@ -67,11 +59,7 @@ def check_sweep(cfg: DictConfig) -> None:
 
 
 def check_folders(cfg: DictConfig) -> None:
-    """Check what names the folder of a sweep, before it is made.
-
-    Raises:
-        ConfigError: One of these settings cannot work; the message names it, the rule and an example.
-    """
+    """Check what names the folder of a sweep, before it is made; raise a ConfigError if it cannot work."""
     _check_groups(cfg)
     plain = OmegaConf.to_container(cfg, resolve=False)  # a reference is a text
     assert isinstance(plain, dict)

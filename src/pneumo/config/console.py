@@ -34,11 +34,7 @@ class LostOutputError(SystemExit):
 
 @contextmanager
 def guarded_output() -> Iterator[None]:
-    """Escape what the streams cannot encode, and end with status 1 where they cannot be written.
-
-    Raises:
-        LostOutputError: A stream's device is full, or its reader has gone away.
-    """
+    """Escape what the streams cannot encode; raise a LostOutputError where they cannot be written."""
     for name in ("stdout", "stderr"):
         setattr(sys, name, _guard(getattr(sys, name), name))
     try:

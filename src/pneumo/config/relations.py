@@ -10,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from pneumo.config.constraints import show
 from pneumo.errors import ConfigError
 
+Settings = Mapping[str, Any]
+_STAGES = ("train", "val")
+
 
 def directions() -> dict[str, str]:
     """Return the direction of each metric that is logged, `min` or `max`."""
@@ -25,12 +28,8 @@ def monitor_mode(monitor: str | None) -> str:
 
 
 def check_monitors(cfg: DictConfig) -> None:
-    """Check the metrics that callbacks monitor.
-
-    Raises:
-        ConfigError: A metric does not exist, or a mode contradicts it.
-    """
-    losses = [f"{stage}/loss" for stage in ("train", "val")]
+    """Raise a ConfigError if a callback monitors a metric that does not exist, or its mode contradicts the metric."""
+    losses = [f"{stage}/loss" for stage in _STAGES]
     # The name under which `LogLearningRate` logs the rate; no direction of it is better.
     rates = [f"lr-{str(cfg.optimizer.get('_target_')).rpartition('.')[2]}"] if "lr" in cfg.callbacks else []
     for name, callback in cfg.callbacks.items():
@@ -38,9 +37,7 @@ def check_monitors(cfg: DictConfig) -> None:
         if monitor is None or monitor in rates:
             continue
         key = f"callbacks.{name}"
-        if monitor not in losses and monitor not in [
-            f"{stage}/{name}" for stage in ("train", "val") for name in directions()
-        ]:
+        if monitor not in losses and monitor not in (f"{stage}/{name}" for stage in _STAGES for name in directions()):
             raise ConfigError(
                 f"{key}.monitor={monitor} must be a metric that exists: train/NAME or val/NAME, where NAME is one of "
                 f"{', '.join(directions())}{f'; or {rates[0]}' if rates else ''}. For example: "
@@ -62,15 +59,10 @@ def _closest_metric(monitor: str) -> str:
 
 
 OmegaConf.register_new_resolver("monitor_mode", monitor_mode, replace=True)
-Settings = Mapping[str, Any]
 
 
 def check_relations(settings: Settings) -> None:
-    """Check a configuration, plain and resolved, whose single values are right.
-
-    Raises:
-        ConfigError: Two values contradict each other, or one has no effect.
-    """
+    """Raise a ConfigError if two values of a resolved configuration contradict each other, or one has no effect."""
     data, trainer = settings["data"], settings["trainer"]
     if data.get("fold") and data["split"] != "kfold":
         raise ConfigError(

@@ -64,7 +64,9 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
             raise _unknown(f"{key}.{name}", settings)
         hint = known[name].annotation if name in known else Any
         if name not in ruled and not fits(value, hint):
-            raise ConfigError(f"{key}.{name}={show(value)} must be {_describe(hint)}{_example(known[name])}.")
+            default = known[name].default
+            like = f", such as its default {show(default)}" if isinstance(default, bool | int | float | str) else ""
+            raise ConfigError(f"{key}.{name}={show(value)} must be {_describe(hint)}{like}.")
         _check_nested(f"{key}.{name}", value, hint)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in node and name not in given:
@@ -137,11 +139,6 @@ def _unknown(key: str, settings: Mapping[str, Any]) -> ConfigError:
     similar = [each for each in similar_keys(key, settings) if each.lstrip("+") != key]
     meant = f" Did you mean {' or '.join(similar)}?" if similar else ""
     return ConfigError(f"{key} is no setting, so it would have no effect. Leave it out.{meant}")
-
-
-def _example(parameter: inspect.Parameter) -> str:
-    default = parameter.default
-    return f", such as its default {show(default)}" if isinstance(default, bool | int | float | str) else ""
 
 
 def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (anything that YAML gives, any annotation)

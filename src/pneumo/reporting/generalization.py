@@ -74,11 +74,7 @@ def best_threshold(predictions: Predictions) -> tuple[float, float]:
 
 
 def read_shift(folder: Path, results: Results) -> Shift | str:
-    """Compare a run's validation.csv with its predictions.csv, or say why that cannot be.
-
-    Raises:
-        ConfigError: A file is damaged.
-    """
+    """Compare a run's validation.csv with its predictions.csv, or say why that cannot be."""
     if not (folder / "validation.csv").is_file():
         return "the run left no validation.csv: pneumo wrote none when it ran"
     found = [read_predictions(folder, results, name) for name in ("validation.csv", "predictions.csv")]

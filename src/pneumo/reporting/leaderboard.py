@@ -74,9 +74,6 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     """Write leaderboard.csv, .md, .html, comparisons.csv, figures/ and their copies for TensorBoard; print the table.
 
     Without a folder to write to it only prints.
-
-    Raises:
-        ConfigError: There is no run in one of the sweeps.
     """
     runs = collect(sweeps)
     comparison = compare(rows(runs))

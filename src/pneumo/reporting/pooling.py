@@ -21,7 +21,7 @@ from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predi
 from pneumo.reporting.comparison import name_row
 from pneumo.runs.collection import Row, Run, collect
 from pneumo.runs.prediction_files import read_predictions, write_predictions
-from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, summarise
+from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, keys, summarise
 from pneumo.runs.split_files import read_splits
 
 _HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
@@ -47,7 +47,9 @@ def pool(board: Iterable[Row]) -> list[Pooled]:
     found = []
     for row in board:
         for seed in dict.fromkeys(run.seed for run in row.runs):
-            runs = [run for run in row.runs if run.seed == seed and run.fold >= 0 and _is_binary(run)]
+            runs = [run for run in row.runs if run.seed == seed and run.fold >= 0]
+            runs = [run for run in runs if run.state in ("done", "collapsed") and run.results]
+            runs = [run for run in runs if run.results and run.results["task"] == "pneumonia"]
             if len(runs) > 1:
                 found.append(_pool(row, seed, runs))
     return found
@@ -100,10 +102,6 @@ def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
         )
     fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
     return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
-
-
-def _is_binary(run: Run) -> bool:
-    return run.state in ("done", "collapsed") and run.results is not None and run.results["task"] == "pneumonia"
 
 
 _SHOWN_METRICS = {name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")}
@@ -176,7 +174,7 @@ def _table(ensemble: Ensemble) -> PlainTable:
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
         table.add_column(column, justify="right")
     for name, title in _SHOWN_METRICS.items():
-        value, low, high = (ensemble.figures[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+        value, low, high = (ensemble.figures[key] for key in keys(name))
         if value != NO_IMAGE:
             each = [float(run.results[f"test_{name}"]) for run in ensemble.members if run.results]
             texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
@@ -185,11 +183,7 @@ def _table(ensemble: Ensemble) -> PlainTable:
 
 
 def combine_runs(sweeps: Sequence[Path], folder: Path | None) -> Ensemble:
-    """Test the runs of sweeps together; none of them may be the one that `report_ensemble` would overwrite.
-
-    Raises:
-        ConfigError: The runs do not go together, or one of them lies where the ensemble is to be written.
-    """
+    """Test the runs of sweeps together; raise a ConfigError if `report_ensemble` would overwrite one of them."""
     combined = combine(collect(sweeps))
     if folder and (folder / "ensemble").resolve() in (run.folder.resolve() for run in combined.members):
         raise ConfigError(

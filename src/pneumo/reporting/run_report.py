@@ -21,7 +21,7 @@ from pneumo.reporting.rendering import render
 from pneumo.runs.collection import read_finished
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested
+from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, keys
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
@@ -76,11 +76,7 @@ class Band(NamedTuple):
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished run.
-
-    Raises:
-        ConfigError: No run has finished there, or a file of it is missing.
-    """
+    """Read a finished run; raise a ConfigError if none has finished there, or a file of it is missing."""
     results = read_finished(folder)
     answers = read_predictions(folder, results)
     return Run(folder, results, answers, choose(answers, float(results["threshold"])))
@@ -113,10 +109,9 @@ def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
 
 def _metrics(results: Results) -> list[tuple[str, Any, Any, Any]]:
     """Return title, value and interval of each metric that has one."""
-    keys = {
-        title: f"test_{name}" for name, title in _TITLES.items() if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE
-    }
-    return [(title, results[key], results[f"{key}_ci_low"], results[f"{key}_ci_high"]) for title, key in keys.items()]
+    known = {title: keys(name) for name, title in _TITLES.items()}
+    shown = {title: of for title, of in known.items() if results.get(of[0], NO_IMAGE) != NO_IMAGE}
+    return [(title, results[value], results[low], results[high]) for title, (value, low, high) in shown.items()]
 
 
 def _facts(results: Results) -> dict[str, str]:
@@ -171,11 +166,7 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
 
 
 def model_card(folder: Path) -> str:
-    """Give the model card of the finished run in a folder, as Markdown.
-
-    Raises:
-        ConfigError: No run has finished there, or a file of it is missing.
-    """
+    """Return the model card of a finished run, as Markdown; raise a ConfigError if a file of it is missing."""
     results = read_finished(folder)
     config = resolve_references(read_config(folder))
     for key, kinds in _SETTINGS.items():
@@ -219,10 +210,6 @@ def _count(lines: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def write_model_card(run: Path, folder: Path) -> None:
-    """Write the MODEL_CARD.md of a finished run to a folder.
-
-    Raises:
-        ConfigError: No run has finished there, or a file of it is missing.
-    """
+    """Write the MODEL_CARD.md of a finished run to a folder."""
     write_report(folder / "MODEL_CARD.md", model_card(run))
     tell(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")

@@ -105,11 +105,7 @@ def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_table(path: Path) -> PredictionTable:
-    """Read what `write_predictions` wrote, in this version or an earlier one.
-
-    Raises:
-        ConfigError: The file is missing or damaged, has no images, or has numbers that cannot be.
-    """
+    """Read what `write_predictions` wrote, in this version or an earlier one; raise a ConfigError if it is damaged."""
     try:
         head, rows = read_csv(path)
         if not rows:

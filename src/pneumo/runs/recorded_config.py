@@ -19,11 +19,7 @@ _KINDS = {str: "text", bool: "true or false", float: "a number", dict: "a group"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the .hydra/config.yaml of a run as it stands there, with interpolations as text.
-
-    Raises:
-        ConfigError: It is missing or damaged.
-    """
+    """Read the .hydra/config.yaml of a run, with interpolations as text; raise a ConfigError if it is damaged."""
     path = folder / ".hydra" / "config.yaml"
     try:
         return read_yaml(path)

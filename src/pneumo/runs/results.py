@@ -79,11 +79,7 @@ def count_tested(results: Mapping[str, Value]) -> int:
 
 
 def write_results(path: Path, results: Mapping[str, Value]) -> None:
-    """Write results.json, whose presence marks the run as finished.
-
-    Raises:
-        TrainingError: A figure is not finite.
-    """
+    """Write results.json, which marks the run as finished; raise a TrainingError if a figure is not finite."""
     broken = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
     if broken:
         raise TrainingError(
@@ -94,11 +90,7 @@ def write_results(path: Path, results: Mapping[str, Value]) -> None:
 
 
 def read_results(folder: Path) -> Results | None:
-    """Read the results of the run in a folder; None if none has finished there.
-
-    Raises:
-        ConfigError: The file cannot be read or is damaged.
-    """
+    """Read the results of the run in a folder, None if none has finished; raise a ConfigError if they are damaged."""
     path = folder / "results.json"
     try:
         found = read_json(path, _LARGEST)
@@ -169,8 +161,8 @@ def _table(results: Mapping[str, Value]) -> PlainTable:
         if metric.name == "sensitivity":
             titles |= {f"sensitivity_{name}": f"  {name}" for name in SUBTYPES}
         for name, title in titles.items():
-            if (value := results[f"test_{name}"]) != NO_IMAGE:
-                low, high = (results[f"test_{name}_ci_{end}"] for end in ("low", "high"))
+            value, low, high = (results[key] for key in keys(name))
+            if value != NO_IMAGE:
                 left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
     right = [
         ("train accuracy", f"{results['train_accuracy']:.4f}"),
@@ -193,15 +185,15 @@ def summarise(predictions: Predictions) -> Results:
     """
     results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
     for name, estimate in estimates(predictions).items():
-        results |= dict(zip(_keys(name), estimate, strict=True))
+        results |= dict(zip(keys(name), estimate, strict=True))
     subtypes = np.array(predictions.subtypes or ("",) * len(clusters))
     for subtype in SUBTYPES:
         chosen = predictions.positive & (subtypes == subtype)
         hits = predictions.right[chosen]
         value = float(hits.mean()) if len(hits) else NO_IMAGE
         interval = proportion_interval(hits, clusters[chosen])
-        results |= dict(zip(_keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
-    return results | dict(zip(_keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
+        results |= dict(zip(keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
+    return results | dict(zip(keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
 
 
 def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
@@ -221,5 +213,6 @@ def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
     return float(auroc(Resamples(sides))[0]), *interval
 
 
-def _keys(name: str) -> tuple[str, str, str]:
+def keys(name: str) -> tuple[str, str, str]:
+    """Return the keys of a metric of the test and of both ends of its interval."""
     return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"

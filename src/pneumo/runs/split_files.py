@@ -30,11 +30,7 @@ def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
 
 
 def read_splits(folder: Path) -> list[dict[str, str]]:
-    """Read the splits.csv that a run has left in its folder, line by line.
-
-    Raises:
-        ConfigError: It is missing or damaged.
-    """
+    """Read a run's splits.csv, line by line; raise a ConfigError if it is missing or damaged."""
     path = folder / "splits.csv"
     try:
         head, rows = read_csv(path)

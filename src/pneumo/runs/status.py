@@ -44,11 +44,7 @@ def read_status(folder: Path) -> Status | None:
 
 
 def load_status(folder: Path) -> Status | None:
-    """Read status.json; None if there is none.
-
-    Raises:
-        ConfigError: It cannot be read or is damaged.
-    """
+    """Read status.json, None if there is none; raise a ConfigError if it is damaged."""
     path = folder / "status.json"
     try:
         found = read_json(path, _LARGEST)

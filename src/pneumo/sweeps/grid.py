@@ -23,11 +23,7 @@ from pneumo.sweeps.session import open_session, resolve_sweep_dir
 
 
 def finished_jobs(jobs: Sequence[Job]) -> set[str]:
-    """Return the names of the jobs that need not be run again.
-
-    Raises:
-        ConfigError: One of that name has finished, but with another configuration or other data.
-    """
+    """Return the jobs that have finished, by name; raise a ConfigError if one did with other settings or data."""
     finished = {job.name: results for job in jobs if (results := read_results(job.folder))}
     hashes: dict[tuple[object, ...], str | None] = {}
     other = []

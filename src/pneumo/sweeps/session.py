@@ -156,11 +156,7 @@ class Session:
 
 @contextmanager
 def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
-    """Hold a sweep's folder, so that no second command works on it, and end at SIGTERM as at Ctrl-C.
-
-    Raises:
-        ConfigError: Another process holds it.
-    """
+    """Hold a sweep's folder, or raise a ConfigError if another process does; end at SIGTERM as at Ctrl-C."""
     folder = Path(config.hydra.sweep.dir)
     lock = FileLock(folder / ".lock")
     try:

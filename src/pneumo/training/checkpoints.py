@@ -56,11 +56,7 @@ class CheckpointWriter(TorchCheckpointIO):
             self.waiting[Path(path)] = self._copy(checkpoint)
 
     def flush(self) -> None:
-        """Write what waits.
-
-        Raises:
-            TrainingError: The disk is full or cannot be written.
-        """
+        """Write what waits; raise a TrainingError if the disk is full or cannot be written."""
         for path in list(self.waiting):
             write_checkpoint(self.waiting[path], path, self._known(self.waiting[path]["state_dict"]))
             del self.waiting[path]

@@ -56,7 +56,10 @@ def config_errors(key: str) -> Iterator[None]:
         yield
     except _REFUSALS as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        if isinstance(cause, PneumoError) or _is_own(cause):
+        *_, (frame, _) = traceback.walk_tb(cause.__traceback__)
+        module = str(frame.f_globals.get("__name__"))
+        own = module.startswith("pneumo.") and module != __name__  # within pneumo, beyond the calls in this module
+        if isinstance(cause, PneumoError) or own:
             raise cause from cause.__cause__
         reason = plain(cause, 300).rstrip(".") or type(cause).__name__
         raise ConfigError(
@@ -84,10 +87,3 @@ def try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> Non
             schedule.step(1.0)
         else:
             schedule.step()
-
-
-def _is_own(error: BaseException) -> bool:
-    """Return whether an error was raised within pneumo, beyond the calls in this module: it is none of the user."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    module = str(frame.f_globals.get("__name__"))
-    return module.startswith("pneumo.") and module != __name__

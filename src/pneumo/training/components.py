@@ -97,11 +97,7 @@ def build(cfg: DictConfig) -> RunComponents:
 
 
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
-    """Avoid training batches of one image where batch normalization cannot normalize one.
-
-    Raises:
-        ConfigError: Every batch would have one image.
-    """
+    """Avoid training batches of one image where batch normalization cannot normalize one."""
     images = -(-len(datamodule.splits["train"]) // trainer.world_size)  # of each process
     largest = min(datamodule.batch_size, images)
     if classifier.frozen or (largest > 1 and images % datamodule.batch_size != 1):

@@ -31,11 +31,7 @@ AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a 
 
 
 def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
-    """Return whether a run trains on cached features.
-
-    Raises:
-        ConfigError: features.cache=true, and it cannot.
-    """
+    """Return whether a run trains on cached features; raise a ConfigError if it cannot, and features.cache=true."""
     classifier, precision, cache = components.classifier, components.trainer.precision, cfg.features.cache
     obstacle = None
     if not classifier.frozen:

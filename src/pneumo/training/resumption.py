@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from pneumo.config.fingerprints import recorded_settings
@@ -23,7 +22,9 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any], components
 
     `folder` holds the run's checkpoints; `config` is what `RecordConfig` keeps.
     """
-    read, best = read_checkpoint(path), folder / _best_name(components.trainer)
+    callback = components.trainer.checkpoint_callback  # whose checkpoint is tested; `callbacks.best.filename` names it
+    name = isinstance(callback, ModelCheckpoint) and callback.filename
+    read, best = read_checkpoint(path), folder / f"{name or 'best'}.ckpt"
     check_settings(read, path, best, config)
     try:
         require_training_state(read, read_checkpoint(best), components)
@@ -32,12 +33,6 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any], components
             f"ckpt_path={path} cannot be resumed: {error}. It is damaged or was changed. Start again without "
             "ckpt_path, or put an older copy of the whole folder in its place."
         ) from error
-
-
-def _best_name(trainer: Trainer) -> str:
-    """Return the file name of the checkpoint that is tested at the end, which `callbacks.best.filename` may change."""
-    callback = trainer.checkpoint_callback
-    return f"{callback.filename if isinstance(callback, ModelCheckpoint) and callback.filename else 'best'}.ckpt"
 
 
 def check_settings(read: dict[str, Any], path: Path, best: Path, config: dict[str, Any]) -> None:

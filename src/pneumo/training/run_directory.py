@@ -136,16 +136,11 @@ def _check_unfinished(folder: Path, settings: dict[str, object]) -> None:
 
 
 def _clear(folder: Path, trainer: Trainer) -> None:
-    """Remove what an earlier run left in this folder, since it would be taken for this run's.
-
-    Raises:
-        ConfigError: Files that pneumo did not write would be taken for this run's.
-    """
+    """Remove what an earlier run left; raise a ConfigError if files of others would be taken for this run's."""
     checkpoints = {f"checkpoints/{name}.ckpt" for name in ("best", "last", *_checkpoint_names(trainer, folder))}
-    present = [path for name in (*_NAMES, *sorted(checkpoints)) if (path := folder / name).exists()]
+    names = ((*_NAMES, *sorted(checkpoints)), REPORTS, (_SPLITS,))
+    present, reports, splits = ([path for name in of if (path := folder / name).exists()] for of in names)
     events = sorted(folder.glob("events.out.tfevents.*"))
-    reports = [path for name in REPORTS if (path := folder / name).exists()]
-    splits = [folder / _SPLITS] if (folder / _SPLITS).exists() else []
     if has_manifest(folder):
         foreign = [path for path in events if path.suffix != EVENTS]
         foreign += [path for path in reports if not is_unchanged(path)]
@@ -154,10 +149,10 @@ def _clear(folder: Path, trainer: Trainer) -> None:
     else:
         foreign = [*present, *events, *reports, *splits]
     if foreign:
-        names = ", ".join(str(path.relative_to(folder)) for path in foreign[:5])
+        listed = ", ".join(str(path.relative_to(folder)) for path in foreign[:5])
         raise ConfigError(
             f"{folder} holds files that pneumo did not write, or that may have been edited since, and that would be "
-            f"taken for this run's: {names}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
+            f"taken for this run's: {listed}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
             "hydra.run.dir=FOLDER; in a sweep, take another sweep.name."
         )
     for path in (*present, *events, *reports, *splits):

@@ -20,7 +20,7 @@ from pneumo.metrics.intervals import Estimate, confusion_table
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, name_run, single, tested
 from pneumo.reporting.generalization import SHOWN, Shift
-from pneumo.runs.results import Results
+from pneumo.runs.results import Results, keys
 
 CURVES = {"loss": "loss (cross entropy)", "auroc": "AUROC", "accuracy": "accuracy"}
 Scores = Mapping[str, npt.NDArray[np.float64]]
@@ -70,17 +70,13 @@ def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
     if not sides:
         return {}
     if len(answers.classes) == 2:
-        auroc, auprc = _area(results, "auroc"), _area(results, "auprc")
+        # As results.json has the areas, with the intervals of more resamples.
+        auroc, auprc = (Estimate(*(float(results[key]) for key in keys(name))) for name in ("auroc", "auprc"))
         shown = [_Shown("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
     else:
         colours = dict(zip(answers.classes, class_colours(len(answers.classes)), strict=True))
         shown = [_Shown(name, side, measure_curves(side), colours[name]) for name, side in sides]
     return {"roc": _draw_roc(shown, results), "precision_recall": _draw_precision_recall(shown, results)}
-
-
-def _area(results: Results, name: str) -> Estimate:
-    """Return an area as results.json has it, with the interval of more resamples."""
-    return Estimate(*(float(results[f"test_{name}{end}"]) for end in ("", "_ci_low", "_ci_high")))
 
 
 def _draw_roc(shown: Sequence[_Shown], results: Results) -> Figure:
