@@ -5,7 +5,6 @@ being built, array.npy.part grows in its place, and rows.txt tells how many of i
 holds what was noted about images on the way, so that runs that only open the array can report it too.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from pneumo.common.disk import is_at
 from pneumo.common.files import flush, require_space, write_text
-from pneumo.common.plain_data import PlainDataError, read_json
+from pneumo.common.plain_data import PlainDataError, hash_plain, read_json
 from pneumo.common.terminal import track
 from pneumo.errors import CacheError
 
@@ -51,11 +50,6 @@ class Recipe:
     def key(self) -> str:
         """Hash of all that decides the content, 16 hex digits."""
         return hash_plain([self.kind, self.about, self.shape, self.dtype])
-
-
-def hash_plain(value: Any) -> str:  # noqa: ANN401 (whatever JSON can hold)
-    """Hash plain values, 16 hex digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def find(cache: Path, recipe: Recipe) -> Array | None:

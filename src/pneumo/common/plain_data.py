@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -53,6 +54,11 @@ _DEPTH = 32  # lists and mappings in each other
 _VALUES = 10_000  # of YAML, which OmegaConf reads at 5,000 values a second
 _DIGITS = 300  # a larger whole number is no float, and a much larger one takes minutes to parse
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def hash_plain(value: Any) -> str:  # noqa: ANN401 (whatever JSON can hold)
+    """Hash plain values, 16 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class PlainDataError(ValueError):

@@ -153,7 +153,7 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         job = HydraConfig.get()
         last = Path(job.runtime.output_dir) / "checkpoints" / "last.ckpt"
-        _log.warning("%s", describe_stop(last, sweep=job.mode == RunMode.MULTIRUN))
+        _log.warning("Stopped by a signal. %s", describe_resume(last, sweep=job.mode == RunMode.MULTIRUN))
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:  # to look for a mistake among its causes: all else goes on as it is
         mistake = mistake_behind(error)
@@ -173,11 +173,6 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
             return name, str(error).rpartition(f"{name}: ")[2].strip()
         error = error.__cause__
     return None
-
-
-def describe_stop(last: Path, sweep: bool) -> str:
-    """Describe how to continue after a stop by a signal, as `describe_resume` does."""
-    return f"Stopped by a signal. {describe_resume(last, sweep)}"
 
 
 def describe_resume(last: Path, sweep: bool) -> str:

@@ -3,12 +3,12 @@
 `CheckOutputFolder` and the classes of log records are absent: Hydra and `logging` import these by the paths in conf/.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from pneumo.common.plain_data import hash_plain
 
 # The name in hashes, in the schema and in configurations of earlier versions; and the path of the class today.
 STABLE_TARGETS = {
@@ -81,19 +81,14 @@ def is_decisive(key: str) -> bool:
 
 def config_hash(cfg: DictConfig) -> str:
     """Hash what decides a run's numbers, 16 hex digits."""
-    return hash_settings(decisive_config(cfg))
+    return hash_plain(decisive_config(cfg))
 
 
 def settings_hash(cfg: DictConfig) -> str:
     """Hash what decides a run's numbers beside its seed and its fold, 16 hex digits."""
     repeated = ("seed", "fold")
     settings = decisive_config(cfg).items()
-    return hash_settings({key: value for key, value in settings if key.rpartition(".")[2] not in repeated})
-
-
-def hash_settings(settings: dict[str, Any]) -> str:
-    """Hash settings given as dotted keys and plain values, 16 hex digits."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return hash_plain({key: value for key, value in settings if key.rpartition(".")[2] not in repeated})
 
 
 def recorded_settings(settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -110,7 +105,7 @@ def recorded_settings(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def recorded_hashes(cfg: DictConfig) -> frozenset[str]:
     """Return every `config_hash` under which results of a configuration may have been written."""
-    return frozenset(map(hash_settings, recorded_settings(decisive_config(cfg))))
+    return frozenset(map(hash_plain, recorded_settings(decisive_config(cfg))))
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

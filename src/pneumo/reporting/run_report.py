@@ -139,19 +139,12 @@ def _band(run: Run, margin: float | None) -> Band | None:
     return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
 
 
-_METRICS = (
-    ("accuracy", "accuracy"),
-    ("balanced accuracy", "balanced_accuracy"),
-    ("sensitivity", "sensitivity"),
-    ("to bacterial pneumonia", "sensitivity_bacterial"),
-    ("to viral pneumonia", "sensitivity_viral"),
-    ("specificity", "specificity"),
-    ("AUROC", "auroc"),
-    ("AUROC, bacterial against viral", "auroc_bacterial_viral"),
-    ("average precision", "auprc"),
-    ("expected calibration error", "ece"),
-    ("Brier score", "brier"),
-)
+_METRICS = {  # of the card, by their names
+    **{name: TITLES[name] for name in ("accuracy", "balanced_accuracy", "sensitivity")},
+    **{f"sensitivity_{name}": f"to {name} pneumonia" for name in SUBTYPES},
+    **{name: _TITLES[name] for name in ("specificity", "auroc", "auroc_bacterial_viral", "auprc", "ece", "brier")},
+    "ece": "expected calibration error",
+}
 # What the card shows of the configuration, and its types.
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "model.architecture": (str,),
@@ -185,7 +178,7 @@ def model_card(folder: Path) -> str:
             for name, value in config["augment"].items()
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
-        metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
+        metrics=[(title, name) for name, title in _METRICS.items() if results[f"test_{name}"] != NO_IMAGE],
         shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 

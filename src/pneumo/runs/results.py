@@ -147,12 +147,10 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
 
 def _table(results: Mapping[str, Value]) -> PlainTable:
     """Build the table of the metrics that have a rank, next to what the run was."""
-    table = PlainTable(
-        title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}", title_style="bold"
-    )
+    table = PlainTable(f"{results['model']} · {results['optimizer']} · seed {results['seed']}")
     table.add_column("test")
-    table.add_column("", justify="right")
-    table.add_column("95\u00a0% interval", justify="right")
+    for column in ("", "95\u00a0% interval"):
+        table.add_column(column, justify="right")
     table.add_column("run", style="dim")
     table.add_column("", justify="right", style="dim")
     left = []

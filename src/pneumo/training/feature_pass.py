@@ -11,8 +11,9 @@ import timm
 import torch
 import torchvision
 
-from pneumo.common.array_cache import Array, Recipe, find_or_build, hash_plain
+from pneumo.common.array_cache import Array, Recipe, find_or_build
 from pneumo.common.hardware import can_compile, require_compiler
+from pneumo.common.plain_data import hash_plain
 from pneumo.common.terminal import track
 from pneumo.data.grey import DECODER
 from pneumo.data.previews import load_films

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.disk import disk_error, remove_stale_below
 from pneumo.common.files import write_text
-from pneumo.config.console import LostOutputError, describe_resume, describe_stop
+from pneumo.config.console import LostOutputError, describe_resume
 from pneumo.config.fingerprints import recorded_hashes
 from pneumo.config.output_folder import LOCK
 from pneumo.errors import ConfigError, PneumoError
@@ -86,7 +86,7 @@ def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
     except LostOutputError:
         raise
     except (SystemExit, KeyboardInterrupt) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
-        _log.warning("%s", describe_stop(last, sweep))
+        _log.warning("Stopped by a signal. %s", describe_resume(last, sweep))
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         code = getattr(stop, "code", None)
         raise SystemExit(code if isinstance(code, int) and code > 128 else 128 + number) from None

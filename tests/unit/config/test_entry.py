@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pneumo.common.text import quote_value
 from pneumo.config import console
-from pneumo.config.console import ConsoleHandler, describe_stop, require_launcher, run_dir, user_errors
+from pneumo.config.console import ConsoleHandler, describe_resume, require_launcher, run_dir, user_errors
 from pneumo.config.output_folder import CheckOutputFolder
 from pneumo.errors import ConfigError, DataError
 
@@ -93,11 +93,11 @@ def test_a_stop_outside_of_training_gets_one_line(
 @pytest.mark.parametrize("sweep", [False, True])
 def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(sweep: bool, tmp_path: Path) -> None:
     last = tmp_path / "my runs" / "checkpoints" / "last.ckpt"
-    assert "No checkpoint was written yet" in describe_stop(last, sweep)
-    assert str(last) not in describe_stop(last, sweep)
+    assert "No checkpoint was written yet" in describe_resume(last, sweep)
+    assert str(last) not in describe_resume(last, sweep)
     last.parent.mkdir(parents=True)
     last.touch()
-    told = describe_stop(last, sweep)
+    told = describe_resume(last, sweep)
     assert (f"""python train.py 'ckpt_path="{last}"'""" in told) != sweep
     assert (f"The same command continues from {last}" in told) == sweep
 
