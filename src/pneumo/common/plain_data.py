@@ -66,12 +66,7 @@ class PlainDataError(ValueError):
 
 
 def read_json(path: Path, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """Read a JSON file of at most `limit` bytes.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        PlainDataError: It cannot be read, is too large, or holds what `parse_json` refuses.
-    """
+    """Read a JSON file of at most `limit` bytes; raises what `read_bytes` and `parse_json` raise."""
     return parse_json(read_bytes(path, limit), limit)
 
 
@@ -120,12 +115,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path, limit: int = CSV_BYTES) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV file of at most `limit` bytes; see `parse_csv`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        PlainDataError: It cannot be read, is too large, or holds what `parse_csv` refuses.
-    """
+    """Read a CSV file of at most `limit` bytes; raises what `read_bytes` and `parse_csv` raise."""
     return parse_csv(decode(read_bytes(path, limit), limit))
 
 

@@ -22,21 +22,14 @@ SHOWN = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", 
 
 
 class Shift(NamedTuple):
-    """The same checkpoint and threshold on two sets of images.
+    """The same checkpoint and threshold on two sets of images."""
 
-    Attributes:
-        validation: Predictions for held-out images of the training set, by which checkpoint and, maybe, threshold were
-            chosen.
-        oracle: The highest balanced accuracy that a threshold chosen on the test images themselves reaches: a bound,
-            never a result.
-    """
-
-    validation: Predictions
-    test: Predictions  # predictions for the official test images
+    validation: Predictions  # for held-out training images, by which checkpoint and, maybe, threshold were chosen
+    test: Predictions  # for the official test images
     held_out: Mapping[str, Estimate]  # the metrics on the validation images
     official: Mapping[str, Estimate]  # likewise on the test images
     loss: Mapping[str, Estimate]  # the first less the second, of SHOWN
-    oracle: float
+    oracle: float  # highest balanced accuracy of a threshold chosen on the test images: a bound, never a result
     oracle_threshold: float  # that threshold
 
     @property

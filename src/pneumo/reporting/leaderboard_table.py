@@ -133,18 +133,16 @@ def _metric(metric: Metric, intervals: bool, grouped: bool) -> list[Column]:
     return found
 
 
-def _study(title: str, name: str, rank: int) -> Column:
-    def value(row: Row) -> float | None:
-        return None if row.study is None else float(getattr(row.study, name))
+def _number(title: str, value: Callable[[Row], float | None], form: str, rank: int, about: str) -> Column:
+    return Column(title, lambda row: _format(value(row), form), value, rank, about)
 
-    return Column(title, lambda row: _format(value(row), ".4f"), value, rank, "as published")
+
+def _study(title: str, name: str, rank: int) -> Column:
+    return _number(title, lambda row: getattr(row.study, name, None), ".4f", rank, "as published")
 
 
 def _difference(title: str, name: str, rank: int) -> Column:
-    def value(row: Row) -> float | None:
-        return row.difference(name)
-
-    return Column(title, lambda row: _format(value(row), "+.4f"), value, rank, "ours less the study's")
+    return _number(title, lambda row: row.difference(name), "+.4f", rank, "ours less the study's")
 
 
 def _range(title: str, metric: str, about: str, rank: int) -> Column:

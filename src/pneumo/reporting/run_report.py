@@ -54,14 +54,10 @@ class Shown(NamedTuple):
 
 
 class Explanations(NamedTuple):
-    """What a page shows of a run's checkpoint and data.
-
-    Attributes:
-        forgotten: Rank correlation of saliency maps with those of a randomised head, or of a randomised network.
-    """
+    """What a page shows of a run's checkpoint and data."""
 
     films: dict[str, list[Shown]]  # by `KINDS`
-    forgotten: dict[str, float]
+    forgotten: dict[str, float]  # rank correlation of saliency maps with those of a randomised head or network
     missing: str  # why there is nothing of this
     margin: float | None  # logits within which a prediction counts as uncertain; None if unknown
     uncertain: float | None  # the fraction of validation images that lies within

@@ -26,14 +26,10 @@ _OF_A_RUN = ("results.json", "status.json")
 
 @dataclass(frozen=True)
 class Run:
-    """One run, finished or not.
+    """One run, finished or not."""
 
-    Attributes:
-        sweep, name: Names of the sweep's folder and of the run's.
-    """
-
-    sweep: str
-    name: str
+    sweep: str  # name of the sweep's folder
+    name: str  # and of the run's
     folder: Path
     model: str
     optimizer: str
@@ -67,19 +63,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed or fold only, one line of the leaderboard.
+    """Runs that differ in their seed or fold only, one line of the leaderboard."""
 
-    Attributes:
-        runs: In the order of their seeds.
-        hidden: Tells it from another row of the same words, whose runs have other settings.
-        intervals: 95 % intervals of the mean over seeds, by the metric: accuracy, auroc, balanced_accuracy.
-        groups: Letters, by accuracy and auroc: rows that share one cannot be told apart.
-    """
-
-    runs: tuple[Run, ...]
-    hidden: str = ""
-    intervals: Mapping[str, Interval] = field(default_factory=dict)
-    groups: Mapping[str, str] = field(default_factory=dict)
+    runs: tuple[Run, ...]  # in the order of their seeds
+    hidden: str = ""  # tells it from another row of the same words, whose runs have other settings
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 %, of the mean over seeds, by metric
+    groups: Mapping[str, str] = field(default_factory=dict)  # letters by metric: rows that share one are not separable
 
     @property
     def first(self) -> Run:

@@ -23,11 +23,7 @@ _ROUNDING = 1e-3  # of probabilities, by which damage is told from single precis
 
 
 class PredictionTable(NamedTuple):
-    """The content of a file of N images.
-
-    Attributes:
-        margins: Log odds, (N, 1) of two classes, else (N, classes); (N, 0) in files of earlier versions.
-    """
+    """The content of a file of N images."""
 
     paths: tuple[str, ...]  # paths of the images, relative to the data's root
     label: list[str]  # name of each image's class
@@ -35,7 +31,7 @@ class PredictionTable(NamedTuple):
     probability: npt.NDArray[np.float64]  # probability of all classes but the first, (N,)
     classes: tuple[str, ...]  # names of classes with probabilities of their own; none of two classes
     shares: npt.NDArray[np.float64]  # these probabilities, (N, classes)
-    margins: npt.NDArray[np.float64]
+    margins: npt.NDArray[np.float64]  # log odds, (N, 1) of two classes, else (N, classes); (N, 0) in earlier files
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

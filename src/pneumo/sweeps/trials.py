@@ -13,7 +13,7 @@ import optuna
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import OptunaError
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
@@ -26,12 +26,14 @@ from pneumo.config.relations import monitor_mode
 from pneumo.errors import ConfigError
 from pneumo.sweeps.grid import check_values, parse_overrides
 
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+
 
 @dataclass(frozen=True)
 class Space:
     """What a search tries."""
 
-    searched: dict[str, BaseDistribution]  # distributions by the keys that are searched
+    searched: dict[str, Distribution]  # by the keys that are searched
     fixed: list[str]  # overrides that all trials share
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
@@ -47,9 +49,7 @@ class Space:
         most = max(map(len, ends.values()))
         return [self.overrides({key: of[min(i, len(of) - 1)] for key, of in ends.items()}) for i in range(most)]
 
-    def find_fault(
-        self, values: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], complete: bool
-    ) -> str | None:
+    def find_fault(self, values: Mapping[str, Any], distributions: Mapping[str, object], complete: bool) -> str | None:
         """Return what keeps a trial's values from being values of this space; None if nothing does.
 
         Of a trial that is not complete, values may be missing.
@@ -76,7 +76,7 @@ def read_space(loader: ConfigLoader, overrides: Sequence[str]) -> Space:
     return Space(searched, fixed)
 
 
-def _distribution(override: Override) -> BaseDistribution:
+def _distribution(override: Override) -> Distribution:
     value = override.value()
     if not isinstance(value, IntervalSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
@@ -90,18 +90,16 @@ def _distribution(override: Override) -> BaseDistribution:
         raise ConfigError(f"{override.input_line} is no interval to search ({error}).") from error
 
 
-def _contains(distribution: BaseDistribution, value: object) -> bool:
+def _contains(distribution: Distribution, value: object) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return isinstance(value, str) and value in distribution.choices
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
     kind = int if isinstance(distribution, IntDistribution) else float
     return type(value) is kind and math.isfinite(value) and distribution.low <= value <= distribution.high
 
 
-def _ends(distribution: BaseDistribution) -> list[Any]:
+def _ends(distribution: Distribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
     return [distribution.low, distribution.high]
 
 
@@ -186,7 +184,7 @@ class Trials:
                     handle.suggest_categorical(key, distribution.choices)
                 elif isinstance(distribution, IntDistribution):
                     handle.suggest_int(key, distribution.low, distribution.high, log=distribution.log)
-                elif isinstance(distribution, FloatDistribution):
+                else:
                     handle.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
 
 

@@ -37,15 +37,10 @@ class FeatureOptions:
 
 
 class View(NamedTuple):
-    """What a backbone sees of each image.
+    """What a backbone sees of each image."""
 
-    Attributes:
-        about: What decides the view, for the cache's key.
-        change: Maps images on the device, and the index of the first among the pass's, to the view; None: as they are.
-    """
-
-    about: dict[str, object]
-    change: Change | None
+    about: dict[str, object]  # what decides the view, for the cache's key
+    change: Change | None  # maps images on the device, and the first one's index in the pass, to the view
 
 
 PLAIN = View({}, None)
