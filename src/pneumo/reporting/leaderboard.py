@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from pneumo.reporting.pooling import combine_runs, explain_pooled, pool, report_
 from pneumo.reporting.pooling import to_csv as pooled_csv
 from pneumo.reporting.rendering import render
 from pneumo.reporting.run_report import write_model_card
-from pneumo.runs.collection import Row, Run, collect, differences, is_run, rows
+from pneumo.runs.collection import Row, Run, collect, is_run, rows
 
 _CAPTIONS = {
     "accuracy": "Test accuracy with its 95 % interval, beside the study's where it has one.",
@@ -186,3 +187,17 @@ def write_reports(sweeps: Sequence[Path], folder: Path | None, ensemble: bool, c
         report_ensemble(combined, folder)
     if card:
         write_model_card(sweeps[0], folder or sweeps[0])
+
+
+def differences(rows: Iterable[Row]) -> list[str]:
+    """Say where rows of one sweep and network differ in what their names do not tell."""
+    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for name in ("epochs", "batch_size", "image_size", "experiment", "data"):
+        for row in rows:
+            if not row.first.setting:
+                found[row.first.sweep, row.first.model, name] |= {str(results[name]) for results in row.finished}
+    return [
+        f"{sweep}, {model}: the rows differ in {name} ({' and '.join(sorted(values))})."
+        for (sweep, model, name), values in found.items()
+        if len(values) > 1
+    ]

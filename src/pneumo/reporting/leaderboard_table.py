@@ -16,8 +16,7 @@ from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_markdown
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Metric
-from pneumo.runs.collection import Row, Run
-from pneumo.runs.published import STUDY
+from pneumo.runs.collection import STUDY, Row, Run
 from pneumo.runs.results import RESULT_NAMES
 
 

@@ -18,10 +18,9 @@ from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.run_figures import Chosen, choose, embed_figures
 from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.rendering import render
-from pneumo.runs.collection import read_finished
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, keys
+from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, keys, read_finished
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 

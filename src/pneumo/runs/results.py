@@ -104,6 +104,16 @@ def read_results(folder: Path) -> Results | None:
     return results
 
 
+def read_finished(folder: Path) -> Results:
+    """Read the results.json of a run; raise a ConfigError if the run has not finished or the file is damaged."""
+    if results := read_results(folder):
+        return results
+    raise ConfigError(
+        f"{folder} holds no results.json, and a report is of one run that has finished: name its folder, such as "
+        "outputs/sweep/study/resnext-sgd-s0."
+    )
+
+
 def _damaged(path: Path, reason: str) -> ConfigError:
     return ConfigError(
         f"{path} is damaged, of another version of pneumo, or denied ({reason}): mend its permissions or move it away, "

@@ -18,9 +18,8 @@ from pneumo.reporting.comparison import compare
 from pneumo.reporting.comparison import comparison_table as to_table
 from pneumo.reporting.leaderboard import explain, write_leaderboard
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown, to_terminal
-from pneumo.runs.collection import collect, rows
+from pneumo.runs.collection import STUDY, collect, rows
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.published import STUDY
 from pneumo.runs.results import RESULT_NAMES
 from pneumo.runs.status import Status, write_status
 

@@ -17,9 +17,8 @@ from pneumo.common.text import escape_line
 from pneumo.metrics.curves import roc
 from pneumo.metrics.intervals import Interval
 from pneumo.reporting.figures.style import COLOURS, DARK, GREY, STYLE
-from pneumo.runs.collection import Row
+from pneumo.runs.collection import MAJORITY, STUDY, Row
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.published import MAJORITY, STUDY
 
 _MARKERS = "osD^vP*X"
 _DASHES = ("-", "--", ":", "-.")
