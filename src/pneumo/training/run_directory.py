@@ -1,10 +1,12 @@
-"""A run's directory: resumed, or cleared of what an earlier run left; other files stay."""
+"""A run's directory: resumed from a checkpoint, or cleared of what an earlier run left; other files stay."""
 
+import json
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
@@ -16,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pneumo.common.disk import disk_error, remove_stale_below
 from pneumo.common.files import write_text
 from pneumo.config.console import LostOutputError, describe_resume
-from pneumo.config.fingerprints import recorded_hashes
+from pneumo.config.fingerprints import recorded_hashes, recorded_settings
 from pneumo.config.output_folder import LOCK
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.checkpoint_reader import read_checkpoint
@@ -26,11 +28,11 @@ from pneumo.runs.split_files import read_splits, write_splits
 from pneumo.runs.status import EVENTS, MANIFEST, REPORTS, has_manifest, is_unchanged, write_manifest
 from pneumo.training.components import RunComponents, run_settings
 from pneumo.training.loggers import CONFIG, FOLDER, NAMES
-from pneumo.training.resumption import check_resumable, describe_changes, resumable_checkpoint
+from pneumo.training.state_forms import FormError, show
+from pneumo.training.stored_state import require_training_state
 
 _SPLITS = "splits.csv"  # removed last, since it proves that the folder is a run's of an earlier version
 _log = logging.getLogger(__name__)
-
 _NAMES = (
     *("results.json", "predictions.csv", "validation.csv", CONFIG),
     *(f"{FOLDER}/{name}" for name in NAMES),
@@ -41,13 +43,10 @@ _NAMES = (
 def prepare_directory(
     folder: Path, cfg: DictConfig, components: RunComponents, overwrite: bool, resume: bool
 ) -> str | None:
-    """Prepare the run directory: resume or clear it, then write the splits.
+    """Prepare the run directory: resume or clear it, write the splits; return the checkpoint to resume from, if any.
 
     The process holds the folder's lock. `overwrite` replaces another run, finished or not. `resume` continues from the
     last checkpoint in the folder, if there is one that this run can continue from.
-
-    Returns:
-        The checkpoint to resume from; None for a run from scratch.
 
     Raises:
         ConfigError: The folder holds another run, or files that pneumo did not write, which would be lost.
@@ -75,10 +74,7 @@ def prepare_directory(
 
 @contextmanager
 def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
-    """Log what Lightning does not: why it cannot run, and how to continue after a signal.
-
-    `last` may be missing. A job of a sweep finds its own checkpoint.
-    """
+    """Log what Lightning does not: why it cannot run, and how to continue after a signal."""
     try:
         yield
     except MisconfigurationException as error:
@@ -94,10 +90,7 @@ def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
 
 @contextmanager
 def explained_failures(last: Path, sweep: bool) -> Iterator[None]:
-    """Raise a ConfigError, with the way to continue, if a disk fails or the run's folder is removed.
-
-    `last` may be missing. A job of a sweep finds its own checkpoint.
-    """
+    """Raise a ConfigError, with the way to continue, if a disk fails or the run's folder is removed."""
     folder = last.parent.parent
     existed = _holds_run(folder)  # not so on the other machines of a run without a shared disk
     try:
@@ -171,11 +164,9 @@ def _checkpoint_names(trainer: Trainer, folder: Path) -> Iterator[str]:
 
 def _is_earlier_run(folder: Path) -> bool:
     """Return whether a version of pneumo without manifests has run in a folder."""
-    try:
-        read_splits(folder)
-    except ConfigError:
-        return read_results(folder) is not None
-    return True
+    with suppress(ConfigError):
+        return bool(read_splits(folder))
+    return read_results(folder) is not None
 
 
 def _record_config(folder: Path, cfg: DictConfig) -> None:
@@ -185,8 +176,75 @@ def _record_config(folder: Path, cfg: DictConfig) -> None:
     job = HydraConfig.get()
     if job.output_subdir is None or not (folder / job.output_subdir / "config.yaml").is_file():
         return
-    files = {"config": cfg, "hydra": HydraConfig.instance().cfg, "overrides": job.overrides.task}
-    for name, content in files.items():
+    for name, content in (("config", cfg), ("hydra", HydraConfig.instance().cfg), ("overrides", job.overrides.task)):
         path, text = folder / job.output_subdir / f"{name}.yaml", OmegaConf.to_yaml(content)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
+
+
+def check_resumable(path: Path, folder: Path, config: dict[str, Any], components: RunComponents) -> None:
+    """Raise a ConfigError unless a run, whose checkpoints a folder holds, can go on from one; nothing is written."""
+    callback = components.trainer.checkpoint_callback  # whose checkpoint is tested; `callbacks.best.filename` names it
+    name = isinstance(callback, ModelCheckpoint) and callback.filename
+    read, best = read_checkpoint(path), folder / f"{name or 'best'}.ckpt"
+    check_settings(read, path, best, config)
+    try:
+        require_training_state(read, read_checkpoint(best), components)
+    except FormError as error:
+        raise ConfigError(
+            f"ckpt_path={path} cannot be resumed: {error}. It is damaged or was changed. Start again without "
+            "ckpt_path, or put an older copy of the whole folder in its place."
+        ) from error
+
+
+def check_settings(read: dict[str, Any], path: Path, best: Path, config: dict[str, Any]) -> None:
+    """Raise a ConfigError unless a checkpoint lies next to the best one and was written under the run's settings."""
+    if path.resolve().parent != best.parent.resolve() or not best.is_file():
+        raise ConfigError(
+            f"ckpt_path={path} does not lie next to {best}, the best checkpoint so far. A run goes on in "
+            "its own folder: give ckpt_path=RUN/checkpoints/last.ckpt with the whole folder RUN in its place, and no "
+            "hydra.run.dir."
+        )
+    stored = read.get("config", {})
+    if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
+        raise ConfigError(f"ckpt_path={path} has no settings that can be read: start again without ckpt_path.")
+    if changes := describe_changes(stored, config):
+        raise ConfigError(
+            f"ckpt_path={path} was written by a run with other settings: {changes}. A run goes on as it began: set "
+            "these as they were (data_hash follows from the radiographs), or start anew without ckpt_path; to train "
+            "these weights otherwise, give the checkpoint as model.weights."
+        )
+
+
+def describe_changes(stored: dict[str, Any], config: dict[str, Any]) -> str:
+    """Describe how settings that a checkpoint was written under differ from the present ones; empty if they do not."""
+    differences = (
+        sorted(key for key in stored.keys() | form.keys() if not _is_same(stored.get(key), form.get(key)))
+        for form in recorded_settings(config)
+    )
+    other = min(differences, key=len)
+    shown = [f"{key}={show(stored.get(key))} (now {config.get(key)})" for key in other[:5]]
+    return ", ".join([*shown, "..."] if other[5:] else shown)
+
+
+def resumable_checkpoint(last: Path, settings: dict[str, Any], components: RunComponents) -> str | None:
+    """Return the last checkpoint if a run can go on from it; log why not if it is there without effect."""
+    if not last.is_file():
+        return None
+    try:
+        check_resumable(last, last.parent, settings, components)
+    except ConfigError as error:
+        _log.warning("This run begins anew: %s", error)
+        return None
+    _log.info("going on from %s", last)
+    return str(last)
+
+
+def _is_same(stored: object, value: object) -> bool:
+    """Return whether a stored setting, which may be anything, is the present one."""
+    if isinstance(stored, str | int | float | None) and not isinstance(value, list | dict):
+        return stored == value
+    try:
+        return json.dumps(stored) == json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # tensors, or lists that hold themselves
+        return False

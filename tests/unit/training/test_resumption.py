@@ -12,8 +12,8 @@ from pneumo.errors import ConfigError
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import build, run_settings
-from pneumo.training.resumption import check_settings, resumable_checkpoint
 from pneumo.training.run import run
+from pneumo.training.run_directory import check_settings, resumable_checkpoint
 
 OPTIONS = ("optimizer=adam", "trainer.max_epochs=2", "figures=true")
 
