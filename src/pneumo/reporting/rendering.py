@@ -14,10 +14,15 @@ from pneumo.common.text import code_span, escape_markdown, escape_prose
 
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
-    """Fill in a template of `pneumo/templates`; markup in values is escaped, and a missing value is an error."""
-    environment = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
-    environment.loader, environment.autoescape = PackageLoader("pneumo"), select_autoescape(["html"])
-    environment.finalize = _escape_markdown if template.endswith(".md") else _escape_controls
+    """Fill in a template of `reporting/templates`; markup in values is escaped, and a missing value is an error."""
+    environment = Environment(
+        loader=PackageLoader("pneumo.reporting"),
+        autoescape=select_autoescape(["html"]),
+        finalize=_escape_markdown if template.endswith(".md") else _escape_controls,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.filters["code"] = lambda value: Markup(code_span(str(value)))
     return environment.get_template(template).render(**values)
