@@ -31,7 +31,7 @@ def collect_sweep(place: Path) -> dict[str, Any]:
     return {
         "files": list_files(sweep),
         "columns": {path.name: read_head(path) for path in [*sweep.glob("*.csv"), *sweep.glob("ensemble/*.csv")]},
-        "keys": {path.name: outline(json.loads(path.read_text())) for path in documents},
+        "keys": {path.name: sorted(outline(json.loads(path.read_text()))) for path in documents},
         "entries": [status, "features" in listed],
     }
 

@@ -1,3 +1,3 @@
 """Shared by all packages: atomic files, the array cache, hardware, progress and text."""
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # here, not in `pneumo` itself, which names classes of packages above
