@@ -26,23 +26,14 @@ QUANTITIES: dict[str, Callable[[int, int, int], float]] = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What an audit has found.
+    """What an audit has found."""
 
-    Attributes:
-        tree: The files.
-        pictures: What they hold.
-        copies: Groups of copies.
-        identical: Sets of files that are the same to the byte, and the files in them.
-        patients: What names tell of patients.
-        probes: How well labels are guessed without a look at the lungs.
-    """
-
-    tree: Tree
-    pictures: Pictures
-    copies: list[Copies]
-    identical: tuple[int, int]
-    patients: Patients
-    probes: list[Probe]
+    tree: Tree  # the files
+    pictures: Pictures  # what they hold
+    copies: list[Copies]  # groups of copies
+    identical: tuple[int, int]  # sets of files that are the same to the byte, and the files in them
+    patients: Patients  # what names tell of patients
+    probes: list[Probe]  # how well labels are guessed without a look at the lungs
 
     def paths(self, group: Copies) -> list[str]:
         """Give the paths of a group's files."""

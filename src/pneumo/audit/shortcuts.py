@@ -19,20 +19,14 @@ _FOLDS, _DRAWS = 5, 400
 
 @dataclass(frozen=True)
 class Probe:
-    """How well a classifier guesses labels that it was not trained on.
+    """How well a classifier guesses labels that it was not trained on."""
 
-    Attributes:
-        name: metadata, shape, frame or thumbnail.
-        auroc: Area under the ROC curve, out of fold; for several classes the mean over each against the rest.
-            None where there are too few patients or only one class.
-        low: Lower end of its 95 % interval, by the bootstrap over patients.
-        high: Upper end.
-    """
-
-    name: str
+    name: str  # metadata, shape, frame or thumbnail
+    # Area under the ROC curve, out of fold; for several classes the mean over each against the rest. None where there
+    # are too few patients or only one class.
     auroc: float | None
-    low: float | None
-    high: float | None
+    low: float | None  # lower end of its 95 % interval, by the bootstrap over patients
+    high: float | None  # upper end
 
 
 def probe_shortcuts(pictures: Pictures, copies: NDArray[np.int64]) -> list[Probe]:

@@ -18,25 +18,16 @@ _LONGEST = 1_000_000  # characters of JSON: a thousand names of classes
 
 @dataclass(frozen=True)
 class Rules:
-    """What a checkpoint knows of its task beside its weights; an exported network carries it along.
+    """What a checkpoint knows of its task beside its weights; an exported network carries it along."""
 
-    Attributes:
-        name: Of the network, such as timm/tf_efficientnet_lite0.
-        classes: Their names; of two, the second is the positive one, of more all but the first.
-        image_size: Height and width of the images in pixels.
-        crop_pct: What of height and width they keep of a file; see `pneumo.data.grey.square`.
-        threshold: Of two classes, the positive one is predicted above this probability; of more, the likeliest one.
-        margin: A prediction that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
-        outliers: Whether the network has an OOD detector.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    image_size: int
-    crop_pct: float
-    threshold: float
+    name: str  # of the network, such as timm/tf_efficientnet_lite0
+    classes: tuple[str, ...]  # their names; of two, the second is the positive one, of more all but the first
+    image_size: int  # height and width of the images in pixels
+    crop_pct: float  # what of height and width they keep of a file; see `pneumo.data.grey.square`
+    threshold: float  # of two classes, the positive one is predicted above this probability; of more, the likeliest one
+    # A prediction that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
     margin: float | None
-    outliers: bool
+    outliers: bool  # whether the network has an OOD detector
 
     def to_json(self) -> str:
         """Write them as JSON."""
@@ -69,15 +60,10 @@ Scores = tuple[Floats, Floats]
 
 
 class Network(ABC):
-    """A network that scores images.
+    """A network that scores images."""
 
-    Attributes:
-        rules: How its output becomes predictions.
-        batch_size: Number of images that it scores at once in the least time each.
-    """
-
-    rules: Rules
-    batch_size: int
+    rules: Rules  # how its output becomes predictions
+    batch_size: int  # number of images that it scores at once in the least time each
 
     @abstractmethod
     def score(self, image: Images) -> Scores:

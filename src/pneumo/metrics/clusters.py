@@ -20,19 +20,12 @@ _AREA_WEIGHT, _PRECISION_WEIGHT = 2, 3  # patients that the expected variance of
 
 
 class Residuals(NamedTuple):
-    """Deviations of images from their mean, summed within each cluster.
+    """Deviations of images from their mean, summed within each cluster."""
 
-    Attributes:
-        sums: Sum of each cluster that has images, (C,).
-        clusters: Numbers of these clusters, (C,), rising.
-        images: Number of images.
-        mean: Mean of the images; of placements, the AUROC.
-    """
-
-    sums: Array
-    clusters: Clusters
-    images: int
-    mean: float
+    sums: Array  # sum of each cluster that has images, (C,)
+    clusters: Clusters  # numbers of these clusters, (C,), rising
+    images: int  # number of images
+    mean: float  # mean of the images; of placements, the AUROC
 
     @property
     def variance(self) -> float:

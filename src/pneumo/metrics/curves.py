@@ -26,19 +26,12 @@ class Band(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Curves of the ranking of images of two classes, with their areas.
+    """Curves of the ranking of images of two classes, with their areas."""
 
-    Attributes:
-        sensitivity: Band against 1 - specificity.
-        precision: Band against sensitivity.
-        auroc: Area under the first curve.
-        auprc: Average precision.
-    """
-
-    sensitivity: Band
-    precision: Band
-    auroc: Estimate
-    auprc: Estimate
+    sensitivity: Band  # band against 1 - specificity
+    precision: Band  # band against sensitivity
+    auroc: Estimate  # area under the first curve
+    auprc: Estimate  # average precision
 
 
 def has_both_classes(predictions: Predictions) -> bool:

@@ -18,17 +18,11 @@ _PRIOR = 0.5  # its standard deviation before any image: 19 of 20 temperatures a
 
 
 class Decision(NamedTuple):
-    """An operating point.
+    """An operating point."""
 
-    Attributes:
-        temperature: Divisor of logits.
-        threshold: Probability above which an image is predicted positive.
-        margin: Largest `distance` of a prediction that is uncertain.
-    """
-
-    temperature: float
-    threshold: float
-    margin: float
+    temperature: float  # divisor of logits
+    threshold: float  # probability above which an image is predicted positive
+    margin: float  # largest `distance` of a prediction that is uncertain
 
 
 def decide(

@@ -32,19 +32,12 @@ class Difference(NamedTuple):
 
 
 class Placements(NamedTuple):
-    """What each image adds to an AUROC.
+    """What each image adds to an AUROC."""
 
-    Attributes:
-        positive: The fraction of negative images that rank below each positive one, ties by half, (P,).
-        negative: The fraction of positive images that rank above each negative one, (N,).
-        of_positive: Clusters of the positive images, (P,).
-        of_negative: Clusters of the negative images, (N,).
-    """
-
-    positive: Array
-    negative: Array
-    of_positive: Clusters
-    of_negative: Clusters
+    positive: Array  # the fraction of negative images that rank below each positive one, ties by half, (P,)
+    negative: Array  # the fraction of positive images that rank above each negative one, (N,)
+    of_positive: Clusters  # clusters of the positive images, (P,)
+    of_negative: Clusters  # clusters of the negative images, (N,)
 
     @property
     def residuals(self) -> tuple[Residuals, Residuals]:

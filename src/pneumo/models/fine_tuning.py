@@ -23,15 +23,10 @@ STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a pretrained backbone is trained; `fine_tuning` in conf/train.yaml tells the same.
+    """How a pretrained backbone is trained; `fine_tuning` in conf/train.yaml tells the same."""
 
-    Attributes:
-        warm_up: Train the head alone first, on the features of the frozen backbone; see `fit_head`.
-        lr_decay: See `parameter_groups`; 1.0: all layers learn at one rate.
-    """
-
-    warm_up: bool
-    lr_decay: float
+    warm_up: bool  # train the head alone first, on the features of the frozen backbone; see `fit_head`
+    lr_decay: float  # see `parameter_groups`; 1.0: all layers learn at one rate
 
 
 class OneCycle:
@@ -59,25 +54,18 @@ MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a classifier is trained; no checkpoint holds any of it.
+    """How a classifier is trained; no checkpoint holds any of it."""
 
-    Attributes:
-        weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
-        label_smoothing: Fraction of each label that is spread over all classes.
-        class_weights: Of the classes in the training loss, (classes,); None: one each.
-        fine_tuning: How a pretrained backbone is trained; None: as any other layers.
-        optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
-        scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
-        batch_size: Images of an optimizer step, where a `HeadClassifier` gets more at once.
-    """
-
+    # Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
     weights: str | None = None
-    label_smoothing: float = 0.0
-    class_weights: Sequence[float] | None = None
-    fine_tuning: FineTuning | None = None
+    label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
+    class_weights: Sequence[float] | None = None  # of the classes in the training loss, (classes,); None: one each
+    fine_tuning: FineTuning | None = None  # how a pretrained backbone is trained; None: as any other layers
+    # Makes the optimizer of the parameters that it is given; needed for training only.
     optimizer: MakeOptimizer | None = None
+    # Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
     scheduler: MakeScheduler | None = None
-    batch_size: int | None = None
+    batch_size: int | None = None  # images of an optimizer step, where a `HeadClassifier` gets more at once
 
 
 def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:

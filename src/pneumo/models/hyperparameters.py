@@ -17,19 +17,13 @@ _LAYER = re.compile(r"[\w.-]{1,255}")
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """How logits become predictions; checkpoints hold these among their hyperparameters.
+    """How logits become predictions; checkpoints hold these among their hyperparameters."""
 
-    Attributes:
-        threshold: Of two classes, an image is called the positive one above this probability.
-        temperature: Logits are divided by it before they become probabilities.
-        margin: A prediction whose logits are so near to the threshold is uncertain; None: nobody has chosen it.
-        flip_test: Outside of training, average the logits of an image and its mirror image.
-    """
-
-    threshold: float = 0.5
-    temperature: float = 1.0
+    threshold: float = 0.5  # of two classes, an image is called the positive one above this probability
+    temperature: float = 1.0  # logits are divided by it before they become probabilities
+    # A prediction whose logits are so near to the threshold is uncertain; None: nobody has chosen it.
     margin: float | None = None
-    flip_test: bool = False
+    flip_test: bool = False  # outside of training, average the logits of an image and its mirror image
 
 
 class HyperparameterError(Exception):

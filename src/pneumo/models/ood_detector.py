@@ -22,17 +22,11 @@ _PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last"
 
 @dataclass(frozen=True)
 class Layout:
-    """How places lie in a tensor of N images.
+    """How places lie in a tensor of N images."""
 
-    Attributes:
-        kind: channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C).
-        side: Places a side.
-        prefix: Tokens before those of places.
-    """
-
-    kind: str
-    side: int
-    prefix: int = 0
+    kind: str  # channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C)
+    side: int  # places a side
+    prefix: int = 0  # tokens before those of places
 
     def mean(self, output: Tensor) -> Tensor:
         """Compute the mean of each channel over the places, (N, C) float32."""
@@ -158,17 +152,11 @@ _Array = npt.NDArray[np.float64]
 
 
 class Outliers(NamedTuple):
-    """A model of what a network sees in its training images: most of it lies in a space of few dimensions.
+    """A model of what a network sees in its training images: most of it lies in a space of few dimensions."""
 
-    Attributes:
-        mean: Of what `LevelMeans` gives, (P,).
-        scale: What differences to it are multiplied with, (P,).
-        components: Orthonormal directions, (components, P).
-    """
-
-    mean: Tensor
-    scale: Tensor
-    components: Tensor
+    mean: Tensor  # of what `LevelMeans` gives, (P,)
+    scale: Tensor  # what differences to it are multiplied with, (P,)
+    components: Tensor  # orthonormal directions, (components, P)
 
     def score(self, means: Tensor) -> Tensor:
         """Give how unlike images are, (N,), by what `LevelMeans` gives, (N, P): more than 1 is too much.

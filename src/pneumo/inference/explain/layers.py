@@ -13,19 +13,12 @@ from pneumo.models.ood_detector import Layout, find_layout, hooked
 
 @dataclass(frozen=True)
 class Layer:
-    """A module whose output is a map of places through which all of the answer goes.
+    """A module whose output is a map of places through which all of the answer goes."""
 
-    Attributes:
-        name: Its dotted path in the network.
-        layout: Of its output.
-        first: Middle of what the first row, or column, of places sees of the image, in pixels.
-        last: The same of the last one.
-    """
-
-    name: str
-    layout: Layout
-    first: float
-    last: float
+    name: str  # its dotted path in the network
+    layout: Layout  # of its output
+    first: float  # middle of what the first row, or column, of places sees of the image, in pixels
+    last: float  # the same of the last one
 
 
 @dataclass(frozen=True)

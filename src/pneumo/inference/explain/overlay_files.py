@@ -27,21 +27,13 @@ _SMALL = 360  # pixels of an image's longer side there
 
 @dataclass(frozen=True)
 class Explanation:
-    """What in a radiograph speaks for a class.
+    """What in a radiograph speaks for a class."""
 
-    Attributes:
-        prediction: For the radiograph.
-        target: The class that is explained: the positive one of two, the predicted one of several.
-        image: The radiograph's grey values, (H, W); the longer side has at most 1,024 pixels.
-        input_saliency: The map of what the network's input holds, (S, S), from 0 to 1.
-        crop_pct: What that input keeps of height and width.
-    """
-
-    prediction: Prediction
-    target: str
-    image: Images
-    input_saliency: Map
-    crop_pct: float
+    prediction: Prediction  # for the radiograph
+    target: str  # the class that is explained: the positive one of two, the predicted one of several
+    image: Images  # the radiograph's grey values, (H, W); the longer side has at most 1,024 pixels
+    input_saliency: Map  # the map of what the network's input holds, (S, S), from 0 to 1
+    crop_pct: float  # what that input keeps of height and width
 
     @property
     def saliency(self) -> Map:

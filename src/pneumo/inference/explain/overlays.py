@@ -23,23 +23,14 @@ _FRAME = 0.35  # the same of the line around what the network saw
 
 
 class Example(NamedTuple):
-    """What a figure tells of a film.
+    """What a figure tells of a film."""
 
-    Attributes:
-        film: Grey values, (height, width).
-        places: The map, (size, size).
-        title: What stands above the film, such as its file's name.
-        called: Name of the class that the network answered.
-        target: Name of the class that the map speaks for.
-        probability: That of `target`.
-    """
-
-    film: Film
-    places: Map
-    title: str
-    called: str
-    target: str
-    probability: float
+    film: Film  # grey values, (height, width)
+    places: Map  # the map, (size, size)
+    title: str  # what stands above the film, such as its file's name
+    called: str  # name of the class that the network answered
+    target: str  # name of the class that the map speaks for
+    probability: float  # that of `target`
 
 
 def overlay(film: Film, places: Map, crop_pct: float = 1.0) -> Film:

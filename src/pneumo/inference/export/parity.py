@@ -27,15 +27,10 @@ _BLOCK = 32  # films at once
 
 
 class Difference(NamedTuple):
-    """The largest differences between what two networks answer to films.
+    """The largest differences between what two networks answer to films."""
 
-    Attributes:
-        probability: Of any class.
-        unlike: Of how unlike the training images a film is, as share of it where it is more than 1.
-    """
-
-    probability: float
-    unlike: float
+    probability: float  # of any class
+    unlike: float  # of how unlike the training images a film is, as share of it where it is more than 1
 
 
 def compare(expected: Scores, found: Scores) -> Difference:
