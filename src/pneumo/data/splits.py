@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
 WAYS = ("official", "patient", "kfold")
-_HEAD = ("path", "split", "class", "subtype", "patient")
 Splits = dict[str, list[Radiograph]]
 Groups = npt.NDArray[np.int64]
 
@@ -84,10 +82,6 @@ def check_split(split: str, folds: int, fold: int) -> None:
             f"data.fold={fold} must be a whole number from 0 to {folds - 1}, since data.folds={folds}; a sweep over "
             f"all of them is data.fold={','.join(map(str, range(folds)))}."
         )
-
-
-def _damaged(path: Path, reason: str) -> ConfigError:
-    return ConfigError(f"{path} is damaged ({reason}): put it back as the run left it.")
 
 
 def _link(pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: Sequence[int] | None) -> Groups:
