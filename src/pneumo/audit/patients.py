@@ -54,12 +54,7 @@ class Patients:
 
 
 def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
-    """Compare films that share a patient's name, but are no copies, with films of strangers.
-
-    Args:
-        pictures: N of them.
-        groups: Each one's group of copies, shape (N,).
-    """
+    """Compare films that share a patient's name, but are no copies, (N,) `groups`, with films of strangers."""
     films: dict[str, list[int]] = defaultdict(list)
     for number, file in enumerate(pictures.files):
         if file.patient is not None:

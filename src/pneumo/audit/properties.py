@@ -60,11 +60,7 @@ class Pictures:
 
 
 def read_pictures(tree: Tree) -> Pictures:
-    """Read all files of a tree, by as many threads as there are processors.
-
-    Raises:
-        DataError: None of them can be read.
-    """
+    """Read all files of a tree, by as many threads as there are processors."""
     read: list[Picture | str] = []
     films = np.empty((len(tree.files), SIDE, SIDE), np.uint8)
     paths = [file_path(tree.root, file.path) for file in tree.files]
@@ -112,9 +108,7 @@ class Copies:
 def list_copies(pictures: Pictures, groups: NDArray[np.int64]) -> list[Copies]:
     """List the groups of two images or more, those that matter most first: of several splits, of several classes.
 
-    Args:
-        pictures: N of them.
-        groups: Each one's group, as `pneumo.data.duplicates.group_duplicates` returns it, shape (N,).
+    `groups` are as `pneumo.data.duplicates.group_duplicates` returns them, (N,).
     """
     members: dict[int, list[int]] = defaultdict(list)
     for number, group in enumerate(groups.tolist()):

@@ -134,12 +134,7 @@ def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set
 
 
 def _check_nesting(root: Path, below: Mapping[str, set[str]]) -> None:
-    """Refuse a folder whose sub-folders are data sets, or whose splits have their classes one level too deep.
-
-    Args:
-        root: The tree's.
-        below: Of each split, the folders that have images in them.
-    """
+    """Refuse a folder whose sub-folders are data sets, or whose splits have their classes one level too deep."""
     folders = {
         split: {Path(os.path.relpath(path, _place(root, split))).parts for path in paths}
         for split, paths in below.items()

@@ -24,15 +24,11 @@ _LUMINANCE = (
 
 
 def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
-    """Blur images and remove the fine detail that a lower resolution does not hold.
+    """Blur images (N, 1, H, W) and remove the fine detail that a lower resolution does not hold.
 
-    Both are one product of spectra: a Gaussian, and a smooth step at the lower resolution's highest frequency. Edges
-    are mirrored, so that nothing comes in from the opposite side.
-
-    Args:
-        image: (N, 1, H, W), float.
-        sigma: Of the Gaussian, in pixels, (N,).
-        share: Fraction of the resolution that is left, above 0, at most 1, (N,).
+    Both are one product of spectra: a Gaussian, of `sigma` pixels (N,), and a smooth step at the lower resolution's
+    highest frequency, `share` of the resolution (N,). Edges are mirrored, so that nothing comes in from the opposite
+    side.
     """
     margin = 8
     height, width = image.shape[2:]
@@ -49,13 +45,10 @@ def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
 
 
 def compress(image: Tensor, quality: Tensor) -> Tensor:
-    """Apply the losses of JPEG to images: each block of 8 x 8 pixels keeps its rounded cosine coefficients.
+    """Apply JPEG's losses to images (N, 1, H, W), 0 to 255: blocks of 8 x 8 pixels keep rounded cosine coefficients.
 
-    Source: ITU-T T.81; the scale of qualities is that of the Independent JPEG Group's encoder, which Pillow uses too.
-
-    Args:
-        image: (N, 1, H, W), 0 to 255, float.
-        quality: From 1 to 100, (N,).
+    Source: ITU-T T.81; the scale of qualities, 1 to 100, (N,), is that of the Independent JPEG Group's encoder, which
+    Pillow uses too.
     """
     height, width = image.shape[2:]
     whole = pad(image, (0, -width % 8, 0, -height % 8), mode="replicate") - 128

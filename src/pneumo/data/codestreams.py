@@ -35,9 +35,6 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
     """Decode a frame to little-endian samples, plane after plane.
 
     pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
-
-    Raises:
-        DataError: Segments are missing or too short.
     """
     count, *offsets = _HEADER.unpack(source[: _HEADER.size])
     width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
@@ -136,11 +133,7 @@ def require_few_items(content: bytes) -> None:
 
 
 def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
-    """Return the bytes that a frame's decoder holds next to the image of `size`, width and height.
-
-    Raises:
-        DataError: It would allocate more than the DICOM header says, or take very long.
-    """
+    """Return the bytes that a frame's decoder holds next to the image of `size`, width and height."""
     if is_jpeg2000(frame[:12]):
         *found, components = require_structure(frame)
         buffered = 6 * components * size[0] * size[1]

@@ -34,11 +34,7 @@ class Pixels(NamedTuple):
 
 
 def decode_pixels(dataset: Dataset) -> Pixels:
-    """Decode the one image of a dataset whose header `complete_header` has completed.
-
-    Raises:
-        DataError: There are no pixels, too few or too many; they contradict the header; or no decoder is installed.
-    """
+    """Decode the one image of a dataset whose header `complete_header` has completed."""
     if "PixelData" not in dataset:
         floating = any(name in dataset for name in PIXELS)
         what = "floating-point pixels, which have no agreed range" if floating else "a picture's header and no pixels"

@@ -18,11 +18,7 @@ _MOST_COMMENTS = 1000
 
 
 def read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
-    """Decode an image, not loaded yet, whose values have to be scaled as Pillow does; return any other as it is.
-
-    Raises:
-        DataError: There are fewer pixels than the header says.
-    """
+    """Decode an image, not loaded yet, whose values have to be scaled as Pillow does; return any other as it is."""
     if image.format != "PPM" or image.tile[0][0] != "ppm":  # type: ignore[attr-defined] # an ImageFile
         return image
     _, _, offset, (*_, largest) = image.tile[0]  # type: ignore[attr-defined] # an ImageFile

@@ -35,11 +35,7 @@ class Rules:
 
     @classmethod
     def from_json(cls, text: str) -> Rules:
-        """Read what `to_json` wrote, under the rules that checkpoints follow.
-
-        Raises:
-            HyperparameterError: It is something else, or a value breaks its rule.
-        """
+        """Read what `to_json` wrote, under the rules that checkpoints follow."""
         names = {field.name for field in fields(cls)}
         try:
             values = json.loads(text if len(text) <= _LONGEST else "")
@@ -72,11 +68,10 @@ class Network(ABC):
     def explainer(self, method: str = "hirescam") -> Callable[[Images], Floats]:
         """Build the function that maps images (N, 1, S, S) to saliency maps (N, S, S).
 
+        Raises a ConfigError if the network has no gradients, or none of its layers fits.
+
         Args:
             method: See `pneumo.inference.explain.saliency.METHODS`.
-
-        Raises:
-            ConfigError: The network has no gradients, or none of its layers fits.
         """
         raise ConfigError(
             f"Maps need gradients, and an exported network ({self.rules.name}) has none: give the checkpoint."

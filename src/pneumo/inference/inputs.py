@@ -121,12 +121,7 @@ def read_film(source: Path | bytes, rules: Rules, show: bool) -> Film:
 def read_films(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ahead: int) -> Generator[Film]:
     """Read files in order; at full size each thread has one in memory, as far as `BUDGET` allows.
 
-    Args:
-        paths: The files.
-        rules: The network's.
-        show: Keep copies to look at.
-        threads: That read; Pillow and pydicom let others work while they decode.
-        ahead: How many files are read before they are asked for.
+    Pillow and pydicom let other threads work while they decode. `ahead` files are read before they are asked for.
     """
     pool = ThreadPoolExecutor(threads, "films")
     waiting: deque[Future[Film]] = deque()

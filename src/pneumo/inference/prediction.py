@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -160,13 +159,7 @@ _MOST = 40  # rows: about a screen
 
 
 def to_terminal(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> RenderableType:
-    """Lay out predictions: a row for each, or, of many, a summary.
-
-    Args:
-        predictions: At least one.
-        rules: The network's.
-        kept: Whether a file has them all.
-    """
+    """Lay out one prediction or more: a row for each, or, of many, a summary; `kept` is whether a file has them all."""
     parts: list[RenderableType] = [Text(NOTICE, style="bold")]
     if len(predictions) <= _MOST:
         return Group(_rows(predictions, rules), *parts)
@@ -190,7 +183,7 @@ def to_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 def _rows(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
     several = rules.classes if len(rules.classes) > 2 else ()
-    table = PlainTable(box=SIMPLE_HEAD, pad_edge=False)
+    table = PlainTable()
     table.add_column("file", overflow="fold")
     for name in several or ("probability",):
         table.add_column(name, justify="right", no_wrap=True)
@@ -210,7 +203,7 @@ def _rows(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
 def _summary(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
     called = Counter(prediction.predicted_class for prediction in predictions)
     said = Counter(note_kind(remark) for prediction in predictions for remark in prediction.remarks)
-    table = PlainTable(box=SIMPLE_HEAD, pad_edge=False, title=f"{len(predictions):,} files", title_justify="left")
+    table = PlainTable(f"{len(predictions):,} files")
     table.add_column("")
     table.add_column("films", justify="right")
     for name in rules.classes:

@@ -31,13 +31,9 @@ class Estimate(NamedTuple):
 
 
 def wilson(hits: float, total: float) -> Interval:
-    """Compute the interval of a proportion: Wilson's score interval.
+    """Compute Wilson's score interval of a proportion; `hits` and `total` may be fractions, as effective numbers are.
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, equation 4.
-
-    Args:
-        hits: Number of images that count.
-        total: Number of images, above 0; both may be effective numbers, which are fractions.
     """
     proportion, square = hits / total, float(norm.ppf(0.975)) ** 2
     scale = 2 * (total + square)
@@ -76,12 +72,7 @@ def mean_interval(value: float, draws: npt.NDArray[np.float64], total: int, top:
 
     A few images with large errors decide the mean, and a small sample may have none of them. So the variance is shrunk
     towards that of images which are all at 0 or at the top. If all draws are the same, it is `unvaried_interval`.
-
-    Args:
-        value: The mean, from 0 to `top`.
-        draws: Bootstrap draws of it.
-        total: Number of patients.
-        top: Largest value of an image.
+    `total` is the number of patients, `top` the largest value of an image.
     """
     if np.ptp(draws) < RESIDUE:
         return unvaried_interval(value, total, top)
@@ -168,15 +159,10 @@ def divide(part: Array, whole: Array) -> Array:
 
 
 def posterior_interval(metric: Callable[[Array], Array], table: Array, drawn: Array) -> Interval:
-    """Compute the 95 % interval of a metric of counts from tables that `draw_tables` drew.
+    """Compute the 95 % interval of a metric of a table (C, C) from those that `draw_tables` drew, (R, C, C).
 
     It is the middle 95 % of the metric over these draws, extended to the metric's own value where that lies outside, as
     when all images are right. No table has an interval of width zero.
-
-    Args:
-        metric: Function of confusion tables.
-        table: The test's, (C, C).
-        drawn: As many tables as there are draws, (R, C, C).
     """
     value = float(metric(table[None])[0])
     low, high = np.quantile(metric(drawn), (0.025, 0.975))

@@ -69,19 +69,12 @@ class TrainingOptions:
 
 
 def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Group parameters so that a backbone's lower layers learn more slowly, the input's side slowest.
+    """Group parameters for an optimizer so that a backbone's lower layers learn more slowly, the input's side slowest.
 
     The backbone is divided into four parts of as many layers, in the order in which they are registered, which in
     classifiers is that of the data's way. The head learns at the full rate, each part below at `decay` times the rate
-    of the one above. Source: discriminative fine-tuning, Howard and Ruder, ULMFiT (2018).
-
-    Args:
-        backbone: Its frozen parameters are left out.
-        head: Of the features.
-        decay: Above 0, at most 1.
-
-    Returns:
-        Groups for an optimizer; `lr_scale` is the factor of its rate.
+    of the one above: `lr_scale` is a group's factor. Frozen parameters are left out. Source: discriminative fine-
+    tuning, Howard and Ruder, ULMFiT (2018).
     """
     layers = [layer for layer in backbone.modules() if any(True for _ in layer.parameters(recurse=False))]
     groups = []
@@ -100,9 +93,9 @@ def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDAr
     data. Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution (2022).
 
     Args:
-        head: Is changed in place.
+        head: Of `label`'s classes.
         features: Of the training images, from the frozen backbone, (N, D).
-        label: From 0, below the head's number of outputs, (N,).
+        label: From 0, (N,).
         balance: Give each class the same weight in all.
     """
     regression = LogisticRegression(C=STRENGTH, class_weight="balanced" if balance else None, max_iter=2_000)

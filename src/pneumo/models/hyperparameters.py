@@ -31,15 +31,7 @@ class HyperparameterError(Exception):
 
 
 def check_hyperparameters(values: object, required: Collection[str] = ()) -> dict[str, Any]:
-    """Return the hyperparameters that a file holds, if each is known and follows its rule.
-
-    Args:
-        values: As the file has them.
-        required: Names that must be among them.
-
-    Raises:
-        HyperparameterError: One of them is missing, unknown or breaks its rule.
-    """
+    """Return a file's hyperparameters, if each is known and follows its rule, and all `required` are there."""
     if not isinstance(values, Mapping):
         raise HyperparameterError(f"its hyperparameters are {describe(values)} instead of names and values")
     for name, value in values.items():

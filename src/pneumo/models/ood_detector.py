@@ -75,12 +75,7 @@ class LevelMeans(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, image_size: int) -> None:
-        """Find the maps by running two images.
-
-        Args:
-            backbone: In evaluation; it stays as it is.
-            image_size: Height and width of the images in pixels.
-        """
+        """Find the maps by running two images of `image_size` pixels; the backbone, in evaluation, stays as it is."""
         super().__init__()
         self.backbone = backbone
         images = torch.zeros(2, 1, image_size, image_size, dtype=torch.uint8, device=backbone.mean.device)
@@ -108,12 +103,9 @@ class LevelMeans(nn.Module):
 def hooked(
     network: nn.Module, receive: Callable[[str, Any], Tensor | None], names: Iterable[str] | None = None
 ) -> Iterator[None]:
-    """Pass outputs of modules to a function, which may return others to take their place.
+    """Pass paths and outputs of modules to a function, which may return others to take their place.
 
-    Args:
-        network: That has the modules.
-        receive: Called with a module's path and its output.
-        names: Paths of the modules; None: all within the network.
+    `names` are the modules' paths; None: all within the network.
     """
     if names is None:
         names = [name for name, _ in network.named_modules() if name]

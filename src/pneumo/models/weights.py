@@ -22,17 +22,8 @@ _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")  # of weights in pa
 _DEEPEST = 8  # mappings within one another: checkpoints have two or three
 # Where training scripts keep the weights in a checkpoint; the first of these that is there is used.
 _WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "net",
-    "network",
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
-    "ema",
-    "teacher",
-    "student",
+    *("state_dict", "model", "model_state_dict", "net", "network", "state_dict_ema"),
+    *("model_ema", "ema_state_dict", "ema", "teacher", "student"),
 )
 
 
@@ -61,11 +52,7 @@ def load_weights(architecture: Architecture, weights: str, head_path: str) -> No
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a state dict from a file without running any code that the file may hold.
-
-    Raises:
-        WeightsError: The file is missing or holds no state dict.
-    """
+    """Read a state dict from a file without running any code that the file may hold."""
     try:
         fault = "" if path.is_file() else "is a folder" if path.is_dir() else "does not exist"
     except OSError as error:  # such as a name that is too long, or a folder that may not be read

@@ -36,18 +36,11 @@ class _Output:
 
 
 def find_layer(network: nn.Module, image_size: int) -> Layer | None:
-    """Find the layer to look at, by running a network once on two images of noise.
+    """Find the layer to look at, if there is one, by running a frozen network once on two images of noise.
 
     All of the answer goes through its output, the answer depends on several of its places, and what follows mixes
     neighbouring places for the last time. Behind that, evidence no longer lies where it was seen: in a fine-tuned
     EfficientNet-Lite0 it gathers amid the film, where places see both lungs (docs/EXPLANATIONS.md).
-
-    Args:
-        network: Maps (N, 3, H, W) to (N, features); frozen, in evaluation mode.
-        image_size: Height and width of the images in pixels.
-
-    Returns:
-        The layer, or None if there is none.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 3, image_size, image_size, generator=generator)

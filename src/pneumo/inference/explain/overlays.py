@@ -36,16 +36,9 @@ _SMALL = 360  # pixels of an image's longer side there
 
 
 def overlay(film: Images, places: Map, crop_pct: float = 1.0) -> Images:
-    """Lay a map over its film.
+    """Lay a map, (size, size), from 0 to 1, over its film, (height, width); return colours, (height, width, 3).
 
-    Args:
-        film: Grey values, (height, width), at any size and aspect.
-        places: The map, (size, size), from 0 to 1.
-        crop_pct: What the network saw of height and width, in the middle; see `pneumo.data.grey.decode`.
-
-    Returns:
-        Colours, (height, width, 3). Where the map is 0 they are the film's greys; below 1, a faint line surrounds what
-        the network saw.
+    Where the map is 0 they are the film's greys. With `crop_pct` below 1, a faint line surrounds what the network saw.
     """
     strength = place(places, film.shape, crop_pct)[..., None]
     grey = np.repeat(film[..., None].astype(np.float32), 3, axis=2)

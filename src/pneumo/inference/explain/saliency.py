@@ -51,9 +51,6 @@ class Explainer:
         Args:
             classifier: What is explained, or anything else with these attributes.
             method: hirescam, gradcam or occlusion; see `METHODS`.
-
-        Raises:
-            ConfigError: Unknown method, or no layer of the network fits.
         """
         if method not in METHODS:
             raise ConfigError(f"method={method}: explanations are made by one of {', '.join(METHODS)}.")

@@ -54,11 +54,7 @@ class Films:
     """A data set's films, as a network is shown them, under the classes that it was trained to tell apart."""
 
     def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
-        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns.
-
-        Raises:
-            DataError: There is no such data set.
-        """
+        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns."""
         if locate(root) is None:
             found = find_data_sets(root)
             hint = describe_misplaced(root, found, "--data ") if found else "name a folder with both"

@@ -47,13 +47,7 @@ _HEADERS = {
 
 
 def make_app(model: Predictor, explainer: Explainer | None, hosts: Sequence[str]) -> Starlette:
-    """Build the application.
-
-    Args:
-        model: That predicts.
-        explainer: That makes maps, if any does.
-        hosts: Names by which the page may be asked for; `*` is any.
-    """
+    """Build the application; `hosts` are names by which the page may be asked for, and `*` is any."""
     served = _Served(model, explainer)
     return Starlette(
         routes=[Route("/", served.page), Route("/predict", served.predict, methods=["POST"])],
