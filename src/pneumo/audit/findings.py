@@ -66,11 +66,9 @@ class Findings:
 
 
 def audit(root: Path, classes: Sequence[str] = ()) -> Findings:
-    """Look for what could make numbers a lie.
+    """Look for what could make numbers a lie in a folder of classes, or of train/, val/ or test/ with classes in them.
 
-    Args:
-        root: A folder of classes, or of train/, val/ or test/ with classes in them.
-        classes: Names of the class folders; by default all folders with images in them.
+    Without `classes`, all folders with images in them are classes.
 
     Raises:
         DataError: There is no such tree, or nothing in it can be read.

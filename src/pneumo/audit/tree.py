@@ -41,9 +41,7 @@ class Tree:
 def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
     """List the images in root/{train,val,test}/CLASS/, in root/chest_xray/{train,val,test}/CLASS/ or in root/CLASS/.
 
-    Args:
-        root: Any of the splits may be missing.
-        classes: Names of the class folders; by default all folders with images in them.
+    Any of the splits may be missing. Without `classes`, all folders with images in them are classes.
 
     Raises:
         DataError: No images are found, a class is found nowhere, the images are those of a data set in a sub-folder,

@@ -170,19 +170,15 @@ def posterior_interval(metric: Callable[[Array], Array], table: Array, drawn: Ar
 
 
 def draw_tables(table: Array, sizes: Sequence[float] | None = None) -> Array:
-    """Draw confusion tables of tests with these numbers of images of each class, (R, C, C).
+    """Draw confusion tables of tests with these numbers of images of each class, (R, C, C), from one, (C, C).
 
     Each row of the table is a multinomial sample of its class. Its probabilities are drawn from their posterior under
     a Dirichlet prior of 1/2 image right and 1 / classes images wrong, divided evenly among the wrong cells. With two
     classes this is Jeffreys' prior; with more, a mean over classes would add up the bias of 1/2 in each. Draws are
-    quasi-random: the same table has the same ones.
+    quasi-random: the same table has the same ones. `sizes` are the effective numbers of images of each class, (C,).
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, section 3
     (Jeffreys' interval of one share). Coverage of this extension was simulated: docs/EVALUATION.md.
-
-    Args:
-        table: Rows true and columns predicted, (C, C), with images in each row.
-        sizes: Effective number of images of each class, (C,), where several are of one patient.
     """
     totals = table.sum(axis=1, keepdims=True)
     known = table if sizes is None else table * (np.array(sizes)[:, None] / totals)

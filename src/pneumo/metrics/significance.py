@@ -46,15 +46,12 @@ class Placements(NamedTuple):
 
 
 def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
-    """Compute the placements of images, whose mean is the AUROC, in O(n log n).
+    """Compute the placements of images, whose mean is the AUROC, in O(n log n), from scores (n,) and classes (n,).
+
+    Without `clusters`, (n,), every image is a cluster of its own.
 
     Source: X. Sun, W. Xu, Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver
     Operating Characteristic Curves, 2014.
-
-    Args:
-        score: Rises with the probability of the positive class, (n,).
-        positive: Whether the image is of that class, (n,), some of each.
-        clusters: Cluster of each image, (n,); None: every image is a cluster of its own.
     """
     ranks, clusters = rankdata(score), np.arange(len(score)) if clusters is None else clusters
     above, below = score[positive], score[~positive]

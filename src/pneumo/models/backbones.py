@@ -68,18 +68,11 @@ class Backbone(nn.Module):
 def build(
     architecture: str, weights: str | None, head_path: str | None, image_size: int, classes: int, freeze: bool = False
 ) -> tuple[Backbone, nn.Linear]:
-    """Build a backbone and a new head for it.
+    """Build a backbone and a new head of so many classes, which maps its features to logits.
 
-    Args:
-        architecture: SOURCE/NAME; see `pneumo.models.registry.create`.
-        weights: See `pneumo.models.weights.load_weights`; None leaves the random ones.
-        head_path: Dotted path of the layer to replace, such as `fc` or `classifier.6`; None is the last linear layer.
-        image_size: Height and width of the images in pixels.
-        classes: Number of classes of the new head.
-        freeze: Make the backbone constant; see `freeze_module`.
-
-    Returns:
-        The backbone and the head, which maps its features to logits.
+    `architecture` and `weights` are as for `pneumo.models.registry.create` and `pneumo.models.weights.load_weights`;
+    None leaves random weights. `head_path` is the layer to replace, such as `fc` or `classifier.6`; None: the last
+    linear layer. `freeze` makes the backbone constant.
 
     Raises:
         ConfigError: Unknown architecture, or its head cannot be replaced.

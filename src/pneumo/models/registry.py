@@ -36,11 +36,7 @@ class Architecture:
 
 
 def create(name: str, image_size: int) -> Architecture:
-    """Build an architecture by its full name, with random weights.
-
-    Args:
-        name: SOURCE/NAME, where the source is torchvision, timm or pneumo.
-        image_size: Height and width of the images in pixels, for networks whose shape depends on it.
+    """Build an architecture by its full name, SOURCE/NAME, with random weights, for images of this size.
 
     Raises:
         ConfigError: There is no such source or name, or the network does not fit the image size.

@@ -30,14 +30,9 @@ _WRAPPERS = (
 def load_weights(architecture: Architecture, weights: str, head_path: str) -> None:
     """Give an architecture's network pretrained weights, in place.
 
-    The head (the network's last linear layer) and auxiliary heads may be missing or have another shape; all else must
-    fit.
-
-    Args:
-        architecture: With its original head still in the network.
-        weights: `DEFAULT` or a tag that the source publishes, `pip:PACKAGE` for a weights file in an installed package,
-            or the path of a file of torch.save or safetensors. Whatever contains a dot or a slash is a path.
-        head_path: Dotted path of the head in the network.
+    Its head, at `head_path`, and auxiliary heads may be missing or have another shape; all else must fit. `weights` is
+    `DEFAULT` or a tag that the source publishes, `pip:PACKAGE` for a weights file in an installed package, or the path
+    of a file of torch.save or safetensors. Whatever contains a dot or a slash is a path.
 
     Raises:
         WeightsError: The weights cannot be found, fetched or fitted.
