@@ -34,36 +34,24 @@ Differences = dict[tuple[int, int], Difference]
 
 
 class Metric(NamedTuple):
-    """A metric of predictions.
+    """A metric of predictions."""
 
-    Attributes:
-        name, title: As in the keys of results and logs; as in tables.
-        compute: Function of R resamples, (R,).
-        interval: Method of the 95 % interval; `percentile_interval` fits any metric.
-        drawn: Statistic of resamples that the method needs, (R, ...), if it needs one.
-        needs: Classes without which the metric is undefined: of two classes the positive, the negative, or both.
-        range, range_of_several: Its least and largest value; the same with more than two classes, if it differs.
-        higher_is_better: Its direction.
-        rank: Rank among the columns of leaderboards, the highest of which go first where a terminal is narrow; a
-            metric with a rank is in the table of a run too. None: in neither.
-        about: Meaning, for readers of a leaderboard.
-        method: Name of the method of `over_seeds`, for readers of a leaderboard.
-        over_seeds: Interval of the mean over seeds, from the seeds and this mean.
-        compare: Test of all pairs of configurations by their seeds.
-    """
-
-    name: str
-    title: str
-    compute: Compute
-    interval: Method
-    drawn: Compute | None = None
+    name: str  # as in the keys of results and logs
+    title: str  # as in tables
+    compute: Compute  # function of R resamples, (R,)
+    interval: Method  # method of the 95 % interval; `percentile_interval` fits any metric
+    drawn: Compute | None = None  # statistic of resamples that the method needs, (R, ...), if it needs one
+    # Classes without which the metric is undefined: of two classes the positive, the negative, or both.
     needs: Literal["any", "positive", "negative", "both"] = "both"
-    range: Interval = (0.0, 1.0)
-    range_of_several: Interval | None = None
+    range: Interval = (0.0, 1.0)  # its least and largest value
+    range_of_several: Interval | None = None  # the same with more than two classes, if it differs
     higher_is_better: bool = True
+    # Rank among the columns of leaderboards, the highest of which go first where a terminal is narrow; a metric with a
+    # rank is in the table of a run too. None: in neither.
     rank: int | None = None
-    about: str = ""
-    method: str = ""
+    about: str = ""  # meaning, for readers of a leaderboard
+    method: str = ""  # name of the method of `over_seeds`, for readers of a leaderboard
+    # Interval of the mean over seeds, from the seeds and this mean; test of all pairs of configurations by their seeds.
     over_seeds: Callable[[Seeds, float], Interval] | None = None
     compare: Callable[[Sequence[Seeds]], Differences] | None = None
 
