@@ -233,7 +233,7 @@ class HeadClassifier(Classifier):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Take all of a batch's steps but the last, and compute the loss of that."""
-        parts = zip(*(tensor.split(self.batch_size or len(tensor)) for tensor in batch.values()), strict=True)
+        parts = zip(*(torch.split(each, self.batch_size or len(each)) for each in batch.values()), strict=True)
         *earlier, last = (dict(zip(batch, part, strict=True)) for part in parts)
         if earlier:
             optimizer = self.optimizers(use_pl_optimizer=False)
