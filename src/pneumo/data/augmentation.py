@@ -12,15 +12,11 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 # The luminance table of ITU-T T.81, annex K.1, which encoders scale by the quality.
-# fmt: off
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
     (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
     (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
-)
-
-
-# fmt: on
+)  # fmt: skip
 
 
 def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
@@ -73,12 +69,10 @@ def _cosines(device: torch.device) -> Tensor:
 
 AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
 # What an image draws a random number for; a new one comes last, so that the others stay.
-# fmt: off
 NUMBERS = (
     "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
     "cut_right", "cut_down", "stretch",
-)
-# fmt: on
+)  # fmt: skip
 _Numbers = dict[str, Tensor]
 
 

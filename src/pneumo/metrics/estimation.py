@@ -10,19 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pneumo.metrics import calibration, clusters, significance
+from pneumo.metrics import calibration, clusters, intervals, significance
 from pneumo.metrics.bootstrap import Resamples, bootstrap, percentiles
-from pneumo.metrics.intervals import (
-    RESIDUE,
-    Interval,
-    balanced_accuracy,
-    draw_tables,
-    logit_interval,
-    mean_interval,
-    posterior_interval,
-    unvaried_difference,
-    wilson,
-)
+from pneumo.metrics.intervals import RESIDUE, Interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import Counts, Difference, Placements, delong, placements, swap_test
 
@@ -111,7 +101,7 @@ class Sample:
     @cached_property
     def tables(self) -> Array:
         """Confusion tables drawn from the posterior, (R, C, C)."""
-        return draw_tables(self.once.tables[0], self.sizes)
+        return intervals.draw_tables(self.once.tables[0], self.sizes)
 
     @cached_property
     def placements(self) -> list[Placements]:
@@ -127,7 +117,7 @@ def percentile_interval(metric: Metric, sample: Sample) -> Interval:
 
 def count_interval(function: Callable[[Array], Array]) -> Method:
     """Build the method of a function of confusion tables: `posterior_interval`."""
-    return lambda _, sample: posterior_interval(function, sample.once.tables[0], sample.tables)
+    return lambda _, sample: intervals.posterior_interval(function, sample.once.tables[0], sample.tables)
 
 
 def proportion_interval(metric: Metric, sample: Sample) -> Interval:
@@ -152,7 +142,7 @@ def auroc_interval(metric: Metric, sample: Sample) -> Interval:
     deviation = float(sample.draws[metric.name].std(ddof=1)) * clusters.area_widening(
         [p.residuals for p in sample.placements]
     )
-    return logit_interval(sample.value(metric), deviation, sample.units(metric))
+    return intervals.logit_interval(sample.value(metric), deviation, sample.units(metric))
 
 
 def auprc_interval(metric: Metric, sample: Sample) -> Interval:
@@ -173,14 +163,14 @@ def ece_interval(metric: Metric, sample: Sample) -> Interval:
 def brier_interval(metric: Metric, sample: Sample) -> Interval:
     """Compute the interval of a mean over images: `mean_interval`."""
     draws, top = sample.draws[metric.name][:, 0], metric.whole_range(sample.classes)[1]
-    return mean_interval(sample.value(metric), draws, sample.total, top)
+    return intervals.mean_interval(sample.value(metric), draws, sample.total, top)
 
 
 def accuracy_of_seeds(seeds: Seeds, mean: float) -> Interval:
     """Compute Wilson's interval of a mean accuracy for the number of images: more seeds do not narrow it."""
     share, images = count_right(seeds) / len(seeds), len(seeds[0].label)
     size = min(1.0, clusters.effective_size(share, seeds[0].clusters) / images)
-    return wilson(round(mean * images) * size, images * size)
+    return intervals.wilson(round(mean * images) * size, images * size)
 
 
 def auroc_of_seeds(seeds: Seeds, _: float) -> Interval:
@@ -194,7 +184,7 @@ def balanced_accuracy_of_seeds(seeds: Seeds, _: float) -> Interval:
     totals, right = np.bincount(label), np.bincount(label, share)
     table = np.array([[right[0], totals[0] - right[0]], [totals[1] - right[1], right[1]]])
     sizes = clusters.class_sizes(label, share, seeds[0].clusters, 2)[1]
-    return posterior_interval(balanced_accuracy, table, draw_tables(table, sizes))
+    return intervals.posterior_interval(intervals.balanced_accuracy, table, intervals.draw_tables(table, sizes))
 
 
 def average_placements(seeds: Seeds) -> Placements:
@@ -233,6 +223,6 @@ def compare_accuracies(configurations: Sequence[Seeds]) -> Differences:
         value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
         low, high = percentiles(draws[:, i] - draws[:, j])
         if high - low < RESIDUE:
-            low, high = unvaried_difference(value, len(np.unique(first.clusters)))
+            low, high = intervals.unvaried_difference(value, len(np.unique(first.clusters)))
         found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, first.clusters))
     return found

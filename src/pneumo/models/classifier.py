@@ -229,7 +229,7 @@ class Classifier(CheckpointModule):
 
 
 class HeadClassifier(Classifier):
-    """A classifier whose head takes many optimizer steps a batch, on cached features: Lightning's own take longer."""
+    """A classifier whose head takes many steps a batch of cached features; one of Lightning's steps takes longer."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Take all of a batch's steps but the last, and compute the loss of that."""
