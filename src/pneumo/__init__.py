@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from pneumo.common import __version__
+
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import Explanation
     from pneumo.inference.prediction import Prediction
     from pneumo.inference.predictor import Predictor, load_model
 
-__version__ = "0.1.0"
 __all__ = ["Explanation", "Prediction", "Predictor", "__version__", "load_model"]
 
 if not TYPE_CHECKING:  # a type checker must refuse names that are not exported

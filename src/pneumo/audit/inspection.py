@@ -9,10 +9,10 @@ from typing import Any
 import rich
 from PIL import Image
 
-from pneumo import __version__
 from pneumo.audit.findings import QUANTITIES, Findings, audit, quantiles
 from pneumo.audit.tables import to_terminal
 from pneumo.audit.verdicts import assess
+from pneumo.common import __version__
 from pneumo.common.files import check_output, escape_path, refuse_inputs, write_output
 
 

@@ -13,7 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from pneumo import __version__
+from pneumo.common import __version__
 from pneumo.common.files import require_space
 from pneumo.common.text import plain, proxy_hint
 

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pneumo import __version__
+from pneumo.common import __version__
 from pneumo.common.plain_data import escape_cell, format_rows
 from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_line

@@ -14,9 +14,9 @@ from pneumo.common.text import code_span, escape_markdown, escape_prose
 
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
-    """Fill in a template of `pneumo/templates`; markup in values is escaped, and a missing value is an error."""
+    """Fill in a template of `reporting/templates`; markup in values is escaped, and a missing value is an error."""
     environment = Environment(
-        loader=PackageLoader("pneumo"),
+        loader=PackageLoader("pneumo.reporting"),
         autoescape=select_autoescape(["html"]),
         finalize=_escape_markdown if template.endswith(".md") else _escape_controls,
         undefined=StrictUndefined,

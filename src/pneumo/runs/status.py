@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 
-from pneumo import __version__
+from pneumo.common import __version__
 from pneumo.common.files import write_text
 from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.errors import ConfigError

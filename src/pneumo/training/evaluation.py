@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from torch import Tensor
 
-import pneumo
+from pneumo.common import __version__
 from pneumo.common.hardware import peak_memory
 from pneumo.config.fingerprints import config_hash, settings_hash
 from pneumo.data.datamodule import ChestXrayDataModule
@@ -127,7 +127,7 @@ def describe(cfg: DictConfig, components: RunComponents) -> Results:
         "data_hash": datamodule.data_hash,
         "git_commit": _git_commit(),
         "torch_version": str(torch.__version__),
-        "pneumo_version": pneumo.__version__,
+        "pneumo_version": __version__,
     }
 
 

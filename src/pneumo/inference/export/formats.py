@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.export import Dim, ExportedProgram
 
-from pneumo import __version__
+from pneumo.common import __version__
 from pneumo.common.text import plain
 from pneumo.errors import ConfigError
 from pneumo.inference.backend import Images, Network, Rules, Scores
