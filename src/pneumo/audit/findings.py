@@ -26,23 +26,14 @@ QUANTITIES: dict[str, Callable[[int, int, int], float]] = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What an audit has found.
+    """What an audit has found."""
 
-    Attributes:
-        tree: The files.
-        pictures: What they hold.
-        copies: Groups of copies.
-        identical: Sets of files that are the same to the byte, and the files in them.
-        patients: What names tell of patients.
-        probes: How well labels are guessed without a look at the lungs.
-    """
-
-    tree: Tree
-    pictures: Pictures
-    copies: list[Copies]
-    identical: tuple[int, int]
-    patients: Patients
-    probes: list[Probe]
+    tree: Tree  # the files
+    pictures: Pictures  # what they hold
+    copies: list[Copies]  # groups of copies
+    identical: tuple[int, int]  # sets of files that are the same to the byte, and the files in them
+    patients: Patients  # what names tell of patients
+    probes: list[Probe]  # how well labels are guessed without a look at the lungs
 
     def paths(self, group: Copies) -> list[str]:
         """Give the paths of a group's files."""
@@ -75,11 +66,9 @@ class Findings:
 
 
 def audit(root: Path, classes: Sequence[str] = ()) -> Findings:
-    """Look for what could make numbers a lie.
+    """Look for what could make numbers a lie in a folder of classes, or of train/, val/ or test/ with classes in them.
 
-    Args:
-        root: A folder of classes, or of train/, val/ or test/ with classes in them.
-        classes: Names of the class folders; by default all folders with images in them.
+    Without `classes`, all folders with images in them are classes.
 
     Raises:
         DataError: There is no such tree, or nothing in it can be read.

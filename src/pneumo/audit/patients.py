@@ -27,59 +27,34 @@ _DRAWS = 2_000
 
 @dataclass(frozen=True)
 class Alikeness:
-    """How much more alike the films of one name are than those of strangers of the same class and split.
+    """How much more alike the films of one name are than those of strangers of the same class and split."""
 
-    Attributes:
-        names: Number of names that have such films.
-        pairs: Number of pairs of films compared.
-        excess: Mean over the names of the cosine less that of strangers; 0 for strangers. None without names.
-        low: Lower end of its 95 % interval, by the bootstrap over names. None for fewer than 2 names.
-        high: Upper end.
-    """
-
-    names: int
-    pairs: int
+    names: int  # number of names that have such films
+    pairs: int  # number of pairs of films compared
+    # Mean over the names of the cosine less that of strangers; 0 for strangers. None without names.
     excess: float | None
-    low: float | None
-    high: float | None
+    low: float | None  # lower end of its 95 % interval, by the bootstrap over names. None for fewer than 2 names
+    high: float | None  # upper end
 
 
 @dataclass(frozen=True)
 class Patients:
-    """What the names of patients tell, and what the films say to it.
+    """What the names of patients tell, and what the films say to it."""
 
-    Attributes:
-        per_split: Number of names by split.
-        shared: Names in several splits, sorted.
-        shared_subtypes: How many of them have films of one class and subtype in several splits.
-        within: Films of one name, split and subtype: what really one patient looks like, copies left out.
-        subtypes: Films of one name and split, but of several subtypes.
-        across: Films of one name in several splits.
-        share: Excess across by excess within: 1 if names mean the same patient, 0 if strangers share them.
-        share_high: Upper end of its 95 % interval.
-        p_value: Of strangers being as alike as the films across are.
-        conclusion: same, different or undecided; None where no name is shared.
-    """
-
-    per_split: dict[str, int]
-    shared: tuple[str, ...]
-    shared_subtypes: int
-    within: Alikeness
-    subtypes: Alikeness
-    across: Alikeness
-    share: float | None
-    share_high: float | None
-    p_value: float | None
-    conclusion: Conclusion | None
+    per_split: dict[str, int]  # number of names by split
+    shared: tuple[str, ...]  # names in several splits, sorted
+    shared_subtypes: int  # how many of them have films of one class and subtype in several splits
+    within: Alikeness  # films of one name, split and subtype: what really one patient looks like, copies left out
+    subtypes: Alikeness  # films of one name and split, but of several subtypes
+    across: Alikeness  # films of one name in several splits
+    share: float | None  # excess across by excess within: 1 if names mean the same patient, 0 if strangers share them
+    share_high: float | None  # upper end of its 95 % interval
+    p_value: float | None  # of strangers being as alike as the films across are
+    conclusion: Conclusion | None  # same, different or undecided; None where no name is shared
 
 
 def weigh_patients(pictures: Pictures, groups: NDArray[np.int64]) -> Patients:
-    """Compare films that share a patient's name, but are no copies, with films of strangers.
-
-    Args:
-        pictures: N of them.
-        groups: Each one's group of copies, shape (N,).
-    """
+    """Compare films that share a patient's name, but are no copies, (N,) `groups`, with films of strangers."""
     films: dict[str, list[int]] = defaultdict(list)
     for number, file in enumerate(pictures.files):
         if file.patient is not None:

@@ -24,40 +24,24 @@ _SAME = {"MPO": "JPEG"}  # cameras' multi-picture files, which begin as JPEGs
 
 
 class Picture(NamedTuple):
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes:
-        width: In pixels, as `height`.
-        height: In pixels.
-        mode: Pillow's name for the channels, such as L, RGB or I;16.
-        format: Pillow's name for the format, such as JPEG.
-        digest: SHA-256 of the file, in hexadecimal digits.
-        notes: What may be wrong with the image; see `read_radiograph`.
-    """
-
-    width: int
-    height: int
-    mode: str
-    format: str
-    digest: str
-    notes: tuple[str, ...] = ()
+    width: int  # in pixels, as `height`
+    height: int  # in pixels
+    mode: str  # Pillow's name for the channels, such as L, RGB or I;16
+    format: str  # Pillow's name for the format, such as JPEG
+    digest: str  # SHA-256 of the file, in hexadecimal digits
+    notes: tuple[str, ...] = ()  # what may be wrong with the image; see `read_radiograph`
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The readable files of a tree, and those that are not.
+    """The readable files of a tree, and those that are not."""
 
-    Attributes:
-        files: N of them, in the tree's order.
-        pictures: What they hold.
-        thumbnails: Grey, squeezed to squares, shape (N, SIDE, SIDE).
-        unreadable: Path and reason.
-    """
-
-    files: tuple[File, ...]
-    pictures: tuple[Picture, ...]
-    thumbnails: NDArray[np.uint8]
-    unreadable: tuple[tuple[str, str], ...]
+    files: tuple[File, ...]  # N of them, in the tree's order
+    pictures: tuple[Picture, ...]  # what they hold
+    thumbnails: NDArray[np.uint8]  # grey, squeezed to squares, shape (N, SIDE, SIDE)
+    unreadable: tuple[tuple[str, str], ...]  # path and reason
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -76,11 +60,7 @@ class Pictures:
 
 
 def read_pictures(tree: Tree) -> Pictures:
-    """Read all files of a tree, by as many threads as there are processors.
-
-    Raises:
-        DataError: None of them can be read.
-    """
+    """Read all files of a tree, by as many threads as there are processors."""
     read: list[Picture | str] = []
     films = np.empty((len(tree.files), SIDE, SIDE), np.uint8)
     paths = [file_path(tree.root, file.path) for file in tree.files]
@@ -117,27 +97,18 @@ def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
 
 @dataclass(frozen=True)
 class Copies:
-    """A group of images that show the same film.
+    """A group of images that show the same film."""
 
-    Attributes:
-        members: Their positions, in order.
-        identical: Whether all files are the same to the byte.
-        splits: The splits that they lie in.
-        labels: The classes that they lie in.
-    """
-
-    members: tuple[int, ...]
-    identical: bool
-    splits: tuple[str, ...]
-    labels: tuple[int, ...]
+    members: tuple[int, ...]  # their positions, in order
+    identical: bool  # whether all files are the same to the byte
+    splits: tuple[str, ...]  # the splits that they lie in
+    labels: tuple[int, ...]  # the classes that they lie in
 
 
 def list_copies(pictures: Pictures, groups: NDArray[np.int64]) -> list[Copies]:
     """List the groups of two images or more, those that matter most first: of several splits, of several classes.
 
-    Args:
-        pictures: N of them.
-        groups: Each one's group, as `pneumo.data.duplicates.group_duplicates` returns it, shape (N,).
+    `groups` are as `pneumo.data.duplicates.group_duplicates` returns them, (N,).
     """
     members: dict[int, list[int]] = defaultdict(list)
     for number, group in enumerate(groups.tolist()):

@@ -17,50 +17,31 @@ WHOLE = "all"  # the split of a tree that has none
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One image file.
+    """One image file."""
 
-    Attributes:
-        path: Relative to the tree's root, with forward slashes, as text; see `pneumo.data.index.file_path`.
-        split: train, val or test; `WHOLE` where the tree has no splits.
-        label: Index of its class in `Tree.classes`.
-        subtype: bacterial, viral or none.
-        patient: The patient in the file's name, if there is one.
-        size: In bytes.
-    """
-
-    path: str
-    split: str
-    label: int
-    subtype: str
-    patient: str | None
-    size: int
+    path: str  # relative to the tree's root, with forward slashes, as text; see `pneumo.data.index.file_path`
+    split: str  # train, val or test; `WHOLE` where the tree has no splits
+    label: int  # index of its class in `Tree.classes`
+    subtype: str  # bacterial, viral or none
+    patient: str | None  # the patient in the file's name, if there is one
+    size: int  # in bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What lies in a folder.
+    """What lies in a folder."""
 
-    Attributes:
-        root: The folder that holds the splits, or the classes where there are no splits.
-        splits: In the order train, val, test.
-        classes: Sorted by name, or as they were given.
-        files: Sorted by path.
-        junk: Paths of what is no image of a class.
-    """
-
-    root: Path
-    splits: tuple[str, ...]
-    classes: tuple[str, ...]
-    files: tuple[File, ...]
-    junk: tuple[str, ...]
+    root: Path  # the folder that holds the splits, or the classes where there are no splits
+    splits: tuple[str, ...]  # in the order train, val, test
+    classes: tuple[str, ...]  # sorted by name, or as they were given
+    files: tuple[File, ...]  # sorted by path
+    junk: tuple[str, ...]  # paths of what is no image of a class
 
 
 def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
     """List the images in root/{train,val,test}/CLASS/, in root/chest_xray/{train,val,test}/CLASS/ or in root/CLASS/.
 
-    Args:
-        root: Any of the splits may be missing.
-        classes: Names of the class folders; by default all folders with images in them.
+    Any of the splits may be missing. Without `classes`, all folders with images in them are classes.
 
     Raises:
         DataError: No images are found, a class is found nowhere, the images are those of a data set in a sub-folder,
@@ -151,12 +132,7 @@ def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set
 
 
 def _check_nesting(root: Path, below: Mapping[str, set[str]]) -> None:
-    """Refuse a folder whose sub-folders are data sets, or whose splits have their classes one level too deep.
-
-    Args:
-        root: The tree's.
-        below: Of each split, the folders that have images in them.
-    """
+    """Refuse a folder whose sub-folders are data sets, or whose splits have their classes one level too deep."""
     folders = {
         split: {Path(os.path.relpath(path, _place(root, split))).parts for path in paths}
         for split, paths in below.items()

@@ -20,19 +20,12 @@ FEW = 100  # images, whose accuracy is known to +-10 points at best
 
 
 class Verdict(NamedTuple):
-    """One thing to know about the data.
+    """One thing to know about the data."""
 
-    Attributes:
-        severity: An error makes test results wrong; a warning may; a note does not, but is good to know.
-        check: Which check says so: a stable name.
-        message: What was found, with numbers.
-        remedy: What to do.
-    """
-
-    severity: Severity
-    check: str
-    message: str
-    remedy: str
+    severity: Severity  # an error makes test results wrong; a warning may; a note does not, but is good to know
+    check: str  # which check says so: a stable name
+    message: str  # what was found, with numbers
+    remedy: str  # what to do
 
 
 def assess(findings: Findings) -> list[Verdict]:

@@ -21,7 +21,7 @@ STABLE_TARGETS = {
     "pneumo.checkpoints.RunCheckpoint": "pneumo.training.checkpoints.RunCheckpoint",
     "pneumo.data.augmentation.Augmentation": "pneumo.data.augmentation.Augmentation",
     "pneumo.data.datamodule.ChestXrayDataModule": "pneumo.data.datamodule.ChestXrayDataModule",
-    "pneumo.data.synthetic.SyntheticDataModule": "pneumo.data.synthetic.SyntheticDataModule",
+    "pneumo.data.synthetic.SyntheticDataModule": "pneumo.data.datamodule.SyntheticDataModule",
     "pneumo.models.fine_tuning.OneCycle": "pneumo.models.fine_tuning.OneCycle",
     "pneumo.tensorboard.RunLogger": "pneumo.training.loggers.RunLogger",
 }

@@ -24,10 +24,8 @@ _ARM, _SPINE, _BELLY = slice(160, None), slice(104, 136), slice(130, None)  # to
 def draw_body(patient: np.random.Generator, image: np.random.Generator, finding: Finding) -> Plane:
     """Draw one chest: attenuation, about 1 in the middle of the trunk and 0 outside the body, of shape `SHAPE`.
 
-    Args:
-        patient: Generator of the anatomy.
-        image: Generator of posture, inspiration and opacities. It is left in the same state for every finding.
-        finding: "bacterial" draws one or two consolidations, "viral" a bilateral interstitial pattern.
+    `patient` draws the anatomy; `image` posture, inspiration and opacities, and is left in the same state for every
+    finding.
     """
     opacities = image.spawn(1)[0]
     inspiration = image.uniform(-0.06, 0.06)

@@ -12,27 +12,19 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 # The luminance table of ITU-T T.81, annex K.1, which encoders scale by the quality.
-# fmt: off
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
     (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
     (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
-)
-
-
-# fmt: on
+)  # fmt: skip
 
 
 def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
-    """Blur images and remove the fine detail that a lower resolution does not hold.
+    """Blur images (N, 1, H, W) and remove the fine detail that a lower resolution does not hold.
 
-    Both are one product of spectra: a Gaussian, and a smooth step at the lower resolution's highest frequency. Edges
-    are mirrored, so that nothing comes in from the opposite side.
-
-    Args:
-        image: (N, 1, H, W), float.
-        sigma: Of the Gaussian, in pixels, (N,).
-        share: Fraction of the resolution that is left, above 0, at most 1, (N,).
+    Both are one product of spectra: a Gaussian, of `sigma` pixels (N,), and a smooth step at the lower resolution's
+    highest frequency, `share` of the resolution (N,). Edges are mirrored, so that nothing comes in from the opposite
+    side.
     """
     margin = 8
     height, width = image.shape[2:]
@@ -49,13 +41,10 @@ def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
 
 
 def compress(image: Tensor, quality: Tensor) -> Tensor:
-    """Apply the losses of JPEG to images: each block of 8 x 8 pixels keeps its rounded cosine coefficients.
+    """Apply JPEG's losses to images (N, 1, H, W), 0 to 255: blocks of 8 x 8 pixels keep rounded cosine coefficients.
 
-    Source: ITU-T T.81; the scale of qualities is that of the Independent JPEG Group's encoder, which Pillow uses too.
-
-    Args:
-        image: (N, 1, H, W), 0 to 255, float.
-        quality: From 1 to 100, (N,).
+    Source: ITU-T T.81; the scale of qualities, 1 to 100, (N,), is that of the Independent JPEG Group's encoder, which
+    Pillow uses too.
     """
     height, width = image.shape[2:]
     whole = pad(image, (0, -width % 8, 0, -height % 8), mode="replicate") - 128
@@ -80,12 +69,10 @@ def _cosines(device: torch.device) -> Tensor:
 
 AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
 # What an image draws a random number for; a new one comes last, so that the others stay.
-# fmt: off
 NUMBERS = (
     "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
     "cut_right", "cut_down", "stretch",
-)
-# fmt: on
+)  # fmt: skip
 _Numbers = dict[str, Tensor]
 
 

@@ -38,25 +38,15 @@ cache = typer.Typer(no_args_is_help=True)
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the cache, as it lies on the disk.
+    """One entry of the cache, as it lies on the disk."""
 
-    Attributes:
-        kind: One of `KINDS`.
-        key: Hash of what it was computed from; the name of its folder.
-        folder: Where it lies; a manifest is a file.
-        about: What it was computed from; None if its description is damaged.
-        bytes: What it takes on the disk.
-        used: When a run last used it, in seconds since 1970.
-        whole: Whether it is finished.
-    """
-
-    kind: str
-    key: str
-    folder: Path
-    about: dict[str, Any] | None
-    bytes: int
-    used: float
-    whole: bool
+    kind: str  # one of `KINDS`
+    key: str  # hash of what it was computed from; the name of its folder
+    folder: Path  # where it lies; a manifest is a file
+    about: dict[str, Any] | None  # what it was computed from; None if its description is damaged
+    bytes: int  # what it takes on the disk
+    used: float  # when a run last used it, in seconds since 1970
+    whole: bool  # whether it is finished
 
 
 @cache.callback()

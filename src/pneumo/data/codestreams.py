@@ -5,36 +5,22 @@ import struct
 from typing import NamedTuple
 
 from PIL import Image
+from pydicom import uid
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    UID,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 
 from pneumo.data.jpeg import inspect_scans, is_jpeg2000, require_structure
 from pneumo.errors import DataError
 
 NAME = "pneumo"
-DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {RLELossless: ()}
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}
 _MOST_DECODED = 1 << 26  # bytes: 30 million pixels of 16 bits take 4 s
 _HEADER = struct.Struct("<16L")
 _MOST_EMPTY = 1000  # controls of a segment that stand for no bytes
 
 
-def is_available(uid: str) -> bool:
+def is_available(syntax: str) -> bool:
     """Return whether a transfer syntax is decoded."""
-    return uid == RLELossless
+    return syntax == uid.RLELossless
 
 
 def require_decodable(size: int) -> None:
@@ -49,9 +35,6 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
     """Decode a frame to little-endian samples, plane after plane.
 
     pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
-
-    Raises:
-        DataError: Segments are missing or too short.
     """
     count, *offsets = _HEADER.unpack(source[: _HEADER.size])
     width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
@@ -87,25 +70,25 @@ def _decode_segment(segment: bytes, size: int) -> bytearray:
     return decoded[:size]
 
 
-get_decoder(RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))
+get_decoder(uid.RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))
 ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
 _MOST_ITEMS = 10_000
 _MOST_OFFSETS = 4096  # bytes: one image needs 4 at most
 # By the marker that starts a JPEG's frame.
 _JPEG = {
-    0xC0: (JPEGBaseline8Bit, JPEGExtended12Bit),
-    0xC1: (JPEGExtended12Bit, JPEGBaseline8Bit),
-    0xC2: (JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
-    0xC3: (JPEGLosslessSV1, JPEGLossless),
-    0xF7: (JPEGLSLossless, JPEGLSNearLossless),
+    0xC0: (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
+    0xC1: (uid.JPEGExtended12Bit, uid.JPEGBaseline8Bit),
+    0xC2: (uid.JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
+    0xC3: (uid.JPEGLosslessSV1, uid.JPEGLossless),
+    0xF7: (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
 }
-_JPEG_2000 = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
+_JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
 
 
 class Codestream(NamedTuple):
     """What the header of a compressed image holds, as far as it is known."""
 
-    syntaxes: tuple[UID, ...] = ()  # that it may have, the usual one first
+    syntaxes: tuple[uid.UID, ...] = ()  # that it may have, the usual one first
     shape: tuple[int, int, int] | None = None  # rows, columns and samples per pixel
     bits: int | None = None  # precision of the samples
 
@@ -121,7 +104,7 @@ def inspect_codestream(frame: bytes) -> Codestream:
     if frame.startswith(b"\0\0\0\x0cjP  "):
         return Codestream(_JPEG_2000)
     if 1 <= int.from_bytes(frame[:4], "little") <= 15 and frame[4:8] == b"\x40\0\0\0":
-        return Codestream((RLELossless,))  # the number of segments, and the first one behind this table of 64 bytes
+        return Codestream((uid.RLELossless,))  # the number of segments, and the first one behind this table of 64 bytes
     return Codestream()
 
 
@@ -150,11 +133,7 @@ def require_few_items(content: bytes) -> None:
 
 
 def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
-    """Return the bytes that a frame's decoder holds next to the image of `size`, width and height.
-
-    Raises:
-        DataError: It would allocate more than the DICOM header says, or take very long.
-    """
+    """Return the bytes that a frame's decoder holds next to the image of `size`, width and height."""
     if is_jpeg2000(frame[:12]):
         *found, components = require_structure(frame)
         buffered = 6 * components * size[0] * size[1]

@@ -1,7 +1,9 @@
-"""The data modules: radiographs in, batches of grey images out."""
+"""The data modules of radiographs and of phantoms: batches of grey images."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,25 +15,17 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from pneumo.common.array_cache import Array
 from pneumo.common.hardware import count_cores
+from pneumo.data import index
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_order, training_order
 from pneumo.data.download import download_chest_xray
 from pneumo.data.folder_tree import find_data_sets
 from pneumo.data.image_cache import ImageLoader, RadiographDataset, content_hash, decode_all, decoded_blocks, find_twins
-from pneumo.data.index import (
-    Radiograph,
-    count_classes,
-    data_hash,
-    default_root,
-    find_root,
-    index_radiographs,
-    label_subtypes,
-    locate,
-    positions,
-)
-from pneumo.data.phantoms import check_phantoms
+from pneumo.data.index import Radiograph, default_root, find_root, label_subtypes, locate, positions
+from pneumo.data.phantoms import check_phantoms, write_phantoms
 from pneumo.data.radiograph import ImageNotes
 from pneumo.data.splits import Splits, check_split, split_radiographs
+from pneumo.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 Loader = DataLoader[dict[str, Any]] | ArrayBatches
@@ -69,11 +63,7 @@ class ChestXrayDataModule(LightningDataModule):
         augmentation: Augmentation,
         pin_memory: bool,
     ) -> None:
-        """Store the arguments; nothing is read before `prepare_data` and `setup`.
-
-        `conf/data/chest_xray.yaml` describes them, but for the training images' augmentation and `pin_memory`, which
-        keeps batches in page-locked memory for a GPU. Hydra gives each by its own key, hence their number.
-        """
+        """Store the arguments, which `conf/data/chest_xray.yaml` describes; `pin_memory` page-locks GPU batches."""
         super().__init__()
         check_split(split, folds, fold)
         self.root, self.download = (default_root(), True) if root is None else (Path(root), False)
@@ -98,7 +88,7 @@ class ChestXrayDataModule(LightningDataModule):
         if self.splits:
             return
         self.root = find_root(self.root)
-        self.radiographs = index_radiographs(self.root, self.classes)
+        self.radiographs = index.index_radiographs(self.root, self.classes)
         if self.task == "subtype":
             self.radiographs, self.classes = label_subtypes(self.radiographs, self.classes)
         if self.split == "official" and all(radiograph.split != "val" for radiograph in self.radiographs):
@@ -112,7 +102,7 @@ class ChestXrayDataModule(LightningDataModule):
             self.radiographs, self.split, self.val_fraction, self.seed, self.folds, self.fold, twins
         )
         for name, part in self.splits.items():
-            _log.info("%s: %s", name, count_classes(part, self.classes))
+            _log.info("%s: %s", name, index.count_classes(part, self.classes))
 
     def open_images(self) -> None:
         """Open the decoded-image cache, if the settings have one, for batches to be cut from."""
@@ -134,8 +124,7 @@ class ChestXrayDataModule(LightningDataModule):
 
         Args:
             features: Of all radiographs of the index, (N, D).
-            views: Of augmented views of the M radiographs that may be trained on, view after view, (views * M, D); an
-                epoch takes one view of each image.
+            views: Of augmented views of the M `trainable` ones, view after view, (views * M, D); an epoch takes one.
             steps_per_batch: Optimizer steps that the images of a training batch are for.
         """
         self.inputs, self.views, self.steps_per_batch = features, views, steps_per_batch
@@ -171,7 +160,7 @@ class ChestXrayDataModule(LightningDataModule):
     @property
     def data_hash(self) -> str:
         """Hash of the data, 16 hex digits, regardless of the split."""
-        return data_hash(self.radiographs)
+        return index.data_hash(self.radiographs)
 
     @property
     def trainable(self) -> list[int]:
@@ -208,7 +197,6 @@ class ChestXrayDataModule(LightningDataModule):
         return RadiographDataset(self.root, radiographs, self.image_size, self.crop_pct, self.notes)
 
     def _place(self) -> tuple[int, int]:
-        """Return this process's number and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
@@ -234,3 +222,27 @@ class ChestXrayDataModule(LightningDataModule):
         pool = [self.radiographs[i] for i in self.trainable]
         views = torch.arange(len(self.views) // len(pool))
         return Part(self.views, torch.tensor(positions(images, pool)) + len(pool) * views[:, None], label)
+
+
+class SyntheticDataModule(ChestXrayDataModule):
+    """Phantom radiographs, drawn once and kept in a cache: for demonstrations and tests, without data or network."""
+
+    def __init__(self, root: str | None, train: int, val: int, test: int, phantom_seed: int, **options: Any) -> None:  # noqa: ANN401
+        """Store the numbers of phantoms and the seed of their drawings; `options` are those of the base class."""
+        named = [index.DEFAULT_ROOT, Path(os.environ.get("PNEUMO_DATA_ROOT") or index.DEFAULT_ROOT)]
+        real = {path.resolve() for folder in named for path in (folder, folder / "chest_xray")}
+        if root is None or Path(root).resolve() in real:
+            raise ConfigError(
+                f"data.root={'null' if root is None else root} is where real radiographs lie by default, and phantoms "
+                "there would be taken for them later. Leave data.root out, so that they are kept in paths.cache_dir, "
+                "or name another folder."
+            )
+        super().__init__(root=root, **options)
+        self.sizes = {"train": train, "val": val, "test": test}
+        self.phantom_seed = phantom_seed
+
+    def prepare_data(self) -> None:
+        """Draw the phantoms unless they are there."""
+        write_phantoms(self.root, seed=self.phantom_seed, **self.sizes)
+        with suppress(OSError):  # a cache that others filled may be read-only
+            os.utime(self.root)  # `pneumo cache clear --unused` goes by it

@@ -172,13 +172,9 @@ def require_memory(needed: int) -> None:
 
 
 def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> int:
-    """Estimate the peak that decoding a picture and making it grey takes.
+    """Estimate the peak that decoding a picture, opened and not loaded, and making it grey takes.
 
-    Args:
-        image: That was opened and not loaded.
-        content: Bytes of its file.
-        tile: Bytes of a decoded strip or tile of a TIFF, which the decoder holds next to the image.
-        scans: Of a JPEG.
+    `content` is the bytes of its file, `tile` those of a decoded strip or tile of a TIFF, held next to the image.
     """
     stored = _NARROW.get(image.mode, _WIDE)
     needed = stored + 1 + scans.buffered + (_WIDE if image.mode in _BY_COLOUR else 0)

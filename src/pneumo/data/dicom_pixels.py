@@ -6,30 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.tag import Tag
-from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    RLELossless,
-)
+from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
 
-from pneumo.data.codestreams import (
-    ITEM,
-    NAME,
-    Codestream,
-    inspect_codestream,
-    require_bounds,
-    require_decodable,
-    require_few_items,
-)
+from pneumo.data import codestreams
+from pneumo.data.codestreams import ITEM, Codestream
 from pneumo.data.decoder_limits import dicom_bytes, require_memory
 from pneumo.data.dicom_header import MONOCHROME, read_text
 from pneumo.data.grey import blocks
@@ -49,11 +34,7 @@ class Pixels(NamedTuple):
 
 
 def decode_pixels(dataset: Dataset) -> Pixels:
-    """Decode the one image of a dataset whose header `complete_header` has completed.
-
-    Raises:
-        DataError: There are no pixels, too few or too many; they contradict the header; or no decoder is installed.
-    """
+    """Decode the one image of a dataset whose header `complete_header` has completed."""
     if "PixelData" not in dataset:
         floating = any(name in dataset for name in PIXELS)
         what = "floating-point pixels, which have no agreed range" if floating else "a picture's header and no pixels"
@@ -67,8 +48,8 @@ def decode_pixels(dataset: Dataset) -> Pixels:
     if full:
         options["photometric_interpretation"] = "YBR_FULL"
     if syntax == RLELossless:
-        require_decodable(_native_size(dataset))
-        options["decoding_plugin"] = NAME
+        codestreams.require_decodable(_native_size(dataset))
+        options["decoding_plugin"] = codestreams.NAME
     samples, decoded = decoder.as_array(dataset, index=0, raw=True, **options)
     del dataset.PixelData
     photometric = dataset.PhotometricInterpretation
@@ -153,7 +134,9 @@ def _native_size(dataset: Dataset) -> int:
 def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
     """Find the decoder of the transfer syntax, or of what the pixels are where they contradict it."""
     implicit, little = dataset.original_encoding
-    native = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    native = (
+        uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    )
     named = UID(read_text(dataset.file_meta, "TransferSyntaxUID") or native)
     known = _known_decoder(named)
     items = dataset.PixelData.startswith(ITEM)
@@ -172,17 +155,17 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
 
 def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
     """Compare compressed pixels with their header, which a JPEG of 8 bits corrects; return their transfer syntaxes."""
-    require_few_items(dataset.PixelData)
+    codestreams.require_few_items(dataset.PixelData)
     found, frame = Codestream(), b""
     with suppress(Exception):  # pydicom raises many kinds where the items are damaged
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        found = inspect_codestream(frame)
+        found = codestreams.inspect_codestream(frame)
     if found.shape not in (None, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)):
         raise DataError(
             "has a compressed image of another size or number of samples than its Rows, Columns and SamplesPerPixel "
             "say: export it again."
         )
-    buffered = require_bounds(frame, (dataset.Columns, dataset.Rows))
+    buffered = codestreams.require_bounds(frame, (dataset.Columns, dataset.Rows))
     require_memory(dicom_bytes(dataset, len(dataset.PixelData)) + buffered)
     if found.syntaxes[:1] == (JPEGBaseline8Bit,) and found.bits == 8 < dataset.BitsAllocated:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7

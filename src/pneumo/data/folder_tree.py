@@ -28,12 +28,9 @@ def find_data_sets(root: Path) -> list[Path]:
 def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """List the data sets below a folder that was taken for one, as their parts; none if the folder itself is one.
 
-    Two and more classes may have any sub-folders, of patients or of splits. What lies below them is a data set only
-    if its splits share their class folders, or if its classes are called NORMAL and PNEUMONIA. A single class whose
-    images all lie in several sub-folders is one.
-
-    Args:
-        folders: The folders that have images in them, relative to that folder, as their parts.
+    Two and more classes may have any sub-folders, of patients or of splits. What lies below them is a data set only if
+    its splits share their class folders, or if its classes are called NORMAL and PNEUMONIA. A single class whose images
+    all lie in several sub-folders is one. `folders` are those with images, relative to that folder, as their parts.
     """
     top = _Folder(())
     for parts in folders:

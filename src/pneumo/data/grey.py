@@ -33,13 +33,10 @@ _Entry = TypeVar("_Entry", bound=np.generic)
 
 
 def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Resize a grey 8-bit image to a square (size, size), without keeping its aspect, as the study does.
+    """Resize an image of mode L to a square (size, size), without keeping its aspect, as the study does.
 
-    Args:
-        image: Of mode L.
-        size: Height and width of the result in pixels.
-        crop_pct: The fraction of height and width that is kept, in the middle of the whole resized to size / crop_pct,
-            as in timm's evaluation. 1 keeps all.
+    `crop_pct` of height and width is kept, in the middle of the whole resized to size / crop_pct, as in timm's
+    evaluation.
     """
     whole = math.floor(size / crop_pct)
     squared = image.resize((whole, whole), Image.Resampling.BILINEAR)
@@ -84,12 +81,8 @@ def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False)
     """Convert an image to grey, 8 bits a pixel; return it and a note if the values use few of their bits.
 
     Colour becomes luminance (ITU-R 601), transparency is ignored, and deeper values are scaled from their full range,
-    so that the colour, palette, CMYK and 16-bit versions of a grey 8-bit image become that image.
-
-    Args:
-        image: That `require_depth` accepts.
-        scale: Of values with more than 8 bits.
-        deep: What `is_deep` returned.
+    so that the colour, palette, CMYK and 16-bit versions of a grey 8-bit image become that image. `scale` is that of
+    values with more than 8 bits, `deep` what `is_deep` returned.
     """
     if image.mode in _DEEP:
         image.load()

@@ -159,13 +159,8 @@ def _prepare_worker(number: int) -> None:
 def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Path) -> Array:
     """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, after making it if need be.
 
-    Notes on the images are stored next to the array, added to the data set's, and reported.
-
-    Args:
-        dataset: The radiographs, in the array's order.
-        workers: Processes that decode; 0 is this one.
-        content: Hash of what the files hold; see `pneumo.data.image_cache.content_hash`.
-        cache: The folder of all caches.
+    Notes on the images are stored next to the array, added to the data set's, and reported. `workers` processes decode;
+    0 is this one. `content` is the hash of what the files hold; see `content_hash`.
 
     Raises:
         DataError: A file cannot be decoded.

@@ -80,11 +80,7 @@ def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
 
 
 def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
-    """List the radiographs below `root`, sorted by path, and what is none, as paths relative to it.
-
-    Raises:
-        DataError: As of `index_radiographs`.
-    """
+    """List the radiographs below `root`, sorted by path, and what is none, as paths relative to it."""
     radiographs: list[Radiograph] = []
     junk: list[str] = []
     try:
@@ -108,11 +104,7 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
 
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
-    """Label radiographs of the positive class by the subtype in their names; return them and the three classes.
-
-    Raises:
-        DataError: A name has none.
-    """
+    """Label radiographs of the positive class by the subtype in their names; return them and the three classes."""
     unnamed = [image.path for image in radiographs if image.label and image.subtype not in _SUBTYPES.values()]
     if unnamed:
         raise DataError(

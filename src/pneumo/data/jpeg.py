@@ -22,11 +22,7 @@ class Scans(NamedTuple):
 
 
 def inspect_scans(content: bytes) -> Scans:
-    """Count the scans of a JPEG up to its end, without previews in its metadata or behind it.
-
-    Raises:
-        DataError: There are more than `MOST_SCANS`, or more than the image's size allows.
-    """
+    """Count the scans of a JPEG up to its end, without previews in its metadata or behind it."""
     if content.count(b"\xff\xda") < 2:  # a scan's data cannot hold this marker
         return Scans(1, 0)
     count, pixels, subsampled, at = 0, 0, 1.0, 2

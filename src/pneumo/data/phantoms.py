@@ -80,11 +80,7 @@ def holds_phantoms(root: Path) -> bool:
 
 
 def check_phantoms(root: Path, default: bool) -> None:
-    """Log that a data set is one of phantoms.
-
-    Raises:
-        DataError: They lie where the Kermany data are expected, in a folder that was taken by `default`.
-    """
+    """Log that a data set is one of phantoms."""
     if (folder := locate(root)) is None or not holds_phantoms(folder):
         return
     if default and root == DEFAULT_ROOT:
@@ -110,14 +106,7 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
 
 
 def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> NDArray[np.bool_]:
-    """Draw where the opacities of a film lie, by its path in the tree that `write_phantoms` draws by these numbers.
-
-    Returns:
-        Shape (height, width), the film's: whether opacities add more than `VISIBLE` grey values.
-
-    Raises:
-        ConfigError: There is no such film in that tree.
-    """
+    """Mark where opacities add more than `VISIBLE` grey values to a film that `write_phantoms` draws, (H, W)."""
     film = next((film for film in _plan({"train": train, "val": val, "test": test}) if film.path == path), None)
     if film is None:
         raise ConfigError(

@@ -113,11 +113,7 @@ def examine_radiograph(source: Path | bytes) -> tuple[Film, Storage]:
 
 
 def read_content(path: Path) -> bytes:
-    """Read a file that `read_radiograph` may accept.
-
-    Raises:
-        DataError: It cannot be opened, is no file, or has more than `MOST_BYTES`.
-    """
+    """Read a file that `read_radiograph` may accept."""
     try:
         _reserve_content(path)
         return path.read_bytes()

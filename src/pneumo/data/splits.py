@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
 WAYS = ("official", "patient", "kfold")
-_HEAD = ("path", "split", "class", "subtype", "patient")
 Splits = dict[str, list[Radiograph]]
 Groups = npt.NDArray[np.int64]
 
@@ -35,20 +33,9 @@ def split_radiographs(
     """Split an index into train, val and test; test is always the official one.
 
     `official` takes the folders as they are. `patient` pools train and val and holds out a fraction of their patients
-    for validation; `kfold` divides these patients into parts and holds out one. Both stratify by class and subtype, and
-    no patient, nor any near-duplicate image, is on both sides.
-
-    Args:
-        radiographs: The whole index.
-        split: `official`, `patient` or `kfold`, which `check_split` accepts.
-        val_fraction: What `patient` holds out, above 0, at most 0.5.
-        seed: Of the choice of patients.
-        folds: Number of parts of `kfold`.
-        fold: The part that is held out, from 0.
-        twins: For each radiograph, the number of its group of near duplicates; None: there are none.
-
-    Raises:
-        DataError: Too few patients.
+    for validation; `kfold` divides these patients into `folds` parts and holds out number `fold`. Both stratify by
+    class and subtype, and no patient, nor any near-duplicate image, is on both sides. `twins` has each radiograph's
+    group of near duplicates; None: there are none.
     """
     folders = {name: [image for image in radiographs if image.split == name] for name in SPLITS}
     if split == "official":
@@ -84,10 +71,6 @@ def check_split(split: str, folds: int, fold: int) -> None:
             f"data.fold={fold} must be a whole number from 0 to {folds - 1}, since data.folds={folds}; a sweep over "
             f"all of them is data.fold={','.join(map(str, range(folds)))}."
         )
-
-
-def _damaged(path: Path, reason: str) -> ConfigError:
-    return ConfigError(f"{path} is damaged ({reason}): put it back as the run left it.")
 
 
 def _link(pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: Sequence[int] | None) -> Groups:

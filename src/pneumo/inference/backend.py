@@ -18,25 +18,16 @@ _LONGEST = 1_000_000  # characters of JSON: a thousand names of classes
 
 @dataclass(frozen=True)
 class Rules:
-    """What a checkpoint knows of its task beside its weights; an exported network carries it along.
+    """What a checkpoint knows of its task beside its weights; an exported network carries it along."""
 
-    Attributes:
-        name: Of the network, such as timm/tf_efficientnet_lite0.
-        classes: Their names; of two, the second is the positive one, of more all but the first.
-        image_size: Height and width of the images in pixels.
-        crop_pct: What of height and width they keep of a file; see `pneumo.data.grey.square`.
-        threshold: Of two classes, the positive one is predicted above this probability; of more, the likeliest one.
-        margin: A prediction that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
-        outliers: Whether the network has an OOD detector.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    image_size: int
-    crop_pct: float
-    threshold: float
+    name: str  # of the network, such as timm/tf_efficientnet_lite0
+    classes: tuple[str, ...]  # their names; of two, the second is the positive one, of more all but the first
+    image_size: int  # height and width of the images in pixels
+    crop_pct: float  # what of height and width they keep of a file; see `pneumo.data.grey.square`
+    threshold: float  # of two classes, the positive one is predicted above this probability; of more, the likeliest one
+    # A prediction that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
     margin: float | None
-    outliers: bool
+    outliers: bool  # whether the network has an OOD detector
 
     def to_json(self) -> str:
         """Write them as JSON."""
@@ -44,11 +35,7 @@ class Rules:
 
     @classmethod
     def from_json(cls, text: str) -> Rules:
-        """Read what `to_json` wrote, under the rules that checkpoints follow.
-
-        Raises:
-            HyperparameterError: It is something else, or a value breaks its rule.
-        """
+        """Read what `to_json` wrote, under the rules that checkpoints follow."""
         names = {field.name for field in fields(cls)}
         try:
             values = json.loads(text if len(text) <= _LONGEST else "")
@@ -69,15 +56,10 @@ Scores = tuple[Floats, Floats]
 
 
 class Network(ABC):
-    """A network that scores images.
+    """A network that scores images."""
 
-    Attributes:
-        rules: How its output becomes predictions.
-        batch_size: Number of images that it scores at once in the least time each.
-    """
-
-    rules: Rules
-    batch_size: int
+    rules: Rules  # how its output becomes predictions
+    batch_size: int  # number of images that it scores at once in the least time each
 
     @abstractmethod
     def score(self, image: Images) -> Scores:
@@ -86,11 +68,10 @@ class Network(ABC):
     def explainer(self, method: str = "hirescam") -> Callable[[Images], Floats]:
         """Build the function that maps images (N, 1, S, S) to saliency maps (N, S, S).
 
+        Raises a ConfigError if the network has no gradients, or none of its layers fits.
+
         Args:
             method: See `pneumo.inference.explain.saliency.METHODS`.
-
-        Raises:
-            ConfigError: The network has no gradients, or none of its layers fits.
         """
         raise ConfigError(
             f"Maps need gradients, and an exported network ({self.rules.name}) has none: give the checkpoint."

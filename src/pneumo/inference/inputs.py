@@ -94,21 +94,14 @@ LONGEST = 1024  # pixels of an image that is shown
 
 @dataclass(frozen=True)
 class Film:
-    """A radiograph that was read, or the reason why it was not.
+    """A radiograph that was read, or the reason why it was not."""
 
-    Attributes:
-        path: The file's; `-` of one that was given by its content.
-        square: The network's input, (1, S, S).
-        notes: What may make a prediction doubtful.
-        shown: A copy at its own aspect, no side longer than LONGEST; None unless it was asked for.
-        error: Why it cannot be read, as a predicate; then all else is missing.
-    """
-
-    path: Path
-    square: Images | None = None
-    notes: tuple[str, ...] = ()
+    path: Path  # the file's; `-` of one that was given by its content
+    square: Images | None = None  # the network's input, (1, S, S)
+    notes: tuple[str, ...] = ()  # what may make a prediction doubtful
+    # A copy at its own aspect, no side longer than LONGEST; None unless it was asked for.
     shown: Image.Image | None = None
-    error: str | None = None
+    error: str | None = None  # why it cannot be read, as a predicate; then all else is missing
 
 
 def read_film(source: Path | bytes, rules: Rules, show: bool) -> Film:
@@ -128,12 +121,7 @@ def read_film(source: Path | bytes, rules: Rules, show: bool) -> Film:
 def read_films(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ahead: int) -> Generator[Film]:
     """Read files in order; at full size each thread has one in memory, as far as `BUDGET` allows.
 
-    Args:
-        paths: The files.
-        rules: The network's.
-        show: Keep copies to look at.
-        threads: That read; Pillow and pydicom let others work while they decode.
-        ahead: How many files are read before they are asked for.
+    Pillow and pydicom let other threads work while they decode. `ahead` files are read before they are asked for.
     """
     pool = ThreadPoolExecutor(threads, "films")
     waiting: deque[Future[Film]] = deque()

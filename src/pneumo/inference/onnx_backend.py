@@ -76,11 +76,7 @@ class OnnxNetwork(Network):
     """An exported network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        """Open a file that `pneumo export` wrote.
-
-        Args:
-            path: Of the file.
-            device: cpu, cuda, or auto, which is a GPU if there is one and onnxruntime is made for it.
+        """Open a file that `pneumo export` wrote; `auto` is a GPU if there is one and onnxruntime is made for it.
 
         Raises:
             ConfigError: It is none, is damaged or was altered, or onnxruntime is missing.

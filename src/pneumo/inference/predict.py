@@ -14,12 +14,11 @@ from pneumo.common.terminal import track, warn
 from pneumo.errors import ConfigError
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import find_inputs
-from pneumo.inference.outputs import show_path, to_csv, to_json, to_lines, to_terminal
-from pneumo.inference.prediction import NOTICE, Prediction
+from pneumo.inference.prediction import NOTICE, Prediction, show_path, to_csv, to_json, to_lines, to_terminal
 from pneumo.inference.predictor import Predictor, load_model
 
 if TYPE_CHECKING:
-    from pneumo.inference.explain.overlay_files import OverlayFolder
+    from pneumo.inference.explain.overlays import OverlayFolder
 
 _TABLES = (".csv", ".json", ".txt")  # an earlier such command may have written them into a folder that is read
 
@@ -56,7 +55,7 @@ def run_predict(
     warn_untested(model.rules)
     overlays = None
     if explain is not None:
-        from pneumo.inference.explain.overlay_files import OverlayFolder  # imports Matplotlib, which takes a second
+        from pneumo.inference.explain.overlays import OverlayFolder  # imports Matplotlib, which takes a second
 
         overlays = OverlayFolder(explain, model.network, paths)
     predictions = _predict(model, paths, overlays)

@@ -21,16 +21,7 @@ class CheckpointNetwork(Network):
     """A checkpoint's network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        """Open a checkpoint.
-
-        Args:
-            path: Of the checkpoint.
-            device: cpu, cuda, or auto, which is a GPU if there is one.
-
-        Raises:
-            ConfigError: It is none.
-            HardwareError: There is no GPU.
-        """
+        """Open a checkpoint; the device is cpu, cuda, or auto, which is a GPU if there is one."""
         there = torch.cuda.is_available()
         if device == "cuda" and not there:
             raise HardwareError(

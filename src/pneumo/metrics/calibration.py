@@ -19,21 +19,13 @@ _EDGES = np.linspace(0, 1, BINS * _PARTS + 1, dtype=np.float32)[:-1]
 
 
 class Bin(NamedTuple):
-    """Images whose probabilities lie close to each other.
+    """Images whose probabilities lie close to each other."""
 
-    Attributes:
-        images: Their number.
-        probability: Their mean.
-        share: Fraction of them that is positive.
-        low: Lower end of its 95 % interval (Wilson; of patients with several images, their effective number).
-        high: Upper end.
-    """
-
-    images: int
-    probability: float
-    share: float
-    low: float
-    high: float
+    images: int  # their number
+    probability: float  # their mean
+    share: float  # fraction of them that is positive
+    low: float  # lower end of its 95 % interval (Wilson; of patients with several images, their effective number)
+    high: float  # upper end
 
 
 def bin_of(probability: Array) -> npt.NDArray[np.int64]:

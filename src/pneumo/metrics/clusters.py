@@ -20,19 +20,12 @@ _AREA_WEIGHT, _PRECISION_WEIGHT = 2, 3  # patients that the expected variance of
 
 
 class Residuals(NamedTuple):
-    """Deviations of images from their mean, summed within each cluster.
+    """Deviations of images from their mean, summed within each cluster."""
 
-    Attributes:
-        sums: Sum of each cluster that has images, (C,).
-        clusters: Numbers of these clusters, (C,), rising.
-        images: Number of images.
-        mean: Mean of the images; of placements, the AUROC.
-    """
-
-    sums: Array
-    clusters: Clusters
-    images: int
-    mean: float
+    sums: Array  # sum of each cluster that has images, (C,)
+    clusters: Clusters  # numbers of these clusters, (C,), rising
+    images: int  # number of images
+    mean: float  # mean of the images; of placements, the AUROC
 
     @property
     def variance(self) -> float:
@@ -93,12 +86,8 @@ def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Res
 
     The bootstrap's deviation is widened as that of the AUROC of the same images would be if the variance of its
     negative images were shrunk, and by Student's t of the AUROC's degrees of freedom (Welch and Satterthwaite). With a
-    single patient of a class the variance is unknown, and the interval is the whole range.
-
-    Args:
-        value: The average precision.
-        deviation: Standard deviation of its bootstrap draws.
-        areas: Residuals of the placements of positive and of negative images, of each class.
+    single patient of a class the variance is unknown, and the interval is the whole range. `areas` holds, of each
+    class, the residuals of the placements of positive and of negative images.
     """
     parts = [part for area in areas for part in area]
     if min(len(part.sums) for part in parts) < 2:
@@ -116,15 +105,11 @@ def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Res
 def effective_size(values: Array, clusters: Clusters) -> float:
     """Compute the number of independent images, right or wrong, whose proportion would be as uncertain as a mean.
 
-    Student's t allows for few clusters. Where all values are the same, the similarity of images of one patient cannot
-    be estimated: each patient counts once.
+    Student's t allows for few clusters. Where all values, 0 to 1, (N,), are the same, the similarity of images of one
+    patient cannot be estimated: each patient counts once.
 
     Source: E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small Expected Number of Positive
     Counts Estimated From Survey Data, 1998, section 2.
-
-    Args:
-        values: 1 where the image is right and 0 where it is not, or the mean over seeds, (N,).
-        clusters: (N,).
     """
     count, images, mean = len(np.unique(clusters)), len(values), float(values.mean())
     if count < 2 or np.ptp(values) < RESIDUE:

@@ -26,19 +26,12 @@ class Band(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Curves of the ranking of images of two classes, with their areas.
+    """Curves of the ranking of images of two classes, with their areas."""
 
-    Attributes:
-        sensitivity: Band against 1 - specificity.
-        precision: Band against sensitivity.
-        auroc: Area under the first curve.
-        auprc: Average precision.
-    """
-
-    sensitivity: Band
-    precision: Band
-    auroc: Estimate
-    auprc: Estimate
+    sensitivity: Band  # band against 1 - specificity
+    precision: Band  # band against sensitivity
+    auroc: Estimate  # area under the first curve
+    auprc: Estimate  # average precision
 
 
 def has_both_classes(predictions: Predictions) -> bool:
@@ -66,11 +59,7 @@ def on_grid(true: Array, false: Array) -> Array:
     """Compute sensitivity against 1 - specificity and precision against sensitivity at GRID, (R, 2, 101).
 
     The sensitivity is interpolated between thresholds; the precision is that of the first threshold that finds so many
-    of the positive images, whose mean is the average precision.
-
-    Args:
-        true: Positive images at each probability, (R, ties), the highest first, some in each row.
-        false: Negative ones likewise.
+    of the positive images, whose mean is the average precision. `true` and `false` are as in `Resamples.ranked`.
     """
     found, alarms = (np.cumsum(counts, axis=1) for counts in (true, false))
     precision = found / np.maximum(found + alarms, 1)

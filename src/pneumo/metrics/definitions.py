@@ -11,37 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.errors import ConfigError
+from pneumo.metrics import estimation, intervals
 from pneumo.metrics.bootstrap import RESAMPLES, SEED, Resamples, bootstrap, percentiles
-from pneumo.metrics.estimation import (
-    Compute,
-    Metric,
-    Sample,
-    accuracy_of_seeds,
-    auprc_interval,
-    auroc_interval,
-    auroc_of_seeds,
-    balanced_accuracy_of_seeds,
-    brier_interval,
-    compare_accuracies,
-    compare_aurocs,
-    count_interval,
-    ece_interval,
-    proportion_interval,
-    recall_interval,
-)
-from pneumo.metrics.intervals import (
-    RESIDUE,
-    Estimate,
-    Interval,
-    accuracy,
-    balanced_accuracy,
-    divide,
-    f1,
-    mcc,
-    sensitivity,
-    specificity,
-    unvaried_difference,
-)
+from pneumo.metrics.estimation import Compute, Metric, Sample, count_interval, recall_interval
+from pneumo.metrics.intervals import RESIDUE, Estimate, Interval, divide, unvaried_difference
 from pneumo.metrics.predictions import Predictions
 
 Array = npt.NDArray[np.float64]
@@ -95,42 +68,42 @@ _ENTRIES = (
     Metric(
         "accuracy",
         "accuracy",
-        _of_tables(accuracy),
-        proportion_interval,
+        _of_tables(intervals.accuracy),
+        estimation.proportion_interval,
         needs="any",
         rank=0,
         about="of the test images",
         method="Wilson's interval",
-        over_seeds=accuracy_of_seeds,
-        compare=compare_accuracies,
+        over_seeds=estimation.accuracy_of_seeds,
+        compare=estimation.compare_accuracies,
     ),
     Metric(
         "auroc",
         "AUROC",
         auroc,
-        auroc_interval,
+        estimation.auroc_interval,
         drawn=auroc,
         rank=3,
         about="area under the ROC curve, whatever the threshold",
         method="DeLong's or Obuchowski's, on the logit scale",
-        over_seeds=auroc_of_seeds,
-        compare=compare_aurocs,
+        over_seeds=estimation.auroc_of_seeds,
+        compare=estimation.compare_aurocs,
     ),
     Metric(
         "balanced_accuracy",
         "balanced accuracy",
-        _of_tables(balanced_accuracy),
-        count_interval(balanced_accuracy),
+        _of_tables(intervals.balanced_accuracy),
+        count_interval(intervals.balanced_accuracy),
         rank=7,
         about="mean of sensitivity and specificity",
         method="Jeffreys' prior",
-        over_seeds=balanced_accuracy_of_seeds,
+        over_seeds=estimation.balanced_accuracy_of_seeds,
     ),
     Metric(
         "sensitivity",
         "sensitivity",
-        _of_tables(sensitivity),
-        recall_interval(sensitivity),
+        _of_tables(intervals.sensitivity),
+        recall_interval(intervals.sensitivity),
         needs="positive",
         rank=8,
         about="share of PNEUMONIA that was recognised; of subtypes the mean",
@@ -138,17 +111,17 @@ _ENTRIES = (
     Metric(
         "specificity",
         "specificity",
-        _of_tables(specificity),
-        recall_interval(specificity),
+        _of_tables(intervals.specificity),
+        recall_interval(intervals.specificity),
         needs="negative",
         rank=8,
         about="share of NORMAL that was recognised; of subtypes the mean",
     ),
-    Metric("auprc", "average precision", auprc, auprc_interval, drawn=auprc),
-    Metric("f1", "F1", _of_tables(f1), count_interval(f1)),
-    Metric("mcc", "MCC", _of_tables(mcc), count_interval(mcc), range=(-1.0, 1.0)),
-    Metric("ece", "ECE", ece, ece_interval, lambda each: each.bin_residuals, "any", higher_is_better=False),
-    Metric("brier", "Brier score", brier, brier_interval, brier, "any", (0.0, 1.0), (0.0, 2.0), False),
+    Metric("auprc", "average precision", auprc, estimation.auprc_interval, drawn=auprc),
+    Metric("f1", "F1", _of_tables(intervals.f1), count_interval(intervals.f1)),
+    Metric("mcc", "MCC", _of_tables(intervals.mcc), count_interval(intervals.mcc), range=(-1.0, 1.0)),
+    Metric("ece", "ECE", ece, estimation.ece_interval, lambda each: each.bin_residuals, "any", higher_is_better=False),
+    Metric("brier", "Brier score", brier, estimation.brier_interval, brier, "any", (0.0, 1.0), (0.0, 2.0), False),
 )
 METRICS = {metric.name: metric for metric in _ENTRIES}
 

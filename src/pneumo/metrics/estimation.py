@@ -10,19 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pneumo.metrics import calibration, clusters, significance
+from pneumo.metrics import calibration, clusters, intervals, significance
 from pneumo.metrics.bootstrap import Resamples, bootstrap, percentiles
-from pneumo.metrics.intervals import (
-    RESIDUE,
-    Interval,
-    balanced_accuracy,
-    draw_tables,
-    logit_interval,
-    mean_interval,
-    posterior_interval,
-    unvaried_difference,
-    wilson,
-)
+from pneumo.metrics.intervals import RESIDUE, Interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import Counts, Difference, Placements, delong, placements, swap_test
 
@@ -34,36 +24,24 @@ Differences = dict[tuple[int, int], Difference]
 
 
 class Metric(NamedTuple):
-    """A metric of predictions.
+    """A metric of predictions."""
 
-    Attributes:
-        name, title: As in the keys of results and logs; as in tables.
-        compute: Function of R resamples, (R,).
-        interval: Method of the 95 % interval; `percentile_interval` fits any metric.
-        drawn: Statistic of resamples that the method needs, (R, ...), if it needs one.
-        needs: Classes without which the metric is undefined: of two classes the positive, the negative, or both.
-        range, range_of_several: Its least and largest value; the same with more than two classes, if it differs.
-        higher_is_better: Its direction.
-        rank: Rank among the columns of leaderboards, the highest of which go first where a terminal is narrow; a
-            metric with a rank is in the table of a run too. None: in neither.
-        about: Meaning, for readers of a leaderboard.
-        method: Name of the method of `over_seeds`, for readers of a leaderboard.
-        over_seeds: Interval of the mean over seeds, from the seeds and this mean.
-        compare: Test of all pairs of configurations by their seeds.
-    """
-
-    name: str
-    title: str
-    compute: Compute
-    interval: Method
-    drawn: Compute | None = None
+    name: str  # as in the keys of results and logs
+    title: str  # as in tables
+    compute: Compute  # function of R resamples, (R,)
+    interval: Method  # method of the 95 % interval; `percentile_interval` fits any metric
+    drawn: Compute | None = None  # statistic of resamples that the method needs, (R, ...), if it needs one
+    # Classes without which the metric is undefined: of two classes the positive, the negative, or both.
     needs: Literal["any", "positive", "negative", "both"] = "both"
-    range: Interval = (0.0, 1.0)
-    range_of_several: Interval | None = None
+    range: Interval = (0.0, 1.0)  # its least and largest value
+    range_of_several: Interval | None = None  # the same with more than two classes, if it differs
     higher_is_better: bool = True
+    # Rank among the columns of leaderboards, the highest of which go first where a terminal is narrow; a metric with a
+    # rank is in the table of a run too. None: in neither.
     rank: int | None = None
-    about: str = ""
-    method: str = ""
+    about: str = ""  # meaning, for readers of a leaderboard
+    method: str = ""  # name of the method of `over_seeds`, for readers of a leaderboard
+    # Interval of the mean over seeds, from the seeds and this mean; test of all pairs of configurations by their seeds.
     over_seeds: Callable[[Seeds, float], Interval] | None = None
     compare: Callable[[Sequence[Seeds]], Differences] | None = None
 
@@ -123,7 +101,7 @@ class Sample:
     @cached_property
     def tables(self) -> Array:
         """Confusion tables drawn from the posterior, (R, C, C)."""
-        return draw_tables(self.once.tables[0], self.sizes)
+        return intervals.draw_tables(self.once.tables[0], self.sizes)
 
     @cached_property
     def placements(self) -> list[Placements]:
@@ -139,7 +117,7 @@ def percentile_interval(metric: Metric, sample: Sample) -> Interval:
 
 def count_interval(function: Callable[[Array], Array]) -> Method:
     """Build the method of a function of confusion tables: `posterior_interval`."""
-    return lambda _, sample: posterior_interval(function, sample.once.tables[0], sample.tables)
+    return lambda _, sample: intervals.posterior_interval(function, sample.once.tables[0], sample.tables)
 
 
 def proportion_interval(metric: Metric, sample: Sample) -> Interval:
@@ -164,7 +142,7 @@ def auroc_interval(metric: Metric, sample: Sample) -> Interval:
     deviation = float(sample.draws[metric.name].std(ddof=1)) * clusters.area_widening(
         [p.residuals for p in sample.placements]
     )
-    return logit_interval(sample.value(metric), deviation, sample.units(metric))
+    return intervals.logit_interval(sample.value(metric), deviation, sample.units(metric))
 
 
 def auprc_interval(metric: Metric, sample: Sample) -> Interval:
@@ -185,14 +163,14 @@ def ece_interval(metric: Metric, sample: Sample) -> Interval:
 def brier_interval(metric: Metric, sample: Sample) -> Interval:
     """Compute the interval of a mean over images: `mean_interval`."""
     draws, top = sample.draws[metric.name][:, 0], metric.whole_range(sample.classes)[1]
-    return mean_interval(sample.value(metric), draws, sample.total, top)
+    return intervals.mean_interval(sample.value(metric), draws, sample.total, top)
 
 
 def accuracy_of_seeds(seeds: Seeds, mean: float) -> Interval:
     """Compute Wilson's interval of a mean accuracy for the number of images: more seeds do not narrow it."""
     share, images = count_right(seeds) / len(seeds), len(seeds[0].label)
     size = min(1.0, clusters.effective_size(share, seeds[0].clusters) / images)
-    return wilson(round(mean * images) * size, images * size)
+    return intervals.wilson(round(mean * images) * size, images * size)
 
 
 def auroc_of_seeds(seeds: Seeds, _: float) -> Interval:
@@ -206,7 +184,7 @@ def balanced_accuracy_of_seeds(seeds: Seeds, _: float) -> Interval:
     totals, right = np.bincount(label), np.bincount(label, share)
     table = np.array([[right[0], totals[0] - right[0]], [totals[1] - right[1], right[1]]])
     sizes = clusters.class_sizes(label, share, seeds[0].clusters, 2)[1]
-    return posterior_interval(balanced_accuracy, table, draw_tables(table, sizes))
+    return intervals.posterior_interval(intervals.balanced_accuracy, table, intervals.draw_tables(table, sizes))
 
 
 def average_placements(seeds: Seeds) -> Placements:
@@ -245,6 +223,6 @@ def compare_accuracies(configurations: Sequence[Seeds]) -> Differences:
         value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
         low, high = percentiles(draws[:, i] - draws[:, j])
         if high - low < RESIDUE:
-            low, high = unvaried_difference(value, len(np.unique(first.clusters)))
+            low, high = intervals.unvaried_difference(value, len(np.unique(first.clusters)))
         found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, first.clusters))
     return found

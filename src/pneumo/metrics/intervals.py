@@ -31,24 +31,15 @@ class Estimate(NamedTuple):
 
 
 def wilson(hits: float, total: float) -> Interval:
-    """Compute the interval of a proportion: Wilson's score interval.
+    """Compute Wilson's score interval of a proportion; `hits` and `total` may be fractions, as effective numbers are.
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, equation 4.
-
-    Args:
-        hits: Number of images that count.
-        total: Number of images, above 0; both may be effective numbers, which are fractions.
     """
     proportion, square = hits / total, float(norm.ppf(0.975)) ** 2
     scale = 2 * (total + square)
     middle = (2 * total * proportion + square) / scale
     half = float(norm.ppf(0.975)) / scale * sqrt(4 * total * proportion * (1 - proportion) + square)
     return (middle - half if hits > 0 else 0.0), (middle + half if hits < total else 1.0)
-
-
-def whole_range(name: str, classes: int = 2) -> Interval:
-    """Return the least and the largest value that a metric can have: its interval where nothing is known."""
-    return (-1.0 if name == "mcc" else 0.0), (2.0 if name == "brier" and classes > 2 else 1.0)
 
 
 def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
@@ -81,12 +72,7 @@ def mean_interval(value: float, draws: npt.NDArray[np.float64], total: int, top:
 
     A few images with large errors decide the mean, and a small sample may have none of them. So the variance is shrunk
     towards that of images which are all at 0 or at the top. If all draws are the same, it is `unvaried_interval`.
-
-    Args:
-        value: The mean, from 0 to `top`.
-        draws: Bootstrap draws of it.
-        total: Number of patients.
-        top: Largest value of an image.
+    `total` is the number of patients, `top` the largest value of an image.
     """
     if np.ptp(draws) < RESIDUE:
         return unvaried_interval(value, total, top)
@@ -173,15 +159,10 @@ def divide(part: Array, whole: Array) -> Array:
 
 
 def posterior_interval(metric: Callable[[Array], Array], table: Array, drawn: Array) -> Interval:
-    """Compute the 95 % interval of a metric of counts from tables that `draw_tables` drew.
+    """Compute the 95 % interval of a metric of a table (C, C) from those that `draw_tables` drew, (R, C, C).
 
     It is the middle 95 % of the metric over these draws, extended to the metric's own value where that lies outside, as
     when all images are right. No table has an interval of width zero.
-
-    Args:
-        metric: Function of confusion tables.
-        table: The test's, (C, C).
-        drawn: As many tables as there are draws, (R, C, C).
     """
     value = float(metric(table[None])[0])
     low, high = np.quantile(metric(drawn), (0.025, 0.975))
@@ -189,19 +170,15 @@ def posterior_interval(metric: Callable[[Array], Array], table: Array, drawn: Ar
 
 
 def draw_tables(table: Array, sizes: Sequence[float] | None = None) -> Array:
-    """Draw confusion tables of tests with these numbers of images of each class, (R, C, C).
+    """Draw confusion tables of tests with these numbers of images of each class, (R, C, C), from one, (C, C).
 
     Each row of the table is a multinomial sample of its class. Its probabilities are drawn from their posterior under
     a Dirichlet prior of 1/2 image right and 1 / classes images wrong, divided evenly among the wrong cells. With two
     classes this is Jeffreys' prior; with more, a mean over classes would add up the bias of 1/2 in each. Draws are
-    quasi-random: the same table has the same ones.
+    quasi-random: the same table has the same ones. `sizes` are the effective numbers of images of each class, (C,).
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, section 3
     (Jeffreys' interval of one share). Coverage of this extension was simulated: docs/EVALUATION.md.
-
-    Args:
-        table: Rows true and columns predicted, (C, C), with images in each row.
-        sizes: Effective number of images of each class, (C,), where several are of one patient.
     """
     totals = table.sum(axis=1, keepdims=True)
     known = table if sizes is None else table * (np.array(sizes)[:, None] / totals)

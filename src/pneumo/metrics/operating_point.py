@@ -18,17 +18,11 @@ _PRIOR = 0.5  # its standard deviation before any image: 19 of 20 temperatures a
 
 
 class Decision(NamedTuple):
-    """An operating point.
+    """An operating point."""
 
-    Attributes:
-        temperature: Divisor of logits.
-        threshold: Probability above which an image is predicted positive.
-        margin: Largest `distance` of a prediction that is uncertain.
-    """
-
-    temperature: float
-    threshold: float
-    margin: float
+    temperature: float  # divisor of logits
+    threshold: float  # probability above which an image is predicted positive
+    margin: float  # largest `distance` of a prediction that is uncertain
 
 
 def decide(
@@ -70,16 +64,12 @@ def decide(
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:
-    """Fit the number by which logits are divided to calibrate them, between 1/20 and 20.
+    """Fit the number by which logits, (N, classes), are divided to calibrate them to labels, (N,), between 1/20 and 20.
 
     Maximizes the likelihood (Guo et al., On Calibration of Modern Neural Networks, 2017) with two additions that matter
     less as images are added. Firth's penalty, half the logarithm of the information, removes the bias of few images
     (Bias Reduction of Maximum Likelihood Estimates, 1993). A normal prior on the logarithm of the temperature bounds it
     where the images are separable and determine no temperature.
-
-    Args:
-        logits: (N, classes).
-        label: From 0, (N,).
     """
 
     def loss(log_temperature: float) -> float:

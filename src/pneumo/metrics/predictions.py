@@ -21,28 +21,18 @@ _NAMED = ("paths", "patients", "subtypes")  # one each image, or none
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predictions for N images of C classes; the first class is negative, all others are positive (pneumonia).
+    """Predictions for N images of C classes; the first class is negative, all others are positive (pneumonia)."""
 
-    Attributes:
-        probability: Probability of each class, (N, C).
-        label: Class of each image, from 0, (N,).
-        predicted: Predicted class, (N,).
-        classes: Names of the classes; a class that never occurs may have none.
-        odds: Log odds of each class, (N, C), which rank images whose probabilities round to the same number. None: a
-            run of an earlier version did not record them.
-        paths: Paths of the images, relative to the data's root; may be empty.
-        patients: Patient of each image; empty where every image counts as a patient of its own.
-        subtypes: bacterial, viral or anything else for neither; may be empty.
-    """
-
-    probability: Array
-    label: Labels
-    predicted: Labels
-    classes: tuple[str, ...] = ()
+    probability: Array  # probability of each class, (N, C)
+    label: Labels  # class of each image, from 0, (N,)
+    predicted: Labels  # predicted class, (N,)
+    classes: tuple[str, ...] = ()  # names of the classes; a class that never occurs may have none
+    # Log odds of each class, (N, C), which rank images whose probabilities round to the same number. None: a run of an
+    # earlier version did not record them.
     odds: Array | None = None
-    paths: tuple[str, ...] = ()
-    patients: tuple[str, ...] = ()
-    subtypes: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()  # paths of the images, relative to the data's root; may be empty
+    patients: tuple[str, ...] = ()  # patient of each image; empty where every image counts as a patient of its own
+    subtypes: tuple[str, ...] = ()  # bacterial, viral or anything else for neither; may be empty
 
     @classmethod
     def binary(

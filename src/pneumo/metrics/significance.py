@@ -32,19 +32,12 @@ class Difference(NamedTuple):
 
 
 class Placements(NamedTuple):
-    """What each image adds to an AUROC.
+    """What each image adds to an AUROC."""
 
-    Attributes:
-        positive: The fraction of negative images that rank below each positive one, ties by half, (P,).
-        negative: The fraction of positive images that rank above each negative one, (N,).
-        of_positive: Clusters of the positive images, (P,).
-        of_negative: Clusters of the negative images, (N,).
-    """
-
-    positive: Array
-    negative: Array
-    of_positive: Clusters
-    of_negative: Clusters
+    positive: Array  # the fraction of negative images that rank below each positive one, ties by half, (P,)
+    negative: Array  # the fraction of positive images that rank above each negative one, (N,)
+    of_positive: Clusters  # clusters of the positive images, (P,)
+    of_negative: Clusters  # clusters of the negative images, (N,)
 
     @property
     def residuals(self) -> tuple[Residuals, Residuals]:
@@ -53,15 +46,12 @@ class Placements(NamedTuple):
 
 
 def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
-    """Compute the placements of images, whose mean is the AUROC, in O(n log n).
+    """Compute the placements of images, whose mean is the AUROC, in O(n log n), from scores (n,) and classes (n,).
+
+    Without `clusters`, (n,), every image is a cluster of its own.
 
     Source: X. Sun, W. Xu, Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver
     Operating Characteristic Curves, 2014.
-
-    Args:
-        score: Rises with the probability of the positive class, (n,).
-        positive: Whether the image is of that class, (n,), some of each.
-        clusters: Cluster of each image, (n,); None: every image is a cluster of its own.
     """
     ranks, clusters = rankdata(score), np.arange(len(score)) if clusters is None else clusters
     above, below = score[positive], score[~positive]

@@ -12,14 +12,10 @@ from pneumo.models.weights import load_weights
 
 
 def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
-    """Return whether a network in training mode maps a batch of one image.
+    """Return whether a network in training mode maps a batch of one image (1, 1, image_size, image_size) uint8.
 
     Batch normalization needs more than one value per channel, so it fails on one image where the image has been reduced
     to one pixel. Only shapes are computed: no weight, stored statistic or random number changes.
-
-    Args:
-        network: Maps images (N, 1, H, W) uint8.
-        image_size: H and W.
     """
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
@@ -72,18 +68,11 @@ class Backbone(nn.Module):
 def build(
     architecture: str, weights: str | None, head_path: str | None, image_size: int, classes: int, freeze: bool = False
 ) -> tuple[Backbone, nn.Linear]:
-    """Build a backbone and a new head for it.
+    """Build a backbone and a new head of so many classes, which maps its features to logits.
 
-    Args:
-        architecture: SOURCE/NAME; see `pneumo.models.registry.create`.
-        weights: See `pneumo.models.weights.load_weights`; None leaves the random ones.
-        head_path: Dotted path of the layer to replace, such as `fc` or `classifier.6`; None is the last linear layer.
-        image_size: Height and width of the images in pixels.
-        classes: Number of classes of the new head.
-        freeze: Make the backbone constant; see `freeze_module`.
-
-    Returns:
-        The backbone and the head, which maps its features to logits.
+    `architecture` and `weights` are as for `pneumo.models.registry.create` and `pneumo.models.weights.load_weights`;
+    None leaves random weights. `head_path` is the layer to replace, such as `fc` or `classifier.6`; None: the last
+    linear layer. `freeze` makes the backbone constant.
 
     Raises:
         ConfigError: Unknown architecture, or its head cannot be replaced.
@@ -108,11 +97,7 @@ def build(
 
 
 def find_head(network: nn.Module, architecture: str, head_path: str | None) -> str:
-    """Give the dotted path of the network's head: `head_path`, or else the last linear layer.
-
-    Raises:
-        ConfigError: There is no such layer, or it is not linear.
-    """
+    """Give the dotted path of the network's head: `head_path`, or else the last linear layer."""
     linear: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if head_path is None and linear:
         head_path = linear[-1]
@@ -161,15 +146,9 @@ def _check(backbone: Backbone, architecture: str, path: str, image_size: int) ->
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Compute each class's log odds against the rest, whose sigmoid is its probability.
+    """Compute each class's log odds against the rest, whose sigmoid is its probability, from logits, both (N, classes).
 
     They keep the rank of images whose probabilities round to 0 or 1. Of two classes they are the difference of logits.
-
-    Args:
-        logits: (N, classes).
-
-    Returns:
-        (N, classes).
     """
     own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
     return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)

@@ -16,10 +16,10 @@ from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
 from pneumo.models.backbones import build, log_odds
+from pneumo.models.checkpoint_reader import CheckpointModule
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.models.ood_detector import Outliers
-from pneumo.models.restoration import CheckpointModule
 
 Batch = dict[str, Tensor]
 
@@ -54,7 +54,7 @@ class Classifier(CheckpointModule):
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
-            crop_pct: Fraction of height and width that is kept of a file; see `pneumo.data.grey.decode`.
+            crop_pct: Fraction of height and width that is kept of a file; see `pneumo.data.grey.square`.
             freeze: Train the head alone.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
             prediction: How logits become predictions; None: by the defaults.
@@ -73,16 +73,13 @@ class Classifier(CheckpointModule):
         self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
         self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning
         self.batch_size = training.batch_size
-        self._prepare_measures()
-        self.trained_threshold = prediction.threshold
-        self.decide(prediction.temperature, prediction.threshold, prediction.margin)
-        self.train()
-
-    def _prepare_measures(self) -> None:
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
         self.gathered = CatMetric("disable")  # it knows how to gather
         self.seen: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
         self.answers: dict[str, Batch] = {}
+        self.trained_threshold = prediction.threshold
+        self.decide(prediction.temperature, prediction.threshold, prediction.margin)
+        self.train()
 
     def decide(self, temperature: float, threshold: float, margin: float | None) -> None:
         """Have the test, predictions and checkpoints use this temperature, threshold and margin."""
@@ -167,11 +164,7 @@ class Classifier(CheckpointModule):
         self.outliers = Outliers(**checkpoint["outliers"]) if "outliers" in checkpoint else None
 
     def build_optimizer(self) -> Optimizer:
-        """Build the optimizer of the trainable parameters.
-
-        Raises:
-            ConfigError: The classifier was given none.
-        """
+        """Build the optimizer of the trainable parameters; raise a ConfigError if the classifier was given none."""
         if self.make_optimizer is None:
             raise ConfigError(
                 "Training needs an optimizer: give Classifier TrainingOptions(optimizer=...), such as torch.optim.Adam."
@@ -233,3 +226,22 @@ class Classifier(CheckpointModule):
         found = self.gathered.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes what a single image got
         self.gathered.reset()
         return found[found[:, 0].argsort(stable=True)]
+
+
+class HeadClassifier(Classifier):
+    """A classifier whose head takes many steps a batch of cached features; one of Lightning's steps takes longer."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Take all of a batch's steps but the last, and compute the loss of that."""
+        parts = zip(*(torch.split(each, self.batch_size or len(each)) for each in batch.values()), strict=True)
+        *earlier, last = (dict(zip(batch, part, strict=True)) for part in parts)
+        if earlier:
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, Optimizer)
+            for part in earlier:
+                optimizer.zero_grad()
+                logits = self(part["input"])
+                self._keep("train", part, logits)
+                torch.autograd.backward(self._loss(logits, part["label"], "train"))
+                optimizer.step()
+        return super().training_step(last, batch_idx)

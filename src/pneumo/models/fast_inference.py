@@ -38,12 +38,9 @@ class FeaturePass:
             self.backbone.compile(options={"freezing": True}, dynamic=False)
 
     def run(self, blocks: Iterable[Tensor], start: int, change: Change | None) -> Iterator[Array]:
-        """Compute features, (n, D) float32, of blocks of up to batch_size images (n, 1, H, W) uint8.
+        """Compute features (n, D) float32 of blocks of up to batch_size images (n, 1, H, W) uint8, from `start` on.
 
-        Args:
-            blocks: The images.
-            start: Number of the first one.
-            change: Maps a block on the device, and the number of its first image, to the images that shall be seen.
+        `change` maps a block on the device, and the number of its first image, to the images that shall be seen.
         """
         for block in blocks:
             count = len(block)
@@ -154,14 +151,9 @@ class Scorer(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Score images.
+        """Score images (N, 1, S, S) uint8: probabilities (N, classes), and OOD scores (N,); more than 1 is too much.
 
-        Args:
-            image: (N, 1, S, S), uint8.
-
-        Returns:
-            Probabilities of the classes (N, classes), and how unlike they are (N,): more than 1 is too much. All are 0
-            where the checkpoint has nothing to tell it by.
+        The second are 0 where the checkpoint has nothing to tell it by.
         """
         features, means = self.levels(image)
         logits = self.head(features)

@@ -23,15 +23,10 @@ STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a pretrained backbone is trained; `fine_tuning` in conf/train.yaml tells the same.
+    """How a pretrained backbone is trained; `fine_tuning` in conf/train.yaml tells the same."""
 
-    Attributes:
-        warm_up: Train the head alone first, on the features of the frozen backbone; see `fit_head`.
-        lr_decay: See `parameter_groups`; 1.0: all layers learn at one rate.
-    """
-
-    warm_up: bool
-    lr_decay: float
+    warm_up: bool  # train the head alone first, on the features of the frozen backbone; see `fit_head`
+    lr_decay: float  # see `parameter_groups`; 1.0: all layers learn at one rate
 
 
 class OneCycle:
@@ -59,41 +54,27 @@ MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a classifier is trained; no checkpoint holds any of it.
+    """How a classifier is trained; no checkpoint holds any of it."""
 
-    Attributes:
-        weights: Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
-        label_smoothing: Fraction of each label that is spread over all classes.
-        class_weights: Of the classes in the training loss, (classes,); None: one each.
-        fine_tuning: How a pretrained backbone is trained; None: as any other layers.
-        optimizer: Makes the optimizer of the parameters that it is given; needed for training only.
-        scheduler: Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
-        batch_size: Images of an optimizer step, where a `HeadClassifier` gets more at once.
-    """
-
+    # Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
     weights: str | None = None
-    label_smoothing: float = 0.0
-    class_weights: Sequence[float] | None = None
-    fine_tuning: FineTuning | None = None
+    label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
+    class_weights: Sequence[float] | None = None  # of the classes in the training loss, (classes,); None: one each
+    fine_tuning: FineTuning | None = None  # how a pretrained backbone is trained; None: as any other layers
+    # Makes the optimizer of the parameters that it is given; needed for training only.
     optimizer: MakeOptimizer | None = None
+    # Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
     scheduler: MakeScheduler | None = None
-    batch_size: int | None = None
+    batch_size: int | None = None  # images of an optimizer step, where a `HeadClassifier` gets more at once
 
 
 def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Group parameters so that a backbone's lower layers learn more slowly, the input's side slowest.
+    """Group parameters for an optimizer so that a backbone's lower layers learn more slowly, the input's side slowest.
 
     The backbone is divided into four parts of as many layers, in the order in which they are registered, which in
     classifiers is that of the data's way. The head learns at the full rate, each part below at `decay` times the rate
-    of the one above. Source: discriminative fine-tuning, Howard and Ruder, ULMFiT (2018).
-
-    Args:
-        backbone: Its frozen parameters are left out.
-        head: Of the features.
-        decay: Above 0, at most 1.
-
-    Returns:
-        Groups for an optimizer; `lr_scale` is the factor of its rate.
+    of the one above: `lr_scale` is a group's factor. Frozen parameters are left out. Source: discriminative fine-
+    tuning, Howard and Ruder, ULMFiT (2018).
     """
     layers = [layer for layer in backbone.modules() if any(True for _ in layer.parameters(recurse=False))]
     groups = []
@@ -112,9 +93,9 @@ def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDAr
     data. Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution (2022).
 
     Args:
-        head: Is changed in place.
+        head: Of `label`'s classes.
         features: Of the training images, from the frozen backbone, (N, D).
-        label: From 0, below the head's number of outputs, (N,).
+        label: From 0, (N,).
         balance: Give each class the same weight in all.
     """
     regression = LogisticRegression(C=STRENGTH, class_weight="balanced" if balance else None, max_iter=2_000)

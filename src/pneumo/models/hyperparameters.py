@@ -17,19 +17,13 @@ _LAYER = re.compile(r"[\w.-]{1,255}")
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """How logits become predictions; checkpoints hold these among their hyperparameters.
+    """How logits become predictions; checkpoints hold these among their hyperparameters."""
 
-    Attributes:
-        threshold: Of two classes, an image is called the positive one above this probability.
-        temperature: Logits are divided by it before they become probabilities.
-        margin: A prediction whose logits are so near to the threshold is uncertain; None: nobody has chosen it.
-        flip_test: Outside of training, average the logits of an image and its mirror image.
-    """
-
-    threshold: float = 0.5
-    temperature: float = 1.0
+    threshold: float = 0.5  # of two classes, an image is called the positive one above this probability
+    temperature: float = 1.0  # logits are divided by it before they become probabilities
+    # A prediction whose logits are so near to the threshold is uncertain; None: nobody has chosen it.
     margin: float | None = None
-    flip_test: bool = False
+    flip_test: bool = False  # outside of training, average the logits of an image and its mirror image
 
 
 class HyperparameterError(Exception):
@@ -37,15 +31,7 @@ class HyperparameterError(Exception):
 
 
 def check_hyperparameters(values: object, required: Collection[str] = ()) -> dict[str, Any]:
-    """Return the hyperparameters that a file holds, if each is known and follows its rule.
-
-    Args:
-        values: As the file has them.
-        required: Names that must be among them.
-
-    Raises:
-        HyperparameterError: One of them is missing, unknown or breaks its rule.
-    """
+    """Return a file's hyperparameters, if each is known and follows its rule, and all `required` are there."""
     if not isinstance(values, Mapping):
         raise HyperparameterError(f"its hyperparameters are {describe(values)} instead of names and values")
     for name, value in values.items():

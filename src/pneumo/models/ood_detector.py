@@ -22,17 +22,11 @@ _PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last"
 
 @dataclass(frozen=True)
 class Layout:
-    """How places lie in a tensor of N images.
+    """How places lie in a tensor of N images."""
 
-    Attributes:
-        kind: channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C).
-        side: Places a side.
-        prefix: Tokens before those of places.
-    """
-
-    kind: str
-    side: int
-    prefix: int = 0
+    kind: str  # channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C)
+    side: int  # places a side
+    prefix: int = 0  # tokens before those of places
 
     def mean(self, output: Tensor) -> Tensor:
         """Compute the mean of each channel over the places, (N, C) float32."""
@@ -81,12 +75,7 @@ class LevelMeans(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, image_size: int) -> None:
-        """Find the maps by running two images.
-
-        Args:
-            backbone: In evaluation; it stays as it is.
-            image_size: Height and width of the images in pixels.
-        """
+        """Find the maps by running two images of `image_size` pixels; the backbone, in evaluation, stays as it is."""
         super().__init__()
         self.backbone = backbone
         images = torch.zeros(2, 1, image_size, image_size, dtype=torch.uint8, device=backbone.mean.device)
@@ -114,12 +103,9 @@ class LevelMeans(nn.Module):
 def hooked(
     network: nn.Module, receive: Callable[[str, Any], Tensor | None], names: Iterable[str] | None = None
 ) -> Iterator[None]:
-    """Pass outputs of modules to a function, which may return others to take their place.
+    """Pass paths and outputs of modules to a function, which may return others to take their place.
 
-    Args:
-        network: That has the modules.
-        receive: Called with a module's path and its output.
-        names: Paths of the modules; None: all within the network.
+    `names` are the modules' paths; None: all within the network.
     """
     if names is None:
         names = [name for name, _ in network.named_modules() if name]
@@ -158,17 +144,11 @@ _Array = npt.NDArray[np.float64]
 
 
 class Outliers(NamedTuple):
-    """A model of what a network sees in its training images: most of it lies in a space of few dimensions.
+    """A model of what a network sees in its training images: most of it lies in a space of few dimensions."""
 
-    Attributes:
-        mean: Of what `LevelMeans` gives, (P,).
-        scale: What differences to it are multiplied with, (P,).
-        components: Orthonormal directions, (components, P).
-    """
-
-    mean: Tensor
-    scale: Tensor
-    components: Tensor
+    mean: Tensor  # of what `LevelMeans` gives, (P,)
+    scale: Tensor  # what differences to it are multiplied with, (P,)
+    components: Tensor  # orthonormal directions, (components, P)
 
     def score(self, means: Tensor) -> Tensor:
         """Give how unlike images are, (N,), by what `LevelMeans` gives, (N, P): more than 1 is too much.

@@ -20,34 +20,23 @@ from pneumo.models.xraychestnet import XrayChestNet
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network with random weights, and what its source knows of it.
+    """A network with random weights, and what its source knows of it."""
 
-    Attributes:
-        name: Such as torchvision/resnext50_32x4d.
-        network: Classifies images (N, 3, H, W) into the source's classes.
-        mean: What to subtract from images in 0..1, per channel.
-        std: What to divide by after that, per channel.
-        fetch: Maps the name of published weights, DEFAULT or a tag, to their state dict, downloaded where needed;
-            raises KeyError for an unknown name.
-        by_hand: Tells where those weights can be had and put without this program, in a sentence's words.
-        convert: Translates state dicts of other code for this architecture; None where the source has no such function.
-    """
-
-    name: str
-    network: nn.Module
-    mean: Sequence[float]
-    std: Sequence[float]
+    name: str  # such as torchvision/resnext50_32x4d
+    network: nn.Module  # classifies images (N, 3, H, W) into the source's classes
+    mean: Sequence[float]  # what to subtract from images in 0..1, per channel
+    std: Sequence[float]  # what to divide by after that, per channel
+    # Maps the name of published weights, DEFAULT or a tag, to their state dict, downloaded where needed; raises
+    # KeyError for an unknown name.
     fetch: Callable[[str], StateDict]
+    # Tells where those weights can be had and put without this program, in a sentence's words.
     by_hand: Callable[[str], str]
+    # Translates state dicts of other code for this architecture; None where the source has no such function.
     convert: Converter | None = None
 
 
 def create(name: str, image_size: int) -> Architecture:
-    """Build an architecture by its full name, with random weights.
-
-    Args:
-        name: SOURCE/NAME, where the source is torchvision, timm or pneumo.
-        image_size: Height and width of the images in pixels, for networks whose shape depends on it.
+    """Build an architecture by its full name, SOURCE/NAME, with random weights, for images of this size.
 
     Raises:
         ConfigError: There is no such source or name, or the network does not fit the image size.

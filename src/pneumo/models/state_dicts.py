@@ -41,15 +41,9 @@ def load_state_dict(
 ) -> None:
     """Load a state dict into a network, in place, and log what was matched and what was not used.
 
-    Tensors are matched by name after any common prefix. If they do not fit, `convert` is tried, then the order of the
-    tensors. The head and the counters of batch normalization may be missing; the head is never loaded.
-
-    Args:
-        network: With its original head.
-        state: Names and tensors, in the order of the file.
-        head_path: Dotted path of the head in the network.
-        origin: Name of the state dict in messages, such as `model.weights=FILE`.
-        convert: Translates other layouts of the same architecture.
+    Tensors are matched by name after any common prefix. If they do not fit, `convert` is tried, which translates other
+    layouts of the architecture, then the order of the tensors. The head, at `head_path`, and the counters of batch
+    normalization may be missing; the head is never loaded. `origin` names the state dict in messages.
 
     Raises:
         WeightsError: A tensor of the network is missing or has another shape.

@@ -22,31 +22,17 @@ _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")  # of weights in pa
 _DEEPEST = 8  # mappings within one another: checkpoints have two or three
 # Where training scripts keep the weights in a checkpoint; the first of these that is there is used.
 _WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "net",
-    "network",
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
-    "ema",
-    "teacher",
-    "student",
+    *("state_dict", "model", "model_state_dict", "net", "network", "state_dict_ema"),
+    *("model_ema", "ema_state_dict", "ema", "teacher", "student"),
 )
 
 
 def load_weights(architecture: Architecture, weights: str, head_path: str) -> None:
     """Give an architecture's network pretrained weights, in place.
 
-    The head (the network's last linear layer) and auxiliary heads may be missing or have another shape; all else must
-    fit.
-
-    Args:
-        architecture: With its original head still in the network.
-        weights: `DEFAULT` or a tag that the source publishes, `pip:PACKAGE` for a weights file in an installed package,
-            or the path of a file of torch.save or safetensors. Whatever contains a dot or a slash is a path.
-        head_path: Dotted path of the head in the network.
+    Its head, at `head_path`, and auxiliary heads may be missing or have another shape; all else must fit. `weights` is
+    `DEFAULT` or a tag that the source publishes, `pip:PACKAGE` for a weights file in an installed package, or the path
+    of a file of torch.save or safetensors. Whatever contains a dot or a slash is a path.
 
     Raises:
         WeightsError: The weights cannot be found, fetched or fitted.
@@ -61,11 +47,7 @@ def load_weights(architecture: Architecture, weights: str, head_path: str) -> No
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a state dict from a file without running any code that the file may hold.
-
-    Raises:
-        WeightsError: The file is missing or holds no state dict.
-    """
+    """Read a state dict from a file without running any code that the file may hold."""
     try:
         fault = "" if path.is_file() else "is a folder" if path.is_dir() else "does not exist"
     except OSError as error:  # such as a name that is too long, or a folder that may not be read

@@ -22,9 +22,7 @@ class XrayChestNet(nn.Module):
         super().__init__()
         self.features = nn.Sequential(_block(3, 10, 5), _block(10, 256, 3), _block(256, 512, 3))
         side = _side_after(image_size)
-        needed = (
-            2 * 4 * 50 * 512 * side * side
-        )  # bytes of the weights in single precision, twice where a file is loaded
+        needed = 2 * 4 * 50 * 512 * side * side  # bytes of single-precision weights, twice where a file is loaded
         if needed > physical_memory():
             raise ConfigError(
                 f"data.image_size={image_size} is too large for XrayChestNet, whose first linear layer takes "

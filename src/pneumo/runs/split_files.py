@@ -15,8 +15,10 @@ from pathlib import Path, PurePosixPath
 from pneumo.common.files import unescape_path, write_text
 from pneumo.common.plain_data import PlainDataError, format_rows, read_csv
 from pneumo.data.index import SPLITS, data_hash, file_path, locate, scan_radiographs
-from pneumo.data.splits import _HEAD, Splits, _damaged
+from pneumo.data.splits import Splits
 from pneumo.errors import ConfigError, DataError
+
+_HEAD = ("path", "split", "class", "subtype", "patient")
 
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
@@ -49,6 +51,10 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
     if len({line["path"] for line in lines}) < len(lines):
         raise _damaged(path, "it has an image twice")
     return lines
+
+
+def _damaged(path: Path, reason: str) -> ConfigError:
+    return ConfigError(f"{path} is damaged ({reason}): put it back as the run left it.")
 
 
 _log = logging.getLogger(__name__)

@@ -22,9 +22,8 @@ from pneumo.config.signatures import locate, parameters
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
-from pneumo.models.classifier import Classifier
+from pneumo.models.classifier import Classifier, HeadClassifier
 from pneumo.models.fine_tuning import PLATEAU, FineTuning, MakeOptimizer, MakeScheduler, TrainingOptions, class_weights
-from pneumo.models.head_classifier import HeadClassifier
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training.callbacks import History, RecordConfig
 from pneumo.training.checkpoints import CheckpointWriter

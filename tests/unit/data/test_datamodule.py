@@ -5,10 +5,9 @@ import pytest
 import torch
 from helpers.support import OPTIONS, module
 
-from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.data.datamodule import ChestXrayDataModule, SyntheticDataModule
 from pneumo.data.index import default_root
 from pneumo.data.phantoms import MARKER, write_phantoms
-from pneumo.data.synthetic import SyntheticDataModule
 from pneumo.errors import ConfigError, DataError
 
 

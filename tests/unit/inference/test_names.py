@@ -15,10 +15,9 @@ from helpers.support import Run
 from rich.console import Console
 
 from pneumo.inference.backend import Rules
-from pneumo.inference.explain import overlay_files
-from pneumo.inference.explain.overlay_files import name_pictures
-from pneumo.inference.outputs import to_csv, to_lines, to_terminal
-from pneumo.inference.prediction import Prediction
+from pneumo.inference.explain import overlays
+from pneumo.inference.explain.overlays import name_pictures
+from pneumo.inference.prediction import Prediction, to_csv, to_lines, to_terminal
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_pictures_of_long_names_have_names_of_their_own() -> None:
 def test_maps_of_names_that_cannot_be_do_not_keep_others_from_being_written(
     best: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = overlay_files.atomic_path
+    written = overlays.atomic_path
 
     @contextmanager
     def refuse(path: Path) -> Iterator[Path]:
@@ -86,7 +85,7 @@ def test_maps_of_names_that_cannot_be_do_not_keep_others_from_being_written(
         with written(path) as temporary:
             yield temporary
 
-    monkeypatch.setattr(overlay_files, "atomic_path", refuse)
+    monkeypatch.setattr(overlays, "atomic_path", refuse)
     (tmp_path / "scans").mkdir()
     for name in ("a" * 250 + ".png", "b.png", "c.png", "é" * 125):
         (tmp_path / "scans" / name).write_bytes(saved(FILMS[1], "PNG"))

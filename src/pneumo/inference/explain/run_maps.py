@@ -41,16 +41,9 @@ class _Randomised:
 def rank_correlation(classifier: Answering, images: Tensor, method: str, part: str, seed: int = 0) -> float:
     """Compute how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
 
-    Args:
-        classifier: Stays as it is.
-        images: uint8, (N, 1, size, size); computed at once.
-        method: See `pneumo.inference.explain.saliency.METHODS`.
-        part: "head": the head is drawn anew; "all": the whole network.
-        seed: Of the new weights.
-
-    Returns:
-        Spearman's rank correlation of the maps before and after, over the pixels, as the mean over the images. Near 1
-        maps tell nothing of what was learned. A map that is the same everywhere has no ranks, and counts as 0.
+    It is Spearman's rank correlation of the maps before and after, over the pixels, as the mean over images (N, 1,
+    size, size) uint8. Near 1 maps tell nothing of what was learned. A map that is the same everywhere has no ranks, and
+    counts as 0. The part that is drawn anew is the head, or all of the network.
     """
     if part not in PARTS:
         raise ValueError(f"part={part!r} is none of {', '.join(PARTS)}")

@@ -1,18 +1,20 @@
-"""Saliency maps: Grad-CAM, integrated gradients and occlusion."""
+"""Saliency maps: Grad-CAM, integrated gradients and occlusion, and the layer at which they are computed."""
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation, Occlusion
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn.functional import grid_sample, pad
 from torchvision.transforms.functional import gaussian_blur
 
 from pneumo.errors import ConfigError
-from pneumo.inference.explain.layers import Layer, find_layer
 from pneumo.models.backbones import Backbone, log_odds
+from pneumo.models.ood_detector import Layout, find_layout, hooked
 
 # The first is the default. Draelos and Carin 2020 multiply gradients by activations, place by place; Selvaraju et al.
 # 2017 average gradients over all places first; Zeiler and Fergus 2014 cover squares: slow, but it needs no layer.
@@ -21,11 +23,117 @@ _SMOOTHING = 16  # maps are smoothed by a standard deviation of this part of the
 _M = TypeVar("_M", bound=nn.Module)
 
 
-class Answering(Protocol):
-    """What is explained; `pneumo.models.classifier.Classifier` has it all.
+@dataclass(frozen=True)
+class Layer:
+    """A module whose output is a map of places through which all of the answer goes."""
 
-    Temperatures need not be known: they scale maps, which are scaled to a maximum of 1 anyway.
+    name: str  # its dotted path in the network
+    layout: Layout  # of its output
+    first: float  # middle of what the first row, or column, of places sees of the image, in pixels
+    last: float  # the same of the last one
+
+
+@dataclass(frozen=True)
+class _Output:
+    """An output that could be a map of places, and the step of the computation by which what follows takes it."""
+
+    name: str
+    tensor: Tensor
+    layout: Layout
+    taken: Node
+
+
+def find_layer(network: nn.Module, image_size: int) -> Layer | None:
+    """Find the layer to look at, if there is one, by running a frozen network once on two images of noise.
+
+    All of the answer goes through its output, the answer depends on several of its places, and what follows mixes
+    neighbouring places for the last time. Behind that, evidence no longer lies where it was seen: in a fine-tuned
+    EfficientNet-Lite0 it gathers amid the film, where places see both lungs (docs/EXPLANATIONS.md).
     """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 3, image_size, image_size, generator=generator)
+    image = noise.to(next(network.parameters())).requires_grad_()
+    outputs, features = _run(network, image)
+    answer = _mix(features, generator)
+    gradients = torch.autograd.grad(answer, [each.tensor for each in outputs], retain_graph=True, allow_unused=True)
+    last: _Output | None = None
+    for output, gradient in zip(reversed(outputs), reversed(gradients), strict=True):
+        if not _has_places(output.layout, gradient) or _leads_around(answer, output, image):
+            continue
+        last = last or output
+        middle = last.layout.to_map(last.tensor)[:, :, last.layout.side // 2, last.layout.side // 2]
+        (seen,) = torch.autograd.grad(_mix(middle, generator), output.tensor, retain_graph=True)
+        if _has_places(output.layout, seen):
+            return _locate(output, image, generator)
+    return None if last is None else _locate(last, image, generator)
+
+
+def _run(network: nn.Module, image: Tensor) -> tuple[list[_Output], Tensor]:
+    """Run a network and return, in their order, all outputs that could be maps of places, and its features."""
+    calls: dict[str, list[_Output]] = {}
+
+    def keep(name: str, output: object) -> Tensor | None:
+        if not (isinstance(output, Tensor) and output.requires_grad and (layout := find_layout(output, len(image)))):
+            return None
+        taken: Tensor = output.clone()  # what follows may change it in place
+        assert taken.grad_fn is not None
+        calls.setdefault(name, []).append(_Output(name, output, layout, taken.grad_fn))
+        return taken
+
+    with hooked(network, keep):
+        features: Tensor = network(image)
+    return [call for called in calls.values() for call in called if len(called) == 1], features
+
+
+def _mix(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Sum all values, with weights by which none cancels another."""
+    return (values * torch.randn(values.shape, generator=generator).to(values)).sum()
+
+
+def _has_places(layout: Layout, gradient: Tensor | None) -> bool:
+    return gradient is not None and int(layout.to_map(gradient).abs().sum((0, 1)).count_nonzero()) > 1
+
+
+def _leads_around(answer: Tensor, output: _Output, image: Tensor) -> bool:
+    """Return whether the answer also depends on the image by ways that do not go through an output.
+
+    A shortcut's identity returns its input, which other layers take too: so it counts what follows the module.
+    """
+    seen, waiting = {output.taken}, [answer.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", None) is image:
+            return True
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def _locate(output: _Output, image: Tensor, generator: torch.Generator) -> Layer:
+    """Find which pixels the places of an output look at.
+
+    Convolutions without padding leave a margin that is the middle of no place's view. Where even the view of a place
+    amid the image is cut off, places are taken to cover the image evenly.
+    """
+    size, side = image.shape[-1], output.layout.side
+
+    def view(place: int) -> tuple[int, int]:
+        answer = _mix(output.layout.to_map(output.tensor)[:, :, place, place], generator)
+        (gradient,) = torch.autograd.grad(answer, image, retain_graph=True)
+        columns = gradient.abs().sum((0, 1, 2)).nonzero()
+        return int(columns.min()), int(columns.max())
+
+    low, high = view(side // 2)
+    first, last = (size / side - 1) / 2, size - (size / side + 1) / 2
+    if low > 0 and high < size - 1:
+        first, last = view(0)[1] - (high - low) / 2, view(side - 1)[0] + (high - low) / 2
+    return Layer(output.name, output.layout, first, last)
+
+
+class Answering(Protocol):
+    """What is explained, such as a `Classifier`; its temperature does not matter, since maps have a maximum of 1."""
 
     backbone: Backbone
     head: nn.Linear
@@ -37,24 +145,14 @@ class Answering(Protocol):
 class Explainer:
     """Maps of what in images speaks for a class.
 
-    What is explained is the log odds of the class in the answer that counts: with `flip_test` that is the mean over an
-    image and its mirror image. For two classes these are the difference of the logits, so that what raises both alike
-    does not show.
-
-    It looks at a copy of the network that shares its weights, so that hooks, modes and gradients leave the classifier
-    alone. Make a new one after moving the classifier to another device, and use one from one thread at a time.
+    What is explained is the log odds of the class, with `flip_test` the mean over an image and its mirror image. Of two
+    classes they are the difference of the logits, so that what raises both alike does not show. A copy of the network
+    that shares its weights has the hooks, modes and gradients. Make a new one after moving the classifier to another
+    device, and use one from one thread at a time.
     """
 
     def __init__(self, classifier: Answering, method: str = METHODS[0]) -> None:
-        """Find the layer to look at.
-
-        Args:
-            classifier: What is explained, or anything else with these attributes.
-            method: hirescam, gradcam or occlusion; see `METHODS`.
-
-        Raises:
-            ConfigError: Unknown method, or no layer of the network fits.
-        """
+        """Find the layer to look at, which all of `METHODS` but occlusion need."""
         if method not in METHODS:
             raise ConfigError(f"method={method}: explanations are made by one of {', '.join(METHODS)}.")
         self.method, self.flip_test, self.size = method, classifier.flip_test, classifier.image_size
@@ -66,14 +164,9 @@ class Explainer:
     def __call__(self, images: Tensor, targets: Tensor | None = None) -> Tensor:
         """Explain a batch, which is computed at once: with mirror images, two passes forward and one backward.
 
-        Args:
-            images: uint8, (N, 1, size, size).
-            targets: Numbers of the classes that maps shall speak for, (N,). None: the positive one of two classes, the
-                predicted one of several.
-
-        Returns:
-            Maps (N, size, size), float32, on the images' device: how much speaks for the class at each pixel, from 0 to
-            1, the maximum of the image. Where nothing does, all is 0.
+        Maps of images (N, 1, size, size) uint8 are (N, size, size) float32, on the same device: how much speaks for the
+        class at each pixel, from 0 to 1, the maximum of the image. Where nothing does, all is 0. `targets` has the
+        classes, (N,); None: the positive one of two, the predicted one of several.
         """
         with torch.inference_mode(False), torch.set_grad_enabled(self.layer is not None):
             pixels = images.to(self.backbone.mean.device, self.backbone.mean.dtype)

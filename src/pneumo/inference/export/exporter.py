@@ -54,11 +54,7 @@ class Films:
     """A data set's films, as a network is shown them, under the classes that it was trained to tell apart."""
 
     def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
-        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns.
-
-        Raises:
-            DataError: There is no such data set.
-        """
+        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns."""
         if locate(root) is None:
             found = find_data_sets(root)
             hint = describe_misplaced(root, found, "--data ") if found else "name a folder with both"
@@ -99,11 +95,8 @@ _BATCHES = (1, 32)
 def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) -> None:
     """Write a checkpoint's network to a file of its own, check that, and print what came of it.
 
-    Args:
-        checkpoint: Of a classifier.
-        output: The file, whose suffix names the format: .onnx or .pt2.
-        int8: Quantise it, and measure on the test films what that loses.
-        data: A data set, whose films serve where phantoms would otherwise.
+    The output's suffix names the format: .onnx or .pt2. `int8` quantises it, and measures on the test films what that
+    loses. `data` is a data set, whose films serve where phantoms would otherwise.
 
     Raises:
         ConfigError: The checkpoint or the output is none, or the network cannot be exported.

@@ -63,11 +63,7 @@ def describe(checkpoint: Path, rules: Rules) -> dict[str, str]:
 
 
 def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], path: Path) -> None:
-    """Write a network in the format that the path's suffix names; the number of images stays open.
-
-    Raises:
-        ConfigError: PyTorch cannot export it, or it is too large.
-    """
+    """Write a network in the format that the path's suffix names; the number of images stays open."""
     size = sum(tensor.nbytes for tensor in scorer.state_dict().values())
     if path.suffix == ".onnx" and size > _MOST:
         raise ConfigError(

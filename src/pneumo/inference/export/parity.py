@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.box import SIMPLE_HEAD
 
 from pneumo.common.terminal import PlainTable
 from pneumo.errors import ConfigError
@@ -27,15 +26,10 @@ _BLOCK = 32  # films at once
 
 
 class Difference(NamedTuple):
-    """The largest differences between what two networks answer to films.
+    """The largest differences between what two networks answer to films."""
 
-    Attributes:
-        probability: Of any class.
-        unlike: Of how unlike the training images a film is, as share of it where it is more than 1.
-    """
-
-    probability: float
-    unlike: float
+    probability: float  # of any class
+    unlike: float  # of how unlike the training images a film is, as share of it where it is more than 1
 
 
 def compare(expected: Scores, found: Scores) -> Difference:
@@ -72,13 +66,10 @@ _SECONDS = 10.0  # after which no further round begins
 def measure_latency(
     networks: Mapping[str, Network], films: Images, batch: int, rounds: int | None = None
 ) -> dict[str, list[float]]:
-    """Measure the seconds that each network takes for a batch, each time.
+    """Measure the seconds that each network takes for a batch of `batch` images, each time.
 
-    Args:
-        networks: By name. They take turns, so that whatever else the machine does slows all of them.
-        films: Of any number, (N, 1, S, S).
-        batch: How many images at once.
-        rounds: How often; None: as often as is worth the time.
+    Networks take turns, so that whatever else the machine does slows all of them. `rounds` is how often; None: as often
+    as is worth the time.
     """
     images = np.resize(films, (batch, *films.shape[1:]))
     for network in networks.values():
@@ -103,16 +94,9 @@ ALLOWED = Difference(1e-4, 1e-3)  # what rounding explains
 def write_checked(
     network: CheckpointNetwork, checkpoint: Path, films: Images, path: Path
 ) -> tuple[Network, Difference]:
-    """Write a network, and return what was written, opened again, and how far it is from the checkpoint.
+    """Write a network, and return what was written, opened again, and how far it is from the checkpoint on `films`.
 
-    Args:
-        network: The checkpoint, opened.
-        checkpoint: Its file.
-        films: To compare by, (N, 1, S, S).
-        path: To write to; its suffix names the format.
-
-    Raises:
-        ConfigError: PyTorch cannot export the network, or its answers are too far.
+    The path's suffix names the format. An export that PyTorch refuses, or whose answers are too far, is a ConfigError.
     """
     write_network(network.scorer, network.rules, describe(checkpoint, network.rules), path)
     exported = FORMATS[path.suffix](path)
@@ -149,7 +133,7 @@ def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: 
 
 
 def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> PlainTable:
-    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = PlainTable(title)
     table.add_column("")
     for head in heads:
         table.add_column(head, justify="right")

@@ -35,13 +35,7 @@ def quantise(source: Path, target: Path, films: Images, metadata: Mapping[str, s
     added up otherwise and are so few a channel that it would show, have 8. What rounding weights shifts on average is
     taken from the biases (M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction,
     2019), and what is shifted yet is put right where numbers are float again: in the head's bias, and in the model that
-    tells unlike images.
-
-    Args:
-        source: ONNX, as `write_network` writes it.
-        target: The file to write.
-        films: Of training, (N, 1, S, S): they tell how large activations are.
-        metadata: That the file shall have.
+    tells unlike images. Films of training, (N, 1, S, S), tell how large activations are.
     """
     model = onnx.load(source)
     nodes = [node for node in model.graph.node if node.name.startswith(NETWORK) and node.op_type in _LAYERS]

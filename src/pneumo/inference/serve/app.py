@@ -24,14 +24,13 @@ from starlette.routing import Route
 from pneumo.errors import DataError, PneumoError
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import read_film
-from pneumo.inference.outputs import describe
-from pneumo.inference.prediction import NOTICE, Batch, show_share
+from pneumo.inference.prediction import NOTICE, Batch, describe, show_share
 from pneumo.inference.predictor import Predictor
 from pneumo.inference.serve.connections import CrowdedError, TooLargeError, Upload, Uploads
 from pneumo.reporting.rendering import render
 
 if TYPE_CHECKING:
-    from pneumo.inference.explain.overlay_files import Explainer
+    from pneumo.inference.explain.overlays import Explainer
 
 MOST_BYTES = 64_000_000  # of a film; the largest of the study's has 3 million
 MOST_BYTES_TOGETHER = 192_000_000  # of all films that are under way or wait
@@ -48,13 +47,7 @@ _HEADERS = {
 
 
 def make_app(model: Predictor, explainer: Explainer | None, hosts: Sequence[str]) -> Starlette:
-    """Build the application.
-
-    Args:
-        model: That predicts.
-        explainer: That makes maps, if any does.
-        hosts: Names by which the page may be asked for; `*` is any.
-    """
+    """Build the application; `hosts` are names by which the page may be asked for, and `*` is any."""
     served = _Served(model, explainer)
     return Starlette(
         routes=[Route("/", served.page), Route("/predict", served.predict, methods=["POST"])],

@@ -142,12 +142,7 @@ class Uploads:
     """The bodies that are in memory, from their first byte until their film is answered."""
 
     def __init__(self, most: int, most_together: int) -> None:
-        """Start with none.
-
-        Args:
-            most: Bytes of a body.
-            most_together: Bytes of all of them.
-        """
+        """Start with none; a body has at most so many bytes, and so have all of them together."""
         self.most, self.most_together = most, most_together
         self._held: set[Upload] = set()
 

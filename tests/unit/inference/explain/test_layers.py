@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumo.inference.explain.layers import Layer, find_layer
+from pneumo.inference.explain.saliency import Layer, find_layer
 from pneumo.models.backbones import build, freeze_module
 from pneumo.models.ood_detector import Layout
 

@@ -3,8 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.errors import ConfigError
-from pneumo.inference.explain.layers import Layer
-from pneumo.inference.explain.saliency import METHODS, Explainer
+from pneumo.inference.explain.saliency import METHODS, Explainer, Layer
 from pneumo.models.classifier import Classifier
 from pneumo.models.ood_detector import Layout
 

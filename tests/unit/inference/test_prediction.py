@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 
 from pneumo.inference.backend import Rules
-from pneumo.inference.outputs import to_terminal
-from pneumo.inference.prediction import NOTICE, UNLIKE, Prediction, show_share
+from pneumo.inference.prediction import NOTICE, UNLIKE, Prediction, show_share, to_terminal
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
 SURE = Prediction(Path("a"), {"NORMAL": 0.00001, "PNEUMONIA": 0.99999}, "PNEUMONIA", False, 0.2)
