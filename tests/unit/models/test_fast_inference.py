@@ -3,7 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.models.backbones import build, freeze_module
-from pneumo.models.fast_inference import FeaturePass, fold_batch_norm
+from pneumo.models.classifier import Classifier
+from pneumo.models.fast_inference import FeaturePass, Scorer, fold_batch_norm
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.models.ood_detector import LevelMeans, fit_outliers
 
 
 def images(count: int, size: int = 64) -> Tensor:
@@ -112,3 +115,38 @@ def test_a_compiled_pass_gives_the_same_features() -> None:
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
     found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, 32).split(4), 0, None)])
     torch.testing.assert_close(found, backbone(images(6, 32)), atol=1e-4, rtol=1e-4)
+
+
+IMAGES = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "classes"),
+    [("pneumo/xraychestnet", 2), ("timm/tf_efficientnet_lite0", 3)],
+)
+def test_a_scorer_predicts_as_the_checkpoint_does(architecture: str, classes: int, flip: bool) -> None:
+    names = ["A", "B", "C"][:classes]
+    prediction = PredictionOptions(temperature=1.7, flip_test=flip)
+    classifier = Classifier(architecture, names, 64, prediction=prediction).eval()
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    with torch.inference_mode():
+        probability, unlike = Scorer(classifier)(IMAGES)
+        expected = classifier.probability(classifier.answer(IMAGES))
+    torch.testing.assert_close(probability[:, 1] if classes == 2 else probability, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(probability.sum(1), torch.ones(5))
+    assert torch.equal(unlike, torch.zeros(5))  # nobody has told it what is usual
+    assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
+
+
+def test_a_scorer_detects_images_out_of_distribution() -> None:
+    classifier = Classifier("pneumo/xraychestnet", ["A", "B"], 64).eval()
+    levels = LevelMeans(classifier.backbone, 64)
+    random = torch.Generator().manual_seed(1)
+    usual = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
+    with torch.inference_mode():
+        means = levels(usual)[1].double().numpy()
+        classifier.outliers = fit_outliers(means[:20], [(means[20:], 0.01)], levels.channels)
+        unlike = Scorer(classifier)(torch.cat([usual[:20], IMAGES]))[1]
+    assert (unlike[:20] <= 1).all()
+    assert (unlike[20:] > 1).all()

@@ -1,12 +1,24 @@
 import html
+import os
+import shlex
 
 import pytest
 from helpers.hostile import NAMES, is_harmless
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pneumo.common.text import code_block, code_span, escape_line, escape_markdown, escape_paragraph, escape_prose
+from pneumo.common.text import (
+    code_block,
+    code_span,
+    escape_line,
+    escape_markdown,
+    escape_paragraph,
+    escape_prose,
+    quote_override,
+    quote_value,
+)
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 TRICKY = st.text(st.sampled_from("ab1 .`*_<>[]()|~&;#-+:/!\\\"'\t\n")) | st.text()
@@ -73,3 +85,35 @@ def test_code_ends_where_it_shall(text: str) -> None:
 def test_a_block_of_code_ends_where_it_shall() -> None:
     assert MARKDOWN.render(code_block("a: |\n  ```\n  <b>\n", "yaml")).count("<pre>") == 1
     assert code_block("a: 1\n", "yaml") == "```yaml\na: 1\n```"
+
+
+PARSER = OverridesParser.create()
+PATHS = st.text(st.characters(exclude_characters="\0~\n\r", exclude_categories=()), min_size=1)
+
+
+@given(PATHS)
+def test_hydra_reads_a_quoted_value_as_it_stands(text: str) -> None:
+    assert PARSER.parse_override(f"data.root={quote_value(text)}").value() == text
+
+
+@given(PATHS.filter(lambda text: not text.startswith("[")))
+def test_shell_and_hydra_read_a_quoted_override_as_it_stands(text: str) -> None:
+    (word,) = shlex.split(quote_override(f"data.root={text}"))
+    assert PARSER.parse_override(word).value() == text
+
+
+@pytest.mark.parametrize(
+    ("override", "quoted"),
+    [
+        ("data.root=/x/archive (1)", """'data.root="/x/archive (1)"'"""),
+        ("data.root=/x/a=b", """'data.root="/x/a=b"'"""),
+        ("data.root=/x/Röntgen", """'data.root="/x/Röntgen"'"""),
+        ("data.root=2024", """'data.root="2024"'"""),
+        ("data.root=null", """'data.root="null"'"""),
+        ("data.root=/data/chest_xray-1.0", "data.root=/data/chest_xray-1.0"),
+        ("data.classes=[A, É]", """'data.classes=["A","É"]'"""),
+        ("data.root=~/x y", f"""'data.root="{os.path.expanduser("~")}/x y"'"""),
+    ],
+)
+def test_only_what_needs_quotes_gets_them(override: str, quoted: str) -> None:
+    assert quote_override(override) == quoted

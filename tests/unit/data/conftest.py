@@ -1,3 +1,5 @@
+"""A server of archives, and the folder to download into."""
+
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,9 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-@pytest.fixture(autouse=True)
-def quick_and_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry without a pause and without a proxy."""
     monkeypatch.setattr(download, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "*")
 

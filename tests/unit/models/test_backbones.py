@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pneumo.errors import ConfigError
-from pneumo.models.backbones import build, find_head, remove_auxiliary_heads
+from pneumo.models.backbones import build, find_head, remove_auxiliary_heads, trains_on_one_image
 from pneumo.models.registry import create
 
 
@@ -73,3 +73,27 @@ def test_a_head_can_be_named() -> None:
 def test_what_cannot_be_built_is_explained(architecture: str, size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(architecture, None, None, image_size=size, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "expected"),
+    [
+        ("pneumo/xraychestnet", 32, True),
+        ("torchvision/shufflenet_v2_x0_5", 32, False),  # whose last maps have one pixel
+        ("torchvision/shufflenet_v2_x0_5", 64, True),
+    ],
+)
+def test_it_is_known_beforehand_whether_a_network_trains_on_one_image(
+    architecture: str, size: int, expected: bool
+) -> None:
+    network = build(architecture, None, None, size, 2, freeze=False)[0]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    random = torch.get_rng_state()
+    assert trains_on_one_image(network, size) is expected
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    if expected:
+        network.train()(torch.zeros(1, 1, size, size, dtype=torch.uint8))
+    else:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            network.train()(torch.zeros(1, 1, size, size, dtype=torch.uint8))

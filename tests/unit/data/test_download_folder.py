@@ -35,6 +35,8 @@ from pneumo.data import download
 from pneumo.data.download import download_chest_xray
 from pneumo.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("quick_downloads")
+
 
 def test_an_empty_folder_is_replaced(server: Server, root: Path) -> None:
     root.mkdir(parents=True)

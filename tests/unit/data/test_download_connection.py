@@ -25,6 +25,8 @@ from pneumo import __version__
 from pneumo.data.download import TRIES, download_chest_xray
 from pneumo.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("quick_downloads")
+
 
 def test_the_folders_are_at_root_and_nothing_else_is_left(server: Server, root: Path) -> None:
     fetch(root, server.url)

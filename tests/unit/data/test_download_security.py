@@ -20,6 +20,8 @@ from pneumo.data import archive
 from pneumo.data.download import ARCHIVE_SHA256, ARCHIVE_URL, download_chest_xray
 from pneumo.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("quick_downloads")
+
 
 def test_another_archive_of_the_same_size_is_never_unpacked(
     server: Server, root: Path, monkeypatch: pytest.MonkeyPatch

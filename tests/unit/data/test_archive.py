@@ -28,6 +28,8 @@ from hypothesis import strategies as st
 
 from pneumo.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("quick_downloads")
+
 
 @pytest.mark.parametrize("prefix", ["", "chest_xray/", "./", "a/b/chest_xray/", "chest_xray\\"])
 def test_the_folders_are_found_wherever_they_are_in_the_archive(root: Path, prefix: str) -> None:

@@ -24,6 +24,8 @@ from pneumo.data import archive
 from pneumo.data.download import TRIES
 from pneumo.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("quick_downloads")
+
 
 @pytest.mark.parametrize("length", [SIZE - 1, SIZE + 1, 0])
 def test_a_wrong_announced_size_is_refused_before_anything_is_kept(server: Server, root: Path, length: int) -> None:

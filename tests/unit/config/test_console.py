@@ -1,5 +1,4 @@
 import logging
-import re
 import subprocess
 import sys
 from io import StringIO
@@ -8,15 +7,11 @@ from pathlib import Path
 import pytest
 import rich
 from helpers.support import Compose
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from pneumo.common.text import quote_value
 from pneumo.config import console
 from pneumo.config.console import ConsoleHandler, describe_stop, require_launcher, run_dir, user_errors
-from pneumo.config.output_folder import CheckOutputFolder
 from pneumo.errors import ConfigError, DataError
 
 
@@ -100,51 +95,3 @@ def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(sweep: bool, tmp_
     told = describe_stop(last, sweep)
     assert (f"""python train.py 'ckpt_path="{last}"'""" in told) != sweep
     assert (f"The same command continues from {last}" in told) == sweep
-
-
-@pytest.mark.parametrize("name", ["é", "\udce9"])
-def test_an_output_folder_must_have_a_name_in_utf8(
-    name: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
-) -> None:
-    task = compose_run(f"hydra.run.dir={quote_value(str(tmp_path / name))}")
-    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
-    assert isinstance(cfg, DictConfig)
-    if name == "é":
-        CheckOutputFolder().on_run_start(cfg)
-    else:
-        with pytest.raises(SystemExit, match="1"):
-            CheckOutputFolder().on_run_start(cfg)
-        assert re.search(r"not UTF-8.*paths\.output_dir=FOLDER", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("start", ["on_run_start", "on_multirun_start"])
-def test_a_search_is_refused_outside_of_a_sweep(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = {"run": {"dir": str(tmp_path / "run")}, "sweep": {"dir": str(tmp_path / "sweep")}}
-    config = OmegaConf.create({"hydra": folders, "sweep": {"trials": 20}})
-    with pytest.raises(SystemExit, match="1"):
-        getattr(CheckOutputFolder(), start)(config)
-    assert re.search(r"sweep\.trials=20 makes a search.*sweep\.py -m", capsys.readouterr().err)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("override", ["+sweep.name=x", "++launcher.jobs=2", "+launcher=joblib", "~sweep"])
-def test_a_setting_of_sweeps_is_refused_in_a_single_run(
-    override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hydra = {"run": {"dir": str(tmp_path / "run")}, "overrides": {"task": [override]}}
-    with pytest.raises(SystemExit, match="1"):
-        CheckOutputFolder().on_run_start(OmegaConf.create({"hydra": hydra}))
-    assert capsys.readouterr().err.startswith(f"{override} would have no effect")
-
-
-@pytest.mark.parametrize("override", ["loss.balance=text", "paths.output_dir=''", "choices=null", "data.seed=${x}"])
-def test_a_mistake_ends_before_the_output_folder_is_made(
-    override: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
-) -> None:
-    task = compose_run(f"hydra.run.dir={tmp_path / 'made'}", override)
-    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
-    assert isinstance(cfg, DictConfig)
-    with pytest.raises(SystemExit, match="1"):
-        CheckOutputFolder().on_run_start(cfg)
-    assert capsys.readouterr().err.startswith(override.partition("=")[0])
-    assert not (tmp_path / "made").exists()
