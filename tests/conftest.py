@@ -2,7 +2,6 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is impor
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
 
-import torch
-from helpers.support import ROOT, Compose, metrics, sweep
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from helpers.commands import Compose, metrics, sweep
+from helpers.configurations import composing
 
-import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
 from pneumo.data.phantoms import write_phantoms
 from pneumo.training.run import run
 
@@ -57,24 +51,6 @@ def twelve(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(metrics(place / "sweep" / "study")) == 12
     return place / "sweep" / "study"
-
-
-@contextmanager
-def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
-    """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of a place."""
-
-    def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            fixed = [f"data.root={phantoms}", f"paths.output_dir={place}", f"paths.run_dir={place / folder}"]
-            quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
-            cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
-
-    yield composed
-    GlobalHydra.instance().clear()
-    HydraConfig.instance().cfg = None
-    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT, Sweep
+from helpers.commands import ROOT, Sweep
 from hydra.core.hydra_config import HydraConfig
 
 

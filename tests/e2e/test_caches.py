@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from helpers.support import ROOT, Compose, train_with
+from helpers.commands import ROOT, Compose, train_with
 from typer.testing import CliRunner
 
 from pneumo.cli import app
@@ -26,6 +26,10 @@ from pneumo.training.components import build
 from pneumo.training.run import run
 
 LITE0 = ("model=efficientnet_lite0", "optimizer=adam", "trainer.max_epochs=3")
+
+
+class OwnSGD(torch.optim.SGD):
+    """An optimizer of the user's own."""
 
 
 def probabilities(folder: Path) -> npt.NDArray[np.float64]:
@@ -79,7 +83,7 @@ def test_many_steps_at_a_time_are_the_same_steps(
         ("epochs=20", True),
         ("+trainer.val_check_interval=1", False),
         ("+callbacks.last.every_n_train_steps=2", False),
-        ("optimizer._target_=helpers.support.OwnSGD", False),
+        (f"optimizer._target_={__name__}.OwnSGD", False),
         ("optimizer._target_=torch.optim.LBFGS", False),
     ],
 )

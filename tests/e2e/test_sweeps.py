@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from helpers.events import hparams_row
-from helpers.support import Sweep, contents, place
+from helpers.commands import Sweep, contents, place
+from helpers.event_files import hparams_row
 
 from pneumo.runs.status import Status, read_status, write_status
 from pneumo.sweeps.job import COMMAND, read_command

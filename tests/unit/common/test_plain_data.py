@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers.hostile import NAMES, formulas
+from helpers.hostile_names import NAMES, formulas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf

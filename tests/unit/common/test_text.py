@@ -3,7 +3,7 @@ import os
 import shlex
 
 import pytest
-from helpers.hostile import NAMES, is_harmless
+from helpers.hostile_names import NAMES, is_harmless
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

@@ -1,24 +1,16 @@
 import logging
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
 import rich
-from helpers.support import Compose
+from helpers.commands import Compose
 from hydra.errors import CompactHydraException
 from rich.console import Console
 
 from pneumo.config import console
 from pneumo.config.console import ConsoleHandler, describe_stop, require_launcher, run_dir, user_errors
 from pneumo.errors import ConfigError, DataError
-
-
-def test_entry_points_import_nothing_heavy() -> None:
-    heavy = "('torch', 'lightning', 'numpy')"
-    code = f"import sys, pneumo.config.console; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +74,7 @@ def test_a_stop_outside_of_training_gets_one_line(
     with pytest.raises(SystemExit) as stop, user_errors():
         raise KeyboardInterrupt
     assert stop.value.code == 130
-    assert "No checkpoint was written yet: start again with the same command" in caplog.text
+    assert "No checkpoint was written yet" in caplog.text
 
 
 @pytest.mark.parametrize("sweep", [False, True])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT
+from helpers.commands import ROOT
 
 from pneumo.config.console import LostOutputError, guarded_output
 from pneumo.training.run_directory import explained_stops

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from helpers.support import ROOT, Compose
+from helpers.commands import ROOT, Compose
 
 from pneumo.config.fingerprints import STABLE_TARGETS, config_hash, settings_hash
 from pneumo.config.signatures import locate

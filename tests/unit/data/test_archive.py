@@ -18,8 +18,8 @@ from helpers.archive_server import (
     assert_nothing_there,
     contents,
     fetch,
-    give,
     pack,
+    unpack_archive,
     whole,
     within,
 )
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.usefixtures("quick_downloads")
 
 @pytest.mark.parametrize("prefix", ["", "chest_xray/", "./", "a/b/chest_xray/", "chest_xray\\"])
 def test_the_folders_are_found_wherever_they_are_in_the_archive(root: Path, prefix: str) -> None:
-    give(root, pack(within(prefix)))
+    unpack_archive(root, pack(within(prefix)))
     assert_complete(root)
 
 
 def test_of_nested_copies_the_outer_one_counts(root: Path) -> None:
     nested = {"train/NORMAL/0.jpeg": b"copy", "test/NORMAL/0.jpeg": b"copy"}
-    give(root, pack(within("chest_xray/chest_xray/", nested) | within("chest_xray/")))
+    unpack_archive(root, pack(within("chest_xray/chest_xray/", nested) | within("chest_xray/")))
     assert contents(root) == FILES | within("chest_xray/", nested)
 
 
@@ -51,7 +51,7 @@ def test_junk_is_left_out(root: Path) -> None:
         "chest_xray/.DS_Store": b"window position",
         "chest_xray/train/.DS_Store": b"window position",
     }
-    give(root, pack(junk | within("chest_xray/")))
+    unpack_archive(root, pack(junk | within("chest_xray/")))
     assert_complete(root)
 
 
@@ -61,7 +61,7 @@ def test_members_of_folders_and_identical_duplicates_are_fine(root: Path) -> Non
         warnings.simplefilter("ignore")  # zipfile warns of the duplicate
         archive.writestr("chest_xray/train/", b"")
         archive.writestr("chest_xray/train/NORMAL/0.jpeg", FILES["train/NORMAL/0.jpeg"])
-    give(root, buffer.getvalue())
+    unpack_archive(root, buffer.getvalue())
     assert_complete(root)
 
 
@@ -104,7 +104,7 @@ def special(kind: int) -> zipfile.ZipInfo:
 )
 def test_a_member_that_could_do_harm_is_refused(root: Path, tmp_path: Path, archive: bytes, member: str) -> None:
     with pytest.raises(DataError, match=re.escape(member)) as caught:
-        give(root, archive)
+        unpack_archive(root, archive)
     assert_helpful(caught.value, root)
     assert_nothing_there(root)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -112,7 +112,7 @@ def test_a_member_that_could_do_harm_is_refused(root: Path, tmp_path: Path, arch
 
 def test_an_absolute_member_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"'{tmp_path}/evil' would lie outside"):
-        give(root, with_member(f"{tmp_path}/evil"))
+        unpack_archive(root, with_member(f"{tmp_path}/evil"))
     assert_nothing_there(root)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -123,7 +123,7 @@ def test_no_name_leads_outside(pieces: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "one" / "two" / "three" / "chest_xray"
         try:
-            give(root, with_member("".join(pieces)))
+            unpack_archive(root, with_member("".join(pieces)))
         except DataError:
             assert not root.exists()
         inside = contents(root) if root.exists() else {}
@@ -200,20 +200,20 @@ def overlong() -> bytes:
 )
 def test_another_file_than_the_archive_is_refused(root: Path, archive: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
-        give(root, archive)
+        unpack_archive(root, archive)
     assert_nothing_there(root)
 
 
 @pytest.mark.parametrize("members", [1, 50])
 def test_an_archive_that_grows_out_of_proportion_is_not_unpacked(root: Path, members: int) -> None:
     zeros = {f"train/{number}": bytes(10_000_000 // members) for number in range(members)}
-    with pytest.raises(DataError, match=r"it would unpack to 10,\d+,\d+ bytes"):
-        give(root, pack(within("chest_xray/", FILES | zeros), zipfile.ZIP_DEFLATED))
+    with pytest.raises(DataError, match=r"10,\d+,\d+ bytes"):
+        unpack_archive(root, pack(within("chest_xray/", FILES | zeros), zipfile.ZIP_DEFLATED))
     assert_nothing_there(root)
 
 
 def test_a_member_that_is_larger_than_it_says_is_refused(root: Path) -> None:
     bomb = pack(within("chest_xray/", FILES | {"train/bomb": bytes(10_000_000)}), zipfile.ZIP_DEFLATED)
     with pytest.raises(DataError, match="chest_xray/train/bomb"):
-        give(root, bomb.replace(struct.pack("<I", 10_000_000), struct.pack("<I", 10)))
+        unpack_archive(root, bomb.replace(struct.pack("<I", 10_000_000), struct.pack("<I", 10)))
     assert_nothing_there(root)

@@ -7,17 +7,17 @@ from helpers.archive_server import (
     ARCHIVE,
     NOWHERE,
     SIZE,
-    Answer,
+    Response,
     Server,
     always_all,
     announced,
     assert_complete,
     fetch,
-    give,
     part_of,
     partial,
     reset,
     status,
+    unpack_archive,
     whole,
 )
 
@@ -58,7 +58,7 @@ def test_a_partial_file_is_completed_by_the_rest_alone(server: Server, root: Pat
 
 
 def test_a_complete_partial_file_is_not_downloaded_again(root: Path) -> None:
-    give(root, ARCHIVE)
+    unpack_archive(root, ARCHIVE)
     assert_complete(root)
 
 
@@ -114,10 +114,10 @@ def test_a_connection_that_is_cut_for_ever_keeps_what_came_and_the_next_call_goe
     server: Server, root: Path
 ) -> None:
     server.script = [whole(stop=20_000)]
-    with pytest.raises(DataError, match=rf"closed the connection early; 20,000 of {SIZE:,} bytes") as caught:
+    with pytest.raises(DataError, match=f"20,000 of {SIZE:,} bytes") as caught:
         fetch(root, server.url)
     assert str(part_of(root)) in str(caught.value)
-    assert "the same command goes on from there" in str(caught.value)
+    assert "same command" in str(caught.value)
     assert len(server.ranges) == 1 + TRIES
     assert part_of(root).read_bytes() == ARCHIVE[:20_000]
     server.script = [whole()]
@@ -169,7 +169,7 @@ def test_a_server_without_ranges_that_cuts_at_random_is_not_asked_for_ever(serve
         status(416),
     ],
 )
-def test_another_range_than_the_one_asked_for_is_not_used(server: Server, root: Path, answer: Answer) -> None:
+def test_another_range_than_the_one_asked_for_is_not_used(server: Server, root: Path, answer: Response) -> None:
     server.script = [answer, whole()]
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_downloads")
 @pytest.mark.parametrize("length", [SIZE - 1, SIZE + 1, 0])
 def test_a_wrong_announced_size_is_refused_before_anything_is_kept(server: Server, root: Path, length: int) -> None:
     server.script = [announced(length)]
-    with pytest.raises(DataError, match=rf"announces {length:,} bytes, but the archive has {SIZE:,}"):
+    with pytest.raises(DataError, match=f"{length:,} bytes.* {SIZE:,}"):
         fetch(root, server.url)
     assert len(server.ranges) == 1
     assert_nothing_there(root)

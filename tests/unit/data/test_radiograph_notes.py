@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.support import module
+from helpers.data_modules import open_data
 from PIL import Image
 
 from pneumo.common.array_cache import Recipe, find_or_build
@@ -40,7 +40,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def opened(root: Path, folder: Path, **options: object) -> ChestXrayDataModule:
-    data = module(root, **{"cache": True, "cache_dir": str(folder), **options})
+    data = open_data(root, **{"cache": True, "cache_dir": str(folder), **options})
     data.open_images()
     return data
 
@@ -75,7 +75,7 @@ def test_the_search_for_copies_warns_first_and_the_cache_not_again(
 def test_without_a_cache_each_pass_names_those_that_no_pass_has_named(
     workers: int, planted: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = module(planted, num_workers=workers)
+    data = open_data(planted, num_workers=workers)
     for _ in range(2):
         for batch in (*data.train_dataloader(), *data.val_dataloader()):
             assert set(batch) == {"input", "label", "index"}
@@ -88,7 +88,7 @@ def test_without_a_cache_each_pass_names_those_that_no_pass_has_named(
 
 
 def test_what_a_shortened_pass_has_found_is_named_at_the_end(planted: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = module(planted, batch_size=10)
+    data = open_data(planted, batch_size=10)
     next(iter(data.train_dataloader()))
     assert warnings(caplog) == []
     data.teardown("fit")
@@ -101,7 +101,7 @@ def test_features_keep_the_notes_on_their_images(
     recipe = Recipe("features", {}, (22, 2), "float32", "Computing")
 
     def run(cached: bool) -> None:
-        data = module(planted, cache=cached, cache_dir=str(tmp_path / str(cached)))
+        data = open_data(planted, cache=cached, cache_dir=str(tmp_path / str(cached)))
 
         def blocks(start: int) -> Iterator[np.ndarray]:
             data.open_images()

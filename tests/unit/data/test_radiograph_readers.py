@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.bombs import DECLARED, DEEP, GREY, PIECES
-from helpers.damaged import saved
-from helpers.dicoms import dicom
-from helpers.support import module
+from helpers.damaged_images import encode_image
+from helpers.data_modules import open_data
+from helpers.decompression_bombs import DECLARED, DEEP, GREY, PIECES
+from helpers.dicom_files import dicom
 from PIL import Image
 
 from pneumo.audit.properties import read_pictures
@@ -22,26 +22,26 @@ from pneumo.inference.inputs import read_film
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, None, False)
 FLAT = np.full((96, 120), 9, np.uint8)
 REFUSED = {
-    "one pixel": saved(GREY[:1, :1], "PNG"),
-    "line": saved(np.resize(GREY, (1, 5000)), "PNG"),
-    "small": saved(GREY[:31], "PNG"),
-    "frames": saved(GREY, "GIF", save_all=True, append_images=[Image.fromarray(GREY[::-1])]),
-    "pages": saved(GREY, "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
+    "one pixel": encode_image(GREY[:1, :1], "PNG"),
+    "line": encode_image(np.resize(GREY, (1, 5000)), "PNG"),
+    "small": encode_image(GREY[:31], "PNG"),
+    "frames": encode_image(GREY, "GIF", save_all=True, append_images=[Image.fromarray(GREY[::-1])]),
+    "pages": encode_image(GREY, "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
     "frames of dicom": dicom(GREY, NumberOfFrames=2, Rows=48),
-    "one grey": saved(FLAT, "PNG"),
-    "one grey of 16 bits": saved(FLAT * np.uint16(257), "PNG"),
+    "one grey": encode_image(FLAT, "PNG"),
+    "one grey of 16 bits": encode_image(FLAT * np.uint16(257), "PNG"),
     "one grey in dicom": dicom(FLAT),
-    "floating": saved(GREY.astype(np.float32), "TIFF"),
-    "cut off": saved(GREY, "JPEG")[:-99],
-    "avif": saved(GREY, "AVIF"),
+    "floating": encode_image(GREY.astype(np.float32), "TIFF"),
+    "cut off": encode_image(GREY, "JPEG")[:-99],
+    "avif": encode_image(GREY, "AVIF"),
     "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n",
     "memory": DECLARED["png with a palette"],
     "memory of dicom": DECLARED["dicom in rle"],
     "pieces": PIECES["tiff directories"][0],
     "pieces of dicom": PIECES["windows"][0],
 }
-READ = {"jpeg": saved(GREY, "JPEG"), "png": saved(DEEP, "PNG"), "dicom": dicom(DEEP)}
-READ["precincts"] = saved(GREY, "JPEG2000", precinct_size=(256, 256))  # those of small resolutions are smaller
+READ = {"jpeg": encode_image(GREY, "JPEG"), "png": encode_image(DEEP, "PNG"), "dicom": dicom(DEEP)}
+READ["precincts"] = encode_image(GREY, "JPEG2000", precinct_size=(256, 256))  # those of small resolutions are smaller
 
 
 def attempt(read: Callable[..., object], *arguments: object) -> str:
@@ -80,7 +80,7 @@ def test_what_prediction_refuses_all_readers_refuse(name: str, root: Path) -> No
 
 
 def test_training_validation_and_test_stop_at_each_of_them(root: Path) -> None:
-    data = module(root)
+    data = open_data(root)
     errors = {
         image.path: attempt(list, data.image_blocks([number], 1)) for number, image in enumerate(data.radiographs)
     }

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.damaged import FILMS, saved
-from helpers.hostile import NAMES, formulas, is_harmless
-from helpers.support import Run
+from helpers.commands import Run
+from helpers.damaged_images import SMOOTH_IMAGES, encode_image
+from helpers.hostile_names import NAMES, formulas, is_harmless
 from rich.console import Console
 
 from pneumo.inference.backend import Rules
@@ -28,7 +28,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path / "scans")
     for name in NAMES:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(saved(FILMS[1], "PNG"))
+        Path(name).write_bytes(encode_image(SMOOTH_IMAGES[1], "PNG"))
     Path("@\x1b]0;own\x07.txt").write_text("no film")
     return [*NAMES, "@\x1b]0;own\x07.txt"]
 
@@ -89,7 +89,7 @@ def test_maps_of_names_that_cannot_be_do_not_keep_others_from_being_written(
     monkeypatch.setattr(overlay_files, "atomic_path", refuse)
     (tmp_path / "scans").mkdir()
     for name in ("a" * 250 + ".png", "b.png", "c.png", "é" * 125):
-        (tmp_path / "scans" / name).write_bytes(saved(FILMS[1], "PNG"))
+        (tmp_path / "scans" / name).write_bytes(encode_image(SMOOTH_IMAGES[1], "PNG"))
     status, _, err = run(best, tmp_path / "scans", "--explain", tmp_path / "maps")
     assert status == 1
     assert "1 of 4 maps" in err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.written import finish
+from helpers.run_files import write_run
 from scipy.stats import binomtest
 
 from pneumo.data.index import Radiograph
@@ -132,7 +132,7 @@ def test_a_difference_of_equal_estimates_has_no_residue() -> None:
 
 
 def test_patients_are_read_from_the_splits_of_a_run(tmp_path: Path) -> None:
-    finish(tmp_path, "resnext", "sgd", 0, wrong=5, images=40, threshold=0.5)
+    write_run(tmp_path, "resnext", "sgd", 0, wrong=5, images=40, threshold=0.5)
     results = read_results(tmp_path) or {}
     assert read_predictions(tmp_path, results).patients == ()  # a run without splits.csv
     images = [Radiograph(f"test/{i}.jpeg", 0, "none", f"person{i // 4}", "test", 1, 0) for i in range(36)]

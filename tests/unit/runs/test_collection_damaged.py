@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.written import fail, finish
+from helpers.run_files import write_failed_run, write_run
 
 from pneumo.cli import report
 from pneumo.errors import ConfigError
@@ -25,7 +25,7 @@ _CELLS = ("", "nan", "inf", "-1", "2", "1e999", "x", "NORMAL", "PNEUMONIA", "LUN
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    finish(tmp_path / "sweep" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=5, images=40)
+    write_run(tmp_path / "sweep" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=5, images=40)
     return tmp_path / "sweep" / "resnext-sgd-s0"
 
 
@@ -124,7 +124,7 @@ def test_a_result_file_that_is_denied_is_not_said_to_be_unwritable(run: Path, mo
 def test_a_damaged_status_counts_as_missing_and_is_named(
     text: str, run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fail(run.parent / "vgg16-sgd-s0", "vgg16", "sgd")
+    write_failed_run(run.parent / "vgg16-sgd-s0", "vgg16", "sgd")
     (run.parent / "vgg16-sgd-s0" / "status.json").write_text(text)
     assert read_status(run.parent / "vgg16-sgd-s0") is None
     assert [found.folder for found in collect([run.parent])] == [run]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import recompute
+from helpers import reference_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
@@ -46,7 +46,7 @@ def test_an_independent_script_finds_the_same_figures_and_intervals(tmp_path: Pa
     patients = tuple(f"{i % 60}" if i % 5 else f"alone{i}" for i in range(624))  # some with images of both classes
     lines = [f"{path},test,X,none,{patient}" for path, patient in zip(paths, patients, strict=True)]
     (tmp_path / "splits.csv").write_text("\n".join(["path,split,class,subtype,patient", *lines]))
-    recompute.check(summarise(replace(given, patients=patients, subtypes=subtypes)), tmp_path)
+    reference_metrics.check_results(summarise(replace(given, patients=patients, subtypes=subtypes)), tmp_path)
 
 
 @pytest.mark.parametrize("only", [0, 1])

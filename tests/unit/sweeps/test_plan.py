@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.events import hparams_row
+from helpers.event_files import hparams_row
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf

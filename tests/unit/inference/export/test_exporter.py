@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.damaged import FILMS, saved
-from helpers.untrained import films, write_untrained
+from helpers.checkpoints import smooth_images, write_untrained
+from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 
 from pneumo.errors import ConfigError
 from pneumo.inference.export import exporter, parity
@@ -21,7 +21,7 @@ SIZE = 32  # of the checkpoint in conftest.py
 
 
 def test_onnx_answers_what_the_checkpoint_answers_to_any_number_of_images(checkpoint: Path, exported: Path) -> None:
-    network, images = open_network(exported), films(7, SIZE).numpy()
+    network, images = open_network(exported), smooth_images(7, SIZE).numpy()
     classifier = Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
     expected = score_plainly(classifier, images)
     assert np.ptp(expected[0][:, 1]) > 0.01  # it is not one answer to all
@@ -63,7 +63,7 @@ def test_a_pytorch_program_answers_the_same_and_the_terminal_has_what_is_of_use_
     assert "Warning" not in captured.out
     assert captured.out.count("\n") < 15
     assert "no medical device" in captured.out
-    program, network, images = ProgramNetwork(path), CheckpointNetwork(checkpoint), films(5, SIZE).numpy()
+    program, network, images = ProgramNetwork(path), CheckpointNetwork(checkpoint), smooth_images(5, SIZE).numpy()
     assert program.rules == network.rules
     for count in (1, 5):
         np.testing.assert_allclose(program.score(images[:count])[0], network.score(images[:count])[0], atol=1e-6)
@@ -74,7 +74,7 @@ def test_a_pytorch_program_answers_the_same_and_the_terminal_has_what_is_of_use_
 
 def test_an_exported_network_is_used_without_pytorch(exported: Path, tmp_path: Path) -> None:
     film = tmp_path / "film.png"
-    film.write_bytes(saved(FILMS[0], "PNG"))
+    film.write_bytes(encode_image(SMOOTH_IMAGES[0], "PNG"))
     code = f"""
 import sys
 import pneumo
@@ -113,5 +113,5 @@ def test_any_network_can_be_exported(architecture: str, size: int, flip: bool, c
     checkpoint = write_untrained(tmp_path / "best.ckpt", architecture, size, flip, classes)
     network = CheckpointNetwork(checkpoint)
     for suffix in FORMATS:
-        exported, _ = write_checked(network, checkpoint, films(5, size).numpy(), tmp_path / f"network{suffix}")
+        exported, _ = write_checked(network, checkpoint, smooth_images(5, size).numpy(), tmp_path / f"network{suffix}")
         assert exported.rules == network.rules

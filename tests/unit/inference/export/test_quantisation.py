@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.untrained import films, write_untrained
+from helpers.checkpoints import smooth_images, write_untrained
 from onnx import numpy_helper
 
 from pneumo.inference.export.exporter import Films
@@ -56,7 +56,7 @@ def test_nodes_of_the_network_are_told_from_those_around_it(exported: Path) -> N
 @pytest.mark.slow
 def test_int8_spares_depthwise_weights(tmp_path: Path) -> None:
     checkpoint = write_untrained(tmp_path / "best.ckpt", "timm/tf_efficientnet_lite0", 64)
-    network, images = CheckpointNetwork(checkpoint), films(64, 64).numpy()
+    network, images = CheckpointNetwork(checkpoint), smooth_images(64, 64).numpy()
     for suffix in FORMATS:  # the checks of exports, of this network too
         write_checked(network, checkpoint, images[:4], tmp_path / f"network{suffix}")
     metadata = describe(checkpoint, network.rules)

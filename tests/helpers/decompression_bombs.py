@@ -1,4 +1,4 @@
-"""Files that ask much of a decoder and hold little: harmless where sizes are refused before they are believed."""
+"""Small files that are expensive to decode unless their declared sizes are checked first."""
 
 import struct
 import zlib
@@ -8,17 +8,17 @@ import numpy as np
 from PIL import Image
 from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
 
-from helpers.damaged import film, saved
-from helpers.dicoms import dicom
+from helpers.damaged_images import encode_image, smooth_image
+from helpers.dicom_files import dicom
 
-GREY = film(np.random.default_rng(0))
+GREY = smooth_image(np.random.default_rng(0))
 DEEP = GREY.astype(np.uint16) * 257
 COLOUR = Image.fromarray(np.dstack([GREY, GREY, np.roll(GREY, 9)]))
 _SIDE = 13_000  # 169 million pixels, which are few enough in grey of 8 bits
 
 
 def png(side: int, bits: int, colour: int, chunks: bytes = b"") -> bytes:
-    """Return a PNG that says that it is `side` pixels high and wide, with `chunks` before its few pixels."""
+    """Return a PNG that declares a height and width of `side` pixels, with `chunks` before its few pixels."""
     header = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
     palette = chunk(b"PLTE", bytes(768)) if colour == 3 else b""
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
@@ -72,20 +72,20 @@ def header_with(elements: bytes) -> bytes:
 
 def repeated_scan(times: int, **options: object) -> bytes:
     """Return a JPEG whose last scan is repeated."""
-    plain = saved(GREY, "JPEG", **options)
+    plain = encode_image(GREY, "JPEG", **options)
     last = plain.rindex(b"\xff\xda")
     return plain[:-2] + plain[last:-2] * times + b"\xff\xd9"
 
 
 def _large_jpeg() -> bytes:
-    plain = saved(COLOUR, "JPEG", progressive=True, subsampling=0)
+    plain = encode_image(COLOUR, "JPEG", progressive=True, subsampling=0)
     at = plain.index(b"\xff\xc2") + 5
     return plain[:at] + struct.pack(">HH", _SIDE, _SIDE) + plain[at + 4 :]
 
 
 def jpeg2000(siz: Mapping[int, int], cod: Mapping[int, int] | None = None) -> bytes:
     """Return a JPEG 2000 codestream with other numbers of 32 bits in SIZ, and other bytes in COD, by their offsets."""
-    content = bytearray(saved(GREY, "JPEG2000", no_jp2=True))
+    content = bytearray(encode_image(GREY, "JPEG2000", no_jp2=True))
     for at, number in siz.items():
         struct.pack_into(">I", content, 4 + at, number)
     for at, number in (cod or {}).items():
@@ -111,13 +111,16 @@ PIECES = {  # small parts of many kinds, each of which costs a decoder's loop mu
     "tiff strips": (tiff({273: (4, 300_000, 8), 279: (4, 300_000, 8)}, bytes(1_200_000)), "tags, strips or tiles"),
     "tiff tags": (tiff({700 + i: (7, 50_000, 8) for i in range(9)}, bytes(50_000)), "tags, strips or tiles"),
     "png chunks": (png(100, 8, 0, chunk(b"prVt", b"") * 60_000), "more pieces"),
-    "gif comments": (saved(GREY, "GIF").replace(b",", b"!\xfe" + b"\1a" * 60_000 + b"\0,", 1), "more pieces"),
+    "gif comments": (encode_image(GREY, "GIF").replace(b",", b"!\xfe" + b"\1a" * 60_000 + b"\0,", 1), "more pieces"),
     "pgm comments": (b"P2 120 96 255\n" + b"#\n" * 2000 + b"7 8 " * 5760, "more than 1,000 comments"),
     "scans": (repeated_scan(100, progressive=True), "100 or more scans"),
     "scans of a baseline jpeg": (repeated_scan(100), "100 or more scans"),
     "scans in dicom": (compressed_dicom([b"", repeated_scan(100)], JPEGBaseline8Bit), "100 or more scans"),
-    "fragments": (compressed_dicom([b"", saved(GREY, "JPEG"), *[b""] * 10_000], JPEGBaseline8Bit), "more fragments"),
-    "offsets": (compressed_dicom([bytes(5000), saved(GREY, "JPEG")], JPEGBaseline8Bit), "more fragments"),
+    "fragments": (
+        compressed_dicom([b"", encode_image(GREY, "JPEG"), *[b""] * 10_000], JPEGBaseline8Bit),
+        "more fragments",
+    ),
+    "offsets": (compressed_dicom([bytes(5000), encode_image(GREY, "JPEG")], JPEGBaseline8Bit), "more fragments"),
     "elements": (header_with(b"\x09\0\x10\x10LO\0\0" * 110_000), "more pieces"),
     "items": (header_with(_SEQUENCE + b"\xfe\xff\0\xe0\0\0\0\0" * 60_000 + b"\xfe\xff\xdd\xe0\0\0\0\0"), "."),
     "nested items": (header_with((_SEQUENCE + b"\xfe\xff\0\xe0\xff\xff\xff\xff") * 2000), "."),
@@ -125,7 +128,10 @@ PIECES = {  # small parts of many kinds, each of which costs a decoder's loop mu
     "long element": (dicom(DEEP, WindowCenter=b"1\\" * 3000, WindowWidth="1"), "WindowCenter of more than 4,096 bytes"),
     "jpeg 2000 tiles": (jpeg2000({20: 1, 24: 1}), "smaller or more pieces"),
     "jpeg 2000 code-blocks": (jpeg2000({}, {10: 0, 11: 0}), "smaller or more pieces"),
-    "jpeg 2000 precincts": (saved(np.tile(GREY, (10, 10)), "JPEG2000", precinct_size=(8, 8)), "smaller or more pieces"),
+    "jpeg 2000 precincts": (
+        encode_image(np.tile(GREY, (10, 10)), "JPEG2000", precinct_size=(8, 8)),
+        "smaller or more pieces",
+    ),
     "jpeg 2000 layers": (jpeg2000({20: 9, 24: 9}, {6: 255}), "smaller or more pieces"),
     "rle": (compressed_dicom([b"", rle(b"\x80" * 5000 + _RUNS)], RLELossless), "damaged"),
 }

@@ -38,7 +38,7 @@ def dicom(
     preamble: bool = True,
     **elements: object,
 ) -> bytes:
-    """Give a DICOM file of a chest film.
+    """Return a DICOM file of a chest radiograph.
 
     Args:
         pixels: Stored values, shape (H, W) or (H, W, 3), of 8 or 16 bits, signed or not.
@@ -106,7 +106,7 @@ def lookup_table(first: int, values: np.ndarray, bits: int = 16, *, entries: int
     return [item]
 
 
-def renamed(content: bytes, syntax: UID) -> bytes:
+def with_syntax(content: bytes, syntax: UID) -> bytes:
     """Return a DICOM file whose header names another transfer syntax than its pixels have."""
     value = syntax.encode() + b"\0" * (len(syntax) % 2)
     element = b"\x02\0\x10\0UI" + len(value).to_bytes(2, "little") + value

@@ -1,4 +1,4 @@
-"""What TensorBoard's event files hold."""
+"""Contents of TensorBoard's event files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Names as an attacker may choose them, each harmless, and what must not come of them."""
+"""File names as an attacker may choose them, and checks of the outputs that show them."""
 
 import re
 
@@ -21,7 +21,7 @@ MARKUP = "x[/y]`|<b>$^$"  # for names that must be printable, and parts of a pat
 
 
 def is_harmless(text: str) -> bool:
-    """Tell whether a terminal prints text as it is; a table's lines and Python's escapes are fine."""
+    """Return whether a terminal prints text as it is; a table's lines and Python's escapes are fine."""
     return re.sub("[\n\xa0]", "", text).isprintable()
 
 

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked from one that has imported PyTorch: most commands do little else.
+"""Scripts run in processes forked from one that has imported PyTorch, since importing takes most of their time.
 
 Nothing is computed before the fork, so that there are no threads that a child would lack.
 """
@@ -15,15 +15,15 @@ from types import TracebackType
 Done = subprocess.CompletedProcess[str]
 
 
-class Forks:
-    """A process that waits for commands; a context that ends it."""
+class ForkedCommands:
+    """A process that runs scripts in forks of itself; a context that ends it."""
 
     def __init__(self, folder: Path, work: Path) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            folder: For what commands print.
-            work: The commands' working folder.
+            folder: For the output of scripts.
+            work: The working folder of scripts.
         """
         self.folder = folder
         command = [sys.executable, __file__]
@@ -39,8 +39,8 @@ class Forks:
         status = int(self.process.stdout.readline())
         return Done(arguments, status, *(Path(path).read_text(encoding="utf-8") for path in printed))
 
-    def __enter__(self) -> "Forks":
-        """Give itself."""
+    def __enter__(self) -> "ForkedCommands":
+        """Return the process."""
         return self
 
     def __exit__(

@@ -1,11 +1,10 @@
-"""What runs leave, written without running them."""
+"""Files of finished and failed runs, written without a run."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from pneumo.metrics.predictions import Predictions
@@ -27,10 +26,10 @@ RESULTS = {
 }
 
 
-def finish(
+def write_run(
     folder: Path, model: str, optimizer: str, seed: int, wrong: int, images: int = 624, first: int = 0, **other: object
 ) -> None:
-    """Write what a run leaves that answered `wrong` of its images wrongly, from the `first` on."""
+    """Write the files of a run that predicted `wrong` of its images wrongly, from the `first` on."""
     label = np.arange(images) % 8 >= 3  # 390 of 624, as in the real test set
     prediction = label.copy()
     prediction[first : first + wrong] ^= True
@@ -52,18 +51,14 @@ def finish(
     write_results(folder / "results.json", results)  # type: ignore[arg-type]
 
 
-def fail(folder: Path, model: str, optimizer: str, status: str = "failed", reason: str = "no image") -> None:
+def write_failed_run(
+    folder: Path, model: str, optimizer: str, status: str = "failed", reason: str = "no image"
+) -> None:
     folder.mkdir(parents=True)
     write_status(folder, Status("now", status, reason, "", model, optimizer, 0, "study", ""))
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Give the exact p-value of McNemar's test, of two runs that are right on these images or not."""
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
-
-
-def answer(
+def write_outputs(
     path: Path, label: NDArray[np.bool_], probability: NDArray[np.float64], margin: NDArray[np.float64] | None = None
 ) -> None:
     """Write predictions.csv or validation.csv, for a threshold of 0.5."""
@@ -76,7 +71,7 @@ def answer(
 
 
 def _count(label: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> dict[str, object]:
-    """Give the counts of a test, and the rates that follow from them."""
+    """Return the counts of a test, and the rates that follow from them."""
     counts = confusion(label.astype(int), prediction.astype(int))
     hits = label == prediction
     rates = {"accuracy": hits, "sensitivity": hits[label], "specificity": hits[~label]}

@@ -1,4 +1,4 @@
-"""A run's figures once more, from its predictions.csv, by scikit-learn and plain loops."""
+"""Test metrics and intervals of a run, computed again from its predictions.csv by scikit-learn and plain loops."""
 
 import csv
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import beta, norm, t
+from scipy.stats import beta, binomtest, norm, t
 from sklearn import metrics
 
 from pneumo.metrics.bootstrap import RESAMPLES, bootstrap
@@ -18,7 +18,7 @@ Numbers = NDArray[np.float64]
 
 
 def read(folder: Path) -> tuple[list[str], Numbers, Numbers, Numbers]:
-    """Give names of files, labels, probabilities and answers."""
+    """Read names of files, labels, probabilities and predictions."""
     with (folder / "predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     columns = ([float(line[name] == "PNEUMONIA") for line in lines] for name in ("label", "prediction"))
@@ -73,6 +73,12 @@ METRICS: dict[str, Callable[[Numbers, Numbers, Numbers], float]] = {
     "ece": lambda label, probability, _: calibration_error(label, probability),
     "brier": lambda label, probability, _: float(((label - probability) ** 2).mean()),
 }
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Compute the exact p-value of McNemar's test, of two runs that are right on these images or not."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
 def summed(values: Numbers, patients: NDArray[np.int64]) -> dict[int, float]:
@@ -178,15 +184,15 @@ def count_intervals(label: Numbers, answer: Numbers, patients: NDArray[np.int64]
     return {name: (min(low, values[name]), max(high, values[name])) for name, (low, high) in ends.items()}
 
 
-def check(results: Mapping[str, Any], folder: Path) -> None:
-    """Compare results with those of the script; slices and Sobol's points differ in the third digit."""
-    for name, value in recompute(folder).items():
+def check_results(results: Mapping[str, Any], folder: Path) -> None:
+    """Compare results with the computed ones; slices and Sobol's points differ in the third digit."""
+    for name, value in compute(folder).items():
         counted = name.endswith(("_low", "_high")) and any(each in name for each in ("balanced_accuracy", "f1", "mcc"))
         assert results[name] == pytest.approx(value, abs=2e-3 if counted else 1e-6), name
 
 
-def recompute(folder: Path) -> dict[str, float]:
-    """Give all that results.json says of the test, names as there."""
+def compute(folder: Path) -> dict[str, float]:
+    """Return the test's metrics and intervals, by their names in results.json."""
     files, label, probability, answer = read(folder)
     patients = read_patients(folder)
     deviation, precision_widening = obuchowski(label, probability, patients)
@@ -217,7 +223,7 @@ def recompute(folder: Path) -> dict[str, float]:
         called = answer[chosen]
         found[f"test_sensitivity_{subtype}"] = float(called.mean())
         intervals[f"sensitivity_{subtype}"] = wilson(called, patients[chosen])
-    found["test_auroc_bacterial_viral"] = -1.0  # two classes tell nothing of subtypes
+    found["test_auroc_bacterial_viral"] = -1.0  # not defined for two classes
     intervals["auroc_bacterial_viral"] = (0.0, 1.0)
     for name, (low, high) in intervals.items():
         found[f"test_{name}_ci_low"], found[f"test_{name}_ci_high"] = float(low), float(high)

@@ -1,58 +1,25 @@
+"""pneumo's scripts and commands, in this process or in one of their own."""
+
 import json
-import logging
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from omegaconf import DictConfig
 
 from pneumo import cli
-from pneumo.common.array_cache import Array, Recipe, find_or_build
-from pneumo.data.augmentation import Augmentation
-from pneumo.data.datamodule import ChestXrayDataModule
 
 ROOT = Path(__file__).parents[2]
 Compose = Callable[..., DictConfig]
 Sweep = Callable[..., int]
 Run = Callable[..., tuple[int, str, str]]
 
-_CACHE = TemporaryDirectory(prefix="pneumo-tests-")  # removed when the tests end
-OPTIONS: dict[str, Any] = {
-    "classes": ["NORMAL", "PNEUMONIA"],
-    "task": "pneumonia",
-    "split": "official",
-    "val_fraction": 0.1,
-    "folds": 5,
-    "fold": 0,
-    "image_size": 24,
-    "crop_pct": 1.0,
-    "batch_size": 16,
-    "num_workers": 0,
-    "seed": 0,
-    "cache": False,
-    "cache_dir": _CACHE.name,
-    "augmentation": Augmentation(rotation=0, shift=0, zoom=0, flip=0, brightness=0, contrast=0),
-    "pin_memory": False,
-}
-
-
-def module(root: Path, **changes: object) -> ChestXrayDataModule:
-    data = ChestXrayDataModule(str(root), **{**OPTIONS, **changes})
-    data.prepare_data()
-    data.setup()
-    return data
-
 
 def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give what runs one of pneumo's commands in this process, and tells its status and what it has printed."""
+    """Return a function that runs a command of pneumo in this process and returns its status, output and errors."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["pneumo", name, *map(str, arguments)])
@@ -61,10 +28,6 @@ def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return int(stop.value.code or 0), *capsys.readouterr()
 
     return run
-
-
-class OwnSGD(torch.optim.SGD):
-    """An optimizer of somebody's own."""
 
 
 def place(tmp_path: Path, name: str = "study") -> Path:
@@ -101,39 +64,10 @@ def sweep(place: Path, root: Path, *arguments: str, **variables: str) -> subproc
 
 
 def metrics(sweep: Path) -> dict[str, dict[str, object]]:
-    """Give what the runs of a sweep have achieved, by their names, without what that has cost."""
+    """Return the results of a sweep's runs by name, without times and memory."""
     cost = ("seconds", "samples_per_second", "peak_memory_bytes")
     found = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/results.json")}
     return {
         name: {key: value for key, value in results.items() if not key.endswith(cost)}
         for name, results in found.items()
     }
-
-
-# For processes that ask for one cache at once: what they import must be importable by name.
-RECIPE = Recipe("features", {"weights": "abc"}, (100, 3), "float32", "Computing")
-WHOLE = np.random.default_rng(0).random((100, 3), np.float32)
-
-
-def blocks(start: int) -> Iterator[Array]:
-    for i in range(start, 100, 7):
-        yield WHOLE[i : i + 7]
-
-
-def slow_blocks(start: int) -> Iterator[Array]:
-    for block in blocks(start):
-        time.sleep(0.1)
-        yield block
-
-
-def ask(folder: Path, number: int) -> None:
-    logging.basicConfig(level=logging.INFO, filename=folder / f"{number}.log")
-    built = []
-
-    def counted(start: int) -> Iterator[Array]:
-        built.append(start)
-        return slow_blocks(start)
-
-    array = find_or_build(folder / "cache", RECIPE, counted)
-    np.testing.assert_array_equal(array, WHOLE)
-    (folder / f"{number}.done").write_text("built" if built else "waited")

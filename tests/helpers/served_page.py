@@ -1,4 +1,4 @@
-"""`pneumo serve` in a process of its own, and clients that mean it no good."""
+"""`pneumo serve` in a process of its own, and hostile clients."""
 
 import re
 import socket
@@ -27,10 +27,10 @@ class Served(NamedTuple):
     process: subprocess.Popen[str]
     port: int
 
-    def ask(self, film: bytes, timeout: float = 60.0) -> Reply:
+    def post(self, image: bytes, timeout: float = 60.0) -> Reply:
         start = time.monotonic()
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
-            connection.request("POST", "/predict", film, {"Content-Type": _KIND})
+            connection.request("POST", "/predict", image, {"Content-Type": _KIND})
             response = connection.getresponse()
             return Reply(response.status, response.read(), time.monotonic() - start)
 
@@ -49,7 +49,7 @@ class Served(NamedTuple):
             return list(pool.map(self.send, contents))
 
     def memory(self, what: str = "VmRSS") -> float:
-        """Read the megabytes that are resident, or with VmHWM the most since `forget_peak`; Linux tells them."""
+        """Read the megabytes that are resident, or with VmHWM the most since `forget_peak`; Linux only."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1000
 
@@ -58,7 +58,7 @@ class Served(NamedTuple):
 
 
 def upload(size: int, missing: int = 1) -> bytes:
-    """Give the request for a body of `size` bytes, of which the last are missing."""
+    """Return the request for a body of `size` bytes, of which the last are missing."""
     return f"{HEADER.format(_KIND, size)}\r\n".encode() + bytes(size - missing)
 
 
@@ -77,7 +77,7 @@ def is_closed(client: socket.socket, seconds: float) -> bool:
 
 @contextmanager
 def serving(checkpoint: Path, before: str = "") -> Iterator[Served]:
-    """Serve a page; `before` is what the process does first."""
+    """Serve a page; `before` is code that the process runs first."""
     command = [sys.executable, "-c", f"{before}\n{_MAIN}", "serve", str(checkpoint), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
