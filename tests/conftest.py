@@ -2,6 +2,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from helpers.commands import Compose, metrics, sweep
 from helpers.configurations import composing
 
 from pneumo.data.phantoms import write_phantoms
-from pneumo.training.run import run
+
+_COUNTER = count()
 
 
 def pytest_collection_finish() -> None:
@@ -24,9 +26,11 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_network(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Keep tests off the network and away from the user's caches and data."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "torch" / str(next(_COUNTER))))
     if request.node.get_closest_marker("real") is None:
         monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
 
@@ -63,6 +67,8 @@ def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """The folder of a run with all that runs leave, of which no test may change anything."""
+    from pneumo.training.run import run  # xdist's controller needs no PyTorch
+
     place = tmp_path_factory.mktemp("finished")
     with composing(place, phantoms) as composed:
         run(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))

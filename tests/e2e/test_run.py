@@ -116,13 +116,12 @@ def test_a_checkpoint_alone_gives_the_probabilities_of_predictions_csv(finished:
 def test_the_same_command_gives_the_same_bits_whatever_the_workers(
     model: str, epochs: int, compose_run: Compose, tmp_path: Path
 ) -> None:
-    for folder, workers in (("one", 0), ("two", 0), ("three", 2)):
+    for folder, workers in (("one", 0), ("two", 2)):
         overrides = [f"model={model}", f"data.num_workers={workers}", f"trainer.max_epochs={epochs}"]
         run(compose_run(*overrides, folder=folder))
     first = (tmp_path / "one" / "predictions.csv").read_bytes()
     assert (tmp_path / "two" / "predictions.csv").read_bytes() == first
-    assert (tmp_path / "three" / "predictions.csv").read_bytes() == first
-    assert figures(tmp_path / "one") == figures(tmp_path / "two") == figures(tmp_path / "three")
+    assert figures(tmp_path / "one") == figures(tmp_path / "two")
     run(compose_run(f"model={model}", "seed=1", f"trainer.max_epochs={epochs}", folder="other"))
     assert (tmp_path / "other" / "predictions.csv").read_bytes() != first
 

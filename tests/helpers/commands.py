@@ -1,19 +1,24 @@
 """pneumo's scripts and commands, in this process or in one of their own."""
 
 import json
+import logging
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pneumo import cli
 
 ROOT = Path(__file__).parents[2]
 Compose = Callable[..., DictConfig]
+Script = Callable[..., int]
 Sweep = Callable[..., int]
 Run = Callable[..., tuple[int, str, str]]
 
@@ -28,6 +33,31 @@ def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return int(stop.value.code or 0), *capsys.readouterr()
 
     return run
+
+
+@contextmanager
+def running_scripts() -> Iterator[Script]:
+    """Run train.py or sweep.py in this process, and restore what a process of its own would leave changed."""
+
+    def run(name: str, *arguments: str) -> int:
+        patch.setattr(sys, "argv", [name, *arguments])
+        try:
+            runpy.run_path(name, run_name="__main__")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 1
+        return 0
+
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield run
+    for handler in set(root.handlers).difference(handlers):  # which Hydra has set
+        handler.close()
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.getLogger("pneumo").setLevel(logging.NOTSET)
+    HydraConfig.instance().cfg = None
 
 
 def place(tmp_path: Path, name: str = "study") -> Path:

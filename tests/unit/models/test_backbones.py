@@ -50,12 +50,12 @@ def test_images_are_normalised_as_the_source_says() -> None:
 
 
 def test_a_head_can_be_named() -> None:
-    network = create("torchvision/vgg16", 32).network
-    assert find_head(network, "vgg16", None) == find_head(network, "vgg16", "classifier.6") == "classifier.6"
+    network = create("torchvision/alexnet", 64).network
+    assert find_head(network, "alexnet", None) == find_head(network, "alexnet", "classifier.6") == "classifier.6"
     with pytest.raises(ConfigError, match=r"head_path=features\.0.*classifier\.6"):
-        find_head(network, "vgg16", "features.0")
+        find_head(network, "alexnet", "features.0")
     with pytest.raises(ConfigError, match="is not its last"):
-        build("torchvision/vgg16", None, "classifier.3", image_size=32, classes=2)
+        build("torchvision/alexnet", None, "classifier.4", image_size=64, classes=2)
 
 
 @pytest.mark.parametrize(
