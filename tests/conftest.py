@@ -2,7 +2,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,16 +11,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is impor
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
 
-import torch
-from helpers.support import ROOT, Compose, metrics, sweep
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from helpers.commands import Compose, metrics, sweep
+from helpers.configurations import composing
 
-import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
 from pneumo.data.phantoms import write_phantoms
-from pneumo.training.run import run
+
+_COUNTER = count()
 
 
 def pytest_collection_finish() -> None:
@@ -30,9 +26,11 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_network(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Keep tests off the network and away from the user's caches and data."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "torch" / str(next(_COUNTER))))
     if request.node.get_closest_marker("real") is None:
         monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
 
@@ -59,24 +57,6 @@ def twelve(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     return place / "sweep" / "study"
 
 
-@contextmanager
-def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
-    """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of a place."""
-
-    def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            fixed = [f"data.root={phantoms}", f"paths.output_dir={place}", f"paths.run_dir={place / folder}"]
-            quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
-            cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
-
-    yield composed
-    GlobalHydra.instance().clear()
-    HydraConfig.instance().cfg = None
-    torch.set_float32_matmul_precision("highest")
-
-
 @pytest.fixture
 def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
     """Compose a run into a folder of the test's own; it draws no figures unless told to."""
@@ -87,6 +67,8 @@ def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """The folder of a run with all that runs leave, of which no test may change anything."""
+    from pneumo.training.run import run  # xdist's controller needs no PyTorch
+
     place = tmp_path_factory.mktemp("finished")
     with composing(place, phantoms) as composed:
         run(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))

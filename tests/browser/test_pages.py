@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.damaged import film
-from helpers.dicoms import dicom
-from helpers.opened import write_checkpoint
-from helpers.support import ROOT
+from helpers.checkpoints import write_checkpoint
+from helpers.commands import ROOT
+from helpers.damaged_images import smooth_image
+from helpers.dicom_files import dicom
 
 api = pytest.importorskip("playwright.sync_api")
 
@@ -77,7 +77,7 @@ def board(twelve: Path) -> Iterator[str]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The page of `pneumo serve`, and a folder with a film."""
     folder = tmp_path_factory.mktemp("served")
-    pixels = film(np.random.default_rng(0), 400, 600)
+    pixels = smooth_image(np.random.default_rng(0), 400, 600)
     (folder / "film.dcm").write_bytes(dicom(255 - pixels, photometric="MONOCHROME1", ViewPosition="LL"))
     command = [sys.executable, "-c", "from pneumo.cli import main; main()", "serve", "--port", "0"]
     with subprocess.Popen(

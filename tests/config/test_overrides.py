@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT, Compose
+from helpers.commands import ROOT, Compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException

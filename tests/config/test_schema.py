@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import pytest
-from helpers.support import ROOT, Compose
+from helpers.commands import ROOT, Compose
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.checks import check_config, rules

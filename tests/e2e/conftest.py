@@ -1,39 +1,48 @@
-"""What the tests of whole sweeps share."""
+"""The two scripts, run in this process."""
 
-import logging
-import runpy
-import sys
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT, Sweep
-from hydra.core.hydra_config import HydraConfig
+from helpers.commands import Script, Sweep, running_scripts
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
-    """Run sweep.py in this process, on the small phantoms, into outputs/ of the test's folder; give its status."""
-    monkeypatch.chdir(ROOT)
-    fixed = [f"data.root={phantoms}", f"paths.output_dir={tmp_path / 'outputs'}"]
-    fixed += ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "epochs=2"]
-    fixed += ["figures=false"]
+def run_script() -> Iterator[Script]:
+    """Run train.py or sweep.py in this process and return its status."""
+    with running_scripts() as script:
+        yield script
+
+
+def sweep_into(outputs: Path, phantoms: Path, script: Script) -> Sweep:
+    """Return a function that runs sweep.py on the small phantoms and returns its status."""
+    fixed = [f"data.root={phantoms}", f"paths.output_dir={outputs}", "data.image_size=32", "data.batch_size=16"]
+    fixed += ["data.num_workers=0", "trainer=cpu", "epochs=2", "figures=false"]
 
     def run(*arguments: str) -> int:
         many = [] if "hydra.mode=RUN" in arguments else ["-m"]
-        monkeypatch.setattr(sys, "argv", ["sweep.py", *many, *fixed, *arguments])
-        try:
-            runpy.run_path("sweep.py", run_name="__main__")
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 1
-        return 0
+        return script("sweep.py", *many, *fixed, *arguments)
 
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield run
-    for handler in set(root.handlers).difference(handlers):  # which Hydra has set
-        handler.close()
-    root.handlers = handlers
-    root.setLevel(level)
-    logging.getLogger("pneumo").setLevel(logging.NOTSET)
-    HydraConfig.instance().cfg = None
+    return run
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, phantoms: Path, run_script: Script) -> Sweep:
+    """Run sweep.py into outputs/ of the test's folder."""
+    return sweep_into(tmp_path / "outputs", phantoms, run_script)
+
+
+@pytest.fixture(scope="session")
+def one_job(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """The outputs of a finished sweep of one job, of which no test may change anything."""
+    outputs = tmp_path_factory.mktemp("one_job") / "outputs"
+    with running_scripts() as script:
+        assert sweep_into(outputs, phantoms, script)("model=xraychestnet", "optimizer=sgd") == 0
+    return outputs
+
+
+@pytest.fixture
+def one_job_done(one_job: Path, tmp_path: Path) -> None:
+    """A finished sweep of one job in outputs/ of the test's folder."""
+    shutil.copytree(one_job, tmp_path / "outputs")

@@ -16,7 +16,7 @@ import prediction
 import pytest
 import scaling
 import training_step
-from helpers.support import ROOT
+from helpers.commands import ROOT
 
 from pneumo.data.phantoms import write_phantoms
 

@@ -1,6 +1,7 @@
 """Runs that share what they cached."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from helpers.support import ROOT, Compose, train_with
+from helpers.commands import ROOT, Compose, train_with
+from helpers.configurations import composing
 from typer.testing import CliRunner
 
 from pneumo.cli import app
@@ -26,6 +28,11 @@ from pneumo.training.components import build
 from pneumo.training.run import run
 
 LITE0 = ("model=efficientnet_lite0", "optimizer=adam", "trainer.max_epochs=3")
+AUGMENTED = (*LITE0, "augment=light", "features.views=3")
+
+
+class OwnSGD(torch.optim.SGD):
+    """An optimizer of the user's own."""
 
 
 def probabilities(folder: Path) -> npt.NDArray[np.float64]:
@@ -37,11 +44,30 @@ def arrays(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("array.npy"))}
 
 
-def test_cached_features_give_the_predictions_of_images(compose_run: Compose, tmp_path: Path) -> None:
-    cached = run(compose_run(*LITE0, folder="cached"))
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+    """The folder of a run and its caches, of which no test may change anything."""
+    place = tmp_path_factory.mktemp("cached")
+    with composing(place, phantoms) as composed:
+        run(composed(*LITE0, folder="cached"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def augmented(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> bytes:
+    """The predictions.csv of a whole run on cached features of augmented images."""
+    place = tmp_path_factory.mktemp("augmented")
+    with composing(place, phantoms) as composed:
+        run(composed(*AUGMENTED))
+    return (place / "run" / "predictions.csv").read_bytes()
+
+
+def test_cached_features_give_the_predictions_of_images(cached: Path, compose_run: Compose, tmp_path: Path) -> None:
+    shutil.copytree(cached, tmp_path, dirs_exist_ok=True)
     plain = run(compose_run(*LITE0, "features.cache=false", folder="plain"))
     neither = run(compose_run(*LITE0, "features.cache=false", "data.cache=false", folder="neither"))
-    assert (cached["feature_cache"], plain["feature_cache"], neither["feature_cache"]) == (True, False, False)
+    assert json.loads((cached / "cached" / "results.json").read_text())["feature_cache"] is True
+    assert (plain["feature_cache"], neither["feature_cache"]) == (False, False)
     np.testing.assert_allclose(probabilities(tmp_path / "cached"), probabilities(tmp_path / "plain"), atol=1e-4, rtol=0)
     np.testing.assert_array_equal(probabilities(tmp_path / "plain"), probabilities(tmp_path / "neither"))
     listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path / "cache")], env={"COLUMNS": "200"})
@@ -79,7 +105,7 @@ def test_many_steps_at_a_time_are_the_same_steps(
         ("epochs=20", True),
         ("+trainer.val_check_interval=1", False),
         ("+callbacks.last.every_n_train_steps=2", False),
-        ("optimizer._target_=helpers.support.OwnSGD", False),
+        (f"optimizer._target_={__name__}.OwnSGD", False),
         ("optimizer._target_=torch.optim.LBFGS", False),
     ],
 )
@@ -92,8 +118,10 @@ def test_what_counts_steps_is_given_steps(option: str, at_once: bool, compose_ru
     assert (datamodule.steps_per_batch > 1) == at_once
 
 
-def test_a_second_run_computes_nothing(compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(compose_run(*LITE0, folder="first"))
+def test_a_second_run_computes_nothing(
+    cached: Path, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(cached, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "cache" / "images")  # features are enough
     monkeypatch.setattr(feature_pass, "FeaturePass", None)
     run(compose_run(*LITE0, "optimizer=sgd", "seed=1", "data.split=patient", "data.val_fraction=0.5", folder="second"))
@@ -115,11 +143,11 @@ def test_other_weights_images_and_sizes_are_other_features(
 
 @pytest.mark.parametrize("cache", ["auto", pytest.param("false", marks=pytest.mark.slow)])
 def test_augmented_runs_repeat_themselves_whatever_the_workers(
-    cache: str, compose_run: Compose, tmp_path: Path
+    cache: str, augmented: bytes, compose_run: Compose, tmp_path: Path
 ) -> None:
-    options = (*LITE0, "augment=light", "features.views=3", f"features.cache={cache}")
-    found = []
-    for workers in (0, 2):
+    options = (*AUGMENTED, f"features.cache={cache}")
+    found = [augmented] if cache == "auto" else []
+    for workers in (2,) if found else (0, 2):
         folder = f"w{workers}"
         place = f"paths.cache_dir={tmp_path / folder / 'cache'}"
         run(compose_run(*options, f"data.num_workers={workers}", place, folder=folder))
@@ -130,18 +158,16 @@ def test_augmented_runs_repeat_themselves_whatever_the_workers(
 
 
 def test_a_run_on_augmented_features_goes_on_where_it_stopped(
-    compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    augmented: bytes, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = (*LITE0, "augment=light", "features.views=3")
-    run(compose_run(*options, folder="whole"))
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_validation_epoch_end", stop_after(2))
         with pytest.raises(SystemExit):
-            run(compose_run(*options))
+            run(compose_run(*AUGMENTED))
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["epoch"] < 2
-    run(compose_run(*options, f"ckpt_path={last}"))
-    assert (tmp_path / "run" / "predictions.csv").read_bytes() == (tmp_path / "whole/predictions.csv").read_bytes()
+    run(compose_run(*AUGMENTED, f"ckpt_path={last}"))
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == augmented
 
 
 def stop_after(epochs: int) -> Callable[[Classifier], None]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.commands import Compose
 from helpers.localisation import localise
-from helpers.support import Compose
 from torch import Tensor
 
 from pneumo.data.phantoms import draw_opacities
@@ -54,7 +54,7 @@ def test_maps_of_a_trained_network_find_opacities_and_hang_on_what_it_learned(
     maps = torch.cat([explain(batch) for batch in batches(images)]).numpy()
     found = localise([place(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
     assert found.pointing >= 0.8
-    assert found.pointing > 1.5 * found.other_films
+    assert found.pointing > 1.5 * found.other_images
     assert found.energy > 3 * found.area
 
     kept = [rank_correlation(classifier, batch, explain.method, "all") for batch in batches(images)]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT, Compose, command_runner
+from helpers.commands import ROOT, Compose, command_runner
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from pneumo.common.disk import PREFIX, quiet_threads

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.damaged import film, saved
-from helpers.forking import Forks
-from helpers.opened import write_checkpoint
+from helpers.checkpoints import write_checkpoint
+from helpers.damaged_images import encode_image, smooth_image
+from helpers.forked_commands import ForkedCommands
 
 COMMAND = "from pneumo.cli import main; main()"
-FILM = saved(film(np.random.default_rng(0)), "PNG")
+FILM = encode_image(smooth_image(np.random.default_rng(0)), "PNG")
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_predict_needs_a_checkpoint_and_films_alone(tmp_path: Path) -> None:
     (tmp_path / "command.py").write_text(COMMAND)
     for name in ("a.png", "b c.png"):
         (tmp_path / name).write_bytes(FILM)
-    with Forks(tmp_path, work) as forks:
+    with ForkedCommands(tmp_path, work) as forks:
         done = forks.run("../command.py", "predict", str(best), "../*.png", "--csv", "x.csv")
         assert done.returncode == 0, done.stderr
         names, shares = zip(*(line.split("\t")[:2] for line in done.stdout.splitlines()), strict=True)

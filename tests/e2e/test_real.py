@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import recompute
-from helpers.support import Compose
+from helpers import reference_metrics
+from helpers.commands import Compose
 
 from pneumo.data.image_cache import RadiographDataset, content_hash, find_twins
 from pneumo.data.index import index_radiographs
@@ -81,7 +81,7 @@ def test_the_studys_twenty_epochs_on_cached_features_and_the_same_from_images(
     results = run(compose_run(*options))
     assert (results["epochs"], results["feature_cache"], results["collapsed"]) == (20, True, False)
     assert results["test_auroc"] >= 0.955  # type: ignore[operator] # a number
-    recompute.check(results, tmp_path / "run")
+    reference_metrics.check_results(results, tmp_path / "run")
     classifier = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
     data = build(compose_run(*options, folder="other")).datamodule
     data.open_images()

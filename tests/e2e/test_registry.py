@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT
+from helpers.commands import ROOT
 
 TITLE = "NPV"
 CODE = f"""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.support import Compose
+from helpers.commands import Compose
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import recompute
-from helpers.events import hparams_row
-from helpers.support import ROOT, Compose, train_with
+from helpers import reference_metrics
+from helpers.commands import ROOT, Compose, train_with
+from helpers.event_files import hparams_row
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pneumo.errors import ConfigError, TrainingError
@@ -71,8 +71,8 @@ def test_names_that_are_not_utf8_are_written_as_text(finished: Path) -> None:
 def test_an_independent_script_finds_every_figure_of_the_test(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     names = {name for name in results if name.startswith("test_") and "true_" not in name and "false_" not in name}
-    assert names == recompute.recompute(finished).keys()
-    recompute.check(results, finished)
+    assert names == reference_metrics.compute(finished).keys()
+    reference_metrics.check_results(results, finished)
 
 
 def test_tensorboard_shows_one_run_with_curves_configuration_and_one_hparams_row(finished: Path) -> None:
@@ -116,13 +116,12 @@ def test_a_checkpoint_alone_gives_the_probabilities_of_predictions_csv(finished:
 def test_the_same_command_gives_the_same_bits_whatever_the_workers(
     model: str, epochs: int, compose_run: Compose, tmp_path: Path
 ) -> None:
-    for folder, workers in (("one", 0), ("two", 0), ("three", 2)):
+    for folder, workers in (("one", 0), ("two", 2)):
         overrides = [f"model={model}", f"data.num_workers={workers}", f"trainer.max_epochs={epochs}"]
         run(compose_run(*overrides, folder=folder))
     first = (tmp_path / "one" / "predictions.csv").read_bytes()
     assert (tmp_path / "two" / "predictions.csv").read_bytes() == first
-    assert (tmp_path / "three" / "predictions.csv").read_bytes() == first
-    assert figures(tmp_path / "one") == figures(tmp_path / "two") == figures(tmp_path / "three")
+    assert figures(tmp_path / "one") == figures(tmp_path / "two")
     run(compose_run(f"model={model}", "seed=1", f"trainer.max_epochs={epochs}", folder="other"))
     assert (tmp_path / "other" / "predictions.csv").read_bytes() != first
 
@@ -133,14 +132,9 @@ def test_a_killed_run_goes_on_to_the_same_figures(
     workers: int, compose_run: Compose, tmp_path: Path, phantoms: Path
 ) -> None:
     run(compose_run("optimizer=adagrad", "trainer.max_epochs=6", "figures=true", folder="whole"))
-    command = [
-        *train_with("pneumo.training.checkpoints.PAUSE", 0),
-        "optimizer=adagrad",
-        "trainer=cpu",
-        "trainer.max_epochs=6",
-    ]
-    command += ["data.image_size=32", "data.batch_size=16", f"data.num_workers={workers}", f"data.root={phantoms}"]
-    command += [f"paths.output_dir={tmp_path}"]
+    command = [*train_with("pneumo.training.checkpoints.PAUSE", 0), "optimizer=adagrad", "trainer=cpu"]
+    command += ["trainer.max_epochs=6", "data.image_size=32", "data.batch_size=16", f"data.num_workers={workers}"]
+    command += [f"data.root={phantoms}", f"paths.output_dir={tmp_path}"]
     folder = tmp_path / "killed"
     with subprocess.Popen([*command, f"hydra.run.dir={folder}"], cwd=ROOT, start_new_session=True) as process:
         while not (folder / "checkpoints" / "last.ckpt").exists():
@@ -245,7 +239,7 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_names_none(
     with pytest.raises(SystemExit) as stop:
         run(compose_run("trainer.max_epochs=1"))
     assert stop.value.code == 130
-    assert "No checkpoint was written yet: start again with the same command" in caplog.text
+    assert "No checkpoint was written yet" in caplog.text
     assert "ckpt_path" not in caplog.text
 
 

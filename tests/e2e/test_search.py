@@ -8,8 +8,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers.events import hparams_row
-from helpers.support import Sweep, contents, place
+from helpers.commands import Sweep, contents, place
+from helpers.event_files import hparams_row
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from pneumo.models.classifier import Classifier

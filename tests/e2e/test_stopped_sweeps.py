@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT, Sweep, contents, metrics, place
+from helpers.commands import ROOT, Sweep, contents, metrics, place
 
 from pneumo.common.disk import PREFIX
 from pneumo.models.classifier import Classifier

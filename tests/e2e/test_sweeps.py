@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from helpers.events import hparams_row
-from helpers.support import Sweep, contents, place
+from helpers.commands import Sweep, contents, place
+from helpers.event_files import hparams_row
 
 from pneumo.runs.status import Status, read_status, write_status
 from pneumo.sweeps.job import COMMAND, read_command
@@ -41,10 +41,10 @@ def test_the_same_command_again_keeps_what_has_finished(
     assert {name for name in before if after[name] != before[name]} == {"xraychestnet-sgd-s0", "xraychestnet-adam-s0"}
 
 
+@pytest.mark.usefixtures("one_job_done")
 def test_finished_runs_on_other_data_are_not_taken_for_this_sweeps(
     sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep(*TWO[:1], "optimizer=sgd") == 0
     moved = shutil.copytree(phantoms, tmp_path / "moved")
     assert sweep(*TWO[:1], "optimizer=sgd", f"data.root={moved}") == 0
     next((moved / "test" / "NORMAL").iterdir()).unlink()
@@ -140,10 +140,10 @@ def test_folders_may_be_named_by_the_user_and_what_is_swept_is_in_tensorboards_t
     assert rows[0].keys() == rows[1].keys()
 
 
+@pytest.mark.usefixtures("one_job_done")
 def test_jobs_that_an_engine_repeats_or_brings_late_destroy_nothing(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sweep("model=xraychestnet", "optimizer=sgd") == 0
     folder = place(tmp_path) / "xraychestnet-sgd-s0"
     before, status, command = contents(place(tmp_path)), read_status(folder), read_command(place(tmp_path))
     assert status is not None
@@ -160,8 +160,8 @@ def test_jobs_that_an_engine_repeats_or_brings_late_destroy_nothing(
     assert read_status(folder) == status
 
 
+@pytest.mark.usefixtures("one_job_done")
 def test_what_is_to_be_overwritten_stays_until_its_successor_can_run(sweep: Sweep, tmp_path: Path) -> None:
-    assert sweep("model=xraychestnet", "optimizer=sgd") == 0
     before = contents(place(tmp_path))
     missing = f"data.root={tmp_path / 'missing'}"
     assert sweep("model=xraychestnet", "optimizer=sgd", "sweep.overwrite=true", missing) == 1

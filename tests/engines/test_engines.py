@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.support import ROOT, metrics, sweep
+from helpers.commands import ROOT, metrics, sweep
 
 FOUR = ("model=xraychestnet,googlenet", "optimizer=sgd,adagrad")  # of the twelve: each imports PyTorch anew
 

@@ -1,4 +1,4 @@
-"""An archive like the published one, and a server that gives it out well or badly."""
+"""An archive like the published one, and a server that sends it whole, cut off or altered."""
 
 import hashlib
 import io
@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-Answer = Callable[[Handler], None]
+Response = Callable[[Handler], None]
 
 
 class Server(ThreadingHTTPServer):
@@ -71,7 +71,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[Answer] = [whole()]
+        self.script: list[Response] = [whole()]
         self.agents: list[str] = []
         self.ranges: list[str | None] = []
         self.sent: list[int] = []
@@ -87,8 +87,8 @@ def first_byte(handler: Handler) -> int:
     return int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
 
 
-def whole(content: bytes = ARCHIVE, stop: int | None = None) -> Answer:
-    """Answer ranges; `stop` cuts the connection before that byte, without a word."""
+def whole(content: bytes = ARCHIVE, stop: int | None = None) -> Response:
+    """Serve ranges; `stop` closes the connection before that byte."""
 
     def answer(handler: Handler) -> None:
         first = first_byte(handler)
@@ -107,7 +107,7 @@ def always_all(handler: Handler) -> None:
     handler.send(ARCHIVE)
 
 
-def announced(length: int | None, content: bytes = ARCHIVE) -> Answer:
+def announced(length: int | None, content: bytes = ARCHIVE) -> Response:
     """Announce `length` bytes, or none, and send `content`."""
 
     def answer(handler: Handler) -> None:
@@ -117,7 +117,7 @@ def announced(length: int | None, content: bytes = ARCHIVE) -> Answer:
     return answer
 
 
-def partial(content_range: str | None, content: bytes) -> Answer:
+def partial(content_range: str | None, content: bytes) -> Response:
     def answer(handler: Handler) -> None:
         handler.start(206, **({} if content_range is None else {"Content_Range": content_range}))
         handler.send(content)
@@ -125,7 +125,7 @@ def partial(content_range: str | None, content: bytes) -> Answer:
     return answer
 
 
-def status(code: int) -> Answer:
+def status(code: int) -> Response:
     return lambda handler: handler.send_error(code)
 
 
@@ -153,7 +153,7 @@ def assert_nothing_there(root: Path, *kept: Path) -> None:
     assert {path.name for path in root.parent.iterdir()} == {f".{root.name}.lock", *(path.name for path in kept)}
 
 
-def give(root: Path, archive: bytes) -> None:
+def unpack_archive(root: Path, archive: bytes) -> None:
     """Unpack `archive` as if it had been downloaded: a complete .part needs no server."""
     root.parent.mkdir(parents=True, exist_ok=True)
     part_of(root).write_bytes(archive)

@@ -1,4 +1,4 @@
-"""How well maps find what is known to be there."""
+"""Localisation metrics of saliency maps against masks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,25 +11,25 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Localisation(NamedTuple):
-    """How maps fit masks of what is to be found.
+    """Localisation metrics of saliency maps.
 
     Attributes:
-        pointing: Share of films whose map has its maximum inside the mask (pointing game, Zhang et al. 2016), to the
-            pixel: no tolerance. A map of nothing but zeros has none.
-        energy: Mean share of a map that lies inside the mask (Wang et al. 2020, Score-CAM).
-        area: Mean share of the film that the mask covers: what both are of maps that point anywhere.
-        other_films: What `pointing` is of the same maxima and the masks of the other films: of maps that know where
-            such things lie in general, but nothing of this film.
+        pointing: Fraction of images whose map has its maximum inside the mask (pointing game, Zhang et al. 2016),
+            without tolerance. A map of zeros has no maximum.
+        energy: Mean fraction of a map that lies inside the mask (Wang et al. 2020, Score-CAM).
+        area: Mean fraction of the image that the mask covers: what both are of maps that point anywhere.
+        other_images: `pointing` of the same maxima and the masks of the other images: that of maps which show where
+            findings lie in general.
     """
 
     pointing: float
     energy: float
     area: float
-    other_films: float
+    other_images: float
 
 
 def localise(maps: Sequence[Map], masks: Sequence[Mask]) -> Localisation:
-    """Measure maps by masks: of each film one of either, of the same shape; films may differ in theirs."""
+    """Measure maps by masks: of each image one of either, of the same shape."""
     peaks = [_peak(found) for found in maps]
     hits = np.array([[_hits(peak, mask) for mask in masks] for peak in peaks])
     count, own = len(hits), float(hits.trace())
@@ -37,7 +37,7 @@ def localise(maps: Sequence[Map], masks: Sequence[Mask]) -> Localisation:
         pointing=own / count,
         energy=float(np.mean([_inside(found, mask) for found, mask in zip(maps, masks, strict=True)])),
         area=float(np.mean([mask.mean() for mask in masks])),
-        other_films=float((hits.sum() - own) / (count * (count - 1))) if count > 1 else 0.0,
+        other_images=float((hits.sum() - own) / (count * (count - 1))) if count > 1 else 0.0,
     )
 
 
@@ -47,7 +47,7 @@ def _inside(found: Map, mask: Mask) -> float:
 
 
 def _peak(found: Map) -> tuple[float, float] | None:
-    """Give the middle of the map's largest pixel, as shares of its height and width."""
+    """Return the middle of the map's largest pixel, as fractions of its height and width."""
     if not found.any():
         return None
     row, column = np.unravel_index(int(found.argmax()), found.shape)

@@ -8,8 +8,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from helpers.damaged import FILMS, saved
-from helpers.hostile import CONTROLS, NAMES, is_harmless
+from helpers.damaged_images import SMOOTH_IMAGES, encode_image
+from helpers.hostile_names import CONTROLS, NAMES, is_harmless
 from PIL import Image
 
 from pneumo import cli
@@ -121,7 +121,7 @@ def test_no_output_obeys_the_name_of_a_file(
         (root / name).mkdir(parents=True)
         for number, other in enumerate(NAMES):
             path = root / name / other.replace("/", "")
-            path.write_bytes(saved(FILMS[number % 3], "PNG") if number else b"no image")
+            path.write_bytes(encode_image(SMOOTH_IMAGES[number % 3], "PNG") if number else b"no image")
         (root / name / f"<u>\n{CONTROLS}.txt").touch()
     page, document = tmp_path / "audit.html", tmp_path / "audit.json"
     assert run(monkeypatch, root, "--html", page, "--json", document) == 0

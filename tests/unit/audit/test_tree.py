@@ -42,13 +42,13 @@ def test_without_splits_folders_are_classes_and_their_order_may_be_given(tmp_pat
 @pytest.mark.parametrize(
     ("paths", "classes", "message"),
     [
-        ((), (), "no image in any folder of a class.*folders there are none"),
-        (("loose.png",), (), "lie in it themselves.*name the folder that it lies in"),
-        (("train/A/1.png",), ("A", "COVID"), "no image of COVID.*folders there are A"),
-        (("train/A/1.png",), ("A", "A"), "--classes A,A names a class twice"),
-        (("train/A/1.png", "validation/A/2.png"), (), "has a folder validation/, which is no split"),
-        (("Train/A/1.png", "Test/A/2.png"), (), "has a folder Test/, which is no split"),
-        (("training/A/1.png", "testing/A/2.png"), (), "has a folder testing/, which is no split"),
+        ((), (), "no image in any folder"),
+        (("loose.png",), (), "lie in it themselves"),
+        (("train/A/1.png",), ("A", "COVID"), "no image of COVID"),
+        (("train/A/1.png",), ("A", "A"), "--classes A,A"),
+        (("train/A/1.png", "validation/A/2.png"), (), "validation/, which is no split"),
+        (("Train/A/1.png", "Test/A/2.png"), (), "Test/, which is no split"),
+        (("training/A/1.png", "testing/A/2.png"), (), "testing/, which is no split"),
     ],
 )
 def test_what_is_no_tree_is_an_error(
@@ -83,7 +83,7 @@ def test_files_tell_size_mode_and_format(tmp_path: Path) -> None:
 def test_a_tree_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "1.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"None of the 1 image files.*A/1\.png is text.*whole images"):
+    with pytest.raises(DataError, match=r"A/1\.png is text"):
         read_pictures(read_tree(tmp_path))
 
 
@@ -129,7 +129,7 @@ def test_sub_folders_of_classes_are_no_data_sets(paths: tuple[str, ...], tmp_pat
 
 def test_a_class_with_sub_folders_can_be_named(tmp_path: Path) -> None:
     put(tmp_path, "A/p1/1.png", "A/p2/1.png")
-    with pytest.raises(DataError, match="If this folder is a class, add --classes A"):
+    with pytest.raises(DataError, match="--classes A"):
         read_tree(tmp_path)
     assert len(read_tree(tmp_path, ["A"]).files) == 2
 
@@ -142,7 +142,7 @@ def test_missing_classes_may_lie_in_a_sub_folder(tmp_path: Path) -> None:
 
 def test_classes_one_level_too_deep_in_their_splits_are_an_error(tmp_path: Path) -> None:
     put(tmp_path, "train/images/A/1.png", "train/images/B/1.png", "test/images/A/1.png", "test/images/B/1.png")
-    with pytest.raises(DataError, match=r"too deep, in test/images, train/images: move them up"):
+    with pytest.raises(DataError, match=r"test/images, train/images"):
         read_tree(tmp_path)
 
 

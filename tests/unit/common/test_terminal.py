@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import rich
-from helpers.hostile import CONTROLS, NAMES, is_harmless
+from helpers.hostile_names import CONTROLS, NAMES, is_harmless
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table

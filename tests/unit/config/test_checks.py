@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from helpers.support import Compose
+from helpers.commands import Compose
 
 from pneumo.config.checks import check_config
 from pneumo.errors import ConfigError
@@ -64,19 +64,21 @@ def test_a_fold_without_folds_is_refused(compose_run: Compose) -> None:
 
 @pytest.mark.parametrize(("override", "meant"), [("+optimiser=adam", "optimizer"), ("+trainr.max_epochs=3", "trainer")])
 def test_a_new_key_that_is_almost_a_known_one_is_refused(override: str, meant: str, compose_run: Compose) -> None:
-    with pytest.raises(ConfigError, match=f"is no setting, so it would have no effect.* {meant}"):
+    with pytest.raises(ConfigError, match=f"is no setting.* {meant}"):
         check_config(compose_run(override))
     check_config(compose_run("+notes=first"))
 
 
 def test_a_setting_of_the_users_may_serve_hydra_alone(compose_run: Compose) -> None:
-    check_config(compose_run("+mine=a", "hydra.job.name=${mine}"))
+    cfg = compose_run("+mine=a", "hydra.job.name=${mine}")
+    check_config(cfg)
+    assert cfg.mine == "a"
 
 
 def test_a_number_of_steps_that_nothing_could_cut_short_is_refused(compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 would have no effect"):
         check_config(compose_run("+trainer.min_steps=9"))
-    with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 must be at most trainer\.max_steps=2"):
+    with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 .*trainer\.max_steps=2"):
         check_config(compose_run("+trainer.min_steps=9", "+trainer.max_steps=2"))
     stop = "{_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}"
     check_config(compose_run("+trainer.min_steps=9", f"+callbacks.stop={stop}"))
@@ -105,6 +107,7 @@ def test_a_group_that_was_removed_is_named(group: str, compose_run: Compose) -> 
 EDGES = ["seed=0", "model.threshold=0.0", "data.num_workers=0", "optimizer.lr=1", "trainer.limit_train_batches=1.0"]
 
 
-@pytest.mark.parametrize("override", EDGES)
-def test_edges_of_the_rules_are_allowed(override: str, compose_run: Compose) -> None:
-    check_config(compose_run(override))
+def test_edges_of_the_rules_are_allowed(compose_run: Compose) -> None:
+    cfg = compose_run(*EDGES)
+    check_config(cfg)
+    assert (cfg.seed, cfg.model.threshold, cfg.data.num_workers, cfg.optimizer.lr) == (0, 0, 0, 1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.support import Compose
-from helpers.written import finish
+from helpers.commands import Compose
+from helpers.run_files import write_run
 from omegaconf import DictConfig
 
 from pneumo.config.fingerprints import config_hash, decisive_config, recorded_hashes, settings_hash
@@ -45,7 +45,7 @@ def test_earlier_results_are_recognised(forms: tuple[DictConfig, DictConfig], tm
     cfg, earlier = forms
     folder = tmp_path / "sweep" / "xraychestnet-sgd-s0"
     hashes: dict[str, Any] = {"config_hash": config_hash(earlier), "settings_hash": settings_hash(earlier)}
-    finish(folder, "xraychestnet", "sgd", 0, wrong=1, data_hash="", **hashes)
+    write_run(folder, "xraychestnet", "sgd", 0, wrong=1, data_hash="", **hashes)
     write_status(folder, Status("now", "done", "", "", "xraychestnet", "sgd", 0, "study", settings_hash(cfg)))
     check_overwrite(folder, recorded_hashes(cfg), "")
     cfg.data.root = str(tmp_path / "not there")  # so that the data are not compared
@@ -65,7 +65,9 @@ def test_a_search_learns_from_earlier_results(forms: tuple[DictConfig, DictConfi
     from pneumo.sweeps.trials import Space, Trials
 
     cfg, earlier = forms
-    finish(tmp_path / "trial-000", "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(earlier), val_loss=0.25)
+    write_run(
+        tmp_path / "trial-000", "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(earlier), val_loss=0.25
+    )
     trials = Trials(optuna.create_study(), Space({}, []), "optuna.db")
     trials.study.ask()
     session: Any = SimpleNamespace(outcome=lambda *_, **__: ("done", ""))

@@ -1,12 +1,17 @@
 import errno
 import multiprocessing
+import re
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from helpers.commands import Compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from pneumo.config.output_folder import is_first_process, run_lock
+from pneumo.common.text import quote_value
+from pneumo.config.output_folder import CheckOutputFolder, is_first_process, run_lock
 from pneumo.errors import ConfigError
 
 
@@ -54,3 +59,51 @@ def test_a_file_system_without_locks_gets_a_warning(
 )
 def test_only_the_first_process_of_a_run_locks(environment: dict[str, str], first: bool) -> None:
     assert is_first_process(environment) == first
+
+
+@pytest.mark.parametrize("name", ["é", "\udce9"])
+def test_an_output_folder_must_have_a_name_in_utf8(
+    name: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = compose_run(f"hydra.run.dir={quote_value(str(tmp_path / name))}")
+    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
+    assert isinstance(cfg, DictConfig)
+    if name == "é":
+        CheckOutputFolder().on_run_start(cfg)
+    else:
+        with pytest.raises(SystemExit, match="1"):
+            CheckOutputFolder().on_run_start(cfg)
+        assert re.search(r"not UTF-8.*paths\.output_dir=FOLDER", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("start", ["on_run_start", "on_multirun_start"])
+def test_a_search_is_refused_outside_of_a_sweep(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = {"run": {"dir": str(tmp_path / "run")}, "sweep": {"dir": str(tmp_path / "sweep")}}
+    config = OmegaConf.create({"hydra": folders, "sweep": {"trials": 20}})
+    with pytest.raises(SystemExit, match="1"):
+        getattr(CheckOutputFolder(), start)(config)
+    assert re.search(r"sweep\.trials=20 makes a search.*sweep\.py -m", capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("override", ["+sweep.name=x", "++launcher.jobs=2", "+launcher=joblib", "~sweep"])
+def test_a_setting_of_sweeps_is_refused_in_a_single_run(
+    override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hydra = {"run": {"dir": str(tmp_path / "run")}, "overrides": {"task": [override]}}
+    with pytest.raises(SystemExit, match="1"):
+        CheckOutputFolder().on_run_start(OmegaConf.create({"hydra": hydra}))
+    assert capsys.readouterr().err.startswith(f"{override} would have no effect")
+
+
+@pytest.mark.parametrize("override", ["loss.balance=text", "paths.output_dir=''", "choices=null", "data.seed=${x}"])
+def test_a_mistake_ends_before_the_output_folder_is_made(
+    override: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = compose_run(f"hydra.run.dir={tmp_path / 'made'}", override)
+    cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
+    assert isinstance(cfg, DictConfig)
+    with pytest.raises(SystemExit, match="1"):
+        CheckOutputFolder().on_run_start(cfg)
+    assert capsys.readouterr().err.startswith(override.partition("=")[0])
+    assert not (tmp_path / "made").exists()

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.support import Compose
+from helpers.commands import Compose
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.support import module
+from helpers.data_modules import open_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +13,7 @@ from pneumo.data.batches import ArrayBatches, BatchIndices, Part, join_single
 
 
 def test_cached_batches_are_those_that_are_decoded_on_the_way(phantoms: Path, tmp_path: Path) -> None:
-    plain, cached = module(phantoms), module(phantoms, cache=True, cache_dir=str(tmp_path), num_workers=2)
+    plain, cached = open_data(phantoms), open_data(phantoms, cache=True, cache_dir=str(tmp_path), num_workers=2)
     cached.open_images()
     for name in ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"):
         pairs = zip(getattr(plain, name)(), getattr(cached, name)(), strict=True)
@@ -30,9 +30,9 @@ def test_the_cache_serves_any_split(phantoms: Path, tmp_path: Path) -> None:
         {"split": "patient", "val_fraction": 0.5, "seed": 1},
         {"crop_pct": 0.75},
     ):
-        data = module(phantoms, cache=True, cache_dir=str(tmp_path), **options)
+        data = open_data(phantoms, cache=True, cache_dir=str(tmp_path), **options)
         data.open_images()
-        plain = module(phantoms, **options)
+        plain = open_data(phantoms, **options)
         ours, theirs = next(iter(data.val_dataloader())), next(iter(plain.val_dataloader()))
         assert torch.equal(ours["input"], theirs["input"])
     kept = [json.loads(path.read_text()) for path in (tmp_path / "images").glob("*/about.json")]
@@ -55,7 +55,7 @@ def test_an_epoch_draws_one_view_of_each_image() -> None:
 
 
 def test_features_are_served_with_views_for_training_only(phantoms: Path) -> None:
-    data = module(phantoms, split="patient", val_fraction=0.5)
+    data = open_data(phantoms, split="patient", val_fraction=0.5)
     paths = [radiograph.path for radiograph in data.radiographs]
     pool = data.trainable
     plain = np.arange(len(paths), dtype=np.float32)[:, None]
@@ -90,8 +90,8 @@ def test_a_single_index_joins_the_batch_before_it_and_all_else_stays(images: int
 def test_joined_batches_are_the_same_from_the_cache_and_from_files(
     workers: int, phantoms: Path, tmp_path: Path
 ) -> None:
-    data = [module(phantoms, batch_size=21), module(phantoms, batch_size=21, num_workers=workers)]  # 64 images
-    data.append(module(phantoms, batch_size=21, cache=True, cache_dir=str(tmp_path)))
+    data = [open_data(phantoms, batch_size=21), open_data(phantoms, batch_size=21, num_workers=workers)]  # 64 images
+    data.append(open_data(phantoms, batch_size=21, cache=True, cache_dir=str(tmp_path)))
     data[-1].open_images()
     for each in data:
         each.join_single_image()
@@ -103,7 +103,7 @@ def test_joined_batches_are_the_same_from_the_cache_and_from_files(
     for one, *others in zip(*batches, strict=True):
         assert all(torch.equal(one[name], other[name]) for other in others for name in one)
     assert [len(batch["label"]) for batch in data[0].val_dataloader()] == [16]
-    single = module(phantoms, batch_size=5)  # 16 validation images
+    single = open_data(phantoms, batch_size=5)  # 16 validation images
     single.join_single_image()
     assert [len(batch["label"]) for batch in single.val_dataloader()] == [5, 5, 5, 1]
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import rich
-from helpers.hostile import CONTROLS, is_harmless
-from helpers.support import RECIPE, ROOT, blocks
-from helpers.written import fail
+from helpers.commands import ROOT
+from helpers.hostile_names import CONTROLS, is_harmless
+from helpers.run_files import write_failed_run
+from helpers.shared_arrays import RECIPE, blocks
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from typer.testing import CliRunner
 
@@ -62,7 +63,7 @@ def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed
 
 def test_the_readme_of_the_outputs_disturbs_no_reader_of_runs_and_caches(tmp_path: Path) -> None:
     readme = Path(shutil.copy(ROOT / "outputs" / "README.md", tmp_path))
-    fail(tmp_path / "sweep" / "study" / "resnext-sgd-s0", "resnext", "sgd")
+    write_failed_run(tmp_path / "sweep" / "study" / "resnext-sgd-s0", "resnext", "sgd")
     assert [run.name for run in collect([tmp_path])] == ["sweep/study/resnext-sgd-s0"]
     for command in (["list"], ["clear", "--all"]):
         found = CliRunner().invoke(app, ["cache", *command, "--dir", str(tmp_path)])

@@ -6,9 +6,9 @@ from threading import Barrier, Event, Semaphore
 
 import numpy as np
 import pytest
-from helpers.bombs import COLOUR, DECLARED, DEEP, GREY, PIECES, compressed_dicom, png, rle, tiff
-from helpers.damaged import saved
-from helpers.dicoms import dicom
+from helpers.damaged_images import encode_image
+from helpers.decompression_bombs import COLOUR, DECLARED, DEEP, GREY, PIECES, compressed_dicom, png, rle, tiff
+from helpers.dicom_files import dicom
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
@@ -20,7 +20,7 @@ from pneumo.errors import DataError
 
 @pytest.mark.parametrize("kind", DECLARED)
 def test_memory_is_refused_by_what_a_header_declares(kind: str) -> None:
-    with pytest.raises(DataError, match=r"^takes some [0-9,]+ MB of memory to decode, and 537 MB are the most"):
+    with pytest.raises(DataError, match=r"[0-9,]+ MB of memory.* 537 MB"):
         read_radiograph(DECLARED[kind])
 
 
@@ -77,7 +77,7 @@ def test_a_file_of_more_bytes_is_not_opened(tmp_path: Path) -> None:
     with open(path, "wb") as file:
         file.truncate(MOST_BYTES + 1)
     for read in (read_radiograph, read_content):
-        with pytest.raises(DataError, match="has 536,870,913 bytes, and 536,870,912 are the most"):
+        with pytest.raises(DataError, match=r"536,870,913 bytes.* 536,870,912"):
             read(path)
 
 
@@ -97,24 +97,27 @@ def read_on(meter: Meter, most: int = 200_000) -> None:
 
 
 def test_previews_are_no_scans() -> None:
-    plain, preview = saved(GREY, "JPEG"), saved(GREY, "JPEG", progressive=True)
+    plain, preview = encode_image(GREY, "JPEG"), encode_image(GREY, "JPEG", progressive=True)
     with_preview = plain[:2] + b"\xff\xe1" + (len(preview) + 2).to_bytes(2, "big") + preview + plain[2:]
     assert inspect_scans(plain) == inspect_scans(with_preview + preview) == (1, 0)
-    assert inspect_scans(saved(COLOUR, "JPEG", progressive=True)) == (10, 3)  # 4:2:0: half as many samples of colour
+    assert inspect_scans(encode_image(COLOUR, "JPEG", progressive=True)) == (
+        10,
+        3,
+    )  # 4:2:0: half as many samples of colour
 
 
 def test_rle_longer_than_the_image_is_decoded_as_far_as_the_image() -> None:
     runs = b"".join(bytes([129, grey]) for grey in range(100))  # 128 bytes each
     image = read_radiograph(compressed_dicom([b"", rle(runs)], RLELossless)).image
     assert image.tobytes() == np.repeat(np.arange(90, dtype=np.uint8), 128).tobytes()
-    with pytest.raises(DataError, match=r"67,600,000 bytes of pixels in RLE, and 67,108,864 are the most"):
+    with pytest.raises(DataError, match=r"67,600,000 bytes.* RLE.* 67,108,864"):
         read_radiograph(dicom(DEEP, syntax=RLELossless, Rows=5200, Columns=6500))
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless])
 def test_a_compressed_image_larger_than_the_header_is_refused(syntax: str) -> None:
     form = "JPEG" if syntax == JPEGBaseline8Bit else "JPEG2000"
-    large = saved(np.tile(GREY, (2, 2)), form)
+    large = encode_image(np.tile(GREY, (2, 2)), form)
     large = large.replace(b"\xff\xc0", b"\xff\xff\xc0") if form == "JPEG" else large  # hides it from a simple parser
     with pytest.raises(DataError, match="another size"):
         read_radiograph(compressed_dicom([b"", large], syntax))
@@ -145,7 +148,9 @@ def test_other_formats_reach_no_decoder(form: str, tmp_path: Path, monkeypatch: 
     if form == "FITS":
         content = "".join(line.ljust(80) for line in ("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0", "END")).encode()
     else:
-        content = saved(Image.fromarray(GREY).convert("1" if form == "XBM" else "RGB" if form == "EPS" else "L"), form)
+        content = encode_image(
+            Image.fromarray(GREY).convert("1" if form == "XBM" else "RGB" if form == "EPS" else "L"), form
+        )
     path = tmp_path / "film.png"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"in a format that is (not )?read|is a drawing|is text"):
@@ -154,9 +159,9 @@ def test_other_formats_reach_no_decoder(form: str, tmp_path: Path, monkeypatch: 
 
 
 SOURCES = [
-    *(saved(GREY, form) for form in ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM", "AVIF")),
-    *(saved(GREY, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "jpeg")),
-    *(saved(DEEP, form) for form in ("PNG", "TIFF", "JPEG2000")),
+    *(encode_image(GREY, form) for form in ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM", "AVIF")),
+    *(encode_image(GREY, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "jpeg")),
+    *(encode_image(DEEP, form) for form in ("PNG", "TIFF", "JPEG2000")),
     *(dicom(DEEP, syntax=syntax) for syntax in (RLELossless, JPEG2000Lossless)),
     dicom(GREY, syntax=JPEGBaseline8Bit),
     b"P5 120 96 4095\n" + (DEEP >> 4).astype(">u2").tobytes(),

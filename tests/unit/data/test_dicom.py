@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pydicom
 import pytest
-from helpers.damaged import film
-from helpers.dicoms import dicom, lookup_table, renamed
+from helpers.damaged_images import smooth_image
+from helpers.dicom_files import dicom, lookup_table, with_syntax
 from pydicom import Dataset
 from pydicom.pixels import apply_windowing, get_decoder
 from pydicom.uid import (
@@ -24,7 +24,7 @@ from pydicom.uid import (
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import DataError
 
-GREY = film(np.random.default_rng(0))
+GREY = smooth_image(np.random.default_rng(0))
 TWELVE = GREY.astype(np.uint16) * 16
 SIGNED = (GREY.astype(int) * 100 - 12_000).astype(np.int16)
 ORDER = np.random.default_rng(1).permutation(256)
@@ -149,7 +149,7 @@ def test_a_missing_decoder_is_named(number: str, marker: int, package: str) -> N
     content = dicom(GREY, syntax=JPEGBaseline8Bit).replace(b"\xff\xc0", bytes([0xFF, marker]))
     for claimed in (syntax, JPEGBaseline8Bit, ExplicitVRLittleEndian):
         with pytest.raises(DataError, match=rf"JPEG.*, {re.escape(syntax)}, .*pip install {package},"):
-            read_radiograph(renamed(content, claimed))
+            read_radiograph(with_syntax(content, claimed))
 
 
 SECRETS = ("ZEBEDEE^QUINCE", "PID7731XK", "19480203")

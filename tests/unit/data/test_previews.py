@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.support import OPTIONS, module
+from helpers.data_modules import OPTIONS, open_data
 
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.datamodule import ChestXrayDataModule
@@ -25,7 +25,7 @@ def given_to_the_network(data: ChestXrayDataModule) -> dict[str, torch.Tensor]:
 def test_the_batch_is_the_first_that_the_network_is_given(
     cached: bool, augmentation: Augmentation, phantoms: Path, tmp_path: Path
 ) -> None:
-    data = module(phantoms, augmentation=augmentation, cache=True, cache_dir=str(tmp_path), seed=3)
+    data = open_data(phantoms, augmentation=augmentation, cache=True, cache_dir=str(tmp_path), seed=3)
     if cached:
         data.open_images()
     stream = torch.get_rng_state()
@@ -41,7 +41,7 @@ def test_the_batch_is_the_first_that_the_network_is_given(
 def test_features_have_the_images_behind_them_shown(views: int, phantoms: Path, tmp_path: Path) -> None:
     augmentation = STRONG if views else OPTIONS["augmentation"]
     options = {"augmentation": augmentation, "cache": True, "cache_dir": str(tmp_path), "split": "patient"}
-    data = module(phantoms, val_fraction=0.5, **options)
+    data = open_data(phantoms, val_fraction=0.5, **options)
     data.open_images()
     assert data.inputs is not None
     images, pool = torch.from_numpy(np.array(data.inputs)), data.trainable
@@ -53,7 +53,7 @@ def test_features_have_the_images_behind_them_shown(views: int, phantoms: Path, 
 
 
 def test_films_come_from_their_files_where_the_cache_is_gone(phantoms: Path, tmp_path: Path) -> None:
-    data = module(phantoms, crop_pct=0.8)
+    data = open_data(phantoms, crop_pct=0.8)
     plain = load_films(data, data.splits["test"][3:6])
     data.serve(np.zeros((len(data.radiographs), 2)))
     np.testing.assert_array_equal(load_films(data, data.splits["test"][3:6]), plain)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.damaged import film, huge_png, saved, write_damaged
-from helpers.dicoms import dicom
+from helpers.damaged_images import encode_image, huge_png, smooth_image, write_damaged
+from helpers.dicom_files import dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,20 +19,20 @@ from pneumo.data.grey import square
 from pneumo.data.radiograph import Film, decode, decode_with_notes, read_radiograph
 from pneumo.errors import DataError
 
-GREY = film(np.random.default_rng(0))
+GREY = smooth_image(np.random.default_rng(0))
 OTHERS = [Image.fromarray(np.roll(GREY, shift)) for shift in (10, 20, 30, 40)]
 FORMATS = {
-    "jpeg": saved(GREY, "JPEG"),
-    "colour jpeg": saved(Image.fromarray(GREY).convert("RGB"), "JPEG"),
-    "inks": saved(Image.fromarray(GREY).convert("CMYK"), "TIFF"),
-    "png": saved(GREY, "PNG"),
-    "transparent png": saved(Image.fromarray(np.dstack([GREY] * 3 + [GREY[::-1]])), "PNG"),
-    "16-bit png": saved(GREY.astype(np.uint16) * 257, "PNG"),
-    "16-bit tiff": saved(GREY.astype(np.uint16) * 257, "TIFF"),
-    "tiff": saved(GREY, "TIFF", compression="tiff_deflate"),
-    "bmp": saved(GREY, "BMP"),
-    "webp": saved(GREY, "WEBP"),
-    "palette gif": saved(GREY, "GIF"),
+    "jpeg": encode_image(GREY, "JPEG"),
+    "colour jpeg": encode_image(Image.fromarray(GREY).convert("RGB"), "JPEG"),
+    "inks": encode_image(Image.fromarray(GREY).convert("CMYK"), "TIFF"),
+    "png": encode_image(GREY, "PNG"),
+    "transparent png": encode_image(Image.fromarray(np.dstack([GREY] * 3 + [GREY[::-1]])), "PNG"),
+    "16-bit png": encode_image(GREY.astype(np.uint16) * 257, "PNG"),
+    "16-bit tiff": encode_image(GREY.astype(np.uint16) * 257, "TIFF"),
+    "tiff": encode_image(GREY, "TIFF", compression="tiff_deflate"),
+    "bmp": encode_image(GREY, "BMP"),
+    "webp": encode_image(GREY, "WEBP"),
+    "palette gif": encode_image(GREY, "GIF"),
 }
 
 
@@ -53,13 +53,13 @@ def test_a_photograph_is_turned_upright_and_says_so(form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned right by a quarter
     lossless = {"lossless": True} if form == "WEBP" else {}
-    image, notes = read_radiograph(saved(np.rot90(GREY), form, exif=exif, **lossless))
+    image, notes = read_radiograph(encode_image(np.rot90(GREY), form, exif=exif, **lossless))
     assert image.size == (120, 96)
     assert len(notes) == 1
     assert "EXIF" in notes[0]
     assert np.abs(np.asarray(image).astype(int) - GREY).mean() < 4
     exif[0x0112] = 1
-    assert read_radiograph(saved(GREY, form, exif=exif)).notes == ()
+    assert read_radiograph(encode_image(GREY, form, exif=exif)).notes == ()
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -68,7 +68,7 @@ def test_training_turns_a_photograph_as_prediction_does(form: str, orientation: 
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "film.any"
-    path.write_bytes(saved(GREY, form, exif=exif))
+    path.write_bytes(encode_image(GREY, form, exif=exif))
     image, notes = read_radiograph(path)
     pixels, training_notes = decode_with_notes(path, 48)
     np.testing.assert_array_equal(pixels, square(image, 48))
@@ -79,12 +79,14 @@ def test_training_turns_a_photograph_as_prediction_does(form: str, orientation: 
 
 def test_a_phones_photograph_with_a_preview_behind_it_is_one() -> None:
     preview = Image.fromarray(GREY[:48, :60])
-    image, _ = read_radiograph(saved(GREY, "MPO", save_all=True, append_images=[preview]))
+    image, _ = read_radiograph(encode_image(GREY, "MPO", save_all=True, append_images=[preview]))
     assert image.size == (120, 96)
 
 
 def test_few_greys_are_told() -> None:
-    image, notes = read_radiograph(saved(GREY.astype(np.uint16) * 16, "PNG"))  # 12 of 16 bits, which nothing tells
+    image, notes = read_radiograph(
+        encode_image(GREY.astype(np.uint16) * 16, "PNG")
+    )  # 12 of 16 bits, which nothing tells
     assert image.getextrema() == (0, 16)
     assert notes == (
         "it holds 12-bit values in a 16-bit file and comes out too dark: multiply its values by 16 and save it again",
@@ -102,17 +104,17 @@ REFUSED = {
     "noise": (bytes(range(128, 256)), "no picture in a format that is read"),
     "header of a png": (FORMATS["png"].replace(b"IHDR", b"IHDX"), "damaged PNG"),
     "cut jpeg": (FORMATS["jpeg"][:-99], "cut off"),
-    "small": (saved(GREY[:31], "PNG"), "has 120 x 31 pixels, and each side of a radiograph has 32"),
-    "flat": (saved(np.full((40, 40), 7, np.uint8), "PNG"), "one grey, 7"),
-    "one pixel": (saved(GREY[:1, :1], "PNG"), "has 1 x 1 pixels"),
-    "line": (saved(np.tile(GREY[:1], 50), "PNG"), "has 6000 x 1 pixels"),
-    "flat and deep": (saved(np.full((40, 40), 7 * 257, np.uint16), "PNG"), "one grey, 7"),
+    "small": (encode_image(GREY[:31], "PNG"), "has 120 x 31 pixels, and each side of a radiograph has 32"),
+    "flat": (encode_image(np.full((40, 40), 7, np.uint8), "PNG"), "one grey, 7"),
+    "one pixel": (encode_image(GREY[:1, :1], "PNG"), "has 1 x 1 pixels"),
+    "line": (encode_image(np.tile(GREY[:1], 50), "PNG"), "has 6000 x 1 pixels"),
+    "flat and deep": (encode_image(np.full((40, 40), 7 * 257, np.uint16), "PNG"), "one grey, 7"),
     "flat dicom": (dicom(GREY * 0 + 7), "one grey"),
-    "floating": (saved(GREY.astype(np.float32), "TIFF"), "floating-point"),
+    "floating": (encode_image(GREY.astype(np.float32), "TIFF"), "floating-point"),
     "huge png": (huge_png(), "more than 178,956,970 pixels"),
     "large png": (huge_png(10_000), "cut off|damaged"),  # Pillow would warn of its size
-    "frames": (saved(GREY, "GIF", save_all=True, append_images=OTHERS), "has several frames"),
-    "pages": (saved(GREY, "TIFF", save_all=True, append_images=OTHERS[:1]), "has several frames"),
+    "frames": (encode_image(GREY, "GIF", save_all=True, append_images=OTHERS), "has several frames"),
+    "pages": (encode_image(GREY, "TIFF", save_all=True, append_images=OTHERS[:1]), "has several frames"),
     "report": (dicom(GREY, Rows=None, PixelData=None), "without a picture, such as a report"),
     "no pixels": (dicom(GREY, PixelData=None), "a picture's header and no pixels"),
     "huge dicom": (dicom(GREY, Rows=30_000, Columns=30_000), "30000 x 30000 pixels, and 178,956,970"),

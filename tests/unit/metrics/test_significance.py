@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from helpers.written import mcnemar
+from helpers.reference_metrics import mcnemar
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm

@@ -193,5 +193,5 @@ def test_a_file_that_is_denied_is_not_called_damaged(path: Path, monkeypatch: py
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "open", deny)
-    with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\): change its permissions"):
+    with pytest.raises(ConfigError, match="Permission denied"):
         read_checkpoint(path)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.opened import write_checkpoint
+from helpers.checkpoints import write_checkpoint
 
 from pneumo.errors import ConfigError
 from pneumo.inference.torch_backend import CheckpointNetwork

@@ -139,9 +139,7 @@ def serve_from(monkeypatch: pytest.MonkeyPatch, url: str, name: str = "resnet18"
     monkeypatch.setattr(enum, "url", property(lambda self: url))
 
 
-def test_published_weights_are_downloaded_once(
-    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_weights_are_downloaded_once(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     address, folder = server
     given = state()
     torch.save(given, folder / "resnet18.pth")
@@ -149,7 +147,7 @@ def test_published_weights_are_downloaded_once(
     assert_loaded(body("DEFAULT"), given)
     (folder / "resnet18.pth").unlink()
     assert_loaded(body("IMAGENET1K_V1"), given)
-    assert (tmp_path / "torch/hub/checkpoints/resnet18.pth").is_file()
+    assert Path(torch.hub.get_dir(), "checkpoints", "resnet18.pth").is_file()
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mnasnet0_5"])
@@ -170,7 +168,7 @@ def test_published_weights_load_as_by_the_builder_of_torchvision(
 
 @pytest.mark.parametrize("fault", ["missing", "wrong hash", "refused", "damaged"])
 def test_a_failed_download_names_the_file_and_its_folder(
-    fault: str, server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, folder = server
     torch.save(state(), folder / "resnet18-00000000.pth")
@@ -180,7 +178,7 @@ def test_a_failed_download_names_the_file_and_its_folder(
     with pytest.raises(WeightsError, match="could not be downloaded") as caught:
         body("DEFAULT")
     assert file in str(caught.value)
-    assert str(tmp_path / "torch/hub/checkpoints") in str(caught.value)
+    assert str(Path(torch.hub.get_dir(), "checkpoints")) in str(caught.value)
     assert "model.weights=null" in str(caught.value)
 
 

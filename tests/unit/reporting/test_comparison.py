@@ -3,7 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.written import answer, fail, finish, mcnemar
+from helpers.reference_metrics import mcnemar
+from helpers.run_files import write_failed_run, write_outputs, write_run
 
 from pneumo.cli import report
 from pneumo.metrics.definitions import estimates
@@ -20,9 +21,9 @@ def compared(*folders: Path) -> Comparison:
 
 
 def test_pairs_have_the_tests_p_values_and_rows_their_letters(tmp_path: Path) -> None:
-    finish(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
-    finish(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=16, first=5)
-    finish(tmp_path / "googlenet-sgd-s0", "googlenet", "sgd", 0, wrong=60, first=300)
+    write_run(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
+    write_run(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=16, first=5)
+    write_run(tmp_path / "googlenet-sgd-s0", "googlenet", "sgd", 0, wrong=60, first=300)
     found = compared(tmp_path)
     assert [(row.first.model, row.groups["accuracy"]) for row in found.rows] == [
         ("resnext", "a"),
@@ -45,9 +46,9 @@ def test_pairs_have_the_tests_p_values_and_rows_their_letters(tmp_path: Path) ->
 
 def test_seeds_are_compared_by_their_means(tmp_path: Path) -> None:
     for seed, (wrong, other) in enumerate(((10, 30), (14, 20))):
-        finish(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=wrong)
-        finish(tmp_path / f"vgg16-sgd-s{seed}", "vgg16", "sgd", seed, wrong=other, first=100)
-    finish(tmp_path / "vgg16-sgd-s2", "vgg16", "sgd", 2, wrong=25, first=100)
+        write_run(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=wrong)
+        write_run(tmp_path / f"vgg16-sgd-s{seed}", "vgg16", "sgd", seed, wrong=other, first=100)
+    write_run(tmp_path / "vgg16-sgd-s2", "vgg16", "sgd", 2, wrong=25, first=100)
     pair = compared(tmp_path).pairs[0]
     first, second = np.full(624, 2), np.full(624, 3)
     first[:10], first[10:14] = 0, 1
@@ -57,7 +58,7 @@ def test_seeds_are_compared_by_their_means(tmp_path: Path) -> None:
 
 
 def test_a_single_seeds_intervals_are_those_of_results_json(tmp_path: Path) -> None:
-    finish(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=40, first=7)
+    write_run(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=40, first=7)
     (row,) = compared(tmp_path).rows
     answers = read_predictions(row.first.folder, row.first.results or {})
     expected = estimates(answers.by_path())
@@ -67,8 +68,8 @@ def test_a_single_seeds_intervals_are_those_of_results_json(tmp_path: Path) -> N
 
 
 def test_images_are_compared_by_their_names_whatever_their_order(tmp_path: Path) -> None:
-    finish(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
-    finish(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=16)
+    write_run(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
+    write_run(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=16)
     before = [(pair.difference, pair.holm) for pair in compared(tmp_path).pairs]
     file = tmp_path / "vgg16-sgd-s0" / "predictions.csv"
     head, *lines = file.read_text().splitlines()
@@ -77,16 +78,18 @@ def test_images_are_compared_by_their_names_whatever_their_order(tmp_path: Path)
 
 
 def test_what_cannot_be_compared_is_left_out_with_its_reason(tmp_path: Path) -> None:
-    finish(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
-    finish(tmp_path / "a" / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=16)
-    finish(tmp_path / "a" / "vgg16-adam-s0", "vgg16", "adam", 0, wrong=234, collapsed=True)
-    finish(tmp_path / "a" / "resnext-adam-s0", "resnext", "adam", 0, wrong=5, images=64, status="partial")
-    finish(tmp_path / "a" / "googlenet-adam-s0", "googlenet", "adam", 0, wrong=5, images=632)
-    finish(tmp_path / "a" / "timm-sgd-s0", "timm", "sgd", 0, wrong=5)
-    finish(tmp_path / "a" / "timm-sgd-s1", "timm", "sgd", 1, wrong=5, images=632)
-    finish(tmp_path / "a" / "xraychestnet-sgd-s0", "xraychestnet", "sgd", 0, wrong=5, data_hash="resized")  # same names
-    finish(tmp_path / "a" / "trial-000", "resnext", "adagrad", 0, wrong=9)
-    fail(tmp_path / "a" / "googlenet-sgd-s0", "googlenet", "sgd")
+    write_run(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
+    write_run(tmp_path / "a" / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=16)
+    write_run(tmp_path / "a" / "vgg16-adam-s0", "vgg16", "adam", 0, wrong=234, collapsed=True)
+    write_run(tmp_path / "a" / "resnext-adam-s0", "resnext", "adam", 0, wrong=5, images=64, status="partial")
+    write_run(tmp_path / "a" / "googlenet-adam-s0", "googlenet", "adam", 0, wrong=5, images=632)
+    write_run(tmp_path / "a" / "timm-sgd-s0", "timm", "sgd", 0, wrong=5)
+    write_run(tmp_path / "a" / "timm-sgd-s1", "timm", "sgd", 1, wrong=5, images=632)
+    write_run(
+        tmp_path / "a" / "xraychestnet-sgd-s0", "xraychestnet", "sgd", 0, wrong=5, data_hash="resized"
+    )  # same names
+    write_run(tmp_path / "a" / "trial-000", "resnext", "adagrad", 0, wrong=9)
+    write_failed_run(tmp_path / "a" / "googlenet-sgd-s0", "googlenet", "sgd")
     found = compared(tmp_path / "a")
     assert {(row.first.model, row.first.optimizer): reason for row, reason in found.left_out} == {
         ("vgg16", "adam"): "collapsed",
@@ -100,23 +103,23 @@ def test_what_cannot_be_compared_is_left_out_with_its_reason(tmp_path: Path) -> 
     assert found.compared == 2
     assert all(not row.groups for row, _ in found.left_out)
     notes = " ".join(explain_comparison(found))
-    assert "Not compared: vgg16 adam, which collapsed." in notes
+    assert "vgg16 adam, which collapsed" in notes
     write_leaderboard([tmp_path / "a"], tmp_path / "out")
-    assert "Not compared: vgg16 adam, which collapsed." in (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "vgg16 adam, which collapsed" in (tmp_path / "out" / "leaderboard.md").read_text()
 
 
 def test_a_test_set_of_one_class_is_no_comparison(tmp_path: Path) -> None:
     for optimizer in ("sgd", "adam"):
         folder = tmp_path / f"resnext-{optimizer}-s0"
-        finish(folder, "resnext", optimizer, 0, wrong=10)
-        answer(folder / "predictions.csv", np.ones(624, bool), np.linspace(0, 1, 624))
+        write_run(folder, "resnext", optimizer, 0, wrong=10)
+        write_outputs(folder / "predictions.csv", np.ones(624, bool), np.linspace(0, 1, 624))
     found = compared(tmp_path)
     assert [reason for _, reason in found.left_out] == ["was tested on images of one class"] * 2
     assert found.pairs == ()
 
 
 def test_a_row_alone_is_in_no_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    finish(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
+    write_run(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=10)
     write_leaderboard([tmp_path], tmp_path / "out")
     assert "group" not in capsys.readouterr().out
     assert len((tmp_path / "out" / "comparisons.csv").read_text().splitlines()) == 1
@@ -124,15 +127,15 @@ def test_a_row_alone_is_in_no_group(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_seeds_alone_are_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
-        finish(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=10)
+        write_run(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=10)
     report([tmp_path / "resnext-sgd-s0", tmp_path / "resnext-sgd-s1"])
     assert "seeds or folds of one configuration" in capsys.readouterr().out
 
 
 def test_report_tells_whether_two_sweeps_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for optimizer in ("sgd", "adam", "adagrad"):
-        finish(tmp_path / "study" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=60)
-        finish(tmp_path / "robust" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=20)
+        write_run(tmp_path / "study" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=60)
+        write_run(tmp_path / "robust" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=20)
     report([tmp_path / "study", tmp_path / "robust"], tmp_path / "out")
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["accuracy"]]
     assert len(shown) == 3  # of 15: those of the same network and optimizer
@@ -149,7 +152,7 @@ def test_report_tells_whether_two_sweeps_differ(tmp_path: Path, capsys: pytest.C
 
 def test_images_of_one_patient_are_taken_together(tmp_path: Path) -> None:
     for name, wrong, first in (("resnext", 10, 0), ("vgg16", 40, 100)):
-        finish(tmp_path / f"{name}-sgd-s0", name, "sgd", 0, wrong=wrong, first=first)
+        write_run(tmp_path / f"{name}-sgd-s0", name, "sgd", 0, wrong=wrong, first=first)
     alone = compared(tmp_path)
     lines = [f"test/{i}.jpeg,test,X,none,person{i // 8}" for i in range(624)]
     known = tmp_path / "vgg16-sgd-s0" / "splits.csv"  # one run that knows the patients is enough
@@ -174,10 +177,10 @@ def test_images_of_one_patient_are_taken_together(tmp_path: Path) -> None:
 
 def test_copies_of_a_run_as_further_seeds_do_not_make_it_differ(tmp_path: Path) -> None:
     for seed in range(3):
-        finish(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=10)
+        write_run(tmp_path / f"resnext-sgd-s{seed}", "resnext", "sgd", seed, wrong=10)
         copy = tmp_path / "resnext-sgd-s0" / "predictions.csv"
         (tmp_path / f"resnext-sgd-s{seed}" / "predictions.csv").write_text(copy.read_text())
-    finish(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=10)
+    write_run(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=10)
     for pair in compared(tmp_path).pairs:
         images = 624 if pair.metric == "accuracy" else 234  # of both classes, and of the smaller one
         assert pair.difference == (0, *unvaried_difference(0, images), 1)

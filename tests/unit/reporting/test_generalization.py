@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.written import answer, finish
+from helpers.run_files import write_outputs, write_run
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
@@ -71,9 +71,9 @@ def drawn(run: Path) -> Iterable[str]:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "resnext-sgd-s0"
-    finish(folder, "resnext", "sgd", 0, wrong=10, images=600)
-    answer(folder / "predictions.csv", POSITIVE, expit(separated(4) + 2))
-    answer(folder / "validation.csv", POSITIVE, expit(separated(4)))
+    write_run(folder, "resnext", "sgd", 0, wrong=10, images=600)
+    write_outputs(folder / "predictions.csv", POSITIVE, expit(separated(4) + 2))
+    write_outputs(folder / "validation.csv", POSITIVE, expit(separated(4)))
     return folder
 
 
@@ -91,14 +91,14 @@ def test_report_of_a_run_tells_of_it(run: Path, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.parametrize(
     ("label", "words"),
-    [(None, "left no validation.csv"), (np.ones(600, bool), "validation images are all of one class")],
+    [(None, "left no validation.csv"), (np.ones(600, bool), "all of one class")],
 )
 def test_report_says_why_there_is_none(
     label: np.ndarray | None, words: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "validation.csv").unlink()
     if label is not None:
-        answer(run / "validation.csv", label, np.linspace(0, 1, 600))
+        write_outputs(run / "validation.csv", label, np.linspace(0, 1, 600))
     report([run])
     assert words in " ".join(capsys.readouterr().out.split())
     assert set(drawn(run)) == ALWAYS
@@ -111,7 +111,7 @@ def test_a_run_with_validation_csv_has_the_figure(run: Path) -> None:
 def test_a_threshold_that_is_a_probability_keeps_its_side(tmp_path: Path) -> None:
     # As a run compares it, in single precision: of two equal numbers neither is above the other.
     threshold = float(np.float32(0.3))
-    finish(tmp_path / "run", "resnext", "sgd", 0, wrong=10, images=8, threshold=threshold)
+    write_run(tmp_path / "run", "resnext", "sgd", 0, wrong=10, images=8, threshold=threshold)
     lines = ["path,label,probability,prediction"]
     lines += [f"test/0.jpeg,NORMAL,{threshold:.9g},NORMAL", "test/1.jpeg,NORMAL,0.400000006,PNEUMONIA"]
     (tmp_path / "run" / "predictions.csv").write_text("\n".join(lines) + "\n")

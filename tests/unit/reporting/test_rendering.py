@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from helpers.hostile import NAMES, is_harmless
+from helpers.hostile_names import NAMES, is_harmless
 from markdown_it import MarkdownIt
 from starlette.testclient import TestClient
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.written import RESULTS as FINISHED
+from helpers.run_files import RESULTS as FINISHED
 from scipy.special import expit, log_softmax
 from sklearn.metrics import roc_auc_score
 
@@ -96,7 +96,7 @@ def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
         ("", "has no images"),
         ("path,label,probability,prediction\na,NORMAL,nan,NORMAL\n", "not finite"),
         ("path,label,probability,prediction,logit_margin\na,NORMAL,0.5,NORMAL,inf\n", "not finite"),
-        ("path,label,probability,prediction\na,NORMAL\n", "line 2 does not have a value for each column"),
+        ("path,label,probability,prediction\na,NORMAL\n", "line 2 does not have a value"),
         ("path,label,probability,prediction\na,A,0.5,A\nb,A,0.5,A,7\n", "line 3 does not have a value"),
         ("path,label,probability,prediction,A,B,C\na,A,0.5,D,0.5,0.25,0.25\n", "no column of the class D"),
         (f"{HEAD}\na,A,1.5,A\n", "not from 0 to 1"),

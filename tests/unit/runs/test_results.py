@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.written import RESULTS
+from helpers.run_files import RESULTS
 
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.metrics.predictions import Predictions

@@ -63,7 +63,7 @@ def test_a_data_set_that_has_moved_is_found_where_it_is_named(
     assert not caplog.text
     (moved / IMAGE).write_bytes(b"another")
     assert find_images(tmp_path, root, CLASSES, before, [IMAGE]) == [moved / IMAGE]
-    assert "does not hold the data that the run recorded" in caplog.text
+    assert "data that the run recorded" in caplog.text
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -84,7 +84,7 @@ def test_a_link_out_of_the_data_set_is_followed_in_ones_own_only(
 ) -> None:
     (root / IMAGE).unlink()
     (root / IMAGE).symlink_to(tmp_path / "private.png")
-    with pytest.raises(DataError, match=r"1 of the 1 images lie outside of .* PNEUMO_DATA_ROOT"):
+    with pytest.raises(DataError, match=r"1 of the 1 images .* PNEUMO_DATA_ROOT"):
         find_images(root.parent, root, CLASSES, recorded(root), [IMAGE])
     monkeypatch.setenv("PNEUMO_DATA_ROOT", str(root))
     assert find_images(root.parent, root, CLASSES, "", [IMAGE]) == [root / IMAGE]

@@ -21,7 +21,7 @@ def test_a_path_with_a_comma_is_not_divided_among_jobs(tmp_path: Path) -> None:
 
 
 def test_a_shared_setting_with_a_comma_is_shown_with_quotes() -> None:
-    with pytest.raises(ConfigError, match="one with a comma is quoted: 'paths"):
+    with pytest.raises(ConfigError, match="is quoted: 'paths"):
         check("paths.output_dir=a,b")
 
 

@@ -27,7 +27,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(torch, "save", crash)
     writer.save_checkpoint({**state(0), "epoch": 2}, path)
-    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be written \(no space left\).*make room.*ckpt_path="):
+    with pytest.raises(TrainingError, match=r"last\.ckpt .*no space left.*ckpt_path="):
         writer.flush()
     assert read_checkpoint(path)["epoch"] == 1
     assert os.listdir(tmp_path) == ["last.ckpt"]

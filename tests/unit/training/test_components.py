@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.support import Compose
+from helpers.commands import Compose
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import OmegaConf
 
@@ -88,7 +88,7 @@ def test_neither_warm_up_nor_training_has_a_batch_of_one_image(compose_run: Comp
     for size, processes in ((1, 1), (16, 64)):
         parts.datamodule.batch_size = size
         trainer: Any = SimpleNamespace(world_size=processes)
-        with pytest.raises(ConfigError, match=rf"batch_size={size} with {64 // processes} training images per process"):
+        with pytest.raises(ConfigError, match=rf"batch_size={size} with {64 // processes} training images"):
             _avoid_single_images(parts.datamodule, parts.classifier, trainer)
 
 
@@ -168,7 +168,7 @@ class AnyOptions(Callback):
     ],
 )
 def test_what_a_signature_leaves_open_is_allowed(overrides: tuple[str, ...], compose_run: Compose) -> None:
-    check_targets(compose_run(*overrides))
+    assert check_targets(compose_run(*overrides)) is None
 
 
 def test_what_a_function_without_annotation_makes_is_checked(compose_run: Compose) -> None:
@@ -203,7 +203,7 @@ def spoil(*_: object, **options: object) -> None:
 
 def test_an_error_of_a_schedule_in_its_steps_is_named_before_training(compose_run: Compose) -> None:
     rising = ["scheduler._target_=torch.optim.lr_scheduler.ExponentialLR", "~scheduler.T_max", "+scheduler.gamma=1e300"]
-    with pytest.raises(ConfigError, match=r"`scheduler` cannot be built.*after 2 steps the learning rate is inf"):
+    with pytest.raises(ConfigError, match=r"`scheduler` cannot be built.*learning rate is inf"):
         build(compose_run(*rising))
 
 

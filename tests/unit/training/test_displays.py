@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
-from helpers.support import Compose
+from helpers.commands import Compose
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 

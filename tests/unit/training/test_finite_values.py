@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.support import Compose
+from helpers.commands import Compose
 from lightning import LightningModule
 
 from pneumo.errors import NonFiniteLossError, WeightsError

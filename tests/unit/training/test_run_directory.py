@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.support import Compose
-from helpers.written import finish
+from helpers.commands import Compose
+from helpers.run_files import write_run
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -105,10 +105,10 @@ def test_a_run_of_an_earlier_version_is_replaced(
         image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1")
         write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item]
     else:
-        finish(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
+        write_run(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
     touch(folder, *OWN, "MODEL_CARD.md", "report.html", "events.out.tfevents.1.host.2", "figures/mine.png")
     before = files(folder)
-    with pytest.raises(ConfigError, match=r"may have been edited since.*: MODEL_CARD\.md\. Move"):
+    with pytest.raises(ConfigError, match=r"edited since.*: MODEL_CARD\.md"):
         prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
     assert files(folder) == before
     (folder / "MODEL_CARD.md").unlink()

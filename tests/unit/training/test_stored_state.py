@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import composing
+from helpers.configurations import composing
 
 from pneumo.models.checkpoint_reader import digest_checkpoint, read_checkpoint
 from pneumo.training.components import RunComponents, build, run_settings
@@ -139,7 +139,7 @@ def test_an_epoch_that_a_limit_cut_is_resumed(tmp_path: Path, phantoms: Path) ->
         cfg = composed(*options)
         run(cfg)
         folder, parts = tmp_path / "run" / "checkpoints", build(cfg)
-        check_resumable(folder / "last.ckpt", folder, run_settings(cfg, parts.datamodule), parts)
+        assert check_resumable(folder / "last.ckpt", folder, run_settings(cfg, parts.datamodule), parts) is None
 
 
 def test_what_a_run_has_stored_is_accepted(parts: RunComponents, state: tuple[Content, Content]) -> None:

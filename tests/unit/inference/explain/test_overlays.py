@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.damaged import FILMS, film, saved
-from helpers.support import Run
+from helpers.commands import Run
+from helpers.damaged_images import SMOOTH_IMAGES, encode_image, smooth_image
 from PIL import Image
 
 from pneumo.data.radiograph import decode
@@ -83,7 +83,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_large_films_are_shown_smaller(best: Path, tmp_path: Path, run: Run) -> None:
-    (tmp_path / "film").write_bytes(saved(film(np.random.default_rng(0), 600, 2400), "PNG"))
+    (tmp_path / "film").write_bytes(encode_image(smooth_image(np.random.default_rng(0), 600, 2400), "PNG"))
     assert run(best, tmp_path / "film", "--explain", tmp_path / "maps")[0] == 0
     assert size_of(tmp_path / "maps" / "film.png") == (1024, 256)
 
@@ -100,7 +100,7 @@ def test_pictures_of_different_films_have_different_names(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", [b"caf\xe9.png", b"a$^$b.png", b"[bold]a\n.png"])
 def test_films_may_have_any_name(name: bytes, best: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / os.fsdecode(name)).write_bytes(saved(FILMS[1], "PNG"))
+    (tmp_path / "scans" / os.fsdecode(name)).write_bytes(encode_image(SMOOTH_IMAGES[1], "PNG"))
     status, _, err = run(best, tmp_path / "scans", "--explain", tmp_path / "maps", "--csv", tmp_path / "x.csv")
     assert status == 0, err
     assert size_of(tmp_path / "maps" / "overview.png")[0] > 300

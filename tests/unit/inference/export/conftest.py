@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.untrained import write_untrained
+from helpers.checkpoints import write_untrained
 
 from pneumo import cli
 from pneumo.inference.export import parity

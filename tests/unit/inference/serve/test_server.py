@@ -2,8 +2,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from helpers.opened import write_checkpoint
-from helpers.support import Run, command_runner
+from helpers.checkpoints import write_checkpoint
+from helpers.commands import Run, command_runner
 
 from pneumo.inference.serve import server
 

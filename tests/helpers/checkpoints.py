@@ -1,0 +1,98 @@
+"""Checkpoints of networks with random weights, with all that those of a tested run hold."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pneumo.models.classifier import Classifier
+from pneumo.models.fast_inference import fast_copy
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.training.checkpoints import write_checkpoint as write
+
+SIZE = 32
+CLASSES = ("NORMAL", "PNEUMONIA")
+SUBTYPES = ("NORMAL", "BACTERIAL", "VIRAL")
+
+
+def write_checkpoint(path: Path, classes: tuple[str, ...] = CLASSES, tested: bool = True) -> Path:
+    """Write the checkpoint of a small network, which crops, mirrors and has a temperature.
+
+    Args:
+        path: Of the checkpoint.
+        classes: Of the network.
+        tested: Whether it has a margin, and an OOD detector fitted to noise.
+    """
+    torch.manual_seed(0)
+    prediction = PredictionOptions(temperature=0.05, margin=0.5 if tested else None, flip_test=True)
+    classifier = Classifier("pneumo/xraychestnet", classes, SIZE, crop_pct=0.9, prediction=prediction).eval()
+    with torch.no_grad():
+        classifier.head.bias.zero_()
+    means, levels = None, LevelMeans(classifier.backbone, SIZE)
+    if tested:
+        noise = torch.randint(0, 256, (40, 1, SIZE, SIZE), dtype=torch.uint8)
+        with torch.inference_mode():
+            means = levels(noise)[1]
+    return _save(path, classifier, means, 20, levels.channels)
+
+
+def smooth_images(count: int, size: int) -> Tensor:
+    """Return smooth grey images, (count, 1, size, size) uint8."""
+    noise = torch.rand(count, 1, 5, 5, generator=torch.Generator().manual_seed(count))
+    return (255 * nn.functional.interpolate(noise, size, mode="bilinear")).to(torch.uint8)
+
+
+def write_untrained(path: Path, architecture: str, size: int, flip: bool = True, classes: int = 2) -> Path:
+    """Write the checkpoint of any network, whose predictions for smooth images differ from each other.
+
+    Args:
+        path: Of the checkpoint.
+        architecture: As `source/name`.
+        size: Of its images, in pixels.
+        flip: Whether mirrored images are predicted too.
+        classes: 2 or 3.
+    """
+    torch.manual_seed(0)
+    prediction = PredictionOptions(temperature=0.7, flip_test=flip, threshold=0.4, margin=0.3)
+    names = CLASSES if classes == 2 else SUBTYPES
+    classifier = Classifier(architecture, names, size, crop_pct=0.875, prediction=prediction)
+    images = smooth_images(48, size)
+    _fit_normalisations(classifier.backbone, images[:16])
+    classifier.eval()
+    levels = LevelMeans(fast_copy(classifier.backbone, size), size)
+    with torch.inference_mode():
+        features, means = zip(*(levels(block) for block in images.split(16)), strict=True)
+        _spread_outputs(classifier.head, torch.cat(features))
+    return _save(path, classifier, torch.cat(means), 32, levels.channels)
+
+
+def _fit_normalisations(backbone: nn.Module, images: Tensor) -> None:
+    """Set the statistics of batch normalisations to those of images, without which deep networks output constants."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        backbone(images)
+
+
+def _spread_outputs(head: nn.Linear, features: Tensor) -> None:
+    """Scale a random head, so that probabilities are neither all 0 nor all 1."""
+    logits = head(features)
+    spread = 3 / (logits[:, 1] - logits[:, 0]).std()
+    head.weight.mul_(spread)
+    head.bias.copy_(-spread * (logits - head.bias).mean(0))
+
+
+def _save(path: Path, classifier: Classifier, means: Tensor | None, reference: int, channels: list[int]) -> Path:
+    """Write a checkpoint, with an OOD detector fitted to the first `reference` of some means and tested on the rest."""
+    content = {
+        "state_dict": classifier.state_dict(),
+        "hyper_parameters": dict(classifier.hparams),
+        "pytorch-lightning_version": "2.6.0",
+    }
+    if means is not None:
+        known = means.double().numpy()
+        content["outliers"] = fit_outliers(known[:reference], [(known[reference:], 0.01)], channels)._asdict()
+    write(content, path)
+    return path

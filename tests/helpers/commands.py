@@ -1,0 +1,103 @@
+"""pneumo's scripts and commands, in this process or in one of their own."""
+
+import json
+import logging
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from pneumo import cli
+
+ROOT = Path(__file__).parents[2]
+Compose = Callable[..., DictConfig]
+Script = Callable[..., int]
+Sweep = Callable[..., int]
+Run = Callable[..., tuple[int, str, str]]
+
+
+def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command of pneumo in this process and returns its status, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pneumo", name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+@contextmanager
+def running_scripts() -> Iterator[Script]:
+    """Run train.py or sweep.py in this process, and restore what a process of its own would leave changed."""
+
+    def run(name: str, *arguments: str) -> int:
+        patch.setattr(sys, "argv", [name, *arguments])
+        try:
+            runpy.run_path(name, run_name="__main__")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 1
+        return 0
+
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield run
+    for handler in set(root.handlers).difference(handlers):  # which Hydra has set
+        handler.close()
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.getLogger("pneumo").setLevel(logging.NOTSET)
+    HydraConfig.instance().cfg = None
+
+
+def place(tmp_path: Path, name: str = "study") -> Path:
+    return tmp_path / "outputs" / "sweep" / name
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    found = folder.glob("*/results.json")
+    return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+def train_with(constant: str, value: float) -> list[str]:
+    """Return the command train.py with one constant changed, such as `pneumo.common.array_cache.SAFE_EVERY`."""
+    code = f"import runpy, sys, {constant.rpartition('.')[0]}; {constant} = {value}; sys.argv[:] = sys.argv[1:]"
+    return [sys.executable, "-c", f"{code}; runpy.run_path('train.py', run_name='__main__')", "train.py"]
+
+
+def sweep(place: Path, root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run sweep.py in a process of its own on small images, with one thread a job.
+
+    How a sum is divided among threads shows in its last bits.
+
+    Args:
+        place: For outputs.
+        root: The data's.
+        arguments: Further overrides.
+        variables: Of the environment.
+    """
+    quick = ("data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "epochs=1")
+    command = [sys.executable, "sweep.py", "-m", *quick, "model.weights=null", "launcher.threads=1", *arguments]
+    # Relative paths are the user's, whatever the folder that a job runs in.
+    command += [f"data.root={os.path.relpath(root, ROOT)}", f"paths.output_dir={os.path.relpath(place, ROOT)}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables})
+
+
+def metrics(sweep: Path) -> dict[str, dict[str, object]]:
+    """Return the results of a sweep's runs by name, without times and memory."""
+    cost = ("seconds", "samples_per_second", "peak_memory_bytes")
+    found = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/results.json")}
+    return {
+        name: {key: value for key, value in results.items() if not key.endswith(cost)}
+        for name, results in found.items()
+    }

@@ -1,0 +1,33 @@
+"""Configurations of runs on the small phantoms, composed in this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
+from helpers.commands import ROOT, Compose
+
+
+@contextmanager
+def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
+    """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of a place."""
+
+    def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            fixed = [f"data.root={phantoms}", f"paths.output_dir={place}", f"paths.run_dir={place / folder}"]
+            quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
+            cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
+
+    import torch  # only here, so that xdist's controller needs no PyTorch
+
+    yield composed
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    torch.set_float32_matmul_precision("highest")

@@ -1,0 +1,146 @@
+import random
+import struct
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from pneumo.common.tensor_files import DigestError, UnreadableError, digest_content, digest_tensor, read_tensors
+
+
+def content() -> dict[str, Any]:
+    state = OrderedDict(w=torch.arange(12.0).view(3, 4), steps=torch.tensor(3))
+    state._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined] # as nn.Module.state_dict leaves it
+    return {
+        "state_dict": state,
+        "maps": torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).to(
+            memory_format=torch.channels_last
+        ),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "empty": torch.zeros(0, 2),
+        "sizes": torch.Size([1, 2]),
+        "dtype": torch.float16,
+        "numbers": [0, -1, True, None, 1.5, float("inf"), struct.unpack(">d", b"\x7f\xf8\0\0\0\0\0\1")[0], 10**600],
+        "text": ("ä\udc80", b"\0", {1: "a", "b": ()}),
+    }
+
+
+def test_a_content_keeps_its_digest_when_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    torch.save(content(), tmp_path / "a.pt")
+    assert digest_content(torch.load(tmp_path / "a.pt", weights_only=True)) == digest_content(content())
+    known = content()
+    digests = {id(known["maps"]): digest_tensor(known["maps"])}
+    assert digest_content(known, digests) == digest_content(content())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (torch.zeros(4), torch.tensor([0, 0, 0, 1e-45])),
+        (torch.zeros(4), torch.tensor([0, 0, 0, -0.0])),
+        (torch.zeros(4), torch.zeros(2, 2)),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int32)),
+        ([1, [2]], [[1], 2]),
+        ([1], (1,)),
+        ([], {}),
+        (1, True),
+        (1, 1.0),
+        (0.0, -0.0),
+        (None, 0),
+        ("1", 1),
+        ("a", b"a"),
+        (["ab", "c"], ["a", "bc"]),
+        ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
+        (torch.float16, torch.float32),
+    ],
+)
+def test_contents_that_differ_have_other_digests(first: object, second: object) -> None:
+    assert digest_content({"a": first}) != digest_content({"a": second})
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "nested", "conjugate"])
+def test_a_tensor_of_any_kind_has_a_digest(kind: str) -> None:
+    values = torch.ones(2)
+    tensors: dict[str, Callable[[], torch.Tensor]] = {
+        "sparse": values.to_sparse,
+        "meta": lambda: values.to("meta"),
+        "quantized": lambda: torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),
+        "nested": lambda: torch.nested.nested_tensor([values]),
+        "conjugate": lambda: torch.complex(values, values).conj(),
+    }
+    assert digest_content({"a": tensors[kind]()}, most=100) != digest_content({"a": values})
+
+
+def test_versions_of_modules_count() -> None:
+    altered = content()
+    altered["state_dict"]._metadata[""]["version"] = 2
+    assert digest_content(altered) != digest_content(content())
+
+
+@pytest.mark.parametrize("kind", ["deep", "itself", "wide"])
+def test_what_is_nested_without_end_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumo.common.tensor_files._MOST", 10_000)
+    nested: list[object] = []
+    for _ in range(3_000 if kind == "deep" else 20):
+        nested = [nested] if kind == "deep" else [nested] * 3
+    if kind == "itself":
+        nested.append(nested)
+    with pytest.raises(DigestError, match="nested too deeply"):
+        digest_content(nested)
+
+
+def test_tensors_may_not_be_larger_than_their_file() -> None:
+    with pytest.raises(DigestError, match="larger than the file"):
+        digest_content([torch.zeros(1).expand(10**6, 10**6)], most=1000)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.filterwarnings("ignore")  # torch warns of some damages before it fails
+def test_a_damaged_file_is_read_or_refused_and_never_crashes(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
+    weights = {"w": torch.randn(4, 4), "b": torch.zeros(3, dtype=torch.int64)}
+    if kind == "safetensors":
+        safetensors.torch.save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    assert read_tensors(path)["w"].equal(weights["w"])
+    generator, reasons = random.Random(0), []
+    for _ in range(600):
+        damaged = bytearray(whole[: generator.randrange(1, len(whole))] if generator.random() < 0.4 else whole)
+        for _ in range(generator.randrange(1, 6)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_tensors(path)
+        except UnreadableError as error:
+            reasons.append(str(error))
+    assert len(reasons) > 100
+    assert all(0 < len(reason) <= 200 for reason in reasons)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.pth.tar", "a"])
+def test_the_content_decides_the_format(name: str, tmp_path: Path) -> None:
+    weights = {"w": torch.randn(2, 2)}
+    safetensors.torch.save_file(weights, tmp_path / name)
+    assert read_tensors(tmp_path / name)["w"].equal(weights["w"])
+    torch.save(weights, tmp_path / name)
+    assert read_tensors(tmp_path / name)["w"].equal(weights["w"])
+
+
+def test_arguments_of_a_training_script_are_read(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(1), "args": Namespace(lr=0.1)}, tmp_path / "a.pth")
+    assert read_tensors(tmp_path / "a.pth")["args"].lr == 0.1
+
+
+def test_what_could_run_code_is_named(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(1), "best": np.float64(0.9)}, tmp_path / "a.pth")
+    with pytest.raises(UnreadableError, match=r"numpy\._core\.multiarray\.scalar objects could run code"):
+        read_tensors(tmp_path / "a.pth")

@@ -1,0 +1,142 @@
+import logging
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from helpers.archive_server import (
+    ARCHIVE,
+    SIZE,
+    Handler,
+    Server,
+    announced,
+    assert_complete,
+    assert_helpful,
+    assert_nothing_there,
+    fetch,
+    part_of,
+    partial,
+    status,
+    whole,
+)
+
+from pneumo.data import archive
+from pneumo.data.download import TRIES
+from pneumo.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("quick_downloads")
+
+
+@pytest.mark.parametrize("length", [SIZE - 1, SIZE + 1, 0])
+def test_a_wrong_announced_size_is_refused_before_anything_is_kept(server: Server, root: Path, length: int) -> None:
+    server.script = [announced(length)]
+    with pytest.raises(DataError, match=f"{length:,} bytes.* {SIZE:,}"):
+        fetch(root, server.url)
+    assert len(server.ranges) == 1
+    assert_nothing_there(root)
+
+
+def test_a_wrong_announced_size_leaves_a_partial_file_alone(server: Server, root: Path) -> None:
+    server.script = [whole(ARCHIVE + b"!")]
+    root.parent.mkdir()
+    part_of(root).write_bytes(ARCHIVE[:100])
+    with pytest.raises(DataError, match=rf"announces {SIZE + 1:,} bytes"):
+        fetch(root, server.url)
+    assert part_of(root).read_bytes() == ARCHIVE[:100]
+
+
+def test_bytes_beyond_the_announced_ones_are_left(server: Server, root: Path) -> None:
+    server.script = [announced(SIZE, ARCHIVE + b"more")]
+    fetch(root, server.url)
+    assert_complete(root)
+
+
+def test_an_unannounced_size_is_counted(server: Server, root: Path) -> None:
+    server.script = [announced(None)]
+    fetch(root, server.url)
+    assert_complete(root)
+
+
+def test_an_unknown_total_in_a_range_is_counted(server: Server, root: Path) -> None:
+    server.script = [partial(f"bytes 100-{SIZE - 1}/*", ARCHIVE[100:])]
+    root.parent.mkdir()
+    part_of(root).write_bytes(ARCHIVE[:100])
+    fetch(root, server.url)
+    assert_complete(root)
+
+
+def test_an_unannounced_surplus_is_refused_and_cannot_pass_later(server: Server, root: Path) -> None:
+    server.script = [announced(None, ARCHIVE + b"more")]
+    for _ in range(2):
+        with pytest.raises(DataError, match=rf"more than the {SIZE:,} bytes"):
+            fetch(root, server.url)
+        assert part_of(root).stat().st_size == 0
+    assert server.ranges == [None, None]
+
+
+def test_an_unannounced_end_before_the_last_byte_is_tried_again(server: Server, root: Path) -> None:
+    server.script = [announced(None, ARCHIVE[:-1])]
+    with pytest.raises(DataError, match=rf"{SIZE - 1:,} of {SIZE:,} bytes"):
+        fetch(root, server.url)
+
+
+def test_a_log_in_page_does_not_cost_what_was_downloaded(server: Server, root: Path) -> None:
+    def portal(handler: Handler) -> None:
+        handler.start(Content_Type="text/html; charset=utf-8")
+        handler.send(b"<p>Welcome")
+
+    server.script = [portal]
+    root.parent.mkdir()
+    part_of(root).write_bytes(ARCHIVE[:100])
+    with pytest.raises(DataError, match="web page"):
+        fetch(root, server.url)
+    assert part_of(root).read_bytes() == ARCHIVE[:100]
+
+
+@pytest.mark.parametrize(("code", "tries"), [(403, 1), (404, 1), (503, TRIES)])
+def test_a_refusing_server_is_named_with_its_status(server: Server, root: Path, code: int, tries: int) -> None:
+    server.script = [status(code)]
+    with pytest.raises(DataError, match=f"the server answered {code} ") as caught:
+        fetch(root, server.url)
+    assert_helpful(caught.value, root)
+    assert len(server.ranges) == tries
+
+
+def test_without_a_network_there_is_no_waiting(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    with pytest.raises(DataError, match=r"no connection \(.*refused\)") as caught:
+        fetch(root, url)
+    assert_helpful(caught.value, root)
+    assert "bytes are kept" not in str(caught.value)
+    assert caplog.records == []
+
+
+def test_a_server_that_says_nothing_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "TIMEOUT", 0.02)
+    listener = socket.create_server(("127.0.0.1", 0))  # its backlog takes connections, nobody answers
+    with listener, pytest.raises(DataError, match="timed out") as caught:
+        fetch(root, f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    assert_helpful(caught.value, root)
+
+
+def test_without_a_terminal_each_tenth_is_logged(
+    server: Server, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    caplog.set_level(logging.INFO, "pneumo.data.download")
+    server.script = [whole(stop=SIZE * n // 20 + 1) for n in range(1, 20)] + [whole()]
+    fetch(root, server.url)
+    found = [re.match(r"Downloaded (\d+) % of", record.getMessage()) for record in caplog.records]
+    assert [int(match[1]) for match in found if match] == list(range(10, 101, 10))
+
+
+def test_a_terminal_gets_a_bar(
+    server: Server, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    fetch(root, server.url)
+    assert f"{SIZE / 1000:.1f}/{SIZE / 1000:.1f} kB" in capsys.readouterr().err

@@ -1,0 +1,159 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from pneumo.errors import ConfigError
+from pneumo.inference.backend import Images, Scores
+from pneumo.inference.export import exporter
+from pneumo.inference.export.parity import FORMATS
+from pneumo.inference.onnx_backend import KEY, RULES, OnnxNetwork, add_checksum
+from pneumo.inference.predictor import open_network
+
+
+@pytest.mark.usefixtures("written")
+def test_a_file_that_answers_otherwise_is_not_kept(
+    checkpoint: Path,
+    tmp_path: Path,
+    export: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Wrong(OnnxNetwork):
+        def score(self, image: Images) -> Scores:
+            probability, unlike = super().score(image)
+            return probability + np.float32(2e-4), unlike
+
+    monkeypatch.setitem(FORMATS, ".onnx", Wrong)
+    assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
+    assert "answers otherwise than its checkpoint" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "text", "empty"])
+def test_a_damaged_file_is_a_users_mistake(
+    damage: str, exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content, path = exported.read_bytes(), tmp_path / "network.onnx"
+    kinds = {"cut": content[: len(content) // 2], "zeros": bytes(1000), "text": b"no network", "empty": b""}
+    path.write_bytes(kinds[damage])
+    with pytest.raises(ConfigError, match="network") as error:
+        open_network(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("changed", ["weight", "rules", "order"])
+def test_what_was_altered_after_its_export_is_refused(changed: str, exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "altered.onnx"
+    if changed == "weight":
+        content = bytearray(exported.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        model = onnx.load(exported)
+        rules = next(entry for entry in model.metadata_props if entry.key == RULES)
+        if changed == "rules":
+            rules.value = rules.value.replace('"threshold": 0.4', '"threshold": 0.9')
+        else:  # the same content, in another order
+            model.metadata_props.append(model.metadata_props.pop(0))
+        path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match=r"altered\.onnx .* pneumo_sha256"):
+        open_network(path)
+
+
+def rewrite(exported: Path, path: Path, checksum: bool, **changes: object) -> Path:
+    """Write an exported network anew with other rules."""
+    model = onnx.load(exported)
+    known = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
+    known[RULES] = json.dumps({**json.loads(known[RULES]), **changes})
+    onnx.helper.set_model_props(model, known)
+    content = model.SerializeToString()
+    path.write_bytes(add_checksum(content) if checksum else content)
+    return path
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", float("nan")), ("image_size", 64), ("classes", list("ABC"))])
+@pytest.mark.parametrize("checksum", [True, False])
+def test_rules_that_do_not_go_with_the_network_are_refused(
+    name: str, value: object, checksum: bool, exported: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"other\.onnx") as error:
+        open_network(rewrite(exported, tmp_path / "other.onnx", checksum, **{name: value}))
+    assert "\n" not in str(error.value)
+
+
+def test_an_early_export_opens_with_one_note(exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    early = rewrite(exported, tmp_path / "early.onnx", checksum=False)
+    assert open_network(early).rules == open_network(exported).rules
+    open_network(early)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "early.onnx has no SHA-256" in caplog.text
+
+
+def test_a_network_of_others_is_refused(exported: Path, tmp_path: Path) -> None:
+    model, path = onnx.load(exported), tmp_path / "other.onnx"
+    del model.metadata_props[:]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match=r"other\.onnx"):
+        open_network(path)
+
+
+def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match=r"pip install 'pneumo\[export\]'"):
+        open_network(exported)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "network.h5"], "must end in .onnx"),
+        (["--output", "small.onnx", "--int8"], "--data ROOT"),
+        (["--output", "small.pt2", "--int8", "--data", "."], "--int8 is for ONNX"),
+        (["--output", "x.onnx", "--data", "nowhere"], "--data nowhere does not exist"),
+        (["--output", "folder.onnx"], "is a folder"),
+        (["--output", "file/network.onnx"], "cannot be written"),
+    ],
+)
+def test_mistakes_are_told_before_the_work(
+    options: list[str],
+    message: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    export: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.onnx").mkdir()
+    Path("file").touch()
+    assert export(checkpoint, *options) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_what_is_no_checkpoint_is_refused(
+    exported: Path, tmp_path: Path, export: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(exported, "--output", tmp_path / "again.onnx") == 1
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_named(
+    checkpoint: Path,
+    tmp_path: Path,
+    export: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == "onnxscript" else name)
+    assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
+    assert "needs onnxscript" in capsys.readouterr().err

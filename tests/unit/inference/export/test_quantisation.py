@@ -1,0 +1,73 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from helpers.checkpoints import smooth_images, write_untrained
+from onnx import numpy_helper
+
+from pneumo.inference.export.exporter import Films
+from pneumo.inference.export.formats import NETWORK, describe
+from pneumo.inference.export.parity import FORMATS, write_checked
+from pneumo.inference.export.quantisation import quantise
+from pneumo.inference.onnx_backend import OnnxNetwork
+from pneumo.inference.predictor import open_network
+from pneumo.inference.torch_backend import CheckpointNetwork
+
+
+@pytest.mark.usefixtures("written")
+def test_int8_is_smaller_and_answers_nearly_the_same(
+    checkpoint: Path,
+    exported: Path,
+    phantoms: Path,
+    tmp_path: Path,
+    export: Callable[..., int],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "small.onnx"
+    assert export(checkpoint, "--output", path, "--int8", "--data", phantoms) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert "32 test films" in captured.out
+    assert path.stat().st_size < 0.3 * exported.stat().st_size
+    network, whole = open_network(path), open_network(exported)
+    assert network.rules == whole.rules
+    assert onnx.load(path).doc_string == onnx.load(exported).doc_string
+    images = Films(phantoms, {}, network.rules).load("train")[0]
+    (probability, unlike), (exact, as_unlike) = network.score(images), whole.score(images)
+    logits, right = (np.log(each[:, 1] / each[:, 0]) for each in (probability, exact))
+    assert np.abs(logits - right).mean() < 0.1 * right.std()
+    assert abs((logits - right).mean()) < 0.01 * right.std()  # these films calibrated it: the head takes up their mean
+    limits = [np.quantile(scores, 0.99, method="higher") for scores in (unlike, as_unlike)]
+    np.testing.assert_allclose(*limits, rtol=0.01)
+
+
+def test_nodes_of_the_network_are_told_from_those_around_it(exported: Path) -> None:
+    nodes = {node.name: node for node in onnx.load(exported).graph.node}
+    inside = {node.op_type for name, node in nodes.items() if name.startswith(NETWORK)}
+    outside = {node.op_type for name, node in nodes.items() if not name.startswith(NETWORK)}
+    assert {"Conv", "MaxPool"} <= inside
+    assert not outside & {"Conv", "MaxPool"}
+    assert {"Softmax", "Cast", "ReduceSum"} <= outside
+    assert not inside & {"Softmax", "Cast", "ReduceSum"}
+
+
+@pytest.mark.slow
+def test_int8_spares_depthwise_weights(tmp_path: Path) -> None:
+    checkpoint = write_untrained(tmp_path / "best.ckpt", "timm/tf_efficientnet_lite0", 64)
+    network, images = CheckpointNetwork(checkpoint), smooth_images(64, 64).numpy()
+    for suffix in FORMATS:  # the checks of exports, of this network too
+        write_checked(network, checkpoint, images[:4], tmp_path / f"network{suffix}")
+    metadata = describe(checkpoint, network.rules)
+    quantise(tmp_path / "network.onnx", tmp_path / "small.onnx", images, metadata)
+    weights = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "small.onnx").graph.initializer
+    }
+    layers = [values for values in weights.values() if values.dtype == np.int8 and values.ndim == 4]
+    depthwise = [int(np.abs(values.astype(int)).max()) for values in layers if values.shape[1] == 1]
+    others = [int(np.abs(values.astype(int)).max()) for values in layers if values.shape[1] > 1]
+    assert (len(depthwise), len(others)) == (16, 33)
+    assert max(others) <= 64 < min(depthwise)
+    far = OnnxNetwork(tmp_path / "small.onnx").score(images)[0] - network.score(images)[0]
+    assert np.abs(far.mean(0)).max() < 0.05  # these films calibrated it

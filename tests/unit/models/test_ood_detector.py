@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pneumo.models.backbones import Backbone
+from pneumo.models.classifier import Classifier
+from pneumo.models.ood_detector import LevelMeans, fit_outliers
+
+IMAGE = torch.randint(0, 256, (3, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def backbone(architecture: str) -> Backbone:
+    return Classifier(architecture, ["A", "B"], image_size=64).eval().backbone
+
+
+def test_each_resolution_gives_the_means_of_its_last_map() -> None:
+    network = backbone("pneumo/xraychestnet")
+    levels = LevelMeans(network, 64)
+    assert levels.channels == [10, 10, 256, 256, 512, 512]  # before and after each pooling
+    with torch.inference_mode():
+        features, means = levels(IMAGE)
+        assert torch.equal(features, network(IMAGE))
+        scaled = (IMAGE / 255 - network.mean) / network.std
+        first = network.network.features[0](scaled)  # type: ignore[index, union-attr] # its own blocks
+        torch.testing.assert_close(means[:, 10:20], first.mean((2, 3)))
+        torch.testing.assert_close(means[:, -512:], network.network.features(scaled).mean((2, 3)))  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize(
+    "architecture", ["torchvision/resnext50_32x4d", "timm/vit_tiny_patch16_224", "timm/mixer_s32_224"]
+)
+def test_networks_of_all_kinds_have_levels_and_keep_no_hook(architecture: str) -> None:
+    size = 64 if "resnet" in architecture else 224
+    network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
+    levels = LevelMeans(network, size)
+    with torch.inference_mode():
+        means = levels(torch.zeros(2, 1, size, size, dtype=torch.uint8))[1]
+    assert means.shape == (2, sum(levels.channels))
+    assert len(levels.layouts) >= 2
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_network_without_maps_has_its_features() -> None:
+    class Flat(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image.flatten(1)[:, :5]
+
+    levels = LevelMeans(Backbone(Flat(), torch.zeros(3), torch.ones(3), 5), 64)
+    features, means = levels(IMAGE)
+    assert levels.channels == [5]
+    assert torch.equal(features, means)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "channels"),
+    [
+        ("torchvision/swin_t", {96, 192, 384, 768}),  # its maps have their channels last
+        ("timm/maxvit_pico_rw_256", {128, 256, 512}),  # folds windows into the batch
+    ],
+)
+def test_means_are_of_channels_however_maps_are_laid_out(architecture: str, channels: set[int]) -> None:
+    size = 256 if "maxvit" in architecture else 64
+    network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
+    levels, image = LevelMeans(network, size), torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
+    outputs: dict[str, Tensor] = {}
+    for name in levels.layouts:
+        module = network.network.get_submodule(name)
+        module.register_forward_hook(lambda module, arguments, output, name=name: outputs.update({name: output}))
+    with torch.inference_mode():
+        means = torch.split(levels(image)[1], levels.channels, dim=1)
+    assert channels <= set(levels.channels)
+    for mean, (name, layout) in zip(means, levels.layouts.items(), strict=True):
+        of_channels = outputs[name].mean((1, 2) if layout.kind == "channels last" else (2, 3))
+        torch.testing.assert_close(mean, of_channels)
+    kinds = {layout.kind for layout in levels.layouts.values()}
+    assert ("channels last" in kinds) == (architecture == "torchvision/swin_t")
+
+
+CHANNELS = [8, 32]
+
+
+def usual(count: int, seed: int, units: float = 1.0) -> np.ndarray:
+    """What lies near a space of three dimensions, as a network's means do."""
+    random = np.random.default_rng(seed)
+    space = np.random.default_rng(0).normal(size=(3, sum(CHANNELS)))
+    found = random.normal(size=(count, 3)) @ space + 0.1 * random.normal(size=(count, sum(CHANNELS))) + 5
+    found[:, : CHANNELS[0]] *= units
+    return found
+
+
+def score(fitted_on: np.ndarray, other: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    fitted = fit_outliers(fitted_on, [(other, 0.05)], CHANNELS)
+    return fitted.score(torch.from_numpy(seen).float()).numpy()
+
+
+def test_what_is_allowed_of_the_usual_is_called_unlike_and_all_else_is_told() -> None:
+    reference, other = usual(40, 1), usual(200, 2)
+    assert (score(reference, other, other) > 1).mean() == pytest.approx(0.045, abs=0.006)
+    assert (score(reference, other, usual(2000, 3)) > 1).mean() < 0.1
+    strange = np.random.default_rng(4).normal(5, 3, (200, sum(CHANNELS)))  # as far away, in other directions
+    assert (score(reference, other, strange) > 1).all()
+
+
+def test_of_several_kinds_of_usual_images_the_farthest_decides() -> None:
+    reference, other, far = usual(40, 1), usual(200, 2), usual(200, 3) + np.random.default_rng(4).normal(size=40)
+    kinds = [(other, 0.05)], [(other, 0.05), (far, 0.5)], [(far, 0.5)]
+    near, both, farthest = (fit_outliers(reference, kind, CHANNELS) for kind in kinds)
+    seen = torch.from_numpy(far).float()
+    assert (near.score(seen) > 1).all()
+    assert (both.score(seen) > 1).float().mean() == pytest.approx(0.5, abs=0.01)
+    torch.testing.assert_close(both.score(seen), farthest.score(seen))
+
+
+def test_the_units_of_a_level_do_not_matter() -> None:
+    plain, large = (score(usual(60, 1, u), usual(100, 2, u), usual(50, 3, u)) for u in (1.0, 1e3))
+    np.testing.assert_allclose(plain, large, rtol=1e-2)
+
+
+def test_channels_that_never_move_decide_nothing_that_little_noise_can_do() -> None:
+    reference, other = usual(60, 1), usual(100, 2)
+    for part in (reference, other):
+        part[:, 3] = 2.0
+    found = fit_outliers(reference, [(other, 0.05)], CHANNELS)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in found)
+    near = other.copy()
+    near[:, 3] += 1e-6
+    np.testing.assert_allclose(*(found.score(torch.from_numpy(x).float()).numpy() for x in (near, other)), rtol=1e-2)
+
+
+def test_few_images_of_one_kind_are_enough_to_fit() -> None:
+    found = fit_outliers(np.ones((2, 40)), [(np.ones((1, 40)), 0.01)], CHANNELS)
+    assert bool(torch.isfinite(found.score(torch.zeros(1, 40))).all())

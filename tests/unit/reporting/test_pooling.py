@@ -1,0 +1,84 @@
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.run_files import write_outputs, write_run
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from pneumo.cli import report
+from pneumo.errors import ConfigError
+from pneumo.reporting.pooling import pool
+from pneumo.runs.collection import collect, rows
+
+POSITIVE = np.arange(90) % 3 > 0
+
+
+def fold(sweep: Path, number: int, held_out: int, shift: float = 0.0, **other: object) -> np.ndarray:
+    folder = sweep / f"resnext-adam-s0-fold{number}"
+    about = {"task": "pneumonia", "threshold": 0.5, "threshold_rule": "fixed", "settings_hash": "same"}
+    about |= {"best_epoch": 5, "epochs": 5, "temperature": 1.0, **other}
+    write_run(folder, "resnext", "adam", 0, wrong=30, fold=number, folds=3, **about)
+    margin = shift + 2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90)
+    scores = expit(margin)
+    write_outputs(folder / "validation.csv", POSITIVE, scores, margin if shift else None)
+    text = (folder / "validation.csv").read_text()
+    (folder / "validation.csv").write_text(text.replace("validation/", f"train/{held_out}-"))
+    return margin if shift else scores
+
+
+def test_folds_are_one_row_and_their_held_out_images_are_pooled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = np.concatenate([fold(tmp_path / "kfold", number, number) for number in range(3)])
+    board = rows(collect([tmp_path / "kfold"]))
+    assert [len(row.runs) for row in board] == [3]
+    (pooled,) = pool(board)
+    assert (pooled.folds, len(pooled.fold), pooled.fold[90]) == ((0, 1, 2), 270, 1)
+    report([tmp_path / "kfold"])
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    expected = roc_auc_score(np.tile(POSITIVE, 3), scores.astype(np.float32))
+    assert all(part in printed for part in ("3 folds", "270 held-out", f"AUROC {expected:.4f}"))
+    with (tmp_path / "kfold" / "folds.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["fold"] for line in lines] == ["0"] * 90 + ["1"] * 90 + ["2"] * 90
+    assert {line["label"] for line in lines} == {"NORMAL", "PNEUMONIA"}
+
+
+def test_a_missing_fold_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (0, 2):
+        fold(tmp_path / "kfold", number, number)
+    report([tmp_path / "kfold"])
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "pooled over 2 folds" in printed
+    assert "Missing: fold 1." in printed
+    assert "which flatters" not in printed
+
+
+def test_folds_of_different_divisions_are_refused(tmp_path: Path) -> None:
+    for number in range(2):
+        fold(tmp_path / "kfold", number, 0)
+    with pytest.raises(ConfigError, match="seed 0 have held out"):
+        pool(rows(collect([tmp_path / "kfold"])))
+
+
+def test_what_folds_chose_on_the_images_that_they_answer_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        fold(tmp_path / "kfold", number, number, best_epoch=3 + number, threshold_rule="sensitivity")
+    report([tmp_path / "kfold"])
+    assert "chose its epoch and threshold" in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def test_pooled_folds_rank_by_the_margin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    margins = np.concatenate([fold(tmp_path / "kfold", number, number, shift=40.0) for number in range(3)])
+    (pooled,) = pool(rows(collect([tmp_path / "kfold"])))
+    assert pooled.answers.margin == pytest.approx(margins)
+    report([tmp_path / "kfold"])
+    expected = roc_auc_score(np.tile(POSITIVE, 3), margins)
+    assert f"AUROC {expected:.4f}" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    with (tmp_path / "kfold" / "folds.csv").open(newline="") as file:
+        assert [float(line["logit_margin"]) for line in csv.DictReader(file)] == pytest.approx(margins)

@@ -1,0 +1,99 @@
+"""Names of runs, sweeps and classes that somebody chose to harm, through reports and figures."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from helpers.hostile_names import CONTROLS, MARKUP, NAMES, formulas, is_harmless
+from helpers.run_files import write_run
+from markdown_it import MarkdownIt
+from scipy.special import logit
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pneumo.data.index import Radiograph
+from pneumo.metrics.predictions import Predictions
+from pneumo.reporting.figures.charts import draw_confusion, draw_scores
+from pneumo.reporting.figures.run_figures import choose, draw_predictions
+from pneumo.reporting.figures.style import save
+from pneumo.reporting.leaderboard import write_leaderboard
+from pneumo.runs.prediction_files import read_table, write_predictions
+from pneumo.runs.results import RESULT_NAMES, report
+from pneumo.runs.split_files import read_splits, write_splits
+from pneumo.training.loggers import RunLogger
+
+
+def test_no_leaderboard_obeys_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = tmp_path / f"=sweep{MARKUP.replace('/', '')}{CONTROLS}"
+    for seed, model in enumerate((f"=m{MARKUP}", f"@m{MARKUP}")):
+        folder = sweep / f"-r{seed}[/y]|<b>$^$\x1b[7m"
+        write_run(folder, model, f"+o{MARKUP}", seed, wrong=30 + seed, data=f"=d{MARKUP}")
+    write_leaderboard([sweep], tmp_path / "board")
+    printed = capsys.readouterr().out
+    assert is_harmless(printed)
+    assert f"=m{MARKUP}" in printed.replace("\n", "")
+    for name in ("leaderboard.csv", "comparisons.csv"):
+        with (tmp_path / "board" / name).open(newline="", encoding="utf-8") as file:
+            assert not [cell for row in csv.reader(file) for cell in formulas(row)]
+    markdown = (tmp_path / "board" / "leaderboard.md").read_text(encoding="utf-8")
+    assert is_harmless(markdown)
+    shown = MarkdownIt("commonmark").enable("table").render(markdown)
+    assert not any(tag in shown for tag in ("<b>", "<code>", "<a "))
+    assert shown.count("<tr>") == 3
+    page = (tmp_path / "board" / "leaderboard.html").read_text(encoding="utf-8")
+    assert is_harmless(page)
+    assert "<b>" not in page
+    for figure in (tmp_path / "board" / "figures").glob("*.svg"):
+        ElementTree.parse(figure)
+
+
+def test_a_run_whose_folder_has_markup_in_its_name_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": "[/y]", "epochs": 1, "collapsed": False}
+    report(Path(f"/x/q[/y]:smile:{CONTROLS}"), results)
+    printed = capsys.readouterr().out
+    assert is_harmless(printed)
+    assert printed.count("/x/q[/y]:smile:") == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path: Path) -> None:
+    classes = ["NORMAL", name, "'=x"]
+    label, share = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
+    margin = logit(share)
+    predictions = Predictions(share, label, label, tuple(classes), margin, (name, "'=b", "c"))
+    write_predictions(tmp_path / "predictions.csv", predictions)
+    image = Radiograph(name, 1, "none", name, "test", 1, 1)
+    write_splits(tmp_path / "splits.csv", {"test": [image]}, classes)
+    for path in tmp_path.iterdir():
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+        assert not [cell for row in rows for cell in formulas(row)]
+    table = read_table(tmp_path / "predictions.csv")
+    assert (table.paths, table.classes, table.label) == ((name, "'=b", "c"), tuple(classes), classes)
+    (line,) = read_splits(tmp_path)
+    assert (line["path"], line["patient"], line["class"]) == (name, name, name)
+
+
+def test_figures_and_curves_show_any_name(tmp_path: Path) -> None:
+    classes = (f"$x^$ {CONTROLS}", "$\\frac$")
+    share = np.linspace(0.05, 0.95, 12)
+    answers = Predictions.binary(share, share > 0.3, share > 0.5, classes, tuple(map(str, range(12))))
+    results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": classes[0], "optimizer": classes[1], "seed": 0}
+    chosen = choose(answers, 0.5)
+    films = np.zeros((len(chosen.places), 8, 8), np.uint8)
+    figures = {"confusion": draw_confusion(answers, results), "scores": draw_scores(answers, results)}
+    figures["films"] = draw_predictions(answers, chosen, films, results)
+    for svg in save(figures, tmp_path)["svg"].values():
+        ElementTree.fromstring(svg)
+        assert "$x^$" in svg.decode()  # in comments next to the outlines of letters
+    logger = RunLogger(str(tmp_path / "events"))
+    logger.log_answers(replace(answers, classes=("a", classes[0])), 1)
+    logger.log_config(f"a: |\n  ```\n  {MARKUP}\n")
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    tags = events.Tags()["tensors"]
+    assert all(map(is_harmless, tags))
+    (config,) = events.Tensors("config/text_summary")
+    assert MarkdownIt("commonmark").render(config.tensor_proto.string_val[0].decode()).count("<pre>") == 1

@@ -1,0 +1,116 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.commands import Compose
+
+from pneumo.data.index import Radiograph
+from pneumo.errors import NonFiniteLossError
+from pneumo.models import checkpoint_reader
+from pneumo.models.classifier import Batch, Classifier
+from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.training import evaluation
+from pneumo.training.components import build
+from pneumo.training.evaluation import _fit_outliers
+from pneumo.training.run import run
+
+
+@pytest.mark.parametrize("split", ["official", "patient"])
+def test_the_tested_checkpoint_alone_tells_what_is_uncertain_and_what_is_unlike(
+    split: str, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = checkpoint_reader.read_tensors
+
+    def counted(path: Path, checked: bool) -> object:
+        read.append(path.name)
+        return original(path, checked)
+
+    monkeypatch.setattr(checkpoint_reader, "read_tensors", counted)
+    run(compose_run("trainer.max_epochs=1", f"data.split={split}"))
+    assert read == ["best.ckpt"] * 2  # to calibrate it, and by Lightning to test it
+    best, last = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    assert torch.load(best, weights_only=True)["outliers"].keys() == {"mean", "scale", "components"}
+    assert "outliers" not in torch.load(last, weights_only=True)
+    classifier = Classifier.load_from_checkpoint(best)
+    assert classifier.hparams["margin"] > 0
+    assert classifier.outliers is not None
+    assert classifier.outliers.components.dtype == torch.float32
+    assert Classifier.load_from_checkpoint(last).outliers is None
+
+
+def test_a_shortened_run_looks_at_no_more_images(compose_run: Compose, tmp_path: Path) -> None:
+    run(compose_run("trainer=smoke", "trainer.accelerator=cpu", "data.batch_size=4"))
+    assert "outliers" not in torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+
+
+def test_what_is_usual_is_kept_for_the_other_runs_of_a_frozen_backbone(
+    compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for seed in (0, 1):
+        run(compose_run("model=efficientnet_lite0", "trainer.max_epochs=1", f"seed={seed}", folder=f"run{seed}"))
+    assert caplog.text.count("Looking at what is usual") == 2  # it begins, and is done
+    found = [torch.load(tmp_path / f"run{seed}/checkpoints/best.ckpt", weights_only=True) for seed in (0, 1)]
+    assert all(torch.equal(tensor, found[1]["outliers"][name]) for name, tensor in found[0]["outliers"].items())
+
+
+def test_what_augmentation_made_usual_is_less_unlike(compose_run: Compose) -> None:
+    def scale(zoom: float) -> torch.Tensor:
+        """Give the scale of what is usual: the farther that goes, the smaller."""
+        cfg = compose_run("augment=light", f"augment.zoom={zoom}")
+        parts = build(cfg)
+        parts.datamodule.open_images()
+        return _fit_outliers(cfg, parts).scale
+
+    ratio = scale(0.8) / scale(0.01)
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))  # the same films, but another limit
+    assert ratio.mean() < 0.9
+
+
+CLASSES = ["NORMAL", "PNEUMONIA"]
+
+
+def images(split: str) -> list[Radiograph]:
+    return [Radiograph(f"{split}/{i}.jpeg", i % 2, "viral", str(i), split, 1, 1) for i in range(6)]
+
+
+def write_files(folder: Path, test: torch.Tensor, val: torch.Tensor) -> dict[str, Any]:
+    """Write the files of a run whose network gave these logits, (6, 2) each."""
+    classifier = Classifier(
+        "pneumo/xraychestnet", CLASSES, image_size=32, prediction=PredictionOptions(temperature=2.0)
+    )
+    answers: dict[str, Batch] = {
+        name: {"index": torch.arange(6), "logits": logits} for name, logits in {"test": test, "val": val}.items()
+    }
+    classifier.answers["test"] = answers["test"]
+    datamodule = SimpleNamespace(splits={"test": images("test"), "val": images("val")}, classes=CLASSES)
+    return evaluation.write_answers(folder, answers["val"], datamodule, classifier)  # type: ignore[arg-type]
+
+
+def test_files_have_the_margin_of_each_image(tmp_path: Path) -> None:
+    logits = torch.tensor([[0.0, 60.0], [0.0, 80.0], [0.0, 70.0], [0.0, 90.0], [50.0, 0.0], [0.0, 100.0]])
+    found = write_files(tmp_path, logits, -logits)
+    lines = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()]
+    assert lines[0] == ["path", "label", "probability", "prediction", "logit_margin"]
+    assert [line[4] for line in lines[1:]] == ["30", "40", "35", "45", "-25", "50"]
+    assert [float(line[2]) for line in lines[1:]] == pytest.approx([1, 1, 1, 1, np.exp(-25), 1])
+    assert found["status"] == "done"
+    # All positive images rank above all negative ones, though most probabilities are 1.
+    assert found["test_auroc_ci_high"] == 1.0
+    assert (tmp_path / "validation.csv").read_text().splitlines()[1].split(",")[4] == "-30"
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_names_its_image_and_writes_nothing(
+    split: str, value: float, tmp_path: Path
+) -> None:
+    logits = {"test": torch.randn(6, 2), "val": torch.randn(6, 2)}
+    logits[split][4, 1] = value
+    with pytest.raises(NonFiniteLossError, match=rf"1 of 6 {split} images.*{split}/4\.jpeg"):
+        write_files(tmp_path, logits["test"], logits["val"])
+    assert list(tmp_path.iterdir()) == []
