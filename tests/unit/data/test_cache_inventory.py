@@ -67,7 +67,7 @@ def test_the_readme_of_the_outputs_disturbs_no_reader_of_runs_and_caches(tmp_pat
     assert [run.name for run in collect([tmp_path])] == ["sweep/study/resnext-sgd-s0"]
     for command in (["list"], ["clear", "--all"]):
         found = CliRunner().invoke(app, ["cache", *command, "--dir", str(tmp_path)])
-        assert (found.exit_code, "0 entries" in found.output) == (0, True)
+        assert (found.exit_code, "0 entries" in " ".join(found.output.split())) == (0, True)
     boards = EventMultiplexer()
     boards.AddRunsFromDirectory(str(tmp_path))
     assert boards.Runs() == {}

@@ -62,7 +62,7 @@ def test_a_useless_display_hint_is_ignored_and_noted(kind: str, photometric: str
         ({"WindowCenter": b"x\\1000", "WindowWidth": b"5\\900"}, "window 1 of 2 is invalid"),
         (
             {"WindowCenter": [-9000, 1000], "WindowWidth": [9, 900]},
-            "window 1 of 2 makes nearly all pixels",
+            "window 1 of 2 makes nearly all pixels black or white",
         ),
         (
             {"VOILUTSequence": lookup_table(0, np.arange(4096), entries=9), "WindowCenter": 1000, "WindowWidth": 900},
