@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pneumo.inference.explain.overlay_files import Explanation
+    from pneumo.inference.explain.overlays import Explanation
     from pneumo.inference.prediction import Prediction
     from pneumo.inference.predictor import Predictor, load_model
 
@@ -16,7 +16,7 @@ if not TYPE_CHECKING:  # a type checker must refuse names that are not exported
         """Import a part of the public API on first use: `import pneumo` alone loads no library."""
         from importlib import import_module
 
-        modules = {"Explanation": "explain.overlay_files", "Prediction": "prediction"}
+        modules = {"Explanation": "explain.overlays", "Prediction": "prediction"}
         if name not in __all__:
             raise AttributeError(f"module 'pneumo' has no attribute {name!r}")
         return getattr(import_module(f"pneumo.inference.{modules.get(name, 'predictor')}"), name)

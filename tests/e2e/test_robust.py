@@ -62,9 +62,9 @@ def test_decisions_are_made_on_held_out_patients_and_kept_in_the_checkpoint(robu
     assert classifier.hparams["threshold"] == results["threshold"]
     data = build(compose_run(*ROBUST, folder="other")).datamodule
     with torch.inference_mode():
-        found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()]).numpy()
+        found = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()]).numpy()
         batches = list(data.val_dataloader())  # shuffled
-        held_out = torch.cat([classifier.predict_step(batch, 0) for batch in batches]).numpy()
+        held_out = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in batches]).numpy()
     np.testing.assert_allclose(found, probability, atol=1e-6, rtol=0)
     index = torch.cat([batch["index"] for batch in batches]).numpy()
     np.testing.assert_allclose(held_out, answers(robust / "validation.csv")[0][index], atol=1e-6, rtol=0)

@@ -18,7 +18,7 @@ _LONGEST = 1_000_000  # characters of JSON: a thousand names of classes
 
 @dataclass(frozen=True)
 class Rules:
-    """What a checkpoint knows of its task beside its weights; an exported network carries it along.
+    """What turns a network's output into predictions; checkpoints and exported networks store it.
 
     Attributes:
         name: Of the network, such as timm/tf_efficientnet_lite0.
@@ -37,6 +37,11 @@ class Rules:
     threshold: float
     margin: float | None
     outliers: bool
+
+    @property
+    def positive_class(self) -> str | None:
+        """The positive class of two, which the threshold decides on; None with more classes."""
+        return self.classes[1] if len(self.classes) == 2 else None
 
     def to_json(self) -> str:
         """Write them as JSON."""

@@ -32,7 +32,7 @@ def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> s
         "checkpoint": show_path(network),
         "network": rules.name,
         "classes": rules.classes,
-        "threshold": rules.threshold if len(rules.classes) == 2 else None,
+        "threshold": rules.threshold if rules.positive_class is not None else None,
         "margin": rules.margin,
     }
     records = [_record(prediction) for prediction in predictions]
@@ -44,7 +44,7 @@ def to_csv(predictions: Sequence[Prediction], rules: Rules) -> str:
 
     Of more than two classes each has a column of its own, which its name heads.
     """
-    classes = rules.classes if len(rules.classes) > 2 else ()
+    classes = () if rules.positive_class is not None else rules.classes
     rows = [_cells(prediction, classes) for prediction in predictions]
     return format_rows([[*_COLUMNS, *classes, _MARGIN], *rows])
 
@@ -117,7 +117,7 @@ def to_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 
 def _rows(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
-    several = rules.classes if len(rules.classes) > 2 else ()
+    several = () if rules.positive_class is not None else rules.classes
     table = PlainTable(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
     for name in several or ("probability",):

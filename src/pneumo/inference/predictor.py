@@ -19,7 +19,7 @@ from pneumo.inference.prediction import Batch, Prediction
 from pneumo.metrics.predictions import distance, predict_classes
 
 if TYPE_CHECKING:
-    from pneumo.inference.explain.overlay_files import Explainer, Explanation
+    from pneumo.inference.explain.overlays import Explainer, Explanation
 
 StrPath = str | os.PathLike[str]
 
@@ -108,7 +108,7 @@ class Predictor:
             DataError: The file cannot be read.
         """
         if method not in self._explainers:
-            from pneumo.inference.explain.overlay_files import Explainer  # imports Matplotlib
+            from pneumo.inference.explain.overlays import Explainer  # imports Matplotlib
 
             self._explainers[method] = Explainer(self.network, method)
         film = read_film(Path(path), self.rules, show=True)

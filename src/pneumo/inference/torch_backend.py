@@ -59,9 +59,9 @@ class CheckpointNetwork(Network):
 
     def explainer(self, method: str = "hirescam") -> Callable[[Images], Floats]:
         """Build the function that maps images to saliency maps; see `Network`."""
-        from pneumo.inference.explain.saliency import Explainer  # imports captum
+        from pneumo.inference.explain.saliency import SaliencyMapper  # imports captum
 
-        explain = Explainer(self.classifier.to(self.device), method)
+        explain = SaliencyMapper(self.classifier.to(self.device), method)
 
         def explain_blocks(images: Images) -> Floats:
             with _fitting(_EXPLAINED):

@@ -46,11 +46,6 @@ def wilson(hits: float, total: float) -> Interval:
     return (middle - half if hits > 0 else 0.0), (middle + half if hits < total else 1.0)
 
 
-def whole_range(name: str, classes: int = 2) -> Interval:
-    """Return the least and the largest value that a metric can have: its interval where nothing is known."""
-    return (-1.0 if name == "mcc" else 0.0), (2.0 if name == "brier" and classes > 2 else 1.0)
-
-
 def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
     """Compute the interval of a mean, from 0 to `top`, over `total` images that show no variation.
 

@@ -17,7 +17,7 @@ _WIDEST = np.log(20)  # of the temperature's logarithm, to either side
 _PRIOR = 0.5  # its standard deviation before any image: 19 of 20 temperatures are then between 0.38 and 2.7
 
 
-class Decision(NamedTuple):
+class OperatingPoint(NamedTuple):
     """An operating point.
 
     Attributes:
@@ -31,7 +31,7 @@ class Decision(NamedTuple):
     margin: float
 
 
-def decide(
+def choose_operating_point(
     logits: Array,
     label: npt.NDArray[np.int64],
     calibrate: bool,
@@ -39,7 +39,7 @@ def decide(
     sensitivity: float,
     threshold: float,
     uncertain: float,
-) -> Decision:
+) -> OperatingPoint:
     """Choose temperature, threshold and margin by predictions for validation images.
 
     Args:
@@ -66,7 +66,7 @@ def decide(
         threshold = float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0))))
     far = distance(probability, threshold)
     widest = float(np.quantile(far, uncertain, method="inverted_cdf")) if uncertain else 0.0
-    return Decision(temperature, threshold, widest)
+    return OperatingPoint(temperature, threshold, widest)
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:

@@ -1,4 +1,4 @@
-"""A classifier whose frozen backbone is replaced by cached features."""
+"""The classifier of frozen backbones, which takes many optimizer steps on one batch of cached features."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from pneumo.models.classifier import Batch, Classifier
 class HeadClassifier(Classifier):
     """A classifier with a frozen backbone, whose head can take many optimizer steps a batch.
 
-    Lightning spends more time on a step than a head on cached features does, so there it is given many at once.
+    On cached features Lightning's overhead is longer than the step itself, so each of its batches holds many steps.
     """
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Take all of a batch's steps but the last, and compute the loss of that."""
+        """Take all optimizer steps of a batch but the last, and compute the cross-entropy loss of the last."""
         *earlier, last = split(batch, self.batch_size or len(batch["label"]))
         if earlier:
             optimizer = self.optimizers(use_pl_optimizer=False)
@@ -22,7 +22,7 @@ class HeadClassifier(Classifier):
             for part in earlier:
                 optimizer.zero_grad()
                 logits = self(part["input"])
-                self._keep("train", part, logits)
+                self._keep_output("train", part, logits)
                 torch.autograd.backward(self._loss(logits, part["label"], "train"))
                 optimizer.step()
         return super().training_step(last, batch_idx)

@@ -8,26 +8,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pneumo.metrics.definitions import METRICS
 from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.collection import read_finished
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import NO_IMAGE, count_tested
+from pneumo.runs.results import NO_IMAGE, TITLES, count_tested
 from pneumo.runs.split_files import read_splits
 
-_METRICS = (
-    ("accuracy", "accuracy"),
-    ("balanced accuracy", "balanced_accuracy"),
-    ("sensitivity", "sensitivity"),
-    ("to bacterial pneumonia", "sensitivity_bacterial"),
-    ("to viral pneumonia", "sensitivity_viral"),
-    ("specificity", "specificity"),
-    ("AUROC", "auroc"),
-    ("AUROC, bacterial against viral", "auroc_bacterial_viral"),
-    ("average precision", "auprc"),
-    ("expected calibration error", "ece"),
-    ("Brier score", "brier"),
+_TITLES = {
+    **TITLES,
+    "sensitivity_bacterial": "to bacterial pneumonia",
+    "sensitivity_viral": "to viral pneumonia",
+    "auroc_bacterial_viral": "AUROC, bacterial against viral",
+    "ece": "expected calibration error",
+}
+# fmt: off
+_FIRST = (
+    "accuracy", "balanced_accuracy", "sensitivity", "sensitivity_bacterial", "sensitivity_viral", "specificity",
+    "auroc", "auroc_bacterial_viral", "auprc", "ece", "brier",
 )
+# fmt: on
 # What the card shows of the configuration, and its types.
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "model.architecture": (str,),
@@ -42,7 +43,7 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
 
 
 def model_card(folder: Path) -> str:
-    """Give the model card of the finished run in a folder, as Markdown.
+    """Render the model card of the finished run in a folder, as Markdown.
 
     Raises:
         ConfigError: No run has finished there, or a file of it is missing.
@@ -65,15 +66,23 @@ def model_card(folder: Path) -> str:
             for name, value in config["augment"].items()
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
-        metrics=[(title, name) for title, name in _METRICS if results[f"test_{name}"] != NO_IMAGE],
+        metrics=[
+            (_TITLES[name], name) for name in _shown_metrics() if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE
+        ],
         shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 
 
+def _shown_metrics() -> list[str]:
+    """Return the names of the card's metrics: after its own choice, others that the table of a run has."""
+    return list(dict.fromkeys((*_FIRST, *(metric.name for metric in METRICS.values() if metric.rank is not None))))
+
+
 def _sides(shift: Shift) -> str:
+    values = {name: (shift.held_out[name].value, shift.official[name].value) for name in ("auroc", "balanced_accuracy")}
     return ", ".join(
-        f"{title} {shift.held_out[name].value:.3f} on validation and {shift.official[name].value:.3f} on test images"
-        for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))
+        f"{TITLES[name]} {held_out:.3f} on validation and {official:.3f} on test images"
+        for name, (held_out, official) in values.items()
     )
 
 

@@ -15,7 +15,7 @@ from pneumo.common.files import write_text
 from pneumo.common.plain_data import format_rows
 from pneumo.common.terminal import PlainTable
 from pneumo.errors import ConfigError
-from pneumo.metrics.definitions import estimates
+from pneumo.metrics.definitions import METRICS, estimates
 from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
 from pneumo.reporting.comparison_table import name_row
 from pneumo.runs.collection import Row, Run
@@ -24,6 +24,7 @@ from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, summarise
 from pneumo.runs.split_files import read_splits
 
 _HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
+_OF_CALIBRATION = ("ece", "brier")
 _SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
 
 
@@ -105,11 +106,6 @@ def _is_binary(run: Run) -> bool:
     return run.state in ("done", "collapsed") and run.results is not None and run.results["task"] == "pneumonia"
 
 
-_SHOWN_METRICS = {name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")}
-_SHOWN_METRICS |= {f"sensitivity_{subtype}": f"  to {subtype}" for subtype in SUBTYPES}
-_SHOWN_METRICS |= {name: TITLES[name] for name in ("specificity", "ece", "brier")}
-
-
 class Ensemble(NamedTuple):
     """Several runs that answer together.
 
@@ -181,10 +177,23 @@ def to_terminal(ensemble: Ensemble) -> PlainTable:
     table.add_column("test")
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
         table.add_column(column, justify="right")
-    for name, title in _SHOWN_METRICS.items():
+    for name, title in _ensemble_metrics().items():
         value, low, high = (ensemble.figures[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
-        if value != NO_IMAGE:
-            each = [float(run.results[f"test_{name}"]) for run in ensemble.members if run.results]
+        each = [
+            float(found[key]) for run in ensemble.members if (key := f"test_{name}") in (found := run.results or {})
+        ]
+        if value != NO_IMAGE and each:
             texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
             table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
     return table
+
+
+def _ensemble_metrics() -> dict[str, str]:
+    """Return names and titles of the metrics of an ensemble: those in the table of a run, and those of calibration."""
+    titles = {}
+    for metric in METRICS.values():
+        if metric.rank is not None or metric.name in _OF_CALIBRATION:
+            titles[metric.name] = metric.title
+        if metric.name == "sensitivity":
+            titles |= {f"sensitivity_{subtype}": f"  to {subtype}" for subtype in SUBTYPES}
+    return titles

@@ -15,7 +15,7 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.training.class_checks import check_targets
 from pneumo.training.components import _avoid_single_images, build
-from pneumo.training.evaluation import measure_cost
+from pneumo.training.metadata import measure_cost
 from pneumo.training.run import run
 from pneumo.training.warm_up import warm_up_head
 

@@ -27,9 +27,9 @@ def write(folder: Path, test: torch.Tensor, val: torch.Tensor) -> dict[str, Any]
     answers: dict[str, Batch] = {
         name: {"index": torch.arange(6), "logits": logits} for name, logits in {"test": test, "val": val}.items()
     }
-    classifier.answers["test"] = answers["test"]
+    classifier.outputs["test"] = answers["test"]
     datamodule = SimpleNamespace(splits={"test": images("test"), "val": images("val")}, classes=CLASSES)
-    return evaluation.write_answers(folder, answers["val"], datamodule, classifier)  # type: ignore[arg-type]
+    return evaluation.record_predictions(folder, answers["val"], datamodule, classifier)  # type: ignore[arg-type]
 
 
 def test_files_have_the_margin_of_each_image(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""Overlays written as image files."""
+"""The folder of overlays that `pneumo predict --explain` writes."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,78 +13,15 @@ from PIL import Image
 from pneumo.common.files import atomic_path, bounded_name, unwritable
 from pneumo.common.terminal import warn
 from pneumo.data.radiograph import some
-from pneumo.inference.backend import Images, Network
-from pneumo.inference.explain.overlays import Example, Map, draw_examples, overlay, place
+from pneumo.inference.backend import Network
+from pneumo.inference.explain.overlays import Example, Explainer, draw_examples
 from pneumo.inference.outputs import show_path
-from pneumo.inference.prediction import NOTICE, Batch, Prediction
+from pneumo.inference.prediction import NOTICE, Batch
 
 _OVERVIEW = "overview.png"
 _MOST = 24  # images in the overview
 _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 _SMALL = 360  # pixels of an image's longer side there
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What in a radiograph speaks for a class.
-
-    Attributes:
-        prediction: For the radiograph.
-        target: The class that is explained: the positive one of two, the predicted one of several.
-        image: The radiograph's grey values, (H, W); the longer side has at most 1,024 pixels.
-        input_saliency: The map of what the network's input holds, (S, S), from 0 to 1.
-        crop_pct: What that input keeps of height and width.
-    """
-
-    prediction: Prediction
-    target: str
-    image: Images
-    input_saliency: Map
-    crop_pct: float
-
-    @property
-    def saliency(self) -> Map:
-        """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
-        return place(self.input_saliency, self.image.shape, self.crop_pct)
-
-    @property
-    def overlay(self) -> Images:
-        """The image under the map, in colours, (H, W, 3)."""
-        return overlay(self.image, self.input_saliency, self.crop_pct)
-
-
-class Explainer:
-    """Explains predictions of a network.
-
-    Attributes:
-        subject: What maps speak for, in words.
-    """
-
-    def __init__(self, network: Network, method: str = "hirescam") -> None:
-        """Find the layer whose map is shown.
-
-        Raises:
-            ConfigError: As `Network.explainer`.
-        """
-        self.classes, self.crop_pct = network.rules.classes, network.rules.crop_pct
-        self.positive = self.classes[1] if len(self.classes) == 2 else None
-        self.subject = self.positive or "the class that is called"
-        self.map = network.explainer(method)
-
-    def explain(self, batch: Batch) -> list[Explanation]:
-        """Explain the files of a batch that were read with copies to look at."""
-        read = [
-            (prediction, prediction.predicted_class, film.square, np.asarray(film.shown))
-            for prediction, film in zip(*batch, strict=True)
-            if film.shown is not None
-        ]
-        if not read:
-            return []
-        maps = self.map(np.stack([square for *_, square, _ in read if square is not None]))
-        return [
-            Explanation(prediction, self.positive or str(predicted), image, found, self.crop_pct)
-            for (prediction, predicted, _, image), found in zip(read, maps, strict=True)
-        ]
 
 
 class OverlayFolder:

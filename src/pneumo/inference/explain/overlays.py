@@ -1,7 +1,10 @@
-"""Saliency maps drawn over radiographs."""
+"""Explanations of predictions: saliency maps and their overlays on radiographs."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +15,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pneumo.inference.backend import Network
+from pneumo.inference.prediction import Batch, Prediction
 from pneumo.reporting.figures.style import STYLE, escape_text
 
 Film = npt.NDArray[np.uint8]
@@ -20,6 +25,68 @@ Map = npt.NDArray[np.float32]
 _COLOURS = colormaps["plasma"]
 _STRONGEST = 0.6  # what a map's maximum covers of the film, so that it stays readable
 _FRAME = 0.35  # the same of the line around what the network saw
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What in a radiograph speaks for a class.
+
+    Attributes:
+        prediction: For the radiograph.
+        target: The class that is explained: the positive one of two, the predicted one of several.
+        image: The radiograph's grey values, (H, W); the longer side has at most 1,024 pixels.
+        input_saliency: The map of what the network's input holds, (S, S), from 0 to 1.
+        crop_pct: What that input keeps of height and width.
+    """
+
+    prediction: Prediction
+    target: str
+    image: Film
+    input_saliency: Map
+    crop_pct: float
+
+    @property
+    def saliency(self) -> Map:
+        """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
+        return place(self.input_saliency, self.image.shape, self.crop_pct)
+
+    @property
+    def overlay(self) -> Film:
+        """The image under the map, in colours, (H, W, 3)."""
+        return overlay(self.image, self.input_saliency, self.crop_pct)
+
+
+class Explainer:
+    """Explains predictions of a network.
+
+    Attributes:
+        subject: What maps speak for, in words.
+    """
+
+    def __init__(self, network: Network, method: str = "hirescam") -> None:
+        """Find the layer whose map is shown.
+
+        Raises:
+            ConfigError: As `Network.explainer`.
+        """
+        self.positive, self.crop_pct = network.rules.positive_class, network.rules.crop_pct
+        self.subject = self.positive or "the class that is called"
+        self.map = network.explainer(method)
+
+    def explain(self, batch: Batch) -> list[Explanation]:
+        """Explain the files of a batch that were read with copies to look at."""
+        read = [
+            (prediction, prediction.predicted_class, film.square, np.asarray(film.shown))
+            for prediction, film in zip(*batch, strict=True)
+            if film.shown is not None
+        ]
+        if not read:
+            return []
+        maps = self.map(np.stack([square for *_, square, _ in read if square is not None]))
+        return [
+            Explanation(prediction, self.positive or str(predicted), image, found, self.crop_pct)
+            for (prediction, predicted, _, image), found in zip(read, maps, strict=True)
+        ]
 
 
 class Example(NamedTuple):

@@ -21,7 +21,7 @@ _SMOOTHING = 16  # maps are smoothed by a standard deviation of this part of the
 _M = TypeVar("_M", bound=nn.Module)
 
 
-class Answering(Protocol):
+class ExplainableClassifier(Protocol):
     """What is explained; `pneumo.models.classifier.Classifier` has it all.
 
     Temperatures need not be known: they scale maps, which are scaled to a maximum of 1 anyway.
@@ -34,7 +34,7 @@ class Answering(Protocol):
     flip_test: bool
 
 
-class Explainer:
+class SaliencyMapper:
     """Maps of what in images speaks for a class.
 
     What is explained is the log odds of the class in the answer that counts: with `flip_test` that is the mean over an
@@ -45,7 +45,7 @@ class Explainer:
     alone. Make a new one after moving the classifier to another device, and use one from one thread at a time.
     """
 
-    def __init__(self, classifier: Answering, method: str = METHODS[0]) -> None:
+    def __init__(self, classifier: ExplainableClassifier, method: str = METHODS[0]) -> None:
         """Find the layer to look at.
 
         Args:

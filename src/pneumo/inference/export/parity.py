@@ -58,8 +58,7 @@ def score_plainly(classifier: Classifier, films: Images) -> Scores:
     probability, unlike = [], []
     with torch.inference_mode():
         for block in torch.split(torch.from_numpy(films), _BLOCK):
-            share = classifier.probability(classifier.answer(block))
-            probability.append(torch.stack((1 - share, share), 1) if share.ndim == 1 else share)
+            probability.append(classifier.probability(classifier.predict_logits(block)))
             means = levels(block)[1]
             unlike.append(classifier.outliers.score(means) if classifier.outliers else means.new_zeros(len(means)))
     return torch.cat(probability).numpy(), torch.cat(unlike).numpy()

@@ -31,7 +31,7 @@ from pneumo.inference.serve.connections import CrowdedError, TooLargeError, Uplo
 from pneumo.reporting.rendering import render
 
 if TYPE_CHECKING:
-    from pneumo.inference.explain.overlay_files import Explainer
+    from pneumo.inference.explain.overlays import Explainer
 
 MOST_BYTES = 64_000_000  # of a film; the largest of the study's has 3 million
 MOST_BYTES_TOGETHER = 192_000_000  # of all films that are under way or wait
@@ -123,9 +123,8 @@ def _refuse(status: HTTPStatus, reason: str, headers: Mapping[str, str] = Mappin
 
 
 def _render(rules: Rules, subject: str | None) -> str:
-    two = len(rules.classes) == 2
-    band = None
-    if two and rules.margin is not None:
+    positive, band = rules.positive_class, None
+    if positive is not None and rules.margin is not None:
         band = [float(expit(logit(rules.threshold) + side * rules.margin)) for side in (-1, 1)]
     return render(
         "serve.html",
@@ -136,8 +135,8 @@ def _render(rules: Rules, subject: str | None) -> str:
         settings={
             "kind": _KIND,
             "most": MOST_BYTES,
-            "bars": rules.classes[1:] if two else rules.classes,
-            "threshold": rules.threshold if two else None,
+            "bars": [positive] if positive is not None else rules.classes,
+            "threshold": rules.threshold if positive is not None else None,
             "band": band,
         },
     )

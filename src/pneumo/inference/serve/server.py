@@ -18,7 +18,7 @@ from pneumo.inference.prediction import NOTICE
 from pneumo.inference.predictor import Predictor, load_model
 
 if TYPE_CHECKING:
-    from pneumo.inference.explain.overlay_files import Explainer
+    from pneumo.inference.explain.overlays import Explainer
 
 
 def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str) -> None:
@@ -76,7 +76,7 @@ def _names(host: str) -> list[str] | None:
 
 
 def _open_explainer(model: Predictor) -> Explainer | None:
-    from pneumo.inference.explain.overlay_files import Explainer  # imports Matplotlib
+    from pneumo.inference.explain.overlays import Explainer  # imports Matplotlib
 
     try:
         return Explainer(model.network)

@@ -66,7 +66,7 @@ def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
     sides = [(name, side) for name, side in answers.against_rest.items() if has_both_classes(side)]
     if not sides:
         return {}
-    if len(answers.classes) == 2:
+    if answers.is_binary:
         auroc, auprc = _area(results, "auroc"), _area(results, "auprc")
         shown = [_Shown("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
     else:

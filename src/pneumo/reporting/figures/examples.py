@@ -72,7 +72,7 @@ def draw_predictions(answers: Predictions, chosen: Chosen, films: Films, results
     """Show test images that were called right and wrong, and the least certain ones; films in the order of `chosen`."""
     total = chosen.rights + chosen.wrongs
     near, words = "whose two likeliest classes are closest", "its probability"
-    if len(answers.classes) == 2:
+    if answers.is_binary:
         near = "nearest to the threshold"
         words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
     rows = {

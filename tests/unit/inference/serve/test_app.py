@@ -18,7 +18,7 @@ from helpers.opened import write_checkpoint
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pneumo.inference.explain.overlay_files import Explainer
+from pneumo.inference.explain.overlays import Explainer
 from pneumo.inference.predict import run_predict
 from pneumo.inference.prediction import NOTICE
 from pneumo.inference.predictor import Predictor, load_model
