@@ -11,7 +11,7 @@ from helpers.support import Compose
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from pneumo.data.index import positions
+from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import fit_head
@@ -75,7 +75,7 @@ def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, 
     found = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["head.weight"]
     components = build(compose_run(*ROBUST, folder="other"))
     data, classifier = components.datamodule, components.classifier
-    places = positions(data.splits["train"], data.radiographs)
+    places = indices_of(data.splits["train"], data.radiographs)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
     classifier.backbone.train()
     with torch.inference_mode():

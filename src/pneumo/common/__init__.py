@@ -1,1 +1,1 @@
-"""Shared by all packages: atomic files, the array cache, hardware, progress and text."""
+"""What the packages share: atomic files, the array cache, hardware, terminal output, text."""

@@ -1,4 +1,4 @@
-"""Limits of the settings of other libraries' classes: what their signatures do not say."""
+"""Limits of arguments of other libraries' classes that their signatures do not state."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The data modules: radiographs in, batches of grey images out."""
+"""The data module: radiographs in, batches of grey images or cached features out."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -25,9 +25,9 @@ from pneumo.data.index import (
     default_root,
     find_root,
     index_radiographs,
+    indices_of,
     label_subtypes,
     locate,
-    positions,
 )
 from pneumo.data.phantoms import check_phantoms
 from pneumo.data.radiograph import ImageNotes
@@ -230,7 +230,7 @@ class ChestXrayDataModule(LightningDataModule):
         images = self.splits[split]
         label = torch.tensor([radiograph.label for radiograph in images])
         if split != "train" or self.views is None:
-            return Part(inputs, torch.tensor(positions(images, self.radiographs))[None], label)
+            return Part(inputs, torch.tensor(indices_of(images, self.radiographs))[None], label)
         pool = [self.radiographs[i] for i in self.trainable]
         views = torch.arange(len(self.views) // len(pool))
-        return Part(self.views, torch.tensor(positions(images, pool)) + len(pool) * views[:, None], label)
+        return Part(self.views, torch.tensor(indices_of(images, pool)) + len(pool) * views[:, None], label)

@@ -1,4 +1,4 @@
-"""Kinds of TIFF: those that Pillow decodes rightly, and a reason against every other."""
+"""Checks of TIFF files: which kinds Pillow decodes correctly, and the reason against each other kind."""
 
 import struct
 from typing import BinaryIO, cast

@@ -1,4 +1,4 @@
-"""Networks in use: the protocol of backends, and the rules that turn logits into predictions."""
+"""The interface of network backends, and the rules that turn logits into predictions."""
 
 from __future__ import annotations
 

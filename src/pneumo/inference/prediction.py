@@ -1,4 +1,4 @@
-"""Prediction for one file, with its notes."""
+"""The prediction for one file, with its notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints, run by PyTorch."""
+"""The backend of checkpoints, which runs PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration of probabilities."""
+"""Calibration: the expected calibration error with its interval, and the reliability curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimation: methods that map a metric and a sample of predictions to an interval, and tests between runs."""
+"""The `Metric` type, and the methods of its interval and of its tests between runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operating points: the temperature, threshold and uncertain margin that validation selects."""
+"""Operating points: temperature, threshold and uncertain margin, selected on validation."""
 
 import logging
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Checkpoints read: bounded, verified against their digest, and with hyperparameters that follow their rules."""
+"""The reader of checkpoints: bounded in size, verified by digest, hyperparameters checked."""
 
 import logging
 import math

@@ -15,7 +15,7 @@ from torchmetrics import CatMetric, MeanMetric
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
-from pneumo.models.backbones import build, log_odds
+from pneumo.models.backbones import build_backbone, log_odds
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.models.ood_detector import Outliers
@@ -69,7 +69,9 @@ class Classifier(CheckpointModule):
         self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
         weights = None if training.class_weights is None else torch.tensor(training.class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.backbone, self.head = build(architecture, training.weights, head_path, image_size, len(classes), freeze)
+        self.backbone, self.head = build_backbone(
+            architecture, training.weights, head_path, image_size, len(classes), freeze
+        )
         self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
         self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning
         self.batch_size = training.batch_size

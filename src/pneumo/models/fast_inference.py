@@ -1,4 +1,4 @@
-"""Inference copies of networks: folded batch normalization, compilation, and scores of images."""
+"""Inference copies of networks: folded batch normalization, compilation, and the exportable scorer."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator

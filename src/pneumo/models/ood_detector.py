@@ -1,4 +1,4 @@
-"""The OOD detector: mean activations at each resolution, and their distance from those of training images."""
+"""The OOD detector: distance of an image's mean activations from those of training images."""
 
 from __future__ import annotations
 

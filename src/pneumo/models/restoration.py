@@ -1,4 +1,4 @@
-"""A classifier restored from its checkpoint, whose hyperparameters are checked before anything is built."""
+"""Classifiers restored from checkpoints, whose hyperparameters are checked before anything is built."""
 
 from __future__ import annotations
 

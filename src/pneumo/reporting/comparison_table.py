@@ -1,4 +1,4 @@
-"""The comparison of a leaderboard's rows as text: comparisons.csv and a terminal table."""
+"""The comparison of leaderboard rows as comparisons.csv and as a terminal table."""
 
 from __future__ import annotations
 

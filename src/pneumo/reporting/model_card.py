@@ -13,7 +13,7 @@ from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.collection import read_finished
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import NO_IMAGE, TITLES, count_tested
+from pneumo.runs.results import NO_IMAGE, TITLES, Results, count_tested
 from pneumo.runs.split_files import read_splits
 
 _TITLES = {
@@ -66,16 +66,15 @@ def model_card(folder: Path) -> str:
             for name, value in config["augment"].items()
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
-        metrics=[
-            (_TITLES[name], name) for name in _shown_metrics() if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE
-        ],
+        metrics=[(_TITLES[name], name) for name in _shown_metrics(results)],
         shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 
 
-def _shown_metrics() -> list[str]:
+def _shown_metrics(results: Results) -> list[str]:
     """Return the names of the card's metrics: after its own choice, others that the table of a run has."""
-    return list(dict.fromkeys((*_FIRST, *(metric.name for metric in METRICS.values() if metric.rank is not None))))
+    ranked = (metric.name for metric in METRICS.values() if metric.rank is not None)
+    return [name for name in dict.fromkeys((*_FIRST, *ranked)) if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE]
 
 
 def _sides(shift: Shift) -> str:

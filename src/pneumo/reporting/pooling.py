@@ -1,4 +1,4 @@
-"""Pooled predictions: all folds of a cross-validation, and ensembles of runs."""
+"""Pooled predictions: the folds of a cross-validation, and ensembles of runs."""
 
 from __future__ import annotations
 
@@ -179,9 +179,8 @@ def to_terminal(ensemble: Ensemble) -> PlainTable:
         table.add_column(column, justify="right")
     for name, title in _ensemble_metrics().items():
         value, low, high = (ensemble.figures[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
-        each = [
-            float(found[key]) for run in ensemble.members if (key := f"test_{name}") in (found := run.results or {})
-        ]
+        members = [run.results or {} for run in ensemble.members]
+        each = [float(results[f"test_{name}"]) for results in members if f"test_{name}" in results]
         if value != NO_IMAGE and each:
             texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
             table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")

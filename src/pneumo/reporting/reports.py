@@ -1,4 +1,4 @@
-"""Reports of runs and sweeps, as the commands write them."""
+"""Reports of runs and sweeps as the commands write them: leaderboard, ensemble and model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as one HTML page, which needs no network and opens from the disk."""
+"""The HTML report of a run, self-contained in one file."""
 
 from __future__ import annotations
 

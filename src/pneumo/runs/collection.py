@@ -1,4 +1,4 @@
-"""Runs found in directories, and rows of runs that differ in their seed or fold only."""
+"""Runs found in directories, grouped into rows that differ only in seed or fold."""
 
 from __future__ import annotations
 

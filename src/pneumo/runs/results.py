@@ -1,4 +1,4 @@
-"""results.json: its values from predictions, its file, and the table at the end of a run."""
+"""The file results.json: keys, values computed from predictions, reader, writer and terminal table."""
 
 from __future__ import annotations
 

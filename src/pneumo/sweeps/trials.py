@@ -1,4 +1,4 @@
-"""Trials of a search in Optuna's database, checked whenever they are read."""
+"""Trials in Optuna's database, checked at each read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callbacks of a run: seeds, checks, averaged weights, history and progress."""
+"""Callbacks of a run: seeds, recorded configuration, history, averaged weights, learning rate and progress."""
 
 import logging
 import math

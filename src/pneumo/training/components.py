@@ -1,4 +1,4 @@
-"""Components of a run, instantiated from its configuration."""
+"""The components of a run: data module, classifier and trainer, built from its configuration."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Figures of a run in its directory and in TensorBoard, and the projector."""
+"""Figures of a run, in its directory and in TensorBoard, and TensorBoard's projector."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from pneumo.common.text import escape_line
 from pneumo.config.fingerprints import other_overrides
-from pneumo.data.index import Radiograph, positions
+from pneumo.data.index import Radiograph, indices_of
 from pneumo.data.previews import first_batch, load_films
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.curves import draw_learning_curves
@@ -35,41 +35,42 @@ _HEADER = ("class", "called", "answer", "probability", "subtype", "file")
 _SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
 
 
-def write_projector(folder: Path, logger: RunLogger, answers: Predictions, components: RunComponents) -> None:
+def write_projector(folder: Path, logger: RunLogger, predictions: Predictions, components: RunComponents) -> None:
     """Write features, classes, predictions and small images of all test images, and the file that names them.
 
     Args:
         folder: The run's.
         logger: Writes into it.
-        answers: To the test images.
+        predictions: For the test images.
         components: The run's, with the tested weights.
     """
-    place = {image.path: image for image in components.datamodule.splits["test"]}
-    images = [place[path] for path in answers.paths]
+    image_at = {image.path: image for image in components.datamodule.splits["test"]}
+    images = [image_at[path] for path in predictions.paths]
     rows = []
-    for image, truth, answer, share in zip(images, answers.label, answers.predicted, answers.confidence, strict=True):
-        right = "right" if truth == answer else "wrong"
-        names = answers.classes[truth], answers.classes[answer]
-        rows.append([escape_line(cell) for cell in (*names, right, f"{share:.4f}", image.subtype, image.path)])
+    columns = (images, predictions.label, predictions.predicted, predictions.confidence)
+    for image, label, predicted, probability in zip(*columns, strict=True):
+        right = "right" if label == predicted else "wrong"
+        names = predictions.classes[label], predictions.classes[predicted]
+        rows.append([escape_line(cell) for cell in (*names, right, f"{probability:.4f}", image.subtype, image.path)])
     size = min(_SPRITE, _SHEET // math.ceil(math.sqrt(len(images))))
     films = torch.from_numpy(load_films(components.datamodule, images))[:, None].float() / 255
     small = interpolate(films, (size, size), mode="bilinear", antialias=True)
     with suppress(OSError):  # an empty folder of an earlier run, which TensorBoard would warn of
         (folder / FOLDER / _TAG).rmdir()
-    features = _compute(images, components)
+    features = _compute_features(images, components)
     logger.experiment.add_embedding(features, rows, small, global_step=FOLDER, tag=_TAG, metadata_header=_HEADER)
 
 
-def _compute(images: list[Radiograph], components: RunComponents) -> Tensor:
+def _compute_features(images: list[Radiograph], components: RunComponents) -> Tensor:
     """Compute the backbone's features of images, (n, D), unless the run was served with them."""
     datamodule, classifier = components.datamodule, components.classifier
     device = components.trainer.strategy.root_device
-    places = positions(images, datamodule.radiographs)
+    indices = indices_of(images, datamodule.radiographs)
     if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
-        return torch.from_numpy(datamodule.inputs[places])
+        return torch.from_numpy(datamodule.inputs[indices])
     classifier.eval().to(device)
     with torch.inference_mode():
-        blocks = datamodule.image_blocks(places, datamodule.batch_size)
+        blocks = datamodule.image_blocks(indices, datamodule.batch_size)
         return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks])
 
 
@@ -109,22 +110,24 @@ def show_test(
         components: The run's, with the tested weights.
         swept: Values of the hyperparameters that differ within the run's sweep.
     """
-    answers, epochs = read_predictions(folder, results), components.trainer.current_epoch
-    png = _draw(folder, answers, results, components) if cfg.figures else {}
+    predictions, epochs = read_predictions(folder, results), components.trainer.current_epoch
+    png = _draw(folder, predictions, results, components) if cfg.figures else {}
     for logger in components.loggers:
         logger.log_images(png, epochs)
-        logger.log_answers(answers, epochs)
+        logger.log_predictions(predictions, epochs)
         if logger.projector:
-            write_projector(folder, logger, answers, components)
+            write_projector(folder, logger, predictions, components)
         overrides = other_overrides(HydraConfig.get().overrides.task)
         logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
 
 
-def _draw(folder: Path, answers: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
+def _draw(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
     """Plot training and test; return the PNG files by their tags in TensorBoard."""
     datamodule, trainer = components.datamodule, components.trainer
-    place = {image.path: image for image in datamodule.splits["test"]}
-    figures = draw_test(folder, answers, results, lambda paths: load_films(datamodule, [place[path] for path in paths]))
+    image_at = {image.path: image for image in datamodule.splits["test"]}
+    figures = draw_test(
+        folder, predictions, results, lambda paths: load_films(datamodule, [image_at[path] for path in paths])
+    )
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
     figures["learning_curves"] = draw_learning_curves(history.epochs, images, results)

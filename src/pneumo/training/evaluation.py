@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.index import Radiograph, positions
+from pneumo.data.index import Radiograph, indices_of
 from pneumo.errors import NonFiniteLossError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.operating_point import choose_operating_point
@@ -125,7 +125,7 @@ def _choose_ood_images(datamodule: ChestXrayDataModule) -> tuple[list[int], list
     half = min(_MOST_IMAGES, len(train) // 2)
     few = len(val) < _FEWEST_VALIDATION
     reference, others = (train[:half], train[half : 2 * half]) if few else (train[:_MOST_IMAGES], val[:_MOST_IMAGES])
-    return positions(reference, datamodule.radiographs), positions(others, datamodule.radiographs)
+    return indices_of(reference, datamodule.radiographs), indices_of(others, datamodule.radiographs)
 
 
 def _shuffle(images: Sequence[Radiograph]) -> list[Radiograph]:

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, cached on disk and served to training."""
+"""Cached features of a frozen backbone, served to training."""
 
 import logging
 from collections.abc import Sequence

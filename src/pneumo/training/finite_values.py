@@ -1,4 +1,4 @@
-"""Non-finite losses, logits and features: detected before anything is computed from them or written."""
+"""Detection of non-finite losses, logits and features, before anything is computed from them."""
 
 import math
 from typing import Any

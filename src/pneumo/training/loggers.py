@@ -1,4 +1,4 @@
-"""TensorBoard: scalars, figures, curves, and one row of the HPARAMS table."""
+"""The TensorBoard logger: scalars, figures, curves, and one row of the HPARAMS table."""
 
 from collections.abc import Mapping
 
@@ -60,13 +60,13 @@ class RunLogger(TensorBoardLogger):
             writer.add_summary(summarise_image(tag, png), epochs)
 
     @rank_zero_only
-    def log_answers(self, answers: Predictions, epochs: int) -> None:
+    def log_predictions(self, predictions: Predictions, epochs: int) -> None:
         """Show precision-recall curves of the test in the PR CURVES tab; of three classes each against the rest.
 
         TensorBoard's thresholds are equidistant from 0 to 1. Ranks divide the images evenly among them; probabilities,
         most of which lie near 0 and 1, would leave few of the thresholds to tell images apart.
         """
-        for name, side in answers.against_rest.items():
+        for name, side in predictions.against_rest.items():
             if has_both_classes(side):
                 quantile = rankdata(side.score, "max") / len(side.score)
                 tag = f"test/precision_recall/{escape_line(name)}"

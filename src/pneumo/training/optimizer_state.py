@@ -1,4 +1,4 @@
-"""Stored states of optimizers and schedules, compared with those of the run that resumes from them."""
+"""Checks of stored optimizer and scheduler states against those of the run that resumes."""
 
 import warnings
 from collections.abc import Sequence

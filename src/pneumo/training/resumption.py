@@ -1,4 +1,4 @@
-"""Resumption of runs: whether a checkpoint is one that this run wrote and can continue from."""
+"""Resuming: whether a checkpoint is one that this run wrote and can continue from."""
 
 import json
 import logging

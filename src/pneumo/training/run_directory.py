@@ -1,4 +1,4 @@
-"""A run's directory: resumed, or cleared of what an earlier run left; other files stay."""
+"""The directory of a run: resumed, or cleared of files that an earlier run left."""
 
 import logging
 import signal

@@ -1,4 +1,4 @@
-"""Forms of stored state: comparison with what the present run would store, without trusting any of it."""
+"""Forms of stored training state: structural comparison with the state that the present run would store."""
 
 import math
 import re

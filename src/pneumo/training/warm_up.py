@@ -1,4 +1,4 @@
-"""The warm-up of a fine-tuning: the head is fitted alone, before the backbone moves."""
+"""Head warm-up of fine-tuning: the head is fitted before the backbone moves."""
 
 import copy
 import logging
@@ -9,7 +9,7 @@ import torch
 from pneumo.common.terminal import track
 from pneumo.data.batches import join_single
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.index import positions
+from pneumo.data.index import indices_of
 from pneumo.models.backbones import trains_on_one_image
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import fit_head
@@ -34,7 +34,7 @@ def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device
     """
     images = datamodule.splits["train"]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed)).tolist()
-    places = positions([images[i] for i in order], datamodule.radiographs)
+    places = indices_of([images[i] for i in order], datamodule.radiographs)
     backbone = copy.deepcopy(classifier.train().backbone).to(device)
     features = []
     blocks = datamodule.image_blocks(places, datamodule.batch_size)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumo.models.backbones import build, freeze_module
+from pneumo.models.backbones import build_backbone, freeze_module
 from pneumo.models.fast_inference import FeaturePass, fold_batch_norm
 
 
@@ -37,7 +37,7 @@ def unlike_fresh(network: nn.Module) -> None:
 def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
     torch.manual_seed(0)
     size = 224 if "vit" in architecture else 64
-    backbone, _ = build(architecture, None, None, size, 2)
+    backbone, _ = build_backbone(architecture, None, None, size, 2)
     unlike_fresh(backbone)
     freeze_module(backbone)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
@@ -50,7 +50,7 @@ def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["timm/tf_efficientnet_lite0", "torchvision/resnext50_32x4d"])
 def test_every_batch_normalisation_that_follows_a_convolution_is_folded(architecture: str) -> None:
-    backbone, _ = build(architecture, None, None, 64, 2)
+    backbone, _ = build_backbone(architecture, None, None, 64, 2)
     freeze_module(backbone)
     folded = fold_batch_norm(backbone.network, 64)
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -91,7 +91,7 @@ def test_a_network_that_cannot_be_folded_stays_right(kind: type[nn.Module]) -> N
 
 
 def test_images_can_be_changed_by_their_number() -> None:
-    backbone, _ = build("pneumo/xraychestnet", None, None, 32, 2)
+    backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=False)
     numbers: list[tuple[int, int]] = []
@@ -107,7 +107,7 @@ def test_images_can_be_changed_by_their_number() -> None:
 
 @pytest.mark.slow
 def test_a_compiled_pass_gives_the_same_features() -> None:
-    backbone, _ = build("pneumo/xraychestnet", None, None, 32, 2)
+    backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
     found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, 32).split(4), 0, None)])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pneumo.models.backbones import build, trains_on_one_image
+from pneumo.models.backbones import build_backbone, trains_on_one_image
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from pneumo.models.backbones import build, trains_on_one_image
 def test_it_is_known_beforehand_whether_a_network_trains_on_one_image(
     architecture: str, size: int, expected: bool
 ) -> None:
-    network = build(architecture, None, None, size, 2, freeze=False)[0]
+    network = build_backbone(architecture, None, None, size, 2, freeze=False)[0]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     random = torch.get_rng_state()
     assert trains_on_one_image(network, size) is expected

@@ -1,4 +1,4 @@
-"""The layer of a network at which saliency maps are computed."""
+"""Selection of the layer whose output a saliency map shows."""
 
 from __future__ import annotations
 

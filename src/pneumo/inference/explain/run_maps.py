@@ -1,4 +1,4 @@
-"""Saliency maps of a run's test images, and whether they depend on its weights."""
+"""Saliency maps of a run's test images, and the randomisation test of their dependence on weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saliency maps: Grad-CAM, integrated gradients and occlusion."""
+"""Saliency maps of a classifier: HiResCAM, Grad-CAM and occlusion."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Exported files: ONNX and PyTorch programs."""
+"""Formats of exported networks: ONNX files and PyTorch programs."""
 
 from __future__ import annotations
 

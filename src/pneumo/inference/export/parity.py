@@ -1,4 +1,4 @@
-"""Parity and latency of exported networks."""
+"""Parity and latency of an exported network, compared with its checkpoint."""
 
 from __future__ import annotations
 

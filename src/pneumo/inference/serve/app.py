@@ -1,4 +1,4 @@
-"""The web application: an image comes in as the body of a request, and nothing of it is kept."""
+"""The web application: images arrive in request bodies and are never stored."""
 
 from __future__ import annotations
 
