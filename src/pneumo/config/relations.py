@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from pneumo.config.constraints import show
 from pneumo.errors import ConfigError
 
+Settings = Mapping[str, Any]
+
 
 def directions() -> dict[str, str]:
     """Return the direction of each metric that is logged, `min` or `max`."""
@@ -62,7 +64,6 @@ def _closest_metric(monitor: str) -> str:
 
 
 OmegaConf.register_new_resolver("monitor_mode", monitor_mode, replace=True)
-Settings = Mapping[str, Any]
 
 
 def check_relations(settings: Settings) -> None:

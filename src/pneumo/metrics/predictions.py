@@ -64,7 +64,7 @@ class Predictions:
     @property
     def is_binary(self) -> bool:
         """Whether there are two classes, so that the threshold determines the predicted one."""
-        return self.probability.shape[1] == 2
+        return bool(self.probability.shape[1] == 2)
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:

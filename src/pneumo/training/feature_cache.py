@@ -59,14 +59,6 @@ def level_means(
     return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
 
 
-def _augment(augmentation: Augmentation, numbers: Tensor) -> View:
-    """Return augmented views of images, each by its row of numbers."""
-    return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings]},
-        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
-    )
-
-
 def is_shortened(trainer: Trainer) -> bool:
     """Return whether limits keep a run from using all data, so that filling a cache with them could cost more."""
     limits = (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches)
@@ -102,6 +94,14 @@ def serve(components: RunComponents, features: Array, views: Array | None) -> No
     else:
         _log.info("Some setting or callback looks at single steps, so Lightning is given them one by one.")
     datamodule.serve(features, views, steps)
+
+
+def _augment(augmentation: Augmentation, numbers: Tensor) -> View:
+    """Return augmented views of images, each by its row of numbers."""
+    return View(
+        {"augmentation": [AUGMENTATION, augmentation.settings]},
+        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
+    )
 
 
 def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
