@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -96,8 +95,7 @@ def read_shift(folder: Path, results: Results) -> Shift | str:
 def to_terminal(shift: Shift) -> Table:
     """Lay out the two sides, and where the balanced accuracy went."""
     title = f"From {len(shift.validation.positive):,} validation to {len(shift.test.positive):,} test images"
-    table = PlainTable(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD)
-    table.pad_edge, table.padding, table.show_edge = False, (0, 1, 0, 0), False
+    table = PlainTable(title, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("")
     for head in ("validation", "test", "loss"):
         table.add_column(Text(f"{head}\n(95\u00a0% interval)"), justify="right", no_wrap=True)

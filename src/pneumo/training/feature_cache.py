@@ -19,7 +19,7 @@ from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, Vi
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
-_SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
+_SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that depend on epochs, not on steps
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
 
@@ -79,13 +79,12 @@ def serve_features(cfg: DictConfig, components: RunComponents) -> None:
     if datamodule.augmentation.active:
         pool = datamodule.trainable
         numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
-        view = _augment(datamodule.augmentation, numbers)
-        view.about["views"] = options.views
+        view = _augment(datamodule.augmentation, numbers, views=options.views)
         views = backbone.compute(pool * options.views, view, "Computing features of augmented views")
-    serve(components, plain, views)
+    serve_arrays(components, plain, views)
 
 
-def serve(components: RunComponents, features: Array, views: Array | None) -> None:
+def serve_arrays(components: RunComponents, features: Array, views: Array | None) -> None:
     """Serve batches of given features, for many steps at a time where nothing depends on single steps."""
     datamodule = components.datamodule
     steps = 1
@@ -96,10 +95,10 @@ def serve(components: RunComponents, features: Array, views: Array | None) -> No
     datamodule.serve(features, views, steps)
 
 
-def _augment(augmentation: Augmentation, numbers: Tensor) -> View:
-    """Return augmented views of images, each by its row of numbers."""
+def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
+    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
     return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings]},
+        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
         lambda image, start: augmentation(image, numbers[start : start + len(image)]),
     )
 
@@ -110,7 +109,7 @@ def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     return (
         str(getattr(optimizer, "__module__", "")).startswith("torch.optim.")  # others may call for the loss themselves
         and optimizer is not torch.optim.LBFGS  # as this one does
-        and all(_looks_at_epochs(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
+        and all(_ignores_steps(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
         and trainer.world_size == 1
         and trainer.precision != "16-mixed"  # which scales the loss
         and trainer.gradient_clip_val is None
@@ -123,8 +122,8 @@ def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     )
 
 
-def _looks_at_epochs(callback: Callback) -> bool:
-    """Return whether a callback counts epochs, or nothing, rather than steps."""
+def _ignores_steps(callback: Callback) -> bool:
+    """Return whether a callback depends on epochs only, not on single steps."""
     if isinstance(callback, ModelCheckpoint):
         return not callback._every_n_train_steps and callback._train_time_interval is None
     if isinstance(callback, WeightAveraging):
