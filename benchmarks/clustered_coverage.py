@@ -16,7 +16,7 @@ from pneumo.common.files import write_text
 from pneumo.metrics.bootstrap import Array
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import delong_interval, delong, placements, swap_test
+from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
 
 PATIENTS, IMAGES = 125, 5  # images of each patient
 _POSITIVE = 0.625  # fraction of patients, or of each patient's images

@@ -17,7 +17,7 @@ from scipy.stats import binom, norm
 from pneumo.common.files import write_text
 from pneumo.metrics import intervals
 from pneumo.metrics.bootstrap import RESAMPLES, Array, bootstrap
-from pneumo.metrics.calibration import bin_residuals, chance_errors, calibration_error_interval
+from pneumo.metrics.calibration import bin_residuals, calibration_error_interval, chance_errors
 from pneumo.metrics.definitions import METRICS, bootstrap_metrics, estimates, measure
 from pneumo.metrics.intervals import Interval, draw_tables, posterior_interval
 from pneumo.metrics.predictions import Predictions

@@ -6,7 +6,7 @@ import torch
 
 from pneumo.models.classifier import Classifier
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
 from pneumo.training.checkpoints import write_checkpoint as write
 
 SIZE = 32
@@ -35,6 +35,6 @@ def write_checkpoint(path: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONI
         levels = LevelMeans(classifier.backbone, SIZE)
         with torch.inference_mode():
             means = levels(noise)[1].double().numpy()
-        checkpoint["outliers"] = fit_outliers(means[:20], [(means[20:], 0.01)], levels.channels)._asdict()
+        checkpoint["outliers"] = fit_ood_detector(means[:20], [(means[20:], 0.01)], levels.channels)._asdict()
     write(checkpoint, path)
     return path

@@ -44,10 +44,10 @@ class CheckpointNetwork(Network):
         if self.device.type == "cpu":
             keep_freed_memory()
         self.scorer = Scorer(self.classifier).to(self.device)
-        outliers, channels = self.classifier.outliers, sum(self.scorer.levels.channels)
-        if outliers is not None and len(outliers.mean) != channels:
+        detector, channels = self.classifier.ood_detector, sum(self.scorer.levels.channels)
+        if detector is not None and len(detector.mean) != channels:
             raise ConfigError(
-                f"{path} tells unlike images by {len(outliers.mean)} channels, and its network has {channels}: it is "
+                f"{path} tells unlike images by {len(detector.mean)} channels, and its network has {channels}: it is "
                 "damaged or was altered. Take an intact copy of it, or another checkpoint."
             )
 
@@ -91,5 +91,5 @@ def _read_rules(classifier: Classifier) -> Rules:
         crop_pct=classifier.crop_pct,
         threshold=known["threshold"],
         margin=known["margin"],
-        outliers=classifier.outliers is not None,
+        outliers=classifier.ood_detector is not None,
     )

@@ -117,7 +117,7 @@ def _numbers(value: object) -> bool:
 
 
 def _outliers(value: object) -> bool:
-    """Check the arguments of `Outliers`: mean (P,), scale (P,) and components (components, P)."""
+    """Check the arguments of `OodDetector`: mean (P,), scale (P,) and components (components, P)."""
     if not isinstance(value, dict) or value.keys() != {"mean", "scale", "components"} or not _tensors(value):
         return False
     mean, scale, components = value["mean"], value["scale"], value["components"]

@@ -18,7 +18,7 @@ from pneumo.metrics.predictions import Predictions, predict_classes
 from pneumo.models.backbones import build_backbone, log_odds
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import Outliers
+from pneumo.models.ood_detector import OodDetector
 from pneumo.models.restoration import CheckpointModule
 
 Batch = dict[str, Tensor]
@@ -35,7 +35,7 @@ class Classifier(CheckpointModule):
     """
 
     class_weights: Tensor | None
-    outliers: Outliers | None = None  # the OOD detector; calibrated checkpoints have one
+    ood_detector: OodDetector | None = None  # calibrated checkpoints have one
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class Classifier(CheckpointModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the OOD detector, which calibrated checkpoints have."""
-        self.outliers = Outliers(**checkpoint["outliers"]) if "outliers" in checkpoint else None
+        self.ood_detector = OodDetector(**checkpoint["outliers"]) if "outliers" in checkpoint else None
 
     def build_optimizer(self) -> Optimizer:
         """Build the optimizer of the trainable parameters.

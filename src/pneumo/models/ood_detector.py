@@ -139,12 +139,12 @@ def hooked(
             handle.remove()
 
 
-class Outliers(NamedTuple):
-    """A model of what a network sees in its training images: most of it lies in a space of few dimensions.
+class OodDetector(NamedTuple):
+    """A principal-component model of a network's mean activations on training images.
 
     Attributes:
-        mean: Of what `LevelMeans` gives, (P,).
-        scale: What differences to it are multiplied with, (P,).
+        mean: Mean of the outputs of `LevelMeans`, (P,).
+        scale: Factor of differences from the mean, (P,).
         components: Orthonormal directions, (components, P).
     """
 
@@ -153,44 +153,43 @@ class Outliers(NamedTuple):
     components: Tensor
 
     def score(self, means: Tensor) -> Tensor:
-        """Give how unlike images are, (N,), by what `LevelMeans` gives, (N, P): more than 1 is too much.
+        """Compute OOD scores, (N,), from outputs of `LevelMeans`, (N, P); above 1 an image is out of distribution.
 
-        It is the squared length of what the components leave over (the residual of a principal component analysis), as
-        multiple of the threshold.
+        The score is the squared residual of the principal component analysis, as a multiple of the limit.
         """
         difference = (means - self.mean) * self.scale
         inside = difference @ self.components.T
-        # Not the difference of the squared lengths, in which rounding would be all that is left of a good fit.
+        # The difference of the squared lengths would be mostly rounding error for a good fit.
         return (difference - inside @ self.components).square().sum(1)
 
 
-def fit_outliers(reference: _Array, usual: Sequence[tuple[_Array, float]], channels: Sequence[int]) -> Outliers:
-    """Fit the model.
+def fit_ood_detector(reference: _Array, usual: Sequence[tuple[_Array, float]], channels: Sequence[int]) -> OodDetector:
+    """Fit the detector.
 
     Sources: J. E. Jackson and G. S. Mudholkar, Control Procedures for Residuals Associated With Principal Component
     Analysis (1979), for the score; H. Wang et al., ViM: Out-of-Distribution with Virtual-logit Matching (2022), who
     take it of a network's features.
 
     Args:
-        reference: Of training images, (N, P).
-        usual: Of other images that are to be taken for usual, (M, P), one kind or several, each with the share of them
-            that may be called unlike.
-        channels: Of each level, whose sum is P; each level counts the same.
+        reference: Outputs of `LevelMeans` for training images, (N, P).
+        usual: One or several kinds of other in-distribution images, (M, P), each with the fraction of them that may
+            exceed the limit.
+        channels: Number of channels of each level, with sum P; all levels have the same weight.
     """
     mean, deviation = reference.mean(0), reference.std(0)
     parts = np.split(deviation, np.cumsum(channels)[:-1])
-    # A channel that hardly moves in the reference would else decide all.
+    # Otherwise a channel that is almost constant in the reference would dominate.
     scale = np.concatenate([1 / ((part + 1e-3 * part.max() + _LEAST) * np.sqrt(len(part))) for part in parts])
     spread = (reference - mean) * scale
     most = min(_COMPONENTS, max(len(reference) // 4, 1))
     components = np.linalg.svd(spread, full_matrices=False)[2][:most]
-    fitted = Outliers(*(torch.from_numpy(each) for each in (mean, scale, components)))
+    fitted = OodDetector(*(torch.from_numpy(each) for each in (mean, scale, components)))
     limit = max(
         np.quantile(fitted.score(torch.from_numpy(means)).numpy(), 1 - allowed, method="higher")
         for means, allowed in usual
     )
     scale /= np.sqrt(max(limit, _LEAST))
-    return Outliers(*(torch.from_numpy(each).float() for each in (mean, scale, components)))
+    return OodDetector(*(torch.from_numpy(each).float() for each in (mean, scale, components)))
 
 
 def _last_of_each_kind(backbone: Backbone, images: Tensor) -> dict[str, Layout]:

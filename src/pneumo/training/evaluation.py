@@ -19,7 +19,7 @@ from pneumo.metrics.operating_point import choose_operating_point
 from pneumo.metrics.predictions import Predictions
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.classifier import Batch, Classifier
-from pneumo.models.ood_detector import Outliers, fit_outliers
+from pneumo.models.ood_detector import OodDetector, fit_ood_detector
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.results import Results, summarise
 from pneumo.training.checkpoints import write_checkpoint
@@ -59,7 +59,7 @@ def calibrate(cfg: DictConfig, components: RunComponents, path: Path) -> dict[st
     if trainer.is_global_zero:
         if not is_shortened(trainer):
             classifier.load_state_dict(checkpoint["state_dict"])
-            checkpoint["outliers"] = _fit_outliers(cfg, components)._asdict()
+            checkpoint["outliers"] = _fit_ood_detector(cfg, components)._asdict()
         write_checkpoint(checkpoint, path)
     trainer.strategy.barrier()
     return {name: checkpoint[name] for name in ("epoch", "metrics", "validation")}
@@ -103,7 +103,7 @@ def record_predictions(
     }
 
 
-def _fit_outliers(cfg: DictConfig, components: RunComponents) -> Outliers:
+def _fit_ood_detector(cfg: DictConfig, components: RunComponents) -> OodDetector:
     """Fit the OOD detector to unaugmented images; its limit follows from other images and augmented views of them."""
     augmentation = components.datamodule.augmentation
     reference, others = _choose_ood_images(components.datamodule)
@@ -113,7 +113,7 @@ def _fit_outliers(cfg: DictConfig, components: RunComponents) -> Outliers:
     if augmentation.active:  # the network has been trained on such images too
         views, _ = level_means(cfg, components, others, augmented=True)
         in_distribution.append((views.astype(np.float64), _FALSE_ALARMS_AUGMENTED))
-    return fit_outliers(fitted, in_distribution, channels)
+    return fit_ood_detector(fitted, in_distribution, channels)
 
 
 def _choose_ood_images(datamodule: ChestXrayDataModule) -> tuple[list[int], list[int]]:

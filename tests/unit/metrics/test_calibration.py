@@ -7,8 +7,8 @@ from pneumo.metrics.calibration import (
     bin_of,
     bin_residuals,
     calibration_curve,
-    chance_errors,
     calibration_error_interval,
+    chance_errors,
 )
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.intervals import wilson

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError
 from pneumo.metrics.calibration import calibration_curve, chance_errors
-from pneumo.metrics.clusters import effective_size, clustered_wilson
+from pneumo.metrics.clusters import clustered_wilson, effective_size
 from pneumo.metrics.curves import measure_curves
 from pneumo.metrics.definitions import estimates, paired_bootstrap
 from pneumo.metrics.intervals import (

@@ -11,7 +11,7 @@ from pneumo.metrics.clusters import area_variance, effective_size, number_cluste
 from pneumo.metrics.definitions import bootstrap_metrics, paired_bootstrap
 from pneumo.metrics.intervals import unvaried_interval
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import delong_interval, delong, placements, swap_test
+from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
 
 Array = np.ndarray
 

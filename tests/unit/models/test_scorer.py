@@ -4,7 +4,7 @@ import torch
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import Scorer
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
 
 IMAGE = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -35,7 +35,7 @@ def test_it_scores_how_unlike_images_are() -> None:
     usual = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
     with torch.inference_mode():
         means = levels(usual)[1].double().numpy()
-        classifier.outliers = fit_outliers(means[:20], [(means[20:], 0.01)], levels.channels)
+        classifier.ood_detector = fit_ood_detector(means[:20], [(means[20:], 0.01)], levels.channels)
         unlike = Scorer(classifier)(torch.cat([usual[:20], IMAGE]))[1]
     assert (unlike[:20] <= 1).all()
     assert (unlike[20:] > 1).all()

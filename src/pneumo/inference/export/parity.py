@@ -57,13 +57,13 @@ def score(network: Network, films: Images) -> Scores:
 
 def score_plainly(classifier: Classifier, films: Images) -> Scores:
     """Score films as the test does, without anything that was done to make the network fast or portable."""
-    levels = LevelMeans(classifier.backbone, classifier.image_size)
+    levels, detector = LevelMeans(classifier.backbone, classifier.image_size), classifier.ood_detector
     probability, unlike = [], []
     with torch.inference_mode():
         for block in torch.split(torch.from_numpy(films), _BLOCK):
             probability.append(classifier.probability(classifier.predict_logits(block)))
             means = levels(block)[1]
-            unlike.append(classifier.outliers.score(means) if classifier.outliers else means.new_zeros(len(means)))
+            unlike.append(means.new_zeros(len(means)) if detector is None else detector.score(means))
     return torch.cat(probability).numpy(), torch.cat(unlike).numpy()
 
 
