@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pneumo.data.phantoms import draw_opacities
 from pneumo.data.radiograph import decode
-from pneumo.inference.explain.overlays import place
+from pneumo.inference.explain.overlays import place_map
 from pneumo.inference.explain.run_maps import rank_correlation
 from pneumo.inference.explain.saliency import SaliencyMapper
 from pneumo.models.classifier import Classifier
@@ -52,7 +52,7 @@ def test_maps_of_a_trained_network_find_opacities_and_hang_on_what_it_learned(
 
     explain = SaliencyMapper(classifier)
     maps = torch.cat([explain(batch) for batch in batches(images)]).numpy()
-    found = localise([place(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
+    found = localise([place_map(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
     assert found.pointing >= 0.8
     assert found.pointing > 1.5 * found.other_films
     assert found.energy > 3 * found.area

@@ -54,7 +54,7 @@ class Classifier(CheckpointModule):
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
-            crop_pct: Fraction of height and width that the crop keeps; see `pneumo.data.grey.decode`.
+            crop_pct: Fraction of height and width that the crop keeps; see `pneumo.data.radiograph.decode`.
             freeze: Train only the head.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
             prediction: How logits become predictions; None: by the defaults.

@@ -19,45 +19,45 @@ from pneumo.inference.backend import Network
 from pneumo.inference.prediction import Batch, Prediction
 from pneumo.reporting.figures.style import STYLE, escape_text
 
-Film = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
-# Perceptually uniform, told apart by the colour-blind, and without the greys of films.
+# Perceptually uniform, distinguishable by the colour-blind, and without greys.
 _COLOURS = colormaps["plasma"]
-_STRONGEST = 0.6  # what a map's maximum covers of the film, so that it stays readable
-_FRAME = 0.35  # the same of the line around what the network saw
+_STRONGEST = 0.6  # opacity at a map's maximum, so that the image stays visible
+_FRAME = 0.35  # opacity of the line around the crop
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What in a radiograph speaks for a class.
+    """The explanation of one prediction: a saliency map, with the radiograph that it belongs to.
 
     Attributes:
-        prediction: For the radiograph.
+        prediction: The prediction for the radiograph.
         target: The class that is explained: the positive one of two, the predicted one of several.
         image: The radiograph's grey values, (H, W); the longer side has at most 1,024 pixels.
-        input_saliency: The map of what the network's input holds, (S, S), from 0 to 1.
-        crop_pct: What that input keeps of height and width.
+        input_saliency: The map at the size of the network's input, (S, S), from 0 to 1.
+        crop_pct: Central fraction of height and width that the input keeps.
     """
 
     prediction: Prediction
     target: str
-    image: Film
+    image: Pixels
     input_saliency: Map
     crop_pct: float
 
     @property
     def saliency(self) -> Map:
-        """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
-        return place(self.input_saliency, self.image.shape, self.crop_pct)
+        """The map at the size of the image, (H, W), from 0 to 1; it is 0 outside the network's crop."""
+        return place_map(self.input_saliency, self.image.shape, self.crop_pct)
 
     @property
-    def overlay(self) -> Film:
-        """The image under the map, in colours, (H, W, 3)."""
+    def overlay(self) -> Pixels:
+        """The image with the map over it, in colours, (H, W, 3)."""
         return overlay(self.image, self.input_saliency, self.crop_pct)
 
 
 class Explainer:
-    """Explains predictions of a network.
+    """Explains a network's predictions for files.
 
     Attributes:
         subject: What maps speak for, in words.
@@ -90,59 +90,61 @@ class Explainer:
 
 
 class Example(NamedTuple):
-    """What a figure tells of a film.
+    """One radiograph of a figure of overlays.
 
     Attributes:
-        film: Grey values, (height, width).
-        places: The map, (size, size).
-        title: What stands above the film, such as its file's name.
-        called: Name of the class that the network answered.
-        target: Name of the class that the map speaks for.
-        probability: That of `target`.
+        image: Grey values, (height, width).
+        saliency: The map, (size, size).
+        title: Title above the image, such as its file's name.
+        predicted: Name of the predicted class.
+        target: Name of the class that the map explains.
+        probability: Probability of `target`.
     """
 
-    film: Film
-    places: Map
+    image: Pixels
+    saliency: Map
     title: str
-    called: str
+    predicted: str
     target: str
     probability: float
 
 
-def overlay(film: Film, places: Map, crop_pct: float = 1.0) -> Film:
-    """Lay a map over its film.
+def overlay(image: Pixels, saliency: Map, crop_pct: float = 1.0) -> Pixels:
+    """Draw a map over its image.
 
     Args:
-        film: Grey values, (height, width), at any size and aspect.
-        places: The map, (size, size), from 0 to 1.
-        crop_pct: What the network saw of height and width, in the middle; see `pneumo.data.grey.decode`.
+        image: Grey values, (height, width), at any size and aspect.
+        saliency: The map, (size, size), from 0 to 1.
+        crop_pct: Central fraction of height and width that the network received; see `pneumo.data.radiograph.decode`.
 
     Returns:
-        Colours, (height, width, 3). Where the map is 0 they are the film's greys; below 1, a faint line surrounds what
-        the network saw.
+        Colours, (height, width, 3). Where the map is 0 they are the image's greys; below 1, a faint line surrounds what
+        the network received.
     """
-    strength = place(places, film.shape, crop_pct)[..., None]
-    grey = np.repeat(film[..., None].astype(np.float32), 3, axis=2)
+    strength = place_map(saliency, image.shape, crop_pct)[..., None]
+    grey = np.repeat(image[..., None].astype(np.float32), 3, axis=2)
     colours = np.float32(255) * _COLOURS(strength[..., 0])[..., :3].astype(np.float32)
     cover = _STRONGEST * strength
     mixed = (1 - cover) * grey + cover * colours
     if crop_pct < 1:
-        line = _frame(places.shape[0], film.shape, crop_pct)
+        line = _frame(saliency.shape[0], image.shape, crop_pct)
         mixed[line] = (1 - _FRAME) * mixed[line] + _FRAME * 255
     return np.asarray(mixed.round().clip(0, 255), np.uint8)
 
 
-def place(places: Map, shape: tuple[int, ...], crop_pct: float = 1.0) -> Map:
-    """Bring a map (size, size) to its place on a film of shape (height, width); it is 0 where nothing was seen."""
+def place_map(saliency: Map, shape: tuple[int, ...], crop_pct: float = 1.0) -> Map:
+    """Resize a map (size, size) to an image of shape (height, width); it is 0 outside the network's crop."""
     height, width = shape
-    whole, start = _seen(places.shape[0], crop_pct)
+    whole, start = _crop_box(saliency.shape[0], crop_pct)
     matrix = (whole / width, 0, -start, 0, whole / height, -start)
-    film = Image.fromarray(places).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(film, np.float32)
+    placed = Image.fromarray(saliency).transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    return np.asarray(placed, np.float32)
 
 
 def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0) -> Figure:
-    """Draw films, each beside itself with its map, two of them in a row."""
+    """Draw images next to their overlays, two pairs in a row."""
     pairs = min(2, len(examples))
     rows = math.ceil(len(examples) / pairs)
     with rc_context({**STYLE, "axes.grid": False}):
@@ -151,9 +153,9 @@ def draw_examples(examples: Sequence[Example], title: str, crop_pct: float = 1.0
         for axes in all_axes.flat:
             axes.set_axis_off()
         for example, (left, right) in zip(examples, all_axes.reshape(-1, 2), strict=False):
-            left.imshow(example.film, cmap="gray", vmin=0, vmax=255)
-            right.imshow(overlay(example.film, example.places, crop_pct))
-            text = f"called {example.called}\np({example.target}) = {example.probability:.3f}"
+            left.imshow(example.image, cmap="gray", vmin=0, vmax=255)
+            right.imshow(overlay(example.image, example.saliency, crop_pct))
+            text = f"called {example.predicted}\np({example.target}) = {example.probability:.3f}"
             for axes, words in ((left, example.title), (right, text)):
                 axes.set_title(words, loc="left", fontsize=9, fontweight="normal")
         bar = figure.colorbar(
@@ -173,15 +175,15 @@ def _legend() -> ScalarMappable:
     return ScalarMappable(cmap=ListedColormap((1 - cover) * 0.5 + cover * _COLOURS(strength[:, 0])[:, :3]))
 
 
-def _seen(size: int, crop_pct: float) -> tuple[int, int]:
-    """Return the side of the squeezed film, and where on it the crop begins, in the network's pixels."""
+def _crop_box(size: int, crop_pct: float) -> tuple[int, int]:
+    """Return the side of the resized image, and the start of the crop on it, in the network's pixels."""
     whole = math.floor(size / crop_pct)
     return whole, (whole - size) // 2
 
 
 def _frame(size: int, shape: tuple[int, ...], crop_pct: float) -> npt.NDArray[np.bool_]:
-    """Mark the border of what was seen, (height, width), as wide as a 300th of the film."""
-    whole, start = _seen(size, crop_pct)
+    """Mark the border of the crop, (height, width), as wide as a 300th of the image."""
+    whole, start = _crop_box(size, crop_pct)
     distances = []
     for length in shape:
         position = np.arange(length) + 0.5
