@@ -98,7 +98,7 @@ def fold_batch_norm(network: nn.Module, image_size: int) -> nn.Module:
 
 
 class Scorer(nn.Module):
-    """All that a checkpoint answers to images, in one pass: probabilities, and how unlike the training images they are.
+    """The exportable network of a checkpoint: probabilities and OOD scores of images, in one pass.
 
     It is a frozen copy with batch normalisations folded into convolutions, made of tensors alone, so that it can be
     exported. Probabilities are those of the test, up to rounding: after temperature and, where the checkpoint asks for

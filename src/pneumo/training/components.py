@@ -44,7 +44,7 @@ _TRIED = 100  # steps of a schedule
 
 @dataclass(frozen=True)
 class RunComponents:
-    """What a run is made of."""
+    """Data module, classifier and trainer of a run."""
 
     datamodule: ChestXrayDataModule
     classifier: Classifier
@@ -52,12 +52,12 @@ class RunComponents:
 
     @property
     def loggers(self) -> list[RunLogger]:
-        """Those of the trainer's loggers that show figures, predictions and results too."""
+        """The trainer's loggers that also take figures, predictions and results."""
         return [logger for logger in self.trainer.loggers if isinstance(logger, RunLogger)]
 
 
 def build(cfg: DictConfig) -> RunComponents:
-    """Build what a configuration describes, its data indexed and its network initialised.
+    """Build the components that a configuration describes, with indexed data and an initialised network.
 
     Raises:
         PneumoError: A user's mistake.

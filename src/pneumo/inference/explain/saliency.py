@@ -22,9 +22,9 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 class ExplainableClassifier(Protocol):
-    """What is explained; `pneumo.models.classifier.Classifier` has it all.
+    """The part of `pneumo.models.classifier.Classifier` that maps require.
 
-    Temperatures need not be known: they scale maps, which are scaled to a maximum of 1 anyway.
+    The temperature is not among it: maps are scaled to a maximum of 1, so it has no effect.
     """
 
     backbone: Backbone
@@ -35,21 +35,20 @@ class ExplainableClassifier(Protocol):
 
 
 class SaliencyMapper:
-    """Maps of what in images speaks for a class.
+    """Computes saliency maps of images for a class.
 
-    What is explained is the log odds of the class in the answer that counts: with `flip_test` that is the mean over an
-    image and its mirror image. For two classes these are the difference of the logits, so that what raises both alike
-    does not show.
+    Maps explain the log odds of the class, with `flip_test` those of the mean logits of an image and its mirror image.
+    For two classes the log odds are the difference of the logits, so what raises both logits equally has no effect.
 
-    It looks at a copy of the network that shares its weights, so that hooks, modes and gradients leave the classifier
-    alone. Make a new one after moving the classifier to another device, and use one from one thread at a time.
+    Hooks and gradients use a copy of the network that shares its weights, so the classifier does not change. Build a
+    new mapper after moving the classifier to another device, and use each from one thread at a time.
     """
 
     def __init__(self, classifier: ExplainableClassifier, method: str = METHODS[0]) -> None:
-        """Find the layer to look at.
+        """Find the layer whose output the maps show.
 
         Args:
-            classifier: What is explained, or anything else with these attributes.
+            classifier: The classifier, or another object with these attributes.
             method: hirescam, gradcam or occlusion; see `METHODS`.
 
         Raises:
@@ -64,12 +63,12 @@ class SaliencyMapper:
         self.layer = None if method == "occlusion" else self._find_layer()
 
     def __call__(self, images: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Explain a batch, which is computed at once: with mirror images, two passes forward and one backward.
+        """Compute the maps of a batch at once: with mirror images, in two forward passes and one backward pass.
 
         Args:
             images: uint8, (N, 1, size, size).
-            targets: Numbers of the classes that maps shall speak for, (N,). None: the positive one of two classes, the
-                predicted one of several.
+            targets: Indices of the classes to explain, (N,). None: the positive one of two classes, the predicted one
+                of several.
 
         Returns:
             Maps (N, size, size), float32, on the images' device: how much speaks for the class at each pixel, from 0 to
