@@ -32,7 +32,7 @@ else:
     from pneumo.reporting.run_report import Explanations, read_run, write_run_page
     run, out = Path(sys.argv[1]), Path(sys.argv[2])
     report(list(map(Path, sys.argv[3:])), out)
-    write_run_page(read_run(run), Explanations({{}}, {{}}, "", None, None), out / "page.html")
+    write_run_page(read_run(run), Explanations({{}}, {{}}, "no maps", None, None), out / "page.html")
     write_model_card(run, out)
 """
 
