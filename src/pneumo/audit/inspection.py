@@ -64,6 +64,25 @@ def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
     return json.dumps(_rounded(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _quantiles(findings: Findings, name: str, quantity: str) -> dict[str, Any]:
+    names = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
+    found: Sequence[float | None] = quantiles(findings.values(quantity)[name])
+    return {"class": name, "quantity": quantity, **dict(zip(names, found or [None] * 5, strict=True))}
+
+
+def _records(counts: dict[tuple[str, str, str], int], names: tuple[str, str, str]) -> list[dict[str, Any]]:
+    return [{**dict(zip(names, key, strict=True)), "images": count} for key, count in counts.items()]
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Round floats: further digits differ from machine to machine."""
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
 def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
     """Audit a tree, print what was found, and write it where that is asked for.
 
@@ -88,25 +107,6 @@ def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path 
 
         write_output("--html", html, to_html(findings, verdicts))
     return any(verdict.severity == "error" for verdict in verdicts)
-
-
-def _quantiles(findings: Findings, name: str, quantity: str) -> dict[str, Any]:
-    names = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
-    found: Sequence[float | None] = quantiles(findings.values(quantity)[name])
-    return {"class": name, "quantity": quantity, **dict(zip(names, found or [None] * 5, strict=True))}
-
-
-def _records(counts: dict[tuple[str, str, str], int], names: tuple[str, str, str]) -> list[dict[str, Any]]:
-    return [{**dict(zip(names, key, strict=True)), "images": count} for key, count in counts.items()]
-
-
-def _rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Round floats: further digits differ from machine to machine."""
-    if isinstance(value, float):
-        return round(value, 5)
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_image_below(path: Path, root: Path) -> bool:

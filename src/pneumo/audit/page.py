@@ -16,13 +16,6 @@ from pneumo.reporting.rendering import encode_jpeg, render
 
 _MOST_PATIENTS = 6  # classes that colours tell apart
 _Ends = tuple[float | None, float | None, float | None]
-_MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
-_CAPTIONS = {
-    "means": "The mean film of each class. What differs outside the lungs is no finding.",
-    "shortcuts": "How well labels are guessed from what should not tell them, with 95 % intervals.",
-    "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
-    "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
-}
 
 
 def draw(findings: Findings) -> dict[str, bytes]:
@@ -53,28 +46,6 @@ def draw(findings: Findings) -> dict[str, bytes]:
                 "Films that share a patient's name",
             )
     return encode(figures, "svg")
-
-
-def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
-    """Fill in the page."""
-    drawn = draw(findings)
-    return render(
-        "audit.html",
-        title=f"Audit of {findings.tree.root.name or findings.tree.root}",
-        lead=f"{headline(findings)}: {tally(list(verdicts))}.",
-        verdicts=verdicts,
-        tables={
-            "Images": images(findings),
-            "Files: median and quartiles": files(findings),
-            "Formats": kinds(findings),
-            "Shortcuts": probes(findings),
-        },
-        about_probes=ABOUT_PROBES,
-        figures=[(name, text, drawn[name]) for name, text in _CAPTIONS.items() if name in drawn],
-        copies=[_show(findings, group) for group in findings.copies[:_MOST]],
-        hidden=len(findings.copies[_MOST:]),
-        listings=list(listings(findings)),
-    )
 
 
 def _distributions(findings: Findings) -> Figure:
@@ -135,6 +106,37 @@ def _means(findings: Findings) -> Figure:
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
     return figure
+
+
+_MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
+_CAPTIONS = {
+    "means": "The mean film of each class. What differs outside the lungs is no finding.",
+    "shortcuts": "How well labels are guessed from what should not tell them, with 95 % intervals.",
+    "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
+    "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
+}
+
+
+def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
+    """Fill in the page."""
+    drawn = draw(findings)
+    return render(
+        "audit.html",
+        title=f"Audit of {findings.tree.root.name or findings.tree.root}",
+        lead=f"{headline(findings)}: {tally(list(verdicts))}.",
+        verdicts=verdicts,
+        tables={
+            "Images": images(findings),
+            "Files: median and quartiles": files(findings),
+            "Formats": kinds(findings),
+            "Shortcuts": probes(findings),
+        },
+        about_probes=ABOUT_PROBES,
+        figures=[(name, text, drawn[name]) for name, text in _CAPTIONS.items() if name in drawn],
+        copies=[_show(findings, group) for group in findings.copies[:_MOST]],
+        hidden=len(findings.copies[_MOST:]),
+        listings=list(listings(findings)),
+    )
 
 
 def _show(findings: Findings, group: Copies) -> dict[str, Any]:

@@ -102,6 +102,19 @@ def read_pictures(tree: Tree) -> Pictures:
     return Pictures(files, pictures, films, tuple(unreadable))
 
 
+def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
+    """Return what a file holds, with its thumbnail in `thumbnail`, or why it cannot be read, as a predicate."""
+    with BUDGET.share():
+        try:
+            content = read_content(path)
+            (image, notes), storage = examine_radiograph(content)
+        except DataError as error:
+            return str(error)
+        thumbnail[:] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    digest = hashlib.sha256(content).hexdigest()
+    return Picture(*image.size, storage.mode, _SAME.get(storage.format, storage.format), digest, notes)
+
+
 @dataclass(frozen=True)
 class Copies:
     """A group of images that show the same film.
@@ -143,16 +156,3 @@ def count_identical(pictures: Pictures) -> tuple[int, int]:
     """Count the sets of files that are the same to the byte, and the files in them."""
     _, counts = np.unique([picture.digest for picture in pictures.pictures], return_counts=True)
     return int((counts > 1).sum()), int(counts[counts > 1].sum())
-
-
-def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
-    """Return what a file holds, with its thumbnail in `thumbnail`, or why it cannot be read, as a predicate."""
-    with BUDGET.share():
-        try:
-            content = read_content(path)
-            (image, notes), storage = examine_radiograph(content)
-        except DataError as error:
-            return str(error)
-        thumbnail[:] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    digest = hashlib.sha256(content).hexdigest()
-    return Picture(*image.size, storage.mode, _SAME.get(storage.format, storage.format), digest, notes)

@@ -26,7 +26,6 @@ ABOUT_PROBES = (
 )
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
 _FORMS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
-COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 class Rows(NamedTuple):
@@ -104,6 +103,22 @@ def listings(findings: Findings, most: int = 50) -> Iterator[tuple[str, list[str
             yield name, lines[:most], len(lines[most:])
 
 
+def _spread(values: list[float], quantity: str) -> str:
+    if not values:
+        return "none"
+    _, lower, median, upper, _ = (format(value, _FORMS[quantity]) for value in quantiles(values))
+    return median if lower == upper else f"{median}\n{lower}\u2013{upper}"
+
+
+def _area(probe: Probe) -> tuple[str, str]:
+    if probe.auroc is None:
+        return "none", "too few patients"
+    return f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}"
+
+
+COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
 def to_terminal(findings: Findings, verdicts: list[Verdict]) -> RenderableType:
     """Lay out the findings, the verdicts last, where one looks first."""
     grid = Table.grid(padding=(0, 1, 1, 0))
@@ -122,19 +137,6 @@ def to_terminal(findings: Findings, verdicts: list[Verdict]) -> RenderableType:
         Text(f"Verdicts: {tally(verdicts)}\n", style="bold"),
         grid,
     )
-
-
-def _spread(values: list[float], quantity: str) -> str:
-    if not values:
-        return "none"
-    _, lower, median, upper, _ = (format(value, _FORMS[quantity]) for value in quantiles(values))
-    return median if lower == upper else f"{median}\n{lower}\u2013{upper}"
-
-
-def _area(probe: Probe) -> tuple[str, str]:
-    if probe.auroc is None:
-        return "none", "too few patients"
-    return f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}"
 
 
 def _table(name: str, rows: Rows) -> Table:

@@ -105,6 +105,21 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _concerns(error: OSError, path: Path) -> bool:
+    """Return whether an error is about writing a file: about itself, its temporary file or a folder above."""
+    if not isinstance(error.filename, str | bytes):
+        return error.errno is not None
+    name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
+
+
+def _umask() -> int:
+    """The process's mask for new files; mkstemp ignores it and makes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def check_output(option: str, path: Path | None) -> None:
     """Make the folder of the file that an option names, and raise a ConfigError if the file cannot be written."""
     if path is None:
@@ -158,18 +173,3 @@ def write_output(option: str, path: Path, text: str) -> None:
 def unwritable(option: str, path: Path, error: OSError) -> ConfigError:
     """Return the error of a place which an option names and which cannot be written."""
     return ConfigError(f"{option} {path} cannot be written ({error.strerror or error}): name another place.")
-
-
-def _concerns(error: OSError, path: Path) -> bool:
-    """Return whether an error is about writing a file: about itself, its temporary file or a folder above."""
-    if not isinstance(error.filename, str | bytes):
-        return error.errno is not None
-    name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
-    return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
-
-
-def _umask() -> int:
-    """The process's mask for new files; mkstemp ignores it and makes files that only their owner can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

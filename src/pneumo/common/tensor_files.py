@@ -38,8 +38,6 @@ _DAMAGE = (
 # Those of them whose text is about the reader: an unknown opcode's number, or torch's advice to allow code.
 _UNINFORMATIVE = (AssertionError, AttributeError, EOFError, LookupError, TypeError, pickle.UnpicklingError)
 _BLOCKED = re.compile(r"Unsupported (?:global|class): GLOBAL (\S+)")  # torch.load's words, after 700 characters
-_DEEPEST = 64  # levels of nesting
-_MOST = 5_000_000  # values; references let a small file hold any number of them
 
 
 class UnreadableError(Exception):
@@ -83,6 +81,26 @@ def is_dense(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
 
 
+def _check_archive(file: IO[bytes], checked: bool) -> None:
+    """Raise an error if a ZIP archive, as torch.save writes it, would need more memory than it has bytes."""
+    if not zipfile.is_zipfile(file):
+        if checked:
+            raise UnreadableError("it is no ZIP archive")
+        return
+    size = file.seek(0, 2)
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+        # torch.save compresses nothing, while torch.load opens what others have compressed.
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
+            raise UnreadableError("its parts are larger than the file")
+        if checked and archive.testzip() is not None:
+            raise UnreadableError("a part of it differs from its checksum")
+
+
+_DEEPEST = 64  # levels of nesting
+_MOST = 5_000_000  # values; references let a small file hold any number of them
+
+
 class DigestError(Exception):
     """A content is nested too deeply, or larger than what it was read from; the text says which, in a clause."""
 
@@ -115,22 +133,6 @@ def digest_content(content: object, known: Mapping[int, bytes] = MappingProxyTyp
     digest = _Digest(known, most)
     digest.add(content, 0)
     return digest.sum.hexdigest()
-
-
-def _check_archive(file: IO[bytes], checked: bool) -> None:
-    """Raise an error if a ZIP archive, as torch.save writes it, would need more memory than it has bytes."""
-    if not zipfile.is_zipfile(file):
-        if checked:
-            raise UnreadableError("it is no ZIP archive")
-        return
-    size = file.seek(0, 2)
-    with zipfile.ZipFile(file) as archive:
-        parts = archive.infolist()
-        # torch.save compresses nothing, while torch.load opens what others have compressed.
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
-            raise UnreadableError("its parts are larger than the file")
-        if checked and archive.testzip() is not None:
-            raise UnreadableError("a part of it differs from its checksum")
 
 
 class _Digest:

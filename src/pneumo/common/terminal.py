@@ -16,9 +16,6 @@ from rich.text import Text
 
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose
 
-_log = logging.getLogger(__name__)
-INTERVAL = 10.0  # seconds between lines
-
 
 def tell(text: str, style: str | None = None, wrap: bool = False) -> None:
     """Print a line on the console that progress bars share; it is cut into several only with `wrap`."""
@@ -51,6 +48,19 @@ class PlainTable(Table):
         super().add_row(*map(_plain, cells), **options)
 
 
+def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (whatever rich renders)
+    if isinstance(cell, str):
+        return Text(escape_line(cell, "\xa0"), style)
+    if isinstance(cell, Text) and not cell.plain.isprintable():
+        cell = cell.copy()
+        cell.plain = escape_prose(cell.plain)
+    return cell
+
+
+_log = logging.getLogger(__name__)
+INTERVAL = 10.0  # seconds between lines
+
+
 @contextmanager
 def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number that is done.
@@ -77,15 +87,6 @@ def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], No
         yield _lines(doing, total)
     seconds = time.perf_counter() - begun
     _log.info("%s: done in %.1f s, %.0f a second", doing, seconds, (total - start) / max(seconds, 1e-9))
-
-
-def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (whatever rich renders)
-    if isinstance(cell, str):
-        return Text(escape_line(cell, "\xa0"), style)
-    if isinstance(cell, Text) and not cell.plain.isprintable():
-        cell = cell.copy()
-        cell.plain = escape_prose(cell.plain)
-    return cell
 
 
 def _lines(doing: str, total: int) -> Callable[[int], None]:

@@ -12,10 +12,6 @@ _MARKUP = re.compile(
     re.IGNORECASE,
 )
 _BLOCK = re.compile(r"(?=(?:#+|[-+]+|>)(?:\s|$))|(?<=^\d)(?=[.)]\s)")
-# What Hydra reads as text although it has no quotes, unless it looks like a number, a list or a constant.
-_PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9_/.+@%:-]*")
-_CONSTANTS = frozenset({"null", "true", "false", "nan", "inf"})
-_NAMES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 def escape_line(text: str, keep: str = "") -> str:
@@ -62,6 +58,15 @@ def code_block(text: str, language: str) -> str:
     return f"{fence}{language}\n{text}{fence}"
 
 
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+# What Hydra reads as text although it has no quotes, unless it looks like a number, a list or a constant.
+_PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9_/.+@%:-]*")
+_CONSTANTS = frozenset({"null", "true", "false", "nan", "inf"})
+
+
 def quote_override(override: str) -> str:
     """Return an override, KEY=VALUE, as it is typed in a shell for Hydra to read the value as it stands.
 
@@ -82,6 +87,9 @@ def quote_value(text: str) -> str:
     return f'"{escaped}"'
 
 
+_NAMES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
 def proxy_hint() -> str:
     """Name the environment variables that set a proxy, to be added to a reason; their values may hold passwords."""
     names = [name for name in _NAMES if os.environ.get(name)]
@@ -92,7 +100,3 @@ def plain(reason: object, longest: int = 200) -> str:
     """Return what a server or a library gave as a reason, on one line, without control characters."""
     text = " ".join(str(reason).split())
     return "".join(character for character in text if character.isprintable())[:longest]
-
-
-def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)

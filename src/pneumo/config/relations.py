@@ -10,8 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from pneumo.config.constraints import show
 from pneumo.errors import ConfigError
 
-Settings = Mapping[str, Any]
-
 
 def directions() -> dict[str, str]:
     """Return the direction of each metric that is logged, `min` or `max`."""
@@ -64,6 +62,7 @@ def _closest_metric(monitor: str) -> str:
 
 
 OmegaConf.register_new_resolver("monitor_mode", monitor_mode, replace=True)
+Settings = Mapping[str, Any]
 
 
 def check_relations(settings: Settings) -> None:

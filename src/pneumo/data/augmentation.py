@@ -17,15 +17,6 @@ _LUMINANCE = (
     (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
     (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
 )
-AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
-# What an image draws a random number for; a new one comes last, so that the others stay.
-# fmt: off
-NUMBERS = (
-    "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
-    "cut_right", "cut_down", "stretch",
-)
-# fmt: on
-_Numbers = dict[str, Tensor]
 
 
 # fmt: on
@@ -84,6 +75,17 @@ def _cosines(device: torch.device) -> Tensor:
     basis = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
     basis[0] /= math.sqrt(2)
     return basis.to(device)
+
+
+AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
+# What an image draws a random number for; a new one comes last, so that the others stay.
+# fmt: off
+NUMBERS = (
+    "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
+    "cut_right", "cut_down", "stretch",
+)
+# fmt: on
+_Numbers = dict[str, Tensor]
 
 
 class Augmentation:

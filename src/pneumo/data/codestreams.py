@@ -30,18 +30,6 @@ DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {RLELossless: ()}
 _MOST_DECODED = 1 << 26  # bytes: 30 million pixels of 16 bits take 4 s
 _HEADER = struct.Struct("<16L")
 _MOST_EMPTY = 1000  # controls of a segment that stand for no bytes
-ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
-_MOST_ITEMS = 10_000
-_MOST_OFFSETS = 4096  # bytes: one image needs 4 at most
-# By the marker that starts a JPEG's frame.
-_JPEG = {
-    0xC0: (JPEGBaseline8Bit, JPEGExtended12Bit),
-    0xC1: (JPEGExtended12Bit, JPEGBaseline8Bit),
-    0xC2: (JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
-    0xC3: (JPEGLosslessSV1, JPEGLossless),
-    0xF7: (JPEGLSLossless, JPEGLSNearLossless),
-}
-_JPEG_2000 = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 
 
 def is_available(uid: str) -> bool:
@@ -100,6 +88,18 @@ def _decode_segment(segment: bytes, size: int) -> bytearray:
 
 
 get_decoder(RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))
+ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
+_MOST_ITEMS = 10_000
+_MOST_OFFSETS = 4096  # bytes: one image needs 4 at most
+# By the marker that starts a JPEG's frame.
+_JPEG = {
+    0xC0: (JPEGBaseline8Bit, JPEGExtended12Bit),
+    0xC1: (JPEGExtended12Bit, JPEGBaseline8Bit),
+    0xC2: (JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
+    0xC3: (JPEGLosslessSV1, JPEGLossless),
+    0xF7: (JPEGLSLossless, JPEGLSNearLossless),
+}
+_JPEG_2000 = (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)
 
 
 class Codestream(NamedTuple):

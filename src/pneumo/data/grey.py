@@ -19,7 +19,6 @@ MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pill
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
 _BLOCK = 1 << 18  # pixels, for each of which calculations take up to 30 bytes
 _DEPTHS = (8, 10, 12, 14)  # bits of detectors and screens, whose values are often saved in files of 16 bits
-_Entry = TypeVar("_Entry", bound=np.generic)
 
 
 class Scale(NamedTuple):
@@ -30,6 +29,7 @@ class Scale(NamedTuple):
 
 
 SIXTEEN_BITS = Scale()
+_Entry = TypeVar("_Entry", bound=np.generic)
 
 
 def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
@@ -63,6 +63,13 @@ def require_depth(image: Image.Image, head: bytes) -> None:
         raise DataError("has floating-point pixels, which have no agreed range: save it with 8 or 16 bits.")
     if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:  # its white becomes black
         raise DataError("is JPEG 2000 in colour with more than 8 bits, which is not read: save it in grey, or as PNG.")
+
+
+def _jpeg2000_bits(head: bytes) -> int:
+    """Return the depth in the image header box, or in the first marker segment of a bare codestream."""
+    box = head.find(b"ihdr")
+    depth = head[box + 14 : box + 15] if box >= 0 else head[42:43]
+    return (depth[0] & 127) + 1 if depth else 0
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -111,6 +118,11 @@ def blocks(length: int, size: int = 1) -> Iterator[slice]:
         yield slice(start, min(start + step, length))
 
 
+def _value_blocks(image: Image.Image) -> Iterator[tuple[slice, npt.NDArray[np.integer]]]:
+    for rows in blocks(image.height, image.width):
+        yield rows, np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+
+
 def look_up(table: npt.NDArray[_Entry], codes: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[_Entry]:
     """Return each code's entry, block by block: NumPy makes 64-bit indices of all codes that it gets at once."""
     found = np.empty(codes.size, table.dtype)
@@ -124,18 +136,6 @@ def count_codes(codes: npt.NDArray[np.unsignedinteger], kinds: int) -> npt.NDArr
     """Count how often each code from 0 to `kinds` - 1 occurs, block by block as `look_up` does."""
     flat = codes.reshape(-1)
     return sum((np.bincount(flat[block], minlength=kinds) for block in blocks(flat.size)), np.zeros(kinds, np.int64))
-
-
-def _jpeg2000_bits(head: bytes) -> int:
-    """Return the depth in the image header box, or in the first marker segment of a bare codestream."""
-    box = head.find(b"ihdr")
-    depth = head[box + 14 : box + 15] if box >= 0 else head[42:43]
-    return (depth[0] & 127) + 1 if depth else 0
-
-
-def _value_blocks(image: Image.Image) -> Iterator[tuple[slice, npt.NDArray[np.integer]]]:
-    for rows in blocks(image.height, image.width):
-        yield rows, np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
 
 
 def _depth_notes(largest: int, scale: Scale) -> list[str]:

@@ -27,7 +27,6 @@ from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 _FILES = 1024  # handed to the threads at once
-_BLOCK = 32  # images that a worker hands over at once
 
 
 def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> str:
@@ -66,6 +65,38 @@ def require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
         path = file_path(root, radiograph.path)
         with _readable(path):
             _compare(path, path.stat(), radiograph)
+
+
+def _file_hash(root: Path, radiograph: Radiograph) -> str:
+    digest = hashlib.sha256()
+    path = file_path(root, radiograph.path)
+    with _readable(path), open(path, "rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+        _compare(path, os.fstat(file.fileno()), radiograph)
+    return digest.hexdigest()
+
+
+def _compare(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
+    if (status.st_size, status.st_mtime_ns) != (radiograph.size, radiograph.modified):
+        raise DataError(
+            f"{path} has changed since this run listed it. The files of a data set must stay as they are while they "
+            "are read: run the same command again."
+        )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable while it is in use: "
+            "mend its permissions or its disk, or delete it."
+        ) from error
+
+
+_BLOCK = 32  # images that a worker hands over at once
 
 
 class RadiographDataset(Dataset[dict[str, Any]]):
@@ -118,6 +149,11 @@ class ImageLoader(DataLoader[dict[str, Any]]):
             if number == len(self):  # not after the loop, which Lightning leaves at the last batch
                 dataset.notes.report()
             yield batch
+
+
+def _prepare_worker(number: int) -> None:
+    """Have a worker process keep the memory of one image for the next; without that, decoding takes twice as long."""
+    keep_freed_memory()
 
 
 def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Path) -> Array:
@@ -185,37 +221,3 @@ def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: i
     for batch in loader:
         require_unchanged(dataset.root, (dataset.radiographs[index] for index in batch["index"].tolist()))
         yield batch["input"].numpy()
-
-
-def _file_hash(root: Path, radiograph: Radiograph) -> str:
-    digest = hashlib.sha256()
-    path = file_path(root, radiograph.path)
-    with _readable(path), open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-        _compare(path, os.fstat(file.fileno()), radiograph)
-    return digest.hexdigest()
-
-
-def _compare(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
-    if (status.st_size, status.st_mtime_ns) != (radiograph.size, radiograph.modified):
-        raise DataError(
-            f"{path} has changed since this run listed it. The files of a data set must stay as they are while they "
-            "are read: run the same command again."
-        )
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable while it is in use: "
-            "mend its permissions or its disk, or delete it."
-        ) from error
-
-
-def _prepare_worker(number: int) -> None:
-    """Have a worker process keep the memory of one image for the next; without that, decoding takes twice as long."""
-    keep_freed_memory()

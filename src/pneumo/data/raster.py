@@ -15,29 +15,6 @@ from pneumo.data.tiff import TiffKind, is_tiff
 from pneumo.errors import DataError
 
 _MOST_COMMENTS = 1000
-# What docs/PREDICTION.md lists. Pillow's other decoders are slow, unbounded, or start programs; MPO comes with JPEG.
-FORMATS = ("JPEG", "PNG", "TIFF", "JPEG2000", "BMP", "WEBP", "GIF", "PPM")
-INTACT = "replace it by an intact copy"
-_OTHERS = {  # what else is often among films, by the bytes that such files start with
-    b"PK\x03\x04": "is a ZIP archive: unpack it first.",
-    b"\x1f\x8b": "is compressed by gzip: unpack it first.",
-    b"%PDF": "is a PDF document: save its picture as PNG.",
-    b"\xff\xd8\xff": f"is a damaged JPEG: {INTACT}.",
-    b"\x89PNG": f"is a damaged PNG: {INTACT}.",
-    b"%!PS": "is a drawing, not a picture of pixels: save it as PNG.",
-    b"\xc5\xd0\xd3\xc6": "is a drawing, not a picture of pixels: save it as PNG.",
-}
-_UPRIGHT = {  # by EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SLOW = ("bmp_rle", "ppm_plain")  # Pillow's decoders in Python
-_MOST_PLAIN = 4_000_000  # pixels that these decode in some 5 s
 
 
 def read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
@@ -65,6 +42,31 @@ def require_few_comments(content: bytes) -> None:
     """Raise a DataError for an image in decimal digits with very many comments: Pillow copies a block for each."""
     if content.count(b"#") > _MOST_COMMENTS:
         raise DataError(f"is a PGM or PPM with more than {_MOST_COMMENTS:,} comments: save it as PNG.")
+
+
+# What docs/PREDICTION.md lists. Pillow's other decoders are slow, unbounded, or start programs; MPO comes with JPEG.
+FORMATS = ("JPEG", "PNG", "TIFF", "JPEG2000", "BMP", "WEBP", "GIF", "PPM")
+INTACT = "replace it by an intact copy"
+_OTHERS = {  # what else is often among films, by the bytes that such files start with
+    b"PK\x03\x04": "is a ZIP archive: unpack it first.",
+    b"\x1f\x8b": "is compressed by gzip: unpack it first.",
+    b"%PDF": "is a PDF document: save its picture as PNG.",
+    b"\xff\xd8\xff": f"is a damaged JPEG: {INTACT}.",
+    b"\x89PNG": f"is a damaged PNG: {INTACT}.",
+    b"%!PS": "is a drawing, not a picture of pixels: save it as PNG.",
+    b"\xc5\xd0\xd3\xc6": "is a drawing, not a picture of pixels: save it as PNG.",
+}
+_UPRIGHT = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SLOW = ("bmp_rle", "ppm_plain")  # Pillow's decoders in Python
+_MOST_PLAIN = 4_000_000  # pixels that these decode in some 5 s
 
 
 class Storage(NamedTuple):

@@ -20,7 +20,6 @@ from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images, Rules
 
 _DIGITS = re.compile("([0-9]+)")
-LONGEST = 1024  # pixels of an image that is shown
 
 
 def find_inputs(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -46,6 +45,51 @@ def find_inputs(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
         for file in files:
             found.setdefault(os.path.realpath(file), file)
     return list(found.values())
+
+
+def _match(given: str) -> list[Path]:
+    """Return the path itself where there is one, or those that match the pattern."""
+    pattern = Path(given)
+    if os.path.lexists(given):
+        return [pattern]
+    if not glob.has_magic(given):
+        return []
+    try:  # of links to folders ** follows none, unlike that of glob.glob, which can run in circles
+        matches = list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    except ValueError:  # **x
+        return []
+    return sorted((path for path in matches if not any(map(_is_hidden, {*path.parts} - {*pattern.parts}))), key=_order)
+
+
+def _walk(path: Path) -> list[Path]:
+    files: list[Path] = []
+    visited: set[str] = set()  # links can make circles
+    for folder, below, names in os.walk(path, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(folder)
+        below[:] = [] if real in visited else sorted(name for name in below if not _is_hidden(name))
+        files += (Path(folder, name) for name in names if real not in visited and not _is_hidden(name))
+        visited.add(real)
+    return sorted(files, key=_order)
+
+
+def _is_hidden(name: str) -> bool:
+    return name == "__MACOSX" or (name.startswith(".") and name != "..")
+
+
+def _order(path: Path) -> list[list[str | int]]:
+    """Sort film2 before film10."""
+    parts = (_DIGITS.split(name.casefold()) for name in path.parts)
+    return [[int(part) if i % 2 else part for i, part in enumerate(name)] for name in parts]
+
+
+def _refuse(error: OSError) -> None:
+    raise ConfigError(
+        f"{error.filename} cannot be listed ({error.strerror}). Each folder among the inputs must be readable: mend "
+        "its permissions, or name other inputs."
+    ) from error
+
+
+LONGEST = 1024  # pixels of an image that is shown
 
 
 @dataclass(frozen=True)
@@ -102,45 +146,3 @@ def read_films(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ah
             yield waiting.popleft().result()
     finally:  # also when the reader of this goes away
         pool.shutdown(cancel_futures=True)
-
-
-def _match(given: str) -> list[Path]:
-    """Return the path itself where there is one, or those that match the pattern."""
-    pattern = Path(given)
-    if os.path.lexists(given):
-        return [pattern]
-    if not glob.has_magic(given):
-        return []
-    try:  # of links to folders ** follows none, unlike that of glob.glob, which can run in circles
-        matches = list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
-    except ValueError:  # **x
-        return []
-    return sorted((path for path in matches if not any(map(_is_hidden, {*path.parts} - {*pattern.parts}))), key=_order)
-
-
-def _walk(path: Path) -> list[Path]:
-    files: list[Path] = []
-    visited: set[str] = set()  # links can make circles
-    for folder, below, names in os.walk(path, followlinks=True, onerror=_refuse):
-        real = os.path.realpath(folder)
-        below[:] = [] if real in visited else sorted(name for name in below if not _is_hidden(name))
-        files += (Path(folder, name) for name in names if real not in visited and not _is_hidden(name))
-        visited.add(real)
-    return sorted(files, key=_order)
-
-
-def _is_hidden(name: str) -> bool:
-    return name == "__MACOSX" or (name.startswith(".") and name != "..")
-
-
-def _order(path: Path) -> list[list[str | int]]:
-    """Sort film2 before film10."""
-    parts = (_DIGITS.split(name.casefold()) for name in path.parts)
-    return [[int(part) if i % 2 else part for i, part in enumerate(name)] for name in parts]
-
-
-def _refuse(error: OSError) -> None:
-    raise ConfigError(
-        f"{error.filename} cannot be listed ({error.strerror}). Each folder among the inputs must be readable: mend "
-        "its permissions, or name other inputs."
-    ) from error

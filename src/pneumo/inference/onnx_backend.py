@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 KEY = "pneumo_sha256"  # under which readers of the format find it in the metadata
 _BLOCK = 1 << 20
-_log = logging.getLogger(__name__)
-RULES = "pneumo_rules"  # under which the file's metadata have the rules
-_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_FATAL = 4  # onnxruntime's number: it raises what it logs
 
 
 class ChecksumError(Exception):
@@ -63,6 +59,19 @@ def verify_checksum(path: Path) -> bool:
     return True
 
 
+def _entry(digest: str) -> bytes:
+    """Return field 14 of a ModelProto, a StringStringEntryProto of key and value; all lengths are below 128."""
+    key, value = KEY.encode(), digest.encode()
+    entry = b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(value)]) + value
+    return b"\x72" + bytes([len(entry)]) + entry
+
+
+_log = logging.getLogger(__name__)
+RULES = "pneumo_rules"  # under which the file's metadata have the rules
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_FATAL = 4  # onnxruntime's number: it raises what it logs
+
+
 class OnnxNetwork(Network):
     """An exported network, on the CPU or on a GPU."""
 
@@ -97,13 +106,6 @@ class OnnxNetwork(Network):
         """Score images; see `Network`."""
         probability, unlike = self.session.run(None, {"image": image})
         return probability, unlike
-
-
-def _entry(digest: str) -> bytes:
-    """Return field 14 of a ModelProto, a StringStringEntryProto of key and value; all lengths are below 128."""
-    key, value = KEY.encode(), digest.encode()
-    entry = b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(value)]) + value
-    return b"\x72" + bytes([len(entry)]) + entry
 
 
 @cache

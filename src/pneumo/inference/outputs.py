@@ -22,7 +22,6 @@ from pneumo.inference.prediction import NOTICE, UNCERTAIN, UNLIKE, Prediction, s
 
 _COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
 _MARGIN = "logit_margin"
-_MOST = 40  # rows: about a screen
 
 
 def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> str:
@@ -71,6 +70,23 @@ def describe(prediction: Prediction) -> dict[str, Any]:
     }
 
 
+def _record(prediction: Prediction) -> dict[str, Any]:
+    path = show_path(prediction.path)
+    return {**describe(prediction), "path": path, "notes": prediction.notes, "error": prediction.error}
+
+
+def _cells(prediction: Prediction, classes: Sequence[str]) -> list[object]:
+    record = {**_record(prediction), "notes": "; ".join(prediction.notes)}
+    if escape_cell(record["path"]) != record["path"]:
+        record["path"] = f"./{record['path']}"  # opens unchanged, and is no formula
+    shares = [prediction.probability.get(name) for name in classes]
+    cells = [*(record[name] for name in _COLUMNS), *shares, record[_MARGIN]]
+    return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
+
+
+_MOST = 40  # rows: about a screen
+
+
 def to_terminal(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> RenderableType:
     """Lay out predictions: a row for each, or, of many, a summary.
 
@@ -98,20 +114,6 @@ def to_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
         words = "; ".join([*prediction.remarks, *([] if prediction.error is None else [prediction.error])])
         fields = share, escape_line(prediction.predicted_class or ""), escape_line(words)
         yield "\t".join((show_path(prediction.path), *fields))
-
-
-def _record(prediction: Prediction) -> dict[str, Any]:
-    path = show_path(prediction.path)
-    return {**describe(prediction), "path": path, "notes": prediction.notes, "error": prediction.error}
-
-
-def _cells(prediction: Prediction, classes: Sequence[str]) -> list[object]:
-    record = {**_record(prediction), "notes": "; ".join(prediction.notes)}
-    if escape_cell(record["path"]) != record["path"]:
-        record["path"] = f"./{record['path']}"  # opens unchanged, and is no formula
-    shares = [prediction.probability.get(name) for name in classes]
-    cells = [*(record[name] for name in _COLUMNS), *shares, record[_MARGIN]]
-    return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
 
 
 def _rows(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:

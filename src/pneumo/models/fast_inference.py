@@ -97,6 +97,38 @@ def fold_batch_norm(network: nn.Module, image_size: int) -> nn.Module:
     return folded if bool((found - expected).abs().max() <= 1e-4 * scale) else network
 
 
+def _find_pairs(network: nn.Module, image: Tensor) -> dict[str, tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Run a network and return, by the path of each normalisation, the convolution whose output it takes."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are kept: numbers of dead ones are used again
+    calls: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def give(module: nn.Module, arguments: tuple[Tensor], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        outputs[id(output)] = module, output
+
+    def take(module: nn.Module, arguments: tuple[Tensor]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)
+        if id(arguments[0]) in outputs:
+            calls.append((outputs[id(arguments[0])][0], module))
+
+    hooks: list[RemovableHandle] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(give))
+        elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.running_mean is not None:
+            hooks.append(module.register_forward_pre_hook(take))
+    network(image)
+    for hook in hooks:
+        hook.remove()
+    names = {module: name for name, module in network.named_modules()}
+    convolutions, normalisations = zip(*calls, strict=True) if calls else ((), ())
+    return {  # a layer that is used twice stays as it is
+        names[after]: (before, after)
+        for before, after in calls
+        if convolutions.count(before) == normalisations.count(after) == 1
+    }
+
+
 class Scorer(nn.Module):
     """The exportable network of a checkpoint: probabilities and OOD scores of images, in one pass.
 
@@ -139,35 +171,3 @@ class Scorer(nn.Module):
         if not self.scores_ood:
             return probability, means.new_zeros(len(means))
         return probability, OodDetector(self.mean, self.scale, self.components).score(means)
-
-
-def _find_pairs(network: nn.Module, image: Tensor) -> dict[str, tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Run a network and return, by the path of each normalisation, the convolution whose output it takes."""
-    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are kept: numbers of dead ones are used again
-    calls: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-
-    def give(module: nn.Module, arguments: tuple[Tensor], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        outputs[id(output)] = module, output
-
-    def take(module: nn.Module, arguments: tuple[Tensor]) -> None:
-        assert isinstance(module, nn.BatchNorm2d)
-        if id(arguments[0]) in outputs:
-            calls.append((outputs[id(arguments[0])][0], module))
-
-    hooks: list[RemovableHandle] = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(give))
-        elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.running_mean is not None:
-            hooks.append(module.register_forward_pre_hook(take))
-    network(image)
-    for hook in hooks:
-        hook.remove()
-    names = {module: name for name, module in network.named_modules()}
-    convolutions, normalisations = zip(*calls, strict=True) if calls else ((), ())
-    return {  # a layer that is used twice stays as it is
-        names[after]: (before, after)
-        for before, after in calls
-        if convolutions.count(before) == normalisations.count(after) == 1
-    }

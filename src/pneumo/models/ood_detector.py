@@ -18,9 +18,6 @@ from pneumo.models.backbones import Backbone
 
 _PREFIX = 8  # class, distillation and register tokens, which belong to no place: at most so many
 _PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last": (1, 2), "tokens": (1,)}
-_COMPONENTS = 64
-_LEAST = 1e-6  # what never moves must not give infinite scores
-_Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -139,6 +136,27 @@ def hooked(
             handle.remove()
 
 
+def _last_of_each_kind(backbone: Backbone, images: Tensor) -> dict[str, Layout]:
+    """Return, from fine to coarse, the modules whose outputs are the last maps of their resolution, by their paths."""
+    calls: list[tuple[str, Layout, int]] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and (layout := find_layout(output, len(images))):
+            # Tokens have one resolution throughout, but more channels within their blocks.
+            calls.append((name, layout, output.shape[2] if layout.kind == "tokens" else 0))
+
+    with hooked(backbone.network, note):
+        backbone(images)
+    times = Counter(name for name, *_ in calls)  # of a module that is called again, only the last call would be kept
+    last = {(layout.side, channels): (name, layout) for name, layout, channels in calls if times[name] == 1}
+    return dict(last.values())
+
+
+_COMPONENTS = 64
+_LEAST = 1e-6  # what never moves must not give infinite scores
+_Array = npt.NDArray[np.float64]
+
+
 class OodDetector(NamedTuple):
     """A principal-component model of a network's mean activations on training images.
 
@@ -190,19 +208,3 @@ def fit_ood_detector(reference: _Array, usual: Sequence[tuple[_Array, float]], c
     )
     scale /= np.sqrt(max(limit, _LEAST))
     return OodDetector(*(torch.from_numpy(each).float() for each in (mean, scale, components)))
-
-
-def _last_of_each_kind(backbone: Backbone, images: Tensor) -> dict[str, Layout]:
-    """Return, from fine to coarse, the modules whose outputs are the last maps of their resolution, by their paths."""
-    calls: list[tuple[str, Layout, int]] = []
-
-    def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and (layout := find_layout(output, len(images))):
-            # Tokens have one resolution throughout, but more channels within their blocks.
-            calls.append((name, layout, output.shape[2] if layout.kind == "tokens" else 0))
-
-    with hooked(backbone.network, note):
-        backbone(images)
-    times = Counter(name for name, *_ in calls)  # of a module that is called again, only the last call would be kept
-    last = {(layout.side, channels): (name, layout) for name, layout, channels in calls if times[name] == 1}
-    return dict(last.values())

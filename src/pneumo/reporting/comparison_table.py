@@ -42,6 +42,10 @@ def name_row(row: Row, board: Sequence[Row]) -> str:
     return " ".join(filter(None, compress(_words(row), differing))) or f"{row.first.model} {row.first.optimizer}"
 
 
+def _words(row: Row) -> tuple[str, str, str, str]:
+    return row.first.sweep, row.first.model, row.first.optimizer, row.setting
+
+
 def comparison_table(comparison: Comparison, width: int) -> PlainTable | None:
     """Return a table of the pairs that matter: of few rows all, of several sweeps those of the same network.
 
@@ -99,10 +103,6 @@ def explain_comparison(comparison: Comparison) -> list[str]:
         shown = f"{names[0]}, which" if len(names) == 1 else f"{len(names)} rows, each of which"
         notes.append(f"Not compared: {shown} {reason}.")
     return notes
-
-
-def _words(row: Row) -> tuple[str, str, str, str]:
-    return row.first.sweep, row.first.model, row.first.optimizer, row.setting
 
 
 def _matched(pair: Pair, board: Sequence[Row]) -> bool:

@@ -29,11 +29,6 @@ _CAPTIONS = {
     "shift": CAPTIONS["shift"],
     "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
 }
-_STATES = {
-    "collapsed": "every test image got the same answer, so the accuracy is only that class's share.",
-    "partial": "images of the test set were left out, so these figures are no result.",
-    "unfinished": "running, or its process was ended; the sweep's command goes on with it.",
-}
 
 
 def to_html(
@@ -55,6 +50,13 @@ def to_html(
         notes=notes,
         figures=[(name, _CAPTIONS[name], svg) for name, svg in figures.items()],
     )
+
+
+_STATES = {
+    "collapsed": "every test image got the same answer, so the accuracy is only that class's share.",
+    "partial": "images of the test set were left out, so these figures are no result.",
+    "unfinished": "running, or its process was ended; the sweep's command goes on with it.",
+}
 
 
 def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
@@ -96,6 +98,20 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     tell(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv")
 
 
+def _show(comparison: Comparison, title: str, shift: Shift | str | None, notes: Sequence[str]) -> None:
+    """Print the table, the differences if they are few, and of a single run what changed since validation."""
+    console = rich.get_console()
+    console.print(to_terminal(comparison.rows, title, console))
+    if differences := comparison_table(comparison, console.width):
+        console.print(differences)
+    if isinstance(shift, Shift):
+        console.print(shift_table(shift))
+    elif shift:
+        notes = [*notes, f"No comparison of validation with test: {shift}."]
+    for note in notes:
+        tell(note, style="dim", wrap=True)
+
+
 def explain(board: Sequence[Row]) -> list[str]:
     """Say what one must know to read the table."""
     tested = sorted({row.tested for row in board if row.finished})
@@ -124,17 +140,3 @@ def explain(board: Sequence[Row]) -> list[str]:
     notes += [f"{state}: {words}" for state, words in _STATES.items() if state in states]
     notes += [f"{run.name} {run.state}: {run.reason}" for row in board for run in row.runs if run.reason]
     return notes
-
-
-def _show(comparison: Comparison, title: str, shift: Shift | str | None, notes: Sequence[str]) -> None:
-    """Print the table, the differences if they are few, and of a single run what changed since validation."""
-    console = rich.get_console()
-    console.print(to_terminal(comparison.rows, title, console))
-    if differences := comparison_table(comparison, console.width):
-        console.print(differences)
-    if isinstance(shift, Shift):
-        console.print(shift_table(shift))
-    elif shift:
-        notes = [*notes, f"No comparison of validation with test: {shift}."]
-    for note in notes:
-        tell(note, style="dim", wrap=True)

@@ -89,6 +89,23 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
     )
 
 
+def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
+    parts = [read_predictions(run.folder, run.results, "validation.csv") for run in runs if run.results]
+    answers = concatenate(parts)
+    if len(set(answers.paths)) < len(answers.paths):
+        raise ConfigError(
+            f"{row.first.folder.parent}: folds of seed {seed} have held out the same images, so they are not of one "
+            "division. Run all of them with the same data.folds and seed: sweep.py -m data.split=kfold "
+            "data.fold=0,1,2,3,4"
+        )
+    fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
+    return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
+
+
+def _is_binary(run: Run) -> bool:
+    return run.state in ("done", "collapsed") and run.results is not None and run.results["task"] == "pneumonia"
+
+
 class Ensemble(NamedTuple):
     """Several runs that answer together.
 
@@ -168,23 +185,6 @@ def to_terminal(ensemble: Ensemble) -> PlainTable:
             texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
             table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
     return table
-
-
-def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
-    parts = [read_predictions(run.folder, run.results, "validation.csv") for run in runs if run.results]
-    answers = concatenate(parts)
-    if len(set(answers.paths)) < len(answers.paths):
-        raise ConfigError(
-            f"{row.first.folder.parent}: folds of seed {seed} have held out the same images, so they are not of one "
-            "division. Run all of them with the same data.folds and seed: sweep.py -m data.split=kfold "
-            "data.fold=0,1,2,3,4"
-        )
-    fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
-    return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
-
-
-def _is_binary(run: Run) -> bool:
-    return run.state in ("done", "collapsed") and run.results is not None and run.results["task"] == "pneumonia"
 
 
 def _ensemble_metrics() -> dict[str, str]:

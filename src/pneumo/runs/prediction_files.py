@@ -90,6 +90,28 @@ def read_predictions(folder: Path, results: Results, name: str = "predictions.cs
     return replace(found, patients=_read_patients(folder, table.paths))
 
 
+def _read_two_classes(path: Path, table: PredictionTable, threshold: float) -> Predictions:
+    """Find out which of the two names is the positive class: the one that is predicted above the threshold."""
+    # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
+    probability = table.probability.astype(np.float32)
+    predicted = probability > np.float32(threshold)
+    positive = predicted == np.array([x == y for x, y in zip(table.label, table.prediction, strict=True)], bool)
+    name = dict(zip(positive.tolist(), table.label, strict=True))
+    if any(name[is_it] != label for label, is_it in zip(table.label, positive.tolist(), strict=True)):
+        raise damaged(path, f"its predictions are not those of the threshold {threshold} of results.json")
+    margin = table.margins[:, 0] if table.margins.size else None
+    classes = name.get(False, ""), name.get(True, "")
+    return Predictions.binary(probability.astype(np.float64), positive, predicted, classes, table.paths, margin)
+
+
+def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:
+    """Read the patients of images from a run's splits.csv; nothing if there is none."""
+    if not (folder / "splits.csv").is_file():
+        return ()
+    patient = {line["path"]: line["patient"] for line in read_splits(folder)}
+    return tuple(patient.get(path, path) for path in paths)
+
+
 def read_table(path: Path) -> PredictionTable:
     """Read what `write_predictions` wrote, in this version or an earlier one.
 
@@ -115,28 +137,6 @@ def damaged(path: Path, reason: object) -> ConfigError:
         f"{path}, which a finished run leaves, cannot be read ({reason}): put it back, or delete results.json beside "
         "it, and the run is taken for unfinished."
     )
-
-
-def _read_two_classes(path: Path, table: PredictionTable, threshold: float) -> Predictions:
-    """Find out which of the two names is the positive class: the one that is predicted above the threshold."""
-    # The run compared single precision; a threshold that is one of the probabilities must fall on the same side.
-    probability = table.probability.astype(np.float32)
-    predicted = probability > np.float32(threshold)
-    positive = predicted == np.array([x == y for x, y in zip(table.label, table.prediction, strict=True)], bool)
-    name = dict(zip(positive.tolist(), table.label, strict=True))
-    if any(name[is_it] != label for label, is_it in zip(table.label, positive.tolist(), strict=True)):
-        raise damaged(path, f"its predictions are not those of the threshold {threshold} of results.json")
-    margin = table.margins[:, 0] if table.margins.size else None
-    classes = name.get(False, ""), name.get(True, "")
-    return Predictions.binary(probability.astype(np.float64), positive, predicted, classes, table.paths, margin)
-
-
-def _read_patients(folder: Path, paths: Sequence[str]) -> tuple[str, ...]:
-    """Read the patients of images from a run's splits.csv; nothing if there is none."""
-    if not (folder / "splits.csv").is_file():
-        return ()
-    patient = {line["path"]: line["patient"] for line in read_splits(folder)}
-    return tuple(patient.get(path, path) for path in paths)
 
 
 def _columns(classes: Sequence[str], margins: bool) -> list[str]:

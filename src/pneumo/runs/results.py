@@ -112,6 +112,13 @@ def read_results(folder: Path) -> Results | None:
     return results
 
 
+def _damaged(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is damaged, of another version of pneumo, or denied ({reason}): mend its permissions or move it away, "
+        "and its run is taken for unfinished."
+    )
+
+
 def check_overwrite(folder: Path, hashes: frozenset[str], data_hash: str) -> None:
     """Raise a ConfigError if a finished run in the folder comes from another configuration or other data.
 
@@ -149,36 +156,6 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
         tell(f"{name:<12} {place}")
 
 
-def summarise(predictions: Predictions) -> Results:
-    """Compute what results.json holds of a test.
-
-    Where a metric or its interval needs a class or a subtype that is absent, the interval is the whole range. The
-    sensitivity to a subtype is the fraction of its images whose predicted class is right: pneumonia, or with three
-    classes the subtype itself. Without images it is -1.
-
-    Args:
-        predictions: Of two classes, or of normal, bacterial and viral; with the images' subtypes.
-    """
-    results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
-    for name, estimate in estimates(predictions).items():
-        results |= dict(zip(_keys(name), estimate, strict=True))
-    subtypes = np.array(predictions.subtypes or ("",) * len(clusters))
-    for subtype in SUBTYPES:
-        chosen = predictions.positive & (subtypes == subtype)
-        hits = predictions.right[chosen]
-        value = float(hits.mean()) if len(hits) else NO_IMAGE
-        interval = clustered_wilson(hits, clusters[chosen])
-        results |= dict(zip(_keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
-    return results | dict(zip(_keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
-
-
-def _damaged(path: Path, reason: str) -> ConfigError:
-    return ConfigError(
-        f"{path} is damaged, of another version of pneumo, or denied ({reason}): mend its permissions or move it away, "
-        "and its run is taken for unfinished."
-    )
-
-
 def _table(results: Mapping[str, Value]) -> PlainTable:
     """Build the table of the metrics that have a rank, next to what the run was."""
     table = PlainTable(
@@ -208,6 +185,29 @@ def _table(results: Mapping[str, Value]) -> PlainTable:
     for first, second in zip_longest(left, right, fillvalue=()):
         table.add_row(*first, *second)
     return table
+
+
+def summarise(predictions: Predictions) -> Results:
+    """Compute what results.json holds of a test.
+
+    Where a metric or its interval needs a class or a subtype that is absent, the interval is the whole range. The
+    sensitivity to a subtype is the fraction of its images whose predicted class is right: pneumonia, or with three
+    classes the subtype itself. Without images it is -1.
+
+    Args:
+        predictions: Of two classes, or of normal, bacterial and viral; with the images' subtypes.
+    """
+    results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
+    for name, estimate in estimates(predictions).items():
+        results |= dict(zip(_keys(name), estimate, strict=True))
+    subtypes = np.array(predictions.subtypes or ("",) * len(clusters))
+    for subtype in SUBTYPES:
+        chosen = predictions.positive & (subtypes == subtype)
+        hits = predictions.right[chosen]
+        value = float(hits.mean()) if len(hits) else NO_IMAGE
+        interval = clustered_wilson(hits, clusters[chosen])
+        results |= dict(zip(_keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
+    return results | dict(zip(_keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
 
 
 def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:

@@ -18,10 +18,6 @@ from pneumo.data.index import SPLITS, data_hash, file_path, locate, scan_radiogr
 from pneumo.data.splits import _HEAD, Splits, _damaged
 from pneumo.errors import ConfigError, DataError
 
-_log = logging.getLogger(__name__)
-_VARIABLE = "PNEUMO_DATA_ROOT"
-_REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {_VARIABLE}."
-
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
     """Write a CSV with a line for each radiograph: path, split, class, subtype, patient."""
@@ -57,6 +53,11 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
     if len({line["path"] for line in lines}) < len(lines):
         raise _damaged(path, "it has an image twice")
     return lines
+
+
+_log = logging.getLogger(__name__)
+_VARIABLE = "PNEUMO_DATA_ROOT"
+_REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {_VARIABLE}."
 
 
 def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, paths: Sequence[str]) -> list[Path]:

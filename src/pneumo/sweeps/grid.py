@@ -21,9 +21,6 @@ from pneumo.runs.results import read_results
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs, varied_keys
 from pneumo.sweeps.session import open_session, resolve_sweep_dir
 
-MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
-_SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
-
 
 def finished_jobs(jobs: Sequence[Job]) -> set[str]:
     """Return the names of the jobs that need not be run again.
@@ -47,6 +44,23 @@ def finished_jobs(jobs: Sequence[Job]) -> set[str]:
             "sweep's jobs anew in the place of what is there with sweep.overwrite=true."
         )
     return set(finished)
+
+
+def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
+    """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
+    data = cfg.data
+    root = default_root() if data.root is None else Path(data.root)
+    if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:
+        return otherwise
+    classes = [str(name) for name in data.classes]
+    key = (root, *classes)
+    if key not in known:
+        known[key] = data_hash(index_radiographs(root, classes))
+    return known[key] or otherwise
+
+
+MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
+_SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
 
 
 def sweep_grid(
@@ -129,32 +143,6 @@ def check_values(overrides: Mapping[str, Override], combined: bool) -> None:
         )
 
 
-def refuse_processes(jobs: Sequence[Job]) -> None:
-    """Raise a ConfigError if a job wants several processes: Lightning starts them by repeating the command line."""
-    for job in jobs:
-        devices = job.config.trainer.devices
-        one = len(devices) == 1 if OmegaConf.is_list(devices) else devices in (1, "1")
-        if "ddp" in str(job.config.trainer.get("strategy")) or not one:
-            raise ConfigError(
-                f"{job.name} asks for several processes (trainer.devices={devices}), and a job of a "
-                "sweep has one: spread the jobs over devices with launcher=joblib, ray or slurm, or give a single run "
-                "several devices with `python train.py trainer=ddp`."
-            )
-
-
-def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
-    """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
-    data = cfg.data
-    root = default_root() if data.root is None else Path(data.root)
-    if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:
-        return otherwise
-    classes = [str(name) for name in data.classes]
-    key = (root, *classes)
-    if key not in known:
-        known[key] = data_hash(index_radiographs(root, classes))
-    return known[key] or otherwise
-
-
 def _count_values(override: Override) -> int:
     """Count an override's values without making them, of which a range may have billions."""
     value, line = override.value(), override.input_line
@@ -170,3 +158,16 @@ def _count_values(override: Override) -> int:
     if count > MOST_JOBS:
         raise ConfigError(f"{line} has {count:,} values, and at most {MOST_JOBS:,} can be tried.")
     return count
+
+
+def refuse_processes(jobs: Sequence[Job]) -> None:
+    """Raise a ConfigError if a job wants several processes: Lightning starts them by repeating the command line."""
+    for job in jobs:
+        devices = job.config.trainer.devices
+        one = len(devices) == 1 if OmegaConf.is_list(devices) else devices in (1, "1")
+        if "ddp" in str(job.config.trainer.get("strategy")) or not one:
+            raise ConfigError(
+                f"{job.name} asks for several processes (trainer.devices={devices}), and a job of a "
+                "sweep has one: spread the jobs over devices with launcher=joblib, ray or slurm, or give a single run "
+                "several devices with `python train.py trainer=ddp`."
+            )

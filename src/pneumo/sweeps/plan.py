@@ -48,6 +48,16 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
+def _safe(text: str) -> str:
+    """Keep what is safe in a file's name; what that changes or shortens ends in a hash, so that no two become one."""
+    plain = text.strip("'\"")
+    kept = re.sub(r"[^A-Za-z0-9.+_-]+", "_", plain).strip("_.")
+    if kept == plain and len(kept) <= _LONGEST:
+        return kept
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return f"{kept[-_LONGEST:].lstrip('_.-')}_{digest[:4]}"
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of a sweep.
@@ -105,6 +115,17 @@ def plan_jobs(
     return planned
 
 
+def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
+    folder = sweep / name
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(cfg)  # which keeps a copy, without the folder so far
+    task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    check_config(task)  # which explains references that cannot be resolved
+    OmegaConf.resolve(task)  # while it is clear which job's choices are meant
+    return Job(name, folder, tuple(overrides), task)
+
+
 def varied_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
     """Return the keys whose values differ between jobs, given by their overrides, in their order."""
     values = [dict(map(split_override, job)) for job in jobs]
@@ -151,27 +172,6 @@ def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
     shown = [key for key in keys if key not in COLUMNS]
     numbers = (key for key in shown if all(_is_number(_value(job, key)) for job in jobs))
     return Columns(short_names(shown), frozenset(numbers))
-
-
-def _safe(text: str) -> str:
-    """Keep what is safe in a file's name; what that changes or shortens ends in a hash, so that no two become one."""
-    plain = text.strip("'\"")
-    kept = re.sub(r"[^A-Za-z0-9.+_-]+", "_", plain).strip("_.")
-    if kept == plain and len(kept) <= _LONGEST:
-        return kept
-    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-    return f"{kept[-_LONGEST:].lstrip('_.-')}_{digest[:4]}"
-
-
-def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
-    folder = sweep / name
-    with read_write(cfg.hydra), open_dict(cfg.hydra):
-        cfg.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(cfg)  # which keeps a copy, without the folder so far
-    task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    check_config(task)  # which explains references that cannot be resolved
-    OmegaConf.resolve(task)  # while it is clear which job's choices are meant
-    return Job(name, folder, tuple(overrides), task)
 
 
 def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configuration)

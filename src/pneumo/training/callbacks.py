@@ -91,6 +91,15 @@ class AveragedWeights(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
+def _mix(decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+    """Take a step's weights into their averages, in place; `steps` is the number of those that are in them.
+
+    What does not move stays as it is, to the last bit: a frozen backbone, the means and deviations of its source.
+    """
+    kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
+    get_ema_multi_avg_fn(kept)(averages, weights, steps)  # type: ignore[no-untyped-call] # torch gives it no types
+
+
 class LogLearningRate(Callback):
     """Log each parameter group's learning rate once an epoch, with the epoch's metrics."""
 
@@ -175,12 +184,3 @@ def make_progress_bar() -> ProgressBar:
     """Give a live bar on a terminal, plain lines elsewhere."""
     quiet = rich.get_console().quiet  # of a sweep, several of whose jobs run at once
     return LiveProgress(leave=False) if sys.stdout.isatty() and not quiet else PlainProgress()
-
-
-def _mix(decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-    """Take a step's weights into their averages, in place; `steps` is the number of those that are in them.
-
-    What does not move stays as it is, to the last bit: a frozen backbone, the means and deviations of its source.
-    """
-    kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
-    get_ema_multi_avg_fn(kept)(averages, weights, steps)  # type: ignore[no-untyped-call] # torch gives it no types

@@ -31,6 +31,15 @@ _KINDS = {
     "callbacks": Kind((Callback,)),
     "logger": Kind((Logger,)),
 }
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Check the classes that the configuration names, and their arguments, before any is called."""
+    settings = resolve(cfg)
+    for key, node in class_nodes(settings).items():
+        check_target(key, node, _KINDS[key.partition(".")[0]], settings)
+
+
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
 _REFUSALS = (
     InstantiationException,
@@ -44,13 +53,6 @@ _REFUSALS = (
     RuntimeError,
     MemoryError,
 )
-
-
-def check_targets(cfg: DictConfig) -> None:
-    """Check the classes that the configuration names, and their arguments, before any is called."""
-    settings = resolve(cfg)
-    for key, node in class_nodes(settings).items():
-        check_target(key, node, _KINDS[key.partition(".")[0]], settings)
 
 
 @contextmanager

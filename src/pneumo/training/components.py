@@ -102,20 +102,6 @@ def build(cfg: DictConfig) -> RunComponents:
     return RunComponents(datamodule, classifier, trainer)
 
 
-def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
-    """Return what a resumed run must have in common with the part of it that went before."""
-    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
-
-
-def quieten() -> None:
-    """Silence harmless warnings of Lightning and PyTorch, and all processes but the first."""
-    if getattr(rank_zero_only, "rank", 0) != 0:
-        logging.getLogger("pneumo").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
-    for message in _HARMLESS:
-        warnings.filterwarnings("ignore", message=message)
-
-
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
     """Avoid training batches of one image where batch normalization cannot normalize one.
 
@@ -200,3 +186,17 @@ def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: A
     """Instantiate what cfg[key] describes."""
     with config_errors(key):
         return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
+
+
+def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the part of it that went before."""
+    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
+
+
+def quieten() -> None:
+    """Silence harmless warnings of Lightning and PyTorch, and all processes but the first."""
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        logging.getLogger("pneumo").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
+    for message in _HARMLESS:
+        warnings.filterwarnings("ignore", message=message)

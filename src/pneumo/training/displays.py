@@ -33,7 +33,6 @@ FOLDER, _TAG = "projector", "test"
 NAMES = ("test/tensors.tsv", "test/metadata.tsv", "test/sprite.png", "features.tsv", "images.tsv", "films.png")
 _HEADER = ("class", "called", "answer", "probability", "subtype", "file")
 _SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
-_LINE = 120  # characters that fit above a figure
 
 
 def write_projector(folder: Path, logger: RunLogger, predictions: Predictions, components: RunComponents) -> None:
@@ -60,6 +59,22 @@ def write_projector(folder: Path, logger: RunLogger, predictions: Predictions, c
         (folder / FOLDER / _TAG).rmdir()
     features = _compute_features(images, components)
     logger.experiment.add_embedding(features, rows, small, global_step=FOLDER, tag=_TAG, metadata_header=_HEADER)
+
+
+def _compute_features(images: list[Radiograph], components: RunComponents) -> Tensor:
+    """Compute the backbone's features of images, (n, D), unless the run was served with them."""
+    datamodule, classifier = components.datamodule, components.classifier
+    device = components.trainer.strategy.root_device
+    indices = indices_of(images, datamodule.radiographs)
+    if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
+        return torch.from_numpy(datamodule.inputs[indices])
+    classifier.eval().to(device)
+    with torch.inference_mode():
+        blocks = datamodule.image_blocks(indices, datamodule.batch_size)
+        return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks])
+
+
+_LINE = 120  # characters that fit above a figure
 
 
 def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None:
@@ -104,19 +119,6 @@ def show_test(
             write_projector(folder, logger, predictions, components)
         overrides = other_overrides(HydraConfig.get().overrides.task)
         logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
-
-
-def _compute_features(images: list[Radiograph], components: RunComponents) -> Tensor:
-    """Compute the backbone's features of images, (n, D), unless the run was served with them."""
-    datamodule, classifier = components.datamodule, components.classifier
-    device = components.trainer.strategy.root_device
-    indices = indices_of(images, datamodule.radiographs)
-    if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
-        return torch.from_numpy(datamodule.inputs[indices])
-    classifier.eval().to(device)
-    with torch.inference_mode():
-        blocks = datamodule.image_blocks(indices, datamodule.batch_size)
-        return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks])
 
 
 def _draw(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:

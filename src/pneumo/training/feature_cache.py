@@ -59,6 +59,14 @@ def level_means(
     return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
 
 
+def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
+    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
+    return View(
+        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
+        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
+    )
+
+
 def is_shortened(trainer: Trainer) -> bool:
     """Return whether limits keep a run from using all data, so that filling a cache with them could cost more."""
     limits = (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches)
@@ -93,14 +101,6 @@ def serve_arrays(components: RunComponents, features: Array, views: Array | None
     else:
         _log.info("Some setting or callback looks at single steps, so Lightning is given them one by one.")
     datamodule.serve(features, views, steps)
-
-
-def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
-    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
-    return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
-        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
-    )
 
 
 def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:

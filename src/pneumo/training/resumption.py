@@ -38,6 +38,12 @@ def check_resumable(path: Path, folder: Path, config: dict[str, Any], components
         ) from error
 
 
+def _best_name(trainer: Trainer) -> str:
+    """Return the file name of the checkpoint that is tested at the end, which `callbacks.best.filename` may change."""
+    callback = trainer.checkpoint_callback
+    return f"{callback.filename if isinstance(callback, ModelCheckpoint) and callback.filename else 'best'}.ckpt"
+
+
 def check_settings(read: dict[str, Any], path: Path, best: Path, config: dict[str, Any]) -> None:
     """Raise a ConfigError unless a checkpoint lies in the run's folder and was written under its settings.
 
@@ -86,12 +92,6 @@ def resumable_checkpoint(last: Path, settings: dict[str, Any], components: RunCo
         return None
     _log.info("going on from %s", last)
     return str(last)
-
-
-def _best_name(trainer: Trainer) -> str:
-    """Return the file name of the checkpoint that is tested at the end, which `callbacks.best.filename` may change."""
-    callback = trainer.checkpoint_callback
-    return f"{callback.filename if isinstance(callback, ModelCheckpoint) and callback.filename else 'best'}.ckpt"
 
 
 def _is_same(stored: object, value: object) -> bool:

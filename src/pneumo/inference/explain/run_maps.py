@@ -29,9 +29,13 @@ from pneumo.runs.split_files import find_images
 
 PARTS = ("head", "all")
 _M = TypeVar("_M", bound=nn.Module)
-_LONGEST = 360  # pixels of a film's longer side on the page
-_AT_ONCE = 8
-Pixels = npt.NDArray[np.uint8]
+
+
+class _Randomised:
+    def __init__(self, classifier: ExplainableClassifier, part: str, seed: int) -> None:
+        self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
+        self.head = randomise(classifier.head, seed)
+        self.backbone = randomise(classifier.backbone, seed) if part == "all" else classifier.backbone
 
 
 def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:
@@ -69,6 +73,17 @@ def randomise(module: _M, seed: int) -> _M:
     return drawn
 
 
+def _spearman(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
+    if before.min() == before.max() or after.min() == after.max():
+        return 0.0
+    return float(np.corrcoef(rankdata(before), rankdata(after))[0, 1])
+
+
+_LONGEST = 360  # pixels of a film's longer side on the page
+_AT_ONCE = 8
+Pixels = npt.NDArray[np.uint8]
+
+
 def explain_run(run: Run) -> Explanations:
     """Compute saliency maps of the images that a run's page shows, or the reason why there are none."""
     margin, uncertain, why = None, None, ", since the run is not whole"
@@ -99,19 +114,6 @@ def explain_run(run: Run) -> Explanations:
     kinds = {kind: list(islice(shown, len(getattr(run.chosen, kind)))) for kind in KINDS}
     forgotten = {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS}
     return Explanations(kinds, forgotten, "", margin, uncertain)
-
-
-class _Randomised:
-    def __init__(self, classifier: ExplainableClassifier, part: str, seed: int) -> None:
-        self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
-        self.head = randomise(classifier.head, seed)
-        self.backbone = randomise(classifier.backbone, seed) if part == "all" else classifier.backbone
-
-
-def _spearman(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
-    if before.min() == before.max() or after.min() == after.max():
-        return 0.0
-    return float(np.corrcoef(rankdata(before), rankdata(after))[0, 1])
 
 
 def _read_uncertain(settings: dict[str, Any]) -> float | None:

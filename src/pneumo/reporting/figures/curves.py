@@ -18,7 +18,6 @@ from pneumo.runs.results import Results
 
 CURVES = {"loss": "loss (cross entropy)", "auroc": "AUROC", "accuracy": "accuracy"}
 _SIDES = {"train": ("training", COLOURS[4], "--"), "val": ("validation", COLOURS[0], "-")}
-_BOX: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.8}  # of a legend that curves may cross
 
 
 def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[str, int], results: Results) -> Figure:
@@ -47,6 +46,18 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
     return figure
 
 
+_BOX: dict[str, Any] = {"frameon": True, "edgecolor": "none", "framealpha": 0.8}  # of a legend that curves may cross
+
+
+class _Shown(NamedTuple):
+    """One class's curves; the name is empty where there are no others."""
+
+    name: str
+    answers: Predictions
+    curves: Curves
+    colour: str
+
+
 def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
     """Draw ROC and precision-recall curve with their bands; of three classes those of each against the rest.
 
@@ -62,15 +73,6 @@ def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
         colours = dict(zip(answers.classes, class_colours(len(answers.classes)), strict=True))
         shown = [_Shown(name, side, measure_curves(side), colours[name]) for name, side in sides]
     return {"roc": _draw_roc(shown, results), "precision_recall": _draw_precision_recall(shown, results)}
-
-
-class _Shown(NamedTuple):
-    """One class's curves; the name is empty where there are no others."""
-
-    name: str
-    answers: Predictions
-    curves: Curves
-    colour: str
 
 
 def _area(results: Results, name: str) -> Estimate:

@@ -106,6 +106,19 @@ def escape_text(figure: Figure) -> None:
             text.set_text(escape_prose(text.get_text()))
 
 
+def _encode(figure: Figure, suffix: str) -> bytes:
+    """Draw once; Figure.savefig draws twice, lest something be cut off, which nothing here is."""
+    stream = io.BytesIO()
+    escape_text(figure)
+    figure.set_dpi(_DPI[suffix])
+    if suffix == "png":
+        how = {"compress_level": 3}  # of films in half the time, a twentieth larger
+        FigureCanvasAgg(figure).print_png(stream, pil_kwargs=how)  # type: ignore[no-untyped-call] # has no types
+    else:
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    return stream.getvalue()
+
+
 def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
     """Put images in the place of those that TensorBoard shows for a folder.
 
@@ -127,16 +140,3 @@ def summarise_image(tag: str, png: bytes) -> Summary:
     width, height = Image.open(io.BytesIO(png)).size
     image = Summary.Image(encoded_image_string=png, height=height, width=width, colorspace=4)  # RGBA
     return Summary(value=[Summary.Value(tag=tag, image=image)])
-
-
-def _encode(figure: Figure, suffix: str) -> bytes:
-    """Draw once; Figure.savefig draws twice, lest something be cut off, which nothing here is."""
-    stream = io.BytesIO()
-    escape_text(figure)
-    figure.set_dpi(_DPI[suffix])
-    if suffix == "png":
-        how = {"compress_level": 3}  # of films in half the time, a twentieth larger
-        FigureCanvasAgg(figure).print_png(stream, pil_kwargs=how)  # type: ignore[no-untyped-call] # has no types
-    else:
-        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    return stream.getvalue()
