@@ -52,12 +52,12 @@ def eager(name: str, root: Path, limit: int, channels_last: bool) -> float:
 def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
     """Run pneumo's own pass, from the backbone as it is trained to the last feature."""
     from pneumo.common.hardware import choose_hardware, set_up_process
-    from pneumo.models.backbones import build
+    from pneumo.models.backbones import build_backbone
     from pneumo.models.fast_inference import FeaturePass, default_batch_size
 
     torch.manual_seed(0)
     hardware = choose_hardware("auto", "auto", False)
-    backbone, _ = build(name, None, None, 224, 2)
+    backbone, _ = build_backbone(name, None, None, 224, 2)
     device = torch.device(hardware.accelerator)
     pixels = images(root, limit)
     set_up_process(hardware)

@@ -16,7 +16,7 @@ from pneumo.common.files import write_text
 from pneumo.metrics.bootstrap import Array
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import auroc_interval, delong, placements, swap_test
+from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
 
 PATIENTS, IMAGES = 125, 5  # images of each patient
 _POSITIVE = 0.625  # fraction of patients, or of each patient's images
@@ -76,7 +76,7 @@ def cover_areas(case: Case, tests: int) -> dict[str, float]:
     for _ in range(tests):
         first, second = draw(generator, case, PATIENTS)
         for number, clusters in enumerate((first.clusters, None)):
-            low, high = auroc_interval(placements(first.score, first.positive, clusters))
+            low, high = delong_interval(placements(first.score, first.positive, clusters))
             covered[number] += low <= case.area <= high
         chances.append([*test_pair(first, second, True), *test_pair(first, second, False)])
     errors = (np.array(chances) < 0.05).mean(axis=0).tolist()

@@ -17,7 +17,7 @@ from scipy.stats import binom, norm
 from pneumo.common.files import write_text
 from pneumo.metrics import intervals
 from pneumo.metrics.bootstrap import RESAMPLES, Array, bootstrap
-from pneumo.metrics.calibration import bin_residuals, chance_errors, ece_interval
+from pneumo.metrics.calibration import bin_residuals, calibration_error_interval, chance_errors
 from pneumo.metrics.definitions import METRICS, bootstrap_metrics, estimates, measure
 from pneumo.metrics.intervals import Interval, draw_tables, posterior_interval
 from pneumo.metrics.predictions import Predictions
@@ -137,7 +137,7 @@ def alarm(shape: Sequence[float], images: int, tests: int) -> float:
         def statistic(weights: Array, inside: Array = inside) -> Array:
             return weights @ inside
 
-        alarms += ece_interval(confidence, right, bootstrap(statistic, label))[0] > 0
+        alarms += calibration_error_interval(confidence, right, bootstrap(statistic, label))[0] > 0
     return alarms / tests
 
 

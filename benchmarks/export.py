@@ -24,7 +24,7 @@ from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import fast_copy
-from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import quieten
 
@@ -74,7 +74,7 @@ def write_untrained(
     classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     classifier.trainer.strategy.connect(classifier)
     classifier.trainer.save_checkpoint(path)
-    outliers = fit_outliers(reference, [(usual, 0.01)], levels.channels)._asdict()
+    outliers = fit_ood_detector(reference, [(usual, 0.01)], levels.channels)._asdict()
     write_checkpoint(read_checkpoint(path) | {"outliers": outliers}, path)
 
 

@@ -89,7 +89,7 @@ def pneumo(name: str, count: int, epochs: int) -> float:
 
     import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
     from pneumo.training.components import build
-    from pneumo.training.feature_cache import serve
+    from pneumo.training.feature_cache import serve_arrays
 
     logging.basicConfig(level=logging.INFO, filename=os.devnull)
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def pneumo(name: str, count: int, epochs: int) -> float:
         HydraConfig.instance().set_config(cfg)
         components = build(cfg)
         x, _ = features(len(components.datamodule.radiographs))
-        serve(components, np.asarray(x), None)
+        serve_arrays(components, np.asarray(x), None)
         started = time.perf_counter()
         components.trainer.fit(components.classifier, datamodule=components.datamodule)
         seconds = time.perf_counter() - started

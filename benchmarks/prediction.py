@@ -49,7 +49,7 @@ def loop(checkpoint: Path, films: list[Path]) -> float:
     def answer(path: Path) -> float:
         image = torch.from_numpy(decode(path, classifier.image_size, classifier.crop_pct).copy()).to(device)
         with torch.inference_mode():
-            return float(classifier.probability(classifier.answer(image[None, None])))
+            return float(classifier.probability(classifier.predict_logits(image[None, None]))[0, 1])
 
     answer(films[0])
     return plain.images_per_second(lambda: len([answer(path) for path in films]))

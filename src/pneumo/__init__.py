@@ -1,4 +1,8 @@
-"""pneumo trains, compares and explains chest X-ray pneumonia classifiers."""
+"""Train, compare, explain and use chest X-ray pneumonia classifiers.
+
+Public API: `load_model` opens a checkpoint or an exported network as a `Predictor`. Its `predict` yields a `Prediction`
+for each file, and its `explain` returns an `Explanation`.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Errors of the user. Each message names the setting, its value, the rule and the fix, in one paragraph."""
+"""User errors. Each message names the setting, its value, the rule and the fix, in one paragraph."""
 
 
 class PneumoError(Exception):

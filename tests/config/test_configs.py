@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from pneumo.config.checks import check_config
 from pneumo.config.fingerprints import config_hash
-from pneumo.models.backbones import build as build_network
+from pneumo.models.backbones import build_backbone as build_network
 from pneumo.training.components import build
 
 

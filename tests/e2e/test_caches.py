@@ -114,7 +114,7 @@ def test_what_counts_steps_is_given_steps(option: str, at_once: bool, compose_ru
     components = build(compose_run(*LITE0[:1], option, *own))
     datamodule = components.datamodule
     array = np.zeros((len(datamodule.radiographs), components.classifier.backbone.features), np.float32)
-    feature_cache.serve(components, array, None)
+    feature_cache.serve_arrays(components, array, None)
     assert (datamodule.steps_per_batch > 1) == at_once
 
 

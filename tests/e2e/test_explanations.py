@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pneumo.data.phantoms import draw_opacities
 from pneumo.data.radiograph import decode
-from pneumo.inference.explain.overlays import place
+from pneumo.inference.explain.overlays import place_map
 from pneumo.inference.explain.run_maps import rank_correlation
-from pneumo.inference.explain.saliency import Explainer
+from pneumo.inference.explain.saliency import SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.training.run import run
 
@@ -50,9 +50,9 @@ def test_maps_of_a_trained_network_find_opacities_and_hang_on_what_it_learned(
     images = torch.from_numpy(np.stack([decode(path, classifier.image_size) for path in paths]))[:, None]
     masks = [draw_opacities(path.relative_to(root).as_posix(), **PHANTOMS) for path in paths]
 
-    explain = Explainer(classifier)
+    explain = SaliencyMapper(classifier)
     maps = torch.cat([explain(batch) for batch in batches(images)]).numpy()
-    found = localise([place(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
+    found = localise([place_map(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
     assert found.pointing >= 0.8
     assert found.pointing > 1.5 * found.other_images
     assert found.energy > 3 * found.area

@@ -86,7 +86,7 @@ def test_the_studys_twenty_epochs_on_cached_features_and_the_same_from_images(
     data = build(compose_run(*options, folder="other")).datamodule
     data.open_images()
     with torch.inference_mode():
-        found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()])
+        found = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()])
     with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
         written = torch.tensor([float(row["probability"]) for row in csv.DictReader(file)])
     assert len(written) == 624

@@ -28,9 +28,12 @@ if sys.argv[1] == "train.py":
     runpy.run_path("train.py", run_name="__main__")
 else:
     from pneumo.cli import report
-    from pneumo.reporting.run_report import write_run_page
-    write_run_page(Path(sys.argv[1]), Path(sys.argv[2], "page.html"))
-    report(list(map(Path, sys.argv[3:])), Path(sys.argv[2]))
+    from pneumo.reporting.reports import write_model_card
+    from pneumo.reporting.run_report import Explanations, read_run, write_run_page
+    run, out = Path(sys.argv[1]), Path(sys.argv[2])
+    report(list(map(Path, sys.argv[3:])), out)
+    write_run_page(read_run(run), Explanations({{}}, {{}}, "no maps", None, None), out / "page.html")
+    write_model_card(run, out)
 """
 
 
@@ -60,6 +63,7 @@ def test_a_metric_of_one_entry_is_in_results_tables_leaderboard_and_report(tmp_p
     assert TITLE in execute(str(run), str(out), str(run), str(old))
     assert TITLE in (out / "leaderboard.md").read_text()
     assert TITLE in (out / "page.html").read_text()
+    assert TITLE in (out / "MODEL_CARD.md").read_text()
     with (out / "leaderboard.csv").open(newline="") as file:
         values = {line["model"]: line["test_npv"] for line in csv.DictReader(file)}
     assert float(values.pop("xraychestnet")) == pytest.approx(results["test_npv"])

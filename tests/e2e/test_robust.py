@@ -11,7 +11,7 @@ from helpers.commands import Compose
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from pneumo.data.index import positions
+from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import fit_head
@@ -62,9 +62,9 @@ def test_decisions_are_made_on_held_out_patients_and_kept_in_the_checkpoint(robu
     assert classifier.hparams["threshold"] == results["threshold"]
     data = build(compose_run(*ROBUST, folder="other")).datamodule
     with torch.inference_mode():
-        found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()]).numpy()
+        found = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()]).numpy()
         batches = list(data.val_dataloader())  # shuffled
-        held_out = torch.cat([classifier.predict_step(batch, 0) for batch in batches]).numpy()
+        held_out = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in batches]).numpy()
     np.testing.assert_allclose(found, probability, atol=1e-6, rtol=0)
     index = torch.cat([batch["index"] for batch in batches]).numpy()
     np.testing.assert_allclose(held_out, answers(robust / "validation.csv")[0][index], atol=1e-6, rtol=0)
@@ -75,7 +75,7 @@ def test_the_head_begins_where_a_logistic_regression_ends(compose_run: Compose, 
     found = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]["head.weight"]
     components = build(compose_run(*ROBUST, folder="other"))
     data, classifier = components.datamodule, components.classifier
-    places = positions(data.splits["train"], data.radiographs)
+    places = indices_of(data.splits["train"], data.radiographs)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
     classifier.backbone.train()
     with torch.inference_mode():

@@ -104,7 +104,7 @@ def test_a_checkpoint_alone_gives_the_probabilities_of_predictions_csv(finished:
     classifier = Classifier.load_from_checkpoint(finished / "checkpoints" / "best.ckpt").eval()
     data = build(compose_run(folder="other")).datamodule
     with torch.inference_mode():
-        found = torch.cat([classifier.predict_step(batch, 0) for batch in data.predict_dataloader()]).numpy()
+        found = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()]).numpy()
     with (finished / "predictions.csv").open(newline="") as file:
         written = np.array([row["probability"] for row in csv.DictReader(file)], np.float32)
     np.testing.assert_allclose(found, written, atol=1e-6, rtol=0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import fast_copy
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
 from pneumo.training.checkpoints import write_checkpoint as write
 
 SIZE = 32
@@ -93,6 +93,6 @@ def _save(path: Path, classifier: Classifier, means: Tensor | None, reference: i
     }
     if means is not None:
         known = means.double().numpy()
-        content["outliers"] = fit_outliers(known[:reference], [(known[reference:], 0.01)], channels)._asdict()
+        content["outliers"] = fit_ood_detector(known[:reference], [(known[reference:], 0.01)], channels)._asdict()
     write(content, path)
     return path

@@ -1,1 +1,1 @@
-"""Properties of a data set that can make its numbers misleading."""
+"""The audit of a data set: properties that can make its numbers misleading."""

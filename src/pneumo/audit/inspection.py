@@ -1,4 +1,4 @@
-"""What `pneumo audit` does."""
+"""The command `pneumo audit`."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The audit as one HTML page, which needs no network and opens from the disk."""
+"""The audit's HTML page, self-contained in one file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

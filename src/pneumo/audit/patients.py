@@ -1,4 +1,4 @@
-"""Similarity of images whose names encode the same patient, against those of different patients."""
+"""Similarity of images that share a patient name, compared with images that do not."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Properties and thumbnails of the files, decoded once, and groups of identical images."""
+"""Properties, thumbnails and identical copies of the audited files."""
 
 import hashlib
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Shortcuts: how well labels are predicted from file properties, by gradient-boosted trees."""
+"""Shortcut probes: labels predicted from file properties alone, by gradient-boosted trees."""
 
 from dataclasses import dataclass
 

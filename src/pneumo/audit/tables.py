@@ -1,4 +1,4 @@
-"""Tables of findings for the terminal and the page."""
+"""Tables of an audit's findings, for the terminal and the page."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

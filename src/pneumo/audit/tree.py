@@ -1,4 +1,4 @@
-"""A folder tree of images, regardless of the names of its splits and classes."""
+"""The audited folder tree: images by split and class, whatever these are called."""
 
 import os
 import shlex

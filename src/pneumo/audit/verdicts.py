@@ -1,4 +1,4 @@
-"""Verdicts: what the findings mean for a network's numbers, and what to do about it."""
+"""Verdicts of an audit: what its findings mean for a network's numbers, and the remedy for each."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple

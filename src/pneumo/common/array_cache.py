@@ -1,8 +1,8 @@
-"""Arrays that are computed once and shared by all runs: built in steps, whole or absent, safe to delete.
+"""The array cache: arrays on disk that all runs share, written in steps, and safe to delete.
 
-An entry is a folder, CACHE/KIND/KEY, with about.json, which tells what it was computed from, and array.npy. While it is
-being built, array.npy.part grows in its place, and rows.txt tells how many of its rows are safe on the disk. notes.json
-holds what was noted about images on the way, so that runs that only open the array can report it too.
+An entry is a folder, CACHE/KIND/KEY. about.json describes what the array was computed from, array.npy is the array,
+and notes.json has remarks on its images. While an array is being written, array.npy.part replaces it, and rows.txt
+counts the rows that are already safe on disk.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Temporary files that do not outlive a kill, and disk failures as errors of the user.
+"""Temporary files that are removed after a kill, and disk failures as user errors.
 
-A temporary is locked as long as its process lives, and its name has a prefix of pneumo's own. One whose lock is free
-was left by a kill. The prefix also names the machine, because a lock may not reach beyond it on shared file systems:
-what another machine left is removed after `FOREIGN_AGE`.
+A temporary file is locked while its process lives, and its name has pneumo's prefix. A free lock shows that a kill left
+the file behind. Locks may not reach beyond one machine of a shared file system, so the prefix also names the machine:
+files of another machine are removed after `FOREIGN_AGE`.
 """
 
 import errno

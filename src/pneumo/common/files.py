@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, output paths of commands, and file names as text."""
+"""Atomic writes, checks of output paths, and file names of bounded length."""
 
 import hashlib
 import os

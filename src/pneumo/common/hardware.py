@@ -1,4 +1,4 @@
-"""The one place that decides how the machine is used."""
+"""Hardware of a process: accelerator, precision, cores, threads and memory."""
 
 from __future__ import annotations
 

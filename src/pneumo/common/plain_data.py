@@ -1,4 +1,4 @@
-"""JSON, YAML and CSV as plain data: bounded in size and depth, and free of anything that reading would run."""
+"""Readers and writers of JSON, YAML and CSV, bounded in size and depth, that never run code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of tensors, opened without running code, and SHA-256 digests of their content."""
+"""Files of tensors, read without running code, and SHA-256 digests of their content."""
 
 import argparse
 import hashlib

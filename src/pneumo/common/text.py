@@ -1,4 +1,4 @@
-"""Text of unknown origin, escaped for terminals, logs, Markdown, shells and Hydra; reasons in plain words."""
+"""Escaping of untrusted text for terminals, logs, Markdown, shells and Hydra."""
 
 import os
 import re

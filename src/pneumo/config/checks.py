@@ -1,4 +1,4 @@
-"""Checks of a composed configuration, made before anything heavy is imported or read."""
+"""Checks of a composed configuration, made before anything expensive is imported or read."""
 
 import re
 from collections.abc import Mapping

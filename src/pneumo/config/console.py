@@ -1,4 +1,4 @@
-"""Console of train.py and sweep.py: user errors, log records, and standard output that may be lost."""
+"""Console output of train.py and sweep.py: user errors, log records and progress hints."""
 
 import copy
 import io

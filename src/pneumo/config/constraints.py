@@ -1,4 +1,4 @@
-"""Constraints on single values of a configuration: what a value must be, in code and in words."""
+"""Constraints on single values of a configuration, each with its description in words."""
 
 import math
 import re

@@ -1,6 +1,7 @@
-"""Fingerprints of a configuration: those that this version writes, and those that earlier versions wrote for it.
+"""Fingerprints of a configuration: the hashes of this version, and those of earlier versions for the same settings.
 
-`CheckOutputFolder` and the classes of log records are absent: Hydra and `logging` import these by the paths in conf/.
+Hashes use the stable names of classes in `STABLE_TARGETS`. `CheckOutputFolder` and the classes of log records are not
+among them, since Hydra and `logging` import these by their paths in conf/.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The output folder of a command and the lock of a run's folder."""
+"""Checks of a command's output folder, and the lock of a run's folder."""
 
 import errno
 import logging

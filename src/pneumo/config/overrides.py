@@ -1,4 +1,4 @@
-"""Hints after Hydra's errors on command-line overrides: how to quote a value, and which key was meant."""
+"""Hints after Hydra's errors on command-line overrides: quoting, and the closest existing key."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Relations between settings, and the metrics that callbacks may monitor."""
+"""Checks of settings that depend on each other, and of the metrics that callbacks monitor."""
 
 import re
 from collections.abc import Mapping

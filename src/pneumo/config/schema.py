@@ -1,4 +1,4 @@
-"""The schema of pneumo's own settings: the keys of each group, and the constraints of their values."""
+"""The schema of pneumo's settings: the keys of each group, and the constraint on each value."""
 
 from pneumo.config.constraints import (
     FLAG,

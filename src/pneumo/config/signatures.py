@@ -1,4 +1,4 @@
-"""Signatures of the classes that a configuration names: each argument checked before anything is called."""
+"""Checks of a configuration's arguments against the signatures of the classes that it names."""
 
 import inspect
 import pkgutil

@@ -1,4 +1,4 @@
-"""Encrypted downloads, and ZIP archives that are unpacked without leaving their folder."""
+"""Encrypted downloads, and the extraction of ZIP archives within their folder."""
 
 import shutil
 import stat

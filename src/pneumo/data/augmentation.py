@@ -1,7 +1,6 @@
-"""Augmentation of whole batches, on their device, each image by random numbers of its own.
+"""Batched augmentation on the device, with random numbers of its own for each image.
 
-Libraries compress image by image, or by encoding files; here a whole batch goes at once, each image by a number
-of its own, where it lies.
+Libraries compress image by image, or by encoding files. Here the whole batch is processed at once, where it already is.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Entries of the cache, listed and deleted: `pneumo cache`."""
+"""The inventory of the caches, for `pneumo cache list` and `pneumo cache clear`."""
 
 import re
 import shutil

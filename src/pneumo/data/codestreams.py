@@ -1,4 +1,4 @@
-"""Compressed images in DICOM files: their codestreams, and RLE (PS3.5, annex G)."""
+"""Checks of compressed codestreams in DICOM files, and the decoder of RLE (PS3.5, annex G)."""
 
 import io
 import struct

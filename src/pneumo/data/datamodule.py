@@ -21,7 +21,7 @@ from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_ord
 from pneumo.data.download import download_chest_xray
 from pneumo.data.folder_tree import find_data_sets
 from pneumo.data.image_cache import ImageLoader, RadiographDataset, content_hash, decode_all, decoded_blocks, find_twins
-from pneumo.data.index import Radiograph, default_root, find_root, label_subtypes, locate, positions
+from pneumo.data.index import Radiograph, default_root, find_root, indices_of, label_subtypes, locate
 from pneumo.data.phantoms import check_phantoms, write_phantoms
 from pneumo.data.radiograph import ImageNotes
 from pneumo.data.splits import Splits, check_split, split_radiographs
@@ -218,10 +218,10 @@ class ChestXrayDataModule(LightningDataModule):
         images = self.splits[split]
         label = torch.tensor([radiograph.label for radiograph in images])
         if split != "train" or self.views is None:
-            return Part(inputs, torch.tensor(positions(images, self.radiographs))[None], label)
+            return Part(inputs, torch.tensor(indices_of(images, self.radiographs))[None], label)
         pool = [self.radiographs[i] for i in self.trainable]
         views = torch.arange(len(self.views) // len(pool))
-        return Part(self.views, torch.tensor(positions(images, pool)) + len(pool) * views[:, None], label)
+        return Part(self.views, torch.tensor(indices_of(images, pool)) + len(pool) * views[:, None], label)
 
 
 class SyntheticDataModule(ChestXrayDataModule):

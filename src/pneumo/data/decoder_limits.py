@@ -1,6 +1,6 @@
-"""Limits of decoders: memory, bytes read, and silence.
+"""Limits of image decoders: memory, bytes read, and warnings.
 
-Threads that read files share a budget, so that a process's memory does not grow with the processors of its machine.
+Threads share one memory budget, so that a process's memory does not grow with the number of its machine's cores.
 """
 
 import logging

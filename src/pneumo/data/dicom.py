@@ -1,6 +1,6 @@
-"""DICOM: the pixels of one image as a viewer shows them, without patient data.
+"""The reader of DICOM images: grey pixels as a viewer shows them, without patient data.
 
-Only the elements that pixels need are read (`ELEMENTS`), and no message holds a value of theirs.
+Only the elements that pixels require are read (`ELEMENTS`), and no message contains their values.
 """
 
 import re

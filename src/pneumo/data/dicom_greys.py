@@ -1,4 +1,4 @@
-"""Greys of a monochrome DICOM image: from stored values through rescaling and window to 8 bits."""
+"""Grey levels of a monochrome DICOM image: from stored values through rescaling and window to 8 bits."""
 
 import math
 from collections.abc import Iterator

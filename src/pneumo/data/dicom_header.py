@@ -1,4 +1,4 @@
-"""Header of a DICOM image: the elements that are read, their rules, and those that are assumed."""
+"""Header of a DICOM image: the elements that are read, their rules and their defaults."""
 
 import math
 import re

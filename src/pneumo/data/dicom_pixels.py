@@ -1,4 +1,4 @@
-"""Decoded pixels of a DICOM image."""
+"""Decoded pixels of a DICOM image, from any supported transfer syntax."""
 
 from contextlib import suppress
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Data sets nested in other folders than the one that was named."""
+"""Search for data sets that lie in subfolders of the given folder."""
 
 import os
 import shlex

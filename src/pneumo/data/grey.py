@@ -1,4 +1,4 @@
-"""Grey 8-bit pixels of images of any mode and depth, and the square that is cut from them."""
+"""Grey 8-bit pixels of images of any mode and depth, and the square that networks receive."""
 
 import math
 from collections.abc import Iterator

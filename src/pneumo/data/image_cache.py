@@ -1,4 +1,4 @@
-"""The decoded-image cache: every radiograph decoded and resized once, in one memory-mapped array."""
+"""The decoded-image cache: all radiographs, decoded and resized once, in one memory-mapped array."""
 
 import hashlib
 import logging

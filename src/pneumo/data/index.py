@@ -1,4 +1,4 @@
-"""The index of radiographs in a folder tree, and what their file names encode."""
+"""The index of radiographs in a folder tree, with what file names encode."""
 
 import hashlib
 import logging
@@ -123,7 +123,7 @@ def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> 
     return ", ".join(f"{counts[label]} {name}" for label, name in enumerate(classes))
 
 
-def positions(radiographs: Iterable[Radiograph], among: Sequence[Radiograph]) -> list[int]:
+def indices_of(radiographs: Iterable[Radiograph], among: Sequence[Radiograph]) -> list[int]:
     """Return the index of each of some radiographs among others, by their paths."""
     place = {radiograph.path: i for i, radiograph in enumerate(among)}
     return [place[radiograph.path] for radiograph in radiographs]

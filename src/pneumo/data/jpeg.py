@@ -1,4 +1,4 @@
-"""Structure of JPEG and JPEG 2000 files: it decides what a decoder does and allocates."""
+"""Structural checks of JPEG and JPEG 2000 files, made before a decoder allocates memory."""
 
 import re
 import struct

@@ -9,7 +9,7 @@ from pneumo.common.array_cache import Array, find
 from pneumo.data.batches import training_order
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.image_cache import decoded_recipe
-from pneumo.data.index import Radiograph, file_path, positions
+from pneumo.data.index import Radiograph, file_path, indices_of
 from pneumo.data.radiograph import decode
 
 
@@ -21,7 +21,7 @@ def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array
         images = find(data.cache_dir, recipe)
     if images is None:
         return np.stack([decode(file_path(data.root, image.path), data.image_size, data.crop_pct) for image in chosen])
-    films: Array = images[positions(chosen, data.radiographs), 0]
+    films: Array = images[indices_of(chosen, data.radiographs), 0]
     return films
 
 

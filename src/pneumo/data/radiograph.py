@@ -1,6 +1,6 @@
-"""The one reader of radiographs: the grey image of a file with notes on it, or the reason against it.
+"""The reader of radiographs, which returns a grey image with notes or raises a `DataError` with the reason.
 
-Prediction, audit, training and all caches read their files here, so that all accept the same ones and get equal pixels.
+Prediction, audit, training and all caches use it, so all accept the same files and get equal pixels.
 """
 
 import io

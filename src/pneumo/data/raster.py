@@ -1,4 +1,4 @@
-"""Raster formats: opened, bounded and made grey, or the reason against them."""
+"""The reader of raster formats (JPEG, PNG, TIFF, BMP and others): a bounded grey image, or the reason against it."""
 
 import codecs
 import struct

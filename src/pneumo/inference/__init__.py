@@ -1,1 +1,1 @@
-"""A checkpoint in use: predictor, backends, inputs and outputs."""
+"""Checkpoints and exported networks in use: predictor, backends, inputs and outputs."""

@@ -1,4 +1,4 @@
-"""Networks in use: the protocol of backends, and the rules that turn logits into predictions."""
+"""The interface of network backends, and the rules that turn logits into predictions."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class Rules:
     # A prediction that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
     margin: float | None
     outliers: bool  # whether the network has an OOD detector
+
+    @property
+    def positive_class(self) -> str | None:
+        """The positive class of two, which the threshold decides on; None with more classes."""
+        return self.classes[1] if len(self.classes) == 2 else None
 
     def to_json(self) -> str:
         """Write them as JSON."""

@@ -1,4 +1,4 @@
-"""ONNX files, run by onnxruntime: nothing here imports PyTorch."""
+"""The backend of ONNX files, which runs onnxruntime and imports no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pneumo predict` does."""
+"""The command `pneumo predict`."""
 
 from __future__ import annotations
 

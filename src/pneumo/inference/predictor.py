@@ -1,4 +1,4 @@
-"""Trained networks loaded for prediction and explanation of files."""
+"""The predictor: a loaded network that predicts and explains files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints, run by PyTorch."""
+"""The backend of checkpoints, which runs PyTorch."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class CheckpointNetwork(Network):
         if self.device.type == "cpu":
             keep_freed_memory()
         self.scorer = Scorer(self.classifier).to(self.device)
-        outliers, channels = self.classifier.outliers, sum(self.scorer.levels.channels)
-        if outliers is not None and len(outliers.mean) != channels:
+        detector, channels = self.classifier.ood_detector, sum(self.scorer.levels.channels)
+        if detector is not None and len(detector.mean) != channels:
             raise ConfigError(
-                f"{path} tells unlike images by {len(outliers.mean)} channels, and its network has {channels}: it is "
+                f"{path} tells unlike images by {len(detector.mean)} channels, and its network has {channels}: it is "
                 "damaged or was altered. Take an intact copy of it, or another checkpoint."
             )
 
@@ -50,9 +50,9 @@ class CheckpointNetwork(Network):
 
     def explainer(self, method: str = "hirescam") -> Callable[[Images], Floats]:
         """Build the function that maps images to saliency maps; see `Network`."""
-        from pneumo.inference.explain.saliency import Explainer  # imports captum
+        from pneumo.inference.explain.saliency import SaliencyMapper  # imports captum
 
-        explain = Explainer(self.classifier.to(self.device), method)
+        explain = SaliencyMapper(self.classifier.to(self.device), method)
 
         def explain_blocks(images: Images) -> Floats:
             with _fitting(_EXPLAINED):
@@ -82,5 +82,5 @@ def _read_rules(classifier: Classifier) -> Rules:
         crop_pct=classifier.crop_pct,
         threshold=known["threshold"],
         margin=known["margin"],
-        outliers=classifier.outliers is not None,
+        outliers=classifier.ood_detector is not None,
     )

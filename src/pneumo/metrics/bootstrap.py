@@ -1,7 +1,7 @@
-"""The stratified, patient-clustered bootstrap, over all resamples at once.
+"""The stratified, patient-clustered bootstrap, computed over all resamples at once.
 
 Source: B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 (several samples: each class is
-drawn from on its own) and 13 (percentile intervals).
+resampled separately) and 13 (percentile intervals).
 """
 
 from __future__ import annotations

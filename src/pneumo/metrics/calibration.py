@@ -1,4 +1,4 @@
-"""Calibration of probabilities."""
+"""Calibration: the expected calibration error with its interval, and the reliability curve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from pneumo.metrics.clusters import Clusters, proportion_interval
+from pneumo.metrics.clusters import Clusters, clustered_wilson
 from pneumo.metrics.intervals import RESIDUE, Interval, unvaried_interval
 from pneumo.metrics.predictions import Predictions
 
@@ -43,7 +43,7 @@ def bin_residuals(probability: Array, right: npt.NDArray[np.bool_]) -> Array:
     return inside
 
 
-def ece_interval(
+def calibration_error_interval(
     confidence: Array, right: npt.NDArray[np.bool_], draws: Array, clusters: Clusters | None = None
 ) -> Interval:
     """Compute the 95 % interval of an ECE, which chance makes too large: it leaves gaps in all bins.
@@ -104,7 +104,7 @@ def calibration_curve(predictions: Predictions) -> list[Bin]:
     found = []
     for number in np.unique(place):
         here = place == number
-        count, interval = int(here.sum()), proportion_interval(positive[here], clusters[here])
+        count, interval = int(here.sum()), clustered_wilson(positive[here], clusters[here])
         found.append(Bin(count, float(probability[here].mean()), int(positive[here].sum()) / count, *interval))
     return found
 

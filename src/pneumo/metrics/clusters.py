@@ -130,7 +130,7 @@ def class_sizes(
     return [len(np.unique(clusters[chosen])) for chosen in inside], sizes
 
 
-def proportion_interval(values: npt.NDArray[np.bool_], clusters: Clusters) -> Interval:
+def clustered_wilson(values: npt.NDArray[np.bool_], clusters: Clusters) -> Interval:
     """Compute Wilson's interval of the effective number of images; 0 to 1 where there is no image."""
     if not len(values):
         return 0.0, 1.0

@@ -12,7 +12,7 @@ from pneumo.metrics.clusters import precision_interval
 from pneumo.metrics.definitions import auprc
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import auroc_interval, placements
+from pneumo.metrics.significance import delong_interval, placements
 
 RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
 GRID = np.linspace(0, 1, 101)
@@ -85,6 +85,6 @@ def measure_curves(predictions: Predictions) -> Curves:
     return Curves(
         Band(low[0], high[0]),
         Band(low[1], high[1]),
-        Estimate(float(placed.positive.mean()), *auroc_interval(placed)),
+        Estimate(float(placed.positive.mean()), *delong_interval(placed)),
         Estimate(area, *precision_interval(area, float(draws[:, -1].std(ddof=1)), [placed.residuals])),
     )

@@ -51,7 +51,7 @@ def ece(resamples: Resamples) -> Array:
 def brier(resamples: Resamples) -> Array:
     """Compute the mean squared error of probabilities, of more than two classes summed over the classes, (R,)."""
     predictions = resamples.predictions
-    if predictions.probability.shape[1] == 2:
+    if predictions.is_binary:
         errors = (predictions.positive_probability - predictions.positive) ** 2
     else:
         truth = predictions.label[:, None] == np.arange(predictions.probability.shape[1])

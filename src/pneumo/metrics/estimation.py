@@ -1,4 +1,4 @@
-"""Estimation: methods that map a metric and a sample of predictions to an interval, and tests between runs."""
+"""The `Metric` type, and the methods of its interval and of its tests between runs."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def proportion_interval(metric: Metric, sample: Sample) -> Interval:
     """Compute Wilson's interval of the proportion of images, or images of one class, that are predicted right."""
     right, positive = sample.predictions.right, sample.predictions.positive
     chosen = np.ones_like(right) if metric.needs == "any" else positive == (metric.needs == "positive")
-    return clusters.proportion_interval(right[chosen], sample.clusters[chosen])
+    return clusters.clustered_wilson(right[chosen], sample.clusters[chosen])
 
 
 def recall_interval(function: Callable[[Array], Array]) -> Method:
@@ -136,7 +136,7 @@ def recall_interval(function: Callable[[Array], Array]) -> Method:
 def auroc_interval(metric: Metric, sample: Sample) -> Interval:
     """Compute the interval of an AUROC: DeLong's, or of a mean over classes by the bootstrap's deviation."""
     if sample.classes == 2:
-        return significance.auroc_interval(sample.placements[0])
+        return significance.delong_interval(sample.placements[0])
     if sample.units(metric) < 2:
         return metric.range
     deviation = float(sample.draws[metric.name].std(ddof=1)) * clusters.area_widening(
@@ -153,9 +153,9 @@ def auprc_interval(metric: Metric, sample: Sample) -> Interval:
 
 
 def ece_interval(metric: Metric, sample: Sample) -> Interval:
-    """Compute `pneumo.metrics.calibration.ece_interval`."""
+    """Compute `pneumo.metrics.calibration.calibration_error_interval`."""
     predictions = sample.predictions
-    return calibration.ece_interval(
+    return calibration.calibration_error_interval(
         predictions.confidence, predictions.confirmed, sample.draws[metric.name], sample.clusters
     )
 
@@ -175,7 +175,7 @@ def accuracy_of_seeds(seeds: Seeds, mean: float) -> Interval:
 
 def auroc_of_seeds(seeds: Seeds, _: float) -> Interval:
     """Compute the interval of a mean AUROC from the mean placements of the images."""
-    return significance.auroc_interval(average_placements(seeds))
+    return significance.delong_interval(average_placements(seeds))
 
 
 def balanced_accuracy_of_seeds(seeds: Seeds, _: float) -> Interval:

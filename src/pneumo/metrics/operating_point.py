@@ -1,4 +1,4 @@
-"""Operating points: the temperature, threshold and uncertain margin that validation selects."""
+"""Operating points: temperature, threshold and uncertain margin, selected on validation."""
 
 import logging
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _WIDEST = np.log(20)  # of the temperature's logarithm, to either side
 _PRIOR = 0.5  # its standard deviation before any image: 19 of 20 temperatures are then between 0.38 and 2.7
 
 
-class Decision(NamedTuple):
+class OperatingPoint(NamedTuple):
     """An operating point."""
 
     temperature: float  # divisor of logits
@@ -25,7 +25,7 @@ class Decision(NamedTuple):
     margin: float  # largest `distance` of a prediction that is uncertain
 
 
-def decide(
+def choose_operating_point(
     logits: Array,
     label: npt.NDArray[np.int64],
     calibrate: bool,
@@ -33,7 +33,7 @@ def decide(
     sensitivity: float,
     threshold: float,
     uncertain: float,
-) -> Decision:
+) -> OperatingPoint:
     """Choose temperature, threshold and margin by predictions for validation images.
 
     Args:
@@ -60,7 +60,7 @@ def decide(
         threshold = float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0))))
     far = distance(probability, threshold)
     widest = float(np.quantile(far, uncertain, method="inverted_cdf")) if uncertain else 0.0
-    return Decision(temperature, threshold, widest)
+    return OperatingPoint(temperature, threshold, widest)
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:

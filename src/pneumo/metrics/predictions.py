@@ -1,4 +1,4 @@
-"""Predictions for N labelled images, of two and more classes alike."""
+"""Predictions for N labelled images, with the same fields for two and more classes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pneumo.metrics.clusters import Clusters, number_clusters
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 _NAMED = ("paths", "patients", "subtypes")  # one each image, or none
+_LEAST = 1e-7  # single precision is inexact for probabilities nearer to 0 or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,11 @@ class Predictions:
         return cls(columns, positive.astype(np.int64), predicted.astype(np.int64), classes, odds, paths, patients)
 
     @property
+    def is_binary(self) -> bool:
+        """Whether there are two classes, so that the threshold determines the predicted one."""
+        return bool(self.probability.shape[1] == 2)
+
+    @property
     def positive(self) -> npt.NDArray[np.bool_]:
         """Whether the image is of a positive class, (N,)."""
         return self.label > 0
@@ -79,13 +85,13 @@ class Predictions:
     @property
     def confidence(self) -> Array:
         """Probability of the positive class, or of three and more classes that of the predicted one, (N,)."""
-        shown = np.ones_like(self.predicted) if self.probability.shape[1] == 2 else self.predicted
+        shown = np.ones_like(self.predicted) if self.is_binary else self.predicted
         return self.probability[np.arange(len(shown)), shown]
 
     @property
     def confirmed(self) -> npt.NDArray[np.bool_]:
         """Whether the image is of the class whose probability `confidence` is, (N,)."""
-        return self.positive if self.probability.shape[1] == 2 else self.right
+        return self.positive if self.is_binary else self.right
 
     @cached_property
     def clusters(self) -> Clusters:
@@ -100,7 +106,7 @@ class Predictions:
     @cached_property
     def against_rest(self) -> dict[str, Predictions]:
         """Each class, by its name, as the positive one of two; of two classes the second alone."""
-        if self.probability.shape[1] == 2:
+        if self.is_binary:
             return {self.classes[1] if self.classes else "": self}
         names = self.classes or tuple(map(str, range(self.probability.shape[1])))
         return {
@@ -162,11 +168,8 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-_LEAST = 1e-7  # nearer to 0 or 1, single precision is not exact
-
-
 def distance(probability: npt.NDArray[np.floating[Any]], threshold: float, odds: Array | None = None) -> Array:
-    """Compute the distance, in logits, at which the predicted class would be another, (N,).
+    """Compute the distance of each image, in logits, from another predicted class, (N,).
 
     Args:
         probability: Probability of each class, (N, C).

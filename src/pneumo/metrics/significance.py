@@ -63,7 +63,7 @@ def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters
     )
 
 
-def auroc_interval(found: Placements) -> Interval:
+def delong_interval(found: Placements) -> Interval:
     """Compute the 95 % interval of an AUROC, or of a mean over seeds: DeLong's deviation, on the logit scale.
 
     Of clustered images it is Obuchowski's deviation. Both are widened for few images: `area_widening`. With a single

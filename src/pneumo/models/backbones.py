@@ -1,4 +1,4 @@
-"""Backbones: a classifier without its last linear layer, and a new head."""
+"""Backbones: a network without its last linear layer, and the new head."""
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
         return features
 
 
-def build(
+def build_backbone(
     architecture: str, weights: str | None, head_path: str | None, image_size: int, classes: int, freeze: bool = False
 ) -> tuple[Backbone, nn.Linear]:
     """Build a backbone and a new head of so many classes, which maps its features to logits.

@@ -1,4 +1,4 @@
-"""The LightningModule: any backbone and a head, trained as a classifier."""
+"""The LightningModule: a backbone with a linear head, trained by cross entropy."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,11 +15,11 @@ from torchmetrics import CatMetric, MeanMetric
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
-from pneumo.models.backbones import build, log_odds
+from pneumo.models.backbones import build_backbone, log_odds
 from pneumo.models.checkpoint_reader import CheckpointModule
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import Outliers
+from pneumo.models.ood_detector import OodDetector
 
 Batch = dict[str, Tensor]
 
@@ -27,15 +27,15 @@ Batch = dict[str, Tensor]
 class Classifier(CheckpointModule):
     """A backbone and a linear head, trained by cross entropy.
 
-    After an epoch's validation, or the test, `answers` has what was answered: logits (N, classes) and index (N,), the
-    place in the split, of all processes, in the split's order. Checkpoints hold those of the validation.
+    After a validation epoch or the test, `outputs` holds the logits (N, classes) of all processes and the index (N,) of
+    each image in its split, in the split's order. Checkpoints store those of the validation.
 
-    A checkpoint needs nothing else: `Classifier.load_from_checkpoint(path)` rebuilds the architecture that it names
-    and takes all weights from the file.
+    A checkpoint is self-contained: `Classifier.load_from_checkpoint(path)` rebuilds the architecture that it names and
+    loads all weights from the file.
     """
 
     class_weights: Tensor | None
-    outliers: Outliers | None = None  # detects images unlike the training's; tested checkpoints have it
+    ood_detector: OodDetector | None = None  # calibrated checkpoints have one
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class Classifier(CheckpointModule):
         prediction: PredictionOptions | None = None,
         training: TrainingOptions | None = None,
     ) -> None:
-        """Build the network.
+        """Build backbone and head.
 
         Args:
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; of two, the second is the positive one.
             image_size: Height and width of the images in pixels.
-            crop_pct: Fraction of height and width that is kept of a file; see `pneumo.data.grey.square`.
-            freeze: Train the head alone.
+            crop_pct: Fraction of height and width that the crop keeps; see `pneumo.data.radiograph.decode`.
+            freeze: Train only the head.
             head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
             prediction: How logits become predictions; None: by the defaults.
             training: How the network is trained; None: by the defaults.
@@ -69,20 +69,25 @@ class Classifier(CheckpointModule):
         self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
         weights = None if training.class_weights is None else torch.tensor(training.class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.backbone, self.head = build(architecture, training.weights, head_path, image_size, len(classes), freeze)
+        self.backbone, self.head = build_backbone(
+            architecture, training.weights, head_path, image_size, len(classes), freeze
+        )
         self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
         self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning
         self.batch_size = training.batch_size
-        self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
-        self.gathered = CatMetric("disable")  # it knows how to gather
-        self.seen: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
-        self.answers: dict[str, Batch] = {}
+        self._prepare_metrics()
         self.trained_threshold = prediction.threshold
-        self.decide(prediction.temperature, prediction.threshold, prediction.margin)
+        self.set_operating_point(prediction.temperature, prediction.threshold, prediction.margin)
         self.train()
 
-    def decide(self, temperature: float, threshold: float, margin: float | None) -> None:
-        """Have the test, predictions and checkpoints use this temperature, threshold and margin."""
+    def _prepare_metrics(self) -> None:
+        self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
+        self.gatherer = CatMetric("disable")  # gathers rows of all processes
+        self.batch_outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
+        self.outputs: dict[str, Batch] = {}
+
+    def set_operating_point(self, temperature: float, threshold: float, margin: float | None) -> None:
+        """Set the temperature, threshold and margin that the test, predictions and checkpoints use."""
         self.temperature = temperature
         self.hparams.update(temperature=temperature, threshold=threshold, margin=margin)
 
@@ -91,19 +96,18 @@ class Classifier(CheckpointModule):
         logits: Tensor = self.head(x if x.ndim == 2 else self.backbone(x))
         return logits
 
-    def answer(self, x: Tensor) -> Tensor:
-        """Map the same to the logits that count outside of training, (N, classes)."""
-        with torch.autocast(x.device.type, enabled=False):  # a checkpoint answers alike, however it was trained
+    def predict_logits(self, x: Tensor) -> Tensor:
+        """Compute the logits of validation, test and inference, (N, classes), with the mirror image if so set."""
+        with torch.autocast(x.device.type, enabled=False):  # a checkpoint predicts the same, however it was trained
             logits: Tensor = self(x)
             return (logits + self(x.flip(3))) / 2 if self.flip_test and x.ndim == 4 else logits
 
     def probability(self, logits: Tensor) -> Tensor:
-        """Map logits (N, classes) to float32 probabilities: of the positive class (N,), or of several (N, classes)."""
-        shares = torch.softmax(logits.float() / self.temperature, dim=1)
-        return shares[:, 1] if len(self.classes) == 2 else shares
+        """Compute float32 probabilities from logits, both (N, classes)."""
+        return torch.softmax(logits.float() / self.temperature, dim=1)
 
     def predictions(self, logits: Tensor, label: Tensor, threshold: float) -> Predictions:
-        """Return the predictions that follow from logits (N, classes) of images with these labels, (N,)."""
+        """Build the predictions for images with these logits, (N, classes), and labels, (N,)."""
         scaled = logits.float().cpu() / self.temperature
         probability, odds = torch.softmax(scaled, dim=1).numpy(), log_odds(scaled).double().numpy()
         predicted = predict_classes(probability, threshold)
@@ -117,54 +121,58 @@ class Classifier(CheckpointModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Begin with nothing seen; an epoch that was cut off may have left something."""
-        self.seen["train"].clear()
+        """Drop outputs that an interrupted epoch may have left."""
+        self.batch_outputs["train"].clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the batch's loss."""
+        """Compute the batch's cross-entropy loss."""
         logits = self(batch["input"])
         loss = self._loss(logits, batch["label"], "train")
-        self._keep("train", batch, logits)
+        self._keep_output("train", batch, logits)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch["label"]))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's)
-        """Measure the epoch, after its last batch."""
+        """Log the epoch's metrics after its last batch."""
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
-            self._measure("train")
+            self._log_metrics("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict a validation batch."""
-        self._keep("val", batch, self.answer(batch["input"]))
+        self._keep_output("val", batch, self.predict_logits(batch["input"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Measure the validation."""
-        self._measure("val")
+        """Log the validation's metrics."""
+        self._log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict a test batch."""
-        self._keep("test", batch, self.answer(batch["input"]))
+        self._keep_output("test", batch, self.predict_logits(batch["input"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give what `probability` gives."""
-        return self.probability(self.answer(batch["input"]))
+        """Compute the batch's probabilities, (N, classes)."""
+        return self.probability(self.predict_logits(batch["input"]))
 
     def on_test_epoch_end(self) -> None:
-        """Measure the test."""
-        self._measure("test")
+        """Log the test's metrics."""
+        self._log_metrics("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the epoch's metrics and answers, which tell how good a checkpoint is, and what to decide."""
+        """Add the epoch's metrics and its validation logits, to which the operating point is fitted."""
         checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
-        checkpoint["validation"] = self.answers.get("val", {})
+        checkpoint["validation"] = self.outputs.get("val", {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take what tells unlike images, if the checkpoint is one that was tested."""
-        self.outliers = Outliers(**checkpoint["outliers"]) if "outliers" in checkpoint else None
+        """Restore the OOD detector, which calibrated checkpoints have."""
+        self.ood_detector = OodDetector(**checkpoint["outliers"]) if "outliers" in checkpoint else None
 
     def build_optimizer(self) -> Optimizer:
-        """Build the optimizer of the trainable parameters; raise a ConfigError if the classifier was given none."""
+        """Build the optimizer of the trainable parameters.
+
+        Raises:
+            ConfigError: The classifier was given none.
+        """
         if self.make_optimizer is None:
             raise ConfigError(
                 "Training needs an optimizer: give Classifier TrainingOptions(optimizer=...), such as torch.optim.Adam."
@@ -177,7 +185,7 @@ class Classifier(CheckpointModule):
         return optimizer
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and the schedule if there is one."""
+        """Build the optimizer and, if there is one, its schedule."""
         optimizer = self.build_optimizer()
         if self.make_scheduler is None:
             return optimizer
@@ -200,48 +208,29 @@ class Classifier(CheckpointModule):
         weights = self.class_weights[label]
         return (losses * weights).sum() / weights.sum()
 
-    def _keep(self, stage: str, batch: Batch, logits: Tensor) -> None:
-        # Costs less than updating metrics at each step.
-        self.seen[stage].append((logits.detach(), batch["label"], batch["index"]))
+    def _keep_output(self, stage: str, batch: Batch, logits: Tensor) -> None:
+        # Cheaper than updating metrics at each step.
+        self.batch_outputs[stage].append((logits.detach(), batch["label"], batch["index"]))
 
-    def _measure(self, stage: str) -> None:
-        """Log an epoch's loss and metrics, and keep the answers that are not training's."""
-        logits, label, place = map(torch.cat, zip(*self.seen[stage], strict=True))
-        self.seen[stage].clear()
+    def _log_metrics(self, stage: str) -> None:
+        """Log an epoch's loss and metrics, and store the outputs of a validation or test."""
+        logits, label, index = map(torch.cat, zip(*self.batch_outputs[stage], strict=True))
+        self.batch_outputs[stage].clear()
         loss, logits = getattr(self, f"{stage}_loss"), logits.float()
         loss.update(self._loss(logits, label, stage), len(label))
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
-        gathered = self._gather(torch.column_stack((place, label, logits)))
-        place, label, logits = gathered[:, 0].long(), gathered[:, 1].long(), gathered[:, 2:]
+        gathered = self._gather_rows(torch.column_stack((index, label, logits)))
+        index, label, logits = gathered[:, 0].long(), gathered[:, 1].long(), gathered[:, 2:]
         threshold = self.hparams["threshold"] if stage == "test" else self.trained_threshold
-        found = measure(self.predictions(logits, label, threshold))
-        values = {f"{stage}/{name}": value for name, value in found.items()}
+        metrics = measure(self.predictions(logits, label, threshold))
+        values = {f"{stage}/{name}": value for name, value in metrics.items()}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         if stage != "train":
-            self.answers[stage] = {"index": place, "logits": logits}
+            self.outputs[stage] = {"index": index, "logits": logits}
 
-    def _gather(self, rows: Tensor) -> Tensor:
+    def _gather_rows(self, rows: Tensor) -> Tensor:
         """Gather the rows, (n, columns), of all processes in the host's memory, sorted by the first column."""
-        self.gathered.update(rows)
-        found = self.gathered.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes what a single image got
-        self.gathered.reset()
-        return found[found[:, 0].argsort(stable=True)]
-
-
-class HeadClassifier(Classifier):
-    """A classifier whose head takes many steps a batch of cached features; one of Lightning's steps takes longer."""
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Take all of a batch's steps but the last, and compute the loss of that."""
-        parts = zip(*(torch.split(each, self.batch_size or len(each)) for each in batch.values()), strict=True)
-        *earlier, last = (dict(zip(batch, part, strict=True)) for part in parts)
-        if earlier:
-            optimizer = self.optimizers(use_pl_optimizer=False)
-            assert isinstance(optimizer, Optimizer)
-            for part in earlier:
-                optimizer.zero_grad()
-                logits = self(part["input"])
-                self._keep("train", part, logits)
-                torch.autograd.backward(self._loss(logits, part["label"], "train"))
-                optimizer.step()
-        return super().training_step(last, batch_idx)
+        self.gatherer.update(rows)
+        gathered = self.gatherer.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes the row of a single image
+        self.gatherer.reset()
+        return gathered[gathered[:, 0].argsort(stable=True)]

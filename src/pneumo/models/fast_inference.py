@@ -1,4 +1,4 @@
-"""Inference copies of networks: folded batch normalization, compilation, and scores of images."""
+"""Inference copies of networks: folded batch normalization, compilation, and the exportable scorer."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ from pneumo.common.array_cache import Array
 from pneumo.errors import HardwareError
 from pneumo.models.backbones import Backbone, freeze_module
 from pneumo.models.classifier import Classifier
-from pneumo.models.ood_detector import LevelMeans, Outliers
+from pneumo.models.ood_detector import LevelMeans, OodDetector
 
 PASS = 2  # part of the features' keys: change it whenever the pass computes otherwise
 Change = Callable[[Tensor, int], Tensor]
@@ -127,7 +127,7 @@ def _find_pairs(network: nn.Module, image: Tensor) -> dict[str, tuple[nn.Conv2d,
 
 
 class Scorer(nn.Module):
-    """All that a checkpoint answers to images, in one pass: probabilities, and how unlike the training images they are.
+    """The exportable network of a checkpoint: probabilities and OOD scores of images, in one pass.
 
     It is a frozen copy with batch normalisations folded into convolutions, made of tensors alone, so that it can be
     exported. Probabilities are those of the test, up to rounding: after temperature and, where the checkpoint asks for
@@ -145,8 +145,8 @@ class Scorer(nn.Module):
         self.head = nn.Linear(classifier.head.in_features, classifier.head.out_features)
         self.head.load_state_dict(classifier.head.state_dict())
         self.temperature, self.flip = classifier.temperature, classifier.flip_test
-        self.outliers = classifier.outliers is not None
-        for name, tensor in classifier.outliers._asdict().items() if classifier.outliers else ():
+        self.scores_ood = classifier.ood_detector is not None
+        for name, tensor in classifier.ood_detector._asdict().items() if classifier.ood_detector else ():
             self.register_buffer(name, tensor)
         self.requires_grad_(False).eval()
 
@@ -160,6 +160,6 @@ class Scorer(nn.Module):
         if self.flip:
             logits = (logits + self.head(self.levels.backbone(image.flip(3)))) / 2
         probability = torch.softmax(logits / self.temperature, dim=1)
-        if not self.outliers:
+        if not self.scores_ood:
             return probability, means.new_zeros(len(means))
-        return probability, Outliers(self.mean, self.scale, self.components).score(means)
+        return probability, OodDetector(self.mean, self.scale, self.components).score(means)

@@ -1,4 +1,4 @@
-"""Fine-tuning of a pretrained backbone: the head first, lower layers at lower learning rates."""
+"""Fine-tuning options: head warm-up, layer-wise learning rates, one-cycle schedule, class weights."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The OOD detector: mean activations at each resolution, and their distance from those of training images."""
+"""The OOD detector: distance of an image's mean activations from those of training images."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ _PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last"
 
 @dataclass(frozen=True)
 class Layout:
-    """How places lie in a tensor of N images."""
+    """How places lie in a tensor of N images.
 
-    kind: str  # channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C)
-    side: int  # places a side
-    prefix: int = 0  # tokens before those of places
+    Attributes:
+        kind: channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C).
+        side: Places a side.
+        prefix: Tokens before those of places.
+    """
+
+    kind: str
+    side: int
+    prefix: int = 0
 
     def mean(self, output: Tensor) -> Tensor:
         """Compute the mean of each channel over the places, (N, C) float32."""
@@ -75,7 +81,12 @@ class LevelMeans(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, image_size: int) -> None:
-        """Find the maps by running two images of `image_size` pixels; the backbone, in evaluation, stays as it is."""
+        """Find the maps by running two images.
+
+        Args:
+            backbone: In evaluation; it stays as it is.
+            image_size: Height and width of the images in pixels.
+        """
         super().__init__()
         self.backbone = backbone
         images = torch.zeros(2, 1, image_size, image_size, dtype=torch.uint8, device=backbone.mean.device)
@@ -103,9 +114,12 @@ class LevelMeans(nn.Module):
 def hooked(
     network: nn.Module, receive: Callable[[str, Any], Tensor | None], names: Iterable[str] | None = None
 ) -> Iterator[None]:
-    """Pass paths and outputs of modules to a function, which may return others to take their place.
+    """Pass outputs of modules to a function, which may return others to take their place.
 
-    `names` are the modules' paths; None: all within the network.
+    Args:
+        network: That has the modules.
+        receive: Called with a module's path and its output.
+        names: Paths of the modules; None: all within the network.
     """
     if names is None:
         names = [name for name, _ in network.named_modules() if name]
@@ -143,49 +157,54 @@ _LEAST = 1e-6  # what never moves must not give infinite scores
 _Array = npt.NDArray[np.float64]
 
 
-class Outliers(NamedTuple):
-    """A model of what a network sees in its training images: most of it lies in a space of few dimensions."""
+class OodDetector(NamedTuple):
+    """A principal-component model of a network's mean activations on training images.
 
-    mean: Tensor  # of what `LevelMeans` gives, (P,)
-    scale: Tensor  # what differences to it are multiplied with, (P,)
-    components: Tensor  # orthonormal directions, (components, P)
+    Attributes:
+        mean: Mean of the outputs of `LevelMeans`, (P,).
+        scale: Factor of differences from the mean, (P,).
+        components: Orthonormal directions, (components, P).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    components: Tensor
 
     def score(self, means: Tensor) -> Tensor:
-        """Give how unlike images are, (N,), by what `LevelMeans` gives, (N, P): more than 1 is too much.
+        """Compute OOD scores, (N,), from outputs of `LevelMeans`, (N, P); above 1 an image is out of distribution.
 
-        It is the squared length of what the components leave over (the residual of a principal component analysis), as
-        multiple of the threshold.
+        The score is the squared residual of the principal component analysis, as a multiple of the limit.
         """
         difference = (means - self.mean) * self.scale
         inside = difference @ self.components.T
-        # Not the difference of the squared lengths, in which rounding would be all that is left of a good fit.
+        # The difference of the squared lengths would be mostly rounding error for a good fit.
         return (difference - inside @ self.components).square().sum(1)
 
 
-def fit_outliers(reference: _Array, usual: Sequence[tuple[_Array, float]], channels: Sequence[int]) -> Outliers:
-    """Fit the model.
+def fit_ood_detector(reference: _Array, usual: Sequence[tuple[_Array, float]], channels: Sequence[int]) -> OodDetector:
+    """Fit the detector.
 
     Sources: J. E. Jackson and G. S. Mudholkar, Control Procedures for Residuals Associated With Principal Component
     Analysis (1979), for the score; H. Wang et al., ViM: Out-of-Distribution with Virtual-logit Matching (2022), who
     take it of a network's features.
 
     Args:
-        reference: Of training images, (N, P).
-        usual: Of other images that are to be taken for usual, (M, P), one kind or several, each with the share of them
-            that may be called unlike.
-        channels: Of each level, whose sum is P; each level counts the same.
+        reference: Outputs of `LevelMeans` for training images, (N, P).
+        usual: One or several kinds of other in-distribution images, (M, P), each with the fraction of them that may
+            exceed the limit.
+        channels: Number of channels of each level, with sum P; all levels have the same weight.
     """
     mean, deviation = reference.mean(0), reference.std(0)
     parts = np.split(deviation, np.cumsum(channels)[:-1])
-    # A channel that hardly moves in the reference would else decide all.
+    # Otherwise a channel that is almost constant in the reference would dominate.
     scale = np.concatenate([1 / ((part + 1e-3 * part.max() + _LEAST) * np.sqrt(len(part))) for part in parts])
     spread = (reference - mean) * scale
     most = min(_COMPONENTS, max(len(reference) // 4, 1))
     components = np.linalg.svd(spread, full_matrices=False)[2][:most]
-    fitted = Outliers(*(torch.from_numpy(each) for each in (mean, scale, components)))
+    fitted = OodDetector(*(torch.from_numpy(each) for each in (mean, scale, components)))
     limit = max(
         np.quantile(fitted.score(torch.from_numpy(means)).numpy(), 1 - allowed, method="higher")
         for means, allowed in usual
     )
     scale /= np.sqrt(max(limit, _LEAST))
-    return Outliers(*(torch.from_numpy(each).float() for each in (mean, scale, components)))
+    return OodDetector(*(torch.from_numpy(each).float() for each in (mean, scale, components)))

@@ -1,4 +1,4 @@
-"""State dicts under the naming conventions of training scripts, loaded into networks."""
+"""State dicts of foreign naming conventions, matched to a network and loaded."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Weights: found by name, package or path, and fitted to a network."""
+"""Weights, found by name, package or path, and loaded into a network."""
 
 import importlib.util
 import logging

@@ -1,4 +1,4 @@
-"""From held-out training patients to the official test: what is lost, by ranking and by the threshold."""
+"""The loss from validation to test, split into ranking and threshold."""
 
 from __future__ import annotations
 

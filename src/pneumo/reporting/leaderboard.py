@@ -1,4 +1,4 @@
-"""The leaderboard of one or several sweeps: CSV, Markdown, HTML, figures, TensorBoard and terminal."""
+"""The leaderboard of one or several sweeps, written as CSV, Markdown, HTML, figures and TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooled predictions: all folds of a cross-validation, and ensembles of runs."""
+"""Pooled predictions: the folds of a cross-validation, and ensembles of runs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, keys, summa
 from pneumo.runs.split_files import read_splits
 
 _HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
+_OF_CALIBRATION = ("ece", "brier")
 _SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
 
 

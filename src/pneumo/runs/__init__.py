@@ -1,1 +1,1 @@
-"""Files that runs leave, written and read here only."""
+"""The files that runs leave; no other package reads or writes them."""

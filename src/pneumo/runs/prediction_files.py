@@ -36,7 +36,7 @@ class PredictionTable(NamedTuple):
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write one line for each image; without log odds there is no column of them."""
-    several = predictions.probability.shape[1] > 2
+    several = not predictions.is_binary
     first = 0 if several else 1  # of two classes, the second says all
     names, shares = predictions.classes, predictions.probability.astype(np.float32)
     odds = np.empty((len(shares), 0)) if predictions.odds is None else predictions.odds[:, first:]

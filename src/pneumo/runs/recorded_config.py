@@ -1,4 +1,4 @@
-"""The configuration that a run has recorded, as plain values; only references are resolved."""
+"""The configuration that a run recorded, read as plain values without resolvers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types and ranges of the values of results.json, and the relations between them."""
+"""Checks of results.json: types and ranges of its values, and relations between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""results.json: its values from predictions, its file, and the table at the end of a run."""
+"""The file results.json: keys, values computed from predictions, reader, writer and terminal table."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.common.terminal import PlainTable, tell
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.metrics.bootstrap import Resamples
-from pneumo.metrics.clusters import proportion_interval
+from pneumo.metrics.clusters import clustered_wilson
 from pneumo.metrics.definitions import METRICS, auroc, estimates
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import auroc_interval, placements
+from pneumo.metrics.significance import delong_interval, placements
 from pneumo.runs.result_rules import find_fault
 
 _log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def summarise(predictions: Predictions) -> Results:
         chosen = predictions.positive & (subtypes == subtype)
         hits = predictions.right[chosen]
         value = float(hits.mean()) if len(hits) else NO_IMAGE
-        interval = proportion_interval(hits, clusters[chosen])
+        interval = clustered_wilson(hits, clusters[chosen])
         results |= dict(zip(keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
     return results | dict(zip(keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
 
@@ -217,7 +217,7 @@ def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
     share = pair[:, 1] / np.maximum(pair.sum(axis=1), np.finfo(np.float64).tiny)
     odds = None if ill.odds is None else np.subtract(*log_expit(ill.odds[:, :0:-1]).T)  # of viral, by both logarithms
     sides = Predictions.binary(share, viral, share > 0.5, margin=odds)
-    interval = auroc_interval(placements(sides.score, viral, predictions.clusters[predictions.positive]))
+    interval = delong_interval(placements(sides.score, viral, predictions.clusters[predictions.positive]))
     return float(auroc(Resamples(sides))[0]), *interval
 
 

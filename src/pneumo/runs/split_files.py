@@ -1,7 +1,7 @@
-"""The file splits.csv, and the images of a run.
+"""The file splits.csv, and the search for the images that it names.
 
-A run's folder may come from anywhere, and names files of this machine in its configuration and its predictions. A page
-is shown to others, so that it must not carry what the run could not have had.
+A run's folder may come from elsewhere and name any file of this machine. A report is shown to others, so it must only
+contain images that the run could have used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""status.json of a job of a sweep, and .run.json, the manifest of a run directory."""
+"""The files status.json of a sweep's job and .run.json, the manifest of a run directory."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""Many runs: the grid, the search, their jobs, and their resumption."""
+"""Many runs: grid, search, jobs, and resuming."""

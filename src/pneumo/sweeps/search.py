@@ -1,4 +1,4 @@
-"""Hyperparameter search by Optuna, by validation results."""
+"""Hyperparameter search by Optuna, on validation results."""
 
 from __future__ import annotations
 

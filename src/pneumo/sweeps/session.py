@@ -1,4 +1,4 @@
-"""One command at work on a sweep's directory: it launches jobs, monitors them and summarises."""
+"""One command on a sweep's directory: it launches jobs, monitors them and summarises."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Checkpoints, written whole or not at all, with a digest of their content."""
+"""The writer of checkpoints: atomic, with a digest of the content."""
 
 import copy
 import os

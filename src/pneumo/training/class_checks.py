@@ -1,4 +1,4 @@
-"""Classes that a configuration names: their kinds, and refusals of their constructors as errors of the user."""
+"""Checks of the classes that a configuration names, with constructor failures as user errors."""
 
 import math
 import traceback

@@ -1,4 +1,4 @@
-"""Components of a run, instantiated from its configuration."""
+"""The components of a run: data module, classifier and trainer, built from its configuration."""
 
 import logging
 import warnings
@@ -22,8 +22,9 @@ from pneumo.config.signatures import locate, parameters
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
-from pneumo.models.classifier import Classifier, HeadClassifier
+from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import PLATEAU, FineTuning, MakeOptimizer, MakeScheduler, TrainingOptions, class_weights
+from pneumo.models.head_classifier import HeadClassifier
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training.callbacks import History, RecordConfig
 from pneumo.training.checkpoints import CheckpointWriter
@@ -42,7 +43,7 @@ _TRIED = 100  # steps of a schedule
 
 @dataclass(frozen=True)
 class RunComponents:
-    """What a run is made of."""
+    """Data module, classifier and trainer of a run."""
 
     datamodule: ChestXrayDataModule
     classifier: Classifier
@@ -50,7 +51,7 @@ class RunComponents:
 
 
 def build(cfg: DictConfig) -> RunComponents:
-    """Build what a configuration describes, its data indexed and its network initialised.
+    """Build the components that a configuration describes, with indexed data and an initialised network.
 
     Raises:
         PneumoError: A user's mistake.

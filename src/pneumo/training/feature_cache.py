@@ -16,7 +16,7 @@ from pneumo.common.terminal import track
 from pneumo.data.augmentation import AUGMENTATION, Augmentation
 from pneumo.data.batches import join_single
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.index import positions
+from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
 from pneumo.models.classifier import Classifier
@@ -26,7 +26,7 @@ from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, Vi
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
-_SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that look at epochs, not at steps
+_SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that depend on epochs, not on steps
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
 
@@ -58,10 +58,10 @@ def level_means(
     return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
 
 
-def _augment(augmentation: Augmentation, numbers: Tensor) -> View:
-    """Return augmented views of images, each by its row of numbers."""
+def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
+    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
     return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings]},
+        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
         lambda image, start: augmentation(image, numbers[start : start + len(image)]),
     )
 
@@ -86,13 +86,12 @@ def serve_features(cfg: DictConfig, components: RunComponents) -> None:
     if datamodule.augmentation.active:
         pool = datamodule.trainable
         numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
-        view = _augment(datamodule.augmentation, numbers)
-        view.about["views"] = options.views
+        view = _augment(datamodule.augmentation, numbers, views=options.views)
         views = backbone.compute(pool * options.views, view, "Computing features of augmented views")
-    serve(components, plain, views)
+    serve_arrays(components, plain, views)
 
 
-def serve(components: RunComponents, features: Array, views: Array | None) -> None:
+def serve_arrays(components: RunComponents, features: Array, views: Array | None) -> None:
     """Serve batches of given features, for many steps at a time where nothing depends on single steps."""
     datamodule = components.datamodule
     steps = 1
@@ -109,7 +108,7 @@ def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     return (
         str(getattr(optimizer, "__module__", "")).startswith("torch.optim.")  # others may call for the loss themselves
         and optimizer is not torch.optim.LBFGS  # as this one does
-        and all(_looks_at_epochs(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
+        and all(_ignores_steps(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
         and trainer.world_size == 1
         and trainer.precision != "16-mixed"  # which scales the loss
         and trainer.gradient_clip_val is None
@@ -122,8 +121,8 @@ def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     )
 
 
-def _looks_at_epochs(callback: Callback) -> bool:
-    """Return whether a callback counts epochs, or nothing, rather than steps."""
+def _ignores_steps(callback: Callback) -> bool:
+    """Return whether a callback depends on epochs only, not on single steps."""
     if isinstance(callback, ModelCheckpoint):
         return not callback._every_n_train_steps and callback._train_time_interval is None
     if isinstance(callback, WeightAveraging):
@@ -142,7 +141,7 @@ def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device
     """
     images = datamodule.splits["train"]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed)).tolist()
-    places = positions([images[i] for i in order], datamodule.radiographs)
+    places = indices_of([images[i] for i in order], datamodule.radiographs)
     backbone = copy.deepcopy(classifier.train().backbone).to(device)
     features = []
     blocks = datamodule.image_blocks(places, datamodule.batch_size)

@@ -1,4 +1,4 @@
-"""One backbone run over the images of one data module, its outputs kept for other runs."""
+"""One pass of a backbone over the images of a data module, with cached outputs."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from pneumo.common.text import code_block, escape_line
 from pneumo.config.fingerprints import other_overrides
-from pneumo.data.index import Radiograph, positions
+from pneumo.data.index import Radiograph, indices_of
 from pneumo.data.previews import first_batch, load_films
 from pneumo.metrics.curves import has_both_classes
 from pneumo.metrics.predictions import Predictions
@@ -72,13 +72,13 @@ class RunLogger(TensorBoardLogger):
             writer.add_summary(summarise_image(tag, png), epochs)
 
     @rank_zero_only
-    def log_answers(self, answers: Predictions, epochs: int) -> None:
+    def log_predictions(self, predictions: Predictions, epochs: int) -> None:
         """Show precision-recall curves of the test in the PR CURVES tab; of three classes each against the rest.
 
         TensorBoard's thresholds are equidistant from 0 to 1. Ranks divide the images evenly among them; probabilities,
         most of which lie near 0 and 1, would leave few of the thresholds to tell images apart.
         """
-        for name, side in answers.against_rest.items():
+        for name, side in predictions.against_rest.items():
             if has_both_classes(side):
                 quantile = rankdata(side.score, "max") / len(side.score)
                 tag = f"test/precision_recall/{escape_line(name)}"
@@ -148,7 +148,7 @@ def _compute(images: list[Radiograph], components: RunComponents) -> Tensor:
     """Compute the backbone's features of images, (n, D), unless the run was served with them."""
     datamodule, classifier = components.datamodule, components.classifier
     device = components.trainer.strategy.root_device
-    places = positions(images, datamodule.radiographs)
+    places = indices_of(images, datamodule.radiographs)
     if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
         return torch.from_numpy(datamodule.inputs[places])
     classifier.eval().to(device)
@@ -192,7 +192,7 @@ def show_test(
     png = _draw(folder, answers, results, components) if cfg.figures else {}
     for logger in run_loggers(components.trainer):
         logger.log_images(png, epochs)
-        logger.log_answers(answers, epochs)
+        logger.log_predictions(answers, epochs)
         if logger.projector:
             write_projector(folder, logger, answers, components)
         overrides = other_overrides(HydraConfig.get().overrides.task)

@@ -15,9 +15,10 @@ from pneumo.config.output_folder import run_lock
 from pneumo.errors import TrainingError
 from pneumo.runs.results import Results, report, write_results
 from pneumo.training.components import RunComponents, build
-from pneumo.training.evaluation import calibrate, describe, measure_cost, measure_quality, write_answers
+from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head
 from pneumo.training.loggers import run_loggers, show_batch, show_test
+from pneumo.training.metadata import measure_cost, run_metadata
 from pneumo.training.run_directory import explained_failures, explained_stops, prepare_directory
 
 _log = logging.getLogger(__name__)
@@ -30,13 +31,13 @@ def run(
     on_start: Callable[[], None] = lambda: None,
     swept: Mapping[str, str | float] = MappingProxyType({}),
 ) -> Results:
-    """Train, test with the checkpoint that validation chose, write the run's files, and return its results.
+    """Train a classifier, test its best checkpoint, write the run's files and return its results.
 
     Args:
         cfg: Composed from conf/train.yaml.
-        overwrite: Put this run in the place of another one that has finished in its folder.
+        overwrite: Replace a finished run of another configuration in the folder.
         resume: Resume from the last checkpoint in the run's folder, if there is one that this run can resume from.
-        on_start: Called when all is built, and what an earlier run has left in the folder is gone.
+        on_start: Called when all components are built and the run's folder is prepared.
         swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
 
     Raises:
@@ -52,16 +53,16 @@ def run(
         on_start()
         with explained_stops(last, sweep=resume):
             cost = _fit(folder, cfg, components, ckpt_path)
-            path = _best_checkpoint(trainer)
-            best = calibrate(cfg, components, Path(path))
-            trainer.test(classifier, datamodule=datamodule, ckpt_path=path, verbose=False)
+            best_path = _best_checkpoint(trainer)
+            best = calibrate(cfg, components, Path(best_path))
+            trainer.test(classifier, datamodule=datamodule, ckpt_path=best_path, verbose=False)
             if not trainer.is_global_zero:
                 return {}
             cost |= {"total_seconds": time.perf_counter() - started}
             results = {
-                **describe(cfg, components),
-                **measure_quality(best),
-                **write_answers(folder, best["validation"], datamodule, classifier),
+                **run_metadata(cfg, components),
+                **logged_metrics(best),
+                **record_predictions(folder, best["validation"], datamodule, classifier),
                 **cost,
             }
             show_test(folder, cfg, results, components, swept)
@@ -71,7 +72,7 @@ def run(
 
 
 def _fit(folder: Path, cfg: DictConfig, components: RunComponents, ckpt_path: str | None) -> Results:
-    """Train; return what that cost."""
+    """Fit the classifier and return the cost of training."""
     trainer = components.trainer
     for logger in run_loggers(trainer):
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
@@ -87,7 +88,7 @@ def _fit(folder: Path, cfg: DictConfig, components: RunComponents, ckpt_path: st
 
 
 def _prepare(cfg: DictConfig, components: RunComponents, resumed: bool) -> bool:
-    """Compute what all epochs would repeat, and warm up the head; return whether the run trains on cached features."""
+    """Cache features or images and warm up the head; return whether the run trains on cached features."""
     datamodule, classifier = components.datamodule, components.classifier
     if uses_features(cfg, components):
         serve_features(cfg, components)

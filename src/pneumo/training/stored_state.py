@@ -1,4 +1,4 @@
-"""The training state in a checkpoint, checked before a run resumes from it: Lightning restores it as it is."""
+"""Checks of the training state in a checkpoint, which Lightning would restore unchecked."""
 
 import math
 import re

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from pneumo.metrics.bootstrap import bootstrap
-from pneumo.metrics.calibration import BINS, bin_of, bin_residuals, calibration_curve, chance_errors, ece_interval
+from pneumo.metrics.calibration import (
+    BINS,
+    bin_of,
+    bin_residuals,
+    calibration_curve,
+    calibration_error_interval,
+    chance_errors,
+)
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.intervals import wilson
 from pneumo.metrics.predictions import Predictions
@@ -56,7 +63,9 @@ def test_the_error_of_labels_drawn_from_the_probabilities_is_that_of_chance() ->
 def interval(probability: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     """Compute an ECE's interval with 200 draws."""
     inside = bin_residuals(probability, positive) / len(positive)
-    return ece_interval(probability, positive, bootstrap(lambda weights: weights @ inside, positive, count=200))
+    return calibration_error_interval(
+        probability, positive, bootstrap(lambda weights: weights @ inside, positive, count=200)
+    )
 
 
 def test_the_interval_of_a_calibrated_network_begins_at_zero() -> None:

@@ -11,7 +11,7 @@ from pneumo.metrics.clusters import area_variance, effective_size, number_cluste
 from pneumo.metrics.definitions import bootstrap_metrics, paired_bootstrap
 from pneumo.metrics.intervals import unvaried_interval
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import auroc_interval, delong, placements, swap_test
+from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
 
 Array = np.ndarray
 
@@ -61,7 +61,7 @@ def test_one_image_a_patient_is_no_clustering(seed: int) -> None:
     clusters = number_clusters(names)
     alone = [placements(score, positive) for score in (first, second)]
     clustered = [placements(score, positive, clusters) for score in (first, second)]
-    assert auroc_interval(clustered[0]) == auroc_interval(alone[0])
+    assert delong_interval(clustered[0]) == delong_interval(alone[0])
     assert delong(*clustered) == delong(*alone)
     right = [np.equal(score > 0.5, positive).astype(int) for score in (first, second)]
     assert swap_test(*right, (1, 1), clusters) == swap_test(*right, (1, 1))
@@ -83,7 +83,7 @@ def test_what_rounding_leaves_of_a_variance_is_no_variation() -> None:
     base, clusters, positive = np.random.default_rng(300).permutation(300), np.repeat(np.arange(300), 2), [True, False]
     found = placements(np.repeat(base, 2) + np.tile([0.3, 0], 300), np.tile(positive, 300), clusters)
     assert area_variance(*found.residuals) == 0
-    assert auroc_interval(found) == unvaried_interval(found.positive.mean(), 300)
+    assert delong_interval(found) == unvaried_interval(found.positive.mean(), 300)
 
 
 def test_copies_of_images_add_no_information() -> None:

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError
 from pneumo.metrics.calibration import calibration_curve, chance_errors
-from pneumo.metrics.clusters import effective_size, proportion_interval
+from pneumo.metrics.clusters import clustered_wilson, effective_size
 from pneumo.metrics.curves import measure_curves
 from pneumo.metrics.definitions import estimates, paired_bootstrap
 from pneumo.metrics.intervals import (
@@ -105,11 +105,11 @@ def test_wilsons_interval_is_scipys_to_the_last_bit(hits: int, total: int) -> No
     expected = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     assert wilson(hits, total) == (expected.low, expected.high)
     right = np.arange(total) < hits
-    assert proportion_interval(right, np.arange(total)) == wilson(hits, total)
+    assert clustered_wilson(right, np.arange(total)) == wilson(hits, total)
 
 
 def test_without_images_nothing_is_known_of_a_proportion() -> None:
-    assert proportion_interval(np.zeros(0, bool), np.zeros(0, np.int64)) == (0, 1)
+    assert clustered_wilson(np.zeros(0, bool), np.zeros(0, np.int64)) == (0, 1)
 
 
 def test_means_over_seeds_count_as_more_images_where_seeds_vary_independently() -> None:

@@ -12,7 +12,7 @@ from pneumo.metrics.curves import measure_curves
 from pneumo.metrics.definitions import auprc, estimates
 from pneumo.metrics.intervals import mean_interval
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import auroc_interval, placements
+from pneumo.metrics.significance import delong_interval, placements
 
 Array = np.ndarray
 
@@ -27,7 +27,7 @@ def draw(generator: np.random.Generator, area: float, size: tuple[int, int]) -> 
 @pytest.mark.parametrize("size", [(10, 300), (300, 10), (20, 200)])
 def test_the_interval_of_an_auroc_covers_with_few_images(size: tuple[int, int], area: float) -> None:
     generator = np.random.default_rng(0)
-    intervals = [auroc_interval(placements(*draw(generator, area, size))) for _ in range(300)]
+    intervals = [delong_interval(placements(*draw(generator, area, size))) for _ in range(300)]
     assert 0.93 <= np.mean([low <= area <= high for low, high in intervals]) < 1
 
 
@@ -58,9 +58,9 @@ def test_the_interval_of_a_brier_score_covers_with_few_images() -> None:
 @given(seed=st.integers(0, 2**32 - 1), size=st.tuples(st.integers(2, 30), st.integers(2, 30)))
 def test_the_interval_of_an_auroc_treats_classes_alike(seed: int, size: tuple[int, int]) -> None:
     score, positive = draw(np.random.default_rng(seed), 0.8, size)
-    low, high = auroc_interval(placements(score, positive))
-    assert auroc_interval(placements(-score, ~positive)) == pytest.approx((low, high))
-    assert auroc_interval(placements(-score, positive)) == pytest.approx((1 - high, 1 - low))
+    low, high = delong_interval(placements(score, positive))
+    assert delong_interval(placements(-score, ~positive)) == pytest.approx((low, high))
+    assert delong_interval(placements(-score, positive)) == pytest.approx((1 - high, 1 - low))
 
 
 def test_shrinkage_vanishes_with_many_images() -> None:

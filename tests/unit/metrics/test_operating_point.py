@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from pneumo.metrics.operating_point import choose_threshold, decide, fit_temperature
+from pneumo.metrics.operating_point import choose_operating_point, choose_threshold, fit_temperature
 from pneumo.metrics.predictions import distance
 
 Margins = tuple[np.ndarray, np.ndarray]
@@ -108,13 +108,13 @@ def test_between_classes_without_an_error_the_middle_is_taken(rule: str) -> None
 def test_a_decision_is_made_on_calibrated_probabilities_of_two_classes() -> None:
     margin, positive = answers(1)
     logits, label = np.stack([-margin, margin], 1), positive.astype(np.int64)
-    found = decide(logits, label, True, "sensitivity", 0.9, 0.5, 0.1)
+    found = choose_operating_point(logits, label, True, "sensitivity", 0.9, 0.5, 0.1)
     probability = softmax(logits / found.temperature, axis=1)[:, 1].astype(np.float32)
     assert found.temperature != 1
     assert 0.9 <= (probability[positive] > found.threshold).mean() < 0.92
-    assert decide(logits, label, False, "fixed", 0.9, 0.3, 0.1)[:2] == (1.0, 0.3)
+    assert choose_operating_point(logits, label, False, "fixed", 0.9, 0.3, 0.1)[:2] == (1.0, 0.3)
     three = np.concatenate([logits, logits[:, :1]], 1)
-    assert decide(three, label, False, "youden", 0.9, 0.5, 0.1)[:2] == (1.0, 0.5)
+    assert choose_operating_point(three, label, False, "youden", 0.9, 0.5, 0.1)[:2] == (1.0, 0.5)
 
 
 @pytest.mark.parametrize("rule", ["youden", "accuracy", "sensitivity"])
@@ -124,7 +124,7 @@ def test_a_threshold_can_be_passed_however_certain_the_answers_are(rule: str, mi
     positive = np.arange(300) % 2 == 1
     margin = np.where(positive, random.normal(middle, 0.5, 300), random.normal(-6, 1, 300)).astype(np.float32)
     logits = np.stack([-margin / 2, margin / 2], 1)
-    found = decide(logits.astype(np.float64), positive.astype(np.int64), False, rule, 0.95, 0.5, 0.1)
+    found = choose_operating_point(logits.astype(np.float64), positive.astype(np.int64), False, rule, 0.95, 0.5, 0.1)
     probability = torch.softmax(torch.from_numpy(logits), 1)[:, 1].numpy()
     assert (probability[positive] > found.threshold).mean() >= 0.95
     assert (probability[~positive] <= found.threshold).all()
@@ -133,7 +133,7 @@ def test_a_threshold_can_be_passed_however_certain_the_answers_are(rule: str, mi
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize("rule", ["youden", "accuracy", "sensitivity"])
 def test_images_of_one_class_choose_no_threshold(rule: str, label: int, caplog: pytest.LogCaptureFixture) -> None:
-    found = decide(np.zeros((5, 2)), np.full(5, label), False, rule, 0.95, 0.4, 0.1)
+    found = choose_operating_point(np.zeros((5, 2)), np.full(5, label), False, rule, 0.95, 0.4, 0.1)
     assert found == (1.0, 0.4, pytest.approx(np.log(0.6 / 0.4)))
     assert "0.4 stays" in caplog.text
 
@@ -142,7 +142,7 @@ def test_images_of_one_class_choose_no_threshold(rule: str, label: int, caplog: 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_the_margin_holds_the_wanted_share_of_the_validation_images(classes: int, share: float) -> None:
     logits, label = np.random.default_rng(0).normal(0, 2, (301, classes)), np.arange(301) % classes
-    found = decide(logits, label, False, "fixed", 0.95, 0.3, share)
+    found = choose_operating_point(logits, label, False, "fixed", 0.95, 0.3, share)
     probability = torch.softmax(torch.from_numpy(logits).float(), 1).numpy()
     far = distance(probability, 0.3)
     assert (far <= found.margin).sum() == np.ceil(share * 301)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pneumo.errors import ConfigError
-from pneumo.models.backbones import build, find_head, remove_auxiliary_heads, trains_on_one_image
+from pneumo.models.backbones import build_backbone, find_head, remove_auxiliary_heads, trains_on_one_image
 from pneumo.models.registry import create
 
 
@@ -22,7 +22,7 @@ from pneumo.models.registry import create
     ],
 )
 def test_the_head_of_any_architecture_is_replaced(architecture: str, features: int, total: int | None) -> None:
-    backbone, head = build(architecture, None, None, image_size=224, classes=2)
+    backbone, head = build_backbone(architecture, None, None, image_size=224, classes=2)
     assert (head.in_features, head.out_features) == (features, 2)
     if total is not None:
         assert sum(p.numel() for module in (backbone, head) for p in module.parameters()) == total
@@ -41,7 +41,7 @@ def test_auxiliary_heads_are_gone() -> None:
 
 
 def test_images_are_normalised_as_the_source_says() -> None:
-    backbone, _ = build("torchvision/resnet18", None, None, image_size=32, classes=2)
+    backbone, _ = build_backbone("torchvision/resnet18", None, None, image_size=32, classes=2)
     seen: list[torch.Tensor] = []
     backbone.network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
     backbone(torch.full((2, 1, 32, 32), 255, dtype=torch.uint8))
@@ -55,7 +55,7 @@ def test_a_head_can_be_named() -> None:
     with pytest.raises(ConfigError, match=r"head_path=features\.0.*classifier\.6"):
         find_head(network, "alexnet", "features.0")
     with pytest.raises(ConfigError, match="is not its last"):
-        build("torchvision/alexnet", None, "classifier.4", image_size=64, classes=2)
+        build_backbone("torchvision/alexnet", None, "classifier.4", image_size=64, classes=2)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_head_can_be_named() -> None:
 )
 def test_what_cannot_be_built_is_explained(architecture: str, size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build(architecture, None, None, image_size=size, classes=2)
+        build_backbone(architecture, None, None, image_size=size, classes=2)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_cannot_be_built_is_explained(architecture: str, size: int, message
 def test_it_is_known_beforehand_whether_a_network_trains_on_one_image(
     architecture: str, size: int, expected: bool
 ) -> None:
-    network = build(architecture, None, None, size, 2, freeze=False)[0]
+    network = build_backbone(architecture, None, None, size, 2, freeze=False)[0]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     random = torch.get_rng_state()
     assert trains_on_one_image(network, size) is expected

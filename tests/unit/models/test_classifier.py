@@ -76,12 +76,12 @@ def test_features_and_images_give_the_same_logits() -> None:
         assert torch.equal(classifier(image), classifier(classifier.backbone(image)))
 
 
-def test_the_probability_is_that_of_the_second_class_or_of_each_of_three() -> None:
+def test_each_class_has_a_probability() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [30.0, -30.0]])
     two = Classifier("pneumo/xraychestnet", CLASSES, image_size=24)
-    torch.testing.assert_close(two.probability(logits), torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0]))
-    two.decide(temperature=2.0, threshold=0.25, margin=None)
-    torch.testing.assert_close(two.probability(logits)[:2], torch.tensor([0.5, 1 / (1 + torch.e**-1.0)]))
+    torch.testing.assert_close(two.probability(logits)[:, 1], torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0]))
+    two.set_operating_point(temperature=2.0, threshold=0.25, margin=None)
+    torch.testing.assert_close(two.probability(logits)[:2, 1], torch.tensor([0.5, 1 / (1 + torch.e**-1.0)]))
     assert (two.hparams["temperature"], two.hparams["threshold"]) == (2.0, 0.25)
     three = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=24)
     torch.testing.assert_close(three.probability(torch.zeros(1, 3)), torch.full((1, 3), 1 / 3))
@@ -93,11 +93,11 @@ def test_the_mirror_image_is_answered_too_outside_of_training() -> None:
     image = batch()["input"]
     with torch.inference_mode():
         expected = (classifier(image) + classifier(image.flip(3))) / 2
-        assert torch.equal(classifier.answer(image), expected)
-        assert torch.equal(classifier.answer(image.flip(3)), expected)
+        assert torch.equal(classifier.predict_logits(image), expected)
+        assert torch.equal(classifier.predict_logits(image.flip(3)), expected)
         assert not torch.equal(classifier(image), expected)
         features = classifier.backbone(image)
-        assert torch.equal(classifier.answer(features), classifier(image))
+        assert torch.equal(classifier.predict_logits(features), classifier(image))
 
 
 def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_answers_are_in_single_precision_however_a_network_is_trained() -> None:
     classifier = Classifier("pneumo/xraychestnet", CLASSES, 32, prediction=PredictionOptions(flip_test=True)).eval()
     image = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = classifier.answer(image)
+        expected = classifier.predict_logits(image)
         with torch.autocast("cpu", torch.bfloat16):
             assert classifier(image).dtype == torch.bfloat16
-            assert torch.equal(classifier.answer(image), expected)
+            assert torch.equal(classifier.predict_logits(image), expected)

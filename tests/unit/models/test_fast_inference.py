@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumo.models.backbones import build, freeze_module
+from pneumo.models.backbones import build_backbone, freeze_module
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import FeaturePass, Scorer, fold_batch_norm
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
 
 
 def images(count: int, size: int = 64) -> Tensor:
@@ -40,7 +40,7 @@ def unlike_fresh(network: nn.Module) -> None:
 def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
     torch.manual_seed(0)
     size = 224 if "vit" in architecture else 64
-    backbone, _ = build(architecture, None, None, size, 2)
+    backbone, _ = build_backbone(architecture, None, None, size, 2)
     unlike_fresh(backbone)
     freeze_module(backbone)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
@@ -53,7 +53,7 @@ def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["timm/tf_efficientnet_lite0", "torchvision/resnext50_32x4d"])
 def test_every_batch_normalisation_that_follows_a_convolution_is_folded(architecture: str) -> None:
-    backbone, _ = build(architecture, None, None, 64, 2)
+    backbone, _ = build_backbone(architecture, None, None, 64, 2)
     freeze_module(backbone)
     folded = fold_batch_norm(backbone.network, 64)
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -94,7 +94,7 @@ def test_a_network_that_cannot_be_folded_stays_right(kind: type[nn.Module]) -> N
 
 
 def test_images_can_be_changed_by_their_number() -> None:
-    backbone, _ = build("pneumo/xraychestnet", None, None, 32, 2)
+    backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=False)
     numbers: list[tuple[int, int]] = []
@@ -110,7 +110,7 @@ def test_images_can_be_changed_by_their_number() -> None:
 
 @pytest.mark.slow
 def test_a_compiled_pass_gives_the_same_features() -> None:
-    backbone, _ = build("pneumo/xraychestnet", None, None, 32, 2)
+    backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
     found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, 32).split(4), 0, None)])
@@ -132,7 +132,7 @@ def test_a_scorer_predicts_as_the_checkpoint_does(architecture: str, classes: in
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     with torch.inference_mode():
         probability, unlike = Scorer(classifier)(IMAGES)
-        expected = classifier.probability(classifier.answer(IMAGES))
+        expected = classifier.probability(classifier.predict_logits(IMAGES))
     torch.testing.assert_close(probability[:, 1] if classes == 2 else probability, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(probability.sum(1), torch.ones(5))
     assert torch.equal(unlike, torch.zeros(5))  # nobody has told it what is usual
@@ -146,7 +146,7 @@ def test_a_scorer_detects_images_out_of_distribution() -> None:
     usual = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
     with torch.inference_mode():
         means = levels(usual)[1].double().numpy()
-        classifier.outliers = fit_outliers(means[:20], [(means[20:], 0.01)], levels.channels)
+        classifier.ood_detector = fit_ood_detector(means[:20], [(means[20:], 0.01)], levels.channels)
         unlike = Scorer(classifier)(torch.cat([usual[:20], IMAGES]))[1]
     assert (unlike[:20] <= 1).all()
     assert (unlike[20:] > 1).all()

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from pneumo.models.backbones import Backbone
 from pneumo.models.classifier import Classifier
-from pneumo.models.ood_detector import LevelMeans, fit_outliers
+from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
 
 IMAGE = torch.randint(0, 256, (3, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -90,7 +90,7 @@ def usual(count: int, seed: int, units: float = 1.0) -> np.ndarray:
 
 
 def score(fitted_on: np.ndarray, other: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    fitted = fit_outliers(fitted_on, [(other, 0.05)], CHANNELS)
+    fitted = fit_ood_detector(fitted_on, [(other, 0.05)], CHANNELS)
     return fitted.score(torch.from_numpy(seen).float()).numpy()
 
 
@@ -105,7 +105,7 @@ def test_what_is_allowed_of_the_usual_is_called_unlike_and_all_else_is_told() ->
 def test_of_several_kinds_of_usual_images_the_farthest_decides() -> None:
     reference, other, far = usual(40, 1), usual(200, 2), usual(200, 3) + np.random.default_rng(4).normal(size=40)
     kinds = [(other, 0.05)], [(other, 0.05), (far, 0.5)], [(far, 0.5)]
-    near, both, farthest = (fit_outliers(reference, kind, CHANNELS) for kind in kinds)
+    near, both, farthest = (fit_ood_detector(reference, kind, CHANNELS) for kind in kinds)
     seen = torch.from_numpy(far).float()
     assert (near.score(seen) > 1).all()
     assert (both.score(seen) > 1).float().mean() == pytest.approx(0.5, abs=0.01)
@@ -121,7 +121,7 @@ def test_channels_that_never_move_decide_nothing_that_little_noise_can_do() -> N
     reference, other = usual(60, 1), usual(100, 2)
     for part in (reference, other):
         part[:, 3] = 2.0
-    found = fit_outliers(reference, [(other, 0.05)], CHANNELS)
+    found = fit_ood_detector(reference, [(other, 0.05)], CHANNELS)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in found)
     near = other.copy()
     near[:, 3] += 1e-6
@@ -129,5 +129,5 @@ def test_channels_that_never_move_decide_nothing_that_little_noise_can_do() -> N
 
 
 def test_few_images_of_one_kind_are_enough_to_fit() -> None:
-    found = fit_outliers(np.ones((2, 40)), [(np.ones((1, 40)), 0.01)], CHANNELS)
+    found = fit_ood_detector(np.ones((2, 40)), [(np.ones((1, 40)), 0.01)], CHANNELS)
     assert bool(torch.isfinite(found.score(torch.zeros(1, 40))).all())

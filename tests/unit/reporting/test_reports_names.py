@@ -89,7 +89,7 @@ def test_figures_and_curves_show_any_name(tmp_path: Path) -> None:
         ElementTree.fromstring(svg)
         assert "$x^$" in svg.decode()  # in comments next to the outlines of letters
     logger = RunLogger(str(tmp_path / "events"))
-    logger.log_answers(replace(answers, classes=("a", classes[0])), 1)
+    logger.log_predictions(replace(answers, classes=("a", classes[0])), 1)
     logger.log_config(f"a: |\n  ```\n  {MARKUP}\n")
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "events")).Reload()

@@ -13,7 +13,7 @@ from pneumo.metrics.bootstrap import bootstrap
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.intervals import Interval, mean_interval, wilson
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import auroc_interval, placements
+from pneumo.metrics.significance import delong_interval, placements
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.results import RESULT_NAMES, SUBTYPES, summarise
 
@@ -130,7 +130,7 @@ def test_wilsons_interval_covers_shares_near_one(share: float, total: int) -> No
 def test_the_interval_of_an_auroc_covers(sensitivity: float, specificity: float) -> None:
     truth = norm.cdf((norm.ppf(sensitivity) + norm.ppf(specificity)) / np.sqrt(2))
     intervals = [
-        auroc_interval(placements(draw(seed, sensitivity, specificity).score, POSITIVE)) for seed in range(1500)
+        delong_interval(placements(draw(seed, sensitivity, specificity).score, POSITIVE)) for seed in range(1500)
     ]
     assert 0.93 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.97
 

@@ -15,8 +15,8 @@ from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.training.class_checks import check_targets
 from pneumo.training.components import _avoid_single_images, build
-from pneumo.training.evaluation import measure_cost
 from pneumo.training.feature_cache import warm_up_head
+from pneumo.training.metadata import measure_cost
 from pneumo.training.run import run
 
 SMALL = ("model=resnext", "model.architecture=torchvision/shufflenet_v2_x0_5", "model.weights=null")

@@ -14,7 +14,7 @@ from pneumo.models.classifier import Batch, Classifier
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training import evaluation
 from pneumo.training.components import build
-from pneumo.training.evaluation import _fit_outliers
+from pneumo.training.evaluation import _fit_ood_detector
 from pneumo.training.run import run
 
 
@@ -37,9 +37,9 @@ def test_the_tested_checkpoint_alone_tells_what_is_uncertain_and_what_is_unlike(
     assert "outliers" not in torch.load(last, weights_only=True)
     classifier = Classifier.load_from_checkpoint(best)
     assert classifier.hparams["margin"] > 0
-    assert classifier.outliers is not None
-    assert classifier.outliers.components.dtype == torch.float32
-    assert Classifier.load_from_checkpoint(last).outliers is None
+    assert classifier.ood_detector is not None
+    assert classifier.ood_detector.components.dtype == torch.float32
+    assert Classifier.load_from_checkpoint(last).ood_detector is None
 
 
 def test_a_shortened_run_looks_at_no_more_images(compose_run: Compose, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_what_augmentation_made_usual_is_less_unlike(compose_run: Compose) -> No
         cfg = compose_run("augment=light", f"augment.zoom={zoom}")
         parts = build(cfg)
         parts.datamodule.open_images()
-        return _fit_outliers(cfg, parts).scale
+        return _fit_ood_detector(cfg, parts).scale
 
     ratio = scale(0.8) / scale(0.01)
     torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))  # the same films, but another limit
@@ -86,9 +86,9 @@ def write_files(folder: Path, test: torch.Tensor, val: torch.Tensor) -> dict[str
     answers: dict[str, Batch] = {
         name: {"index": torch.arange(6), "logits": logits} for name, logits in {"test": test, "val": val}.items()
     }
-    classifier.answers["test"] = answers["test"]
+    classifier.outputs["test"] = answers["test"]
     datamodule = SimpleNamespace(splits={"test": images("test"), "val": images("val")}, classes=CLASSES)
-    return evaluation.write_answers(folder, answers["val"], datamodule, classifier)  # type: ignore[arg-type]
+    return evaluation.record_predictions(folder, answers["val"], datamodule, classifier)  # type: ignore[arg-type]
 
 
 def test_files_have_the_margin_of_each_image(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ SMALL = ("model=resnext", "model.architecture=torchvision/shufflenet_v2_x0_5", "
 def check(stage: str, loss: float, logits: list[list[float]], step: int = 7) -> None:
     metrics = {f"{stage}/loss": torch.tensor(loss)}
     trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=0, global_step=step)
-    module: Any = SimpleNamespace(answers={stage: {"logits": torch.tensor(logits)}})
+    module: Any = SimpleNamespace(outputs={stage: {"logits": torch.tensor(logits)}})
     callback = StopOnNonFiniteLoss()
     (callback.on_validation_end if stage == "val" else callback.on_test_end)(trainer, module)
 

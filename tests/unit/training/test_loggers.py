@@ -12,7 +12,7 @@ def test_precision_recall_curves_rank_saturated_images_by_their_margin(tmp_path:
     margin = np.arange(40.0, 70.0)
     positive = margin >= 50  # all above all others
     logger = RunLogger(str(tmp_path))
-    logger.log_answers(
+    logger.log_predictions(
         Predictions.binary(np.ones(30), positive, np.ones(30, bool), ("NORMAL", "PNEUMONIA"), margin=margin), 1
     )
     logger.finalize("success")

@@ -1,1 +1,1 @@
-"""Saliency maps and tests of their validity."""
+"""Saliency maps, their overlays, and tests of their validity."""

@@ -25,7 +25,7 @@ from pneumo.inference.prediction import NOTICE, Batch, Prediction, show_path
 from pneumo.reporting.figures.style import STYLE, escape_text
 
 Map = npt.NDArray[np.float32]
-# Perceptually uniform, told apart by the colour-blind, and without the greys of films.
+# Perceptually uniform, distinguishable by the colour-blind, and without greys.
 _COLOURS = colormaps["plasma"]
 _STRONGEST = 0.6  # what a map's maximum covers of the film, so that it stays readable
 _FRAME = 0.35  # the same of the line around what the network saw
@@ -35,32 +35,34 @@ _OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, er
 _SMALL = 360  # pixels of an image's longer side there
 
 
-def overlay(film: Images, places: Map, crop_pct: float = 1.0) -> Images:
+def overlay(image: Images, saliency: Map, crop_pct: float = 1.0) -> Images:
     """Lay a map, (size, size), from 0 to 1, over its film, (height, width); return colours, (height, width, 3).
 
     Where the map is 0 they are the film's greys. With `crop_pct` below 1, a faint line surrounds what the network saw.
     """
-    strength = place(places, film.shape, crop_pct)[..., None]
-    grey = np.repeat(film[..., None].astype(np.float32), 3, axis=2)
+    strength = place_map(saliency, image.shape, crop_pct)[..., None]
+    grey = np.repeat(image[..., None].astype(np.float32), 3, axis=2)
     colours = np.float32(255) * _COLOURS(strength[..., 0])[..., :3].astype(np.float32)
     cover = _STRONGEST * strength
     mixed = (1 - cover) * grey + cover * colours
     if crop_pct < 1:
-        line = _frame(places.shape[0], film.shape, crop_pct)
+        line = _frame(saliency.shape[0], image.shape, crop_pct)
         mixed[line] = (1 - _FRAME) * mixed[line] + _FRAME * 255
     return np.asarray(mixed.round().clip(0, 255), np.uint8)
 
 
-def place(places: Map, shape: tuple[int, ...], crop_pct: float = 1.0) -> Map:
-    """Bring a map (size, size) to its place on a film of shape (height, width); it is 0 where nothing was seen."""
+def place_map(saliency: Map, shape: tuple[int, ...], crop_pct: float = 1.0) -> Map:
+    """Resize a map (size, size) to an image of shape (height, width); it is 0 outside the network's crop."""
     height, width = shape
-    whole, start = _seen(places.shape[0], crop_pct)
+    whole, start = _crop_box(saliency.shape[0], crop_pct)
     matrix = (whole / width, 0, -start, 0, whole / height, -start)
-    film = Image.fromarray(places).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(film, np.float32)
+    placed = Image.fromarray(saliency).transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    return np.asarray(placed, np.float32)
 
 
-def _seen(size: int, crop_pct: float) -> tuple[int, int]:
+def _crop_box(size: int, crop_pct: float) -> tuple[int, int]:
     """Return the side of the squeezed film, and where on it the crop begins, in the network's pixels."""
     whole = math.floor(size / crop_pct)
     return whole, (whole - size) // 2
@@ -68,7 +70,7 @@ def _seen(size: int, crop_pct: float) -> tuple[int, int]:
 
 def _frame(size: int, shape: tuple[int, ...], crop_pct: float) -> npt.NDArray[np.bool_]:
     """Mark the border of what was seen, (height, width), as wide as a 300th of the film."""
-    whole, start = _seen(size, crop_pct)
+    whole, start = _crop_box(size, crop_pct)
     distances = []
     for length in shape:
         position = np.arange(length) + 0.5
@@ -91,7 +93,7 @@ class Explanation:
     @property
     def saliency(self) -> Map:
         """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
-        return place(self.input_saliency, self.image.shape, self.crop_pct)
+        return place_map(self.input_saliency, self.image.shape, self.crop_pct)
 
     @property
     def overlay(self) -> Images:

@@ -1,4 +1,4 @@
-"""Saliency maps of a run's test images, and whether they depend on its weights."""
+"""Saliency maps of a run's test images, and the randomisation test of their dependence on weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.explain.overlays import overlay
-from pneumo.inference.explain.saliency import METHODS, Answering, Explainer
+from pneumo.inference.explain.saliency import METHODS, ExplainableClassifier, SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.reporting.rendering import encode_jpeg
 from pneumo.reporting.run_report import KINDS, Explanations, Run, Shown
@@ -32,13 +32,13 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 class _Randomised:
-    def __init__(self, classifier: Answering, part: str, seed: int) -> None:
+    def __init__(self, classifier: ExplainableClassifier, part: str, seed: int) -> None:
         self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
         self.head = randomise(classifier.head, seed)
         self.backbone = randomise(classifier.backbone, seed) if part == "all" else classifier.backbone
 
 
-def rank_correlation(classifier: Answering, images: Tensor, method: str, part: str, seed: int = 0) -> float:
+def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:
     """Compute how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
 
     It is Spearman's rank correlation of the maps before and after, over the pixels, as the mean over images (N, 1,
@@ -47,7 +47,7 @@ def rank_correlation(classifier: Answering, images: Tensor, method: str, part: s
     """
     if part not in PARTS:
         raise ValueError(f"part={part!r} is none of {', '.join(PARTS)}")
-    explainers = (Explainer(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
+    explainers = (SaliencyMapper(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
     before, after = (explain(images).flatten(1).double().cpu().numpy() for explain in explainers)
     return float(np.mean([_spearman(*pair) for pair in zip(before, after, strict=True)]))
 
@@ -92,7 +92,7 @@ def explain_run(run: Run) -> Explanations:
         paths = [run.answers.paths[place] for place in run.chosen.places]
         films = [_read(file) for file in find_images(run.folder, root, classes, str(run.results["data_hash"]), paths)]
         why = ""
-        explainer = Explainer(classifier)
+        explainer = SaliencyMapper(classifier)
     except (ConfigError, DataError) as error:
         missing = f"There are no films and maps here{why}: {error}"
         return Explanations({}, {}, missing, margin, uncertain)
@@ -125,7 +125,7 @@ def _read(path: Path) -> Pixels:
 def _show(run: Run, place: int, film: Pixels, places: npt.NDArray[np.float32], crop_pct: float) -> Shown:
     names, answers = run.answers.classes, run.answers
     share = f"{answers.confidence[place]:.3f}"
-    answer = f"{names[answers.predicted[place]]} {share if len(names) > 2 else f'({names[1]} {share})'}"
+    answer = f"{names[answers.predicted[place]]} {f'({names[1]} {share})' if answers.is_binary else share}"
     small = Image.fromarray(film)
     small.thumbnail((_LONGEST, _LONGEST))
     pixels = np.asarray(small)

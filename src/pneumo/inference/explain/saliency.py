@@ -132,7 +132,7 @@ def _locate(output: _Output, image: Tensor, generator: torch.Generator) -> Layer
     return Layer(output.name, output.layout, first, last)
 
 
-class Answering(Protocol):
+class ExplainableClassifier(Protocol):
     """What is explained, such as a `Classifier`; its temperature does not matter, since maps have a maximum of 1."""
 
     backbone: Backbone
@@ -142,8 +142,8 @@ class Answering(Protocol):
     flip_test: bool
 
 
-class Explainer:
-    """Maps of what in images speaks for a class.
+class SaliencyMapper:
+    """Computes saliency maps of images for a class.
 
     What is explained is the log odds of the class, with `flip_test` the mean over an image and its mirror image. Of two
     classes they are the difference of the logits, so that what raises both alike does not show. A copy of the network
@@ -151,7 +151,7 @@ class Explainer:
     device, and use one from one thread at a time.
     """
 
-    def __init__(self, classifier: Answering, method: str = METHODS[0]) -> None:
+    def __init__(self, classifier: ExplainableClassifier, method: str = METHODS[0]) -> None:
         """Find the layer to look at, which all of `METHODS` but occlusion need."""
         if method not in METHODS:
             raise ConfigError(f"method={method}: explanations are made by one of {', '.join(METHODS)}.")
@@ -162,7 +162,7 @@ class Explainer:
         self.layer = None if method == "occlusion" else self._find_layer()
 
     def __call__(self, images: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Explain a batch, which is computed at once: with mirror images, two passes forward and one backward.
+        """Compute the maps of a batch at once: with mirror images, in two forward passes and one backward pass.
 
         Maps of images (N, 1, size, size) uint8 are (N, size, size) float32, on the same device: how much speaks for the
         class at each pixel, from 0 to 1, the maximum of the image. Where nothing does, all is 0. `targets` has the

@@ -1,1 +1,1 @@
-"""Trained networks as ONNX files and PyTorch programs."""
+"""Export of trained networks to ONNX files and PyTorch programs."""

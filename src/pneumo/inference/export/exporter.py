@@ -1,4 +1,4 @@
-"""What `pneumo export` does."""
+"""The command `pneumo export`."""
 
 from __future__ import annotations
 

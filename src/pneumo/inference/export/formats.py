@@ -1,4 +1,4 @@
-"""Exported files: ONNX and PyTorch programs."""
+"""Formats of exported networks: ONNX files and PyTorch programs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,15 @@ Output unlike, float32 (batch,): {unlike}."""
 
 def describe(checkpoint: Path, rules: Rules) -> dict[str, str]:
     """Return the metadata: where a file comes from, and all that must be known to use it."""
-    two = len(rules.classes) == 2
+    positive = rules.positive_class
+    binary = positive is not None
     text = _TEXT.format(
         version=__version__,
         size=rules.image_size,
         whole=math.floor(rules.image_size / rules.crop_pct),
         count=len(rules.classes),
-        classes=" and ".join(rules.classes) if two else ", ".join(rules.classes),
-        called=f"{rules.classes[1]} is called above {rules.threshold:.9g}" if two else "the likeliest is called",
+        classes=" and ".join(rules.classes) if binary else ", ".join(rules.classes),
+        called=f"{positive} is called above {rules.threshold:.9g}" if binary else "the likeliest is called",
         unlike=(
             "how unlike the training images a film is; above 1 it is hardly a frontal chest radiograph"
             if rules.outliers

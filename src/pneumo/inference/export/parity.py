@@ -1,4 +1,4 @@
-"""Parity and latency of exported networks."""
+"""Parity and latency of an exported network, compared with its checkpoint."""
 
 from __future__ import annotations
 
@@ -48,14 +48,13 @@ def score(network: Network, films: Images) -> Scores:
 
 def score_plainly(classifier: Classifier, films: Images) -> Scores:
     """Score films as the test does, without anything that was done to make the network fast or portable."""
-    levels = LevelMeans(classifier.backbone, classifier.image_size)
+    levels, detector = LevelMeans(classifier.backbone, classifier.image_size), classifier.ood_detector
     probability, unlike = [], []
     with torch.inference_mode():
         for block in torch.split(torch.from_numpy(films), _BLOCK):
-            share = classifier.probability(classifier.answer(block))
-            probability.append(torch.stack((1 - share, share), 1) if share.ndim == 1 else share)
+            probability.append(classifier.probability(classifier.predict_logits(block)))
             means = levels(block)[1]
-            unlike.append(classifier.outliers.score(means) if classifier.outliers else means.new_zeros(len(means)))
+            unlike.append(means.new_zeros(len(means)) if detector is None else detector.score(means))
     return torch.cat(probability).numpy(), torch.cat(unlike).numpy()
 
 

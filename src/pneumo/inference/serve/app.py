@@ -1,4 +1,4 @@
-"""The web application: an image comes in as the body of a request, and nothing of it is kept."""
+"""The web application: images arrive in request bodies and are never stored."""
 
 from __future__ import annotations
 
@@ -116,9 +116,8 @@ def _refuse(status: HTTPStatus, reason: str, headers: Mapping[str, str] = Mappin
 
 
 def _render(rules: Rules, subject: str | None) -> str:
-    two = len(rules.classes) == 2
-    band = None
-    if two and rules.margin is not None:
+    positive, band = rules.positive_class, None
+    if positive is not None and rules.margin is not None:
         band = [float(expit(logit(rules.threshold) + side * rules.margin)) for side in (-1, 1)]
     return render(
         "serve.html",
@@ -129,8 +128,8 @@ def _render(rules: Rules, subject: str | None) -> str:
         settings={
             "kind": _KIND,
             "most": MOST_BYTES,
-            "bars": rules.classes[1:] if two else rules.classes,
-            "threshold": rules.threshold if two else None,
+            "bars": [positive] if positive is not None else rules.classes,
+            "threshold": rules.threshold if positive is not None else None,
             "band": band,
         },
     )

@@ -1,4 +1,4 @@
-"""Connections and request bodies, limited in number, size and time."""
+"""Limits of connections and request bodies in number, size and time."""
 
 from __future__ import annotations
 

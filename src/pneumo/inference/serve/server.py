@@ -1,4 +1,4 @@
-"""What `pneumo serve` does."""
+"""The command `pneumo serve`."""
 
 from __future__ import annotations
 

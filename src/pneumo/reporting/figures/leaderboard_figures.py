@@ -1,4 +1,4 @@
-"""A leaderboard's figures: accuracies with the study's, ROC curves, accuracy against time."""
+"""Figures of a leaderboard: accuracies next to the study's, ROC curves, accuracy against time."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def draw_test(
             "scores": draw_scores(answers, results),
             "predictions": draw_predictions(answers, chosen, films, results),
         }
-        if answers.probability.shape[1] == 2:
+        if answers.is_binary:
             figures["calibration"] = draw_calibration(answers, results)
             if isinstance(shift := read_shift(folder, results), Shift):
                 figures["shift"] = draw_shift(shift, results)

@@ -3,13 +3,13 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.inference.explain.saliency import Layer, find_layer
-from pneumo.models.backbones import build, freeze_module
+from pneumo.models.backbones import build_backbone, freeze_module
 from pneumo.models.ood_detector import Layout
 
 
 def own(image_size: int) -> Layer:
     torch.manual_seed(0)
-    backbone, _ = build("pneumo/xraychestnet", None, None, image_size, 2, freeze=True)
+    backbone, _ = build_backbone("pneumo/xraychestnet", None, None, image_size, 2, freeze=True)
     layer = find_layer(backbone.network, image_size)
     assert layer is not None
     return layer

@@ -10,7 +10,7 @@ from helpers.damaged_images import SMOOTH_IMAGES, encode_image, smooth_image
 from PIL import Image
 
 from pneumo.data.radiograph import decode
-from pneumo.inference.explain.overlays import Explanation, draw_examples, name_pictures, overlay, place
+from pneumo.inference.explain.overlays import Explanation, draw_examples, name_pictures, overlay, place_map
 from pneumo.inference.prediction import Prediction
 
 
@@ -42,14 +42,14 @@ def test_a_place_lies_on_the_film_where_the_network_saw_it(tmp_path: Path, crop_
     film[76:84, 156:164] = 255
     Image.fromarray(film).save(tmp_path / "film.png")
     seen = decode(tmp_path / "film.png", 64, crop_pct).astype(np.float32)
-    placed = place(seen / seen.max(), film.shape, crop_pct)
+    placed = place_map(seen / seen.max(), film.shape, crop_pct)
     weight = placed / placed.sum()
     assert (weight.sum(1) @ np.arange(180), weight.sum(0) @ np.arange(260)) == pytest.approx((79.5, 159.5), abs=0.5)
 
 
 def test_what_was_cut_off_is_no_part_of_the_map_and_the_crop_is_framed() -> None:
     film = np.full((100, 200), 60, np.uint8)
-    assert place(np.ones((32, 32), np.float32), film.shape, 0.5)[:24].max() == 0
+    assert place_map(np.ones((32, 32), np.float32), film.shape, 0.5)[:24].max() == 0
     laid = overlay(film, np.zeros((32, 32), np.float32), 0.5)[..., 0]
     rows, columns = np.nonzero(laid > 60)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (25, 74, 50, 149)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.errors import ConfigError
-from pneumo.inference.explain.saliency import METHODS, Explainer, Layer
+from pneumo.inference.explain.saliency import METHODS, Layer, SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.models.ood_detector import Layout
 
@@ -52,7 +52,7 @@ def bright(row: int, column: int) -> Tensor:
 def test_a_map_shows_where_the_answer_comes_from(method: str, flip_test: bool) -> None:
     known = spots()
     known.flip_test = flip_test
-    (found,) = Explainer(known, method)(bright(10, 22))
+    (found,) = SaliencyMapper(known, method)(bright(10, 22))
     row, column = divmod(int(found.argmax()), 32)
     assert abs(row - 10) <= 2
     assert abs(column - 22) <= 2
@@ -62,18 +62,20 @@ def test_a_map_shows_where_the_answer_comes_from(method: str, flip_test: bool) -
 
 
 def test_what_speaks_against_a_class_is_not_shown() -> None:
-    explain = Explainer(spots())
+    explain = SaliencyMapper(spots())
     assert explain(bright(10, 22), torch.tensor([0])).abs().max() == 0
     assert explain(bright(10, 22), torch.tensor([1])).max() == 1
 
 
 def test_two_classes_are_explained_by_the_positive_one_and_three_by_the_predicted() -> None:
     two = classifier().eval()
-    torch.testing.assert_close(Explainer(two)(images(3, 24)), Explainer(two)(images(3, 24), torch.tensor([1, 1, 1])))
+    torch.testing.assert_close(
+        SaliencyMapper(two)(images(3, 24)), SaliencyMapper(two)(images(3, 24), torch.tensor([1, 1, 1]))
+    )
     three = classifier(classes=["a", "b", "c"]).eval()
     with torch.no_grad():
-        predicted = three.answer(images(3, 24)).argmax(1)
-    torch.testing.assert_close(Explainer(three)(images(3, 24)), Explainer(three)(images(3, 24), predicted))
+        predicted = three.predict_logits(images(3, 24)).argmax(1)
+    torch.testing.assert_close(SaliencyMapper(three)(images(3, 24)), SaliencyMapper(three)(images(3, 24), predicted))
 
 
 @pytest.mark.parametrize(
@@ -91,14 +93,14 @@ def test_two_classes_are_explained_by_the_positive_one_and_three_by_the_predicte
 def test_any_backbone_is_explained_frozen_or_not(architecture: str, layer: str, layout: Layout) -> None:
     size = 224 if "vit" in architecture else 64
     known = classifier(architecture, size, freeze=True)
-    explain = Explainer(known)
+    explain = SaliencyMapper(known)
     first = (size / layout.side - 1) / 2
     assert explain.layer == Layer(layer, layout, first, size - 1 - first)
     found = explain(images(2, size))
     assert found.shape == (2, size, size)
     assert ((found.amax((1, 2)) == 1) | (found.amax((1, 2)) == 0)).all()
     known.requires_grad_(True)
-    torch.testing.assert_close(Explainer(known)(images(2, size)), found)
+    torch.testing.assert_close(SaliencyMapper(known)(images(2, size)), found)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -106,8 +108,8 @@ def test_the_classifier_stays_as_it_is_and_maps_repeat_themselves(method: str) -
     known = classifier()
     before = {name: value.clone() for name, value in known.state_dict().items()}
     with torch.inference_mode():
-        first = Explainer(known, method)(images(2, 24))
-        again = Explainer(known, method)(images(2, 24))
+        first = SaliencyMapper(known, method)(images(2, 24))
+        again = SaliencyMapper(known, method)(images(2, 24))
     assert torch.equal(first, again)
     assert all(torch.equal(value, before[name]) for name, value in known.state_dict().items())
     assert all(value.requires_grad and value.grad is None for value in known.parameters())
@@ -117,11 +119,11 @@ def test_the_classifier_stays_as_it_is_and_maps_repeat_themselves(method: str) -
 def test_the_weights_are_shared_not_copied() -> None:
     known = classifier()
     theirs = {value.data_ptr() for value in known.backbone.state_dict().values()}
-    assert {value.data_ptr() for value in Explainer(known).backbone.state_dict().values()} == theirs
+    assert {value.data_ptr() for value in SaliencyMapper(known).backbone.state_dict().values()} == theirs
 
 
 def test_mirrored_films_have_mirrored_maps_where_the_answer_is_the_mean_of_both() -> None:
-    explain = Explainer(classifier(flip_test=True))
+    explain = SaliencyMapper(classifier(flip_test=True))
     found = explain(images(2, 24))
     torch.testing.assert_close(explain(images(2, 24).flip(3)).flip(2), found, atol=1e-4, rtol=1e-4)
 
@@ -129,10 +131,10 @@ def test_mirrored_films_have_mirrored_maps_where_the_answer_is_the_mean_of_both(
 def test_a_network_without_such_a_layer_says_what_to_take() -> None:
     known = spots(bypass=True)
     with pytest.raises(ConfigError, match=r"Spots at 32 pixels.*method=occlusion"):
-        Explainer(known)
-    assert Explainer(known, "occlusion")(bright(10, 22)).max() == 1
+        SaliencyMapper(known)
+    assert SaliencyMapper(known, "occlusion")(bright(10, 22)).max() == 1
 
 
 def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"method=lime: .* hirescam, gradcam, occlusion"):
-        Explainer(spots(), "lime")
+        SaliencyMapper(spots(), "lime")

@@ -1,0 +1,36 @@
+"""The classifier of frozen backbones, which takes many optimizer steps on one batch of cached features."""
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pneumo.models.classifier import Batch, Classifier
+
+
+class HeadClassifier(Classifier):
+    """A classifier with a frozen backbone, whose head can take many optimizer steps a batch.
+
+    On cached features Lightning's overhead is longer than the step itself, so each of its batches holds many steps.
+    """
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Take all optimizer steps of a batch but the last, and compute the cross-entropy loss of the last."""
+        *earlier, last = split(batch, self.batch_size or len(batch["label"]))
+        if earlier:
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, Optimizer)
+            for part in earlier:
+                optimizer.zero_grad()
+                logits = self(part["input"])
+                self._keep_output("train", part, logits)
+                torch.autograd.backward(self._loss(logits, part["label"], "train"))
+                optimizer.step()
+        return super().training_step(last, batch_idx)
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Split a batch into smaller ones of `size` images; the last may have fewer."""
+    if size >= len(batch["label"]):
+        return [batch]
+    parts = zip(*(torch.split(tensor, size) for tensor in batch.values()), strict=True)
+    return [dict(zip(batch, part, strict=True)) for part in parts]

@@ -1,0 +1,78 @@
+"""Metadata of a run for results.json: its settings, device, cost and versions."""
+
+import subprocess
+from pathlib import Path
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+
+from pneumo.common import __version__
+from pneumo.common.hardware import peak_memory
+from pneumo.config.fingerprints import config_hash, settings_hash
+from pneumo.data.datamodule import ChestXrayDataModule
+from pneumo.runs.results import Results
+from pneumo.training.components import RunComponents
+
+
+def run_metadata(cfg: DictConfig, components: RunComponents) -> Results:
+    """Return the run's settings, device, network size, operating point, hashes and versions, for results.json."""
+    datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
+    parameters = list(classifier.parameters())
+    return {
+        **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment", "data")},
+        "seed": cfg.seed,
+        "image_size": cfg.data.image_size,
+        "batch_size": cfg.data.batch_size,
+        "precision": trainer.precision,
+        "device": _device_name(trainer),
+        "parameters_total": sum(parameter.numel() for parameter in parameters),
+        "parameters_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        **{name: float(classifier.hparams[name]) for name in ("temperature", "threshold")},
+        "threshold_rule": cfg.decision.threshold if cfg.data.task == "pneumonia" else "likeliest",
+        "task": cfg.data.task,
+        "split": datamodule.split,
+        "fold": cfg.data.fold if cfg.data.split == "kfold" else -1,
+        "folds": cfg.data.folds if cfg.data.split == "kfold" else -1,
+        "config_hash": config_hash(cfg),
+        "settings_hash": settings_hash(cfg),
+        "data_hash": datamodule.data_hash,
+        "git_commit": _git_commit(),
+        "torch_version": str(torch.__version__),
+        "pneumo_version": __version__,
+    }
+
+
+def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
+    """Return epochs, seconds, throughput and peak memory (bytes) of training, all parts of a resumed run together."""
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
+    seconds = timer.time_elapsed("train")
+    batches, images = int(trainer.num_training_batches), len(datamodule.splits["train"])  # of an epoch
+    if batches < len(trainer.train_dataloader):  # type: ignore[arg-type] # its declared type is that of any loader
+        images = min(images, batches * datamodule.steps_per_batch * trainer.world_size * datamodule.batch_size)
+    return {
+        "epochs": trainer.current_epoch,
+        "train_seconds": seconds,
+        "samples_per_second": images * trainer.current_epoch / seconds,
+        "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
+    }
+
+
+def _device_name(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _git_commit() -> str:
+    """Return the commit of pneumo's own checkout, with -dirty after it if tracked files differ, else `unknown`."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv may lie in the checkout of something else
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
