@@ -43,7 +43,7 @@ def test_every_file_composes_and_passes_the_checks(group: str, name: str, compos
 def test_every_optimizer_fits_a_batch_of_every_model(
     model: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumo.models.classifier.build", cache(build_network))  # once for all optimizers
+    monkeypatch.setattr("pneumo.models.classifier.build_backbone", cache(build_network))  # once for all optimizers
     for optimizer in names("optimizer"):
         cfg = compose_run(f"model={model}", f"optimizer={optimizer}", "model.weights=null", "+trainer.fast_dev_run=1")
         components = build(cfg)

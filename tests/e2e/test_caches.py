@@ -174,7 +174,7 @@ def stop_after(epochs: int) -> Callable[[Classifier], None]:
     """Give a hook that measures, and sends this process SIGTERM in the given epoch's validation."""
 
     def hook(classifier: Classifier) -> None:
-        classifier._measure("val")
+        classifier._log_metrics("val")
         if classifier.trainer.current_epoch + 1 == epochs:
             os.kill(os.getpid(), signal.SIGTERM)
 

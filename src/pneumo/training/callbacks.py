@@ -224,7 +224,7 @@ class StopOnNonFiniteLoss(Callback):
     def _check_evaluation(self, trainer: Trainer, pl_module: LightningModule, name: str, stage: str) -> None:
         if (loss := trainer.callback_metrics.get(f"{stage}/loss")) is not None:
             self._check(trainer, name, loss)
-        if stage in (predictions := getattr(pl_module, "answers", {})):
+        if stage in (predictions := getattr(pl_module, "outputs", {})):
             require_finite_logits(predictions[stage]["logits"], name)
 
     def _check(self, trainer: Trainer, name: str, loss: Tensor) -> None:
