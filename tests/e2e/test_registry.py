@@ -28,8 +28,7 @@ if sys.argv[1] == "train.py":
     runpy.run_path("train.py", run_name="__main__")
 else:
     from pneumo.cli import report
-    from pneumo.reporting.reports import write_model_card
-    from pneumo.reporting.run_report import Explanations, read_run, write_run_page
+    from pneumo.reporting.run_report import Explanations, read_run, write_model_card, write_run_page
     run, out = Path(sys.argv[1]), Path(sys.argv[2])
     report(list(map(Path, sys.argv[3:])), out)
     write_run_page(read_run(run), Explanations({{}}, {{}}, "no maps", None, None), out / "page.html")

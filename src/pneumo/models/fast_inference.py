@@ -161,5 +161,5 @@ class Scorer(nn.Module):
             logits = (logits + self.head(self.levels.backbone(image.flip(3)))) / 2
         probability = torch.softmax(logits / self.temperature, dim=1)
         if not self.scores_ood:
-            return probability, means.new_zeros(len(means))
+            return probability, means.new_zeros(means.shape[0])  # `len` would fix the batch size of an export
         return probability, OodDetector(self.mean, self.scale, self.components).score(means)

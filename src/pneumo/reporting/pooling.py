@@ -16,7 +16,7 @@ from pneumo.common.files import write_text
 from pneumo.common.plain_data import format_rows
 from pneumo.common.terminal import PlainTable, tell
 from pneumo.errors import ConfigError
-from pneumo.metrics.definitions import estimates
+from pneumo.metrics.definitions import METRICS, estimates
 from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
 from pneumo.reporting.comparison import name_row
 from pneumo.runs.collection import Row, Run, collect
@@ -174,10 +174,14 @@ def _table(ensemble: Ensemble) -> PlainTable:
     table.add_column("test")
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
         table.add_column(column, justify="right")
-    for name, title in _SHOWN_METRICS.items():
+    others = {
+        name: each.title for name, each in METRICS.items() if each.rank is not None and name not in _SHOWN_METRICS
+    }
+    for name, title in (_SHOWN_METRICS | others).items():
         value, low, high = (ensemble.figures[key] for key in keys(name))
-        if value != NO_IMAGE:
-            each = [float(run.results[f"test_{name}"]) for run in ensemble.members if run.results]
+        known = [run.results for run in ensemble.members if run.results and f"test_{name}" in run.results]
+        each = [float(results[f"test_{name}"]) for results in known]
+        if value != NO_IMAGE and each:
             texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
             table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
     return table

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from pneumo.common.terminal import tell
 from pneumo.errors import ConfigError
+from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.run_figures import Chosen, choose, embed_figures
 from pneumo.reporting.generalization import Shift, explain_shift, read_shift
@@ -161,6 +162,9 @@ def model_card(folder: Path) -> str:
         select(config, key, *kinds)
     parts = _count(read_splits(folder))
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
+    shown = _METRICS | {
+        name: each.title for name, each in METRICS.items() if each.rank is not None and name not in _METRICS
+    }
     return render(
         "model_card.md",
         results=results,
@@ -173,7 +177,7 @@ def model_card(folder: Path) -> str:
             for name, value in config["augment"].items()
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
-        metrics=[(title, name) for name, title in _METRICS.items() if results[f"test_{name}"] != NO_IMAGE],
+        metrics=[(title, name) for name, title in shown.items() if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE],
         shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 

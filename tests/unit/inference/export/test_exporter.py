@@ -15,7 +15,9 @@ from pneumo.inference.export.formats import ProgramNetwork
 from pneumo.inference.export.parity import FORMATS, compare, score_plainly, write_checked
 from pneumo.inference.predictor import open_network
 from pneumo.inference.torch_backend import CheckpointNetwork
+from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.classifier import Classifier
+from pneumo.training.checkpoints import write_checkpoint
 
 SIZE = 32  # of the checkpoint in conftest.py
 
@@ -91,6 +93,15 @@ print(sorted({{"torch", "lightning", "onnx"}} & set(sys.modules)))
     assert before == after == "[]"
     assert predicted in ("['NORMAL']", "['PNEUMONIA']")
     assert "There will be no maps" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_checkpoint_without_ood_detector_can_be_exported(suffix: str, checkpoint: Path, tmp_path: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    del content["outliers"]
+    path, exported = tmp_path / "best.ckpt", tmp_path / f"network{suffix}"
+    write_checkpoint(content, path)
+    write_checked(CheckpointNetwork(path), path, smooth_images(5, SIZE).numpy(), exported)
 
 
 def test_no_number_is_no_match() -> None:
