@@ -12,7 +12,7 @@ from pneumo.audit.verdicts import assess
 @pytest.mark.real
 def test_the_known_facts_are_found_without_being_told() -> None:
     findings = audit(Path(os.environ["PNEUMO_DATA_ROOT"]))
-    assert len(findings.pictures) == 5_856
+    assert len(findings.pictures.files) == 5_856
     assert findings.identical == (30, 62)
     assert len(findings.copies) == 30
     assert all(len(group.splits) == len(group.labels) == 1 and group.identical for group in findings.copies)

@@ -27,6 +27,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
     model = ("model=efficientnet_lite0", "optimizer=sgd,adam", "epochs=4")
     assert sweep(*model, "sweep.name=whole") == 0
     measure = Classifier.on_validation_epoch_end
