@@ -20,6 +20,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
 
 
+_Sweeps = Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")]
+_Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
+_RunOutput = Annotated[Path | None, _option(help="Folder to write to; by default the run's.")]
+_Checkpoint = Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
+
+
 def _examples(*lines: str) -> str:
     return "\n".join(("\b", "Examples:", *lines))  # after a backspace Typer keeps the ends of lines
 
@@ -27,13 +34,6 @@ def _examples(*lines: str) -> str:
 @app.callback()
 def _group() -> None:
     """Tools around train.py and sweep.py."""
-
-
-_Sweeps = Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")]
-_Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
-_RunOutput = Annotated[Path | None, _option(help="Folder to write to; by default the run's.")]
-_Checkpoint = Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
 
 
 @app.command(

@@ -16,6 +16,13 @@ from pneumo.reporting.rendering import encode_jpeg, render
 
 _MOST_PATIENTS = 6  # classes that colours tell apart
 _Ends = tuple[float | None, float | None, float | None]
+_MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
+_CAPTIONS = {
+    "means": "The mean film of each class. What differs outside the lungs is no finding.",
+    "shortcuts": "How well labels are guessed from what should not tell them, with 95 % intervals.",
+    "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
+    "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
+}
 
 
 def draw(findings: Findings) -> dict[str, bytes]:
@@ -106,15 +113,6 @@ def _means(findings: Findings) -> Figure:
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
     return figure
-
-
-_MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
-_CAPTIONS = {
-    "means": "The mean film of each class. What differs outside the lungs is no finding.",
-    "shortcuts": "How well labels are guessed from what should not tell them, with 95 % intervals.",
-    "distributions": "What varies between files. Where the lines part, files tell the classes apart.",
-    "patients": "How much more alike films of one name are than strangers' of the same class, with 95 % intervals.",
-}
 
 
 def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:

@@ -26,6 +26,7 @@ ABOUT_PROBES = (
 )
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
 _FORMS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
+COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 class Rows(NamedTuple):
@@ -114,9 +115,6 @@ def _area(probe: Probe) -> tuple[str, str]:
     if probe.auroc is None:
         return "none", "too few patients"
     return f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}"
-
-
-COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def to_terminal(findings: Findings, verdicts: list[Verdict]) -> RenderableType:

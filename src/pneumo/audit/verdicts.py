@@ -17,6 +17,29 @@ AS_GOOD_AS_A_NETWORK, TELLING = 0.9, 0.7
 MANY_COPIES = 0.05  # share of the images
 _MOST = 3  # unreadable files that are named with their reasons
 FEW = 100  # images, whose accuracy is known to +-10 points at best
+# By the probe's name: what labels can be guessed from, and what to do about it.
+_SHORTCUTS = {
+    "metadata": (
+        "width, height, bytes, bytes per pixel and mode, without a single pixel",
+        "The classes were saved or cropped differently, and networks learn traces of compression: save all images in "
+        "one way before training, and test on images of another source.",
+    ),
+    "shape": (
+        "the ratio of width to height alone",
+        "Squeezed to squares, one class looks wider, and networks learn that: stretch training images at random "
+        "(augment.stretch), or pad images to squares before training.",
+    ),
+    "frame": (
+        "the outer sixteenth of each side, where hardly any lung is",
+        "Posture, cropping, markers or the device tell the classes apart: crop to the lungs, and test on images of "
+        "another source before a network's answers are ascribed to the lungs.",
+    ),
+    "thumbnail": (
+        "8 x 8 pixels, which show no more than broad shades",
+        "Part of that is real, as opacities brighten lungs; a network must do better than this to show that it sees "
+        "findings.",
+    ),
+}
 
 
 class Verdict(NamedTuple):
@@ -152,31 +175,6 @@ def _subtypes(findings: Findings) -> Iterator[Verdict]:
         )
         remedy = "Count patients by name and subtype; to split by name alone is safe."
         yield Verdict("note", "numbering", message, remedy)
-
-
-# By the probe's name: what labels can be guessed from, and what to do about it.
-_SHORTCUTS = {
-    "metadata": (
-        "width, height, bytes, bytes per pixel and mode, without a single pixel",
-        "The classes were saved or cropped differently, and networks learn traces of compression: save all images in "
-        "one way before training, and test on images of another source.",
-    ),
-    "shape": (
-        "the ratio of width to height alone",
-        "Squeezed to squares, one class looks wider, and networks learn that: stretch training images at random "
-        "(augment.stretch), or pad images to squares before training.",
-    ),
-    "frame": (
-        "the outer sixteenth of each side, where hardly any lung is",
-        "Posture, cropping, markers or the device tell the classes apart: crop to the lungs, and test on images of "
-        "another source before a network's answers are ascribed to the lungs.",
-    ),
-    "thumbnail": (
-        "8 x 8 pixels, which show no more than broad shades",
-        "Part of that is real, as opacities brighten lungs; a network must do better than this to show that it sees "
-        "findings.",
-    ),
-}
 
 
 def _shortcuts(findings: Findings) -> Iterator[Verdict]:

@@ -29,6 +29,10 @@ _REMEDIES = {
     _DENIED: "change its permissions or choose another folder",
     _GONE: "restore its folder or choose another one",
 }
+PREFIX = ".pneumo-"
+FOREIGN_AGE = 86_400.0  # seconds
+_OWN = f"{PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
+_visited: set[Path] = set()
 
 
 class FileError(OSError, PneumoError):
@@ -88,10 +92,6 @@ try:
     import fcntl
 except ImportError:  # not on Windows, where age decides
     fcntl = None  # type: ignore[assignment]
-PREFIX = ".pneumo-"
-FOREIGN_AGE = 86_400.0  # seconds
-_OWN = f"{PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
-_visited: set[Path] = set()
 
 
 @contextmanager

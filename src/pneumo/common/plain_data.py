@@ -23,6 +23,13 @@ from pneumo.common.text import plain
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also in the full width of East Asian scripts
 _END = ";\t\r\n"  # csv quotes cells with one of its characters, which some spreadsheets take for separators too
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+](?:inf|nan)", re.IGNORECASE)
+JSON_BYTES = 16 << 20
+YAML_BYTES = 256 << 10  # the configuration of a run takes 5 KB
+CSV_BYTES = 512 << 20  # of four million images
+_DEPTH = 32  # lists and mappings in each other
+_VALUES = 10_000  # of YAML, which OmegaConf reads at 5,000 values a second
+_DIGITS = 300  # a larger whole number is no float, and a much larger one takes minutes to parse
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def format_rows(rows: Iterable[Iterable[object]]) -> str:
@@ -45,15 +52,6 @@ def escape_cell(value: object) -> object:
 def unescape_cell(text: str) -> str:
     """Return the text that `escape_cell` wrote."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
-
-
-JSON_BYTES = 16 << 20
-YAML_BYTES = 256 << 10  # the configuration of a run takes 5 KB
-CSV_BYTES = 512 << 20  # of four million images
-_DEPTH = 32  # lists and mappings in each other
-_VALUES = 10_000  # of YAML, which OmegaConf reads at 5,000 values a second
-_DIGITS = 300  # a larger whole number is no float, and a much larger one takes minutes to parse
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def hash_plain(value: Any) -> str:  # noqa: ANN401 (whatever JSON can hold)

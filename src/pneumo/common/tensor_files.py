@@ -29,6 +29,8 @@ _DAMAGE = (
 # Those of them whose text is about the reader: an unknown opcode's number, or torch's advice to allow code.
 _UNINFORMATIVE = (AssertionError, AttributeError, EOFError, LookupError, TypeError, pickle.UnpicklingError)
 _BLOCKED = re.compile(r"Unsupported (?:global|class): GLOBAL (\S+)")  # torch.load's words, after 700 characters
+_DEEPEST = 64  # levels of nesting
+_MOST = 5_000_000  # values; references let a small file hold any number of them
 
 
 class UnreadableError(Exception):
@@ -86,10 +88,6 @@ def _check_archive(file: IO[bytes], checked: bool) -> None:
             raise UnreadableError("its parts are larger than the file")
         if checked and archive.testzip() is not None:
             raise UnreadableError("a part of it differs from its checksum")
-
-
-_DEEPEST = 64  # levels of nesting
-_MOST = 5_000_000  # values; references let a small file hold any number of them
 
 
 class DigestError(Exception):

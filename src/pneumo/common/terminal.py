@@ -16,6 +16,10 @@ from rich.text import Text
 
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose
 
+_log = logging.getLogger(__name__)
+
+INTERVAL = 10.0  # seconds between lines
+
 
 def tell(text: str, style: str | None = None, wrap: bool = False) -> None:
     """Print a line on the console that progress bars share; it is cut into several only with `wrap`."""
@@ -55,10 +59,6 @@ def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (whatever rich re
         cell = cell.copy()
         cell.plain = escape_prose(cell.plain)
     return cell
-
-
-_log = logging.getLogger(__name__)
-INTERVAL = 10.0  # seconds between lines
 
 
 @contextmanager

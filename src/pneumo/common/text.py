@@ -12,6 +12,10 @@ _MARKUP = re.compile(
     re.IGNORECASE,
 )
 _BLOCK = re.compile(r"(?=(?:#+|[-+]+|>)(?:\s|$))|(?<=^\d)(?=[.)]\s)")
+# What Hydra reads as text although it has no quotes, unless it looks like a number, a list or a constant.
+_PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9_/.+@%:-]*")
+_CONSTANTS = frozenset({"null", "true", "false", "nan", "inf"})
+_NAMES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 def escape_line(text: str, keep: str = "") -> str:
@@ -58,11 +62,6 @@ def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
 
 
-# What Hydra reads as text although it has no quotes, unless it looks like a number, a list or a constant.
-_PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9_/.+@%:-]*")
-_CONSTANTS = frozenset({"null", "true", "false", "nan", "inf"})
-
-
 def quote_override(override: str) -> str:
     """Return an override, KEY=VALUE, as it is typed in a shell for Hydra to read the value as it stands.
 
@@ -81,9 +80,6 @@ def quote_value(text: str) -> str:
     """Quote a text for Hydra's grammar, in which a backslash is itself unless a quote comes after it."""
     escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text)
     return f'"{escaped}"'
-
-
-_NAMES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 def proxy_hint() -> str:

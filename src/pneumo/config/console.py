@@ -24,6 +24,8 @@ from pneumo.common.disk import disk_error, quiet_threads
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose, quote_override
 from pneumo.errors import PneumoError
 
+_log = logging.getLogger(__name__)
+
 
 class LostOutputError(SystemExit):
     """Standard output or error cannot be written; no handler of errors takes this for a failure of the program.
@@ -136,9 +138,6 @@ def message_of(record: logging.LogRecord) -> str:
         record = copy.copy(record)
         record.args = tuple(arguments)
     return escape_prose(record.getMessage())
-
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager

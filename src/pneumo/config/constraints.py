@@ -9,6 +9,15 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 _LONGEST = 200  # characters of a value that a message shows
+_EPOCHS = 1_000_000
+_DEVICES = 64  # of one machine: each is a process
+_NOT_HERE = "left out: pneumo sets it itself"
+# fmt: off
+_PRECISIONS = (
+    "auto", "32-true", "32", 32, "16-mixed", "16", 16, "bf16-mixed", "bf16", "bf16-true", "16-true", "64-true", "64",
+    64, "transformer-engine", "transformer-engine-float16",
+)
+# fmt: on
 
 
 class Rule(NamedTuple):
@@ -128,10 +137,6 @@ SWITCH = one_of("auto", True, False)
 PATH = text("a path that is not empty; one that reads as a number or a list is quoted, as in '{key}=\"2024\"'")
 RATE = number(0.001, 0, above=True)
 Keys = dict[str, Rule]
-
-
-_EPOCHS = 1_000_000
-_DEVICES = 64  # of one machine: each is a process
 _LIMIT = or_null(
     Rule(
         lambda value: (is_whole(value) and value >= 1) or (isinstance(value, float) and 0 < value <= 1),
@@ -140,13 +145,6 @@ _LIMIT = or_null(
     "all",
 )
 _STEPS = or_null(whole(1, 1), "Lightning's default")
-_NOT_HERE = "left out: pneumo sets it itself"
-# fmt: off
-_PRECISIONS = (
-    "auto", "32-true", "32", 32, "16-mixed", "16", 16, "bf16-mixed", "bf16", "bf16-true", "16-true", "64-true", "64",
-    64, "transformer-engine", "transformer-engine-float16",
-)
-# fmt: on
 LIMITS: dict[str, Keys] = {
     "optimizer": {
         "lr": RATE,

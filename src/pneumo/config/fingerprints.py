@@ -26,6 +26,18 @@ STABLE_TARGETS = {
     "pneumo.models.fine_tuning.OneCycle": "pneumo.models.fine_tuning.OneCycle",
     "pneumo.tensorboard.RunLogger": "pneumo.training.loggers.RunLogger",
 }
+# Prefixes of settings that only choose folders, what is shown, or speed.
+# fmt: off
+_INDIFFERENT = (
+    "paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache",
+    "features.compile", "features.batch_size", "compile", "figures",
+    "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
+)
+# Settings with a column in every row, under the same or another name.
+COLUMNS = (
+    *("model", "optimizer", "seed", "experiment", "data", "optimizer.lr", "data.batch_size", "data.image_size"),
+    *("epochs", "trainer.max_epochs"),
+)
 
 
 def stable_target(path: str) -> str:
@@ -55,13 +67,6 @@ def with_present_targets(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create(rename_targets(OmegaConf.to_container(cfg), present_target))  # type: ignore[no-any-return]
 
 
-# Prefixes of settings that only choose folders, what is shown, or speed.
-# fmt: off
-_INDIFFERENT = (
-    "paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache",
-    "features.compile", "features.batch_size", "compile", "figures",
-    "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
-)
 
 
 # fmt: on
@@ -116,13 +121,6 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-# Settings with a column in every row, under the same or another name.
-COLUMNS = (
-    *("model", "optimizer", "seed", "experiment", "data", "optimizer.lr", "data.batch_size", "data.image_size"),
-    *("epochs", "trainer.max_epochs"),
-)
 
 
 def other_overrides(overrides: Sequence[str]) -> str:

@@ -18,6 +18,10 @@ from pneumo.common.files import require_space
 from pneumo.common.text import plain, proxy_hint
 
 TIMEOUT = 30.0  # seconds without a byte
+GROWTH = 4  # JPEGs hardly shrink in an archive: one that unpacks to more than so many times its size is not ours
+MOST_MEMBERS = 100_000  # seventeen times as many as the study's archive has images
+_DAMAGE = (zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises for a bad archive, beside BadZipFile
+_IMPOSSIBLE = (EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR)  # names and places that cannot be; the disk raises other errors
 
 
 class FailureError(Exception):
@@ -90,12 +94,6 @@ def _require_secure(url: str, origin: str) -> None:
 
 def _is_local(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
-
-
-GROWTH = 4  # JPEGs hardly shrink in an archive: one that unpacks to more than so many times its size is not ours
-MOST_MEMBERS = 100_000  # seventeen times as many as the study's archive has images
-_DAMAGE = (zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises for a bad archive, beside BadZipFile
-_IMPOSSIBLE = (EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR)  # names and places that cannot be; the disk raises other errors
 
 
 def unpack(archive: Path, folder: Path) -> None:

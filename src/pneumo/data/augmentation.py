@@ -16,6 +16,13 @@ _LUMINANCE = (
     (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
     (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
 )  # fmt: skip
+AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
+# What an image draws a random number for; a new one comes last, so that the others stay.
+NUMBERS = (
+    "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
+    "cut_right", "cut_down", "stretch",
+)  # fmt: skip
+_Numbers = dict[str, Tensor]
 
 
 def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
@@ -64,15 +71,6 @@ def _cosines(device: torch.device) -> Tensor:
     basis = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
     basis[0] /= math.sqrt(2)
     return basis.to(device)
-
-
-AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
-# What an image draws a random number for; a new one comes last, so that the others stay.
-NUMBERS = (
-    "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
-    "cut_right", "cut_down", "stretch",
-)  # fmt: skip
-_Numbers = dict[str, Tensor]
 
 
 class Augmentation:

@@ -16,6 +16,18 @@ DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}
 _MOST_DECODED = 1 << 26  # bytes: 30 million pixels of 16 bits take 4 s
 _HEADER = struct.Struct("<16L")
 _MOST_EMPTY = 1000  # controls of a segment that stand for no bytes
+ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
+_MOST_ITEMS = 10_000
+_MOST_OFFSETS = 4096  # bytes: one image needs 4 at most
+# By the marker that starts a JPEG's frame.
+_JPEG = {
+    0xC0: (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
+    0xC1: (uid.JPEGExtended12Bit, uid.JPEGBaseline8Bit),
+    0xC2: (uid.JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
+    0xC3: (uid.JPEGLosslessSV1, uid.JPEGLossless),
+    0xF7: (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
+}
+_JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
 
 
 def is_available(syntax: str) -> bool:
@@ -71,18 +83,6 @@ def _decode_segment(segment: bytes, size: int) -> bytearray:
 
 
 get_decoder(uid.RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))
-ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
-_MOST_ITEMS = 10_000
-_MOST_OFFSETS = 4096  # bytes: one image needs 4 at most
-# By the marker that starts a JPEG's frame.
-_JPEG = {
-    0xC0: (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
-    0xC1: (uid.JPEGExtended12Bit, uid.JPEGBaseline8Bit),
-    0xC2: (uid.JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
-    0xC3: (uid.JPEGLosslessSV1, uid.JPEGLossless),
-    0xF7: (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
-}
-_JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
 
 
 class Codestream(NamedTuple):

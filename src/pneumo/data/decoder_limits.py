@@ -20,6 +20,16 @@ from pneumo.errors import DataError
 
 _LOGGERS = [logging.getLogger(name) for name in ("pydicom", "PIL")]  # both log elements' values, some when debugged
 _NOWHERE: list[logging.Handler] = [logging.NullHandler()]
+_HEADER_READS = 100_000
+_READS = 1_000_000  # of Pillow's and pydicom's loops in Python, which take 1 to 3 us for each
+_SPARE = 1 << 20  # bytes
+MOST_BYTES = 512 << 20  # for one image, its file's content included
+MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
+_NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_WIDE = 4  # bytes of a pixel of any other mode
+_BY_COLOUR = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # become RGB before they become grey
+_BLOCKS = 16 << 20  # what calculations block by block take
+_SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
 class _Silence:
@@ -60,11 +70,6 @@ def quietly() -> _Silence:
     return _SILENCE
 
 
-_HEADER_READS = 100_000
-_READS = 1_000_000  # of Pillow's and pydicom's loops in Python, which take 1 to 3 us for each
-_SPARE = 1 << 20  # bytes
-
-
 class Meter:
     """A stream that raises a DataError where a decoder reads more often, or more, than a radiograph needs.
 
@@ -101,15 +106,6 @@ class Meter:
     def tell(self) -> int:
         """Return the position."""
         return self._stream.tell()
-
-
-MOST_BYTES = 512 << 20  # for one image, its file's content included
-MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
-_NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-_WIDE = 4  # bytes of a pixel of any other mode
-_BY_COLOUR = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # become RGB before they become grey
-_BLOCKS = 16 << 20  # what calculations block by block take
-_SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
 class _Share:

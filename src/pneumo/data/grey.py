@@ -19,6 +19,7 @@ MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pill
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
 _BLOCK = 1 << 18  # pixels, for each of which calculations take up to 30 bytes
 _DEPTHS = (8, 10, 12, 14)  # bits of detectors and screens, whose values are often saved in files of 16 bits
+_Entry = TypeVar("_Entry", bound=np.generic)
 
 
 class Scale(NamedTuple):
@@ -29,7 +30,6 @@ class Scale(NamedTuple):
 
 
 SIXTEEN_BITS = Scale()
-_Entry = TypeVar("_Entry", bound=np.generic)
 
 
 def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:

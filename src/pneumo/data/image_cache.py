@@ -27,6 +27,7 @@ from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 _FILES = 1024  # handed to the threads at once
+_BLOCK = 32  # images that a worker hands over at once
 
 
 def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> str:
@@ -94,9 +95,6 @@ def _readable(path: Path) -> Iterator[None]:
             f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable while it is in use: "
             "mend its permissions or its disk, or delete it."
         ) from error
-
-
-_BLOCK = 32  # images that a worker hands over at once
 
 
 class RadiographDataset(Dataset[dict[str, Any]]):

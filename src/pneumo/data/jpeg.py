@@ -12,6 +12,17 @@ MOST_SCANS = 100  # progressive JPEGs have 10, or 6 in grey
 _MOST_SCANNED = 2_000_000_000  # pixels times scans
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # those that end a scan's data
 _FRAME, _SCAN, _END = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, 0xDA, 0xD9
+_SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF5F, 0xFF90, 0xFF93, 0xFFD9
+_SIZE = struct.Struct(">8LH")  # right, lower, left and upper edge, width and height of a tile, its edges, components
+_MOST_COMPONENTS = 4
+_MOST_TILES = 4096  # 30 million pixels in tiles of 128 x 128 are 1,831
+_MOST_RESOLUTIONS = 33
+_LEAST_BLOCK = 10  # log2 of a code-block's area, which is 4,096 in most files
+_MOST_PRECINCTS = 60_000  # a decoder takes 1.5 kB for each; 30 million pixels in tiles of 128 x 128 have 10,986
+_MOST_PACKETS = 5_000_000
+_ODD = "is JPEG 2000 in smaller or more pieces than a radiograph has: save it as PNG."
+_DAMAGED = "is a damaged JPEG 2000: replace it by an intact copy."
+_Segment = tuple[int, bytes, int]  # marker, content and end
 
 
 class Scans(NamedTuple):
@@ -46,27 +57,12 @@ def _sampled(factors: bytes) -> float:
     return sum(areas) / max(areas, default=1) if all(areas) else len(areas)
 
 
-_SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF5F, 0xFF90, 0xFF93, 0xFFD9
-_SIZE = struct.Struct(">8LH")  # right, lower, left and upper edge, width and height of a tile, its edges, components
-_MOST_COMPONENTS = 4
-_MOST_TILES = 4096  # 30 million pixels in tiles of 128 x 128 are 1,831
-_MOST_RESOLUTIONS = 33
-_LEAST_BLOCK = 10  # log2 of a code-block's area, which is 4,096 in most files
-_MOST_PRECINCTS = 60_000  # a decoder takes 1.5 kB for each; 30 million pixels in tiles of 128 x 128 have 10,986
-_MOST_PACKETS = 5_000_000
-_ODD = "is JPEG 2000 in smaller or more pieces than a radiograph has: save it as PNG."
-_DAMAGED = "is a damaged JPEG 2000: replace it by an intact copy."
-
-
 class _Size(NamedTuple):
     width: int
     height: int
     components: int
     columns: int  # of tiles
     rows: int
-
-
-_Segment = tuple[int, bytes, int]  # marker, content and end
 
 
 def _integer(content: bytes, at: int, size: int = 4) -> int:

@@ -24,6 +24,7 @@ from pneumo.data.raster import INTACT, Opened, Storage, read_picture
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
+_FEW = 64  # greys between darkest and brightest; among the study's 5,856 films the least is 112
 
 
 class ImageNotes:
@@ -83,9 +84,6 @@ def some(names: Iterable[str], most: int = 3) -> str:
     """Name some things of many."""
     listed = [escape_line(name) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
-
-
-_FEW = 64  # greys between darkest and brightest; among the study's 5,856 films the least is 112
 
 
 class Film(NamedTuple):

@@ -37,6 +37,19 @@ _UPRIGHT = {  # by EXIF orientation
 _SLOW = ("bmp_rle", "ppm_plain")  # Pillow's decoders in Python
 _MOST_PLAIN = 4_000_000  # pixels that these decode in some 5 s
 _MOST_COMMENTS = 1000
+_COLOURS = {  # photometric interpretation: name, channels, bits of each
+    0: ("MinIsWhite", 1, (1, 2, 4, 8, 16)),
+    1: ("MinIsBlack", 1, (1, 2, 4, 8, 12, 16)),
+    2: ("RGB", 3, (8, 16)),
+    3: ("palette", 1, (1, 2, 4, 8)),
+    5: ("CMYK", 4, (8, 16)),
+    6: ("YCbCr", 3, (8,)),
+}
+_SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
+_DAMAGED = "is a damaged TIFF: replace it by an intact copy."
+_NUMBERS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
+_MOST_VALUES = 500_000  # 30 million pixels in tiles of 16 x 16 have 234,375 offsets and sizes
+_PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1
 
 
 class Storage(NamedTuple):
@@ -150,21 +163,6 @@ def _read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
     table = np.rint(np.arange(65536) / largest * white).clip(max=white).astype(np.uint16 if deep else np.uint8)
     shape = (image.height, image.width, bands)
     return Image.fromarray(look_up(table, codes).reshape(shape[: 3 if bands > 1 else 2]))
-
-
-_COLOURS = {  # photometric interpretation: name, channels, bits of each
-    0: ("MinIsWhite", 1, (1, 2, 4, 8, 16)),
-    1: ("MinIsBlack", 1, (1, 2, 4, 8, 12, 16)),
-    2: ("RGB", 3, (8, 16)),
-    3: ("palette", 1, (1, 2, 4, 8)),
-    5: ("CMYK", 4, (8, 16)),
-    6: ("YCbCr", 3, (8,)),
-}
-_SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
-_DAMAGED = "is a damaged TIFF: replace it by an intact copy."
-_NUMBERS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
-_MOST_VALUES = 500_000  # 30 million pixels in tiles of 16 x 16 have 234,375 offsets and sizes
-_PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1
 
 
 class TiffKind:

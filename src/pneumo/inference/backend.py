@@ -14,6 +14,9 @@ from pneumo.errors import ConfigError
 from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters
 
 _LONGEST = 1_000_000  # characters of JSON: a thousand names of classes
+Images = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Scores = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,6 @@ class Rules:
         rest = {name: value for name, value in values.items() if name not in ("name", "outliers")}
         check_hyperparameters({**rest, "architecture": values["name"]})
         return cls(**{**values, "classes": tuple(values["classes"])})
-
-
-Images = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Scores = tuple[Floats, Floats]
 
 
 class Network(ABC):

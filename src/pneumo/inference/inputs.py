@@ -20,6 +20,7 @@ from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images, Rules
 
 _DIGITS = re.compile("([0-9]+)")
+LONGEST = 1024  # pixels of an image that is shown
 
 
 def find_inputs(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -87,9 +88,6 @@ def _refuse(error: OSError) -> None:
         f"{error.filename} cannot be listed ({error.strerror}). Each folder among the inputs must be readable: mend "
         "its permissions, or name other inputs."
     ) from error
-
-
-LONGEST = 1024  # pixels of an image that is shown
 
 
 @dataclass(frozen=True)

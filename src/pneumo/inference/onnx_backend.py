@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 KEY = "pneumo_sha256"  # under which readers of the format find it in the metadata
 _BLOCK = 1 << 20
+_log = logging.getLogger(__name__)
+
+RULES = "pneumo_rules"  # under which the file's metadata have the rules
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_FATAL = 4  # onnxruntime's number: it raises what it logs
 
 
 class ChecksumError(Exception):
@@ -64,12 +69,6 @@ def _entry(digest: str) -> bytes:
     key, value = KEY.encode(), digest.encode()
     entry = b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(value)]) + value
     return b"\x72" + bytes([len(entry)]) + entry
-
-
-_log = logging.getLogger(__name__)
-RULES = "pneumo_rules"  # under which the file's metadata have the rules
-_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_FATAL = 4  # onnxruntime's number: it raises what it logs
 
 
 class OnnxNetwork(Network):

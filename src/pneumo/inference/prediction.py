@@ -26,6 +26,9 @@ NOTICE = "Not a medical device: for research and teaching, and no diagnosis."
 UNCERTAIN = "uncertain"
 UNLIKE = "unlike the films of the training: perhaps no frontal chest radiograph"
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)
+_COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
+_MARGIN = "logit_margin"
+_MOST = 40  # rows: about a screen
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,6 @@ def show_share(share: float) -> str:
     return ">0.999" if 0.9995 <= share < 1 else "<0.001" if 0 < share < 0.0005 else f"{share:.3f}"
 
 
-_COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
-_MARGIN = "logit_margin"
-
-
 def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> str:
     """Write predictions as JSON, with what is needed to understand them; what is not known is null."""
     about = {
@@ -153,9 +152,6 @@ def _cells(prediction: Prediction, classes: Sequence[str]) -> list[object]:
     shares = [prediction.probability.get(name) for name in classes]
     cells = [*(record[name] for name in _COLUMNS), *shares, record[_MARGIN]]
     return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
-
-
-_MOST = 40  # rows: about a screen
 
 
 def to_terminal(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> RenderableType:

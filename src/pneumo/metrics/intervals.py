@@ -20,6 +20,8 @@ from scipy.stats.qmc import Sobol
 Interval = tuple[float, float]
 RESIDUE = 1e-12  # deviations below it are rounding errors
 _EXPECTED = 4  # images of the widest spread that the variance of a mean is shrunk towards
+Array = npt.NDArray[np.float64]
+_DRAWS = 13  # 2**13: an end of an interval is known to a hundredth of a standard deviation
 
 
 class Estimate(NamedTuple):
@@ -107,10 +109,6 @@ def subtract(first: Estimate, second: Estimate) -> Estimate:
     low = difference - hypot(first.value - first.low, second.high - second.value)
     high = difference + hypot(first.high - first.value, second.value - second.low)
     return Estimate(*zero_residue(np.array([difference, low, high])).tolist())
-
-
-Array = npt.NDArray[np.float64]
-_DRAWS = 13  # 2**13: an end of an interval is known to a hundredth of a standard deviation
 
 
 def confusion_table(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64], classes: int) -> Array:

@@ -19,6 +19,7 @@ from pneumo.errors import ConfigError
 PARTS = 4  # of a backbone that learn at different rates
 PLATEAU = "val/loss"  # the metric that torch's ReduceLROnPlateau monitors
 STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
+MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class OneCycle:
         return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
 
 
-MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 
 

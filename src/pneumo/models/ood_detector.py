@@ -18,6 +18,9 @@ from pneumo.models.backbones import Backbone
 
 _PREFIX = 8  # class, distillation and register tokens, which belong to no place: at most so many
 _PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last": (1, 2), "tokens": (1,)}
+_COMPONENTS = 64
+_LEAST = 1e-6  # what never moves must not give infinite scores
+_Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,6 @@ def _last_of_each_kind(backbone: Backbone, images: Tensor) -> dict[str, Layout]:
     times = Counter(name for name, *_ in calls)  # of a module that is called again, only the last call would be kept
     last = {(layout.side, channels): (name, layout) for name, layout, channels in calls if times[name] == 1}
     return dict(last.values())
-
-
-_COMPONENTS = 64
-_LEAST = 1e-6  # what never moves must not give infinite scores
-_Array = npt.NDArray[np.float64]
 
 
 class OodDetector(NamedTuple):

@@ -23,6 +23,9 @@ from pneumo.runs.collection import Row
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import TITLES
 
+HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
+_FEW = 3  # rows, whose pairs a terminal has room for
+
 
 class Pair(NamedTuple):
     """Two rows and what they differ in."""
@@ -143,10 +146,6 @@ def _intervals(seeds: Seeds, row: Row) -> dict[str, Interval]:
         return {}
     measured = {name: metric.over_seeds for name, metric in METRICS.items() if metric.over_seeds}
     return {name: over_seeds(seeds, row.mean(f"test_{name}") or 0.0) for name, over_seeds in measured.items()}
-
-
-HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
-_FEW = 3  # rows, whose pairs a terminal has room for
 
 
 def comparisons_csv(pairs: Sequence[Pair]) -> str:

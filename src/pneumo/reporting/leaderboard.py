@@ -41,6 +41,11 @@ _CAPTIONS = {
     "shift": CAPTIONS["shift"],
     "time": "What accuracy costs: test accuracy against the time of training, caches not included.",
 }
+_STATES = {
+    "collapsed": "every test image got the same answer, so the accuracy is only that class's share.",
+    "partial": "images of the test set were left out, so these figures are no result.",
+    "unfinished": "running, or its process was ended; the sweep's command goes on with it.",
+}
 
 
 def to_html(
@@ -62,13 +67,6 @@ def to_html(
         notes=notes,
         figures=[(name, _CAPTIONS[name], svg) for name, svg in figures.items()],
     )
-
-
-_STATES = {
-    "collapsed": "every test image got the same answer, so the accuracy is only that class's share.",
-    "partial": "images of the test set were left out, so these figures are no result.",
-    "unfinished": "running, or its process was ended; the sweep's command goes on with it.",
-}
 
 
 def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:

@@ -31,6 +31,23 @@ _TITLES = {
     **{f"sensitivity_{name}": f"sensitivity to {name} pneumonia" for name in SUBTYPES},
     "auroc_bacterial_viral": "AUROC, bacterial against viral",
 }
+_METRICS = {  # of the card, by their names
+    **{name: TITLES[name] for name in ("accuracy", "balanced_accuracy", "sensitivity")},
+    **{f"sensitivity_{name}": f"to {name} pneumonia" for name in SUBTYPES},
+    **{name: _TITLES[name] for name in ("specificity", "auroc", "auroc_bacterial_viral", "auprc", "ece", "brier")},
+    "ece": "expected calibration error",
+}
+# What the card shows of the configuration, and its types.
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    "model.architecture": (str,),
+    "model.weights": (str, type(None)),
+    **dict.fromkeys(("model.freeze", "loss.balance", "fine_tuning.warm_up"), (bool,)),
+    **dict.fromkeys(("decision.flip", "decision.temperature"), (bool,)),
+    **dict.fromkeys(("data.crop_pct", "fine_tuning.lr_decay", "loss.label_smoothing"), (float,)),
+    **dict.fromkeys(("decision.sensitivity", "augment.jpeg", "augment.stretch", "optimizer.lr"), (float,)),
+    **dict.fromkeys(("augment", "callbacks"), (dict,)),
+    "callbacks.best.monitor": (str, type(None)),
+}
 
 
 class Run(NamedTuple):
@@ -133,25 +150,6 @@ def _band(run: Run, margin: float | None) -> Band | None:
     right = run.answers.right
     near = distance(run.answers.probability.astype(np.float32), float(run.results["threshold"])) <= margin
     return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
-
-
-_METRICS = {  # of the card, by their names
-    **{name: TITLES[name] for name in ("accuracy", "balanced_accuracy", "sensitivity")},
-    **{f"sensitivity_{name}": f"to {name} pneumonia" for name in SUBTYPES},
-    **{name: _TITLES[name] for name in ("specificity", "auroc", "auroc_bacterial_viral", "auprc", "ece", "brier")},
-    "ece": "expected calibration error",
-}
-# What the card shows of the configuration, and its types.
-_SETTINGS: dict[str, tuple[type, ...]] = {
-    "model.architecture": (str,),
-    "model.weights": (str, type(None)),
-    **dict.fromkeys(("model.freeze", "loss.balance", "fine_tuning.warm_up"), (bool,)),
-    **dict.fromkeys(("decision.flip", "decision.temperature"), (bool,)),
-    **dict.fromkeys(("data.crop_pct", "fine_tuning.lr_decay", "loss.label_smoothing"), (float,)),
-    **dict.fromkeys(("decision.sensitivity", "augment.jpeg", "augment.stretch", "optimizer.lr"), (float,)),
-    **dict.fromkeys(("augment", "callbacks"), (dict,)),
-    "callbacks.best.monitor": (str, type(None)),
-}
 
 
 def model_card(folder: Path) -> str:

@@ -24,6 +24,12 @@ from pneumo.metrics.intervals import Interval, wilson, zero_residue
 from pneumo.runs.results import Results, count_tested, read_results
 from pneumo.runs.status import Status, load_status
 
+_log = logging.getLogger(__name__)
+
+TESTED = 624  # images
+MAJORITY = 0.625  # share of the larger class of these images, which a collapsed run reaches
+_OF_A_RUN = ("results.json", "status.json")
+
 
 class Published(NamedTuple):
     """One cell of the study's table: accuracies, and the time of training on a laptop's GPU."""
@@ -33,8 +39,6 @@ class Published(NamedTuple):
     train_seconds: int
 
 
-TESTED = 624  # images
-MAJORITY = 0.625  # share of the larger class of these images, which a collapsed run reaches
 # By conf/model's and conf/optimizer's names. The three pairs of 0.7429 and 0.6250 collapsed to one answer.
 STUDY = {
     ("xraychestnet", "sgd"): Published(0.7429, 0.6250, 62 * 60 + 37),
@@ -50,10 +54,6 @@ STUDY = {
     ("googlenet", "adam"): Published(0.9369, 0.8365, 72 * 60 + 44),
     ("googlenet", "adagrad"): Published(0.9536, 0.9375, 76 * 60 + 49),
 }
-
-
-_log = logging.getLogger(__name__)
-_OF_A_RUN = ("results.json", "status.json")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ from pneumo.data.splits import Splits
 from pneumo.errors import ConfigError, DataError
 
 _HEAD = ("path", "split", "class", "subtype", "patient")
+_log = logging.getLogger(__name__)
+
+_VARIABLE = "PNEUMO_DATA_ROOT"
+_REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {_VARIABLE}."
 
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
@@ -55,11 +59,6 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
 
 def _damaged(path: Path, reason: str) -> ConfigError:
     return ConfigError(f"{path} is damaged ({reason}): put it back as the run left it.")
-
-
-_log = logging.getLogger(__name__)
-_VARIABLE = "PNEUMO_DATA_ROOT"
-_REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {_VARIABLE}."
 
 
 def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, paths: Sequence[str]) -> list[Path]:

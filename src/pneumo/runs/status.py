@@ -14,6 +14,9 @@ from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.errors import ConfigError
 
 _LARGEST = 1 << 20  # bytes; the reason of a failure may be long
+MANIFEST = ".run.json"
+REPORTS = ("report.html", "MODEL_CARD.md")
+EVENTS = ".pneumo"  # ends the names of event files that runs write
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,6 @@ def load_status(folder: Path) -> Status | None:
             "again unless it has finished."
         ) from error
     return Status(**{name: found[name] for name in names})
-
-
-MANIFEST = ".run.json"
-REPORTS = ("report.html", "MODEL_CARD.md")
-EVENTS = ".pneumo"  # ends the names of event files that runs write
 
 
 def write_manifest(folder: Path, reports: Mapping[str, list[str]] = MappingProxyType({})) -> None:

@@ -21,6 +21,9 @@ from pneumo.runs.results import read_results
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs, varied_keys
 from pneumo.sweeps.session import open_session, resolve_sweep_dir
 
+MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
+_SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
+
 
 def finished_jobs(jobs: Sequence[Job]) -> set[str]:
     """Return the jobs that have finished, by name; raise a ConfigError if one did with other settings or data."""
@@ -53,10 +56,6 @@ def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], oth
     if key not in known:
         known[key] = data_hash(index_radiographs(root, classes))
     return known[key] or otherwise
-
-
-MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
-_SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
 
 
 def sweep_grid(

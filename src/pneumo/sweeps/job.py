@@ -24,6 +24,11 @@ from pneumo.runs.results import read_results
 from pneumo.runs.status import Status, read_status, write_status
 
 _LONGEST = 100  # characters of a name
+_log = logging.getLogger(__name__)
+
+COMMAND = "PNEUMO_COMMAND"  # variables that a command sets for its jobs: which command this is,
+PLACE = "PNEUMO_JOB"  # which of its jobs, such as 3/12,
+SWEPT = "PNEUMO_SWEPT"  # and the job's values of what differs within the sweep, as JSON
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,6 @@ def read_command(sweep: Path) -> Command | None:
     # The name becomes an override of the jobs, and part of their status.
     named = isinstance(command.name, str) and command.name.isprintable() and len(command.name) <= _LONGEST
     return command if named and {type(command.overwrite), type(command.complete)} == {bool} else None
-
-
-_log = logging.getLogger(__name__)
-COMMAND = "PNEUMO_COMMAND"  # variables that a command sets for its jobs: which command this is,
-PLACE = "PNEUMO_JOB"  # which of its jobs, such as 3/12,
-SWEPT = "PNEUMO_SWEPT"  # and the job's values of what differs within the sweep, as JSON
 
 
 def run_job(cfg: DictConfig) -> None:

@@ -27,6 +27,14 @@ from pneumo.errors import ConfigError
 from pneumo.sweeps.grid import check_values, parse_overrides
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+_OTHER_NAME = "go on with it as it began, or take another sweep.name."
+# What Optuna and SQLAlchemy raise for databases that are damaged, edited, locked, read-only or of another version.
+# fmt: off
+_DATABASE = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, OptunaError, RuntimeError,
+    SQLAlchemyError, TypeError, ValueError,
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -101,16 +109,6 @@ def _ends(distribution: Distribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     return [distribution.low, distribution.high]
-
-
-_OTHER_NAME = "go on with it as it began, or take another sweep.name."
-# What Optuna and SQLAlchemy raise for databases that are damaged, edited, locked, read-only or of another version.
-# fmt: off
-_DATABASE = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, OptunaError, RuntimeError,
-    SQLAlchemyError, TypeError, ValueError,
-)
-# fmt: on
 
 
 @dataclass

@@ -31,15 +31,6 @@ _KINDS = {
     "callbacks": Kind((Callback,)),
     "logger": Kind((Logger,)),
 }
-
-
-def check_targets(cfg: DictConfig) -> None:
-    """Check the classes that the configuration names, and their arguments, before any is called."""
-    settings = resolve(cfg)
-    for key, node in class_nodes(settings).items():
-        check_target(key, node, _KINDS[key.partition(".")[0]], settings)
-
-
 # What constructors raise when they refuse arguments; any other error keeps its traceback.
 # fmt: off
 _REFUSALS = (
@@ -47,6 +38,13 @@ _REFUSALS = (
     AssertionError, LookupError, RuntimeError, MemoryError,
 )
 # fmt: on
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Check the classes that the configuration names, and their arguments, before any is called."""
+    settings = resolve(cfg)
+    for key, node in class_nodes(settings).items():
+        check_target(key, node, _KINDS[key.partition(".")[0]], settings)
 
 
 @contextmanager

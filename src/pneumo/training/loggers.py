@@ -41,6 +41,13 @@ _SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the
 _FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
 _LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
 _METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in TEST_METRICS), *_LAST))
+CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
+FOLDER, _TAG = "projector", "test"
+# In FOLDER: those of SummaryWriter.add_embedding, and those of earlier versions.
+NAMES = ("test/tensors.tsv", "test/metadata.tsv", "test/sprite.png", "features.tsv", "images.tsv", "films.png")
+_HEADER = ("class", "called", "answer", "probability", "subtype", "file")
+_SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
+_LINE = 120  # characters that fit above a figure
 
 
 class RunLogger(TensorBoardLogger):
@@ -118,14 +125,6 @@ def run_loggers(trainer: Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
-CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
-FOLDER, _TAG = "projector", "test"
-# In FOLDER: those of SummaryWriter.add_embedding, and those of earlier versions.
-NAMES = ("test/tensors.tsv", "test/metadata.tsv", "test/sprite.png", "features.tsv", "images.tsv", "films.png")
-_HEADER = ("class", "called", "answer", "probability", "subtype", "file")
-_SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
-
-
 def write_projector(folder: Path, logger: RunLogger, answers: Predictions, components: RunComponents) -> None:
     """Write features, classes, predictions and small images of all test images, and the file that names them."""
     place = {image.path: image for image in components.datamodule.splits["test"]}
@@ -155,9 +154,6 @@ def _compute(images: list[Radiograph], components: RunComponents) -> Tensor:
     with torch.inference_mode():
         blocks = datamodule.image_blocks(places, datamodule.batch_size)
         return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks])
-
-
-_LINE = 120  # characters that fit above a figure
 
 
 def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None:

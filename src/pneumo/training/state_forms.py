@@ -19,18 +19,18 @@ from pneumo.models.fine_tuning import MakeOptimizer, OneCycle
 
 _SHOWN = 80  # characters of a value
 _MISSING = Ellipsis  # of a key that is not there; no checkpoint of plain types holds it
-
-
-class FormError(Exception):
-    """Stored state is not what a run would have stored; the text names the key and the rule."""
-
-
 NUMBER = Rule(is_number, "a finite number")
 TEXT = Rule(lambda value: isinstance(value, str), "text")
 ABSENT = Rule(lambda value: value is _MISSING, "absent from a training state")
 ANYTHING = Rule(lambda value: value is not _MISSING, "there")
 SCALAR = Rule(lambda value: isinstance(value, Tensor) and is_dense(value) and not value.ndim, "a tensor of one number")
 _SINGLE = Rule(lambda value: isinstance(value, str | int | float | None) or SCALAR.holds(value), "a single value")
+_MOVING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")  # in ReduceLROnPlateau
+_GROUPS, _MOMENTS = "optimizer_states.param_groups", "optimizer_states.state"
+
+
+class FormError(Exception):
+    """Stored state is not what a run would have stored; the text names the key and the rule."""
 
 
 def between(least: float, most: float, whole: bool = False) -> Rule:
@@ -127,10 +127,6 @@ def _is_close(value: Any, expected: object) -> bool:  # noqa: ANN401 (whatever a
         close = NUMBER.holds(value) and math.isclose(value, expected, rel_tol=1e-6, abs_tol=1e-12)
         return close or (type(value) is float and value == expected)  # both may be infinite
     return value is not _MISSING  # an object, which no checkpoint of plain types can hold
-
-
-_MOVING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")  # in ReduceLROnPlateau
-_GROUPS, _MOMENTS = "optimizer_states.param_groups", "optimizer_states.state"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ from pneumo.runs.split_files import find_images
 
 PARTS = ("head", "all")
 _M = TypeVar("_M", bound=nn.Module)
+_LONGEST = 360  # pixels of a film's longer side on the page
+_AT_ONCE = 8
+Pixels = npt.NDArray[np.uint8]
 
 
 class _Randomised:
@@ -70,11 +73,6 @@ def _spearman(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -
     if before.min() == before.max() or after.min() == after.max():
         return 0.0
     return float(np.corrcoef(rankdata(before), rankdata(after))[0, 1])
-
-
-_LONGEST = 360  # pixels of a film's longer side on the page
-_AT_ONCE = 8
-Pixels = npt.NDArray[np.uint8]
 
 
 def explain_run(run: Run) -> Explanations:

@@ -38,6 +38,9 @@ from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint
 
 _BLOCK = 16  # films that a worker decodes at once
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
+_PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
+_BATCHES = (1, 32)
 
 
 def draw_films(count: int, rules: Rules) -> Images:
@@ -85,11 +88,6 @@ class Films:
                 blocks.append(block)
                 advance(sum(map(len, blocks)))
         return np.concatenate(blocks), [film.label for film in chosen]
-
-
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
-_PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
-_BATCHES = (1, 32)
 
 
 def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) -> None:

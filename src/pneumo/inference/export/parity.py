@@ -23,6 +23,9 @@ from pneumo.models.classifier import Classifier
 from pneumo.models.ood_detector import LevelMeans
 
 _BLOCK = 32  # films at once
+ROUNDS = (3, 30)  # at least, at most
+_SECONDS = 10.0  # after which no further round begins
+FORMATS: dict[str, Callable[[Path], Network]] = {".onnx": OnnxNetwork, ".pt2": ProgramNetwork}
 
 
 class Difference(NamedTuple):
@@ -58,10 +61,6 @@ def score_plainly(classifier: Classifier, films: Images) -> Scores:
     return torch.cat(probability).numpy(), torch.cat(unlike).numpy()
 
 
-ROUNDS = (3, 30)  # at least, at most
-_SECONDS = 10.0  # after which no further round begins
-
-
 def measure_latency(
     networks: Mapping[str, Network], films: Images, batch: int, rounds: int | None = None
 ) -> dict[str, list[float]]:
@@ -86,7 +85,6 @@ def measure_latency(
     return taken
 
 
-FORMATS: dict[str, Callable[[Path], Network]] = {".onnx": OnnxNetwork, ".pt2": ProgramNetwork}
 ALLOWED = Difference(1e-4, 1e-3)  # what rounding explains
 
 

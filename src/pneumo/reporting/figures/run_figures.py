@@ -27,6 +27,22 @@ ACROSS = 5  # films in a row
 MOST = 3 * ACROSS  # in a figure
 _SIDE, _GAP = 1.54, 0.15  # inches
 _RIGHT, _WRONG = COLOURS[2], COLOURS[1]
+_log = logging.getLogger(__name__)
+
+_LARGEST = 16 << 20  # bytes of a figure
+# In the order in which a page shows them.
+CAPTIONS = {
+    "roc": "ROC curve of the test with its 95 % band (point by point, stratified bootstrap) and the threshold's place.",
+    "precision_recall": "Precision against recall, likewise. The dotted line is what calling at random would reach.",
+    "confusion_matrix": "Test images by what they are (rows) and what they were called (columns), as shares of a row.",
+    "scores": "The probabilities that each class's test images got, and the threshold above which they are called ill.",
+    "calibration": "Share of positives among test images of like probability, with Wilson's 95 % intervals.",
+    "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
+    "predictions": "Test images as the network saw them: some that it got right, its surest mistakes, its close calls.",
+    "learning_curves": "Loss, AUROC and accuracy of each epoch. Those of training are means over the epoch, as "
+    "training saw it: augmented, with dropout, and the loss with class weights and smoothed labels if so set.",
+    "training_batch": "Images of the first training batch as the network saw them, augmented if so set.",
+}
 
 
 class Chosen(NamedTuple):
@@ -138,23 +154,6 @@ def _round(share: float) -> str:
 
 def _shorten(name: str) -> str:
     return (name or "-") if len(name) <= 12 else f"{name[:11]}…"
-
-
-_log = logging.getLogger(__name__)
-_LARGEST = 16 << 20  # bytes of a figure
-# In the order in which a page shows them.
-CAPTIONS = {
-    "roc": "ROC curve of the test with its 95 % band (point by point, stratified bootstrap) and the threshold's place.",
-    "precision_recall": "Precision against recall, likewise. The dotted line is what calling at random would reach.",
-    "confusion_matrix": "Test images by what they are (rows) and what they were called (columns), as shares of a row.",
-    "scores": "The probabilities that each class's test images got, and the threshold above which they are called ill.",
-    "calibration": "Share of positives among test images of like probability, with Wilson's 95 % intervals.",
-    "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
-    "predictions": "Test images as the network saw them: some that it got right, its surest mistakes, its close calls.",
-    "learning_curves": "Loss, AUROC and accuracy of each epoch. Those of training are means over the epoch, as "
-    "training saw it: augmented, with dropout, and the loss with class weights and smoothed labels if so set.",
-    "training_batch": "Images of the first training batch as the network saw them, augmented if so set.",
-}
 
 
 class RunFigure(NamedTuple):
