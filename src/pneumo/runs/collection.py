@@ -1,4 +1,4 @@
-"""Runs found in directories, rows of runs that differ in their seed or fold only, and the study's results beside them.
+"""Runs found in directories, rows of runs that differ in their seed or fold only, and the results of the study.
 
 Source of these: B. Montalico, J. C. Herrera, Classification and Detection of Pneumonia in X-Ray Images Using Deep
 Learning Techniques.

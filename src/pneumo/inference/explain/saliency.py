@@ -1,4 +1,4 @@
-"""Saliency maps: Grad-CAM, integrated gradients and occlusion, and the layer at which they are computed."""
+"""Saliency maps: HiResCAM, Grad-CAM and occlusion, and the layer at which they are computed."""
 
 import copy
 import math
