@@ -26,6 +26,7 @@ ABOUT_PROBES = (
 )
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
 _FORMS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
+_LISTED = 50  # lines of a listing
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -90,7 +91,7 @@ def probes(findings: Findings) -> Rows:
     return Rows(["labels guessed from", "AUROC", "95\u00a0% interval"], rows)
 
 
-def listings(findings: Findings, most: int = 50) -> Iterator[tuple[str, list[str], int]]:
+def listings(findings: Findings) -> Iterator[tuple[str, list[str], int]]:
     """Give a title, lines, and how many there are more, for what one wants to look up."""
     found = {
         "Unreadable files": [f"{path} {reason}" for path, reason in findings.pictures.unreadable],
@@ -101,7 +102,7 @@ def listings(findings: Findings, most: int = 50) -> Iterator[tuple[str, list[str
     }
     for name, lines in found.items():
         if lines:
-            yield name, lines[:most], len(lines[most:])
+            yield name, lines[:_LISTED], len(lines[_LISTED:])
 
 
 def _spread(values: list[float], quantity: str) -> str:

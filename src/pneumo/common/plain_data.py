@@ -112,9 +112,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
-def read_csv(path: Path, limit: int = CSV_BYTES) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV file of at most `limit` bytes; raises what `read_bytes` and `parse_csv` raise."""
-    return parse_csv(decode(read_bytes(path, limit), limit))
+def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Read a CSV file of at most `CSV_BYTES` bytes; raises what `read_bytes` and `parse_csv` raise."""
+    return parse_csv(decode(read_bytes(path, CSV_BYTES), CSV_BYTES))
 
 
 def parse_csv(text: str) -> tuple[list[str], list[list[str]]]:

@@ -80,10 +80,10 @@ def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
     return "\n".join([head, *(f"- {item}" for item in items), *([tail] if tail else [])])
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """Name some things of many."""
+def some(names: Iterable[str]) -> str:
+    """Return the first three names, and the number of the others."""
     listed = [escape_line(name) for name in names]
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")
 
 
 class Film(NamedTuple):

@@ -74,7 +74,7 @@ def calibration_error_interval(
     return min(max(0.0, low), ece), min(1.0, high)
 
 
-def chance_errors(confidence: Array, count: int, clusters: Clusters | None = None, seed: int = 0) -> Array:
+def chance_errors(confidence: Array, count: int, clusters: Clusters | None = None) -> Array:
     """Draw labels from the probabilities and compute the ECE of each draw, (count,): that of calibrated networks.
 
     Independent images within a quarter of a bin are drawn together, with their mean probability. Images of one patient
@@ -82,7 +82,7 @@ def chance_errors(confidence: Array, count: int, clusters: Clusters | None = Non
 
     Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007 (consistency resampling).
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     if clusters is not None and len(np.unique(clusters)) < len(confidence):
         bins = bin_of(confidence)
         known = np.bincount(bins, confidence, BINS)

@@ -177,5 +177,5 @@ def _count(names: Sequence[str]) -> str:
     return f"{len(names)} ({_first(names)})"
 
 
-def _first(names: Sequence[str], count: int = 3) -> str:
-    return ", ".join(plain(name) for name in names[:count]) + (", ..." if len(names) > count else "")
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(plain(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
