@@ -60,6 +60,6 @@ board: $(CORE) ## open TensorBoard on what runs have written
 	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
 
 clean: ## remove .venv and what tools left; outputs/ and data/ stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

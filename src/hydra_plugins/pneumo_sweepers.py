@@ -16,8 +16,8 @@ class PneumoSweeper(Sweeper):
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store the parts of the sweep."""
-        self.setting = (hydra_context, task_function, config)
+        """Store what Hydra passes to its sweepers."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 (Hydra's signature)
         """Run the sweep."""
@@ -25,11 +25,14 @@ class PneumoSweeper(Sweeper):
         from pneumo.errors import ConfigError
 
         given = [*(f"{key}={value}" for key, value in self.params.items() if value), *arguments]
+        assert self.hydra_context is not None  # Hydra calls setup before
+        assert self.task_function is not None
+        assert self.config is not None
         with user_errors():
-            if self.setting[-1].sweep.trials is None:
+            if self.config.sweep.trials is None:
                 from pneumo.sweeps.grid import sweep_grid
 
-                sweep_grid(*self.setting, given)
+                sweep_grid(self.hydra_context, self.task_function, self.config, given)
             else:
                 if find_spec("optuna") is None:
                     raise ConfigError(
@@ -38,4 +41,4 @@ class PneumoSweeper(Sweeper):
                     )
                 from pneumo.sweeps.search import search
 
-                search(*self.setting, given)
+                search(self.hydra_context, self.task_function, self.config, given)

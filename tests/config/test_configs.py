@@ -39,6 +39,20 @@ def test_every_file_composes_and_passes_the_checks(group: str, name: str, compos
     assert config_hash(cfg)
 
 
+def test_a_data_set_or_network_of_ones_own_keeps_its_settings(compose_run: Compose, tmp_path: Path) -> None:
+    for group, text in (
+        ("data", "defaults: [chest_xray, _self_]\nsplit: patient\n"),
+        ("model", "defaults: [/backbone@_here_, _self_]\narchitecture: timm/resnet18\nthreshold: 0.3\n"),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(text)
+    for experiment in ("study", "robust", "search_optuna"):
+        config = "sweep" if experiment == "search_optuna" else "train"
+        own = (f"hydra.searchpath=[file://{tmp_path}]", "data=mine", "model=mine", f"experiment={experiment}")
+        cfg = compose_run(*own, config=config)
+        assert (cfg.data.split, cfg.model.threshold) == ("patient", 0.3), experiment
+
+
 @pytest.mark.parametrize("model", names("model"))
 def test_every_optimizer_fits_a_batch_of_every_model(
     model: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch

@@ -63,10 +63,17 @@ def test_a_frozen_backbone_does_not_change_by_a_bit(architecture: str, tmp_path:
     assert not any(module.training for module in classifier.train().backbone.modules())
 
 
-def test_a_trained_backbone_does_change() -> None:
-    classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64)
+def test_a_trained_backbone_does_change(tmp_path: Path) -> None:
+    classifier = Classifier(
+        "pneumo/xraychestnet",
+        CLASSES,
+        image_size=64,
+        training=TrainingOptions(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)),
+    )
     assert all(module.training for module in classifier.train().backbone.modules())
-    assert all(parameter.requires_grad for parameter in classifier.parameters())
+    before = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
+    trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(classifier, loader(batch(4), batch(4)))
+    assert [name for name, parameter in classifier.named_parameters() if torch.equal(parameter, before[name])] == []
 
 
 def test_features_and_images_give_the_same_logits() -> None:
