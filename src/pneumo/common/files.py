@@ -1,4 +1,4 @@
-"""Atomic writes, checks of output paths, and file names of bounded length."""
+"""Atomic writes, checks of output paths, and file names as text and of bounded length."""
 
 import hashlib
 import os
@@ -14,9 +14,9 @@ from pneumo.common.disk import PREFIX, FileError, temporary_file, write_error
 from pneumo.errors import ConfigError
 
 _LONGEST = 255  # bytes of a name
+_PROBE = 1 << 16  # bytes, more than the first small files of a run take
 _BYTE = r"udc[89a-f][0-9a-f]"  # how Python writes a byte that is not UTF-8, after a backslash
 _LOOKS_ESCAPED = re.compile(rf"\\(?=(?:x5c)*{_BYTE})")
-_PROBE = 1 << 16  # bytes, more than the first small files of a run take
 _ESCAPED = re.compile(rf"\\(?:({_BYTE})|x5c(?=(?:x5c)*{_BYTE}))")
 
 
@@ -104,14 +104,6 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _concerns(error: OSError, path: Path) -> bool:
-    """Return whether an error is about writing a file: about itself, its temporary file or a folder above."""
-    if not isinstance(error.filename, str | bytes):
-        return error.errno is not None
-    name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
-    return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
-
-
 def check_output(option: str, path: Path | None) -> None:
     """Make the folder of the file that an option names, and raise a ConfigError if the file cannot be written."""
     if path is None:
@@ -160,3 +152,11 @@ def write_output(option: str, path: Path, text: str) -> None:
 def unwritable(option: str, path: Path, error: OSError) -> ConfigError:
     """Return the error of a place which an option names and which cannot be written."""
     return ConfigError(f"{option} {path} cannot be written ({error.strerror or error}): name another place.")
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Return whether an error is about writing a file: about itself, its temporary file or a folder above."""
+    if not isinstance(error.filename, str | bytes):
+        return error.errno is not None
+    name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
