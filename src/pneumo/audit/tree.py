@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.common.files import escape_path
-from pneumo.data.folder_tree import SPLIT_NAMES, describe_misplaced, find_nested
-from pneumo.data.index import SPLITS, is_image, read_name, relative_path, walk
+from pneumo.data.folder_tree import SPLIT_NAMES, SPLITS, describe_misplaced, find_nested
+from pneumo.data.index import is_image, read_name, relative_path, walk
 from pneumo.data.phantoms import MARKER
 from pneumo.errors import DataError
 

@@ -30,61 +30,6 @@ _JPEG = {
 _JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
 
 
-def is_available(syntax: str) -> bool:
-    """Return whether a transfer syntax is decoded."""
-    return syntax == uid.RLELossless
-
-
-def require_decodable(size: int) -> None:
-    """Raise a DataError for pixels that take too long to decode in Python."""
-    if size > _MOST_DECODED:
-        raise DataError(
-            f"has {size:,} bytes of pixels in RLE, and {_MOST_DECODED:,} are the most: save it uncompressed."
-        )
-
-
-def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode a frame to little-endian samples, plane after plane.
-
-    pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
-    """
-    count, *offsets = _HEADER.unpack(source[: _HEADER.size])
-    width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
-    if count != runner.samples_per_pixel * width:
-        raise DataError("has another number of RLE segments than its samples need.")
-    ends = [*offsets[1:count], len(source)]
-    decoded = bytearray(pixels * count)
-    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
-        plane, byte = divmod(number, width)
-        low = plane * width * pixels + width - 1 - byte  # the most significant byte comes first
-        decoded[low : (plane + 1) * width * pixels : width] = _decode_segment(source[start:end], pixels)
-    runner.set_option("planar_configuration", 1)
-    return decoded
-
-
-def _decode_segment(segment: bytes, size: int) -> bytearray:
-    decoded = bytearray()
-    at, empty = 0, 0
-    while len(decoded) < size and at < len(segment):
-        control = segment[at]
-        if control < 128:
-            decoded += segment[at + 1 : at + 2 + control]
-            at += 2 + control
-        elif control > 128:
-            decoded += segment[at + 1 : at + 2] * (257 - control)
-            at += 2
-        else:
-            at, empty = at + 1, empty + 1
-            if empty > _MOST_EMPTY:
-                break
-    if len(decoded) < size:
-        raise DataError("has an RLE segment that is shorter than the image.")
-    return decoded[:size]
-
-
-get_decoder(uid.RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))
-
-
 class Codestream(NamedTuple):
     """What the header of a compressed image holds, as far as it is known."""
 
@@ -148,3 +93,58 @@ def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
     if tuple(found) != size:
         raise DataError("has a compressed image of another size than its Rows and Columns say: export it again.")
     return buffered
+
+
+def is_available(syntax: str) -> bool:
+    """Return whether a transfer syntax is decoded."""
+    return syntax == uid.RLELossless
+
+
+def require_decodable(size: int) -> None:
+    """Raise a DataError for pixels that take too long to decode in Python."""
+    if size > _MOST_DECODED:
+        raise DataError(
+            f"has {size:,} bytes of pixels in RLE, and {_MOST_DECODED:,} are the most: save it uncompressed."
+        )
+
+
+def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
+    """Decode a frame to little-endian samples, plane after plane.
+
+    pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
+    """
+    count, *offsets = _HEADER.unpack(source[: _HEADER.size])
+    width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
+    if count != runner.samples_per_pixel * width:
+        raise DataError("has another number of RLE segments than its samples need.")
+    ends = [*offsets[1:count], len(source)]
+    decoded = bytearray(pixels * count)
+    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        plane, byte = divmod(number, width)
+        low = plane * width * pixels + width - 1 - byte  # the most significant byte comes first
+        decoded[low : (plane + 1) * width * pixels : width] = _decode_segment(source[start:end], pixels)
+    runner.set_option("planar_configuration", 1)
+    return decoded
+
+
+def _decode_segment(segment: bytes, size: int) -> bytearray:
+    decoded = bytearray()
+    at, empty = 0, 0
+    while len(decoded) < size and at < len(segment):
+        control = segment[at]
+        if control < 128:
+            decoded += segment[at + 1 : at + 2 + control]
+            at += 2 + control
+        elif control > 128:
+            decoded += segment[at + 1 : at + 2] * (257 - control)
+            at += 2
+        else:
+            at, empty = at + 1, empty + 1
+            if empty > _MOST_EMPTY:
+                break
+    if len(decoded) < size:
+        raise DataError("has an RLE segment that is shorter than the image.")
+    return decoded[:size]
+
+
+get_decoder(uid.RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))

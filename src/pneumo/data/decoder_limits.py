@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Condition, local
 from typing import BinaryIO
 
 from PIL import Image
@@ -33,6 +32,12 @@ _SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
 class _Silence:
+    """A context in which pydicom's and Pillow's warnings and logs are kept back: they can hold a patient's data.
+
+    Python keeps one list of warning filters for all threads, so that the first thread to enter changes it and the last
+    to leave puts it back.
+    """
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers = 0
@@ -58,16 +63,7 @@ class _Silence:
                 self._warnings.__exit__(None, None, None)
 
 
-_SILENCE = _Silence()
-
-
-def quietly() -> _Silence:
-    """Keep pydicom's and Pillow's warnings and logs back while any thread is in here.
-
-    They can hold a patient's data. Python keeps one list of warning filters for all threads, so that the first thread
-    to enter changes it and the last to leave puts it back.
-    """
-    return _SILENCE
+SILENCE = _Silence()
 
 
 class Meter:
@@ -122,8 +118,8 @@ class Budget:
         """
         self._most, self._used = most, 0
         self._exceeding: _Share | None = None
-        self._released = Condition()
-        self._threads = local()
+        self._released = threading.Condition()
+        self._threads = threading.local()
 
     @contextmanager
     def share(self) -> Iterator[None]:

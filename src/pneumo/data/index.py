@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from pneumo.common.files import escape_path, unescape_path
-from pneumo.data.folder_tree import describe_misplaced, find_data_sets, has_splits
+from pneumo.data.folder_tree import SPLITS, describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ DEFAULT_ROOT = Path("data/chest_xray")
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
 _SUBTYPES = {"bacteria": "bacterial", "virus": "viral"}
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)

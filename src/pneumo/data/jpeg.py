@@ -32,6 +32,16 @@ class Scans(NamedTuple):
     buffered: float  # bytes that it holds for each pixel from one scan to the next
 
 
+class _Size(NamedTuple):
+    """Size of a JPEG 2000 and of its grid of tiles."""
+
+    width: int
+    height: int
+    components: int
+    columns: int  # of tiles
+    rows: int
+
+
 def inspect_scans(content: bytes) -> Scans:
     """Count the scans of a JPEG up to its end, without previews in its metadata or behind it."""
     if content.count(b"\xff\xda") < 2:  # a scan's data cannot hold this marker
@@ -42,31 +52,13 @@ def inspect_scans(content: bytes) -> Scans:
         if kind == _END:
             break
         if kind in _FRAME:
-            height, width = (int.from_bytes(content[at + start : at + start + 2], "big") for start in (3, 5))
-            pixels, subsampled = height * width, _sampled(content[at + 9 : at + 8 + 3 * content[at + 7] : 3])
+            pixels = _integer(content, at + 3, 2) * _integer(content, at + 5, 2)
+            subsampled = _sampled(content[at + 9 : at + 8 + 3 * content[at + 7] : 3])
         count += kind == _SCAN
         if count > MOST_SCANS or count * pixels > _MOST_SCANNED:
             raise DataError(f"is a JPEG of {MOST_SCANS} or more scans, or of too many for its size: save it as PNG.")
-        at += int.from_bytes(content[at : at + 2], "big")
+        at += _integer(content, at, 2)
     return Scans(count, 2 * subsampled if count > 1 else 0)
-
-
-def _sampled(factors: bytes) -> float:
-    """Return the number of samples for each pixel, from the sampling factors of the components."""
-    areas = [(factor >> 4) * (factor & 15) for factor in factors]
-    return sum(areas) / max(areas, default=1) if all(areas) else len(areas)
-
-
-class _Size(NamedTuple):
-    width: int
-    height: int
-    components: int
-    columns: int  # of tiles
-    rows: int
-
-
-def _integer(content: bytes, at: int, size: int = 4) -> int:
-    return int.from_bytes(content[at : at + size], "big")
 
 
 def is_jpeg2000(head: bytes) -> bool:
@@ -87,6 +79,12 @@ def require_structure(content: bytes) -> tuple[int, int, int]:
         raise DataError(_DAMAGED)
     _require_tiles(content, header[-1][2], layers, size)
     return size.width, size.height, size.components
+
+
+def _sampled(factors: bytes) -> float:
+    """Return the number of samples for each pixel, from the sampling factors of the components."""
+    areas = [(factor >> 4) * (factor & 15) for factor in factors]
+    return sum(areas) / max(areas, default=1) if all(areas) else len(areas)
 
 
 def _find_codestream(content: bytes) -> int:
@@ -165,3 +163,7 @@ def _require_tiles(content: bytes, at: int, layers: int, size: _Size) -> None:
         at += length
     if at < len(content) and (len(content) < at + 2 or _integer(content, at, 2) != _EOC):
         raise DataError(_DAMAGED)
+
+
+def _integer(content: bytes, at: int, size: int = 4) -> int:
+    return int.from_bytes(content[at : at + size], "big")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.common.text import escape_line
-from pneumo.data.decoder_limits import BUDGET, MOST_BYTES, Meter, quietly
+from pneumo.data.decoder_limits import BUDGET, MOST_BYTES, SILENCE, Meter
 from pneumo.data.dicom import is_dicom, read_dicom
 from pneumo.data.grey import MOST_PIXELS, square
 from pneumo.data.raster import INTACT, Opened, Storage, read_picture
@@ -145,7 +145,7 @@ def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDA
 
 
 def _open(source: Path | bytes) -> Opened:
-    with quietly(), BUDGET.share():
+    with SILENCE, BUDGET.share():
         try:
             if isinstance(source, bytes):
                 BUDGET.reserve(len(source))

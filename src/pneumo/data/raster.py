@@ -46,7 +46,7 @@ _COLOURS = {  # photometric interpretation: name, channels, bits of each
     6: ("YCbCr", 3, (8,)),
 }
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
-_DAMAGED = "is a damaged TIFF: replace it by an intact copy."
+_DAMAGED = f"is a damaged TIFF: {INTACT}."
 _NUMBERS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
 _MOST_VALUES = 500_000  # 30 million pixels in tiles of 16 x 16 have 234,375 offsets and sizes
 _PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1

@@ -12,11 +12,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pneumo.data.index import SPLITS, Radiograph
+from pneumo.data.folder_tree import SPLITS
+from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
-WAYS = ("official", "patient", "kfold")
+_WAYS = ("official", "patient", "kfold")
 Splits = dict[str, list[Radiograph]]
 Groups = npt.NDArray[np.int64]
 
@@ -60,7 +61,7 @@ def split_radiographs(
 
 def check_split(split: str, folds: int, fold: int) -> None:
     """Raise a ConfigError for an unknown split, or a fold that it does not have."""
-    if split not in WAYS:
+    if split not in _WAYS:
         raise ConfigError(
             f"data.split={split} is not a split: take data.split=official (the folders as they are), "
             "data.split=patient (a share of the training patients is held out for validation) or data.split=kfold "
