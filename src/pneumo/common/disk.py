@@ -2,7 +2,7 @@
 
 A temporary file is locked while its process lives, and its name has pneumo's prefix. A free lock shows that a kill left
 the file behind. Locks may not reach beyond one machine of a shared file system, so the prefix also names the machine:
-files of another machine are removed after `FOREIGN_AGE`.
+files of another machine are removed after `_FOREIGN_AGE`.
 """
 
 import errno
@@ -30,7 +30,7 @@ _REMEDIES = {
     _GONE: "restore its folder or choose another one",
 }
 PREFIX = ".pneumo-"
-FOREIGN_AGE = 86_400.0  # seconds
+_FOREIGN_AGE = 86_400.0  # seconds
 _OWN = f"{PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
 _visited: set[Path] = set()
 
@@ -169,7 +169,7 @@ def _lock_own(descriptor: int, path: Path) -> bool:
 
 
 def _remove(path: Path, is_folder: bool) -> None:
-    aged = time.time() - path.stat().st_mtime > FOREIGN_AGE
+    aged = time.time() - path.stat().st_mtime > _FOREIGN_AGE
     if not aged and not path.name.startswith(_OWN):
         return
     # A lock over NFS needs a file that is open for writing.

@@ -28,9 +28,7 @@ class Part:
         return self.rows[chosen, torch.arange(images)]
 
 
-def training_order(
-    images: Sequence[Any], rank: int, processes: int, seed: int, epoch: int
-) -> "DistributedSampler[Any]":
+def training_order(images: Sequence[Any], rank: int, processes: int, seed: int, epoch: int) -> DistributedSampler[Any]:
     """Return the order of a process's training images, which follows from seed and epoch alone."""
     dataset: Any = images  # of which the sampler asks the length only
     # The sampler adds the epoch to its seed: keep the seeds' orders apart.

@@ -12,7 +12,7 @@ from pneumo.data.jpeg import inspect_scans, is_jpeg2000, require_structure
 from pneumo.errors import DataError
 
 NAME = "pneumo"
-DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}  # pydicom reads it from each plugin
 _MOST_DECODED = 1 << 26  # bytes: 30 million pixels of 16 bits take 4 s
 _HEADER = struct.Struct("<16L")
 _MOST_EMPTY = 1000  # controls of a segment that stand for no bytes
@@ -96,7 +96,7 @@ def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
 
 
 def is_available(syntax: str) -> bool:
-    """Return whether a transfer syntax is decoded."""
+    """Return whether a transfer syntax is decoded; pydicom calls this of each plugin."""
     return syntax == uid.RLELossless
 
 

@@ -23,7 +23,7 @@ _HEADER_READS = 100_000
 _READS = 1_000_000  # of Pillow's and pydicom's loops in Python, which take 1 to 3 us for each
 _SPARE = 1 << 20  # bytes
 MOST_BYTES = 512 << 20  # for one image, its file's content included
-MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
+_MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _WIDE = 4  # bytes of a pixel of any other mode
 _BY_COLOUR = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # become RGB before they become grey
@@ -150,7 +150,7 @@ class Budget:
                 self._exceeding = share
 
 
-BUDGET = Budget(MOST_TOGETHER)
+BUDGET = Budget(_MOST_TOGETHER)
 
 
 def require_memory(needed: int) -> None:

@@ -47,6 +47,12 @@ def default_root() -> Path:
     return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
 
 
+def is_default_root(root: Path) -> bool:
+    """Return whether `root` is a folder in which real data lie by default."""
+    named = (DEFAULT_ROOT, Path(os.environ.get("PNEUMO_DATA_ROOT") or DEFAULT_ROOT))
+    return root.resolve() in {path.resolve() for folder in named for path in (folder, folder / "chest_xray")}
+
+
 def find_root(root: Path) -> Path:
     """Return what `locate` finds; raise a DataError if it finds nothing."""
     if (folder := locate(root)) is not None:

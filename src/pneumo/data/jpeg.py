@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pneumo.errors import DataError
 
-MOST_SCANS = 100  # progressive JPEGs have 10, or 6 in grey
+_MOST_SCANS = 100  # progressive JPEGs have 10, or 6 in grey
 _MOST_SCANNED = 2_000_000_000  # pixels times scans
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # those that end a scan's data
 _FRAME, _SCAN, _END = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, 0xDA, 0xD9
@@ -55,8 +55,8 @@ def inspect_scans(content: bytes) -> Scans:
             pixels = _integer(content, at + 3, 2) * _integer(content, at + 5, 2)
             subsampled = _sampled(content[at + 9 : at + 8 + 3 * content[at + 7] : 3])
         count += kind == _SCAN
-        if count > MOST_SCANS or count * pixels > _MOST_SCANNED:
-            raise DataError(f"is a JPEG of {MOST_SCANS} or more scans, or of too many for its size: save it as PNG.")
+        if count > _MOST_SCANS or count * pixels > _MOST_SCANNED:
+            raise DataError(f"is a JPEG of {_MOST_SCANS} or more scans, or of too many for its size: save it as PNG.")
         at += _integer(content, at, 2)
     return Scans(count, 2 * subsampled if count > 1 else 0)
 

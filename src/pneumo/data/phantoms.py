@@ -68,20 +68,9 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
         ) from error
 
 
-def holds_phantoms(root: Path) -> bool:
-    """Return whether a folder holds phantoms: by its marker or, as earlier versions wrote none, by all file names."""
-    if (root / MARKER).is_file():
-        return True
-    found = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
-    counts = {split: sum(path.startswith(f"{split}/") for path in found) for split in SPLITS}
-    with suppress(ConfigError):  # no counts of phantoms
-        return found == {film.path for film in _plan(counts)}
-    return False
-
-
 def check_phantoms(root: Path, default: bool) -> None:
     """Warn of a data set of phantoms; raise a DataError if it lies where the real data are looked for by default."""
-    if (folder := locate(root)) is None or not holds_phantoms(folder):
+    if (folder := locate(root)) is None or not _holds_phantoms(folder):
         return
     if default and root == DEFAULT_ROOT:
         raise DataError(
@@ -103,6 +92,17 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
     body = draw_body(patient, image, finding)
     _add_marker(body, image)
     return _expose(_project(body, image), image)
+
+
+def _holds_phantoms(root: Path) -> bool:
+    """Return whether a folder holds phantoms: by its marker or, as earlier versions wrote none, by all file names."""
+    if (root / MARKER).is_file():
+        return True
+    found = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
+    counts = {split: sum(path.startswith(f"{split}/") for path in found) for split in SPLITS}
+    with suppress(ConfigError):  # no counts of phantoms
+        return found == {film.path for film in _plan(counts)}
+    return False
 
 
 def _add_marker(body: Plane, image: np.random.Generator) -> None:

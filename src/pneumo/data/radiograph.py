@@ -1,4 +1,4 @@
-"""The reader of radiographs, which returns a grey image with notes or raises a `DataError` with the reason.
+"""The reader of radiographs, which returns a grey image or raises a `DataError`, and notes on doubtful images.
 
 Prediction, audit, training and all caches use it, so all accept the same files and get equal pixels.
 """
@@ -116,7 +116,7 @@ def read_content(path: Path) -> bytes:
         _reserve_content(path)
         return path.read_bytes()
     except OSError as error:
-        reason = describe_failure(error)
+        reason = _describe_failure(error)
     raise DataError(reason)
 
 
@@ -156,7 +156,7 @@ def _open(source: Path | bytes) -> Opened:
         except DataError as error:
             reason = str(error)
         except Exception as error:  # decoders answer damaged bytes with all kinds of exceptions
-            reason = describe_failure(error)
+            reason = _describe_failure(error)
     raise DataError(reason)
 
 
@@ -190,7 +190,7 @@ def _read(stream: BinaryIO) -> Opened:
     return read_picture(meter, head)
 
 
-def describe_failure(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     """Return why a file could not be read, as a predicate without any of its content."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be opened ({error.strerror}): mend its path or its permissions."

@@ -2,7 +2,6 @@
 
 import codecs
 import struct
-from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -73,13 +72,12 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
 
     A DataError's text is a predicate; damaged files raise any exception of a decoder.
     """
-    tiff = TiffKind(stream) if head.startswith(tuple(Tags.PREFIXES)) else None
+    tiff = _TiffKind(stream) if head.startswith(tuple(Tags.PREFIXES)) else None
     scale = tiff.scale() if tiff else SIXTEEN_BITS
-    image = None
-    with suppress(UnidentifiedImageError):
-        image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
-    if image is None:
-        raise tiff.refusal() if tiff else DataError(_describe(head))
+    try:
+        image: Image.Image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise (tiff.refusal() if tiff else DataError(_describe(head))) from None
     stream.begin_pixels()
     # A phone's JPEG may have a preview behind the photograph. To count frames would read all of them.
     if getattr(image, "is_animated", False) and image.format != "MPO":
@@ -165,7 +163,7 @@ def _read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
     return Image.fromarray(look_up(table, codes).reshape(shape[: 3 if bands > 1 else 2]))
 
 
-class TiffKind:
+class _TiffKind:
     """How a TIFF stores its first image, by its tags."""
 
     def __init__(self, stream: Meter) -> None:
