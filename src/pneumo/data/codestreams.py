@@ -8,7 +8,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 
-from pneumo.data.jpeg import inspect_scans, is_jpeg2000, require_structure
+from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
 NAME = "pneumo"
@@ -83,7 +83,7 @@ def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
         *found, components = require_structure(frame)
         buffered = 6 * components * size[0] * size[1]
     elif frame.startswith(b"\xff\xd8"):
-        buffered = int(inspect_scans(frame).buffered * size[0] * size[1])
+        buffered = int(require_few_scans(frame) * size[0] * size[1])
         try:
             found = [*Image.open(io.BytesIO(frame), formats=("JPEG",)).size]  # as its own parser reads them
         except (OSError, Image.DecompressionBombError):  # such as for lossless JPEG, which others decode

@@ -14,7 +14,6 @@ from typing import BinaryIO
 from PIL import Image
 from pydicom import Dataset
 
-from pneumo.data.jpeg import Scans
 from pneumo.errors import DataError
 
 _LOGGERS = [logging.getLogger(name) for name in ("pydicom", "PIL")]  # both log elements' values, some when debugged
@@ -163,13 +162,14 @@ def require_memory(needed: int) -> None:
     BUDGET.reserve(needed)
 
 
-def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> int:
+def picture_bytes(image: Image.Image, content: int, tile: int, buffered: float) -> int:
     """Estimate the peak that decoding a picture, opened and not loaded, and making it grey takes.
 
-    `content` is the bytes of its file, `tile` those of a decoded strip or tile of a TIFF, held next to the image.
+    `content` is the bytes of its file, `tile` those of a decoded strip or tile of a TIFF, held next to the image, and
+    `buffered` those that the decoder of a JPEG holds for each pixel.
     """
     stored = _NARROW.get(image.mode, _WIDE)
-    needed = stored + 1 + scans.buffered + (_WIDE if image.mode in _BY_COLOUR else 0)
+    needed = stored + 1 + buffered + (_WIDE if image.mode in _BY_COLOUR else 0)
     if image.format == "WEBP":
         needed += 3 * _WIDE  # two canvases and a copy
     elif image.format == "JPEG2000":

@@ -77,7 +77,7 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in _DEEP or "16" in str(rawmode)  # of 16-bit colours Pillow keeps the high bytes
 
 
-def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False) -> tuple[Image.Image, list[str]]:
+def to_grey(image: Image.Image, scale: Scale, deep: bool) -> tuple[Image.Image, list[str]]:
     """Convert an image to grey, 8 bits a pixel; return it and a note if the values use few of their bits.
 
     Colour becomes luminance (ITU-R 601), transparency is ignored, and deeper values are scaled from their full range,

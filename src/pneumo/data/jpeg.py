@@ -25,13 +25,6 @@ _DAMAGED = "is a damaged JPEG 2000: replace it by an intact copy."
 _Segment = tuple[int, bytes, int]  # marker, content and end
 
 
-class Scans(NamedTuple):
-    """How a JPEG stores its pixels."""
-
-    passes: int  # of the decoder over the image
-    buffered: float  # bytes that it holds for each pixel from one scan to the next
-
-
 class _Size(NamedTuple):
     """Size of a JPEG 2000 and of its grid of tiles."""
 
@@ -42,10 +35,16 @@ class _Size(NamedTuple):
     rows: int
 
 
-def inspect_scans(content: bytes) -> Scans:
-    """Count the scans of a JPEG up to its end, without previews in its metadata or behind it."""
+def require_few_scans(content: bytes) -> float:
+    """Return the bytes that a JPEG's decoder holds for each pixel from one scan to the next.
+
+    Previews in its metadata or behind it do not count.
+
+    Raises:
+        DataError: It has more scans than a radiograph needs, or too many for its size.
+    """
     if content.count(b"\xff\xda") < 2:  # a scan's data cannot hold this marker
-        return Scans(1, 0)
+        return 0
     count, pixels, subsampled, at = 0, 0, 1.0, 2
     while (found := _MARKER.search(content, at)) is not None:
         kind, at = content[found.start() + 1], found.end()
@@ -58,7 +57,7 @@ def inspect_scans(content: bytes) -> Scans:
         if count > _MOST_SCANS or count * pixels > _MOST_SCANNED:
             raise DataError(f"is a JPEG of {_MOST_SCANS} or more scans, or of too many for its size: save it as PNG.")
         at += _integer(content, at, 2)
-    return Scans(count, 2 * subsampled if count > 1 else 0)
+    return 2 * subsampled if count > 1 else 0
 
 
 def is_jpeg2000(head: bytes) -> bool:

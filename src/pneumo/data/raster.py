@@ -10,7 +10,7 @@ from PIL import TiffImagePlugin as Tags
 
 from pneumo.data.decoder_limits import Meter, picture_bytes, require_memory
 from pneumo.data.grey import SIXTEEN_BITS, Scale, is_deep, look_up, require_depth, require_size, to_grey
-from pneumo.data.jpeg import Scans, inspect_scans, is_jpeg2000, require_structure
+from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
 # What docs/PREDICTION.md lists. Pillow's other decoders are slow, unbounded, or start programs; MPO comes with JPEG.
@@ -97,7 +97,7 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
 
 def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -> None:
     """Raise a DataError for a picture whose decoding would take too much memory or time."""
-    scans = Scans(1, 0)
+    buffered = 0.0
     jpeg, plain = image.format in ("JPEG", "MPO"), image.format == "PPM" and head[1:2] in b"123"
     if jpeg or plain or is_jpeg2000(head):
         position = stream.tell()
@@ -105,12 +105,12 @@ def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -
         content = stream.read()
         stream.seek(position)
         if jpeg:
-            scans = inspect_scans(content)
+            buffered = require_few_scans(content)
         elif plain and content.count(b"#") > _MOST_COMMENTS:  # Pillow copies a block for each
             raise DataError(f"is a PGM or PPM with more than {_MOST_COMMENTS:,} comments: save it as PNG.")
         elif not plain and require_structure(content)[:2] != image.size:
             raise DataError(f"is a damaged JPEG 2000: {INTACT}.")
-    require_memory(picture_bytes(image, stream.size, tile, scans))
+    require_memory(picture_bytes(image, stream.size, tile, buffered))
     slow = any(tile[0] in _SLOW for tile in getattr(image, "tile", ()))
     if slow and image.width * image.height > _MOST_PLAIN:
         raise DataError(f"is stored in a rare way, which is read up to {_MOST_PLAIN:,} pixels: save it as PNG.")
