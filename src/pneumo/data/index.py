@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
     """List the radiographs below `root`, sorted by path, and what is none, as paths relative to it."""
     radiographs: list[Radiograph] = []
     junk: list[str] = []
-    try:
+    with readable_entries():
         for split in [name for name in SPLITS if name != "val" or (root / name).is_dir()]:
             junk += [relative_path(str(path), root) for path in (root / split).iterdir() if path.name not in classes]
             for label, name in enumerate(classes):
@@ -100,12 +101,19 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
                         junk.append(relative_path(entry.path, root))
                 if len(radiographs) == before:
                     raise _empty_class(root / split / name, classes)
+    return sorted(radiographs, key=lambda radiograph: radiograph.path), junk
+
+
+@contextmanager
+def readable_entries() -> Iterator[None]:
+    """Raise a DataError where an entry of a data set cannot be listed or read."""
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
             "folder, or a link to one: mend its permissions or its link, or delete it."
         ) from error
-    return sorted(radiographs, key=lambda radiograph: radiograph.path), junk
 
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
