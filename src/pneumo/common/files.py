@@ -1,4 +1,4 @@
-"""Atomic writes, checks of output paths, and file names as text and of bounded length."""
+"""Atomic writes, locks, checks of output paths, and file names as text and of bounded length."""
 
 import hashlib
 import os
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock
 
 from pneumo.common.disk import PREFIX, FileError, temporary_file, write_error
 from pneumo.errors import ConfigError
@@ -87,6 +89,11 @@ def bounded_name(name: str, suffix: str = "") -> str:
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     kept = os.fsencode(name)[: _LONGEST - len(os.fsencode(suffix)) - 17].decode(errors="ignore")
     return f"{kept}-{digest}{suffix}"
+
+
+def lock_of(path: Path) -> BaseFileLock:
+    """Return the lock of a file or folder that processes share, which lies next to it."""
+    return FileLock(path.parent / f".{path.name}.lock")
 
 
 def require_space(folder: Path, need: int) -> None:

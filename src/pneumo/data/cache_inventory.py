@@ -13,8 +13,8 @@ import rich
 import typer
 from filelock import Timeout
 
-from pneumo.common.array_cache import lock_of
 from pneumo.common.disk import PREFIX, remove_stale_below
+from pneumo.common.files import lock_of
 from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.common.terminal import PlainTable, tell
 from pneumo.data.phantoms import MARKER

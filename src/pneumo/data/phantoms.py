@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import Progress
 
 from pneumo.common.disk import temporary_folder
+from pneumo.common.files import lock_of
 from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
 from pneumo.data.folder_tree import SPLITS
 from pneumo.data.index import DEFAULT_ROOT, is_image, locate, relative_path, walk
@@ -54,7 +54,7 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
         if _is_written(root, films):
             return
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"), temporary_folder(root.parent) as folder:
+        with lock_of(root), temporary_folder(root.parent) as folder:
             if not _is_written(root, films):
                 tree = folder / root.name
                 _draw_all(tree, films, seed)

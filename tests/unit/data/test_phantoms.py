@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pneumo.common.files import lock_of
 from pneumo.data import phantoms
 from pneumo.data.anatomy import Finding
 from pneumo.data.index import Radiograph, index_radiographs
@@ -134,12 +135,12 @@ def test_who_comes_second_waits_and_does_not_draw(tmp_path: Path, monkeypatch: p
 
     class OtherIsFaster(FileLock):
         def acquire(self, *args: object, **kwargs: object) -> object:
-            monkeypatch.setattr(phantoms, "FileLock", FileLock)
+            monkeypatch.setattr(phantoms, "lock_of", lock_of)
             write_phantoms(root, seed=0, train=2, val=2, test=2)
             monkeypatch.setattr(phantoms, "draw_radiograph", fail)
             return super().acquire(*args, **kwargs)
 
-    monkeypatch.setattr(phantoms, "FileLock", OtherIsFaster)
+    monkeypatch.setattr(phantoms, "lock_of", lambda path: OtherIsFaster(lock_of(path).lock_file))
     write_phantoms(root, seed=0, train=2, val=2, test=2)
     assert len(contents(root)) == 7
 
