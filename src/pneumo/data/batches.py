@@ -96,7 +96,8 @@ class ArrayBatches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of an epoch."""
-        rows = self.part.choose(self.seed * 100_000 + getattr(self.sampler, "epoch", 0))
+        epoch = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
+        rows = self.part.choose(self.seed * 100_000 + epoch)
         for index in map(torch.tensor, self.batch_sampler):
             # Fancy indexing copies, so the batch is writable and the cache is not at risk.
             cut = torch.from_numpy(self.part.array[rows[index].numpy()])

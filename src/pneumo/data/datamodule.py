@@ -40,10 +40,6 @@ class ChestXrayDataModule(LightningDataModule):
     Source: Kermany et al., Cell 172 (2018), doi 10.17632/rscbjbr9sj.2, CC BY 4.0.
     """
 
-    inputs: Array | None = None  # what batches are cut from; without it, images are decoded on the way
-    views: Array | None = None
-    steps_per_batch, first_epoch, join_single = 1, 0, False
-
     def __init__(
         self,
         root: str | None,
@@ -75,6 +71,9 @@ class ChestXrayDataModule(LightningDataModule):
         self.augmentation, self.pin_memory, self.notes = augmentation, pin_memory, ImageNotes()
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
+        self.inputs: Array | None = None  # what batches are cut from; without it, images are decoded on the way
+        self.views: Array | None = None
+        self.steps_per_batch, self.first_epoch, self.join_single = 1, 0, False
 
     def prepare_data(self) -> None:
         """Download the data if `root` was left to its default and no data set lies there or below."""

@@ -107,6 +107,10 @@ class _Share:
     size = 0  # bytes of one image
 
 
+class _Thread(threading.local):
+    share: _Share | None = None
+
+
 class Budget:
     """Memory that the images of several threads share."""
 
@@ -118,19 +122,19 @@ class Budget:
         self._most, self._used = most, 0
         self._exceeding: _Share | None = None
         self._released = threading.Condition()
-        self._threads = threading.local()
+        self._thread = _Thread()
 
     @contextmanager
     def share(self) -> Iterator[None]:
         """Release at the end what this thread reserves; within another `share` of the thread, that one releases it."""
-        if getattr(self._threads, "share", None) is not None:
+        if self._thread.share is not None:
             yield
             return
-        share = self._threads.share = _Share()
+        share = self._thread.share = _Share()
         try:
             yield
         finally:
-            self._threads.share = None
+            self._thread.share = None
             with self._released:
                 self._used -= share.size
                 self._exceeding = None if self._exceeding is share else self._exceeding
@@ -138,7 +142,7 @@ class Budget:
 
     def reserve(self, needed: int) -> None:
         """Wait until this thread may use so many bytes in all; does nothing outside of `share`."""
-        share: _Share | None = getattr(self._threads, "share", None)
+        share = self._thread.share
         if share is None or needed <= share.size:
             return
         more = needed - share.size
