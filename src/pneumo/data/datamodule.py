@@ -21,9 +21,9 @@ from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_ord
 from pneumo.data.download import download_chest_xray
 from pneumo.data.folder_tree import find_data_sets
 from pneumo.data.image_cache import ImageLoader, RadiographDataset, content_hash, decode_all, decoded_blocks, find_twins
+from pneumo.data.image_notes import ImageNotes
 from pneumo.data.index import Radiograph
 from pneumo.data.phantoms import check_phantoms, write_phantoms
-from pneumo.data.radiograph import ImageNotes
 from pneumo.data.splits import Splits, check_split, split_radiographs
 from pneumo.errors import ConfigError
 

@@ -21,8 +21,9 @@ from pneumo.common.hardware import keep_freed_memory
 from pneumo.common.terminal import track
 from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
 from pneumo.data.grey import DECODER
+from pneumo.data.image_notes import ImageNotes
 from pneumo.data.index import Radiograph, file_path
-from pneumo.data.radiograph import ImageNotes, decode_with_notes
+from pneumo.data.radiograph import decode_with_notes
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
