@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers.commands import Compose
 from helpers.localisation import localise
+from helpers.opacities import draw_opacities
 from torch import Tensor
 
-from pneumo.data.phantoms import draw_opacities
 from pneumo.data.radiograph import decode
 from pneumo.inference.explain.overlays import place_map
 from pneumo.inference.explain.run_maps import rank_correlation

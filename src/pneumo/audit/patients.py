@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pneumo.audit.properties import Pictures
 from pneumo.audit.tree import WHOLE
-from pneumo.data.index import SPLITS
+from pneumo.data.folder_tree import SPLITS
 from pneumo.metrics.intervals import RESIDUE, zero_residue
 
 Conclusion = Literal["same", "different", "undecided"]

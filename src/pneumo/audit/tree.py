@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.common.files import escape_path
-from pneumo.data.folder_tree import SPLIT_NAMES, describe_misplaced, find_nested
-from pneumo.data.index import SPLITS, is_image, read_name, relative_path, walk
+from pneumo.data.folder_tree import SPLIT_NAMES, SPLITS, describe_misplaced, find_nested
+from pneumo.data.index import is_image, read_name, readable_entries, relative_path, walk
 from pneumo.data.phantoms import MARKER
 from pneumo.errors import DataError
 
@@ -52,13 +52,8 @@ def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
             f"{root} is no folder. `pneumo audit` takes the folder of a data set, with one folder per class in it, or "
             "with train/, val/ or test/ and one folder per class in each: name such a folder."
         )
-    try:
+    with readable_entries():
         return _read(root, [escape_path(name) for name in classes])
-    except OSError as error:
-        raise DataError(
-            f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
-            "folder, or a link to one: mend its permissions or its link, or delete it."
-        ) from error
 
 
 def _read(root: Path, classes: Sequence[str]) -> Tree:

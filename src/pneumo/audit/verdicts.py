@@ -8,7 +8,7 @@ from scipy.stats import chi2_contingency
 from pneumo.audit.findings import Findings
 from pneumo.audit.patients import ENOUGH
 from pneumo.audit.properties import Copies
-from pneumo.data.radiograph import itemize, some, summarize
+from pneumo.data.image_notes import itemize, some, summarize
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -20,10 +20,10 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import Timeout
 
 from pneumo.common.disk import is_at
-from pneumo.common.files import flush, require_space, write_text
+from pneumo.common.files import flush, lock_of, require_space, write_text
 from pneumo.common.plain_data import PlainDataError, hash_plain, read_json
 from pneumo.common.terminal import track
 from pneumo.errors import CacheError
@@ -97,11 +97,6 @@ def find_or_build(
         raise _explain(error, folder, recipe) from error
     notes |= _read_notes(folder)
     return array
-
-
-def lock_of(folder: Path) -> BaseFileLock:
-    """Return the lock of an entry, which lies next to its folder."""
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 @contextmanager

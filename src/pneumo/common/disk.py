@@ -2,10 +2,11 @@
 
 A temporary file is locked while its process lives, and its name has pneumo's prefix. A free lock shows that a kill left
 the file behind. Locks may not reach beyond one machine of a shared file system, so the prefix also names the machine:
-files of another machine are removed after `FOREIGN_AGE`.
+files of another machine are removed after `_FOREIGN_AGE`.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import platform
@@ -15,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 from pneumo.errors import PneumoError
@@ -30,7 +30,7 @@ _REMEDIES = {
     _GONE: "restore its folder or choose another one",
 }
 PREFIX = ".pneumo-"
-FOREIGN_AGE = 86_400.0  # seconds
+_FOREIGN_AGE = 86_400.0  # seconds
 _OWN = f"{PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
 _visited: set[Path] = set()
 
@@ -82,18 +82,6 @@ def quiet_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-def _make(error: OSError, fault: str) -> FileError:
-    known = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)
-    text = f"{fault}: {next(known, 'check its disk or choose another folder')}."
-    return FileError(error.errno, error.strerror or str(error), error.filename, text)
-
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where age decides
-    fcntl = None  # type: ignore[assignment]
-
-
 @contextmanager
 def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
     """Create a temporary file, which is removed at the end unless it was renamed.
@@ -121,7 +109,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     while True:
         name = tempfile.mkdtemp(dir=folder, prefix=_OWN)
         try:
-            descriptor = os.open(name, os.O_RDONLY) if fcntl else -1
+            descriptor = os.open(name, os.O_RDONLY)
         except FileNotFoundError:  # another process took it for one that a kill has left
             continue
         if _lock_own(descriptor, Path(name)):
@@ -130,8 +118,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         yield Path(name)
     finally:
         shutil.rmtree(name, ignore_errors=True)
-        if descriptor >= 0:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def remove_stale_below(folder: Path, depth: int) -> None:
@@ -156,6 +143,12 @@ def is_at(descriptor: int, path: Path) -> bool:
     return False
 
 
+def _make(error: OSError, fault: str) -> FileError:
+    known = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)
+    text = f"{fault}: {next(known, 'check its disk or choose another folder')}."
+    return FileError(error.errno, error.strerror or str(error), error.filename, text)
+
+
 def _visit(folder: Path) -> None:
     """Remove what kills have left in a folder, once in the life of a process: listing it takes time."""
     if (absolute := folder.absolute()) not in _visited:
@@ -165,8 +158,6 @@ def _visit(folder: Path) -> None:
 
 def _lock_own(descriptor: int, path: Path) -> bool:
     """Lock a new temporary; return False if another process removed it before."""
-    if fcntl is None:
-        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:  # a file system without locks, where nothing is removed either
@@ -178,18 +169,17 @@ def _lock_own(descriptor: int, path: Path) -> bool:
 
 
 def _remove(path: Path, is_folder: bool) -> None:
-    aged = time.time() - path.stat().st_mtime > FOREIGN_AGE
-    if not aged and (fcntl is None or not path.name.startswith(_OWN)):
-        return
-    delete = partial(shutil.rmtree, ignore_errors=True) if is_folder else Path.unlink
-    if fcntl is None:
-        delete(path)
+    aged = time.time() - path.stat().st_mtime > _FOREIGN_AGE
+    if not aged and not path.name.startswith(_OWN):
         return
     # A lock over NFS needs a file that is open for writing.
     descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if is_at(descriptor, path):
-            delete(path)
+            if is_folder:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Atomic writes, checks of output paths, and file names of bounded length."""
+"""Atomic writes, locks, checks of output paths, and file names as text and of bounded length."""
 
 import hashlib
 import os
@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock
+
 from pneumo.common.disk import PREFIX, FileError, temporary_file, write_error
 from pneumo.errors import ConfigError
 
 _LONGEST = 255  # bytes of a name
+_PROBE = 1 << 16  # bytes, more than the first small files of a run take
 _BYTE = r"udc[89a-f][0-9a-f]"  # how Python writes a byte that is not UTF-8, after a backslash
 _LOOKS_ESCAPED = re.compile(rf"\\(?=(?:x5c)*{_BYTE})")
-_PROBE = 1 << 16  # bytes, more than the first small files of a run take
 _ESCAPED = re.compile(rf"\\(?:({_BYTE})|x5c(?=(?:x5c)*{_BYTE}))")
 
 
@@ -89,6 +91,11 @@ def bounded_name(name: str, suffix: str = "") -> str:
     return f"{kept}-{digest}{suffix}"
 
 
+def lock_of(path: Path) -> BaseFileLock:
+    """Return the lock of a file or folder that processes share, which lies next to it."""
+    return FileLock(path.parent / f".{path.name}.lock")
+
+
 def require_space(folder: Path, need: int) -> None:
     """Raise an OSError unless `need` bytes are free where `folder` lies."""
     if (free := shutil.disk_usage(folder).free) < need:
@@ -102,14 +109,6 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _concerns(error: OSError, path: Path) -> bool:
-    """Return whether an error is about writing a file: about itself, its temporary file or a folder above."""
-    if not isinstance(error.filename, str | bytes):
-        return error.errno is not None
-    name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
-    return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
 
 
 def check_output(option: str, path: Path | None) -> None:
@@ -160,3 +159,11 @@ def write_output(option: str, path: Path, text: str) -> None:
 def unwritable(option: str, path: Path, error: OSError) -> ConfigError:
     """Return the error of a place which an option names and which cannot be written."""
     return ConfigError(f"{option} {path} cannot be written ({error.strerror or error}): name another place.")
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Return whether an error is about writing a file: about itself, its temporary file or a folder above."""
+    if not isinstance(error.filename, str | bytes):
+        return error.errno is not None
+    name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
+    return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))

@@ -1,4 +1,7 @@
-"""Hardware of a process: accelerator, precision, cores, threads and memory."""
+"""Hardware of a process: accelerator, precision, cores and memory.
+
+Functions import PyTorch where they need it, since others, such as `count_cores`, serve commands that do without.
+"""
 
 from __future__ import annotations
 

@@ -23,17 +23,21 @@ from pneumo.common.text import plain
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also in the full width of East Asian scripts
 _END = ";\t\r\n"  # csv quotes cells with one of its characters, which some spreadsheets take for separators too
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+](?:inf|nan)", re.IGNORECASE)
-JSON_BYTES = 16 << 20
-YAML_BYTES = 256 << 10  # the configuration of a run takes 5 KB
-CSV_BYTES = 512 << 20  # of four million images
+_JSON_BYTES = 16 << 20
+_YAML_BYTES = 256 << 10  # the configuration of a run takes 5 KB
+_CSV_BYTES = 512 << 20  # of four million images
 _DEPTH = 32  # lists and mappings in each other
 _VALUES = 10_000  # of YAML, which OmegaConf reads at 5,000 values a second
 _DIGITS = 300  # a larger whole number is no float, and a much larger one takes minutes to parse
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class PlainDataError(ValueError):
+    """A file or text that is not plain data, with the reason in a few words: the caller's message adds the remedy."""
+
+
 def format_rows(rows: Iterable[Iterable[object]]) -> str:
-    """Format rows as CSV; `plain_data.parse_csv` returns the same text."""
+    """Format rows as CSV; `parse_csv` returns the same text."""
     lines: list[str] = []
     stream = SimpleNamespace(write=lines.append)
     csv.writer(stream, lineterminator=_END).writerows(map(escape_cell, row) for row in rows)
@@ -59,18 +63,13 @@ def hash_plain(value: Any) -> str:  # noqa: ANN401 (whatever JSON can hold)
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class PlainDataError(ValueError):
-    """A file or text that is not plain data, with the reason in a few words: the caller's message adds the remedy."""
-
-
-def read_json(path: Path, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+def read_json(path: Path, limit: int = _JSON_BYTES) -> Any:  # noqa: ANN401 (whatever JSON can hold)
     """Read a JSON file of at most `limit` bytes; raises what `read_bytes` and `parse_json` raise."""
-    return parse_json(read_bytes(path, limit), limit)
+    return parse_json(_read_text(path, limit))
 
 
-def parse_json(text: str | bytes, limit: int = JSON_BYTES) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """Parse JSON of finite numbers, unique keys and shallow nesting (bytes are UTF-8), or raise a PlainDataError."""
-    text = decode(text, limit)
+def parse_json(text: str) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+    """Parse JSON of finite numbers, unique keys and shallow nesting, or raise a PlainDataError."""
     try:
         found = json.loads(
             text, parse_constant=_parse_float, parse_float=_parse_float, parse_int=_parse_int, object_pairs_hook=_unique
@@ -93,7 +92,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         PlainDataError: It cannot be read, is too large or nested too deeply, has anchors, aliases or tags, or is no
             mapping.
     """
-    text = decode(read_bytes(path, YAML_BYTES), YAML_BYTES)
+    text = _read_text(path, _YAML_BYTES)
     try:
         _check_events(yaml.parse(text, Loader=_LOADER))
         found = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
@@ -113,8 +112,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV file of at most `CSV_BYTES` bytes; raises what `read_bytes` and `parse_csv` raise."""
-    return parse_csv(decode(read_bytes(path, CSV_BYTES), CSV_BYTES))
+    """Read a CSV file of at most `_CSV_BYTES` bytes; raises what `read_bytes` and `parse_csv` raise."""
+    return parse_csv(_read_text(path, _CSV_BYTES))
 
 
 def parse_csv(text: str) -> tuple[list[str], list[list[str]]]:
@@ -152,12 +151,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return content
 
 
-def decode(text: str | bytes, limit: int) -> str:
-    """Decode UTF-8 of at most `limit` bytes; raise a PlainDataError if it is longer, or of another encoding."""
-    if len(text) > limit:
-        raise PlainDataError(f"it is larger than {limit:,} bytes")
+def _read_text(path: Path, limit: int) -> str:
     try:
-        return text if isinstance(text, str) else text.decode()
+        return read_bytes(path, limit).decode()
     except UnicodeDecodeError:
         raise PlainDataError("it is not UTF-8") from None
 

@@ -20,12 +20,10 @@ from torch import Tensor
 from pneumo.common.text import plain
 
 # What torch.load and safetensors raise for damaged files: seen by cutting and altering thousands of them at random.
-# fmt: off
 _DAMAGE = (
     AssertionError, AttributeError, EOFError, LookupError, OSError, OverflowError, RuntimeError, SafetensorError,
     TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile,
-)
-# fmt: on
+)  # fmt: skip
 # Those of them whose text is about the reader: an unknown opcode's number, or torch's advice to allow code.
 _UNINFORMATIVE = (AssertionError, AttributeError, EOFError, LookupError, TypeError, pickle.UnpicklingError)
 _BLOCKED = re.compile(r"Unsupported (?:global|class): GLOBAL (\S+)")  # torch.load's words, after 700 characters
@@ -35,6 +33,10 @@ _MOST = 5_000_000  # values; references let a small file hold any number of them
 
 class UnreadableError(Exception):
     """A file holds no tensors and plain types, or is damaged; the text tells how, in at most 200 characters."""
+
+
+class DigestError(Exception):
+    """A content is nested too deeply, or larger than what it was read from; the text says which, in a clause."""
 
 
 def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (whatever the file holds)
@@ -74,26 +76,6 @@ def is_dense(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
 
 
-def _check_archive(file: IO[bytes], checked: bool) -> None:
-    """Raise an error if a ZIP archive, as torch.save writes it, would need more memory than it has bytes."""
-    if not zipfile.is_zipfile(file):
-        if checked:
-            raise UnreadableError("it is no ZIP archive")
-        return
-    size = file.seek(0, 2)
-    with zipfile.ZipFile(file) as archive:
-        parts = archive.infolist()
-        # torch.save compresses nothing, while torch.load opens what others have compressed.
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
-            raise UnreadableError("its parts are larger than the file")
-        if checked and archive.testzip() is not None:
-            raise UnreadableError("a part of it differs from its checksum")
-
-
-class DigestError(Exception):
-    """A content is nested too deeply, or larger than what it was read from; the text says which, in a clause."""
-
-
 def digest_tensor(tensor: Tensor) -> bytes:
     """Return the SHA-256 of a tensor's dtype, shape and values, wherever and in whichever order they are stored.
 
@@ -122,6 +104,22 @@ def digest_content(content: object, known: Mapping[int, bytes] = MappingProxyTyp
     digest = _Digest(known, most)
     digest.add(content, 0)
     return digest.sum.hexdigest()
+
+
+def _check_archive(file: IO[bytes], checked: bool) -> None:
+    """Raise an error if a ZIP archive, as torch.save writes it, would need more memory than it has bytes."""
+    if not zipfile.is_zipfile(file):
+        if checked:
+            raise UnreadableError("it is no ZIP archive")
+        return
+    size = file.seek(0, 2)
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+        # torch.save compresses nothing, while torch.load opens what others have compressed.
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
+            raise UnreadableError("its parts are larger than the file")
+        if checked and archive.testzip() is not None:
+            raise UnreadableError("a part of it differs from its checksum")
 
 
 class _Digest:

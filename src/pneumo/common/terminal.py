@@ -89,10 +89,10 @@ def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], No
 def _lines(doing: str, total: int) -> Callable[[int], None]:
     last = time.perf_counter()
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         nonlocal last
         if time.perf_counter() - last > INTERVAL:
             last = time.perf_counter()
             _log.info("%s: %d of %d", doing, done, total)
 
-    return tell
+    return report

@@ -1,13 +1,13 @@
-"""Escaping of untrusted text for terminals, logs, Markdown, shells and Hydra."""
+"""Escaping and quoting of text for terminals, logs, Markdown, shells and Hydra, and reasons of errors on one line."""
 
 import os
 import re
 import shlex
 
-_NOT_ALPHANUMERIC = r"[^\W_]"
+_ALPHANUMERIC = r"[^\W_]"
 _MARKUP = re.compile(
     r"[\\`*<\[\]|~$]"
-    rf"|(?<!{_NOT_ALPHANUMERIC})_|_(?!{_NOT_ALPHANUMERIC})"  # within words an underscore is itself
+    rf"|(?<!{_ALPHANUMERIC})_|_(?!{_ALPHANUMERIC})"  # within words an underscore is itself
     r"|&(?=#?\w+;)|(?<=\w):(?=//)|(?<=\bwww)\.",
     re.IGNORECASE,
 )
@@ -15,7 +15,7 @@ _BLOCK = re.compile(r"(?=(?:#+|[-+]+|>)(?:\s|$))|(?<=^\d)(?=[.)]\s)")
 # What Hydra reads as text although it has no quotes, unless it looks like a number, a list or a constant.
 _PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9_/.+@%:-]*")
 _CONSTANTS = frozenset({"null", "true", "false", "nan", "inf"})
-_NAMES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 def escape_line(text: str, keep: str = "") -> str:
@@ -58,10 +58,6 @@ def code_block(text: str, language: str) -> str:
     return f"{fence}{language}\n{text}{fence}"
 
 
-def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
-
-
 def quote_override(override: str) -> str:
     """Return an override, KEY=VALUE, as it is typed in a shell for Hydra to read the value as it stands.
 
@@ -84,7 +80,7 @@ def quote_value(text: str) -> str:
 
 def proxy_hint() -> str:
     """Name the environment variables that set a proxy, to be added to a reason; their values may hold passwords."""
-    names = [name for name in _NAMES if os.environ.get(name)]
+    names = [name for name in _PROXIES if os.environ.get(name)]
     return f"; a proxy is set by {' and '.join(names)}: check or unset it" if names else ""
 
 
@@ -92,3 +88,7 @@ def plain(reason: object, longest: int = 200) -> str:
     """Return what a server or a library gave as a reason, on one line, without control characters."""
     text = " ".join(str(reason).split())
     return "".join(character for character in text if character.isprintable())[:longest]
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)

@@ -14,8 +14,8 @@ Plane: TypeAlias = NDArray[np.float32]
 # film; x grows towards the patient's left, y towards the feet.
 SCALE = 80
 SHAPE = (180, 240)
-_X = (np.arange(240, dtype=np.float32)[None, :] - np.float32(119.5)) / np.float32(SCALE)
-_Y = (np.arange(180, dtype=np.float32)[:, None] - np.float32(89.5)) / np.float32(SCALE)
+_X = (np.arange(SHAPE[1], dtype=np.float32)[None, :] - np.float32((SHAPE[1] - 1) / 2)) / np.float32(SCALE)
+_Y = (np.arange(SHAPE[0], dtype=np.float32)[:, None] - np.float32((SHAPE[0] - 1) / 2)) / np.float32(SCALE)
 _SIDE = np.where(_X > 0, np.float32(1), np.float32(-1))
 _DISTANCE = np.abs(_X)
 _ARM, _SPINE, _BELLY = slice(160, None), slice(104, 136), slice(130, None)  # to draw no more than can show

@@ -18,7 +18,7 @@ from pneumo.common.files import require_space
 from pneumo.common.text import plain, proxy_hint
 
 TIMEOUT = 30.0  # seconds without a byte
-GROWTH = 4  # JPEGs hardly shrink in an archive: one that unpacks to more than so many times its size is not ours
+_GROWTH = 4  # JPEGs hardly shrink in an archive: one that unpacks to more than so many times its size is not ours
 MOST_MEMBERS = 100_000  # seventeen times as many as the study's archive has images
 _DAMAGE = (zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises for a bad archive, beside BadZipFile
 _IMPOSSIBLE = (EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR)  # names and places that cannot be; the disk raises other errors
@@ -108,8 +108,8 @@ def unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as file:
             members = _members(file)
             unpacked = sum(info.file_size for info in members.values())
-            if unpacked > GROWTH * archive.stat().st_size:
-                raise zipfile.BadZipFile(f"it would unpack to {unpacked:,} bytes, over {GROWTH} times its size")
+            if unpacked > _GROWTH * archive.stat().st_size:
+                raise zipfile.BadZipFile(f"it would unpack to {unpacked:,} bytes, over {_GROWTH} times its size")
             require_space(folder, unpacked)
             for path, info in members.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -28,9 +28,7 @@ class Part:
         return self.rows[chosen, torch.arange(images)]
 
 
-def training_order(
-    images: Sequence[Any], rank: int, processes: int, seed: int, epoch: int
-) -> "DistributedSampler[Any]":
+def training_order(images: Sequence[Any], rank: int, processes: int, seed: int, epoch: int) -> DistributedSampler[Any]:
     """Return the order of a process's training images, which follows from seed and epoch alone."""
     dataset: Any = images  # of which the sampler asks the length only
     # The sampler adds the epoch to its seed: keep the seeds' orders apart.
@@ -98,7 +96,8 @@ class ArrayBatches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of an epoch."""
-        rows = self.part.choose(self.seed * 100_000 + getattr(self.sampler, "epoch", 0))
+        epoch = self.sampler.epoch if isinstance(self.sampler, DistributedSampler) else 0
+        rows = self.part.choose(self.seed * 100_000 + epoch)
         for index in map(torch.tensor, self.batch_sampler):
             # Fancy indexing copies, so the batch is writable and the cache is not at risk.
             cut = torch.from_numpy(self.part.array[rows[index].numpy()])

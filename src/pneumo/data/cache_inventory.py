@@ -13,8 +13,8 @@ import rich
 import typer
 from filelock import Timeout
 
-from pneumo.common.array_cache import lock_of
 from pneumo.common.disk import PREFIX, remove_stale_below
+from pneumo.common.files import lock_of
 from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.common.terminal import PlainTable, tell
 from pneumo.data.phantoms import MARKER
@@ -95,15 +95,13 @@ def clear(
     _check("--kind", [] if kind is None else [kind], KINDS, folder)
     oldest = time.time() - (unused or 0) * 86_400
     kinds = [kind] if kind is not None else [name for name in KINDS if keys or name != "phantoms"]
-    chosen = [entry for entry in found if entry.used <= oldest and (not keys or entry.key in keys)]
+    asked = [entry for entry in found if entry.kind in kinds and (not keys or entry.key in keys)]
     deleted = []
-    for entry in chosen:
-        if entry.kind not in kinds:
-            continue
+    for entry in (entry for entry in asked if entry.used <= oldest):
         if remove(entry):
             deleted.append(entry)
         else:
-            foreign = foreign_files(entry)
+            foreign = _foreign_files(entry)
             why = f"pneumo did not write {foreign[0]}" if foreign else "a process is building it"
             tell(f"kept {entry.kind}/{entry.key}: {why}")
     tell(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
@@ -116,18 +114,11 @@ def entries(cache: Path) -> list[Entry]:
     return sorted(filter(None, found), key=lambda entry: -entry.bytes)
 
 
-def foreign_files(entry: Entry) -> list[str]:
-    """List the files in an entry's folder that pneumo did not write, as paths relative to it."""
-    own = _PHANTOM if entry.kind == "phantoms" else _ARRAY
-    names = (path.relative_to(entry.folder).as_posix() for path in entry.folder.rglob("*") if not _is_folder(path))
-    return sorted(name for name in names if not own.fullmatch(name))
-
-
 def remove(entry: Entry) -> bool:
     """Delete an entry unless a process is building it or it has foreign files; return whether it was deleted."""
     try:
         with lock_of(entry.folder).acquire(timeout=0):
-            if foreign_files(entry):
+            if _foreign_files(entry):
                 return False
             if entry.folder.is_dir():
                 shutil.rmtree(entry.folder)
@@ -147,6 +138,13 @@ def _find(folder: Path) -> list[Entry]:
         raise ConfigError(f"There is no folder {folder}: name the runs' paths.cache_dir as --dir FOLDER.")
     remove_stale_below(folder, depth=2)
     return entries(folder)
+
+
+def _foreign_files(entry: Entry) -> list[str]:
+    """List the files in an entry's folder that pneumo did not write, as paths relative to it."""
+    own = _PHANTOM if entry.kind == "phantoms" else _ARRAY
+    names = (path.relative_to(entry.folder).as_posix() for path in entry.folder.rglob("*") if not _is_folder(path))
+    return sorted(name for name in names if not own.fullmatch(name))
 
 
 def _check(name: str, given: Collection[str], known: Collection[str], folder: Path) -> None:

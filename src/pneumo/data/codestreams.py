@@ -8,11 +8,11 @@ from PIL import Image
 from pydicom import uid
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 
-from pneumo.data.jpeg import inspect_scans, is_jpeg2000, require_structure
+from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
 NAME = "pneumo"
-DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}  # pydicom reads it from each plugin
 _MOST_DECODED = 1 << 26  # bytes: 30 million pixels of 16 bits take 4 s
 _HEADER = struct.Struct("<16L")
 _MOST_EMPTY = 1000  # controls of a segment that stand for no bytes
@@ -28,61 +28,6 @@ _JPEG = {
     0xF7: (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
 }
 _JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
-
-
-def is_available(syntax: str) -> bool:
-    """Return whether a transfer syntax is decoded."""
-    return syntax == uid.RLELossless
-
-
-def require_decodable(size: int) -> None:
-    """Raise a DataError for pixels that take too long to decode in Python."""
-    if size > _MOST_DECODED:
-        raise DataError(
-            f"has {size:,} bytes of pixels in RLE, and {_MOST_DECODED:,} are the most: save it uncompressed."
-        )
-
-
-def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode a frame to little-endian samples, plane after plane.
-
-    pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
-    """
-    count, *offsets = _HEADER.unpack(source[: _HEADER.size])
-    width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
-    if count != runner.samples_per_pixel * width:
-        raise DataError("has another number of RLE segments than its samples need.")
-    ends = [*offsets[1:count], len(source)]
-    decoded = bytearray(pixels * count)
-    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
-        plane, byte = divmod(number, width)
-        low = plane * width * pixels + width - 1 - byte  # the most significant byte comes first
-        decoded[low : (plane + 1) * width * pixels : width] = _decode_segment(source[start:end], pixels)
-    runner.set_option("planar_configuration", 1)
-    return decoded
-
-
-def _decode_segment(segment: bytes, size: int) -> bytearray:
-    decoded = bytearray()
-    at, empty = 0, 0
-    while len(decoded) < size and at < len(segment):
-        control = segment[at]
-        if control < 128:
-            decoded += segment[at + 1 : at + 2 + control]
-            at += 2 + control
-        elif control > 128:
-            decoded += segment[at + 1 : at + 2] * (257 - control)
-            at += 2
-        else:
-            at, empty = at + 1, empty + 1
-            if empty > _MOST_EMPTY:
-                break
-    if len(decoded) < size:
-        raise DataError("has an RLE segment that is shorter than the image.")
-    return decoded[:size]
-
-
-get_decoder(uid.RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))
 
 
 class Codestream(NamedTuple):
@@ -138,7 +83,7 @@ def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
         *found, components = require_structure(frame)
         buffered = 6 * components * size[0] * size[1]
     elif frame.startswith(b"\xff\xd8"):
-        buffered = int(inspect_scans(frame).buffered * size[0] * size[1])
+        buffered = int(require_few_scans(frame) * size[0] * size[1])
         try:
             found = [*Image.open(io.BytesIO(frame), formats=("JPEG",)).size]  # as its own parser reads them
         except (OSError, Image.DecompressionBombError):  # such as for lossless JPEG, which others decode
@@ -148,3 +93,58 @@ def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
     if tuple(found) != size:
         raise DataError("has a compressed image of another size than its Rows and Columns say: export it again.")
     return buffered
+
+
+def is_available(syntax: str) -> bool:
+    """Return whether a transfer syntax is decoded; pydicom calls this of each plugin."""
+    return syntax == uid.RLELossless
+
+
+def require_decodable(size: int) -> None:
+    """Raise a DataError for pixels that take too long to decode in Python."""
+    if size > _MOST_DECODED:
+        raise DataError(
+            f"has {size:,} bytes of pixels in RLE, and {_MOST_DECODED:,} are the most: save it uncompressed."
+        )
+
+
+def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
+    """Decode a frame to little-endian samples, plane after plane.
+
+    pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
+    """
+    count, *offsets = _HEADER.unpack(source[: _HEADER.size])
+    width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
+    if count != runner.samples_per_pixel * width:
+        raise DataError("has another number of RLE segments than its samples need.")
+    ends = [*offsets[1:count], len(source)]
+    decoded = bytearray(pixels * count)
+    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        plane, byte = divmod(number, width)
+        low = plane * width * pixels + width - 1 - byte  # the most significant byte comes first
+        decoded[low : (plane + 1) * width * pixels : width] = _decode_segment(source[start:end], pixels)
+    runner.set_option("planar_configuration", 1)
+    return decoded
+
+
+def _decode_segment(segment: bytes, size: int) -> bytearray:
+    decoded = bytearray()
+    at, empty = 0, 0
+    while len(decoded) < size and at < len(segment):
+        control = segment[at]
+        if control < 128:
+            decoded += segment[at + 1 : at + 2 + control]
+            at += 2 + control
+        elif control > 128:
+            decoded += segment[at + 1 : at + 2] * (257 - control)
+            at += 2
+        else:
+            at, empty = at + 1, empty + 1
+            if empty > _MOST_EMPTY:
+                break
+    if len(decoded) < size:
+        raise DataError("has an RLE segment that is shorter than the image.")
+    return decoded[:size]
+
+
+get_decoder(uid.RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))

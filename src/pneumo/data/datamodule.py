@@ -21,9 +21,9 @@ from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_ord
 from pneumo.data.download import download_chest_xray
 from pneumo.data.folder_tree import find_data_sets
 from pneumo.data.image_cache import ImageLoader, RadiographDataset, content_hash, decode_all, decoded_blocks, find_twins
-from pneumo.data.index import Radiograph, default_root, find_root, indices_of, label_subtypes, locate
+from pneumo.data.image_notes import ImageNotes
+from pneumo.data.index import Radiograph
 from pneumo.data.phantoms import check_phantoms, write_phantoms
-from pneumo.data.radiograph import ImageNotes
 from pneumo.data.splits import Splits, check_split, split_radiographs
 from pneumo.errors import ConfigError
 
@@ -39,10 +39,6 @@ class ChestXrayDataModule(LightningDataModule):
 
     Source: Kermany et al., Cell 172 (2018), doi 10.17632/rscbjbr9sj.2, CC BY 4.0.
     """
-
-    inputs: Array | None = None  # what batches are cut from; without it, images are decoded on the way
-    views: Array | None = None
-    steps_per_batch, first_epoch, join_single = 1, 0, False
 
     def __init__(
         self,
@@ -66,7 +62,7 @@ class ChestXrayDataModule(LightningDataModule):
         """Store the arguments, which `conf/data/chest_xray.yaml` describes; `pin_memory` page-locks GPU batches."""
         super().__init__()
         check_split(split, folds, fold)
-        self.root, self.download = (default_root(), True) if root is None else (Path(root), False)
+        self.root, self.download = (index.default_root(), True) if root is None else (Path(root), False)
         self.classes, self.task = [str(name) for name in classes], task  # YAML reads [0,1] as numbers
         self.split, self.val_fraction, self.folds, self.fold = split, val_fraction, folds, fold
         self.image_size, self.crop_pct, self.batch_size = image_size, crop_pct, batch_size
@@ -75,10 +71,13 @@ class ChestXrayDataModule(LightningDataModule):
         self.augmentation, self.pin_memory, self.notes = augmentation, pin_memory, ImageNotes()
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
+        self.inputs: Array | None = None  # what batches are cut from; without it, images are decoded on the way
+        self.views: Array | None = None
+        self.steps_per_batch, self.first_epoch, self.join_single = 1, 0, False
 
     def prepare_data(self) -> None:
         """Download the data if `root` was left to its default and no data set lies there or below."""
-        if self.download and locate(self.root) is None and not find_data_sets(self.root):
+        if self.download and index.locate(self.root) is None and not find_data_sets(self.root):
             download_chest_xray(self.root)
         if not self.splits:  # Lightning has data prepared for each stage
             check_phantoms(self.root, default=self.download)
@@ -87,10 +86,10 @@ class ChestXrayDataModule(LightningDataModule):
         """Index the radiographs and split them, once for all stages."""
         if self.splits:
             return
-        self.root = find_root(self.root)
+        self.root = index.find_root(self.root)
         self.radiographs = index.index_radiographs(self.root, self.classes)
         if self.task == "subtype":
-            self.radiographs, self.classes = label_subtypes(self.radiographs, self.classes)
+            self.radiographs, self.classes = index.label_subtypes(self.radiographs, self.classes)
         if self.split == "official" and all(radiograph.split != "val" for radiograph in self.radiographs):
             _log.warning("The data has no val folder: validation patients are held out as with data.split=patient.")
             self.split = "patient"
@@ -189,6 +188,16 @@ class ChestXrayDataModule(LightningDataModule):
         """Return the test batches in the index's order; labels in them are for the caller to ignore."""
         return self._evaluation_loader("test", shuffled=False)
 
+    def part(self, split: str, inputs: Array) -> Part:
+        """Return what a split's batches are cut from."""
+        images = self.splits[split]
+        label = torch.tensor([radiograph.label for radiograph in images])
+        if split != "train" or self.views is None:
+            return Part(inputs, torch.tensor(index.indices_of(images, self.radiographs))[None], label)
+        pool = [self.radiographs[i] for i in self.trainable]
+        views = torch.arange(len(self.views) // len(pool))
+        return Part(self.views, torch.tensor(index.indices_of(images, pool)) + len(pool) * views[:, None], label)
+
     def _evaluation_loader(self, split: str, shuffled: bool = True) -> Loader:
         rank, processes = self._place()
         return self._loader(split, evaluation_order(len(self.splits[split]), rank, processes, shuffled))
@@ -199,7 +208,7 @@ class ChestXrayDataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, split: str, sampler: "DistributedSampler[Any] | list[int]") -> Loader:
+    def _loader(self, split: str, sampler: DistributedSampler[Any] | list[int]) -> Loader:
         size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
         batches = BatchIndices(sampler, size, split == "train" and self.join_single)
         if self.inputs is not None:
@@ -213,25 +222,13 @@ class ChestXrayDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),  # else each loader would draw from the global one
         )
 
-    def part(self, split: str, inputs: Array) -> Part:
-        """Return what a split's batches are cut from."""
-        images = self.splits[split]
-        label = torch.tensor([radiograph.label for radiograph in images])
-        if split != "train" or self.views is None:
-            return Part(inputs, torch.tensor(indices_of(images, self.radiographs))[None], label)
-        pool = [self.radiographs[i] for i in self.trainable]
-        views = torch.arange(len(self.views) // len(pool))
-        return Part(self.views, torch.tensor(indices_of(images, pool)) + len(pool) * views[:, None], label)
-
 
 class SyntheticDataModule(ChestXrayDataModule):
     """Phantom radiographs, drawn once and kept in a cache: for demonstrations and tests, without data or network."""
 
     def __init__(self, root: str | None, train: int, val: int, test: int, phantom_seed: int, **options: Any) -> None:  # noqa: ANN401
         """Store the numbers of phantoms and the seed of their drawings; `options` are those of the base class."""
-        named = [index.DEFAULT_ROOT, Path(os.environ.get("PNEUMO_DATA_ROOT") or index.DEFAULT_ROOT)]
-        real = {path.resolve() for folder in named for path in (folder, folder / "chest_xray")}
-        if root is None or Path(root).resolve() in real:
+        if root is None or index.is_default_root(Path(root)):
             raise ConfigError(
                 f"data.root={'null' if root is None else root} is where real radiographs lie by default, and phantoms "
                 "there would be taken for them later. Leave data.root out, so that they are kept in paths.cache_dir, "

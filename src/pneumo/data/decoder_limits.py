@@ -9,13 +9,11 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Condition, local
 from typing import BinaryIO
 
 from PIL import Image
 from pydicom import Dataset
 
-from pneumo.data.jpeg import Scans
 from pneumo.errors import DataError
 
 _LOGGERS = [logging.getLogger(name) for name in ("pydicom", "PIL")]  # both log elements' values, some when debugged
@@ -24,7 +22,7 @@ _HEADER_READS = 100_000
 _READS = 1_000_000  # of Pillow's and pydicom's loops in Python, which take 1 to 3 us for each
 _SPARE = 1 << 20  # bytes
 MOST_BYTES = 512 << 20  # for one image, its file's content included
-MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
+_MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _WIDE = 4  # bytes of a pixel of any other mode
 _BY_COLOUR = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # become RGB before they become grey
@@ -33,6 +31,12 @@ _SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
 class _Silence:
+    """A context in which pydicom's and Pillow's warnings and logs are kept back: they can hold a patient's data.
+
+    Python keeps one list of warning filters for all threads, so that the first thread to enter changes it and the last
+    to leave puts it back.
+    """
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers = 0
@@ -58,16 +62,7 @@ class _Silence:
                 self._warnings.__exit__(None, None, None)
 
 
-_SILENCE = _Silence()
-
-
-def quietly() -> _Silence:
-    """Keep pydicom's and Pillow's warnings and logs back while any thread is in here.
-
-    They can hold a patient's data. Python keeps one list of warning filters for all threads, so that the first thread
-    to enter changes it and the last to leave puts it back.
-    """
-    return _SILENCE
+SILENCE = _Silence()
 
 
 class Meter:
@@ -112,6 +107,10 @@ class _Share:
     size = 0  # bytes of one image
 
 
+class _Thread(threading.local):
+    share: _Share | None = None
+
+
 class Budget:
     """Memory that the images of several threads share."""
 
@@ -122,20 +121,20 @@ class Budget:
         """
         self._most, self._used = most, 0
         self._exceeding: _Share | None = None
-        self._released = Condition()
-        self._threads = local()
+        self._released = threading.Condition()
+        self._thread = _Thread()
 
     @contextmanager
     def share(self) -> Iterator[None]:
         """Release at the end what this thread reserves; within another `share` of the thread, that one releases it."""
-        if getattr(self._threads, "share", None) is not None:
+        if self._thread.share is not None:
             yield
             return
-        share = self._threads.share = _Share()
+        share = self._thread.share = _Share()
         try:
             yield
         finally:
-            self._threads.share = None
+            self._thread.share = None
             with self._released:
                 self._used -= share.size
                 self._exceeding = None if self._exceeding is share else self._exceeding
@@ -143,7 +142,7 @@ class Budget:
 
     def reserve(self, needed: int) -> None:
         """Wait until this thread may use so many bytes in all; does nothing outside of `share`."""
-        share: _Share | None = getattr(self._threads, "share", None)
+        share = self._thread.share
         if share is None or needed <= share.size:
             return
         more = needed - share.size
@@ -154,7 +153,7 @@ class Budget:
                 self._exceeding = share
 
 
-BUDGET = Budget(MOST_TOGETHER)
+BUDGET = Budget(_MOST_TOGETHER)
 
 
 def require_memory(needed: int) -> None:
@@ -167,13 +166,14 @@ def require_memory(needed: int) -> None:
     BUDGET.reserve(needed)
 
 
-def picture_bytes(image: Image.Image, content: int, tile: int, scans: Scans) -> int:
+def picture_bytes(image: Image.Image, content: int, tile: int, buffered: float) -> int:
     """Estimate the peak that decoding a picture, opened and not loaded, and making it grey takes.
 
-    `content` is the bytes of its file, `tile` those of a decoded strip or tile of a TIFF, held next to the image.
+    `content` is the bytes of its file, `tile` those of a decoded strip or tile of a TIFF, held next to the image, and
+    `buffered` those that the decoder of a JPEG holds for each pixel.
     """
     stored = _NARROW.get(image.mode, _WIDE)
-    needed = stored + 1 + scans.buffered + (_WIDE if image.mode in _BY_COLOUR else 0)
+    needed = stored + 1 + buffered + (_WIDE if image.mode in _BY_COLOUR else 0)
     if image.format == "WEBP":
         needed += 3 * _WIDE  # two canvases and a copy
     elif image.format == "JPEG2000":

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo.data.decoder_limits import Meter, dicom_bytes, require_memory
@@ -82,13 +82,15 @@ def _refuse_deflated(stream: BinaryIO) -> None:
         with suppress(Exception):  # where pydicom raises here, it raises again, before it unpacks anything
             stream.seek(0)
             read_preamble(stream, force=True)
-            meta = read_dataset(stream, implicit, True, stop_when=_after_meta, specific_tags=[Tag("TransferSyntaxUID")])
+            meta = read_dataset(
+                stream,
+                implicit,
+                True,
+                stop_when=lambda tag, *_: tag.group != 2,
+                specific_tags=[Tag("TransferSyntaxUID")],
+            )
             syntax = read_text(meta, "TransferSyntaxUID")
         if syntax == DeflatedExplicitVRLittleEndian:
             raise DataError(
                 "is deflated as a whole, which is not read: save it uncompressed (dcmconv +te of DCMTK does)."
             )
-
-
-def _after_meta(tag: BaseTag, _kind: str | None, _length: int) -> bool:
-    return tag.group != 2

@@ -89,7 +89,7 @@ def _apply_modality(stored: NDArray[np.integer], dataset: Dataset) -> Values:
     if sequence := dataset.get("ModalityLUTSequence"):
         if (table := _read_table(sequence[0], dataset)) is None:
             raise DataError("has a ModalityLUTSequence that is incomplete: export it again.")
-        return _look_up(values, *table)
+        return _apply_table(values, *table)
     slope, *_ = read_numbers(dataset, "RescaleSlope") or [1.0]
     intercept, *_ = read_numbers(dataset, "RescaleIntercept") or [0.0]
     values = values * slope + intercept
@@ -119,7 +119,7 @@ def _views(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple
         found = None
         if (table := _read_table(item, dataset)) is not None:
             # Entries often have fewer bits than the descriptor says, such as 12 of 16.
-            found = _look_up(values, *table) / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
+            found = _apply_table(values, *table) / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
         yield kind, found
     function = read_text(dataset, "VOILUTFunction") or "LINEAR"
     if centers and not function.isupper():
@@ -165,7 +165,7 @@ def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
     return fraction
 
 
-def _look_up(values: Values, entries: Values, first: int) -> Values:
+def _apply_table(values: Values, entries: Values, first: int) -> Values:
     """Look values up in a table; those beyond its ends take the entry there.
 
     pydicom's `apply_voi` and `apply_modality_lut` compute indices in the type of the entries or values, which wraps

@@ -137,8 +137,7 @@ def _integer(header: Dataset, name: str) -> int | None:
         value = header[name].value
         return None if value is None or value == "" else int(value)
     except Exception:  # pydicom raises many kinds; multiple values are no number either
-        pass
-    raise DataError(f"has a {name} that is not one whole number: export it again.")
+        raise DataError(f"has a {name} that is not one whole number: export it again.") from None
 
 
 def read_text(header: Dataset, name: str) -> str:

@@ -14,11 +14,11 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import URLError
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from pneumo.common.files import require_space
+from pneumo.common.files import lock_of, require_space
 from pneumo.data.archive import CutError, FailureError, RangeError, open_url, unpack
 from pneumo.errors import DataError
 
@@ -49,7 +49,7 @@ def download_chest_xray(
             _remove_leftovers(root)
             return
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(f".{root.name}.lock")):
+        with lock_of(root):
             if not (root / "train").is_dir():
                 _fetch(root, url, size, sha256)
     except (FailureError, OSError) as error:
@@ -67,7 +67,7 @@ def _remove_leftovers(root: Path) -> None:
     """Remove the archive that a kill has left behind after it was unpacked; where nothing can be changed, it stays."""
     part, unpacking = _temporaries(root)
     if unpacking.is_dir():
-        with suppress(OSError, Timeout), FileLock(root.with_name(f".{root.name}.lock"), timeout=0):
+        with suppress(OSError, Timeout), lock_of(root).acquire(timeout=0):
             if unpacking.is_dir():
                 part.unlink(missing_ok=True)
                 shutil.rmtree(unpacking)

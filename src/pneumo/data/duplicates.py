@@ -25,11 +25,11 @@ Floats: TypeAlias = NDArray[np.float32]
 SIDE = 64  # of the thumbnails that are compared, in pixels; larger images are found no better
 VERSION = 2  # part of what is kept: change it whenever `group_duplicates` may give other groups
 # Of 400 films cropped by up to 3 % the least reached 0.94; of 17 million pairs of different films, some 50 reach 0.9.
-COARSE_COSINE = 0.9
+_COARSE_COSINE = 0.9
 # Of 400 films cropped, resized, brightened and compressed anew the least reached 0.95, and 0.93 where a tenth less
 # brightness and more contrast cut off the dark greys. Two exposures of one child a moment apart, between which the
 # diaphragm has moved, reached 0.90; the next pair that is no copy, 0.75.
-FINE_COSINE = 0.92
+_FINE_COSINE = 0.92
 _COARSE, _FINE = 16, 32  # coefficients along each axis
 _POWER = 1.5  # of the frequency that weighs a coefficient: films have power spectra of about 1 / frequency**3
 _BLOCK, _WIDTH = 128, 1024  # images compared with images at once: what comes of it fits into a processor's cache
@@ -108,7 +108,7 @@ def _candidates(thumbnails: Films) -> Iterator[tuple[tuple[int, int], bool]]:
             symmetric, turned = rows[..., ~odd] @ columns[~odd], rows[..., odd] @ columns[odd]
             for parts, mirrored in ((symmetric + turned, False), (symmetric - turned, True)):
                 squared = np.square(parts, out=parts).sum(0)  # length of the projection on the tangents
-                for i, j in np.argwhere(squared > COARSE_COSINE**2):
+                for i, j in np.argwhere(squared > _COARSE_COSINE**2):
                     if start + i < first + j:
                         yield (start + int(i), first + int(j)), mirrored
 
@@ -117,10 +117,10 @@ def _same_film(images: Films, pair: tuple[int, int], mirrored: bool) -> bool:
     """Lay each film over the other and compare them in detail: the larger part of a body covers the smaller one."""
     one, other = (np.asarray(images[number]) for number in pair)
     other = other[:, ::-1] if mirrored else other
-    return max(overlay_cosine(one, other), overlay_cosine(other, one)) > FINE_COSINE
+    return max(_overlay_cosine(one, other), _overlay_cosine(other, one)) > _FINE_COSINE
 
 
-def overlay_cosine(fixed: Films, moving: Films) -> float:
+def _overlay_cosine(fixed: Films, moving: Films) -> float:
     """Return the cosine of two films' fine structures, with `moving` shifted and scaled to fit `fixed` best."""
     target = shrink(fixed)[None]
     place, best = np.zeros(4), 0.0

@@ -1,4 +1,4 @@
-"""Search for data sets that lie in subfolders of the given folder."""
+"""Data sets in a tree of folders: found below the given folder, or above it."""
 
 import os
 import shlex
@@ -10,10 +10,16 @@ from pathlib import Path
 
 from pneumo.common.text import quote_override
 
-SPLIT_NAMES = frozenset({"train", "val", "test", "training", "valid", "validation", "testing"})
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = frozenset({*SPLITS, "training", "valid", "validation", "testing"})
 _CLASS_NAMES = frozenset({"normal", "pneumonia"})
 _DEPTH = 4  # levels below the named folder, and above it
 _WIDTH = 1000  # folders per level: a search through a whole disk ends within seconds
+
+
+def has_splits(folder: Path) -> bool:
+    """Return whether a folder has the folders train/ and test/."""
+    return (folder / "train").is_dir() and (folder / "test").is_dir()
 
 
 def find_data_sets(root: Path) -> list[Path]:
@@ -21,8 +27,7 @@ def find_data_sets(root: Path) -> list[Path]:
     if found := _search(root):
         return found
     lineage = [root.absolute(), *root.absolute().parents][: _DEPTH + 1] if root.is_dir() else []
-    splits = ("train", "val", "test")
-    return [above for child, above in pairwise(lineage) if child.name in splits and has_splits(above)][:1]
+    return [above for child, above in pairwise(lineage) if child.name in SPLITS and has_splits(above)][:1]
 
 
 def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -113,8 +118,3 @@ def _folders_in(folder: Path) -> list[Path]:
         named = (entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX")
         return sorted(Path(entry.path) for entry in named if entry.is_dir())
     return []
-
-
-def has_splits(folder: Path) -> bool:
-    """Return whether a folder has the folders train/ and test/."""
-    return (folder / "train").is_dir() and (folder / "test").is_dir()

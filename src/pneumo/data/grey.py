@@ -14,7 +14,7 @@ from pneumo.errors import DataError
 # Part of the caches' keys: change it whenever a readable file gives other pixels.
 DECODER = f"grey, squared, bilinear, 2, Pillow {PIL.__version__}"
 # What `require_size` allows. Networks halve both sides five times: smaller pictures are less than one cell of theirs.
-LEAST_SIDE = 32
+_LEAST_SIDE = 32
 MOST_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses a file
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
 _BLOCK = 1 << 18  # pixels, for each of which calculations take up to 30 bytes
@@ -48,8 +48,8 @@ def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[
 
 def require_size(width: int, height: int) -> None:
     """Raise a DataError unless a picture is large enough to show a chest and small enough for the memory."""
-    if min(width, height) < LEAST_SIDE:
-        raise DataError(f"has {width} x {height} pixels, and each side of a radiograph has {LEAST_SIDE} or more.")
+    if min(width, height) < _LEAST_SIDE:
+        raise DataError(f"has {width} x {height} pixels, and each side of a radiograph has {_LEAST_SIDE} or more.")
     if width * height > MOST_PIXELS:
         raise DataError(f"says that it has {width} x {height} pixels, and {MOST_PIXELS:,} are the most that is read.")
 
@@ -77,7 +77,7 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in _DEEP or "16" in str(rawmode)  # of 16-bit colours Pillow keeps the high bytes
 
 
-def to_grey(image: Image.Image, scale: Scale = SIXTEEN_BITS, deep: bool = False) -> tuple[Image.Image, list[str]]:
+def to_grey(image: Image.Image, scale: Scale, deep: bool) -> tuple[Image.Image, list[str]]:
     """Convert an image to grey, 8 bits a pixel; return it and a note if the values use few of their bits.
 
     Colour becomes luminance (ITU-R 601), transparency is ignored, and deeper values are scaled from their full range,

@@ -21,8 +21,9 @@ from pneumo.common.hardware import keep_freed_memory
 from pneumo.common.terminal import track
 from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
 from pneumo.data.grey import DECODER
+from pneumo.data.image_notes import ImageNotes
 from pneumo.data.index import Radiograph, file_path
-from pneumo.data.radiograph import ImageNotes, decode_with_notes
+from pneumo.data.radiograph import decode_with_notes
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
     return found
 
 
-def require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
+def _require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
     """Raise a DataError if a file has changed since it was indexed, so that caches hold what their keys say."""
     for radiograph in radiographs:
         path = file_path(root, radiograph.path)
@@ -212,5 +213,5 @@ def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: i
         generator=torch.Generator(),  # else it would draw from the global one
     )
     for batch in loader:
-        require_unchanged(dataset.root, (dataset.radiographs[index] for index in batch["index"].tolist()))
+        _require_unchanged(dataset.root, (dataset.radiographs[index] for index in batch["index"].tolist()))
         yield batch["input"].numpy()

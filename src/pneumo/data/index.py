@@ -6,13 +6,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from pneumo.common.files import escape_path, unescape_path
-from pneumo.data.folder_tree import describe_misplaced, find_data_sets, has_splits
+from pneumo.data.folder_tree import SPLITS, describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -21,7 +22,6 @@ DEFAULT_ROOT = Path("data/chest_xray")
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
 _SUBTYPES = {"bacteria": "bacterial", "virus": "viral"}
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,12 @@ def default_root() -> Path:
     """Return data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
     named = os.environ.get("PNEUMO_DATA_ROOT")
     return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
+
+
+def is_default_root(root: Path) -> bool:
+    """Return whether `root` is a folder in which real data lie by default."""
+    named = (DEFAULT_ROOT, Path(os.environ.get("PNEUMO_DATA_ROOT") or DEFAULT_ROOT))
+    return root.resolve() in {path.resolve() for folder in named for path in (folder, folder / "chest_xray")}
 
 
 def find_root(root: Path) -> Path:
@@ -83,7 +89,7 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
     """List the radiographs below `root`, sorted by path, and what is none, as paths relative to it."""
     radiographs: list[Radiograph] = []
     junk: list[str] = []
-    try:
+    with readable_entries():
         for split in [name for name in SPLITS if name != "val" or (root / name).is_dir()]:
             junk += [relative_path(str(path), root) for path in (root / split).iterdir() if path.name not in classes]
             for label, name in enumerate(classes):
@@ -95,12 +101,19 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
                         junk.append(relative_path(entry.path, root))
                 if len(radiographs) == before:
                     raise _empty_class(root / split / name, classes)
+    return sorted(radiographs, key=lambda radiograph: radiograph.path), junk
+
+
+@contextmanager
+def readable_entries() -> Iterator[None]:
+    """Raise a DataError where an entry of a data set cannot be listed or read."""
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
             "folder, or a link to one: mend its permissions or its link, or delete it."
         ) from error
-    return sorted(radiographs, key=lambda radiograph: radiograph.path), junk
 
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import Progress
 
 from pneumo.common.disk import temporary_folder
+from pneumo.common.files import lock_of
 from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
-from pneumo.data.index import DEFAULT_ROOT, SPLITS, is_image, locate, relative_path, walk
+from pneumo.data.folder_tree import SPLITS
+from pneumo.data.index import DEFAULT_ROOT, is_image, locate, relative_path, walk
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
 _L = [[(0, 0), (0, 1), (0.6, 1)]]
-VISIBLE = 20  # grey values: what stands out of the grain, whose standard deviation is mostly 1 to 5
 MARKER = "phantoms.txt"  # lies in the tree's folder
 _VIEWS = (1, 1, 2, 1, 1)  # every fourth patient has a second film
 
@@ -54,7 +54,7 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
         if _is_written(root, films):
             return
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"), temporary_folder(root.parent) as folder:
+        with lock_of(root), temporary_folder(root.parent) as folder:
             if not _is_written(root, films):
                 tree = folder / root.name
                 _draw_all(tree, films, seed)
@@ -68,20 +68,9 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
         ) from error
 
 
-def holds_phantoms(root: Path) -> bool:
-    """Return whether a folder holds phantoms: by its marker or, as earlier versions wrote none, by all file names."""
-    if (root / MARKER).is_file():
-        return True
-    found = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
-    counts = {split: sum(path.startswith(f"{split}/") for path in found) for split in SPLITS}
-    with suppress(ConfigError):  # no counts of phantoms
-        return found == {film.path for film in _plan(counts)}
-    return False
-
-
 def check_phantoms(root: Path, default: bool) -> None:
-    """Log that a data set is one of phantoms."""
-    if (folder := locate(root)) is None or not holds_phantoms(folder):
+    """Warn of a data set of phantoms; raise a DataError if it lies where the real data are looked for by default."""
+    if (folder := locate(root)) is None or not _holds_phantoms(folder):
         return
     if default and root == DEFAULT_ROOT:
         raise DataError(
@@ -105,16 +94,15 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
     return _expose(_project(body, image), image)
 
 
-def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> NDArray[np.bool_]:
-    """Mark where opacities add more than `VISIBLE` grey values to a film that `write_phantoms` draws, (H, W)."""
-    film = next((film for film in _plan({"train": train, "val": val, "test": test}) if film.path == path), None)
-    if film is None:
-        raise ConfigError(
-            f"{path} is no film of the phantoms with seed={seed}, train={train}, val={val} and test={test}: give its "
-            "path in their folder, and the numbers that they were drawn by."
-        )
-    ill, well = (_draw(film, seed, finding).astype(np.int64) for finding in (film.finding, "none"))
-    return np.asarray(ill - well > VISIBLE)
+def _holds_phantoms(root: Path) -> bool:
+    """Return whether a folder holds phantoms: by its marker or, as earlier versions wrote none, by all file names."""
+    if (root / MARKER).is_file():
+        return True
+    found = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
+    counts = {split: sum(path.startswith(f"{split}/") for path in found) for split in SPLITS}
+    with suppress(ConfigError):  # no counts of phantoms
+        return found == {film.path for film in _plan(counts)}
+    return False
 
 
 def _add_marker(body: Plane, image: np.random.Generator) -> None:
@@ -196,12 +184,12 @@ def _draw_all(tree: Path, films: list[_Film], seed: int) -> None:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for film in progress.track(films, description="Drawing phantoms"):
             stream = io.BytesIO()  # errors of a disk come from Python then, and have a number
-            Image.fromarray(_draw(film, seed, film.finding)).save(stream, "JPEG", quality=95)
+            Image.fromarray(_draw(film, seed)).save(stream, "JPEG", quality=95)
             (tree / film.path).write_bytes(stream.getvalue())
 
 
-def _draw(film: _Film, seed: int, finding: Finding) -> NDArray[np.uint8]:
+def _draw(film: _Film, seed: int) -> NDArray[np.uint8]:
     # Numbers, not one stream for all: any film can be drawn alone. The last 1 sets patients apart from images.
     patient = np.random.default_rng([seed, film.split, film.patient, 1])
     image = np.random.default_rng([seed, film.split, film.number])
-    return draw_radiograph(patient, image, finding)
+    return draw_radiograph(patient, image, film.finding)

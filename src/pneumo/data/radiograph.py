@@ -4,11 +4,8 @@ Prediction, audit, training and all caches use it, so all accept the same files 
 """
 
 import io
-import logging
 import os
 import stat
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -16,74 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.common.text import escape_line
-from pneumo.data.decoder_limits import BUDGET, MOST_BYTES, Meter, quietly
+from pneumo.data.decoder_limits import BUDGET, MOST_BYTES, SILENCE, Meter
 from pneumo.data.dicom import is_dicom, read_dicom
 from pneumo.data.grey import MOST_PIXELS, square
 from pneumo.data.raster import INTACT, Opened, Storage, read_picture
 from pneumo.errors import DataError
 
-_log = logging.getLogger(__name__)
 _FEW = 64  # greys between darkest and brightest; among the study's 5,856 films the least is 112
-
-
-class ImageNotes:
-    """The notes on a run's images.
-
-    Attributes:
-        found: Path of each image with notes, and these; caches keep it next to what they hold.
-    """
-
-    def __init__(self) -> None:
-        """Start without notes."""
-        self.found: dict[str, list[str]] = {}
-        self._reported: set[str] = set()
-
-    def add(self, path: str, notes: Sequence[str]) -> None:
-        """Add the notes on an image."""
-        if notes:
-            self.found[path] = list(notes)
-
-    def report(self) -> None:
-        """Warn of the images with notes that were not reported yet, all in one warning."""
-        new = {path: notes for path, notes in self.found.items() if path not in self._reported}
-        self._reported.update(new)
-        if new:
-            count = f"{len(new):,} {'image is' if len(new) == 1 else 'images are'} doubtful"
-            text = itemize(f"{count}:", summarize(new), "`pneumo audit` lists all such images.")
-            _log.warning(text)  # without arguments, of which each would become one line
-
-
-def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Count and name the images of each note, the most frequent first; notes of one kind count as one."""
-    kinds: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for path, notes in found.items():
-        for note in notes:
-            kinds[note_kind(note)].append((path, note))
-    lines = []
-    for kind, pairs in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0])):
-        text, images = (kind, f"{len(pairs):,} images") if len(pairs) > 1 else (pairs[0][1], "1 image")
-        lines.append(f"{text} ({images}: {some(sorted(path for path, _ in pairs))})")
-    return lines
-
-
-def note_kind(note: str) -> str:
-    """Return a note without its figures, which are in parentheses."""
-    return note.partition(" (")[0]
-
-
-def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
-    """Return one item within the sentence of `head`, and several as a list with a line for each."""
-    items = [escape_line(item) for item in items]
-    if len(items) == 1:
-        return f"{head} {items[0]}." + (f" {tail}" if tail else "")
-    return "\n".join([head, *(f"- {item}" for item in items), *([tail] if tail else [])])
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first three names, and the number of the others."""
-    listed = [escape_line(name) for name in names]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")
 
 
 class Film(NamedTuple):
@@ -116,7 +52,7 @@ def read_content(path: Path) -> bytes:
         _reserve_content(path)
         return path.read_bytes()
     except OSError as error:
-        reason = describe_failure(error)
+        reason = _describe_failure(error)
     raise DataError(reason)
 
 
@@ -145,7 +81,7 @@ def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDA
 
 
 def _open(source: Path | bytes) -> Opened:
-    with quietly(), BUDGET.share():
+    with SILENCE, BUDGET.share():
         try:
             if isinstance(source, bytes):
                 BUDGET.reserve(len(source))
@@ -156,7 +92,7 @@ def _open(source: Path | bytes) -> Opened:
         except DataError as error:
             reason = str(error)
         except Exception as error:  # decoders answer damaged bytes with all kinds of exceptions
-            reason = describe_failure(error)
+            reason = _describe_failure(error)
     raise DataError(reason)
 
 
@@ -190,7 +126,7 @@ def _read(stream: BinaryIO) -> Opened:
     return read_picture(meter, head)
 
 
-def describe_failure(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     """Return why a file could not be read, as a predicate without any of its content."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be opened ({error.strerror}): mend its path or its permissions."

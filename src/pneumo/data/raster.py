@@ -2,7 +2,6 @@
 
 import codecs
 import struct
-from contextlib import suppress
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import TiffImagePlugin as Tags
 
 from pneumo.data.decoder_limits import Meter, picture_bytes, require_memory
 from pneumo.data.grey import SIXTEEN_BITS, Scale, is_deep, look_up, require_depth, require_size, to_grey
-from pneumo.data.jpeg import Scans, inspect_scans, is_jpeg2000, require_structure
+from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
 # What docs/PREDICTION.md lists. Pillow's other decoders are slow, unbounded, or start programs; MPO comes with JPEG.
@@ -46,7 +45,7 @@ _COLOURS = {  # photometric interpretation: name, channels, bits of each
     6: ("YCbCr", 3, (8,)),
 }
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
-_DAMAGED = "is a damaged TIFF: replace it by an intact copy."
+_DAMAGED = f"is a damaged TIFF: {INTACT}."
 _NUMBERS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
 _MOST_VALUES = 500_000  # 30 million pixels in tiles of 16 x 16 have 234,375 offsets and sizes
 _PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1
@@ -73,13 +72,12 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
 
     A DataError's text is a predicate; damaged files raise any exception of a decoder.
     """
-    tiff = TiffKind(stream) if head.startswith(tuple(Tags.PREFIXES)) else None
+    tiff = _TiffKind(stream) if head.startswith(tuple(Tags.PREFIXES)) else None
     scale = tiff.scale() if tiff else SIXTEEN_BITS
-    image = None
-    with suppress(UnidentifiedImageError):
-        image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
-    if image is None:
-        raise tiff.refusal() if tiff else DataError(_describe(head))
+    try:
+        image: Image.Image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise (tiff.refusal() if tiff else DataError(_describe(head))) from None
     stream.begin_pixels()
     # A phone's JPEG may have a preview behind the photograph. To count frames would read all of them.
     if getattr(image, "is_animated", False) and image.format != "MPO":
@@ -99,7 +97,7 @@ def read_picture(stream: Meter, head: bytes) -> Opened:
 
 def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -> None:
     """Raise a DataError for a picture whose decoding would take too much memory or time."""
-    scans = Scans(1, 0)
+    buffered = 0.0
     jpeg, plain = image.format in ("JPEG", "MPO"), image.format == "PPM" and head[1:2] in b"123"
     if jpeg or plain or is_jpeg2000(head):
         position = stream.tell()
@@ -107,12 +105,12 @@ def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -
         content = stream.read()
         stream.seek(position)
         if jpeg:
-            scans = inspect_scans(content)
+            buffered = require_few_scans(content)
         elif plain and content.count(b"#") > _MOST_COMMENTS:  # Pillow copies a block for each
             raise DataError(f"is a PGM or PPM with more than {_MOST_COMMENTS:,} comments: save it as PNG.")
         elif not plain and require_structure(content)[:2] != image.size:
             raise DataError(f"is a damaged JPEG 2000: {INTACT}.")
-    require_memory(picture_bytes(image, stream.size, tile, scans))
+    require_memory(picture_bytes(image, stream.size, tile, buffered))
     slow = any(tile[0] in _SLOW for tile in getattr(image, "tile", ()))
     if slow and image.width * image.height > _MOST_PLAIN:
         raise DataError(f"is stored in a rare way, which is read up to {_MOST_PLAIN:,} pixels: save it as PNG.")
@@ -165,7 +163,7 @@ def _read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
     return Image.fromarray(look_up(table, codes).reshape(shape[: 3 if bands > 1 else 2]))
 
 
-class TiffKind:
+class _TiffKind:
     """How a TIFF stores its first image, by its tags."""
 
     def __init__(self, stream: Meter) -> None:

@@ -12,11 +12,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pneumo.data.index import SPLITS, Radiograph
+from pneumo.data.folder_tree import SPLITS
+from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
-WAYS = ("official", "patient", "kfold")
+_WAYS = ("official", "patient", "kfold")
 Splits = dict[str, list[Radiograph]]
 Groups = npt.NDArray[np.int64]
 
@@ -60,7 +61,7 @@ def split_radiographs(
 
 def check_split(split: str, folds: int, fold: int) -> None:
     """Raise a ConfigError for an unknown split, or a fold that it does not have."""
-    if split not in WAYS:
+    if split not in _WAYS:
         raise ConfigError(
             f"data.split={split} is not a split: take data.split=official (the folders as they are), "
             "data.split=patient (a share of the training patients is held out for validation) or data.split=kfold "
@@ -73,6 +74,14 @@ def check_split(split: str, folds: int, fold: int) -> None:
         )
 
 
+def join_groups(first: Sequence[str] | Sequence[int], second: Sequence[str] | Sequence[int]) -> Groups:
+    """Number the groups of things that have either name in common, directly or by way of others, (N,)."""
+    one, other, size = _number(first), _number(second), len(first)
+    links = coo_array((np.ones(size), (one, other + size)), shape=(2 * size, 2 * size))
+    _, group = connected_components(links, directed=False)
+    return _number(group[one].tolist())
+
+
 def _link(pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: Sequence[int] | None) -> Groups:
     """Number the groups of images that must stay together: of one patient, or near duplicates, or linked by others."""
     numbers = range(len(radiographs)) if twins is None else twins
@@ -82,14 +91,6 @@ def _link(pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: 
         text = "%d training images are near duplicates of test images, as %s is, so that the test will flatter: see "
         _log.warning(text + "`pneumo audit`, and delete the copies.", len(copies), copies[0])
     return join_groups([image.patient for image in pool], [twin_of[image.path] for image in pool])
-
-
-def join_groups(first: Sequence[str] | Sequence[int], second: Sequence[str] | Sequence[int]) -> Groups:
-    """Number the groups of things that have either name in common, directly or by way of others, (N,)."""
-    one, other, size = _number(first), _number(second), len(first)
-    links = coo_array((np.ones(size), (one, other + size)), shape=(2 * size, 2 * size))
-    _, group = connected_components(links, directed=False)
-    return _number(group[one].tolist())
 
 
 def _hold_out(patients: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:

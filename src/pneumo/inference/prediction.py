@@ -18,7 +18,7 @@ from pneumo.common import __version__
 from pneumo.common.plain_data import escape_cell, format_rows
 from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_line
-from pneumo.data.radiograph import note_kind
+from pneumo.data.image_notes import note_kind
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import Film
 

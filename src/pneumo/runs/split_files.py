@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from pneumo.common.files import unescape_path, write_text
 from pneumo.common.plain_data import PlainDataError, format_rows, read_csv
-from pneumo.data.index import SPLITS, data_hash, file_path, locate, scan_radiographs
+from pneumo.data.folder_tree import SPLITS
+from pneumo.data.index import data_hash, file_path, locate, scan_radiographs
 from pneumo.data.splits import Splits
 from pneumo.errors import ConfigError, DataError
 

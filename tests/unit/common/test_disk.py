@@ -1,9 +1,6 @@
 import os
 from pathlib import Path
 
-import pytest
-
-from pneumo.common import disk
 from pneumo.common.disk import PREFIX, remove_stale_below, temporary_file, temporary_folder
 from pneumo.common.files import write_text
 
@@ -50,19 +47,6 @@ def test_those_of_another_machine_stay_for_a_day(tmp_path: Path) -> None:
     os.utime(other, (0, 0))
     remove_stale_below(tmp_path, depth=0)
     assert not other.exists()
-
-
-def test_where_there_are_no_locks_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, folder = leave(tmp_path)
-    monkeypatch.setattr(disk, "fcntl", None)
-    with temporary_file(tmp_path) as own:
-        remove_stale_below(tmp_path, depth=0)
-        assert own.exists()
-    assert file.exists()
-    for path in (file, folder):
-        os.utime(path, (0, 0))
-    remove_stale_below(tmp_path, depth=0)
-    assert os.listdir(tmp_path) == []
 
 
 def test_folders_below_are_cleaned_to_a_depth_without_links(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from pneumo.data.decoder_limits import MOST_BYTES, Budget, Meter, picture_bytes
-from pneumo.data.jpeg import Scans, inspect_scans
+from pneumo.data.jpeg import require_few_scans
 from pneumo.data.radiograph import read_content, read_radiograph
 from pneumo.errors import DataError
 
@@ -35,7 +35,7 @@ def test_many_pieces_are_refused_before_they_are_looped_over(kind: str) -> None:
 def test_the_largest_radiographs_are_allowed(width: int, height: int, bits: int, colour: int) -> None:
     image = Image.open(io.BytesIO(png(32, bits, colour)))
     image._size = width, height
-    assert picture_bytes(image, 120_000_000, 0, Scans(1, 0)) <= MOST_BYTES
+    assert picture_bytes(image, 120_000_000, 0, 0) <= MOST_BYTES
 
 
 def test_threads_share_the_memory_of_images() -> None:
@@ -99,11 +99,9 @@ def read_on(meter: Meter, most: int = 200_000) -> None:
 def test_previews_are_no_scans() -> None:
     plain, preview = encode_image(GREY, "JPEG"), encode_image(GREY, "JPEG", progressive=True)
     with_preview = plain[:2] + b"\xff\xe1" + (len(preview) + 2).to_bytes(2, "big") + preview + plain[2:]
-    assert inspect_scans(plain) == inspect_scans(with_preview + preview) == (1, 0)
-    assert inspect_scans(encode_image(COLOUR, "JPEG", progressive=True)) == (
-        10,
-        3,
-    )  # 4:2:0: half as many samples of colour
+    assert require_few_scans(plain) == require_few_scans(with_preview + preview) == 0
+    coloured = encode_image(COLOUR, "JPEG", progressive=True)
+    assert require_few_scans(coloured) == 3  # 4:2:0: half as many samples of colour
 
 
 def test_rle_longer_than_the_image_is_decoded_as_far_as_the_image() -> None:

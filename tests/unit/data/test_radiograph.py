@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumo.data.decoder_limits import quietly
+from pneumo.data.decoder_limits import SILENCE
 from pneumo.data.grey import square
 from pneumo.data.radiograph import Film, decode, decode_with_notes, read_radiograph
 from pneumo.errors import DataError
@@ -193,14 +193,14 @@ def test_silence_ends_with_the_last_reader() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
-        with quietly():
+        with SILENCE:
             entered.set()
             leave.wait(10)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         thread = threading.Thread(target=stay)
-        with quietly():
+        with SILENCE:
             thread.start()
             assert entered.wait(10)
         warnings.warn("kept back while the other reads", stacklevel=1)

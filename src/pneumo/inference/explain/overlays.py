@@ -19,7 +19,7 @@ from PIL import Image
 
 from pneumo.common.files import atomic_path, bounded_name, unwritable
 from pneumo.common.terminal import warn
-from pneumo.data.radiograph import some
+from pneumo.data.image_notes import some
 from pneumo.inference.backend import Images, Network
 from pneumo.inference.prediction import NOTICE, Batch, Prediction, show_path
 from pneumo.reporting.figures.style import STYLE, escape_text

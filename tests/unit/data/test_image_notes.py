@@ -9,7 +9,7 @@ from PIL import Image
 
 from pneumo.common.array_cache import Recipe, find_or_build
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.radiograph import ImageNotes, itemize, summarize
+from pneumo.data.image_notes import ImageNotes, itemize, summarize
 
 DARK = "it holds 12-bit values in a 16-bit file and comes out too dark: multiply its values by 16 and save it again"
 
