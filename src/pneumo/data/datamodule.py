@@ -71,7 +71,8 @@ class ChestXrayDataModule(LightningDataModule):
         self.augmentation, self.pin_memory, self.notes = augmentation, pin_memory, ImageNotes()
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
-        self.inputs: Array | None = None  # what batches are cut from; without it, images are decoded on the way
+        self.images: Array | None = None  # what batches are cut from; without them, images are decoded on the way
+        self.features: Array | None = None  # batches are cut from these if they are served
         self.views: Array | None = None
         self.steps_per_batch, self.first_epoch, self.join_single = 1, 0, False
 
@@ -105,15 +106,15 @@ class ChestXrayDataModule(LightningDataModule):
 
     def open_images(self) -> None:
         """Open the decoded-image cache, if the settings have one, for batches to be cut from."""
-        if self.cache and self.inputs is None:
+        if self.cache and self.images is None:
             dataset = self._dataset(self.radiographs)
-            self.inputs = decode_all(dataset, self.num_workers, self.content_hash, self.cache_dir)
+            self.images = decode_all(dataset, self.num_workers, self.content_hash, self.cache_dir)
 
     def image_blocks(self, positions: Sequence[int], size: int) -> Iterator[Tensor]:
         """Yield the radiographs at these positions of the index in blocks of images (size, 1, H, W) uint8."""
-        if self.inputs is not None:
+        if self.images is not None:
             for start in range(0, len(positions), size):
-                yield torch.from_numpy(self.inputs[positions[start : start + size]])
+                yield torch.from_numpy(self.images[positions[start : start + size]])
         else:
             dataset = self._dataset([self.radiographs[i] for i in positions])
             yield from map(torch.from_numpy, decoded_blocks(dataset, 0, size, self.num_workers))
@@ -126,7 +127,7 @@ class ChestXrayDataModule(LightningDataModule):
             views: Of augmented views of the M `trainable` ones, view after view, (views * M, D); an epoch takes one.
             steps_per_batch: Optimizer steps that the images of a training batch are for.
         """
-        self.inputs, self.views, self.steps_per_batch = features, views, steps_per_batch
+        self.features, self.views, self.steps_per_batch = features, views, steps_per_batch
         self.notes.report()
 
     def join_single_image(self) -> None:
@@ -136,7 +137,7 @@ class ChestXrayDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment training images on their device."""
         assert self.trainer is not None
-        if not self.trainer.training or not self.augmentation.active or batch["input"].ndim == 2:
+        if not self.trainer.training or not self.augmentation.active or self.features is not None:
             return batch
         seed = self.seed * 100_000 + self.trainer.current_epoch
         numbers = self.augmentation.draw(len(self.splits["train"]), seed, batch["input"].device)
@@ -211,8 +212,9 @@ class ChestXrayDataModule(LightningDataModule):
     def _loader(self, split: str, sampler: DistributedSampler[Any] | list[int]) -> Loader:
         size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
         batches = BatchIndices(sampler, size, split == "train" and self.join_single)
-        if self.inputs is not None:
-            return ArrayBatches(self.part(split, self.inputs), batches, self.seed, self.pin_memory)
+        inputs = self.images if self.features is None else self.features
+        if inputs is not None:
+            return ArrayBatches(self.part(split, inputs), batches, self.seed, self.pin_memory)
         return ImageLoader(
             self._dataset(self.splits[split]),
             **({"batch_sampler": batches} if batches.join_single else {"batch_size": size, "sampler": sampler}),

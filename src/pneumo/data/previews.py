@@ -15,8 +15,8 @@ from pneumo.data.radiograph import decode
 
 def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array:
     """Return radiographs as `decode` does, (n, H, W) uint8: from the decoded-image cache if it is there."""
-    images = data.inputs
-    if images is not None and images.ndim == 2:  # features; the images that they come from may still be there
+    images = data.images
+    if images is None and data.features is not None:  # the images that they come from may still be cached
         recipe = decoded_recipe(len(data.radiographs), data.image_size, data.content_hash, data.crop_pct)
         images = find(data.cache_dir, recipe)
     if images is None:
@@ -38,10 +38,10 @@ def first_batch(data: ChestXrayDataModule, processes: int, count: int) -> tuple[
     if not data.augmentation.active:
         return batch, films
     seed = data.seed * 100_000  # the first epoch's
-    if data.inputs is None or data.views is None:
+    if data.features is None or data.views is None:
         numbers = data.augmentation.draw(len(data.splits["train"]), seed)[index]
     else:
         pool = len(data.trainable)
-        rows = data.part("train", data.inputs).choose(seed)[index].tolist()  # view after view
+        rows = data.part("train", data.features).choose(seed)[index].tolist()  # view after view
         numbers = torch.stack([data.augmentation.draw(pool, row // pool)[row % pool] for row in rows])
     return batch, data.augmentation(torch.from_numpy(films[:, None]), numbers)[:, 0].numpy()

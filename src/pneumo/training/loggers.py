@@ -148,8 +148,8 @@ def _compute(images: list[Radiograph], components: RunComponents) -> Tensor:
     datamodule, classifier = components.datamodule, components.classifier
     device = components.trainer.strategy.root_device
     places = indices_of(images, datamodule.radiographs)
-    if datamodule.inputs is not None and datamodule.inputs.ndim == 2:
-        return torch.from_numpy(datamodule.inputs[places])
+    if datamodule.features is not None:
+        return torch.from_numpy(datamodule.features[places])
     classifier.eval().to(device)
     with torch.inference_mode():
         blocks = datamodule.image_blocks(places, datamodule.batch_size)

@@ -71,6 +71,18 @@ def test_features_are_served_with_views_for_training_only(phantoms: Path) -> Non
                 assert (batch["input"] < 1000).all()
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_images_stay_images_once_features_are_served(cache: bool, phantoms: Path, tmp_path: Path) -> None:
+    data = open_data(phantoms, cache=cache, cache_dir=str(tmp_path))
+    before = torch.cat(list(data.image_blocks([2, 0, 1], 2)))
+    data.serve(np.zeros((len(data.radiographs), 7), np.float32))
+    data.open_images()
+    assert (data.images is not None) == cache
+    after = list(data.image_blocks([2, 0, 1], 2))
+    assert [len(block) for block in after] == [2, 1]
+    assert torch.equal(torch.cat(after), before)
+
+
 @given(st.integers(0, 70), st.integers(2, 33))
 def test_a_single_index_joins_the_batch_before_it_and_all_else_stays(images: int, size: int) -> None:
     order = list(range(images))[::-1]

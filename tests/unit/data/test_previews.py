@@ -43,8 +43,8 @@ def test_features_have_the_images_behind_them_shown(views: int, phantoms: Path, 
     options = {"augmentation": augmentation, "cache": True, "cache_dir": str(tmp_path), "split": "patient"}
     data = open_data(phantoms, val_fraction=0.5, **options)
     data.open_images()
-    assert data.inputs is not None
-    images, pool = torch.from_numpy(np.array(data.inputs)), data.trainable
+    assert data.images is not None
+    images, pool = torch.from_numpy(np.array(data.images)), data.trainable
     seen = [augmentation(images[pool], augmentation.draw(len(pool), view)) for view in range(views)]
     # Features that are the pixels themselves.
     data.serve(images.flatten(1).numpy(), torch.cat(seen).flatten(1).numpy() if views else None)
