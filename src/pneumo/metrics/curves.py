@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from pneumo.metrics.bootstrap import Array, Resamples, bootstrap
+from pneumo.metrics.bootstrap import Resamples, bootstrap
 from pneumo.metrics.clusters import precision_interval
 from pneumo.metrics.definitions import auprc
-from pneumo.metrics.intervals import Estimate
+from pneumo.metrics.intervals import Array, Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from pneumo.errors import ConfigError
-from pneumo.metrics import estimation, intervals
+from pneumo.metrics import confusion, estimation
 from pneumo.metrics.bootstrap import RESAMPLES, SEED, Resamples, bootstrap, percentiles
+from pneumo.metrics.confusion import divide
 from pneumo.metrics.estimation import Compute, Metric, Sample, count_interval, recall_interval
-from pneumo.metrics.intervals import RESIDUE, Estimate, Interval, divide, unvaried_difference
+from pneumo.metrics.intervals import RESIDUE, Array, Estimate, Interval, unvaried_difference
 from pneumo.metrics.predictions import Predictions
-
-Array = npt.NDArray[np.float64]
 
 
 def auroc(resamples: Resamples) -> Array:
@@ -68,7 +66,7 @@ _ENTRIES = (
     Metric(
         "accuracy",
         "accuracy",
-        _of_tables(intervals.accuracy),
+        _of_tables(confusion.accuracy),
         estimation.proportion_interval,
         needs="any",
         rank=0,
@@ -92,8 +90,8 @@ _ENTRIES = (
     Metric(
         "balanced_accuracy",
         "balanced accuracy",
-        _of_tables(intervals.balanced_accuracy),
-        count_interval(intervals.balanced_accuracy),
+        _of_tables(confusion.balanced_accuracy),
+        count_interval(confusion.balanced_accuracy),
         rank=7,
         about="mean of sensitivity and specificity",
         method="Jeffreys' prior",
@@ -102,8 +100,8 @@ _ENTRIES = (
     Metric(
         "sensitivity",
         "sensitivity",
-        _of_tables(intervals.sensitivity),
-        recall_interval(intervals.sensitivity),
+        _of_tables(confusion.sensitivity),
+        recall_interval(confusion.sensitivity),
         needs="positive",
         rank=8,
         about="share of PNEUMONIA that was recognised; of subtypes the mean",
@@ -111,15 +109,15 @@ _ENTRIES = (
     Metric(
         "specificity",
         "specificity",
-        _of_tables(intervals.specificity),
-        recall_interval(intervals.specificity),
+        _of_tables(confusion.specificity),
+        recall_interval(confusion.specificity),
         needs="negative",
         rank=8,
         about="share of NORMAL that was recognised; of subtypes the mean",
     ),
     Metric("auprc", "average precision", auprc, estimation.auprc_interval, drawn=auprc),
-    Metric("f1", "F1", _of_tables(intervals.f1), count_interval(intervals.f1)),
-    Metric("mcc", "MCC", _of_tables(intervals.mcc), count_interval(intervals.mcc), range=(-1.0, 1.0)),
+    Metric("f1", "F1", _of_tables(confusion.f1), count_interval(confusion.f1)),
+    Metric("mcc", "MCC", _of_tables(confusion.mcc), count_interval(confusion.mcc), range=(-1.0, 1.0)),
     Metric("ece", "ECE", ece, estimation.ece_interval, lambda each: each.bin_residuals, "any", higher_is_better=False),
     Metric("brier", "Brier score", brier, estimation.brier_interval, brier, "any", (0.0, 1.0), (0.0, 2.0), False),
 )

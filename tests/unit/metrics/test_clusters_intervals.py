@@ -13,18 +13,10 @@ from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError
 from pneumo.metrics.calibration import calibration_curve, chance_errors
 from pneumo.metrics.clusters import clustered_wilson, effective_size
+from pneumo.metrics.confusion import balanced_accuracy, confusion_table, draw_tables, posterior_interval, sensitivity
 from pneumo.metrics.curves import measure_curves
 from pneumo.metrics.definitions import estimates, paired_bootstrap
-from pneumo.metrics.intervals import (
-    Estimate,
-    balanced_accuracy,
-    confusion_table,
-    draw_tables,
-    posterior_interval,
-    sensitivity,
-    subtract,
-    wilson,
-)
+from pneumo.metrics.intervals import Estimate, subtract, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.generalization import measure_shift
 from pneumo.runs.prediction_files import read_predictions

@@ -15,8 +15,9 @@ from scipy.special import logit
 
 from pneumo.common.text import escape_line
 from pneumo.metrics.calibration import calibration_curve
+from pneumo.metrics.confusion import confusion_table
 from pneumo.metrics.curves import GRID, Band, Curves, has_both_classes, measure_curves, precision_recall, roc
-from pneumo.metrics.intervals import Estimate, confusion_table
+from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, name_run, single, tested
 from pneumo.reporting.generalization import SHOWN, Shift

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from pneumo.metrics import intervals
-from pneumo.metrics.intervals import confusion_table, draw_tables, posterior_interval
+from pneumo.metrics import confusion
+from pneumo.metrics.confusion import confusion_table, draw_tables, posterior_interval
 
 FUNCTIONS = (
-    intervals.accuracy,
-    intervals.sensitivity,
-    intervals.specificity,
-    intervals.balanced_accuracy,
-    intervals.f1,
-    intervals.mcc,
+    confusion.accuracy,
+    confusion.sensitivity,
+    confusion.specificity,
+    confusion.balanced_accuracy,
+    confusion.f1,
+    confusion.mcc,
 )
 
 
