@@ -17,7 +17,7 @@ from pneumo.common.text import escape_markdown
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Metric
 from pneumo.runs.collection import STUDY, Row, Run
-from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.result_rules import RESULT_NAMES
 
 
 @dataclass(frozen=True)

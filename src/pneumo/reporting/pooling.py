@@ -21,7 +21,8 @@ from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predi
 from pneumo.reporting.comparison import name_row
 from pneumo.runs.collection import Row, Run, collect
 from pneumo.runs.prediction_files import read_predictions, write_predictions
-from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, keys, summarise
+from pneumo.runs.result_rules import SUBTYPES
+from pneumo.runs.results import NO_IMAGE, TITLES, Results, keys, summarise
 from pneumo.runs.split_files import read_splits
 
 _HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")

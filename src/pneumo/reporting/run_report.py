@@ -21,7 +21,8 @@ from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, keys, read_finished
+from pneumo.runs.result_rules import SUBTYPES
+from pneumo.runs.results import NO_IMAGE, TITLES, Results, count_tested, keys, name_run, read_finished
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
@@ -103,7 +104,7 @@ def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
         config = OmegaConf.to_yaml(read_config(run.folder))
     text = render(
         "run.html",
-        title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}",
+        title=name_run(results),
         results=results,
         tested=count_tested(results),
         metrics=_metrics(results),

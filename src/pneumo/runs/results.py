@@ -1,4 +1,4 @@
-"""The file results.json: keys, values computed from predictions, reader, writer and terminal table."""
+"""The file results.json: values computed from predictions, reader, writer and terminal table."""
 
 from __future__ import annotations
 
@@ -23,42 +23,14 @@ from pneumo.metrics.clusters import clustered_wilson
 from pneumo.metrics.definitions import METRICS, auroc, estimates
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
-from pneumo.runs.result_rules import find_fault
+from pneumo.runs.result_rules import RESULT_NAMES, SUBTYPES, find_fault
 
 _log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes of results.json, which has 4 KB
 Value = str | int | float | bool
 Results = dict[str, Value]
-SUBTYPES = ("bacterial", "viral")
-SUBTYPE_METRICS = ("sensitivity_bacterial", "sensitivity_viral", "auroc_bacterial_viral")
 NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that the task does not tell apart
 TITLES = {name: metric.title for name, metric in METRICS.items()}
-TEST_METRICS = tuple(METRICS)
-# fmt: off
-# What every results.json has; those of earlier versions may lack the metrics that were added since.
-REQUIRED_NAMES = (
-    "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
-    "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
-    "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
-    "test_auroc", "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "test_true_positives",
-    "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
-    "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
-    "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
-    "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "folds", "temperature", "threshold_rule",
-    "val_sensitivity", "val_specificity", "val_balanced_accuracy",
-    *(f"test_{name}_ci_{end}"
-      for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier")
-      for end in ("low", "high")),
-    *(f"test_{name}{end}" for name in SUBTYPE_METRICS for end in ("", "_ci_low", "_ci_high")),
-)
-# fmt: on
-_ADDED = tuple(name for name in METRICS if f"test_{name}" not in REQUIRED_NAMES)
-# The order of results.json, which users' scripts read: names may be added, none changed.
-RESULT_NAMES = (
-    *REQUIRED_NAMES,
-    *(f"{stage}_{name}" for name in _ADDED for stage in ("train", "val", "test")),
-    *(f"test_{name}_ci_{end}" for name in _ADDED for end in ("low", "high")),
-)
 
 
 def confusion(label: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Results:
@@ -71,6 +43,11 @@ def confusion(label: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) ->
         "test_false_negatives": int((positive & ~detected).sum()),
         "collapsed": len(np.unique(predicted)) == 1,
     }
+
+
+def name_run(results: Mapping[str, Value]) -> str:
+    """Name a run by network, optimizer and seed."""
+    return f"{results['model']} · {results['optimizer']} · seed {results['seed']}"
 
 
 def count_tested(results: Mapping[str, Value]) -> int:
@@ -98,7 +75,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     except PlainDataError as error:
         raise _damaged(path, str(error)) from error
-    if fault := find_fault(found, REQUIRED_NAMES, RESULT_NAMES):
+    if fault := find_fault(found):
         raise _damaged(path, fault)
     results: Results = found
     return results
@@ -157,7 +134,7 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
 
 def _table(results: Mapping[str, Value]) -> PlainTable:
     """Build the table of the metrics that have a rank, next to what the run was."""
-    table = PlainTable(f"{results['model']} · {results['optimizer']} · seed {results['seed']}")
+    table = PlainTable(name_run(results))
     table.add_column("test")
     for column in ("", "95\u00a0% interval"):
         table.add_column(column, justify="right")

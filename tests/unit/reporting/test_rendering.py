@@ -9,7 +9,7 @@ from pneumo.inference.backend import Rules
 from pneumo.inference.predictor import Predictor
 from pneumo.inference.serve.app import make_app
 from pneumo.reporting.rendering import render
-from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.result_rules import RESULT_NAMES
 
 
 def card(name: str) -> str:

@@ -19,9 +19,9 @@ from pneumo.metrics.confusion import confusion_table
 from pneumo.metrics.curves import GRID, Band, Curves, has_both_classes, measure_curves, precision_recall, roc
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
-from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, name_run, single, tested
+from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, single, tested
 from pneumo.reporting.generalization import SHOWN, Shift
-from pneumo.runs.results import Results, keys
+from pneumo.runs.results import Results, keys, name_run
 
 CURVES = {"loss": "loss (cross entropy)", "auroc": "AUROC", "accuracy": "accuracy"}
 Scores = Mapping[str, npt.NDArray[np.float64]]

@@ -17,9 +17,9 @@ from matplotlib.patches import Rectangle
 from pneumo.common.plain_data import PlainDataError, read_bytes
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.charts import draw_calibration, draw_confusion, draw_curves, draw_scores, draw_shift
-from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, head, name_run, tested
+from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, head, tested
 from pneumo.reporting.generalization import Shift, read_shift
-from pneumo.runs.results import Results
+from pneumo.runs.results import Results, name_run
 
 Places = npt.NDArray[np.int64]
 Films = npt.NDArray[np.uint8]
