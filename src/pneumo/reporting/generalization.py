@@ -76,7 +76,7 @@ def read_shift(folder: Path, results: Results) -> Shift | str:
     return measure_shift(*found)
 
 
-def to_terminal(shift: Shift) -> Table:
+def shift_table(shift: Shift) -> Table:
     """Lay out the two sides, and where the balanced accuracy went."""
     title = f"From {len(shift.validation.positive):,} validation to {len(shift.test.positive):,} test images"
     table = PlainTable(title, padding=(0, 1, 0, 0), show_edge=False)

@@ -21,6 +21,7 @@ from pneumo.errors import ConfigError, TrainingError
 from pneumo.metrics.bootstrap import Resamples
 from pneumo.metrics.clusters import clustered_wilson
 from pneumo.metrics.definitions import METRICS, auroc, estimates
+from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
 from pneumo.runs.result_rules import RESULT_NAMES, SUBTYPES, find_fault
@@ -31,6 +32,7 @@ Value = str | int | float | bool
 Results = dict[str, Value]
 NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that the task does not tell apart
 TITLES = {name: metric.title for name, metric in METRICS.items()}
+RANKED_TITLES = {name: metric.title for name, metric in METRICS.items() if metric.rank is not None}
 
 
 def confusion(label: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Results:
@@ -53,6 +55,15 @@ def name_run(results: Mapping[str, Value]) -> str:
 def count_tested(results: Mapping[str, Value]) -> int:
     """Count the images that a run was tested on."""
     return sum(int(results[f"test_{kind}_{sign}"]) for kind in ("true", "false") for sign in ("positives", "negatives"))
+
+
+def recorded_estimate(results: Mapping[str, Value], name: str) -> Estimate:
+    """Return a metric of the test with its interval."""
+    return Estimate(*(float(results[key]) for key in _keys(name)))
+
+
+def _keys(name: str) -> tuple[str, str, str]:
+    return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"
 
 
 def write_results(path: Path, results: Mapping[str, Value]) -> None:
@@ -141,12 +152,10 @@ def _table(results: Mapping[str, Value]) -> PlainTable:
     table.add_column("run", style="dim")
     table.add_column("", justify="right", style="dim")
     left = []
-    for metric in METRICS.values():
-        titles = {metric.name: metric.title} if metric.rank is not None else {}
-        if metric.name == "sensitivity":
-            titles |= {f"sensitivity_{name}": f"  {name}" for name in SUBTYPES}
-        for name, title in titles.items():
-            value, low, high = (results[key] for key in keys(name))
+    for ranked, heading in RANKED_TITLES.items():
+        subtypes = SUBTYPES if ranked == "sensitivity" else ()
+        for name, title in ((ranked, heading), *((f"sensitivity_{subtype}", f"  {subtype}") for subtype in subtypes)):
+            value, low, high = recorded_estimate(results, name)
             if value != NO_IMAGE:
                 left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
     right = [
@@ -170,15 +179,15 @@ def summarise(predictions: Predictions) -> Results:
     """
     results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
     for name, estimate in estimates(predictions).items():
-        results |= dict(zip(keys(name), estimate, strict=True))
+        results |= dict(zip(_keys(name), estimate, strict=True))
     subtypes = np.array(predictions.subtypes or ("",) * len(clusters))
     for subtype in SUBTYPES:
         chosen = predictions.positive & (subtypes == subtype)
         hits = predictions.right[chosen]
         value = float(hits.mean()) if len(hits) else NO_IMAGE
         interval = clustered_wilson(hits, clusters[chosen])
-        results |= dict(zip(keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
-    return results | dict(zip(keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
+        results |= dict(zip(_keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
+    return results | dict(zip(_keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
 
 
 def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
@@ -196,8 +205,3 @@ def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
     sides = Predictions.binary(share, viral, share > 0.5, margin=odds)
     interval = delong_interval(placements(sides.score, viral, predictions.clusters[predictions.positive]))
     return float(auroc(Resamples(sides))[0]), *interval
-
-
-def keys(name: str) -> tuple[str, str, str]:
-    """Return the keys of a metric of the test and of both ends of its interval."""
-    return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"

@@ -21,13 +21,22 @@ from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, single, tested
 from pneumo.reporting.generalization import SHOWN, Shift
-from pneumo.runs.results import Results, keys, name_run
+from pneumo.runs.results import Results, name_run, recorded_estimate
 
-CURVES = {"loss": "loss (cross entropy)", "auroc": "AUROC", "accuracy": "accuracy"}
 Scores = Mapping[str, npt.NDArray[np.float64]]
+CURVES = {"loss": "loss (cross entropy)", "auroc": "AUROC", "accuracy": "accuracy"}
 _EDGES = np.linspace(-10, 10, 41)
 _TICKS = (0.0001, 0.01, 0.5, 0.99, 0.9999)
 _SIDES = {"train": ("training", COLOURS[4], "--"), "val": ("validation", COLOURS[0], "-")}
+
+
+class _ClassCurves(NamedTuple):
+    """One class's curves; the name is empty where there are no others."""
+
+    name: str
+    answers: Predictions
+    curves: Curves
+    colour: str
 
 
 def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[str, int], results: Results) -> Figure:
@@ -53,15 +62,6 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
     return figure
 
 
-class _Shown(NamedTuple):
-    """One class's curves; the name is empty where there are no others."""
-
-    name: str
-    answers: Predictions
-    curves: Curves
-    colour: str
-
-
 def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
     """Draw ROC and precision-recall curve with their bands; of three classes those of each against the rest.
 
@@ -72,15 +72,15 @@ def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
         return {}
     if len(answers.classes) == 2:
         # As results.json has the areas, with the intervals of more resamples.
-        auroc, auprc = (Estimate(*(float(results[key]) for key in keys(name))) for name in ("auroc", "auprc"))
-        shown = [_Shown("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
+        auroc, auprc = (recorded_estimate(results, name) for name in ("auroc", "auprc"))
+        shown = [_ClassCurves("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
     else:
         colours = dict(zip(answers.classes, class_colours(len(answers.classes)), strict=True))
-        shown = [_Shown(name, side, measure_curves(side), colours[name]) for name, side in sides]
+        shown = [_ClassCurves(name, side, measure_curves(side), colours[name]) for name, side in sides]
     return {"roc": _draw_roc(shown, results), "precision_recall": _draw_precision_recall(shown, results)}
 
 
-def _draw_roc(shown: Sequence[_Shown], results: Results) -> Figure:
+def _draw_roc(shown: Sequence[_ClassCurves], results: Results) -> Figure:
     figure, axes = single(results)
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="chance")
     for name, answers, curves, colour in shown:
@@ -93,7 +93,7 @@ def _draw_roc(shown: Sequence[_Shown], results: Results) -> Figure:
     return figure
 
 
-def _draw_precision_recall(shown: Sequence[_Shown], results: Results) -> Figure:
+def _draw_precision_recall(shown: Sequence[_ClassCurves], results: Results) -> Figure:
     figure, axes = single(results)
     for name, answers, curves, colour in shown:
         prevalence = float(answers.positive.mean())
