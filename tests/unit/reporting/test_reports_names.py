@@ -61,10 +61,10 @@ def test_a_run_whose_folder_has_markup_in_its_name_is_reported(capsys: pytest.Ca
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path: Path) -> None:
-    classes = ["NORMAL", name, "'=x"]
+    classes = ("NORMAL", name, "'=x")
     label, share = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
     margin = logit(share)
-    predictions = Predictions(share, label, label, tuple(classes), margin, (name, "'=b", "c"))
+    predictions = Predictions(share, label, label, classes, margin, (name, "'=b", "c"))
     write_predictions(tmp_path / "predictions.csv", predictions)
     image = Radiograph(name, 1, "none", name, "test", 1, 1)
     write_splits(tmp_path / "splits.csv", {"test": [image]}, classes)
@@ -72,7 +72,7 @@ def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
         assert not [cell for row in rows for cell in formulas(row)]
     table = read_table(tmp_path / "predictions.csv")
-    assert (table.paths, table.classes, table.label) == ((name, "'=b", "c"), tuple(classes), classes)
+    assert (table.paths, table.classes, table.label) == ((name, "'=b", "c"), classes, classes)
     (line,) = read_splits(tmp_path)
     assert (line["path"], line["patient"], line["class"]) == (name, name, name)
 
