@@ -16,10 +16,10 @@ from scipy.stats import binom, norm
 
 from pneumo.common.files import write_text
 from pneumo.metrics import confusion
-from pneumo.metrics.bootstrap import RESAMPLES, bootstrap
+from pneumo.metrics.bootstrap import RESAMPLES, Resamples, bootstrap
 from pneumo.metrics.calibration import bin_residuals, calibration_error_interval, chance_errors
 from pneumo.metrics.confusion import draw_tables, posterior_interval
-from pneumo.metrics.definitions import METRICS, bootstrap_metrics, estimates, measure
+from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.intervals import Array, Interval
 from pneumo.metrics.predictions import Predictions
 
@@ -61,8 +61,13 @@ def draw(
 
 def percentile_intervals(answers: Predictions) -> dict[str, Interval]:
     """Compute the plain bootstrap's interval of every metric."""
-    draws = bootstrap_metrics(answers, METRICS)
-    return {name: (np.quantile(each, 0.025), np.quantile(each, 0.975)) for name, each in draws.items()}
+
+    def statistic(weights: Array) -> Array:
+        resamples = Resamples(answers, weights)
+        return np.stack([metric.compute(resamples) for metric in METRICS.values()], axis=1)
+
+    low, high = np.quantile(bootstrap(statistic, answers.label), (0.025, 0.975), axis=0)
+    return dict(zip(METRICS, zip(low, high, strict=True), strict=True))
 
 
 def own_intervals(answers: Predictions) -> dict[str, Interval]:

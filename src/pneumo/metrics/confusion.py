@@ -10,19 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import betaincinv
 from scipy.stats.qmc import Sobol
 
 from pneumo.metrics.intervals import Array, Interval
 
 _DRAWS = 13  # 2**13: an end of an interval is known to a hundredth of a standard deviation
-
-
-def confusion_table(label: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64], classes: int) -> Array:
-    """Count images by true class (rows) and predicted class (columns), (classes, classes)."""
-    counts = np.bincount(label * classes + prediction, minlength=classes**2)
-    return counts.reshape(classes, classes).astype(np.float64)
 
 
 def accuracy(tables: Array) -> Array:

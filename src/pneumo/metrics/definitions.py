@@ -5,13 +5,13 @@ Results have `test_NAME` with `test_NAME_ci_low` and `_high`; training and valid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from pneumo.errors import ConfigError
 from pneumo.metrics import confusion, estimation
-from pneumo.metrics.bootstrap import RESAMPLES, SEED, Resamples, bootstrap, percentiles
+from pneumo.metrics.bootstrap import RESAMPLES, Resamples, bootstrap, percentiles
 from pneumo.metrics.confusion import divide
 from pneumo.metrics.estimation import Compute, Metric, Sample, count_interval, recall_interval
 from pneumo.metrics.intervals import RESIDUE, Array, Estimate, Interval, unvaried_difference
@@ -140,22 +140,7 @@ def estimates(predictions: Predictions) -> dict[str, Estimate]:
     return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in METRICS.items()}
 
 
-def bootstrap_metrics(
-    predictions: Predictions, names: Collection[str], count: int = RESAMPLES, seed: int = SEED
-) -> Mapping[str, Array]:
-    """Compute metrics of each bootstrap draw, (R,), by their names."""
-
-    def statistic(weights: Array) -> Array:
-        resamples = Resamples(predictions, weights)
-        return np.stack([METRICS[name].compute(resamples) for name in names], axis=1)
-
-    draws = bootstrap(statistic, predictions.label, count, seed, predictions.clusters)
-    return dict(zip(names, draws.T, strict=True))
-
-
-def paired_bootstrap(
-    first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES, seed: int = SEED
-) -> Interval:
+def paired_bootstrap(first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES) -> Interval:
     """Compute the 95 % interval of the first run's metric less the second's, on the same images in the same order.
 
     It is the whole range of the difference where the metric needs a class with fewer than two patients, and
@@ -177,6 +162,6 @@ def paired_bootstrap(
     def statistic(weights: Array) -> Array:
         return entry.compute(Resamples(first, weights)) - entry.compute(Resamples(second, weights))
 
-    draws = bootstrap(statistic, first.label, count, seed, known.clusters)
+    draws = bootstrap(statistic, first.label, count, clusters=known.clusters)
     low, high = percentiles(draws)
     return (low, high) if high - low >= RESIDUE else unvaried_difference(float(draws.mean()), patients, reach)

@@ -40,7 +40,6 @@ class Pooled(NamedTuple):
 
     row: Row
     seed: int
-    folds: tuple[int, ...]
     fold: tuple[int, ...]
     answers: Predictions
 
@@ -84,7 +83,7 @@ def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
             "data.fold=0,1,2,3,4"
         )
     fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
-    return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
+    return Pooled(row, seed, fold, answers)
 
 
 def folds_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
@@ -108,7 +107,8 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
         for name in _OF_FOLDS
     )
     each = pooled.row.finished
-    missing = sorted(set(range(int(each[0]["folds"]))) - set(pooled.folds))
+    folds = set(pooled.fold)
+    missing = sorted(set(range(int(each[0]["folds"]))) - folds)
     notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
     chosen = {
         "epoch": any(fold["best_epoch"] != fold["epochs"] for fold in each),
@@ -118,7 +118,7 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
     if any(chosen.values()):
         notes += f" Each fold chose its {' and '.join(compress(chosen, chosen.values()))} on them, which flatters."
     return (
-        f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(pooled.folds)} folds, "
+        f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(folds)} folds, "
         f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}.{notes}"
     )
 

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.special import logit
+from sklearn.metrics import confusion_matrix
 
 from pneumo.common.text import escape_line
 from pneumo.metrics.calibration import calibration_curve
-from pneumo.metrics.confusion import confusion_table
 from pneumo.metrics.curves import GRID, Band, Curves, has_both_classes, measure_curves, precision_recall, roc
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
@@ -138,7 +138,7 @@ def draw_confusion(answers: Predictions, results: Results) -> Figure:
     """Draw the counts of each truth and answer, coloured by their share of the truth."""
     figure, axes = single(results)
     places = range(len(answers.classes))
-    counts = confusion_table(answers.label, answers.predicted, len(places)).astype(int)
+    counts = confusion_matrix(answers.label, answers.predicted, labels=places)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
