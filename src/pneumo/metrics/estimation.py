@@ -137,9 +137,8 @@ def auroc_interval(metric: Metric, sample: Sample) -> Interval:
         return significance.delong_interval(sample.placements[0])
     if sample.units(metric) < 2:
         return metric.range
-    deviation = float(sample.draws[metric.name].std(ddof=1)) * clusters.area_widening(
-        [p.residuals for p in sample.placements]
-    )
+    widening = clusters.area_widening([each.residuals for each in sample.placements])
+    deviation = float(sample.draws[metric.name].std(ddof=1)) * widening
     return intervals.logit_interval(sample.value(metric), deviation, sample.units(metric))
 
 

@@ -61,6 +61,11 @@ class Predictions:
         return self.label > 0
 
     @property
+    def has_both_classes(self) -> bool:
+        """Whether there are positive and negative images, without which there is no ranking."""
+        return bool(self.positive.any() and not self.positive.all())
+
+    @property
     def positive_probability(self) -> Array:
         """Probability of all positive classes together, (N,)."""
         total: Array = self.probability[:, 1:].sum(axis=1)

@@ -20,7 +20,6 @@ from pneumo.common.text import code_block, escape_line
 from pneumo.config.fingerprints import other_overrides
 from pneumo.data.index import Radiograph, indices_of
 from pneumo.data.previews import first_batch, load_films
-from pneumo.metrics.curves import has_both_classes
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.charts import draw_learning_curves
@@ -87,7 +86,7 @@ class RunLogger(TensorBoardLogger):
         most of which lie near 0 and 1, would leave few of the thresholds to tell images apart.
         """
         for name, side in predictions.against_rest.items():
-            if has_both_classes(side):
+            if side.has_both_classes:
                 quantile = rankdata(side.score, "max") / len(side.score)
                 tag = f"test/precision_recall/{escape_line(name)}"
                 self.experiment.add_pr_curve(tag, side.positive, quantile, epochs)

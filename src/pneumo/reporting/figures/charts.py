@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from pneumo.common.text import escape_line
 from pneumo.metrics.calibration import calibration_curve
-from pneumo.metrics.curves import GRID, Band, Curves, has_both_classes, measure_curves, precision_recall, roc
+from pneumo.metrics.curves import GRID, Band, Curves, measure_curves, precision_recall, roc
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, single, tested
@@ -67,7 +67,7 @@ def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
 
     Nothing is drawn of a class that all images are of, or none.
     """
-    sides = [(name, side) for name, side in answers.against_rest.items() if has_both_classes(side)]
+    sides = [(name, side) for name, side in answers.against_rest.items() if side.has_both_classes]
     if not sides:
         return {}
     if len(answers.classes) == 2:

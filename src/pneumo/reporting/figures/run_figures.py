@@ -141,16 +141,16 @@ def choose(answers: Predictions, threshold: float) -> Chosen:
 def draw_predictions(answers: Predictions, chosen: Chosen, films: Films, results: Results) -> Figure:
     """Show test images that were called right and wrong, and the least certain ones; films in the order of `chosen`."""
     total = chosen.rights + chosen.wrongs
-    near, words = "whose two likeliest classes are closest", "its probability"
+    near, number = "whose two likeliest classes are closest", "its probability"
     if len(answers.classes) == 2:
         near = "nearest to the threshold"
-        words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
+        number = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
     rows = {
         _count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"): chosen.right,
         _count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"): chosen.wrong,
         _count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"): chosen.uncertain,
     }
-    words = f"Below each film: the answer with {words}, and the truth. Not a medical device."
+    words = f"Below each film: the answer with {number}, and the truth. Not a medical device."
     names = [_shorten(name) for name in answers.classes]
     captions = [
         Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))

@@ -1,4 +1,4 @@
-"""Visual style of all figures: colours, sizes, and how figures become files."""
+"""Visual style of all figures: colours, sizes, and how figures become files and TensorBoard images."""
 
 from __future__ import annotations
 
