@@ -151,13 +151,16 @@ def _table(results: Mapping[str, Value]) -> PlainTable:
         table.add_column(column, justify="right")
     table.add_column("run", style="dim")
     table.add_column("", justify="right", style="dim")
+    titles = {}
+    for name, title in RANKED_TITLES.items():
+        titles[name] = title
+        if name == "sensitivity":
+            titles |= {f"sensitivity_{subtype}": f"  {subtype}" for subtype in SUBTYPES}
     left = []
-    for ranked, heading in RANKED_TITLES.items():
-        subtypes = SUBTYPES if ranked == "sensitivity" else ()
-        for name, title in ((ranked, heading), *((f"sensitivity_{subtype}", f"  {subtype}") for subtype in subtypes)):
-            value, low, high = recorded_estimate(results, name)
-            if value != NO_IMAGE:
-                left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
+    for name, title in titles.items():
+        value, low, high = recorded_estimate(results, name)
+        if value != NO_IMAGE:
+            left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
     right = [
         ("train accuracy", f"{results['train_accuracy']:.4f}"),
         ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
@@ -177,31 +180,32 @@ def summarise(predictions: Predictions) -> Results:
     sensitivity to a subtype is the fraction of its images whose predicted class is right: pneumonia, or with three
     classes the subtype itself. Without images it is -1.
     """
-    results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
-    for name, estimate in estimates(predictions).items():
-        results |= dict(zip(_keys(name), estimate, strict=True))
+    found, clusters = estimates(predictions), predictions.clusters
     subtypes = np.array(predictions.subtypes or ("",) * len(clusters))
     for subtype in SUBTYPES:
         chosen = predictions.positive & (subtypes == subtype)
         hits = predictions.right[chosen]
         value = float(hits.mean()) if len(hits) else NO_IMAGE
-        interval = clustered_wilson(hits, clusters[chosen])
-        results |= dict(zip(_keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
-    return results | dict(zip(_keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
+        found[f"sensitivity_{subtype}"] = Estimate(value, *clustered_wilson(hits, clusters[chosen]))
+    found["auroc_bacterial_viral"] = _separate_subtypes(predictions)
+    results = confusion(predictions.label, predictions.predicted)
+    for name, estimate in found.items():
+        results.update(zip(_keys(name), estimate, strict=True))
+    return results
 
 
-def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
+def _separate_subtypes(predictions: Predictions) -> Estimate:
     """Compute the AUROC of bacterial against viral pneumonia and its interval.
 
     Images are ranked by the fraction that viral has of both probabilities.
     """
     viral = predictions.label[predictions.positive] == 2
     if viral.all() or not viral.any():
-        return NO_IMAGE, 0.0, 1.0
+        return Estimate(NO_IMAGE, 0.0, 1.0)
     ill = predictions.take(np.flatnonzero(predictions.positive))
     pair = ill.probability[:, 1:]
     share = pair[:, 1] / np.maximum(pair.sum(axis=1), np.finfo(np.float64).tiny)
     odds = None if ill.odds is None else np.subtract(*log_expit(ill.odds[:, :0:-1]).T)  # of viral, by both logarithms
     sides = Predictions.binary(share, viral, share > 0.5, margin=odds)
     interval = delong_interval(placements(sides.score, viral, predictions.clusters[predictions.positive]))
-    return float(auroc(Resamples(sides))[0]), *interval
+    return Estimate(float(auroc(Resamples(sides))[0]), *interval)
