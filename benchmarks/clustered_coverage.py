@@ -13,8 +13,8 @@ import numpy as np
 from scipy.stats import norm
 
 from pneumo.common.files import write_text
-from pneumo.metrics.bootstrap import Array
 from pneumo.metrics.definitions import METRICS, estimates, measure
+from pneumo.metrics.intervals import Array
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
 

@@ -15,11 +15,12 @@ import rich
 from scipy.stats import binom, norm
 
 from pneumo.common.files import write_text
-from pneumo.metrics import intervals
-from pneumo.metrics.bootstrap import RESAMPLES, Array, bootstrap
+from pneumo.metrics import confusion
+from pneumo.metrics.bootstrap import RESAMPLES, Resamples, bootstrap
 from pneumo.metrics.calibration import bin_residuals, calibration_error_interval, chance_errors
-from pneumo.metrics.definitions import METRICS, bootstrap_metrics, estimates, measure
-from pneumo.metrics.intervals import Interval, draw_tables, posterior_interval
+from pneumo.metrics.confusion import draw_tables, posterior_interval
+from pneumo.metrics.definitions import METRICS, estimates, measure
+from pneumo.metrics.intervals import Array, Interval
 from pneumo.metrics.predictions import Predictions
 
 Counts = npt.NDArray[np.int64]
@@ -29,8 +30,8 @@ Table = Sequence[Sequence[float]]
 CASES = ((0.99, 0.60, 1.0), (0.98, 0.80, 2.0), (0.95, 0.90, 2.0), (0.98, 0.95, 3.0), (0.99, 0.97, 4.0))
 SIZES = ((20, 20), (10, 300), (300, 10), (50, 500), (390, 234))  # positive and negative images
 POINTS = (*((s, c) for s, c, _ in CASES), (0.5, 0.9), (0.7, 0.7), (0.8, 0.9), (0.9, 0.8), (0.85, 0.95), (0.6, 0.99))
-COUNTED = {"balanced_accuracy": intervals.balanced_accuracy, "f1": intervals.f1, "mcc": intervals.mcc}
-_AVERAGED = {"sensitivity": intervals.sensitivity, "specificity": intervals.specificity, **COUNTED}  # of three classes
+COUNTED = {"balanced_accuracy": confusion.balanced_accuracy, "f1": confusion.f1, "mcc": confusion.mcc}
+_AVERAGED = {"sensitivity": confusion.sensitivity, "specificity": confusion.specificity, **COUNTED}  # of three classes
 # Images of each of three classes, and what each is predicted to be.
 _SIZES_OF_THREE = ((20, 20, 20), (10, 100, 300), (300, 50, 10), (234, 242, 148))
 _TABLES_OF_THREE = (
@@ -60,8 +61,13 @@ def draw(
 
 def percentile_intervals(answers: Predictions) -> dict[str, Interval]:
     """Compute the plain bootstrap's interval of every metric."""
-    draws = bootstrap_metrics(answers, METRICS)
-    return {name: (np.quantile(each, 0.025), np.quantile(each, 0.975)) for name, each in draws.items()}
+
+    def statistic(weights: Array) -> Array:
+        resamples = Resamples(answers, weights)
+        return np.stack([metric.compute(resamples) for metric in METRICS.values()], axis=1)
+
+    low, high = np.quantile(bootstrap(statistic, answers.label), (0.025, 0.975), axis=0)
+    return dict(zip(METRICS, zip(low, high, strict=True), strict=True))
 
 
 def own_intervals(answers: Predictions) -> dict[str, Interval]:

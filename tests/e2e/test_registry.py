@@ -15,7 +15,7 @@ TITLE = "NPV"
 CODE = f"""
 import runpy, sys
 from pathlib import Path
-from pneumo.metrics.intervals import divide
+from pneumo.metrics.confusion import divide
 from pneumo.metrics.estimation import Metric, percentile_interval
 from pneumo.metrics.definitions import METRICS
 

@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.models.classifier import Classifier
 from pneumo.reporting.figures.run_figures import CAPTIONS, run_figures
-from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.training.components import build
 from pneumo.training.run import run
 

@@ -11,10 +11,18 @@ from numpy.typing import NDArray
 from scipy.stats import beta, binomtest, norm, t
 from sklearn import metrics
 
-from pneumo.metrics.bootstrap import RESAMPLES, bootstrap
+from pneumo.metrics.bootstrap import RESAMPLES, SEED, Resamples, bootstrap
 from pneumo.metrics.calibration import chance_errors
+from pneumo.metrics.definitions import METRICS as REGISTRY
+from pneumo.metrics.predictions import Predictions
 
 Numbers = NDArray[np.float64]
+
+
+def draw_metric(predictions: Predictions, name: str, count: int = RESAMPLES, seed: int = SEED) -> Numbers:
+    """Compute a metric of each bootstrap draw."""
+    compute, clusters = REGISTRY[name].compute, predictions.clusters
+    return bootstrap(lambda weights: compute(Resamples(predictions, weights)), predictions.label, count, seed, clusters)
 
 
 def read(folder: Path) -> tuple[list[str], Numbers, Numbers, Numbers]:

@@ -9,7 +9,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from pneumo.metrics.predictions import Predictions
 from pneumo.runs.prediction_files import write_predictions
-from pneumo.runs.results import RESULT_NAMES, confusion, write_results
+from pneumo.runs.result_rules import RESULT_NAMES
+from pneumo.runs.results import confusion, write_results
 from pneumo.runs.status import Status, write_status
 
 CLASSES = ("NORMAL", "PNEUMONIA")

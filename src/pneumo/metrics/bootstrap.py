@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from pneumo.metrics.calibration import bin_residuals
 from pneumo.metrics.clusters import Clusters, stratify
-from pneumo.metrics.intervals import Interval, zero_residue
+from pneumo.metrics.intervals import Array, Interval, zero_residue
 from pneumo.metrics.predictions import Predictions
 
-Array = npt.NDArray[np.float64]
 RESAMPLES = 2_000
 SEED = 0
 _BLOCK = 4_000_000  # weights that are held at once, 32 MB
-_WORK, _FEWEST = 100_000_000, 100  # images that are drawn in all, some ten seconds of work; the least number of draws
+_WORK = 100_000_000  # images that are drawn in all, some ten seconds of work
+_FEWEST = 100  # draws
 
 
 class Resamples:

@@ -9,10 +9,9 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from pneumo.metrics.clusters import Clusters, clustered_wilson
-from pneumo.metrics.intervals import RESIDUE, Interval, unvaried_interval
+from pneumo.metrics.intervals import RESIDUE, Array, Interval, unvaried_interval
 from pneumo.metrics.predictions import Predictions
 
-Array = npt.NDArray[np.float64]
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
 _PARTS = 4  # of a bin, whose images have nearly the same probability
 _EDGES = np.linspace(0, 1, BINS * _PARTS + 1, dtype=np.float32)[:-1]
@@ -21,8 +20,7 @@ _EDGES = np.linspace(0, 1, BINS * _PARTS + 1, dtype=np.float32)[:-1]
 class Bin(NamedTuple):
     """Images whose probabilities lie close to each other."""
 
-    images: int  # their number
-    probability: float  # their mean
+    probability: float  # mean of their probabilities
     share: float  # fraction of them that is positive
     low: float  # lower end of its 95 % interval (Wilson; of patients with several images, their effective number)
     high: float  # upper end
@@ -104,8 +102,8 @@ def calibration_curve(predictions: Predictions) -> list[Bin]:
     found = []
     for number in np.unique(place):
         here = place == number
-        count, interval = int(here.sum()), clustered_wilson(positive[here], clusters[here])
-        found.append(Bin(count, float(probability[here].mean()), int(positive[here].sum()) / count, *interval))
+        interval = clustered_wilson(positive[here], clusters[here])
+        found.append(Bin(float(probability[here].mean()), float(positive[here].mean()), *interval))
     return found
 
 

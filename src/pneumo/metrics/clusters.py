@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, t
 
-from pneumo.metrics.intervals import RESIDUE, Interval, logit_interval, shrink_variance, wilson
+from pneumo.metrics.intervals import RESIDUE, Array, Interval, logit_interval, shrink_variance, wilson
 
-Array = npt.NDArray[np.float64]
 Clusters = npt.NDArray[np.int64]
 _AREA_WEIGHT, _PRECISION_WEIGHT = 2, 3  # patients that the expected variance of placements counts as
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from pneumo.metrics.bootstrap import Array, Resamples, bootstrap
+from pneumo.metrics.bootstrap import Resamples, bootstrap
 from pneumo.metrics.clusters import precision_interval
 from pneumo.metrics.definitions import auprc
-from pneumo.metrics.intervals import Estimate
+from pneumo.metrics.intervals import Array, Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
 
-RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
+_RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
 GRID = np.linspace(0, 1, 101)
 
 
@@ -34,14 +34,9 @@ class Curves(NamedTuple):
     auprc: Estimate  # average precision
 
 
-def has_both_classes(predictions: Predictions) -> bool:
-    """Return whether there are positive and negative images, without which there is no ranking."""
-    return bool(predictions.positive.any() and not predictions.positive.all())
-
-
 def roc(predictions: Predictions) -> tuple[Array, Array]:
     """Compute 1 - specificity and sensitivity for all thresholds; nothing if one of the classes is absent."""
-    if not has_both_classes(predictions):
+    if not predictions.has_both_classes:
         return np.empty(0), np.empty(0)
     false, true, _ = roc_curve(predictions.positive, predictions.score)
     return false, true
@@ -79,7 +74,7 @@ def measure_curves(predictions: Predictions) -> Curves:
         return np.column_stack((on_grid(*resamples.ranked[0]).reshape(len(weights), -1), auprc(resamples)))
 
     area = float(auprc(Resamples(predictions))[0])
-    draws = bootstrap(statistic, predictions.label, RESAMPLES, clusters=predictions.clusters)
+    draws = bootstrap(statistic, predictions.label, _RESAMPLES, clusters=predictions.clusters)
     low, high = (np.split(end, 2) for end in np.quantile(draws[:, :-1], (0.025, 0.975), axis=0))
     placed = placements(predictions.score, predictions.positive, predictions.clusters)
     return Curves(

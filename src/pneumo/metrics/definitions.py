@@ -5,19 +5,17 @@ Results have `test_NAME` with `test_NAME_ci_low` and `_high`; training and valid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from pneumo.errors import ConfigError
-from pneumo.metrics import estimation, intervals
-from pneumo.metrics.bootstrap import RESAMPLES, SEED, Resamples, bootstrap, percentiles
+from pneumo.metrics import confusion, estimation
+from pneumo.metrics.bootstrap import RESAMPLES, Resamples, bootstrap, percentiles
+from pneumo.metrics.confusion import divide
 from pneumo.metrics.estimation import Compute, Metric, Sample, count_interval, recall_interval
-from pneumo.metrics.intervals import RESIDUE, Estimate, Interval, divide, unvaried_difference
+from pneumo.metrics.intervals import RESIDUE, Array, Estimate, Interval, unvaried_difference
 from pneumo.metrics.predictions import Predictions
-
-Array = npt.NDArray[np.float64]
 
 
 def auroc(resamples: Resamples) -> Array:
@@ -68,7 +66,7 @@ _ENTRIES = (
     Metric(
         "accuracy",
         "accuracy",
-        _of_tables(intervals.accuracy),
+        _of_tables(confusion.accuracy),
         estimation.proportion_interval,
         needs="any",
         rank=0,
@@ -92,8 +90,8 @@ _ENTRIES = (
     Metric(
         "balanced_accuracy",
         "balanced accuracy",
-        _of_tables(intervals.balanced_accuracy),
-        count_interval(intervals.balanced_accuracy),
+        _of_tables(confusion.balanced_accuracy),
+        count_interval(confusion.balanced_accuracy),
         rank=7,
         about="mean of sensitivity and specificity",
         method="Jeffreys' prior",
@@ -102,8 +100,8 @@ _ENTRIES = (
     Metric(
         "sensitivity",
         "sensitivity",
-        _of_tables(intervals.sensitivity),
-        recall_interval(intervals.sensitivity),
+        _of_tables(confusion.sensitivity),
+        recall_interval(confusion.sensitivity),
         needs="positive",
         rank=8,
         about="share of PNEUMONIA that was recognised; of subtypes the mean",
@@ -111,15 +109,15 @@ _ENTRIES = (
     Metric(
         "specificity",
         "specificity",
-        _of_tables(intervals.specificity),
-        recall_interval(intervals.specificity),
+        _of_tables(confusion.specificity),
+        recall_interval(confusion.specificity),
         needs="negative",
         rank=8,
         about="share of NORMAL that was recognised; of subtypes the mean",
     ),
     Metric("auprc", "average precision", auprc, estimation.auprc_interval, drawn=auprc),
-    Metric("f1", "F1", _of_tables(intervals.f1), count_interval(intervals.f1)),
-    Metric("mcc", "MCC", _of_tables(intervals.mcc), count_interval(intervals.mcc), range=(-1.0, 1.0)),
+    Metric("f1", "F1", _of_tables(confusion.f1), count_interval(confusion.f1)),
+    Metric("mcc", "MCC", _of_tables(confusion.mcc), count_interval(confusion.mcc), range=(-1.0, 1.0)),
     Metric("ece", "ECE", ece, estimation.ece_interval, lambda each: each.bin_residuals, "any", higher_is_better=False),
     Metric("brier", "Brier score", brier, estimation.brier_interval, brier, "any", (0.0, 1.0), (0.0, 2.0), False),
 )
@@ -142,22 +140,7 @@ def estimates(predictions: Predictions) -> dict[str, Estimate]:
     return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in METRICS.items()}
 
 
-def bootstrap_metrics(
-    predictions: Predictions, names: Collection[str], count: int = RESAMPLES, seed: int = SEED
-) -> Mapping[str, Array]:
-    """Compute metrics of each bootstrap draw, (R,), by their names."""
-
-    def statistic(weights: Array) -> Array:
-        resamples = Resamples(predictions, weights)
-        return np.stack([METRICS[name].compute(resamples) for name in names], axis=1)
-
-    draws = bootstrap(statistic, predictions.label, count, seed, predictions.clusters)
-    return dict(zip(names, draws.T, strict=True))
-
-
-def paired_bootstrap(
-    first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES, seed: int = SEED
-) -> Interval:
+def paired_bootstrap(first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES) -> Interval:
     """Compute the 95 % interval of the first run's metric less the second's, on the same images in the same order.
 
     It is the whole range of the difference where the metric needs a class with fewer than two patients, and
@@ -179,6 +162,6 @@ def paired_bootstrap(
     def statistic(weights: Array) -> Array:
         return entry.compute(Resamples(first, weights)) - entry.compute(Resamples(second, weights))
 
-    draws = bootstrap(statistic, first.label, count, seed, known.clusters)
+    draws = bootstrap(statistic, first.label, count, clusters=known.clusters)
     low, high = percentiles(draws)
     return (low, high) if high - low >= RESIDUE else unvaried_difference(float(draws.mean()), patients, reach)

@@ -8,15 +8,13 @@ from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from pneumo.metrics import calibration, clusters, intervals, significance
+from pneumo.metrics import calibration, clusters, confusion, intervals, significance
 from pneumo.metrics.bootstrap import Resamples, bootstrap, percentiles
-from pneumo.metrics.intervals import RESIDUE, Interval
+from pneumo.metrics.intervals import RESIDUE, Array, Interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import Counts, Difference, Placements, delong, placements, swap_test
 
-Array = npt.NDArray[np.float64]
 Compute = Callable[[Resamples], Array]
 Method = Callable[["Metric", "Sample"], Interval]
 Seeds = Sequence[Predictions]  # of one configuration, for the same images
@@ -50,7 +48,7 @@ class Metric(NamedTuple):
         """Statistic that the bootstrap computes for the interval, (R, ...)."""
         return self.compute if self.drawn is None and self.interval is percentile_interval else self.drawn
 
-    def whole_range(self, classes: int = 2) -> Interval:
+    def whole_range(self, classes: int) -> Interval:
         """Return its range: the interval where nothing is known."""
         return self.range_of_several or self.range if classes > 2 else self.range
 
@@ -101,7 +99,7 @@ class Sample:
     @cached_property
     def tables(self) -> Array:
         """Confusion tables drawn from the posterior, (R, C, C)."""
-        return intervals.draw_tables(self.once.tables[0], self.sizes)
+        return confusion.draw_tables(self.once.tables[0], self.sizes)
 
     @cached_property
     def placements(self) -> list[Placements]:
@@ -117,7 +115,7 @@ def percentile_interval(metric: Metric, sample: Sample) -> Interval:
 
 def count_interval(function: Callable[[Array], Array]) -> Method:
     """Build the method of a function of confusion tables: `posterior_interval`."""
-    return lambda _, sample: intervals.posterior_interval(function, sample.once.tables[0], sample.tables)
+    return lambda _, sample: confusion.posterior_interval(function, sample.once.tables[0], sample.tables)
 
 
 def proportion_interval(metric: Metric, sample: Sample) -> Interval:
@@ -139,9 +137,8 @@ def auroc_interval(metric: Metric, sample: Sample) -> Interval:
         return significance.delong_interval(sample.placements[0])
     if sample.units(metric) < 2:
         return metric.range
-    deviation = float(sample.draws[metric.name].std(ddof=1)) * clusters.area_widening(
-        [p.residuals for p in sample.placements]
-    )
+    widening = clusters.area_widening([each.residuals for each in sample.placements])
+    deviation = float(sample.draws[metric.name].std(ddof=1)) * widening
     return intervals.logit_interval(sample.value(metric), deviation, sample.units(metric))
 
 
@@ -184,7 +181,7 @@ def balanced_accuracy_of_seeds(seeds: Seeds, _: float) -> Interval:
     totals, right = np.bincount(label), np.bincount(label, share)
     table = np.array([[right[0], totals[0] - right[0]], [totals[1] - right[1], right[1]]])
     sizes = clusters.class_sizes(label, share, seeds[0].clusters, 2)[1]
-    return intervals.posterior_interval(intervals.balanced_accuracy, table, intervals.draw_tables(table, sizes))
+    return confusion.posterior_interval(confusion.balanced_accuracy, table, confusion.draw_tables(table, sizes))
 
 
 def average_placements(seeds: Seeds) -> Placements:

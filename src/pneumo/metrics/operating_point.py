@@ -10,7 +10,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logsumexp
 from torch import softmax
 
-from pneumo.metrics.predictions import Array, distance
+from pneumo.metrics.intervals import Array
+from pneumo.metrics.predictions import distance
 
 _log = logging.getLogger(__name__)
 _WIDEST = np.log(20)  # of the temperature's logarithm, to either side
@@ -47,13 +48,13 @@ def choose_operating_point(
         uncertain: Fraction of the validation images, those nearest to the threshold, that is uncertain.
     """
     temperature = fit_temperature(logits, label) if calibrate else 1.0
+    # In the single precision of predictions, so that a validation image is on the same side of thresholds there.
+    probability = softmax(torch.from_numpy(logits).float() / temperature, dim=1).numpy()
     if rule != "fixed" and logits.shape[1] > 2:
         _log.info("decision.threshold=%s has no effect: of %d classes the likeliest is called", rule, logits.shape[1])
     elif rule != "fixed" and len(np.unique(label)) < 2:
         _log.warning("The validation images are of one class, so none can choose a threshold: %g stays.", threshold)
-    # In the single precision of predictions, so that a validation image is on the same side of thresholds there.
-    probability = softmax(torch.from_numpy(logits).float() / temperature, dim=1).numpy()
-    if rule != "fixed" and logits.shape[1] == 2 and len(np.unique(label)) == 2:
+    elif rule != "fixed":
         margin = (logits[:, 1] - logits[:, 0]) / temperature
         chosen = choose_threshold(margin, label == 1, rule, sensitivity)
         lowest = probability[margin > chosen, 1].min(initial=np.inf)  # those near 1 are the same number

@@ -13,10 +13,9 @@ import numpy.typing as npt
 from scipy.special import log_expit, logit, logsumexp
 
 from pneumo.metrics.clusters import Clusters, number_clusters
+from pneumo.metrics.intervals import Array
 
-Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-_NAMED = ("paths", "patients", "subtypes")  # one each image, or none
 _LEAST = 1e-7  # single precision is inexact for probabilities nearer to 0 or 1
 
 
@@ -60,6 +59,11 @@ class Predictions:
     def positive(self) -> npt.NDArray[np.bool_]:
         """Whether the image is of a positive class, (N,)."""
         return self.label > 0
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether there are positive and negative images, without which there is no ranking."""
+        return bool(self.positive.any() and not self.positive.all())
 
     @property
     def positive_probability(self) -> Array:
@@ -124,13 +128,19 @@ class Predictions:
 
     def take(self, index: Labels) -> Predictions:
         """Select images by their indices, (n,)."""
+
+        def pick(column: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(column[i] for i in index) if column else ()
+
         return replace(
             self,
             probability=self.probability[index],
             label=self.label[index],
             predicted=self.predicted[index],
             odds=None if self.odds is None else self.odds[index],
-            **{name: tuple(each[i] for i in index) for name in _NAMED if (each := getattr(self, name))},
+            paths=pick(self.paths),
+            patients=pick(self.patients),
+            subtypes=pick(self.subtypes),
         )
 
     def by_path(self) -> Predictions:
@@ -156,15 +166,20 @@ def log_odds(margins: Array) -> Array:
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """Join predictions for several sets of images; what is unknown for some of them is unknown for all."""
+
+    def join(columns: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+        return tuple(chain(*columns)) if all(columns) else ()
+
     odds = [part.odds for part in parts if part.odds is not None]
-    named = {name: [getattr(part, name) for part in parts] for name in _NAMED}
     return Predictions(
         np.concatenate([part.probability for part in parts]),
         np.concatenate([part.label for part in parts]),
         np.concatenate([part.predicted for part in parts]),
         parts[0].classes,
         np.concatenate(odds) if len(odds) == len(parts) else None,
-        **{name: tuple(chain(*values)) for name, values in named.items() if all(values)},
+        join([part.paths for part in parts]),
+        join([part.patients for part in parts]),
+        join([part.subtypes for part in parts]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Significance of differences between two classifiers on the same test images."""
+"""The AUROC's interval, and the significance of differences between classifiers on the same test images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from scipy.special import expit
 from scipy.stats import norm, rankdata
 
 from pneumo.metrics.clusters import Clusters, Residuals, area_variance, area_widening, residuals, student_factor
-from pneumo.metrics.intervals import RESIDUE, Interval, logit_interval, unvaried_difference, zero_residue
+from pneumo.metrics.intervals import RESIDUE, Array, Interval, logit_interval, unvaried_difference, zero_residue
 
-Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 LEVEL = 0.05
 TOP = "top"  # stands for letters where there are too many
@@ -197,7 +196,7 @@ def letters(different: npt.NDArray[np.bool_]) -> list[str]:
     if len(groups) > len(names):
         return ["" if apart else TOP for apart in different[0]]
     ordered = sorted(groups, key=sorted)
-    named = [(name, group) for name, group in zip(names, ordered, strict=False)]
+    named = list(zip(names, ordered, strict=False))
     return ["".join(name for name, group in named if i in group) for i in range(len(different))]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from pneumo.common.plain_data import format_rows
 from pneumo.common.terminal import PlainTable
 from pneumo.metrics.bootstrap import RESAMPLES, resamples
-from pneumo.metrics.curves import has_both_classes
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Seeds
 from pneumo.metrics.intervals import Interval
@@ -142,7 +141,7 @@ def _share_patients(tested: Sequence[_Tested]) -> list[_Tested]:
 
 
 def _intervals(seeds: Seeds, row: Row) -> dict[str, Interval]:
-    if not has_both_classes(seeds[0]):
+    if not seeds[0].has_both_classes:
         return {}
     measured = {name: metric.over_seeds for name, metric in METRICS.items() if metric.over_seeds}
     return {name: over_seeds(seeds, row.mean(f"test_{name}") or 0.0) for name, over_seeds in measured.items()}

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pneumo.common.terminal import PlainTable
-from pneumo.metrics.curves import has_both_classes
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import Estimate, subtract
 from pneumo.metrics.predictions import Predictions
@@ -71,12 +70,12 @@ def read_shift(folder: Path, results: Results) -> Shift | str:
         return "the run left no validation.csv: pneumo wrote none when it ran"
     found = [read_predictions(folder, results, name) for name in ("validation.csv", "predictions.csv")]
     for predictions, name in zip(found, ("validation", "test"), strict=True):
-        if not has_both_classes(predictions):
+        if not predictions.has_both_classes:
             return f"its {name} images are all of one class"
     return measure_shift(*found)
 
 
-def to_terminal(shift: Shift) -> Table:
+def shift_table(shift: Shift) -> Table:
     """Lay out the two sides, and where the balanced accuracy went."""
     title = f"From {len(shift.validation.positive):,} validation to {len(shift.test.positive):,} test images"
     table = PlainTable(title, padding=(0, 1, 0, 0), show_edge=False)

@@ -17,7 +17,7 @@ from pneumo.common.text import escape_markdown
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Metric
 from pneumo.runs.collection import STUDY, Row, Run
-from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.result_rules import RESULT_NAMES
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def _mean(title: str, name: str, about: str, rank: int = 0) -> Column:
 
 def _metric(metric: Metric, intervals: bool, grouped: bool) -> list[Column]:
     """Return the columns of a metric: mean, interval and letters."""
-    rank, found = metric.rank or 0, [_mean(metric.title, f"test_{metric.name}", metric.about, metric.rank or 0)]
+    rank = metric.rank or 0
+    found = [_mean(metric.title, f"test_{metric.name}", metric.about, rank)]
     if intervals and metric.over_seeds:
         found.append(_range(f"{metric.title}, 95\u00a0% interval", metric.name, metric.method, 12 + rank))
     if grouped and metric.compare:

@@ -16,17 +16,23 @@ from pneumo.common.files import write_text
 from pneumo.common.plain_data import format_rows
 from pneumo.common.terminal import PlainTable, tell
 from pneumo.errors import ConfigError
-from pneumo.metrics.definitions import METRICS, estimates
+from pneumo.metrics.definitions import estimates
 from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
 from pneumo.reporting.comparison import name_row
 from pneumo.runs.collection import Row, Run, collect
 from pneumo.runs.prediction_files import read_predictions, write_predictions
-from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, keys, summarise
+from pneumo.runs.result_rules import SUBTYPES
+from pneumo.runs.results import NO_IMAGE, RANKED_TITLES, TITLES, Results, recorded_estimate, summarise
 from pneumo.runs.split_files import read_splits
 
 _HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
-_OF_CALIBRATION = ("ece", "brier")
-_SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
+_OF_FOLDS = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
+_OF_ENSEMBLES = {  # titles by name
+    **{name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")},
+    **{f"sensitivity_{subtype}": f"  to {subtype}" for subtype in SUBTYPES},
+    **{name: TITLES[name] for name in ("specificity", "ece", "brier")},
+    **RANKED_TITLES,
+}
 
 
 class Pooled(NamedTuple):
@@ -34,9 +40,17 @@ class Pooled(NamedTuple):
 
     row: Row
     seed: int
-    folds: tuple[int, ...]
     fold: tuple[int, ...]
     answers: Predictions
+
+
+class Ensemble(NamedTuple):
+    """Several runs that answer together."""
+
+    members: tuple[Run, ...]  # the runs
+    left_out: tuple[str, ...]  # names of others, with the reason
+    answers: Predictions  # to the test images, in the order of their paths
+    figures: Results  # as in results.json: the test's metrics with their intervals, counts, and the threshold
 
 
 def pool(board: Iterable[Row]) -> list[Pooled]:
@@ -48,15 +62,31 @@ def pool(board: Iterable[Row]) -> list[Pooled]:
     found = []
     for row in board:
         for seed in dict.fromkeys(run.seed for run in row.runs):
-            runs = [run for run in row.runs if run.seed == seed and run.fold >= 0]
-            runs = [run for run in runs if run.state in ("done", "collapsed") and run.results]
-            runs = [run for run in runs if run.results and run.results["task"] == "pneumonia"]
+            runs = [
+                run
+                for run in row.runs
+                if run.seed == seed and run.fold >= 0 and run.state in ("done", "collapsed")
+                if run.results and run.results["task"] == "pneumonia"
+            ]
             if len(runs) > 1:
                 found.append(_pool(row, seed, runs))
     return found
 
 
-def to_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
+def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
+    parts = [read_predictions(run.folder, run.results, "validation.csv") for run in runs if run.results]
+    answers = concatenate(parts)
+    if len(set(answers.paths)) < len(answers.paths):
+        raise ConfigError(
+            f"{row.first.folder.parent}: folds of seed {seed} have held out the same images, so they are not of one "
+            "division. Run all of them with the same data.folds and seed: sweep.py -m data.split=kfold "
+            "data.fold=0,1,2,3,4"
+        )
+    fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
+    return Pooled(row, seed, fold, answers)
+
+
+def folds_csv(pooled: Sequence[Pooled], board: Sequence[Row]) -> str:
     """Format one line for each held-out image; its logit_margin is empty where a fold's run did not record it."""
     lines: list[Sequence[object]] = [_HEAD]
     for each in pooled:
@@ -74,10 +104,11 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
     figures = estimates(pooled.answers)
     shown = ", ".join(
         f"{TITLES[name]} {figures[name].value:.4f} ({figures[name].low:.3f} to {figures[name].high:.3f})"
-        for name in _SHOWN
+        for name in _OF_FOLDS
     )
     each = pooled.row.finished
-    missing = sorted(set(range(int(each[0]["folds"]))) - set(pooled.folds))
+    folds = set(pooled.fold)
+    missing = sorted(set(range(int(each[0]["folds"]))) - folds)
     notes = f" Missing: fold {', '.join(map(str, missing))}." if missing else ""
     chosen = {
         "epoch": any(fold["best_epoch"] != fold["epochs"] for fold in each),
@@ -87,36 +118,20 @@ def explain_pooled(pooled: Pooled, board: Sequence[Row]) -> str:
     if any(chosen.values()):
         notes += f" Each fold chose its {' and '.join(compress(chosen, chosen.values()))} on them, which flatters."
     return (
-        f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(pooled.folds)} folds, "
+        f"{name_row(pooled.row, board)}, seed {pooled.seed}: pooled over {len(folds)} folds, "
         f"{len(pooled.fold):,} held-out training images, 95 % intervals in brackets: {shown}.{notes}"
     )
 
 
-def _pool(row: Row, seed: int, runs: Sequence[Run]) -> Pooled:
-    parts = [read_predictions(run.folder, run.results, "validation.csv") for run in runs if run.results]
-    answers = concatenate(parts)
-    if len(set(answers.paths)) < len(answers.paths):
+def combine_runs(sweeps: Sequence[Path], folder: Path | None) -> Ensemble:
+    """Test the runs of sweeps together; raise a ConfigError if `report_ensemble` would overwrite one of them."""
+    combined = combine(collect(sweeps))
+    if folder and (folder / "ensemble").resolve() in (run.folder.resolve() for run in combined.members):
         raise ConfigError(
-            f"{row.first.folder.parent}: folds of seed {seed} have held out the same images, so they are not of one "
-            "division. Run all of them with the same data.folds and seed: sweep.py -m data.split=kfold "
-            "data.fold=0,1,2,3,4"
+            f"--output {folder} would replace the predictions of the run in {folder / 'ensemble'}, a member of the "
+            "ensemble: name another folder."
         )
-    fold = tuple(run.fold for run, part in zip(runs, parts, strict=True) for _ in part.paths)
-    return Pooled(row, seed, tuple(run.fold for run in runs), fold, answers)
-
-
-_SHOWN_METRICS = {name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")}
-_SHOWN_METRICS |= {f"sensitivity_{subtype}": f"  to {subtype}" for subtype in SUBTYPES}
-_SHOWN_METRICS |= {name: TITLES[name] for name in ("specificity", "ece", "brier")}
-
-
-class Ensemble(NamedTuple):
-    """Several runs that answer together."""
-
-    members: tuple[Run, ...]  # the runs
-    left_out: tuple[str, ...]  # names of others, with the reason
-    answers: Predictions  # to the test images, in the order of their paths
-    figures: Results  # as in results.json: the test's metrics with their intervals, counts, and the threshold
+    return combined
 
 
 def combine(runs: Sequence[Run]) -> Ensemble:
@@ -127,8 +142,10 @@ def combine(runs: Sequence[Run]) -> Ensemble:
     Raises:
         ConfigError: There are not two finished runs of two classes, or they were tested on different images.
     """
-    finished = [run for run in runs if run.state == "done" and run.results and run.results["task"] == "pneumonia"]
-    members = [(run, run.results) for run in finished if run.results]
+    members = [
+        (run, run.results) for run in runs if run.state == "done" and run.results and run.results["task"] == "pneumonia"
+    ]
+    finished = tuple(run for run, _ in members)
     if len(members) < 2:
         raise ConfigError(
             f"An ensemble takes two runs at least, and of {len(runs)} here {len(members)} can be in it: runs that have "
@@ -157,45 +174,7 @@ def combine(runs: Sequence[Run]) -> Ensemble:
     )
     figures = {"threshold": threshold, **summarise(combined)}
     left_out = tuple(f"{run.name} ({run.state})" for run in runs if run not in finished)
-    return Ensemble(tuple(finished), left_out, combined, figures)
-
-
-def write_ensemble(folder: Path, ensemble: Ensemble) -> None:
-    """Write predictions.csv and ensemble.json, which tells the members and their joint test."""
-    write_predictions(folder / "predictions.csv", ensemble.answers)
-    about = {"members": [str(run.folder) for run in ensemble.members], **ensemble.figures}
-    write_text(folder / "ensemble.json", json.dumps(about, indent=2) + "\n")
-
-
-def _table(ensemble: Ensemble) -> PlainTable:
-    """Lay out the ensemble's metrics beside those of its members."""
-    head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
-    table = PlainTable(head, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("test")
-    for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
-        table.add_column(column, justify="right")
-    others = {
-        name: each.title for name, each in METRICS.items() if each.rank is not None and name not in _SHOWN_METRICS
-    }
-    for name, title in (_SHOWN_METRICS | others).items():
-        value, low, high = (ensemble.figures[key] for key in keys(name))
-        known = [run.results for run in ensemble.members if run.results and f"test_{name}" in run.results]
-        each = [float(results[f"test_{name}"]) for results in known]
-        if value != NO_IMAGE and each:
-            texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
-            table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
-    return table
-
-
-def combine_runs(sweeps: Sequence[Path], folder: Path | None) -> Ensemble:
-    """Test the runs of sweeps together; raise a ConfigError if `report_ensemble` would overwrite one of them."""
-    combined = combine(collect(sweeps))
-    if folder and (folder / "ensemble").resolve() in (run.folder.resolve() for run in combined.members):
-        raise ConfigError(
-            f"--output {folder} would replace the predictions of the run in {folder / 'ensemble'}, a member of the "
-            "ensemble: name another folder."
-        )
-    return combined
+    return Ensemble(finished, left_out, combined, figures)
 
 
 def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
@@ -208,5 +187,25 @@ def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
         wrap=True,
     )
     if folder is not None:
-        write_ensemble(folder / "ensemble", ensemble)
-        tell(f"{'ensemble':<12} {folder / 'ensemble' / 'ensemble.json'}")
+        place = folder / "ensemble"
+        write_predictions(place / "predictions.csv", ensemble.answers)
+        about = {"members": [str(run.folder) for run in ensemble.members], **ensemble.figures}
+        write_text(place / "ensemble.json", json.dumps(about, indent=2) + "\n")
+        tell(f"{'ensemble':<12} {place / 'ensemble.json'}")
+
+
+def _table(ensemble: Ensemble) -> PlainTable:
+    """Lay out the ensemble's metrics beside those of its members."""
+    head = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.answers.paths):,} test images"
+    table = PlainTable(head, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("test")
+    for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
+        table.add_column(column, justify="right")
+    for name, title in _OF_ENSEMBLES.items():
+        value, low, high = recorded_estimate(ensemble.figures, name)
+        known = [run.results for run in ensemble.members if run.results and f"test_{name}" in run.results]
+        each = [float(results[f"test_{name}"]) for results in known]
+        if value != NO_IMAGE and each:
+            texts = f"{value:.4f}", f"{low:.3f} to {high:.3f}", f"{np.mean(each):.4f}"
+            table.add_row(title, *texts, f"{min(each):.4f} to {max(each):.4f}")
+    return table

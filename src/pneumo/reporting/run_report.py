@@ -5,6 +5,7 @@ Source of the card: M. Mitchell et al., Model Cards for Model Reporting, 2019.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,28 +15,39 @@ from omegaconf import OmegaConf
 
 from pneumo.common.terminal import tell
 from pneumo.errors import ConfigError
-from pneumo.metrics.definitions import METRICS
+from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.run_figures import Chosen, choose, embed_figures
 from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import NO_IMAGE, SUBTYPES, TITLES, Results, count_tested, keys, read_finished
+from pneumo.runs.result_rules import SUBTYPES
+from pneumo.runs.results import (
+    NO_IMAGE,
+    RANKED_TITLES,
+    TITLES,
+    Results,
+    count_tested,
+    name_run,
+    read_finished,
+    recorded_estimate,
+)
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
 KINDS = ("right", "wrong", "uncertain")
-_TITLES = {
+_PAGE_TITLES = {
     **TITLES,
     **{f"sensitivity_{name}": f"sensitivity to {name} pneumonia" for name in SUBTYPES},
     "auroc_bacterial_viral": "AUROC, bacterial against viral",
 }
-_METRICS = {  # of the card, by their names
+_CARD_TITLES = {
     **{name: TITLES[name] for name in ("accuracy", "balanced_accuracy", "sensitivity")},
     **{f"sensitivity_{name}": f"to {name} pneumonia" for name in SUBTYPES},
-    **{name: _TITLES[name] for name in ("specificity", "auroc", "auroc_bacterial_viral", "auprc", "ece", "brier")},
-    "ece": "expected calibration error",
+    **{name: _PAGE_TITLES[name] for name in ("specificity", "auroc", "auroc_bacterial_viral", "auprc")},
+    **{"ece": "expected calibration error", "brier": TITLES["brier"]},
+    **RANKED_TITLES,
 }
 # What the card shows of the configuration, and its types.
 _SETTINGS: dict[str, tuple[type, ...]] = {
@@ -80,7 +92,7 @@ class Explanations(NamedTuple):
     uncertain: float | None  # the fraction of validation images that lies within
 
 
-class Band(NamedTuple):
+class _Band(NamedTuple):
     """How the test went within and outside of what is uncertain: shares of images, and of right answers among them."""
 
     share: float
@@ -103,10 +115,10 @@ def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
         config = OmegaConf.to_yaml(read_config(run.folder))
     text = render(
         "run.html",
-        title=f"{results['model']} · {results['optimizer']} · seed {results['seed']}",
+        title=name_run(results),
         results=results,
         tested=count_tested(results),
-        metrics=_metrics(results),
+        metrics=_metrics(results, _PAGE_TITLES),
         facts=_facts(results),
         band=_band(run, explanations.margin),
         positive=run.answers.classes[-1],
@@ -114,17 +126,16 @@ def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
         wrongs=run.chosen.wrongs,
         figures=embed_figures(run.folder),
         config=config,
-        **explanations._asdict(),
+        explanations=explanations,
     )
     write_report(page, text)
     tell(f"{'page':<12} {page}")
 
 
-def _metrics(results: Results) -> list[tuple[str, Any, Any, Any]]:
+def _metrics(results: Results, titles: Mapping[str, str]) -> list[tuple[str, Estimate]]:
     """Return title, value and interval of each metric that has one."""
-    known = {title: keys(name) for name, title in _TITLES.items()}
-    shown = {title: of for title, of in known.items() if results.get(of[0], NO_IMAGE) != NO_IMAGE}
-    return [(title, results[value], results[low], results[high]) for title, (value, low, high) in shown.items()]
+    shown = [name for name in titles if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE]
+    return [(titles[name], recorded_estimate(results, name)) for name in shown]
 
 
 def _facts(results: Results) -> dict[str, str]:
@@ -144,15 +155,21 @@ def _facts(results: Results) -> dict[str, str]:
     }
 
 
-def _band(run: Run, margin: float | None) -> Band | None:
+def _band(run: Run, margin: float | None) -> _Band | None:
     if margin is None:
         return None
     right = run.answers.right
     near = distance(run.answers.probability.astype(np.float32), float(run.results["threshold"])) <= margin
-    return Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
+    return _Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
 
 
-def model_card(folder: Path) -> str:
+def write_model_card(run: Path, folder: Path) -> None:
+    """Write the MODEL_CARD.md of a finished run to a folder."""
+    write_report(folder / "MODEL_CARD.md", _model_card(run))
+    tell(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")
+
+
+def _model_card(folder: Path) -> str:
     """Return the model card of a finished run, as Markdown; raise a ConfigError if a file of it is missing."""
     results = read_finished(folder)
     config = resolve_references(read_config(folder))
@@ -160,9 +177,6 @@ def model_card(folder: Path) -> str:
         select(config, key, *kinds)
     parts = _count(read_splits(folder))
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
-    shown = _METRICS | {
-        name: each.title for name, each in METRICS.items() if each.rank is not None and name not in _METRICS
-    }
     return render(
         "model_card.md",
         results=results,
@@ -175,7 +189,7 @@ def model_card(folder: Path) -> str:
             for name, value in config["augment"].items()
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
-        metrics=[(title, name) for name, title in shown.items() if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE],
+        metrics=_metrics(results, _CARD_TITLES),
         shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 
@@ -197,9 +211,3 @@ def _count(lines: list[dict[str, str]]) -> list[dict[str, Any]]:
         patients = len({line["patient"] for line in here})
         found.append({"name": split, "images": len(here), "patients": patients, "classes": counts})
     return found
-
-
-def write_model_card(run: Path, folder: Path) -> None:
-    """Write the MODEL_CARD.md of a finished run to a folder."""
-    write_report(folder / "MODEL_CARD.md", model_card(run))
-    tell(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")

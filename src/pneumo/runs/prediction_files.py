@@ -26,8 +26,8 @@ class PredictionTable(NamedTuple):
     """The content of a file of N images."""
 
     paths: tuple[str, ...]  # paths of the images, relative to the data's root
-    label: list[str]  # name of each image's class
-    prediction: list[str]  # name of each predicted class
+    label: tuple[str, ...]  # name of each image's class
+    prediction: tuple[str, ...]  # name of each predicted class
     probability: npt.NDArray[np.float64]  # probability of all classes but the first, (N,)
     classes: tuple[str, ...]  # names of classes with probabilities of their own; none of two classes
     shares: npt.NDArray[np.float64]  # these probabilities, (N, classes)
@@ -67,14 +67,14 @@ def read_predictions(folder: Path, results: Results, name: str = "predictions.cs
         odds = table.margins if table.margins.size else None
         found = Predictions(table.shares, label, predicted, table.classes, odds, table.paths)
     elif results["task"] == "subtype":
-        raise damaged(path, "it has no columns of classes")
+        raise _damaged(path, "it has no columns of classes")
     else:
         found = _read_two_classes(path, table, float(results["threshold"]))
     if name == "predictions.csv":
         counts = confusion(found.label, found.predicted)
         for key in counts.keys() - {"collapsed"}:
             if counts[key] != results[key]:
-                raise damaged(path, f"its {key} is {counts[key]}, and results.json has {results[key]}")
+                raise _damaged(path, f"its {key} is {counts[key]}, and results.json has {results[key]}")
     return replace(found, patients=_read_patients(folder, table.paths))
 
 
@@ -86,7 +86,7 @@ def _read_two_classes(path: Path, table: PredictionTable, threshold: float) -> P
     positive = predicted == np.array([x == y for x, y in zip(table.label, table.prediction, strict=True)], bool)
     name = dict(zip(positive.tolist(), table.label, strict=True))
     if any(name[is_it] != label for label, is_it in zip(table.label, positive.tolist(), strict=True)):
-        raise damaged(path, f"its predictions are not those of the threshold {threshold} of results.json")
+        raise _damaged(path, f"its predictions are not those of the threshold {threshold} of results.json")
     margin = table.margins[:, 0] if table.margins.size else None
     classes = name.get(False, ""), name.get(True, "")
     return Predictions.binary(probability.astype(np.float64), positive, predicted, classes, table.paths, margin)
@@ -111,11 +111,11 @@ def read_table(path: Path) -> PredictionTable:
         _check_names(table)
         _check_numbers(table)
     except (OSError, PlainDataError) as error:
-        raise damaged(path, error) from error
+        raise _damaged(path, error) from error
     return table
 
 
-def damaged(path: Path, reason: object) -> ConfigError:
+def _damaged(path: Path, reason: object) -> ConfigError:
     """Build the error for a file that cannot be read, with the reason."""
     return ConfigError(
         f"{path}, which a finished run leaves, cannot be read ({reason}): put it back, or delete results.json beside "
@@ -149,7 +149,7 @@ def _to_table(rows: Sequence[Sequence[str]], classes: Sequence[str], odds: int) 
             raise PlainDataError(f"line {number + 2} has text where a number belongs") from None
     probability, shares, margins = np.split(numbers, [1, 1 + len(classes)], axis=1)
     paths, label, prediction = (tuple(row[column] for row in rows) for column in (0, 1, 3))
-    return PredictionTable(paths, list(label), list(prediction), probability[:, 0], tuple(classes), shares, margins)
+    return PredictionTable(paths, label, prediction, probability[:, 0], tuple(classes), shares, margins)
 
 
 def _check_names(table: PredictionTable) -> None:
@@ -176,8 +176,6 @@ def _check_numbers(table: PredictionTable) -> None:
         others = np.column_stack((1 - table.shares[:, 0], table.shares[:, 1:].sum(axis=1)))
         if np.abs(others - shares[:, :1]).max() > _ROUNDING:
             raise PlainDataError("it has probabilities of classes whose sum is not 1")
-    if (
-        table.margins.size
-        and np.abs(expit(table.margins) - (table.shares if table.classes else shares)).max() > _ROUNDING
-    ):
+    known = table.shares if table.classes else shares
+    if table.margins.size and np.abs(expit(table.margins) - known).max() > _ROUNDING:
         raise PlainDataError("it has log odds that are not those of the probabilities")

@@ -1,13 +1,42 @@
-"""Checks of results.json: types and ranges of its values, and relations between them."""
+"""Rules of results.json: its keys, types and ranges of their values, and relations between them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from pneumo.config.constraints import FLAG, Rule, is_number, is_whole, one_of
 from pneumo.metrics.definitions import METRICS
+
+SUBTYPES = ("bacterial", "viral")
+# fmt: off
+# What every results.json has; those of earlier versions may lack the metrics that were added since.
+_REQUIRED_NAMES = (
+    "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
+    "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
+    "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
+    "test_auroc", "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "test_true_positives",
+    "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
+    "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
+    "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
+    "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "folds", "temperature", "threshold_rule",
+    "val_sensitivity", "val_specificity", "val_balanced_accuracy",
+    *(f"test_{name}_ci_{end}"
+      for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier")
+      for end in ("low", "high")),
+    *(f"test_{name}{end}"
+      for name in (*(f"sensitivity_{subtype}" for subtype in SUBTYPES), "auroc_bacterial_viral")
+      for end in ("", "_ci_low", "_ci_high")),
+)
+# fmt: on
+_ADDED = tuple(name for name in METRICS if f"test_{name}" not in _REQUIRED_NAMES)
+# The order of results.json, which users' scripts read: names may be added, none changed.
+RESULT_NAMES = (
+    *_REQUIRED_NAMES,
+    *(f"{stage}_{name}" for name in _ADDED for stage in ("train", "val", "test")),
+    *(f"test_{name}_ci_{end}" for name in _ADDED for end in ("low", "high")),
+)
 
 _LONGEST = 500  # characters of a text
 _ROUNDING = 1e-5  # of single precision
@@ -26,19 +55,18 @@ _COUNTS = {  # with the smallest
 }
 _AMOUNTS = ("train_seconds", "total_seconds", "samples_per_second", "cache_seconds", "val_loss", "temperature")
 # fmt: on
-_SUBTYPES = ("bacterial", "viral")  # of whose figures -1 stands for one that no image has
 
 
-def find_fault(results: object, required: Sequence[str], names: Sequence[str]) -> str | None:
+def find_fault(results: object) -> str | None:
     """Return what is wrong with the content of a results.json, in a few words; None if it is as a run writes it.
 
     Keys of later versions are ignored.
     """
     if not isinstance(results, dict):
         return "it is no mapping"
-    if missing := [name for name in required if name not in results]:
+    if missing := [name for name in _REQUIRED_NAMES if name not in results]:
         return f"it lacks {missing[0]}" + (f" and {len(missing) - 1} other keys" if len(missing) > 1 else "")
-    for name in filter(results.__contains__, names):
+    for name in filter(results.__contains__, RESULT_NAMES):
         if not (rule := _rule(name)).holds(value := results[name]):
             return f"its {name}={_shorten(value)} is not {rule.text}"
     return _find_contradiction(results)
@@ -92,7 +120,7 @@ def _rule(name: str) -> Rule:
     if metric in METRICS:
         ranges = [METRICS[metric].whole_range(classes) for classes in (2, 3)]
         return _between(min(low for low, _ in ranges), max(high for _, high in ranges))
-    return _between(-1 if metric.endswith(_SUBTYPES) else 0, 1)
+    return _between(-1 if metric.endswith(SUBTYPES) else 0, 1)  # -1 stands for a figure that no image has
 
 
 def _between(low: float, high: float) -> Rule:

@@ -1,4 +1,4 @@
-"""The file results.json: keys, values computed from predictions, reader, writer and terminal table."""
+"""The file results.json: values computed from predictions, reader, writer and terminal table."""
 
 from __future__ import annotations
 
@@ -21,44 +21,18 @@ from pneumo.errors import ConfigError, TrainingError
 from pneumo.metrics.bootstrap import Resamples
 from pneumo.metrics.clusters import clustered_wilson
 from pneumo.metrics.definitions import METRICS, auroc, estimates
+from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
-from pneumo.runs.result_rules import find_fault
+from pneumo.runs.result_rules import RESULT_NAMES, SUBTYPES, find_fault
 
 _log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes of results.json, which has 4 KB
 Value = str | int | float | bool
 Results = dict[str, Value]
-SUBTYPES = ("bacterial", "viral")
-SUBTYPE_METRICS = ("sensitivity_bacterial", "sensitivity_viral", "auroc_bacterial_viral")
 NO_IMAGE = -1.0  # stands for a figure of subtypes that no image has, or that the task does not tell apart
 TITLES = {name: metric.title for name, metric in METRICS.items()}
-TEST_METRICS = tuple(METRICS)
-# fmt: off
-# What every results.json has; those of earlier versions may lack the metrics that were added since.
-REQUIRED_NAMES = (
-    "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
-    "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
-    "test_accuracy_ci_low", "test_accuracy_ci_high", "test_sensitivity", "test_specificity", "test_balanced_accuracy",
-    "test_auroc", "test_auprc", "test_f1", "test_mcc", "test_ece", "test_brier", "test_true_positives",
-    "test_false_positives", "test_true_negatives", "test_false_negatives", "threshold", "collapsed", "train_seconds",
-    "total_seconds", "samples_per_second", "peak_memory_bytes", "config_hash", "data_hash", "git_commit",
-    "torch_version", "pneumo_version", "feature_cache", "cache_seconds", "val_loss",
-    "val_accuracy", "val_auroc", "settings_hash", "task", "split", "fold", "folds", "temperature", "threshold_rule",
-    "val_sensitivity", "val_specificity", "val_balanced_accuracy",
-    *(f"test_{name}_ci_{end}"
-      for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy", "auprc", "f1", "mcc", "ece", "brier")
-      for end in ("low", "high")),
-    *(f"test_{name}{end}" for name in SUBTYPE_METRICS for end in ("", "_ci_low", "_ci_high")),
-)
-# fmt: on
-_ADDED = tuple(name for name in METRICS if f"test_{name}" not in REQUIRED_NAMES)
-# The order of results.json, which users' scripts read: names may be added, none changed.
-RESULT_NAMES = (
-    *REQUIRED_NAMES,
-    *(f"{stage}_{name}" for name in _ADDED for stage in ("train", "val", "test")),
-    *(f"test_{name}_ci_{end}" for name in _ADDED for end in ("low", "high")),
-)
+RANKED_TITLES = {name: metric.title for name, metric in METRICS.items() if metric.rank is not None}
 
 
 def confusion(label: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Results:
@@ -73,9 +47,23 @@ def confusion(label: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) ->
     }
 
 
+def name_run(results: Mapping[str, Value]) -> str:
+    """Name a run by network, optimizer and seed."""
+    return f"{results['model']} · {results['optimizer']} · seed {results['seed']}"
+
+
 def count_tested(results: Mapping[str, Value]) -> int:
     """Count the images that a run was tested on."""
     return sum(int(results[f"test_{kind}_{sign}"]) for kind in ("true", "false") for sign in ("positives", "negatives"))
+
+
+def recorded_estimate(results: Mapping[str, Value], name: str) -> Estimate:
+    """Return a metric of the test with its interval."""
+    return Estimate(*(float(results[key]) for key in _keys(name)))
+
+
+def _keys(name: str) -> tuple[str, str, str]:
+    return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"
 
 
 def write_results(path: Path, results: Mapping[str, Value]) -> None:
@@ -98,7 +86,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     except PlainDataError as error:
         raise _damaged(path, str(error)) from error
-    if fault := find_fault(found, REQUIRED_NAMES, RESULT_NAMES):
+    if fault := find_fault(found):
         raise _damaged(path, fault)
     results: Results = found
     return results
@@ -157,21 +145,22 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
 
 def _table(results: Mapping[str, Value]) -> PlainTable:
     """Build the table of the metrics that have a rank, next to what the run was."""
-    table = PlainTable(f"{results['model']} · {results['optimizer']} · seed {results['seed']}")
+    table = PlainTable(name_run(results))
     table.add_column("test")
     for column in ("", "95\u00a0% interval"):
         table.add_column(column, justify="right")
     table.add_column("run", style="dim")
     table.add_column("", justify="right", style="dim")
+    titles = {}
+    for name, title in RANKED_TITLES.items():
+        titles[name] = title
+        if name == "sensitivity":
+            titles |= {f"sensitivity_{subtype}": f"  {subtype}" for subtype in SUBTYPES}
     left = []
-    for metric in METRICS.values():
-        titles = {metric.name: metric.title} if metric.rank is not None else {}
-        if metric.name == "sensitivity":
-            titles |= {f"sensitivity_{name}": f"  {name}" for name in SUBTYPES}
-        for name, title in titles.items():
-            value, low, high = (results[key] for key in keys(name))
-            if value != NO_IMAGE:
-                left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
+    for name, title in titles.items():
+        value, low, high = recorded_estimate(results, name)
+        if value != NO_IMAGE:
+            left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
     right = [
         ("train accuracy", f"{results['train_accuracy']:.4f}"),
         ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
@@ -191,36 +180,32 @@ def summarise(predictions: Predictions) -> Results:
     sensitivity to a subtype is the fraction of its images whose predicted class is right: pneumonia, or with three
     classes the subtype itself. Without images it is -1.
     """
-    results, clusters = confusion(predictions.label, predictions.predicted), predictions.clusters
-    for name, estimate in estimates(predictions).items():
-        results |= dict(zip(keys(name), estimate, strict=True))
+    found, clusters = estimates(predictions), predictions.clusters
     subtypes = np.array(predictions.subtypes or ("",) * len(clusters))
     for subtype in SUBTYPES:
         chosen = predictions.positive & (subtypes == subtype)
         hits = predictions.right[chosen]
         value = float(hits.mean()) if len(hits) else NO_IMAGE
-        interval = clustered_wilson(hits, clusters[chosen])
-        results |= dict(zip(keys(f"sensitivity_{subtype}"), (value, *interval), strict=True))
-    return results | dict(zip(keys("auroc_bacterial_viral"), _separate_subtypes(predictions), strict=True))
+        found[f"sensitivity_{subtype}"] = Estimate(value, *clustered_wilson(hits, clusters[chosen]))
+    found["auroc_bacterial_viral"] = _separate_subtypes(predictions)
+    results = confusion(predictions.label, predictions.predicted)
+    for name, estimate in found.items():
+        results.update(zip(_keys(name), estimate, strict=True))
+    return results
 
 
-def _separate_subtypes(predictions: Predictions) -> tuple[float, float, float]:
+def _separate_subtypes(predictions: Predictions) -> Estimate:
     """Compute the AUROC of bacterial against viral pneumonia and its interval.
 
     Images are ranked by the fraction that viral has of both probabilities.
     """
     viral = predictions.label[predictions.positive] == 2
     if viral.all() or not viral.any():
-        return NO_IMAGE, 0.0, 1.0
+        return Estimate(NO_IMAGE, 0.0, 1.0)
     ill = predictions.take(np.flatnonzero(predictions.positive))
     pair = ill.probability[:, 1:]
     share = pair[:, 1] / np.maximum(pair.sum(axis=1), np.finfo(np.float64).tiny)
     odds = None if ill.odds is None else np.subtract(*log_expit(ill.odds[:, :0:-1]).T)  # of viral, by both logarithms
     sides = Predictions.binary(share, viral, share > 0.5, margin=odds)
     interval = delong_interval(placements(sides.score, viral, predictions.clusters[predictions.positive]))
-    return float(auroc(Resamples(sides))[0]), *interval
-
-
-def keys(name: str) -> tuple[str, str, str]:
-    """Return the keys of a metric of the test and of both ends of its interval."""
-    return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"
+    return Estimate(float(auroc(Resamples(sides))[0]), *interval)

@@ -19,9 +19,8 @@ from pneumo.data.index import data_hash, file_path, locate, scan_radiographs
 from pneumo.data.splits import Splits
 from pneumo.errors import ConfigError, DataError
 
-_HEAD = ("path", "split", "class", "subtype", "patient")
 _log = logging.getLogger(__name__)
-
+_HEAD = ("path", "split", "class", "subtype", "patient")
 _VARIABLE = "PNEUMO_DATA_ROOT"
 _REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {_VARIABLE}."
 

@@ -80,20 +80,20 @@ def has_manifest(folder: Path) -> bool:
 
 def is_unchanged(path: Path) -> bool:
     """Return whether a report in a run's folder is as pneumo wrote it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() in _read(path.parent).get(path.name, [])
+    return hashlib.sha256(path.read_bytes()).hexdigest() in _read_hashes(path.parent).get(path.name, [])
 
 
 def write_report(path: Path, text: str) -> None:
     """Write a report atomically; in a run's folder its hash is recorded before, so that a kill cannot orphan it."""
     if has_manifest(path.parent):
-        reports = _read(path.parent)
+        reports = _read_hashes(path.parent)
         digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
         reports[path.name] = [*reports.get(path.name, [])[-1:], digest]
         write_manifest(path.parent, reports)
     write_text(path, text)
 
 
-def _read(folder: Path) -> dict[str, list[str]]:
+def _read_hashes(folder: Path) -> dict[str, list[str]]:
     """Read the hashes of reports; what is damaged counts as none."""
     try:
         found = read_json(folder / MANIFEST)

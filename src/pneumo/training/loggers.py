@@ -20,13 +20,13 @@ from pneumo.common.text import code_block, escape_line
 from pneumo.config.fingerprints import other_overrides
 from pneumo.data.index import Radiograph, indices_of
 from pneumo.data.previews import first_batch, load_films
-from pneumo.metrics.curves import has_both_classes
+from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.charts import draw_learning_curves
 from pneumo.reporting.figures.run_figures import MOST, draw_batch, draw_test
-from pneumo.reporting.figures.style import name_run, save, summarise_image
+from pneumo.reporting.figures.style import save, summarise_image
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import TEST_METRICS, Results
+from pneumo.runs.results import Results, name_run
 from pneumo.runs.status import EVENTS
 from pneumo.training.callbacks import History
 from pneumo.training.components import RunComponents
@@ -40,7 +40,7 @@ _SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the
 # Of the metrics it shows the first five as they come.
 _FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
 _LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
-_METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in TEST_METRICS), *_LAST))
+_METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in METRICS), *_LAST))
 CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
 FOLDER, _TAG = "projector", "test"
 # In FOLDER: those of SummaryWriter.add_embedding, and those of earlier versions.
@@ -86,7 +86,7 @@ class RunLogger(TensorBoardLogger):
         most of which lie near 0 and 1, would leave few of the thresholds to tell images apart.
         """
         for name, side in predictions.against_rest.items():
-            if has_both_classes(side):
+            if side.has_both_classes:
                 quantile = rankdata(side.score, "max") / len(side.score)
                 tag = f"test/precision_recall/{escape_line(name)}"
                 self.experiment.add_pr_curve(tag, side.positive, quantile, epochs)

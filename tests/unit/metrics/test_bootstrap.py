@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.reference_metrics import METRICS
+from helpers.reference_metrics import METRICS, draw_metric
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from pneumo.metrics.bootstrap import Resamples, bootstrap, percentiles, resamples
 from pneumo.metrics.definitions import METRICS as REGISTRY
-from pneumo.metrics.definitions import bootstrap_metrics, paired_bootstrap
+from pneumo.metrics.definitions import paired_bootstrap
 from pneumo.metrics.intervals import unvaried_difference
 from pneumo.metrics.predictions import Predictions
 
@@ -74,9 +74,9 @@ def test_rounding_residues_are_no_differences() -> None:
 
 def test_the_same_seed_gives_the_same_draws() -> None:
     answers = draw(0, 100, 1000)
-    one, two = (bootstrap_metrics(answers, ["auroc"], 50, seed=7)["auroc"] for _ in range(2))
+    one, two = (draw_metric(answers, "auroc", 50, seed=7) for _ in range(2))
     np.testing.assert_array_equal(one, two)
-    assert (bootstrap_metrics(answers, ["auroc"], 50, seed=8)["auroc"] != one).any()
+    assert (draw_metric(answers, "auroc", 50, seed=8) != one).any()
 
 
 def test_scipy_finds_the_same_interval() -> None:
@@ -89,7 +89,7 @@ def test_scipy_finds_the_same_interval() -> None:
     expected = stats.bootstrap(
         sides, balanced, n_resamples=8_000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    found = percentiles(bootstrap_metrics(answers, ["balanced_accuracy"], 8_000)["balanced_accuracy"])
+    found = percentiles(draw_metric(answers, "balanced_accuracy", 8_000))
     assert found == pytest.approx(tuple(expected), abs=0.004)
 
 
@@ -101,7 +101,7 @@ def test_differences_are_taken_on_the_same_draws() -> None:
     low, high = paired_bootstrap(one, worse, "auroc")
     value = METRICS["auroc"](*_columns(one)) - METRICS["auroc"](*_columns(worse))
     assert low < value < high
-    alone = percentiles(bootstrap_metrics(one, ["auroc"])["auroc"])
+    alone = percentiles(draw_metric(one, "auroc"))
     assert high - low < (alone[1] - alone[0]) / 2  # what both share is no difference
 
 

@@ -27,10 +27,10 @@ def test_a_curve_of_a_known_case() -> None:
     probability = np.array([0.9] * 10 + [0.1] * 10 + [1.0])
     positive = np.array([True] * 7 + [False] * 13 + [True])
     low, high, certain = calibration_curve(Predictions.binary(probability, positive, probability > 0.5))
-    assert (low.images, low.probability, low.share) == (10, pytest.approx(0.1), 0)
-    assert (high.images, high.probability, high.share) == (10, pytest.approx(0.9), 0.7)
+    assert (low.probability, low.share) == (pytest.approx(0.1), 0)
+    assert (high.probability, high.share) == (pytest.approx(0.9), 0.7)
     assert (high.low, high.high) == wilson(7, 10)
-    assert (certain.images, certain.probability) == (1, 1)
+    assert (certain.probability, certain.share) == (1, 1)
 
 
 def test_a_lower_edge_belongs_to_its_bin_and_one_to_the_last() -> None:

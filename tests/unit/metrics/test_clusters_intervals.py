@@ -8,23 +8,16 @@ import numpy as np
 import pytest
 from helpers.run_files import write_run
 from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
 from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError
 from pneumo.metrics.calibration import calibration_curve, chance_errors
 from pneumo.metrics.clusters import clustered_wilson, effective_size
+from pneumo.metrics.confusion import balanced_accuracy, draw_tables, posterior_interval, sensitivity
 from pneumo.metrics.curves import measure_curves
 from pneumo.metrics.definitions import estimates, paired_bootstrap
-from pneumo.metrics.intervals import (
-    Estimate,
-    balanced_accuracy,
-    confusion_table,
-    draw_tables,
-    posterior_interval,
-    sensitivity,
-    subtract,
-    wilson,
-)
+from pneumo.metrics.intervals import Estimate, subtract, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.generalization import measure_shift
 from pneumo.runs.prediction_files import read_predictions
@@ -119,7 +112,7 @@ def test_means_over_seeds_count_as_more_images_where_seeds_vary_independently() 
 
 
 def test_fewer_effective_images_widen_the_intervals_of_counts() -> None:
-    table = confusion_table(np.arange(300) % 2, np.arange(300) % 3 // 2, 2)
+    table = confusion_matrix(np.arange(300) % 2, np.arange(300) % 3 // 2).astype(float)
     for metric in (balanced_accuracy, sensitivity):
         half, fewer = draw_tables(table / 2), draw_tables(table, [75, 75])
         assert posterior_interval(metric, table, fewer) == pytest.approx(posterior_interval(metric, table / 2, half))

@@ -13,7 +13,7 @@ from sklearn.metrics import (
 from pneumo.metrics.bootstrap import Resamples
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.predictions import Predictions
-from pneumo.runs.results import TEST_METRICS, summarise
+from pneumo.runs.results import summarise
 
 SUBTYPES = ("none", "bacterial", "viral")
 
@@ -50,14 +50,14 @@ def test_an_image_that_counts_twice_is_there_twice() -> None:
     weights = np.random.default_rng(2).integers(0, 3, 60)
     resamples = Resamples(given, weights[None].astype(np.float64))
     repeated = measure(given.take(np.repeat(np.arange(60), weights)))
-    for name in TEST_METRICS:
+    for name in METRICS:
         assert METRICS[name].compute(resamples)[0] == pytest.approx(repeated[name]), name
 
 
 def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -> None:
     given = answers()
     label, probability, prediction, found = given.label, given.probability, given.predicted, summarise(given)
-    for name in TEST_METRICS:
+    for name in METRICS:
         assert found[f"test_{name}_ci_low"] < found[f"test_{name}"] < found[f"test_{name}_ci_high"], name
     assert found["test_sensitivity_viral"] == pytest.approx((prediction[label == 2] == 2).mean())
     ill = label > 0

@@ -20,7 +20,7 @@ from pneumo.reporting.leaderboard import explain, write_leaderboard
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown, to_terminal
 from pneumo.runs.collection import STUDY, collect, rows
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.status import Status, write_status
 
 

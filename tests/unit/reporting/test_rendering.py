@@ -8,8 +8,9 @@ from starlette.testclient import TestClient
 from pneumo.inference.backend import Rules
 from pneumo.inference.predictor import Predictor
 from pneumo.inference.serve.app import make_app
+from pneumo.metrics.intervals import Estimate
 from pneumo.reporting.rendering import render
-from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.result_rules import RESULT_NAMES
 
 
 def card(name: str) -> str:
@@ -26,7 +27,7 @@ def card(name: str) -> str:
         "decision": {"temperature": False, "sensitivity": 0.9, "flip": False},
     }
     part = {"name": name, "images": 1, "patients": 1, "classes": {name: 1}}
-    lists: dict[str, Any] = {"splits": [part], "classes": [name], "metrics": [("accuracy", "accuracy")]}
+    lists: dict[str, Any] = {"splits": [part], "classes": [name], "metrics": [("accuracy", Estimate(0.5, 0.5, 0.5))]}
     return render(
         "model_card.md", results=results, config=config, tested=1, augmentation=name, shift=f"From {name}.", **lists
     )

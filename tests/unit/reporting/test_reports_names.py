@@ -21,7 +21,8 @@ from pneumo.reporting.figures.run_figures import choose, draw_predictions
 from pneumo.reporting.figures.style import save
 from pneumo.reporting.leaderboard import write_leaderboard
 from pneumo.runs.prediction_files import read_table, write_predictions
-from pneumo.runs.results import RESULT_NAMES, report
+from pneumo.runs.result_rules import RESULT_NAMES
+from pneumo.runs.results import report
 from pneumo.runs.split_files import read_splits, write_splits
 from pneumo.training.loggers import RunLogger
 
@@ -60,10 +61,10 @@ def test_a_run_whose_folder_has_markup_in_its_name_is_reported(capsys: pytest.Ca
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path: Path) -> None:
-    classes = ["NORMAL", name, "'=x"]
+    classes = ("NORMAL", name, "'=x")
     label, share = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
     margin = logit(share)
-    predictions = Predictions(share, label, label, tuple(classes), margin, (name, "'=b", "c"))
+    predictions = Predictions(share, label, label, classes, margin, (name, "'=b", "c"))
     write_predictions(tmp_path / "predictions.csv", predictions)
     image = Radiograph(name, 1, "none", name, "test", 1, 1)
     write_splits(tmp_path / "splits.csv", {"test": [image]}, classes)
@@ -71,7 +72,7 @@ def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
         assert not [cell for row in rows for cell in formulas(row)]
     table = read_table(tmp_path / "predictions.csv")
-    assert (table.paths, table.classes, table.label) == ((name, "'=b", "c"), tuple(classes), classes)
+    assert (table.paths, table.classes, table.label) == ((name, "'=b", "c"), classes, classes)
     (line,) = read_splits(tmp_path)
     assert (line["path"], line["patient"], line["class"]) == (name, name, name)
 

@@ -14,7 +14,8 @@ from pneumo.reporting.comparison import compare
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown
 from pneumo.runs.collection import collect, rows
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import RESULT_NAMES, read_results
+from pneumo.runs.result_rules import RESULT_NAMES
+from pneumo.runs.results import read_results
 from pneumo.runs.status import Status, load_status, read_status, write_status
 from pneumo.sweeps.job import Command, read_command, write_command
 

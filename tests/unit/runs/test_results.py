@@ -9,7 +9,8 @@ from helpers.run_files import RESULTS
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.metrics.predictions import Predictions
 from pneumo.runs.prediction_files import write_predictions
-from pneumo.runs.results import RESULT_NAMES, check_overwrite, confusion, write_results
+from pneumo.runs.result_rules import RESULT_NAMES
+from pneumo.runs.results import check_overwrite, confusion, write_results
 
 
 def test_counts() -> None:

@@ -15,7 +15,8 @@ from pneumo.metrics.intervals import Interval, mean_interval, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
 from pneumo.runs.prediction_files import write_predictions
-from pneumo.runs.results import RESULT_NAMES, SUBTYPES, summarise
+from pneumo.runs.result_rules import RESULT_NAMES, SUBTYPES
+from pneumo.runs.results import summarise
 
 POSITIVE = np.arange(624) < 390
 CLASSES = ("NORMAL", "PNEUMONIA")

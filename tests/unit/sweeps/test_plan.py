@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from pneumo.config.fingerprints import other_overrides
-from pneumo.runs.results import RESULT_NAMES
+from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.sweeps.plan import Job, job_name, make_columns, varied_keys
 from pneumo.training.loggers import RunLogger
 

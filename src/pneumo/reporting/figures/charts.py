@@ -12,21 +12,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.special import logit
+from sklearn.metrics import confusion_matrix
 
 from pneumo.common.text import escape_line
 from pneumo.metrics.calibration import calibration_curve
-from pneumo.metrics.curves import GRID, Band, Curves, has_both_classes, measure_curves, precision_recall, roc
-from pneumo.metrics.intervals import Estimate, confusion_table
+from pneumo.metrics.curves import GRID, Band, Curves, measure_curves, precision_recall, roc
+from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
-from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, name_run, single, tested
+from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, class_colours, head, single, tested
 from pneumo.reporting.generalization import SHOWN, Shift
-from pneumo.runs.results import Results, keys
+from pneumo.runs.results import Results, name_run, recorded_estimate
 
-CURVES = {"loss": "loss (cross entropy)", "auroc": "AUROC", "accuracy": "accuracy"}
 Scores = Mapping[str, npt.NDArray[np.float64]]
+CURVES = {"loss": "loss (cross entropy)", "auroc": "AUROC", "accuracy": "accuracy"}
 _EDGES = np.linspace(-10, 10, 41)
 _TICKS = (0.0001, 0.01, 0.5, 0.99, 0.9999)
 _SIDES = {"train": ("training", COLOURS[4], "--"), "val": ("validation", COLOURS[0], "-")}
+
+
+class _ClassCurves(NamedTuple):
+    """One class's curves; the name is empty where there are no others."""
+
+    name: str
+    answers: Predictions
+    curves: Curves
+    colour: str
 
 
 def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[str, int], results: Results) -> Figure:
@@ -52,34 +62,25 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
     return figure
 
 
-class _Shown(NamedTuple):
-    """One class's curves; the name is empty where there are no others."""
-
-    name: str
-    answers: Predictions
-    curves: Curves
-    colour: str
-
-
 def draw_curves(answers: Predictions, results: Results) -> dict[str, Figure]:
     """Draw ROC and precision-recall curve with their bands; of three classes those of each against the rest.
 
     Nothing is drawn of a class that all images are of, or none.
     """
-    sides = [(name, side) for name, side in answers.against_rest.items() if has_both_classes(side)]
+    sides = [(name, side) for name, side in answers.against_rest.items() if side.has_both_classes]
     if not sides:
         return {}
     if len(answers.classes) == 2:
         # As results.json has the areas, with the intervals of more resamples.
-        auroc, auprc = (Estimate(*(float(results[key]) for key in keys(name))) for name in ("auroc", "auprc"))
-        shown = [_Shown("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
+        auroc, auprc = (recorded_estimate(results, name) for name in ("auroc", "auprc"))
+        shown = [_ClassCurves("", answers, measure_curves(answers)._replace(auroc=auroc, auprc=auprc), COLOURS[0])]
     else:
         colours = dict(zip(answers.classes, class_colours(len(answers.classes)), strict=True))
-        shown = [_Shown(name, side, measure_curves(side), colours[name]) for name, side in sides]
+        shown = [_ClassCurves(name, side, measure_curves(side), colours[name]) for name, side in sides]
     return {"roc": _draw_roc(shown, results), "precision_recall": _draw_precision_recall(shown, results)}
 
 
-def _draw_roc(shown: Sequence[_Shown], results: Results) -> Figure:
+def _draw_roc(shown: Sequence[_ClassCurves], results: Results) -> Figure:
     figure, axes = single(results)
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="chance")
     for name, answers, curves, colour in shown:
@@ -92,7 +93,7 @@ def _draw_roc(shown: Sequence[_Shown], results: Results) -> Figure:
     return figure
 
 
-def _draw_precision_recall(shown: Sequence[_Shown], results: Results) -> Figure:
+def _draw_precision_recall(shown: Sequence[_ClassCurves], results: Results) -> Figure:
     figure, axes = single(results)
     for name, answers, curves, colour in shown:
         prevalence = float(answers.positive.mean())
@@ -137,7 +138,7 @@ def draw_confusion(answers: Predictions, results: Results) -> Figure:
     """Draw the counts of each truth and answer, coloured by their share of the truth."""
     figure, axes = single(results)
     places = range(len(answers.classes))
-    counts = confusion_table(answers.label, answers.predicted, len(places)).astype(int)
+    counts = confusion_matrix(answers.label, answers.predicted, labels=places)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):

@@ -162,10 +162,10 @@ def _times(rows: Sequence[Row]) -> Figure:
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a figure with so many panels, four in a line, that share their axes."""
+    """Make a figure with so many panels, four in a line, that share the vertical axis."""
     across, down = min(4, count), ceil(count / 4)
     figure = Figure(figsize=(max(3.2 * across, 5.5), height * down + 0.8), layout="constrained")
-    axes = figure.subplots(down, across, sharex=False, sharey=True, squeeze=False).ravel()
+    axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     for spare in axes[count:]:
         spare.remove()
     return figure, list(axes[:count])

@@ -17,19 +17,18 @@ from matplotlib.patches import Rectangle
 from pneumo.common.plain_data import PlainDataError, read_bytes
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.charts import draw_calibration, draw_confusion, draw_curves, draw_scores, draw_shift
-from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, head, name_run, tested
+from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, head, tested
 from pneumo.reporting.generalization import Shift, read_shift
-from pneumo.runs.results import Results
+from pneumo.runs.results import Results, name_run
 
+_log = logging.getLogger(__name__)
 Places = npt.NDArray[np.int64]
 Films = npt.NDArray[np.uint8]
 ACROSS = 5  # films in a row
 MOST = 3 * ACROSS  # in a figure
 _SIDE, _GAP = 1.54, 0.15  # inches
-_RIGHT, _WRONG = COLOURS[2], COLOURS[1]
-_log = logging.getLogger(__name__)
-
 _LARGEST = 16 << 20  # bytes of a figure
+_RIGHT, _WRONG = COLOURS[2], COLOURS[1]
 # In the order in which a page shows them.
 CAPTIONS = {
     "roc": "ROC curve of the test with its 95 % band (point by point, stratified bootstrap) and the threshold's place.",
@@ -43,6 +42,15 @@ CAPTIONS = {
     "training saw it: augmented, with dropout, and the loss with class weights and smoothed labels if so set.",
     "training_batch": "Images of the first training batch as the network saw them, augmented if so set.",
 }
+
+
+class RunFigure(NamedTuple):
+    """A figure in a run's folder: the name of its files, what it shows, and its files."""
+
+    name: str
+    caption: str
+    png: Path
+    svg: Path
 
 
 class Chosen(NamedTuple):
@@ -68,6 +76,55 @@ class Film(NamedTuple):
     right: bool = False
 
 
+def run_figures(folder: Path) -> list[RunFigure]:
+    """Return the figures that there are in a run's folder, in the order in which a page shows them."""
+    paths = {name: folder / "figures" / name for name in CAPTIONS}
+    found = [RunFigure(name, CAPTIONS[name], Path(f"{path}.png"), Path(f"{path}.svg")) for name, path in paths.items()]
+    return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
+
+
+def embed_figures(folder: Path) -> list[tuple[str, str, bytes]]:
+    """Return name, caption and SVG of a run's figures; files that are no SVG of its own are left out and named."""
+    found = []
+    for figure in run_figures(folder):
+        try:
+            if figure.svg.resolve().parent != folder.resolve() / "figures":
+                raise PlainDataError("it is a link to another place")  # which may be any file of this machine
+            content = read_bytes(figure.svg, _LARGEST)
+            if b"<svg" not in content[:2_000]:
+                raise PlainDataError("it is no SVG")
+        except (FileNotFoundError, PlainDataError) as error:
+            _log.warning("%s is not on the page: %s.", figure.svg, error)
+            continue
+        found.append((figure.name, figure.caption, content))
+    return found
+
+
+def draw_test(
+    folder: Path, answers: Predictions, results: Results, load: Callable[[Sequence[str]], Films]
+) -> dict[str, Figure]:
+    """Draw a run's test, by the figures' names.
+
+    ROC and precision-recall curve, confusion matrix, histogram of scores and a choice of films; of two classes also
+    the calibration curve and, where there is a validation.csv, what changed since validation. `load` returns images
+    (n, H, W) by their paths.
+    """
+    chosen = choose(answers, float(results["threshold"]))
+    films = load([answers.paths[i] for i in chosen.places])
+    with rc_context(STYLE):
+        figures = {
+            **draw_curves(answers, results),
+            "confusion_matrix": draw_confusion(answers, results),
+            "scores": draw_scores(answers, results),
+            "predictions": draw_predictions(answers, chosen, films, results),
+        }
+        if answers.is_binary:
+            figures["calibration"] = draw_calibration(answers, results)
+            if isinstance(shift := read_shift(folder, results), Shift):
+                figures["shift"] = draw_shift(shift, results)
+    return figures
+
+
 def choose(answers: Predictions, threshold: float) -> Chosen:
     """Choose test images to show; the same answers give the same ones.
 
@@ -84,16 +141,16 @@ def choose(answers: Predictions, threshold: float) -> Chosen:
 def draw_predictions(answers: Predictions, chosen: Chosen, films: Films, results: Results) -> Figure:
     """Show test images that were called right and wrong, and the least certain ones; films in the order of `chosen`."""
     total = chosen.rights + chosen.wrongs
-    near, words = "whose two likeliest classes are closest", "its probability"
+    near, number = "whose two likeliest classes are closest", "its probability"
     if len(answers.classes) == 2:
         near = "nearest to the threshold"
-        words = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
+        number = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
     rows = {
         _count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"): chosen.right,
         _count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"): chosen.wrong,
         _count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"): chosen.uncertain,
     }
-    words = f"Below each film: the answer with {words}, and the truth. Not a medical device."
+    words = f"Below each film: the answer with {number}, and the truth. Not a medical device."
     names = [_shorten(name) for name in answers.classes]
     captions = [
         Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
@@ -154,61 +211,3 @@ def _round(share: float) -> str:
 
 def _shorten(name: str) -> str:
     return (name or "-") if len(name) <= 12 else f"{name[:11]}…"
-
-
-class RunFigure(NamedTuple):
-    """A figure in a run's folder: the name of its files, what it shows, and its files."""
-
-    name: str
-    caption: str
-    png: Path
-    svg: Path
-
-
-def run_figures(folder: Path) -> list[RunFigure]:
-    """Return the figures that there are in a run's folder, in the order in which a page shows them."""
-    paths = {name: folder / "figures" / name for name in CAPTIONS}
-    found = [RunFigure(name, CAPTIONS[name], Path(f"{path}.png"), Path(f"{path}.svg")) for name, path in paths.items()]
-    return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
-
-
-def embed_figures(folder: Path) -> list[tuple[str, str, bytes]]:
-    """Return name, caption and SVG of a run's figures; files that are no SVG of its own are left out and named."""
-    found = []
-    for figure in run_figures(folder):
-        try:
-            if figure.svg.resolve().parent != folder.resolve() / "figures":
-                raise PlainDataError("it is a link to another place")  # which may be any file of this machine
-            content = read_bytes(figure.svg, _LARGEST)
-            if b"<svg" not in content[:2_000]:
-                raise PlainDataError("it is no SVG")
-        except (FileNotFoundError, PlainDataError) as error:
-            _log.warning("%s is not on the page: %s.", figure.svg, error)
-            continue
-        found.append((figure.name, figure.caption, content))
-    return found
-
-
-def draw_test(
-    folder: Path, answers: Predictions, results: Results, load: Callable[[Sequence[str]], Films]
-) -> dict[str, Figure]:
-    """Draw a run's test, by the figures' names.
-
-    ROC and precision-recall curve, confusion matrix, histogram of scores and a choice of films; of two classes also
-    the calibration curve and, where there is a validation.csv, what changed since validation. `load` returns images
-    (n, H, W) by their paths.
-    """
-    chosen = choose(answers, float(results["threshold"]))
-    films = load([answers.paths[i] for i in chosen.places])
-    with rc_context(STYLE):
-        figures = {
-            **draw_curves(answers, results),
-            "confusion_matrix": draw_confusion(answers, results),
-            "scores": draw_scores(answers, results),
-            "predictions": draw_predictions(answers, chosen, films, results),
-        }
-        if answers.is_binary:
-            figures["calibration"] = draw_calibration(answers, results)
-            if isinstance(shift := read_shift(folder, results), Shift):
-                figures["shift"] = draw_shift(shift, results)
-    return figures

@@ -1,4 +1,4 @@
-"""Visual style of all figures: colours, sizes, and how figures become files."""
+"""Visual style of all figures: colours, sizes, and how figures become files and TensorBoard images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pneumo.common.files import atomic_path
 from pneumo.common.text import escape_prose
-from pneumo.runs.results import Results, count_tested
+from pneumo.runs.results import Results, count_tested, name_run
 
 # Okabe and Ito's colours, which the colour-blind tell apart too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -48,11 +48,6 @@ Files = dict[str, dict[str, bytes]]
 def class_colours(count: int) -> list[str]:
     """Give the classes' colours, the first class's first; of two, that of the positive one leads in all figures."""
     return [COLOURS[1], COLOURS[0], *COLOURS[2:count]]
-
-
-def name_run(results: Results) -> str:
-    """Name a run by network, optimizer and seed."""
-    return f"{results['model']} · {results['optimizer']} · seed {results['seed']}"
 
 
 def tested(results: Results) -> str:

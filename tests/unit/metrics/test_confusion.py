@@ -2,16 +2,18 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
-from pneumo.metrics import intervals
-from pneumo.metrics.intervals import confusion_table, draw_tables, posterior_interval
+from pneumo.metrics import confusion
+from pneumo.metrics.bootstrap import Resamples
+from pneumo.metrics.confusion import draw_tables, posterior_interval
+from pneumo.metrics.predictions import Predictions
 
 FUNCTIONS = (
-    intervals.accuracy,
-    intervals.sensitivity,
-    intervals.specificity,
-    intervals.balanced_accuracy,
-    intervals.f1,
-    intervals.mcc,
+    confusion.accuracy,
+    confusion.sensitivity,
+    confusion.specificity,
+    confusion.balanced_accuracy,
+    confusion.f1,
+    confusion.mcc,
 )
 
 
@@ -25,8 +27,9 @@ def intervals(table: np.ndarray) -> dict[str, tuple[float, float]]:
 
 
 def test_rows_are_true_and_columns_predicted_classes() -> None:
-    table = confusion_table(np.array([0, 0, 1, 2, 2]), np.array([0, 2, 1, 1, 2]), 3)
-    assert table.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 1]]
+    predicted = np.array([0, 2, 1, 1, 2])
+    predictions = Predictions(np.eye(3)[predicted], np.array([0, 0, 1, 2, 2]), predicted)
+    assert Resamples(predictions).tables[0].tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 1]]
 
 
 def test_metrics_of_a_known_table() -> None:
