@@ -45,6 +45,16 @@ def class_nodes(settings: Settings) -> dict[str, Any]:
     return {group: settings[group] for group in _ONE_CLASS} | many
 
 
+def rules(key: str, target: str) -> tuple[Keys, bool]:
+    """Return the rules of the arguments of a `_target_` at a key, and whether there can be no others."""
+    group = key.partition(".")[0]
+    if (stable := stable_target(target)) in TARGETS:
+        return TARGETS[stable], True
+    if group == "data":
+        return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
+    return LIMITS.get(group, {}), False
+
+
 def check_sweep(cfg: DictConfig) -> None:
     """Check the values that belong to a sweep as a whole; raise a ConfigError if one of them cannot work."""
     if cfg.ckpt_path is not None:
@@ -147,16 +157,6 @@ def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (anything that Y
     _check_keys(key, node, SPECIAL, closed=False, whole=False)
     keys, closed = rules(key, node["_target_"])
     _check_keys(key, {name: value for name, value in node.items() if name not in SPECIAL}, keys, closed)
-
-
-def rules(key: str, target: str) -> tuple[Keys, bool]:
-    """Return the rules of the arguments of a `_target_` at a key, and whether there can be no others."""
-    group = key.partition(".")[0]
-    if (stable := stable_target(target)) in TARGETS:
-        return TARGETS[stable], True
-    if group == "data":
-        return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
-    return LIMITS.get(group, {}), False
 
 
 def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, whole: bool = True) -> None:

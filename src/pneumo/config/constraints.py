@@ -32,6 +32,9 @@ class Rule(NamedTuple):
         return self.text.replace("{key}", key)
 
 
+Keys = dict[str, Rule]
+
+
 def number(
     example: float, lowest: float, highest: float = math.inf, above: bool = False, noun: str = "a number"
 ) -> Rule:
@@ -136,7 +139,6 @@ FLAG = one_of(True, False)
 SWITCH = one_of("auto", True, False)
 PATH = text("a path that is not empty; one that reads as a number or a list is quoted, as in '{key}=\"2024\"'")
 RATE = number(0.001, 0, above=True)
-Keys = dict[str, Rule]
 _LIMIT = or_null(
     Rule(
         lambda value: (is_whole(value) and value >= 1) or (isinstance(value, float) and 0 < value <= 1),

@@ -27,11 +27,10 @@ STABLE_TARGETS = {
     "pneumo.tensorboard.RunLogger": "pneumo.training.loggers.RunLogger",
 }
 # Prefixes of settings that only choose folders, what is shown, or speed.
-# fmt: off
 _INDIFFERENT = (
-    "paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache",
-    "features.compile", "features.batch_size", "compile", "figures",
-    "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
+    *("paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache"),
+    *("features.compile", "features.batch_size", "compile", "figures"),
+    *("callbacks.lr.", "callbacks.log.", "callbacks.progress."),
 )
 # Settings with a column in every row, under the same or another name.
 COLUMNS = (
@@ -65,11 +64,6 @@ def rename_targets(tree: Any, rename: Callable[[str], str]) -> Any:  # noqa: ANN
 def with_present_targets(cfg: DictConfig) -> DictConfig:
     """Return a copy of a configuration whose classes can be imported, references unresolved."""
     return OmegaConf.create(rename_targets(OmegaConf.to_container(cfg), present_target))  # type: ignore[no-any-return]
-
-
-
-
-# fmt: on
 
 
 def decisive_config(cfg: DictConfig) -> dict[str, Any]:

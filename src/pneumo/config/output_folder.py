@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,12 @@ LOCK = ".run.lock"
 _log = logging.getLogger(__name__)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of network file systems without a lock service
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the first, or the only one, of its run, by what launchers set for it."""
+    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+    return rank.strip() in ("", "0")
 
 
 @contextmanager
@@ -58,12 +64,6 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a process is the first, or the only one, of its run, by what launchers set for it."""
-    rank = next((environment[name] for name in _RANKS if name in environment), "0")
-    return rank.strip() in ("", "0")
 
 
 def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:

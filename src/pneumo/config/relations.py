@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from pneumo.config.constraints import show
 from pneumo.errors import ConfigError
@@ -56,9 +56,6 @@ def _closest_metric(monitor: str) -> str:
     name = re.split("[/_]", monitor, maxsplit=1)[-1]
     longer = [metric for metric in directions() if metric.startswith(name)]
     return f"{stage}/{[*longer, *get_close_matches(name, directions(), cutoff=0.0)][0]}"
-
-
-OmegaConf.register_new_resolver("monitor_mode", monitor_mode, replace=True)
 
 
 def check_relations(settings: Settings) -> None:
