@@ -27,7 +27,6 @@ from pneumo.errors import ConfigError
 from pneumo.sweeps.grid import check_values, parse_overrides
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
-_OTHER_NAME = "go on with it as it began, or take another sweep.name."
 # What Optuna and SQLAlchemy raise for databases that are damaged, edited, locked, read-only or of another version.
 # fmt: off
 _DATABASE = (
@@ -205,7 +204,10 @@ def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[s
     if directions != [direction] and "objective" not in differing:
         differing.append("objective")
     if differing:
-        raise ConfigError(f"{name} is a search with another {' and other '.join(differing)}: {_OTHER_NAME}")
+        raise ConfigError(
+            f"{name} is a search with another {' and other '.join(differing)}: go on with it as it began, or take "
+            "another sweep.name."
+        )
     trials = Trials(study, space, shown)
     # A sampler with the seed of an earlier part would repeat what that has tried.
     seed = (config.seed * 100_000 + len(trials.read())) % 2**32
