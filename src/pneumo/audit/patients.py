@@ -21,7 +21,8 @@ Floats = NDArray[np.float64]
 COMPONENTS = 60
 ENOUGH = 10  # names on either side, before alikeness is taken for evidence that names mislead
 CHANCE = 0.05  # above it, alikeness is taken for chance
-_SIDE, _MOST = 32, 20  # of the thumbnails; pairs of films taken of one name
+_SIDE = 32  # of the thumbnails that are compared, in pixels
+_MOST = 20  # pairs of films taken of one name
 _DRAWS = 2_000
 
 

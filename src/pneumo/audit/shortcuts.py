@@ -17,7 +17,8 @@ from pneumo.metrics.predictions import Predictions
 
 Floats = NDArray[np.float64]
 FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
-_SEGMENTS, _COARSE = 8, 8  # along each side; of the coarse thumbnail
+_SEGMENTS = 8  # along each side of the frame
+_COARSE = 8  # side of the coarse thumbnail in pixels
 _FOLDS, _DRAWS = 5, 400
 
 
@@ -54,8 +55,7 @@ def probe_shortcuts(pictures: Pictures, copies: NDArray[np.int64]) -> list[Probe
 def _metadata(pictures: Pictures) -> Floats:
     """Width, height, bytes, bytes per pixel and mode."""
     modes = sorted({picture.mode for picture in pictures.pictures})
-    pairs = zip(pictures.files, pictures.pictures, strict=True)
-    rows = [(p.width, p.height, f.size, f.size / (p.width * p.height), modes.index(p.mode)) for f, p in pairs]
+    rows = [(p.width, p.height, f.size, f.size / (p.width * p.height), modes.index(p.mode)) for f, p in pictures.pairs]
     return np.array(rows, np.float64)
 
 
