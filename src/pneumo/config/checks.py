@@ -9,13 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from pneumo.config.constraints import LIMITS, RATE, Keys, show
+from pneumo.config.constraints import LIMITS, RATE, Keys, Settings, show
 from pneumo.config.fingerprints import stable_target
 from pneumo.config.relations import check_monitors, check_relations
 from pneumo.config.schema import DATA, GROUPS, READ, SPECIAL, SWEEP, TARGETS, TOP
 from pneumo.errors import ConfigError
 
-Settings = Mapping[str, Any]
 _ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # others refer to the first
 _MANY_CLASSES = ("callbacks", "logger")
 _GROUPS = (*_ONE_CLASS, *_MANY_CLASSES, *GROUPS)

@@ -3,11 +3,12 @@
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+Settings = Mapping[str, Any]  # a group of them, or all
 _LONGEST = 200  # characters of a value that a message shows
 _EPOCHS = 1_000_000
 _DEVICES = 64  # of one machine: each is a process

@@ -1,16 +1,13 @@
 """Checks of settings that depend on each other, and of the metrics that callbacks monitor."""
 
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
 
 from omegaconf import DictConfig
 
-from pneumo.config.constraints import show
+from pneumo.config.constraints import Settings, show
 from pneumo.errors import ConfigError
 
-Settings = Mapping[str, Any]
 _STAGES = ("train", "val")
 
 
