@@ -11,12 +11,13 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.common.files import bounded_name
 from pneumo.config.checks import check_config, list_overrides
 from pneumo.config.fingerprints import COLUMNS
+from pneumo.config.output_folder import set_hydra
 from pneumo.errors import ConfigError
 
 _IN_EVERY_NAME = ("model", "optimizer", "seed")  # see hydra.sweep.subdir in conf/sweep.yaml
@@ -79,8 +80,8 @@ def plan_jobs(
     planned = []
     for number, overrides in enumerate(jobs):
         cfg = loader.load_sweep_config(config, list(overrides))
-        with read_write(cfg.hydra.job), open_dict(cfg.hydra.job):
-            cfg.hydra.job.num = cfg.hydra.job.id = number  # as Hydra would, for names that ask for them
+        for key in ("job.num", "job.id"):
+            set_hydra(cfg, key, number)  # as Hydra would, for names that ask for them
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
         try:
@@ -102,8 +103,7 @@ def plan_jobs(
 
 def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
     folder = sweep / name
-    with read_write(cfg.hydra), open_dict(cfg.hydra):
-        cfg.hydra.runtime.output_dir = str(folder)
+    set_hydra(cfg, "runtime.output_dir", str(folder))
     HydraConfig.instance().set_config(cfg)  # which keeps a copy, without the folder so far
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     check_config(task)  # which explains references that cannot be resolved

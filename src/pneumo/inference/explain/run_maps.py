@@ -61,7 +61,8 @@ def explain_run(run: Run) -> Explanations:
             maps.extend(explainer(block).numpy())
             advance(len(maps))
     shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, films, maps, strict=True)])
-    kinds = {kind: list(islice(shown, len(getattr(run.chosen, kind)))) for kind in KINDS}
+    counts = map(len, (run.chosen.right, run.chosen.wrong, run.chosen.uncertain))
+    kinds = {kind: list(islice(shown, count)) for kind, count in zip(KINDS, counts, strict=True)}
     forgotten = {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS}
     return Explanations(kinds, forgotten, "", margin, uncertain)
 
