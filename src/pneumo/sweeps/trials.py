@@ -177,12 +177,7 @@ class Trials:
         with _database_errors(self.shown):
             handle = Trial(self.study, trial._trial_id)
             for key, distribution in self.space.searched.items():
-                if isinstance(distribution, CategoricalDistribution):
-                    handle.suggest_categorical(key, distribution.choices)
-                elif isinstance(distribution, IntDistribution):
-                    handle.suggest_int(key, distribution.low, distribution.high, log=distribution.log)
-                else:
-                    handle.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
+                handle._suggest(key, distribution)  # as `Study.ask` does
 
 
 def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[str, str]) -> Trials:
