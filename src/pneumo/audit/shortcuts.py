@@ -16,7 +16,7 @@ from pneumo.metrics.intervals import Interval
 from pneumo.metrics.predictions import Predictions
 
 Floats = NDArray[np.float64]
-FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
+_FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
 _SEGMENTS = 8  # along each side of the frame
 _COARSE = 8  # side of the coarse thumbnail in pixels
 _FOLDS, _DRAWS = 5, 400
@@ -64,8 +64,8 @@ def _frame(pictures: Pictures) -> Floats:
     films = pictures.thumbnails
     rows = []
     for turned in (films, films.swapaxes(1, 2)):
-        for side in (turned[:, :FRAME], turned[:, -FRAME:]):
-            parts = side.reshape(len(films), FRAME, _SEGMENTS, -1).astype(np.float32)
+        for side in (turned[:, :_FRAME], turned[:, -_FRAME:]):
+            parts = side.reshape(len(films), _FRAME, _SEGMENTS, -1).astype(np.float32)
             rows += [parts.mean((1, 3)), parts.std((1, 3))]
     return np.concatenate(rows, axis=1).astype(np.float64)
 

@@ -73,7 +73,7 @@ def plan_jobs(
 
     Without names of folders, `hydra.sweep.subdir` names them and, unless the user has set that, what else differs.
     """
-    values = [dict(map(split_override, job)) for job in jobs]
+    values = [dict(map(_split_override, job)) for job in jobs]
     given = list_overrides(config.hydra.overrides.hydra)
     own_names = any(override.startswith("hydra.sweep.subdir=") for override in given)
     varied = [] if own_names else varied_keys(jobs)
@@ -113,12 +113,12 @@ def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str])
 
 def varied_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
     """Return the keys whose values differ between jobs, given by their overrides, in their order."""
-    values = [dict(map(split_override, job)) for job in jobs]
+    values = [dict(map(_split_override, job)) for job in jobs]
     keys = dict.fromkeys(key for job in values for key in job)
     return [key for key in keys if len({job.get(key) for job in values}) > 1]
 
 
-def split_override(override: str) -> tuple[str, str]:
+def _split_override(override: str) -> tuple[str, str]:
     """Return the key and the value of an override."""
     key, _, value = override.partition("=")
     return key.lstrip("+"), value
@@ -155,7 +155,7 @@ def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configura
     """Return the value of a setting, or the name that was chosen for a group."""
     value = OmegaConf.select(job.config, key)
     if isinstance(value, DictConfig):
-        return dict(map(split_override, job.overrides)).get(key, "")
+        return dict(map(_split_override, job.overrides)).get(key, "")
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
