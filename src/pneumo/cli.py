@@ -19,7 +19,6 @@ _argument, _option = partial(typer.Argument, readable=False), partial(typer.Opti
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
 
-
 _Sweeps = Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")]
 _Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
 _RunOutput = Annotated[Path | None, _option(help="Folder to write to; by default the run's.")]

@@ -53,15 +53,14 @@ class Findings:
     def values(self, quantity: str) -> dict[str, list[float]]:
         """Give one of `QUANTITIES` of each readable image, by class."""
         found: dict[str, list[float]] = {name: [] for name in self.tree.classes}
-        for file, picture in zip(self.pictures.files, self.pictures.pictures, strict=True):
+        for file, picture in self.pictures.pairs:
             value = QUANTITIES[quantity](file.size, picture.width, picture.height)
             found[self.tree.classes[file.label]].append(float(value))
         return found
 
     def kinds(self) -> dict[tuple[str, str, str], int]:
         """Count the readable images by class, format and mode."""
-        pairs = zip(self.pictures.files, self.pictures.pictures, strict=True)
-        counts = Counter((self.tree.classes[file.label], picture.format, picture.mode) for file, picture in pairs)
+        counts = Counter((self.tree.classes[file.label], p.format, p.mode) for file, p in self.pictures.pairs)
         return dict(sorted(counts.items()))
 
 

@@ -1,4 +1,4 @@
-"""The command `pneumo audit`."""
+"""The command `pneumo audit`, and its findings as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,19 +11,48 @@ from PIL import Image
 
 from pneumo.audit.findings import QUANTITIES, Findings, audit, quantiles
 from pneumo.audit.tables import to_terminal
-from pneumo.audit.verdicts import assess
+from pneumo.audit.verdicts import Verdict, assess
 from pneumo.common import __version__
 from pneumo.common.files import check_output, escape_path, refuse_inputs, write_output
 
 
-def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
+def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
+    """Audit a tree, print what was found, and write it where that is asked for.
+
+    Returns:
+        Whether a verdict is an error.
+
+    Raises:
+        DataError: There is no such tree, or nothing in it can be read.
+        ConfigError: A file cannot be written.
+    """
+    check_output("--json", json)
+    check_output("--html", html)
+    outputs = (("--json", json), ("--html", html))
+    refuse_inputs(outputs, [path for _, path in outputs if path is not None and _is_image_below(path, root)])
+    findings = audit(root, classes)
+    verdicts = assess(findings)
+    rich.print(to_terminal(findings, verdicts))
+    if json is not None:
+        write_output("--json", json, to_json(findings, verdicts))
+    if html is not None:
+        from pneumo.audit.page import to_html  # Matplotlib takes a second
+
+        write_output("--html", html, to_html(findings, verdicts))
+    return any(verdict.severity == "error" for verdict in verdicts)
+
+
+def _is_image_below(path: Path, root: Path) -> bool:
+    suffixes = Image.registered_extensions()
+    return path.is_file() and path.suffix.lower() in suffixes and path.resolve().is_relative_to(root.resolve())
+
+
+def to_json(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     """Return what was found as JSON, as docs/DATA.md describes it; equal data give equal text."""
     tree, pictures, patients, copies = findings.tree, findings.pictures, findings.patients, findings.copies
-    alike = {
-        f"patients_{kind}_{name}": value
-        for kind in ("within", "subtypes", "across")
-        for name, value in asdict(getattr(patients, kind)).items()
-    }
+    kinds = {"within": patients.within, "subtypes": patients.subtypes, "across": patients.across}
+    alike = {f"patients_{kind}_{name}": value for kind, of in kinds.items() for name, value in asdict(of).items()}
+    identical_groups, identical_images = findings.identical
     probes = {
         f"shortcut_{probe.name}_{name}": value
         for probe in findings.probes
@@ -43,8 +72,8 @@ def to_json(findings: Findings, verdicts: Sequence[Any]) -> str:
         "notes": [{"path": path, "notes": notes} for path, notes in pictures.noted().items()],
         "junk": tree.junk,
         "mismatched": [{"path": path, "format": form} for path, form in pictures.mismatched()],
-        "identical_groups": findings.identical[0],
-        "identical_images": findings.identical[1],
+        "identical_groups": identical_groups,
+        "identical_images": identical_images,
         "copies_groups": len(copies),
         "copies_images": sum(len(group.members) for group in copies),
         "copies_groups_across_splits": sum(len(group.splits) > 1 for group in copies),
@@ -81,34 +110,3 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
-def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
-    """Audit a tree, print what was found, and write it where that is asked for.
-
-    Returns:
-        Whether a verdict is an error.
-
-    Raises:
-        DataError: There is no such tree, or nothing in it can be read.
-        ConfigError: A file cannot be written.
-    """
-    check_output("--json", json)
-    check_output("--html", html)
-    outputs = (("--json", json), ("--html", html))
-    refuse_inputs(outputs, [path for _, path in outputs if path is not None and _is_image_below(path, root)])
-    findings = audit(root, classes)
-    verdicts = assess(findings)
-    rich.print(to_terminal(findings, verdicts))
-    if json is not None:
-        write_output("--json", json, to_json(findings, verdicts))
-    if html is not None:
-        from pneumo.audit.page import to_html  # Matplotlib takes a second
-
-        write_output("--html", html, to_html(findings, verdicts))
-    return any(verdict.severity == "error" for verdict in verdicts)
-
-
-def _is_image_below(path: Path, root: Path) -> bool:
-    suffixes = Image.registered_extensions()
-    return path.is_file() and path.suffix.lower() in suffixes and path.resolve().is_relative_to(root.resolve())

@@ -14,8 +14,8 @@ from pneumo.audit.verdicts import Verdict
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, encode
 from pneumo.reporting.rendering import encode_jpeg, render
 
-_MOST_PATIENTS = 6  # classes that colours tell apart
 _Ends = tuple[float | None, float | None, float | None]
+_MOST_CLASSES = len(COLOURS)  # that colours tell apart
 _MOST, _MEMBERS = 24, 4  # groups of copies shown, and films of each
 _CAPTIONS = {
     "means": "The mean film of each class. What differs outside the lungs is no finding.",
@@ -25,28 +25,52 @@ _CAPTIONS = {
 }
 
 
+def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
+    """Fill in the page."""
+    drawn = draw(findings)
+    return render(
+        "audit.html",
+        title=f"Audit of {findings.tree.root.name or findings.tree.root}",
+        lead=f"{headline(findings)}: {tally(verdicts)}.",
+        verdicts=verdicts,
+        tables={
+            "Images": images(findings),
+            "Files: median and quartiles": files(findings),
+            "Formats": kinds(findings),
+            "Shortcuts": probes(findings),
+        },
+        about_probes=ABOUT_PROBES,
+        figures=[(name, text, drawn[name]) for name, text in _CAPTIONS.items() if name in drawn],
+        copies=[_show(findings, group) for group in findings.copies[:_MOST]],
+        hidden=len(findings.copies[_MOST:]),
+        listings=list(listings(findings)),
+    )
+
+
 def draw(findings: Findings) -> dict[str, bytes]:
     """Draw what there is to see, as SVG files by the figure's name."""
     patients = findings.patients
-    kinds = {
+    alike = {
         "in one split": patients.within,
         "in one split, several subtypes": patients.subtypes,
         "across splits": patients.across,
     }
-    alike = {f"{name} ({a.names:,} names)": (a.excess, a.low, a.high) for name, a in kinds.items()}
-    probes = {PROBES[p.name]: (p.auroc, p.low, p.high) for p in findings.probes}
     with rc_context(STYLE):
         figures = {"means": _means(findings)}
         if any(_varies(findings, quantity) for quantity in QUANTITIES):
             figures["distributions"] = _distributions(findings)
         if any(probe.auroc is not None for probe in findings.probes):
             figures["shortcuts"] = _intervals(
-                probes, 0.5, COLOURS[0], "AUROC (0.5 is chance)", "Labels guessed without findings"
+                {PROBES[probe.name]: (probe.auroc, probe.low, probe.high) for probe in findings.probes},
+                0.5,
+                COLOURS[0],
+                "AUROC (0.5 is chance)",
+                "Labels guessed without findings",
             )
             figures["shortcuts"].axes[0].set_xlim(0.35, 1.01)
         if patients.within.names > 1:
             figures["patients"] = _intervals(
-                alike,
+                {f"{name} ({of.names:,} names)": (of.excess, of.low, of.high) for name, of in alike.items()},
                 0,
                 COLOURS[1],
                 "excess cosine (0: as alike as strangers' films)",
@@ -63,7 +87,7 @@ def _distributions(findings: Findings) -> Figure:
     for axes, (quantity, values) in zip(figure.subplots(rows, 3).flat, shown.items(), strict=False):
         every = np.concatenate([np.asarray(of_class) for of_class in values.values()])
         bins = np.linspace(every.min(), every.max(), 41)
-        for (name, of_class), colour in zip(values.items(), COLOURS[:_MOST_PATIENTS], strict=False):
+        for (name, of_class), colour in zip(values.items(), COLOURS, strict=False):
             weights = np.full(len(of_class), 1 / max(len(of_class), 1))
             axes.hist(of_class, bins, weights=weights, histtype="step", lw=1.8, color=colour, label=name)
         axes.set(xlabel=TITLES.get(quantity, quantity), ylabel="share of the class")
@@ -96,7 +120,7 @@ def _means(findings: Findings) -> Figure:
     """Show the mean film of each class, and for two classes what sets them apart."""
     films, labels, names = findings.pictures.thumbnails, findings.pictures.labels, findings.tree.classes
     means = {names[label]: films[labels == label].mean(0) for label in np.unique(labels)}
-    shown = list(means.items())[:_MOST_PATIENTS]
+    shown = list(means.items())[:_MOST_CLASSES]
     count = len(shown) + (len(means) == 2)
     figure = Figure(figsize=(max(2.3 * count, 3), 2.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, count))
@@ -113,28 +137,6 @@ def _means(findings: Findings) -> Figure:
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
     return figure
-
-
-def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
-    """Fill in the page."""
-    drawn = draw(findings)
-    return render(
-        "audit.html",
-        title=f"Audit of {findings.tree.root.name or findings.tree.root}",
-        lead=f"{headline(findings)}: {tally(list(verdicts))}.",
-        verdicts=verdicts,
-        tables={
-            "Images": images(findings),
-            "Files: median and quartiles": files(findings),
-            "Formats": kinds(findings),
-            "Shortcuts": probes(findings),
-        },
-        about_probes=ABOUT_PROBES,
-        figures=[(name, text, drawn[name]) for name, text in _CAPTIONS.items() if name in drawn],
-        copies=[_show(findings, group) for group in findings.copies[:_MOST]],
-        hidden=len(findings.copies[_MOST:]),
-        listings=list(listings(findings)),
-    )
 
 
 def _show(findings: Findings, group: Copies) -> dict[str, Any]:

@@ -18,10 +18,11 @@ Conclusion = Literal["same", "different", "undecided"]
 Floats = NDArray[np.float64]
 # Of what was tried on 5,856 real films, whitened principal components tell two films of one patient from strangers
 # best: AUROC 0.66 for 40 to 100 of them, 0.62 for fine structure laid over each other, 0.56 for its plain cosine.
-COMPONENTS = 60
+_COMPONENTS = 60
 ENOUGH = 10  # names on either side, before alikeness is taken for evidence that names mislead
-CHANCE = 0.05  # above it, alikeness is taken for chance
-_SIDE, _MOST = 32, 20  # of the thumbnails; pairs of films taken of one name
+_CHANCE = 0.05  # above it, alikeness is taken for chance
+_SIDE = 32  # of the thumbnails that are compared, in pixels
+_MOST = 20  # pairs of films taken of one name
 _DRAWS = 2_000
 
 
@@ -166,7 +167,7 @@ def _describe(thumbnails: NDArray[np.uint8]) -> Floats:
     rows = (rows - rows.mean(1, keepdims=True)) / np.maximum(rows.std(1, keepdims=True), 1e-6)
     rows -= rows.mean(0)
     variances, axes = np.linalg.eigh(rows.T @ rows / count)
-    kept = max(min(COMPONENTS, count // 4), 1)
+    kept = max(min(_COMPONENTS, count // 4), 1)
     scores = rows @ axes[:, -kept:] / np.sqrt(np.maximum(variances[-kept:], 1e-9))
     return np.asarray(scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-9), np.float64)
 
@@ -195,4 +196,4 @@ def _conclude(alike: dict[str, Alikeness], share_high: float | None, p_value: fl
     """Believe the films rather than the names where there are enough of either."""
     if min(alike["across"].names, alike["within"].names) >= ENOUGH and share_high is not None and share_high < 0.5:
         return "different"
-    return "same" if p_value is not None and p_value < CHANCE else "undecided"
+    return "same" if p_value is not None and p_value < _CHANCE else "undecided"

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,29 @@ class Pictures:
         """Give each file's class, shape (N,)."""
         return np.array([file.label for file in self.files], np.int64)
 
+    @property
+    def pairs(self) -> Iterator[tuple[File, Picture]]:
+        """Each file with what it holds."""
+        return zip(self.files, self.pictures, strict=True)
+
     def noted(self) -> dict[str, tuple[str, ...]]:
         """Return the notes by path, without the files that have none."""
-        return {f.path: p.notes for f, p in zip(self.files, self.pictures, strict=True) if p.notes}
+        return {f.path: p.notes for f, p in self.pairs if p.notes}
 
     def mismatched(self) -> list[tuple[str, str]]:
         """List the files whose suffix tells another format than they have, and that format."""
         suffixes = Image.registered_extensions()
-        pairs = zip(self.files, self.pictures, strict=True)
-        return [(f.path, p.format) for f, p in pairs if suffixes.get(Path(f.path).suffix.lower()) != p.format]
+        return [(f.path, p.format) for f, p in self.pairs if suffixes.get(Path(f.path).suffix.lower()) != p.format]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A group of images that show the same film."""
+
+    members: tuple[int, ...]  # their positions, in order
+    identical: bool  # whether all files are the same to the byte
+    splits: tuple[str, ...]  # the splits that they lie in
+    labels: tuple[int, ...]  # the classes that they lie in
 
 
 def read_pictures(tree: Tree) -> Pictures:
@@ -93,16 +108,6 @@ def _read(path: Path, thumbnail: NDArray[np.uint8]) -> Picture | str:
         thumbnail[:] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     digest = hashlib.sha256(content).hexdigest()
     return Picture(*image.size, storage.mode, _SAME.get(storage.format, storage.format), digest, notes)
-
-
-@dataclass(frozen=True)
-class Copies:
-    """A group of images that show the same film."""
-
-    members: tuple[int, ...]  # their positions, in order
-    identical: bool  # whether all files are the same to the byte
-    splits: tuple[str, ...]  # the splits that they lie in
-    labels: tuple[int, ...]  # the classes that they lie in
 
 
 def list_copies(pictures: Pictures, groups: NDArray[np.int64]) -> list[Copies]:

@@ -16,8 +16,9 @@ from pneumo.metrics.intervals import Interval
 from pneumo.metrics.predictions import Predictions
 
 Floats = NDArray[np.float64]
-FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
-_SEGMENTS, _COARSE = 8, 8  # along each side; of the coarse thumbnail
+_FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
+_SEGMENTS = 8  # along each side of the frame
+_COARSE = 8  # side of the coarse thumbnail in pixels
 _FOLDS, _DRAWS = 5, 400
 
 
@@ -54,8 +55,7 @@ def probe_shortcuts(pictures: Pictures, copies: NDArray[np.int64]) -> list[Probe
 def _metadata(pictures: Pictures) -> Floats:
     """Width, height, bytes, bytes per pixel and mode."""
     modes = sorted({picture.mode for picture in pictures.pictures})
-    pairs = zip(pictures.files, pictures.pictures, strict=True)
-    rows = [(p.width, p.height, f.size, f.size / (p.width * p.height), modes.index(p.mode)) for f, p in pairs]
+    rows = [(p.width, p.height, f.size, f.size / (p.width * p.height), modes.index(p.mode)) for f, p in pictures.pairs]
     return np.array(rows, np.float64)
 
 
@@ -64,8 +64,8 @@ def _frame(pictures: Pictures) -> Floats:
     films = pictures.thumbnails
     rows = []
     for turned in (films, films.swapaxes(1, 2)):
-        for side in (turned[:, :FRAME], turned[:, -FRAME:]):
-            parts = side.reshape(len(films), FRAME, _SEGMENTS, -1).astype(np.float32)
+        for side in (turned[:, :_FRAME], turned[:, -_FRAME:]):
+            parts = side.reshape(len(films), _FRAME, _SEGMENTS, -1).astype(np.float32)
             rows += [parts.mean((1, 3)), parts.std((1, 3))]
     return np.concatenate(rows, axis=1).astype(np.float64)
 

@@ -1,6 +1,6 @@
 """Tables of an audit's findings, for the terminal and the page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rich.console import Group, RenderableType
@@ -27,7 +27,7 @@ ABOUT_PROBES = (
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
 _FORMS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
 _LISTED = 50  # lines of a listing
-COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 class Rows(NamedTuple):
@@ -45,7 +45,7 @@ def headline(findings: Findings) -> str:
     return f"{len(tree.files):,} images of {kinds}{splits}"
 
 
-def tally(verdicts: list[Verdict]) -> str:
+def tally(verdicts: Sequence[Verdict]) -> str:
     """Count the verdicts, such as `no errors, 1 warning, 2 notes`."""
     counts = [(name, sum(verdict.severity == name for verdict in verdicts)) for name in SEVERITIES]
     return ", ".join(f"{count or 'no'} {name}{'' if count == 1 else 's'}" for name, count in counts)
@@ -105,6 +105,26 @@ def listings(findings: Findings) -> Iterator[tuple[str, list[str], int]]:
             yield name, lines[:_LISTED], len(lines[_LISTED:])
 
 
+def to_terminal(findings: Findings, verdicts: Sequence[Verdict]) -> RenderableType:
+    """Lay out the findings, the verdicts last, where one looks first."""
+    grid = Table.grid(padding=(0, 1, 1, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for verdict in verdicts:
+        message = escape_prose(verdict.message)
+        text = Text.assemble(message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
+        grid.add_row(Text(verdict.severity, style=_STYLES[verdict.severity]), text)
+    return Group(
+        Text(f"{escape_line(str(findings.tree.root))}: {headline(findings)}\n", style="bold"),
+        _table("Images", images(findings)),
+        _table("Files: median and quartiles", files(findings)),
+        _table("Shortcuts", probes(findings)),
+        Text(ABOUT_PROBES + "\n", style="dim"),
+        Text(f"Verdicts: {tally(verdicts)}\n", style="bold"),
+        grid,
+    )
+
+
 def _spread(values: list[float], quantity: str) -> str:
     if not values:
         return "none"
@@ -116,26 +136,6 @@ def _area(probe: Probe) -> tuple[str, str]:
     if probe.auroc is None:
         return "none", "too few patients"
     return f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}"
-
-
-def to_terminal(findings: Findings, verdicts: list[Verdict]) -> RenderableType:
-    """Lay out the findings, the verdicts last, where one looks first."""
-    grid = Table.grid(padding=(0, 1, 1, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for verdict in verdicts:
-        message = escape_prose(verdict.message)
-        text = Text.assemble(message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
-        grid.add_row(Text(verdict.severity, style=COLOURS[verdict.severity]), text)
-    return Group(
-        Text(f"{escape_line(str(findings.tree.root))}: {headline(findings)}\n", style="bold"),
-        _table("Images", images(findings)),
-        _table("Files: median and quartiles", files(findings)),
-        _table("Shortcuts", probes(findings)),
-        Text(ABOUT_PROBES + "\n", style="dim"),
-        Text(f"Verdicts: {tally(verdicts)}\n", style="bold"),
-        grid,
-    )
 
 
 def _table(name: str, rows: Rows) -> Table:

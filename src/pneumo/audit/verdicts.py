@@ -13,10 +13,10 @@ from pneumo.data.image_notes import itemize, some, summarize
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # AUROCs of a probe, at the lower end of its interval: networks themselves reach 0.9, and below 0.7 guesses are poor.
-AS_GOOD_AS_A_NETWORK, TELLING = 0.9, 0.7
-MANY_COPIES = 0.05  # share of the images
+_AS_GOOD_AS_A_NETWORK, _TELLING = 0.9, 0.7
+_MANY_COPIES = 0.05  # share of the images
 _MOST = 3  # unreadable files that are named with their reasons
-FEW = 100  # images, whose accuracy is known to +-10 points at best
+_FEW = 100  # images, whose accuracy is known to +-10 points at best
 # By the probe's name: what labels can be guessed from, and what to do about it.
 _SHORTCUTS = {
     "metadata": (
@@ -86,7 +86,7 @@ def _classes(findings: Findings) -> Iterator[Verdict]:
         yield Verdict("warning", "missing_class", f"There is no image in {some(missing)}.", remedy)
     for split, row in counts.items():
         total, largest = sum(row.values()), max(row, key=lambda name: row[name])
-        if split != "train" and 0 < total < FEW:
+        if split != "train" and 0 < total < _FEW:
             uncertain = f"an accuracy of 0.5 is uncertain by ±{98 / total**0.5:.0f} points there"
             remedy = "Quote intervals, and choose nothing by so few: data.split=patient holds out training patients."
             yield Verdict("note", "small_split", f"{split} has {_count(total, 'image')}: {uncertain}.", remedy)
@@ -125,7 +125,7 @@ def _copies(findings: Findings) -> Iterator[Verdict]:
             f"{renamed} under the names of several patients: {_example(findings, inside)}."
         )
         remedy = "They lend weight to some images. When patients are held out, copies must stay on one side."
-        yield Verdict("warning" if share > MANY_COPIES else "note", "copies", message, remedy)
+        yield Verdict("warning" if share > _MANY_COPIES else "note", "copies", message, remedy)
 
 
 def _patients(findings: Findings) -> Iterator[Verdict]:
@@ -182,11 +182,11 @@ def _shortcuts(findings: Findings) -> Iterator[Verdict]:
         if probe.auroc is None or probe.low is None:
             message = f"How well {probe.name} tells the classes was not measured: one class only, or too few patients."
             yield Verdict("note", probe.name, message, "Add images.")
-        elif probe.low >= TELLING:
+        elif probe.low >= _TELLING:
             source, remedy = _SHORTCUTS[probe.name]
             area = _interval(probe.auroc, probe.low, probe.high)
             # Files betray labels for no medical reason; a frame still shows parts of the body, a thumbnail the lungs.
-            strong: Severity = "error" if probe.low >= AS_GOOD_AS_A_NETWORK else "warning"
+            strong: Severity = "error" if probe.low >= _AS_GOOD_AS_A_NETWORK else "warning"
             severity = {"metadata": strong, "thumbnail": "note"}.get(probe.name, "warning")
             message = f"Labels can be guessed from {source}: AUROC {area}, where 0.5 is chance."
             yield Verdict(severity, probe.name, message, remedy)

@@ -9,13 +9,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from pneumo.config.constraints import LIMITS, RATE, Keys, show
+from pneumo.config.constraints import LIMITS, RATE, Keys, Settings, show
 from pneumo.config.fingerprints import stable_target
 from pneumo.config.relations import check_monitors, check_relations
 from pneumo.config.schema import DATA, GROUPS, READ, SPECIAL, SWEEP, TARGETS, TOP
 from pneumo.errors import ConfigError
 
-Settings = Mapping[str, Any]
 _ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # others refer to the first
 _MANY_CLASSES = ("callbacks", "logger")
 _GROUPS = (*_ONE_CLASS, *_MANY_CLASSES, *GROUPS)
@@ -43,6 +42,16 @@ def class_nodes(settings: Settings) -> dict[str, Any]:
     """Return the nodes of a configuration that name a class, by their keys."""
     many = {f"{group}.{name}": node for group in _MANY_CLASSES for name, node in settings[group].items()}
     return {group: settings[group] for group in _ONE_CLASS} | many
+
+
+def rules(key: str, target: str) -> tuple[Keys, bool]:
+    """Return the rules of the arguments of a `_target_` at a key, and whether there can be no others."""
+    group = key.partition(".")[0]
+    if (stable := stable_target(target)) in TARGETS:
+        return TARGETS[stable], True
+    if group == "data":
+        return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
+    return LIMITS.get(group, {}), False
 
 
 def check_sweep(cfg: DictConfig) -> None:
@@ -147,16 +156,6 @@ def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (anything that Y
     _check_keys(key, node, SPECIAL, closed=False, whole=False)
     keys, closed = rules(key, node["_target_"])
     _check_keys(key, {name: value for name, value in node.items() if name not in SPECIAL}, keys, closed)
-
-
-def rules(key: str, target: str) -> tuple[Keys, bool]:
-    """Return the rules of the arguments of a `_target_` at a key, and whether there can be no others."""
-    group = key.partition(".")[0]
-    if (stable := stable_target(target)) in TARGETS:
-        return TARGETS[stable], True
-    if group == "data":
-        return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
-    return LIMITS.get(group, {}), False
 
 
 def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, whole: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Console output of train.py and sweep.py: user errors, log records and progress hints."""
+"""Console of train.py and sweep.py: guarded streams, log records and user errors; and the resolvers of conf/."""
 
 import copy
 import io
@@ -19,9 +19,9 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-import pneumo.config.relations  # noqa: F401 (registers the resolver that conf/callbacks uses)
 from pneumo.common.disk import disk_error, quiet_threads
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose, quote_override
+from pneumo.config.relations import monitor_mode
 from pneumo.errors import PneumoError
 
 _log = logging.getLogger(__name__)
@@ -184,14 +184,6 @@ def describe_resume(last: Path, sweep: bool) -> str:
     return f"Continue with this run's overrides and its last checkpoint: python train.py {override} ..."
 
 
-def run_dir(ckpt_path: str | None, fresh: str) -> str:
-    """Return a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
-    if ckpt_path is None:
-        return fresh
-    checkpoints = Path(ckpt_path).parent
-    return str(checkpoints.parent) if checkpoints.name == "checkpoints" else fresh
-
-
 def require_launcher(arguments: Sequence[str]) -> None:
     """End with one paragraph if a sweep's launcher is not installed; Hydra's error would not say what is missing."""
     for name, plugin in (("joblib", "joblib"), ("ray", "ray"), ("slurm", "submitit")):
@@ -202,10 +194,18 @@ def require_launcher(arguments: Sequence[str]) -> None:
             )
 
 
+def run_dir(ckpt_path: str | None, fresh: str) -> str:
+    """Return a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
+    if ckpt_path is None:
+        return fresh
+    checkpoints = Path(ckpt_path).parent
+    return str(checkpoints.parent) if checkpoints.name == "checkpoints" else fresh
+
+
 def gpu_here() -> int:
     """Return 1 if this machine has an Nvidia GPU, else 0, without a need for PyTorch."""
     return int(any(Path("/dev").glob("nvidia[0-9]*")))
 
 
-OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
-OmegaConf.register_new_resolver("gpu_here", gpu_here, replace=True)
+for resolver in (run_dir, gpu_here, monitor_mode):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

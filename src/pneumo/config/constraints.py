@@ -3,11 +3,12 @@
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+Settings = Mapping[str, Any]  # a group of them, or all
 _LONGEST = 200  # characters of a value that a message shows
 _EPOCHS = 1_000_000
 _DEVICES = 64  # of one machine: each is a process
@@ -30,6 +31,9 @@ class Rule(NamedTuple):
     def describe(self, key: str) -> str:
         """Return the rule in words, for a key."""
         return self.text.replace("{key}", key)
+
+
+Keys = dict[str, Rule]
 
 
 def number(
@@ -136,7 +140,6 @@ FLAG = one_of(True, False)
 SWITCH = one_of("auto", True, False)
 PATH = text("a path that is not empty; one that reads as a number or a list is quoted, as in '{key}=\"2024\"'")
 RATE = number(0.001, 0, above=True)
-Keys = dict[str, Rule]
 _LIMIT = or_null(
     Rule(
         lambda value: (is_whole(value) and value >= 1) or (isinstance(value, float) and 0 < value <= 1),

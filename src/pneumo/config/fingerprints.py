@@ -27,11 +27,10 @@ STABLE_TARGETS = {
     "pneumo.tensorboard.RunLogger": "pneumo.training.loggers.RunLogger",
 }
 # Prefixes of settings that only choose folders, what is shown, or speed.
-# fmt: off
 _INDIFFERENT = (
-    "paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache",
-    "features.compile", "features.batch_size", "compile", "figures",
-    "callbacks.lr.", "callbacks.log.", "callbacks.progress.",
+    *("paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache"),
+    *("features.compile", "features.batch_size", "compile", "figures"),
+    *("callbacks.lr.", "callbacks.log.", "callbacks.progress."),
 )
 # Settings with a column in every row, under the same or another name.
 COLUMNS = (
@@ -50,33 +49,28 @@ def present_target(path: str) -> str:
     return STABLE_TARGETS.get(path, path)
 
 
-def rename_targets(tree: Any, rename: Callable[[str], str]) -> Any:  # noqa: ANN401 (anything that YAML gives)
+def _rename_targets(tree: Any, rename: Callable[[str], str]) -> Any:  # noqa: ANN401 (anything that YAML gives)
     """Return plain values with each `_target_` in them renamed."""
     if isinstance(tree, list):
-        return [rename_targets(each, rename) for each in tree]
+        return [_rename_targets(each, rename) for each in tree]
     if not isinstance(tree, dict):
         return tree
     return {
-        key: rename(value) if key == "_target_" and isinstance(value, str) else rename_targets(value, rename)
+        key: rename(value) if key == "_target_" and isinstance(value, str) else _rename_targets(value, rename)
         for key, value in tree.items()
     }
 
 
 def with_present_targets(cfg: DictConfig) -> DictConfig:
     """Return a copy of a configuration whose classes can be imported, references unresolved."""
-    return OmegaConf.create(rename_targets(OmegaConf.to_container(cfg), present_target))  # type: ignore[no-any-return]
-
-
-
-
-# fmt: on
+    return OmegaConf.create(_rename_targets(OmegaConf.to_container(cfg), present_target))  # type: ignore[no-any-return]
 
 
 def decisive_config(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings that decide a run's numbers: dotted keys, plain values, classes by their stable names."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    stable = rename_targets(plain, stable_target)
+    stable = _rename_targets(plain, stable_target)
     return {key: value for key, value in flatten(stable) if is_decisive(key)}
 
 

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,18 @@ LOCK = ".run.lock"
 _log = logging.getLogger(__name__)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of network file systems without a lock service
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
+
+
+def set_hydra(config: DictConfig, key: str, value: str | int | None) -> None:
+    """Set a value of Hydra's own group, which is read-only."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        OmegaConf.update(config.hydra, key, value)
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the first, or the only one, of its run, by what launchers set for it."""
+    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+    return rank.strip() in ("", "0")
 
 
 @contextmanager
@@ -58,12 +70,6 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a process is the first, or the only one, of its run, by what launchers set for it."""
-    rank = next((environment[name] for name in _RANKS if name in environment), "0")
-    return rank.strip() in ("", "0")
 
 
 def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
@@ -114,14 +120,14 @@ class CheckOutputFolder(Callback):
             name = config.hydra.output_subdir
             if name is not None and os.access(folder / name / "config.yaml", os.F_OK):
                 self.hidden = name
-                _set_hydra(config, "output_subdir", None)
+                set_hydra(config, "output_subdir", None)
             if name is not None and (folder / name).exists():
                 require_writable(folder / name)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Restore the name of .hydra/, which the run writes when it has replaced or resumed the earlier one."""
         if self.hidden is not None:
-            _set_hydra(config, "output_subdir", self.hidden)
+            set_hydra(config, "output_subdir", self.hidden)
             HydraConfig.instance().set_config(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
@@ -171,15 +177,10 @@ def _refuse_sweep_settings(config: DictConfig) -> None:
             )
 
 
-def _set_hydra(config: DictConfig, key: str, value: str | None) -> None:
-    with read_write(config.hydra), open_dict(config.hydra):
-        OmegaConf.update(config.hydra, key, value)
-
-
 def _check_run(config: DictConfig) -> None:
     """Check a run's configuration; its folder has no name yet, so another one stands for it."""
     checked = config.copy()
-    _set_hydra(checked, "runtime.output_dir", os.getcwd())
+    set_hydra(checked, "runtime.output_dir", os.getcwd())
     HydraConfig.instance().set_config(checked)
     check_config(checked)
 

@@ -1,16 +1,13 @@
 """Checks of settings that depend on each other, and of the metrics that callbacks monitor."""
 
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from pneumo.config.constraints import show
+from pneumo.config.constraints import Settings, show
 from pneumo.errors import ConfigError
 
-Settings = Mapping[str, Any]
 _STAGES = ("train", "val")
 
 
@@ -56,9 +53,6 @@ def _closest_metric(monitor: str) -> str:
     name = re.split("[/_]", monitor, maxsplit=1)[-1]
     longer = [metric for metric in directions() if metric.startswith(name)]
     return f"{stage}/{[*longer, *get_close_matches(name, directions(), cutoff=0.0)][0]}"
-
-
-OmegaConf.register_new_resolver("monitor_mode", monitor_mode, replace=True)
 
 
 def check_relations(settings: Settings) -> None:

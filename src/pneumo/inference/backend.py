@@ -68,7 +68,7 @@ class Network(ABC):
     def score(self, image: Images) -> Scores:
         """Score images (N, 1, S, S): probabilities (N, classes) and OOD scores (N,)."""
 
-    def explainer(self, method: str = "hirescam") -> Callable[[Images], Floats]:
+    def explainer(self, method: str) -> Callable[[Images], Floats]:
         """Build the function that maps images (N, 1, S, S) to saliency maps (N, S, S).
 
         Raises a ConfigError if the network has no gradients, or none of its layers fits.

@@ -20,7 +20,7 @@ from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images, Rules
 
 _DIGITS = re.compile("([0-9]+)")
-LONGEST = 1024  # pixels of an image that is shown
+_LONGEST = 1024  # pixels of an image that is shown
 
 
 def find_inputs(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -97,7 +97,7 @@ class Film:
     path: Path  # the file's; `-` of one that was given by its content
     square: Images | None = None  # the network's input, (1, S, S)
     notes: tuple[str, ...] = ()  # what may make a prediction doubtful
-    # A copy at its own aspect, no side longer than LONGEST; None unless it was asked for.
+    # A copy at its own aspect, no side longer than _LONGEST; None unless it was asked for.
     shown: Image.Image | None = None
     error: str | None = None  # why it cannot be read, as a predicate; then all else is missing
 
@@ -112,7 +112,7 @@ def read_film(source: Path | bytes, rules: Rules, show: bool) -> Film:
             return Film(path, error=str(error))
         pixels = square(image, rules.image_size, rules.crop_pct)[None]
         if show:
-            image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
+            image.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BICUBIC)
     return Film(path, pixels, notes, image if show else None)
 
 

@@ -15,7 +15,7 @@ from pneumo.errors import ConfigError
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import find_inputs
 from pneumo.inference.prediction import NOTICE, Prediction, show_path, to_csv, to_json, to_lines, to_terminal
-from pneumo.inference.predictor import Predictor, load_model
+from pneumo.inference.predictor import Predictor, load_model, warn_untested
 
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import OverlayFolder
@@ -66,19 +66,6 @@ def run_predict(
     drawn = overlays is None or overlays.finish()
     _print(predictions, model.rules, json is not None or csv is not None)
     return drawn and all(prediction.error is None for prediction in predictions)
-
-
-def warn_untested(rules: Rules) -> None:
-    """Warn of what a checkpoint cannot predict because its run has not decided it."""
-    missing = [
-        *(["which answers are uncertain"] if rules.margin is None else []),
-        *(["which films do not look like chest radiographs"] if not rules.outliers else []),
-    ]
-    if missing:
-        warn(
-            f"This network does not tell {' or '.join(missing)}: its run has not decided that by validation images, as "
-            "a whole run does at its end, for its checkpoints/best.ckpt."
-        )
 
 
 def _leave_out(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:

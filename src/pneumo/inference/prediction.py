@@ -102,7 +102,7 @@ def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> s
         "checkpoint": show_path(network),
         "network": rules.name,
         "classes": rules.classes,
-        "threshold": rules.threshold if len(rules.classes) == 2 else None,
+        "threshold": None if rules.positive_class is None else rules.threshold,
         "margin": rules.margin,
     }
     records = [_record(prediction) for prediction in predictions]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pneumo.common.hardware import count_cores
+from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
-from pneumo.inference.backend import Network
+from pneumo.inference.backend import Network, Rules
 from pneumo.inference.inputs import Film, find_inputs, read_film, read_films
 from pneumo.inference.prediction import Batch, Prediction
 from pneumo.metrics.predictions import distance, predict_classes
@@ -155,3 +156,16 @@ def open_network(path: Path, device: str = "cpu") -> Network:
     from pneumo.inference.torch_backend import CheckpointNetwork  # imports torch
 
     return CheckpointNetwork(path, device)
+
+
+def warn_untested(rules: Rules) -> None:
+    """Warn of what a checkpoint cannot predict because its run has not decided it."""
+    missing = [
+        *(["which answers are uncertain"] if rules.margin is None else []),
+        *(["which films do not look like chest radiographs"] if not rules.outliers else []),
+    ]
+    if missing:
+        warn(
+            f"This network does not tell {' or '.join(missing)}: its run has not decided that by validation images, as "
+            "a whole run does at its end, for its checkpoints/best.ckpt."
+        )

@@ -48,7 +48,7 @@ class CheckpointNetwork(Network):
             probability, unlike = self.scorer(torch.from_numpy(image).to(self.device))
         return probability.float().cpu().numpy(), unlike.float().cpu().numpy()
 
-    def explainer(self, method: str = "hirescam") -> Callable[[Images], Floats]:
+    def explainer(self, method: str) -> Callable[[Images], Floats]:
         """Build the function that maps images to saliency maps; see `Network`."""
         from pneumo.inference.explain.saliency import SaliencyMapper  # imports captum
 

@@ -25,39 +25,6 @@ MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes m
 _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
 
 
-def finished_jobs(jobs: Sequence[Job]) -> set[str]:
-    """Return the jobs that have finished, by name; raise a ConfigError if one did with other settings or data."""
-    finished = {job.name: results for job in jobs if (results := read_results(job.folder))}
-    hashes: dict[tuple[object, ...], str | None] = {}
-    other = []
-    for job in jobs:
-        if results := finished.get(job.name):
-            if results["config_hash"] not in recorded_hashes(job.config):
-                other.append(f"{job.name} (another configuration)")
-            elif results["data_hash"] != _data_hash(job.config, hashes, str(results["data_hash"])):
-                other.append(f"{job.name} (other data)")
-    if other:
-        raise ConfigError(
-            f"{jobs[0].folder.parent} holds finished runs that are not those of this sweep: {', '.join(other)}. What "
-            "has finished is kept, so nothing was started: take another name with sweep.name=NAME, or run all of this "
-            "sweep's jobs anew in the place of what is there with sweep.overwrite=true."
-        )
-    return set(finished)
-
-
-def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
-    """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
-    data = cfg.data
-    root = default_root() if data.root is None else Path(data.root)
-    if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:
-        return otherwise
-    classes = [str(name) for name in data.classes]
-    key = (root, *classes)
-    if key not in known:
-        known[key] = data_hash(index_radiographs(root, classes))
-    return known[key] or otherwise
-
-
 def sweep_grid(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]
 ) -> None:
@@ -157,3 +124,36 @@ def refuse_processes(jobs: Sequence[Job]) -> None:
                 "sweep has one: spread the jobs over devices with launcher=joblib, ray or slurm, or give a single run "
                 "several devices with `python train.py trainer=ddp`."
             )
+
+
+def finished_jobs(jobs: Sequence[Job]) -> set[str]:
+    """Return the jobs that have finished, by name; raise a ConfigError if one did with other settings or data."""
+    finished = {job.name: results for job in jobs if (results := read_results(job.folder))}
+    hashes: dict[tuple[object, ...], str | None] = {}
+    other = []
+    for job in jobs:
+        if results := finished.get(job.name):
+            if results["config_hash"] not in recorded_hashes(job.config):
+                other.append(f"{job.name} (another configuration)")
+            elif results["data_hash"] != _data_hash(job.config, hashes, str(results["data_hash"])):
+                other.append(f"{job.name} (other data)")
+    if other:
+        raise ConfigError(
+            f"{jobs[0].folder.parent} holds finished runs that are not those of this sweep: {', '.join(other)}. What "
+            "has finished is kept, so nothing was started: take another name with sweep.name=NAME, or run all of this "
+            "sweep's jobs anew in the place of what is there with sweep.overwrite=true."
+        )
+    return set(finished)
+
+
+def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
+    """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
+    data = cfg.data
+    root = default_root() if data.root is None else Path(data.root)
+    if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:
+        return otherwise
+    classes = [str(name) for name in data.classes]
+    key = (root, *classes)
+    if key not in known:
+        known[key] = data_hash(index_radiographs(root, classes))
+    return known[key] or otherwise

@@ -23,12 +23,11 @@ from pneumo.errors import ConfigError
 from pneumo.runs.results import read_results
 from pneumo.runs.status import Status, read_status, write_status
 
-_LONGEST = 100  # characters of a name
-_log = logging.getLogger(__name__)
-
 COMMAND = "PNEUMO_COMMAND"  # variables that a command sets for its jobs: which command this is,
 PLACE = "PNEUMO_JOB"  # which of its jobs, such as 3/12,
 SWEPT = "PNEUMO_SWEPT"  # and the job's values of what differs within the sweep, as JSON
+_LONGEST = 100  # characters of a name
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

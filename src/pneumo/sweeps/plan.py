@@ -11,12 +11,13 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.common.files import bounded_name
 from pneumo.config.checks import check_config, list_overrides
 from pneumo.config.fingerprints import COLUMNS
+from pneumo.config.output_folder import set_hydra
 from pneumo.errors import ConfigError
 
 _IN_EVERY_NAME = ("model", "optimizer", "seed")  # see hydra.sweep.subdir in conf/sweep.yaml
@@ -72,15 +73,15 @@ def plan_jobs(
 
     Without names of folders, `hydra.sweep.subdir` names them and, unless the user has set that, what else differs.
     """
-    values = [dict(map(split_override, job)) for job in jobs]
+    values = [dict(map(_split_override, job)) for job in jobs]
     given = list_overrides(config.hydra.overrides.hydra)
     own_names = any(override.startswith("hydra.sweep.subdir=") for override in given)
     varied = [] if own_names else varied_keys(jobs)
     planned = []
     for number, overrides in enumerate(jobs):
         cfg = loader.load_sweep_config(config, list(overrides))
-        with read_write(cfg.hydra.job), open_dict(cfg.hydra.job):
-            cfg.hydra.job.num = cfg.hydra.job.id = number  # as Hydra would, for names that ask for them
+        for key in ("job.num", "job.id"):
+            set_hydra(cfg, key, number)  # as Hydra would, for names that ask for them
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
         try:
@@ -102,8 +103,7 @@ def plan_jobs(
 
 def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
     folder = sweep / name
-    with read_write(cfg.hydra), open_dict(cfg.hydra):
-        cfg.hydra.runtime.output_dir = str(folder)
+    set_hydra(cfg, "runtime.output_dir", str(folder))
     HydraConfig.instance().set_config(cfg)  # which keeps a copy, without the folder so far
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     check_config(task)  # which explains references that cannot be resolved
@@ -113,12 +113,12 @@ def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str])
 
 def varied_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
     """Return the keys whose values differ between jobs, given by their overrides, in their order."""
-    values = [dict(map(split_override, job)) for job in jobs]
+    values = [dict(map(_split_override, job)) for job in jobs]
     keys = dict.fromkeys(key for job in values for key in job)
     return [key for key in keys if len({job.get(key) for job in values}) > 1]
 
 
-def split_override(override: str) -> tuple[str, str]:
+def _split_override(override: str) -> tuple[str, str]:
     """Return the key and the value of an override."""
     key, _, value = override.partition("=")
     return key.lstrip("+"), value
@@ -155,7 +155,7 @@ def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configura
     """Return the value of a setting, or the name that was chosen for a group."""
     value = OmegaConf.select(job.config, key)
     if isinstance(value, DictConfig):
-        return dict(map(split_override, job.overrides)).get(key, "")
+        return dict(map(_split_override, job.overrides)).get(key, "")
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 

@@ -14,13 +14,13 @@ from types import MappingProxyType
 
 from filelock import FileLock, Timeout
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.disk import remove_stale_below
 from pneumo.common.terminal import tell
 from pneumo.common.text import quote_value
 from pneumo.config.fingerprints import recorded_hashes
-from pneumo.config.output_folder import acquire_at_once
+from pneumo.config.output_folder import acquire_at_once, set_hydra
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.runs.results import read_results
 from pneumo.runs.status import read_status
@@ -184,8 +184,7 @@ def resolve_sweep_dir(config: DictConfig) -> Path:
     folder = Path(config.hydra.sweep.dir).absolute()
     with _folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.sweep.dir = str(folder)
+    set_hydra(config, "sweep.dir", str(folder))
     return folder
 
 

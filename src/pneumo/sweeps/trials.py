@@ -27,7 +27,6 @@ from pneumo.errors import ConfigError
 from pneumo.sweeps.grid import check_values, parse_overrides
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
-_OTHER_NAME = "go on with it as it began, or take another sweep.name."
 # What Optuna and SQLAlchemy raise for databases that are damaged, edited, locked, read-only or of another version.
 # fmt: off
 _DATABASE = (
@@ -57,19 +56,19 @@ class Space:
         most = max(map(len, ends.values()))
         return [self.overrides({key: of[min(i, len(of) - 1)] for key, of in ends.items()}) for i in range(most)]
 
-    def find_fault(self, values: Mapping[str, Any], distributions: Mapping[str, object], complete: bool) -> str | None:
+    def find_fault(self, trial: FrozenTrial, complete: bool) -> str | None:
         """Return what keeps a trial's values from being values of this space; None if nothing does.
 
         Of a trial that is not complete, values may be missing.
         """
-        for key, value in values.items():
+        for key, value in trial.params.items():
             if key not in self.searched:
                 return f"the parameter {key!r}, which this search does not have"
-            if distributions.get(key) != self.searched[key]:
-                return f"{key} drawn from {distributions.get(key)}, which is not what this search declares"
+            if (drawn_from := trial.distributions.get(key)) != self.searched[key]:
+                return f"{key} drawn from {drawn_from}, which is not what this search declares"
             if not _contains(self.searched[key], value):
                 return f"{key}={value!r}, which lies outside of {self.searched[key]}"
-        missing = [key for key in self.searched if key not in values]
+        missing = [key for key in self.searched if key not in trial.params]
         return f"no value of {missing[0]}" if missing and complete else None
 
 
@@ -145,7 +144,7 @@ class Trials:
         trials = self.read()
         chosen = [trials[number] for number in numbers]
         for trial in chosen:
-            assert self.space.find_fault(trial.params, trial.distributions, complete=True) is None
+            assert self.space.find_fault(trial, complete=True) is None
         return chosen
 
     def tell(self, number: int, value: float | None) -> None:
@@ -171,19 +170,14 @@ class Trials:
         done = trial.state == TrialState.COMPLETE
         if done and (type(value) is not float or not math.isfinite(value)):
             return f"the objective {trial.values}, which is not one finite number"
-        return self.space.find_fault(trial.params, trial.distributions, complete=done)
+        return self.space.find_fault(trial, complete=done)
 
     def _complete(self, trial: FrozenTrial) -> None:
         """Draw the values that a trial lacks because the process was killed while they were drawn."""
         with _database_errors(self.shown):
             handle = Trial(self.study, trial._trial_id)
             for key, distribution in self.space.searched.items():
-                if isinstance(distribution, CategoricalDistribution):
-                    handle.suggest_categorical(key, distribution.choices)
-                elif isinstance(distribution, IntDistribution):
-                    handle.suggest_int(key, distribution.low, distribution.high, log=distribution.log)
-                else:
-                    handle.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
+                handle._suggest(key, distribution)  # as `Study.ask` does
 
 
 def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[str, str]) -> Trials:
@@ -205,7 +199,10 @@ def open_trials(config: DictConfig, folder: Path, space: Space, about: Mapping[s
     if directions != [direction] and "objective" not in differing:
         differing.append("objective")
     if differing:
-        raise ConfigError(f"{name} is a search with another {' and other '.join(differing)}: {_OTHER_NAME}")
+        raise ConfigError(
+            f"{name} is a search with another {' and other '.join(differing)}: go on with it as it began, or take "
+            "another sweep.name."
+        )
     trials = Trials(study, space, shown)
     # A sampler with the seed of an earlier part would repeat what that has tried.
     seed = (config.seed * 100_000 + len(trials.read())) % 2**32

@@ -57,8 +57,11 @@ def test_a_file_system_without_locks_gets_a_warning(
         ({"SLURM_PROCID": "1"}, False),
     ],
 )
-def test_only_the_first_process_of_a_run_locks(environment: dict[str, str], first: bool) -> None:
-    assert is_first_process(environment) == first
+def test_only_the_first_process_of_a_run_locks(
+    environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", environment)
+    assert is_first_process() == first
 
 
 @pytest.mark.parametrize("name", ["é", "\udce9"])

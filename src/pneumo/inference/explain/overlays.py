@@ -20,22 +20,68 @@ from PIL import Image
 from pneumo.common.files import atomic_path, bounded_name, unwritable
 from pneumo.common.terminal import warn
 from pneumo.data.image_notes import some
-from pneumo.inference.backend import Images, Network
+from pneumo.inference.backend import Floats, Images, Network
 from pneumo.inference.prediction import NOTICE, Batch, Prediction, show_path
 from pneumo.reporting.figures.style import STYLE, escape_text
 
-Map = npt.NDArray[np.float32]
 # Perceptually uniform, distinguishable by the colour-blind, and without greys.
 _COLOURS = colormaps["plasma"]
 _STRONGEST = 0.6  # what a map's maximum covers of the film, so that it stays readable
 _FRAME = 0.35  # the same of the line around what the network saw
 _OVERVIEW = "overview.png"
 _MOST = 24  # images in the overview
-_OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 _SMALL = 360  # pixels of an image's longer side there
+# Errors of a file's name, where the folder can have others.
+_OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 
 
-def overlay(image: Images, saliency: Map, crop_pct: float = 1.0) -> Images:
+@dataclass(frozen=True)
+class Explanation:
+    """What in a radiograph speaks for a class."""
+
+    prediction: Prediction  # for the radiograph
+    target: str  # the class that is explained: the positive one of two, the predicted one of several
+    image: Images  # the radiograph's grey values, (H, W); the longer side has at most 1,024 pixels
+    input_saliency: Floats  # the map of what the network's input holds, (S, S), from 0 to 1
+    crop_pct: float  # what that input keeps of height and width
+
+    @property
+    def saliency(self) -> Floats:
+        """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
+        return place_map(self.input_saliency, self.image.shape, self.crop_pct)
+
+    @property
+    def overlay(self) -> Images:
+        """The image under the map, in colours, (H, W, 3)."""
+        return overlay(self.image, self.input_saliency, self.crop_pct)
+
+
+class Explainer:
+    """Explains predictions of a network; `subject` is what its maps speak for, in words."""
+
+    def __init__(self, network: Network, method: str = "hirescam") -> None:
+        """Find the layer whose map is shown; errors are those of `Network.explainer`."""
+        self.positive, self.crop_pct = network.rules.positive_class, network.rules.crop_pct
+        self.subject = self.positive or "the class that is called"
+        self.map = network.explainer(method)
+
+    def explain(self, batch: Batch) -> list[Explanation]:
+        """Explain the files of a batch that were read with copies to look at."""
+        read = [
+            (prediction, prediction.predicted_class, film.square, np.asarray(film.shown))
+            for prediction, film in zip(*batch, strict=True)
+            if film.shown is not None
+        ]
+        if not read:
+            return []
+        maps = self.map(np.stack([square for *_, square, _ in read if square is not None]))
+        return [
+            Explanation(prediction, self.positive or str(predicted), image, found, self.crop_pct)
+            for (prediction, predicted, _, image), found in zip(read, maps, strict=True)
+        ]
+
+
+def overlay(image: Images, saliency: Floats, crop_pct: float = 1.0) -> Images:
     """Lay a map, (size, size), from 0 to 1, over its film, (height, width); return colours, (height, width, 3).
 
     Where the map is 0 they are the film's greys. With `crop_pct` below 1, a faint line surrounds what the network saw.
@@ -51,7 +97,7 @@ def overlay(image: Images, saliency: Map, crop_pct: float = 1.0) -> Images:
     return np.asarray(mixed.round().clip(0, 255), np.uint8)
 
 
-def place_map(saliency: Map, shape: tuple[int, ...], crop_pct: float = 1.0) -> Map:
+def place_map(saliency: Floats, shape: tuple[int, ...], crop_pct: float = 1.0) -> Floats:
     """Resize a map (size, size) to an image of shape (height, width); it is 0 outside the network's crop."""
     height, width = shape
     whole, start = _crop_box(saliency.shape[0], crop_pct)
@@ -78,53 +124,6 @@ def _frame(size: int, shape: tuple[int, ...], crop_pct: float) -> npt.NDArray[np
         distances.append(np.minimum(position - low, high - position))
     distance = np.minimum(distances[0][:, None], distances[1][None, :])
     return np.asarray((distance >= 0) & (distance < max(1, min(shape) / 300)))
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What in a radiograph speaks for a class."""
-
-    prediction: Prediction  # for the radiograph
-    target: str  # the class that is explained: the positive one of two, the predicted one of several
-    image: Images  # the radiograph's grey values, (H, W); the longer side has at most 1,024 pixels
-    input_saliency: Map  # the map of what the network's input holds, (S, S), from 0 to 1
-    crop_pct: float  # what that input keeps of height and width
-
-    @property
-    def saliency(self) -> Map:
-        """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
-        return place_map(self.input_saliency, self.image.shape, self.crop_pct)
-
-    @property
-    def overlay(self) -> Images:
-        """The image under the map, in colours, (H, W, 3)."""
-        return overlay(self.image, self.input_saliency, self.crop_pct)
-
-
-class Explainer:
-    """Explains predictions of a network; `subject` is what its maps speak for, in words."""
-
-    def __init__(self, network: Network, method: str = "hirescam") -> None:
-        """Find the layer whose map is shown; errors are those of `Network.explainer`."""
-        self.classes, self.crop_pct = network.rules.classes, network.rules.crop_pct
-        self.positive = self.classes[1] if len(self.classes) == 2 else None
-        self.subject = self.positive or "the class that is called"
-        self.map = network.explainer(method)
-
-    def explain(self, batch: Batch) -> list[Explanation]:
-        """Explain the files of a batch that were read with copies to look at."""
-        read = [
-            (prediction, prediction.predicted_class, film.square, np.asarray(film.shown))
-            for prediction, film in zip(*batch, strict=True)
-            if film.shown is not None
-        ]
-        if not read:
-            return []
-        maps = self.map(np.stack([square for *_, square, _ in read if square is not None]))
-        return [
-            Explanation(prediction, self.positive or str(predicted), image, found, self.crop_pct)
-            for (prediction, predicted, _, image), found in zip(read, maps, strict=True)
-        ]
 
 
 def draw_examples(examples: Sequence[tuple[str, Explanation]], title: str) -> Figure:

@@ -19,6 +19,7 @@ from pneumo.data.grey import square
 from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
+from pneumo.inference.backend import Floats, Images
 from pneumo.inference.explain.overlays import overlay
 from pneumo.inference.explain.saliency import METHODS, ExplainableClassifier, SaliencyMapper
 from pneumo.models.classifier import Classifier
@@ -27,52 +28,10 @@ from pneumo.reporting.run_report import KINDS, Explanations, Run, Shown
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.split_files import find_images
 
-PARTS = ("head", "all")
+PARTS = ("head", "all")  # of the network, which the test randomises
 _M = TypeVar("_M", bound=nn.Module)
 _LONGEST = 360  # pixels of a film's longer side on the page
-_AT_ONCE = 8
-Pixels = npt.NDArray[np.uint8]
-
-
-class _Randomised:
-    def __init__(self, classifier: ExplainableClassifier, part: str, seed: int) -> None:
-        self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
-        self.head = randomise(classifier.head, seed)
-        self.backbone = randomise(classifier.backbone, seed) if part == "all" else classifier.backbone
-
-
-def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:
-    """Compute how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
-
-    It is Spearman's rank correlation of the maps before and after, over the pixels, as the mean over images (N, 1,
-    size, size) uint8. Near 1 maps tell nothing of what was learned. A map that is the same everywhere has no ranks, and
-    counts as 0. The part that is drawn anew is the head, or all of the network.
-    """
-    if part not in PARTS:
-        raise ValueError(f"part={part!r} is none of {', '.join(PARTS)}")
-    explainers = (SaliencyMapper(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
-    before, after = (explain(images).flatten(1).double().cpu().numpy() for explain in explainers)
-    return float(np.mean([_spearman(*pair) for pair in zip(before, after, strict=True)]))
-
-
-def randomise(module: _M, seed: int) -> _M:
-    """Copy a module with new weights: as its layers draw them, and of no layer's, as spread as they were."""
-    drawn = copy.deepcopy(module)
-    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
-        torch.manual_seed(seed)
-        for layer in drawn.modules():
-            if callable(reset := getattr(layer, "reset_parameters", None)):
-                reset()
-                continue
-            for weight in layer.parameters(recurse=False):
-                weight.normal_(0, float(weight.std()) if weight.numel() > 1 else 1.0)
-    return drawn
-
-
-def _spearman(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
-    if before.min() == before.max() or after.min() == after.max():
-        return 0.0
-    return float(np.corrcoef(rankdata(before), rankdata(after))[0, 1])
+_AT_ONCE = 8  # images that are explained at once
 
 
 def explain_run(run: Run) -> Explanations:
@@ -96,13 +55,14 @@ def explain_run(run: Run) -> Explanations:
         return Explanations({}, {}, missing, margin, uncertain)
     inputs = [square(Image.fromarray(film), classifier.image_size, classifier.crop_pct) for film in films]
     images = torch.from_numpy(np.stack(inputs))[:, None]
-    maps: list[npt.NDArray[np.float32]] = []
+    maps: list[Floats] = []
     with track("Looking where answers come from", len(films)) as advance:
         for block in torch.split(images, _AT_ONCE):
             maps.extend(explainer(block).numpy())
             advance(len(maps))
     shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, films, maps, strict=True)])
-    kinds = {kind: list(islice(shown, len(getattr(run.chosen, kind)))) for kind in KINDS}
+    counts = map(len, (run.chosen.right, run.chosen.wrong, run.chosen.uncertain))
+    kinds = {kind: list(islice(shown, count)) for kind, count in zip(KINDS, counts, strict=True)}
     forgotten = {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS}
     return Explanations(kinds, forgotten, "", margin, uncertain)
 
@@ -113,14 +73,14 @@ def _read_uncertain(settings: dict[str, Any]) -> float | None:
     return select(settings, "decision.uncertain", float, type(None)) if known else None
 
 
-def _read(path: Path) -> Pixels:
+def _read(path: Path) -> Images:
     try:
         return np.asarray(read_radiograph(path).image)
     except DataError as error:
         raise DataError(f"{path} {error}") from None
 
 
-def _show(run: Run, place: int, film: Pixels, places: npt.NDArray[np.float32], crop_pct: float) -> Shown:
+def _show(run: Run, place: int, film: Images, places: Floats, crop_pct: float) -> Shown:
     names, answers = run.answers.classes, run.answers
     share = f"{answers.confidence[place]:.3f}"
     answer = f"{names[answers.predicted[place]]} {f'({names[1]} {share})' if answers.is_binary else share}"
@@ -130,3 +90,44 @@ def _show(run: Run, place: int, film: Pixels, places: npt.NDArray[np.float32], c
     mixed = overlay(pixels, places, crop_pct)
     truth, right = names[answers.label[place]], bool(answers.right[place])
     return Shown(answers.paths[place], encode_jpeg(pixels), encode_jpeg(mixed), truth, answer, right)
+
+
+def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:
+    """Compute how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
+
+    It is Spearman's rank correlation of the maps before and after, over the pixels, as the mean over images (N, 1,
+    size, size) uint8. Near 1 maps tell nothing of what was learned. A map that is the same everywhere has no ranks, and
+    counts as 0. The part that is drawn anew is the head, or all of the network.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part={part!r} is none of {', '.join(PARTS)}")
+    explainers = (SaliencyMapper(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
+    before, after = (explain(images).flatten(1).double().cpu().numpy() for explain in explainers)
+    return float(np.mean([_spearman(*pair) for pair in zip(before, after, strict=True)]))
+
+
+class _Randomised:
+    def __init__(self, classifier: ExplainableClassifier, part: str, seed: int) -> None:
+        self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
+        self.head = randomise(classifier.head, seed)
+        self.backbone = randomise(classifier.backbone, seed) if part == "all" else classifier.backbone
+
+
+def randomise(module: _M, seed: int) -> _M:
+    """Copy a module with new weights: as its layers draw them, and of no layer's, as spread as they were."""
+    drawn = copy.deepcopy(module)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
+        torch.manual_seed(seed)
+        for layer in drawn.modules():
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
+                continue
+            for weight in layer.parameters(recurse=False):
+                weight.normal_(0, float(weight.std()) if weight.numel() > 1 else 1.0)
+    return drawn
+
+
+def _spearman(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
+    if before.min() == before.max() or after.min() == after.max():
+        return 0.0
+    return float(np.corrcoef(rankdata(before), rankdata(after))[0, 1])

@@ -43,53 +43,6 @@ _PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
 _BATCHES = (1, 32)
 
 
-def draw_films(count: int, rules: Rules) -> Images:
-    """Draw phantoms, as a network is shown them, (count, 1, S, S); half of them have a pneumonia."""
-    films = []
-    for number in range(count):
-        patient, image = (np.random.default_rng([number, part]) for part in (0, 1))
-        film = draw_radiograph(patient, image, "bacterial" if number % 2 else "none")
-        films.append(square(Image.fromarray(film), rules.image_size, rules.crop_pct))
-    return np.stack(films)[:, None]
-
-
-class Films:
-    """A data set's films, as a network is shown them, under the classes that it was trained to tell apart."""
-
-    def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
-        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns."""
-        if locate(root) is None:
-            found = find_data_sets(root)
-            hint = describe_misplaced(root, found, "--data ") if found else "name a folder with both"
-            raise DataError(
-                f"--data {root} {'has no train/ and test/ in it' if root.is_dir() else 'does not exist'}: {hint}. "
-                "Each of them has one folder per class."
-            )
-        config = checkpoint.get("config", {})
-        folders = config.get("data.classes", rules.classes)
-        films = index_radiographs(root, folders)
-        subtypes = config.get("data.task") == "subtype"
-        self.films = label_subtypes(films, folders)[0] if subtypes else films
-        self.root, self.rules = find_root(root), rules
-
-    def load(self, split: str, count: int | None = None) -> tuple[Images, list[int]]:
-        """Decode a split's films, or `count` of them, always the same ones: images (N, 1, S, S) and labels.
-
-        Raises:
-            DataError: A file cannot be decoded.
-        """
-        films = [film for film in self.films if film.split == split]
-        order = range(len(films)) if count is None else np.random.default_rng(0).permutation(len(films))[:count]
-        chosen = [films[i] for i in order]
-        dataset = RadiographDataset(self.root, chosen, self.rules.image_size, self.rules.crop_pct)
-        blocks: list[Images] = []
-        with track(f"Decoding {split} films", len(chosen)) as advance:
-            for block in decoded_blocks(dataset, 0, _BLOCK, count_cores()):
-                blocks.append(block)
-                advance(sum(map(len, blocks)))
-        return np.concatenate(blocks), [film.label for film in chosen]
-
-
 def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) -> None:
     """Write a checkpoint's network to a file of its own, check that, and print what came of it.
 
@@ -105,7 +58,7 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
     network = CheckpointNetwork(checkpoint)
     rules = network.rules
     source = None if data is None else Films(data, read_checkpoint(checkpoint), rules)
-    shown = source.load("train", _FILMS)[0] if source else draw_films(_PHANTOMS, rules)
+    shown = source.load("train", _FILMS)[0] if source else _draw_films(_PHANTOMS, rules)
     with _written(output) as temporary, temporary_folder(output.parent) as folder:
         path = folder / output.name if int8 else temporary
         tell(f"Exporting {rules.name}: a minute or more for large networks")
@@ -161,3 +114,50 @@ def _written(output: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise unwritable("--output", output, error) from error
+
+
+class Films:
+    """A data set's films, as a network is shown them, under the classes that it was trained to tell apart."""
+
+    def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
+        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns."""
+        if locate(root) is None:
+            found = find_data_sets(root)
+            hint = describe_misplaced(root, found, "--data ") if found else "name a folder with both"
+            raise DataError(
+                f"--data {root} {'has no train/ and test/ in it' if root.is_dir() else 'does not exist'}: {hint}. "
+                "Each of them has one folder per class."
+            )
+        config = checkpoint.get("config", {})
+        folders = config.get("data.classes", rules.classes)
+        films = index_radiographs(root, folders)
+        subtypes = config.get("data.task") == "subtype"
+        self.films = label_subtypes(films, folders)[0] if subtypes else films
+        self.root, self.rules = find_root(root), rules
+
+    def load(self, split: str, count: int | None = None) -> tuple[Images, list[int]]:
+        """Decode a split's films, or `count` of them, always the same ones: images (N, 1, S, S) and labels.
+
+        Raises:
+            DataError: A file cannot be decoded.
+        """
+        films = [film for film in self.films if film.split == split]
+        order = range(len(films)) if count is None else np.random.default_rng(0).permutation(len(films))[:count]
+        chosen = [films[i] for i in order]
+        dataset = RadiographDataset(self.root, chosen, self.rules.image_size, self.rules.crop_pct)
+        blocks: list[Images] = []
+        with track(f"Decoding {split} films", len(chosen)) as advance:
+            for block in decoded_blocks(dataset, 0, _BLOCK, count_cores()):
+                blocks.append(block)
+                advance(sum(map(len, blocks)))
+        return np.concatenate(blocks), [film.label for film in chosen]
+
+
+def _draw_films(count: int, rules: Rules) -> Images:
+    """Draw phantoms, as a network is shown them, (count, 1, S, S); half of them have a pneumonia."""
+    films = []
+    for number in range(count):
+        patient, image = (np.random.default_rng([number, part]) for part in (0, 1))
+        film = draw_radiograph(patient, image, "bacterial" if number % 2 else "none")
+        films.append(square(Image.fromarray(film), rules.image_size, rules.crop_pct))
+    return np.stack(films)[:, None]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 ABOUT = "pneumo_about"
-EXTRA = "pneumo.json"  # the file in a .pt2 that has the metadata
+_EXTRA = "pneumo.json"  # the file in a .pt2 that has the metadata
 NETWORK = "network/"  # begins the names of the ONNX nodes that the network itself consists of
 _SCOPE = "'levels.backbone.network'"  # how PyTorch calls those
 _MOST = 2**31 - 2**24  # bytes of weights: an ONNX file has less than 2 GiB, and a little else is in it
@@ -80,7 +80,7 @@ def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], pat
                 node.meta.pop("stack_trace", None)  # paths of this machine
             if path.suffix == ".pt2":
                 stream = io.BytesIO()  # PyTorch's own writer raises no OSError
-                torch.export.save(program, stream, extra_files={EXTRA: json.dumps(dict(metadata))})
+                torch.export.save(program, stream, extra_files={_EXTRA: json.dumps(dict(metadata))})
                 path.write_bytes(stream.getvalue())
             else:
                 path.write_bytes(add_checksum(_to_onnx(program, metadata).SerializeToString()))
@@ -131,9 +131,9 @@ class ProgramNetwork(Network):
 
     def __init__(self, path: Path) -> None:
         """Open a file that `pneumo.inference.export.formats.write_network` wrote."""
-        extra = {EXTRA: ""}
+        extra = {_EXTRA: ""}
         self.module = torch.export.load(path, extra_files=extra).module()
-        self.rules = Rules.from_json(json.loads(extra[EXTRA])[RULES])
+        self.rules = Rules.from_json(json.loads(extra[_EXTRA])[RULES])
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""

@@ -24,7 +24,7 @@ from pneumo.models.ood_detector import LevelMeans
 
 _BLOCK = 32  # films at once
 ROUNDS = (3, 30)  # at least, at most
-_SECONDS = 10.0  # after which no further round begins
+_SECONDS = 10.0  # of a measurement, after which no further round begins
 FORMATS: dict[str, Callable[[Path], Network]] = {".onnx": OnnxNetwork, ".pt2": ProgramNetwork}
 
 
@@ -33,6 +33,29 @@ class Difference(NamedTuple):
 
     probability: float  # of any class
     unlike: float  # of how unlike the training images a film is, as share of it where it is more than 1
+
+
+ALLOWED = Difference(1e-4, 1e-3)  # what rounding explains
+
+
+def write_checked(
+    network: CheckpointNetwork, checkpoint: Path, films: Images, path: Path
+) -> tuple[Network, Difference]:
+    """Write a network, and return what was written, opened again, and how far it is from the checkpoint on `films`.
+
+    The path's suffix names the format. An export that PyTorch refuses, or whose answers are too far, is a ConfigError.
+    """
+    write_network(network.scorer, network.rules, describe(checkpoint, network.rules), path)
+    exported = FORMATS[path.suffix](path)
+    found = compare(score_plainly(network.classifier, films), score(exported, films))
+    if not all(value <= most for value, most in zip(found, ALLOWED, strict=True)):  # NaN is no match either
+        raise ConfigError(
+            f"{network.rules.name} was exported as {path.suffix}, but answers otherwise than its checkpoint: "
+            f"probabilities differ by up to {found.probability:.2g} ({ALLOWED.probability:g} is allowed), scores of "
+            f"unlike images by {found.unlike:.2g} of them ({ALLOWED.unlike:g}). Nothing was written: take the other "
+            "format, or another version of PyTorch."
+        )
+    return exported, found
 
 
 def compare(expected: Scores, found: Scores) -> Difference:
@@ -83,29 +106,6 @@ def measure_latency(
             network.score(images)
             taken[name].append(time.perf_counter() - start)
     return taken
-
-
-ALLOWED = Difference(1e-4, 1e-3)  # what rounding explains
-
-
-def write_checked(
-    network: CheckpointNetwork, checkpoint: Path, films: Images, path: Path
-) -> tuple[Network, Difference]:
-    """Write a network, and return what was written, opened again, and how far it is from the checkpoint on `films`.
-
-    The path's suffix names the format. An export that PyTorch refuses, or whose answers are too far, is a ConfigError.
-    """
-    write_network(network.scorer, network.rules, describe(checkpoint, network.rules), path)
-    exported = FORMATS[path.suffix](path)
-    found = compare(score_plainly(network.classifier, films), score(exported, films))
-    if not all(value <= most for value, most in zip(found, ALLOWED, strict=True)):  # NaN is no match either
-        raise ConfigError(
-            f"{network.rules.name} was exported as {path.suffix}, but answers otherwise than its checkpoint: "
-            f"probabilities differ by up to {found.probability:.2g} ({ALLOWED.probability:g} is allowed), scores of "
-            f"unlike images by {found.unlike:.2g} of them ({ALLOWED.unlike:g}). Nothing was written: take the other "
-            "format, or another version of PyTorch."
-        )
-    return exported, found
 
 
 def speed_table(sizes: Mapping[str, int], taken: Mapping[int, Mapping[str, Sequence[float]]]) -> PlainTable:

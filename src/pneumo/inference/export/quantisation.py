@@ -22,7 +22,7 @@ from pneumo.inference.export.formats import NETWORK, set_metadata
 from pneumo.inference.onnx_backend import add_checksum
 
 _BLOCK = 8  # films at once
-# The latter so that 8 bits stay 8 bits.
+# Those that compute, and those between them, so that 8 bits stay 8 bits.
 _LAYERS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")
 _USUAL = 0.99  # share of the films by which the limit of unlike images is held
 _Array = npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ def quantise(source: Path, target: Path, films: Images, metadata: Mapping[str, s
         logging.disable(before)
     quantised = onnx.load(target)
     _correct_biases(model, quantised, films)
-    _settle(model, quantised, films)
+    _correct_outputs(model, quantised, films)
     set_metadata(quantised, metadata)
     target.write_bytes(add_checksum(quantised.SerializeToString()))
 
@@ -101,7 +101,7 @@ def _correct_biases(model: ModelProto, quantised: ModelProto, films: Images) -> 
         corrected.add(bias.input[0])
 
 
-def _settle(model: ModelProto, quantised: ModelProto, films: Images) -> None:
+def _correct_outputs(model: ModelProto, quantised: ModelProto, films: Images) -> None:
     """Have what follows the quantised layers expect what these give: the same logits on average, and the same limit."""
     heads = [node.output[0] for node in model.graph.node if node.op_type == "Gemm" and node.input[1] == "head.weight"]
     means = [node.input[0] for node in model.graph.node if node.op_type == "Sub" and node.input[1] == "mean"]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import Explainer
 
 MOST_BYTES = 64_000_000  # of a film; the largest of the study's has 3 million
-MOST_BYTES_TOGETHER = 192_000_000  # of all films that are under way or wait
+_MOST_BYTES_TOGETHER = 192_000_000  # of all films that are under way or wait
 MOST_WAITING = 4  # films, apart from the one that is answered
 _RETRY_AFTER = "3"  # seconds; a film takes about one
 _KIND = "application/octet-stream"  # which another site's page cannot send without leave, which it does not get
@@ -59,7 +59,7 @@ class _Served:
     def __init__(self, model: Predictor, explainer: Explainer | None) -> None:
         self.model, self.explainer = model, explainer
         self.one_at_a_time = CapacityLimiter(1)
-        self.uploads = Uploads(MOST_BYTES, MOST_BYTES_TOGETHER)
+        self.uploads = Uploads(MOST_BYTES, _MOST_BYTES_TOGETHER)
         self.html = _render(model.rules, explainer.subject if explainer else None)
         self.headers = {**_HEADERS, "Content-Security-Policy": _policy(self.html)}
 

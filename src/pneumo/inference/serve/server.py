@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from pneumo.common.terminal import tell, warn
 from pneumo.errors import ConfigError
-from pneumo.inference.predict import warn_untested
 from pneumo.inference.prediction import NOTICE
-from pneumo.inference.predictor import Predictor, load_model
+from pneumo.inference.predictor import Predictor, load_model, warn_untested
 
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import Explainer
