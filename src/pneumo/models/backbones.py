@@ -97,7 +97,7 @@ def build_backbone(
 
 
 def find_head(network: nn.Module, architecture: str, head_path: str | None) -> str:
-    """Give the dotted path of the network's head: `head_path`, or else the last linear layer."""
+    """Return the dotted path of the network's head: `head_path`, or else the last linear layer."""
     linear: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if head_path is None and linear:
         head_path = linear[-1]
@@ -110,7 +110,7 @@ def find_head(network: nn.Module, architecture: str, head_path: str | None) -> s
 
 
 def remove_auxiliary_heads(network: nn.Module) -> None:
-    """Take out the heads that torchvision's Inception family trains in passing, so that it returns plain tensors."""
+    """Remove the heads that torchvision's Inception family trains in passing, so that it returns plain tensors."""
     for name, _ in list(network.named_children()):
         if name.lower().startswith("aux"):
             setattr(network, name, None)

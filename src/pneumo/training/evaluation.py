@@ -1,7 +1,5 @@
 """Evaluation of the best checkpoint: calibration on the validation set, then metrics and files of the test."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
