@@ -22,7 +22,7 @@ from pneumo.models.backbones import trains_on_one_image
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import OneCycle, fit_head
 from pneumo.training.components import RunComponents
-from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite_features
+from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
@@ -43,27 +43,6 @@ def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
     if cache is True and obstacle:
         raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
     return obstacle is None and (cache is True or (cache == "auto" and not is_shortened(components.trainer)))
-
-
-def level_means(
-    cfg: DictConfig, components: RunComponents, positions: Sequence[int], augmented: bool
-) -> tuple[Array, list[int]]:
-    """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
-
-    `positions` are those of the radiographs in the index.
-    """
-    augmentation = components.datamodule.augmentation
-    view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
-    keep = uses_features(cfg, components)
-    return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
-
-
-def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
-    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
-    return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
-        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
-    )
 
 
 def is_shortened(trainer: Trainer) -> bool:
@@ -130,6 +109,27 @@ def _ignores_steps(callback: Callback) -> bool:
     return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _SAFE)
 
 
+def level_means(
+    cfg: DictConfig, components: RunComponents, positions: Sequence[int], augmented: bool
+) -> tuple[Array, list[int]]:
+    """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
+
+    `positions` are those of the radiographs in the index.
+    """
+    augmentation = components.datamodule.augmentation
+    view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
+    keep = uses_features(cfg, components)
+    return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
+
+
+def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
+    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
+    return View(
+        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
+        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
+    )
+
+
 def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device, balance: bool) -> None:
     """Fit the head to the features that the backbone computes in training mode; see `fit_head`.
 
@@ -149,8 +149,8 @@ def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device
         blocks = join_single(blocks)
     with torch.inference_mode(), track("Warming up the head", len(places)) as advance:
         for block in blocks:
-            features.append(backbone(block.to(device)).float().cpu().numpy())
-            require_finite_features(features[-1], str(classifier.hparams["architecture"]))
+            found = backbone(block.to(device)).float().cpu().numpy()
+            features.append(require_finite(found, str(classifier.hparams["architecture"])))
             advance(sum(map(len, features)))
     label = np.array([images[i].label for i in order])
     fit_head(classifier.head, np.concatenate(features), label, balance)
