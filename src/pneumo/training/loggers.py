@@ -41,10 +41,12 @@ _SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the
 _FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
 _LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
 _METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in TEST_METRICS), *_LAST))
-CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
-FOLDER, _TAG = "projector", "test"
-# In FOLDER: those of SummaryWriter.add_embedding, and those of earlier versions.
-NAMES = ("test/tensors.tsv", "test/metadata.tsv", "test/sprite.png", "features.tsv", "images.tsv", "films.png")
+_FOLDER, _TAG = "projector", "test"
+PROJECTOR_FILES = (
+    "projector_config.pbtxt",  # TensorBoard looks for this name in a run's folder
+    *(f"{_FOLDER}/{_TAG}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),  # names of SummaryWriter
+    *(f"{_FOLDER}/{name}" for name in ("features.tsv", "images.tsv", "films.png")),  # of earlier versions
+)
 _HEADER = ("class", "called", "answer", "probability", "subtype", "file")
 _SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
 _LINE = 120  # characters that fit above a figure
@@ -54,7 +56,7 @@ class RunLogger(TensorBoardLogger):
     """Writes event files directly into the run's folder, so that TensorBoard shows one run with a short name."""
 
     def __init__(self, save_dir: str, projector: bool = False) -> None:
-        """Take the run's folder, and whether the run is to leave what the PROJECTOR tab shows."""
+        """Set the run's folder, and whether the run writes what the PROJECTOR tab shows."""
         super().__init__(save_dir, name="", version="", default_hp_metric=False, filename_suffix=EVENTS)
         self.projector = projector
 
@@ -138,12 +140,12 @@ def write_projector(folder: Path, logger: RunLogger, answers: Predictions, compo
     films = torch.from_numpy(load_films(components.datamodule, images))[:, None].float() / 255
     small = interpolate(films, (size, size), mode="bilinear", antialias=True)
     with suppress(OSError):  # an empty folder of an earlier run, which TensorBoard would warn of
-        (folder / FOLDER / _TAG).rmdir()
-    features = _compute(images, components)
-    logger.experiment.add_embedding(features, rows, small, global_step=FOLDER, tag=_TAG, metadata_header=_HEADER)
+        (folder / _FOLDER / _TAG).rmdir()
+    features = _features(images, components)
+    logger.experiment.add_embedding(features, rows, small, global_step=_FOLDER, tag=_TAG, metadata_header=_HEADER)
 
 
-def _compute(images: list[Radiograph], components: RunComponents) -> Tensor:
+def _features(images: list[Radiograph], components: RunComponents) -> Tensor:
     """Compute the backbone's features of images, (n, D), unless the run was served with them."""
     datamodule, classifier = components.datamodule, components.classifier
     device = components.trainer.strategy.root_device
@@ -169,16 +171,12 @@ def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None
     titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(words, _LINE)]
     figure = draw_batch([datamodule.classes[image.label] for image in batch], films, titles)
     png = save({"training_batch": figure}, folder / "figures")["png"]
-    for logger in run_loggers(components.trainer):
+    for logger in run_loggers(trainer):
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
 def show_test(
-    folder: Path,
-    cfg: DictConfig,
-    results: Results,
-    components: RunComponents,
-    swept: Mapping[str, str | float],
+    folder: Path, cfg: DictConfig, results: Results, components: RunComponents, swept: Mapping[str, str | float]
 ) -> None:
     """Plot training and test, unless figures=false, and write TensorBoard's last entries.
 
