@@ -143,12 +143,3 @@ def _check(backbone: Backbone, architecture: str, path: str, image_size: int) ->
             f"{architecture} without {path} gives features of shape {shape} instead of (1, {backbone.features}), so "
             "that layer is not its last: name the layer to replace as model.head_path=PATH."
         )
-
-
-def log_odds(logits: Tensor) -> Tensor:
-    """Compute each class's log odds against the rest, whose sigmoid is its probability, from logits, both (N, classes).
-
-    They keep the rank of images whose probabilities round to 0 or 1. Of two classes they are the difference of logits.
-    """
-    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-    return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)

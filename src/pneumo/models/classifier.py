@@ -15,7 +15,7 @@ from torchmetrics import CatMetric, MeanMetric
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
-from pneumo.models.backbones import build_backbone, log_odds
+from pneumo.models.backbones import build_backbone
 from pneumo.models.checkpoint_reader import CheckpointModule
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hyperparameters import PredictionOptions
@@ -234,3 +234,12 @@ class Classifier(CheckpointModule):
         gathered = self.gatherer.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes the row of a single image
         self.gatherer.reset()
         return gathered[gathered[:, 0].argsort(stable=True)]
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Compute each class's log odds against the rest, whose sigmoid is its probability, from logits, both (N, classes).
+
+    They keep the rank of images whose probabilities round to 0 or 1. Of two classes they are the difference of logits.
+    """
+    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)

@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -83,10 +84,11 @@ def serve_arrays(components: RunComponents, features: Array, views: Array | None
 
 def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     """Return whether a step is no more than forward, backward and update, and nothing counts steps."""
-    optimizer = getattr(classifier.make_optimizer, "func", None)
+    make = classifier.make_optimizer
     return (
-        str(getattr(optimizer, "__module__", "")).startswith("torch.optim.")  # others may call for the loss themselves
-        and optimizer is not torch.optim.LBFGS  # as this one does
+        isinstance(make, partial)
+        and str(make.func.__module__).startswith("torch.optim.")  # others may call for the loss themselves
+        and make.func is not torch.optim.LBFGS  # as this one does
         and all(_ignores_steps(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
         and trainer.world_size == 1
         and trainer.precision != "16-mixed"  # which scales the loss
