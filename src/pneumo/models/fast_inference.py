@@ -25,7 +25,7 @@ class FeaturePass:
 
     It is frozen, its batch normalisations are folded into the convolutions before them, its weights lie channels last,
     and, if so wanted, it is compiled. It computes in single precision, also where heads are trained in a mixed one:
-    features are computed but once, and what a head answers to them is what its checkpoint answers to images.
+    features are computed only once, and a head predicts the same from them as its checkpoint does from images.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDAr
 
 
 def class_weights(label: Sequence[int], classes: int) -> list[float]:
-    """Weigh classes by the inverse of their share, so that each counts the same in all and an image 1 on average."""
+    """Weight classes by their inverse frequency, so that each counts the same in all and an image 1 on average."""
     count = np.bincount(np.asarray(label), minlength=classes)
     weights: list[float] = (len(label) / (classes * np.maximum(count, 1))).tolist()
     return weights

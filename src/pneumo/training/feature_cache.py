@@ -143,13 +143,13 @@ def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device
     """
     images = datamodule.splits["train"]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed)).tolist()
-    places = indices_of([images[i] for i in order], datamodule.radiographs)
+    indices = indices_of([images[i] for i in order], datamodule.radiographs)
     backbone = copy.deepcopy(classifier.train().backbone).to(device)
     features = []
-    blocks = datamodule.image_blocks(places, datamodule.batch_size)
-    if len(places) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
+    blocks = datamodule.image_blocks(indices, datamodule.batch_size)
+    if len(indices) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
         blocks = join_single(blocks)
-    with torch.inference_mode(), track("Warming up the head", len(places)) as advance:
+    with torch.inference_mode(), track("Warming up the head", len(indices)) as advance:
         for block in blocks:
             found = backbone(block.to(device)).float().cpu().numpy()
             features.append(require_finite(found, str(classifier.hparams["architecture"])))

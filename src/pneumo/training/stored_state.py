@@ -21,7 +21,7 @@ from pneumo.training.state_forms import (
     SCALAR,
     TEXT,
     FormError,
-    Place,
+    Progress,
     between,
     compare,
     compare_items,
@@ -66,8 +66,8 @@ def require_training_state(checkpoint: dict[str, Any], best: dict[str, Any], com
                 compare(state, form_of(form) | _fixed_items(callback, form, steps), name)
     _require_best(best, history, components)
     exact = whole and all(map(_is_known, callbacks))
-    place = Place(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
-    require_optimization(checkpoint, classifier, place)
+    progress = Progress(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
+    require_optimization(checkpoint, classifier, progress)
     require(state_indices(checkpoint) == state_indices(best), "optimizer_states lacks the state of some parameters")
     weights = classifier.state_dict()
     expected: dict[str, object] = {
