@@ -16,7 +16,6 @@ from pneumo.common.array_cache import Array
 from pneumo.common.terminal import track
 from pneumo.data.augmentation import AUGMENTATION, Augmentation
 from pneumo.data.batches import join_single
-from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
@@ -132,7 +131,7 @@ def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
     )
 
 
-def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device, balance: bool) -> None:
+def warm_up_head(components: RunComponents, balance: bool) -> None:
     """Fit the head to the features that the backbone computes in training mode; see `fit_head`.
 
     The feature cache is of no use here: batch normalization uses other statistics outside of training. Images come in
@@ -141,6 +140,8 @@ def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device
     Raises:
         DataError: An image cannot be decoded.
     """
+    datamodule, classifier = components.datamodule, components.classifier
+    device = components.trainer.strategy.root_device
     images = datamodule.splits["train"]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed)).tolist()
     indices = indices_of([images[i] for i in order], datamodule.radiographs)

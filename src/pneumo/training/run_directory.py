@@ -219,7 +219,7 @@ def explained_stops(last: Path, sweep: bool) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as stop:  # Lightning's silent answer to signals; Ctrl-C outside of it
         _log.warning("Stopped by a signal. %s", describe_resume(last, sweep))
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
-        code = getattr(stop, "code", None)
+        code = stop.code if isinstance(stop, SystemExit) else None
         raise SystemExit(code if isinstance(code, int) and code > 128 else 128 + number) from None
 
 

@@ -71,13 +71,12 @@ def test_a_backbone_whose_features_are_not_finite_is_named_before_they_are_kept(
 ) -> None:
     cfg = compose_run(*SMALL)
     components = build(cfg)
-    datamodule, classifier = components.datamodule, components.classifier
-    torch.nn.init.constant_(next(classifier.backbone.parameters()), NAN)
+    torch.nn.init.constant_(next(components.classifier.backbone.parameters()), NAN)
     with pytest.raises(WeightsError, match=r"shufflenet_v2_x0_5.*model\.weights"):
         serve_features(cfg, components)
     assert not list((tmp_path / "cache" / "features").rglob("array.npy"))
     with pytest.raises(WeightsError, match=r"model\.weights"):
-        warm_up_head(datamodule, classifier, torch.device("cpu"), balance=False)
+        warm_up_head(components, balance=False)
 
 
 def test_modules_of_others_are_checked_by_their_loss() -> None:
