@@ -11,31 +11,6 @@ from pneumo.models.registry import create
 from pneumo.models.weights import load_weights
 
 
-def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
-    """Return whether a network in training mode maps a batch of one image (1, 1, image_size, image_size) uint8.
-
-    Batch normalization needs more than one value per channel, so it fails on one image where the image has been reduced
-    to one pixel. Only shapes are computed: no weight, stored statistic or random number changes.
-    """
-    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    training = network.training
-    network.train()
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device="meta")
-            functional_call(network, shapes, (image,))
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):
-            return False
-        raise
-    except (RuntimeError, NotImplementedError):  # an operation that has no shapes without values: training will show
-        return True
-    finally:
-        network.train(training)
-    return True
-
-
 class Backbone(nn.Module):
     """A network that maps grey images to features.
 
@@ -124,8 +99,33 @@ def freeze_module(module: nn.Module) -> None:
     module.eval()
 
 
+def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
+    """Return whether a network in training mode maps a batch of one image (1, 1, image_size, image_size) uint8.
+
+    Batch normalization needs more than one value per channel, so it fails on one image where the image has been reduced
+    to one pixel. Only shapes are computed: no weight, stored statistic or random number changes.
+    """
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    training = network.training
+    network.train()
+    try:
+        with torch.no_grad():
+            image = torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device="meta")
+            functional_call(network, shapes, (image,))
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            return False
+        raise
+    except (RuntimeError, NotImplementedError):  # an operation that has no shapes without values: training will show
+        return True
+    finally:
+        network.train(training)
+    return True
+
+
 def _check(backbone: Backbone, architecture: str, path: str, image_size: int) -> None:
-    """Run one black image through, since only that tells whether the layer taken out was the last."""
+    """Run one black image, and raise a ConfigError if that shows that the replaced layer was not the last."""
     backbone.eval()
     try:
         with torch.inference_mode():

@@ -216,7 +216,8 @@ class Classifier(CheckpointModule):
         """Log an epoch's loss and metrics, and store the outputs of a validation or test."""
         logits, label, index = map(torch.cat, zip(*self.batch_outputs[stage], strict=True))
         self.batch_outputs[stage].clear()
-        loss, logits = getattr(self, f"{stage}_loss"), logits.float()
+        logits = logits.float()
+        loss = {"train": self.train_loss, "val": self.val_loss, "test": self.test_loss}[stage]
         loss.update(self._loss(logits, label, stage), len(label))
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
         gathered = self._gather_rows(torch.column_stack((index, label, logits)))
