@@ -1,7 +1,5 @@
 """The OOD detector: distance of an image's mean activations from those of training images."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,7 +49,7 @@ class Layout:
         return tokens.reshape(*tokens.shape[:2], self.side, self.side)
 
     def from_map(self, places: Tensor, output: Tensor) -> Tensor:
-        """Put the places back into an output."""
+        """Return an output with these places."""
         if self.kind == "channels first":
             return places
         if self.kind == "channels last":
