@@ -14,10 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pneumo.cli import report
 from pneumo.errors import ConfigError
 from pneumo.metrics.curves import roc
+from pneumo.metrics.definitions import METRICS
 from pneumo.reporting.comparison import compare
 from pneumo.reporting.comparison import comparison_table as to_table
 from pneumo.reporting.leaderboard import explain, write_leaderboard
-from pneumo.reporting.leaderboard_table import to_csv, to_markdown, to_terminal
+from pneumo.reporting.leaderboard_table import columns, to_csv, to_markdown, to_terminal
 from pneumo.runs.collection import STUDY, collect, rows
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
@@ -87,6 +88,17 @@ def test_trials_of_a_search_are_sorted_by_validation(tmp_path: Path) -> None:
     for number, (wrong, loss) in enumerate(((10, 0.3), (60, 0.1), (30, 0.2))):
         write_run(tmp_path / "a" / f"trial-00{number}", "resnext", "sgd", 0, wrong=wrong, val_loss=loss)
     assert [row.first.setting for row in rows(collect([tmp_path / "a"]))] == ["trial-001", "trial-002", "trial-000"]
+
+
+@pytest.mark.parametrize(("rank", "heads"), [(None, []), (0, ["NPV"]), (2, ["NPV"])])
+def test_a_metric_with_a_rank_has_one_column(
+    rank: int | None, heads: list[str], study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "npv", METRICS["f1"]._replace(name="npv", title="NPV", rank=rank))
+    titles = [column.title for column in columns(rows(collect([study])))]
+    assert [title for title in titles if title == "NPV"] == heads
+    assert len(titles) == len(set(titles))
+    assert "accuracy" not in titles  # its column is "test accuracy"
 
 
 def test_every_form_holds_every_run(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
