@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from pneumo.common.files import escape_path, unescape_path
+from pneumo.common.subtypes import SUBTYPES
 from pneumo.data.folder_tree import SPLITS, describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
 
@@ -21,7 +22,7 @@ DEFAULT_ROOT = Path("data/chest_xray")
 # person1000_bacteria_2931.jpeg; IM-0115-0001.jpeg, IM-0117-0001-0002.jpeg, NORMAL2-IM-0383-0001.jpeg
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
-_SUBTYPES = {"bacteria": "bacterial", "virus": "viral"}
+_SUBTYPES = dict(zip(("bacteria", "virus"), SUBTYPES, strict=True))  # by the words in names of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +119,15 @@ def readable_entries() -> Iterator[None]:
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
     """Label radiographs of the positive class by the subtype in their names; return them and the three classes."""
-    unnamed = [image.path for image in radiographs if image.label and image.subtype not in _SUBTYPES.values()]
+    unnamed = [image.path for image in radiographs if image.label and image.subtype not in SUBTYPES]
     if unnamed:
         raise DataError(
             f"data.task=subtype takes bacterial or viral from names such as person1_virus_6.jpeg, and {len(unnamed)} "
             f"images of {classes[1]} have no such name, among them {unnamed[0]}: rename them, or take "
             "data.task=pneumonia."
         )
-    subtypes = list(_SUBTYPES.values())
-    labelled = [replace(image, label=1 + subtypes.index(image.subtype) if image.label else 0) for image in radiographs]
-    return labelled, [classes[0], *(name.upper() for name in subtypes)]
+    labelled = [replace(image, label=1 + SUBTYPES.index(image.subtype) if image.label else 0) for image in radiographs]
+    return labelled, [classes[0], *(name.upper() for name in SUBTYPES)]
 
 
 def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> str:

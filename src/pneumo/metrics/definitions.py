@@ -5,7 +5,7 @@ Results have `test_NAME` with `test_NAME_ci_low` and `_high`; training and valid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -164,14 +164,14 @@ def measure(predictions: Predictions) -> dict[str, float]:
     return {name: float(metric.compute(once)[0]) for name, metric in METRICS.items()}
 
 
-def estimates(predictions: Predictions) -> dict[str, Estimate]:
-    """Compute each metric with its 95 % interval, by the method that kept closest to it in simulations.
+def estimates(predictions: Predictions, metrics: Mapping[str, Metric] = METRICS) -> dict[str, Estimate]:
+    """Compute metrics with their 95 % intervals, by the methods that kept closest to it in simulations.
 
     Images of one patient are taken together. Where a metric needs a class that is absent, or the spread of a class with
     a single patient, the interval is the whole range. Coverage: docs/EVALUATION.md.
     """
-    sample = Sample(predictions, METRICS.values())
-    return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in METRICS.items()}
+    sample = Sample(predictions, metrics.values())
+    return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in metrics.items()}
 
 
 def paired_bootstrap(first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES) -> Interval:
