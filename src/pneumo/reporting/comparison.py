@@ -19,7 +19,7 @@ from pneumo.metrics.intervals import Interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import LEVEL, TOP, Difference, holm, letters
 from pneumo.reporting.metric_titles import TITLES
-from pneumo.runs.collection import Row
+from pneumo.reporting.rows import Row
 from pneumo.runs.prediction_files import read_predictions
 
 HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")

@@ -16,7 +16,9 @@ from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_markdown
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Metric
-from pneumo.runs.collection import STUDY, Row, Run
+from pneumo.reporting.rows import Row
+from pneumo.reporting.study import STUDY
+from pneumo.runs.collection import Run
 from pneumo.runs.result_rules import RESULT_NAMES
 
 

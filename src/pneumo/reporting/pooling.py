@@ -22,7 +22,8 @@ from pneumo.metrics.subtypes import NO_IMAGE
 from pneumo.metrics.summary import summarise
 from pneumo.reporting.comparison import name_row
 from pneumo.reporting.metric_titles import TITLES, reported_metrics
-from pneumo.runs.collection import Row, Run, collect
+from pneumo.reporting.rows import Row
+from pneumo.runs.collection import Run, collect
 from pneumo.runs.prediction_files import read_predictions, write_predictions
 from pneumo.runs.results import recorded_estimate
 from pneumo.runs.split_files import read_splits
