@@ -19,6 +19,7 @@ from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 DEFAULT_ROOT = Path("data/chest_xray")
+ROOT_VARIABLE = "PNEUMO_DATA_ROOT"  # of the environment
 # person1000_bacteria_2931.jpeg; IM-0115-0001.jpeg, IM-0117-0001-0002.jpeg, NORMAL2-IM-0383-0001.jpeg
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
@@ -45,13 +46,13 @@ def locate(root: Path) -> Path | None:
 
 def default_root() -> Path:
     """Return data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
-    named = os.environ.get("PNEUMO_DATA_ROOT")
+    named = os.environ.get(ROOT_VARIABLE)
     return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
 
 
 def is_default_root(root: Path) -> bool:
     """Return whether `root` is a folder in which real data lie by default."""
-    named = (DEFAULT_ROOT, Path(os.environ.get("PNEUMO_DATA_ROOT") or DEFAULT_ROOT))
+    named = (DEFAULT_ROOT, Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT))
     return root.resolve() in {path.resolve() for folder in named for path in (folder, folder / "chest_xray")}
 
 
@@ -64,7 +65,7 @@ def find_root(root: Path) -> Path:
         raise DataError(f"data.root={root} {state}: {describe_misplaced(root, found, 'data.root=')}.")
     raise DataError(
         f"data.root={root} {state}. A data set is a folder with train/, test/ and, if there is one, val/, each with "
-        "one folder per class: give its path as data.root=FOLDER or in PNEUMO_DATA_ROOT, leave data.root out to have "
+        f"one folder per class: give its path as data.root=FOLDER or in {ROOT_VARIABLE}, leave data.root out to have "
         "the data downloaded to data/chest_xray where nothing is there, or take data=synthetic, which needs no data."
     )
 

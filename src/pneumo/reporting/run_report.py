@@ -28,7 +28,6 @@ from pneumo.runs.results import Results, count_tested, name_run, read_finished, 
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
-KINDS = ("right", "wrong", "uncertain")
 _ON_CARDS = (
     *("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auroc", "auroc_bacterial_viral", "auprc"),
     *("ece", "brier"),
@@ -47,7 +46,7 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
 }
 
 
-class Run(NamedTuple):
+class ReportedRun(NamedTuple):
     """A finished run, its predictions for test images, and which of these its page shows."""
 
     folder: Path
@@ -70,7 +69,7 @@ class Shown(NamedTuple):
 class Explanations(NamedTuple):
     """What a page shows of a run's checkpoint and data."""
 
-    films: dict[str, list[Shown]]  # by `KINDS`
+    films: dict[str, list[Shown]]  # by `Chosen.kinds`
     forgotten: dict[str, float]  # rank correlation of saliency maps with those of a randomised head or network
     missing: str  # why there is nothing of this
     margin: float | None  # logits within which a prediction counts as uncertain; None if unknown
@@ -85,14 +84,14 @@ class _Band(NamedTuple):
     right_outside: float
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> ReportedRun:
     """Read a finished run; raise a ConfigError if none has finished there, or a file of it is missing."""
     results = read_finished(folder)
     answers = read_predictions(folder, results)
-    return Run(folder, results, answers, choose(answers, float(results["threshold"])))
+    return ReportedRun(folder, results, answers, choose(answers, float(results["threshold"])))
 
 
-def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
+def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> None:
     """Write the page of a run."""
     results = run.results
     config = ""
@@ -140,7 +139,7 @@ def _facts(results: Results) -> dict[str, str]:
     }
 
 
-def _band(run: Run, margin: float | None) -> _Band | None:
+def _band(run: ReportedRun, margin: float | None) -> _Band | None:
     if margin is None:
         return None
     right = run.answers.right
