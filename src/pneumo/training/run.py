@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.output_folder import run_lock
 from pneumo.errors import TrainingError
-from pneumo.runs.results import Results, report, write_results
+from pneumo.reporting.run_summary import report
+from pneumo.runs.results import Results, write_results
 from pneumo.training.components import RunComponents, build
 from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head

@@ -12,7 +12,8 @@ from pneumo.metrics.intervals import unvaried_difference
 from pneumo.metrics.significance import delong, placements, swap_test
 from pneumo.reporting.comparison import Comparison, compare, explain_comparison
 from pneumo.reporting.leaderboard import write_leaderboard
-from pneumo.runs.collection import collect, rows
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 
 

@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from pneumo.common.subtypes import SUBTYPES
 from pneumo.metrics.bootstrap import bootstrap
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.intervals import Interval, mean_interval, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
+from pneumo.metrics.summary import count_outcomes, summarise
 from pneumo.runs.prediction_files import write_predictions
-from pneumo.runs.result_rules import RESULT_NAMES, SUBTYPES
-from pneumo.runs.results import summarise
+from pneumo.runs.result_rules import RESULT_NAMES
 
 POSITIVE = np.arange(624) < 390
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -32,6 +33,26 @@ def draw(seed: int, sensitivity: float, specificity: float, scale: float = 2) ->
     scores = np.random.default_rng(seed).normal(POSITIVE * (threshold + norm.ppf(sensitivity)), 1) - threshold
     probability = (1 / (1 + np.exp(-scale * scores))).astype(np.float32)
     return Predictions.binary(probability.astype(float), POSITIVE, probability > 0.5)
+
+
+def test_counts() -> None:
+    label = np.array([0] * 20 + [1] * 80)
+    prediction = np.array([0] * 15 + [1] * 5 + [0] * 14 + [1] * 66)
+    found = count_outcomes(label, prediction)
+    assert [
+        found[f"test_{name}"] for name in ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    ] == [
+        66,
+        5,
+        15,
+        14,
+    ]
+    assert found["collapsed"] is False
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_one_answer_for_all_is_a_collapse(answer: int) -> None:
+    assert count_outcomes(np.array([0, 1, 1]), np.full(3, answer))["collapsed"] is True
 
 
 def test_an_independent_script_finds_the_same_figures_and_intervals(tmp_path: Path) -> None:
