@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from pneumo.common import SUBTYPES
 from pneumo.common.files import escape_path, unescape_path
-from pneumo.common.subtypes import SUBTYPES
 from pneumo.data.folder_tree import SPLITS, describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_expit
 
-from pneumo.common.subtypes import SUBTYPES
+from pneumo.common import SUBTYPES
 from pneumo.metrics.bootstrap import Resamples
 from pneumo.metrics.clusters import clustered_wilson
 from pneumo.metrics.confusion import divide

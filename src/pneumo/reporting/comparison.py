@@ -18,7 +18,7 @@ from pneumo.metrics.estimation import Seeds
 from pneumo.metrics.intervals import Interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import LEVEL, TOP, Difference, holm, letters
-from pneumo.reporting.metric_titles import TITLES
+from pneumo.metrics.summary import TITLES
 from pneumo.reporting.rows import Row
 from pneumo.runs.prediction_files import read_predictions
 

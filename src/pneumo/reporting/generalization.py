@@ -14,7 +14,7 @@ from pneumo.common.terminal import PlainTable
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import Estimate, subtract
 from pneumo.metrics.predictions import Predictions
-from pneumo.reporting.metric_titles import TITLES
+from pneumo.metrics.summary import TITLES
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import Results
 

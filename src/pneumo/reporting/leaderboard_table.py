@@ -16,8 +16,7 @@ from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_markdown
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Metric
-from pneumo.reporting.rows import Row
-from pneumo.reporting.study import STUDY
+from pneumo.reporting.rows import STUDY, Row
 from pneumo.runs.collection import Run
 from pneumo.runs.result_rules import RESULT_NAMES
 

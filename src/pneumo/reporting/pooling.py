@@ -19,9 +19,8 @@ from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
 from pneumo.metrics.subtypes import NO_IMAGE
-from pneumo.metrics.summary import summarise
+from pneumo.metrics.summary import TITLES, reported_metrics, summarise
 from pneumo.reporting.comparison import name_row
-from pneumo.reporting.metric_titles import TITLES, reported_metrics
 from pneumo.reporting.rows import Row
 from pneumo.runs.collection import Run, collect
 from pneumo.runs.prediction_files import read_predictions, write_predictions

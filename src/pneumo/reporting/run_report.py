@@ -18,9 +18,9 @@ from pneumo.errors import ConfigError
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.metrics.subtypes import NO_IMAGE
+from pneumo.metrics.summary import TITLES, reported_metrics
 from pneumo.reporting.figures.run_figures import Chosen, choose, embed_figures
 from pneumo.reporting.generalization import Shift, explain_shift, read_shift
-from pneumo.reporting.metric_titles import TITLES, reported_metrics
 from pneumo.reporting.rendering import render
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select

@@ -11,7 +11,7 @@ import rich
 
 from pneumo.common.terminal import PlainTable, tell
 from pneumo.metrics.subtypes import NO_IMAGE
-from pneumo.reporting.metric_titles import reported_metrics
+from pneumo.metrics.summary import reported_metrics
 from pneumo.runs.results import Value, name_run, recorded_estimate
 
 _log = logging.getLogger(__name__)

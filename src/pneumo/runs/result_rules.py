@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from pneumo.common.subtypes import SUBTYPES
+from pneumo.common import SUBTYPES
 from pneumo.config.constraints import FLAG, Rule, is_number, is_whole, one_of
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.subtypes import NO_IMAGE, SUBTYPE_METRICS

@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from pneumo.common.subtypes import SUBTYPES
+from pneumo.common import SUBTYPES
 from pneumo.metrics.bootstrap import bootstrap
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.intervals import Interval, mean_interval, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
-from pneumo.metrics.summary import count_outcomes, summarise
+from pneumo.metrics.summary import count_outcomes, reported_metrics, summarise
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
 
 POSITIVE = np.arange(624) < 390
 CLASSES = ("NORMAL", "PNEUMONIA")
+SENSITIVITIES = ["sensitivity", "sensitivity_bacterial", "sensitivity_viral"]
 
 
 def metric_intervals(answers: Predictions) -> dict[str, Interval]:
@@ -177,3 +178,15 @@ def test_the_interval_of_a_brier_score_covers(sensitivity: float, specificity: f
     low, high = np.transpose([mean_interval(value, each, 624) for value, each in zip(values, draws.T, strict=True)])
     assert (low[7], high[7]) == pytest.approx(metric_intervals(tests[7])["brier"])
     assert 0.93 <= np.mean((low <= truth) & (truth <= high)) <= 0.97
+
+
+def test_tables_list_named_metrics_then_those_with_a_rank_and_subtypes_below_the_sensitivity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranked = ["accuracy", "auroc", "balanced_accuracy", *SENSITIVITIES, "specificity"]
+    assert list(reported_metrics(subtype="{}")) == ranked
+    monkeypatch.setitem(METRICS, "f1", METRICS["f1"]._replace(rank=0))
+    found = reported_metrics("brier", "sensitivity", "auroc_bacterial_viral", subtype="to {}")
+    first = ["brier", *SENSITIVITIES, "auroc_bacterial_viral"]
+    assert list(found) == [*first, "accuracy", "auroc", "balanced_accuracy", "specificity", "f1"]
+    assert (found["sensitivity_viral"], found["f1"]) == ("to viral", "F1")

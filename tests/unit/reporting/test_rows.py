@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 from helpers.run_files import write_run
 
-from pneumo.reporting.rows import rows
-from pneumo.reporting.study import STUDY
+from pneumo.reporting.rows import STUDY, rows
 from pneumo.runs.collection import collect
 from pneumo.runs.status import Status, write_status
 

@@ -17,8 +17,7 @@ from pneumo.common.text import escape_line
 from pneumo.metrics.curves import roc
 from pneumo.metrics.intervals import Interval
 from pneumo.reporting.figures.style import COLOURS, DARK, GREY, STYLE
-from pneumo.reporting.rows import Row
-from pneumo.reporting.study import MAJORITY, STUDY
+from pneumo.reporting.rows import MAJORITY, STUDY, Row
 from pneumo.runs.prediction_files import read_predictions
 
 _MARKERS = "osD^vP*X"
