@@ -8,9 +8,9 @@ from typing import Annotated
 import rich
 import typer
 
-from pneumo.common.disk import disk_error, quiet_threads
+from pneumo.common.disk import mistake_behind, quiet_threads
+from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
-from pneumo.config.console import guarded_output
 from pneumo.data.cache_inventory import cache
 from pneumo.errors import PneumoError
 
@@ -219,8 +219,8 @@ def main() -> None:
         try:
             app()
         except (PneumoError, OSError) as error:
-            failure = error if isinstance(error, PneumoError) else disk_error(error)
-            if failure is None:
+            mistake = mistake_behind(error)
+            if mistake is None:
                 raise
-            warn(str(failure))
+            warn(mistake[1])
             raise SystemExit(1) from None

@@ -13,10 +13,9 @@ import rich
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pneumo.common.disk import FileError
+from pneumo.common.disk import FileError, mistake_behind
 from pneumo.common.files import write_text
 from pneumo.common.plain_data import PlainDataError, parse_json, read_json
-from pneumo.config.console import mistake_behind
 from pneumo.config.fingerprints import recorded_hashes, settings_hash
 from pneumo.config.output_folder import run_lock
 from pneumo.errors import ConfigError
