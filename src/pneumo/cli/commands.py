@@ -1,4 +1,4 @@
-"""The command `pneumo`."""
+"""The subcommands of `pneumo`, and what becomes of their errors."""
 
 import os
 from functools import partial
@@ -8,10 +8,10 @@ from typing import Annotated
 import rich
 import typer
 
+from pneumo.cli.cache import cache
 from pneumo.common.disk import mistake_behind, quiet_threads
 from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
-from pneumo.data.cache_inventory import cache
 from pneumo.errors import PneumoError
 
 # What cannot be read is explained where it is read, as what is damaged: in one paragraph, with status 1.
