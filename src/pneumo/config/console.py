@@ -1,4 +1,4 @@
-"""Console of train.py and sweep.py: log records and user errors; and the resolvers of conf/."""
+"""Console of train.py and sweep.py: log records and user errors."""
 
 import copy
 import logging
@@ -15,12 +15,10 @@ import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
 from pneumo.common.disk import disk_error, mistake_behind, quiet_threads
 from pneumo.common.streams import guarded_output
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose, quote_override
-from pneumo.config.relations import monitor_mode
 
 _log = logging.getLogger(__name__)
 
@@ -120,20 +118,3 @@ def require_launcher(arguments: Sequence[str]) -> None:
                 f"launcher={name} needs what is not installed: pip install 'pneumo[{name}]', or, in a checkout, "
                 f"pip install -e '.[{name}]'. launcher=local needs nothing."
             )
-
-
-def run_dir(ckpt_path: str | None, fresh: str) -> str:
-    """Return a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
-    if ckpt_path is None:
-        return fresh
-    checkpoints = Path(ckpt_path).parent
-    return str(checkpoints.parent) if checkpoints.name == "checkpoints" else fresh
-
-
-def gpu_here() -> int:
-    """Return 1 if this machine has an Nvidia GPU, else 0, without a need for PyTorch."""
-    return int(any(Path("/dev").glob("nvidia[0-9]*")))
-
-
-for resolver in (run_dir, gpu_here, monitor_mode):
-    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
