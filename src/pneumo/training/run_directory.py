@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.disk import disk_error, remove_stale_below
 from pneumo.common.files import write_text
-from pneumo.config.console import LostOutputError, describe_resume
+from pneumo.common.streams import LostOutputError
+from pneumo.config.console import describe_resume
 from pneumo.config.fingerprints import recorded_hashes, recorded_settings
 from pneumo.config.output_folder import LOCK
 from pneumo.errors import ConfigError, PneumoError

@@ -6,7 +6,7 @@ import pytest
 from helpers.reference_metrics import mcnemar
 from helpers.run_files import write_failed_run, write_outputs, write_run
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import unvaried_difference
 from pneumo.metrics.significance import delong, placements, swap_test

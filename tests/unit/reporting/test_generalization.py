@@ -7,7 +7,7 @@ from helpers.run_files import write_outputs, write_run
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.summary import count_outcomes
 from pneumo.reporting.figures.run_figures import draw_test

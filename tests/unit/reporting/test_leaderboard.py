@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import auc
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.metrics.curves import roc
 from pneumo.metrics.definitions import METRICS

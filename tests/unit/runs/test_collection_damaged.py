@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.run_files import write_failed_run, write_run
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.reporting.comparison import compare
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown

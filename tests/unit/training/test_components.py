@@ -9,7 +9,7 @@ from helpers.commands import Compose
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import OmegaConf
 
-from pneumo.config.console import mistake_behind
+from pneumo.common.disk import mistake_behind
 from pneumo.config.fingerprints import config_hash
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
