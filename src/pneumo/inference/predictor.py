@@ -16,7 +16,7 @@ from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Network, Rules
 from pneumo.inference.inputs import Film, find_inputs, read_film, read_films
-from pneumo.inference.prediction import Batch, Prediction
+from pneumo.inference.prediction import PredictedBatch, Prediction
 from pneumo.metrics.predictions import distance, predict_classes
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Predictor:
         batches = self.predict_batches(find_inputs([os.fspath(each) for each in given]))
         return (prediction for batch in batches for prediction in batch.predictions)
 
-    def predict_batches(self, paths: Sequence[Path], keep_images: bool = False) -> Iterator[Batch]:
+    def predict_batches(self, paths: Sequence[Path], keep_images: bool = False) -> Iterator[PredictedBatch]:
         """Predict files batch by batch, which threads read ahead; `keep_images` keeps copies to look at."""
         ahead = 2 * self.batch_size
         with closing(read_films(paths, self.rules, keep_images, count_cores(), ahead)) as films:
             while batch := list(islice(films, self.batch_size)):
-                yield Batch(self.predict_films(batch), batch)
+                yield PredictedBatch(self.predict_films(batch), batch)
 
     def predict_films(self, films: Sequence[Film]) -> list[Prediction]:
         """Predict images that were read, in one pass.
@@ -115,7 +115,7 @@ class Predictor:
         film = read_film(Path(path), self.rules, show=True)
         if film.error is not None:
             raise DataError(f"{film.path} {film.error}")
-        return self._explainers[method].explain(Batch(self.predict_films([film]), [film]))[0]
+        return self._explainers[method].explain(PredictedBatch(self.predict_films([film]), [film]))[0]
 
 
 def load_model(path: StrPath, device: str = "auto", batch_size: int | None = None) -> Predictor:

@@ -1,4 +1,4 @@
-"""The command `pneumo predict`."""
+"""Batch inference: the command `pneumo predict`."""
 
 from __future__ import annotations
 

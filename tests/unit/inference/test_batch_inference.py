@@ -13,7 +13,7 @@ from helpers.commands import Run
 from helpers.damaged_images import SMOOTH_IMAGES, encode_image, write_damaged
 
 from pneumo.data.radiograph import decode
-from pneumo.inference import predict
+from pneumo.inference import batch_inference
 from pneumo.inference.prediction import NOTICE, UNLIKE
 from pneumo.inference.predictor import Predictor, load_model
 from pneumo.models.classifier import Classifier
@@ -175,9 +175,9 @@ def test_ctrl_c_leaves_no_file(best: Path, scans: Path, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model.network, "score", score)
-    monkeypatch.setattr(predict, "load_model", lambda path, device, batch_size: model)
+    monkeypatch.setattr(batch_inference, "load_model", lambda path, device, batch_size: model)
     with pytest.raises(KeyboardInterrupt):
-        predict.run_predict(best, [str(scans)], tmp_path / "x.json", tmp_path / "x.csv", None, 2, "cpu")
+        batch_inference.run_predict(best, [str(scans)], tmp_path / "x.json", tmp_path / "x.csv", None, 2, "cpu")
     assert batches == [2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scans"]
 
