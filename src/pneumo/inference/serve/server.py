@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumo.common.terminal import tell, warn
+from pneumo.common.text import install_hint
 from pneumo.errors import ConfigError
 from pneumo.inference.prediction import NOTICE
 from pneumo.inference.predictor import Predictor, load_model, warn_untested
@@ -28,10 +29,7 @@ def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str)
         HardwareError: The device is not there.
     """
     if any(find_spec(name) is None for name in ("starlette", "uvicorn")):
-        raise ConfigError(
-            "The page needs starlette and uvicorn, which are not installed: pip install 'pneumo[serve]', or, in a "
-            "checkout, pip install -e '.[serve]'."
-        )
+        raise ConfigError(f"The page needs starlette and uvicorn, which are not installed: {install_hint('serve')}.")
     with _listen(host, port) as listening:
         model = load_model(checkpoint, device)
         warn_untested(model.rules)
