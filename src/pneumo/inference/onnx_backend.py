@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Keys of the file's metadata.
 KEY = "pneumo_sha256"
 RULES = "pneumo_rules"
+ABOUT = "pneumo_about"
 _BLOCK = 1 << 20  # bytes that are hashed at once
 _log = logging.getLogger(__name__)
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -15,6 +15,7 @@ from pneumo.common.hardware import count_cores
 from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Network, Rules
+from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.inputs import Film, find_inputs, read_film, read_films
 from pneumo.inference.prediction import PredictedBatch, Prediction
 from pneumo.metrics.predictions import distance, predict_classes
@@ -144,15 +145,10 @@ def open_network(path: Path, device: str = "cpu") -> Network:
         )
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
-    if path.suffix.lower() == ".onnx":
-        from pneumo.inference.onnx_backend import OnnxNetwork
-
-        return OnnxNetwork(path, device)
-    if path.suffix.lower() == ".pt2":
-        raise ConfigError(
-            f"{path} is for programs of your own (torch.export.load): opening such a file runs whatever code it holds, "
-            "so pneumo does not. Give the checkpoint that it was made of, or export that as .onnx."
-        )
+    if form := FORMATS.get(path.suffix.lower()):
+        if form.refusal is not None:
+            raise ConfigError(f"{path} {form.refusal}")
+        return form.open(path, device)
     from pneumo.inference.torch_backend import CheckpointNetwork  # imports torch
 
     return CheckpointNetwork(path, device)

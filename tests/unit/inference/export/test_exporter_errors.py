@@ -1,6 +1,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from pneumo.errors import ConfigError
 from pneumo.inference.backend import Images, Scores
 from pneumo.inference.export import exporter
-from pneumo.inference.export.parity import FORMATS
+from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.onnx_backend import KEY, RULES, OnnxNetwork, add_checksum
 from pneumo.inference.predictor import open_network
 
@@ -28,7 +29,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
             probability, unlike = super().score(image)
             return probability + np.float32(2e-4), unlike
 
-    monkeypatch.setitem(FORMATS, ".onnx", Wrong)
+    monkeypatch.setitem(FORMATS, ".onnx", replace(FORMATS[".onnx"], open=Wrong))
     assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
     assert "answers otherwise than its checkpoint" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
