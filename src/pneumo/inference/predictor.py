@@ -14,7 +14,7 @@ import numpy as np
 from pneumo.common.hardware import count_cores
 from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
-from pneumo.inference.backend import Network, Rules
+from pneumo.inference.backend import Network, Rules, SettingStyle, as_argument
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.inputs import Film, find_inputs, read_film, read_films
 from pneumo.inference.prediction import PredictedBatch, Prediction
@@ -131,12 +131,19 @@ def load_model(path: StrPath, device: str = "auto", batch_size: int | None = Non
         ConfigError: There is no such file, it is damaged or no network, or no device has that name.
         HardwareError: The device is not there.
     """
+    return load_predictor(Path(path), device, batch_size, as_argument)
+
+
+def load_predictor(path: Path, device: str, batch_size: int | None, style: SettingStyle) -> Predictor:
+    """Open a network for use; see `load_model`. Errors name settings in the given style."""
     if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size} must be 1 or more films at once, such as --batch-size 16.")
-    return Predictor(open_network(Path(path), device), batch_size)
+        raise ConfigError(
+            f"{style('batch_size', batch_size)} must be 1 or more films at once, such as {style('batch_size', 16)}."
+        )
+    return Predictor(open_network(path, device, style), batch_size)
 
 
-def open_network(path: Path, device: str = "cpu") -> Network:
+def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> Network:
     """Open the network of a file; see `load_model`."""
     if not path.is_file():
         raise ConfigError(
@@ -144,14 +151,14 @@ def open_network(path: Path, device: str = "cpu") -> Network:
             "`pneumo export` made of one."
         )
     if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
+        raise ConfigError(f"{style('device', device)} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
     if form := FORMATS.get(path.suffix.lower()):
         if form.refusal is not None:
             raise ConfigError(f"{path} {form.refusal}")
-        return form.open(path, device)
+        return form.open(path, device, style)
     from pneumo.inference.torch_backend import CheckpointNetwork  # imports torch
 
-    return CheckpointNetwork(path, device)
+    return CheckpointNetwork(path, device, style)
 
 
 def warn_untested(rules: Rules) -> None:

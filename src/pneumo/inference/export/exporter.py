@@ -22,7 +22,7 @@ from pneumo.data.image_cache import RadiographDataset, decoded_blocks
 from pneumo.data.index import find_root, index_radiographs, label_subtypes, locate
 from pneumo.data.phantoms import draw_radiograph
 from pneumo.errors import ConfigError, DataError
-from pneumo.inference.backend import Images, Network, Rules
+from pneumo.inference.backend import Images, Network, Rules, as_flag
 from pneumo.inference.export.formats import FORMATS, Format
 from pneumo.inference.export.parity import (
     ALLOWED,
@@ -71,7 +71,7 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         if int8 and source and form.quantise:
             tell("Quantising to int8")
             form.quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe_network(checkpoint, rules))
-            networks[small], sizes[small] = form.open(temporary, "cpu"), temporary.stat().st_size
+            networks[small], sizes[small] = form.open(temporary, "cpu", as_flag), temporary.stat().st_size
         tell("Measuring latencies")
         rich.print(speed_table(sizes, {count: measure_latency(networks, shown, count) for count in _BATCHES}))
         if int8 and source:

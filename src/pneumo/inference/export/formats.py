@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.inference.backend import Images, Network
+from pneumo.inference.backend import Images, Network, SettingStyle
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -25,7 +25,7 @@ class Format:
         file: A file of it, with its article.
         runners: What runs such files, with the verb.
         write: Writes a program and its metadata to a path.
-        open: Opens a file on a device: cpu, cuda or auto.
+        open: Opens a file on a device (cpu, cuda or auto); errors name settings in the given style.
         quantise: Writes a file again with layers in 8 bits, given images for calibration; None: it cannot be done.
         packages: What writing needs besides PyTorch.
         most_bytes: The largest weights that a file holds; None: any.
@@ -36,7 +36,7 @@ class Format:
     file: str
     runners: str
     write: Callable[[ExportedProgram, Mapping[str, str], Path], None]
-    open: Callable[[Path, str], Network]
+    open: Callable[[Path, str, SettingStyle], Network]
     quantise: Callable[[Path, Path, Images, Mapping[str, str]], None] | None = None
     packages: tuple[str, ...] = ()
     most_bytes: int | None = None
@@ -49,10 +49,10 @@ def _write_onnx(program: ExportedProgram, metadata: Mapping[str, str], path: Pat
     write_onnx(program, metadata, path)
 
 
-def _open_onnx(path: Path, device: str) -> Network:
+def _open_onnx(path: Path, device: str, style: SettingStyle) -> Network:
     from pneumo.inference.onnx_backend import OnnxNetwork
 
-    return OnnxNetwork(path, device)
+    return OnnxNetwork(path, device, style)
 
 
 def _quantise_onnx(source: Path, target: Path, films: Images, metadata: Mapping[str, str]) -> None:
@@ -67,7 +67,7 @@ def _write_program(program: ExportedProgram, metadata: Mapping[str, str], path: 
     write_program(program, metadata, path)
 
 
-def _open_program(path: Path, device: str) -> Network:
+def _open_program(path: Path, device: str, style: SettingStyle) -> Network:
     from pneumo.inference.export.torch_program import ProgramNetwork
 
     return ProgramNetwork(path)  # on the CPU

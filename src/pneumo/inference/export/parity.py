@@ -13,7 +13,7 @@ import torch
 
 from pneumo.common.terminal import PlainTable
 from pneumo.errors import ConfigError
-from pneumo.inference.backend import Images, Network, Rules, Scores
+from pneumo.inference.backend import Images, Network, Rules, Scores, as_flag
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.export.writer import describe_network, write_network
 from pneumo.inference.torch_backend import CheckpointNetwork
@@ -45,7 +45,7 @@ def write_checked(
     The path's suffix names the format. An export that PyTorch refuses, or whose answers are too far, is a ConfigError.
     """
     write_network(network.scorer, network.rules, describe_network(checkpoint, network.rules), path)
-    exported = FORMATS[path.suffix].open(path, "cpu")
+    exported = FORMATS[path.suffix].open(path, "cpu", as_flag)
     found = compare(score_plainly(network.classifier, films), score(exported, films))
     if not all(value <= most for value, most in zip(found, ALLOWED, strict=True)):  # NaN is no match either
         raise ConfigError(
