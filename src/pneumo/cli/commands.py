@@ -165,7 +165,7 @@ def predict(
     named, and the status is then 1. docs/PREDICTION.md lists formats, columns
     and remarks.
     """
-    from pneumo.inference.predict import run_predict
+    from pneumo.inference.batch_inference import run_predict
 
     if not run_predict(checkpoint, inputs, json, csv, explain, batch_size, device):
         raise typer.Exit(1)

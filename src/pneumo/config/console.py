@@ -18,7 +18,7 @@ from hydra.types import RunMode
 
 from pneumo.common.disk import disk_error, mistake_behind, quiet_threads
 from pneumo.common.streams import guarded_output
-from pneumo.common.text import escape_line, escape_paragraph, escape_prose, quote_override
+from pneumo.common.text import escape_line, escape_paragraph, escape_prose, install_hint, quote_override
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +115,5 @@ def require_launcher(arguments: Sequence[str]) -> None:
     for name, plugin in (("joblib", "joblib"), ("ray", "ray"), ("slurm", "submitit")):
         if f"launcher={name}" in arguments and find_spec(f"hydra_plugins.hydra_{plugin}_launcher") is None:
             raise SystemExit(
-                f"launcher={name} needs what is not installed: pip install 'pneumo[{name}]', or, in a checkout, "
-                f"pip install -e '.[{name}]'. launcher=local needs nothing."
+                f"launcher={name} needs what is not installed: {install_hint(name)}. launcher=local needs nothing."
             )

@@ -42,7 +42,7 @@ def test_lines_are_not_wrapped_or_marked_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_launcher_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "find_spec", lambda name: None)
     require_launcher(["sweep.py", "launcher=local"])
-    with pytest.raises(SystemExit, match=r"launcher=ray needs .* pip install 'pneumo\[ray\]'"):
+    with pytest.raises(SystemExit, match=r"needs .* pip install 'pneumo\[ray\]', .* '\.\[ray\]'\. launcher=local"):
         require_launcher(["sweep.py", "launcher=ray"])
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from pneumo.errors import ConfigError
 from pneumo.inference.explain.saliency import METHODS, Layer, SaliencyMapper
 from pneumo.models.classifier import Classifier
-from pneumo.models.ood_detector import Layout
+from pneumo.models.feature_maps import Layout
 
 
 def images(count: int, size: int) -> Tensor:

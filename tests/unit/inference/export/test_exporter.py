@@ -11,8 +11,9 @@ from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 
 from pneumo.errors import ConfigError
 from pneumo.inference.export import exporter, parity
-from pneumo.inference.export.formats import ProgramNetwork
-from pneumo.inference.export.parity import FORMATS, compare, score_plainly, write_checked
+from pneumo.inference.export.formats import FORMATS
+from pneumo.inference.export.parity import compare, score_plainly, write_checked
+from pneumo.inference.export.torch_program import ProgramNetwork
 from pneumo.inference.predictor import open_network
 from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint

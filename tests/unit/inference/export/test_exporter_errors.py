@@ -2,16 +2,18 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
-from pneumo.errors import ConfigError
-from pneumo.inference.backend import Images, Scores
+from pneumo.errors import ConfigError, HardwareError
+from pneumo.inference.backend import Images, Scores, SettingStyle, as_argument, as_flag
 from pneumo.inference.export import exporter
-from pneumo.inference.export.parity import FORMATS
+from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.onnx_backend import KEY, RULES, OnnxNetwork, add_checksum
 from pneumo.inference.predictor import open_network
 
@@ -29,7 +31,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
             probability, unlike = super().score(image)
             return probability + np.float32(2e-4), unlike
 
-    monkeypatch.setitem(FORMATS, ".onnx", Wrong)
+    monkeypatch.setitem(FORMATS, ".onnx", replace(FORMATS[".onnx"], open=Wrong))
     assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
     assert "answers otherwise than its checkpoint" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -108,6 +110,31 @@ def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'pneumo\[export\]'"):
         open_network(exported)
+
+
+@pytest.mark.parametrize(
+    ("style", "cuda", "cpu"),
+    [(as_argument, "device='cuda'", "device='cpu'"), (as_flag, "--device cuda", "--device cpu")],
+)
+@pytest.mark.parametrize("made_for_it", [True, False])
+def test_a_missing_gpu_is_an_error_that_names_the_settings(
+    style: SettingStyle, cuda: str, cpu: str, made_for_it: bool, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Session(onnxruntime.InferenceSession):
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    providers = ["CUDAExecutionProvider"] if made_for_it else []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers, "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, **other: Session(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(HardwareError) as error:
+        open_network(exported, "cuda", style)
+    assert str(error.value).startswith(f"{cuda} demands a GPU, and onnxruntime ")
+    assert f"on this machine: take {cpu}, or install" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from helpers.dicom_files import dicom
 from PIL import Image
 from starlette.testclient import TestClient
 
+from pneumo.inference.batch_inference import run_predict
 from pneumo.inference.explain.overlays import Explainer
-from pneumo.inference.predict import run_predict
 from pneumo.inference.prediction import NOTICE
 from pneumo.inference.predictor import Predictor, load_model
 from pneumo.inference.serve import app as serving
