@@ -82,7 +82,7 @@ def compose_config(*overrides: str, config: str = "train") -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(config, overrides=[*fixed, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def hashes(cfg: DictConfig) -> list[str]:
