@@ -26,6 +26,7 @@ class Spots(nn.Module):
         super().__init__()
         self.bright, self.bypass = nn.Conv2d(3, 1, 3, padding=1), bypass
         nn.init.constant_(self.bright.weight, 1 / 27)
+        assert self.bright.bias is not None
         nn.init.zeros_(self.bright.bias)
 
     def forward(self, image: Tensor) -> Tensor:
