@@ -19,7 +19,8 @@ from pneumo.runs.results import read_results
 from pneumo.runs.status import Status, load_status, read_status, write_status
 from pneumo.sweeps.job import Command, read_command, write_command
 
-_ODD = (None, True, [], {}, "", "NaN", -2, 1e308, -1e308, 10**400, "x" * 10_000, "\0", "\ud800", "a\nb", {"a": [[]]})
+_ODD: list[object] = [None, True, [], {}, "", "NaN", -2, 1e308, -1e308, 10**400, "x" * 10_000, "\0", "\ud800"]
+_ODD += ["a\nb", {"a": [[]]}]
 _ODD_NUMBERS = (float("nan"), float("inf"), -float("inf"))
 _CELLS = ("", "nan", "inf", "-1", "2", "1e999", "x", "NORMAL", "PNEUMONIA", "LUNG", '"', "\0", "9" * 200_000)
 
