@@ -114,7 +114,7 @@ def test_a_result_file_that_is_denied_is_not_said_to_be_unwritable(run: Path, mo
     def deny(path: Path, *arguments: object, **options: object) -> object:
         if path.name == "results.json":
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *arguments, **options)  # type: ignore[call-overload]
+        return opened(path, *arguments, **options)  # type: ignore[call-overload] # as they came
 
     monkeypatch.setattr(Path, "open", deny)
     with pytest.raises(ConfigError, match=r"results\.json is damaged.*Permission denied") as error:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.disk import FileError
 from pneumo.config.fingerprints import config_hash
+from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.runs.split_files import write_splits
 from pneumo.runs.status import EVENTS, write_report
@@ -47,7 +48,7 @@ def parts() -> RunComponents:
     """Return a run's parts with no more than the folder needs."""
     data = SimpleNamespace(splits={}, classes=["NORMAL", "PNEUMONIA"], data_hash="abc")
     trainer = SimpleNamespace(is_global_zero=True, checkpoint_callbacks=[])
-    return RunComponents(data, None, trainer)  # type: ignore[arg-type]
+    return RunComponents(data, None, trainer)  # type: ignore[arg-type] # stand-ins
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -102,8 +103,8 @@ def test_a_run_of_an_earlier_version_is_replaced(
 ) -> None:
     folder = tmp_path / "run"
     if proof == "splits.csv":
-        image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1")
-        write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item]
+        image = Radiograph("test/a.jpeg", 0, "none", "1", "test", 1, 1)
+        write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])
     else:
         write_run(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
     touch(folder, *OWN, "MODEL_CARD.md", "report.html", "events.out.tfevents.1.host.2", "figures/mine.png")
