@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.disk import FileError
 from pneumo.config.fingerprints import config_hash
-from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.runs.split_files import write_splits
 from pneumo.runs.status import EVENTS, write_report
@@ -103,8 +102,8 @@ def test_a_run_of_an_earlier_version_is_replaced(
 ) -> None:
     folder = tmp_path / "run"
     if proof == "splits.csv":
-        image = Radiograph("test/a.jpeg", 0, "none", "1", "test", 1, 1)
-        write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])
+        image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1")
+        write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item] # a stand-in
     else:
         write_run(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
     touch(folder, *OWN, "MODEL_CARD.md", "report.html", "events.out.tfevents.1.host.2", "figures/mine.png")
