@@ -43,8 +43,8 @@ def test_a_database_that_names_other_settings_is_not_obeyed(
 def test_a_search_goes_on_where_it_was_stopped(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search")
-    options += ("data.val_fraction=0.3", "augment=none")
+    options = ["experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search"]
+    options += ["data.val_fraction=0.3", "augment=none"]
     measure = Classifier.on_validation_epoch_end
 
     def stop(classifier: Classifier) -> None:

@@ -84,7 +84,7 @@ def compose_config(*overrides: str, config: str = "train") -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(config, overrides=[*fixed, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def hashes(cfg: DictConfig) -> list[str]:
@@ -97,7 +97,8 @@ def recompute_metrics(folder: Path) -> tuple[Results, Results]:
     results = read_finished(folder)
     subtypes = {row["path"]: row["subtype"] for row in read_splits(folder)}
     predictions = read_predictions(folder, results)
-    return results, summarise(replace(predictions, subtypes=tuple(subtypes[path] for path in predictions.paths)))
+    predictions = replace(predictions, subtypes=tuple(subtypes[path] for path in predictions.paths))
+    return results, {**summarise(predictions)}
 
 
 def describe_commands() -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
             quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
             cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
+        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])  # as Hydra hands it to a job
 
     import torch  # only here, so that xdist's controller needs no PyTorch
 

@@ -59,12 +59,13 @@ def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -
     given = answers()
     label, probability, prediction, found = given.label, given.probability, given.predicted, summarise(given)
     for name in METRICS:
-        assert found[f"test_{name}_ci_low"] < found[f"test_{name}"] < found[f"test_{name}_ci_high"], name
+        low, value, high = (float(found[f"test_{name}{end}"]) for end in ("_ci_low", "", "_ci_high"))
+        assert low < value < high, name
     assert found["test_sensitivity_viral"] == pytest.approx((prediction[label == 2] == 2).mean())
     ill = label > 0
     share = probability[ill, 2] / probability[ill, 1:].sum(1)
     assert found["test_auroc_bacterial_viral"] == pytest.approx(roc_auc_score(label[ill] == 2, share))
-    positives = found["test_true_positives"] + found["test_false_negatives"]
+    positives = int(found["test_true_positives"]) + int(found["test_false_negatives"])
     assert positives == ill.sum()
 
 
@@ -82,7 +83,7 @@ def test_where_each_class_got_one_answer_intervals_are_not_points(answer: tuple[
     probability = (0.7 * np.eye(3)[prediction] + 0.1).astype(np.float32)
     found = summarise(predictions(label, probability))
     for name in ("sensitivity", "specificity", "balanced_accuracy", "f1", "mcc"):
-        value, low, high = (found[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+        value, low, high = (float(found[f"test_{name}{end}"]) for end in ("", "_ci_low", "_ci_high"))
         assert low < value + 1e-12, name
         assert value < high + 1e-12, name
         assert high - low > 0.002, name

@@ -86,7 +86,7 @@ def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
     expected = roc_auc_score(label[ill] == 2, logs[ill, 2] - logs[ill, 1])
     assert found["test_auroc_bacterial_viral"] == pytest.approx(expected)
     assert float(plain["test_auroc_bacterial_viral"]) < expected - 1e-3
-    assert found["test_auroc_ci_high"] > plain["test_auroc_ci_high"]
+    assert float(found["test_auroc_ci_high"]) > float(plain["test_auroc_ci_high"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import pytest
+import yaml
 from helpers.commands import ROOT
 from omegaconf import OmegaConf
 
@@ -7,8 +8,8 @@ from pneumo.sweeps.plan import job_name
 
 
 def test_the_configuration_names_folders_alike() -> None:
-    subdir = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "sweep.yaml"))["hydra"]["sweep"]["subdir"]
-    folder = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "train.yaml"))["paths"]["fresh_dir"]
+    subdir = yaml.safe_load((ROOT / "conf" / "sweep.yaml").read_text())["hydra"]["sweep"]["subdir"]
+    folder = yaml.safe_load((ROOT / "conf" / "train.yaml").read_text())["paths"]["fresh_dir"]
     assert subdir in folder.split("/")
     known = {"choices": {"model": "resnext", "optimizer": "sgd"}, "seed": 3}
     assert OmegaConf.create({**known, "name": subdir}).name == base_name("resnext", "sgd", 3) == "resnext-sgd-s3"

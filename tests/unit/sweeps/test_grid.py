@@ -70,14 +70,16 @@ def test_only_data_of_the_standard_layout_are_indexed_again(
 ) -> None:
     cfg, folder = compose_run(), tmp_path / "sweep" / "job"
     cfg.data._target_ = target
-    hashes = {"config_hash": config_hash(cfg), "data_hash": "of another index"}
-    write_run(folder, "xraychestnet", "sgd", 0, wrong=1, **hashes)
+
+    def finish(data_hash: str) -> None:
+        write_run(folder, "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(cfg), data_hash=data_hash)
+
+    finish("of another index")
     jobs = [Job(folder.name, folder, (), cfg)]
     if not indexed:
         assert finished_jobs(jobs) == {folder.name}
         return
     with pytest.raises(ConfigError, match="other data"):
         finished_jobs(jobs)
-    hashes["data_hash"] = data_hash(index_radiographs(phantoms, ["NORMAL", "PNEUMONIA"]))
-    write_run(folder, "xraychestnet", "sgd", 0, wrong=1, **hashes)
+    finish(data_hash(index_radiographs(phantoms, ["NORMAL", "PNEUMONIA"])))
     assert finished_jobs(jobs) == {folder.name}

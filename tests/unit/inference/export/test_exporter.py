@@ -31,7 +31,7 @@ def test_onnx_answers_what_the_checkpoint_answers_to_any_number_of_images(checkp
     assert np.ptp(expected[1]) > 0.01
     for count in (1, 2, 7):
         probability, unlike = network.score(images[:count])
-        assert (probability.dtype, unlike.dtype) == (np.float32, np.float32)
+        assert probability.dtype == unlike.dtype == np.dtype(np.float32)
         np.testing.assert_allclose(probability, expected[0][:count], atol=1e-5)
         np.testing.assert_allclose(unlike, expected[1][:count], rtol=1e-4)
 

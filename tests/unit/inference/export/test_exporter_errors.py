@@ -120,7 +120,7 @@ def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch
 def test_a_missing_gpu_is_an_error_that_names_the_settings(
     style: SettingStyle, cuda: str, cpu: str, made_for_it: bool, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Session(onnxruntime.InferenceSession):
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime ships no types
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 

@@ -42,7 +42,7 @@ def test_int8_is_smaller_and_answers_nearly_the_same(
     assert np.abs(logits - right).mean() < 0.1 * right.std()
     assert abs((logits - right).mean()) < 0.01 * right.std()  # these films calibrated it: the head takes up their mean
     limits = [np.quantile(scores, 0.99, method="higher") for scores in (unlike, as_unlike)]
-    np.testing.assert_allclose(*limits, rtol=0.01)
+    np.testing.assert_allclose(limits[0], limits[1], rtol=0.01)
 
 
 def test_nodes_of_the_network_are_told_from_those_around_it(exported: Path) -> None:
