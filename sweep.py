@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from pneumo.config.console import require_launcher, user_errors
 from pneumo.config.overrides import override_hints
+from pneumo.config.resolvers import register_resolvers
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sweep")
@@ -21,5 +22,6 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     require_launcher(sys.argv)
+    register_resolvers()
     with override_hints(Path(__file__)):
         main()

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from pneumo.config.console import user_errors
 from pneumo.config.overrides import override_hints
+from pneumo.config.resolvers import register_resolvers
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -19,5 +20,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    register_resolvers()
     with override_hints(Path(__file__)):
         main()

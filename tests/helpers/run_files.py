@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import count_outcomes
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
-from pneumo.runs.results import confusion, write_results
+from pneumo.runs.results import write_results
 from pneumo.runs.status import Status, write_status
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -73,7 +74,7 @@ def write_outputs(
 
 def _count(label: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> dict[str, object]:
     """Return the counts of a test, and the rates that follow from them."""
-    counts = confusion(label.astype(int), prediction.astype(int))
+    counts = count_outcomes(label.astype(int), prediction.astype(int))
     hits = label == prediction
     rates = {"accuracy": hits, "sensitivity": hits[label], "specificity": hits[~label]}
     return {**counts, **{f"test_{name}": float(found.mean()) for name, found in rates.items() if len(found)}}

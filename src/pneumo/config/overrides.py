@@ -19,8 +19,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from pneumo.common.streams import guarded_output
 from pneumo.common.text import escape_prose, quote_override
-from pneumo.config.console import guarded_output
 from pneumo.config.fingerprints import flatten, present_target
 
 # Of Hydra's errors on keys these are about unknown ones.

@@ -11,31 +11,6 @@ from pneumo.models.registry import create
 from pneumo.models.weights import load_weights
 
 
-def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
-    """Return whether a network in training mode maps a batch of one image (1, 1, image_size, image_size) uint8.
-
-    Batch normalization needs more than one value per channel, so it fails on one image where the image has been reduced
-    to one pixel. Only shapes are computed: no weight, stored statistic or random number changes.
-    """
-    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    training = network.training
-    network.train()
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device="meta")
-            functional_call(network, shapes, (image,))
-    except ValueError as error:
-        if "more than 1 value per channel" in str(error):
-            return False
-        raise
-    except (RuntimeError, NotImplementedError):  # an operation that has no shapes without values: training will show
-        return True
-    finally:
-        network.train(training)
-    return True
-
-
 class Backbone(nn.Module):
     """A network that maps grey images to features.
 
@@ -97,7 +72,7 @@ def build_backbone(
 
 
 def find_head(network: nn.Module, architecture: str, head_path: str | None) -> str:
-    """Give the dotted path of the network's head: `head_path`, or else the last linear layer."""
+    """Return the dotted path of the network's head: `head_path`, or else the last linear layer."""
     linear: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if head_path is None and linear:
         head_path = linear[-1]
@@ -110,7 +85,7 @@ def find_head(network: nn.Module, architecture: str, head_path: str | None) -> s
 
 
 def remove_auxiliary_heads(network: nn.Module) -> None:
-    """Take out the heads that torchvision's Inception family trains in passing, so that it returns plain tensors."""
+    """Remove the heads that torchvision's Inception family trains in passing, so that it returns plain tensors."""
     for name, _ in list(network.named_children()):
         if name.lower().startswith("aux"):
             setattr(network, name, None)
@@ -124,8 +99,33 @@ def freeze_module(module: nn.Module) -> None:
     module.eval()
 
 
+def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
+    """Return whether a network in training mode maps a batch of one image (1, 1, image_size, image_size) uint8.
+
+    Batch normalization needs more than one value per channel, so it fails on one image where the image has been reduced
+    to one pixel. Only shapes are computed: no weight, stored statistic or random number changes.
+    """
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    training = network.training
+    network.train()
+    try:
+        with torch.no_grad():
+            image = torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device="meta")
+            functional_call(network, shapes, (image,))
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            return False
+        raise
+    except (RuntimeError, NotImplementedError):  # an operation that has no shapes without values: training will show
+        return True
+    finally:
+        network.train(training)
+    return True
+
+
 def _check(backbone: Backbone, architecture: str, path: str, image_size: int) -> None:
-    """Run one black image through, since only that tells whether the layer taken out was the last."""
+    """Run one black image, and raise a ConfigError if that shows that the replaced layer was not the last."""
     backbone.eval()
     try:
         with torch.inference_mode():
@@ -143,12 +143,3 @@ def _check(backbone: Backbone, architecture: str, path: str, image_size: int) ->
             f"{architecture} without {path} gives features of shape {shape} instead of (1, {backbone.features}), so "
             "that layer is not its last: name the layer to replace as model.head_path=PATH."
         )
-
-
-def log_odds(logits: Tensor) -> Tensor:
-    """Compute each class's log odds against the rest, whose sigmoid is its probability, from logits, both (N, classes).
-
-    They keep the rank of images whose probabilities round to 0 or 1. Of two classes they are the difference of logits.
-    """
-    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-    return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)

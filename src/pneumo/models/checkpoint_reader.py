@@ -1,4 +1,4 @@
-"""Checkpoints read: bounded, verified against their digest, their hyperparameters checked before anything is built."""
+"""Checkpoints read and restored: verified against their digest and checked before a network is built."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _numbers(value: object) -> bool:
 
 
 def _outliers(value: object) -> bool:
-    """Check the arguments of `Outliers`: mean (P,), scale (P,) and components (components, P)."""
+    """Check the arguments of `OodDetector`: mean (P,), scale (P,) and components (components, P)."""
     if not _tensors(value) or value.keys() != {"mean", "scale", "components"}:
         return False
     mean, scale, components = value["mean"], value["scale"], value["components"]

@@ -15,7 +15,7 @@ from torchmetrics import CatMetric, MeanMetric
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
-from pneumo.models.backbones import build_backbone, log_odds
+from pneumo.models.backbones import build_backbone
 from pneumo.models.checkpoint_reader import CheckpointModule
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hyperparameters import PredictionOptions
@@ -216,7 +216,8 @@ class Classifier(CheckpointModule):
         """Log an epoch's loss and metrics, and store the outputs of a validation or test."""
         logits, label, index = map(torch.cat, zip(*self.batch_outputs[stage], strict=True))
         self.batch_outputs[stage].clear()
-        loss, logits = getattr(self, f"{stage}_loss"), logits.float()
+        logits = logits.float()
+        loss = {"train": self.train_loss, "val": self.val_loss, "test": self.test_loss}[stage]
         loss.update(self._loss(logits, label, stage), len(label))
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True)
         gathered = self._gather_rows(torch.column_stack((index, label, logits)))
@@ -234,3 +235,12 @@ class Classifier(CheckpointModule):
         gathered = self.gatherer.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes the row of a single image
         self.gatherer.reset()
         return gathered[gathered[:, 0].argsort(stable=True)]
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Compute each class's log odds against the rest, whose sigmoid is its probability, from logits, both (N, classes).
+
+    They keep the rank of images whose probabilities round to 0 or 1. Of two classes they are the difference of logits.
+    """
+    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)

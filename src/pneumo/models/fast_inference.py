@@ -1,6 +1,7 @@
 """Inference copies of networks: folded batch normalization, compilation, and the exportable scorer."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -24,7 +25,7 @@ class FeaturePass:
 
     It is frozen, its batch normalisations are folded into the convolutions before them, its weights lie channels last,
     and, if so wanted, it is compiled. It computes in single precision, also where heads are trained in a mixed one:
-    features are computed but once, and what a head answers to them is what its checkpoint answers to images.
+    features are computed only once, and a head predicts the same from them as its checkpoint does from images.
     """
 
     def __init__(
@@ -118,12 +119,9 @@ def _find_pairs(network: nn.Module, image: Tensor) -> dict[str, tuple[nn.Conv2d,
     for hook in hooks:
         hook.remove()
     names = {module: name for name, module in network.named_modules()}
-    convolutions, normalisations = zip(*calls, strict=True) if calls else ((), ())
-    return {  # a layer that is used twice stays as it is
-        names[after]: (before, after)
-        for before, after in calls
-        if convolutions.count(before) == normalisations.count(after) == 1
-    }
+    times = Counter(layer for pair in calls for layer in pair)
+    # A layer that is used twice stays as it is.
+    return {names[after]: (before, after) for before, after in calls if times[before] == times[after] == 1}
 
 
 class Scorer(nn.Module):
@@ -142,8 +140,7 @@ class Scorer(nn.Module):
         """Copy a classifier, which stays as it is."""
         super().__init__()
         self.levels = LevelMeans(fast_copy(classifier.backbone, classifier.image_size), classifier.image_size)
-        self.head = nn.Linear(classifier.head.in_features, classifier.head.out_features)
-        self.head.load_state_dict(classifier.head.state_dict())
+        self.head = copy.deepcopy(classifier.head)
         self.temperature, self.flip = classifier.temperature, classifier.flip_test
         self.scores_ood = classifier.ood_detector is not None
         for name, tensor in classifier.ood_detector._asdict().items() if classifier.ood_detector else ():

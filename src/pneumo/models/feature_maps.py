@@ -1,7 +1,5 @@
 """Feature maps: how places lie in the outputs of a network's modules, and hooks that receive these outputs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -43,7 +41,7 @@ class Layout:
         return tokens.reshape(*tokens.shape[:2], self.side, self.side)
 
     def from_map(self, places: Tensor, output: Tensor) -> Tensor:
-        """Put the places back into an output."""
+        """Return an output with these places."""
         if self.kind == "channels first":
             return places
         if self.kind == "channels last":

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.optim import Optimizer
@@ -16,15 +15,15 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pneumo.errors import ConfigError
 
-PARTS = 4  # of a backbone that learn at different rates
+_PARTS = 4  # of a backbone that learn at different rates
 PLATEAU = "val/loss"  # the metric that torch's ReduceLROnPlateau monitors
-STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
+_STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a pretrained backbone is trained; `fine_tuning` in conf/train.yaml tells the same."""
+    """How a pretrained backbone is trained; the group `fine_tuning` of conf/train.yaml."""
 
     warm_up: bool  # train the head alone first, on the features of the frozen backbone; see `fit_head`
     lr_decay: float  # see `parameter_groups`; 1.0: all layers learn at one rate
@@ -37,7 +36,7 @@ class OneCycle:
     """
 
     def __init__(self, warm_up: float) -> None:
-        """Take the share of all steps in which the rate rises, above 0 and below 1."""
+        """Set the fraction of all steps in which the rate rises, above 0 and below 1."""
         if not 0 < warm_up < 1:
             raise ConfigError(f"scheduler.warm_up={warm_up} must be a fraction of the steps above 0 and below 1.")
         self.warm_up = warm_up
@@ -78,16 +77,16 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
     """
     layers = [layer for layer in backbone.modules() if any(True for _ in layer.parameters(recurse=False))]
     groups = []
-    for i in range(PARTS):
-        part = layers[i * len(layers) // PARTS : (i + 1) * len(layers) // PARTS]
+    for i in range(_PARTS):
+        part = layers[i * len(layers) // _PARTS : (i + 1) * len(layers) // _PARTS]
         parameters = [p for layer in part for p in layer.parameters(recurse=False) if p.requires_grad]
         if parameters:
-            groups.append({"params": parameters, "lr_scale": decay ** (PARTS - i)})
+            groups.append({"params": parameters, "lr_scale": decay ** (_PARTS - i)})
     return [*groups, {"params": list(head.parameters()), "lr_scale": 1.0}]
 
 
 def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDArray[np.int64], balance: bool) -> None:
-    """Give a linear head the weights of a logistic regression, so that training does not begin with a random one.
+    """Fit a linear head as a logistic regression, in place, so that training does not begin with a random one.
 
     A random head sends large gradients into the backbone, which then loses features that held outside of the training
     data. Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution (2022).
@@ -98,9 +97,9 @@ def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDAr
         label: From 0, (N,).
         balance: Give each class the same weight in all.
     """
-    regression = LogisticRegression(C=STRENGTH, class_weight="balanced" if balance else None, max_iter=2_000)
+    regression = LogisticRegression(C=_STRENGTH, class_weight="balanced" if balance else None, max_iter=2_000)
     scaler = StandardScaler()
-    make_pipeline(scaler, regression).fit(features.astype(np.float64), label)
+    regression.fit(scaler.fit_transform(features.astype(np.float64)), label)
     weight, bias = regression.coef_ / scaler.scale_, regression.intercept_
     bias = bias - weight @ scaler.mean_
     if len(weight) == 1:  # of two classes scikit-learn gives the difference only
@@ -111,7 +110,7 @@ def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDAr
 
 
 def class_weights(label: Sequence[int], classes: int) -> list[float]:
-    """Weigh classes by the inverse of their share, so that each counts the same in all and an image 1 on average."""
+    """Weight classes by their inverse frequency, so that each counts the same in all and an image 1 on average."""
     count = np.bincount(np.asarray(label), minlength=classes)
     weights: list[float] = (len(label) / (classes * np.maximum(count, 1))).tolist()
     return weights

@@ -14,7 +14,7 @@ class HeadClassifier(Classifier):
     """
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Take all optimizer steps of a batch but the last, and compute the cross-entropy loss of the last."""
+        """Run all optimizer steps of a batch but the last, and compute the cross-entropy loss of the last."""
         *earlier, last = split(batch, self.batch_size or len(batch["label"]))
         if earlier:
             optimizer = self.optimizers(use_pl_optimizer=False)

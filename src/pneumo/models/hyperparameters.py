@@ -1,7 +1,5 @@
 """Hyperparameters of a trained classifier: their names, types and rules."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Collection, Mapping

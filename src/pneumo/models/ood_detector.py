@@ -1,7 +1,5 @@
 """The OOD detector: distance of an image's mean activations from those of training images."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -29,7 +29,7 @@ class Architecture:
     # Maps the name of published weights, DEFAULT or a tag, to their state dict, downloaded where needed; raises
     # KeyError for an unknown name.
     fetch: Callable[[str], StateDict]
-    # Tells where those weights can be had and put without this program, in a sentence's words.
+    # Describes where to get those weights and put them without this program, as part of a sentence.
     by_hand: Callable[[str], str]
     # Translates state dicts of other code for this architecture; None where the source has no such function.
     convert: Converter | None = None
@@ -49,14 +49,14 @@ def create(name: str, image_size: int) -> Architecture:
             "example, model.architecture=torchvision/resnet50 or model.architecture=timm/convnext_tiny."
         )
     build, names = _SOURCES[source]
-    if short.partition(".")[0] not in (known := names()):
+    base = short.partition(".")[0]
+    if base not in (known := names()):
         close = difflib.get_close_matches(short, known, n=3) or known[:3]
         raise ConfigError(
             f"model.architecture={shown}: {source} has no classifier of that name. Names that it has are, for example, "
             f"{', '.join(f'{source}/{match}' for match in close)}."
         )
-    if "." in short and (source != "timm" or not _is_tagged(short)):
-        base = short.partition(".")[0]
+    if base != short and (source != "timm" or not _is_tagged(short)):
         tags = timm.list_pretrained(f"{base}.*")[:3] if source == "timm" else []
         raise ConfigError(
             f"model.architecture={shown}: {source} has no weights of that tag, which is what comes after the dot. "

@@ -79,11 +79,10 @@ def _candidates(network: nn.Module, state: StateDict, head: str, convert: Conver
     converted = None
     # A converter may raise almost anything for an unknown layout; the reason reported is then that of the names.
     with contextlib.suppress(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        converted = None if convert is None else _by_name(convert(dict(state), network), own, head)
-    if converted is not None:
+        converted = convert and _by_name(convert(dict(state), network), own, head)
+    if converted:
         yield converted._replace(how=f"{converted.how}, converted by the architecture's library")
-    by_order = _by_order(state, own, head)
-    if by_order is not None:
+    if by_order := _by_order(state, own, head):
         yield by_order
 
 

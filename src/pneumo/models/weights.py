@@ -28,7 +28,7 @@ _WRAPPERS = (
 
 
 def load_weights(architecture: Architecture, weights: str, head_path: str) -> None:
-    """Give an architecture's network pretrained weights, in place.
+    """Load pretrained weights into an architecture's network, in place.
 
     Its head, at `head_path`, and auxiliary heads may be missing or have another shape; all else must fit. `weights` is
     `DEFAULT` or a tag that the source publishes, `pip:PACKAGE` for a weights file in an installed package, or the path

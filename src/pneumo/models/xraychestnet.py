@@ -17,7 +17,7 @@ class XrayChestNet(nn.Module):
     Techniques, XrayChestNet_v1.
     """
 
-    def __init__(self, image_size: int, classes: int, dropout: float = 0.2) -> None:
+    def __init__(self, image_size: int, classes: int) -> None:
         """Build the network for square images of `image_size` pixels; the first linear layer follows from it."""
         super().__init__()
         self.features = nn.Sequential(_block(3, 10, 5), _block(10, 256, 3), _block(256, 512, 3))
@@ -29,7 +29,7 @@ class XrayChestNet(nn.Module):
                 f"{needed / 2**30:.0f} GiB, more than this machine's memory: set data.image_size=224."
             )
         self.classifier = nn.Sequential(
-            nn.Linear(side * side * 512, 50), nn.ReLU(), nn.Dropout(dropout), nn.Linear(50, classes)
+            nn.Linear(side * side * 512, 50), nn.ReLU(), nn.Dropout(0.2), nn.Linear(50, classes)
         )
 
     def forward(self, image: Tensor) -> Tensor:

@@ -19,15 +19,18 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pneumo.errors import NonFiniteLossError
+from pneumo.models.classifier import Classifier
 
 _log = logging.getLogger(__name__)
+_REMEDY = "Lower optimizer.lr, clip gradients with +trainer.gradient_clip_val=1, or, with 16-mixed, take "
+_REMEDY += "trainer.precision=32-true."
 
 
 class SeedEveryEpoch(Callback):
     """Make dropout and the like depend on seed and epoch alone, so that a resumed run repeats the uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
-        """Take the run's seed."""
+        """Set the run's seed."""
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -39,11 +42,11 @@ class RecordConfig(Callback):
     """Keep the configuration in each checkpoint, so that a run goes on only as it began."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Take the configuration as dotted keys and plain values."""
+        """Set the configuration: dotted keys and plain values."""
         self.config = config
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add it."""
+        """Add the configuration."""
         checkpoint["config"] = self.config
 
 
@@ -61,7 +64,7 @@ class History(Callback):
         self.epochs.append({"epoch": trainer.current_epoch + 1, **metrics})
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all epochs so far."""
+        """Return all epochs so far."""
         return {"epochs": list(self.epochs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -77,7 +80,7 @@ class AveragedWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        """Take how much of the average stays at each step; 1 / (1 - decay) steps are remembered.
+        """Set how much of the average stays at each step; 1 / (1 - decay) steps are remembered.
 
         The first steps are remembered for less long, so that the average does not hang on to how the weights began.
         """
@@ -88,13 +91,13 @@ class AveragedWeights(WeightAveraging):
         return step_idx is not None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up average and weights where training goes on; elsewhere the average, which was loaded, is all."""
+        """Restore average and weights where training resumes; elsewhere the average, which was loaded, is all."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 def _mix(decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-    """Take a step's weights into their averages, in place; `steps` is the number of those that are in them.
+    """Update averages by the weights of a step, in place; `steps` is the number of steps that are in them.
 
     What does not move stays as it is, to the last bit: a frozen backbone, the means and deviations of its source.
     """
@@ -137,7 +140,7 @@ class PlainProgress(ProgressBar):
     """Progress where there is no terminal: a line when the last one is `interval` seconds old."""
 
     def __init__(self, interval: float = 30.0) -> None:
-        """Take the interval in seconds."""
+        """Set the interval in seconds."""
         super().__init__()
         self.interval = interval
         self.last = time.perf_counter()
@@ -165,12 +168,12 @@ class PlainProgress(ProgressBar):
 
 
 class LiveProgress(RichProgressBar):
-    """Lightning's live bar, with epochs counted from 1, as in the lines beside it."""
+    """Lightning's live bar, with epochs counted from 1, as in the lines next to it."""
 
     shown: Mapping[str, Any] = {}
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Give the loss as often as steps are logged: asking for it makes the host wait for the device."""
+        """Return the loss, read as often as steps are logged: reading makes the host wait for the device."""
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by a connector
             self.shown = super().get_metrics(trainer, pl_module)
         return dict(self.shown)
@@ -181,13 +184,9 @@ class LiveProgress(RichProgressBar):
 
 
 def make_progress_bar() -> ProgressBar:
-    """Give a live bar on a terminal, plain lines elsewhere."""
+    """Return a live bar on a terminal, plain lines elsewhere."""
     quiet = rich.get_console().quiet  # of a sweep, several of whose jobs run at once
     return LiveProgress(leave=False) if sys.stdout.isatty() and not quiet else PlainProgress()
-
-
-_REMEDY = "Lower optimizer.lr, clip gradients with +trainer.gradient_clip_val=1, or, with 16-mixed, take "
-_REMEDY += "trainer.precision=32-true."
 
 
 class StopOnNonFiniteLoss(Callback):
@@ -224,8 +223,8 @@ class StopOnNonFiniteLoss(Callback):
     def _check_evaluation(self, trainer: Trainer, pl_module: LightningModule, name: str, stage: str) -> None:
         if (loss := trainer.callback_metrics.get(f"{stage}/loss")) is not None:
             self._check(trainer, name, loss)
-        if stage in (predictions := getattr(pl_module, "outputs", {})):
-            require_finite_logits(predictions[stage]["logits"], name)
+        if isinstance(pl_module, Classifier) and stage in pl_module.outputs:
+            require_finite_logits(pl_module.outputs[stage]["logits"], name)
 
     def _check(self, trainer: Trainer, name: str, loss: Tensor) -> None:
         if not math.isfinite(loss):

@@ -1,4 +1,4 @@
-"""The writer of checkpoints: atomic, with a digest of the content."""
+"""Checkpoints of a run: written atomically with a digest, and restored in a folder that was moved."""
 
 import copy
 import os
@@ -32,7 +32,7 @@ class CheckpointWriter(TorchCheckpointIO):
     """
 
     def __init__(self, constant: Collection[str] = ()) -> None:
-        """Take the names of the weights that never change, which need not be copied while a checkpoint waits."""
+        """Set the names of the weights that never change, which need not be copied while a checkpoint waits."""
         self.constant = frozenset(constant)
         self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}  # of these weights, with where and which they were
         self.waiting: dict[Path, dict[str, Any]] = {}
@@ -148,7 +148,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Tell it from another whose settings are the same, as where nothing is monitored."""
+        """Key that differs from another callback's with the same settings, as where nothing is monitored."""
         return f"{super().state_key}, {self.filename}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -68,8 +68,8 @@ def build(cfg: DictConfig) -> RunComponents:
     optimizer, scheduler = _make_optimizer_and_scheduler(cfg, hardware.precision)
     with config_errors("trainer"):  # Lightning would ignore `max_time` next to a timer without a limit
         timer = Timer(resolve(cfg)["trainer"].get("max_time"))
-    given = {"augmentation": _instantiate(cfg, "augment"), "pin_memory": hardware.pin_memory}
-    datamodule: ChestXrayDataModule = _instantiate(cfg, "data", **given)
+    augment = _instantiate(cfg, "augment")
+    datamodule: ChestXrayDataModule = _instantiate(cfg, "data", augmentation=augment, pin_memory=hardware.pin_memory)
     datamodule.prepare_data()
     datamodule.setup()
     classifier = _make_classifier(cfg, datamodule, optimizer, scheduler)
@@ -84,7 +84,9 @@ def build(cfg: DictConfig) -> RunComponents:
         precision=hardware.precision,
         benchmark=hardware.benchmark,
         callbacks=[
-            *(timer, History(), RecordConfig(run_settings(cfg, datamodule))),
+            timer,
+            History(),
+            RecordConfig(run_settings(cfg, datamodule)),
             *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values(),
         ],
         logger=list(_instantiate(cfg, "logger").values()),
@@ -96,21 +98,39 @@ def build(cfg: DictConfig) -> RunComponents:
     return RunComponents(datamodule, classifier, trainer)
 
 
-def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
-    """Avoid training batches of one image where batch normalization cannot normalize one."""
-    images = -(-len(datamodule.splits["train"]) // trainer.world_size)  # of each process
-    largest = min(datamodule.batch_size, images)
-    if classifier.frozen or (largest > 1 and images % datamodule.batch_size != 1):
-        return
-    if trains_on_one_image(classifier.backbone, classifier.image_size):
-        return
-    if largest == 1:
-        raise ConfigError(
-            f"data.batch_size={datamodule.batch_size} with {images} training images per process gives batches of one "
-            "image, which the batch normalization of this network cannot be trained on. Set data.batch_size=2 or more, "
-            "train on at least two images per process, or set model.freeze=true."
-        )
-    datamodule.join_single_image()
+def quieten() -> None:
+    """Silence harmless warnings of Lightning and PyTorch, and all processes but the first."""
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        logging.getLogger("pneumo").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
+    for message in _HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the part of it that went before."""
+    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
+
+
+def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
+    """Return what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
+    # Lightning cannot clip gradients of a fused optimizer in mixed precision.
+    unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
+    optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
+    scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
+    parameter = torch.nn.Parameter(torch.zeros(1, 1))
+    parameter.grad = torch.zeros(1, 1)
+    with config_errors("optimizer"):
+        trial = optimizer(iter([parameter]))
+        require_kind(trial, Optimizer)
+        trial.step(lambda: 0.0)  # as LBFGS wants it
+    with config_errors("scheduler"):
+        schedule = scheduler(trial)
+        require_kind(schedule, LRScheduler)
+        try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
+    if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
+        raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
+    return optimizer, scheduler
 
 
 def _make_classifier(
@@ -140,27 +160,6 @@ def _make_classifier(
         )
 
 
-def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
-    """Return what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
-    # Lightning cannot clip gradients of a fused optimizer in mixed precision.
-    unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
-    optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
-    scheduler: MakeScheduler = _instantiate(cfg, "scheduler")
-    parameter = torch.nn.Parameter(torch.zeros(1, 1))
-    parameter.grad = torch.zeros(1, 1)
-    with config_errors("optimizer"):
-        trial = optimizer(iter([parameter]))
-        require_kind(trial, Optimizer)
-        trial.step(lambda: 0.0)  # as LBFGS wants it
-    with config_errors("scheduler"):
-        schedule = scheduler(trial)
-        require_kind(schedule, LRScheduler)
-        try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
-    if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
-        raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
-    return optimizer, scheduler
-
-
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
     """Return the `mode` of each callback that monitors a metric without naming its direction."""
     modes = {}
@@ -178,15 +177,18 @@ def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: A
         return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
 
 
-def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
-    """Return what a resumed run must have in common with the part of it that went before."""
-    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
-
-
-def quieten() -> None:
-    """Silence harmless warnings of Lightning and PyTorch, and all processes but the first."""
-    if getattr(rank_zero_only, "rank", 0) != 0:
-        logging.getLogger("pneumo").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
-    for message in _HARMLESS:
-        warnings.filterwarnings("ignore", message=message)
+def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
+    """Avoid training batches of one image where batch normalization cannot normalize one."""
+    images = -(-len(datamodule.splits["train"]) // trainer.world_size)  # of each process
+    largest = min(datamodule.batch_size, images)
+    if classifier.frozen or (largest > 1 and images % datamodule.batch_size != 1):
+        return
+    if trains_on_one_image(classifier.backbone, classifier.image_size):
+        return
+    if largest == 1:
+        raise ConfigError(
+            f"data.batch_size={datamodule.batch_size} with {images} training images per process gives batches of one "
+            "image, which the batch normalization of this network cannot be trained on. Set data.batch_size=2 or more, "
+            "train on at least two images per process, or set model.freeze=true."
+        )
+    datamodule.join_single_image()

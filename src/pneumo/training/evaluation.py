@@ -1,7 +1,5 @@
 """Evaluation of the best checkpoint: calibration on the validation set, then metrics and files of the test."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +15,12 @@ from pneumo.errors import NonFiniteLossError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.operating_point import choose_operating_point
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import summarise
 from pneumo.models.checkpoint_reader import read_checkpoint
-from pneumo.models.classifier import Batch, Classifier
+from pneumo.models.classifier import Batch
 from pneumo.models.ood_detector import OodDetector, fit_ood_detector
 from pneumo.runs.prediction_files import write_predictions
-from pneumo.runs.results import Results, summarise
+from pneumo.runs.results import Results
 from pneumo.training.callbacks import require_finite_logits
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import RunComponents
@@ -74,16 +73,13 @@ def logged_metrics(checkpoint: Mapping[str, Any]) -> Results:
     }
 
 
-def record_predictions(
-    folder: Path, validation: Batch, datamodule: ChestXrayDataModule, classifier: Classifier
-) -> Results:
+def record_predictions(folder: Path, validation: Batch, components: RunComponents) -> Results:
     """Write predictions.csv of the test set and validation.csv of the tested checkpoint's epoch.
 
     Args:
         folder: The run's.
         validation: Logits and indices of the validation images, from the checkpoint.
-        datamodule: The run's.
-        classifier: The run's, after the test.
+        components: The run's, after the test.
 
     Returns:
         Their metrics, for results.json. The status is `partial` if test images were left out, as by
@@ -92,12 +88,12 @@ def record_predictions(
     Raises:
         NonFiniteLossError: A logit is infinite or NaN; then neither file is written.
     """
-    tested = _build_predictions("test", classifier.outputs["test"], datamodule, classifier)
-    held_out = _build_predictions("val", validation, datamodule, classifier)
+    tested = _build_predictions("test", components.classifier.outputs["test"], components)
+    held_out = _build_predictions("val", validation, components)
     write_predictions(folder / "predictions.csv", tested)
     write_predictions(folder / "validation.csv", held_out)
     return {
-        "status": "done" if len(tested.label) == len(datamodule.splits["test"]) else "partial",
+        "status": "done" if len(tested.label) == len(components.datamodule.splits["test"]) else "partial",
         **summarise(tested),
         **{f"val_{name}": value for name, value in measure(held_out).items()},
     }
@@ -133,10 +129,9 @@ def _shuffle(images: Sequence[Radiograph]) -> list[Radiograph]:
     return [images[i] for i in order.tolist()]
 
 
-def _build_predictions(
-    split: str, outputs: Batch, datamodule: ChestXrayDataModule, classifier: Classifier
-) -> Predictions:
-    images = [datamodule.splits[split][i] for i in outputs["index"].tolist()]
+def _build_predictions(split: str, outputs: Batch, components: RunComponents) -> Predictions:
+    classifier = components.classifier
+    images = [components.datamodule.splits[split][i] for i in outputs["index"].tolist()]
     label = torch.tensor([image.label for image in images])
     predictions = classifier.predictions(outputs["logits"], label, classifier.hparams["threshold"])
     assert predictions.odds is not None

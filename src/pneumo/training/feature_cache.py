@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,14 +16,13 @@ from pneumo.common.array_cache import Array
 from pneumo.common.terminal import track
 from pneumo.data.augmentation import AUGMENTATION, Augmentation
 from pneumo.data.batches import join_single
-from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import OneCycle, fit_head
 from pneumo.training.components import RunComponents
-from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite_features
+from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
@@ -43,27 +43,6 @@ def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
     if cache is True and obstacle:
         raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
     return obstacle is None and (cache is True or (cache == "auto" and not is_shortened(components.trainer)))
-
-
-def level_means(
-    cfg: DictConfig, components: RunComponents, positions: Sequence[int], augmented: bool
-) -> tuple[Array, list[int]]:
-    """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
-
-    `positions` are those of the radiographs in the index.
-    """
-    augmentation = components.datamodule.augmentation
-    view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
-    keep = uses_features(cfg, components)
-    return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
-
-
-def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
-    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
-    return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
-        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
-    )
 
 
 def is_shortened(trainer: Trainer) -> bool:
@@ -104,10 +83,11 @@ def serve_arrays(components: RunComponents, features: Array, views: Array | None
 
 def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
     """Return whether a step is no more than forward, backward and update, and nothing counts steps."""
-    optimizer = getattr(classifier.make_optimizer, "func", None)
+    make = classifier.make_optimizer
     return (
-        str(getattr(optimizer, "__module__", "")).startswith("torch.optim.")  # others may call for the loss themselves
-        and optimizer is not torch.optim.LBFGS  # as this one does
+        isinstance(make, partial)
+        and str(make.func.__module__).startswith("torch.optim.")  # others may call for the loss themselves
+        and make.func is not torch.optim.LBFGS  # as this one does
         and all(_ignores_steps(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
         and trainer.world_size == 1
         and trainer.precision != "16-mixed"  # which scales the loss
@@ -130,7 +110,28 @@ def _ignores_steps(callback: Callback) -> bool:
     return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _SAFE)
 
 
-def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device: torch.device, balance: bool) -> None:
+def level_means(
+    cfg: DictConfig, components: RunComponents, positions: Sequence[int], augmented: bool
+) -> tuple[Array, list[int]]:
+    """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
+
+    `positions` are those of the radiographs in the index.
+    """
+    augmentation = components.datamodule.augmentation
+    view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
+    keep = uses_features(cfg, components)
+    return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
+
+
+def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
+    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
+    return View(
+        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
+        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
+    )
+
+
+def warm_up_head(components: RunComponents, balance: bool) -> None:
     """Fit the head to the features that the backbone computes in training mode; see `fit_head`.
 
     The feature cache is of no use here: batch normalization uses other statistics outside of training. Images come in
@@ -139,18 +140,20 @@ def warm_up_head(datamodule: ChestXrayDataModule, classifier: Classifier, device
     Raises:
         DataError: An image cannot be decoded.
     """
+    datamodule, classifier = components.datamodule, components.classifier
+    device = components.trainer.strategy.root_device
     images = datamodule.splits["train"]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed)).tolist()
-    places = indices_of([images[i] for i in order], datamodule.radiographs)
+    indices = indices_of([images[i] for i in order], datamodule.radiographs)
     backbone = copy.deepcopy(classifier.train().backbone).to(device)
     features = []
-    blocks = datamodule.image_blocks(places, datamodule.batch_size)
-    if len(places) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
+    blocks = datamodule.image_blocks(indices, datamodule.batch_size)
+    if len(indices) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
         blocks = join_single(blocks)
-    with torch.inference_mode(), track("Warming up the head", len(places)) as advance:
+    with torch.inference_mode(), track("Warming up the head", len(indices)) as advance:
         for block in blocks:
-            features.append(backbone(block.to(device)).float().cpu().numpy())
-            require_finite_features(features[-1], str(classifier.hparams["architecture"]))
+            found = backbone(block.to(device)).float().cpu().numpy()
+            features.append(require_finite(found, str(classifier.hparams["architecture"])))
             advance(sum(map(len, features)))
     label = np.array([images[i].label for i in order])
     fit_head(classifier.head, np.concatenate(features), label, balance)

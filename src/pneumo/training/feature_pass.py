@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 import torchvision
@@ -50,7 +49,7 @@ class BackbonePass:
     """One backbone run over the images of one data module."""
 
     def __init__(self, options: FeatureOptions, components: RunComponents) -> None:
-        """Take whose backbone, on what, and how."""
+        """Prepare the pass of a run's backbone over the images of its data module."""
         self.options = options
         self.datamodule = components.datamodule
         self.backbone = components.classifier.backbone
@@ -73,7 +72,8 @@ class BackbonePass:
             data.open_images()
             runner = FeaturePass(self.backbone, data.image_size, self.device, self.batch_size, compiled)
             images = data.image_blocks(positions[start:], self.batch_size)
-            return map(self._checked, runner.run(images, start, view.change))
+            features = runner.run(images, start, view.change)
+            return (require_finite(block, self.architecture) for block in features)
 
         recipe = Recipe(
             kind="features",
@@ -99,7 +99,7 @@ class BackbonePass:
                 with torch.inference_mode():
                     seen = image.to(self.device)
                     seen = seen if view.change is None else view.change(seen, start)
-                    yield self._checked(levels(seen)[1].cpu().numpy())
+                    yield require_finite(levels(seen)[1].cpu().numpy(), self.architecture)
                 start += len(image)
 
         if keep:
@@ -133,10 +133,6 @@ class BackbonePass:
             "versions": [str(package.__version__) for package in (torch, torchvision, timm)],
         }
 
-    def _checked(self, block: Array) -> Array:
-        require_finite_features(block, self.architecture)
-        return block
-
 
 def _hash_weights(backbone: Backbone) -> str:
     """Hash the names, shapes and values of a backbone's state, 32 hex digits."""
@@ -147,10 +143,11 @@ def _hash_weights(backbone: Backbone) -> str:
     return digest.hexdigest()[:32]
 
 
-def require_finite_features(features: npt.NDArray[np.float32], architecture: str) -> None:
-    """Raise a WeightsError if a feature of a backbone is infinite or NaN."""
-    if not np.isfinite(features).all():
-        raise WeightsError(
-            f"The backbone {architecture} returns features that are infinite or NaN: its weights are not finite or too "
-            "large. Choose other weights with model.weights or, if this run has trained them, lower optimizer.lr."
-        )
+def require_finite(features: Array, architecture: str) -> Array:
+    """Return features of a backbone; raise a WeightsError if one is infinite or NaN."""
+    if np.isfinite(features).all():
+        return features
+    raise WeightsError(
+        f"The backbone {architecture} returns features that are infinite or NaN: its weights are not finite or too "
+        "large. Choose other weights with model.weights or, if this run has trained them, lower optimizer.lr."
+    )

@@ -41,10 +41,12 @@ _SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the
 _FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
 _LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
 _METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in METRICS), *_LAST))
-CONFIG = "projector_config.pbtxt"  # TensorBoard looks for this name in a run's folder
-FOLDER, _TAG = "projector", "test"
-# In FOLDER: those of SummaryWriter.add_embedding, and those of earlier versions.
-NAMES = ("test/tensors.tsv", "test/metadata.tsv", "test/sprite.png", "features.tsv", "images.tsv", "films.png")
+_FOLDER, _TAG = "projector", "test"
+PROJECTOR_FILES = (
+    "projector_config.pbtxt",  # TensorBoard looks for this name in a run's folder
+    *(f"{_FOLDER}/{_TAG}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),  # names of SummaryWriter
+    *(f"{_FOLDER}/{name}" for name in ("features.tsv", "images.tsv", "films.png")),  # of earlier versions
+)
 _HEADER = ("class", "called", "answer", "probability", "subtype", "file")
 _SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
 _LINE = 120  # characters that fit above a figure
@@ -54,7 +56,7 @@ class RunLogger(TensorBoardLogger):
     """Writes event files directly into the run's folder, so that TensorBoard shows one run with a short name."""
 
     def __init__(self, save_dir: str, projector: bool = False) -> None:
-        """Take the run's folder, and whether the run is to leave what the PROJECTOR tab shows."""
+        """Set the run's folder, and whether the run writes what the PROJECTOR tab shows."""
         super().__init__(save_dir, name="", version="", default_hp_metric=False, filename_suffix=EVENTS)
         self.projector = projector
 
@@ -125,34 +127,35 @@ def run_loggers(trainer: Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
 
 
-def write_projector(folder: Path, logger: RunLogger, answers: Predictions, components: RunComponents) -> None:
+def write_projector(folder: Path, logger: RunLogger, predictions: Predictions, components: RunComponents) -> None:
     """Write features, classes, predictions and small images of all test images, and the file that names them."""
-    place = {image.path: image for image in components.datamodule.splits["test"]}
-    images = [place[path] for path in answers.paths]
+    of_path = {image.path: image for image in components.datamodule.splits["test"]}
+    images = [of_path[path] for path in predictions.paths]
     rows = []
-    for image, truth, answer, share in zip(images, answers.label, answers.predicted, answers.confidence, strict=True):
-        right = "right" if truth == answer else "wrong"
-        names = answers.classes[truth], answers.classes[answer]
-        rows.append([escape_line(cell) for cell in (*names, right, f"{share:.4f}", image.subtype, image.path)])
+    outputs = zip(predictions.label, predictions.predicted, predictions.confidence, strict=True)
+    for image, (label, predicted, confidence) in zip(images, outputs, strict=True):
+        names = predictions.classes[label], predictions.classes[predicted]
+        right = "right" if label == predicted else "wrong"
+        rows.append([escape_line(cell) for cell in (*names, right, f"{confidence:.4f}", image.subtype, image.path)])
     size = min(_SPRITE, _SHEET // math.ceil(math.sqrt(len(images))))
-    films = torch.from_numpy(load_films(components.datamodule, images))[:, None].float() / 255
-    small = interpolate(films, (size, size), mode="bilinear", antialias=True)
+    pixels = torch.from_numpy(load_films(components.datamodule, images))[:, None].float() / 255
+    small = interpolate(pixels, (size, size), mode="bilinear", antialias=True)
     with suppress(OSError):  # an empty folder of an earlier run, which TensorBoard would warn of
-        (folder / FOLDER / _TAG).rmdir()
-    features = _compute(images, components)
-    logger.experiment.add_embedding(features, rows, small, global_step=FOLDER, tag=_TAG, metadata_header=_HEADER)
+        (folder / _FOLDER / _TAG).rmdir()
+    features = _features(images, components)
+    logger.experiment.add_embedding(features, rows, small, global_step=_FOLDER, tag=_TAG, metadata_header=_HEADER)
 
 
-def _compute(images: list[Radiograph], components: RunComponents) -> Tensor:
+def _features(images: list[Radiograph], components: RunComponents) -> Tensor:
     """Compute the backbone's features of images, (n, D), unless the run was served with them."""
     datamodule, classifier = components.datamodule, components.classifier
     device = components.trainer.strategy.root_device
-    places = indices_of(images, datamodule.radiographs)
+    indices = indices_of(images, datamodule.radiographs)
     if datamodule.features is not None:
-        return torch.from_numpy(datamodule.features[places])
+        return torch.from_numpy(datamodule.features[indices])
     classifier.eval().to(device)
     with torch.inference_mode():
-        blocks = datamodule.image_blocks(places, datamodule.batch_size)
+        blocks = datamodule.image_blocks(indices, datamodule.batch_size)
         return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks])
 
 
@@ -161,45 +164,43 @@ def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None
     datamodule, trainer = components.datamodule, components.trainer
     if not (cfg.figures and trainer.is_global_zero):
         return
-    batch, films = first_batch(datamodule, trainer.world_size, MOST)
+    batch, pixels = first_batch(datamodule, trainer.world_size, MOST)
     size = min(datamodule.batch_size, len(datamodule.splits["train"]))
     settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
     how = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"
     words = f"First training batch: {len(batch)} of its {size} images, with their classes. Augmentation: {how}"
     titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(words, _LINE)]
-    figure = draw_batch([datamodule.classes[image.label] for image in batch], films, titles)
+    figure = draw_batch([datamodule.classes[image.label] for image in batch], pixels, titles)
     png = save({"training_batch": figure}, folder / "figures")["png"]
-    for logger in run_loggers(components.trainer):
+    for logger in run_loggers(trainer):
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
 def show_test(
-    folder: Path,
-    cfg: DictConfig,
-    results: Results,
-    components: RunComponents,
-    swept: Mapping[str, str | float],
+    folder: Path, cfg: DictConfig, results: Results, components: RunComponents, swept: Mapping[str, str | float]
 ) -> None:
     """Plot training and test, unless figures=false, and write TensorBoard's last entries.
 
     `swept` has the values of hyperparameters that differ within the run's sweep.
     """
-    answers, epochs = read_predictions(folder, results), components.trainer.current_epoch
-    png = _draw(folder, answers, results, components) if cfg.figures else {}
+    predictions, epochs = read_predictions(folder, results), components.trainer.current_epoch
+    png = _draw(folder, predictions, results, components) if cfg.figures else {}
     for logger in run_loggers(components.trainer):
         logger.log_images(png, epochs)
-        logger.log_predictions(answers, epochs)
+        logger.log_predictions(predictions, epochs)
         if logger.projector:
-            write_projector(folder, logger, answers, components)
+            write_projector(folder, logger, predictions, components)
         overrides = other_overrides(HydraConfig.get().overrides.task)
         logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
 
 
-def _draw(folder: Path, answers: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
+def _draw(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
     """Plot training and test; return the PNG files by their tags in TensorBoard."""
     datamodule, trainer = components.datamodule, components.trainer
-    place = {image.path: image for image in datamodule.splits["test"]}
-    figures = draw_test(folder, answers, results, lambda paths: load_films(datamodule, [place[path] for path in paths]))
+    of_path = {image.path: image for image in datamodule.splits["test"]}
+    figures = draw_test(
+        folder, predictions, results, lambda paths: load_films(datamodule, [of_path[path] for path in paths])
+    )
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
     figures["learning_curves"] = draw_learning_curves(history.epochs, images, results)

@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from pneumo.common import __version__
 from pneumo.common.hardware import peak_memory
 from pneumo.config.fingerprints import config_hash, settings_hash
-from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.runs.results import Results
 from pneumo.training.components import RunComponents
 
@@ -44,8 +43,9 @@ def run_metadata(cfg: DictConfig, components: RunComponents) -> Results:
     }
 
 
-def measure_cost(trainer: Trainer, datamodule: ChestXrayDataModule) -> Results:
+def measure_cost(components: RunComponents) -> Results:
     """Return epochs, seconds, throughput and peak memory (bytes) of training, all parts of a resumed run together."""
+    datamodule, trainer = components.datamodule, components.trainer
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     seconds = timer.time_elapsed("train")
     batches, images = int(trainer.num_training_batches), len(datamodule.splits["train"])  # of an epoch

@@ -12,8 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.output_folder import run_lock
+from pneumo.config.resolvers import register_resolvers
 from pneumo.errors import TrainingError
-from pneumo.runs.results import Results, report, write_results
+from pneumo.reporting.run_summary import report
+from pneumo.runs.results import Results, write_results
 from pneumo.training.components import RunComponents, build
 from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head
@@ -43,6 +45,7 @@ def run(
     Raises:
         PneumoError: A user's mistake.
     """
+    register_resolvers()  # the process may be one of a launcher's, which runs no script
     OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
     started = time.perf_counter()
     components, folder = build(cfg), Path(cfg.paths.run_dir)
@@ -62,7 +65,7 @@ def run(
             results = {
                 **run_metadata(cfg, components),
                 **logged_metrics(best),
-                **record_predictions(folder, best["validation"], datamodule, classifier),
+                **record_predictions(folder, best["validation"], components),
                 **cost,
             }
             show_test(folder, cfg, results, components, swept)
@@ -83,20 +86,19 @@ def _fit(folder: Path, cfg: DictConfig, components: RunComponents, ckpt_path: st
     show_batch(folder, cfg, components)
     trainer.fit(components.classifier, datamodule=components.datamodule, ckpt_path=ckpt_path)
     # Before the test, which sets callbacks back to the best epoch.
-    cost = measure_cost(trainer, components.datamodule)
-    return {**cost, "feature_cache": cached, "cache_seconds": cache_seconds}
+    return {**measure_cost(components), "feature_cache": cached, "cache_seconds": cache_seconds}
 
 
 def _prepare(cfg: DictConfig, components: RunComponents, resumed: bool) -> bool:
     """Cache features or images and warm up the head; return whether the run trains on cached features."""
-    datamodule, classifier = components.datamodule, components.classifier
+    fine_tuning = components.classifier.fine_tuning
     if uses_features(cfg, components):
         serve_features(cfg, components)
         return True
     if not is_shortened(components.trainer):
-        datamodule.open_images()
-        if classifier.fine_tuning and classifier.fine_tuning.warm_up and not resumed:
-            warm_up_head(datamodule, classifier, components.trainer.strategy.root_device, cfg.loss.balance)
+        components.datamodule.open_images()
+        if fine_tuning and fine_tuning.warm_up and not resumed:
+            warm_up_head(components, cfg.loss.balance)
     return False
 
 

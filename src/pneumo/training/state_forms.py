@@ -130,7 +130,7 @@ def _is_close(value: Any, expected: object) -> bool:  # noqa: ANN401 (whatever a
 
 
 @dataclass(frozen=True)
-class Place:
+class Progress:
     """How far training has come."""
 
     epochs: int  # that were trained
@@ -140,7 +140,7 @@ class Place:
     exact: bool  # whether these alone set the rates; else rates need only be numbers
 
 
-def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, place: Place) -> None:
+def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, progress: Progress) -> None:
     """Raise a FormError unless optimizer and schedule are where training has come to."""
     assert classifier.make_optimizer is not None
     optimizer, make_scheduler = classifier.build_optimizer(), classifier.make_scheduler
@@ -148,16 +148,16 @@ def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, pla
     compare(schedules, [] if make_scheduler is None else [ANYTHING], "lr_schedulers")
     if schedules and make_scheduler is not None:
         if by_step := isinstance(make_scheduler, OneCycle):
-            schedule = make_scheduler(optimizer, place.steps // place.epochs * place.all_epochs)
+            schedule = make_scheduler(optimizer, progress.steps // progress.epochs * progress.all_epochs)
         else:
             schedule = make_scheduler(optimizer)
         # That one follows the losses, and Lightning saves before, or for one epoch without, its step.
-        place = replace(place, exact=place.exact and not isinstance(schedule, ReduceLROnPlateau))
-        if place.exact:
-            _step(schedule, place, place.steps if by_step else place.epochs)
-        _require_schedule(require_dict(schedules[0], "lr_schedulers"), schedule, place)
+        progress = replace(progress, exact=progress.exact and not isinstance(schedule, ReduceLROnPlateau))
+        if progress.exact:
+            _step(schedule, progress, progress.steps if by_step else progress.epochs)
+        _require_schedule(require_dict(schedules[0], "lr_schedulers"), schedule, progress)
     state = _stored_state(checkpoint)
-    _require_groups(state["param_groups"], optimizer.state_dict()["param_groups"], place.exact)
+    _require_groups(state["param_groups"], optimizer.state_dict()["param_groups"], progress.exact)
     _require_moments(state["state"], optimizer, classifier.make_optimizer)
 
 
@@ -175,8 +175,8 @@ def _stored_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _step(schedule: LRScheduler, place: Place, steps: int) -> None:
-    require(place.scheduled == steps, f"{place.scheduled} steps of the schedule are not {steps}")
+def _step(schedule: LRScheduler, progress: Progress, steps: int) -> None:
+    require(progress.scheduled == steps, f"{progress.scheduled} steps of the schedule are not {steps}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the optimizer took no step
         for _ in range(steps):
@@ -187,13 +187,13 @@ def _expected(value: object, exact: bool) -> Any:  # noqa: ANN401 (whatever `com
     return value if exact else ANYTHING if isinstance(value, list | tuple | dict) else form_of(value)
 
 
-def _require_schedule(stored: dict[str, Any], schedule: LRScheduler, place: Place) -> None:
+def _require_schedule(stored: dict[str, Any], schedule: LRScheduler, progress: Progress) -> None:
     # Restoring sets each as an attribute. Versions of PyTorch differ in some, which then stay as they are.
     form, fixed = schedule.state_dict(), isinstance(schedule, ReduceLROnPlateau)
     require(stored.keys() <= form.keys(), f"lr_schedulers has {sorted(stored.keys() - form.keys())[:3]}")
-    compare(stored.get("last_epoch"), place.scheduled, "lr_schedulers.last_epoch")
+    compare(stored.get("last_epoch"), progress.scheduled, "lr_schedulers.last_epoch")
     for key, value in stored.items():
-        exact = place.exact or (fixed and key not in _MOVING)
+        exact = progress.exact or (fixed and key not in _MOVING)
         compare(value, _expected(form[key], exact), f"lr_schedulers.{key}")
 
 
@@ -224,14 +224,14 @@ def _require_moments(stored: dict[Any, Any], optimizer: Optimizer, make: MakeOpt
 
 def _moment_forms(make: MakeOptimizer, parameters: Sequence[Tensor]) -> list[dict[str, Any]] | None:
     """Return what the optimizer stores of each parameter, without memory for it; None if that needs real gradients."""
-    twins = [torch.nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in parameters]
-    for twin in twins:
-        twin.grad = torch.empty_like(twin)
+    placeholders = [torch.nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in parameters]
+    for placeholder in placeholders:
+        placeholder.grad = torch.empty_like(placeholder)
     try:
-        optimizer = make(iter(twins))
+        optimizer = make(iter(placeholders))
         for group in optimizer.param_groups:
             group |= {key: False for key in ("fused", "foreach") if key in group}  # no kernels without a device
         optimizer.step()
     except (RuntimeError, NotImplementedError, TypeError, ValueError):  # of optimizers that read values
         return None
-    return [dict(optimizer.state.get(twin, {})) for twin in twins]
+    return [dict(optimizer.state.get(placeholder, {})) for placeholder in placeholders]

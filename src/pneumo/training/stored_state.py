@@ -13,8 +13,6 @@ from torch import Tensor
 
 from pneumo.common.tensor_files import is_dense
 from pneumo.config.constraints import Rule
-from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.models.classifier import Classifier
 from pneumo.training.callbacks import AveragedWeights, History
 from pneumo.training.components import RunComponents
 from pneumo.training.state_forms import (
@@ -23,7 +21,7 @@ from pneumo.training.state_forms import (
     SCALAR,
     TEXT,
     FormError,
-    Place,
+    Progress,
     between,
     compare,
     compare_items,
@@ -44,11 +42,7 @@ _SET_BY_TEST = ("temperature", "threshold", "margin")
 _LOOP = "loops.fit_loop"
 
 
-def require_training_state(
-    checkpoint: dict[str, Any],
-    best: dict[str, Any],
-    components: RunComponents,
-) -> None:
+def require_training_state(checkpoint: dict[str, Any], best: dict[str, Any], components: RunComponents) -> None:
     """Raise a FormError unless a checkpoint holds what this run would have stored after some epoch.
 
     `best` is the best checkpoint so far.
@@ -70,10 +64,10 @@ def require_training_state(
                 _require_best_path(callback, state, history, name)
             elif _is_known(callback) and not isinstance(callback, History):  # the state of others may change its form
                 compare(state, form_of(form) | _fixed_items(callback, form, steps), name)
-    _require_best(best, history, datamodule, classifier, trainer)
+    _require_best(best, history, components)
     exact = whole and all(map(_is_known, callbacks))
-    place = Place(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
-    require_optimization(checkpoint, classifier, place)
+    progress = Progress(epochs, steps, scheduled, max(trainer.max_epochs or 0, epochs), exact)
+    require_optimization(checkpoint, classifier, progress)
     require(state_indices(checkpoint) == state_indices(best), "optimizer_states lacks the state of some parameters")
     weights = classifier.state_dict()
     expected: dict[str, object] = {
@@ -199,15 +193,10 @@ def _require_best_path(
     compare_items(state, {**expected, "best_model_score": same, "kth_value": same}, f"{name}.")
 
 
-def _require_best(
-    best: dict[str, Any],
-    history: list[dict[str, float]],
-    datamodule: ChestXrayDataModule,
-    classifier: Classifier,
-    trainer: Trainer,
-) -> None:
+def _require_best(best: dict[str, Any], history: list[dict[str, float]], components: RunComponents) -> None:
     """Raise a FormError unless the best checkpoint so far can be tested at the end."""
-    last, images = max(trainer.max_epochs or 0, 1) - 1, range(len(datamodule.splits["val"]))
+    classifier, images = components.classifier, range(len(components.datamodule.splits["val"]))
+    last = max(components.trainer.max_epochs or 0, 1) - 1
     compare_items(best, {"epoch": between(0, last, whole=True), "state_dict": classifier.state_dict()}, "best.ckpt: ")
     logged = history[best["epoch"]] if best["epoch"] < len(history) else {}  # a kill may leave it an epoch ahead
     found = require_dict(best.get("validation"), "best.ckpt: validation").get("index")

@@ -9,16 +9,8 @@ from hydra.errors import CompactHydraException
 from rich.console import Console
 
 from pneumo.config import console
-from pneumo.config.console import ConsoleHandler, describe_resume, require_launcher, run_dir, user_errors
+from pneumo.config.console import ConsoleHandler, describe_resume, require_launcher, user_errors
 from pneumo.errors import ConfigError, DataError
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "folder"),
-    [(None, "fresh"), ("runs/a/checkpoints/last.ckpt", "runs/a"), ("elsewhere/last.ckpt", "fresh")],
-)
-def test_a_run_that_goes_on_does_so_in_its_own_folder(checkpoint: str | None, folder: str) -> None:
-    assert run_dir(checkpoint, "fresh") == folder
 
 
 def test_a_mistake_becomes_one_paragraph_however_deep_it_lies() -> None:

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from pneumo.metrics.curves import GRID, measure_curves, precision_recall, roc
 from pneumo.metrics.predictions import Predictions
-from pneumo.runs.results import summarise
+from pneumo.metrics.summary import summarise
 
 
 def answers(size: int, distance: float = 2, levels: int = 10**6, share: float = 0.4) -> Predictions:

@@ -13,7 +13,8 @@ from sklearn.metrics import (
 from pneumo.metrics.bootstrap import Resamples
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.predictions import Predictions
-from pneumo.runs.results import summarise
+from pneumo.metrics.subtypes import SUBTYPE_METRICS
+from pneumo.metrics.summary import summarise
 
 SUBTYPES = ("none", "bacterial", "viral")
 
@@ -96,3 +97,12 @@ def test_no_interval_is_a_point(images: list[int], output: str) -> None:
         least, most = METRICS[name].whole_range(3)
         assert least <= low < high - 1e-6 < high <= most, name
         assert low <= value <= high, name
+
+
+def test_metrics_of_subtypes_weigh_images() -> None:
+    given = answers(1, 60)
+    weights = np.random.default_rng(2).integers(0, 3, 60)
+    resamples = Resamples(given, weights[None].astype(np.float64))
+    repeated = estimates(given.take(np.repeat(np.arange(60), weights)), SUBTYPE_METRICS)
+    for name, metric in SUBTYPE_METRICS.items():
+        assert metric.compute(resamples)[0] == pytest.approx(repeated[name].value), name

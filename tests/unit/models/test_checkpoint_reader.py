@@ -164,6 +164,8 @@ def test_a_hyperparameter_that_breaks_its_rule_is_named(name: str, value: object
         ("validation", {"index": torch.arange(2), "logits": torch.ones(3, 2)}),
         ("metrics", {"val/loss": "a"}),
         ("config", [1]),
+        ("config", None),
+        ("config", {5: 1}),
         ("config", {"data.classes": ["../private", "PNEUMONIA"]}),
         ("config", {"data.classes": ["NORMAL", "/etc"]}),
         ("epoch", -1),

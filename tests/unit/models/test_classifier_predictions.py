@@ -9,8 +9,7 @@ from torchmetrics.functional import classification as functional
 
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions
-from pneumo.models.backbones import log_odds
-from pneumo.models.classifier import Classifier
+from pneumo.models.classifier import Classifier, log_odds
 from pneumo.models.hyperparameters import PredictionOptions
 
 

@@ -6,13 +6,14 @@ import pytest
 from helpers.reference_metrics import mcnemar
 from helpers.run_files import write_failed_run, write_outputs, write_run
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import unvaried_difference
 from pneumo.metrics.significance import delong, placements, swap_test
 from pneumo.reporting.comparison import Comparison, compare, explain_comparison
 from pneumo.reporting.leaderboard import write_leaderboard
-from pneumo.runs.collection import collect, rows
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 
 

@@ -8,10 +8,11 @@ from helpers.run_files import write_outputs, write_run
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.reporting.pooling import pool
-from pneumo.runs.collection import collect, rows
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 
 POSITIVE = np.arange(90) % 3 > 0
 

@@ -8,7 +8,7 @@ from helpers.run_files import write_outputs, write_run
 from scipy.special import expit, logit
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from pneumo.cli import ensemble, report
+from pneumo.cli.commands import ensemble, report
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import log_odds
 from pneumo.reporting.pooling import combine

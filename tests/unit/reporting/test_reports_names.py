@@ -20,9 +20,9 @@ from pneumo.reporting.figures.charts import draw_confusion, draw_scores
 from pneumo.reporting.figures.run_figures import choose, draw_predictions
 from pneumo.reporting.figures.style import save
 from pneumo.reporting.leaderboard import write_leaderboard
+from pneumo.reporting.run_summary import report
 from pneumo.runs.prediction_files import read_table, write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
-from pneumo.runs.results import report
 from pneumo.runs.split_files import read_splits, write_splits
 from pneumo.training.loggers import RunLogger
 

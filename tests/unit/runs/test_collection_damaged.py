@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from helpers.run_files import write_failed_run, write_run
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.reporting.comparison import compare
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown
-from pneumo.runs.collection import collect, rows
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.results import read_results

@@ -9,7 +9,7 @@ from helpers.commands import Compose
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import OmegaConf
 
-from pneumo.config.console import mistake_behind
+from pneumo.common.disk import mistake_behind
 from pneumo.config.fingerprints import config_hash
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
@@ -68,7 +68,7 @@ def test_a_left_over_image_joins_a_batch_where_the_network_could_not_be_trained_
     parts = build(compose_run(*SMALL, "model.freeze=false", *SINGLE, "scheduler=one_cycle"))
     parts.trainer.fit(parts.classifier, datamodule=parts.datamodule)
     assert parts.trainer.global_step == parts.trainer.estimated_stepping_batches == 3
-    cost = measure_cost(parts.trainer, parts.datamodule)
+    cost = measure_cost(parts)
     assert cost["samples_per_second"] == pytest.approx(64 / float(cost["train_seconds"]))
 
 
@@ -83,7 +83,7 @@ def test_a_left_over_image_stays_alone_where_the_network_can_be_trained_on_it(
 def test_neither_warm_up_nor_training_has_a_batch_of_one_image(compose_run: Compose) -> None:
     parts = build(compose_run(*SMALL, "model.freeze=false", "data.batch_size=21"))
     before = parts.classifier.head.weight.detach().clone()
-    warm_up_head(parts.datamodule, parts.classifier, torch.device("cpu"), balance=False)
+    warm_up_head(parts, balance=False)
     assert not parts.classifier.head.weight.equal(before)
     for size, processes in ((1, 1), (16, 64)):
         parts.datamodule.batch_size = size

@@ -13,7 +13,7 @@ from pneumo.data.previews import load_films
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
 from pneumo.training.components import build
-from pneumo.training.loggers import FOLDER, NAMES, RunLogger, write_projector
+from pneumo.training.loggers import PROJECTOR_FILES, RunLogger, write_projector
 
 
 @pytest.mark.parametrize("served", [False, True])
@@ -39,8 +39,8 @@ def test_it_has_features_answers_and_films_of_each_test_image(
 
     config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (embedding,) = config.embeddings
-    written = {path.relative_to(tmp_path / FOLDER).as_posix() for path in (tmp_path / FOLDER).rglob("*.*")}
-    assert written == set(NAMES[:3])  # which the next run in this folder removes
+    written = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "projector").rglob("*.*")}
+    assert written == set(PROJECTOR_FILES[1:4])  # which the next run in this folder removes
     np.testing.assert_allclose(np.loadtxt(tmp_path / embedding.tensor_path), expected, rtol=1e-4, atol=1e-5)
     head, *rows = [line.split("\t") for line in (tmp_path / embedding.metadata_path).read_text().splitlines()]
     assert head == ["class", "called", "answer", "probability", "subtype", "file"]

@@ -88,7 +88,8 @@ def write_files(folder: Path, test: torch.Tensor, val: torch.Tensor) -> dict[str
     }
     classifier.outputs["test"] = answers["test"]
     datamodule = SimpleNamespace(splits={"test": images("test"), "val": images("val")}, classes=CLASSES)
-    return evaluation.record_predictions(folder, answers["val"], datamodule, classifier)  # type: ignore[arg-type]
+    components: Any = SimpleNamespace(datamodule=datamodule, classifier=classifier)
+    return evaluation.record_predictions(folder, answers["val"], components)
 
 
 def test_files_have_the_margin_of_each_image(tmp_path: Path) -> None:

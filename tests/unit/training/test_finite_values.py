@@ -1,6 +1,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from lightning import LightningModule
 from pneumo.errors import NonFiniteLossError, WeightsError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions
+from pneumo.models.classifier import Classifier
 from pneumo.training.callbacks import StopOnNonFiniteLoss
 from pneumo.training.components import build
 from pneumo.training.feature_cache import serve_features, warm_up_head
@@ -23,7 +25,7 @@ SMALL = ("model=resnext", "model.architecture=torchvision/shufflenet_v2_x0_5", "
 def check(stage: str, loss: float, logits: list[list[float]], step: int = 7) -> None:
     metrics = {f"{stage}/loss": torch.tensor(loss)}
     trainer: Any = SimpleNamespace(callback_metrics=metrics, current_epoch=0, global_step=step)
-    module: Any = SimpleNamespace(outputs={stage: {"logits": torch.tensor(logits)}})
+    module = Mock(spec=Classifier, outputs={stage: {"logits": torch.tensor(logits)}})
     callback = StopOnNonFiniteLoss()
     (callback.on_validation_end if stage == "val" else callback.on_test_end)(trainer, module)
 
@@ -69,13 +71,12 @@ def test_a_backbone_whose_features_are_not_finite_is_named_before_they_are_kept(
 ) -> None:
     cfg = compose_run(*SMALL)
     components = build(cfg)
-    datamodule, classifier = components.datamodule, components.classifier
-    torch.nn.init.constant_(next(classifier.backbone.parameters()), NAN)
+    torch.nn.init.constant_(next(components.classifier.backbone.parameters()), NAN)
     with pytest.raises(WeightsError, match=r"shufflenet_v2_x0_5.*model\.weights"):
         serve_features(cfg, components)
     assert not list((tmp_path / "cache" / "features").rglob("array.npy"))
     with pytest.raises(WeightsError, match=r"model\.weights"):
-        warm_up_head(datamodule, classifier, torch.device("cpu"), balance=False)
+        warm_up_head(components, balance=False)
 
 
 def test_modules_of_others_are_checked_by_their_loss() -> None:

@@ -13,7 +13,8 @@ from torch.nn.functional import grid_sample, pad
 from torchvision.transforms.functional import gaussian_blur
 
 from pneumo.errors import ConfigError
-from pneumo.models.backbones import Backbone, log_odds
+from pneumo.models.backbones import Backbone
+from pneumo.models.classifier import log_odds
 from pneumo.models.feature_maps import Layout, find_layout, hooked
 
 # The first is the default. Draelos and Carin 2020 multiply gradients by activations, place by place; Selvaraju et al.

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,6 +165,18 @@ def test_mistakes_are_told_before_the_work(
     assert message in captured.err
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_a_damaged_image_of_the_data_set_is_named_without_the_traceback_of_a_worker(
+    checkpoint: Path, phantoms: Path, tmp_path: Path, export: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = min((shutil.copytree(phantoms, tmp_path / "data") / "train" / "NORMAL").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert export(checkpoint, "--output", tmp_path / "network.onnx", "--data", tmp_path / "data") == 1
+    told = capsys.readouterr().err
+    assert told.startswith(str(damaged))
+    assert "Traceback" not in told
+    assert not (tmp_path / "network.onnx").exists()
 
 
 def test_what_is_no_checkpoint_is_refused(
