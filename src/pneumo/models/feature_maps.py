@@ -1,7 +1,5 @@
 """Feature maps: how places lie in the outputs of a network's modules, and hooks that receive these outputs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
