@@ -16,11 +16,11 @@ from typing import Any, TextIO
 import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from pneumo.common.disk import disk_error, quiet_threads
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose, quote_override
+from pneumo.config.invocation import is_sweep_job
 from pneumo.config.relations import monitor_mode
 from pneumo.errors import PneumoError
 
@@ -150,9 +150,8 @@ def user_errors() -> Iterator[None]:
         with guarded_output(), quiet_threads():
             yield
     except KeyboardInterrupt:
-        job = HydraConfig.get()
-        last = Path(job.runtime.output_dir) / "checkpoints" / "last.ckpt"
-        _log.warning("Stopped by a signal. %s", describe_resume(last, sweep=job.mode == RunMode.MULTIRUN))
+        last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
+        _log.warning("Stopped by a signal. %s", describe_resume(last))
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:  # to look for a mistake among its causes: all else goes on as it is
         mistake = mistake_behind(error)
@@ -174,11 +173,11 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
     return None
 
 
-def describe_resume(last: Path, sweep: bool) -> str:
+def describe_resume(last: Path) -> str:
     """Describe how to continue a run, perhaps a job of a sweep, from its last checkpoint, which may be missing."""
     if not last.is_file():
         return "No checkpoint was written yet: start again with the same command. Caches are kept."
-    if sweep:
+    if is_sweep_job():
         return f"The same command continues from {last}."
     override = quote_override(f"ckpt_path={last}")
     return f"Continue with this run's overrides and its last checkpoint: python train.py {override} ..."
