@@ -138,18 +138,17 @@ def _make_classifier(
 ) -> Classifier:
     model, loss = cfg.model, cfg.loss
     label = [image.label for image in datamodule.splits["train"]]
-    frozen = model.get("freeze", False)
     with config_errors("model"):
-        return (HeadClassifier if frozen else Classifier)(
+        return (HeadClassifier if model.freeze else Classifier)(
             model.architecture,
             datamodule.classes,
             datamodule.image_size,
             datamodule.crop_pct,
-            frozen,
-            model.get("head_path"),
-            PredictionOptions(model.get("threshold", 0.5), flip_test=cfg.decision.flip),
+            model.freeze,
+            model.head_path,
+            PredictionOptions(model.threshold, flip_test=cfg.decision.flip),
             TrainingOptions(
-                weights=model.get("weights"),
+                weights=model.weights,
                 label_smoothing=loss.label_smoothing,
                 class_weights=class_weights(label, len(datamodule.classes)) if loss.balance else None,
                 fine_tuning=FineTuning(**cfg.fine_tuning),

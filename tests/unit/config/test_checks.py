@@ -2,6 +2,7 @@ import re
 
 import pytest
 from helpers.commands import Compose
+from omegaconf import OmegaConf
 
 from pneumo.config.checks import check_config
 from pneumo.errors import ConfigError
@@ -101,6 +102,15 @@ def test_a_group_that_was_removed_is_named(group: str, compose_run: Compose) -> 
     cfg = compose_run()
     del cfg[group]
     with pytest.raises(ConfigError, match=f"`{group}` is missing"):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize("name", ["architecture", "weights", "freeze", "head_path", "threshold"])
+def test_a_setting_of_the_model_that_was_removed_is_named(name: str, compose_run: Compose) -> None:
+    cfg = compose_run()
+    OmegaConf.set_struct(cfg, False)
+    del cfg.model[name]
+    with pytest.raises(ConfigError, match=rf"^model\.{name} is missing from the configuration"):
         check_config(cfg)
 
 
