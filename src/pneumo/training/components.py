@@ -53,6 +53,10 @@ class RunComponents:
 def build(cfg: DictConfig) -> RunComponents:
     """Build the components that a configuration describes, with indexed data and an initialised network.
 
+    The process is set up first, since its seed decides the initial weights. Data are prepared here, not in Lightning's
+    hooks: the network's number of outputs and the class weights follow from them, and the trainer's checkpoints name
+    their hash.
+
     Raises:
         PneumoError: A user's mistake.
     """
