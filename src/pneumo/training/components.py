@@ -3,12 +3,12 @@
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch.optim import Optimizer
@@ -39,6 +39,7 @@ _HARMLESS = (
     "The '.*_dataloader' does not have many workers",  # data.num_workers is the user's choice
 )
 _TRIED = 100  # steps of a schedule
+_Kind = TypeVar("_Kind", bound=Callback)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ class RunComponents:
     datamodule: ChestXrayDataModule
     classifier: Classifier
     trainer: Trainer
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """Return all callbacks of the trainer."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+        return callbacks
+
+    def callback(self, kind: type[_Kind]) -> _Kind:
+        """Return the trainer's one callback of a kind."""
+        return next(callback for callback in self.callbacks if isinstance(callback, kind))
 
 
 def build(cfg: DictConfig) -> RunComponents:

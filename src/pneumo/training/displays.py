@@ -107,13 +107,12 @@ def show_test(
 
 def _draw(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
     """Plot training and test; return the PNG files by their tags in TensorBoard."""
-    datamodule, trainer = components.datamodule, components.trainer
+    datamodule = components.datamodule
     of_path = {image.path: image for image in datamodule.splits["test"]}
     figures = draw_test(
         folder, predictions, results, lambda paths: load_films(datamodule, [of_path[path] for path in paths])
     )
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
-    history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
-    figures["learning_curves"] = draw_learning_curves(history.epochs, images, results)
+    figures["learning_curves"] = draw_learning_curves(components.callback(History).epochs, images, results)
     png = save(figures, folder / "figures")["png"]
     return {f"{'train' if name == 'learning_curves' else 'test'}/{name}": content for name, content in png.items()}

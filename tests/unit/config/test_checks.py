@@ -82,7 +82,8 @@ def test_a_number_of_steps_that_nothing_could_cut_short_is_refused(compose_run: 
     with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 .*trainer\.max_steps=2"):
         check_config(compose_run("+trainer.min_steps=9", "+trainer.max_steps=2"))
     stop = "{_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}"
-    check_config(compose_run("+trainer.min_steps=9", f"+callbacks.stop={stop}"))
+    for callback in (stop, "{_target_:pneumo.training.callbacks.NewStop}"):
+        check_config(compose_run("+trainer.min_steps=9", f"+callbacks.stop={callback}"))
 
 
 @pytest.mark.parametrize("override", ["callbacks.best.filename=a", "callbacks.last.dirpath=a", "~callbacks.best"])
