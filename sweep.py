@@ -1,13 +1,12 @@
 """Train and test many configurations, by default the study's twelve: python sweep.py -m."""
 
-import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from pneumo.config.console import require_launcher, user_errors
-from pneumo.config.overrides import override_hints
+from pneumo.config.console import user_errors
+from pneumo.config.overrides import command_line
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sweep")
@@ -20,6 +19,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    require_launcher(sys.argv)
-    with override_hints(Path(__file__)):
+    with command_line(Path(__file__)):
         main()

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from pneumo.config.console import user_errors
-from pneumo.config.overrides import override_hints
+from pneumo.config.overrides import command_line
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -19,5 +19,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with override_hints(Path(__file__)):
+    with command_line(Path(__file__)):
         main()

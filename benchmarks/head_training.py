@@ -87,11 +87,12 @@ def pneumo(name: str, count: int, epochs: int) -> float:
     from hydra.core.hydra_config import HydraConfig
     from PIL import Image
 
-    import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
+    from pneumo.config.resolvers import register_resolvers
     from pneumo.training.components import build
     from pneumo.training.feature_cache import serve_arrays
 
     logging.basicConfig(level=logging.INFO, filename=os.devnull)
+    register_resolvers()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
         for split, images in (("train", count), ("val", 16), ("test", 16)):

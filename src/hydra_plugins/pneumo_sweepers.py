@@ -21,6 +21,7 @@ class PneumoSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 (Hydra's signature)
         """Run the sweep."""
+        from pneumo.common.text import install_hint
         from pneumo.config.console import user_errors
         from pneumo.errors import ConfigError
 
@@ -36,8 +37,7 @@ class PneumoSweeper(Sweeper):
             else:
                 if find_spec("optuna") is None:
                     raise ConfigError(
-                        "sweep.trials searches with Optuna, which is not installed: pip install 'pneumo[optuna]', or, "
-                        "in a checkout, pip install -e '.[optuna]'."
+                        f"sweep.trials searches with Optuna, which is not installed: {install_hint('optuna')}."
                     )
                 from pneumo.sweeps.search import search
 

@@ -85,7 +85,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     ) as process:
         try:
             assert process.stdout is not None
-            yield re.search(r"http://[\d.:]+/", process.stdout.readline())[0], folder
+            address = re.search(r"http://[\d.:]+/", process.stdout.readline())
+            assert address is not None
+            yield address[0], folder
         finally:
             process.terminate()
 

@@ -70,7 +70,7 @@ def test_each_key_under_conf_has_a_rule(group: str) -> None:
 
 def flatten(node: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for name in node:
+    for name in map(str, node):
         inside = None if OmegaConf.is_interpolation(node, name) else node[name]
         keys += flatten(inside, f"{prefix}{name}.") if isinstance(inside, DictConfig) else [f"{prefix}{name}"]
     return keys

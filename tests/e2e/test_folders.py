@@ -93,7 +93,7 @@ def test_an_output_that_is_an_input_is_refused(
 ) -> None:
     scans = tmp_path / "scans" / "NORMAL"
     scans.mkdir(parents=True)
-    image = shutil.copy(min((phantoms / "test" / "NORMAL").iterdir()), scans / "a.jpeg")
+    image = Path(shutil.copy(min((phantoms / "test" / "NORMAL").iterdir()), scans / "a.jpeg"))
     best, before = finished / "checkpoints" / "best.ckpt", image.read_bytes()
     for name, arguments, option in (
         ("predict", (best, scans, "--csv", image), "--csv"),

@@ -47,7 +47,9 @@ def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
     command = [sys.executable, "-c", COMMAND, "serve", str(best), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
-        address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+        assert found is not None
+        address = found[0]
         with urllib.request.urlopen(address) as page:
             assert "Not a medical device" in page.read().decode()
         asked = urllib.request.Request(f"{address}predict", FILM, {"Content-Type": "application/octet-stream"})

@@ -27,7 +27,7 @@ if sys.argv[1] == "train.py":
     sys.argv.pop(0)
     runpy.run_path("train.py", run_name="__main__")
 else:
-    from pneumo.cli import report
+    from pneumo.cli.commands import report
     from pneumo.reporting.run_report import Explanations, read_run, write_model_card, write_run_page
     run, out = Path(sys.argv[1]), Path(sys.argv[2])
     report(list(map(Path, sys.argv[3:])), out)

@@ -12,7 +12,7 @@ from helpers.commands import Compose
 from helpers.configurations import composing
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.cli import model_card, report, report_run
+from pneumo.cli.commands import model_card, report, report_run
 from pneumo.errors import ConfigError
 from pneumo.training.run import run
 

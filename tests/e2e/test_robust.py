@@ -91,7 +91,7 @@ def test_a_run_with_averaged_weights_goes_on_to_the_same_bits(compose_run: Compo
     run(compose_run(*SCRATCH, folder="whole"))
     stopped = compose_run(*SCRATCH, folder="parted")
     parts = build(stopped)
-    parts.trainer.callbacks.append(StopAfterTwo())
+    parts.trainer.callbacks.append(StopAfterTwo())  # type: ignore[attr-defined] # set by a connector
     with pytest.raises(SystemExit):
         parts.trainer.fit(parts.classifier, datamodule=parts.datamodule)
     last = tmp_path / "parted" / "checkpoints" / "last.ckpt"

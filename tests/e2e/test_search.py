@@ -13,6 +13,7 @@ from helpers.event_files import hparams_row
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from pneumo.models.classifier import Classifier
+from pneumo.runs.collection import collect
 
 
 @pytest.mark.parametrize(
@@ -42,8 +43,8 @@ def test_a_database_that_names_other_settings_is_not_obeyed(
 def test_a_search_goes_on_where_it_was_stopped(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search")
-    options += ("data.val_fraction=0.3", "augment=none")
+    options = ["experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search"]
+    options += ["data.val_fraction=0.3", "augment=none"]
     measure = Classifier.on_validation_epoch_end
 
     def stop(classifier: Classifier) -> None:
@@ -61,6 +62,7 @@ def test_a_search_goes_on_where_it_was_stopped(
     assert "3 jobs: 2 done, 1 skipped, 0 failed" in shown
     results = {name: json.loads(text) for name, (_, text) in contents(place(tmp_path, "search")).items()}
     assert sorted(results) == ["trial-000", "trial-001", "trial-002"]
+    assert all(run.trial for run in collect([place(tmp_path, "search")]))
     rows = [hparams_row(place(tmp_path, "search") / name) for name in sorted(results)]
     assert len({row["set/weight_decay"] for row in rows}) == 3
     best = min(results, key=lambda name: float(results[name]["val_loss"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import ROOT, Sweep, contents, metrics, place
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from pneumo.common.disk import PREFIX
 from pneumo.models.classifier import Classifier
@@ -112,7 +113,10 @@ def test_an_overwriting_sweep_that_was_stopped_goes_on(
 
 def stop_if_second(classifier: Classifier, stop: Callable[[Classifier], None]) -> None:
     """Let the first job pass: its results are not there while it trains."""
-    folder = Path(classifier.trainer.checkpoint_callback.dirpath).parent  # type: ignore[union-attr, arg-type]
+    best = classifier.trainer.checkpoint_callback
+    assert isinstance(best, ModelCheckpoint)
+    assert best.dirpath is not None
+    folder = Path(best.dirpath).parent
     if folder.name.startswith("efficientnet_lite0-adam"):
         stop(classifier)
     else:

@@ -7,6 +7,7 @@ import os
 import runpy
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-import pneumo.config.console  # noqa: F401 (registers the resolvers of conf/)
 from pneumo import cli
 from pneumo.config.fingerprints import config_hash, settings_hash
+from pneumo.config.resolvers import register_resolvers
+from pneumo.metrics.summary import summarise
+from pneumo.runs.prediction_files import read_predictions
+from pneumo.runs.results import Results, read_finished
+from pneumo.runs.split_files import read_splits
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("data.batch_size=8", "data.num_workers=0", "trainer=cpu", "figures=false")
@@ -75,15 +80,25 @@ def run_command(*arguments: str) -> tuple[int, str]:
 def compose_config(*overrides: str, config: str = "train") -> DictConfig:
     """Return a job's configuration, its folders fixed, as Hydra passes it to train.py or sweep.py."""
     fixed = ("paths.output_dir=outputs", "paths.run_dir=outputs/run", "trainer.accelerator=cpu")
+    register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(config, overrides=[*fixed, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def hashes(cfg: DictConfig) -> list[str]:
     """Return a configuration's `config_hash` and `settings_hash`."""
     return [config_hash(cfg), settings_hash(cfg)]
+
+
+def recompute_metrics(folder: Path) -> tuple[Results, Results]:
+    """Return a run's results, and what its predictions give today."""
+    results = read_finished(folder)
+    subtypes = {row["path"]: row["subtype"] for row in read_splits(folder)}
+    predictions = read_predictions(folder, results)
+    predictions = replace(predictions, subtypes=tuple(subtypes[path] for path in predictions.paths))
+    return results, {**summarise(predictions)}
 
 
 def describe_commands() -> dict[str, list[str]]:

@@ -6,8 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 VALUES = Path(__file__).parent / "values"
-TOLERANCE = 5e-4  # processors sum in different orders: without AVX logits after an epoch of training differ by 1.5e-4
+# Processors sum in different orders. Values are of one with AVX-512; measured on one with AVX2, logits of networks that
+# are trained whole differ by up to 2.1e-3 after two epochs, all others by less than 5e-4.
+AS_RECORDED = torch.backends.cpu.get_cpu_capability() == "AVX512"
+TOLERANCE = 5e-4 if AS_RECORDED else 5e-3
+
+
+def without_rounding(runs: dict[str, Any]) -> dict[str, Any]:
+    """Return values of runs without those that jump with the last bit of a number, for other processors.
+
+    NumPy's exponentials have another last bit with AVX-512, so a few pixels of phantoms differ, and sizes of their
+    files. Where two images with nearly the same logit swap places, metrics of ranks jump.
+    """
+    ranks = [f"test_{name}{end}" for name in ("auroc", "auprc") for end in ("", "_ci_low", "_ci_high")]
+    jumping = {"xraychestnet": ["data_hash"], "robust": ranks}
+    return {
+        name: run | {"results": {k: v for k, v in run["results"].items() if k not in jumping.get(name, ())}}
+        for name, run in runs.items()
+    }
 
 
 def load(name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)

@@ -62,7 +62,7 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
     classifier.eval()
     levels = LevelMeans(fast_copy(classifier.backbone, size), size)
     with torch.inference_mode():
-        features, means = zip(*(levels(block) for block in images.split(16)), strict=True)
+        features, means = zip(*(levels(block) for block in torch.split(images, 16)), strict=True)
         _spread_outputs(classifier.head, torch.cat(features))
     return _save(path, classifier, torch.cat(means), 32, levels.channels)
 

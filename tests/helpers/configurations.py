@@ -9,13 +9,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-import pneumo.config.console  # noqa: F401 (registers the resolver that conf/ uses)
 from helpers.commands import ROOT, Compose
+from pneumo.config.resolvers import register_resolvers
 
 
 @contextmanager
 def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
     """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of a place."""
+
+    register_resolvers()
 
     def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -23,7 +25,7 @@ def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
             quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
             cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])  # as Hydra hands it to a job
+        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])  # as Hydra hands it to a job
 
     import torch  # only here, so that xdist's controller needs no PyTorch
 

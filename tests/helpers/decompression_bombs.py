@@ -48,9 +48,9 @@ def tiff(tags: Mapping[int, tuple[int, int, int]], content: bytes, directories: 
     return b"II*\0" + struct.pack("<I", start) + content + chain
 
 
-def compressed_dicom(items: list[bytes], syntax: UID, pixels: np.ndarray = GREY, **elements: object) -> bytes:
+def compressed_dicom(items: list[bytes], syntax: UID, pixels: np.ndarray = GREY) -> bytes:
     """Return a DICOM file whose compressed pixels are these items, of which the first is the table of offsets."""
-    whole = dicom(pixels, syntax=syntax, **elements)
+    whole = dicom(pixels, syntax=syntax)
     start = whole.index(b"\xe0\x7f\x10\0OB\0\0") + 12
     body = b"".join(b"\xfe\xff\0\xe0" + struct.pack("<I", len(item)) + item for item in items)
     return whole[:start] + body + b"\xfe\xff\xdd\xe0\0\0\0\0"

@@ -3,6 +3,7 @@
 import io
 import re
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,7 +24,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-_PILLOW = {
+_PILLOW: dict[UID, dict[str, Any]] = {
     JPEGBaseline8Bit: {"format": "JPEG", "quality": 100, "subsampling": 0},
     JPEG2000Lossless: {"format": "JPEG2000", "no_jp2": True},
 }

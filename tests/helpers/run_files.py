@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import count_outcomes
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
-from pneumo.runs.results import confusion, write_results
+from pneumo.runs.results import Results, Value, write_results
 from pneumo.runs.status import Status, write_status
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 # What every run has, of the types and in the ranges of the contract; rates are 0.5.
-RESULTS = {
+RESULTS: Results = {
     **dict.fromkeys(RESULT_NAMES, 0.5),
     **dict.fromkeys(("model", "optimizer", "experiment", "precision", "device", "config_hash"), "any"),
     **dict.fromkeys(("data_hash", "git_commit", "torch_version", "pneumo_version", "settings_hash"), "0.5"),
@@ -28,7 +29,7 @@ RESULTS = {
 
 
 def write_run(
-    folder: Path, model: str, optimizer: str, seed: int, wrong: int, images: int = 624, first: int = 0, **other: object
+    folder: Path, model: str, optimizer: str, seed: int, wrong: int, images: int = 624, first: int = 0, **other: Value
 ) -> None:
     """Write the files of a run that predicted `wrong` of its images wrongly, from the `first` on."""
     label = np.arange(images) % 8 >= 3  # 390 of 624, as in the real test set
@@ -39,7 +40,7 @@ def write_run(
     rounded = probability.astype(np.float32).astype(float)
     predictions = Predictions.binary(rounded, label, prediction, CLASSES, tuple(paths))
     write_predictions(folder / "predictions.csv", predictions)
-    results = {
+    results: Results = {
         **RESULTS,
         **{"model": model, "optimizer": optimizer, "seed": seed},
         **_count(label, prediction),
@@ -49,7 +50,7 @@ def write_run(
         "train_seconds": 75.0,
         **other,
     }
-    write_results(folder / "results.json", results)  # type: ignore[arg-type]
+    write_results(folder / "results.json", results)
 
 
 def write_failed_run(
@@ -71,9 +72,9 @@ def write_outputs(
         write_results(results, {**known, **_count(label, predicted), "collapsed": known["collapsed"]})
 
 
-def _count(label: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> dict[str, object]:
+def _count(label: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Results:
     """Return the counts of a test, and the rates that follow from them."""
-    counts = confusion(label.astype(int), prediction.astype(int))
+    counts = count_outcomes(label.astype(int), prediction.astype(int))
     hits = label == prediction
     rates = {"accuracy": hits, "sensitivity": hits[label], "specificity": hits[~label]}
     return {**counts, **{f"test_{name}": float(found.mean()) for name, found in rates.items() if len(found)}}

@@ -51,7 +51,9 @@ class Served(NamedTuple):
     def memory(self, what: str = "VmRSS") -> float:
         """Read the megabytes that are resident, or with VmHWM the most since `forget_peak`; Linux only."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1000
+        found = re.search(rf"{what}:\s+(\d+) kB", status)
+        assert found is not None, status
+        return int(found[1]) / 1000
 
     def forget_peak(self) -> None:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
@@ -82,6 +84,8 @@ def serving(checkpoint: Path, before: str = "") -> Iterator[Served]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield Served(process, int(re.search(r"127\.0\.0\.1:(\d+)/", process.stdout.readline())[1]))
+            address = re.search(r"127\.0\.0\.1:(\d+)/", process.stdout.readline())
+            assert address is not None
+            yield Served(process, int(address[1]))
         finally:
             process.terminate()

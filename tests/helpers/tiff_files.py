@@ -2,17 +2,19 @@
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+Order = Literal["<", ">"]
 _ROWS = 32  # in a strip
 
 
 def tiff(
     samples: NDArray[np.generic],
     photometric: int = 1,
-    order: str = "<",
+    order: Order = "<",
     planar: bool = False,
     bits: int | None = None,
     tags: Mapping[int, Sequence[int]] | None = None,
@@ -68,7 +70,7 @@ def _directory(fields: Mapping[int, tuple[str, Sequence[int]]], start: int, orde
     return struct.pack(f"{order}H", len(fields)) + entries + bytes(4) + rest
 
 
-def _bytes(strip: NDArray[np.generic], order: str, bits: int | None) -> bytes:
+def _bytes(strip: NDArray[np.generic], order: Order, bits: int | None) -> bytes:
     if bits is None:
         return strip.astype(strip.dtype.newbyteorder(order)).tobytes()
     digits = strip.reshape(len(strip), -1, 1).astype(np.int64) >> np.arange(bits - 1, -1, -1) & 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.common.files import escape_path
-from pneumo.data.folder_tree import SPLIT_NAMES, SPLITS, describe_misplaced, find_nested
+from pneumo.data.folder_tree import SPLIT_NAMES, SPLITS, describe_misplaced, find_nested, is_hidden
 from pneumo.data.index import is_image, read_name, readable_entries, relative_path, walk
 from pneumo.data.phantoms import MARKER
 from pneumo.errors import DataError
@@ -91,8 +91,8 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                hidden = entry.name.startswith(".") or entry.name == "__MACOSX"
-                yield from ((file, None if hidden else escape_path(entry.name)) for file in walk(Path(entry.path)))
+                name = None if is_hidden(entry.name) else escape_path(entry.name)
+                yield from ((file, name) for file in walk(Path(entry.path)))
             else:
                 yield entry, None
 

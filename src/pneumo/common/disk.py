@@ -1,4 +1,4 @@
-"""Temporary files that are removed after a kill, and disk failures as user errors.
+"""Temporary files that are removed after a kill, and the user errors behind failures, those of disks among them.
 
 A temporary file is locked while its process lives, and its name has pneumo's prefix. A free lock shows that a kill left
 the file behind. Locks may not reach beyond one machine of a shared file system, so the prefix also names the machine:
@@ -63,6 +63,21 @@ def disk_error(error: OSError) -> FileError | None:
     name = "A file" if error.filename is None else str(error.filename)
     what = "written" if error.errno in (*_FULL, errno.EROFS) else "read or written"
     return _make(error, f"{name} cannot be {what} ({error.strerror})")
+
+
+def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
+    """Return the type and message of a user's mistake that caused an error, however deep; None if there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and (failure := disk_error(error)) is not None:
+            return type(failure).__name__, str(failure)
+        if isinstance(error, PneumoError):
+            name, text = type(error).__name__, str(error)
+            # A DataLoader's worker sends its error as text: the message follows the traceback and the class's name.
+            if text.startswith(f"Caught {name} in "):
+                text = text.rpartition(f"{name}: ")[2]
+            return name, text.strip()
+        error = error.__cause__
+    return None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Escaping and quoting of text for terminals, logs, Markdown, shells and Hydra, and reasons of errors on one line."""
+"""Escaping and quoting of text for terminals, logs, Markdown, shells and Hydra, and hints and reasons in errors."""
 
 import os
 import re
@@ -82,6 +82,11 @@ def proxy_hint() -> str:
     """Name the environment variables that set a proxy, to be added to a reason; their values may hold passwords."""
     names = [name for name in _PROXIES if os.environ.get(name)]
     return f"; a proxy is set by {' and '.join(names)}: check or unset it" if names else ""
+
+
+def install_hint(extra: str) -> str:
+    """Return how to install an extra of pneumo, for the error that something of it is not installed."""
+    return f"pip install 'pneumo[{extra}]', or, in a checkout, pip install -e '.[{extra}]'"
 
 
 def plain(reason: object, longest: int = 200) -> str:

@@ -16,11 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.common.disk import write_error
+from pneumo.common.disk import mistake_behind, write_error
 from pneumo.common.files import escape_path, require_writable
 from pneumo.common.terminal import warn
 from pneumo.config.checks import check_config, check_folders, check_sweep, list_overrides, unresolved
-from pneumo.config.console import mistake_behind
 from pneumo.config.constraints import PATH, show
 from pneumo.errors import ConfigError, PneumoError
 

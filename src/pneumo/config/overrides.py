@@ -19,9 +19,11 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from pneumo.common.streams import guarded_output
 from pneumo.common.text import escape_prose, quote_override
-from pneumo.config.console import guarded_output
+from pneumo.config.console import require_launcher
 from pneumo.config.fingerprints import flatten, present_target
+from pneumo.config.resolvers import register_resolvers
 
 # Of Hydra's errors on keys these are about unknown ones.
 _KEY = re.compile(r"(?:Could not override|Could not delete(?: from config\.)?|but config group) '([^']+)'")
@@ -30,11 +32,22 @@ _SYNONYMS = {"learning_rate": "lr"}
 
 
 @contextmanager
+def command_line(script: Path) -> Iterator[None]:
+    """Prepare for Hydra's main: resolvers of conf/, launchers that are installed, hints for mistyped overrides.
+
+    `script` is train.py or sweep.py, next to conf/.
+    """
+    register_resolvers()
+    require_launcher(sys.argv)
+    with override_hints(script):
+        yield
+
+
+@contextmanager
 def override_hints(script: Path) -> Iterator[None]:
     """Print a hint after Hydra's error on an override; Hydra prints the error and exits while it handles it.
 
-    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130. `script` is train.py or
-    sweep.py, next to conf/.
+    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130.
     """
     check_choices(sys.argv[1:], script.resolve().with_name("conf"))
     try:

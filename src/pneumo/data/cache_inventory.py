@@ -1,4 +1,4 @@
-"""The inventory of the caches, for `pneumo cache list` and `pneumo cache clear`."""
+"""The inventory of the caches: entries, their selection and their removal."""
 
 import re
 import shutil
@@ -7,16 +7,13 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import rich
-import typer
 from filelock import Timeout
 
 from pneumo.common.disk import PREFIX, remove_stale_below
 from pneumo.common.files import lock_of
 from pneumo.common.plain_data import PlainDataError, read_json
-from pneumo.common.terminal import PlainTable, tell
 from pneumo.data.phantoms import MARKER
 from pneumo.errors import CacheError, ConfigError
 
@@ -30,10 +27,6 @@ _PHANTOM = re.compile(
     rf"{re.escape(MARKER)}|(train|val|test)/(NORMAL/(NORMAL2-)?IM|PNEUMONIA/person\d+_(virus|bacteria))[-_\d]+\.jpeg"
 )
 _MOST = 1_000_000  # bytes of a description, which has a few hundred
-_FOLDER = typer.Option(
-    "--dir", help="The caches' folder: paths.cache_dir of the runs.", show_default=True, readable=False
-)
-cache = typer.Typer(no_args_is_help=True)
 
 
 @dataclass(frozen=True)
@@ -49,62 +42,16 @@ class Entry:
     whole: bool  # whether it is finished
 
 
-@cache.callback()
-def _cache() -> None:
-    """List and delete what runs have cached: images, features, means of channels, duplicates, manifests, phantoms.
+def find_entries(folder: Path) -> list[Entry]:
+    """Remove what kills have left in a cache's folder, and list the entries, the largest first.
 
-    All of it may go at any time: the next run computes what it needs anew.
+    Raises:
+        ConfigError: There is no such folder.
     """
-
-
-@cache.command("list")
-def list_entries(folder: Annotated[Path, _FOLDER] = Path("outputs/cache")) -> None:
-    """List the entries of the cache, the largest first.
-
-    Example: pneumo cache list --dir /scratch/cache
-    """
-    found = _find(folder)
-    table = PlainTable(title=f"{folder}: {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:,.1f} MB")
-    for name in ("kind", "key", "MB", "last used", "what"):
-        table.add_column(name, justify="right" if name == "MB" else "left", no_wrap=name != "what")
-    for entry in found:
-        table.add_row(entry.kind, entry.key, f"{entry.bytes / 1e6:,.1f}", _ago(entry.used), _contents(entry))
-    rich.print(table)
-
-
-@cache.command()
-def clear(
-    keys: Annotated[list[str] | None, typer.Argument(help="Keys of entries to delete.")] = None,
-    folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
-    everything: Annotated[bool, typer.Option("--all", help="All but phantoms.")] = False,
-    unused: Annotated[float | None, typer.Option(help="Only those not used for so many days.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind, such as features.")] = None,
-) -> None:
-    """Delete the entries for which all that is said holds; what a run is building stays, and phantoms not asked for.
-
-    Examples: pneumo cache clear --unused 30; pneumo cache clear --kind features; pneumo cache clear 37b56a3e1923f29c
-    """
-    if not (keys or everything or unused is not None or kind is not None):
-        raise ConfigError(
-            "Say what to delete: --all, --unused DAYS, --kind KIND or keys; `pneumo cache list` shows them."
-        )
-    if unused is not None and not unused >= 0:
-        raise ConfigError(f"--unused {unused} must be a number of days from 0, such as --unused 30.")
-    found = _find(folder)
-    _check("key", keys or [], {entry.key for entry in found}, folder)
-    _check("--kind", [] if kind is None else [kind], KINDS, folder)
-    oldest = time.time() - (unused or 0) * 86_400
-    kinds = [kind] if kind is not None else [name for name in KINDS if keys or name != "phantoms"]
-    asked = [entry for entry in found if entry.kind in kinds and (not keys or entry.key in keys)]
-    deleted = []
-    for entry in (entry for entry in asked if entry.used <= oldest):
-        if remove(entry):
-            deleted.append(entry)
-        else:
-            foreign = _foreign_files(entry)
-            why = f"pneumo did not write {foreign[0]}" if foreign else "a process is building it"
-            tell(f"kept {entry.kind}/{entry.key}: {why}")
-    tell(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}: name the runs' paths.cache_dir as --dir FOLDER.")
+    remove_stale_below(folder, depth=2)
+    return entries(folder)
 
 
 def entries(cache: Path) -> list[Entry]:
@@ -118,7 +65,7 @@ def remove(entry: Entry) -> bool:
     """Delete an entry unless a process is building it or it has foreign files; return whether it was deleted."""
     try:
         with lock_of(entry.folder).acquire(timeout=0):
-            if _foreign_files(entry):
+            if foreign_files(entry):
                 return False
             if entry.folder.is_dir():
                 shutil.rmtree(entry.folder)
@@ -133,21 +80,15 @@ def remove(entry: Entry) -> bool:
     return True
 
 
-def _find(folder: Path) -> list[Entry]:
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}: name the runs' paths.cache_dir as --dir FOLDER.")
-    remove_stale_below(folder, depth=2)
-    return entries(folder)
-
-
-def _foreign_files(entry: Entry) -> list[str]:
+def foreign_files(entry: Entry) -> list[str]:
     """List the files in an entry's folder that pneumo did not write, as paths relative to it."""
     own = _PHANTOM if entry.kind == "phantoms" else _ARRAY
     names = (path.relative_to(entry.folder).as_posix() for path in entry.folder.rglob("*") if not _is_folder(path))
     return sorted(name for name in names if not own.fullmatch(name))
 
 
-def _check(name: str, given: Collection[str], known: Collection[str], folder: Path) -> None:
+def require_known(name: str, given: Collection[str], known: Collection[str], folder: Path) -> None:
+    """Raise a ConfigError if a value that is given under a name is not one of those of a cache's folder."""
     if unknown := [value for value in given if value not in known]:
         raise ConfigError(
             f"{name} {', '.join(unknown)} is not one of {', '.join(sorted(known)) or 'none, as it is empty'}; "
@@ -155,15 +96,19 @@ def _check(name: str, given: Collection[str], known: Collection[str], folder: Pa
         )
 
 
-def _ago(then: float) -> str:
-    seconds = max(time.time() - then, 0)
-    for length, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {name} ago"
-    return "just now"
+def select(found: Collection[Entry], keys: Collection[str], kind: str | None, days: float) -> list[Entry]:
+    """Return the entries not used for some days, of some keys and of one kind; phantoms only if asked for.
+
+    No keys are all keys, None is any kind.
+    """
+    oldest = time.time() - days * 86_400
+    kinds = [kind] if kind is not None else [name for name in KINDS if keys or name != "phantoms"]
+    asked = (entry for entry in found if entry.kind in kinds and (not keys or entry.key in keys))
+    return [entry for entry in asked if entry.used <= oldest]
 
 
-def _contents(entry: Entry) -> str:
+def contents(entry: Entry) -> str:
+    """Describe what an entry holds."""
     about = entry.about
     if about is None:
         return f"unknown: its about.json is damaged; `pneumo cache clear {entry.key}` deletes it"

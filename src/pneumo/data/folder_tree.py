@@ -17,6 +17,11 @@ _DEPTH = 4  # levels below the named folder, and above it
 _WIDTH = 1000  # folders per level: a search through a whole disk ends within seconds
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether an entry of a folder is hidden, or is the `__MACOSX` that macOS adds to archives."""
+    return name == "__MACOSX" or (name.startswith(".") and name != "..")
+
+
 def has_splits(folder: Path) -> bool:
     """Return whether a folder has the folders train/ and test/."""
     return (folder / "train").is_dir() and (folder / "test").is_dir()
@@ -115,6 +120,6 @@ def _search(root: Path) -> list[Path]:
 
 def _folders_in(folder: Path) -> list[Path]:
     with suppress(OSError), os.scandir(folder) as entries:
-        named = (entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX")
+        named = (entry for entry in entries if not is_hidden(entry.name))
         return sorted(Path(entry.path) for entry in named if entry.is_dir())
     return []

@@ -12,16 +12,18 @@ from pathlib import Path
 
 from PIL import Image
 
+from pneumo.common import SUBTYPES
 from pneumo.common.files import escape_path, unescape_path
 from pneumo.data.folder_tree import SPLITS, describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 DEFAULT_ROOT = Path("data/chest_xray")
+ROOT_VARIABLE = "PNEUMO_DATA_ROOT"  # of the environment
 # person1000_bacteria_2931.jpeg; IM-0115-0001.jpeg, IM-0117-0001-0002.jpeg, NORMAL2-IM-0383-0001.jpeg
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
-_SUBTYPES = {"bacteria": "bacterial", "virus": "viral"}
+_SUBTYPES = dict(zip(("bacteria", "virus"), SUBTYPES, strict=True))  # by the words in names of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,13 @@ def locate(root: Path) -> Path | None:
 
 def default_root() -> Path:
     """Return data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
-    named = os.environ.get("PNEUMO_DATA_ROOT")
+    named = os.environ.get(ROOT_VARIABLE)
     return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
 
 
 def is_default_root(root: Path) -> bool:
     """Return whether `root` is a folder in which real data lie by default."""
-    named = (DEFAULT_ROOT, Path(os.environ.get("PNEUMO_DATA_ROOT") or DEFAULT_ROOT))
+    named = (DEFAULT_ROOT, Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT))
     return root.resolve() in {path.resolve() for folder in named for path in (folder, folder / "chest_xray")}
 
 
@@ -63,7 +65,7 @@ def find_root(root: Path) -> Path:
         raise DataError(f"data.root={root} {state}: {describe_misplaced(root, found, 'data.root=')}.")
     raise DataError(
         f"data.root={root} {state}. A data set is a folder with train/, test/ and, if there is one, val/, each with "
-        "one folder per class: give its path as data.root=FOLDER or in PNEUMO_DATA_ROOT, leave data.root out to have "
+        f"one folder per class: give its path as data.root=FOLDER or in {ROOT_VARIABLE}, leave data.root out to have "
         "the data downloaded to data/chest_xray where nothing is there, or take data=synthetic, which needs no data."
     )
 
@@ -118,16 +120,15 @@ def readable_entries() -> Iterator[None]:
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
     """Label radiographs of the positive class by the subtype in their names; return them and the three classes."""
-    unnamed = [image.path for image in radiographs if image.label and image.subtype not in _SUBTYPES.values()]
+    unnamed = [image.path for image in radiographs if image.label and image.subtype not in SUBTYPES]
     if unnamed:
         raise DataError(
             f"data.task=subtype takes bacterial or viral from names such as person1_virus_6.jpeg, and {len(unnamed)} "
             f"images of {classes[1]} have no such name, among them {unnamed[0]}: rename them, or take "
             "data.task=pneumonia."
         )
-    subtypes = list(_SUBTYPES.values())
-    labelled = [replace(image, label=1 + subtypes.index(image.subtype) if image.label else 0) for image in radiographs]
-    return labelled, [classes[0], *(name.upper() for name in subtypes)]
+    labelled = [replace(image, label=1 + SUBTYPES.index(image.subtype) if image.label else 0) for image in radiographs]
+    return labelled, [classes[0], *(name.upper() for name in SUBTYPES)]
 
 
 def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> str:

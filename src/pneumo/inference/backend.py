@@ -17,6 +17,18 @@ _LONGEST = 1_000_000  # characters of JSON: a thousand names of classes
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Scores = tuple[Floats, Floats]
+# Writes a setting of `load_model` in the messages of errors, given its name and its value.
+SettingStyle = Callable[[str, object], str]
+
+
+def as_argument(name: str, value: object) -> str:
+    """Write a setting as an argument in Python, such as `batch_size=16`."""
+    return f"{name}={value!r}"
+
+
+def as_flag(name: str, value: object) -> str:
+    """Write a setting as a flag of the command, such as `--batch-size 16`."""
+    return f"--{name.replace('_', '-')} {value}"
 
 
 @dataclass(frozen=True)

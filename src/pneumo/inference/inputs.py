@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from pneumo.data.decoder_limits import BUDGET
+from pneumo.data.folder_tree import is_hidden
 from pneumo.data.grey import square
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
@@ -59,7 +60,7 @@ def _match(given: str) -> list[Path]:
         matches = list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError:  # **x
         return []
-    return sorted((path for path in matches if not any(map(_is_hidden, {*path.parts} - {*pattern.parts}))), key=_order)
+    return sorted((path for path in matches if not any(map(is_hidden, {*path.parts} - {*pattern.parts}))), key=_order)
 
 
 def _walk(path: Path) -> list[Path]:
@@ -67,14 +68,10 @@ def _walk(path: Path) -> list[Path]:
     visited: set[str] = set()  # links can make circles
     for folder, below, names in os.walk(path, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
-        below[:] = [] if real in visited else sorted(name for name in below if not _is_hidden(name))
-        files += (Path(folder, name) for name in names if real not in visited and not _is_hidden(name))
+        below[:] = [] if real in visited else sorted(name for name in below if not is_hidden(name))
+        files += (Path(folder, name) for name in names if real not in visited and not is_hidden(name))
         visited.add(real)
     return sorted(files, key=_order)
-
-
-def _is_hidden(name: str) -> bool:
-    return name == "__MACOSX" or (name.startswith(".") and name != "..")
 
 
 def _order(path: Path) -> list[list[str | int]]:

@@ -13,7 +13,7 @@ import numpy as np
 from pneumo.common.hardware import count_cores
 from pneumo.common.text import plain
 from pneumo.errors import ConfigError, HardwareError
-from pneumo.inference.backend import Images, Network, Rules, Scores
+from pneumo.inference.backend import Images, Network, Rules, Scores, SettingStyle, as_argument
 from pneumo.models.hyperparameters import HyperparameterError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Keys of the file's metadata.
 KEY = "pneumo_sha256"
 RULES = "pneumo_rules"
+ABOUT = "pneumo_about"
 _BLOCK = 1 << 20  # bytes that are hashed at once
 _log = logging.getLogger(__name__)
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -35,7 +36,7 @@ class ChecksumError(Exception):
 class OnnxNetwork(Network):
     """An exported network, on the CPU or on a GPU."""
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> None:
         """Open a file that `pneumo export` wrote; `auto` is a GPU if there is one and onnxruntime is made for it.
 
         Raises:
@@ -46,7 +47,7 @@ class OnnxNetwork(Network):
             verified = verify_checksum(path)  # before onnxruntime reads what may be damaged
         except (ChecksumError, OSError) as error:
             raise _unreadable(path, error) from error
-        self.session = _open(path, device)
+        self.session = _open(path, device, style)
         self.rules = _read_rules(self.session, path, verified)
         self.batch_size = 128 if _CUDA in self.session.get_providers() else 16
         size = self.rules.image_size
@@ -64,7 +65,7 @@ class OnnxNetwork(Network):
         return probability, unlike
 
 
-def _open(path: Path, device: str) -> InferenceSession:
+def _open(path: Path, device: str, style: SettingStyle) -> InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
@@ -76,10 +77,11 @@ def _open(path: Path, device: str) -> InferenceSession:
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = count_cores()  # its own choice counts those too that this process may not use
     there = _CUDA in onnxruntime.get_available_providers()
-    demanded = f"--device cuda demands a GPU, and onnxruntime {onnxruntime.__version__}"
+    demanded = f"{style('device', 'cuda')} demands a GPU, and onnxruntime {onnxruntime.__version__}"
     if device == "cuda" and not there:
         raise HardwareError(
-            f"{demanded} sees none on this machine: take --device cpu, or install onnxruntime-gpu in its place."
+            f"{demanded} sees none on this machine: take {style('device', 'cpu')}, or install onnxruntime-gpu in its "
+            "place."
         )
     # TensorFloat-32 would cost three digits.
     providers = [(_CUDA, {"use_tf32": "0"}), (_CPU, {})] if there and device != "cpu" else [(_CPU, {})]
@@ -90,8 +92,8 @@ def _open(path: Path, device: str) -> InferenceSession:
         raise _unreadable(path, error) from error
     if device == "cuda" and _CUDA not in session.get_providers():
         raise HardwareError(
-            f"{demanded} cannot use one on this machine: take --device cpu, or install the CUDA and cuDNN that it was "
-            "made for."
+            f"{demanded} cannot use one on this machine: take {style('device', 'cpu')}, or install the CUDA and cuDNN "
+            "that it was made for."
         )
     return session
 

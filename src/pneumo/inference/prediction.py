@@ -82,7 +82,7 @@ class Prediction:
         return [*(words for words, true in known if true), *self.notes]
 
 
-class Batch(NamedTuple):
+class PredictedBatch(NamedTuple):
     """Predictions for several files, in their order, and the images."""
 
     predictions: list[Prediction]
@@ -124,7 +124,7 @@ def show_path(path: Path) -> str:
     return escape_line(str(path))
 
 
-def describe(prediction: Prediction) -> dict[str, Any]:
+def describe_prediction(prediction: Prediction) -> dict[str, Any]:
     """Return a prediction as JSON has it; what is not known is None."""
     if prediction.error is not None:
         names = ("probability", "called", "uncertain", "unlike", "unlike_score", _MARGIN, "probabilities")
@@ -142,7 +142,7 @@ def describe(prediction: Prediction) -> dict[str, Any]:
 
 def _record(prediction: Prediction) -> dict[str, Any]:
     path = show_path(prediction.path)
-    return {**describe(prediction), "path": path, "notes": prediction.notes, "error": prediction.error}
+    return {**describe_prediction(prediction), "path": path, "notes": prediction.notes, "error": prediction.error}
 
 
 def _cells(prediction: Prediction, classes: Sequence[str]) -> list[object]:

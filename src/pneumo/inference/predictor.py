@@ -14,9 +14,10 @@ import numpy as np
 from pneumo.common.hardware import count_cores
 from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
-from pneumo.inference.backend import Network, Rules
+from pneumo.inference.backend import Network, Rules, SettingStyle, as_argument
+from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.inputs import Film, find_inputs, read_film, read_films
-from pneumo.inference.prediction import Batch, Prediction
+from pneumo.inference.prediction import PredictedBatch, Prediction
 from pneumo.metrics.predictions import distance, predict_classes
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ class Predictor:
         batches = self.predict_batches(find_inputs([os.fspath(each) for each in given]))
         return (prediction for batch in batches for prediction in batch.predictions)
 
-    def predict_batches(self, paths: Sequence[Path], keep_images: bool = False) -> Iterator[Batch]:
+    def predict_batches(self, paths: Sequence[Path], keep_images: bool = False) -> Iterator[PredictedBatch]:
         """Predict files batch by batch, which threads read ahead; `keep_images` keeps copies to look at."""
         ahead = 2 * self.batch_size
         with closing(read_films(paths, self.rules, keep_images, count_cores(), ahead)) as films:
             while batch := list(islice(films, self.batch_size)):
-                yield Batch(self.predict_films(batch), batch)
+                yield PredictedBatch(self.predict_films(batch), batch)
 
     def predict_films(self, films: Sequence[Film]) -> list[Prediction]:
         """Predict images that were read, in one pass.
@@ -115,7 +116,7 @@ class Predictor:
         film = read_film(Path(path), self.rules, show=True)
         if film.error is not None:
             raise DataError(f"{film.path} {film.error}")
-        return self._explainers[method].explain(Batch(self.predict_films([film]), [film]))[0]
+        return self._explainers[method].explain(PredictedBatch(self.predict_films([film]), [film]))[0]
 
 
 def load_model(path: StrPath, device: str = "auto", batch_size: int | None = None) -> Predictor:
@@ -130,12 +131,19 @@ def load_model(path: StrPath, device: str = "auto", batch_size: int | None = Non
         ConfigError: There is no such file, it is damaged or no network, or no device has that name.
         HardwareError: The device is not there.
     """
+    return load_predictor(Path(path), device, batch_size, as_argument)
+
+
+def load_predictor(path: Path, device: str, batch_size: int | None, style: SettingStyle) -> Predictor:
+    """Open a network for use; see `load_model`. Errors name settings in the given style."""
     if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size} must be 1 or more films at once, such as --batch-size 16.")
-    return Predictor(open_network(Path(path), device), batch_size)
+        raise ConfigError(
+            f"{style('batch_size', batch_size)} must be 1 or more films at once, such as {style('batch_size', 16)}."
+        )
+    return Predictor(open_network(path, device, style), batch_size)
 
 
-def open_network(path: Path, device: str = "cpu") -> Network:
+def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> Network:
     """Open the network of a file; see `load_model`."""
     if not path.is_file():
         raise ConfigError(
@@ -143,19 +151,14 @@ def open_network(path: Path, device: str = "cpu") -> Network:
             "`pneumo export` made of one."
         )
     if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
-    if path.suffix.lower() == ".onnx":
-        from pneumo.inference.onnx_backend import OnnxNetwork
-
-        return OnnxNetwork(path, device)
-    if path.suffix.lower() == ".pt2":
-        raise ConfigError(
-            f"{path} is for programs of your own (torch.export.load): opening such a file runs whatever code it holds, "
-            "so pneumo does not. Give the checkpoint that it was made of, or export that as .onnx."
-        )
+        raise ConfigError(f"{style('device', device)} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
+    if form := FORMATS.get(path.suffix.lower()):
+        if form.refusal is not None:
+            raise ConfigError(f"{path} {form.refusal}")
+        return form.open(path, device, style)
     from pneumo.inference.torch_backend import CheckpointNetwork  # imports torch
 
-    return CheckpointNetwork(path, device)
+    return CheckpointNetwork(path, device, style)
 
 
 def warn_untested(rules: Rules) -> None:

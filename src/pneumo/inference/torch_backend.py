@@ -10,7 +10,7 @@ import torch
 
 from pneumo.common.hardware import keep_freed_memory
 from pneumo.errors import ConfigError, HardwareError
-from pneumo.inference.backend import Floats, Images, Network, Rules, Scores
+from pneumo.inference.backend import Floats, Images, Network, Rules, Scores, SettingStyle, as_argument
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import Scorer, default_batch_size
 
@@ -20,14 +20,16 @@ _EXPLAINED = 16  # images that are explained at once: gradients take several tim
 class CheckpointNetwork(Network):
     """A checkpoint's network, on the CPU or on a GPU."""
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> None:
         """Open a checkpoint; the device is cpu, cuda, or auto, which is a GPU if there is one."""
         there = torch.cuda.is_available()
         if device == "cuda" and not there:
             raise HardwareError(
-                f"--device cuda demands a GPU, and PyTorch {torch.__version__} sees none on this machine: take "
-                "--device cpu, or check the driver (nvidia-smi) and that this PyTorch was built for it."
+                f"{style('device', 'cuda')} demands a GPU, and PyTorch {torch.__version__} sees none on this machine: "
+                f"take {style('device', 'cpu')}, or check the driver (nvidia-smi) and that this PyTorch was built for "
+                "it."
             )
+        self.style = style
         self.device = torch.device("cuda" if there and device != "cpu" else "cpu")
         self.classifier = Classifier.load_from_checkpoint(path).eval()
         self.rules = _read_rules(self.classifier)
@@ -44,7 +46,7 @@ class CheckpointNetwork(Network):
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""
-        with torch.inference_mode(), _fitting(len(image)):
+        with torch.inference_mode(), _fitting(len(image), self.style):
             probability, unlike = self.scorer(torch.from_numpy(image).to(self.device))
         return probability.float().cpu().numpy(), unlike.float().cpu().numpy()
 
@@ -55,7 +57,7 @@ class CheckpointNetwork(Network):
         explain = SaliencyMapper(self.classifier.to(self.device), method)
 
         def explain_blocks(images: Images) -> Floats:
-            with _fitting(_EXPLAINED):
+            with _fitting(_EXPLAINED, self.style):
                 blocks = torch.split(torch.from_numpy(images), _EXPLAINED)
                 return torch.cat([explain(block).cpu() for block in blocks]).numpy()
 
@@ -63,13 +65,13 @@ class CheckpointNetwork(Network):
 
 
 @contextmanager
-def _fitting(images: int) -> Iterator[None]:
+def _fitting(images: int, style: SettingStyle) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            f"{images} films at once do not fit into the GPU's memory: take fewer, such as --batch-size "
-            f"{max(1, images // 4)}, or --device cpu."
+            f"{images} films at once do not fit into the GPU's memory: take fewer, such as "
+            f"{style('batch_size', max(1, images // 4))}, or {style('device', 'cpu')}."
         ) from error
 
 

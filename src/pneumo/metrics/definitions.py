@@ -5,7 +5,7 @@ Results have `test_NAME` with `test_NAME_ci_low` and `_high`; training and valid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -64,10 +64,10 @@ def _of_tables(function: Callable[[Array], Array]) -> Compute:
 
 _ENTRIES = (
     Metric(
-        "accuracy",
-        "accuracy",
-        _of_tables(confusion.accuracy),
-        estimation.proportion_interval,
+        name="accuracy",
+        title="accuracy",
+        compute=_of_tables(confusion.accuracy),
+        interval=estimation.proportion_interval,
         needs="any",
         rank=0,
         about="of the test images",
@@ -76,10 +76,10 @@ _ENTRIES = (
         compare=estimation.compare_accuracies,
     ),
     Metric(
-        "auroc",
-        "AUROC",
-        auroc,
-        estimation.auroc_interval,
+        name="auroc",
+        title="AUROC",
+        compute=auroc,
+        interval=estimation.auroc_interval,
         drawn=auroc,
         rank=3,
         about="area under the ROC curve, whatever the threshold",
@@ -88,38 +88,72 @@ _ENTRIES = (
         compare=estimation.compare_aurocs,
     ),
     Metric(
-        "balanced_accuracy",
-        "balanced accuracy",
-        _of_tables(confusion.balanced_accuracy),
-        count_interval(confusion.balanced_accuracy),
+        name="balanced_accuracy",
+        title="balanced accuracy",
+        compute=_of_tables(confusion.balanced_accuracy),
+        interval=count_interval(confusion.balanced_accuracy),
         rank=7,
         about="mean of sensitivity and specificity",
         method="Jeffreys' prior",
         over_seeds=estimation.balanced_accuracy_of_seeds,
     ),
     Metric(
-        "sensitivity",
-        "sensitivity",
-        _of_tables(confusion.sensitivity),
-        recall_interval(confusion.sensitivity),
+        name="sensitivity",
+        title="sensitivity",
+        compute=_of_tables(confusion.sensitivity),
+        interval=recall_interval(confusion.sensitivity),
         needs="positive",
         rank=8,
         about="share of PNEUMONIA that was recognised; of subtypes the mean",
     ),
     Metric(
-        "specificity",
-        "specificity",
-        _of_tables(confusion.specificity),
-        recall_interval(confusion.specificity),
+        name="specificity",
+        title="specificity",
+        compute=_of_tables(confusion.specificity),
+        interval=recall_interval(confusion.specificity),
         needs="negative",
         rank=8,
         about="share of NORMAL that was recognised; of subtypes the mean",
     ),
-    Metric("auprc", "average precision", auprc, estimation.auprc_interval, drawn=auprc),
-    Metric("f1", "F1", _of_tables(confusion.f1), count_interval(confusion.f1)),
-    Metric("mcc", "MCC", _of_tables(confusion.mcc), count_interval(confusion.mcc), range=(-1.0, 1.0)),
-    Metric("ece", "ECE", ece, estimation.ece_interval, lambda each: each.bin_residuals, "any", higher_is_better=False),
-    Metric("brier", "Brier score", brier, estimation.brier_interval, brier, "any", (0.0, 1.0), (0.0, 2.0), False),
+    Metric(
+        name="auprc",
+        title="average precision",
+        compute=auprc,
+        interval=estimation.auprc_interval,
+        drawn=auprc,
+    ),
+    Metric(
+        name="f1",
+        title="F1",
+        compute=_of_tables(confusion.f1),
+        interval=count_interval(confusion.f1),
+    ),
+    Metric(
+        name="mcc",
+        title="MCC",
+        compute=_of_tables(confusion.mcc),
+        interval=count_interval(confusion.mcc),
+        range=(-1.0, 1.0),
+    ),
+    Metric(
+        name="ece",
+        title="ECE",
+        compute=ece,
+        interval=estimation.ece_interval,
+        drawn=lambda each: each.bin_residuals,
+        needs="any",
+        higher_is_better=False,
+    ),
+    Metric(
+        name="brier",
+        title="Brier score",
+        compute=brier,
+        interval=estimation.brier_interval,
+        drawn=brier,
+        needs="any",
+        range_of_several=(0.0, 2.0),
+        higher_is_better=False,
+    ),
 )
 METRICS = {metric.name: metric for metric in _ENTRIES}
 
@@ -130,14 +164,14 @@ def measure(predictions: Predictions) -> dict[str, float]:
     return {name: float(metric.compute(once)[0]) for name, metric in METRICS.items()}
 
 
-def estimates(predictions: Predictions) -> dict[str, Estimate]:
-    """Compute each metric with its 95 % interval, by the method that kept closest to it in simulations.
+def estimates(predictions: Predictions, metrics: Mapping[str, Metric] = METRICS) -> dict[str, Estimate]:
+    """Compute metrics with their 95 % intervals, by the methods that kept closest to it in simulations.
 
     Images of one patient are taken together. Where a metric needs a class that is absent, or the spread of a class with
     a single patient, the interval is the whole range. Coverage: docs/EVALUATION.md.
     """
-    sample = Sample(predictions, METRICS.values())
-    return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in METRICS.items()}
+    sample = Sample(predictions, metrics.values())
+    return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in metrics.items()}
 
 
 def paired_bootstrap(first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES) -> Interval:

@@ -18,9 +18,9 @@ from pneumo.metrics.estimation import Seeds
 from pneumo.metrics.intervals import Interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import LEVEL, TOP, Difference, holm, letters
-from pneumo.runs.collection import Row
+from pneumo.metrics.summary import TITLES
+from pneumo.reporting.rows import Row
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import TITLES
 
 HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
 _FEW = 3  # rows, whose pairs a terminal has room for

@@ -14,8 +14,9 @@ from pneumo.common.terminal import PlainTable
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import Estimate, subtract
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import TITLES
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import TITLES, Results
+from pneumo.runs.results import Results
 
 SHOWN = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy")}
 

@@ -30,8 +30,9 @@ from pneumo.reporting.generalization import Shift, explain_shift, read_shift, sh
 from pneumo.reporting.leaderboard_table import columns, to_csv, to_markdown, to_terminal
 from pneumo.reporting.pooling import combine_runs, explain_pooled, folds_csv, pool, report_ensemble
 from pneumo.reporting.rendering import render
+from pneumo.reporting.rows import Row, rows
 from pneumo.reporting.run_report import write_model_card
-from pneumo.runs.collection import Row, Run, collect, is_run, rows
+from pneumo.runs.collection import Run, collect, is_run
 
 _CAPTIONS = {
     "accuracy": "Test accuracy with its 95 % interval, beside the study's where it has one.",

@@ -16,7 +16,8 @@ from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_markdown
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Metric
-from pneumo.runs.collection import STUDY, Row, Run
+from pneumo.reporting.rows import STUDY, Row
+from pneumo.runs.collection import Run
 from pneumo.runs.result_rules import RESULT_NAMES
 
 
@@ -53,7 +54,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         _group("group", "accuracy", "accuracy", 1) if grouped else None,
         _study("study", "test_accuracy", 2) if study else None,
         _difference("difference", "test_accuracy", 5) if compared else None,
-        *(column for metric in METRICS.values() if metric.rank for column in _metric(metric, intervals, grouped)),
+        *(column for metric in METRICS.values() for column in _metric(metric, intervals, grouped)),
         _mean("train accuracy", "train_accuracy", "mean over the tested checkpoint's epoch, as training saw it", 9),
         _study("study (train)", "train_accuracy", 12) if study else None,
         _difference("difference (train)", "train_accuracy", 13) if compared else None,
@@ -123,13 +124,14 @@ def _mean(title: str, name: str, about: str, rank: int = 0) -> Column:
 
 
 def _metric(metric: Metric, intervals: bool, grouped: bool) -> list[Column]:
-    """Return the columns of a metric: mean, interval and letters."""
-    rank = metric.rank or 0
-    found = [_mean(metric.title, f"test_{metric.name}", metric.about, rank)]
+    """Return the columns of a metric with a rank: mean, interval and letters; `columns` has those of accuracy."""
+    if metric.rank is None or metric.name == "accuracy":
+        return []
+    found = [_mean(metric.title, f"test_{metric.name}", metric.about, metric.rank)]
     if intervals and metric.over_seeds:
-        found.append(_range(f"{metric.title}, 95\u00a0% interval", metric.name, metric.method, 12 + rank))
+        found.append(_range(f"{metric.title}, 95\u00a0% interval", metric.name, metric.method, 12 + metric.rank))
     if grouped and metric.compare:
-        found.append(_group(f"group by {metric.title}", metric.name, metric.title, 3 * rank + 1))
+        found.append(_group(f"group by {metric.title}", metric.name, metric.title, 3 * metric.rank + 1))
     return found
 
 

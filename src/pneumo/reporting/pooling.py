@@ -18,21 +18,18 @@ from pneumo.common.terminal import PlainTable, tell
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
+from pneumo.metrics.subtypes import NO_IMAGE
+from pneumo.metrics.summary import TITLES, reported_metrics, summarise
 from pneumo.reporting.comparison import name_row
-from pneumo.runs.collection import Row, Run, collect
+from pneumo.reporting.rows import Row
+from pneumo.runs.collection import Run, collect
 from pneumo.runs.prediction_files import read_predictions, write_predictions
-from pneumo.runs.result_rules import SUBTYPES
-from pneumo.runs.results import NO_IMAGE, RANKED_TITLES, TITLES, Results, recorded_estimate, summarise
+from pneumo.runs.results import recorded_estimate
 from pneumo.runs.split_files import read_splits
 
 _HEAD = ("row", "seed", "fold", "path", "label", "probability", "prediction", "logit_margin")
 _OF_FOLDS = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "accuracy")
-_OF_ENSEMBLES = {  # titles by name
-    **{name: TITLES[name] for name in ("accuracy", "auroc", "balanced_accuracy", "sensitivity")},
-    **{f"sensitivity_{subtype}": f"  to {subtype}" for subtype in SUBTYPES},
-    **{name: TITLES[name] for name in ("specificity", "ece", "brier")},
-    **RANKED_TITLES,
-}
+_OF_ENSEMBLES = ("accuracy", "auroc", "balanced_accuracy", "sensitivity", "specificity", "ece", "brier")
 
 
 class Pooled(NamedTuple):
@@ -50,7 +47,7 @@ class Ensemble(NamedTuple):
     members: tuple[Run, ...]  # the runs
     left_out: tuple[str, ...]  # names of others, with the reason
     answers: Predictions  # to the test images, in the order of their paths
-    figures: Results  # as in results.json: the test's metrics with their intervals, counts, and the threshold
+    figures: dict[str, float]  # as in results.json: the test's metrics with their intervals, counts, and the threshold
 
 
 def pool(board: Iterable[Row]) -> list[Pooled]:
@@ -201,7 +198,7 @@ def _table(ensemble: Ensemble) -> PlainTable:
     table.add_column("test")
     for column in ("ensemble", "95\u00a0% interval", "members' mean", "their range"):
         table.add_column(column, justify="right")
-    for name, title in _OF_ENSEMBLES.items():
+    for name, title in reported_metrics(*_OF_ENSEMBLES, subtype="  to {}").items():
         value, low, high = recorded_estimate(ensemble.figures, name)
         known = [run.results for run in ensemble.members if run.results and f"test_{name}" in run.results]
         each = [float(results[f"test_{name}"]) for results in known]

@@ -17,38 +17,22 @@ from pneumo.common.terminal import tell
 from pneumo.errors import ConfigError
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions, distance
+from pneumo.metrics.subtypes import NO_IMAGE
+from pneumo.metrics.summary import TITLES, reported_metrics
 from pneumo.reporting.figures.run_figures import Chosen, choose, embed_figures
 from pneumo.reporting.generalization import Shift, explain_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.result_rules import SUBTYPES
-from pneumo.runs.results import (
-    NO_IMAGE,
-    RANKED_TITLES,
-    TITLES,
-    Results,
-    count_tested,
-    name_run,
-    read_finished,
-    recorded_estimate,
-)
+from pneumo.runs.results import Results, count_tested, name_run, read_finished, recorded_estimate
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
-KINDS = ("right", "wrong", "uncertain")
-_PAGE_TITLES = {
-    **TITLES,
-    **{f"sensitivity_{name}": f"sensitivity to {name} pneumonia" for name in SUBTYPES},
-    "auroc_bacterial_viral": "AUROC, bacterial against viral",
-}
-_CARD_TITLES = {
-    **{name: TITLES[name] for name in ("accuracy", "balanced_accuracy", "sensitivity")},
-    **{f"sensitivity_{name}": f"to {name} pneumonia" for name in SUBTYPES},
-    **{name: _PAGE_TITLES[name] for name in ("specificity", "auroc", "auroc_bacterial_viral", "auprc")},
-    **{"ece": "expected calibration error", "brier": TITLES["brier"]},
-    **RANKED_TITLES,
-}
+_ON_CARDS = (
+    *("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auroc", "auroc_bacterial_viral", "auprc"),
+    *("ece", "brier"),
+)
+_CARD_TITLES = {**reported_metrics(*_ON_CARDS, subtype="to {} pneumonia"), "ece": "expected calibration error"}
 # What the card shows of the configuration, and its types.
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "model.architecture": (str,),
@@ -62,7 +46,7 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
 }
 
 
-class Run(NamedTuple):
+class ReportedRun(NamedTuple):
     """A finished run, its predictions for test images, and which of these its page shows."""
 
     folder: Path
@@ -85,7 +69,7 @@ class Shown(NamedTuple):
 class Explanations(NamedTuple):
     """What a page shows of a run's checkpoint and data."""
 
-    films: dict[str, list[Shown]]  # by `KINDS`
+    films: dict[str, list[Shown]]  # by `Chosen.kinds`
     forgotten: dict[str, float]  # rank correlation of saliency maps with those of a randomised head or network
     missing: str  # why there is nothing of this
     margin: float | None  # logits within which a prediction counts as uncertain; None if unknown
@@ -100,14 +84,14 @@ class _Band(NamedTuple):
     right_outside: float
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> ReportedRun:
     """Read a finished run; raise a ConfigError if none has finished there, or a file of it is missing."""
     results = read_finished(folder)
     answers = read_predictions(folder, results)
-    return Run(folder, results, answers, choose(answers, float(results["threshold"])))
+    return ReportedRun(folder, results, answers, choose(answers, float(results["threshold"])))
 
 
-def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
+def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> None:
     """Write the page of a run."""
     results = run.results
     config = ""
@@ -118,7 +102,7 @@ def write_run_page(run: Run, explanations: Explanations, page: Path) -> None:
         title=name_run(results),
         results=results,
         tested=count_tested(results),
-        metrics=_metrics(results, _PAGE_TITLES),
+        metrics=_metrics(results, TITLES),
         facts=_facts(results),
         band=_band(run, explanations.margin),
         positive=run.answers.classes[-1],
@@ -155,7 +139,7 @@ def _facts(results: Results) -> dict[str, str]:
     }
 
 
-def _band(run: Run, margin: float | None) -> _Band | None:
+def _band(run: ReportedRun, margin: float | None) -> _Band | None:
     if margin is None:
         return None
     right = run.answers.right

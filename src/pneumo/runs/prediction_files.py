@@ -15,7 +15,8 @@ from pneumo.common.files import write_text
 from pneumo.common.plain_data import PlainDataError, format_rows, read_csv
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
-from pneumo.runs.results import Results, confusion
+from pneumo.metrics.summary import count_outcomes
+from pneumo.runs.results import Results
 from pneumo.runs.split_files import read_splits
 
 _MARGIN = "logit_margin"
@@ -71,7 +72,7 @@ def read_predictions(folder: Path, results: Results, name: str = "predictions.cs
     else:
         found = _read_two_classes(path, table, float(results["threshold"]))
     if name == "predictions.csv":
-        counts = confusion(found.label, found.predicted)
+        counts = count_outcomes(found.label, found.predicted)
         for key in counts.keys() - {"collapsed"}:
             if counts[key] != results[key]:
                 raise _damaged(path, f"its {key} is {counts[key]}, and results.json has {results[key]}")

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pneumo.common import SUBTYPES
 from pneumo.config.constraints import FLAG, Rule, is_number, is_whole, one_of
 from pneumo.metrics.definitions import METRICS
+from pneumo.metrics.subtypes import NO_IMAGE, SUBTYPE_METRICS
 
-SUBTYPES = ("bacterial", "viral")
 # fmt: off
 # What every results.json has; those of earlier versions may lack the metrics that were added since.
 _REQUIRED_NAMES = (
@@ -120,7 +121,7 @@ def _rule(name: str) -> Rule:
     if metric in METRICS:
         ranges = [METRICS[metric].whole_range(classes) for classes in (2, 3)]
         return _between(min(low for low, _ in ranges), max(high for _, high in ranges))
-    return _between(-1 if metric.endswith(SUBTYPES) else 0, 1)  # -1 stands for a figure that no image has
+    return _between(NO_IMAGE if metric in SUBTYPE_METRICS else 0, 1)
 
 
 def _between(low: float, high: float) -> Rule:

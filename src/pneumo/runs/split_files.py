@@ -15,14 +15,13 @@ from pathlib import Path, PurePosixPath
 from pneumo.common.files import unescape_path, write_text
 from pneumo.common.plain_data import PlainDataError, format_rows, read_csv
 from pneumo.data.folder_tree import SPLITS
-from pneumo.data.index import data_hash, file_path, locate, scan_radiographs
+from pneumo.data.index import ROOT_VARIABLE, data_hash, file_path, locate, scan_radiographs
 from pneumo.data.splits import Splits
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
 _HEAD = ("path", "split", "class", "subtype", "patient")
-_VARIABLE = "PNEUMO_DATA_ROOT"
-_REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {_VARIABLE}."
+_REMEDY = f"If you have the images that the run was tested on, name the folder of their data set in {ROOT_VARIABLE}."
 
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
@@ -72,7 +71,7 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
     Raises:
         DataError: The data set is another one, or an image is not in it.
     """
-    variable = os.environ.get(_VARIABLE)
+    variable = os.environ.get(ROOT_VARIABLE)
     named = _locate(Path(variable)) if variable else None
     folders = [folder for folder in (named, _locate(root)) if folder is not None]
     if not folders:
@@ -88,7 +87,7 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
     files = [file_path(found, path) for path in paths]
     if named is not None and found.samefile(named):
         if not known:
-            _log.warning("%s, which %s names, does not hold the data that the run recorded.", found, _VARIABLE)
+            _log.warning("%s, which %s names, does not hold the data that the run recorded.", found, ROOT_VARIABLE)
         return files
     home = found.resolve()
     inside = [path in known and file.resolve().is_relative_to(home) for path, file in zip(paths, files, strict=True)]

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.text import quote_override
 from pneumo.config.checks import check_sweep
-from pneumo.config.fingerprints import recorded_hashes
+from pneumo.config.fingerprints import recorded_hashes, stable_target
 from pneumo.data.index import data_hash, default_root, index_radiographs, locate
 from pneumo.errors import ConfigError
 from pneumo.runs.results import read_results
@@ -22,6 +22,8 @@ from pneumo.sweeps.plan import Job, make_columns, plan_jobs, varied_keys
 from pneumo.sweeps.session import open_session, resolve_sweep_dir
 
 MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
+# Data modules whose images are indexed by `index_radiographs`, by their stable names.
+_INDEXED = ("pneumo.data.datamodule.ChestXrayDataModule", "pneumo.data.synthetic.SyntheticDataModule")
 _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
 
 
@@ -150,7 +152,7 @@ def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], oth
     """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
     data = cfg.data
     root = default_root() if data.root is None else Path(data.root)
-    if not str(data._target_).startswith("pneumo.data.") or locate(root) is None:
+    if stable_target(str(data._target_)) not in _INDEXED or locate(root) is None:
         return otherwise
     classes = [str(name) for name in data.classes]
     key = (root, *classes)

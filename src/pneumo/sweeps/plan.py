@@ -19,8 +19,8 @@ from pneumo.config.checks import check_config, list_overrides
 from pneumo.config.fingerprints import COLUMNS
 from pneumo.config.output_folder import set_hydra
 from pneumo.errors import ConfigError
+from pneumo.runs.run_names import IN_EVERY_NAME
 
-_IN_EVERY_NAME = ("model", "optimizer", "seed")  # see hydra.sweep.subdir in conf/sweep.yaml
 _LONGEST = 24  # characters of a value
 
 
@@ -30,7 +30,7 @@ def job_name(base: str, values: Mapping[str, str], varied: Sequence[str]) -> str
     `values` has the job's overrides by their keys, `varied` the keys that differ between jobs.
     """
     parts = [base]
-    for key, name in short_names([key for key in varied if key not in _IN_EVERY_NAME]).items():
+    for key, name in short_names([key for key in varied if key not in IN_EVERY_NAME]).items():
         if "." not in key:  # a choice of a group, such as `light`
             parts.append(_safe(values[key]))
         else:  # `lr0.01`, or `split-patient`

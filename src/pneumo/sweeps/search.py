@@ -17,6 +17,7 @@ from pneumo.config.checks import check_sweep
 from pneumo.config.fingerprints import decisive_config, recorded_hashes
 from pneumo.errors import ConfigError, NonFiniteLossError
 from pneumo.runs.results import read_results
+from pneumo.runs.run_names import trial_name
 from pneumo.runs.status import read_status
 from pneumo.sweeps.grid import MOST_JOBS, refuse_processes
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs
@@ -109,7 +110,7 @@ def _tell_best(trials: Trials, sweep: DictConfig) -> None:
 
 
 def _name(trial: FrozenTrial) -> str:
-    return f"trial-{trial.number:03d}"
+    return trial_name(trial.number)
 
 
 def _words(params: Mapping[str, Any]) -> str:

@@ -15,11 +15,12 @@ from pneumo.errors import NonFiniteLossError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.operating_point import choose_operating_point
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import summarise
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.classifier import Batch
 from pneumo.models.ood_detector import OodDetector, fit_ood_detector
 from pneumo.runs.prediction_files import write_predictions
-from pneumo.runs.results import Results, summarise
+from pneumo.runs.results import Results
 from pneumo.training.callbacks import require_finite_logits
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import RunComponents

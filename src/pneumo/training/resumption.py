@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from pneumo.common.disk import disk_error
-from pneumo.config.console import LostOutputError, describe_resume
+from pneumo.common.streams import LostOutputError
+from pneumo.config.console import describe_resume
 from pneumo.config.fingerprints import recorded_settings
 from pneumo.config.output_folder import LOCK
 from pneumo.errors import ConfigError, PneumoError

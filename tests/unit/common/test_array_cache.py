@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.shared_arrays import RECIPE, WHOLE, ask, blocks
-from typer.testing import CliRunner
 
-from pneumo.cli import app
 from pneumo.common import array_cache
-from pneumo.common.array_cache import Array, Recipe, find, find_or_build, locked
-from pneumo.data.cache_inventory import entries, remove
+from pneumo.common.array_cache import Array, Recipe, find, find_or_build
 from pneumo.errors import CacheError
 
 
@@ -155,61 +152,6 @@ def test_an_entry_that_is_deleted_while_it_is_built_is_begun_anew(
     np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, deleting), WHOLE)
     assert starts == [0, 0]
     assert "was deleted meanwhile; beginning anew" in caplog.text
-
-
-def test_entries_are_listed_and_deleted_but_not_while_they_are_built(tmp_path: Path) -> None:
-    find_or_build(tmp_path, RECIPE, blocks)
-    with pytest.raises(KeyboardInterrupt):
-        find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), cut_at(50, []))
-    whole, unfinished = sorted(entries(tmp_path), key=lambda entry: not entry.whole)
-    assert (whole.kind, whole.key, whole.about, whole.whole) == ("features", RECIPE.key, RECIPE.about, True)
-    assert (unfinished.kind, unfinished.whole) == ("images", False)
-    with locked(whole.folder, "Computing"):
-        assert not remove(whole)
-    assert remove(whole)
-    assert [entry.kind for entry in entries(tmp_path)] == ["images"]
-
-
-def test_the_command_lists_and_clears(tmp_path: Path) -> None:
-    find_or_build(tmp_path, RECIPE, blocks)
-    (tmp_path / "phantoms" / "v1").mkdir(parents=True)
-    command = CliRunner()
-    listed = command.invoke(app, ["cache", "list", "--dir", str(tmp_path)])
-    assert RECIPE.key in listed.output
-    assert "2 entries" in listed.output
-    refused = command.invoke(app, ["cache", "clear", "--dir", str(tmp_path)])
-    assert "Say what to delete" in str(refused.exception)
-    kept = command.invoke(app, ["cache", "clear", "--unused", "1", "--dir", str(tmp_path)])
-    assert "deleted 0 of 2" in kept.output
-    other = command.invoke(app, ["cache", "clear", RECIPE.key, "--kind", "images", "--dir", str(tmp_path)])
-    assert "deleted 0 of 2" in other.output  # all conditions count
-    negative = command.invoke(app, ["cache", "clear", "--unused", "-1", "--dir", str(tmp_path)])
-    assert "a number of days from 0" in str(negative.exception)
-    cleared = command.invoke(app, ["cache", "clear", "--all", "--dir", str(tmp_path)])
-    assert "deleted 1 of 2" in cleared.output
-    named = command.invoke(app, ["cache", "clear", "v1", "--dir", str(tmp_path)])
-    assert "deleted 1 of 1" in named.output
-    for wrong in (["clear", "nosuch"], ["clear", "--kind", "nosuch"]):
-        refused = command.invoke(app, ["cache", *wrong, "--dir", str(tmp_path)])
-        assert "nosuch is not one of" in str(refused.exception)
-    missing = command.invoke(app, ["cache", "list", "--dir", str(tmp_path / "nosuch")])
-    assert "There is no folder" in str(missing.exception)
-    assert "Examples:" in command.invoke(app, ["cache", "clear", "--help"]).output
-
-
-def test_only_entries_of_the_cache_are_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    find_or_build(tmp_path, RECIPE, blocks)
-    find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), blocks)
-    foreign = [tmp_path / "images" / "scans" / "a.png", tmp_path / "features" / RECIPE.key / "notes of mine.txt"]
-    for path in foreign:
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    command = CliRunner()
-    cleared = command.invoke(app, ["cache", "clear", "--all", "--dir", str(tmp_path)])
-    assert f"kept features/{RECIPE.key}" in cleared.output
-    assert "deleted 1 of 2" in cleared.output
-    assert all(path.exists() for path in foreign)
-    assert find(tmp_path, RECIPE) is not None
 
 
 def test_rows_of_a_part_that_is_no_more_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

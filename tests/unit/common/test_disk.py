@@ -1,8 +1,12 @@
+import errno
 import os
 from pathlib import Path
 
-from pneumo.common.disk import PREFIX, remove_stale_below, temporary_file, temporary_folder
+import pytest
+
+from pneumo.common.disk import PREFIX, mistake_behind, remove_stale_below, temporary_file, temporary_folder
 from pneumo.common.files import write_text
+from pneumo.errors import ConfigError, DataError
 
 
 def leave(folder: Path) -> tuple[Path, Path]:
@@ -57,3 +61,26 @@ def test_folders_below_are_cleaned_to_a_depth_without_links(tmp_path: Path) -> N
     remove_stale_below(tmp_path / "run", depth=1)
     left = {path.parent.name for path in tmp_path.rglob(f"{PREFIX}*")}
     assert left == {"deep", "elsewhere"}
+
+
+def test_a_mistake_is_found_however_deep_it_lies() -> None:
+    error = RuntimeError("while building")
+    error.__cause__ = ValueError("of an argument")
+    error.__cause__.__cause__ = ConfigError("seed=-1 must be more.")
+    assert mistake_behind(error) == ("ConfigError", "seed=-1 must be more.")
+
+
+def test_a_mistake_that_a_worker_found_loses_its_traceback_and_no_other_text_is_cut() -> None:
+    text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
+    text += "pneumo.errors.DataError: a.jpeg: cannot be read.\n"
+    assert mistake_behind(DataError(text)) == ("DataError", "a.jpeg: cannot be read.")
+    assert mistake_behind(DataError("DataError: a.jpeg: cannot be read.")) == (
+        "DataError",
+        "DataError: a.jpeg: cannot be read.",
+    )
+
+
+@pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "a.csv cannot be written"), (errno.ENOENT, None)])
+def test_of_the_systems_errors_those_of_a_disk_are_mistakes(number: int, message: str | None) -> None:
+    mistake = mistake_behind(OSError(number, os.strerror(number), "a.csv"))
+    assert (mistake is None) if message is None else (mistake is not None and mistake[1].startswith(message))

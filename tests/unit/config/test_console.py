@@ -9,16 +9,8 @@ from hydra.errors import CompactHydraException
 from rich.console import Console
 
 from pneumo.config import console
-from pneumo.config.console import ConsoleHandler, describe_resume, require_launcher, run_dir, user_errors
+from pneumo.config.console import ConsoleHandler, describe_resume, require_launcher, user_errors
 from pneumo.errors import ConfigError, DataError
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "folder"),
-    [(None, "fresh"), ("runs/a/checkpoints/last.ckpt", "runs/a"), ("elsewhere/last.ckpt", "fresh")],
-)
-def test_a_run_that_goes_on_does_so_in_its_own_folder(checkpoint: str | None, folder: str) -> None:
-    assert run_dir(checkpoint, "fresh") == folder
 
 
 def test_a_mistake_becomes_one_paragraph_however_deep_it_lies() -> None:
@@ -50,7 +42,7 @@ def test_lines_are_not_wrapped_or_marked_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_launcher_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "find_spec", lambda name: None)
     require_launcher(["sweep.py", "launcher=local"])
-    with pytest.raises(SystemExit, match=r"launcher=ray needs .* pip install 'pneumo\[ray\]'"):
+    with pytest.raises(SystemExit, match=r"needs .* pip install 'pneumo\[ray\]', .* '\.\[ray\]'\. launcher=local"):
         require_launcher(["sweep.py", "launcher=ray"])
 
 

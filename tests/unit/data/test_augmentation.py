@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from pneumo.data.augmentation import NUMBERS, Augmentation
 
-NONE = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": 0.0, "brightness": 0.0, "contrast": 0.0}
+NONE: dict[str, Any] = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "flip": 0.0, "brightness": 0.0, "contrast": 0.0}
 
 
 def images(count: int = 4, size: int = 16) -> Tensor:

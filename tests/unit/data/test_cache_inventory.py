@@ -1,74 +1,50 @@
-import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import rich
-from helpers.commands import ROOT
-from helpers.hostile_names import CONTROLS, is_harmless
-from helpers.run_files import write_failed_run
-from helpers.shared_arrays import RECIPE, blocks
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from typer.testing import CliRunner
+from helpers.shared_arrays import RECIPE, WHOLE, blocks
 
-from pneumo.cli import app
-from pneumo.common.array_cache import Recipe, find_or_build
-from pneumo.data.cache_inventory import KINDS, entries
-from pneumo.data.image_cache import RadiographDataset, content_hash, find_twins
-from pneumo.data.index import index_radiographs
-from pneumo.data.phantoms import write_phantoms
-from pneumo.runs.collection import collect
+from pneumo.common.array_cache import Array, Recipe, find_or_build, locked
+from pneumo.data.cache_inventory import Entry, entries, remove, select
 
 
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rich.get_console(), "_width", 200)
+def stopped(start: int) -> Iterator[Array]:
+    yield WHOLE[:50]
+    raise ValueError("damaged")
 
 
-def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
-    images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
-    find_twins(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
-    for kind in ("features", "means"):  # the names that describe them are those of pneumo.training.backbone_pass
-        about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
-        find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
-    write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)
-    assert {entry.kind for entry in entries(tmp_path)} == {*KINDS}
-    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
-    assert listed.exit_code == 0
-    assert all(kind in listed.output for kind in KINDS)
-    for words in ("8 images at 64 pixels", "8 images ", "timm/means[/y], 8 images at 64 pixels, 2 augmented views"):
-        assert words in listed.output
-    for kind in KINDS:
-        cleared = CliRunner().invoke(app, ["cache", "clear", "--kind", kind, "--dir", str(tmp_path)])
-        assert "deleted 1 of" in cleared.output
-    assert entries(tmp_path) == []
+def test_entries_are_listed_and_deleted_but_not_while_they_are_built(tmp_path: Path) -> None:
+    find_or_build(tmp_path, RECIPE, blocks)
+    with pytest.raises(ValueError, match="damaged"):
+        find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), stopped)
+    whole, unfinished = sorted(entries(tmp_path), key=lambda entry: not entry.whole)
+    assert (whole.kind, whole.key, whole.about, whole.whole) == ("features", RECIPE.key, RECIPE.about, True)
+    assert (unfinished.kind, unfinished.whole) == ("images", False)
+    with locked(whole.folder, "Computing"):
+        assert not remove(whole)
+    assert remove(whole)
+    assert [entry.kind for entry in entries(tmp_path)] == ["images"]
 
 
 @pytest.mark.parametrize(
-    "about", [b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"a": "' + b"x" * 2_000_000, b'{"a": 1}', b'{"images": [1]}']
+    ("given", "selected"),
+    [
+        ({}, ["a", "b"]),
+        ({"keys": ["b", "v1"]}, ["b", "v1"]),
+        ({"kind": "phantoms"}, ["v1"]),
+        ({"days": 1.0}, ["a"]),
+        ({"keys": ["b"], "kind": "images"}, []),
+    ],
 )
-def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed(about: bytes, tmp_path: Path) -> None:
-    find_or_build(tmp_path, RECIPE, blocks)
-    (tmp_path / "images" / f"foreign{CONTROLS}").mkdir(parents=True)
-    folder = tmp_path / "images" / f"{0:016x}"
-    folder.mkdir()
-    (folder / "about.json").write_bytes(about)
-    (tmp_path / "images" / "file").touch()
-    listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
-    assert listed.exit_code == 0
-    assert "2 entries" in listed.output
-    assert ("about.json is damaged" in listed.output) == (not about.endswith(b"}"))
-    assert is_harmless(listed.output)
-    assert "deleted 1 of 2" in CliRunner().invoke(app, ["cache", "clear", folder.name, "--dir", str(tmp_path)]).output
-
-
-def test_the_readme_of_the_outputs_disturbs_no_reader_of_runs_and_caches(tmp_path: Path) -> None:
-    readme = Path(shutil.copy(ROOT / "outputs" / "README.md", tmp_path))
-    write_failed_run(tmp_path / "sweep" / "study" / "resnext-sgd-s0", "resnext", "sgd")
-    assert [run.name for run in collect([tmp_path])] == ["sweep/study/resnext-sgd-s0"]
-    for command in (["list"], ["clear", "--all"]):
-        found = CliRunner().invoke(app, ["cache", *command, "--dir", str(tmp_path)])
-        assert (found.exit_code, "0 entries" in " ".join(found.output.split())) == (0, True)
-    boards = EventMultiplexer()
-    boards.AddRunsFromDirectory(str(tmp_path))
-    assert boards.Runs() == {}
-    assert readme.is_file()
+def test_all_conditions_count_and_phantoms_are_selected_only_if_asked_for(
+    given: dict[str, Any], selected: list[str], tmp_path: Path
+) -> None:
+    now = time.time()
+    found = [
+        Entry(kind, key, tmp_path / kind / key, {}, 0, used, whole=True)
+        for kind, key, used in (("images", "a", 0.0), ("features", "b", now), ("phantoms", "v1", 0.0))
+    ]
+    chosen = select(found, **{"keys": [], "kind": None, "days": 0.0, **given})
+    assert [entry.key for entry in chosen] == selected

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.data_modules import OPTIONS, open_data
+from torch.utils.data import DistributedSampler
 
 from pneumo.data.datamodule import ChestXrayDataModule, SyntheticDataModule
 from pneumo.data.index import default_root
@@ -51,7 +52,8 @@ def test_class_folders_may_be_named_by_numbers(phantoms: Path, tmp_path: Path) -
 
 def order(data: ChestXrayDataModule, epoch: int) -> list[int]:
     loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined] # as Lightning does
+    assert isinstance(loader.sampler, DistributedSampler)
+    loader.sampler.set_epoch(epoch)  # as Lightning does
     return [index for batch in loader for index in batch["index"].tolist()]
 
 
@@ -121,7 +123,7 @@ def test_phantoms_are_drawn_into_the_cache(tmp_path: Path) -> None:
 
 
 def drawn(root: str | Path | None) -> SyntheticDataModule:
-    data = SyntheticDataModule(root and str(root), train=4, val=2, test=2, phantom_seed=3, **OPTIONS)
+    data = SyntheticDataModule(None if root is None else str(root), train=4, val=2, test=2, phantom_seed=3, **OPTIONS)
     data.prepare_data()
     return data
 

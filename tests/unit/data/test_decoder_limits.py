@@ -10,7 +10,7 @@ from helpers.damaged_images import encode_image
 from helpers.decompression_bombs import COLOUR, DECLARED, DEEP, GREY, PIECES, compressed_dicom, png, rle, tiff
 from helpers.dicom_files import dicom
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from pneumo.data.decoder_limits import MOST_BYTES, Budget, Meter, picture_bytes
 from pneumo.data.jpeg import require_few_scans
@@ -113,7 +113,7 @@ def test_rle_longer_than_the_image_is_decoded_as_far_as_the_image() -> None:
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless])
-def test_a_compressed_image_larger_than_the_header_is_refused(syntax: str) -> None:
+def test_a_compressed_image_larger_than_the_header_is_refused(syntax: UID) -> None:
     form = "JPEG" if syntax == JPEGBaseline8Bit else "JPEG2000"
     large = encode_image(np.tile(GREY, (2, 2)), form)
     large = large.replace(b"\xff\xc0", b"\xff\xff\xc0") if form == "JPEG" else large  # hides it from a simple parser

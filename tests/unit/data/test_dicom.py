@@ -3,6 +3,7 @@ import logging
 import re
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -10,7 +11,8 @@ import pytest
 from helpers.damaged_images import smooth_image
 from helpers.dicom_files import dicom, lookup_table, with_syntax
 from pydicom import Dataset
-from pydicom.pixels import apply_windowing, get_decoder
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -28,12 +30,12 @@ GREY = smooth_image(np.random.default_rng(0))
 TWELVE = GREY.astype(np.uint16) * 16
 SIGNED = (GREY.astype(int) * 100 - 12_000).astype(np.int16)
 ORDER = np.random.default_rng(1).permutation(256)
-RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1000}  # TWELVE becomes -1000 to 7160
+RESCALED: dict[str, Any] = {"RescaleSlope": 2, "RescaleIntercept": -1000}  # TWELVE becomes -1000 to 7160
 
 
-def colours(values: np.ndarray) -> dict[str, object]:
+def colours(values: np.ndarray) -> dict[str, Any]:
     names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
-    described = {f"{name}Descriptor": [256, 0, 16] for name in names}
+    described: dict[str, Any] = {f"{name}Descriptor": [256, 0, 16] for name in names}
     return {**described, **{f"{name}Data": (values * 257).astype("<u2").tobytes() for name in names}}
 
 
@@ -110,9 +112,9 @@ def test_padding_is_black_and_stretches_nothing(photometric: str, values: np.nda
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (900.5, 700), (2000, 1), (-100, 3000)])
 def test_windows_are_those_of_pydicom(function: str, center: float, width: float) -> None:
-    window = {"WindowCenter": center, "WindowWidth": width, "VOILUTFunction": function}
+    window: dict[str, Any] = {"WindowCenter": center, "WindowWidth": width, "VOILUTFunction": function}
     dataset = Dataset()
-    dataset.update({"PhotometricInterpretation": "MONOCHROME2", "BitsStored": 12, "PixelRepresentation": 0})
+    dataset.PhotometricInterpretation, dataset.BitsStored, dataset.PixelRepresentation = "MONOCHROME2", 12, 0
     for name, value in window.items():
         setattr(dataset, name, value)
     with np.errstate(over="ignore"):
@@ -129,7 +131,7 @@ def test_windows_are_those_of_pydicom(function: str, center: float, width: float
         ({"BodyPartExamined": "HAND"}, "chest"),
     ],
 )
-def test_what_is_no_frontal_chest_film_is_told(elements: dict[str, str], doubt: str) -> None:
+def test_what_is_no_frontal_chest_film_is_told(elements: dict[str, Any], doubt: str) -> None:
     _, notes = read_radiograph(dicom(GREY, **elements))
     assert len(notes) == 1
     assert doubt in notes[0]
@@ -164,7 +166,7 @@ TEXTS = (
 def planted() -> Iterator[bytes]:
     """Give files with a patient's data in every text, and then those in many ways damaged."""
     generator = np.random.default_rng(0)
-    always = dict(zip(TEXTS[:6], SECRETS * 2, strict=True))
+    always: dict[str, Any] = dict(zip(TEXTS[:6], SECRETS * 2, strict=True))
     item = lookup_table(0, np.arange(4096))
     item[0].LUTExplanation = SECRETS[0]
     whole = [dicom(TWELVE, bits=12, **always, VOILUTSequence=item), dicom(GREY, **always, syntax=JPEGBaseline8Bit)]

@@ -20,7 +20,7 @@ def read(pixels: np.ndarray, **elements: Any) -> tuple[np.ndarray, str]:  # noqa
     return np.asarray(image).astype(int), "; ".join(notes)
 
 
-USELESS = {
+USELESS: dict[str, tuple[dict[str, Any], str]] = {
     "width 0": ({"WindowCenter": 0, "WindowWidth": 0}, "window is invalid"),
     "negative width": ({"WindowCenter": 2048, "WindowWidth": -5}, "window is invalid"),
     "NaN": ({"WindowCenter": "NaN", "WindowWidth": "NaN"}, "window is invalid"),

@@ -36,7 +36,7 @@ def test_a_missing_element_with_one_sensible_value_is_assumed(
         "photometric": "RGB" if pixels.ndim == 3 else "MONOCHROME2",
     }
     whole = read_radiograph(dicom(pixels, **options))
-    image, notes = read_radiograph(dicom(pixels, **options, **{name: empty}))
+    image, notes = read_radiograph(dicom(pixels, **{**options, name: empty}))
     np.testing.assert_array_equal(np.asarray(image), np.asarray(whole.image))
     assert whole.notes == ()
     assert notes == (f"its header lacks {name}, which was taken to be {value}",)
@@ -51,12 +51,13 @@ def test_missing_bits_are_those_allocated() -> None:
 @pytest.mark.parametrize("empty", [None, b""])
 @pytest.mark.parametrize("name", ["PhotometricInterpretation", "Rows", "Columns"])
 def test_a_missing_element_that_nothing_replaces_is_named(name: str, empty: bytes | None) -> None:
+    elements: dict[str, Any] = {name: empty}
     with pytest.raises(DataError, match=f"^lacks {name}, without which"):
-        read_radiograph(dicom(GREY, **{name: empty}))
+        read_radiograph(dicom(GREY, **elements))
 
 
 def test_all_missing_elements_are_named() -> None:
-    missing = {"BitsAllocated": None, "BitsStored": None, "HighBit": None, "PhotometricInterpretation": None}
+    missing: dict[str, Any] = dict.fromkeys(("BitsAllocated", "BitsStored", "HighBit", "PhotometricInterpretation"))
     with pytest.raises(DataError, match=r"^lacks BitsAllocated and PhotometricInterpretation"):
         read_radiograph(dicom(GREY, **missing))
 
@@ -73,8 +74,9 @@ def test_all_missing_elements_are_named() -> None:
     ],
 )
 def test_a_wrong_element_is_named(name: str, value: object) -> None:
+    elements: dict[str, Any] = {name: value}
     with pytest.raises(DataError, match=name) as caught:
-        read_radiograph(dicom(GREY, **{name: value}))
+        read_radiograph(dicom(GREY, **elements))
     assert "damaged" not in str(caught.value)
 
 

@@ -5,7 +5,7 @@ import pytest
 from helpers.data_modules import OPTIONS
 
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.folder_tree import find_data_sets
+from pneumo.data.folder_tree import find_data_sets, is_hidden
 from pneumo.data.index import find_root
 from pneumo.errors import DataError
 
@@ -63,3 +63,10 @@ def test_nothing_is_downloaded_next_to_a_data_set(tmp_path: Path, monkeypatch: p
     data.prepare_data()
     with pytest.raises(DataError, match="kermany"):
         data.setup()
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"), [("__MACOSX", True), (".DS_Store", True), ("..", False), ("NORMAL", False), ("a.b", False)]
+)
+def test_hidden_entries_and_those_of_macos_are_recognised(name: str, hidden: bool) -> None:
+    assert is_hidden(name) == hidden

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def sixteen_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
 
 
-VARIANTS = {
+VARIANTS: dict[str, tuple[Callable[[Image.Image], Image.Image], str]] = {
     "RGB png": (lambda image: image.convert("RGB"), "a.png"),
     "RGBA png": (lambda image: image.convert("RGBA"), "a.png"),
     "LA png": (lambda image: image.convert("LA"), "a.png"),

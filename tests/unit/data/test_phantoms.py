@@ -1,6 +1,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_who_comes_second_waits_and_does_not_draw(tmp_path: Path, monkeypatch: p
     root = tmp_path / "tree"
 
     class OtherIsFaster(FileLock):
-        def acquire(self, *args: object, **kwargs: object) -> object:
+        def acquire(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (FileLock's)
             monkeypatch.setattr(phantoms, "lock_of", lock_of)
             write_phantoms(root, seed=0, train=2, val=2, test=2)
             monkeypatch.setattr(phantoms, "draw_radiograph", fail)

@@ -15,7 +15,7 @@ STRONG = Augmentation(rotation=20, shift=0.1, zoom=0.2, flip=0.5, brightness=0.1
 
 def given_to_the_network(data: ChestXrayDataModule) -> dict[str, torch.Tensor]:
     """Give what comes first in the first epoch's first batch."""
-    data.trainer = SimpleNamespace(training=True, current_epoch=0, global_rank=0, world_size=1)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(training=True, current_epoch=0, global_rank=0, world_size=1)  # type: ignore[assignment] # a stand-in
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     return {name: values[:5] for name, values in batch.items()}
 

@@ -1,11 +1,12 @@
 """Deep and unusual images: each reads as the reference within rounding, or is refused; none is clipped or negative."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.damaged_images import encode_image, smooth_image
-from helpers.tiff_files import tiff
+from helpers.tiff_files import Order, tiff
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,7 +29,7 @@ def colour_map(scale: int, depth: int = 8) -> dict[int, list[int]]:
     return {320: [value * scale for value in range(1 << depth)] * 3}
 
 
-READ = {
+READ: dict[str, tuple[int, Callable[[Order], bytes]]] = {
     "MinIsWhite": (0, lambda order: tiff(255 - GREY, 0, order)),
     "8 bits": (0, lambda order: tiff(GREY, 1, order)),
     "4 bits": (17, lambda order: tiff(GREY >> 4, 1, order, bits=4)),
@@ -50,7 +51,7 @@ READ = {
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", READ)
-def test_a_tiff_reads_as_the_reference(kind: str, order: str) -> None:
+def test_a_tiff_reads_as_the_reference(kind: str, order: Order) -> None:
     tolerance, write = READ[kind]
     image, notes = read_radiograph(write(order))
     assert notes == ()

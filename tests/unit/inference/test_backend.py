@@ -7,15 +7,16 @@ from pneumo.inference.backend import Rules
 from pneumo.models.hyperparameters import HyperparameterError
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
-BROKEN: list[tuple[str, object]] = [
-    *(("threshold", value) for value in (float("nan"), 5, -1, None, "0.5", True, [])),
-    *(("margin", value) for value in (float("inf"), float("nan"), -1, "1", {})),
-    *(("crop_pct", value) for value in (0, 2, float("nan"), None, "1")),
-    *(("image_size", value) for value in (0, -32, 10**9, 32.5, "32", None, True)),
-    *(("classes", value) for value in ([], ["A"], ["A", "A"], "AB", ["A", 1], ["A", "\x1b"], ["A", ""], None)),
-    *(("name", value) for value in ("../x", "hub/x", "", None, 5, "timm/hf-hub:a/b")),
-    *(("outliers", value) for value in (1, None, "true", [])),
-]
+_BROKEN: dict[str, tuple[object, ...]] = {
+    "threshold": (float("nan"), 5, -1, None, "0.5", True, []),
+    "margin": (float("inf"), float("nan"), -1, "1", {}),
+    "crop_pct": (0, 2, float("nan"), None, "1"),
+    "image_size": (0, -32, 10**9, 32.5, "32", None, True),
+    "classes": ([], ["A"], ["A", "A"], "AB", ["A", 1], ["A", "\x1b"], ["A", ""], None),
+    "name": ("../x", "hub/x", "", None, 5, "timm/hf-hub:a/b"),
+    "outliers": (1, None, "true", []),
+}
+BROKEN = [(name, value) for name, values in _BROKEN.items() for value in values]
 
 
 def test_rules_are_read_as_they_were_written() -> None:

@@ -6,7 +6,8 @@ from pneumo.inference.onnx_backend import KEY, ChecksumError, add_checksum, veri
 
 
 def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    path, outcomes = tmp_path / "a.onnx", {}
+    path = tmp_path / "a.onnx"
+    outcomes: dict[int, bool | None] = {}
     whole = add_checksum(bytes(range(40)))
     path.write_bytes(whole)
     assert verify_checksum(path)

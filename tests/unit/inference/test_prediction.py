@@ -15,9 +15,10 @@ UNSURE = Prediction(Path("b"), {"NORMAL": 0.55, "PNEUMONIA": 0.45}, "NORMAL", Tr
 
 
 def shown(predictions: list[Prediction], rules: Rules = RULES, kept: bool = False) -> list[str]:
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    output = io.StringIO()
+    console = Console(file=output, width=80, force_terminal=True, color_system=None)
     console.print(to_terminal(predictions, rules, kept))
-    lines = console.file.getvalue().splitlines()
+    lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[-1] == NOTICE
     return [" ".join(line.split()) for line in lines]

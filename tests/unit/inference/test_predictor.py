@@ -2,12 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.checkpoints import write_checkpoint
 from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 
 import pneumo
-from pneumo.errors import ConfigError, DataError
-from pneumo.inference.explain.saliency import METHODS
+from pneumo.errors import ConfigError, DataError, HardwareError, PneumoError
+from pneumo.inference.backend import SettingStyle, as_argument, as_flag
+from pneumo.inference.explain.saliency import METHODS, SaliencyMapper
+from pneumo.inference.predictor import load_predictor
+from pneumo.models.fast_inference import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,47 @@ def test_what_cannot_be_explained_is_an_error(model: pneumo.Predictor, scans: Pa
         model.explain(scans / "notes.txt")
     with pytest.raises(ConfigError, match="method=lime"):
         model.explain(scans / "0.png", "lime")
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_size", "message"),
+    [
+        ("gpu", None, "device='gpu' is none of auto, cpu and cuda"),
+        ("cuda", None, r"device='cuda' demands a GPU, and .* take device='cpu', or"),
+        ("cpu", 0, "batch_size=0 must be 1 or more films at once, such as batch_size=16"),
+    ],
+)
+def test_errors_name_the_arguments_of_the_call(
+    device: str, batch_size: int | None, message: str, best: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PneumoError, match=message) as error:
+        pneumo.load_model(best, device, batch_size)
+    assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("style", "remedy"),
+    [
+        (as_argument, "such as batch_size={count}, or device='cpu'."),
+        (as_flag, "such as --batch-size {count}, or --device cpu."),
+    ],
+)
+def test_too_many_images_for_a_gpu_are_an_error_that_names_the_settings(
+    style: SettingStyle, remedy: str, best: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError
+
+    model = load_predictor(best, "cpu", None, style)
+    monkeypatch.setattr(SaliencyMapper, "__call__", fail)
+    with pytest.raises(HardwareError) as explaining:
+        model.explain(scans / "0.png")
+    assert str(explaining.value).endswith(remedy.format(count=4))
+    monkeypatch.setattr(Scorer, "forward", fail)
+    with pytest.raises(HardwareError) as predicting:
+        list(model.predict(scans / "0.png"))
+    assert str(predicting.value).endswith(remedy.format(count=1))
 
 
 def test_films_that_are_given_by_content_have_no_path(model: pneumo.Predictor) -> None:

@@ -84,7 +84,8 @@ def test_scipy_finds_the_same_interval() -> None:
     sides = [(answers.predicted > 0)[answers.positive == side].astype(float) for side in (True, False)]
 
     def balanced(ill: np.ndarray, well: np.ndarray, axis: int = -1) -> np.ndarray:
-        return (ill.mean(axis=axis) + 1 - well.mean(axis=axis)) / 2
+        mean: np.ndarray = (ill.mean(axis=axis) + 1 - well.mean(axis=axis)) / 2
+        return mean
 
     expected = stats.bootstrap(
         sides, balanced, n_resamples=8_000, method="percentile", rng=np.random.default_rng(0)

@@ -65,7 +65,7 @@ def test_one_image_a_patient_is_no_clustering(seed: int) -> None:
     assert delong_interval(clustered[0]) == delong_interval(alone[0])
     assert delong(*clustered) == delong(*alone)
     right = [np.equal(score > 0.5, positive).astype(int) for score in (first, second)]
-    assert swap_test(*right, (1, 1), clusters) == swap_test(*right, (1, 1))
+    assert swap_test(right[0], right[1], (1, 1), clusters) == swap_test(right[0], right[1], (1, 1))
     assert effective_size(right[0].astype(float), clusters) == 90
     known = Predictions.binary(first, positive, first > 0.5, patients=tuple(names))
     unknown = replace(known, patients=())
@@ -96,7 +96,8 @@ def test_copies_of_images_add_no_information() -> None:
     many = [placements(each[five], positive[five], five) for each in (score, other)]
     assert area_variance(*many[0].residuals) == pytest.approx(area_variance(*one[0].residuals))
     right = [np.equal(each > 0.5, positive).astype(int) for each in (score, other)]
-    assert swap_test(*(each[five] for each in right), (1, 1), five) == pytest.approx(swap_test(*right, (1, 1)))
+    p = swap_test(right[0], right[1], (1, 1))
+    assert swap_test(right[0][five], right[1][five], (1, 1), five) == pytest.approx(p)
     share = right[0].astype(float)
     assert effective_size(share[five], five) == pytest.approx(90 * student_factor(450, 90) ** -2, rel=0.02)
     assert effective_size(np.ones(450), five) == 90  # nothing tells how much images of a patient resemble each other
@@ -143,7 +144,7 @@ def test_correlated_images_do_not_make_equal_networks_differ(icc: float) -> None
 
     def counts(scores: list[Array], positive: Array, clusters: Array) -> float:
         right = [np.equal(score > 0.5, positive).astype(int) for score in scores]
-        return swap_test(*right, (1, 1), clusters)
+        return swap_test(right[0], right[1], (1, 1), clusters)
 
     assert rejections(areas, icc) <= 0.09  # 0.05, and three standard errors
     assert rejections(counts, icc) <= 0.09

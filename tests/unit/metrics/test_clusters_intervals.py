@@ -19,9 +19,10 @@ from pneumo.metrics.curves import measure_curves
 from pneumo.metrics.definitions import estimates, paired_bootstrap
 from pneumo.metrics.intervals import Estimate, subtract, wilson
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import summarise
 from pneumo.reporting.generalization import measure_shift
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import read_results, summarise
+from pneumo.runs.results import read_results
 from pneumo.runs.split_files import write_splits
 
 ALONE = tuple(f"person{i}" for i in range(120))

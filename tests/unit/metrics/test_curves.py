@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from pneumo.metrics.curves import GRID, measure_curves, precision_recall, roc
 from pneumo.metrics.predictions import Predictions
-from pneumo.runs.results import summarise
+from pneumo.metrics.summary import summarise
 
 
 def answers(size: int, distance: float = 2, levels: int = 10**6, share: float = 0.4) -> Predictions:
@@ -75,11 +75,11 @@ def test_only_the_order_of_probabilities_counts() -> None:
 
 
 def test_no_global_stream_of_random_numbers_is_drawn_from() -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].tolist(), random.getstate()
     first, second = measure_curves(answers(50)), measure_curves(answers(50))
     np.testing.assert_array_equal(first.sensitivity, second.sensitivity)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
+    assert (np.random.get_state(legacy=False)["state"]["key"].tolist(), random.getstate()) == before[1:]
 
 
 def test_saturated_images_rank_by_their_margin_in_curves_intervals_and_tests() -> None:

@@ -13,7 +13,8 @@ from sklearn.metrics import (
 from pneumo.metrics.bootstrap import Resamples
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.predictions import Predictions
-from pneumo.runs.results import summarise
+from pneumo.metrics.subtypes import SUBTYPE_METRICS
+from pneumo.metrics.summary import summarise
 
 SUBTYPES = ("none", "bacterial", "viral")
 
@@ -58,12 +59,13 @@ def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -
     given = answers()
     label, probability, prediction, found = given.label, given.probability, given.predicted, summarise(given)
     for name in METRICS:
-        assert found[f"test_{name}_ci_low"] < found[f"test_{name}"] < found[f"test_{name}_ci_high"], name
+        low, value, high = (float(found[f"test_{name}{end}"]) for end in ("_ci_low", "", "_ci_high"))
+        assert low < value < high, name
     assert found["test_sensitivity_viral"] == pytest.approx((prediction[label == 2] == 2).mean())
     ill = label > 0
     share = probability[ill, 2] / probability[ill, 1:].sum(1)
     assert found["test_auroc_bacterial_viral"] == pytest.approx(roc_auc_score(label[ill] == 2, share))
-    positives = found["test_true_positives"] + found["test_false_negatives"]
+    positives = int(found["test_true_positives"]) + int(found["test_false_negatives"])
     assert positives == ill.sum()
 
 
@@ -81,7 +83,7 @@ def test_where_each_class_got_one_answer_intervals_are_not_points(answer: tuple[
     probability = (0.7 * np.eye(3)[prediction] + 0.1).astype(np.float32)
     found = summarise(predictions(label, probability))
     for name in ("sensitivity", "specificity", "balanced_accuracy", "f1", "mcc"):
-        value, low, high = (found[f"test_{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
+        value, low, high = (float(found[f"test_{name}{end}"]) for end in ("", "_ci_low", "_ci_high"))
         assert low < value + 1e-12, name
         assert value < high + 1e-12, name
         assert high - low > 0.002, name
@@ -96,3 +98,12 @@ def test_no_interval_is_a_point(images: list[int], output: str) -> None:
         least, most = METRICS[name].whole_range(3)
         assert least <= low < high - 1e-6 < high <= most, name
         assert low <= value <= high, name
+
+
+def test_metrics_of_subtypes_weigh_images() -> None:
+    given = answers(1, 60)
+    weights = np.random.default_rng(2).integers(0, 3, 60)
+    resamples = Resamples(given, weights[None].astype(np.float64))
+    repeated = estimates(given.take(np.repeat(np.arange(60), weights)), SUBTYPE_METRICS)
+    for name, metric in SUBTYPE_METRICS.items():
+        assert metric.compute(resamples)[0] == pytest.approx(repeated[name].value), name

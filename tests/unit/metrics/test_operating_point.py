@@ -134,7 +134,8 @@ def test_a_threshold_can_be_passed_however_certain_the_answers_are(rule: str, mi
 @pytest.mark.parametrize("rule", ["youden", "accuracy", "sensitivity"])
 def test_images_of_one_class_choose_no_threshold(rule: str, label: int, caplog: pytest.LogCaptureFixture) -> None:
     found = choose_operating_point(np.zeros((5, 2)), np.full(5, label), False, rule, 0.95, 0.4, 0.1)
-    assert found == (1.0, 0.4, pytest.approx(np.log(0.6 / 0.4)))
+    assert (found.temperature, found.threshold) == (1.0, 0.4)
+    assert found.margin == pytest.approx(np.log(0.6 / 0.4))
     assert "0.4 stays" in caplog.text
 
 

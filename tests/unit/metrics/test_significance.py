@@ -133,9 +133,14 @@ def test_chances_of_sums_are_those_of_convolutions(seed: int, images: int, bias:
 
 
 def test_many_swaps_take_no_more_points_than_their_deviation_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = []
+    points: list[int] = []
     transform = np.fft.fft
-    monkeypatch.setattr(np.fft, "fft", lambda spectrum: points.append(len(spectrum)) or transform(spectrum))
+
+    def count_points(spectrum: np.ndarray) -> np.ndarray:
+        points.append(len(spectrum))
+        return transform(spectrum)
+
+    monkeypatch.setattr(np.fft, "fft", count_points)
     images = 2_000_000
     gains = np.array([1, 2, 3])
     found = swap_tail(gains, np.array([images] * 3), 6_000)

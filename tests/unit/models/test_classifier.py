@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def loader(*batches: dict[str, torch.Tensor]) -> DataLoader[dict[str, torch.Tens
     return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type] # a list is a data set
 
 
-def trainer(folder: Path, **options: object) -> Trainer:
+def trainer(folder: Path, **options: Any) -> Trainer:  # noqa: ANN401 (Trainer's)
     return Trainer(
         accelerator="cpu",
         default_root_dir=folder,
@@ -141,7 +142,7 @@ def build(training: TrainingOptions) -> Classifier:
 def test_smoothed_labels_are_the_same_for_classes_of_any_weight() -> None:
     smooth = build(TrainingOptions(label_smoothing=0.2, class_weights=[3.0, 0.5]))
     logits = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log().requires_grad_()
-    smooth._loss(logits, torch.tensor([0, 1]), "train").backward()
+    smooth._loss(logits, torch.tensor([0, 1]), "train").backward()  # type: ignore[no-untyped-call] # torch gives it no types
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.zeros(2, 2), atol=1e-7, rtol=0)
     sharp = build(TrainingOptions(class_weights=[3.0, 0.5]))

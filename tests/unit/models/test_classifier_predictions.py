@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,7 @@ def test_the_margin_of_three_classes_is_each_against_the_rest() -> None:
     logits = np.array([[50.0, 10.0, 11.0]])
     rest = [logsumexp(np.delete(logits[0], k)) for k in range(3)]
     found = classifier.predictions(torch.from_numpy(logits), torch.zeros(1), 0.5)
+    assert found.odds is not None
     np.testing.assert_allclose(found.odds, logits - rest, rtol=1e-6)
 
 
@@ -77,7 +79,7 @@ def test_metrics_of_an_epoch_are_those_of_torchmetrics(classes: int) -> None:
     label = np.arange(300) % classes
     probability, truth, found = logits.softmax(1), torch.from_numpy(label), measure(predict(logits, label))
     if classes == 2:
-        reference = {
+        reference: dict[str, Callable[..., torch.Tensor]] = {
             "accuracy": functional.binary_accuracy,
             "auroc": functional.binary_auroc,
             "auprc": functional.binary_average_precision,
@@ -89,7 +91,7 @@ def test_metrics_of_an_epoch_are_those_of_torchmetrics(classes: int) -> None:
         }
         expected = {name: function(probability[:, 1].contiguous(), truth) for name, function in reference.items()}
     else:
-        several = {
+        several: dict[str, Callable[..., torch.Tensor]] = {
             "auroc": functional.multiclass_auroc,
             "auprc": functional.multiclass_average_precision,
             "sensitivity": functional.multiclass_recall,

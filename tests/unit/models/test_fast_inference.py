@@ -45,7 +45,7 @@ def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
     freeze_module(backbone)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     runner = FeaturePass(backbone, size, torch.device("cpu"), batch_size=4, compiled=False)
-    found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, size).split(4), 0, None)])
+    found = torch.cat([torch.from_numpy(block) for block in runner.run(torch.split(images(6, size), 4), 0, None)])
     expected = backbone(images(6, size))
     torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
@@ -80,7 +80,8 @@ class Shared(nn.Module):
         self.convolution, self.first, self.second = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.second(self.convolution(self.first(self.convolution(image))))
+        features: Tensor = self.second(self.convolution(self.first(self.convolution(image))))
+        return features
 
 
 @pytest.mark.parametrize("kind", [Forked, Shared])
@@ -103,7 +104,7 @@ def test_images_can_be_changed_by_their_number() -> None:
         numbers.append((first, len(image)))
         return 255 - image
 
-    found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, 32).split(4), 8, invert)])
+    found = torch.cat([torch.from_numpy(block) for block in runner.run(torch.split(images(6, 32), 4), 8, invert)])
     assert numbers == [(8, 4), (12, 2)]
     torch.testing.assert_close(found, backbone(255 - images(6, 32)), atol=1e-4, rtol=1e-4)
 
@@ -113,7 +114,7 @@ def test_a_compiled_pass_gives_the_same_features() -> None:
     backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
-    found = torch.cat([torch.from_numpy(block) for block in runner.run(images(6, 32).split(4), 0, None)])
+    found = torch.cat([torch.from_numpy(block) for block in runner.run(torch.split(images(6, 32), 4), 0, None)])
     torch.testing.assert_close(found, backbone(images(6, 32)), atol=1e-4, rtol=1e-4)
 
 

@@ -18,8 +18,8 @@ def test_lower_layers_learn_more_slowly_and_none_is_forgotten() -> None:
     assert [group["lr_scale"] for group in groups] == [0.0625, 0.125, 0.25, 0.5, 1.0]
     given = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(given) == sorted(id(parameter) for module in (backbone, head) for parameter in module.parameters())
-    assert id(backbone[0][0].weight) in map(id, groups[0]["params"])
-    assert id(backbone[5][1].bias) in map(id, groups[3]["params"])
+    assert id(backbone.get_parameter("0.0.weight")) in map(id, groups[0]["params"])
+    assert id(backbone.get_parameter("5.1.bias")) in map(id, groups[3]["params"])
 
 
 def test_a_frozen_part_gets_no_group() -> None:
@@ -32,9 +32,11 @@ def test_the_classifier_gives_each_group_its_rate() -> None:
     options = FineTuning(warm_up=False, lr_decay=0.1)
     pretrained = Classifier.__new__(Classifier)  # no weights are at hand that would make one
     nn.Module.__init__(pretrained)
-    pretrained.backbone, pretrained.head, pretrained.fine_tuning = network(), nn.Linear(2, 2), options
+    pretrained.backbone = network()  # type: ignore[assignment] # parameters are all that counts
+    pretrained.head, pretrained.fine_tuning = nn.Linear(2, 2), options
     pretrained.make_optimizer, pretrained.make_scheduler = lambda p: torch.optim.SGD(p, lr=2.0), None
     optimizer = pretrained.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == pytest.approx([2e-4, 2e-3, 2e-2, 0.2, 2.0])
 

@@ -22,9 +22,10 @@ def test_each_resolution_gives_the_means_of_its_last_map() -> None:
         features, means = levels(IMAGE)
         assert torch.equal(features, network(IMAGE))
         scaled = (IMAGE / 255 - network.mean) / network.std
-        first = network.network.features[0](scaled)  # type: ignore[index, union-attr] # its own blocks
+        blocks = network.network.get_submodule("features")
+        first = blocks.get_submodule("0")(scaled)
         torch.testing.assert_close(means[:, 10:20], first.mean((2, 3)))
-        torch.testing.assert_close(means[:, -512:], network.network.features(scaled).mean((2, 3)))  # type: ignore[operator, union-attr]
+        torch.testing.assert_close(means[:, -512:], blocks(scaled).mean((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,8 @@ def test_channels_that_never_move_decide_nothing_that_little_noise_can_do() -> N
     assert all(bool(torch.isfinite(tensor).all()) for tensor in found)
     near = other.copy()
     near[:, 3] += 1e-6
-    np.testing.assert_allclose(*(found.score(torch.from_numpy(x).float()).numpy() for x in (near, other)), rtol=1e-2)
+    moved, still = (found.score(torch.from_numpy(x).float()).numpy() for x in (near, other))
+    np.testing.assert_allclose(moved, still, rtol=1e-2)
 
 
 def test_few_images_of_one_kind_are_enough_to_fit() -> None:

@@ -2,6 +2,7 @@ import copy
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -30,7 +31,7 @@ def trained(classes: int = 5) -> dict[str, Tensor]:
 
 def assert_loads(state: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
     found = network()
-    head = copy.deepcopy(found.fc.state_dict())
+    head = copy.deepcopy(found.get_submodule("fc").state_dict())
     load_state_dict(found, state, "fc", "model.weights=FILE")
     for name, tensor in found.state_dict().items():
         if name.startswith("fc."):
@@ -152,10 +153,11 @@ def test_a_second_copy_of_the_network_is_warned_of(caplog: pytest.LogCaptureFixt
 
 
 def small_vit() -> nn.Module:
-    return VisionTransformer(image_size=8, patch_size=4, num_layers=1, num_heads=1, hidden_dim=4, mlp_dim=8)
+    vit: nn.Module = VisionTransformer(image_size=8, patch_size=4, num_layers=1, num_heads=1, hidden_dim=4, mlp_dim=8)
+    return vit
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, tuple[Callable[[], nn.Module], Callable[[str], str]]] = {
     "densenet": (
         lambda: DenseNet(2, (2, 1), 4, num_classes=3),
         lambda name: re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name),

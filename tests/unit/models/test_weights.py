@@ -16,7 +16,6 @@ import torchvision
 from torch import Tensor, nn
 
 from pneumo.errors import WeightsError
-from pneumo.models import registry
 from pneumo.models.backbones import build_backbone
 from pneumo.models.classifier import Classifier
 from pneumo.models.registry import create
@@ -27,7 +26,8 @@ NAME = "torchvision/resnet18"
 
 def state(seed: int = 1, classes: int = 1000) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    return torchvision.models.resnet18(num_classes=classes).state_dict()
+    tensors: dict[str, Tensor] = torchvision.models.resnet18(num_classes=classes).state_dict()
+    return tensors
 
 
 def body(weights: str | None) -> dict[str, Tensor]:
@@ -113,10 +113,11 @@ def test_the_offline_package_fits_timm_in_order(package: str) -> None:
     backbone, _ = build_backbone("timm/tf_efficientnet_lite0", f"pip:{package}", None, 64, 2)
     torch.manual_seed(0)
     random, _ = build_backbone("timm/tf_efficientnet_lite0", None, None, 64, 2)
-    assert not torch.equal(backbone.network.conv_stem.weight, random.network.conv_stem.weight)
+    first = "conv_stem.weight"
+    assert not torch.equal(backbone.network.get_parameter(first), random.network.get_parameter(first))
     # A trained first layer responds to edges: its filters are far from the random ones in size.
-    assert backbone.network.bn1.running_var.std() > 0.01
-    assert torch.equal(random.network.bn1.running_var, torch.ones(32))
+    assert backbone.network.get_buffer("bn1.running_var").std() > 0.01
+    assert torch.equal(random.network.get_buffer("bn1.running_var"), torch.ones(32))
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -196,7 +197,7 @@ def test_timm_weights_come_by_tag(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((name, pretrained))
         return create_model(name, pretrained=False)
 
-    monkeypatch.setattr(registry.timm, "create_model", pretended)
+    monkeypatch.setattr(timm, "create_model", pretended)
     architecture = create("timm/resnet18", 32)
     architecture.fetch("DEFAULT")
     architecture.fetch("a1_in1k")

@@ -7,14 +7,14 @@ import torchvision
 from torch import Tensor, nn
 
 from pneumo.errors import ConfigError, WeightsError
-from pneumo.models import registry
 from pneumo.models.backbones import build_backbone
 from pneumo.models.registry import create
 
 
 def state() -> dict[str, Tensor]:
     torch.manual_seed(1)
-    return torchvision.models.resnet18().state_dict()
+    tensors: dict[str, Tensor] = torchvision.models.resnet18().state_dict()
+    return tensors
 
 
 def body(weights: str) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ def test_whatever_a_proxy_causes_is_explained(fault: str, monkeypatch: pytest.Mo
         return create_model("resnet18")
 
     create_model = timm.create_model
-    monkeypatch.setattr(registry.timm, "create_model", fail)
+    monkeypatch.setattr(timm, "create_model", fail)
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@garbage")
     with pytest.raises(WeightsError, match="a proxy is set by HTTPS_PROXY") as caught:
         build_backbone("timm/resnet18", "DEFAULT", None, image_size=32, classes=2)

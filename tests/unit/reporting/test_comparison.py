@@ -6,13 +6,14 @@ import pytest
 from helpers.reference_metrics import mcnemar
 from helpers.run_files import write_failed_run, write_outputs, write_run
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import unvaried_difference
 from pneumo.metrics.significance import delong, placements, swap_test
 from pneumo.reporting.comparison import Comparison, compare, explain_comparison
 from pneumo.reporting.leaderboard import write_leaderboard
-from pneumo.runs.collection import collect, rows
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 
 
@@ -165,9 +166,9 @@ def test_images_of_one_patient_are_taken_together(tmp_path: Path) -> None:
         assert pair.difference.value == before.difference.value
         assert pair.difference.p > before.difference.p
     assert found.pairs[0].difference.p == swap_test(right[0], right[1], (1, 1), np.arange(624) // 8)
-    for row, before in zip(found.rows, alone.rows, strict=True):
+    for row, apart in zip(found.rows, alone.rows, strict=True):
         for name, (low, high) in row.intervals.items():
-            assert high - low > np.diff(before.intervals[name]), name
+            assert high - low > np.diff(apart.intervals[name]), name
     assert "624 images of 78 patients" in explain_comparison(found)[0]
     assert "Obuchowski" in explain_comparison(found)[0]
     lines = [f"test/{i}.jpeg,test,X,none,person{i}" for i in range(624)]

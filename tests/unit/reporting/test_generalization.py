@@ -7,12 +7,13 @@ from helpers.run_files import write_outputs, write_run
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import count_outcomes
 from pneumo.reporting.figures.run_figures import draw_test
 from pneumo.reporting.generalization import SHOWN, Shift, best_threshold, measure_shift, read_shift
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import confusion, read_results
+from pneumo.runs.results import read_results
 
 ALWAYS = {"confusion_matrix", "roc", "precision_recall", "scores", "calibration", "predictions"}
 POSITIVE = np.arange(600) % 8 >= 3
@@ -115,7 +116,7 @@ def test_a_threshold_that_is_a_probability_keeps_its_side(tmp_path: Path) -> Non
     lines = ["path,label,probability,prediction"]
     lines += [f"test/0.jpeg,NORMAL,{threshold:.9g},NORMAL", "test/1.jpeg,NORMAL,0.400000006,PNEUMONIA"]
     (tmp_path / "run" / "predictions.csv").write_text("\n".join(lines) + "\n")
-    counts = confusion(np.array([0, 0]), np.array([0, 1]))
+    counts = count_outcomes(np.array([0, 0]), np.array([0, 1]))
     found = read_predictions(tmp_path / "run", {**(read_results(tmp_path / "run") or {}), **counts})
     assert found.predicted.tolist() == [False, True]
     assert found.positive.tolist() == [False, False]

@@ -11,17 +11,18 @@ from scipy.stats import binomtest
 from sklearn.metrics import auc
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.metrics.curves import roc
+from pneumo.metrics.definitions import METRICS
 from pneumo.reporting.comparison import compare
 from pneumo.reporting.comparison import comparison_table as to_table
 from pneumo.reporting.leaderboard import explain, write_leaderboard
-from pneumo.reporting.leaderboard_table import to_csv, to_markdown, to_terminal
-from pneumo.runs.collection import STUDY, collect, rows
+from pneumo.reporting.leaderboard_table import columns, to_csv, to_markdown, to_terminal
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
-from pneumo.runs.status import Status, write_status
 
 
 @pytest.fixture
@@ -59,16 +60,6 @@ def test_what_is_no_result_is_marked_and_comes_last(study: Path) -> None:
     assert any("googlenet-sgd-s0 failed: no image" in note for note in explain(rows(collect([study]))))
 
 
-def test_a_part_of_the_seeds_that_failed_is_counted(tmp_path: Path) -> None:
-    write_run(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
-    folder = tmp_path / "a" / "resnext-sgd-s1"
-    folder.mkdir()
-    write_status(folder, Status("now", "failed", "NaN", "TrainingError", "resnext", "sgd", 1, "study", "0.5"))
-    (row,) = rows(collect([tmp_path / "a"]))
-    assert row.remark == "1 of 2 failed"
-    assert row.deviation("test_accuracy") is None
-
-
 def test_the_studys_numbers_are_no_measure_for_other_images(tmp_path: Path) -> None:
     write_run(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=3, images=64, data="synthetic")
     (row,) = rows(collect([tmp_path / "a"]))
@@ -77,16 +68,15 @@ def test_the_studys_numbers_are_no_measure_for_other_images(tmp_path: Path) -> N
     assert "no difference is given" in " ".join(explain([row]))
 
 
-def test_the_studys_table_is_that_of_the_paper() -> None:
-    assert len(STUDY) == 12
-    assert STUDY["resnext", "adagrad"] == (0.9711, 0.9551, 5567)
-    assert sum(cell.test_accuracy == 0.6250 for cell in STUDY.values()) == 3
-
-
-def test_trials_of_a_search_are_sorted_by_validation(tmp_path: Path) -> None:
-    for number, (wrong, loss) in enumerate(((10, 0.3), (60, 0.1), (30, 0.2))):
-        write_run(tmp_path / "a" / f"trial-00{number}", "resnext", "sgd", 0, wrong=wrong, val_loss=loss)
-    assert [row.first.setting for row in rows(collect([tmp_path / "a"]))] == ["trial-001", "trial-002", "trial-000"]
+@pytest.mark.parametrize(("rank", "heads"), [(None, []), (0, ["NPV"]), (2, ["NPV"])])
+def test_a_metric_with_a_rank_has_one_column(
+    rank: int | None, heads: list[str], study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "npv", METRICS["f1"]._replace(name="npv", title="NPV", rank=rank))
+    titles = [column.title for column in columns(rows(collect([study])))]
+    assert [title for title in titles if title == "NPV"] == heads
+    assert len(titles) == len(set(titles))
+    assert "accuracy" not in titles  # its column is "test accuracy"
 
 
 def test_every_form_holds_every_run(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,14 +152,6 @@ def test_runs_of_other_settings_are_no_seeds_of_one_row(tmp_path: Path) -> None:
     assert "epochs (20 and 30)" in notes
 
 
-def test_a_part_of_the_test_set_has_no_part_in_a_mean(tmp_path: Path) -> None:
-    write_run(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30)
-    write_run(tmp_path / "a" / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=30, images=64, status="partial")
-    (row,) = rows(collect([tmp_path / "a"]))
-    assert (row.remark, row.deviation("test_accuracy")) == ("1 of 2 partial", None)
-    assert row.mean("test_accuracy") == pytest.approx(1 - 30 / 624)
-
-
 def test_a_run_counts_once_and_sweeps_of_one_name_stay_apart(study: Path, tmp_path: Path) -> None:
     assert len(collect([study, study, study / "resnext-sgd-s0"])) == 6
     write_run(tmp_path / "other" / "study" / "resnext-sgd-s2", "resnext", "sgd", 2, wrong=20)
@@ -177,13 +159,6 @@ def test_a_run_counts_once_and_sweeps_of_one_name_stay_apart(study: Path, tmp_pa
     assert sorted(len(row.runs) for row in found if row.first.model == "resnext") == [1, 2]
     single = rows(collect([study / "resnext-sgd-s0", tmp_path / "other" / "study" / "resnext-sgd-s2"]))
     assert [len(row.runs) for row in single] == [1, 1]
-
-
-def test_runs_outside_sweeps_are_told_apart_by_their_time(tmp_path: Path) -> None:
-    for time in ("2026-01-02_10-00-00", "2026-01-03_10-00-00"):
-        write_run(tmp_path / "train" / "resnext-sgd-s0" / time, "resnext", "sgd", 0, wrong=20)
-    found = rows(collect([tmp_path / "train"]))
-    assert sorted(row.setting for row in found) == ["2026-01-02_10-00-00", "2026-01-03_10-00-00"]
 
 
 def test_a_network_of_two_sweeps_is_compared_though_their_optimizers_differ(tmp_path: Path) -> None:

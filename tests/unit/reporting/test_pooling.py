@@ -1,6 +1,7 @@
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,17 +9,18 @@ from helpers.run_files import write_outputs, write_run
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.reporting.pooling import pool
-from pneumo.runs.collection import collect, rows
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 
 POSITIVE = np.arange(90) % 3 > 0
 
 
 def fold(sweep: Path, number: int, held_out: int, shift: float = 0.0, **other: object) -> np.ndarray:
     folder = sweep / f"resnext-adam-s0-fold{number}"
-    about = {"task": "pneumonia", "threshold": 0.5, "threshold_rule": "fixed", "settings_hash": "same"}
+    about: dict[str, Any] = {"task": "pneumonia", "threshold": 0.5, "threshold_rule": "fixed", "settings_hash": "same"}
     about |= {"best_epoch": 5, "epochs": 5, "temperature": 1.0, **other}
     write_run(folder, "resnext", "adam", 0, wrong=30, fold=number, folds=3, **about)
     margin = shift + 2 * POSITIVE - 1 + np.random.default_rng(number).normal(0, 1, 90)

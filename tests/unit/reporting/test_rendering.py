@@ -56,7 +56,7 @@ class Silent:
 def test_the_served_page_shows_names_as_they_are(name: str) -> None:
     pages = []
     for each in (name, "plain"):
-        app = make_app(Predictor(Silent(each)), None, ["localhost"])  # type: ignore[arg-type]
+        app = make_app(Predictor(Silent(each)), None, ["localhost"])  # type: ignore[arg-type] # has rules only
         pages.append(TestClient(app, base_url="http://localhost").get("/").text.replace('\\"', ""))
     text, plain = pages
     assert is_harmless(text)

@@ -20,9 +20,10 @@ from pneumo.reporting.figures.charts import draw_confusion, draw_scores
 from pneumo.reporting.figures.run_figures import choose, draw_predictions
 from pneumo.reporting.figures.style import save
 from pneumo.reporting.leaderboard import write_leaderboard
+from pneumo.reporting.run_summary import report
 from pneumo.runs.prediction_files import read_table, write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
-from pneumo.runs.results import report
+from pneumo.runs.results import Results
 from pneumo.runs.split_files import read_splits, write_splits
 from pneumo.training.loggers import RunLogger
 
@@ -52,7 +53,7 @@ def test_no_leaderboard_obeys_a_name(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_run_whose_folder_has_markup_in_its_name_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": "[/y]", "epochs": 1, "collapsed": False}
+    results: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": "[/y]", "epochs": 1, "collapsed": False}
     report(Path(f"/x/q[/y]:smile:{CONTROLS}"), results)
     printed = capsys.readouterr().out
     assert is_harmless(printed)
@@ -81,7 +82,7 @@ def test_figures_and_curves_show_any_name(tmp_path: Path) -> None:
     classes = (f"$x^$ {CONTROLS}", "$\\frac$")
     share = np.linspace(0.05, 0.95, 12)
     answers = Predictions.binary(share, share > 0.3, share > 0.5, classes, tuple(map(str, range(12))))
-    results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": classes[0], "optimizer": classes[1], "seed": 0}
+    results: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": classes[0], "optimizer": classes[1], "seed": 0}
     chosen = choose(answers, 0.5)
     films = np.zeros((len(chosen.places), 8, 8), np.uint8)
     figures = {"confusion": draw_confusion(answers, results), "scores": draw_scores(answers, results)}

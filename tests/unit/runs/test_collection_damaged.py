@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 from helpers.run_files import write_failed_run, write_run
 
-from pneumo.cli import report
+from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.reporting.comparison import compare
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown
-from pneumo.runs.collection import collect, rows
+from pneumo.reporting.rows import rows
+from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.results import read_results
 from pneumo.runs.status import Status, load_status, read_status, write_status
 from pneumo.sweeps.job import Command, read_command, write_command
 
-_ODD = (None, True, [], {}, "", "NaN", -2, 1e308, -1e308, 10**400, "x" * 10_000, "\0", "\ud800", "a\nb", {"a": [[]]})
+_ODD: list[object] = [None, True, [], {}, "", "NaN", -2, 1e308, -1e308, 10**400, "x" * 10_000, "\0", "\ud800"]
+_ODD += ["a\nb", {"a": [[]]}]
 _ODD_NUMBERS = (float("nan"), float("inf"), -float("inf"))
 _CELLS = ("", "nan", "inf", "-1", "2", "1e999", "x", "NORMAL", "PNEUMONIA", "LUNG", '"', "\0", "9" * 200_000)
 
@@ -113,7 +115,7 @@ def test_a_result_file_that_is_denied_is_not_said_to_be_unwritable(run: Path, mo
     def deny(path: Path, *arguments: object, **options: object) -> object:
         if path.name == "results.json":
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *arguments, **options)  # type: ignore[call-overload]
+        return opened(path, *arguments, **options)  # type: ignore[call-overload] # as they came
 
     monkeypatch.setattr(Path, "open", deny)
     with pytest.raises(ConfigError, match=r"results\.json is damaged.*Permission denied") as error:

@@ -10,15 +10,15 @@ from sklearn.metrics import roc_auc_score
 
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.summary import count_outcomes, summarise
 from pneumo.runs.prediction_files import read_predictions, read_table, write_predictions
-from pneumo.runs.results import confusion, summarise
 
 HEAD = "path,label,probability,prediction"
 TWO, THREE = ("NORMAL", "PNEUMONIA"), ("NORMAL", "logit_margin_X", "VIRAL")  # a name that a column has, too
 LABEL = np.arange(200) % 2
 MARGIN = (np.random.default_rng(0).normal(0, 12, 200) + 25 * LABEL).astype(np.float32)
 LOGITS = np.random.default_rng(1).normal(0, 60, (300, 3)) + 90 * np.eye(3)[np.arange(300) % 3]
-RESULTS = {**FINISHED, **confusion(LABEL, (expit(MARGIN) > 0.5).astype(int))}  # at a threshold of 0.5
+RESULTS = {**FINISHED, **count_outcomes(LABEL, (expit(MARGIN) > 0.5).astype(int))}  # at a threshold of 0.5
 PATHS = tuple(f"test/{i}.jpeg" for i in range(200))
 
 
@@ -67,7 +67,7 @@ def test_three_classes_keep_their_columns_whatever_their_names(margins: bool, tm
     write_predictions(path, given if margins else replace(given, odds=None))
     assert columns(path)[4:7] == list(THREE)
     assert columns(path)[7:] == ([f"logit_margin_{name}" for name in THREE] if margins else [])
-    results = {**RESULTS, **confusion(given.label, given.predicted), "task": "subtype"}
+    results = {**RESULTS, **count_outcomes(given.label, given.predicted), "task": "subtype"}
     found = read_predictions(tmp_path, results)
     assert found.classes == THREE
     assert np.array_equal(found.probability.astype(np.float32), given.probability)
@@ -86,7 +86,7 @@ def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
     expected = roc_auc_score(label[ill] == 2, logs[ill, 2] - logs[ill, 1])
     assert found["test_auroc_bacterial_viral"] == pytest.approx(expected)
     assert float(plain["test_auroc_bacterial_viral"]) < expected - 1e-3
-    assert found["test_auroc_ci_high"] > plain["test_auroc_ci_high"]
+    assert float(found["test_auroc_ci_high"]) > float(plain["test_auroc_ci_high"])
 
 
 @pytest.mark.parametrize(

@@ -10,27 +10,7 @@ from pneumo.errors import ConfigError, TrainingError
 from pneumo.metrics.predictions import Predictions
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
-from pneumo.runs.results import check_overwrite, confusion, write_results
-
-
-def test_counts() -> None:
-    label = np.array([0] * 20 + [1] * 80)
-    prediction = np.array([0] * 15 + [1] * 5 + [0] * 14 + [1] * 66)
-    found = confusion(label, prediction)
-    assert [
-        found[f"test_{name}"] for name in ("true_positives", "false_positives", "true_negatives", "false_negatives")
-    ] == [
-        66,
-        5,
-        15,
-        14,
-    ]
-    assert found["collapsed"] is False
-
-
-@pytest.mark.parametrize("answer", [0, 1])
-def test_one_answer_for_all_is_a_collapse(answer: int) -> None:
-    assert confusion(np.array([0, 1, 1]), np.full(3, answer))["collapsed"] is True
+from pneumo.runs.results import check_overwrite, write_results
 
 
 def test_probabilities_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 from pathlib import Path
 
 import pytest
+from helpers.commands import Compose
+from helpers.run_files import write_run
 
+from pneumo.config.fingerprints import config_hash
+from pneumo.data.index import data_hash, index_radiographs
 from pneumo.errors import ConfigError
-from pneumo.sweeps.grid import check_values, parse_overrides
+from pneumo.sweeps.grid import check_values, finished_jobs, parse_overrides
+from pneumo.sweeps.plan import Job
 
 
 def check(*lines: str) -> None:
@@ -48,3 +53,33 @@ def test_the_last_values_of_a_key_are_counted() -> None:
     check(many, few, "epochs=1,2")
     with pytest.raises(ConfigError, match="1,000,000,000"):
         check(few, many)
+
+
+@pytest.mark.parametrize(
+    ("target", "indexed"),
+    [
+        ("pneumo.data.datamodule.ChestXrayDataModule", True),
+        ("pneumo.data.datamodule.SyntheticDataModule", True),
+        ("pneumo.data.synthetic.SyntheticDataModule", True),  # the name in configurations of earlier versions
+        ("pneumo.data.hospital.HospitalDataModule", False),  # a layout of one's own, which indexes its images itself
+        ("hospital.DataModule", False),
+    ],
+)
+def test_only_data_of_the_standard_layout_are_indexed_again(
+    target: str, indexed: bool, compose_run: Compose, phantoms: Path, tmp_path: Path
+) -> None:
+    cfg, folder = compose_run(), tmp_path / "sweep" / "job"
+    cfg.data._target_ = target
+
+    def finish(data_hash: str) -> None:
+        write_run(folder, "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(cfg), data_hash=data_hash)
+
+    finish("of another index")
+    jobs = [Job(folder.name, folder, (), cfg)]
+    if not indexed:
+        assert finished_jobs(jobs) == {folder.name}
+        return
+    with pytest.raises(ConfigError, match="other data"):
+        finished_jobs(jobs)
+    finish(data_hash(index_radiographs(phantoms, ["NORMAL", "PNEUMONIA"])))
+    assert finished_jobs(jobs) == {folder.name}

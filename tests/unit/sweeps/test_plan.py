@@ -5,7 +5,7 @@ import pytest
 from helpers.event_files import hparams_row
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.fingerprints import other_overrides
 from pneumo.runs.result_rules import RESULT_NAMES
@@ -49,7 +49,7 @@ def test_names_of_many_settings_fit_a_file_system() -> None:
 def job(*overrides: str) -> Job:
     dotted = [override.lstrip("+") for override in overrides if "." in override]
     config = OmegaConf.merge(OmegaConf.from_dotlist(dotted), {"augment": {"flip": 0.5}})
-    assert OmegaConf.is_dict(config)
+    assert isinstance(config, DictConfig)
     return Job("job", Path(), overrides, config)
 
 
@@ -89,7 +89,7 @@ def test_columns_of_one_name_keep_their_whole_keys() -> None:
 def test_a_row_has_what_is_swept_right_after_model_optimizer_rate_and_seed(tmp_path: Path) -> None:
     results = dict.fromkeys(RESULT_NAMES, 0.5)
     given = ["model=vgg16", "+trainer.gradient_clip_val=1", "data.root=/private", "launcher=ray", "~callbacks.progress"]
-    swept = {"momentum": 0.9, "augment": "light"}
+    swept: dict[str, str | float] = {"momentum": 0.9, "augment": "light"}
     RunLogger(str(tmp_path)).log_results(results, 0.1, 3, other_overrides(given), swept)
     row = hparams_row(tmp_path)
     assert list(row)[:6] == ["lr", "model", "optimizer", "seed", "set/augment", "set/momentum"]

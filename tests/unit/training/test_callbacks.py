@@ -77,7 +77,7 @@ def test_it_is_the_average_of_the_last_steps_however_few_there_are(decay: float)
         kept = min(decay, (1 + step) / (10 + step))
         expected = value if expected is None else kept * expected + (1 - kept) * value
     assert expected is not None
-    assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert average.module.get_parameter("weight").item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_run_that_goes_on_has_the_history_of_a_whole_one(tmp_path: Path) -> None:
@@ -104,8 +104,9 @@ def test_a_run_that_goes_on_has_the_history_of_a_whole_one(tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore")
 def test_progress_without_a_terminal_counts_steps(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     caplog.set_level("INFO", "pneumo.training.callbacks")
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    limits = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1}
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    quiet |= {"num_sanity_val_steps": 0, "max_epochs": 1}
+    limits: dict[str, Any] = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1}
     progress = PlainProgress(interval=-1)
     trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[progress], **quiet, **limits)
     trainer.fit(model := BoringModel())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.commands import Compose
 
+from pneumo.common.tensor_files import read_tensors
 from pneumo.data.index import Radiograph
 from pneumo.errors import NonFiniteLossError
 from pneumo.models import checkpoint_reader
@@ -23,11 +24,10 @@ def test_the_tested_checkpoint_alone_tells_what_is_uncertain_and_what_is_unlike(
     split: str, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    original = checkpoint_reader.read_tensors
 
     def counted(path: Path, checked: bool) -> object:
         read.append(path.name)
-        return original(path, checked)
+        return read_tensors(path, checked)
 
     monkeypatch.setattr(checkpoint_reader, "read_tensors", counted)
     run(compose_run("trainer.max_epochs=1", f"data.split={split}"))

@@ -45,7 +45,7 @@ def parts() -> RunComponents:
     """Return a run's parts with no more than the folder needs."""
     data = SimpleNamespace(splits={}, classes=["NORMAL", "PNEUMONIA"], data_hash="abc")
     trainer = SimpleNamespace(is_global_zero=True, checkpoint_callbacks=[])
-    return RunComponents(data, None, trainer)  # type: ignore[arg-type]
+    return RunComponents(data, None, trainer)  # type: ignore[arg-type] # stand-ins
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -101,7 +101,7 @@ def test_a_run_of_an_earlier_version_is_replaced(
     folder = tmp_path / "run"
     if proof == "splits.csv":
         image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1")
-        write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item]
+        write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item] # a stand-in
     else:
         write_run(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")
     touch(folder, *OWN, "MODEL_CARD.md", "report.html", "events.out.tfevents.1.host.2", "figures/mine.png")

@@ -139,7 +139,7 @@ def test_an_epoch_that_a_limit_cut_is_resumed(tmp_path: Path, phantoms: Path) ->
         cfg = composed(*options)
         run(cfg)
         folder, parts = tmp_path / "run" / "checkpoints", build(cfg)
-        assert check_resumable(folder / "last.ckpt", folder, run_settings(cfg, parts.datamodule), parts) is None
+        check_resumable(folder / "last.ckpt", folder, run_settings(cfg, parts.datamodule), parts)
 
 
 def test_what_a_run_has_stored_is_accepted(parts: RunComponents, state: tuple[Content, Content]) -> None:

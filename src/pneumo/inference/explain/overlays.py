@@ -21,7 +21,7 @@ from pneumo.common.files import atomic_path, bounded_name, unwritable
 from pneumo.common.terminal import warn
 from pneumo.data.image_notes import some
 from pneumo.inference.backend import Floats, Images, Network
-from pneumo.inference.prediction import NOTICE, Batch, Prediction, show_path
+from pneumo.inference.prediction import NOTICE, PredictedBatch, Prediction, show_path
 from pneumo.reporting.figures.style import STYLE, escape_text
 
 # Perceptually uniform, distinguishable by the colour-blind, and without greys.
@@ -65,7 +65,7 @@ class Explainer:
         self.subject = self.positive or "the class that is called"
         self.map = network.explainer(method)
 
-    def explain(self, batch: Batch) -> list[Explanation]:
+    def explain(self, batch: PredictedBatch) -> list[Explanation]:
         """Explain the files of a batch that were read with copies to look at."""
         read = [
             (prediction, prediction.predicted_class, film.square, np.asarray(film.shown))
@@ -168,7 +168,7 @@ class OverlayFolder:
         self.examples: list[tuple[str, Explanation]] = []
         self.failed: list[str] = []
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: PredictedBatch) -> None:
         """Write the overlays of a batch; raise a ConfigError if a file cannot be written."""
         for explanation in self.explainer.explain(batch):
             prediction, name = explanation.prediction, self.names[explanation.prediction.path]

@@ -24,7 +24,7 @@ from pneumo.inference.explain.overlays import overlay
 from pneumo.inference.explain.saliency import METHODS, ExplainableClassifier, SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.reporting.rendering import encode_jpeg
-from pneumo.reporting.run_report import KINDS, Explanations, Run, Shown
+from pneumo.reporting.run_report import Explanations, ReportedRun, Shown
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.split_files import find_images
 
@@ -34,7 +34,7 @@ _LONGEST = 360  # pixels of a film's longer side on the page
 _AT_ONCE = 8  # images that are explained at once
 
 
-def explain_run(run: Run) -> Explanations:
+def explain_run(run: ReportedRun) -> Explanations:
     """Compute saliency maps of the images that a run's page shows, or the reason why there are none."""
     margin, uncertain, why = None, None, ", since the run is not whole"
     try:
@@ -61,8 +61,7 @@ def explain_run(run: Run) -> Explanations:
             maps.extend(explainer(block).numpy())
             advance(len(maps))
     shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, films, maps, strict=True)])
-    counts = map(len, (run.chosen.right, run.chosen.wrong, run.chosen.uncertain))
-    kinds = {kind: list(islice(shown, count)) for kind, count in zip(KINDS, counts, strict=True)}
+    kinds = {kind: list(islice(shown, len(places))) for kind, places in run.chosen.kinds.items()}
     forgotten = {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS}
     return Explanations(kinds, forgotten, "", margin, uncertain)
 
@@ -80,7 +79,7 @@ def _read(path: Path) -> Images:
         raise DataError(f"{path} {error}") from None
 
 
-def _show(run: Run, place: int, film: Images, places: Floats, crop_pct: float) -> Shown:
+def _show(run: ReportedRun, place: int, film: Images, places: Floats, crop_pct: float) -> Shown:
     names, answers = run.answers.classes, run.answers
     share = f"{answers.confidence[place]:.3f}"
     answer = f"{names[answers.predicted[place]]} {f'({names[1]} {share})' if answers.is_binary else share}"

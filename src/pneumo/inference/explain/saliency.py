@@ -15,7 +15,7 @@ from torchvision.transforms.functional import gaussian_blur
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import Backbone
 from pneumo.models.classifier import log_odds
-from pneumo.models.ood_detector import Layout, find_layout, hooked
+from pneumo.models.feature_maps import Layout, find_layout, hooked
 
 # The first is the default. Draelos and Carin 2020 multiply gradients by activations, place by place; Selvaraju et al.
 # 2017 average gradients over all places first; Zeiler and Fergus 2014 cover squares: slow, but it needs no layer.

@@ -22,23 +22,21 @@ from pneumo.data.image_cache import RadiographDataset, decoded_blocks
 from pneumo.data.index import find_root, index_radiographs, label_subtypes, locate
 from pneumo.data.phantoms import draw_radiograph
 from pneumo.errors import ConfigError, DataError
-from pneumo.inference.backend import Images, Network, Rules
-from pneumo.inference.export.formats import describe
+from pneumo.inference.backend import Images, Network, Rules, as_flag
+from pneumo.inference.export.formats import FORMATS, Format
 from pneumo.inference.export.parity import (
     ALLOWED,
-    FORMATS,
     accuracy_table,
     measure_latency,
     score,
     speed_table,
     write_checked,
 )
-from pneumo.inference.onnx_backend import OnnxNetwork
+from pneumo.inference.export.writer import describe_network
 from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint
 
 _BLOCK = 16  # films that a worker decodes at once
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
 _PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
 _BATCHES = (1, 32)
 
@@ -53,7 +51,7 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         ConfigError: The checkpoint or the output is none, or the network cannot be exported.
         DataError: There is no such data set.
     """
-    _check(output, int8, data)
+    form = _check(output, int8, data)
     refuse_inputs([("--output", output)], [checkpoint])
     network = CheckpointNetwork(checkpoint)
     rules = network.rules
@@ -70,12 +68,10 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         plain, small = f"{output.suffix}, float32", f"{output.suffix}, int8"
         networks: dict[str, Network] = {"checkpoint in PyTorch": network, plain: exported}
         sizes = {"checkpoint in PyTorch": checkpoint.stat().st_size, plain: path.stat().st_size}
-        if int8 and source:
-            from pneumo.inference.export.quantisation import quantise  # imports onnx
-
+        if int8 and source and form.quantise:
             tell("Quantising to int8")
-            quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe(checkpoint, rules))
-            networks[small], sizes[small] = OnnxNetwork(temporary), temporary.stat().st_size
+            form.quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe_network(checkpoint, rules))
+            networks[small], sizes[small] = form.open(temporary, "cpu", as_flag), temporary.stat().st_size
         tell("Measuring latencies")
         rich.print(speed_table(sizes, {count: measure_latency(networks, shown, count) for count in _BATCHES}))
         if int8 and source:
@@ -85,26 +81,31 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
     tell(f"Wrote {output}, which is no medical device")
 
 
-def _check(output: Path, int8: bool, data: Path | None) -> None:
-    """Refuse what cannot work before minutes are spent."""
-    if output.suffix not in FORMATS:
-        raise ConfigError(
-            f"--output {output} must end in .onnx, which onnxruntime and others run, or in .pt2, which PyTorch does, "
-            "such as --output network.onnx."
-        )
+def _check(output: Path, int8: bool, data: Path | None) -> Format:
+    """Return the output's format; refuse what cannot work before minutes are spent."""
+    form = FORMATS.get(output.suffix)
+    if form is None:
+        ends = ", or in ".join(f"{suffix}, which {each.runners}" for suffix, each in FORMATS.items())
+        raise ConfigError(f"--output {output} must end in {ends}, such as --output network{next(iter(FORMATS))}.")
     if int8 and data is None:
         raise ConfigError(
             "--int8 is calibrated on training films and measured on test films: name their data set as --data ROOT, a "
             "folder with train/ and test/."
         )
-    if int8 and output.suffix != ".onnx":
-        raise ConfigError(f"--int8 is for ONNX, and --output {output} is not: name a file that ends in .onnx.")
-    if output.suffix == ".onnx" and (missing := [name for name in _NEEDED if find_spec(name) is None]):
+    if int8 and form.quantise is None:
+        able = {suffix: each.name for suffix, each in FORMATS.items() if each.quantise}
         raise ConfigError(
-            f"Writing ONNX needs {', '.join(missing)}, which this Python lacks: pip install 'pneumo[export]', or take "
-            "--output FILE.pt2, which needs nothing more."
+            f"--int8 is for {' and '.join(able.values())}, and --output {output} is not: name a file that ends in "
+            f"{' or '.join(able)}."
+        )
+    if missing := [name for name in form.packages if find_spec(name) is None]:
+        simple = next(suffix for suffix, each in FORMATS.items() if not each.packages)
+        raise ConfigError(
+            f"Writing {form.name} needs {', '.join(missing)}, which this Python lacks: pip install 'pneumo[export]', "
+            f"or take --output FILE{simple}, which needs nothing more."
         )
     check_output("--output", output)
+    return form
 
 
 @contextmanager

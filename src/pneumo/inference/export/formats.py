@@ -1,142 +1,99 @@
-"""Formats of exported networks: ONNX files and PyTorch programs."""
+"""Formats of exported networks: how each is written and opened, what it needs, and its limits.
+
+An entry in `FORMATS` adds a format. Its libraries are imported when it is used.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch.export import Dim, ExportedProgram
-
-from pneumo.common import __version__
-from pneumo.common.text import plain
-from pneumo.errors import ConfigError
-from pneumo.inference.backend import Images, Network, Rules, Scores
-from pneumo.inference.onnx_backend import RULES, add_checksum
-from pneumo.models.fast_inference import Scorer
+from pneumo.inference.backend import Images, Network, SettingStyle
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
-ABOUT = "pneumo_about"
-_EXTRA = "pneumo.json"  # the file in a .pt2 that has the metadata
-NETWORK = "network/"  # begins the names of the ONNX nodes that the network itself consists of
-_SCOPE = "'levels.backbone.network'"  # how PyTorch calls those
-_MOST = 2**31 - 2**24  # bytes of weights: an ONNX file has less than 2 GiB, and a little else is in it
-_TEXT = """\
-A classifier of chest radiographs, exported by pneumo {version}. Not a medical device: for research and teaching only.
-Input image, uint8 (batch, 1, {size}, {size}): make a film grey (ITU-R 601), resize it to {whole} x {whole} pixels \
-without keeping its aspect, bilinear and antialiased as by Pillow, and take the middle {size} x {size}.
-Output probability, float32 (batch, {count}): of {classes}; {called}.
-Output unlike, float32 (batch,): {unlike}."""
+    from torch.export import ExportedProgram
 
 
-def describe(checkpoint: Path, rules: Rules) -> dict[str, str]:
-    """Return the metadata: where a file comes from, and all that must be known to use it."""
-    positive = rules.positive_class
-    binary = positive is not None
-    text = _TEXT.format(
-        version=__version__,
-        size=rules.image_size,
-        whole=math.floor(rules.image_size / rules.crop_pct),
-        count=len(rules.classes),
-        classes=" and ".join(rules.classes) if binary else ", ".join(rules.classes),
-        called=f"{positive} is called above {rules.threshold:.9g}" if binary else "the likeliest is called",
-        unlike=(
-            "how unlike the training images a film is; above 1 it is hardly a frontal chest radiograph"
-            if rules.outliers
-            else "0, since the checkpoint has nothing to tell by whether a film is unlike the training images"
-        ),
-    )
-    return {
-        RULES: rules.to_json(),
-        ABOUT: text,
-        "pneumo_version": __version__,
-        "architecture": rules.name,
-        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-    }
+@dataclass(frozen=True)
+class Format:
+    """A format of exported networks.
 
-
-def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], path: Path) -> None:
-    """Write a network in the format that the path's suffix names; the number of images stays open."""
-    size = sum(tensor.nbytes for tensor in scorer.state_dict().values())
-    if path.suffix == ".onnx" and size > _MOST:
-        raise ConfigError(
-            f"{rules.name} has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2 GB: take another suffix, .pt2."
-        )
-    image = torch.zeros(2, 1, rules.image_size, rules.image_size, dtype=torch.uint8)  # of 1 would become a constant
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's, of its own deprecated parts
-            shapes = {"image": {0: Dim("batch", min=1)}}
-            program = torch.export.export(scorer, (image,), dynamic_shapes=shapes, strict=False)
-            for node in program.graph.nodes:
-                node.meta.pop("stack_trace", None)  # paths of this machine
-            if path.suffix == ".pt2":
-                stream = io.BytesIO()  # PyTorch's own writer raises no OSError
-                torch.export.save(program, stream, extra_files={_EXTRA: json.dumps(dict(metadata))})
-                path.write_bytes(stream.getvalue())
-            else:
-                path.write_bytes(add_checksum(_to_onnx(program, metadata).SerializeToString()))
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{rules.name} cannot be exported as {path.suffix} by PyTorch {torch.__version__} "
-            f"({plain(error, 300)}): take the other format, or another architecture."
-        ) from error
-
-
-def set_metadata(model: ModelProto, metadata: Mapping[str, str]) -> None:
-    """Write metadata into an ONNX model."""
-    import onnx
-
-    model.doc_string = metadata[ABOUT]
-    model.producer_name, model.producer_version = "pneumo", metadata["pneumo_version"]
-    onnx.helper.set_model_props(model, dict(metadata))
-
-
-def _to_onnx(program: ExportedProgram, metadata: Mapping[str, str]) -> ModelProto:
-    exported = torch.onnx.export(
-        program,
-        dynamo=True,
-        input_names=["image"],
-        output_names=["probability", "unlike"],
-        dynamic_shapes={"image": {0: "batch"}},  # the name that readers of the file see
-        verbose=False,
-    )
-    assert exported is not None
-    model = exported.model_proto
-    for node in model.graph.node:
-        if any(_SCOPE in prop.value for prop in node.metadata_props if prop.key == "pkg.torch.onnx.name_scopes"):
-            node.name = NETWORK + node.name
-    graph = model.graph
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info, graph):
-        del part.metadata_props[:]  # the exporter's notes, a third of the nodes' bytes
-    set_metadata(model, metadata)
-    return model
-
-
-class ProgramNetwork(Network):
-    """An exported program on the CPU.
-
-    PyTorch opens such files by pickle, which runs whatever code they hold: only files of one's own may be opened.
+    Attributes:
+        name: Of the format.
+        file: A file of it, with its article.
+        runners: What runs such files, with the verb.
+        write: Writes a program and its metadata to a path.
+        open: Opens a file on a device (cpu, cuda or auto); errors name settings in the given style.
+        quantise: Writes a file again with layers in 8 bits, given images for calibration; None: it cannot be done.
+        packages: What writing needs besides PyTorch.
+        most_bytes: The largest weights that a file holds; None: any.
+        refusal: Why `load_model` does not open such files, as a predicate; None: it does.
     """
 
-    batch_size = 16
+    name: str
+    file: str
+    runners: str
+    write: Callable[[ExportedProgram, Mapping[str, str], Path], None]
+    open: Callable[[Path, str, SettingStyle], Network]
+    quantise: Callable[[Path, Path, Images, Mapping[str, str]], None] | None = None
+    packages: tuple[str, ...] = ()
+    most_bytes: int | None = None
+    refusal: str | None = None
 
-    def __init__(self, path: Path) -> None:
-        """Open a file that `pneumo.inference.export.formats.write_network` wrote."""
-        extra = {_EXTRA: ""}
-        self.module = torch.export.load(path, extra_files=extra).module()
-        self.rules = Rules.from_json(json.loads(extra[_EXTRA])[RULES])
 
-    def score(self, image: Images) -> Scores:
-        """Score images; see `Network`."""
-        with torch.inference_mode():
-            probability, unlike = self.module(torch.from_numpy(image))
-        return probability.numpy(), unlike.numpy()
+def _write_onnx(program: ExportedProgram, metadata: Mapping[str, str], path: Path) -> None:
+    from pneumo.inference.export.onnx_writer import write_onnx
+
+    write_onnx(program, metadata, path)
+
+
+def _open_onnx(path: Path, device: str, style: SettingStyle) -> Network:
+    from pneumo.inference.onnx_backend import OnnxNetwork
+
+    return OnnxNetwork(path, device, style)
+
+
+def _quantise_onnx(source: Path, target: Path, films: Images, metadata: Mapping[str, str]) -> None:
+    from pneumo.inference.export.quantisation import quantise
+
+    quantise(source, target, films, metadata)
+
+
+def _write_program(program: ExportedProgram, metadata: Mapping[str, str], path: Path) -> None:
+    from pneumo.inference.export.torch_program import write_program
+
+    write_program(program, metadata, path)
+
+
+def _open_program(path: Path, device: str, style: SettingStyle) -> Network:
+    from pneumo.inference.export.torch_program import ProgramNetwork
+
+    return ProgramNetwork(path)  # on the CPU
+
+
+# By the suffix of their files.
+FORMATS = {
+    ".onnx": Format(
+        name="ONNX",
+        file="an ONNX file",
+        runners="onnxruntime and others run",
+        write=_write_onnx,
+        open=_open_onnx,
+        quantise=_quantise_onnx,
+        packages=("onnx", "onnxscript", "onnxruntime"),
+        most_bytes=2**31 - 2**24,  # a file has less than 2 GiB, and a little else is in it
+    ),
+    ".pt2": Format(
+        name="PyTorch programs",
+        file="a PyTorch program",
+        runners="PyTorch does",
+        write=_write_program,
+        open=_open_program,
+        refusal=(
+            "is for programs of your own (torch.export.load): opening such a file runs whatever code it holds, so "
+            "pneumo does not. Give the checkpoint that it was made of, or export that as .onnx."
+        ),
+    ),
+}

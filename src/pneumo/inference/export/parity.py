@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -13,9 +13,9 @@ import torch
 
 from pneumo.common.terminal import PlainTable
 from pneumo.errors import ConfigError
-from pneumo.inference.backend import Images, Network, Rules, Scores
-from pneumo.inference.export.formats import ProgramNetwork, describe, write_network
-from pneumo.inference.onnx_backend import OnnxNetwork
+from pneumo.inference.backend import Images, Network, Rules, Scores, as_flag
+from pneumo.inference.export.formats import FORMATS
+from pneumo.inference.export.writer import describe_network, write_network
 from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
@@ -25,7 +25,6 @@ from pneumo.models.ood_detector import LevelMeans
 _BLOCK = 32  # films at once
 ROUNDS = (3, 30)  # at least, at most
 _SECONDS = 10.0  # of a measurement, after which no further round begins
-FORMATS: dict[str, Callable[[Path], Network]] = {".onnx": OnnxNetwork, ".pt2": ProgramNetwork}
 
 
 class Difference(NamedTuple):
@@ -45,8 +44,8 @@ def write_checked(
 
     The path's suffix names the format. An export that PyTorch refuses, or whose answers are too far, is a ConfigError.
     """
-    write_network(network.scorer, network.rules, describe(checkpoint, network.rules), path)
-    exported = FORMATS[path.suffix](path)
+    write_network(network.scorer, network.rules, describe_network(checkpoint, network.rules), path)
+    exported = FORMATS[path.suffix].open(path, "cpu", as_flag)
     found = compare(score_plainly(network.classifier, films), score(exported, films))
     if not all(value <= most for value, most in zip(found, ALLOWED, strict=True)):  # NaN is no match either
         raise ConfigError(

@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from pneumo.inference.backend import Images
-from pneumo.inference.export.formats import NETWORK, set_metadata
+from pneumo.inference.export.onnx_writer import NETWORK, set_metadata
 from pneumo.inference.onnx_backend import add_checksum
 
 _BLOCK = 8  # films at once

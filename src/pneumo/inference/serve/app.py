@@ -24,7 +24,7 @@ from starlette.routing import Route
 from pneumo.errors import DataError, PneumoError
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import read_film
-from pneumo.inference.prediction import NOTICE, Batch, describe, show_share
+from pneumo.inference.prediction import NOTICE, PredictedBatch, describe_prediction, show_share
 from pneumo.inference.predictor import Predictor
 from pneumo.inference.serve.connections import CrowdedError, TooLargeError, Upload, Uploads
 from pneumo.reporting.rendering import render
@@ -101,9 +101,9 @@ class _Served:
         if film.shown is None:
             raise DataError(film.error)
         (prediction,) = self.model.predict_films([film])
-        explained = self.explainer.explain(Batch([prediction], [film])) if self.explainer else []
+        explained = self.explainer.explain(PredictedBatch([prediction], [film])) if self.explainer else []
         return {
-            **describe(prediction),
+            **describe_prediction(prediction),
             "shown": {name: show_share(share) for name, share in prediction.probability.items()},
             "remarks": prediction.remarks,
             "film": _png(film.shown),

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumo.common.terminal import tell, warn
+from pneumo.common.text import install_hint
 from pneumo.errors import ConfigError
+from pneumo.inference.backend import as_flag
 from pneumo.inference.prediction import NOTICE
-from pneumo.inference.predictor import Predictor, load_model, warn_untested
+from pneumo.inference.predictor import Predictor, load_predictor, warn_untested
 
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import Explainer
@@ -28,12 +30,9 @@ def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str)
         HardwareError: The device is not there.
     """
     if any(find_spec(name) is None for name in ("starlette", "uvicorn")):
-        raise ConfigError(
-            "The page needs starlette and uvicorn, which are not installed: pip install 'pneumo[serve]', or, in a "
-            "checkout, pip install -e '.[serve]'."
-        )
+        raise ConfigError(f"The page needs starlette and uvicorn, which are not installed: {install_hint('serve')}.")
     with _listen(host, port) as listening:
-        model = load_model(checkpoint, device)
+        model = load_predictor(checkpoint, device, None, as_flag)
         warn_untested(model.rules)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         if _names(host) is None:

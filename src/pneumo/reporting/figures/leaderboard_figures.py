@@ -17,7 +17,7 @@ from pneumo.common.text import escape_line
 from pneumo.metrics.curves import roc
 from pneumo.metrics.intervals import Interval
 from pneumo.reporting.figures.style import COLOURS, DARK, GREY, STYLE
-from pneumo.runs.collection import MAJORITY, STUDY, Row
+from pneumo.reporting.rows import MAJORITY, STUDY, Row
 from pneumo.runs.prediction_files import read_predictions
 
 _MARKERS = "osD^vP*X"

@@ -63,9 +63,14 @@ class Chosen(NamedTuple):
     wrongs: int  # how many are wrong
 
     @property
+    def kinds(self) -> dict[str, Places]:
+        """The indices by their kind, in the order in which they are shown."""
+        return {"right": self.right, "wrong": self.wrong, "uncertain": self.uncertain}
+
+    @property
     def places(self) -> list[int]:
         """All of them, in the order in which they are shown."""
-        return [*self.right.tolist(), *self.wrong.tolist(), *self.uncertain.tolist()]
+        return [place for places in self.kinds.values() for place in places.tolist()]
 
 
 class Film(NamedTuple):

@@ -16,7 +16,8 @@ from pneumo.inference.prediction import Prediction
 
 def spot(row: int, column: int, size: int = 32) -> np.ndarray:
     rows, columns = np.mgrid[:size, :size]
-    return np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 8).astype(np.float32)
+    values: np.ndarray = np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 8).astype(np.float32)
+    return values
 
 
 def test_without_a_map_a_film_stays_as_it_is() -> None:
@@ -79,7 +80,8 @@ def test_overlays_lie_where_the_inputs_do_at_the_films_aspect(
 
 def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
-        return image.size
+        size: tuple[int, int] = image.size
+        return size
 
 
 def test_large_films_are_shown_smaller(best: Path, tmp_path: Path, run: Run) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from pneumo.errors import ConfigError
 from pneumo.inference.explain.saliency import METHODS, Layer, SaliencyMapper
 from pneumo.models.classifier import Classifier
-from pneumo.models.ood_detector import Layout
+from pneumo.models.feature_maps import Layout
 
 
 def images(count: int, size: int) -> Tensor:
@@ -26,6 +26,7 @@ class Spots(nn.Module):
         super().__init__()
         self.bright, self.bypass = nn.Conv2d(3, 1, 3, padding=1), bypass
         nn.init.constant_(self.bright.weight, 1 / 27)
+        assert self.bright.bias is not None
         nn.init.zeros_(self.bright.bias)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -33,10 +34,10 @@ class Spots(nn.Module):
         return pooled + image.mean((1, 2, 3))[:, None] if self.bypass else pooled
 
 
-def spots(**changes: object) -> Classifier:
+def spots(bypass: bool = False) -> Classifier:
     """A classifier of 32 pixels that answers PNEUMONIA where something is bright."""
     known = classifier(size=32)
-    known.backbone.network, known.head = Spots(**changes), nn.Linear(1, len(known.classes))  # type: ignore[arg-type]
+    known.backbone.network, known.head = Spots(bypass), nn.Linear(1, len(known.classes))
     known.head.weight.data = torch.tensor([[-1.0], [1.0]])
     return known.eval()
 

@@ -11,8 +11,9 @@ from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 
 from pneumo.errors import ConfigError
 from pneumo.inference.export import exporter, parity
-from pneumo.inference.export.formats import ProgramNetwork
-from pneumo.inference.export.parity import FORMATS, compare, score_plainly, write_checked
+from pneumo.inference.export.formats import FORMATS
+from pneumo.inference.export.parity import compare, score_plainly, write_checked
+from pneumo.inference.export.torch_program import ProgramNetwork
 from pneumo.inference.predictor import open_network
 from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint
@@ -30,7 +31,7 @@ def test_onnx_answers_what_the_checkpoint_answers_to_any_number_of_images(checkp
     assert np.ptp(expected[1]) > 0.01
     for count in (1, 2, 7):
         probability, unlike = network.score(images[:count])
-        assert (probability.dtype, unlike.dtype) == (np.float32, np.float32)
+        assert probability.dtype == unlike.dtype == np.dtype(np.float32)
         np.testing.assert_allclose(probability, expected[0][:count], atol=1e-5)
         np.testing.assert_allclose(unlike, expected[1][:count], rtol=1e-4)
 

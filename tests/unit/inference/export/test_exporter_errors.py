@@ -1,16 +1,19 @@
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
-from pneumo.errors import ConfigError
-from pneumo.inference.backend import Images, Scores
+from pneumo.errors import ConfigError, HardwareError
+from pneumo.inference.backend import Images, Scores, SettingStyle, as_argument, as_flag
 from pneumo.inference.export import exporter
-from pneumo.inference.export.parity import FORMATS
+from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.onnx_backend import KEY, RULES, OnnxNetwork, add_checksum
 from pneumo.inference.predictor import open_network
 
@@ -28,7 +31,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
             probability, unlike = super().score(image)
             return probability + np.float32(2e-4), unlike
 
-    monkeypatch.setitem(FORMATS, ".onnx", Wrong)
+    monkeypatch.setitem(FORMATS, ".onnx", replace(FORMATS[".onnx"], open=Wrong))
     assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
     assert "answers otherwise than its checkpoint" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -110,6 +113,31 @@ def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
+    ("style", "cuda", "cpu"),
+    [(as_argument, "device='cuda'", "device='cpu'"), (as_flag, "--device cuda", "--device cpu")],
+)
+@pytest.mark.parametrize("made_for_it", [True, False])
+def test_a_missing_gpu_is_an_error_that_names_the_settings(
+    style: SettingStyle, cuda: str, cpu: str, made_for_it: bool, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime ships no types
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    providers = ["CUDAExecutionProvider"] if made_for_it else []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers, "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, **other: Session(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(HardwareError) as error:
+        open_network(exported, "cuda", style)
+    assert str(error.value).startswith(f"{cuda} demands a GPU, and onnxruntime ")
+    assert f"on this machine: take {cpu}, or install" in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--output", "network.h5"], "must end in .onnx"),
@@ -137,6 +165,18 @@ def test_mistakes_are_told_before_the_work(
     assert message in captured.err
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_a_damaged_image_of_the_data_set_is_named_without_the_traceback_of_a_worker(
+    checkpoint: Path, phantoms: Path, tmp_path: Path, export: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = min((shutil.copytree(phantoms, tmp_path / "data") / "train" / "NORMAL").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert export(checkpoint, "--output", tmp_path / "network.onnx", "--data", tmp_path / "data") == 1
+    told = capsys.readouterr().err
+    assert told.startswith(str(damaged))
+    assert "Traceback" not in told
+    assert not (tmp_path / "network.onnx").exists()
 
 
 def test_what_is_no_checkpoint_is_refused(

@@ -8,9 +8,11 @@ from helpers.checkpoints import smooth_images, write_untrained
 from onnx import numpy_helper
 
 from pneumo.inference.export.exporter import Films
-from pneumo.inference.export.formats import NETWORK, describe
-from pneumo.inference.export.parity import FORMATS, write_checked
+from pneumo.inference.export.formats import FORMATS
+from pneumo.inference.export.onnx_writer import NETWORK
+from pneumo.inference.export.parity import write_checked
 from pneumo.inference.export.quantisation import quantise
+from pneumo.inference.export.writer import describe_network
 from pneumo.inference.onnx_backend import OnnxNetwork
 from pneumo.inference.predictor import open_network
 from pneumo.inference.torch_backend import CheckpointNetwork
@@ -40,7 +42,7 @@ def test_int8_is_smaller_and_answers_nearly_the_same(
     assert np.abs(logits - right).mean() < 0.1 * right.std()
     assert abs((logits - right).mean()) < 0.01 * right.std()  # these films calibrated it: the head takes up their mean
     limits = [np.quantile(scores, 0.99, method="higher") for scores in (unlike, as_unlike)]
-    np.testing.assert_allclose(*limits, rtol=0.01)
+    np.testing.assert_allclose(limits[0], limits[1], rtol=0.01)
 
 
 def test_nodes_of_the_network_are_told_from_those_around_it(exported: Path) -> None:
@@ -59,7 +61,7 @@ def test_int8_spares_depthwise_weights(tmp_path: Path) -> None:
     network, images = CheckpointNetwork(checkpoint), smooth_images(64, 64).numpy()
     for suffix in FORMATS:  # the checks of exports, of this network too
         write_checked(network, checkpoint, images[:4], tmp_path / f"network{suffix}")
-    metadata = describe(checkpoint, network.rules)
+    metadata = describe_network(checkpoint, network.rules)
     quantise(tmp_path / "network.onnx", tmp_path / "small.onnx", images, metadata)
     weights = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "small.onnx").graph.initializer

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -18,8 +17,8 @@ from helpers.dicom_files import dicom
 from PIL import Image
 from starlette.testclient import TestClient
 
+from pneumo.inference.batch_inference import run_predict
 from pneumo.inference.explain.overlays import Explainer
-from pneumo.inference.predict import run_predict
 from pneumo.inference.prediction import NOTICE
 from pneumo.inference.predictor import Predictor, load_model
 from pneumo.inference.serve import app as serving
@@ -46,7 +45,7 @@ def client(model: Predictor) -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1:8000")
 
 
-def ask(client: TestClient, content: bytes) -> httpx.Response:
+def ask(client: TestClient, content: bytes) -> Any:  # noqa: ANN401 (of httpx or httpx2, whichever Starlette finds)
     return client.post("/predict", content=content, headers=KIND)
 
 
@@ -79,7 +78,9 @@ def test_the_page_has_what_it_needs_and_asks_for_nothing_else(classes: tuple[str
     assert page.status_code == 200
     assert NOTICE in page.text
     assert not re.search(r"https?://|//[a-z]", page.text)
-    settings = json.loads(re.search(r"const settings = (.*);", page.text)[1])
+    found = re.search(r"const settings = (.*);", page.text)
+    assert found is not None
+    settings = json.loads(found[1])
     assert settings["bars"] == list(classes if len(classes) == 3 else classes[1:])
     if len(classes) == 3:
         assert settings["threshold"] is settings["band"] is None

@@ -38,7 +38,7 @@ class Loop:
         return self.now
 
     def call_later(self, delay: float, function: Callable[[], None]) -> asyncio.TimerHandle:
-        return asyncio.TimerHandle(delay, function, (), self)  # type: ignore[arg-type]
+        return asyncio.TimerHandle(delay, function, (), self)  # type: ignore[arg-type] # a stand-in
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass
@@ -48,7 +48,7 @@ class Loop:
 
     def create_task(self, task: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
         task.close()
-        return asyncio.Future(loop=self)  # type: ignore[arg-type]
+        return asyncio.Future(loop=self)  # type: ignore[arg-type] # a stand-in
 
 
 class Client(asyncio.Transport):
@@ -69,7 +69,7 @@ class Client(asyncio.Transport):
         """Have the application answer; nothing of it is read."""
         start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]}
         for message in (start, {"type": "http.response.body", "body": bytes(size)}):
-            asyncio.run(self.protocol.cycle.send(message))  # type: ignore[arg-type]
+            asyncio.run(self.protocol.cycle.send(message))  # type: ignore[arg-type] # as Starlette sends it
 
     def wait(self) -> bool:
         """Let an interval pass, and tell whether the connection is still open."""

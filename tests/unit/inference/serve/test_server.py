@@ -1,4 +1,5 @@
 import socket
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_who_lets_others_in_is_warned(
     served = []
     monkeypatch.setattr(server, "_serve", lambda network, host, listening: served.append(listening.getsockname()[1]))
     opened: list[str] = []
-    monkeypatch.setattr(server.webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
     status, out, err = run(best, "--host", host, "--port", 0, "--open")
     assert status == 0
     assert ("there is no password" in err) == others

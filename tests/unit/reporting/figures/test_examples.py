@@ -7,10 +7,10 @@ from scipy.special import logit
 
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.run_figures import ACROSS, Chosen, choose, draw_batch, draw_predictions
+from pneumo.runs.results import Results
 
-RESULTS = {"model": "resnext", "optimizer": "sgd", "seed": 0, "threshold": 0.3} | {
-    f"test_{kind}_{sign}": 10 for kind in ("true", "false") for sign in ("positives", "negatives")
-}
+RESULTS: Results = {"model": "resnext", "optimizer": "sgd", "seed": 0, "threshold": 0.3}
+RESULTS |= {f"test_{kind}_{sign}": 10 for kind in ("true", "false") for sign in ("positives", "negatives")}
 
 
 def answers(probability: Sequence[float], threshold: float = 0.3) -> Predictions:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,12 @@ def test_help_has_examples_one_a_line(command: str) -> None:
     examples = [line for line in lines[lines.index("Examples:") + 1 :] if line]
     assert len(examples) > 1
     assert all(line.startswith(f"pneumo {command} ") for line in examples)
+
+
+def test_help_needs_neither_hydra_nor_pytorch() -> None:
+    heavy = ("hydra", "omegaconf", "torch", "numpy")
+    code = "import sys\nfrom pneumo.cli import main\nsys.argv[1:] = ['--help']\ntry: main()\n"
+    code += f"finally: print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cache" in done.stdout
+    assert done.stderr.strip() == "[]"

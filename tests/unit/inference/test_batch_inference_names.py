@@ -14,6 +14,7 @@ from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 from helpers.hostile_names import NAMES, formulas, is_harmless
 from rich.console import Console
 
+from pneumo.common.files import atomic_path
 from pneumo.inference.backend import Rules
 from pneumo.inference.explain import overlays
 from pneumo.inference.explain.overlays import name_pictures
@@ -60,10 +61,11 @@ def test_no_output_obeys_the_name_of_a_class(name: str) -> None:
     assert rows[1][0] == "a.png"  # a class may be called as a column is
     assert rows[1][-4:-1] == ["0.2", "0.5", "0.3"]
     for many in (1, 30):
-        console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+        output = io.StringIO()
+        console = Console(file=output, width=200, force_terminal=True, color_system=None)
         console.print(to_terminal(predictions * many, rules, kept=True))
-        assert is_harmless(console.file.getvalue())  # type: ignore[attr-defined]
-        assert "[/y]" in console.file.getvalue()  # type: ignore[attr-defined]
+        assert is_harmless(output.getvalue())
+        assert "[/y]" in output.getvalue()
 
 
 def test_pictures_of_long_names_have_names_of_their_own() -> None:
@@ -76,13 +78,11 @@ def test_pictures_of_long_names_have_names_of_their_own() -> None:
 def test_maps_of_names_that_cannot_be_do_not_keep_others_from_being_written(
     best: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = overlays.atomic_path
-
     @contextmanager
     def refuse(path: Path) -> Iterator[Path]:
         if path.name == "b.png.png":  # as in a file system of shorter names
             raise OSError(errno.ENAMETOOLONG, "File name too long")
-        with written(path) as temporary:
+        with atomic_path(path) as temporary:
             yield temporary
 
     monkeypatch.setattr(overlays, "atomic_path", refuse)

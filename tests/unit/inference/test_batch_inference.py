@@ -13,7 +13,7 @@ from helpers.commands import Run
 from helpers.damaged_images import SMOOTH_IMAGES, encode_image, write_damaged
 
 from pneumo.data.radiograph import decode
-from pneumo.inference import predict
+from pneumo.inference import batch_inference
 from pneumo.inference.prediction import NOTICE, UNLIKE
 from pneumo.inference.predictor import Predictor, load_model
 from pneumo.models.classifier import Classifier
@@ -125,9 +125,13 @@ def test_every_damaged_file_is_named_and_the_others_are_answered(best: Path, tmp
         (["{best}", "{scans}", "--json", "{scans}"], "is a folder"),
         (["{best}", "{scans}", "--csv", "{scans}/1.png/x.csv"], "cannot be written"),
         (["{best}", "{scans}", "--explain", "{scans}/1.png"], "cannot be written"),
-        (["{best}", "{scans}", "--batch-size", "0"], "--batch-size 0"),
-        (["{best}", "{scans}", "--device", "tpu"], "--device tpu"),
-        (["{best}", "{scans}", "--device", "cuda"], "demands a GPU"),
+        (
+            ["{best}", "{scans}", "--batch-size", "0"],
+            "--batch-size 0 must be 1 or more films at once",
+        ),
+        (["{best}", "{scans}", "--device", "tpu"], "--device tpu is none of auto, cpu and cuda"),
+        (["{best}", "{scans}", "--device", "cuda"], "--device cuda demands a GPU"),
+        (["{best}", "{scans}", "--device", "cuda"], "on this machine: take --device cpu, or"),
     ],
 )
 def test_a_mistake_gets_one_paragraph_before_the_work(
@@ -175,9 +179,9 @@ def test_ctrl_c_leaves_no_file(best: Path, scans: Path, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model.network, "score", score)
-    monkeypatch.setattr(predict, "load_model", lambda path, device, batch_size: model)
+    monkeypatch.setattr(batch_inference, "load_predictor", lambda path, device, batch_size, style: model)
     with pytest.raises(KeyboardInterrupt):
-        predict.run_predict(best, [str(scans)], tmp_path / "x.json", tmp_path / "x.csv", None, 2, "cpu")
+        batch_inference.run_predict(best, [str(scans)], tmp_path / "x.json", tmp_path / "x.csv", None, 2, "cpu")
     assert batches == [2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scans"]
 

@@ -1,4 +1,4 @@
-"""The command `pneumo`."""
+"""The subcommands of `pneumo`, and what becomes of their errors."""
 
 import os
 from functools import partial
@@ -8,10 +8,10 @@ from typing import Annotated
 import rich
 import typer
 
-from pneumo.common.disk import disk_error, quiet_threads
+from pneumo.cli.cache import cache
+from pneumo.common.disk import mistake_behind, quiet_threads
+from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
-from pneumo.config.console import guarded_output
-from pneumo.data.cache_inventory import cache
 from pneumo.errors import PneumoError
 
 # What cannot be read is explained where it is read, as what is damaged: in one paragraph, with status 1.
@@ -165,7 +165,7 @@ def predict(
     named, and the status is then 1. docs/PREDICTION.md lists formats, columns
     and remarks.
     """
-    from pneumo.inference.predict import run_predict
+    from pneumo.inference.batch_inference import run_predict
 
     if not run_predict(checkpoint, inputs, json, csv, explain, batch_size, device):
         raise typer.Exit(1)
@@ -219,8 +219,8 @@ def main() -> None:
         try:
             app()
         except (PneumoError, OSError) as error:
-            failure = error if isinstance(error, PneumoError) else disk_error(error)
-            if failure is None:
+            mistake = mistake_behind(error)
+            if mistake is None:
                 raise
-            warn(str(failure))
+            warn(mistake[1])
             raise SystemExit(1) from None

@@ -9,17 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from pneumo.common import SUBTYPES
 from pneumo.metrics.bootstrap import bootstrap
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.intervals import Interval, mean_interval, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
+from pneumo.metrics.summary import count_outcomes, reported_metrics, summarise
 from pneumo.runs.prediction_files import write_predictions
-from pneumo.runs.result_rules import RESULT_NAMES, SUBTYPES
-from pneumo.runs.results import summarise
+from pneumo.runs.result_rules import RESULT_NAMES
 
 POSITIVE = np.arange(624) < 390
 CLASSES = ("NORMAL", "PNEUMONIA")
+SENSITIVITIES = ["sensitivity", "sensitivity_bacterial", "sensitivity_viral"]
 
 
 def metric_intervals(answers: Predictions) -> dict[str, Interval]:
@@ -32,6 +34,26 @@ def draw(seed: int, sensitivity: float, specificity: float, scale: float = 2) ->
     scores = np.random.default_rng(seed).normal(POSITIVE * (threshold + norm.ppf(sensitivity)), 1) - threshold
     probability = (1 / (1 + np.exp(-scale * scores))).astype(np.float32)
     return Predictions.binary(probability.astype(float), POSITIVE, probability > 0.5)
+
+
+def test_counts() -> None:
+    label = np.array([0] * 20 + [1] * 80)
+    prediction = np.array([0] * 15 + [1] * 5 + [0] * 14 + [1] * 66)
+    found = count_outcomes(label, prediction)
+    assert [
+        found[f"test_{name}"] for name in ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    ] == [
+        66,
+        5,
+        15,
+        14,
+    ]
+    assert found["collapsed"] is False
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_one_answer_for_all_is_a_collapse(answer: int) -> None:
+    assert count_outcomes(np.array([0, 1, 1]), np.full(3, answer))["collapsed"] is True
 
 
 def test_an_independent_script_finds_the_same_figures_and_intervals(tmp_path: Path) -> None:
@@ -156,3 +178,15 @@ def test_the_interval_of_a_brier_score_covers(sensitivity: float, specificity: f
     low, high = np.transpose([mean_interval(value, each, 624) for value, each in zip(values, draws.T, strict=True)])
     assert (low[7], high[7]) == pytest.approx(metric_intervals(tests[7])["brier"])
     assert 0.93 <= np.mean((low <= truth) & (truth <= high)) <= 0.97
+
+
+def test_tables_list_named_metrics_then_those_with_a_rank_and_subtypes_below_the_sensitivity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranked = ["accuracy", "auroc", "balanced_accuracy", *SENSITIVITIES, "specificity"]
+    assert list(reported_metrics(subtype="{}")) == ranked
+    monkeypatch.setitem(METRICS, "f1", METRICS["f1"]._replace(rank=0))
+    found = reported_metrics("brier", "sensitivity", "auroc_bacterial_viral", subtype="to {}")
+    first = ["brier", *SENSITIVITIES, "auroc_bacterial_viral"]
+    assert list(found) == [*first, "accuracy", "auroc", "balanced_accuracy", "specificity", "f1"]
+    assert (found["sensitivity_viral"], found["f1"]) == ("to viral", "F1")

@@ -1,4 +1,4 @@
-"""The command `pneumo predict`."""
+"""Batch inference: the command `pneumo predict`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import rich
 from pneumo.common.files import check_folder, check_output, refuse_inputs, write_output
 from pneumo.common.terminal import track, warn
 from pneumo.errors import ConfigError
-from pneumo.inference.backend import Rules
+from pneumo.inference.backend import Rules, as_flag
 from pneumo.inference.inputs import find_inputs
 from pneumo.inference.prediction import NOTICE, Prediction, show_path, to_csv, to_json, to_lines, to_terminal
-from pneumo.inference.predictor import Predictor, load_model, warn_untested
+from pneumo.inference.predictor import Predictor, load_predictor, warn_untested
 
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import OverlayFolder
@@ -51,7 +51,7 @@ def run_predict(
         [checkpoint, *(path for path in found if path.suffix.lower() not in _TABLES)],
     )
     paths = _leave_out(found, [path for path in (json, csv, explain) if path is not None])
-    model = load_model(checkpoint, device, batch_size)
+    model = load_predictor(checkpoint, device, batch_size, as_flag)
     warn_untested(model.rules)
     overlays = None
     if explain is not None:

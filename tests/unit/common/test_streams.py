@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.commands import ROOT
 
-from pneumo.config.console import LostOutputError, guarded_output
+from pneumo.common.streams import LostOutputError, guarded_output
 from pneumo.training.resumption import explained_stops
 
 

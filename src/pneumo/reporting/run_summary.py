@@ -1,0 +1,63 @@
+"""The summary of a run in the terminal: its results, and where its files are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+
+import rich
+
+from pneumo.common.terminal import PlainTable, tell
+from pneumo.metrics.subtypes import NO_IMAGE
+from pneumo.metrics.summary import reported_metrics
+from pneumo.runs.results import Value, name_run, recorded_estimate
+
+_log = logging.getLogger(__name__)
+
+
+def report(folder: Path, results: Mapping[str, Value]) -> None:
+    """Print the results and the paths of what the run left; warn of results that mean little."""
+    if results["status"] == "partial":
+        _log.warning("PARTIAL: images of the test set were left out, so these figures are no result to report.")
+    if results["collapsed"]:
+        _log.warning(
+            "COLLAPSED: every test image got the same answer, so the accuracy of %.4f is only that class's share. "
+            "Lower optimizer.lr, train longer, or look at train/loss in TensorBoard.",
+            results["test_accuracy"],
+        )
+    rich.print(_table(results))
+    for name, place in (
+        ("results", folder / "results.json"),
+        ("predictions", folder / "predictions.csv"),
+        ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+        ("log", folder / "train.log"),
+        ("curves", f"tensorboard --logdir {folder}"),
+    ):
+        tell(f"{name:<12} {place}")
+
+
+def _table(results: Mapping[str, Value]) -> PlainTable:
+    """Build the table of the metrics that have a rank, next to what the run was."""
+    table = PlainTable(name_run(results))
+    table.add_column("test")
+    for column in ("", "95\u00a0% interval"):
+        table.add_column(column, justify="right")
+    table.add_column("run", style="dim")
+    table.add_column("", justify="right", style="dim")
+    left = []
+    for name, title in reported_metrics(subtype="  {}").items():
+        value, low, high = recorded_estimate(results, name)
+        if value != NO_IMAGE:
+            left.append((title, f"{value:.4f}", f"{low:.3f} to {high:.3f}"))
+    right = [
+        ("train accuracy", f"{results['train_accuracy']:.4f}"),
+        ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
+        ("trained parameters", f"{results['parameters_trainable']:,}"),
+        ("training", f"{results['train_seconds']:.0f} s"),
+        ("images a second", f"{results['samples_per_second']:.0f}"),
+    ]
+    for first, second in zip_longest(left, right, fillvalue=()):
+        table.add_row(*first, *second)
+    return table

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from helpers.commands import Compose
+from omegaconf import DictConfig, OmegaConf
+
+from pneumo.config.resolvers import run_dir
+from pneumo.errors import ConfigError
+from pneumo.sweeps.job import run_job
+from pneumo.training.run import run
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "folder"),
+    [(None, "fresh"), ("runs/a/checkpoints/last.ckpt", "runs/a"), ("elsewhere/last.ckpt", "fresh")],
+)
+def test_a_run_that_goes_on_does_so_in_its_own_folder(checkpoint: str | None, folder: str) -> None:
+    assert run_dir(checkpoint, "fresh") == folder
+
+
+def test_they_are_registered_by_a_call_which_may_be_repeated_and_by_no_import() -> None:
+    code = "import pneumo.config.console, pneumo.config.resolvers as resolvers\nfrom omegaconf import OmegaConf\n"
+    show = "print([OmegaConf.has_resolver(name) for name in ('run_dir', 'gpu_here', 'monitor_mode')])\n"
+    code += show + "resolvers.register_resolvers()\n" * 2 + show
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[False, False, False]", "[True, True, True]"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "config", "first"),
+    [(run, "train", "pneumo.training.run.build"), (run_job, "sweep", "pneumo.sweeps.job.settings_hash")],
+)
+def test_a_job_registers_them_in_a_process_that_runs_no_script(
+    entry: Callable[[DictConfig], object],
+    config: str,
+    first: str,
+    compose_run: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_mode(cfg: DictConfig) -> None:
+        raise ConfigError(cfg.callbacks.best.mode)
+
+    cfg = compose_run(config=config)
+    OmegaConf.clear_resolver("monitor_mode")
+    monkeypatch.setattr(first, read_mode)
+    with pytest.raises(ConfigError, match=r"^min$"):
+        entry(cfg)

@@ -1,0 +1,57 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pneumo.errors import ConfigError
+from pneumo.inference.export.formats import FORMATS
+from pneumo.inference.export.writer import write_network
+from pneumo.inference.predictor import open_network
+from pneumo.inference.torch_backend import CheckpointNetwork
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add a format, which is ONNX by another name, and return its suffix."""
+    own = replace(FORMATS[".onnx"], name="OWN", file="an own file", runners="nobody runs", quantise=None, most_bytes=0)
+    monkeypatch.setitem(FORMATS, ".own", own)
+    return ".own"
+
+
+@pytest.mark.usefixtures("written")
+def test_an_entry_suffices_to_add_a_format(
+    own: str, checkpoint: Path, exported: Path, tmp_path: Path, export: Callable[..., int]
+) -> None:
+    path = tmp_path / f"network{own}"
+    assert export(checkpoint, "--output", path) == 0
+    assert path.read_bytes() == exported.read_bytes()
+    assert open_network(path).rules == open_network(exported).rules
+
+
+def test_messages_follow_the_entries(
+    own: str, checkpoint: Path, tmp_path: Path, export: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, message in (
+        (["--output", "x.h5"], "PyTorch does, or in .own, which nobody runs, such as --output network.onnx."),
+        (["--output", "x.own", "--int8", "--data", "."], "--int8 is for ONNX, and --output x.own is not: name a file "),
+    ):
+        assert export(checkpoint, *options) == 1
+        assert message in capsys.readouterr().err
+    network = CheckpointNetwork(checkpoint)
+    with pytest.raises(ConfigError, match=r"an own file holds 0 GB: take another suffix, \.pt2\."):
+        write_network(network.scorer, network.rules, {}, tmp_path / f"network{own}")
+
+
+def test_a_checkpoint_is_opened_without_libraries_of_other_formats(checkpoint: Path) -> None:
+    code = f"""
+import sys
+import pneumo.inference.export.formats
+print(sorted({{"torch", "onnx", "onnxruntime"}} & set(sys.modules)))
+pneumo.load_model({str(checkpoint)!r}, "cpu")
+print(sorted({{"onnx", "onnxscript", "onnxruntime"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[]"]
