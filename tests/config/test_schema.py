@@ -13,7 +13,7 @@ from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import FineTuning, TrainingOptions
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.training.feature_pass import FeatureOptions
+from pneumo.training.backbone_pass import FeatureOptions
 
 GIVEN = {"augmentation", "pin_memory"}  # by pneumo
 SET_BY_LIGHTNING = {"save_top_k", "save_last", "save_weights_only", "train_time_interval", "save_on_exception"}

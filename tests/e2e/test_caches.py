@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from pneumo.cli import app
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
-from pneumo.training import feature_cache, feature_pass
+from pneumo.training import backbone_pass, feature_cache
 from pneumo.training.components import build
 from pneumo.training.run import run
 
@@ -123,7 +123,7 @@ def test_a_second_run_computes_nothing(
 ) -> None:
     shutil.copytree(cached, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "cache" / "images")  # features are enough
-    monkeypatch.setattr(feature_pass, "FeaturePass", None)
+    monkeypatch.setattr(backbone_pass, "FeaturePass", None)
     run(compose_run(*LITE0, "optimizer=sgd", "seed=1", "data.split=patient", "data.val_fraction=0.5", folder="second"))
     assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == 1
 

@@ -14,11 +14,11 @@ from typing import Any
 import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
 
 from pneumo.common.disk import disk_error, mistake_behind, quiet_threads
 from pneumo.common.streams import guarded_output
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose, install_hint, quote_override
+from pneumo.config.invocation import is_sweep_job
 
 _log = logging.getLogger(__name__)
 
@@ -89,9 +89,8 @@ def user_errors() -> Iterator[None]:
         with guarded_output(), quiet_threads():
             yield
     except KeyboardInterrupt:
-        job = HydraConfig.get()
-        last = Path(job.runtime.output_dir) / "checkpoints" / "last.ckpt"
-        _log.warning("Stopped by a signal. %s", describe_resume(last, sweep=job.mode == RunMode.MULTIRUN))
+        last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
+        _log.warning("Stopped by a signal. %s", describe_resume(last))
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:  # to look for a mistake among its causes: all else goes on as it is
         mistake = mistake_behind(error)
@@ -100,11 +99,11 @@ def user_errors() -> Iterator[None]:
         raise CompactHydraException(escape_paragraph(mistake[1])) from None
 
 
-def describe_resume(last: Path, sweep: bool) -> str:
+def describe_resume(last: Path) -> str:
     """Describe how to continue a run, perhaps a job of a sweep, from its last checkpoint, which may be missing."""
     if not last.is_file():
         return "No checkpoint was written yet: start again with the same command. Caches are kept."
-    if sweep:
+    if is_sweep_job():
         return f"The same command continues from {last}."
     override = quote_override(f"ckpt_path={last}")
     return f"Continue with this run's overrides and its last checkpoint: python train.py {override} ..."

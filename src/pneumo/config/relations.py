@@ -6,9 +6,17 @@ from difflib import get_close_matches
 from omegaconf import DictConfig
 
 from pneumo.config.constraints import Settings, show
+from pneumo.config.fingerprints import stable_target
 from pneumo.errors import ConfigError
 
 _STAGES = ("train", "val")
+# Callbacks of pneumo, by their stable names; none ends the training before its last epoch.
+_NEVER_STOP = (
+    "pneumo.checkpoints.RunCheckpoint",
+    *(f"pneumo.callbacks.{name}" for name in ("AveragedWeights", "EpochLog", "LogLearningRate", "SeedEveryEpoch")),
+    *("pneumo.callbacks.StopOnNonFiniteLoss", "pneumo.callbacks.make_progress_bar"),
+    *(f"pneumo.training.callbacks.{name}" for name in ("History", "LiveProgress", "PlainProgress", "RecordConfig")),
+)
 
 
 def directions() -> dict[str, str]:
@@ -80,10 +88,9 @@ def check_relations(settings: Settings) -> None:
 
 
 def _check_least_steps(trainer: Settings, callbacks: Settings) -> None:
-    # Any other callback may end the training early; pneumo's own do not.
-    own = all(str(each["_target_"]).startswith("pneumo.") for each in callbacks.values())
+    whole = all(stable_target(str(each["_target_"])) in _NEVER_STOP for each in callbacks.values())
     least = trainer.get("min_steps")
-    if least and trainer.get("max_time") is None and own:
+    if least and trainer.get("max_time") is None and whole:
         raise ConfigError(
             f"trainer.min_steps={least} would have no effect, since nothing ends the training before its last epoch. "
             "Leave it out, or add what does: +trainer.max_time, or +callbacks.stop._target_="

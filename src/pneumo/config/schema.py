@@ -55,9 +55,9 @@ GROUPS: dict[str, Keys] = {
     },
     "model": {
         "architecture": text("SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
-        "weights": addable(or_null(text("DEFAULT, a tag, pip:PACKAGE, a file's path"), "random weights")),
-        "freeze": addable(FLAG),
-        "head_path": addable(or_null(text("the path of a layer, such as model.head_path=fc"), "the last one")),
+        "weights": or_null(text("DEFAULT, a tag, pip:PACKAGE, a file's path"), "random weights"),
+        "freeze": FLAG,
+        "head_path": or_null(text("the path of a layer, such as model.head_path=fc"), "the last one"),
         "threshold": number(0.5, 0, 1, noun="a probability"),
     },
     "paths": {

@@ -134,6 +134,7 @@ class Classifier(CheckpointModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's)
         """Log the epoch's metrics after its last batch."""
+        # `on_train_epoch_end` is too late: Lightning calls that of `History` and `EpochLog`, which read them, first.
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self._log_metrics("train")

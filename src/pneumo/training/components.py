@@ -3,12 +3,12 @@
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch.optim import Optimizer
@@ -39,6 +39,7 @@ _HARMLESS = (
     "The '.*_dataloader' does not have many workers",  # data.num_workers is the user's choice
 )
 _TRIED = 100  # steps of a schedule
+_Kind = TypeVar("_Kind", bound=Callback)
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,23 @@ class RunComponents:
     classifier: Classifier
     trainer: Trainer
 
+    @property
+    def callbacks(self) -> list[Callback]:
+        """Return all callbacks of the trainer."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+        return callbacks
+
+    def callback(self, kind: type[_Kind]) -> _Kind:
+        """Return the trainer's one callback of a kind."""
+        return next(callback for callback in self.callbacks if isinstance(callback, kind))
+
 
 def build(cfg: DictConfig) -> RunComponents:
     """Build the components that a configuration describes, with indexed data and an initialised network.
+
+    The process is set up first, since its seed decides the initial weights. Data are prepared here, not in Lightning's
+    hooks: the network's number of outputs and the class weights follow from them, and the trainer's checkpoints name
+    their hash.
 
     Raises:
         PneumoError: A user's mistake.
@@ -138,18 +153,17 @@ def _make_classifier(
 ) -> Classifier:
     model, loss = cfg.model, cfg.loss
     label = [image.label for image in datamodule.splits["train"]]
-    frozen = model.get("freeze", False)
     with config_errors("model"):
-        return (HeadClassifier if frozen else Classifier)(
+        return (HeadClassifier if model.freeze else Classifier)(
             model.architecture,
             datamodule.classes,
             datamodule.image_size,
             datamodule.crop_pct,
-            frozen,
-            model.get("head_path"),
-            PredictionOptions(model.get("threshold", 0.5), flip_test=cfg.decision.flip),
+            model.freeze,
+            model.head_path,
+            PredictionOptions(model.threshold, flip_test=cfg.decision.flip),
             TrainingOptions(
-                weights=model.get("weights"),
+                weights=model.weights,
                 label_smoothing=loss.label_smoothing,
                 class_weights=class_weights(label, len(datamodule.classes)) if loss.balance else None,
                 fine_tuning=FineTuning(**cfg.fine_tuning),

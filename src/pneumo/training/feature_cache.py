@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, Timer
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -19,14 +19,24 @@ from pneumo.data.batches import join_single
 from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
-from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import OneCycle, fit_head
+from pneumo.training.backbone_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite
+from pneumo.training.callbacks import (
+    EpochLog,
+    History,
+    LogLearningRate,
+    RecordConfig,
+    SeedEveryEpoch,
+    StopOnNonFiniteLoss,
+)
 from pneumo.training.components import RunComponents
-from pneumo.training.feature_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
-_SAFE = (EarlyStopping, ProgressBar, Timer)  # callbacks that depend on epochs, not on steps
+# Callbacks that do the same where they see only the last of many steps: Lightning's, with what derives from them, and
+# pneumo's own.
+_SAFE = (EarlyStopping, ProgressBar, Timer)
+_SAFE_OWN = (EpochLog, History, LogLearningRate, RecordConfig, SeedEveryEpoch, StopOnNonFiniteLoss)
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
 
@@ -74,21 +84,22 @@ def serve_arrays(components: RunComponents, features: Array, views: Array | None
     """Serve batches of given features, for many steps at a time where nothing depends on single steps."""
     datamodule = components.datamodule
     steps = 1
-    if _is_plain(components.classifier, components.trainer):
+    if _is_plain(components):
         steps = max(1, AT_ONCE // datamodule.batch_size)
     else:
         _log.info("Some setting or callback looks at single steps, so Lightning is given them one by one.")
     datamodule.serve(features, views, steps)
 
 
-def _is_plain(classifier: Classifier, trainer: Trainer) -> bool:
+def _is_plain(components: RunComponents) -> bool:
     """Return whether a step is no more than forward, backward and update, and nothing counts steps."""
+    classifier, trainer = components.classifier, components.trainer
     make = classifier.make_optimizer
     return (
         isinstance(make, partial)
         and str(make.func.__module__).startswith("torch.optim.")  # others may call for the loss themselves
         and make.func is not torch.optim.LBFGS  # as this one does
-        and all(_ignores_steps(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined] # set by a connector
+        and all(map(_ignores_steps, components.callbacks))
         and trainer.world_size == 1
         and trainer.precision != "16-mixed"  # which scales the loss
         and trainer.gradient_clip_val is None
@@ -105,9 +116,7 @@ def _ignores_steps(callback: Callback) -> bool:
     """Return whether a callback depends on epochs only, not on single steps."""
     if isinstance(callback, ModelCheckpoint):
         return not callback._every_n_train_steps and callback._train_time_interval is None
-    if isinstance(callback, WeightAveraging):
-        return False
-    return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _SAFE)
+    return isinstance(callback, _SAFE) or type(callback) in _SAFE_OWN
 
 
 def level_means(

@@ -46,8 +46,7 @@ def run_metadata(cfg: DictConfig, components: RunComponents) -> Results:
 def measure_cost(components: RunComponents) -> Results:
     """Return epochs, seconds, throughput and peak memory (bytes) of training, all parts of a resumed run together."""
     datamodule, trainer = components.datamodule, components.trainer
-    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
-    seconds = timer.time_elapsed("train")
+    seconds = components.callback(Timer).time_elapsed("train")
     batches, images = int(trainer.num_training_batches), len(datamodule.splits["train"])  # of an epoch
     if batches < len(trainer.train_dataloader):  # type: ignore[arg-type] # its declared type is that of any loader
         images = min(images, batches * datamodule.steps_per_batch * trainer.world_size * datamodule.batch_size)

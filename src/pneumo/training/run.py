@@ -17,11 +17,13 @@ from pneumo.errors import TrainingError
 from pneumo.reporting.run_summary import report
 from pneumo.runs.results import Results, write_results
 from pneumo.training.components import RunComponents, build
+from pneumo.training.displays import show_batch, show_test
 from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head
-from pneumo.training.loggers import run_loggers, show_batch, show_test
+from pneumo.training.loggers import run_loggers
 from pneumo.training.metadata import measure_cost, run_metadata
-from pneumo.training.run_directory import explained_failures, explained_stops, prepare_directory
+from pneumo.training.resumption import explained_failures, explained_stops
+from pneumo.training.run_directory import prepare_directory
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +53,10 @@ def run(
     components, folder = build(cfg), Path(cfg.paths.run_dir)
     datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     last = folder / "checkpoints" / "last.ckpt"
-    with run_lock(folder) if trainer.is_global_zero else nullcontext(), explained_failures(last, sweep=resume):
+    with run_lock(folder) if trainer.is_global_zero else nullcontext(), explained_failures(last):
         ckpt_path = prepare_directory(folder, cfg, components, overwrite, resume)
         on_start()
-        with explained_stops(last, sweep=resume):
+        with explained_stops(last):
             cost = _fit(folder, cfg, components, ckpt_path)
             best_path = _best_checkpoint(trainer)
             best = calibrate(cfg, components, Path(best_path))

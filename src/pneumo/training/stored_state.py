@@ -13,7 +13,15 @@ from torch import Tensor
 
 from pneumo.common.tensor_files import is_dense
 from pneumo.config.constraints import Rule
-from pneumo.training.callbacks import AveragedWeights, History
+from pneumo.training.callbacks import (
+    AveragedWeights,
+    EpochLog,
+    History,
+    LogLearningRate,
+    RecordConfig,
+    SeedEveryEpoch,
+    StopOnNonFiniteLoss,
+)
 from pneumo.training.components import RunComponents
 from pneumo.training.state_forms import (
     ABSENT,
@@ -36,7 +44,9 @@ from pneumo.training.state_forms import (
 
 _OLDEST = Version("2.0")  # of Lightning: it converts older checkpoints, which pneumo never wrote
 _LONGEST = 1e9  # seconds of training, 30 years
-_LOOK_ON = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging)  # callbacks that set no rates
+# Callbacks that set no rates: Lightning's, with what derives from them, and pneumo's own.
+_LOOK_ON = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
+_LOOK_ON_OWN = (EpochLog, History, LogLearningRate, RecordConfig, SeedEveryEpoch, StopOnNonFiniteLoss)
 _BEST_METRICS = ("train/accuracy", "val/loss", "val/accuracy", "val/auroc")
 _SET_BY_TEST = ("temperature", "threshold", "margin")
 _LOOP = "loops.fit_loop"
@@ -49,13 +59,13 @@ def require_training_state(checkpoint: dict[str, Any], best: dict[str, Any], com
     """
     datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     compare_items(checkpoint, {"pytorch-lightning_version": Rule(_is_supported, f"a version from {_OLDEST}")}, "")
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+    callbacks = components.callbacks
     timers = [callback for callback in callbacks if isinstance(callback, Timer)]
     # Limits of steps and of time can cut the last epoch, which then may lack its validation too.
     whole = trainer.max_steps == -1 and all(timer.time_remaining() is None for timer in timers)
     epochs, steps, scheduled = _require_progress(checkpoint, len(datamodule.splits["train"]), trainer, whole)
     states = require_dict(checkpoint.get("callbacks"), "callbacks")
-    history = _require_history(states, callbacks, epochs)
+    history = _require_history(states, components.callback(History).state_key, epochs)
     for callback in callbacks:
         if form := callback.state_dict():
             name = f"callbacks.{callback.state_key}"
@@ -85,7 +95,7 @@ def require_training_state(checkpoint: dict[str, Any], best: dict[str, Any], com
 
 
 def _is_known(callback: Callback) -> bool:
-    return type(callback).__module__.startswith("pneumo.") or isinstance(callback, _LOOK_ON)
+    return isinstance(callback, _LOOK_ON) or type(callback) in _LOOK_ON_OWN
 
 
 def _is_supported(version: object) -> bool:
@@ -138,9 +148,8 @@ def _require_count(progress: dict[str, Any], name: str, epochs: int, whole: bool
     return int(all_epochs)
 
 
-def _require_history(states: dict[str, Any], callbacks: list[Callback], epochs: int) -> list[dict[str, float]]:
-    callback = next(callback for callback in callbacks if isinstance(callback, History))
-    state = require_dict(states.get(callback.state_key), "callbacks.History")
+def _require_history(states: dict[str, Any], key: str, epochs: int) -> list[dict[str, float]]:
+    state = require_dict(states.get(key), "callbacks.History")
     history = state.get("epochs")
     if not isinstance(history, list) or len(history) != epochs:
         raise FormError(f"callbacks.History must have {epochs} epochs")

@@ -27,7 +27,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
     images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
     find_twins(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
-    for kind in ("features", "means"):  # the names that describe them are those of pneumo.training.feature_pass
+    for kind in ("features", "means"):  # the names that describe them are those of pneumo.training.backbone_pass
         about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
         find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
     write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)

@@ -2,6 +2,7 @@ import re
 
 import pytest
 from helpers.commands import Compose
+from omegaconf import OmegaConf
 
 from pneumo.config.checks import check_config
 from pneumo.errors import ConfigError
@@ -81,7 +82,8 @@ def test_a_number_of_steps_that_nothing_could_cut_short_is_refused(compose_run: 
     with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 .*trainer\.max_steps=2"):
         check_config(compose_run("+trainer.min_steps=9", "+trainer.max_steps=2"))
     stop = "{_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}"
-    check_config(compose_run("+trainer.min_steps=9", f"+callbacks.stop={stop}"))
+    for callback in (stop, "{_target_:pneumo.training.callbacks.NewStop}"):
+        check_config(compose_run("+trainer.min_steps=9", f"+callbacks.stop={callback}"))
 
 
 @pytest.mark.parametrize("override", ["callbacks.best.filename=a", "callbacks.last.dirpath=a", "~callbacks.best"])
@@ -101,6 +103,15 @@ def test_a_group_that_was_removed_is_named(group: str, compose_run: Compose) -> 
     cfg = compose_run()
     del cfg[group]
     with pytest.raises(ConfigError, match=f"`{group}` is missing"):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize("name", ["architecture", "weights", "freeze", "head_path", "threshold"])
+def test_a_setting_of_the_model_that_was_removed_is_named(name: str, compose_run: Compose) -> None:
+    cfg = compose_run()
+    OmegaConf.set_struct(cfg, False)
+    del cfg.model[name]
+    with pytest.raises(ConfigError, match=rf"^model\.{name} is missing from the configuration"):
         check_config(cfg)
 
 

@@ -70,12 +70,15 @@ def test_a_stop_outside_of_training_gets_one_line(
 
 
 @pytest.mark.parametrize("sweep", [False, True])
-def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(sweep: bool, tmp_path: Path) -> None:
+def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(
+    sweep: bool, compose_run: Compose, tmp_path: Path
+) -> None:
+    compose_run(config="sweep" if sweep else "train")
     last = tmp_path / "my runs" / "checkpoints" / "last.ckpt"
-    assert "No checkpoint was written yet" in describe_resume(last, sweep)
-    assert str(last) not in describe_resume(last, sweep)
+    assert "No checkpoint was written yet" in describe_resume(last)
+    assert str(last) not in describe_resume(last)
     last.parent.mkdir(parents=True)
     last.touch()
-    told = describe_resume(last, sweep)
+    told = describe_resume(last)
     assert (f"""python train.py 'ckpt_path="{last}"'""" in told) != sweep
     assert (f"The same command continues from {last}" in told) == sweep

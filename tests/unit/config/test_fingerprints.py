@@ -19,7 +19,7 @@ from pneumo.runs.status import Status, write_status
 from pneumo.sweeps.grid import finished_jobs
 from pneumo.sweeps.job import is_done_by
 from pneumo.sweeps.plan import Job
-from pneumo.training.run_directory import check_settings
+from pneumo.training.resumption import check_settings
 
 CLIP = "+trainer.gradient_clip_val=1"
 

@@ -5,11 +5,49 @@ from typing import Any
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from pneumo.config.fingerprints import stable_target
+from pneumo.config.relations import _NEVER_STOP
+from pneumo.training import callbacks, checkpoints
 from pneumo.training.callbacks import AveragedWeights, History, PlainProgress
+from pneumo.training.checkpoints import RunCheckpoint
+from pneumo.training.feature_cache import _SAFE, _SAFE_OWN, _ignores_steps
+from pneumo.training.stored_state import _LOOK_ON, _LOOK_ON_OWN, _is_known
+
+KINDS = [
+    kind
+    for module in (callbacks, checkpoints)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Callback) and kind.__module__ == module.__name__
+]
+# What is in none of the tuples below; a new callback belongs either there or here.
+SEE_STEPS = (AveragedWeights, RunCheckpoint)  # the second if so configured
+SET_RATES: tuple[type[Callback], ...] = ()
+STOP: tuple[type[Callback], ...] = ()
+
+
+class New(Callback):
+    """A new callback of pneumo, which nothing is known of."""
+
+    __module__ = callbacks.__name__
+
+
+def test_of_each_callback_it_is_known_what_it_does() -> None:
+    assert {History, RunCheckpoint} < {*KINDS}
+    for kind in KINDS:
+        name = stable_target(f"{kind.__module__}.{kind.__qualname__}")
+        assert (issubclass(kind, _SAFE) or kind in _SAFE_OWN) != (kind in SEE_STEPS), name
+        assert (issubclass(kind, _LOOK_ON) or kind in _LOOK_ON_OWN) != (kind in SET_RATES), name
+        assert (name in _NEVER_STOP) != (kind in STOP), name
+
+
+def test_a_new_callback_may_look_at_single_steps_and_set_rates() -> None:
+    assert not _ignores_steps(New())
+    assert not _is_known(New())
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:

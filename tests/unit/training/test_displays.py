@@ -13,7 +13,8 @@ from pneumo.data.previews import load_films
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
 from pneumo.training.components import build
-from pneumo.training.loggers import PROJECTOR_FILES, RunLogger, write_projector
+from pneumo.training.displays import PROJECTOR_FILES, write_projector
+from pneumo.training.loggers import RunLogger
 
 
 @pytest.mark.parametrize("served", [False, True])

@@ -1,5 +1,6 @@
 """Resumption: from a run's own checkpoint under its own settings only, and refused before anything is written."""
 
+import errno
 import logging
 import shutil
 from pathlib import Path
@@ -8,12 +9,13 @@ import pytest
 import torch
 from helpers.commands import Compose
 
-from pneumo.errors import ConfigError
+from pneumo.common.disk import FileError
+from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import build, run_settings
+from pneumo.training.resumption import check_settings, explained_failures, explained_stops, resumable_checkpoint
 from pneumo.training.run import run
-from pneumo.training.run_directory import check_settings, resumable_checkpoint
 
 OPTIONS = ("optimizer=adam", "trainer.max_epochs=2", "figures=true")
 
@@ -74,3 +76,46 @@ def test_a_finished_run_resumes_from_its_last_checkpoint(finished: Path, compose
     cfg = compose_run(*OPTIONS, f"ckpt_path={last}")
     parts = build(cfg)
     assert resumable_checkpoint(last, run_settings(cfg, parts.datamodule), parts) == str(last)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None:
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    touch(last, tmp_path / "run" / ".run.lock")
+    full = FileError(errno.ENOSPC, "No space left on device", None, "roc.png cannot be written (full): make room.")
+
+    def fail(error: OSError | PneumoError, removed: bool = False) -> None:
+        with explained_failures(last):
+            if removed:
+                (tmp_path / "run" / ".run.lock").unlink()
+            raise error
+
+    with pytest.raises(ConfigError, match=r"roc\.png cannot be written.*ckpt_path=.*last\.ckpt"):
+        fail(full)
+    with pytest.raises(FileNotFoundError):
+        fail(FileNotFoundError(errno.ENOENT, "No such file or directory", "other"))
+    for error in (FileNotFoundError(errno.ENOENT, "No such file or directory", str(last)), TrainingError("no best")):
+        touch(tmp_path / "run" / ".run.lock")
+        with pytest.raises(ConfigError, match=r"run.* was removed or renamed"):
+            fail(error, removed=True)  # checkpoints/ is still there, since a writer makes the folder again
+    with pytest.raises(TrainingError, match="no best"):  # on a machine that does not share the disk
+        fail(TrainingError("no best"))
+    touch(tmp_path / "run" / ".run.lock", tmp_path / "run" / "splits.csv")
+    with pytest.raises(TrainingError, match="no best"):  # only the lock's file was removed
+        fail(TrainingError("no best"), removed=True)
+
+
+@pytest.mark.parametrize(("config", "words"), [("sweep", "The same command continues from"), ("train", "ckpt_path=")])
+def test_a_stop_names_the_way_to_continue(
+    config: str, words: str, compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    compose_run("hydra.mode=MULTIRUN", config=config)  # `train.py -m` resumes nothing either
+    touch(last := tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with pytest.raises(SystemExit), explained_stops(last):
+        raise KeyboardInterrupt
+    assert words in caplog.text

@@ -1,4 +1,3 @@
-import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +9,12 @@ from helpers.run_files import write_run
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.common.disk import FileError
 from pneumo.config.fingerprints import config_hash
-from pneumo.errors import ConfigError, PneumoError, TrainingError
+from pneumo.errors import ConfigError
 from pneumo.runs.split_files import write_splits
 from pneumo.runs.status import EVENTS, write_report
 from pneumo.training.components import RunComponents, run_settings
-from pneumo.training.run_directory import explained_failures, prepare_directory
+from pneumo.training.run_directory import prepare_directory
 
 OWN = (
     *("predictions.csv", "validation.csv", "figures/roc.png", "figures/shift.svg", "projector/films.png"),
@@ -154,29 +152,3 @@ def test_the_configuration_of_an_earlier_run_is_replaced_with_the_run(
     prepare_directory(folder, cfg, parts, overwrite=False, resume=False)
     assert (folder / ".hydra" / "config.yaml").read_text() == OmegaConf.to_yaml(cfg)
     assert OmegaConf.load(folder / ".hydra" / "overrides.yaml") == HydraConfig.get().overrides.task
-
-
-def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None:
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    touch(tmp_path / "run", "checkpoints/last.ckpt", ".run.lock")
-    full = FileError(errno.ENOSPC, "No space left on device", None, "roc.png cannot be written (full): make room.")
-
-    def fail(error: OSError | PneumoError, removed: bool = False) -> None:
-        with explained_failures(last, sweep=False):
-            if removed:
-                (tmp_path / "run" / ".run.lock").unlink()
-            raise error
-
-    with pytest.raises(ConfigError, match=r"roc\.png cannot be written.*ckpt_path=.*last\.ckpt"):
-        fail(full)
-    with pytest.raises(FileNotFoundError):
-        fail(FileNotFoundError(errno.ENOENT, "No such file or directory", "other"))
-    for error in (FileNotFoundError(errno.ENOENT, "No such file or directory", str(last)), TrainingError("no best")):
-        touch(tmp_path / "run", ".run.lock")
-        with pytest.raises(ConfigError, match=r"run.* was removed or renamed"):
-            fail(error, removed=True)  # checkpoints/ is still there, since a writer makes the folder again
-    with pytest.raises(TrainingError, match="no best"):  # on a machine that does not share the disk
-        fail(TrainingError("no best"))
-    touch(tmp_path / "run", ".run.lock", "splits.csv")
-    with pytest.raises(TrainingError, match="no best"):  # only the lock's file was removed
-        fail(TrainingError("no best"), removed=True)

@@ -9,8 +9,8 @@ from helpers.configurations import composing
 
 from pneumo.models.checkpoint_reader import digest_checkpoint, read_checkpoint
 from pneumo.training.components import RunComponents, build, run_settings
+from pneumo.training.resumption import check_resumable
 from pneumo.training.run import run
-from pneumo.training.run_directory import check_resumable
 from pneumo.training.state_forms import FormError
 from pneumo.training.stored_state import require_training_state
 

@@ -1,0 +1,118 @@
+"""Displays of a run: its figures, and TensorBoard's images, curves, projector and last entries."""
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from textwrap import wrap
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pneumo.common.text import escape_line
+from pneumo.config.fingerprints import other_overrides
+from pneumo.config.invocation import hydra_settings
+from pneumo.data.index import Radiograph, indices_of
+from pneumo.data.previews import first_batch, load_films
+from pneumo.metrics.predictions import Predictions
+from pneumo.reporting.figures.charts import draw_learning_curves
+from pneumo.reporting.figures.run_figures import MOST, draw_batch, draw_test
+from pneumo.reporting.figures.style import save
+from pneumo.runs.prediction_files import read_predictions
+from pneumo.runs.results import Results, name_run
+from pneumo.training.callbacks import History
+from pneumo.training.components import RunComponents
+from pneumo.training.loggers import RunLogger, run_loggers
+
+_FOLDER, _TAG = "projector", "test"
+PROJECTOR_FILES = (
+    "projector_config.pbtxt",  # TensorBoard looks for this name in a run's folder
+    *(f"{_FOLDER}/{_TAG}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),  # names of SummaryWriter
+    *(f"{_FOLDER}/{name}" for name in ("features.tsv", "images.tsv", "films.png")),  # of earlier versions
+)
+_HEADER = ("class", "called", "answer", "probability", "subtype", "file")
+_SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
+_LINE = 120  # characters that fit above a figure
+
+
+def write_projector(folder: Path, logger: RunLogger, predictions: Predictions, components: RunComponents) -> None:
+    """Write features, classes, predictions and small images of all test images, and the file that names them."""
+    of_path = {image.path: image for image in components.datamodule.splits["test"]}
+    images = [of_path[path] for path in predictions.paths]
+    rows = []
+    outputs = zip(predictions.label, predictions.predicted, predictions.confidence, strict=True)
+    for image, (label, predicted, confidence) in zip(images, outputs, strict=True):
+        names = predictions.classes[label], predictions.classes[predicted]
+        right = "right" if label == predicted else "wrong"
+        rows.append([escape_line(cell) for cell in (*names, right, f"{confidence:.4f}", image.subtype, image.path)])
+    size = min(_SPRITE, _SHEET // math.ceil(math.sqrt(len(images))))
+    pixels = torch.from_numpy(load_films(components.datamodule, images))[:, None].float() / 255
+    small = interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    with suppress(OSError):  # an empty folder of an earlier run, which TensorBoard would warn of
+        (folder / _FOLDER / _TAG).rmdir()
+    features = _features(images, components)
+    logger.experiment.add_embedding(features, rows, small, global_step=_FOLDER, tag=_TAG, metadata_header=_HEADER)
+
+
+def _features(images: list[Radiograph], components: RunComponents) -> Tensor:
+    """Compute the backbone's features of images, (n, D), unless the run was served with them."""
+    datamodule, classifier = components.datamodule, components.classifier
+    device = components.trainer.strategy.root_device
+    indices = indices_of(images, datamodule.radiographs)
+    if datamodule.features is not None:
+        return torch.from_numpy(datamodule.features[indices])
+    classifier.eval().to(device)
+    with torch.inference_mode():
+        blocks = datamodule.image_blocks(indices, datamodule.batch_size)
+        return torch.cat([classifier.backbone(block.to(device)).float().cpu() for block in blocks])
+
+
+def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None:
+    """Plot the first training batch as the network is to see it, unless figures=false."""
+    datamodule, trainer = components.datamodule, components.trainer
+    if not (cfg.figures and trainer.is_global_zero):
+        return
+    batch, pixels = first_batch(datamodule, trainer.world_size, MOST)
+    size = min(datamodule.batch_size, len(datamodule.splits["train"]))
+    settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
+    how = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"
+    words = f"First training batch: {len(batch)} of its {size} images, with their classes. Augmentation: {how}"
+    titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(words, _LINE)]
+    figure = draw_batch([datamodule.classes[image.label] for image in batch], pixels, titles)
+    png = save({"training_batch": figure}, folder / "figures")["png"]
+    for logger in run_loggers(trainer):
+        logger.log_images({"train/batch": png["training_batch"]}, 0)
+
+
+def show_test(
+    folder: Path, cfg: DictConfig, results: Results, components: RunComponents, swept: Mapping[str, str | float]
+) -> None:
+    """Plot training and test, unless figures=false, and write TensorBoard's last entries.
+
+    `swept` has the values of hyperparameters that differ within the run's sweep.
+    """
+    predictions, epochs = read_predictions(folder, results), components.trainer.current_epoch
+    hydra = hydra_settings()
+    overrides = other_overrides(hydra.overrides.task) if hydra else ""
+    png = _draw(folder, predictions, results, components) if cfg.figures else {}
+    for logger in run_loggers(components.trainer):
+        logger.log_images(png, epochs)
+        logger.log_predictions(predictions, epochs)
+        if logger.projector:
+            write_projector(folder, logger, predictions, components)
+        logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
+
+
+def _draw(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
+    """Plot training and test; return the PNG files by their tags in TensorBoard."""
+    datamodule = components.datamodule
+    of_path = {image.path: image for image in datamodule.splits["test"]}
+    figures = draw_test(
+        folder, predictions, results, lambda paths: load_films(datamodule, [of_path[path] for path in paths])
+    )
+    images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
+    figures["learning_curves"] = draw_learning_curves(components.callback(History).epochs, images, results)
+    png = save(figures, folder / "figures")["png"]
+    return {f"{'train' if name == 'learning_curves' else 'test'}/{name}": content for name, content in png.items()}

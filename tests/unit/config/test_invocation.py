@@ -1,0 +1,18 @@
+import pytest
+from helpers.commands import Compose
+
+from pneumo.config.invocation import hydra_settings, is_sweep_job
+
+
+def test_without_hydra_there_are_no_settings_and_no_sweep() -> None:
+    assert hydra_settings() is None
+    assert not is_sweep_job()
+
+
+@pytest.mark.parametrize(
+    ("config", "mode", "expected"),
+    [("sweep", "MULTIRUN", True), ("sweep", "RUN", False), ("train", "MULTIRUN", False), ("train", "RUN", False)],
+)
+def test_only_a_job_of_a_sweep_is_one(config: str, mode: str, expected: bool, compose_run: Compose) -> None:
+    compose_run(f"hydra.mode={mode}", config=config)
+    assert is_sweep_job() == expected
