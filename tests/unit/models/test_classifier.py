@@ -73,7 +73,9 @@ def test_a_trained_backbone_does_change(tmp_path: Path) -> None:
     )
     assert all(module.training for module in classifier.train().backbone.modules())
     before = {name: parameter.detach().clone() for name, parameter in classifier.named_parameters()}
-    trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(classifier, loader(batch(4), batch(4)), loader(batch(4)))
+    trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(
+        classifier, loader(batch(4), batch(4)), loader(batch(4))
+    )
     assert [name for name, parameter in classifier.named_parameters() if torch.equal(parameter, before[name])] == []
 
 
