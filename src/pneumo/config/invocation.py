@@ -4,6 +4,8 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+SWEEPER = "hydra_plugins.pneumo_sweepers.PneumoSweeper"  # as conf/hydra/sweeper/ names it
+
 
 def hydra_settings() -> HydraConf | None:
     """Return Hydra's own settings of this process; None where Python code calls a run without Hydra's main."""
@@ -16,4 +18,4 @@ def is_sweep_job() -> bool:
     `python train.py -m` resumes nothing, nor does a job of sweep.py that is run alone.
     """
     settings = hydra_settings()
-    return settings is not None and settings.mode == RunMode.MULTIRUN and settings.job.config_name == "sweep"
+    return settings is not None and settings.mode == RunMode.MULTIRUN and settings.sweeper._target_ == SWEEPER

@@ -33,12 +33,13 @@ _SYNONYMS = {"learning_rate": "lr"}
 
 @contextmanager
 def command_line(script: Path) -> Iterator[None]:
-    """Prepare for Hydra's main: resolvers of conf/, launchers that are installed, hints for mistyped overrides.
+    """Prepare for Hydra's main: resolvers of conf/, launchers of sweeps, hints for mistyped overrides.
 
     `script` is train.py or sweep.py, next to conf/.
     """
     register_resolvers()
-    require_launcher(sys.argv)
+    if script.stem == "sweep":  # train.py has no group `launcher`
+        require_launcher(sys.argv)
     with override_hints(script):
         yield
 

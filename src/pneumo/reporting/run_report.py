@@ -32,7 +32,6 @@ _ON_CARDS = (
     *("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auroc", "auroc_bacterial_viral", "auprc"),
     *("ece", "brier"),
 )
-_CARD_TITLES = {**reported_metrics(*_ON_CARDS, subtype="to {} pneumonia"), "ece": "expected calibration error"}
 # What the card shows of the configuration, and its types.
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "model.architecture": (str,),
@@ -160,6 +159,7 @@ def _model_card(folder: Path) -> str:
     for key, kinds in _SETTINGS.items():
         select(config, key, *kinds)
     parts = _count(read_splits(folder))
+    titles = {**reported_metrics(*_ON_CARDS, subtype="to {} pneumonia"), "ece": "expected calibration error"}
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
     return render(
         "model_card.md",
@@ -173,7 +173,7 @@ def _model_card(folder: Path) -> str:
             for name, value in config["augment"].items()
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
-        metrics=_metrics(results, _CARD_TITLES),
+        metrics=_metrics(results, titles),
         shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 

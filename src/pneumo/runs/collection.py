@@ -59,6 +59,7 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     """
     runs: dict[Path, Run] = {}
     damaged: list[str] = []
+    searches: dict[Path, bool] = {}
     homes = {sweep: sweep.parent if is_run(sweep) else sweep for sweep in (folder.resolve() for folder in folders)}
     names = [home.name for home in set(homes.values())]
     for sweep, home in homes.items():
@@ -76,7 +77,7 @@ def collect(folders: Sequence[Path]) -> list[Run]:
                 status = load_status(place)
             except ConfigError as error:
                 damaged.append(str(error))
-            if run := _read(sweep, label, place, status):
+            if run := _read(sweep, label, place, status, searches):
                 runs[place] = run
     if damaged and not runs:
         raise ConfigError(damaged[0])
@@ -85,10 +86,10 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     return list(runs.values())
 
 
-def _read(sweep: Path, label: str, folder: Path, status: Status | None) -> Run | None:
+def _read(sweep: Path, label: str, folder: Path, status: Status | None, searches: dict[Path, bool]) -> Run | None:
     results = read_results(folder)
     name = folder.name if folder == sweep else folder.relative_to(sweep).as_posix()
-    trial = _is_trial(name, folder)
+    trial = _is_trial(name, folder, searches)
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
         model, optimizer, seed, settings = (results[key] for key in ("model", "optimizer", "seed", "settings_hash"))
@@ -102,15 +103,18 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None) -> Run |
     return Run(label, name, folder, model, optimizer, seed, None, state, status.reason, status.settings_hash, trial)
 
 
-def _is_trial(name: str, folder: Path) -> bool:
+def _is_trial(name: str, folder: Path, searches: dict[Path, bool]) -> bool:
     """Return whether a search made a run: it is named as a trial, and its configuration, if recorded, has trials.
 
-    The name comes first because reading a configuration takes 30 ms.
+    Jobs of one folder are of one sweep, so one configuration of them is read, which takes 30 ms; `searches` keeps what
+    was found.
     """
     if not is_trial_name(name):
         return False
-    try:
-        sweep = read_config(folder).get("sweep")
-    except ConfigError:  # nothing is recorded
-        return True
-    return isinstance(sweep, dict) and sweep.get("trials") is not None
+    if folder.parent not in searches:
+        try:
+            sweep = read_config(folder).get("sweep")
+        except ConfigError:  # nothing is recorded
+            return True
+        searches[folder.parent] = isinstance(sweep, dict) and sweep.get("trials") is not None
+    return searches[folder.parent]

@@ -18,7 +18,6 @@ from pneumo.common.files import write_text
 from pneumo.common.plain_data import PlainDataError, parse_json, read_json
 from pneumo.config.fingerprints import recorded_hashes, settings_hash
 from pneumo.config.output_folder import run_lock
-from pneumo.config.resolvers import register_resolvers
 from pneumo.errors import ConfigError
 from pneumo.runs.results import read_results
 from pneumo.runs.status import Status, read_status, write_status
@@ -68,7 +67,6 @@ def read_command(sweep: Path) -> Command | None:
 
 def run_job(cfg: DictConfig) -> None:
     """Run a job composed from conf/sweep.yaml, from the start or where it was stopped; record a failure."""
-    register_resolvers()  # the process may be one of a launcher's, which runs no script
     rich.get_console().quiet = cfg.launcher.parallel  # the command tells of its jobs; their logs tell more
     os.chdir(HydraConfig.get().runtime.cwd)  # Ray's workers have another one; relative paths are the user's
     folder, sweep = Path(cfg.paths.run_dir), Path(HydraConfig.get().sweep.dir)

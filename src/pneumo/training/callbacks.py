@@ -244,3 +244,7 @@ def require_finite_logits(logits: Tensor, name: str) -> None:
             f"The logits of {broken} of {len(logits)} {name} images are infinite or NaN; nothing after them could be "
             f"trusted, so the run ends here. {_REMEDY}"
         )
+
+
+# Callbacks that do the same where they see only the last of many steps, and set no rates.
+BYSTANDERS = (EpochLog, History, LogLearningRate, RecordConfig, SeedEveryEpoch, StopOnNonFiniteLoss)

@@ -18,6 +18,7 @@ from pneumo.common.hardware import choose_hardware, choose_memory_format, requir
 from pneumo.config.checks import check_config, resolve
 from pneumo.config.fingerprints import decisive_config, with_present_targets
 from pneumo.config.relations import monitor_mode
+from pneumo.config.resolvers import register_resolvers
 from pneumo.config.signatures import locate, parameters
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError
@@ -71,6 +72,7 @@ def build(cfg: DictConfig) -> RunComponents:
     Raises:
         PneumoError: A user's mistake.
     """
+    register_resolvers()  # for code that composes conf/ without a script; launchers restore them in their processes
     check_config(cfg)
     check_targets(cfg)
     hardware = choose_hardware(cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic)

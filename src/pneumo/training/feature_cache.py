@@ -21,22 +21,13 @@ from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
 from pneumo.models.fine_tuning import OneCycle, fit_head
 from pneumo.training.backbone_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite
-from pneumo.training.callbacks import (
-    EpochLog,
-    History,
-    LogLearningRate,
-    RecordConfig,
-    SeedEveryEpoch,
-    StopOnNonFiniteLoss,
-)
+from pneumo.training.callbacks import BYSTANDERS
 from pneumo.training.components import RunComponents
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
-# Callbacks that do the same where they see only the last of many steps: Lightning's, with what derives from them, and
-# pneumo's own.
+# Callbacks of Lightning, with what derives from them, that do the same where they see only the last of many steps.
 _SAFE = (EarlyStopping, ProgressBar, Timer)
-_SAFE_OWN = (EpochLog, History, LogLearningRate, RecordConfig, SeedEveryEpoch, StopOnNonFiniteLoss)
 AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
 
 
@@ -116,7 +107,7 @@ def _ignores_steps(callback: Callback) -> bool:
     """Return whether a callback depends on epochs only, not on single steps."""
     if isinstance(callback, ModelCheckpoint):
         return not callback._every_n_train_steps and callback._train_time_interval is None
-    return isinstance(callback, _SAFE) or type(callback) in _SAFE_OWN
+    return isinstance(callback, _SAFE) or type(callback) in BYSTANDERS
 
 
 def level_means(

@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.output_folder import run_lock
-from pneumo.config.resolvers import register_resolvers
 from pneumo.errors import TrainingError
 from pneumo.reporting.run_summary import report
 from pneumo.runs.results import Results, write_results
@@ -47,7 +46,6 @@ def run(
     Raises:
         PneumoError: A user's mistake.
     """
-    register_resolvers()  # the process may be one of a launcher's, which runs no script
     OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
     started = time.perf_counter()
     components, folder = build(cfg), Path(cfg.paths.run_dir)

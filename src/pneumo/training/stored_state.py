@@ -13,15 +13,7 @@ from torch import Tensor
 
 from pneumo.common.tensor_files import is_dense
 from pneumo.config.constraints import Rule
-from pneumo.training.callbacks import (
-    AveragedWeights,
-    EpochLog,
-    History,
-    LogLearningRate,
-    RecordConfig,
-    SeedEveryEpoch,
-    StopOnNonFiniteLoss,
-)
+from pneumo.training.callbacks import BYSTANDERS, AveragedWeights, History
 from pneumo.training.components import RunComponents
 from pneumo.training.state_forms import (
     ABSENT,
@@ -44,9 +36,8 @@ from pneumo.training.state_forms import (
 
 _OLDEST = Version("2.0")  # of Lightning: it converts older checkpoints, which pneumo never wrote
 _LONGEST = 1e9  # seconds of training, 30 years
-# Callbacks that set no rates: Lightning's, with what derives from them, and pneumo's own.
+# Callbacks of Lightning, with what derives from them, that set no rates.
 _LOOK_ON = (EarlyStopping, ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
-_LOOK_ON_OWN = (EpochLog, History, LogLearningRate, RecordConfig, SeedEveryEpoch, StopOnNonFiniteLoss)
 _BEST_METRICS = ("train/accuracy", "val/loss", "val/accuracy", "val/auroc")
 _SET_BY_TEST = ("temperature", "threshold", "margin")
 _LOOP = "loops.fit_loop"
@@ -95,7 +86,7 @@ def require_training_state(checkpoint: dict[str, Any], best: dict[str, Any], com
 
 
 def _is_known(callback: Callback) -> bool:
-    return isinstance(callback, _LOOK_ON) or type(callback) in _LOOK_ON_OWN
+    return isinstance(callback, _LOOK_ON) or type(callback) in BYSTANDERS
 
 
 def _is_supported(version: object) -> bool:

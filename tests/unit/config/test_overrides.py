@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException
 
 from pneumo.common.text import quote_override
-from pneumo.config.overrides import find_hint, override_hints, similar_keys
+from pneumo.config.overrides import command_line, find_hint, override_hints, similar_keys
 
 SETTINGS = {
     "seed": 0,
@@ -111,6 +111,16 @@ def test_a_hint_follows_the_error_that_hydra_has_printed(
     with pytest.raises(SystemExit, match="1"), override_hints(ROOT / "sweep.py"):
         refuse()
     assert capsys.readouterr().err == "Did you mean sweep.name=x?\n"
+
+
+@pytest.mark.parametrize(("script", "known"), [("sweep.py", True), ("train.py", False)])
+def test_a_launcher_that_is_not_installed_is_named_where_there_are_launchers(
+    script: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [script, "launcher=ray"])
+    monkeypatch.setattr("pneumo.config.console.find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match="not installed" if known else "^the end$"), command_line(ROOT / script):
+        raise SystemExit("the end")
 
 
 def test_an_early_stop_gets_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 from helpers.commands import Compose
@@ -8,8 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.resolvers import run_dir
 from pneumo.errors import ConfigError
-from pneumo.sweeps.job import run_job
-from pneumo.training.run import run
+from pneumo.training.components import build
 
 
 @pytest.mark.parametrize(
@@ -28,22 +26,12 @@ def test_they_are_registered_by_a_call_which_may_be_repeated_and_by_no_import() 
     assert done.stdout.splitlines() == ["[False, False, False]", "[True, True, True]"]
 
 
-@pytest.mark.parametrize(
-    ("entry", "config", "first"),
-    [(run, "train", "pneumo.training.run.build"), (run_job, "sweep", "pneumo.sweeps.job.settings_hash")],
-)
-def test_a_job_registers_them_in_a_process_that_runs_no_script(
-    entry: Callable[[DictConfig], object],
-    config: str,
-    first: str,
-    compose_run: Compose,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_building_registers_them_where_no_script_has(compose_run: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_mode(cfg: DictConfig) -> None:
         raise ConfigError(cfg.callbacks.best.mode)
 
-    cfg = compose_run(config=config)
+    cfg = compose_run()
     OmegaConf.clear_resolver("monitor_mode")
-    monkeypatch.setattr(first, read_mode)
+    monkeypatch.setattr("pneumo.training.components.check_config", read_mode)
     with pytest.raises(ConfigError, match=r"^min$"):
-        entry(cfg)
+        build(cfg)

@@ -15,7 +15,8 @@ from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.intervals import Interval, mean_interval, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
-from pneumo.metrics.summary import count_outcomes, reported_metrics, summarise
+from pneumo.metrics.subtypes import SUBTYPE_METRICS
+from pneumo.metrics.summary import count_outcomes, estimate_keys, reported_metrics, summarise
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
 
@@ -178,6 +179,10 @@ def test_the_interval_of_a_brier_score_covers(sensitivity: float, specificity: f
     low, high = np.transpose([mean_interval(value, each, 624) for value, each in zip(values, draws.T, strict=True)])
     assert (low[7], high[7]) == pytest.approx(metric_intervals(tests[7])["brier"])
     assert 0.93 <= np.mean((low <= truth) & (truth <= high)) <= 0.97
+
+
+def test_results_hold_the_metrics_of_subtypes() -> None:
+    assert {key for name in SUBTYPE_METRICS for key in estimate_keys(name)} <= {*RESULT_NAMES}
 
 
 def test_tables_list_named_metrics_then_those_with_a_rank_and_subtypes_below_the_sensitivity(

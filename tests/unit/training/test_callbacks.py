@@ -13,10 +13,10 @@ from torch.optim.swa_utils import AveragedModel
 from pneumo.config.fingerprints import stable_target
 from pneumo.config.relations import _NEVER_STOP
 from pneumo.training import callbacks, checkpoints
-from pneumo.training.callbacks import AveragedWeights, History, PlainProgress
+from pneumo.training.callbacks import BYSTANDERS, AveragedWeights, History, PlainProgress
 from pneumo.training.checkpoints import RunCheckpoint
-from pneumo.training.feature_cache import _SAFE, _SAFE_OWN, _ignores_steps
-from pneumo.training.stored_state import _LOOK_ON, _LOOK_ON_OWN, _is_known
+from pneumo.training.feature_cache import _SAFE, _ignores_steps
+from pneumo.training.stored_state import _LOOK_ON, _is_known
 
 KINDS = [
     kind
@@ -40,8 +40,8 @@ def test_of_each_callback_it_is_known_what_it_does() -> None:
     assert {History, RunCheckpoint} < {*KINDS}
     for kind in KINDS:
         name = stable_target(f"{kind.__module__}.{kind.__qualname__}")
-        assert (issubclass(kind, _SAFE) or kind in _SAFE_OWN) != (kind in SEE_STEPS), name
-        assert (issubclass(kind, _LOOK_ON) or kind in _LOOK_ON_OWN) != (kind in SET_RATES), name
+        assert (issubclass(kind, _SAFE) or kind in BYSTANDERS) != (kind in SEE_STEPS), name
+        assert (issubclass(kind, _LOOK_ON) or kind in BYSTANDERS) != (kind in SET_RATES), name
         assert (name in _NEVER_STOP) != (kind in STOP), name
 
 
