@@ -105,7 +105,7 @@ def _run_alone(cfg: DictConfig, folder: Path, status: Status) -> None:
         name = type(error).__name__ if mistake is None else mistake[0]
         _log.error("FAILED (%s): %s\nThe traceback is in %s.", name, reason, folder / "train.log", exc_info=error)
         _write_end(folder, replace(status, status="failed", reason=reason or name, error=name))
-    except BaseException:  # a signal's SystemExit, or Ctrl-C
+    except (SystemExit, KeyboardInterrupt):  # a signal, or Ctrl-C
         begun = read_status(folder)  # or what an earlier run has left would be taken for this command's
         _write_end(folder, replace(begun or status, status="stopped" if begun == running else "preparing"))
         raise

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pneumo.common.hardware import choose_hardware, choose_memory_format, require_compiler, set_up_process
+from pneumo.common.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.config.checks import check_config, resolve
 from pneumo.config.fingerprints import decisive_config, with_present_targets
 from pneumo.config.relations import monitor_mode
@@ -93,22 +93,8 @@ def build(cfg: DictConfig) -> RunComponents:
     depthwise = classifier.backbone.depthwise
     classifier.backbone.to(memory_format=choose_memory_format(hardware.accelerator, classifier.frozen, depthwise))
     constant = [f"backbone.{name}" for name in classifier.backbone.state_dict()] if classifier.frozen else []
-    trainer: Trainer = _instantiate(
-        cfg,
-        "trainer",
-        max_time=None,  # Lightning ignores it where there is a timer
-        accelerator=hardware.accelerator,
-        precision=hardware.precision,
-        benchmark=hardware.benchmark,
-        callbacks=[
-            timer,
-            History(),
-            RecordConfig(run_settings(cfg, datamodule)),
-            *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values(),
-        ],
-        logger=list(_instantiate(cfg, "logger").values()),
-        plugins=[CheckpointWriter(constant)],
-    )
+    own = [timer, History(), RecordConfig(run_settings(cfg, datamodule))]
+    trainer = _make_trainer(cfg, hardware, own, CheckpointWriter(constant))
     _avoid_single_images(datamodule, classifier, trainer)
     if cfg.compile:
         classifier.backbone.compile()
@@ -174,6 +160,22 @@ def _make_classifier(
                 batch_size=datamodule.batch_size,
             ),
         )
+
+
+def _make_trainer(cfg: DictConfig, hardware: Hardware, own: list[Callback], writer: CheckpointWriter) -> Trainer:
+    """Make the trainer, whose callbacks are pneumo's own and those of the configuration."""
+    trainer: Trainer = _instantiate(
+        cfg,
+        "trainer",
+        max_time=None,  # Lightning ignores it where there is a timer
+        accelerator=hardware.accelerator,
+        precision=hardware.precision,
+        benchmark=hardware.benchmark,
+        callbacks=[*own, *_instantiate(cfg, "callbacks", **_missing_modes(cfg)).values()],
+        logger=list(_instantiate(cfg, "logger").values()),
+        plugins=[writer],
+    )
+    return trainer
 
 
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
