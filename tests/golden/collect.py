@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from golden.films import tested_films, write_films
+from golden.images import tested_images, write_images
 from golden.reach import QUICK, ROOT, compose_config, describe_commands, hashes, run_command, run_script
 from golden.structure import restore
 from omegaconf import DictConfig, OmegaConf
@@ -89,7 +89,7 @@ def collect_commands(_: Path) -> dict[str, list[str]]:
 
 def collect_runs(place: Path) -> dict[str, Any]:
     """Run all of `RUNS` and return what they leave."""
-    films = write_films(place / "films")
+    films = write_images(place / "films")
     found = {}
     for name, overrides in RUNS.items():
         data = PHANTOMS if name == "xraychestnet" else (f"data.root={films}",)
@@ -175,7 +175,7 @@ def collect_predictions(place: Path) -> dict[str, Any]:
     """Return what a checkpoint of an earlier version predicts, with its digest and without."""
     import torch
 
-    images = tested_films(write_films(place / "films"))
+    images = tested_images(write_images(place / "films"))
     found = {}
     for name in ("with_digest", "without_digest"):
         content = restore_checkpoint("best")
@@ -200,7 +200,7 @@ def collect_resumed(place: Path) -> dict[str, Any]:
     """Resume the run of an earlier version that was stopped after two of its three epochs; return what it leaves."""
     import torch
 
-    films, run = write_films(place / "films"), place / "stopped"
+    films, run = write_images(place / "films"), place / "stopped"
     copy_earlier("stopped", run)
     (run / "checkpoints").mkdir()
     for name in ("best", "last"):

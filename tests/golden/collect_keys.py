@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from golden.collect import list_files, read_head, restore_checkpoint
-from golden.films import tested_films, write_films
+from golden.images import tested_images, write_images
 from golden.reach import QUICK, run_command, run_script
 
 FOLDS = ("model=efficientnet_lite0", "optimizer=adagrad", "optimizer.lr=0.01,0.03", "data.split=kfold", "data.folds=2",
@@ -19,7 +19,7 @@ FOLDS = ("model=efficientnet_lite0", "optimizer=adagrad", "optimizer.lr=0.01,0.0
 
 def collect_sweep(place: Path) -> dict[str, Any]:
     """Run a sweep over folds and return its files and the columns and keys of its reports."""
-    folders = (f"data.root={write_films(place / 'films')}", f"paths.output_dir={place / 'outputs'}")
+    folders = (f"data.root={write_images(place / 'films')}", f"paths.output_dir={place / 'outputs'}")
     assert run_script("sweep.py", "-m", *folders, *QUICK, *FOLDS) == 0
     sweep = place / "outputs" / "sweep" / "study"
     assert run_command("report", str(sweep), "--ensemble")[0] == 0
@@ -41,11 +41,11 @@ def collect_outputs(place: Path) -> dict[str, Any]:
     import onnx
     import torch
 
-    films = write_films(place / "films")
+    films = write_images(place / "films")
     best = place / "best.ckpt"
     torch.save(restore_checkpoint("best"), best)
     predicted, audited, explained = place / "predicted.json", place / "audited.json", place / "maps"
-    images = tested_films(films)
+    images = tested_images(films)
     assert run_command("predict", str(best), *images[:2], "--json", str(predicted), "--explain", str(explained))[0] == 0
     assert run_command("audit", str(films), "--json", str(audited))[0] == 0
     for suffix in ("onnx", "pt2"):

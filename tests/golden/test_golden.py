@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from golden.collect import EARLIER, SWEEP, copy_earlier, few_pairs, hash_choices
-from golden.films import write_films
+from golden.images import write_images
 from golden.reach import QUICK, describe_commands, recompute_metrics, run_script
 from golden.record import collect
 from golden.values import AS_RECORDED, TOLERANCE, differences, load, without_rounding
@@ -42,7 +42,7 @@ def test_an_earlier_checkpoint_predicts_the_same() -> None:
 
 
 def sweep_again(place: Path, *overrides: str) -> int:
-    folders = (f"data.root={write_films(place / 'films')}", f"paths.output_dir={place / 'outputs'}")
+    folders = (f"data.root={write_images(place / 'films')}", f"paths.output_dir={place / 'outputs'}")
     return run_script("sweep.py", "-m", *folders, *QUICK, *SWEEP, *overrides)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import rich
 import typer
 
-from pneumo.common.terminal import PlainTable, tell
+from pneumo.common.terminal import PlainTable, print_line
 from pneumo.errors import ConfigError
 
 _FOLDER = typer.Option(
@@ -79,5 +79,5 @@ def clear(
         else:
             foreign = foreign_files(entry)
             why = f"pneumo did not write {foreign[0]}" if foreign else "a process is building it"
-            tell(f"kept {entry.kind}/{entry.key}: {why}")
-    tell(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")
+            print_line(f"kept {entry.kind}/{entry.key}: {why}")
+    print_line(f"deleted {len(deleted)} of {len(found)} entries, {sum(entry.bytes for entry in deleted) / 1e6:,.1f} MB")

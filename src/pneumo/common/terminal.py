@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 INTERVAL = 10.0  # seconds between lines
 
 
-def tell(text: str, style: str | None = None, wrap: bool = False) -> None:
+def print_line(text: str, style: str | None = None, wrap: bool = False) -> None:
     """Print a line on the console that progress bars share; it is cut into several only with `wrap`."""
     line = escape_line(text, "\xa0")
     rich.get_console().print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)

@@ -13,7 +13,7 @@ from pneumo.data.index import Radiograph, file_path, indices_of
 from pneumo.data.radiograph import decode
 
 
-def load_films(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array:
+def load_images(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array:
     """Return radiographs as `decode` does, (n, H, W) uint8: from the decoded-image cache if it is there."""
     images = data.images
     if images is None and data.features is not None:  # the images that they come from may still be cached
@@ -34,7 +34,7 @@ def first_batch(data: ChestXrayDataModule, processes: int, count: int) -> tuple[
     order = training_order(data.splits["train"], 0, processes, data.seed, epoch=0)
     index = torch.tensor(list(order)[: min(count, data.batch_size)])
     batch = [data.splits["train"][i] for i in index.tolist()]
-    films = load_films(data, batch)
+    films = load_images(data, batch)
     if not data.augmentation.active:
         return batch, films
     seed = data.seed * 100_000  # the first epoch's

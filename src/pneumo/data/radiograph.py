@@ -22,14 +22,14 @@ from pneumo.errors import DataError
 _FEW = 64  # greys between darkest and brightest; among the study's 5,856 films the least is 112
 
 
-class Film(NamedTuple):
+class DecodedImage(NamedTuple):
     """A radiograph, and what makes predictions for it doubtful."""
 
     image: Image.Image  # grey, 8 bits a pixel (mode L), at full size
     notes: tuple[str, ...]  # such as a lateral view: one phrase each, without patient data
 
 
-def read_radiograph(source: Path | bytes) -> Film:
+def read_radiograph(source: Path | bytes) -> DecodedImage:
     """Read a radiograph, a file or its content, in DICOM or one of `pneumo.data.raster.FORMATS`, whatever its suffix.
 
     Raises:
@@ -40,10 +40,10 @@ def read_radiograph(source: Path | bytes) -> Film:
     return examine_radiograph(source)[0]
 
 
-def examine_radiograph(source: Path | bytes) -> tuple[Film, Storage]:
+def examine_radiograph(source: Path | bytes) -> tuple[DecodedImage, Storage]:
     """Read a radiograph as `read_radiograph` does, and return how it is stored next to it."""
     opened = _open(source)
-    return Film(opened.image, (*opened.notes, *_contrast_notes(opened))), opened.storage
+    return DecodedImage(opened.image, (*opened.notes, *_contrast_notes(opened))), opened.storage
 
 
 def read_content(path: Path) -> bytes:

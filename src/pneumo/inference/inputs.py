@@ -88,7 +88,7 @@ def _refuse(error: OSError) -> None:
 
 
 @dataclass(frozen=True)
-class Film:
+class InputImage:
     """A radiograph that was read, or the reason why it was not."""
 
     path: Path  # the file's; `-` of one that was given by its content
@@ -99,30 +99,30 @@ class Film:
     error: str | None = None  # why it cannot be read, as a predicate; then all else is missing
 
 
-def read_film(source: Path | bytes, rules: Rules, show: bool) -> Film:
+def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:
     """Read a file, or its content, as the input of a network with these rules; with `show` keep a copy to look at."""
     path = source if isinstance(source, Path) else Path("-")
     with BUDGET.share():
         try:
             image, notes = read_radiograph(source)
         except DataError as error:
-            return Film(path, error=str(error))
+            return InputImage(path, error=str(error))
         pixels = square(image, rules.image_size, rules.crop_pct)[None]
         if show:
             image.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BICUBIC)
-    return Film(path, pixels, notes, image if show else None)
+    return InputImage(path, pixels, notes, image if show else None)
 
 
-def read_films(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ahead: int) -> Generator[Film]:
+def read_inputs(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ahead: int) -> Generator[InputImage]:
     """Read files in order; at full size each thread has one in memory, as far as `BUDGET` allows.
 
     Pillow and pydicom let other threads work while they decode. `ahead` files are read before they are asked for.
     """
     pool = ThreadPoolExecutor(threads, "films")
-    waiting: deque[Future[Film]] = deque()
+    waiting: deque[Future[InputImage]] = deque()
     try:
         for path in paths:
-            waiting.append(pool.submit(read_film, path, rules, show))
+            waiting.append(pool.submit(read_input, path, rules, show))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

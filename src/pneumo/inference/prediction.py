@@ -20,11 +20,11 @@ from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_line
 from pneumo.data.image_notes import note_kind
 from pneumo.inference.backend import Rules
-from pneumo.inference.inputs import Film
+from pneumo.inference.inputs import InputImage
 
 NOTICE = "Not a medical device: for research and teaching, and no diagnosis."
 UNCERTAIN = "uncertain"
-UNLIKE = "unlike the films of the training: perhaps no frontal chest radiograph"
+OOD_REMARK = "unlike the films of the training: perhaps no frontal chest radiograph"
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)
 _COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
 _MARGIN = "logit_margin"
@@ -78,7 +78,7 @@ class Prediction:
     @property
     def remarks(self) -> list[str]:
         """What limits the prediction, in words."""
-        known = ((UNCERTAIN, self.uncertain), (UNLIKE, self.out_of_distribution))
+        known = ((UNCERTAIN, self.uncertain), (OOD_REMARK, self.out_of_distribution))
         return [*(words for words, true in known if true), *self.notes]
 
 
@@ -86,10 +86,10 @@ class PredictedBatch(NamedTuple):
     """Predictions for several files, in their order, and the images."""
 
     predictions: list[Prediction]
-    films: list[Film]
+    films: list[InputImage]
 
 
-def show_share(share: float) -> str:
+def format_probability(share: float) -> str:
     """Format a probability with three digits, and no 1.000 or 0.000 for what is neither."""
     return ">0.999" if 0.9995 <= share < 1 else "<0.001" if 0 < share < 0.0005 else f"{share:.3f}"
 
@@ -192,7 +192,7 @@ def _rows(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
             continue
         shares = prediction.probability.values() if several else [prediction.positive_probability]
         remarks = Text("; ".join(prediction.remarks), style="yellow")
-        table.add_row(file, *map(show_share, shares), prediction.predicted_class, remarks)
+        table.add_row(file, *map(format_probability, shares), prediction.predicted_class, remarks)
     return table
 
 
@@ -204,7 +204,7 @@ def _summary(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
     table.add_column("films", justify="right")
     for name in rules.classes:
         table.add_row(f"called {name}", f"{called[name]:,}")
-    first = {name: said.pop(name) for name in (UNCERTAIN, UNLIKE) if name in said}
+    first = {name: said.pop(name) for name in (UNCERTAIN, OOD_REMARK) if name in said}
     for remark, count in (*first.items(), *said.most_common()):
         table.add_row(Text(remark, style="yellow"), f"{count:,}")
     if called[None]:

@@ -16,7 +16,7 @@ from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Network, Rules, SettingStyle, as_argument
 from pneumo.inference.export.formats import FORMATS
-from pneumo.inference.inputs import Film, find_inputs, read_film, read_films
+from pneumo.inference.inputs import InputImage, find_inputs, read_input, read_inputs
 from pneumo.inference.prediction import PredictedBatch, Prediction
 from pneumo.metrics.predictions import distance, predict_classes
 
@@ -57,11 +57,11 @@ class Predictor:
     def predict_batches(self, paths: Sequence[Path], keep_images: bool = False) -> Iterator[PredictedBatch]:
         """Predict files batch by batch, which threads read ahead; `keep_images` keeps copies to look at."""
         ahead = 2 * self.batch_size
-        with closing(read_films(paths, self.rules, keep_images, count_cores(), ahead)) as films:
+        with closing(read_inputs(paths, self.rules, keep_images, count_cores(), ahead)) as films:
             while batch := list(islice(films, self.batch_size)):
-                yield PredictedBatch(self.predict_films(batch), batch)
+                yield PredictedBatch(self.predict_images(batch), batch)
 
-    def predict_films(self, films: Sequence[Film]) -> list[Prediction]:
+    def predict_images(self, films: Sequence[InputImage]) -> list[Prediction]:
         """Predict images that were read, in one pass.
 
         Raises:
@@ -70,7 +70,7 @@ class Predictor:
         found = iter(self._score([film for film in films if film.square is not None]))
         return [Prediction(film.path, error=film.error) if film.square is None else next(found) for film in films]
 
-    def _score(self, films: Sequence[Film]) -> list[Prediction]:
+    def _score(self, films: Sequence[InputImage]) -> list[Prediction]:
         if not films:
             return []
         rules = self.rules
@@ -113,10 +113,10 @@ class Predictor:
             from pneumo.inference.explain.overlays import Explainer  # imports Matplotlib
 
             self._explainers[method] = Explainer(self.network, method)
-        film = read_film(Path(path), self.rules, show=True)
+        film = read_input(Path(path), self.rules, show=True)
         if film.error is not None:
             raise DataError(f"{film.path} {film.error}")
-        return self._explainers[method].explain(PredictedBatch(self.predict_films([film]), [film]))[0]
+        return self._explainers[method].explain(PredictedBatch(self.predict_images([film]), [film]))[0]
 
 
 def load_model(path: StrPath, device: str = "auto", batch_size: int | None = None) -> Predictor:

@@ -11,7 +11,7 @@ import rich
 
 from pneumo.common.disk import FileError, disk_error
 from pneumo.common.files import write_text
-from pneumo.common.terminal import tell
+from pneumo.common.terminal import print_line
 from pneumo.errors import ConfigError
 from pneumo.reporting.comparison import (
     HEADS,
@@ -118,7 +118,7 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     if pooled:
         write_text(folder / "folds.csv", folds_csv(pooled, board))
     _show(comparison, title, shift, notes)
-    tell(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv")
+    print_line(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv")
 
 
 def _to_html(
@@ -153,7 +153,7 @@ def _show(comparison: Comparison, title: str, shift: Shift | str | None, notes: 
     elif shift:
         notes = [*notes, f"No comparison of validation with test: {shift}."]
     for note in notes:
-        tell(note, style="dim", wrap=True)
+        print_line(note, style="dim", wrap=True)
 
 
 def explain(board: Sequence[Row]) -> list[str]:

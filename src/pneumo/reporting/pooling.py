@@ -14,7 +14,7 @@ import rich
 
 from pneumo.common.files import write_text
 from pneumo.common.plain_data import format_rows
-from pneumo.common.terminal import PlainTable, tell
+from pneumo.common.terminal import PlainTable, print_line
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.predictions import Predictions, concatenate, log_odds, predict_classes
@@ -177,7 +177,7 @@ def combine(runs: Sequence[Run]) -> Ensemble:
 def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
     """Print an ensemble's test, and write it to ensemble/ in a folder if there is one."""
     rich.print(_table(ensemble))
-    tell(
+    print_line(
         "The mean of the members' probabilities, called positive above the mean of their thresholds."
         + (f" Left out: {', '.join(ensemble.left_out)}." if ensemble.left_out else ""),
         style="dim",
@@ -188,7 +188,7 @@ def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
         write_predictions(place / "predictions.csv", ensemble.answers)
         about = {"members": [str(run.folder) for run in ensemble.members], **ensemble.figures}
         write_text(place / "ensemble.json", json.dumps(about, indent=2) + "\n")
-        tell(f"{'ensemble':<12} {place / 'ensemble.json'}")
+        print_line(f"{'ensemble':<12} {place / 'ensemble.json'}")
 
 
 def _table(ensemble: Ensemble) -> PlainTable:

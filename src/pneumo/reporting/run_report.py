@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import OmegaConf
 
-from pneumo.common.terminal import tell
+from pneumo.common.terminal import print_line
 from pneumo.errors import ConfigError
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions, distance
@@ -112,7 +112,7 @@ def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> 
         explanations=explanations,
     )
     write_report(page, text)
-    tell(f"{'page':<12} {page}")
+    print_line(f"{'page':<12} {page}")
 
 
 def _metrics(results: Results, titles: Mapping[str, str]) -> list[tuple[str, Estimate]]:
@@ -149,7 +149,7 @@ def _band(run: ReportedRun, margin: float | None) -> _Band | None:
 def write_model_card(run: Path, folder: Path) -> None:
     """Write the MODEL_CARD.md of a finished run to a folder."""
     write_report(folder / "MODEL_CARD.md", _model_card(run))
-    tell(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")
+    print_line(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")
 
 
 def _model_card(folder: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import rich
 
-from pneumo.common.terminal import PlainTable, tell
+from pneumo.common.terminal import PlainTable, print_line
 from pneumo.metrics.subtypes import NO_IMAGE
 from pneumo.metrics.summary import reported_metrics
 from pneumo.runs.results import Value, name_run, recorded_estimate
@@ -35,7 +35,7 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
         ("log", folder / "train.log"),
         ("curves", f"tensorboard --logdir {folder}"),
     ):
-        tell(f"{name:<12} {place}")
+        print_line(f"{name:<12} {place}")
 
 
 def _table(results: Mapping[str, Value]) -> PlainTable:

@@ -89,10 +89,10 @@ def _tell(
         results, status = read_results(job.folder), read_status(job.folder)
         failed = session.outcome(job)[0] == "failed"
         if results and results["config_hash"] in recorded_hashes(job.config):
-            trials.tell(trial.number, float(results[sweep.objective]))
+            trials.record(trial.number, float(results[sweep.objective]))
             _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], _words(trial.params))
         elif failed and status and status.error in _OF_THE_VALUES:
-            trials.tell(trial.number, None)
+            trials.record(trial.number, None)
             going_on &= not sweep.fail_fast
         else:
             going_on = False

@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.disk import remove_stale_below
-from pneumo.common.terminal import tell
+from pneumo.common.terminal import print_line
 from pneumo.common.text import quote_value
 from pneumo.config.fingerprints import recorded_hashes
 from pneumo.config.output_folder import acquire_at_once, set_hydra
@@ -92,13 +92,13 @@ class Session:
             complete &= self._write("The leaderboard", self._write_leaderboard)
         for name, (what, reason) in outcomes.items():
             if reason:
-                tell(f"{what} {name}: {reason}", style="red")
+                print_line(f"{what} {name}: {reason}", style="red")
         command = replace(self.command, complete=complete)
         complete &= self._write("What the sweep has come to", lambda: write_command(self.folder, command))
         if not complete:
             _log.warning("The same command goes on: it keeps what is done and runs the rest.")
         told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
-        tell(f"{counts.total()} jobs: {told}")
+        print_line(f"{counts.total()} jobs: {told}")
         return complete
 
     def _write_leaderboard(self) -> None:

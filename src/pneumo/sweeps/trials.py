@@ -147,7 +147,7 @@ class Trials:
             assert self.space.find_fault(trial, complete=True) is None
         return chosen
 
-    def tell(self, number: int, value: float | None) -> None:
+    def record(self, number: int, value: float | None) -> None:
         """Store a trial's objective; None if its values failed."""
         with _database_errors(self.shown):
             if value is None:

@@ -15,7 +15,7 @@ from pneumo.common.hardware import can_compile, require_compiler
 from pneumo.common.plain_data import hash_plain
 from pneumo.common.terminal import track
 from pneumo.data.grey import DECODER
-from pneumo.data.previews import load_films
+from pneumo.data.previews import load_images
 from pneumo.errors import WeightsError
 from pneumo.models.backbones import Backbone
 from pneumo.models.fast_inference import PASS, Change, FeaturePass, default_batch_size, fast_copy
@@ -94,7 +94,7 @@ class BackbonePass:
         doing = f"Looking at what is usual with {self.architecture}"
 
         def blocks(start: int) -> Iterator[Array]:
-            images = torch.from_numpy(load_films(data, [data.radiographs[i] for i in positions[start:]]))[:, None]
+            images = torch.from_numpy(load_images(data, [data.radiographs[i] for i in positions[start:]]))[:, None]
             for image in torch.split(images, self.batch_size):
                 with torch.inference_mode():
                     seen = image.to(self.device)

@@ -15,7 +15,7 @@ from pneumo.common.text import escape_line
 from pneumo.config.fingerprints import other_overrides
 from pneumo.config.invocation import hydra_settings
 from pneumo.data.index import Radiograph, indices_of
-from pneumo.data.previews import first_batch, load_films
+from pneumo.data.previews import first_batch, load_images
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.charts import draw_learning_curves
 from pneumo.reporting.figures.run_figures import MOST, draw_batch, draw_test
@@ -48,7 +48,7 @@ def write_projector(folder: Path, logger: RunLogger, predictions: Predictions, c
         right = "right" if label == predicted else "wrong"
         rows.append([escape_line(cell) for cell in (*names, right, f"{confidence:.4f}", image.subtype, image.path)])
     size = min(_SPRITE, _SHEET // math.ceil(math.sqrt(len(images))))
-    pixels = torch.from_numpy(load_films(components.datamodule, images))[:, None].float() / 255
+    pixels = torch.from_numpy(load_images(components.datamodule, images))[:, None].float() / 255
     small = interpolate(pixels, (size, size), mode="bilinear", antialias=True)
     with suppress(OSError):  # an empty folder of an earlier run, which TensorBoard would warn of
         (folder / _FOLDER / _TAG).rmdir()
@@ -110,7 +110,7 @@ def _draw(folder: Path, predictions: Predictions, results: Results, components: 
     datamodule = components.datamodule
     of_path = {image.path: image for image in datamodule.splits["test"]}
     figures = draw_test(
-        folder, predictions, results, lambda paths: load_films(datamodule, [of_path[path] for path in paths])
+        folder, predictions, results, lambda paths: load_images(datamodule, [of_path[path] for path in paths])
     )
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
     figures["learning_curves"] = draw_learning_curves(components.callback(History).epochs, images, results)

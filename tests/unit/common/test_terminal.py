@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pneumo.common import terminal
-from pneumo.common.terminal import PlainTable, tell, warn
+from pneumo.common.terminal import PlainTable, print_line, warn
 from pneumo.config.console import ConsoleHandler, RecordFormatter, message_of
 
 
@@ -55,7 +55,7 @@ def test_ordinary_tables_are_those_of_rich(console: Console) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lines_are_one_line_each(name: str, console: Console, capsys: pytest.CaptureFixture[str]) -> None:
-    tell(f"page {name}")
+    print_line(f"page {name}")
     warn(f"{name} is text.")
     for text in (printed(console), capsys.readouterr().err):
         assert is_harmless(text)

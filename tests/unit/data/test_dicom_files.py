@@ -10,7 +10,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from pneumo.data.radiograph import Film, read_radiograph
+from pneumo.data.radiograph import DecodedImage, read_radiograph
 from pneumo.errors import DataError
 
 FILES = [path for path in Path(pydicom.data.__file__).parent.joinpath("test_files").rglob("*") if path.is_file()]
@@ -52,7 +52,7 @@ def expected_reason(dataset: Dataset) -> str | None:
     return None if dataset.BitsAllocated in (8, 16) else "neither 8 nor 16 bits"
 
 
-def read(path: Path) -> Film | str:
+def read(path: Path) -> DecodedImage | str:
     try:
         return read_radiograph(path)
     except DataError as error:

@@ -11,10 +11,10 @@ from PIL import Image
 from pneumo.data.duplicates import group_duplicates, similar_pairs
 from pneumo.data.phantoms import draw_radiograph
 
-Film = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
-def draw(count: int, patient: int | None = None, size: int = 224) -> Film:
+def draw(count: int, patient: int | None = None, size: int = 224) -> Pixels:
     """Draw films of as many patients, or of one."""
     films = []
     for number in range(count):
@@ -23,7 +23,7 @@ def draw(count: int, patient: int | None = None, size: int = 224) -> Film:
     return np.stack([square(Image.fromarray(film), size) for film in films])
 
 
-def square(image: Image.Image, size: int = 224) -> Film:
+def square(image: Image.Image, size: int = 224) -> Pixels:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 

@@ -8,7 +8,7 @@ from helpers.data_modules import OPTIONS, open_data
 
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.datamodule import ChestXrayDataModule
-from pneumo.data.previews import first_batch, load_films
+from pneumo.data.previews import first_batch, load_images
 
 STRONG = Augmentation(rotation=20, shift=0.1, zoom=0.2, flip=0.5, brightness=0.1, contrast=0.2)
 
@@ -54,7 +54,7 @@ def test_features_have_the_images_behind_them_shown(views: int, phantoms: Path, 
 
 def test_films_come_from_their_files_where_the_cache_is_gone(phantoms: Path, tmp_path: Path) -> None:
     data = open_data(phantoms, crop_pct=0.8)
-    plain = load_films(data, data.splits["test"][3:6])
+    plain = load_images(data, data.splits["test"][3:6])
     data.serve(np.zeros((len(data.radiographs), 2)))
-    np.testing.assert_array_equal(load_films(data, data.splits["test"][3:6]), plain)
+    np.testing.assert_array_equal(load_images(data, data.splits["test"][3:6]), plain)
     assert plain.shape == (3, 24, 24)

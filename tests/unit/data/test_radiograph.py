@@ -16,7 +16,7 @@ from PIL import Image
 
 from pneumo.data.decoder_limits import SILENCE
 from pneumo.data.grey import square
-from pneumo.data.radiograph import Film, decode, decode_with_notes, read_radiograph
+from pneumo.data.radiograph import DecodedImage, decode, decode_with_notes, read_radiograph
 from pneumo.errors import DataError
 
 GREY = smooth_image(np.random.default_rng(0))
@@ -150,7 +150,7 @@ def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
             read_radiograph(path)
 
 
-def attempt(source: Path | bytes) -> Film | DataError:
+def attempt(source: Path | bytes) -> DecodedImage | DataError:
     try:
         return read_radiograph(source)
     except DataError as error:
@@ -161,7 +161,7 @@ def test_damaged_files_raise_nothing_else(tmp_path: Path) -> None:
     files = write_damaged(tmp_path)
     assert len(files) == 300
     came = {file: attempt(file.path) for file in files}
-    read = {file for file, what in came.items() if isinstance(what, Film)}
+    read = {file for file, what in came.items() if isinstance(what, DecodedImage)}
     assert not [file for file in files if file.readable not in (None, file in read)]
     assert {file.kind for file in read} > {"wrong suffix", "bits flipped"}
     # Decoders' messages may quote what is in the file.
@@ -182,7 +182,7 @@ STARTS = [content[:size] for content in (*FORMATS.values(), dicom(GREY)) for siz
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=500))
 def test_whatever_follows_a_good_start_is_read_or_refused(start: bytes, rest: bytes) -> None:
     came = attempt(start + rest)
-    assert came.image.mode == "L" if isinstance(came, Film) else str(came).endswith(".")
+    assert came.image.mode == "L" if isinstance(came, DecodedImage) else str(came).endswith(".")
 
 
 def test_silence_ends_with_the_last_reader() -> None:

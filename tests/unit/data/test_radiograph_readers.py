@@ -17,7 +17,7 @@ from pneumo.audit.tree import read_tree
 from pneumo.data.radiograph import decode, examine_radiograph, read_radiograph
 from pneumo.errors import DataError
 from pneumo.inference.backend import Rules
-from pneumo.inference.inputs import read_film
+from pneumo.inference.inputs import read_input
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, None, False)
 FLAT = np.full((96, 120), 9, np.uint8)
@@ -74,8 +74,8 @@ def test_what_prediction_refuses_all_readers_refuse(name: str, root: Path) -> No
     why = reason(read_radiograph, path)
     assert reason(read_radiograph, path.read_bytes()) == why
     assert reason(examine_radiograph, path) == why
-    assert read_film(path, RULES, show=False).error == why  # predict, evaluate, explain
-    assert read_film(path.read_bytes(), RULES, show=True).error == why  # serve
+    assert read_input(path, RULES, show=False).error == why  # predict, evaluate, explain
+    assert read_input(path.read_bytes(), RULES, show=True).error == why  # serve
     assert reason(decode, path, 32).startswith(f"{path} {why} Training stops")
 
 

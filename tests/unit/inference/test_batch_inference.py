@@ -14,7 +14,7 @@ from helpers.damaged_images import SMOOTH_IMAGES, encode_image, write_damaged
 
 from pneumo.data.radiograph import decode
 from pneumo.inference import batch_inference
-from pneumo.inference.prediction import NOTICE, UNLIKE
+from pneumo.inference.prediction import NOTICE, OOD_REMARK
 from pneumo.inference.predictor import Predictor, load_model
 from pneumo.models.classifier import Classifier
 from pneumo.training import checkpoints
@@ -61,7 +61,10 @@ def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
         assert row["notes"] == "; ".join(record["notes"])
         assert [line[0], line[2]] == [record["path"], record["called"] or ""]
         assert line[1] == ("" if record["probability"] is None else f"{record['probability']:.6f}")
-        assert (("uncertain" in line[3]), (UNLIKE in line[3])) == (bool(record["uncertain"]), bool(record["unlike"]))
+        assert (("uncertain" in line[3]), (OOD_REMARK in line[3])) == (
+            bool(record["uncertain"]),
+            bool(record["unlike"]),
+        )
     assert [record["unlike"] for record in records[:4]] == [True] * 4  # of what noise tells is usual
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pneumo.inference.backend import Rules
-from pneumo.inference.prediction import NOTICE, UNLIKE, Prediction, show_share, to_terminal
+from pneumo.inference.prediction import NOTICE, OOD_REMARK, Prediction, format_probability, to_terminal
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
 SURE = Prediction(Path("a"), {"NORMAL": 0.00001, "PNEUMONIA": 0.99999}, "PNEUMONIA", False, 0.2)
@@ -34,7 +34,7 @@ def test_a_few_files_get_a_row_each() -> None:
     )
     assert "[a].png >0.999 PNEUMONIA" in lines
     (row,) = (number for number, line in enumerate(lines) if line.startswith("b.dcm 0.450 NORMAL"))
-    assert f"uncertain; {UNLIKE}; it is a lateral view" in " ".join(lines[row : row + 3])
+    assert f"uncertain; {OOD_REMARK}; it is a lateral view" in " ".join(lines[row : row + 3])
     assert "c.txt unreadable, as said above" in lines
 
 
@@ -56,7 +56,7 @@ def test_many_files_are_counted() -> None:
         "called NORMAL 30",
         "called PNEUMONIA 1,202",
         "uncertain 30",
-        f"{UNLIKE} 30",
+        f"{OOD_REMARK} 30",
         "turned 30",
         "it has little contrast 2",
         "unreadable, named above 2",
@@ -67,7 +67,7 @@ def test_many_files_are_counted() -> None:
 
 
 def test_no_share_is_shown_as_what_it_is_not() -> None:
-    assert [show_share(x) for x in (0, 0.0004, 0.0006, 0.5, 0.9994, 0.9996, 1)] == [
+    assert [format_probability(x) for x in (0, 0.0004, 0.0006, 0.5, 0.9994, 0.9996, 1)] == [
         *("0.000", "<0.001", "0.001", "0.500", "0.999", ">0.999", "1.000")
     ]
 

@@ -115,9 +115,9 @@ def test_too_many_images_for_a_gpu_are_an_error_that_names_the_settings(
 
 
 def test_films_that_are_given_by_content_have_no_path(model: pneumo.Predictor) -> None:
-    from pneumo.inference.inputs import read_film
+    from pneumo.inference.inputs import read_input
 
-    (found,) = model.predict_films([read_film(encode_image(SMOOTH_IMAGES[0], "PNG"), model.rules, show=False)])
+    (found,) = model.predict_images([read_input(encode_image(SMOOTH_IMAGES[0], "PNG"), model.rules, show=False)])
     assert found.path == Path("-")
 
 

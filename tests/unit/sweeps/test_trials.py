@@ -46,7 +46,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         (trial,) = trials.choose(1, 5)
         assert trial.params.keys() == SPACE.searched.keys()
         if value is not None:
-            trials.tell(trial.number, value)
+            trials.record(trial.number, value)
     return (folder / "optuna.db").read_bytes()
 
 
@@ -121,7 +121,7 @@ def test_a_database_that_goes_away_during_a_search_is_named(database: bytes, tmp
     trials = opened(edited(tmp_path, database).parent)
     edited(tmp_path, database, "DROP TABLE trial_values")
     with pytest.raises(ConfigError, match=r"optuna\.db cannot be used"):
-        trials.tell(1, 0.5)
+        trials.record(1, 0.5)
 
 
 def test_passwords_are_not_shown(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_trial_that_was_stopped_is_run_with_its_values_and_one_without_values_
 
 def test_values_that_were_queued_outside_of_the_space_are_refused(database: bytes, tmp_path: Path) -> None:
     trials = opened(edited(tmp_path, database).parent)
-    trials.tell(1, 0.4)
+    trials.record(1, 0.4)
     trials.study.enqueue_trial({"optimizer.lr": 5.0})
     outside = pytest.raises(ConfigError, match=r"optimizer\.lr=5\.0, which lies outside")
     with outside, pytest.warns(UserWarning, match="out of range"):

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from pneumo.config.checks import check_config
-from pneumo.data.previews import load_films
+from pneumo.data.previews import load_images
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
 from pneumo.training.components import build
@@ -27,7 +27,7 @@ def test_it_has_features_answers_and_films_of_each_test_image(
     positive, shares = np.array([image.label == 1 for image in images]), np.linspace(0, 1, 7)
     paths = tuple(image.path for image in images)
     answers = Predictions.binary(shares, positive, shares > 0.5, ("NORMAL", "PNEUMONIA"), paths)
-    films = load_films(datamodule, images)
+    films = load_images(datamodule, images)
     with torch.inference_mode():
         expected = classifier.eval().backbone(torch.from_numpy(films[:, None])).numpy()
     if served:

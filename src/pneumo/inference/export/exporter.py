@@ -15,7 +15,7 @@ from PIL import Image
 from pneumo.common.disk import temporary_folder
 from pneumo.common.files import atomic_path, check_output, refuse_inputs, unwritable
 from pneumo.common.hardware import count_cores
-from pneumo.common.terminal import tell, track
+from pneumo.common.terminal import print_line, track
 from pneumo.data.folder_tree import describe_misplaced, find_data_sets
 from pneumo.data.grey import square
 from pneumo.data.image_cache import RadiographDataset, decoded_blocks
@@ -59,9 +59,9 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
     shown = source.load("train", _FILMS)[0] if source else _draw_films(_PHANTOMS, rules)
     with _written(output) as temporary, temporary_folder(output.parent) as folder:
         path = folder / output.name if int8 else temporary
-        tell(f"Exporting {rules.name}: a minute or more for large networks")
+        print_line(f"Exporting {rules.name}: a minute or more for large networks")
         exported, found = write_checked(network, checkpoint, shown, path)
-        tell(
+        print_line(
             f"Largest differences on {len(shown)} films: {found.probability:.1e} in a probability "
             f"({ALLOWED.probability:g} is allowed), {found.unlike:.1e} of a score of unlike images ({ALLOWED.unlike:g})"
         )
@@ -69,16 +69,16 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         networks: dict[str, Network] = {"checkpoint in PyTorch": network, plain: exported}
         sizes = {"checkpoint in PyTorch": checkpoint.stat().st_size, plain: path.stat().st_size}
         if int8 and source and form.quantise:
-            tell("Quantising to int8")
+            print_line("Quantising to int8")
             form.quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe_network(checkpoint, rules))
             networks[small], sizes[small] = form.open(temporary, "cpu", as_flag), temporary.stat().st_size
-        tell("Measuring latencies")
+        print_line("Measuring latencies")
         rich.print(speed_table(sizes, {count: measure_latency(networks, shown, count) for count in _BATCHES}))
         if int8 and source:
-            tell("Measuring on the test films what int8 loses")
+            print_line("Measuring on the test films what int8 loses")
             films, labels = source.load("test")
             rich.print(accuracy_table({name: score(networks[name], films) for name in (plain, small)}, labels, rules))
-    tell(f"Wrote {output}, which is no medical device")
+    print_line(f"Wrote {output}, which is no medical device")
 
 
 def _check(output: Path, int8: bool, data: Path | None) -> Format:

@@ -23,8 +23,8 @@ from starlette.routing import Route
 
 from pneumo.errors import DataError, PneumoError
 from pneumo.inference.backend import Rules
-from pneumo.inference.inputs import read_film
-from pneumo.inference.prediction import NOTICE, PredictedBatch, describe_prediction, show_share
+from pneumo.inference.inputs import read_input
+from pneumo.inference.prediction import NOTICE, PredictedBatch, describe_prediction, format_probability
 from pneumo.inference.predictor import Predictor
 from pneumo.inference.serve.connections import CrowdedError, TooLargeError, Upload, Uploads
 from pneumo.reporting.rendering import render
@@ -97,14 +97,14 @@ class _Served:
 
     def _answer(self, upload: Upload) -> dict[str, Any]:
         # The content has no name here, where an error's traceback would keep it.
-        film = read_film(upload.take(), self.model.rules, show=True)
+        film = read_input(upload.take(), self.model.rules, show=True)
         if film.shown is None:
             raise DataError(film.error)
-        (prediction,) = self.model.predict_films([film])
+        (prediction,) = self.model.predict_images([film])
         explained = self.explainer.explain(PredictedBatch([prediction], [film])) if self.explainer else []
         return {
             **describe_prediction(prediction),
-            "shown": {name: show_share(share) for name, share in prediction.probability.items()},
+            "shown": {name: format_probability(share) for name, share in prediction.probability.items()},
             "remarks": prediction.remarks,
             "film": _png(film.shown),
             "map": _png(Image.fromarray(explained[0].overlay)) if explained else None,

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumo.common.terminal import tell, warn
+from pneumo.common.terminal import print_line, warn
 from pneumo.common.text import install_hint
 from pneumo.errors import ConfigError
 from pneumo.inference.backend import as_flag
@@ -40,7 +40,7 @@ def run_serve(checkpoint: Path, host: str, port: int, browse: bool, device: str)
                 f"--host {host} lets others reach the page, and there is no password and no encryption: use it in a "
                 "network that you trust."
             )
-        tell(f"{checkpoint} answers at {address} until Ctrl-C. {NOTICE}")
+        print_line(f"{checkpoint} answers at {address} until Ctrl-C. {NOTICE}")
         if browse:
             webbrowser.open(address)  # the socket listens already: the browser waits
         _serve(model, host, listening)

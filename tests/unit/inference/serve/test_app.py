@@ -125,14 +125,14 @@ def test_films_that_are_too_many_are_put_off(model: Predictor, monkeypatch: pyte
     monkeypatch.setattr(serving, "MOST_WAITING", 0)
     app = make_app(model, None, ["*"])
     turn = threading.Event()
-    answered, answering = model.predict_films, threading.Event()
+    answered, answering = model.predict_images, threading.Event()
 
     def hold(*arguments: Any) -> Any:  # noqa: ANN401
         answering.set()
         turn.wait(60)
         return answered(*arguments)
 
-    monkeypatch.setattr(model, "predict_films", hold)
+    monkeypatch.setattr(model, "predict_images", hold)
     content = encode_image(FILM, "PNG")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, TestClient(app), content)

@@ -9,7 +9,7 @@ COUNTS = {"train": 40, "val": 8, "test": 16}
 _SIZE = 64
 
 
-def write_films(root: Path) -> Path:
+def write_images(root: Path) -> Path:
     """Write train/, val/ and test/ with names that tell patients and subtypes; a bright square shows pneumonia."""
     numbers = np.random.default_rng(0)
     patient = 0
@@ -29,6 +29,6 @@ def write_films(root: Path) -> Path:
     return root
 
 
-def tested_films(root: Path) -> list[str]:
+def tested_images(root: Path) -> list[str]:
     """Return the paths of the test images."""
     return sorted(map(str, (root / "test").rglob("*.bmp")))
