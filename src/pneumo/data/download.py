@@ -203,7 +203,7 @@ def _progress(position: int, size: int) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
     if console.is_terminal:
         columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-        with Progress("chest X-rays", *columns, console=console) as bar:
+        with Progress("Chest X-rays", *columns, console=console) as bar:
             task = bar.add_task("", total=size, completed=position)  # `completed` excludes earlier bytes from the speed
             yield lambda received: bar.update(task, completed=received)
         return

@@ -66,7 +66,7 @@ def _require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
     for radiograph in radiographs:
         path = file_path(root, radiograph.path)
         with _readable(path):
-            _compare(path, path.stat(), radiograph)
+            _check_unchanged(path, path.stat(), radiograph)
 
 
 def _file_hash(root: Path, radiograph: Radiograph) -> str:
@@ -75,11 +75,11 @@ def _file_hash(root: Path, radiograph: Radiograph) -> str:
     with _readable(path), open(path, "rb", buffering=0) as file:
         while block := file.read(1 << 20):
             digest.update(block)
-        _compare(path, os.fstat(file.fileno()), radiograph)
+        _check_unchanged(path, os.fstat(file.fileno()), radiograph)
     return digest.hexdigest()
 
 
-def _compare(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
+def _check_unchanged(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
     if (status.st_size, status.st_mtime_ns) != (radiograph.size, radiograph.modified):
         raise DataError(
             f"{path} has changed since this run indexed it. The files of a data set must not change during a run. "
