@@ -158,7 +158,7 @@ def _plan(counts: dict[str, int]) -> list[_Phantom]:
     for split, (name, count) in enumerate(counts.items()):
         if count < 2 and (name, count) != ("val", 0):
             raise ConfigError(
-                f"data.{name}={count} is too small: a split needs at least 2 images. Only data.val may be 0."
+                f"data.{name}={count}: a split needs at least 2 images, one per class. Only data.val may be 0."
             )
         diseased = min(max(round(0.6 * count), 1), count - 1)
         first, views = len(phantoms), cycle(_VIEWS)
