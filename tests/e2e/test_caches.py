@@ -206,8 +206,8 @@ def test_two_processes_share_the_caches_and_test_each_image_once(tmp_path: Path,
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (predictions,) = (path.read_text().splitlines()[1:] for path in tmp_path.rglob("predictions.csv"))
     assert len(predictions) == len(set(predictions)) == 32
-    arrays = list((tmp_path / "cache").rglob("array.npy"))
-    assert len(arrays) == 5  # images, and features and means with and without views
+    files = list((tmp_path / "cache").rglob("array.npy"))
+    assert len(files) == 5  # images, and features and means with and without views
 
 
 def test_runs_without_cacheable_features_fail_or_train_on_images(compose_run: Compose) -> None:
