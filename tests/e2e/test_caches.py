@@ -1,4 +1,4 @@
-"""Runs that share what they cached."""
+"""Runs that share cached images and features."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ AUGMENTED = (*LITE0, "augment=light", "features.views=3")
 
 
 class OwnSGD(torch.optim.SGD):
-    """An optimizer of the user's own."""
+    """User-defined optimizer."""
 
 
 def probabilities(folder: Path) -> npt.NDArray[np.float64]:
@@ -46,23 +46,25 @@ def arrays(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
-    """The folder of a run and its caches, of which no test may change anything."""
-    place = tmp_path_factory.mktemp("cached")
-    with composing(place, phantoms) as composed:
+    """Run folder with its caches, which tests must not modify."""
+    folder = tmp_path_factory.mktemp("cached")
+    with composing(folder, phantoms) as composed:
         run(composed(*LITE0, folder="cached"))
-    return place
+    return folder
 
 
 @pytest.fixture(scope="module")
 def augmented(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> bytes:
-    """The predictions.csv of a whole run on cached features of augmented images."""
-    place = tmp_path_factory.mktemp("augmented")
-    with composing(place, phantoms) as composed:
+    """Content of predictions.csv of an uninterrupted run with cached features of augmented images."""
+    folder = tmp_path_factory.mktemp("augmented")
+    with composing(folder, phantoms) as composed:
         run(composed(*AUGMENTED))
-    return (place / "run" / "predictions.csv").read_bytes()
+    return (folder / "run" / "predictions.csv").read_bytes()
 
 
-def test_cached_features_give_the_predictions_of_images(cached: Path, compose_run: Compose, tmp_path: Path) -> None:
+def test_cached_features_give_the_same_predictions_as_images(
+    cached: Path, compose_run: Compose, tmp_path: Path
+) -> None:
     shutil.copytree(cached, tmp_path, dirs_exist_ok=True)
     plain = run(compose_run(*LITE0, "features.cache=false", folder="plain"))
     neither = run(compose_run(*LITE0, "features.cache=false", "data.cache=false", folder="neither"))
@@ -84,23 +86,23 @@ def test_cached_features_give_the_predictions_of_images(cached: Path, compose_ru
         pytest.param("sgd", "bf16-mixed", marks=pytest.mark.slow),
     ],
 )
-def test_many_steps_at_a_time_are_the_same_steps(
+def test_merged_batches_give_the_same_optimizer_steps(
     optimizer: str, precision: str, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = (*LITE0, f"optimizer={optimizer}", f"trainer.precision={precision}", "data.batch_size=5")
-    run(compose_run(*options, folder="many"))
+    run(compose_run(*options, folder="merged"))
     monkeypatch.setattr(feature_cache, "_is_plain", lambda *_: False)
     run(compose_run(*options, folder="single"))
-    assert (tmp_path / "many/predictions.csv").read_bytes() == (tmp_path / "single/predictions.csv").read_bytes()
-    many, single = (
-        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in ("many", "single")
+    assert (tmp_path / "merged/predictions.csv").read_bytes() == (tmp_path / "single/predictions.csv").read_bytes()
+    merged, single = (
+        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in ("merged", "single")
     )
-    assert all(torch.equal(value, single["state_dict"][name]) for name, value in many["state_dict"].items())
-    assert many["metrics"] == single["metrics"]
+    assert all(torch.equal(value, single["state_dict"][name]) for name, value in merged["state_dict"].items())
+    assert merged["metrics"] == single["metrics"]
 
 
 @pytest.mark.parametrize(
-    ("option", "at_once"),
+    ("option", "merged"),
     [
         ("epochs=20", True),
         ("+trainer.val_check_interval=1", False),
@@ -109,26 +111,26 @@ def test_many_steps_at_a_time_are_the_same_steps(
         ("optimizer._target_=torch.optim.LBFGS", False),
     ],
 )
-def test_what_counts_steps_is_given_steps(option: str, at_once: bool, compose_run: Compose) -> None:
-    own = ("~optimizer.momentum", "~optimizer.fused", "~optimizer.weight_decay") if "_target_" in option else ()
-    components = build(compose_run(*LITE0[:1], option, *own))
+def test_batches_are_not_merged_if_single_steps_matter(option: str, merged: bool, compose_run: Compose) -> None:
+    removed = ("~optimizer.momentum", "~optimizer.fused", "~optimizer.weight_decay") if "_target_" in option else ()
+    components = build(compose_run(*LITE0[:1], option, *removed))
     datamodule = components.datamodule
     array = np.zeros((len(datamodule.radiographs), components.classifier.backbone.features), np.float32)
     feature_cache.serve_arrays(components, array, None)
-    assert (datamodule.steps_per_batch > 1) == at_once
+    assert (datamodule.steps_per_batch > 1) == merged
 
 
-def test_a_second_run_computes_nothing(
+def test_a_second_run_computes_no_features(
     cached: Path, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(cached, tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "cache" / "images")  # features are enough
+    shutil.rmtree(tmp_path / "cache" / "images")  # the features suffice
     monkeypatch.setattr(backbone_pass, "FeaturePass", None)
     run(compose_run(*LITE0, "optimizer=sgd", "seed=1", "data.split=patient", "data.val_fraction=0.5", folder="second"))
     assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == 1
 
 
-def test_other_weights_images_and_sizes_are_other_features(
+def test_other_weights_images_and_sizes_use_separate_features(
     compose_run: Compose, tmp_path: Path, phantoms: Path
 ) -> None:
     root = shutil.copytree(phantoms, tmp_path / "data")
@@ -142,22 +144,22 @@ def test_other_weights_images_and_sizes_are_other_features(
 
 
 @pytest.mark.parametrize("cache", ["auto", pytest.param("false", marks=pytest.mark.slow)])
-def test_augmented_runs_repeat_themselves_whatever_the_workers(
+def test_augmented_runs_do_not_depend_on_the_number_of_workers(
     cache: str, augmented: bytes, compose_run: Compose, tmp_path: Path
 ) -> None:
     options = (*AUGMENTED, f"features.cache={cache}")
-    found = [augmented] if cache == "auto" else []
-    for workers in (2,) if found else (0, 2):
+    predictions = [augmented] if cache == "auto" else []
+    for workers in (2,) if predictions else (0, 2):
         folder = f"w{workers}"
-        place = f"paths.cache_dir={tmp_path / folder / 'cache'}"
-        run(compose_run(*options, f"data.num_workers={workers}", place, folder=folder))
-        found.append((tmp_path / folder / "predictions.csv").read_bytes())
-    assert found[0] == found[1]
+        cache_dir = f"paths.cache_dir={tmp_path / folder / 'cache'}"
+        run(compose_run(*options, f"data.num_workers={workers}", cache_dir, folder=folder))
+        predictions.append((tmp_path / folder / "predictions.csv").read_bytes())
+    assert predictions[0] == predictions[1]
     run(compose_run(*options, "augment=none", folder="none"))
-    assert (tmp_path / "none" / "predictions.csv").read_bytes() != found[0]
+    assert (tmp_path / "none" / "predictions.csv").read_bytes() != predictions[0]
 
 
-def test_a_run_on_augmented_features_goes_on_where_it_stopped(
+def test_an_interrupted_run_on_augmented_features_resumes(
     augmented: bytes, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -171,7 +173,7 @@ def test_a_run_on_augmented_features_goes_on_where_it_stopped(
 
 
 def stop_after(epochs: int) -> Callable[[Classifier], None]:
-    """Give a hook that measures, and sends this process SIGTERM in the given epoch's validation."""
+    """Return a validation hook that logs metrics and sends SIGTERM to this process in the given epoch."""
 
     def hook(classifier: Classifier) -> None:
         classifier._log_metrics("val")
@@ -181,19 +183,17 @@ def stop_after(epochs: int) -> Callable[[Classifier], None]:
     return hook
 
 
-def test_features_do_not_depend_on_the_precision_that_heads_are_trained_in(
-    compose_run: Compose, tmp_path: Path
-) -> None:
+def test_features_do_not_depend_on_the_training_precision(compose_run: Compose, tmp_path: Path) -> None:
     options = (*LITE0, "augment=light", "features.views=2", "+trainer.gradient_clip_val=1")
-    for precision in ("bf16-mixed", "32-true"):  # with gradients clipped, which Lightning refuses with fused optimizers
+    for precision in ("bf16-mixed", "32-true"):  # Lightning rejects gradient clipping with fused optimizers
         run(compose_run(*options, f"trainer.precision={precision}", folder=precision))
     mixed, single = (probabilities(tmp_path / precision) for precision in ("bf16-mixed", "32-true"))
     np.testing.assert_allclose(mixed, single, atol=0.05)
     assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == 2  # plain and augmented, for both runs
 
 
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # the part of an epoch is not validated
-def test_an_epoch_that_is_cut_off_is_measured(compose_run: Compose) -> None:
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # an incomplete epoch is not validated
+def test_an_incomplete_epoch_has_training_metrics(compose_run: Compose) -> None:
     results = run(compose_run(*LITE0, "+trainer.max_steps=6"))
     assert 0 <= float(results["train_accuracy"]) <= 1
 
@@ -206,10 +206,11 @@ def test_two_processes_share_the_caches_and_test_each_image_once(tmp_path: Path,
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (predictions,) = (path.read_text().splitlines()[1:] for path in tmp_path.rglob("predictions.csv"))
     assert len(predictions) == len(set(predictions)) == 32
-    assert len(list((tmp_path / "cache").rglob("array.npy"))) == 5  # images; features and means, also of views
+    files = list((tmp_path / "cache").rglob("array.npy"))
+    assert len(files) == 5  # images, and features and means with and without views
 
 
-def test_what_cannot_be_cached_is_said_or_left(compose_run: Compose) -> None:
+def test_runs_without_cacheable_features_fail_or_train_on_images(compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"features\.cache=true cannot be.*model\.freeze=true"):
         run(compose_run("features.cache=true"))
     with pytest.raises(ConfigError, match=r"features\.cache=maybe must be auto, true or false"):
@@ -221,9 +222,7 @@ def test_what_cannot_be_cached_is_said_or_left(compose_run: Compose) -> None:
 
 
 @pytest.mark.slow
-def test_a_cache_whose_building_is_killed_is_finished_bit_for_bit(
-    phantoms: Path, tmp_path: Path, compose_run: Compose
-) -> None:
+def test_a_cache_resumed_after_kills_is_bit_identical(phantoms: Path, tmp_path: Path, compose_run: Compose) -> None:
     options = [*LITE0, "trainer.max_epochs=1", "data.image_size=96", "data.num_workers=1", "features.batch_size=1"]
     run(compose_run(*options, f"paths.cache_dir={tmp_path / 'whole'}"))
     command = [
@@ -236,7 +235,7 @@ def test_a_cache_whose_building_is_killed_is_finished_bit_for_bit(
     for rows in (20, 60):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
             while not any(int(path.read_text()) > rows for path in (tmp_path / "killed").glob("features/*/rows.txt")):
-                assert process.poll() is None, "it ended before it could be killed"
+                assert process.poll() is None, "the process ended before it was killed"
                 time.sleep(0.005)
             os.killpg(process.pid, signal.SIGKILL)
     last = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)

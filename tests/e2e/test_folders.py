@@ -1,4 +1,4 @@
-"""Runs on a disk that fails, kills while files are written, and outputs that would replace inputs."""
+"""Runs with full disks, kills during writes, and outputs that would overwrite inputs."""
 
 import errno
 import os
@@ -19,19 +19,19 @@ from pneumo.training.run import run
 
 
 def fill(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Have the disk be full when a file gets its final name."""
+    """Simulate a full disk when the file `name` is renamed to its final name."""
     replace = Path.replace
 
-    def refuse(path: Path, target: Path) -> Path:
+    def fail(path: Path, target: Path) -> Path:
         if Path(target).name == name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return replace(path, target)
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(Path, "replace", fail)
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_at_the_figures_costs_no_training(
+def test_a_full_disk_during_figures_does_not_require_training_again(
     compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("trainer.max_epochs=1", "figures=true")
@@ -43,7 +43,7 @@ def test_a_disk_that_is_full_at_the_figures_costs_no_training(
     predictions = (tmp_path / "run" / "predictions.csv").read_bytes()
     assert not (tmp_path / "run" / "results.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", lambda *_: pytest.fail("it was trained again"))
+        patch.setattr(Classifier, "training_step", lambda *_: pytest.fail("trained again"))
         run(compose_run(*options, f"ckpt_path={last}"))
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == predictions
     assert (tmp_path / "run" / "results.json").exists()
@@ -51,14 +51,14 @@ def test_a_disk_that_is_full_at_the_figures_costs_no_training(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["splits.csv", "training_batch.png", "best.ckpt", "results.json", "events"])
-def test_a_full_disk_gets_one_paragraph_wherever_it_strikes(
+def test_a_full_disk_is_one_error_for_any_file(
     name: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if name == "events":
-        monkeypatch.setattr(RecordWriter, "write", refuse)
+        monkeypatch.setattr(RecordWriter, "write", fail)
     else:
         fill(monkeypatch, name)
     with quiet_threads(), pytest.raises(PneumoError, match=r"cannot be written \(No space left on device\)"):
@@ -66,9 +66,7 @@ def test_a_full_disk_gets_one_paragraph_wherever_it_strikes(
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_writes_leaves_no_temporary_file_after_the_next_one(
-    tmp_path: Path, phantoms: Path
-) -> None:
+def test_temporary_files_of_a_killed_run_are_removed_by_the_next_run(tmp_path: Path, phantoms: Path) -> None:
     options = ["trainer=cpu", "data.image_size=32", "data.batch_size=16", "data.num_workers=0", "epochs=1"]
     options += [f"data.root={phantoms}", f"paths.output_dir={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"]
     code = (
@@ -88,7 +86,7 @@ def test_a_run_killed_while_it_writes_leaves_no_temporary_file_after_the_next_on
     assert (tmp_path / "run" / "results.json").exists()
 
 
-def test_an_output_that_is_an_input_is_refused(
+def test_an_output_that_is_an_input_is_rejected(
     finished: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = tmp_path / "scans" / "NORMAL"

@@ -10,7 +10,7 @@ import torch
 from helpers import reference_metrics
 from helpers.commands import Compose
 
-from pneumo.data.image_cache import RadiographDataset, content_hash, find_twins
+from pneumo.data.image_cache import RadiographDataset, content_hash, find_near_duplicates
 from pneumo.data.index import index_radiographs
 from pneumo.data.splits import split_radiographs
 from pneumo.models.classifier import Classifier
@@ -37,15 +37,17 @@ def test_the_official_split_is_found_whole() -> None:
 def test_no_patient_and_no_duplicate_is_on_both_sides_and_shares_are_kept(split: str, tmp_path: Path) -> None:
     root = Path(os.environ["PNEUMO_DATA_ROOT"])
     images = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
-    twins = find_twins(RadiographDataset(root, images, 64), 2, content_hash(root, images, tmp_path), tmp_path)
-    groups = [size for size in Counter(twins).values() if size > 1]
-    assert (len(groups), sum(groups)) == (30, 62)  # of files that are the same, byte for byte
-    twin = {image.path: number for image, number in zip(images, twins, strict=True)}
+    groups = find_near_duplicates(
+        RadiographDataset(root, images, 64), 2, content_hash(root, images, tmp_path), tmp_path
+    )
+    sizes = [size for size in Counter(groups).values() if size > 1]
+    assert (len(sizes), sum(sizes)) == (30, 62)  # of files that are the same, byte for byte
+    group_of = {image.path: number for image, number in zip(images, groups, strict=True)}
     for seed in range(50):
-        splits = split_radiographs(images, split, 0.1, seed, 5, seed % 5, twins)
+        splits = split_radiographs(images, split, 0.1, seed, 5, seed % 5, groups)
         train, val = splits["train"], splits["val"]
         assert not {image.patient for image in train} & {image.patient for image in val}
-        assert not {twin[image.path] for image in train} & {twin[image.path] for image in val}
+        assert not {group_of[image.path] for image in train} & {group_of[image.path] for image in val}
         for subtype in ("none", "bacterial", "viral"):
             share = [sum(image.subtype == subtype for image in part) / len(part) for part in (train, val)]
             assert share[0] == pytest.approx(share[1], abs=0.02)

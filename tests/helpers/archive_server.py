@@ -1,4 +1,4 @@
-"""An archive like the published one, and a server that sends it whole, cut off or altered."""
+"""Archive like the published one, and a server that sends it complete, truncated or modified."""
 
 import hashlib
 import io
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from pneumo.data.download import PAGE, download_chest_xray
+from pneumo.data.download import DATASET_PAGE, download_chest_xray
 from pneumo.errors import DataError
 
-NOWHERE = "http://127.0.0.1:9/never-asked"
+NOWHERE = "http://127.0.0.1:9/never-requested"
 FILES = {
     f"{folder}/{label}/{number}.jpeg": random.Random(f"{folder}{label}{number}").randbytes(5_000)
     for folder in ("train", "test")
@@ -78,19 +78,19 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/archive"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # the client hung up, as it should
-            super().handle_error(request, client_address)  # type: ignore[arg-type] # as they came
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # the client closed the connection, as expected
+            super().handle_error(request, client_address)  # type: ignore[arg-type] # passed on unchanged
 
 
 def first_byte(handler: Handler) -> int:
-    asked = handler.headers["Range"]
-    return int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+    requested = handler.headers["Range"]
+    return int(requested.removeprefix("bytes=").removesuffix("-")) if requested else 0
 
 
 def whole(content: bytes = ARCHIVE, stop: int | None = None) -> Response:
-    """Serve ranges; `stop` closes the connection before that byte."""
+    """Send the requested range; close the connection before byte `stop`."""
 
-    def answer(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         first = first_byte(handler)
         if first:
             span = f"bytes {first}-{len(content) - 1}/{len(content)}"
@@ -99,7 +99,7 @@ def whole(content: bytes = ARCHIVE, stop: int | None = None) -> Response:
             handler.start(Content_Length=len(content))
         handler.send(content[first:stop])
 
-    return answer
+    return respond
 
 
 def always_all(handler: Handler) -> None:
@@ -108,21 +108,21 @@ def always_all(handler: Handler) -> None:
 
 
 def announced(length: int | None, content: bytes = ARCHIVE) -> Response:
-    """Announce `length` bytes, or none, and send `content`."""
+    """Announce `length` bytes, or no length, and send `content`."""
 
-    def answer(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         handler.start(**({} if length is None else {"Content_Length": length}))
         handler.send(content)
 
-    return answer
+    return respond
 
 
 def partial(content_range: str | None, content: bytes) -> Response:
-    def answer(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         handler.start(206, **({} if content_range is None else {"Content_Range": content_range}))
         handler.send(content)
 
-    return answer
+    return respond
 
 
 def status(code: int) -> Response:
@@ -133,7 +133,7 @@ def reset(handler: Handler) -> None:
     handler.start(Content_Length=SIZE)
     handler.send(ARCHIVE[:20_000])
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    os.close(handler.connection.detach())  # with no lingering, closing resets
+    os.close(handler.connection.detach())  # with a linger time of 0, closing resets the connection
 
 
 def part_of(root: Path) -> Path:
@@ -154,14 +154,14 @@ def assert_nothing_there(root: Path, *kept: Path) -> None:
 
 
 def unpack_archive(root: Path, archive: bytes) -> None:
-    """Unpack `archive` as if it had been downloaded: a complete .part needs no server."""
+    """Unpack `archive` as if downloaded; a complete .part file needs no server."""
     root.parent.mkdir(parents=True, exist_ok=True)
     part_of(root).write_bytes(archive)
     fetch(root, NOWHERE, archive)
 
 
 def fetch(root: Path, url: str, archive: bytes = ARCHIVE) -> None:
-    """Download what has the size and the digest of `archive`."""
+    """Download a file with the size and the digest of `archive`."""
     download_chest_xray(root, url=url, size=len(archive), sha256=digest(archive))
 
 
@@ -171,5 +171,5 @@ def digest(content: bytes) -> str:
 
 def assert_helpful(error: DataError, root: Path) -> None:
     assert "\n" not in str(error)
-    for word in (str(root), PAGE, "data.root=FOLDER", "data=synthetic"):
+    for word in (str(root), DATASET_PAGE, "data.root=FOLDER", "data=synthetic"):
         assert word in str(error)

@@ -1,4 +1,4 @@
-"""Data modules on small data sets."""
+"""Data modules with small data sets."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,4 +1,4 @@
-"""A cached array for processes that request it at once; what they import must be importable by name."""
+"""Cached array for concurrent processes, in a module that they can import by name."""
 
 import logging
 import time
@@ -27,15 +27,15 @@ def slow_blocks(start: int) -> Iterator[Array]:
         yield block
 
 
-def ask(folder: Path, number: int, together: Barrier) -> None:
+def request_array(folder: Path, number: int, barrier: Barrier) -> None:
     logging.basicConfig(level=logging.INFO, filename=folder / f"{number}.log")
-    built = []
+    starts = []
 
     def counted(start: int) -> Iterator[Array]:
-        built.append(start)
+        starts.append(start)
         return slow_blocks(start)
 
-    together.wait()  # imports take seconds, and on a busy machine more than building does
+    barrier.wait()  # imports take seconds, possibly longer than the computation
     array = find_or_build(folder / "cache", RECIPE, counted)
     np.testing.assert_array_equal(array, WHOLE)
-    (folder / f"{number}.done").write_text("built" if built else "waited")
+    (folder / f"{number}.done").write_text("built" if starts else "waited")

@@ -1,1 +1,1 @@
-"""Radiographs in, batches out: index, splits, decoding, DICOM, image caches, augmentation, phantoms."""
+"""Data pipeline: download, index, splits, decoding, DICOM, caches, augmentation, batches and phantoms."""

@@ -9,29 +9,29 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Finding: TypeAlias = Literal["none", "bacterial", "viral"]
 Plane: TypeAlias = NDArray[np.float32]
-# Everything is drawn in a frame of the body's own, which the film resamples once: there, most curves depend on one
-# coordinate, so that only their products cost time in proportion to the area. One unit is about half the height of a
-# film; x grows towards the patient's left, y towards the feet.
+# All structures are drawn in body coordinates and resampled to the image once. In these coordinates most curves depend
+# on one axis only, so they are cheap to compute. One unit is about half the image height; x points to the patient's
+# left and y to the feet.
 SCALE = 80
 SHAPE = (180, 240)
 _X = (np.arange(SHAPE[1], dtype=np.float32)[None, :] - np.float32((SHAPE[1] - 1) / 2)) / np.float32(SCALE)
 _Y = (np.arange(SHAPE[0], dtype=np.float32)[:, None] - np.float32((SHAPE[0] - 1) / 2)) / np.float32(SCALE)
 _SIDE = np.where(_X > 0, np.float32(1), np.float32(-1))
 _DISTANCE = np.abs(_X)
-_ARM, _SPINE, _BELLY = slice(160, None), slice(104, 136), slice(130, None)  # to draw no more than can show
+_ARM, _SPINE, _BELLY = slice(160, None), slice(104, 136), slice(130, None)  # the slices in which these are visible
 
 
 def draw_body(patient: np.random.Generator, image: np.random.Generator, finding: Finding) -> Plane:
-    """Draw one chest: attenuation, about 1 in the middle of the trunk and 0 outside the body, of shape `SHAPE`.
+    """Draw the attenuation of one chest, shape `SHAPE`: about 1 in the middle of the trunk and 0 outside the body.
 
-    `patient` draws the anatomy; `image` posture, inspiration and opacities, and is left in the same state for every
-    finding.
+    The generator `patient` determines the anatomy; `image` determines posture, inspiration and opacities. The state of
+    `image` afterwards does not depend on the finding.
     """
     opacities = image.spawn(1)[0]
     inspiration = image.uniform(-0.06, 0.06)
     wall = _wall(patient)
     air = _air(patient, wall, inspiration)
-    # How dark the lungs are, as a whole and from side to side, differs from film to film: no finding shows in a mean.
+    # Lung brightness and its gradients vary between images, so that mean values do not reveal the finding.
     lung = image.uniform(0.44, 0.7) + image.normal(0, 0.08) * _X + image.normal(0, 0.08) * _Y
     lung = lung - _folds(image) - patient.uniform(0.08, 0.18) * _vessels(patient)
     if finding == "bacterial":
@@ -46,7 +46,7 @@ def draw_body(patient: np.random.Generator, image: np.random.Generator, finding:
 
 
 def _step(distance: Plane, softness: float) -> Plane:
-    """Rise smoothly from 0 to 1 while `distance` goes from -`softness` to `softness`."""
+    """Compute a smooth step from 0 to 1 as `distance` increases from -`softness` to `softness`."""
     t = np.clip(distance * np.float32(0.5 / softness) + np.float32(0.5), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
@@ -56,32 +56,32 @@ def _bump(values: Plane, centre: float, width: float) -> Plane:
 
 
 def _clouds(random: np.random.Generator, cells: int) -> Plane:
-    """Smooth noise of about unit variance, with `cells` independent values from head to foot."""
+    """Draw smooth noise of about unit variance, with `cells` independent values along the vertical axis."""
     grid = random.standard_normal((cells, cells * 4 // 3), dtype=np.float32)
     smooth = Image.fromarray(grid).resize(SHAPE[::-1], Image.Resampling.BICUBIC)
     return np.asarray(np.asarray(smooth) / np.float32(0.75), np.float32)
 
 
 class _Canvas:
-    """Lines in the body's frame, drawn at twice its resolution."""
+    """Canvas for lines in body coordinates, at twice the resolution of `SHAPE`."""
 
     def __init__(self) -> None:
         self._image = Image.new("L", (2 * SHAPE[1], 2 * SHAPE[0]))
         self._draw = ImageDraw.Draw(self._image)
 
     def add(self, lines: NDArray[np.float64], fill: int, width: int) -> None:
-        """Draw `lines`, each through several points: shape (lines, points, 2), in units of the body's frame."""
+        """Draw polylines, shape (lines, points, 2), in body coordinates."""
         for line in (2 * SCALE * lines + (SHAPE[1], SHAPE[0])).reshape(len(lines), -1).tolist():
             self._draw.line(line, fill=fill, width=width)
 
     def plane(self) -> Plane:
-        """What was drawn, slightly blurred, in 0..1."""
+        """Return the drawn lines as a slightly blurred plane with values from 0 to 1."""
         blurred = self._image.reduce(2).filter(ImageFilter.BoxBlur(1))
         return np.asarray(np.asarray(blurred) / np.float32(255), np.float32)
 
 
 def _wall(patient: np.random.Generator) -> Plane:
-    """Half width of the rib cage at each height, shape (height, 1)."""
+    """Compute the half width of the rib cage at each height, shape (height, 1)."""
     top, width = patient.uniform(-0.8, -0.72), patient.uniform(0.72, 0.82)
     t = np.clip((_Y - top) / (0.6 - top), 0, 1.5)
     rise = np.sin(math.pi / 2 * np.minimum(t, 1) ** patient.uniform(0.46, 0.56)) ** 0.8
@@ -89,7 +89,7 @@ def _wall(patient: np.random.Generator) -> Plane:
 
 
 def _air(patient: np.random.Generator, wall: Plane, inspiration: float) -> Plane:
-    """Share of air along the ray: 1 amid the lungs, 0 outside them."""
+    """Compute the fraction of air along each ray: 1 in the middle of the lungs, 0 outside them."""
     heart, apex = patient.uniform(0.2, 0.36), patient.uniform(0.3, 0.4)
     left = 0.16 + heart * np.where(apex > _Y, _bump(_Y, apex, 0.45), _bump(_Y, apex, 0.6))
     left += patient.uniform(0.02, 0.07) * _bump(_Y, -0.34, 0.11)
@@ -104,7 +104,7 @@ def _air(patient: np.random.Generator, wall: Plane, inspiration: float) -> Plane
 
 
 def _soft_tissue(patient: np.random.Generator, image: np.random.Generator) -> Plane:
-    """Trunk, neck, chin and arms."""
+    """Draw the trunk, neck, chin and arms."""
     fat, size = patient.uniform(0.05, 0.15), patient.uniform(0.94, 1.06)
     neck, arm = patient.uniform(0.26, 0.34), patient.uniform(0.18, 0.24)
     raised = image.uniform() < 0.75
@@ -122,20 +122,20 @@ def _soft_tissue(patient: np.random.Generator, image: np.random.Generator) -> Pl
     return np.asarray(trunk, np.float32)
 
 
-def _add_arm(film: Plane, angle: float, radius: float) -> None:
-    """Add the patient's left upper arm, `angle` below the horizontal, to the part `_ARM` of the frame, in place."""
+def _add_arm(plane: Plane, angle: float, radius: float) -> None:
+    """Add the left upper arm, `angle` radians below the horizontal, to the slice `_ARM` of a plane, in place."""
     x, y = _X[:, _ARM] - np.float32(0.86), _Y + np.float32(0.62)
     c, s = math.cos(angle), math.sin(angle)
     along = np.clip(x * c + y * s, 0, 2)
     squared = (x - along * c) ** 2 + (y - along * s) ** 2
     flesh = np.maximum(1 - squared / radius**2, 0)
-    # A smooth union: the arm's own border must not show where it leaves the trunk.
-    film[...] = np.sqrt(np.sqrt(film**4 + 0.42**4 * flesh**2))
-    film += 0.16 * np.sqrt(np.maximum(1 - squared / (0.07 - 0.02 * _step(along - 0.12, 0.1)) ** 2, 0))
+    # A smooth union hides the border of the arm where it overlaps the trunk.
+    plane[...] = np.sqrt(np.sqrt(plane**4 + 0.42**4 * flesh**2))
+    plane += 0.16 * np.sqrt(np.maximum(1 - squared / (0.07 - 0.02 * _step(along - 0.12, 0.1)) ** 2, 0))
 
 
 def _abdomen(image: np.random.Generator, inspiration: float) -> Plane:
-    """What lies below the diaphragm: dense, but for gas."""
+    """Draw the abdomen: dense tissue with gas bubbles."""
     plane = 0.1 * _step(_Y - 0.6 - inspiration, 0.25) * np.ones_like(_X)
     for _ in range(image.integers(0, 4)):
         x, y = (_X - image.uniform(-0.1, 0.6)) / image.uniform(0.08, 0.24), _Y[_BELLY] - image.uniform(0.64, 1.1)
@@ -144,7 +144,7 @@ def _abdomen(image: np.random.Generator, inspiration: float) -> Plane:
 
 
 def _folds(image: np.random.Generator) -> Plane:
-    """Harmless shadows over the lungs: soft tissue, folds of the skin."""
+    """Draw shadows over the lungs that are not findings: soft tissue and skin folds."""
     plane = 0.04 * _clouds(image, 3)
     for _ in range(image.integers(0, 3)):
         x, y, angle = image.uniform(-0.7, 0.7), image.uniform(-0.5, 0.5), image.uniform(0, 2 * math.pi)
@@ -154,7 +154,7 @@ def _folds(image: np.random.Generator) -> Plane:
 
 
 def _ribs(patient: np.random.Generator, wall: Plane) -> Plane:
-    """The ribs: their posterior parts run outwards, the anterior ones come back, steeper, wider and fainter."""
+    """Draw posterior ribs and the steeper, wider and fainter anterior ribs."""
     spacing, slope = patient.uniform(0.145, 0.175), patient.uniform(0.06, 0.16)
     strength, start = patient.uniform(0.1, 0.15), patient.uniform(-0.08, 0.08)
     across = _DISTANCE / np.maximum(wall, 0.05)
@@ -162,7 +162,7 @@ def _ribs(patient: np.random.Generator, wall: Plane) -> Plane:
     square = inside * inside
     sixth = square**3
     height = (_Y + start - 0.1 * _Y**2) / spacing
-    # The first ribs are left out: above them the cage is so narrow that they would shrink to dots.
+    # The uppermost ribs are omitted, because the narrow top of the rib cage would reduce them to dots.
     rows = strength * (0.3 + 0.7 * _step(0.55 - _Y, 0.25)) * _step(0.95 - _Y, 0.2) * _step(wall - 0.4, 0.1)
     back = _stripes(height - (slope * square + 0.14 * sixth) / spacing, 0.22) * _step(across - 0.12, 0.1)
     front = _stripes(height - (slope + 0.14 + 0.5 * (1 - inside)) / spacing, 0.25) * _step(across - 0.55, 0.15)
@@ -170,24 +170,24 @@ def _ribs(patient: np.random.Generator, wall: Plane) -> Plane:
 
 
 def _stripes(phase: Plane, half: float) -> Plane:
-    """One stripe in each unit of `phase`, brighter at its borders, as hollow bones are."""
+    """Draw one stripe per unit of `phase`, brighter at its borders, like the cortex of a bone."""
     distance = np.abs(phase - np.floor(phase) - 0.5)
     return np.asarray(_step(half - distance, 0.07) * (0.55 + 0.6 / half**2 * distance**2), np.float32)
 
 
 def _spine(patient: np.random.Generator) -> Plane:
-    """Vertebrae and their discs, and the windpipe before them, for the part `_SPINE` of the frame."""
+    """Draw vertebrae, discs and trachea for the slice `_SPINE` of a plane."""
     x = _X[:, _SPINE] - patient.uniform(-0.03, 0.03) * np.sin(2.2 * _Y + patient.uniform(0, 3))
     side = np.abs(x)
     phase = _Y / patient.uniform(0.13, 0.15) - 0.1 * _Y
     disc = _step(0.14 - np.abs(phase - np.floor(phase) - 0.5), 0.1)
     column = _step(0.1 - side, 0.02) * (0.16 - 0.08 * disc) + 0.06 * _bump(side, 0.075, 0.02) * (1 - disc)
-    windpipe = _step(0.045 - np.abs(x + 0.02), 0.025) * _step(-0.28 - _Y, 0.1)
-    return np.asarray(column - 0.14 * windpipe, np.float32)
+    trachea = _step(0.045 - np.abs(x + 0.02), 0.025) * _step(-0.28 - _Y, 0.1)
+    return np.asarray(column - 0.14 * trachea, np.float32)
 
 
 def _shoulders(patient: np.random.Generator, image: np.random.Generator) -> Plane:
-    """Clavicles and scapulae."""
+    """Draw the clavicles and scapulae."""
     canvas, lift = _Canvas(), image.uniform(-0.06, 0.1)
     for sign in (-1, 1):
         end = lift + patient.uniform(-0.03, 0.03)
@@ -200,28 +200,28 @@ def _shoulders(patient: np.random.Generator, image: np.random.Generator) -> Plan
 
 
 def _vessels(patient: np.random.Generator) -> Plane:
-    """Vessels that branch out from both hila, three times."""
+    """Draw lung vessels that branch from both hila in three generations."""
     canvas = _Canvas()
     fans = np.linspace(-1.3, 1.4, 8) + patient.normal(0, 0.15, (2, 8))
     angles = np.concatenate([math.pi - fans[0], fans[1]])
     start = np.repeat([[-0.2, -0.02], [0.2, -0.02]], 8, axis=0)
     for width, fill in ((6, 230), (4, 170), (2, 130)):
-        turns = angles[:, None] + patient.normal(0, 0.14, (len(angles), 4)).cumsum(1)
+        directions = angles[:, None] + patient.normal(0, 0.14, (len(angles), 4)).cumsum(1)
         steps = patient.uniform(0.04, 0.08, (len(angles), 4))
-        moves = np.stack([np.cos(turns) * steps, np.sin(turns) * steps], 2).cumsum(1)
-        lines = np.concatenate([start[:, None], start[:, None] + moves], 1)
+        offsets = np.stack([np.cos(directions) * steps, np.sin(directions) * steps], 2).cumsum(1)
+        lines = np.concatenate([start[:, None], start[:, None] + offsets], 1)
         canvas.add(lines, fill, width)
         start = np.concatenate([lines[:, 4], lines[:, 2]])
-        angles = np.concatenate([turns[:, 3] + 0.35, turns[:, 1] - 0.4])
+        angles = np.concatenate([directions[:, 3] + 0.35, directions[:, 1] - 0.4])
     return canvas.plane()
 
 
 def _consolidation(random: np.random.Generator, air: Plane) -> Plane:
-    """One or two consolidations with fuzzy borders, anywhere in the lungs."""
-    rough, places = 0.22 * _clouds(random, 9) + 0.12 * _clouds(random, 20), np.argwhere(air > 0.85)
+    """Draw one or two consolidations with blurred borders at random positions in the lungs."""
+    rough, lung_pixels = 0.22 * _clouds(random, 9) + 0.12 * _clouds(random, 20), np.argwhere(air > 0.85)
     plane = np.zeros(SHAPE, np.float32)
     for _ in range(random.integers(1, 3)):
-        row, column = random.choice(places)
+        row, column = random.choice(lung_pixels)
         x = (_X - _X[0, column]) / random.uniform(0.24, 0.36)
         y = (_Y - _Y[row, 0]) / random.uniform(0.24, 0.36)
         plane = np.maximum(plane, random.uniform(0.38, 0.5) * _step(1 - np.hypot(x, y) + rough, 0.4))
@@ -229,12 +229,12 @@ def _consolidation(random: np.random.Generator, air: Plane) -> Plane:
 
 
 def _interstitial(random: np.random.Generator) -> Plane:
-    """A net of streaks and small nodules over both lungs, and haze around the hila."""
+    """Draw interstitial streaks and small nodules over both lungs, and haze around the hila."""
     canvas, count = _Canvas(), 160
     x = random.uniform(0.15, 0.75, count) * random.choice((-1, 1), count)
     middle = np.stack([x, random.uniform(-0.65, 0.5, count)], 1)
-    turn = random.normal(0, 0.6, count) + np.arctan2(middle[:, 1], middle[:, 0])
-    half = np.stack([np.cos(turn), np.sin(turn)], 1) * random.uniform(0.03, 0.09, (count, 1))
+    direction = random.normal(0, 0.6, count) + np.arctan2(middle[:, 1], middle[:, 0])
+    half = np.stack([np.cos(direction), np.sin(direction)], 1) * random.uniform(0.03, 0.09, (count, 1))
     lines = np.stack([middle - half, middle + half], 1)
     for width in (2, 3, 4):
         canvas.add(lines[width - 2 :: 3], 180, width)

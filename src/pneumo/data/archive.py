@@ -1,4 +1,4 @@
-"""Encrypted downloads, and the extraction of ZIP archives within their folder."""
+"""HTTPS downloads and safe extraction of ZIP archives."""
 
 import shutil
 import stat
@@ -18,30 +18,30 @@ from pneumo.common.files import require_space
 from pneumo.common.text import plain, proxy_hint
 
 TIMEOUT = 30.0  # seconds without a byte
-_GROWTH = 4  # JPEGs hardly shrink in an archive: one that unpacks to more than so many times its size is not ours
-MOST_MEMBERS = 100_000  # seventeen times as many as the study's archive has images
-_DAMAGE = (zlib.error, EOFError, RuntimeError, ValueError)  # what zipfile raises for a bad archive, beside BadZipFile
-_IMPOSSIBLE = (EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR)  # names and places that cannot be; the disk raises other errors
+_MAX_EXPANSION = 4  # maximum ratio of unpacked to packed size; JPEGs hardly compress, so a higher ratio is suspicious
+MAX_MEMBERS = 100_000  # the archive of the study has about 5,900 images
+_ZIP_ERRORS = (zlib.error, EOFError, RuntimeError, ValueError)  # raised by zipfile in addition to BadZipFile
+_INVALID_PATH = (EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR)  # invalid member paths; disk failures have other codes
 
 
-class FailureError(Exception):
-    """Why a download failed: the part of a message that differs."""
+class DownloadError(Exception):
+    """Reason for a failed download, to be embedded in a longer message."""
 
 
-class CutError(FailureError):
-    """A failure that may pass."""
+class TemporaryDownloadError(DownloadError):
+    """Temporary failure, for which a retry may succeed."""
 
 
-class RangeError(CutError):
-    """The server has no byte at the place that was asked for."""
+class RangeError(TemporaryDownloadError):
+    """Requested byte range that the server cannot satisfy."""
 
 
 def open_url(url: str, start: int) -> HTTPResponse:
-    """Request what is at an address, from byte `start` on, and return the response.
+    """Open a URL, starting at byte `start`, and return the response.
 
     Raises:
-        FailureError: It must not be used, is malformed, or the server refuses.
-        CutError: It might work later.
+        DownloadError: The URL is not allowed or malformed, or the server rejects the request.
+        TemporaryDownloadError: The failure may be temporary.
     """
     headers = {"User-Agent": f"pneumo/{__version__}"}
     if start:
@@ -51,26 +51,26 @@ def open_url(url: str, start: int) -> HTTPResponse:
         return cast(HTTPResponse, build_opener(_SecureRedirects).open(Request(url, headers=headers), timeout=TIMEOUT))
     except HTTPError as error:
         error.close()
-        kind = CutError if error.code in (408, 429) or error.code >= 500 else FailureError
-        kind = RangeError if error.code == 416 else kind
-        raise kind(f"the server answered {error.code} {plain(error.reason)}") from error
+        error_class = TemporaryDownloadError if error.code in (408, 429) or error.code >= 500 else DownloadError
+        error_class = RangeError if error.code == 416 else error_class
+        raise error_class(f"the server responded with status {error.code} {plain(error.reason)}") from error
     except URLError as error:
-        raise CutError(f"no connection ({plain(error.reason)}){proxy_hint()}") from error
-    except (ValueError, InvalidURL) as error:  # of a redirection, or of a proxy
-        raise FailureError(f"an address is malformed ({plain(error)}){proxy_hint()}") from error
+        raise TemporaryDownloadError(f"no connection ({plain(error.reason)}){proxy_hint()}") from error
+    except (ValueError, InvalidURL) as error:  # the URL of a redirect or of a proxy
+        raise DownloadError(f"a URL is malformed ({plain(error)}){proxy_hint()}") from error
     except (OSError, HTTPException) as error:
-        raise CutError(f"the connection was cut ({plain(error)}){proxy_hint()}") from error
+        raise TemporaryDownloadError(f"the connection was lost ({plain(error)}){proxy_hint()}") from error
 
 
 class _SecureRedirects(HTTPRedirectHandler):
-    """Follow a few redirections, encrypted ones alone."""
+    """Handler that follows a limited number of HTTPS redirects."""
 
     max_redirections = 5
 
     def http_error_302(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
     ) -> HTTPResponse | None:
-        """Follow a redirection, and close the connection that it came from, if it leads nowhere, too."""
+        """Follow a redirect and close the original connection, even if the redirect fails."""
         with closing(fp):
             followed: HTTPResponse | None = super().http_error_302(req, fp, code, msg, headers)
             return followed
@@ -80,16 +80,16 @@ class _SecureRedirects(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        """Check the address first."""
+        """Check the new URL before it is requested."""
         _require_secure(newurl, req.full_url)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _require_secure(url: str, origin: str) -> None:
-    """Raise a FailureError unless an address is encrypted, or is on this machine as its origin is."""
+    """Raise a DownloadError unless a URL uses HTTPS, or both it and its origin are on this machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(url) and _is_local(origin)):
-        raise FailureError(f"{plain(url)} is not an https address, and nothing else is trusted")
+        raise DownloadError(f"{plain(url)} is not an https URL, and other protocols are not allowed")
 
 
 def _is_local(url: str) -> bool:
@@ -97,48 +97,50 @@ def _is_local(url: str) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack `archive` into `folder`, without `__MACOSX` and `.DS_Store`.
+    """Extract `archive` to `folder`, except `__MACOSX` and `.DS_Store`.
 
     Raises:
-        zipfile.BadZipFile: The archive is damaged, or it has a member that could do harm: outside of `folder`, a link,
-            or far larger than it should be. Those are found before anything is written.
+        zipfile.BadZipFile: The archive is damaged or unsafe. Members outside of `folder`, links and excessive sizes are
+            detected before anything is written.
         OSError: The disk is full or fails.
     """
     try:
         with zipfile.ZipFile(archive) as file:
             members = _members(file)
             unpacked = sum(info.file_size for info in members.values())
-            if unpacked > _GROWTH * archive.stat().st_size:
-                raise zipfile.BadZipFile(f"it would unpack to {unpacked:,} bytes, over {_GROWTH} times its size")
+            if unpacked > _MAX_EXPANSION * archive.stat().st_size:
+                raise zipfile.BadZipFile(
+                    f"it would unpack to {unpacked:,} bytes, more than {_MAX_EXPANSION} times its size"
+                )
             require_space(folder, unpacked)
             for path, info in members.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 with file.open(info) as source, (folder / path).open("xb") as sink:
                     shutil.copyfileobj(source, sink)
-    except _DAMAGE as error:
-        raise zipfile.BadZipFile(str(error) or "it is cut off") from error
+    except _ZIP_ERRORS as error:
+        raise zipfile.BadZipFile(str(error) or "it is truncated") from error
     except OSError as error:
-        if error.errno in _IMPOSSIBLE:
+        if error.errno in _INVALID_PATH:
             raise zipfile.BadZipFile(str(error)) from error
         raise
 
 
 def _members(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    if len(archive.infolist()) > MOST_MEMBERS:
-        raise zipfile.BadZipFile(f"it has {len(archive.infolist()):,} members, over {MOST_MEMBERS:,}")
+    if len(archive.infolist()) > MAX_MEMBERS:
+        raise zipfile.BadZipFile(f"it has {len(archive.infolist()):,} members, more than {MAX_MEMBERS:,}")
     members: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in archive.infolist():
-        name = info.filename.replace("\\", "/")  # a separator to Windows
+        name = info.filename.replace("\\", "/")  # a separator on Windows
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or ":" in name or not path.parts:
-            raise zipfile.BadZipFile(f"the member {info.filename!r} would lie outside of the data set")
+            raise zipfile.BadZipFile(f"the member {info.filename!r} would be extracted outside of the data set folder")
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise zipfile.BadZipFile(f"the member {info.filename!r} is a link or a device")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise zipfile.BadZipFile(f"the member {info.filename!r} is compressed in an unusual way")
+            raise zipfile.BadZipFile(f"the member {info.filename!r} is compressed with an unsupported method")
         if name.endswith("/") or "__MACOSX" in path.parts or path.name == ".DS_Store":
             continue
         first = members.setdefault(path, info)
         if (first.CRC, first.file_size) != (info.CRC, info.file_size):
-            raise zipfile.BadZipFile(f"the member {info.filename!r} is there twice, with different contents")
+            raise zipfile.BadZipFile(f"the member {info.filename!r} occurs twice with different contents")
     return members

@@ -1,6 +1,6 @@
-"""Batched augmentation on the device, with random numbers of its own for each image.
+"""Batched augmentation on the device, with independent random numbers for each image.
 
-Libraries compress image by image, or by encoding files. Here the whole batch is processed at once, where it already is.
+Libraries apply JPEG compression image by image, or encode files. Here whole batches are processed on their device.
 """
 
 import math
@@ -10,27 +10,31 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-# The luminance table of ITU-T T.81, annex K.1, which encoders scale by the quality.
+# Luminance quantization table of ITU-T T.81, annex K.1; encoders scale it by the quality.
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
     (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
     (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
 )  # fmt: skip
-AUGMENTATION = 5  # part of the features' keys: change it whenever equal numbers give other images
-# What an image draws a random number for; a new one comes last, so that the others stay.
+AUGMENTATION = 5  # version in the cache keys of features; increase it when the same numbers give other images
+# Names of the random numbers of an image. Append new ones, so that the existing numbers do not change.
 NUMBERS = (
-    "angle", "right", "down", "size", "side", "light", "range", "blur", "resolution", "quality", "spared", "cut",
-    "cut_right", "cut_down", "stretch",
+    "rotation", "shift_x", "shift_y", "zoom", "flip", "brightness", "contrast", "blur", "resample", "jpeg", "skip",
+    "crop", "crop_x", "crop_y", "stretch",
 )  # fmt: skip
 _Numbers = dict[str, Tensor]
 
 
-def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
-    """Blur images (N, 1, H, W) and remove the fine detail that a lower resolution does not hold.
+def lower_resolution(image: Tensor, sigma: Tensor, fraction: Tensor) -> Tensor:
+    """Blur images (N, 1, H, W) and remove the frequencies that a lower resolution cannot represent.
 
-    Both are one product of spectra: a Gaussian, of `sigma` pixels (N,), and a smooth step at the lower resolution's
-    highest frequency, `share` of the resolution (N,). Edges are mirrored, so that nothing comes in from the opposite
-    side.
+    The spectrum is multiplied by a Gaussian and by a smooth step. The images are padded by reflection, because the
+    discrete Fourier transform is periodic.
+
+    Args:
+        image: Images, (N, 1, H, W).
+        sigma: Standard deviations of the Gaussian in pixels, (N,).
+        fraction: Lower resolutions as fractions of the original one, (N,). They set the position of the step.
     """
     margin = 8
     height, width = image.shape[2:]
@@ -39,18 +43,18 @@ def lower_resolution(image: Tensor, sigma: Tensor, share: Tensor) -> Tensor:
     y = torch.fft.fftfreq(rows, device=image.device)[:, None]
     x = torch.fft.rfftfreq(columns, device=image.device)[None, :]
     gauss = torch.exp(-2 * (math.pi * sigma.view(-1, 1, 1, 1)) ** 2 * (x**2 + y**2))
-    limit = share.view(-1, 1, 1, 1) / 2  # cycles per pixel
+    limit = fraction.view(-1, 1, 1, 1) / 2  # cycles per pixel
     step = torch.sigmoid((limit - torch.maximum(x.abs(), y.abs())) / 0.02)
-    kept = gauss * torch.where(limit < 0.5, step, torch.ones_like(step))
-    changed: Tensor = torch.fft.irfft2(torch.fft.rfft2(padded) * kept, s=(rows, columns))
+    transfer = gauss * torch.where(limit < 0.5, step, torch.ones_like(step))
+    changed: Tensor = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=(rows, columns))
     return changed[..., margin : margin + height, margin : margin + width]
 
 
 def compress(image: Tensor, quality: Tensor) -> Tensor:
-    """Apply JPEG's losses to images (N, 1, H, W), 0 to 255: blocks of 8 x 8 pixels keep rounded cosine coefficients.
+    """Apply JPEG quantization to images (N, 1, H, W) with values from 0 to 255.
 
-    Source: ITU-T T.81; the scale of qualities, 1 to 100, (N,), is that of the Independent JPEG Group's encoder, which
-    Pillow uses too.
+    The discrete cosine coefficients of each block of 8 x 8 pixels are quantized. `quality`, (N,), ranges from 1 to 100
+    on the scale of the Independent JPEG Group's encoder, which Pillow also uses. Source: ITU-T T.81.
     """
     height, width = image.shape[2:]
     whole = pad(image, (0, -width % 8, 0, -height % 8), mode="replicate") - 128
@@ -59,8 +63,8 @@ def compress(image: Tensor, quality: Tensor) -> Tensor:
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
     luminance = torch.tensor(_LUMINANCE, dtype=scale.dtype, device=scale.device)
     table = ((luminance * scale + 50) / 100).floor().clamp(1, 255)[:, None, None, None]
-    kept = ((basis @ blocks @ basis.T) / table).round() * table
-    restored = (basis.T @ kept @ basis).transpose(3, 4).reshape(whole.shape)
+    quantized = ((basis @ blocks @ basis.T) / table).round() * table
+    restored = (basis.T @ quantized @ basis).transpose(3, 4).reshape(whole.shape)
     return (restored[..., :height, :width] + 128).round().clamp(0, 255)
 
 
@@ -76,32 +80,32 @@ def _cosines(device: torch.device) -> Tensor:
 class Augmentation:
     """Random rotation, shift, zoom, stretch, crop, flip, brightness, contrast, blur, lower resolution and compression.
 
-    The random numbers belong to an image and an epoch, not to a batch: they do not depend on the order of the images,
-    on workers or on processes, and a resumed run draws the same ones. (Libraries of augmentations, such as kornia, draw
-    by batch.) This is no dataclass, since Hydra would pass one on to the data module as a dictionary.
+    Random numbers are drawn per image and epoch, not per batch as in libraries such as kornia. They do not depend on
+    the image order, the workers or the processes, so a resumed run draws the same numbers. This is not a dataclass,
+    because Hydra would pass a dataclass to the data module as a dictionary.
 
     Attributes:
-        settings: The arguments by name, which are part of the features' keys.
+        settings: Arguments by name; part of the cache keys of features.
     """
 
     def __init__(
         self,
         rotation: float,  # degrees
         shift: float,  # fraction of the image's width and height
-        zoom: float,  # 0.1 is from 0.9 to 1.1 times the size
-        flip: float,  # probability of mirroring left and right
-        brightness: float,  # fraction of the range of grey values
-        contrast: float,  # 0.1 is from 0.9 to 1.1 times the contrast
+        zoom: float,  # 0.1: from 0.9 to 1.1 times the size
+        flip: float,  # probability of a horizontal flip
+        brightness: float,  # fraction of the grey value range
+        contrast: float,  # 0.1: from 0.9 to 1.1 times the contrast
         blur: float = 0.0,  # largest standard deviation of a Gaussian, in pixels
-        resample: float = 0.0,  # 0.4 leaves from 0.6 to 1 of the resolution
-        jpeg: int = 0,  # lowest quality, from 1 to 100
-        crop: float = 0.0,  # 0.3 cuts out from 0.7 to 1 of height and width, anywhere, and enlarges it to the whole
-        share: float = 1.0,  # fraction of the images that are changed; the others are mirrored and stretched at most
-        stretch: float = 0.0,  # 0.4 makes up to 1.4 times as wide, or as high; what is then beyond the edges is cut off
+        resample: float = 0.0,  # 0.4: from 0.6 to 1 of the resolution
+        jpeg: int = 0,  # lowest JPEG quality, from 1 to 100
+        crop: float = 0.0,  # 0.3: crop from 0.7 to 1 of height and width at a random position, and resize
+        share: float = 1.0,  # fraction of images with all changes; the others are only flipped and stretched
+        stretch: float = 0.0,  # 0.4: up to 1.4 times as wide or as high, cropped to the original size
     ) -> None:
-        """Store how far each may go, to either side; 0 switches it off.
+        """Store the limits; 0 disables a change.
 
-        Half of the images are spared by each of blur, lower resolution and compression.
+        Blur, lower resolution and compression each leave half of the images unchanged.
         """
         self.settings = {"rotation": rotation, "shift": shift, "zoom": zoom, "flip": flip, "brightness": brightness}
         self.settings |= {"contrast": contrast, "blur": blur, "resample": resample, "jpeg": jpeg, "crop": crop}
@@ -109,57 +113,57 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether it changes anything."""
+        """True if any change is enabled."""
         return any(limit for name, limit in self.settings.items() if name != "share")
 
     @staticmethod
-    @lru_cache(maxsize=1)  # an epoch draws the same numbers at each batch
+    @lru_cache(maxsize=1)  # all batches of an epoch need the same numbers
     def draw(images: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-        """Draw the random numbers of each of a data set's images, (images, numbers) from -1 to 1, on any device."""
+        """Draw the random numbers of all images of a data set, (images, len(NUMBERS)), from -1 to 1."""
         return (torch.rand(images, len(NUMBERS), generator=torch.Generator().manual_seed(seed)) * 2 - 1).to(device)
 
     def __call__(self, image: Tensor, numbers: Tensor) -> Tensor:
-        """Augment images (N, 1, H, W) uint8 by their rows of what `draw` gave, (N, numbers); what moves in is black."""
-        drawn = self._spare(dict(zip(NUMBERS, numbers.to(image.device).unbind(1), strict=True)))
-        changed = self._relight(self._move(image.float(), drawn), drawn)
+        """Augment images (N, 1, H, W) uint8 with their random numbers, (N, len(NUMBERS)); empty regions are black."""
+        drawn = self._skip(dict(zip(NUMBERS, numbers.to(image.device).unbind(1), strict=True)))
+        changed = self._adjust_intensity(self._warp(image.float(), drawn), drawn)
         return self._degrade(changed, drawn).round().clamp(0, 255).to(torch.uint8)
 
-    def _spare(self, drawn: _Numbers) -> _Numbers:
-        spared = drawn["spared"] >= 2 * self.settings["share"] - 1
+    def _skip(self, drawn: _Numbers) -> _Numbers:
+        skipped = drawn["skip"] >= 2 * self.settings["share"] - 1
         return {
-            name: number if name in ("side", "stretch") else torch.where(spared, 0.0, number)
+            name: number if name in ("flip", "stretch") else torch.where(skipped, 0.0, number)
             for name, number in drawn.items()
         }
 
-    def _move(self, image: Tensor, drawn: _Numbers) -> Tensor:
+    def _warp(self, image: Tensor, drawn: _Numbers) -> Tensor:
         limit = self.settings
-        angle = drawn["angle"] * math.radians(limit["rotation"])
-        cut = drawn["cut"].abs() * limit["crop"]
-        # The grid holds where a pixel comes from, so sizes are inverted.
-        scale = (1 - cut) / (1 + drawn["size"] * limit["zoom"])
-        right = 2 * limit["shift"] * drawn["right"] + cut * drawn["cut_right"]
-        down = 2 * limit["shift"] * drawn["down"] + cut * drawn["cut_down"]
-        mirror = torch.where(drawn["side"] < 2 * limit["flip"] - 1, -1.0, 1.0)
-        wider, higher = ((1 + limit["stretch"]) ** -(side * drawn["stretch"]).clamp(min=0) for side in (1, -1))
-        x = torch.stack((angle.cos() * mirror * scale * wider, -angle.sin() * scale * wider, right), 1)
-        y = torch.stack((angle.sin() * mirror * scale * higher, angle.cos() * scale * higher, down), 1)
+        angle = drawn["rotation"] * math.radians(limit["rotation"])
+        crop = drawn["crop"].abs() * limit["crop"]
+        # The grid maps output to input coordinates, so scales are inverted.
+        scale = (1 - crop) / (1 + drawn["zoom"] * limit["zoom"])
+        shift_x = 2 * limit["shift"] * drawn["shift_x"] + crop * drawn["crop_x"]
+        shift_y = 2 * limit["shift"] * drawn["shift_y"] + crop * drawn["crop_y"]
+        mirror = torch.where(drawn["flip"] < 2 * limit["flip"] - 1, -1.0, 1.0)
+        scale_x, scale_y = ((1 + limit["stretch"]) ** -(sign * drawn["stretch"]).clamp(min=0) for sign in (1, -1))
+        x = torch.stack((angle.cos() * mirror * scale * scale_x, -angle.sin() * scale * scale_x, shift_x), 1)
+        y = torch.stack((angle.sin() * mirror * scale * scale_y, angle.cos() * scale * scale_y, shift_y), 1)
         grid = affine_grid(torch.stack((x, y), 1), list(image.shape), align_corners=False)
         return grid_sample(image, grid, align_corners=False)
 
-    def _relight(self, image: Tensor, drawn: _Numbers) -> Tensor:
-        factor = (1 + drawn["range"] * self.settings["contrast"]).view(-1, 1, 1, 1)
-        offset = (255 * drawn["light"] * self.settings["brightness"]).view(-1, 1, 1, 1)
+    def _adjust_intensity(self, image: Tensor, drawn: _Numbers) -> Tensor:
+        factor = (1 + drawn["contrast"] * self.settings["contrast"]).view(-1, 1, 1, 1)
+        offset = (255 * drawn["brightness"] * self.settings["brightness"]).view(-1, 1, 1, 1)
         middle = image.mean((1, 2, 3), keepdim=True)
         return (image - middle) * factor + middle + offset
 
     def _degrade(self, image: Tensor, drawn: _Numbers) -> Tensor:
         limit = self.settings
-        # Half of the images are spared by each: unchanged images must not be the exception.
-        blur, loss, traces = (drawn[name].clamp(min=0) for name in ("blur", "resolution", "quality"))
+        # Negative numbers leave half of the images unchanged by each: the network must also see clean images.
+        blur, resample, jpeg = (drawn[name].clamp(min=0) for name in ("blur", "resample", "jpeg"))
         if limit["blur"] or limit["resample"]:
-            image = lower_resolution(image, blur * limit["blur"], 1 - loss * limit["resample"])
+            image = lower_resolution(image, blur * limit["blur"], 1 - resample * limit["resample"])
         if limit["jpeg"]:
-            quality = 100 - traces * (100 - limit["jpeg"])
-            spared = (traces == 0).view(-1, 1, 1, 1)
-            image = torch.where(spared, image, compress(image.clamp(0, 255), quality))
+            quality = 100 - jpeg * (100 - limit["jpeg"])
+            unchanged = (jpeg == 0).view(-1, 1, 1, 1)
+            image = torch.where(unchanged, image, compress(image.clamp(0, 255), quality))
         return image

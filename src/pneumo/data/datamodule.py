@@ -1,4 +1,4 @@
-"""The data modules of radiographs and of phantoms: batches of grey images."""
+"""Data modules of radiographs and phantoms, with batches of grayscale images."""
 
 import logging
 import os
@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from pneumo.common.array_cache import Array
 from pneumo.common.hardware import count_cores
-from pneumo.data import index
+from pneumo.data import image_cache, index
 from pneumo.data.augmentation import Augmentation
-from pneumo.data.batches import ArrayBatches, BatchIndices, Part, evaluation_order, training_order
+from pneumo.data.batches import ArrayBatches, BatchIndices, SplitRows, evaluation_order, training_order
 from pneumo.data.download import download_chest_xray
 from pneumo.data.folder_tree import find_data_sets
-from pneumo.data.image_cache import ImageLoader, RadiographDataset, content_hash, decode_all, decoded_blocks, find_twins
+from pneumo.data.image_cache import ImageLoader, RadiographDataset
 from pneumo.data.image_notes import ImageNotes
 from pneumo.data.index import Radiograph
 from pneumo.data.phantoms import check_phantoms, write_phantoms
@@ -32,10 +32,10 @@ Loader = DataLoader[dict[str, Any]] | ArrayBatches
 
 
 class ChestXrayDataModule(LightningDataModule):
-    """The train, val and test radiographs of a folder tree; by default the Kermany data, downloaded where missing.
+    """Radiographs of a folder tree with train, val and test; by default the Kermany data, downloaded if missing.
 
-    Batches are dictionaries: input, label (N,), index (N,). The input is images (N, 1, H, W) uint8, which stay grey and
-    integer here, since the network's side expands and normalises them on its device; after `serve`, features (N, D).
+    Batches are dictionaries with input, label (N,) and index (N,). The input is grayscale images (N, 1, H, W) uint8,
+    which the classifier expands and normalizes on its device. After `serve`, the input is features (N, D).
 
     Source: Kermany et al., Cell 172 (2018), doi 10.17632/rscbjbr9sj.2, CC BY 4.0.
     """
@@ -59,7 +59,7 @@ class ChestXrayDataModule(LightningDataModule):
         augmentation: Augmentation,
         pin_memory: bool,
     ) -> None:
-        """Store the arguments, which `conf/data/chest_xray.yaml` describes; `pin_memory` page-locks GPU batches."""
+        """Store the arguments, described in `conf/data/chest_xray.yaml`; `pin_memory` page-locks batches for GPUs."""
         super().__init__()
         check_split(split, folds, fold)
         self.root, self.download = (index.default_root(), True) if root is None else (Path(root), False)
@@ -71,20 +71,20 @@ class ChestXrayDataModule(LightningDataModule):
         self.augmentation, self.pin_memory, self.notes = augmentation, pin_memory, ImageNotes()
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
-        self.images: Array | None = None  # what batches are cut from; without them, images are decoded on the way
-        self.features: Array | None = None  # batches are cut from these if they are served
+        self.images: Array | None = None  # the decoded-image cache; None: images are decoded for each batch
+        self.features: Array | None = None  # inputs of batches after `serve`, in place of images
         self.views: Array | None = None
         self.steps_per_batch, self.first_epoch, self.join_single = 1, 0, False
 
     def prepare_data(self) -> None:
-        """Download the data if `root` was left to its default and no data set lies there or below."""
+        """Download the data if `root` has its default and contains no data set."""
         if self.download and index.locate(self.root) is None and not find_data_sets(self.root):
             download_chest_xray(self.root)
-        if not self.splits:  # Lightning has data prepared for each stage
+        if not self.splits:  # Lightning calls this for each stage
             check_phantoms(self.root, default=self.download)
 
     def setup(self, stage: str | None = None) -> None:
-        """Index the radiographs and split them, once for all stages."""
+        """Index and split the radiographs, once for all stages."""
         if self.splits:
             return
         self.root = index.find_root(self.root)
@@ -92,50 +92,52 @@ class ChestXrayDataModule(LightningDataModule):
         if self.task == "subtype":
             self.radiographs, self.classes = index.label_subtypes(self.radiographs, self.classes)
         if self.split == "official" and all(radiograph.split != "val" for radiograph in self.radiographs):
-            _log.warning("The data has no val folder: validation patients are held out as with data.split=patient.")
+            _log.warning("The data set has no val folder: holding out validation patients, as with data.split=patient.")
             self.split = "patient"
-        twins = None
+        groups = None
         if self.split != "official":
             cache = self.cache_dir if self.cache else None
-            twins = find_twins(self._dataset(self.radiographs), self.num_workers, self.content_hash, cache)
+            dataset = self._dataset(self.radiographs)
+            groups = image_cache.find_near_duplicates(dataset, self.num_workers, self.content_hash, cache)
         self.splits = split_radiographs(
-            self.radiographs, self.split, self.val_fraction, self.seed, self.folds, self.fold, twins
+            self.radiographs, self.split, self.val_fraction, self.seed, self.folds, self.fold, groups
         )
-        for name, part in self.splits.items():
-            _log.info("%s: %s", name, index.count_classes(part, self.classes))
+        for name, radiographs in self.splits.items():
+            _log.info("%s: %s", name, index.count_classes(radiographs, self.classes))
 
     def open_images(self) -> None:
-        """Open the decoded-image cache, if the settings have one, for batches to be cut from."""
+        """Open the decoded-image cache, if enabled, as the source of batches."""
         if self.cache and self.images is None:
             dataset = self._dataset(self.radiographs)
-            self.images = decode_all(dataset, self.num_workers, self.content_hash, self.cache_dir)
+            self.images = image_cache.decode_all(dataset, self.num_workers, self.content_hash, self.cache_dir)
 
-    def image_blocks(self, positions: Sequence[int], size: int) -> Iterator[Tensor]:
-        """Yield the radiographs at these positions of the index in blocks of images (size, 1, H, W) uint8."""
+    def image_blocks(self, indices: Sequence[int], size: int) -> Iterator[Tensor]:
+        """Yield images of the radiographs at these indices in blocks (size, 1, H, W) uint8."""
         if self.images is not None:
-            for start in range(0, len(positions), size):
-                yield torch.from_numpy(self.images[positions[start : start + size]])
+            for start in range(0, len(indices), size):
+                yield torch.from_numpy(self.images[indices[start : start + size]])
         else:
-            dataset = self._dataset([self.radiographs[i] for i in positions])
-            yield from map(torch.from_numpy, decoded_blocks(dataset, 0, size, self.num_workers))
+            dataset = self._dataset([self.radiographs[i] for i in indices])
+            yield from map(torch.from_numpy, image_cache.decoded_blocks(dataset, 0, size, self.num_workers))
 
     def serve(self, features: Array, views: Array | None = None, steps_per_batch: int = 1) -> None:
-        """Have batches cut from features in place of images.
+        """Use features instead of images as the inputs of batches.
 
         Args:
-            features: Of all radiographs of the index, (N, D).
-            views: Of augmented views of the M `trainable` ones, view after view, (views * M, D); an epoch takes one.
-            steps_per_batch: Optimizer steps that the images of a training batch are for.
+            features: Features of all N radiographs, (N, D).
+            views: Features of augmented views of the M `trainable` radiographs, view by view, (views * M, D). An epoch
+                uses one random view of each image.
+            steps_per_batch: Number of optimizer steps that one training batch covers.
         """
         self.features, self.views, self.steps_per_batch = features, views, steps_per_batch
         self.notes.report()
 
     def join_single_image(self) -> None:
-        """Have an image that is left over at the end of a training epoch join the batch before it."""
+        """Merge a last training batch of one image into the previous batch."""
         self.join_single = True
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Augment training images on their device."""
+        """Augment training images on the device of the batch."""
         assert self.trainer is not None
         if not self.trainer.training or not self.augmentation.active or self.features is not None:
             return batch
@@ -144,69 +146,70 @@ class ChestXrayDataModule(LightningDataModule):
         return {**batch, "input": self.augmentation(batch["input"], numbers[batch["index"]])}
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch that comes next, since checkpoints are written at the end of epochs."""
+        """Return the next epoch, since checkpoints are written at the end of an epoch."""
         assert self.trainer is not None
         return {"epoch": self.trainer.current_epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Start with that epoch's order, which Lightning sets only after workers have begun their first batches."""
+        """Restore the epoch of the first order; Lightning sets it only after workers have loaded the first batches."""
         if self.trainer is not None and self.trainer.training:
             self.first_epoch = state_dict["epoch"]
 
     def teardown(self, stage: str) -> None:
-        """Report notes on images that no whole pass has reported, because limits shortened it."""
+        """Report the image notes of passes that were ended early, such as by limits."""
         self.notes.report()
 
     @property
     def data_hash(self) -> str:
-        """Hash of the data, 16 hex digits, regardless of the split."""
+        """Hash of all file paths and sizes, 16 hex digits, regardless of the split settings."""
         return index.data_hash(self.radiographs)
 
     @property
     def trainable(self) -> list[int]:
-        """Positions in the index of all that is not for testing, which any split may train on."""
+        """Indices of all radiographs outside the test folder, which a split may use for training."""
         return [i for i, radiograph in enumerate(self.radiographs) if radiograph.split != "test"]
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of what the files hold, 32 hex digits."""
-        return content_hash(self.root, self.radiographs, self.cache_dir)
+        """Hash of the file contents, 32 hex digits."""
+        return image_cache.content_hash(self.root, self.radiographs, self.cache_dir)
 
     def train_dataloader(self) -> Loader:
-        """Return shuffled training batches; their order follows from seed and epoch alone, so a run can be resumed."""
-        rank, processes = self._place()
-        return self._loader("train", training_order(self.splits["train"], rank, processes, self.seed, self.first_epoch))
+        """Return shuffled training batches; their order depends only on seed and epoch, so a run can be resumed."""
+        rank, world_size = self._rank_and_world_size()
+        sampler = training_order(self.splits["train"], rank, world_size, self.seed, self.first_epoch)
+        return self._loader("train", sampler)
 
     def val_dataloader(self) -> Loader:
-        """Return the validation batches, shuffled once for all."""
+        """Return the validation batches, in the same shuffled order in all epochs."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> Loader:
-        """Return the test batches, shuffled once for all."""
+        """Return the test batches, in the same shuffled order each time."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """Return the test batches in the index's order; labels in them are for the caller to ignore."""
+        """Return the test batches in the order of the test split; callers must ignore the labels."""
         return self._evaluation_loader("test", shuffled=False)
 
-    def part(self, split: str, inputs: Array) -> Part:
-        """Return what a split's batches are cut from."""
+    def split_rows(self, split: str, inputs: Array) -> SplitRows:
+        """Return the rows of `inputs`, or of the augmented views, that belong to a split."""
         images = self.splits[split]
         label = torch.tensor([radiograph.label for radiograph in images])
         if split != "train" or self.views is None:
-            return Part(inputs, torch.tensor(index.indices_of(images, self.radiographs))[None], label)
+            return SplitRows(inputs, torch.tensor(index.indices_of(images, self.radiographs))[None], label)
         pool = [self.radiographs[i] for i in self.trainable]
         views = torch.arange(len(self.views) // len(pool))
-        return Part(self.views, torch.tensor(index.indices_of(images, pool)) + len(pool) * views[:, None], label)
+        return SplitRows(self.views, torch.tensor(index.indices_of(images, pool)) + len(pool) * views[:, None], label)
 
     def _evaluation_loader(self, split: str, shuffled: bool = True) -> Loader:
-        rank, processes = self._place()
-        return self._loader(split, evaluation_order(len(self.splits[split]), rank, processes, shuffled))
+        rank, world_size = self._rank_and_world_size()
+        return self._loader(split, evaluation_order(len(self.splits[split]), rank, world_size, shuffled))
 
     def _dataset(self, radiographs: Sequence[Radiograph]) -> RadiographDataset:
         return RadiographDataset(self.root, radiographs, self.image_size, self.crop_pct, self.notes)
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: str, sampler: DistributedSampler[Any] | list[int]) -> Loader:
@@ -214,34 +217,34 @@ class ChestXrayDataModule(LightningDataModule):
         batches = BatchIndices(sampler, size, split == "train" and self.join_single)
         inputs = self.images if self.features is None else self.features
         if inputs is not None:
-            return ArrayBatches(self.part(split, inputs), batches, self.seed, self.pin_memory)
+            return ArrayBatches(self.split_rows(split, inputs), batches, self.seed, self.pin_memory)
         return ImageLoader(
             self._dataset(self.splits[split]),
             **({"batch_sampler": batches} if batches.join_single else {"batch_size": size, "sampler": sampler}),
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator().manual_seed(self.seed),  # else each loader would draw from the global one
+            generator=torch.Generator().manual_seed(self.seed),  # instead of the global generator
         )
 
 
 class SyntheticDataModule(ChestXrayDataModule):
-    """Phantom radiographs, drawn once and kept in a cache: for demonstrations and tests, without data or network."""
+    """Phantom radiographs, drawn once into the cache; for demonstrations and tests without data or network."""
 
     def __init__(self, root: str | None, train: int, val: int, test: int, phantom_seed: int, **options: Any) -> None:  # noqa: ANN401
-        """Store the numbers of phantoms and the seed of their drawings; `options` are those of the base class."""
+        """Store the numbers of phantoms and the seed for drawing them; `options` are those of the base class."""
         if root is None or index.is_default_root(Path(root)):
             raise ConfigError(
-                f"data.root={'null' if root is None else root} is where real radiographs lie by default, and phantoms "
-                "there would be taken for them later. Leave data.root out, so that they are kept in paths.cache_dir, "
-                "or name another folder."
+                f"data.root={'null' if root is None else root} is the default folder of real radiographs, so "
+                "phantoms in it could later be mistaken for them. Omit data.root to store phantoms in paths.cache_dir, "
+                "or use another folder."
             )
         super().__init__(root=root, **options)
         self.sizes = {"train": train, "val": val, "test": test}
         self.phantom_seed = phantom_seed
 
     def prepare_data(self) -> None:
-        """Draw the phantoms unless they are there."""
+        """Draw the phantoms unless they exist."""
         write_phantoms(self.root, seed=self.phantom_seed, **self.sizes)
-        with suppress(OSError):  # a cache that others filled may be read-only
-            os.utime(self.root)  # `pneumo cache clear --unused` goes by it
+        with suppress(OSError):  # a cache shared by several users may be read-only
+            os.utime(self.root)  # the time of last use for `pneumo cache clear --unused`

@@ -1,4 +1,4 @@
-"""Data sets in a tree of folders: found below the given folder, or above it."""
+"""Search for data sets in a folder tree, below or above a given folder."""
 
 import os
 import shlex
@@ -13,62 +13,65 @@ from pneumo.common.text import quote_override
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = frozenset({*SPLITS, "training", "valid", "validation", "testing"})
 _CLASS_NAMES = frozenset({"normal", "pneumonia"})
-_DEPTH = 4  # levels below the named folder, and above it
-_WIDTH = 1000  # folders per level: a search through a whole disk ends within seconds
+_DEPTH = 4  # levels below and above the given folder
+_WIDTH = 1000  # folders per level; limits the search of a whole disk to seconds
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether an entry of a folder is hidden, or is the `__MACOSX` that macOS adds to archives."""
+    """Return whether a folder entry is hidden, or is the folder `__MACOSX` that macOS adds to archives."""
     return name == "__MACOSX" or (name.startswith(".") and name != "..")
 
 
 def has_splits(folder: Path) -> bool:
-    """Return whether a folder has the folders train/ and test/."""
+    """Return whether a folder contains the folders train/ and test/."""
     return (folder / "train").is_dir() and (folder / "test").is_dir()
 
 
 def find_data_sets(root: Path) -> list[Path]:
-    """List the folders with train/ and test/ below `root`; if there is none, the one whose split holds `root`."""
+    """List the folders with train/ and test/ below `root`; if there are none, the data set that contains `root`."""
     if found := _search(root):
         return found
-    lineage = [root.absolute(), *root.absolute().parents][: _DEPTH + 1] if root.is_dir() else []
-    return [above for child, above in pairwise(lineage) if child.name in SPLITS and has_splits(above)][:1]
+    ancestors = [root.absolute(), *root.absolute().parents][: _DEPTH + 1] if root.is_dir() else []
+    return [parent for child, parent in pairwise(ancestors) if child.name in SPLITS and has_splits(parent)][:1]
 
 
 def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """List the data sets below a folder that was taken for one, as their parts; none if the folder itself is one.
+    """List the data sets nested in a supposed data set, as path components; empty if the folder is a data set itself.
 
-    Two and more classes may have any sub-folders, of patients or of splits. What lies below them is a data set only if
-    its splits share their class folders, or if its classes are called NORMAL and PNEUMONIA. A single class whose images
-    all lie in several sub-folders is one. `folders` are those with images, relative to that folder, as their parts.
+    If there are two or more classes, their sub-folders may be patients or splits. A sub-folder is a data set only if
+    its splits have the same class folders, or if its classes are NORMAL and PNEUMONIA. If there is a single class and
+    all its images are in several sub-folders, that class is a data set.
+
+    Args:
+        folders: Folders with images, as path components relative to the supposed data set.
     """
     top = _Folder(())
     for parts in folders:
         top.add(parts)
     if top.images or top.names >= _CLASS_NAMES:
         return []
-    alone = len(top.children) == 1
-    return sorted(parts for child in top.children.values() for parts in _find_in(child, alone))
+    only_child = len(top.children) == 1
+    return sorted(parts for child in top.children.values() for parts in _find_in(child, only_child))
 
 
 def describe_misplaced(root: Path, found: Sequence[Path], option: str) -> str:
-    """Describe which folders were found instead of `root`, and how to name one after `option`, such as `data.root=`."""
+    """Describe the data sets found instead of `root`, and how to select one with `option`, such as `data.root=`."""
     where = "below it" if found[0].is_relative_to(root) else "above it"
-    named = f"{option}{shlex.quote(str(found[0]))}"
+    argument = f"{option}{shlex.quote(str(found[0]))}"
     if option.endswith("="):
-        named = quote_override(f"{option}{found[0]}")
+        argument = quote_override(f"{option}{found[0]}")
     if len(found) == 1:
-        return f"the data set lies {where}. Name its own folder: {named}"
+        return f"the data set is {where}. Use {argument}"
     listed = ", ".join(str(folder) for folder in found[:10]) + (", ..." if len(found) > 10 else "")
-    return f"several data sets lie {where}: {listed}. Name one of them, as in {named}"
+    return f"several data sets are {where}: {listed}. Use one of them, such as {argument}"
 
 
 @dataclass
 class _Folder:
-    """A folder of a tree, with those below it that have images."""
+    """Folder in a tree, with the sub-folders that contain images."""
 
     parts: tuple[str, ...]
-    images: bool = False  # directly in it
+    images: bool = False  # whether it directly contains images
     children: dict[str, "_Folder"] = field(default_factory=dict)
 
     @property
@@ -82,16 +85,16 @@ class _Folder:
         folder.images = True
 
 
-def _find_in(folder: _Folder, alone: bool) -> list[tuple[str, ...]]:
-    """List the data sets in a folder and below it; `alone` is true if all images lie in this folder."""
+def _find_in(folder: _Folder, only_child: bool) -> list[tuple[str, ...]]:
+    """List the data sets in a folder and below it; `only_child` is true if all images are in this folder."""
     if _is_data_set(folder):
         return [folder.parts]
-    below = alone and len(folder.children) == 1 and not folder.images
+    below = only_child and len(folder.children) == 1 and not folder.images
     if found := [parts for child in folder.children.values() for parts in _find_in(child, below)]:
         return found
     splits = [child for name, child in folder.children.items() if name.lower() in SPLIT_NAMES]
     several = len(folder.children) > 1 or splits
-    nested = alone and several and not folder.images and not any(split.images for split in splits)
+    nested = only_child and several and not folder.images and not any(split.images for split in splits)
     return [folder.parts] if nested else []
 
 
@@ -104,9 +107,9 @@ def _is_data_set(folder: _Folder) -> bool:
 
 
 def _search(root: Path) -> list[Path]:
-    """List the folders with splits below `root`, level by level; none lies in another."""
+    """List the folders with splits below `root`, level by level, without searching within them."""
     found: list[Path] = []
-    seen: set[str] = set()  # links can make circles
+    seen: set[str] = set()  # links can form cycles
     level = [root]
     for _ in range(_DEPTH):
         below = [child for folder in level for child in _folders_in(folder)]
@@ -120,6 +123,6 @@ def _search(root: Path) -> list[Path]:
 
 def _folders_in(folder: Path) -> list[Path]:
     with suppress(OSError), os.scandir(folder) as entries:
-        named = (entry for entry in entries if not is_hidden(entry.name))
-        return sorted(Path(entry.path) for entry in named if entry.is_dir())
+        visible = (entry for entry in entries if not is_hidden(entry.name))
+        return sorted(Path(entry.path) for entry in visible if entry.is_dir())
     return []

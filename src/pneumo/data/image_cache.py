@@ -1,4 +1,4 @@
-"""The decoded-image cache: all radiographs, decoded and resized once, in one memory-mapped array."""
+"""Decoded-image cache: all radiographs, decoded and resized once, in one memory-mapped array."""
 
 import hashlib
 import logging
@@ -27,14 +27,14 @@ from pneumo.data.radiograph import decode_with_notes
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
-_FILES = 1024  # handed to the threads at once
-_BLOCK = 32  # images that a worker hands over at once
+_FILES = 1024  # submitted to the threads at once
+_BLOCK = 32  # images per batch of a worker
 
 
 def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> str:
-    """Hash the paths, sizes and contents of a data set's files, 32 hex digits.
+    """Compute the hash of the paths, sizes and contents of all files, 32 hex digits.
 
-    Files are read once: while no path, size or time of modification changes, the hash comes from `cache`.
+    Files are read only once: the hash is stored in `cache` until a path, size or modification time changes.
 
     Raises:
         DataError: A file cannot be read, or has changed since it was indexed.
@@ -43,30 +43,30 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
     for radiograph in radiographs:
         stats.update(f"{radiograph.path}\0{radiograph.size}\0{radiograph.modified}\n".encode())
     known = cache / "manifests" / f"{stats.hexdigest()[:16]}.txt"
-    if known.is_file() and len(found := known.read_text(encoding="ascii")) == 32:
-        return found
+    if known.is_file() and len(stored := known.read_text(encoding="ascii")) == 32:
+        return stored
     digest = hashlib.sha256()
     with track("Reading files", len(radiographs)) as advance, ThreadPoolExecutor() as pool:
         for start in range(0, len(radiographs), _FILES):
-            part = radiographs[start : start + _FILES]
-            contents = pool.map(lambda radiograph: _file_hash(root, radiograph), part)
-            for radiograph, content in zip(part, contents, strict=True):
+            chunk = radiographs[start : start + _FILES]
+            contents = pool.map(lambda radiograph: _file_hash(root, radiograph), chunk)
+            for radiograph, content in zip(chunk, contents, strict=True):
                 digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
-            advance(start + len(part))
-    found = digest.hexdigest()[:32]
+            advance(start + len(chunk))
+    result = digest.hexdigest()[:32]
     try:
-        write_text(known, found)
-    except OSError as error:  # a cache that others filled may be read-only
+        write_text(known, result)
+    except OSError as error:  # a cache shared by several users may be read-only
         _log.warning("%s cannot be written (%s); the next run reads all files again.", known, error.strerror)
-    return found
+    return result
 
 
 def _require_unchanged(root: Path, radiographs: Iterable[Radiograph]) -> None:
-    """Raise a DataError if a file has changed since it was indexed, so that caches hold what their keys say."""
+    """Raise a DataError if a file has changed since it was indexed, so that caches always match their keys."""
     for radiograph in radiographs:
         path = file_path(root, radiograph.path)
         with _readable(path):
-            _compare(path, path.stat(), radiograph)
+            _check_unchanged(path, path.stat(), radiograph)
 
 
 def _file_hash(root: Path, radiograph: Radiograph) -> str:
@@ -75,15 +75,15 @@ def _file_hash(root: Path, radiograph: Radiograph) -> str:
     with _readable(path), open(path, "rb", buffering=0) as file:
         while block := file.read(1 << 20):
             digest.update(block)
-        _compare(path, os.fstat(file.fileno()), radiograph)
+        _check_unchanged(path, os.fstat(file.fileno()), radiograph)
     return digest.hexdigest()
 
 
-def _compare(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
+def _check_unchanged(path: Path, status: os.stat_result, radiograph: Radiograph) -> None:
     if (status.st_size, status.st_mtime_ns) != (radiograph.size, radiograph.modified):
         raise DataError(
-            f"{path} has changed since this run listed it. The files of a data set must stay as they are while they "
-            "are read: run the same command again."
+            f"{path} has changed since this run indexed it. The files of a data set must not change during a run. "
+            "Run the same command again."
         )
 
 
@@ -93,15 +93,15 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable while it is in use: "
-            "mend its permissions or its disk, or delete it."
+            f"{path} cannot be read ({error.strerror}). Each file of a data set must be readable during a run. "
+            "Fix its permissions or its disk, or delete it."
         ) from error
 
 
 class RadiographDataset(Dataset[dict[str, Any]]):
-    """Radiographs as samples: input (1, size, size) uint8, label, and index, the position in the list.
+    """Dataset of radiographs; a sample has input (1, size, size) uint8, label and index in the list.
 
-    A sample also has its notes, joined by line breaks, which `ImageLoader` takes out of the batches.
+    A sample also has the notes on its image, joined by line breaks, which `ImageLoader` removes from the batches.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class RadiographDataset(Dataset[dict[str, Any]]):
         crop_pct: float = 1.0,
         notes: ImageNotes | None = None,
     ) -> None:
-        """Store the list, the folder of its paths, the arguments of `decode`, and where `ImageLoader` adds notes."""
+        """Store the radiographs, their root folder, the arguments of `decode`, and the collection of notes."""
         self.root, self.radiographs = root, radiographs
         self.image_size, self.crop_pct = image_size, crop_pct
         self.notes = ImageNotes() if notes is None else notes
@@ -130,36 +130,41 @@ class RadiographDataset(Dataset[dict[str, Any]]):
 
 
 class ImageLoader(DataLoader[dict[str, Any]]):
-    """A loader of a `RadiographDataset` that reports the notes on its images at the end of a pass.
+    """Loader of a `RadiographDataset` that reports the notes on its images at the end of a pass.
 
-    Notes come with the batches because workers are processes of their own, which would each report the same files.
+    Workers return notes with the batches, because they are separate processes and would report images repeatedly.
     """
 
     def __init__(self, dataset: RadiographDataset, **options: Any) -> None:  # noqa: ANN401
         """Build the loader; `options` are those of a DataLoader."""
         super().__init__(dataset, worker_init_fn=_prepare_worker, **options)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override] # a generator, which no caller minds
-        """Load the batches of a pass."""
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override] # a generator instead of an iterator class
+        """Yield the batches of a pass."""
         dataset = cast(RadiographDataset, self.dataset)
         for number, batch in enumerate(super().__iter__(), 1):
             for index, notes in zip(batch["index"].tolist(), batch.pop("notes"), strict=True):
                 dataset.notes.add(dataset.radiographs[index].path, notes.splitlines())
-            if number == len(self):  # not after the loop, which Lightning leaves at the last batch
+            if number == len(self):  # not after the loop, since Lightning stops iterating at the last batch
                 dataset.notes.report()
             yield batch
 
 
 def _prepare_worker(number: int) -> None:
-    """Have a worker process keep the memory of one image for the next; without that, decoding takes twice as long."""
+    """Keep freed memory of a worker process for the next image, which halves the decoding time."""
     keep_freed_memory()
 
 
 def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Path) -> Array:
-    """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, after making it if need be.
+    """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, and build it if necessary.
 
-    Notes on the images are stored next to the array, added to the data set's, and reported. `workers` processes decode;
-    0 is this one. `content` is the hash of what the files hold; see `content_hash`.
+    Notes on the images are stored next to the array, added to those of the data set, and reported.
+
+    Args:
+        dataset: The radiographs.
+        workers: Number of processes that decode; 0 uses the current process.
+        content: Hash of the files; see `content_hash`.
+        cache: Folder of the caches.
 
     Raises:
         DataError: A file cannot be decoded.
@@ -174,33 +179,33 @@ def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Pa
 
 
 def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) -> Recipe:
-    """Return what the array of `decode_all` is computed from."""
+    """Return the recipe of the array that `decode_all` opens."""
     about = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct, "decoder": DECODER}
     return Recipe("images", about, (images, 1, image_size, image_size), "uint8", "Decoding images")
 
 
-def find_twins(dataset: RadiographDataset, workers: int, content: str, cache: Path | None) -> list[int]:
-    """Return for each radiograph the number of its group of near duplicates, (N,); see `group_duplicates`.
+def find_near_duplicates(dataset: RadiographDataset, workers: int, content: str, cache: Path | None) -> list[int]:
+    """Return the group of near-duplicates of each radiograph, (N,); see `group_duplicates`.
 
-    Arguments and errors are those of `decode_all`. What is found is kept in `cache`, or, without one, nowhere.
+    Arguments and errors are those of `decode_all`. The result is stored in `cache`, unless `cache` is None.
     """
     if cache is None:
         with temporary_folder(Path(tempfile.gettempdir())) as folder:
-            return find_twins(dataset, workers, content, folder)
+            return find_near_duplicates(dataset, workers, content, folder)
     small = RadiographDataset(dataset.root, dataset.radiographs, SIDE, notes=dataset.notes)
 
     def blocks(start: int) -> Iterator[Array]:
         yield group_duplicates(np.asarray(decode_all(small, workers, content, cache)[:, 0]))
 
     about = {"data": content, "images": len(dataset), "decoder": DECODER, "version": VERSION}
-    recipe = Recipe("duplicates", about, (len(dataset),), "int64", "Looking for near duplicates")
+    recipe = Recipe("duplicates", about, (len(dataset),), "int64", "Searching for near-duplicates")
     groups: list[int] = find_or_build(cache, recipe, blocks, dataset.notes.found).tolist()
     dataset.notes.report()
     return groups
 
 
 def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: int) -> Iterator[Array]:
-    """Decode radiographs from position `start` on, in blocks (size, 1, H, W) uint8, by several processes.
+    """Decode radiographs from index `start` on, in blocks (size, 1, H, W) uint8, with `workers` processes.
 
     Raises:
         DataError: A file cannot be decoded, or has changed since it was indexed.
@@ -210,7 +215,7 @@ def decoded_blocks(dataset: RadiographDataset, start: int, size: int, workers: i
         batch_size=size,
         sampler=range(start, len(dataset)),
         num_workers=workers,
-        generator=torch.Generator(),  # else it would draw from the global one
+        generator=torch.Generator(),  # without it, the loader would use the global generator
     )
     for batch in loader:
         _require_unchanged(dataset.root, (dataset.radiographs[index] for index in batch["index"].tolist()))

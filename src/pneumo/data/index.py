@@ -1,4 +1,4 @@
-"""The index of radiographs in a folder tree, with what file names encode."""
+"""Index of the radiographs in a folder tree, with patients and subtypes from file names."""
 
 import hashlib
 import logging
@@ -19,76 +19,76 @@ from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
 DEFAULT_ROOT = Path("data/chest_xray")
-ROOT_VARIABLE = "PNEUMO_DATA_ROOT"  # of the environment
+ROOT_VARIABLE = "PNEUMO_DATA_ROOT"  # environment variable
 # person1000_bacteria_2931.jpeg; IM-0115-0001.jpeg, IM-0117-0001-0002.jpeg, NORMAL2-IM-0383-0001.jpeg
 _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_")
 _NORMAL = re.compile(r"(?P<patient>(?:NORMAL\d+-)?IM-\d+)-")
-_SUBTYPES = dict(zip(("bacteria", "virus"), SUBTYPES, strict=True))  # by the words in names of files
+_SUBTYPES = dict(zip(("bacteria", "virus"), SUBTYPES, strict=True))  # by the words in file names
 
 
 @dataclass(frozen=True, slots=True)
 class Radiograph:
-    """One image of the data set."""
+    """Image file of the data set."""
 
-    path: str  # relative to the data set's root, with forward slashes, as text; `file_path` returns the file
+    path: str  # escaped text, relative to the root, with forward slashes; see `file_path`
     label: int  # index of its class among the data set's classes
     subtype: str  # bacterial, viral or none
-    patient: str  # as in the file name; the file's own name where it has none
-    split: str  # train, val or test: the folder that it lies in
-    size: int  # of the file, in bytes
-    modified: int  # when the file was changed last, in nanoseconds since 1970
+    patient: str  # from the file name; the whole file name if it has no patient
+    split: str  # train, val or test: the name of the folder
+    size: int  # file size in bytes
+    modified: int  # modification time of the file, in nanoseconds since 1970
 
 
 def locate(root: Path) -> Path | None:
-    """Return the folder that holds train/ and test/: `root` or, as in published archives, root/chest_xray."""
+    """Return the folder with train/ and test/: `root` or, as in published archives, root/chest_xray."""
     return next(filter(has_splits, (root, root / "chest_xray")), None)
 
 
 def default_root() -> Path:
-    """Return data/chest_xray, or $PNEUMO_DATA_ROOT where that is set and no data set lies in data/chest_xray."""
-    named = os.environ.get(ROOT_VARIABLE)
-    return Path(named) if named and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
+    """Return data/chest_xray, or $PNEUMO_DATA_ROOT if it is set and data/chest_xray contains no data set."""
+    variable = os.environ.get(ROOT_VARIABLE)
+    return Path(variable) if variable and locate(DEFAULT_ROOT) is None else DEFAULT_ROOT
 
 
 def is_default_root(root: Path) -> bool:
-    """Return whether `root` is a folder in which real data lie by default."""
-    named = (DEFAULT_ROOT, Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT))
-    return root.resolve() in {path.resolve() for folder in named for path in (folder, folder / "chest_xray")}
+    """Return whether `root` is a default folder of real data."""
+    defaults = (DEFAULT_ROOT, Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT))
+    return root.resolve() in {path.resolve() for folder in defaults for path in (folder, folder / "chest_xray")}
 
 
 def find_root(root: Path) -> Path:
-    """Return what `locate` finds; raise a DataError if it finds nothing."""
+    """Return the folder found by `locate`; raise a DataError if there is none."""
     if (folder := locate(root)) is not None:
         return folder
-    state = "has no train/ and test/ in it" if root.is_dir() else "does not exist"
+    state = "has no train/ and test/ folders" if root.is_dir() else "does not exist"
     if found := find_data_sets(root):
         raise DataError(f"data.root={root} {state}: {describe_misplaced(root, found, 'data.root=')}.")
     raise DataError(
-        f"data.root={root} {state}. A data set is a folder with train/, test/ and, if there is one, val/, each with "
-        f"one folder per class: give its path as data.root=FOLDER or in {ROOT_VARIABLE}, leave data.root out to have "
-        "the data downloaded to data/chest_xray where nothing is there, or take data=synthetic, which needs no data."
+        f"data.root={root} {state}. A data set is a folder with train/, test/ and optionally val/, each with one "
+        f"folder per class. Set data.root=FOLDER or {ROOT_VARIABLE} to its path, omit data.root to download the data "
+        "to data/chest_xray if that is missing, or use data=synthetic, which needs no data."
     )
 
 
 def index_radiographs(root: Path, classes: Sequence[str]) -> list[Radiograph]:
-    """List the radiographs in root/{train,val,test}/<class>/, sorted by path; the order of `classes` gives the labels.
+    """List the radiographs in root/{train,val,test}/<class>/, sorted by path; labels are indices in `classes`.
 
-    The folder val may be missing. What is no image of a class (other suffixes, hidden or empty files, `__MACOSX`, other
-    folders) is counted and named in one warning.
+    The folder val may be missing. One warning reports all entries that are not images of a class: other suffixes,
+    hidden or empty files, `__MACOSX` and other folders.
 
     Raises:
-        DataError: A folder is missing, a class has no image in a split, or the disk denies a file.
+        DataError: A folder is missing, a class has no image in a split, or a file cannot be read.
     """
     root = find_root(root)
     radiographs, junk = scan_radiographs(root, classes)
     if junk:
-        shown = ", ".join(sorted(junk)[:5]) + (", ..." if len(junk) > 5 else "")
-        _log.warning("%d entries of %s are not images of a class and are left out: %s", len(junk), root, shown)
+        examples = ", ".join(sorted(junk)[:5]) + (", ..." if len(junk) > 5 else "")
+        _log.warning("Skipping %d entries of %s that are not images of a class: %s", len(junk), root, examples)
     return radiographs
 
 
 def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
-    """List the radiographs below `root`, sorted by path, and what is none, as paths relative to it."""
+    """List the radiographs below `root`, sorted by path, and all other entries, as paths relative to `root`."""
     radiographs: list[Radiograph] = []
     junk: list[str] = []
     with readable_entries():
@@ -108,43 +108,42 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
 
 @contextmanager
 def readable_entries() -> Iterator[None]:
-    """Raise a DataError where an entry of a data set cannot be listed or read."""
+    """Convert OSErrors of data set entries that cannot be listed or read to DataErrors."""
     try:
         yield
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read ({error.strerror}). Each entry of a data set must be a readable file or "
-            "folder, or a link to one: mend its permissions or its link, or delete it."
+            "folder, or a link to one. Fix its permissions or its link, or delete it."
         ) from error
 
 
 def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) -> tuple[list[Radiograph], list[str]]:
-    """Label radiographs of the positive class by the subtype in their names; return them and the three classes."""
+    """Label radiographs of the positive class by subtype; return the radiographs and the three classes."""
     unnamed = [image.path for image in radiographs if image.label and image.subtype not in SUBTYPES]
     if unnamed:
         raise DataError(
-            f"data.task=subtype takes bacterial or viral from names such as person1_virus_6.jpeg, and {len(unnamed)} "
-            f"images of {classes[1]} have no such name, among them {unnamed[0]}: rename them, or take "
-            "data.task=pneumonia."
+            f"data.task=subtype reads subtypes from file names such as person1_virus_6.jpeg, but {len(unnamed)} images "
+            f"of {classes[1]} have no such name, for example {unnamed[0]}. Rename them, or use data.task=pneumonia."
         )
     labelled = [replace(image, label=1 + SUBTYPES.index(image.subtype) if image.label else 0) for image in radiographs]
     return labelled, [classes[0], *(name.upper() for name in SUBTYPES)]
 
 
 def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> str:
-    """Return how many images each class has, such as `1341 NORMAL, 3875 PNEUMONIA`."""
+    """Count the images of each class as text, such as `1341 NORMAL, 3875 PNEUMONIA`."""
     counts = Counter(radiograph.label for radiograph in radiographs)
     return ", ".join(f"{counts[label]} {name}" for label, name in enumerate(classes))
 
 
 def indices_of(radiographs: Iterable[Radiograph], among: Sequence[Radiograph]) -> list[int]:
-    """Return the index of each of some radiographs among others, by their paths."""
-    place = {radiograph.path: i for i, radiograph in enumerate(among)}
-    return [place[radiograph.path] for radiograph in radiographs]
+    """Return the index in `among` of each radiograph, matched by path."""
+    index = {radiograph.path: i for i, radiograph in enumerate(among)}
+    return [index[radiograph.path] for radiograph in radiographs]
 
 
 def data_hash(radiographs: Iterable[Radiograph]) -> str:
-    """Hash the paths, which name split and class, and sizes of a data set's files, 16 hex digits."""
+    """Compute the hash of the paths, which contain split and class, and sizes of all files, 16 hex digits."""
     digest = hashlib.sha256()
     for radiograph in radiographs:
         digest.update(f"{radiograph.path} {radiograph.size}\n".encode())
@@ -152,24 +151,24 @@ def data_hash(radiographs: Iterable[Radiograph]) -> str:
 
 
 def file_path(root: Path, path: str) -> Path:
-    """Return the file of a radiograph's path."""
+    """Return the file that belongs to the path of a radiograph."""
     return root / unescape_path(path)
 
 
 def relative_path(path: str, root: Path) -> str:
-    """Return the text of a file's path relative to `root`, with forward slashes."""
+    """Return the path of a file relative to `root`, as escaped text with forward slashes."""
     return escape_path(os.path.relpath(path, root).replace(os.sep, "/"))
 
 
 def read_name(name: str) -> tuple[str | None, str]:
-    """Return the patient in a file's name, if there is one, and the subtype: bacterial, viral or none."""
+    """Parse a file name: return the patient, if any, and the subtype (bacterial, viral or none)."""
     match = _PNEUMONIA.match(name) or _NORMAL.match(name)
-    found = match.groupdict() if match else {}
-    return found.get("patient"), _SUBTYPES.get(found.get("subtype", ""), "none")
+    groups = match.groupdict() if match else {}
+    return groups.get("patient"), _SUBTYPES.get(groups.get("subtype", ""), "none")
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the files in a folder and those below it; links to files and folders are followed."""
+    """Yield all files in a folder and its sub-folders, following links."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
@@ -181,7 +180,7 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
-    """Return whether a file is one of a data set's: by its suffix, and neither hidden nor empty."""
+    """Return whether a file has the suffix of an image and is neither hidden nor empty."""
     return (
         not entry.name.startswith(".")
         and "__MACOSX" not in entry.path
@@ -199,12 +198,12 @@ def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Ra
 
 
 def _empty_class(folder: Path, classes: Sequence[str]) -> DataError:
-    state = "has no image in it"
+    state = "has no images"
     if not folder.is_dir():
-        beside = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
-        state = f"does not exist (beside it: {', '.join(beside) or 'nothing'})"
+        existing = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+        state = f"does not exist (existing folders: {', '.join(existing) or 'none'})"
     return DataError(
-        f"{folder} {state}. Each of train/, val/ and test/ needs at least one image of each class, in a folder of the "
-        f"class's name: put images there, or name the folders that there are as data.classes=[...] "
-        f"(now [{', '.join(classes)}])."
+        f"{folder} {state}. Each of train/, val/ and test/ needs at least one image of each class, in a folder with "
+        "the name of the class. Add images, or set data.classes=[...] to the existing folders (now "
+        f"[{', '.join(classes)}])."
     )

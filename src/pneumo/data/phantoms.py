@@ -24,69 +24,74 @@ from pneumo.errors import ConfigError, DataError
 _log = logging.getLogger(__name__)
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
 _L = [[(0, 0), (0, 1), (0.6, 1)]]
-MARKER = "phantoms.txt"  # lies in the tree's folder
-_VIEWS = (1, 1, 2, 1, 1)  # every fourth patient has a second film
+MARKER = "phantoms.txt"  # file in the root folder of the tree
+_VIEWS = (1, 1, 2, 1, 1)  # every fourth patient has a second image
 
 
-class _Film(NamedTuple):
-    path: str  # relative to the tree
+class _Phantom(NamedTuple):
+    path: str  # relative to the root folder
     split: int
-    number: int  # within its split
+    number: int  # within the split
     patient: int  # in the whole tree
     finding: Finding
 
 
 def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) -> None:
-    """Write a tree of synthetic radiographs, `{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg`, unless it is there already.
+    """Write synthetic radiographs to `root/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg`, unless they exist.
 
-    60 % of each split show pneumonia, two thirds of it bacterial; some patients have several images, none of them in
-    two splits. The tree appears whole or not at all, and of several processes only one draws it.
+    60 % of each split show pneumonia, two thirds of it bacterial. Some patients have several images, all in the same
+    split. The tree is written atomically; if several processes call this, only one draws it. Equal seeds give equal
+    trees, but an existing tree with the right files is kept regardless of its seed.
 
-    `train`, `val` and `test` are numbers of images, at least 2; `val` may be 0. Equal seeds give equal trees; a tree
-    with the right files is left as it is, regardless of its seed.
+    Args:
+        root: Folder of the tree.
+        seed: Seed of the random numbers.
+        train: Number of training images, at least 2.
+        val: Number of validation images, 0 or at least 2.
+        test: Number of test images, at least 2.
 
     Raises:
-        ConfigError: A split is too small to hold both classes.
-        DataError: `root` holds something else, or cannot be written.
+        ConfigError: A split is too small for both classes.
+        DataError: `root` contains other files, or cannot be written.
     """
-    films = _plan({"train": train, "val": val, "test": test})
+    phantoms = _plan({"train": train, "val": val, "test": test})
     try:
-        if _is_written(root, films):
+        if _is_written(root, phantoms):
             return
         root.parent.mkdir(parents=True, exist_ok=True)
         with lock_of(root), temporary_folder(root.parent) as folder:
-            if not _is_written(root, films):
+            if not _is_written(root, phantoms):
                 tree = folder / root.name
-                _draw_all(tree, films, seed)
-                text = f"Phantoms: radiographs of nobody, drawn by pneumo (seed={seed}, {train}, {val}, {test}).\n"
+                _draw_all(tree, phantoms, seed)
+                text = f"Phantoms: synthetic radiographs drawn by pneumo (seed={seed}, {train}, {val}, {test}).\n"
                 (tree / MARKER).write_text(text, encoding="ascii")
                 tree.rename(root)
     except OSError as error:
         raise DataError(
-            f"The phantoms cannot be drawn into {root} ({error.strerror or error}): make room on its disk, mend its "
-            "permissions, or put caches elsewhere with paths.cache_dir=FOLDER."
+            f"The phantoms cannot be written to {root} ({error.strerror or error}). Free disk space, fix the folder's "
+            "permissions, or set paths.cache_dir=FOLDER to another folder."
         ) from error
 
 
 def check_phantoms(root: Path, default: bool) -> None:
-    """Warn of a data set of phantoms; raise a DataError if it lies where the real data are looked for by default."""
-    if (folder := locate(root)) is None or not _holds_phantoms(folder):
+    """Warn if a data set consists of phantoms; raise a DataError if it is in the default folder of real data."""
+    if (folder := locate(root)) is None or not _is_phantom_tree(folder):
         return
     if default and root == DEFAULT_ROOT:
         raise DataError(
-            f"{folder} holds phantoms, not radiographs of patients: remove it, and the data are downloaded in its "
-            f"place; or, to train on phantoms, take data=synthetic or data.root={folder}."
+            f"{folder} contains phantoms, not radiographs of patients. Remove it to download the real data, or use "
+            f"data=synthetic or data.root={folder} to train on phantoms."
         )
-    _log.warning("data.root=%s holds phantoms, so no figure says anything about radiographs of patients.", folder)
+    _log.warning("data.root=%s contains phantoms: the results do not apply to radiographs of patients.", folder)
 
 
 def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, finding: Finding) -> NDArray[np.uint8]:
     """Draw one frontal chest radiograph, (height, width); the width is 160 to 224, and 1.0 to 1.4 times the height.
 
     Args:
-        patient: Generator of the anatomy; equally seeded ones give the same patient.
-        image: Generator of posture, position, exposure, grain and opacities. Equally seeded ones give images that
-            differ in nothing but the opacities, regardless of the finding.
+        patient: Generator for the anatomy; the same seed gives the same patient.
+        image: Generator for posture, position, exposure, noise and opacities. With the same seed, images with
+            different findings differ only in the opacities.
         finding: "bacterial" draws one or two consolidations, "viral" a bilateral interstitial pattern.
     """
     body = draw_body(patient, image, finding)
@@ -94,19 +99,19 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
     return _expose(_project(body, image), image)
 
 
-def _holds_phantoms(root: Path) -> bool:
-    """Return whether a folder holds phantoms: by its marker or, as earlier versions wrote none, by all file names."""
+def _is_phantom_tree(root: Path) -> bool:
+    """Detect phantoms by their marker file or, for earlier versions without it, by all file names."""
     if (root / MARKER).is_file():
         return True
-    found = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
-    counts = {split: sum(path.startswith(f"{split}/") for path in found) for split in SPLITS}
-    with suppress(ConfigError):  # no counts of phantoms
-        return found == {film.path for film in _plan(counts)}
+    paths = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix == ".jpeg"}
+    counts = {split: sum(path.startswith(f"{split}/") for path in paths) for split in SPLITS}
+    with suppress(ConfigError):  # impossible numbers of phantoms
+        return paths == {phantom.path for phantom in _plan(counts)}
     return False
 
 
 def _add_marker(body: Plane, image: np.random.Generator) -> None:
-    """Add, in place, the lead letter that marks the patient's right or left."""
+    """Add the lead letter that marks the patient's right or left side, in place."""
     sign, strokes = (1, _L) if image.uniform() < 0.2 else (-1, _R)
     column = round(SHAPE[1] / 2 + sign * image.uniform(0.8, 1.2) * SCALE) - 8
     row, size = image.integers(16, 110), image.uniform(24, 42)
@@ -118,7 +123,7 @@ def _add_marker(body: Plane, image: np.random.Generator) -> None:
 
 
 def _project(body: Plane, image: np.random.Generator) -> Plane:
-    """Resample the body's frame to a film of random size, position, scale and rotation."""
+    """Resample a plane in body coordinates to an image of random size, position, scale and rotation."""
     longer, aspect = image.uniform(160, 224), image.uniform(1.0, 1.4)
     width, height = round(longer), round(longer / aspect)
     angle, zoom = image.normal(0, 0.025), 2 * SCALE / height / image.uniform(1.02, 1.16)
@@ -126,40 +131,44 @@ def _project(body: Plane, image: np.random.Generator) -> Plane:
     y = SHAPE[0] / 2 + SCALE * image.normal(0, 0.025)
     c, s = zoom * math.cos(angle), zoom * math.sin(angle)
     matrix = (c, -s, x + (s * height - c * width) / 2, s, c, y - (s * width + c * height) / 2)
-    film = Image.fromarray(body).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    return np.asarray(film, np.float32)
+    projection = Image.fromarray(body).transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+    )
+    return np.asarray(projection, np.float32)
 
 
-def _expose(film: Plane, image: np.random.Generator) -> NDArray[np.uint8]:
-    """Turn attenuation into grey values: exposure, gradient, contrast, grain."""
-    height, width = film.shape
+def _expose(attenuation: Plane, image: np.random.Generator) -> NDArray[np.uint8]:
+    """Convert attenuation to grey values, with random exposure, gradients, contrast and noise."""
+    height, width = attenuation.shape
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    dose = film * image.uniform(0.8, 1.15) * (1 + image.normal(0, 0.03) * x + image.normal(0, 0.04) * y)
+    dose = attenuation * image.uniform(0.8, 1.15) * (1 + image.normal(0, 0.03) * x + image.normal(0, 0.04) * y)
     dose = np.maximum(dose + image.uniform(0.0, 0.06), 0)
     dose *= dose + image.uniform(0.2, 1.0)
     grey = 255 * image.uniform(0.9, 1.0) * (1 - np.exp(-image.uniform(0.9, 1.3) * dose))
-    # Grain makes most of a file's size, and differs enough between films to hide what an opacity adds to it.
-    grey += image.lognormal(0.8, 0.45) * image.standard_normal(film.shape, dtype=np.float32)
+    # Noise dominates the file size; its random level keeps opacities from being detectable by file size.
+    grey += image.lognormal(0.8, 0.45) * image.standard_normal(attenuation.shape, dtype=np.float32)
     return np.asarray(np.clip(grey, 0, 255), np.uint8)
 
 
-def _plan(counts: dict[str, int]) -> list[_Film]:
-    """Name all films; nothing here is random, so that even a small split has its share of either class."""
-    films: list[_Film] = []
+def _plan(counts: dict[str, int]) -> list[_Phantom]:
+    """List all phantoms deterministically, so that even small splits have the intended class proportions."""
+    phantoms: list[_Phantom] = []
     patient = 0
     for split, (name, count) in enumerate(counts.items()):
         if count < 2 and (name, count) != ("val", 0):
-            raise ConfigError(f"{name}={count}: a split needs at least 2 images, one of each class; only val may be 0.")
-        ill = min(max(round(0.6 * count), 1), count - 1)
-        first, views = len(films), cycle(_VIEWS)
+            raise ConfigError(
+                f"data.{name}={count}: a split needs at least 2 images, one per class. Only data.val may be 0."
+            )
+        diseased = min(max(round(0.6 * count), 1), count - 1)
+        first, views = len(phantoms), cycle(_VIEWS)
         for number in range(count):
-            view = 1 if number in (0, count - ill) else next(views)
+            view = 1 if number in (0, count - diseased) else next(views)
             patient += view == 1
-            finding: Finding = "none" if number < count - ill else "viral" if patient % 3 == 0 else "bacterial"
+            finding: Finding = "none" if number < count - diseased else "viral" if patient % 3 == 0 else "bacterial"
             path = f"{name}/{_name(finding, patient, view, first + number + 1)}"
-            films.append(_Film(path, split, number, patient, finding))
-    return films
+            phantoms.append(_Phantom(path, split, number, patient, finding))
+    return phantoms
 
 
 def _name(finding: Finding, patient: int, view: int, serial: int) -> str:
@@ -168,28 +177,28 @@ def _name(finding: Finding, patient: int, view: int, serial: int) -> str:
     return f"PNEUMONIA/person{patient}_{'virus' if finding == 'viral' else 'bacteria'}_{serial}.jpeg"
 
 
-def _is_written(root: Path, films: list[_Film]) -> bool:
+def _is_written(root: Path, phantoms: list[_Phantom]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     images = {relative_path(entry.path, root) for entry in walk(root) if is_image(entry)}
-    if images == {film.path for film in films}:
+    if images == {phantom.path for phantom in phantoms}:
         return True
-    raise DataError(f"{root} is there, but is not the tree of phantoms asked for: remove it, or name another folder.")
+    raise DataError(f"{root} exists but does not contain the requested phantoms. Remove it, or use another folder.")
 
 
-def _draw_all(tree: Path, films: list[_Film], seed: int) -> None:
-    for folder in {(tree / film.path).parent for film in films}:
+def _draw_all(tree: Path, phantoms: list[_Phantom], seed: int) -> None:
+    for folder in {(tree / phantom.path).parent for phantom in phantoms}:
         folder.mkdir(parents=True)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for film in progress.track(films, description="Drawing phantoms"):
-            stream = io.BytesIO()  # errors of a disk come from Python then, and have a number
-            Image.fromarray(_draw(film, seed)).save(stream, "JPEG", quality=95)
-            (tree / film.path).write_bytes(stream.getvalue())
+        for phantom in progress.track(phantoms, description="Drawing phantoms"):
+            stream = io.BytesIO()  # disk errors are then raised by Python, with an errno
+            Image.fromarray(_draw(phantom, seed)).save(stream, "JPEG", quality=95)
+            (tree / phantom.path).write_bytes(stream.getvalue())
 
 
-def _draw(film: _Film, seed: int) -> NDArray[np.uint8]:
-    # Numbers, not one stream for all: any film can be drawn alone. The last 1 sets patients apart from images.
-    patient = np.random.default_rng([seed, film.split, film.patient, 1])
-    image = np.random.default_rng([seed, film.split, film.number])
-    return draw_radiograph(patient, image, film.finding)
+def _draw(phantom: _Phantom, seed: int) -> NDArray[np.uint8]:
+    # Seeds per image allow each phantom to be drawn alone. The last 1 distinguishes patients from images.
+    patient = np.random.default_rng([seed, phantom.split, phantom.patient, 1])
+    image = np.random.default_rng([seed, phantom.split, phantom.number])
+    return draw_radiograph(patient, image, phantom.finding)

@@ -1,4 +1,4 @@
-"""Images of a data module as networks receive them, for figures."""
+"""Images of a data module as inputs of the network, for figures."""
 
 from collections.abc import Sequence
 
@@ -13,35 +13,36 @@ from pneumo.data.index import Radiograph, file_path, indices_of
 from pneumo.data.radiograph import decode
 
 
-def load_images(data: ChestXrayDataModule, chosen: Sequence[Radiograph]) -> Array:
-    """Return radiographs as `decode` does, (n, H, W) uint8: from the decoded-image cache if it is there."""
+def load_images(data: ChestXrayDataModule, radiographs: Sequence[Radiograph]) -> Array:
+    """Load radiographs, (n, H, W) uint8, from the decoded-image cache or, without it, with `decode`."""
     images = data.images
-    if images is None and data.features is not None:  # the images that they come from may still be cached
+    if images is None and data.features is not None:  # the decoded images may still be cached
         recipe = decoded_recipe(len(data.radiographs), data.image_size, data.content_hash, data.crop_pct)
         images = find(data.cache_dir, recipe)
     if images is None:
-        return np.stack([decode(file_path(data.root, image.path), data.image_size, data.crop_pct) for image in chosen])
-    films: Array = images[indices_of(chosen, data.radiographs), 0]
-    return films
+        paths = [file_path(data.root, radiograph.path) for radiograph in radiographs]
+        return np.stack([decode(path, data.image_size, data.crop_pct) for path in paths])
+    loaded: Array = images[indices_of(radiographs, data.radiographs), 0]
+    return loaded
 
 
-def first_batch(data: ChestXrayDataModule, processes: int, count: int) -> tuple[list[Radiograph], Array]:
-    """Return the first images of a run's first training batch, and the network's input from them, (n, H, W) uint8.
+def first_batch(data: ChestXrayDataModule, world_size: int, count: int) -> tuple[list[Radiograph], Array]:
+    """Return the first images of a run's first training batch and their augmented pixels, (n, H, W) uint8.
 
-    These are at most `count` images of the first of `processes`; where its input is features, those behind them.
-    Loaders and random streams stay untouched.
+    These are at most `count` images of the first of `world_size` processes. If the network uses cached features, the
+    images from which these were computed are returned. Data loaders and random generators are not affected.
     """
-    order = training_order(data.splits["train"], 0, processes, data.seed, epoch=0)
+    order = training_order(data.splits["train"], 0, world_size, data.seed, epoch=0)
     index = torch.tensor(list(order)[: min(count, data.batch_size)])
     batch = [data.splits["train"][i] for i in index.tolist()]
-    films = load_images(data, batch)
+    images = load_images(data, batch)
     if not data.augmentation.active:
-        return batch, films
-    seed = data.seed * 100_000  # the first epoch's
+        return batch, images
+    seed = data.seed * 100_000  # of the first epoch
     if data.features is None or data.views is None:
         numbers = data.augmentation.draw(len(data.splits["train"]), seed)[index]
     else:
         pool = len(data.trainable)
-        rows = data.part("train", data.features).choose(seed)[index].tolist()  # view after view
+        rows = data.split_rows("train", data.features).sample_rows(seed)[index].tolist()  # ordered by view
         numbers = torch.stack([data.augmentation.draw(pool, row // pool)[row % pool] for row in rows])
-    return batch, data.augmentation(torch.from_numpy(films[:, None]), numbers)[:, 0].numpy()
+    return batch, data.augmentation(torch.from_numpy(images[:, None]), numbers)[:, 0].numpy()

@@ -17,7 +17,7 @@ from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
-_WAYS = ("official", "patient", "kfold")
+_METHODS = ("official", "patient", "kfold")
 Splits = dict[str, list[Radiograph]]
 Groups = npt.NDArray[np.int64]
 
@@ -29,116 +29,130 @@ def split_radiographs(
     seed: int,
     folds: int = 5,
     fold: int = 0,
-    twins: Sequence[int] | None = None,
+    duplicate_groups: Sequence[int] | None = None,
 ) -> Splits:
-    """Split an index into train, val and test; test is always the official one.
+    """Split radiographs into train, val and test; the test split is always the official one.
 
-    `official` takes the folders as they are. `patient` pools train and val and holds out a fraction of their patients
-    for validation; `kfold` divides these patients into `folds` parts and holds out number `fold`. Both stratify by
-    class and subtype, and no patient, nor any near-duplicate image, is on both sides. `twins` has each radiograph's
-    group of near duplicates; None: there are none.
+    `official` uses the folders as they are. `patient` pools train and val and holds out a fraction of the patients for
+    validation. `kfold` divides the pooled patients into `folds` folds and holds out number `fold`. Both stratify by
+    class and subtype and never separate images of one patient or near-duplicates.
+
+    Args:
+        radiographs: All radiographs of the data set.
+        split: Name of the method.
+        val_fraction: Fraction of patients to hold out with `patient`.
+        seed: Seed of the random split.
+        folds: Number of folds with `kfold`.
+        fold: Index of the fold to hold out with `kfold`.
+        duplicate_groups: Group of near-duplicates of each radiograph, (N,); None if there are no near-duplicates.
+
+    Raises:
+        DataError: There are too few patients for the requested split.
     """
     folders = {name: [image for image in radiographs if image.split == name] for name in SPLITS}
     if split == "official":
         return folders
     pool = folders["train"] + folders["val"]
-    patients = _link(pool, radiographs, twins)
+    patients = _group_images(pool, radiographs, duplicate_groups)
     strata = [f"{image.label} {image.subtype}" for image in pool]
     if split == "kfold":
         held_out = _choose_fold(patients, strata, folds, fold, seed)
     else:
         held_out = _hold_out(patients, strata, val_fraction, seed)
-    for name, side in (("train", False), ("val", True)):
-        folders[name] = [replace(image, split=name) for image, held in zip(pool, held_out, strict=True) if held == side]
+    for name, wanted in (("train", False), ("val", True)):
+        folders[name] = [
+            replace(image, split=name) for image, held in zip(pool, held_out, strict=True) if held == wanted
+        ]
         if {image.label for image in folders[name]} != {image.label for image in pool}:
             raise DataError(
-                "Holding out training patients leaves no image of one class on one side, since it has too few "
-                f"patients: choose another {'data.folds=' if split == 'kfold' else 'data.val_fraction='}, or add "
-                "patients."
+                f"One class has too few patients: holding some of them out leaves no image of it in {name}. Set "
+                f"another {'data.folds' if split == 'kfold' else 'data.val_fraction'}, or add patients."
             )
     return folders
 
 
 def check_split(split: str, folds: int, fold: int) -> None:
-    """Raise a ConfigError for an unknown split, or a fold that it does not have."""
-    if split not in _WAYS:
+    """Raise a ConfigError for an unknown split or a fold out of range."""
+    if split not in _METHODS:
         raise ConfigError(
-            f"data.split={split} is not a split: take data.split=official (the folders as they are), "
-            "data.split=patient (a share of the training patients is held out for validation) or data.split=kfold "
-            "(one of data.folds parts of them, data.fold)."
+            f"data.split={split} is unknown. Use data.split=official (the folders as they are), data.split=patient "
+            "(hold out a fraction of the training patients for validation) or data.split=kfold (hold out fold "
+            "data.fold of data.folds)."
         )
     if split == "kfold" and not 0 <= fold < folds:
         raise ConfigError(
-            f"data.fold={fold} must be a whole number from 0 to {folds - 1}, since data.folds={folds}; a sweep over "
-            f"all of them is data.fold={','.join(map(str, range(folds)))}."
+            f"data.fold={fold} is out of range: with data.folds={folds} it must be an integer from 0 to {folds - 1}. "
+            f"Use data.fold={','.join(map(str, range(folds)))} to sweep over all folds."
         )
 
 
 def join_groups(first: Sequence[str] | Sequence[int], second: Sequence[str] | Sequence[int]) -> Groups:
-    """Number the groups of things that have either name in common, directly or by way of others, (N,)."""
-    one, other, size = _number(first), _number(second), len(first)
+    """Number the groups of items that share either of two names, directly or transitively, (N,)."""
+    one, other, size = _encode(first), _encode(second), len(first)
     links = coo_array((np.ones(size), (one, other + size)), shape=(2 * size, 2 * size))
     _, group = connected_components(links, directed=False)
-    return _number(group[one].tolist())
+    return _encode(group[one].tolist())
 
 
-def _link(pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], twins: Sequence[int] | None) -> Groups:
-    """Number the groups of images that must stay together: of one patient, or near duplicates, or linked by others."""
-    numbers = range(len(radiographs)) if twins is None else twins
-    twin_of = {image.path: number for image, number in zip(radiographs, numbers, strict=True)}
-    tested = {twin_of[image.path] for image in radiographs if image.split == "test"}
-    if copies := [image.path for image in pool if twin_of[image.path] in tested]:
-        text = "%d training images are near duplicates of test images, as %s is, so that the test will flatter: see "
-        _log.warning(text + "`pneumo audit`, and delete the copies.", len(copies), copies[0])
-    return join_groups([image.patient for image in pool], [twin_of[image.path] for image in pool])
+def _group_images(
+    pool: Sequence[Radiograph], radiographs: Sequence[Radiograph], duplicate_groups: Sequence[int] | None
+) -> Groups:
+    """Number the groups of images that must stay together: images of one patient and near-duplicates."""
+    groups = range(len(radiographs)) if duplicate_groups is None else duplicate_groups
+    group_of = {image.path: group for image, group in zip(radiographs, groups, strict=True)}
+    tested = {group_of[image.path] for image in radiographs if image.split == "test"}
+    if copies := [image.path for image in pool if group_of[image.path] in tested]:
+        text = "%d training images, such as %s, are near-duplicates of test images, so test metrics are optimistic. "
+        _log.warning(text + "Run `pneumo audit` to list the copies, and delete them.", len(copies), copies[0])
+    return join_groups([image.patient for image in pool], [group_of[image.path] for image in pool])
 
 
 def _hold_out(patients: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     images, count = len(patients), len(set(patients.tolist()))
-    needed, most = round(1 / fraction), min(count, max(Counter(strata).values(), default=0))
-    if most < needed:
+    needed, available = round(1 / fraction), min(count, max(Counter(strata).values(), default=0))
+    if available < needed:
         raise DataError(
-            f"{count} training patients with {images} images are too few to hold out {fraction:g} of "
-            f"them: that takes {needed} patients, and as many images of a class and subtype. Choose a larger "
-            "data.val_fraction, at most 0.5, or add patients."
+            f"{count} training patients with {images} images are too few for data.val_fraction={fraction:g}: it needs "
+            f"{needed} patients and {needed} images of one class and subtype. Use a larger data.val_fraction, at most "
+            "0.5, or add patients."
         )
-    return _choose_patients(patients, strata, fraction, seed)
+    return _sample_patients(patients, strata, fraction, seed)
 
 
 def _choose_fold(patients: Groups, strata: Sequence[str], folds: int, fold: int, seed: int) -> npt.NDArray[np.bool_]:
     count = len(set(patients.tolist()))
     if min(count, max(Counter(strata).values(), default=0)) < folds:
         raise DataError(
-            f"{count} training patients with {len(patients)} images are too few for data.folds={folds}, each of which "
-            "needs a patient, and an image of a class and subtype. Choose fewer folds, or add patients."
+            f"{count} training patients with {len(patients)} images are too few for data.folds={folds}: it needs "
+            f"{folds} patients and {folds} images of one class and subtype. Use fewer folds, or add patients."
         )
     with warnings.catch_warnings():
-        # A stratum of fewer images than folds is divided as far as it goes.
+        # scikit-learn warns of strata with fewer images than folds, which are divided as far as possible.
         warnings.simplefilter("ignore", UserWarning)
-        parts = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
-    return np.isin(np.arange(len(patients)), parts[fold][1])
+        splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
+    return np.isin(np.arange(len(patients)), splits[fold][1])
 
 
-def _choose_patients(patient: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Hold out patients at random until they have the wanted fraction of each stratum's images; mark their images.
+def _sample_patients(patient: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Hold out random patients until they have the given fraction of images of each stratum; return a mask, (N,).
 
-    scikit-learn's StratifiedGroupKFold does the like, and takes two minutes for 500,000 patients.
+    scikit-learn's StratifiedGroupKFold is not used, because it takes two minutes for 500,000 patients.
     """
-    stratum = _number(strata)
-    images = np.zeros((patient.max() + 1, stratum.max() + 1), dtype=np.int64)  # of each patient in each stratum
+    stratum = _encode(strata)
+    images = np.zeros((patient.max() + 1, stratum.max() + 1), dtype=np.int64)  # per patient and stratum
     np.add.at(images, (patient, stratum), 1)
     wanted = fraction * images.sum(0)
-    have = np.zeros_like(wanted)
+    total = np.zeros_like(wanted)
     held_out = np.zeros(len(images), dtype=bool)
     for one in np.random.default_rng(seed).permutation(len(images)):
         own = images[one]
-        if np.all((have + own / 2 <= wanted) | (own == 0)):  # one that would go too far is passed over
-            have += own
+        if np.all((total + own / 2 <= wanted) | (own == 0)):  # skip patients that would exceed it
+            total += own
             held_out[one] = True
     return held_out[patient]
 
 
-def _number(names: Sequence[str] | Sequence[int]) -> Groups:
-    """Number names in the order in which they first appear."""
-    known: dict[str | int, int] = {}
-    return np.array([known.setdefault(name, len(known)) for name in names])
+def _encode(names: Sequence[str] | Sequence[int]) -> Groups:
+    """Encode names as integers in order of first appearance."""
+    codes: dict[str | int, int] = {}
+    return np.array([codes.setdefault(name, len(codes)) for name in names])

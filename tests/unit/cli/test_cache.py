@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from pneumo.cli import app
 from pneumo.common.array_cache import Recipe, find, find_or_build
-from pneumo.data.cache_inventory import KINDS, entries
-from pneumo.data.image_cache import RadiographDataset, content_hash, find_twins
+from pneumo.data.cache_inventory import KINDS, list_entries
+from pneumo.data.image_cache import RadiographDataset, content_hash, find_near_duplicates
 from pneumo.data.index import index_radiographs
 from pneumo.data.phantoms import write_phantoms
 from pneumo.runs.collection import collect
@@ -26,12 +26,12 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
     images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
-    find_twins(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
+    find_near_duplicates(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
     for kind in ("features", "means"):  # the names that describe them are those of pneumo.training.backbone_pass
         about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
         find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
     write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)
-    assert {entry.kind for entry in entries(tmp_path)} == {*KINDS}
+    assert {entry.kind for entry in list_entries(tmp_path)} == {*KINDS}
     listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
     assert listed.exit_code == 0
     assert all(kind in listed.output for kind in KINDS)
@@ -40,7 +40,7 @@ def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Pat
     for kind in KINDS:
         cleared = CliRunner().invoke(app, ["cache", "clear", "--kind", kind, "--dir", str(tmp_path)])
         assert "deleted 1 of" in cleared.output
-    assert entries(tmp_path) == []
+    assert list_entries(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_the_command_lists_and_clears(tmp_path: Path) -> None:
     assert "deleted 1 of 1" in named.output
     for wrong in (["clear", "nosuch"], ["clear", "--kind", "nosuch"]):
         refused = command.invoke(app, ["cache", *wrong, "--dir", str(tmp_path)])
-        assert "nosuch is not one of" in str(refused.exception)
+        assert "nosuch is unknown" in str(refused.exception)
     missing = command.invoke(app, ["cache", "list", "--dir", str(tmp_path / "nosuch")])
-    assert "There is no folder" in str(missing.exception)
+    assert "does not exist" in str(missing.exception)
     assert "Examples:" in command.invoke(app, ["cache", "clear", "--help"]).output
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.shared_arrays import RECIPE, WHOLE, ask, blocks
+from helpers.shared_arrays import RECIPE, WHOLE, blocks, request_array
 
 from pneumo.common import array_cache
 from pneumo.common.array_cache import Array, Recipe, find, find_or_build
@@ -119,7 +119,7 @@ def test_all_that_decides_the_content_is_in_the_key() -> None:
 def test_of_several_processes_one_builds_and_the_others_wait_and_say_so(count: int, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(count)
-    processes = [context.Process(target=ask, args=(tmp_path, number, together)) for number in range(count)]
+    processes = [context.Process(target=request_array, args=(tmp_path, number, together)) for number in range(count)]
     for process in processes:
         process.start()
     for process in processes:

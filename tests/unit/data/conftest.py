@@ -1,4 +1,4 @@
-"""A server of archives, and the folder to download into."""
+"""Fixtures: an archive server and a download folder."""
 
 import threading
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def quick_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry without a pause and without a proxy."""
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    """Retry without delay and without a proxy."""
+    monkeypatch.setattr(download, "RETRY_DELAY", 0.0)
     monkeypatch.setenv("no_proxy", "*")
 
 

@@ -12,43 +12,43 @@ from pneumo.data.phantoms import draw_radiograph
 
 
 def radiographs(count: int = 2, size: int = 100) -> Tensor:
-    films = []
+    images = []
     for i in range(count):
-        film = draw_radiograph(np.random.default_rng(i), np.random.default_rng(i + 9), "none")
-        films.append(np.asarray(Image.fromarray(film).resize((size, size + 5)), np.float32))
-    return torch.from_numpy(np.stack(films))[:, None]
+        image = draw_radiograph(np.random.default_rng(i), np.random.default_rng(i + 9), "none")
+        images.append(np.asarray(Image.fromarray(image).resize((size, size + 5)), np.float32))
+    return torch.from_numpy(np.stack(images))[:, None]
 
 
 @pytest.mark.parametrize("quality", [10, 35, 50, 75, 95])
-def test_compression_is_that_of_a_jpeg_encoder(quality: int) -> None:
+def test_compression_matches_a_jpeg_encoder(quality: int) -> None:
     image = radiographs()
-    found = compress(image, torch.full((2,), float(quality)))
-    for own, original in zip(found[:, 0], image[:, 0], strict=True):
+    compressed = compress(image, torch.full((2,), float(quality)))
+    for result, original in zip(compressed[:, 0], image[:, 0], strict=True):
         file = io.BytesIO()
         Image.fromarray(original.numpy().astype(np.uint8)).save(file, "JPEG", quality=quality)
         encoded = np.asarray(Image.open(file), np.float32)
-        assert np.abs(own.numpy() - encoded).mean() < 0.5  # grey levels: encoders compute in whole numbers
+        assert np.abs(result.numpy() - encoded).mean() < 0.5  # grey levels; encoders use integer arithmetic
         lost = np.abs(encoded - original.numpy()).mean()
-        assert np.abs(own.numpy() - original.numpy()).mean() == pytest.approx(lost, rel=0.05)
+        assert np.abs(result.numpy() - original.numpy()).mean() == pytest.approx(lost, rel=0.05)
 
 
-def test_a_lower_quality_loses_more_and_each_image_has_its_own() -> None:
+def test_lower_quality_loses_more_and_is_set_per_image() -> None:
     image = radiographs(1).expand(3, -1, -1, -1)
     lost = (compress(image, torch.tensor([10.0, 50.0, 100.0])) - image).abs().mean((1, 2, 3))
     assert lost[0] > 2 * lost[1] > 4 * lost[2]
     assert lost[2] < 0.5
 
 
-@pytest.mark.parametrize("sigma", [1.0, 2.0])  # below, a sampled Gaussian is none
-def test_blur_is_a_gaussian(sigma: float) -> None:
+@pytest.mark.parametrize("sigma", [1.0, 2.0])  # for a smaller sigma, sampling distorts the Gaussian
+def test_blur_matches_a_gaussian_filter(sigma: float) -> None:
     image = radiographs(1)
-    found = lower_resolution(image, torch.tensor([sigma]), torch.ones(1))
+    blurred = lower_resolution(image, torch.tensor([sigma]), torch.ones(1))
     expected = gaussian_filter(image[0, 0].numpy(), sigma, mode="mirror", truncate=6)
-    assert np.abs(found[0, 0].numpy() - expected).max() < 1.0
-    assert np.abs(found[0, 0].numpy() - expected).mean() < 0.05
+    assert np.abs(blurred[0, 0].numpy() - expected).max() < 1.0
+    assert np.abs(blurred[0, 0].numpy() - expected).mean() < 0.05
 
 
-def test_a_lower_resolution_keeps_what_it_can_hold_and_nothing_finer() -> None:
+def test_lower_resolution_keeps_low_and_removes_high_frequencies() -> None:
     x = torch.arange(64)
     waves = torch.stack([torch.cos(2 * torch.pi * x / period).expand(1, 64, 64) for period in (16, 3)])
     coarse, fine = lower_resolution(waves, torch.zeros(2), torch.full((2,), 0.5))
@@ -56,7 +56,7 @@ def test_a_lower_resolution_keeps_what_it_can_hold_and_nothing_finer() -> None:
     assert fine[..., 16:48].std() / waves[1].std() < 0.05
 
 
-def test_nothing_is_nothing_even_on_small_images() -> None:
+def test_full_resolution_without_blur_changes_nothing() -> None:
     for image in (radiographs(1), radiographs(1, size=6)):
         same = lower_resolution(image, torch.zeros(1), torch.ones(1))
         torch.testing.assert_close(same, image, atol=1e-3, rtol=0)

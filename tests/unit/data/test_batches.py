@@ -9,10 +9,10 @@ from helpers.data_modules import open_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.data.batches import ArrayBatches, BatchIndices, Part, join_single
+from pneumo.data.batches import ArrayBatches, BatchIndices, SplitRows, join_single
 
 
-def test_cached_batches_are_those_that_are_decoded_on_the_way(phantoms: Path, tmp_path: Path) -> None:
+def test_cached_batches_equal_decoded_batches(phantoms: Path, tmp_path: Path) -> None:
     plain, cached = open_data(phantoms), open_data(phantoms, cache=True, cache_dir=str(tmp_path), num_workers=2)
     cached.open_images()
     for name in ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"):
@@ -23,7 +23,7 @@ def test_cached_batches_are_those_that_are_decoded_on_the_way(phantoms: Path, tm
     assert isinstance(cached.train_dataloader(), ArrayBatches)
 
 
-def test_the_cache_serves_any_split(phantoms: Path, tmp_path: Path) -> None:
+def test_all_splits_use_the_same_cache(phantoms: Path, tmp_path: Path) -> None:
     for options in (
         {},
         {"split": "patient", "val_fraction": 0.5},
@@ -33,19 +33,19 @@ def test_the_cache_serves_any_split(phantoms: Path, tmp_path: Path) -> None:
         data = open_data(phantoms, cache=True, cache_dir=str(tmp_path), **options)
         data.open_images()
         plain = open_data(phantoms, **options)
-        ours, theirs = next(iter(data.val_dataloader())), next(iter(plain.val_dataloader()))
-        assert torch.equal(ours["input"], theirs["input"])
-    kept = [json.loads(path.read_text()) for path in (tmp_path / "images").glob("*/about.json")]
-    found = sorted((about["image_size"], about["crop_pct"]) for about in kept)
-    assert found == [(24, 0.75), (24, 1.0), (64, 1.0)]  # 64: in which near duplicates are looked for
+        cached, decoded = next(iter(data.val_dataloader())), next(iter(plain.val_dataloader()))
+        assert torch.equal(cached["input"], decoded["input"])
+    recipes = [json.loads(path.read_text()) for path in (tmp_path / "images").glob("*/about.json")]
+    sizes = sorted((about["image_size"], about["crop_pct"]) for about in recipes)
+    assert sizes == [(24, 0.75), (24, 1.0), (64, 1.0)]  # 64: for the search for near-duplicates
 
 
 def test_an_epoch_draws_one_view_of_each_image() -> None:
     array = np.arange(30, dtype=np.float32)[:, None]  # 3 views of 10 images
-    part = Part(array, torch.arange(10) + 10 * torch.arange(3)[:, None], torch.zeros(10))
+    split_rows = SplitRows(array, torch.arange(10) + 10 * torch.arange(3)[:, None], torch.zeros(10))
 
     def epoch(seed: int) -> list[float]:
-        batches = ArrayBatches(part, BatchIndices(range(10), 4, join_single=False), seed, pin=False)
+        batches = ArrayBatches(split_rows, BatchIndices(range(10), 4, join_single=False), seed, pin=False)
         assert [len(batch["label"]) for batch in batches] == [4, 4, 2]
         return torch.cat([batch["input"] for batch in batches])[:, 0].tolist()
 
@@ -54,7 +54,7 @@ def test_an_epoch_draws_one_view_of_each_image() -> None:
     assert {value // 10 for seed in range(5) for value in epoch(seed)} == {0, 1, 2}
 
 
-def test_features_are_served_with_views_for_training_only(phantoms: Path) -> None:
+def test_features_have_views_for_training_only(phantoms: Path) -> None:
     data = open_data(phantoms, split="patient", val_fraction=0.5)
     paths = [radiograph.path for radiograph in data.radiographs]
     pool = data.trainable
@@ -64,15 +64,17 @@ def test_features_are_served_with_views_for_training_only(phantoms: Path) -> Non
     for name, split in (("train", "train"), ("val", "val"), ("test", "test")):
         loader = getattr(data, f"{name}_dataloader")()
         for batch in loader:
-            found = [paths[int(value) % 1000] for value in batch["input"][:, 0]]
-            assert found == [data.splits[split][i].path for i in batch["index"]]
+            inputs = [paths[int(value) % 1000] for value in batch["input"][:, 0]]
+            assert inputs == [data.splits[split][i].path for i in batch["index"]]
             assert batch["label"].tolist() == [data.splits[split][i].label for i in batch["index"]]
             if split != "train":
                 assert (batch["input"] < 1000).all()
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_images_stay_images_once_features_are_served(cache: bool, phantoms: Path, tmp_path: Path) -> None:
+def test_image_blocks_still_return_images_after_features_are_served(
+    cache: bool, phantoms: Path, tmp_path: Path
+) -> None:
     data = open_data(phantoms, cache=cache, cache_dir=str(tmp_path))
     before = torch.cat(list(data.image_blocks([2, 0, 1], 2)))
     data.serve(np.zeros((len(data.radiographs), 7), np.float32))
@@ -84,7 +86,7 @@ def test_images_stay_images_once_features_are_served(cache: bool, phantoms: Path
 
 
 @given(st.integers(0, 70), st.integers(2, 33))
-def test_a_single_index_joins_the_batch_before_it_and_all_else_stays(images: int, size: int) -> None:
+def test_only_a_last_batch_of_one_index_is_merged(images: int, size: int) -> None:
     order = list(range(images))[::-1]
     plain, joined = (BatchIndices(order, size, join_single=join) for join in (False, True))
     assert list(plain) == [order[start : start + size] for start in range(0, images, size)]
@@ -99,22 +101,20 @@ def test_a_single_index_joins_the_batch_before_it_and_all_else_stays(images: int
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_joined_batches_are_the_same_from_the_cache_and_from_files(
-    workers: int, phantoms: Path, tmp_path: Path
-) -> None:
-    data = [open_data(phantoms, batch_size=21), open_data(phantoms, batch_size=21, num_workers=workers)]  # 64 images
-    data.append(open_data(phantoms, batch_size=21, cache=True, cache_dir=str(tmp_path)))
-    data[-1].open_images()
-    for each in data:
-        each.join_single_image()
-        loader: Any = each.train_dataloader()
+def test_merged_batches_from_the_cache_equal_those_from_files(workers: int, phantoms: Path, tmp_path: Path) -> None:
+    modules = [open_data(phantoms, batch_size=21), open_data(phantoms, batch_size=21, num_workers=workers)]  # 64 images
+    modules.append(open_data(phantoms, batch_size=21, cache=True, cache_dir=str(tmp_path)))
+    modules[-1].open_images()
+    for data in modules:
+        data.join_single_image()
+        loader: Any = data.train_dataloader()
         loader.batch_sampler.sampler.set_epoch(1)  # as Lightning does
         assert len(loader) == 3
-    batches = [list(each.train_dataloader()) for each in data]
+    batches = [list(data.train_dataloader()) for data in modules]
     assert [len(batch["label"]) for batch in batches[0]] == [21, 21, 22]
     for one, *others in zip(*batches, strict=True):
         assert all(torch.equal(one[name], other[name]) for other in others for name in one)
-    assert [len(batch["label"]) for batch in data[0].val_dataloader()] == [16]
+    assert [len(batch["label"]) for batch in modules[0].val_dataloader()] == [16]
     single = open_data(phantoms, batch_size=5)  # 16 validation images
     single.join_single_image()
     assert [len(batch["label"]) for batch in single.val_dataloader()] == [5, 5, 5, 1]
@@ -123,7 +123,7 @@ def test_joined_batches_are_the_same_from_the_cache_and_from_files(
 @pytest.mark.parametrize("size", [10, 5, 3])
 def test_a_batch_does_not_share_memory_with_the_cache(size: int) -> None:
     array = np.zeros((10, 1), np.float32)
-    part = Part(array, torch.arange(10)[None], torch.zeros(10))
-    for batch in ArrayBatches(part, BatchIndices(range(10), size, join_single=False), 0, pin=False):
+    split_rows = SplitRows(array, torch.arange(10)[None], torch.zeros(10))
+    for batch in ArrayBatches(split_rows, BatchIndices(range(10), size, join_single=False), 0, pin=False):
         batch["input"] += 1
     assert not array.any()

@@ -7,25 +7,25 @@ import pytest
 from helpers.shared_arrays import RECIPE, WHOLE, blocks
 
 from pneumo.common.array_cache import Array, Recipe, find_or_build, locked
-from pneumo.data.cache_inventory import Entry, entries, remove, select
+from pneumo.data.cache_inventory import Entry, list_entries, remove, select
 
 
-def stopped(start: int) -> Iterator[Array]:
+def interrupted(start: int) -> Iterator[Array]:
     yield WHOLE[:50]
     raise ValueError("damaged")
 
 
-def test_entries_are_listed_and_deleted_but_not_while_they_are_built(tmp_path: Path) -> None:
+def test_entries_are_listed_and_are_deleted_unless_they_are_being_built(tmp_path: Path) -> None:
     find_or_build(tmp_path, RECIPE, blocks)
     with pytest.raises(ValueError, match="damaged"):
-        find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), stopped)
-    whole, unfinished = sorted(entries(tmp_path), key=lambda entry: not entry.whole)
-    assert (whole.kind, whole.key, whole.about, whole.whole) == ("features", RECIPE.key, RECIPE.about, True)
-    assert (unfinished.kind, unfinished.whole) == ("images", False)
-    with locked(whole.folder, "Computing"):
-        assert not remove(whole)
-    assert remove(whole)
-    assert [entry.kind for entry in entries(tmp_path)] == ["images"]
+        find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), interrupted)
+    built, unfinished = sorted(list_entries(tmp_path), key=lambda entry: not entry.complete)
+    assert (built.kind, built.key, built.about, built.complete) == ("features", RECIPE.key, RECIPE.about, True)
+    assert (unfinished.kind, unfinished.complete) == ("images", False)
+    with locked(built.folder, "Computing"):
+        assert not remove(built)
+    assert remove(built)
+    assert [entry.kind for entry in list_entries(tmp_path)] == ["images"]
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def test_entries_are_listed_and_deleted_but_not_while_they_are_built(tmp_path: P
         ({"keys": ["b"], "kind": "images"}, []),
     ],
 )
-def test_all_conditions_count_and_phantoms_are_selected_only_if_asked_for(
+def test_entries_must_meet_all_conditions_and_phantoms_must_be_requested(
     given: dict[str, Any], selected: list[str], tmp_path: Path
 ) -> None:
     now = time.time()
-    found = [
-        Entry(kind, key, tmp_path / kind / key, {}, 0, used, whole=True)
+    entries = [
+        Entry(kind, key, tmp_path / kind / key, {}, 0, used, complete=True)
         for kind, key, used in (("images", "a", 0.0), ("features", "b", now), ("phantoms", "v1", 0.0))
     ]
-    chosen = select(found, **{"keys": [], "kind": None, "days": 0.0, **given})
-    assert [entry.key for entry in chosen] == selected
+    matching = select(entries, **{"keys": [], "kind": None, "days": 0.0, **given})
+    assert [entry.key for entry in matching] == selected

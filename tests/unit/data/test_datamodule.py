@@ -12,7 +12,7 @@ from pneumo.data.phantoms import MARKER, write_phantoms
 from pneumo.errors import ConfigError, DataError
 
 
-def test_batches_are_grey_integers_with_label_and_index(phantoms: Path) -> None:
+def test_batches_have_grayscale_uint8_images_with_label_and_index(phantoms: Path) -> None:
     data = open_data(phantoms)
     batch = next(iter(data.test_dataloader()))
     assert batch["input"].shape == (16, 1, 24, 24)
@@ -22,7 +22,7 @@ def test_batches_are_grey_integers_with_label_and_index(phantoms: Path) -> None:
     assert len(data.predict_dataloader()) == len(data.test_dataloader()) == 2
 
 
-def test_predictions_come_in_the_order_of_the_index_and_the_first_test_batch_has_both_classes(phantoms: Path) -> None:
+def test_predict_batches_are_in_order_and_the_first_test_batch_has_both_classes(phantoms: Path) -> None:
     data = open_data(phantoms)
     in_order, shuffled = (
         [i for batch in loader for i in batch["index"].tolist()]
@@ -32,7 +32,7 @@ def test_predictions_come_in_the_order_of_the_index_and_the_first_test_batch_has
     assert set(next(iter(data.test_dataloader()))["label"].tolist()) == {0, 1}
 
 
-def test_without_a_val_folder_patients_are_held_out_and_it_says_so(
+def test_without_a_val_folder_patients_are_held_out_with_a_warning(
     phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = tmp_path / "data"
@@ -57,7 +57,7 @@ def order(data: ChestXrayDataModule, epoch: int) -> list[int]:
     return [index for batch in loader for index in batch["index"].tolist()]
 
 
-def test_the_order_follows_from_seed_and_epoch_alone(phantoms: Path) -> None:
+def test_the_training_order_depends_only_on_seed_and_epoch(phantoms: Path) -> None:
     data = open_data(phantoms)
     first = order(data, 0)
     assert sorted(first) == list(range(64))
@@ -67,21 +67,21 @@ def test_the_order_follows_from_seed_and_epoch_alone(phantoms: Path) -> None:
     assert order(open_data(phantoms, seed=1), 0) not in (first, order(data, 1))
 
 
-def test_workers_give_the_same_images(phantoms: Path) -> None:
-    alone, together = (
+def test_images_do_not_depend_on_the_number_of_workers(phantoms: Path) -> None:
+    single, parallel = (
         torch.cat([batch["input"] for batch in open_data(phantoms, num_workers=n).val_dataloader()]) for n in (0, 2)
     )
-    assert torch.equal(alone, together)
+    assert torch.equal(single, parallel)
 
 
-def test_loading_does_not_touch_the_global_random_numbers(phantoms: Path) -> None:
+def test_loading_does_not_use_the_global_random_generator(phantoms: Path) -> None:
     data = open_data(phantoms)
     state = torch.get_rng_state()
     list(data.train_dataloader())
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_default_root_is_the_environment_unless_data_lie_here(
+def test_the_default_root_is_the_environment_variable_unless_data_chest_xray_has_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,20 +96,20 @@ def test_the_default_root_is_the_environment_unless_data_lie_here(
 
 
 def test_only_the_default_root_is_downloaded_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr("pneumo.data.datamodule.download_chest_xray", asked.append)
+    downloads: list[Path] = []
+    monkeypatch.setattr("pneumo.data.datamodule.download_chest_xray", downloads.append)
     monkeypatch.chdir(tmp_path)
     ChestXrayDataModule(None, **OPTIONS).prepare_data()
-    assert asked == [Path("data/chest_xray")]
+    assert downloads == [Path("data/chest_xray")]
     (tmp_path / "data/chest_xray").mkdir(parents=True)  # empty
     ChestXrayDataModule(None, **OPTIONS).prepare_data()
-    assert asked == 2 * [Path("data/chest_xray")]
+    assert downloads == 2 * [Path("data/chest_xray")]
     with pytest.raises(DataError, match="does not exist"):
         open_data(tmp_path / "typo")
-    assert len(asked) == 2
+    assert len(downloads) == 2
 
 
-def test_an_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_unknown_splits_are_rejected_before_files_are_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nosuch"):
         ChestXrayDataModule(str(tmp_path), **{**OPTIONS, "split": "nosuch"})
 
@@ -122,26 +122,26 @@ def test_phantoms_are_drawn_into_the_cache(tmp_path: Path) -> None:
     assert data.root.is_relative_to(tmp_path)
 
 
-def drawn(root: str | Path | None) -> SyntheticDataModule:
+def draw_phantoms(root: str | Path | None) -> SyntheticDataModule:
     data = SyntheticDataModule(None if root is None else str(root), train=4, val=2, test=2, phantom_seed=3, **OPTIONS)
     data.prepare_data()
     return data
 
 
-def test_phantoms_are_not_drawn_where_real_radiographs_are_expected(
+def test_phantoms_are_not_drawn_in_default_folders_of_real_radiographs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PNEUMO_DATA_ROOT", str(tmp_path / "own"))
     for root in (None, "data/chest_xray", tmp_path / "data" / "x" / ".." / "chest_xray" / "chest_xray", "own"):
         with pytest.raises(ConfigError, match=r"data\.root=.* real radiographs"):
-            drawn(root)
+            draw_phantoms(root)
     assert not list(tmp_path.rglob("*.jpeg"))
-    assert drawn("drawn").root == Path("drawn")
+    assert draw_phantoms("drawn").root == Path("drawn")
 
 
 @pytest.mark.parametrize("marked", [True, False])
-def test_phantoms_in_the_default_folder_are_not_taken_for_radiographs(
+def test_phantoms_in_the_default_folder_are_rejected(
     marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -149,8 +149,8 @@ def test_phantoms_in_the_default_folder_are_not_taken_for_radiographs(
     if marked:
         next((tmp_path / "data" / "chest_xray" / "val" / "NORMAL").iterdir()).unlink()
     else:
-        (tmp_path / "data" / "chest_xray" / MARKER).unlink()  # as earlier versions drew them
-    with pytest.raises(DataError, match=r"data/chest_xray holds phantoms.*data=synthetic"):
+        (tmp_path / "data" / "chest_xray" / MARKER).unlink()  # earlier versions wrote no marker
+    with pytest.raises(DataError, match=r"data/chest_xray contains phantoms.*data=synthetic"):
         ChestXrayDataModule(None, **OPTIONS).prepare_data()
     ChestXrayDataModule("data/chest_xray", **OPTIONS).prepare_data()
-    assert "data/chest_xray holds phantoms" in caplog.text
+    assert "data/chest_xray contains phantoms" in caplog.text

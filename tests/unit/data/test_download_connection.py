@@ -22,39 +22,39 @@ from helpers.archive_server import (
 )
 
 from pneumo import __version__
-from pneumo.data.download import TRIES, download_chest_xray
+from pneumo.data.download import MAX_FAILURES, download_chest_xray
 from pneumo.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("quick_downloads")
 
 
-def test_the_folders_are_at_root_and_nothing_else_is_left(server: Server, root: Path) -> None:
+def test_the_data_set_is_complete_and_no_other_files_remain(server: Server, root: Path) -> None:
     fetch(root, server.url)
     assert_complete(root)
     assert server.ranges == [None]
     assert server.agents == [f"pneumo/{__version__}"]
 
 
-def test_a_second_call_asks_nobody(server: Server, root: Path) -> None:
+def test_a_second_call_sends_no_request(server: Server, root: Path) -> None:
     fetch(root, server.url)
     fetch(root, server.url)
     assert len(server.ranges) == 1
 
 
-def test_an_existing_data_set_needs_no_writable_place_beside_it(root: Path) -> None:
+def test_an_existing_data_set_needs_no_writable_parent_folder(root: Path) -> None:
     (root / "train").mkdir(parents=True)
     download_chest_xray(root, url=NOWHERE)
     assert [path.name for path in root.parent.iterdir()] == [root.name]
 
 
-@pytest.mark.parametrize("have", [1, 12_345, SIZE - 1])
-def test_a_partial_file_is_completed_by_the_rest_alone(server: Server, root: Path, have: int) -> None:
+@pytest.mark.parametrize("received", [1, 12_345, SIZE - 1])
+def test_only_the_rest_of_a_partial_file_is_downloaded(server: Server, root: Path, received: int) -> None:
     root.parent.mkdir()
-    part_of(root).write_bytes(ARCHIVE[:have])
+    part_of(root).write_bytes(ARCHIVE[:received])
     fetch(root, server.url)
     assert_complete(root)
-    assert server.ranges == [f"bytes={have}-"]
-    assert server.sent == [SIZE - have]
+    assert server.ranges == [f"bytes={received}-"]
+    assert server.sent == [SIZE - received]
 
 
 def test_a_complete_partial_file_is_not_downloaded_again(root: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_complete_partial_file_is_not_downloaded_again(root: Path) -> None:
     assert_complete(root)
 
 
-def test_a_partial_file_that_is_too_large_is_downloaded_anew(server: Server, root: Path) -> None:
+def test_a_partial_file_that_is_too_large_is_downloaded_again(server: Server, root: Path) -> None:
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE + b"more")
     fetch(root, server.url)
@@ -70,7 +70,7 @@ def test_a_partial_file_that_is_too_large_is_downloaded_anew(server: Server, roo
     assert server.ranges == [None]
 
 
-def test_a_redirection_keeps_the_range(server: Server, root: Path) -> None:
+def test_redirects_keep_the_range(server: Server, root: Path) -> None:
     server.script = [lambda handler: handler.start(302, Location="/elsewhere"), whole()]
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])
@@ -79,7 +79,7 @@ def test_a_redirection_keeps_the_range(server: Server, root: Path) -> None:
     assert server.ranges == ["bytes=100-", "bytes=100-"]
 
 
-def test_a_connection_that_is_cut_twice_goes_on_each_time(server: Server, root: Path) -> None:
+def test_a_download_resumes_after_two_lost_connections(server: Server, root: Path) -> None:
     server.script = [whole(stop=20_000), whole(stop=40_000), whole()]
     fetch(root, server.url)
     assert_complete(root)
@@ -87,16 +87,14 @@ def test_a_connection_that_is_cut_twice_goes_on_each_time(server: Server, root: 
     assert sum(server.sent) == SIZE
 
 
-def test_progress_gives_back_all_retries(server: Server, root: Path) -> None:
-    silent = [whole(stop=0)] * (TRIES - 1)
-    server.script = [*silent, whole(stop=20_000), *silent, whole(stop=40_000), *silent, whole()]
+def test_progress_resets_the_number_of_retries(server: Server, root: Path) -> None:
+    failures = [whole(stop=0)] * (MAX_FAILURES - 1)
+    server.script = [*failures, whole(stop=20_000), *failures, whole(stop=40_000), *failures, whole()]
     fetch(root, server.url)
     assert_complete(root)
 
 
-def test_a_connection_that_is_reset_is_tried_again(
-    server: Server, root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_reset_connection_is_retried(server: Server, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     server.script = [reset, whole()]
     fetch(root, server.url)
     assert_complete(root)
@@ -104,21 +102,19 @@ def test_a_connection_that_is_reset_is_tried_again(
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
-def test_a_server_in_trouble_is_asked_again(server: Server, root: Path, code: int) -> None:
+def test_temporary_server_errors_are_retried(server: Server, root: Path, code: int) -> None:
     server.script = [status(code), whole(stop=20_000), status(code), whole()]
     fetch(root, server.url)
     assert_complete(root)
 
 
-def test_a_connection_that_is_cut_for_ever_keeps_what_came_and_the_next_call_goes_on(
-    server: Server, root: Path
-) -> None:
+def test_a_permanently_lost_connection_keeps_the_partial_file_for_the_next_call(server: Server, root: Path) -> None:
     server.script = [whole(stop=20_000)]
     with pytest.raises(DataError, match=f"20,000 of {SIZE:,} bytes") as caught:
         fetch(root, server.url)
     assert str(part_of(root)) in str(caught.value)
     assert "same command" in str(caught.value)
-    assert len(server.ranges) == 1 + TRIES
+    assert len(server.ranges) == 1 + MAX_FAILURES
     assert part_of(root).read_bytes() == ARCHIVE[:20_000]
     server.script = [whole()]
     fetch(root, server.url)
@@ -126,7 +122,7 @@ def test_a_connection_that_is_cut_for_ever_keeps_what_came_and_the_next_call_goe
     assert server.sent[-1] == SIZE - 20_000
 
 
-def test_a_network_that_goes_away_midway_is_waited_for(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_that_fails_during_the_download_is_retried(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
 
         def serve_once() -> None:
@@ -141,10 +137,10 @@ def test_a_network_that_goes_away_midway_is_waited_for(root: Path, caplog: pytes
         with pytest.raises(DataError, match=rf"refused\); 500 of {SIZE:,} bytes"):
             fetch(root, url)
         served.result()
-    assert len(caplog.records) == TRIES
+    assert len(caplog.records) == MAX_FAILURES
 
 
-def test_a_server_without_ranges_is_asked_for_all(server: Server, root: Path) -> None:
+def test_a_server_without_ranges_restarts_the_download(server: Server, root: Path) -> None:
     server.script = [always_all]
     root.parent.mkdir()
     part_of(root).write_bytes(b"x" * 30_000)
@@ -152,16 +148,16 @@ def test_a_server_without_ranges_is_asked_for_all(server: Server, root: Path) ->
     assert_complete(root)
 
 
-def test_a_server_without_ranges_that_cuts_at_random_is_not_asked_for_ever(server: Server, root: Path) -> None:
+def test_retries_are_limited_for_a_server_without_ranges_that_closes_connections(server: Server, root: Path) -> None:
     ends = [300, 200, 100] * 20
     server.script = [announced(SIZE, ARCHIVE[:end]) for end in ends]
-    with pytest.raises(DataError, match="goes on from there"):
+    with pytest.raises(DataError, match="resumes the download"):
         fetch(root, server.url)
-    assert len(server.ranges) == 1 + TRIES
+    assert len(server.ranges) == 1 + MAX_FAILURES
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         partial(f"bytes 200-{SIZE - 1}/{SIZE}", ARCHIVE[200:]),
         partial("octets of some kind", ARCHIVE[100:]),
@@ -169,8 +165,8 @@ def test_a_server_without_ranges_that_cuts_at_random_is_not_asked_for_ever(serve
         status(416),
     ],
 )
-def test_another_range_than_the_one_asked_for_is_not_used(server: Server, root: Path, answer: Response) -> None:
-    server.script = [answer, whole()]
+def test_a_different_range_than_requested_is_not_used(server: Server, root: Path, response: Response) -> None:
+    server.script = [response, whole()]
     root.parent.mkdir()
     part_of(root).write_bytes(ARCHIVE[:100])
     fetch(root, server.url)
@@ -178,7 +174,7 @@ def test_another_range_than_the_one_asked_for_is_not_used(server: Server, root: 
     assert server.ranges == ["bytes=100-", None]
 
 
-def test_a_range_from_the_start_replaces_what_was_there(server: Server, root: Path) -> None:
+def test_a_range_from_the_start_replaces_the_partial_file(server: Server, root: Path) -> None:
     server.script = [partial(f"bytes 0-{SIZE - 1}/{SIZE}", ARCHIVE)]
     root.parent.mkdir()
     part_of(root).write_bytes(b"x" * 100)
@@ -186,7 +182,7 @@ def test_a_range_from_the_start_replaces_what_was_there(server: Server, root: Pa
     assert_complete(root)
 
 
-def test_ranges_alone_that_nobody_asked_for_are_refused(server: Server, root: Path) -> None:
+def test_unrequested_ranges_are_rejected(server: Server, root: Path) -> None:
     server.script = [partial(f"bytes 7-{SIZE - 1}/{SIZE}", ARCHIVE[7:])]
-    with pytest.raises(DataError, match="another range"):
+    with pytest.raises(DataError, match="different byte range"):
         fetch(root, server.url)

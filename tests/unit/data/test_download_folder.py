@@ -54,23 +54,23 @@ def test_a_link_to_an_empty_folder_leads_to_the_data(server: Server, root: Path,
     assert_complete(target)
 
 
-def test_other_files_in_the_folder_are_not_touched(root: Path) -> None:
+def test_other_files_in_the_folder_are_kept(root: Path) -> None:
     (root / "test").mkdir(parents=True)
     (root / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match="no folder train") as caught:
+    with pytest.raises(DataError, match=r"no train/ folder") as caught:
         download_chest_xray(root, url=NOWHERE)
     assert_helpful(caught.value, root)
     assert contents(root) == {"notes.txt": b"mine"}
 
 
-def test_a_mount_point_is_refused_before_the_download(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mount_point_is_rejected_before_the_download(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root.mkdir(parents=True)
     monkeypatch.setattr(os.path, "ismount", lambda path: path == root)
-    with pytest.raises(DataError, match="no folder train"):
+    with pytest.raises(DataError, match=r"no train/ folder"):
         download_chest_xray(root, url=NOWHERE)
 
 
-def test_a_folder_that_cannot_be_made_is_named(root: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(root: Path) -> None:
     root.parent.write_text("a file")
     with pytest.raises(DataError, match=re.escape(str(root.parent))) as caught:
         download_chest_xray(root, url=NOWHERE)
@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_made_is_named(root: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_named_with_its_remedy(server: Server, root: Path) -> None:
+def test_a_full_disk_is_reported_with_a_fix(server: Server, root: Path) -> None:
     root.parent.mkdir()
     part_of(root).symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"disk is full \(No space") as caught:
@@ -91,7 +91,7 @@ def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2 * free, free, free))
 
 
-def test_too_small_a_disk_is_told_before_the_download(
+def test_insufficient_disk_space_is_reported_before_the_download(
     server: Server, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_free(monkeypatch, 2 * SIZE - 1)
@@ -103,7 +103,7 @@ def test_too_small_a_disk_is_told_before_the_download(
     assert_complete(root)
 
 
-def test_too_small_a_disk_for_unpacking_keeps_the_archive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insufficient_disk_space_for_unpacking_keeps_the_archive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = within("chest_xray/", {**FILES, "train/zeros": bytes(100_000)})
     archive = pack(files, zipfile.ZIP_DEFLATED)
     unpacked = sum(map(len, files.values()))
@@ -114,7 +114,7 @@ def test_too_small_a_disk_for_unpacking_keeps_the_archive(root: Path, monkeypatc
     assert_nothing_there(root, part_of(root))
 
 
-def test_what_a_crash_left_is_replaced(server: Server, root: Path) -> None:
+def test_leftovers_of_a_crash_are_replaced(server: Server, root: Path) -> None:
     stale = root.with_name(f".{root.name}.unpacking") / "chest_xray" / "train" / "NORMAL"
     stale.mkdir(parents=True)
     (stale / "0.jpeg").write_bytes(b"half")
@@ -124,19 +124,19 @@ def test_what_a_crash_left_is_replaced(server: Server, root: Path) -> None:
 
 
 def gated(server: Server) -> Response:
-    """Hold the first answer until a second request has had the time to come, as it would without a lock."""
+    """Delay the first response until a second request has had time to arrive, as it would without a lock."""
     second = threading.Event()
 
-    def answer(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         if len(server.ranges) > 1:
             second.set()
         second.wait(0.5)
         whole()(handler)
 
-    return answer
+    return respond
 
 
-def test_of_two_threads_one_downloads(server: Server, root: Path) -> None:
+def test_only_one_of_two_threads_downloads(server: Server, root: Path) -> None:
     server.script = [gated(server)]
     barrier = threading.Barrier(2)
 
@@ -151,9 +151,9 @@ def test_of_two_threads_one_downloads(server: Server, root: Path) -> None:
     assert_complete(root)
 
 
-def test_of_two_processes_one_downloads(server: Server, root: Path) -> None:
+def test_only_one_of_two_processes_downloads(server: Server, root: Path) -> None:
     server.script = [gated(server)]
-    code = (  # by its path: the package would import torch, for seconds
+    code = (  # run by path: importing the package would import torch, which takes seconds
         "import runpy, sys; from pathlib import Path; get = runpy.run_path(sys.argv[1])['download_chest_xray']; "
         "get(Path(sys.argv[2]), url=sys.argv[3], size=int(sys.argv[4]), sha256=sys.argv[5])"
     )

@@ -1,4 +1,4 @@
-"""What a hostile server, or one in between, can do to a download."""
+"""Downloads from hostile servers and through man-in-the-middle attacks."""
 
 from pathlib import Path
 
@@ -23,10 +23,10 @@ from pneumo.errors import DataError
 pytestmark = pytest.mark.usefixtures("quick_downloads")
 
 
-def test_another_archive_of_the_same_size_is_never_unpacked(
+def test_a_different_archive_of_the_same_size_is_never_unpacked(
     server: Server, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumo.data.download.unpack", None)  # not even its list of members is read
+    monkeypatch.setattr("pneumo.data.download.unpack", None)  # not even the central directory is read
     altered = ARCHIVE[:-1] + b"!"
     server.script = [whole(altered)]
     with pytest.raises(DataError, match=f"SHA-256 {digest(altered)} instead of {digest(ARCHIVE)}") as caught:
@@ -44,25 +44,25 @@ def test_the_published_archive_is_pinned(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("location", "words"),
+    ("location", "reason"),
     [
-        ("ftp://127.0.0.1/archive.zip", "ftp://127.0.0.1/archive.zip is not an https address"),
+        ("ftp://127.0.0.1/archive.zip", "ftp://127.0.0.1/archive.zip is not an https URL"),
         ("file:///etc/passwd", "file:///etc/passwd. is not allowed"),
-        ("http://192.0.2.1/archive.zip", "http://192.0.2.1/archive.zip is not an https address"),
-        ("http://127.0.0.1.example.org/", "is not an https address"),
+        ("http://192.0.2.1/archive.zip", "http://192.0.2.1/archive.zip is not an https URL"),
+        ("http://127.0.0.1.example.org/", "is not an https URL"),
         ("http://[::1", "malformed"),
         ("https://127.0.0.1:port/", "malformed"),
         ("https://" + "a" * 70 + ".example/", "malformed"),
         ("https://", "no connection|malformed"),
-        ("/archive", "answered 302"),  # again and again
-        ("ftp://\x1bred", "is not an https address"),
+        ("/archive", "status 302"),  # an endless loop
+        ("ftp://\x1bred", "is not an https URL"),
     ],
 )
-def test_redirections_lead_to_encrypted_addresses_alone(
-    location: str, words: str, server: Server, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_redirects_to_https_urls_are_followed(
+    location: str, reason: str, server: Server, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.script = [lambda handler: handler.start(302, Location=location)]
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(DataError, match=reason) as caught:
         fetch(root, server.url)
     assert_helpful(caught.value, root)
     assert str(caught.value).isprintable()
@@ -71,15 +71,15 @@ def test_redirections_lead_to_encrypted_addresses_alone(
 
 
 @pytest.mark.parametrize("url", ["http://example.org/archive.zip", "ftp://example.org/a", "file:///etc/passwd", "x"])
-def test_an_address_that_is_not_encrypted_is_not_asked(url: str, root: Path) -> None:
-    with pytest.raises(DataError, match="is not an https address"):
+def test_urls_without_https_are_not_requested(url: str, root: Path) -> None:
+    with pytest.raises(DataError, match="is not an https URL"):
         fetch(root, url)
 
 
 @pytest.mark.parametrize(
     "proxy", ["garbage", "http://:0", "http://127.0.0.1:1", "socks5://127.0.0.1:1", "http://[", "://"]
 )
-def test_a_proxy_that_does_not_work_is_named(proxy: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_proxy_is_reported(proxy: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY", "https_proxy", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -88,13 +88,13 @@ def test_a_proxy_that_does_not_work_is_named(proxy: str, root: Path, monkeypatch
     assert_helpful(caught.value, root)
 
 
-def test_an_archive_of_too_many_members_is_not_unpacked(
+def test_archives_with_too_many_members_are_not_unpacked(
     server: Server, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MOST_MEMBERS", 11)
-    with pytest.raises(DataError, match="12 members, over 11"):
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 11)
+    with pytest.raises(DataError, match="12 members, more than 11"):
         fetch(root, server.url)
     assert_nothing_there(root)
-    monkeypatch.setattr(archive, "MOST_MEMBERS", 12)
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 12)
     fetch(root, server.url)
     assert_complete(root)

@@ -15,12 +15,12 @@ Pixels = NDArray[np.uint8]
 
 
 def draw(count: int, patient: int | None = None, size: int = 224) -> Pixels:
-    """Draw films of as many patients, or of one."""
-    films = []
+    """Draw images of `count` patients, or of the given one."""
+    images = []
     for number in range(count):
         person = np.random.default_rng([0, number if patient is None else patient, 1])
-        films.append(draw_radiograph(person, np.random.default_rng([0, number]), ("none", "viral")[number % 2]))
-    return np.stack([square(Image.fromarray(film), size) for film in films])
+        images.append(draw_radiograph(person, np.random.default_rng([0, number]), ("none", "viral")[number % 2]))
+    return np.stack([square(Image.fromarray(image), size) for image in images])
 
 
 def square(image: Image.Image, size: int = 224) -> Pixels:
@@ -33,13 +33,15 @@ def saved(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(stream)
 
 
-def resized(image: Image.Image, share: float) -> Image.Image:
-    return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.BICUBIC)
+def resized(image: Image.Image, scale: float) -> Image.Image:
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
 
 
 def exposed(image: Image.Image, brightness: float, contrast: float) -> Image.Image:
-    film = np.asarray(image, float)
-    return Image.fromarray(np.clip((film - film.mean()) * contrast + film.mean() + brightness, 0, 255).astype(np.uint8))
+    pixels = np.asarray(image, float)
+    return Image.fromarray(
+        np.clip((pixels - pixels.mean()) * contrast + pixels.mean() + brightness, 0, 255).astype(np.uint8)
+    )
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -56,17 +58,17 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @pytest.mark.parametrize("change", COPIES.values(), ids=COPIES)
-def test_a_changed_copy_is_found_and_nothing_else(change: Callable[[Image.Image], Image.Image]) -> None:
-    films = draw(24)
-    copies = np.stack([square(change(Image.fromarray(film))) for film in films[:8]])
-    assert similar_pairs(np.concatenate([films, copies])) == [(number, 24 + number) for number in range(8)]
+def test_only_modified_copies_are_detected(change: Callable[[Image.Image], Image.Image]) -> None:
+    images = draw(24)
+    copies = np.stack([square(change(Image.fromarray(image))) for image in images[:8]])
+    assert similar_pairs(np.concatenate([images, copies])) == [(number, 24 + number) for number in range(8)]
 
 
-def test_other_films_of_the_same_patient_are_no_copies() -> None:
+def test_other_images_of_the_same_patient_are_not_copies() -> None:
     assert similar_pairs(draw(30, patient=5)) == []
 
 
-def test_copies_of_copies_are_one_group_and_a_group_is_called_by_its_first() -> None:
+def test_copies_of_copies_are_in_the_group_of_the_first_image() -> None:
     a, b, c = draw(3)
     once = square(saved(Image.fromarray(b), 40))
     twice = square(saved(resized(Image.fromarray(once), 0.6), 40))
@@ -86,17 +88,17 @@ def test_fewer_than_two_images(count: int) -> None:
 @given(st.permutations(range(6)))
 @settings(max_examples=10, deadline=None)
 def test_the_order_of_the_images_does_not_matter(order: list[int]) -> None:
-    films = draw(4, size=64)
-    films = np.concatenate([films, films[1:2, :, ::-1], films[3:]])
-    groups = group_duplicates(films[order])
-    same = {tuple(sorted(order[place] for place in np.flatnonzero(groups == group))) for group in set(groups.tolist())}
+    images = draw(4, size=64)
+    images = np.concatenate([images, images[1:2, :, ::-1], images[3:]])
+    groups = group_duplicates(images[order])
+    same = {tuple(sorted(order[i] for i in np.flatnonzero(groups == group))) for group in set(groups.tolist())}
     assert same == {(0,), (1, 4), (2,), (3, 5)}
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    films = draw(12, size=64)
-    films = np.concatenate([films, films[[2, 7, 11]]])
-    whole = similar_pairs(films)
+def test_the_block_size_does_not_change_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draw(12, size=64)
+    images = np.concatenate([images, images[[2, 7, 11]]])
+    expected = similar_pairs(images)
     monkeypatch.setattr("pneumo.data.duplicates._BLOCK", 4)
     monkeypatch.setattr("pneumo.data.duplicates._WIDTH", 5)
-    assert similar_pairs(films) == whole == [(2, 12), (7, 13), (11, 14)]
+    assert similar_pairs(images) == expected == [(2, 12), (7, 13), (11, 14)]

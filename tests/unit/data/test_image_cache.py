@@ -17,24 +17,24 @@ def hashed(root: Path, cache: Path) -> str:
     return content_hash(root, index_radiographs(root, CLASSES), cache)
 
 
-def test_the_hash_follows_the_content_wherever_it_lies(phantoms: Path, tmp_path: Path) -> None:
+def test_the_hash_depends_on_the_content_and_not_on_the_folder(phantoms: Path, tmp_path: Path) -> None:
     root = shutil.copytree(phantoms, tmp_path / "copy")
     first = hashed(phantoms, tmp_path)
     assert hashed(root, tmp_path) == hashed(root, tmp_path / "other") == first
     image = next((root / "train" / "NORMAL").iterdir())
-    image.write_bytes(image.read_bytes()[:-1] + b"x")  # as large as before
+    image.write_bytes(image.read_bytes()[:-1] + b"x")  # same size as before
     assert hashed(root, tmp_path) != first
     image.rename(image.with_name("IM-9999-0001.jpeg"))
     assert hashed(root, tmp_path) != first
 
 
-def test_files_are_read_once(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_read_only_once(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = hashed(phantoms, tmp_path)
     monkeypatch.setattr(image_cache, "_file_hash", lambda *_: pytest.fail("read again"))
     assert hashed(phantoms, tmp_path) == first
 
 
-def test_a_file_that_goes_missing_is_named(phantoms: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(phantoms: Path, tmp_path: Path) -> None:
     root = shutil.copytree(phantoms, tmp_path / "copy")
     index = index_radiographs(root, CLASSES)
     os.unlink(root / index[5].path)
@@ -42,15 +42,15 @@ def test_a_file_that_goes_missing_is_named(phantoms: Path, tmp_path: Path) -> No
         content_hash(root, index, tmp_path)
 
 
-def replaced(path: Path) -> None:
-    """Put another image in a file's place."""
+def replace_image(path: Path) -> None:
+    """Replace an image file with another image."""
     shutil.copyfile(next(other for other in path.parent.iterdir() if other != path), path)
 
 
-def test_a_file_that_changes_after_it_was_listed_gets_no_hash(phantoms: Path, tmp_path: Path) -> None:
+def test_a_file_that_changes_after_indexing_is_not_hashed(phantoms: Path, tmp_path: Path) -> None:
     root = shutil.copytree(phantoms, tmp_path / "copy")
     index = index_radiographs(root, CLASSES)
-    replaced(root / index[5].path)
+    replace_image(root / index[5].path)
     with pytest.raises(DataError, match=f"{Path(index[5].path).name} has changed"):
         content_hash(root, index, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("manifests/*"))
@@ -58,13 +58,13 @@ def test_a_file_that_changes_after_it_was_listed_gets_no_hash(phantoms: Path, tm
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_file_that_changes_between_hash_and_decoding_fills_no_cache(
+def test_a_file_that_changes_between_hashing_and_decoding_is_not_cached(
     workers: int, phantoms: Path, tmp_path: Path
 ) -> None:
     root, cache = shutil.copytree(phantoms, tmp_path / "copy"), tmp_path / "cache"
     index = index_radiographs(root, CLASSES)
     content = content_hash(root, index, cache)
-    replaced(root / index[5].path)
+    replace_image(root / index[5].path)
     with pytest.raises(DataError, match=f"{Path(index[5].path).name} has changed"):
         decode_all(RadiographDataset(root, index, 24), workers, content, cache)
     assert not list(cache.glob("images/*/array.npy"))
@@ -73,10 +73,10 @@ def test_a_file_that_changes_between_hash_and_decoding_fills_no_cache(
     assert len(decode_all(RadiographDataset(root, again, 24), workers, content, cache)) == len(index)
 
 
-def test_a_file_that_changes_before_its_features_fills_no_cache(phantoms: Path, tmp_path: Path) -> None:
+def test_a_file_that_changes_before_its_features_are_computed_is_reported(phantoms: Path, tmp_path: Path) -> None:
     root = shutil.copytree(phantoms, tmp_path / "copy")
     data = open_data(root, cache_dir=str(tmp_path / "cache"))
     assert len(data.content_hash) == 32
-    replaced(root / data.radiographs[5].path)
+    replace_image(root / data.radiographs[5].path)
     with pytest.raises(DataError, match="has changed"):
         list(data.image_blocks(range(len(data.radiographs)), 16))

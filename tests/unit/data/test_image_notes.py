@@ -137,4 +137,4 @@ def test_clean_data_are_not_warned_of(phantoms: Path, tmp_path: Path, caplog: py
     opened(phantoms, tmp_path)
     notes = ImageNotes()
     notes.report()
-    assert [text for text in warnings(caplog) if "holds phantoms" not in text] == []
+    assert [text for text in warnings(caplog) if "contains phantoms" not in text] == []

@@ -26,9 +26,9 @@ def tree(root: Path, splits: tuple[str, ...] = ("train", "val", "test")) -> Path
     return root
 
 
-def test_file_names_tell_patient_and_subtype(tmp_path: Path) -> None:
-    found = index_radiographs(tree(tmp_path), CLASSES)
-    train = {Path(image.path).name: image for image in found if image.split == "train"}
+def test_patients_and_subtypes_are_read_from_file_names(tmp_path: Path) -> None:
+    images = index_radiographs(tree(tmp_path), CLASSES)
+    train = {Path(image.path).name: image for image in images if image.split == "train"}
     assert [
         (train[name].label, train[name].subtype, train[name].patient) for names in NAMES.values() for name in names
     ] == [
@@ -39,16 +39,16 @@ def test_file_names_tell_patient_and_subtype(tmp_path: Path) -> None:
         (1, "viral", "person12"),
         (1, "none", "scan.PNG"),
     ]
-    assert Counter(image.split for image in found) == {"train": 6, "val": 6, "test": 6}
-    assert [image.path for image in found] == sorted(image.path for image in found)
+    assert Counter(image.split for image in images) == {"train": 6, "val": 6, "test": 6}
+    assert [image.path for image in images] == sorted(image.path for image in images)
 
 
 def test_val_may_be_missing(tmp_path: Path) -> None:
-    found = index_radiographs(tree(tmp_path, ("train", "test")), CLASSES)
-    assert {image.split for image in found} == {"train", "test"}
+    images = index_radiographs(tree(tmp_path, ("train", "test")), CLASSES)
+    assert {image.split for image in images} == {"train", "test"}
 
 
-def test_junk_is_left_out_counted_and_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_junk_is_skipped_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tree(tmp_path)
     clean = index_radiographs(root, CLASSES)
     folder = root / "train" / "NORMAL"
@@ -61,15 +61,15 @@ def test_junk_is_left_out_counted_and_named_once(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         assert index_radiographs(root, CLASSES) == clean
     assert len(caplog.records) == 1
-    assert "7 entries" in caplog.text
+    assert "Skipping 7 entries" in caplog.text
     assert "train/NORMAL/.DS_Store" in caplog.text
 
 
 @pytest.mark.parametrize("target", ["nowhere.jpeg", "link.jpeg"])
-def test_a_link_that_leads_nowhere_is_an_error(target: str, tmp_path: Path) -> None:
+def test_a_broken_link_is_an_error(target: str, tmp_path: Path) -> None:
     link = tree(tmp_path) / "train" / "NORMAL" / "link.jpeg"
     link.symlink_to(target)
-    with pytest.raises(DataError, match=r"train/NORMAL/link\.jpeg cannot be read.*mend"):
+    with pytest.raises(DataError, match=r"train/NORMAL/link\.jpeg cannot be read.*Fix"):
         index_radiographs(tmp_path, CLASSES)
 
 
@@ -80,14 +80,14 @@ def test_a_link_to_its_own_folder_is_an_error(tmp_path: Path) -> None:
         index_radiographs(tmp_path, CLASSES)
 
 
-def test_a_folder_inside_the_archive_is_found(tmp_path: Path) -> None:
+def test_the_chest_xray_folder_of_the_archive_is_found(tmp_path: Path) -> None:
     tree(tmp_path / "chest_xray")
     assert find_root(tmp_path) == tmp_path / "chest_xray"
     assert find_root(tmp_path / "chest_xray") == tmp_path / "chest_xray"
 
 
 @pytest.mark.parametrize("make", [False, True])
-def test_a_missing_data_set_is_an_error_with_remedies(tmp_path: Path, make: bool) -> None:
+def test_a_missing_data_set_is_an_error_with_a_fix(tmp_path: Path, make: bool) -> None:
     root = tmp_path / "nothing"
     if make:
         root.mkdir()
@@ -101,11 +101,11 @@ def test_an_empty_class_is_an_error(tmp_path: Path, leave_folder: bool) -> None:
     shutil.rmtree(root / "test" / "PNEUMONIA")
     if leave_folder:
         (root / "test" / "PNEUMONIA").mkdir()
-    with pytest.raises(DataError, match=r"test/PNEUMONIA (has no image|does not exist)"):
+    with pytest.raises(DataError, match=r"test/PNEUMONIA (has no images|does not exist)"):
         index_radiographs(root, CLASSES)
 
 
-def test_the_hash_sees_files_and_splits(tmp_path: Path) -> None:
+def test_the_hash_depends_on_files_and_splits(tmp_path: Path) -> None:
     root = tree(tmp_path)
 
     def current() -> str:
@@ -123,10 +123,10 @@ def test_the_hash_sees_files_and_splits(tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_indexed_as_text(tmp_path: Path) -> None:
     root = tree(tmp_path)
     before = data_hash(index_radiographs(root, CLASSES))
-    assert before == "26bf9a734207aee3"  # what earlier runs have recorded
+    assert before == "26bf9a734207aee3"  # the value in the records of earlier runs
     (root / "train" / "NORMAL" / "\udce9.png").write_bytes(b"x")
-    (found,) = (image for image in index_radiographs(root, CLASSES) if image.path.endswith(".png"))
-    assert (found.path, found.patient) == (r"train/NORMAL/\udce9.png", r"\udce9.png")
-    assert file_path(root, found.path).read_bytes() == b"x"
+    (image,) = (image for image in index_radiographs(root, CLASSES) if image.path.endswith(".png"))
+    assert (image.path, image.patient) == (r"train/NORMAL/\udce9.png", r"\udce9.png")
+    assert file_path(root, image.path).read_bytes() == b"x"
     assert data_hash(index_radiographs(root, CLASSES)) != before
-    assert content_hash(root, [found], tmp_path / "cache") == content_hash(root, [found], tmp_path / "other")
+    assert content_hash(root, [image], tmp_path / "cache") == content_hash(root, [image], tmp_path / "other")

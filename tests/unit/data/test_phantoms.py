@@ -38,7 +38,7 @@ def draw(finding: Finding, patient: int = 0, image: int = 0) -> np.ndarray:
 
 
 def labels(radiographs: list[Radiograph]) -> np.ndarray:
-    return np.asarray([found.label for found in radiographs])
+    return np.asarray([radiograph.label for radiograph in radiographs])
 
 
 def fail(*_: object) -> np.ndarray:
@@ -47,13 +47,13 @@ def fail(*_: object) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough films for statistics: 360 to learn from, 240 to ask."""
+    """Write enough images for statistics: 360 for training and 240 for testing."""
     root = tmp_path_factory.mktemp("phantoms") / "sample"
     write_phantoms(root, seed=0, train=360, val=0, test=240)
     return root
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_images_depend_only_on_the_seed(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("again", 3), ("b", 4)):
         write_phantoms(tmp_path / name, seed=seed, train=6, val=2, test=3)
     first = contents(tmp_path / "a")
@@ -64,33 +64,34 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(16, 4, 8), (2, 2, 2), (90, 0, 30)])
-def test_every_split_has_its_share_of_either_class(
+def test_all_splits_have_the_same_class_proportions(
     tmp_path: Path, sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phantoms, "draw_radiograph", lambda *_: np.zeros((2, 2), np.uint8))
     root = tmp_path / "tree"
     write_phantoms(root, seed=0, train=sizes[0], val=sizes[1], test=sizes[2])
     radiographs = index_radiographs(root, CLASSES)
-    assert all(NAMES[Path(found.path).parent.name].fullmatch(Path(found.path).name) for found in radiographs)
+    paths = [Path(radiograph.path) for radiograph in radiographs]
+    assert all(NAMES[path.parent.name].fullmatch(path.name) for path in paths)
     for split, size in zip(("train", "val", "test"), sizes, strict=True):
-        ill = Counter(found.label for found in radiographs if found.split == split)
-        assert sum(ill.values()) == size
-        assert size == 0 or (ill[0] > 0 and abs(ill[1] - 0.6 * size) <= 0.5)
+        counts = Counter(radiograph.label for radiograph in radiographs if radiograph.split == split)
+        assert sum(counts.values()) == size
+        assert size == 0 or (counts[0] > 0 and abs(counts[1] - 0.6 * size) <= 0.5)
     if sum(sizes) > 100:
-        subtypes = Counter(found.subtype for found in radiographs)
+        subtypes = Counter(radiograph.subtype for radiograph in radiographs)
         assert subtypes["bacterial"] / (subtypes["bacterial"] + subtypes["viral"]) == pytest.approx(2 / 3, abs=0.03)
 
 
-def test_patients_have_one_finding_and_one_split(sample: Path) -> None:
+def test_each_patient_has_one_finding_and_one_split(sample: Path) -> None:
     patients: dict[str, set[tuple[str, str]]] = {}
     radiographs = index_radiographs(sample, CLASSES)
-    for found in radiographs:
-        patients.setdefault(found.patient, set()).add((found.split, found.subtype))
-    assert all(len(places) == 1 for places in patients.values())
+    for radiograph in radiographs:
+        patients.setdefault(radiograph.patient, set()).add((radiograph.split, radiograph.subtype))
+    assert all(len(pairs) == 1 for pairs in patients.values())
     assert 0.7 * len(radiographs) < len(patients) < 0.9 * len(radiographs)
 
 
-def test_files_are_grey_and_nearly_square_jpegs(sample: Path) -> None:
+def test_files_are_nearly_square_grayscale_jpegs(sample: Path) -> None:
     for path in sample.glob("train/*/*.jpeg"):
         with Image.open(path) as image:
             assert (image.format, image.mode) == ("JPEG", "L")
@@ -98,7 +99,7 @@ def test_files_are_grey_and_nearly_square_jpegs(sample: Path) -> None:
             assert 0.99 < image.width / image.height < 1.41
 
 
-def test_a_whole_tree_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_tree_is_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "tree"
     write_phantoms(root, seed=0, train=2, val=2, test=2)
     before = contents(root)
@@ -107,16 +108,16 @@ def test_a_whole_tree_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.Monke
     assert contents(root) == before
 
 
-def test_another_tree_is_an_error(tmp_path: Path) -> None:
+def test_a_different_tree_is_an_error(tmp_path: Path) -> None:
     root = tmp_path / "tree"
     write_phantoms(root, seed=0, train=2, val=2, test=2)
     before = contents(root)
-    with pytest.raises(DataError, match="remove it"):
+    with pytest.raises(DataError, match="Remove it"):
         write_phantoms(root, seed=0, train=4, val=2, test=2)
     assert contents(root) == before
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 
     def fail_third(*_: object) -> np.ndarray:
@@ -131,33 +132,33 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def test_who_comes_second_waits_and_does_not_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_waits_and_does_not_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "tree"
 
-    class OtherIsFaster(FileLock):
+    class LockHeldByOther(FileLock):
         def acquire(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (FileLock's)
             monkeypatch.setattr(phantoms, "lock_of", lock_of)
             write_phantoms(root, seed=0, train=2, val=2, test=2)
             monkeypatch.setattr(phantoms, "draw_radiograph", fail)
             return super().acquire(*args, **kwargs)
 
-    monkeypatch.setattr(phantoms, "lock_of", lambda path: OtherIsFaster(lock_of(path).lock_file))
+    monkeypatch.setattr(phantoms, "lock_of", lambda path: LockHeldByOther(lock_of(path).lock_file))
     write_phantoms(root, seed=0, train=2, val=2, test=2)
     assert len(contents(root)) == 7
 
 
 @pytest.mark.parametrize("sizes", [(1, 2, 2), (2, 1, 2), (2, 2, 0), (-3, 2, 2)])
-def test_a_split_without_room_for_both_classes_is_an_error(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
+def test_a_split_too_small_for_both_classes_is_an_error(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ConfigError, match="at least 2"):
         write_phantoms(tmp_path / "tree", seed=0, train=sizes[0], val=sizes[1], test=sizes[2])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("finding", ["bacterial", "viral"])
-def test_opacities_brighten_the_lungs_and_nothing_else(finding: Finding) -> None:
+def test_opacities_brighten_only_the_lungs(finding: Finding) -> None:
     for number in range(12):
-        healthy, ill = (draw(kind, number, number).astype(float) for kind in ("none", finding))
-        change = ill - healthy
+        healthy, diseased = (draw(kind, number, number).astype(float) for kind in ("none", finding))
+        change = diseased - healthy
         height, width = change.shape
         assert change[height // 8 : 3 * height // 4].mean() > 0.5
         assert change.max() > 20
@@ -165,53 +166,53 @@ def test_opacities_brighten_the_lungs_and_nothing_else(finding: Finding) -> None
         assert np.abs(change[:, [0, width // 2, -1]]).max() <= 1
 
 
-def test_opacities_of_a_film_in_the_tree_are_where_it_is_brighter_than_a_healthy_one(tmp_path: Path) -> None:
+def test_opacity_masks_mark_brighter_regions_of_the_written_images(tmp_path: Path) -> None:
     numbers = {"seed": 3, "train": 8, "val": 2, "test": 8}
     write_phantoms(tmp_path / "tree", **numbers)
-    for found in index_radiographs(tmp_path / "tree", CLASSES):
-        with Image.open(tmp_path / "tree" / found.path) as image:
-            film = np.asarray(image, float)
-        mask = draw_opacities(found.path, **numbers)
-        assert mask.shape == film.shape
-        assert mask.any() == (found.label == 1)
-        if found.subtype == "bacterial":
+    for radiograph in index_radiographs(tmp_path / "tree", CLASSES):
+        with Image.open(tmp_path / "tree" / radiograph.path) as image:
+            pixels = np.asarray(image, float)
+        mask = draw_opacities(radiograph.path, **numbers)
+        assert mask.shape == pixels.shape
+        assert mask.any() == (radiograph.label == 1)
+        if radiograph.subtype == "bacterial":
             assert 0.005 < mask.mean() < 0.2
-            assert film[mask].mean() > film[~mask & (film < film[mask].mean())].mean() + 20
+            assert pixels[mask].mean() > pixels[~mask & (pixels < pixels[mask].mean())].mean() + 20
 
 
-def test_films_of_one_patient_share_the_anatomy_only() -> None:
+def test_images_of_one_patient_have_only_the_anatomy_in_common() -> None:
     same, other = [], []
     for number in range(10):
-        films = [
+        images = [
             np.asarray(Image.fromarray(draw("none", patient, image)).resize((48, 48)), float).ravel()
             for patient, image in ((number, 2 * number), (number, 2 * number + 1), (number + 50, 2 * number + 1))
         ]
-        correlations = np.corrcoef(films)
+        correlations = np.corrcoef(images)
         same.append(correlations[0, 1])
         other.append(correlations[0, 2])
     assert max(same) < 0.999
     assert np.mean(same) > np.mean(other)
 
 
-def test_a_linear_model_does_not_solve_them(sample: Path) -> None:
+def test_a_linear_model_does_not_classify_them_well(sample: Path) -> None:
     def pixels(split: str) -> tuple[np.ndarray, np.ndarray]:
-        radiographs = [found for found in index_radiographs(sample, CLASSES) if found.split == split]
-        return np.stack([decode(sample / found.path, 32).ravel() for found in radiographs]), labels(radiographs)
+        radiographs = [image for image in index_radiographs(sample, CLASSES) if image.split == split]
+        return np.stack([decode(sample / image.path, 32).ravel() for image in radiographs]), labels(radiographs)
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=200)).fit(*pixels("train"))
     assert model.score(*pixels("test")) < 0.8
 
 
-def test_neither_size_nor_bytes_tell_the_class(sample: Path) -> None:
+def test_image_size_and_file_size_do_not_predict_the_class(sample: Path) -> None:
     radiographs = index_radiographs(sample, CLASSES)
     sizes = []
-    for found in radiographs:
-        with Image.open(sample / found.path) as image:
-            sizes.append((*image.size, found.size, found.size / image.width / image.height))
-    train = np.asarray([found.split == "train" for found in radiographs])
+    for radiograph in radiographs:
+        with Image.open(sample / radiograph.path) as image:
+            sizes.append((*image.size, radiograph.size, radiograph.size / image.width / image.height))
+    train = np.asarray([radiograph.split == "train" for radiograph in radiographs])
     features, label = np.asarray(sizes), labels(radiographs)
     model = HistGradientBoostingClassifier(max_depth=3, max_iter=50, random_state=0).fit(features[train], label[train])
-    # 240 films give an AUROC of 0.5 +- 0.04.
+    # With 240 images, the AUROC of chance is 0.5 +- 0.04.
     assert abs(roc_auc_score(label[~train], model.predict_proba(features[~train])[:, 1]) - 0.5) < 0.12
 
 
@@ -222,12 +223,12 @@ def test_phantoms_are_not_mixed_with_other_images(tmp_path: Path, other: str) ->
     (root / other).parent.mkdir(exist_ok=True)
     (root / other).write_bytes(b"some image")
     before = contents(root)
-    with pytest.raises(DataError, match="is not the tree of phantoms"):
+    with pytest.raises(DataError, match="does not contain the requested phantoms"):
         write_phantoms(root, seed=0, train=2, val=2, test=2)
     assert contents(root) == before
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cannot be drawn into .*file/tree.*paths\.cache_dir"):
+    with pytest.raises(DataError, match=r"cannot be written to .*file/tree.*paths\.cache_dir"):
         write_phantoms(tmp_path / "file" / "tree", seed=0, train=2, val=2, test=2)

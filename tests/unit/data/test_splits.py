@@ -14,39 +14,39 @@ from pneumo.runs.split_files import write_splits
 
 
 def radiographs(patients: int, val: int = 4) -> list[Radiograph]:
-    """Patients with one to three images each, two thirds of them with pneumonia."""
-    found = []
+    """Build an index of patients with one to three images each, two thirds of them with pneumonia."""
+    images = []
     for patient in range(patients):
         subtype = ("none", "bacterial", "viral")[patient % 3]
         for image in range(1 + patient % 4 % 3):
-            found.append(
+            images.append(
                 Radiograph(f"train/{patient}-{image}", int(subtype != "none"), subtype, f"p{patient}", "train", 1, 0)
             )
-    found += [Radiograph(f"val/{i}", i % 2, "none", f"v{i}", "val", 1, 0) for i in range(val)]
-    return found + [Radiograph(f"test/{i}", i % 2, "none", f"p{i}", "test", 1, 0) for i in range(10)]
+    images += [Radiograph(f"val/{i}", i % 2, "none", f"v{i}", "val", 1, 0) for i in range(val)]
+    return images + [Radiograph(f"test/{i}", i % 2, "none", f"p{i}", "test", 1, 0) for i in range(10)]
 
 
-def test_official_takes_the_folders_as_they_are() -> None:
+def test_the_official_split_uses_the_folders() -> None:
     images = radiographs(60)
     splits = split_radiographs(images, "official", 0.1, 0)
     assert splits == {name: [image for image in images if image.split == name] for name in ("train", "val", "test")}
 
 
-def test_copies_of_test_images_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_copies_of_test_images_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     images = radiographs(60)
-    twins = list(range(len(images)))
+    groups = list(range(len(images)))
     tested = next(i for i, image in enumerate(images) if image.split == "test")
     with caplog.at_level(logging.WARNING):
-        split_radiographs(images, "patient", 0.1, 0, twins=twins)
+        split_radiographs(images, "patient", 0.1, 0, duplicate_groups=groups)
         assert not caplog.text
-        split_radiographs(images, "patient", 0.1, 0, twins=[*twins[:tested], twins[3], *twins[tested + 1 :]])
-    assert "1 training images are near duplicates" in caplog.text
-    assert images[3].path in caplog.text
+        copied = [*groups[:tested], groups[3], *groups[tested + 1 :]]
+        split_radiographs(images, "patient", 0.1, 0, duplicate_groups=copied)
+    assert f"1 training images, such as {images[3].path}, are near-duplicates of test images" in caplog.text
 
 
 @settings(max_examples=30, deadline=None)
 @given(patients=st.integers(40, 200), seed=st.integers(0, 2**31 - 1))
-def test_no_patient_is_on_both_sides_and_nothing_is_lost(patients: int, seed: int) -> None:
+def test_patients_are_in_one_split_only_and_all_images_are_used(patients: int, seed: int) -> None:
     images = radiographs(patients)
     splits = split_radiographs(images, "patient", 0.1, seed)
     assert not {image.patient for image in splits["train"]} & {image.patient for image in splits["val"]}
@@ -55,30 +55,30 @@ def test_no_patient_is_on_both_sides_and_nothing_is_lost(patients: int, seed: in
     assert {image.split for image in splits["val"]} == {"val"}
 
 
-def test_held_out_share_and_classes_are_kept() -> None:
+def test_the_held_out_fraction_and_classes_are_balanced() -> None:
     splits = split_radiographs(radiographs(900), "patient", 0.1, 0)
     total = len(splits["train"]) + len(splits["val"])
     assert len(splits["val"]) / total == pytest.approx(0.1, abs=0.02)
-    shares = [
+    fractions = [
         Counter(image.subtype for image in splits[name])["viral"] / len(splits[name]) for name in ("train", "val")
     ]
-    assert shares[0] == pytest.approx(shares[1], abs=0.03)
+    assert fractions[0] == pytest.approx(fractions[1], abs=0.03)
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.15, 0.25, 0.33, 0.4, 0.5])
-def test_any_share_can_be_held_out(fraction: float) -> None:
+def test_any_fraction_can_be_held_out(fraction: float) -> None:
     splits = split_radiographs(radiographs(900), "patient", fraction, 0)
     assert len(splits["val"]) / (len(splits["train"]) + len(splits["val"])) == pytest.approx(fraction, abs=0.01)
 
 
 @pytest.mark.parametrize("fraction", [0.15, 0.33, 0.4])
-def test_few_patients_are_divided_as_well_as_they_can_be(fraction: float) -> None:
+def test_few_patients_are_divided_as_well_as_possible(fraction: float) -> None:
     images = radiographs(20, val=0)
     splits = split_radiographs(images, "patient", fraction, 0)
     assert 0 < len(splits["val"]) < len(splits["train"])
 
 
-def test_the_seed_decides() -> None:
+def test_the_split_depends_on_the_seed() -> None:
     images = radiographs(90)
     assert split_radiographs(images, "patient", 0.1, 1) == split_radiographs(images, "patient", 0.1, 1)
     assert split_radiographs(images, "patient", 0.1, 1) != split_radiographs(images, "patient", 0.1, 2)
@@ -97,7 +97,7 @@ def test_too_few_patients_and_unknown_splits_are_errors() -> None:
     normal=st.lists(st.integers(1, 30), min_size=10, max_size=20),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_patients_with_many_images_do_not_keep_others_out(sizes: list[int], normal: list[int], seed: int) -> None:
+def test_patients_with_many_images_do_not_distort_the_fraction(sizes: list[int], normal: list[int], seed: int) -> None:
     images = []
     for label, counts in ((0, normal), (1, sizes)):
         for patient, count in enumerate(counts):
@@ -111,18 +111,16 @@ def test_patients_with_many_images_do_not_keep_others_out(sizes: list[int], norm
         assert held > 0
 
 
-def test_a_class_that_would_be_missing_on_one_side_is_an_error() -> None:
+def test_a_class_that_would_be_missing_in_one_split_is_an_error() -> None:
     images = radiographs(60, val=0)
     images += [Radiograph(f"train/rare-{i}", 2, "rare", "rare", "train", 1, 0) for i in range(4)]
-    with pytest.raises(DataError, match="one class on one side"):
+    with pytest.raises(DataError, match=r"leaves no image of it in (train|val)"):
         split_radiographs(images, "patient", 0.1, 0)
 
 
 @settings(max_examples=30, deadline=None)
 @given(patients=st.integers(40, 120), seed=st.integers(0, 2**31 - 1), folds=st.integers(2, 6))
-def test_each_image_is_held_out_by_one_fold_and_no_patient_is_on_both_sides(
-    patients: int, seed: int, folds: int
-) -> None:
+def test_each_image_is_held_out_in_one_fold_and_patients_are_not_divided(patients: int, seed: int, folds: int) -> None:
     images = radiographs(patients)
     held_out: list[str] = []
     for fold in range(folds):
@@ -138,33 +136,33 @@ def test_each_image_is_held_out_by_one_fold_and_no_patient_is_on_both_sides(
 def test_near_duplicates_stay_together(seed: int, split: str, data: st.DataObject) -> None:
     images = radiographs(120)
     size = len(images)
-    twins = data.draw(st.lists(st.integers(0, size), min_size=size, max_size=size))
-    twins = [twin if i % 4 == 0 else size + 1 + i for i, twin in enumerate(twins)]  # a quarter may have some
+    groups = data.draw(st.lists(st.integers(0, size), min_size=size, max_size=size))
+    groups = [group if i % 4 == 0 else size + 1 + i for i, group in enumerate(groups)]  # a quarter may have duplicates
     try:
-        splits = split_radiographs(images, split, 0.2, seed, 4, 1, twins)
+        splits = split_radiographs(images, split, 0.2, seed, 4, 1, groups)
     except DataError:
-        assume(False)  # all of a class hang together
-    group = {image.path: twin for image, twin in zip(images, twins, strict=True)}
-    sides = [{group[image.path] for image in splits[name]} for name in ("train", "val")]
-    assert not sides[0] & sides[1]
+        assume(False)  # all images of a class are linked
+    group_of = {image.path: group for image, group in zip(images, groups, strict=True)}
+    train, val = ({group_of[image.path] for image in splits[name]} for name in ("train", "val"))
+    assert not train & val
 
 
-def test_folds_keep_the_shares_of_classes_and_subtypes() -> None:
+def test_folds_are_stratified_by_class_and_subtype() -> None:
     for fold in range(5):
         splits = split_radiographs(radiographs(900), "kfold", 0.1, 3, 5, fold)
-        share = [Counter(i.subtype for i in splits[name])["viral"] / len(splits[name]) for name in ("train", "val")]
-        assert share[0] == pytest.approx(share[1], abs=0.02)
+        viral = [Counter(i.subtype for i in splits[name])["viral"] / len(splits[name]) for name in ("train", "val")]
+        assert viral[0] == pytest.approx(viral[1], abs=0.02)
         assert len(splits["val"]) / len(splits["train"]) == pytest.approx(0.25, abs=0.02)
 
 
 def test_impossible_folds_are_errors() -> None:
-    with pytest.raises(ConfigError, match=r"data\.fold=5 must be .* 0 to 4.*data\.fold=0,1,2,3,4"):
+    with pytest.raises(ConfigError, match=r"data\.fold=5 is out of range.* 0 to 4.*data\.fold=0,1,2,3,4"):
         check_split("kfold", 5, 5)
     with pytest.raises(DataError, match=r"too few for data\.folds=90"):
         split_radiographs(radiographs(60), "kfold", 0.1, 0, 90, 0)
 
 
-def test_a_run_can_tell_which_image_was_where(tmp_path: Path) -> None:
+def test_split_files_list_the_split_of_each_image(tmp_path: Path) -> None:
     splits = split_radiographs(radiographs(60), "patient", 0.1, 0)
     write_splits(tmp_path / "splits.csv", splits, ["NORMAL", "PNEUMONIA"])
     with (tmp_path / "splits.csv").open(newline="") as file:
