@@ -222,8 +222,9 @@ class _TiffLayout:
         """Return an error that describes the unsupported layout."""
         form = " and ".join(_SAMPLE_FORMATS.get(form, "unusual") for form in sorted(self.formats))
         bits = " and ".join(map(str, sorted(self.bits)))
-        known = self.photometric in _PHOTOMETRIC
-        colours = _PHOTOMETRIC[self.photometric][0] if known else f"photometric interpretation {self.photometric}"
+        colours = f"photometric interpretation {self.photometric}"
+        if self.photometric in _PHOTOMETRIC:
+            colours = _PHOTOMETRIC[self.photometric][0]
         channels = f"{self.channels}{' planar' if self.planar else ''} channel{'' if self.channels == 1 else 's'}"
         return DataError(
             f"is a TIFF of an unsupported kind ({channels} of {form} {bits}-bit values, {colours}): save it as "
