@@ -29,7 +29,7 @@ _MAX_CLASSES = len(COLOURS)
 _MAX_GROUPS, _MAX_MEMBERS = 24, 4  # groups of duplicates shown, and images per group
 _CAPTIONS = {
     "means": "Mean image of each class. Differences outside the lungs are not findings.",
-    "shortcuts": "AUROC of labels predicted from features without findings, with 95 % intervals.",
+    "shortcuts": "AUROC of labels predicted from features that should not reveal them, with 95 % intervals.",
     "distributions": "File properties by class. Where the histograms differ, the files reveal the class.",
     "patients": "Similarity of images with the same patient name, minus that of different patients of the same class, "
     "with 95 % intervals.",
@@ -83,7 +83,7 @@ def plot_figures(findings: Findings) -> dict[str, bytes]:
                 0.5,
                 COLOURS[0],
                 "AUROC (0.5 is chance)",
-                "Labels predicted without findings",
+                "Labels predicted from shortcuts",
             )
             figures["shortcuts"].axes[0].set_xlim(0.35, 1.01)
         if patients.within.names > 1:

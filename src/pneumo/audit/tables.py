@@ -20,9 +20,9 @@ PROBES = {
     "thumbnail": "8 x 8 pixels",
 }
 ABOUT_PROBES = (
-    "Gradient-boosted trees predict the labels from features without findings, cross-validated by patient. An AUROC of "
-    "0.5 is chance, 1 is perfect. Far above 0.5 for metadata, aspect ratio or frame, a network can score high without "
-    "using the lungs. For 8 x 8 pixels, part of the AUROC is genuine: opacities brighten the lungs."
+    "Gradient-boosted trees, cross-validated by patient, predict the labels from features that should not reveal them. "
+    "An AUROC of 0.5 is chance, 1 is perfect. If it is far above 0.5 for metadata, aspect ratio or frame, a network "
+    "can score high without using the lungs. For 8 x 8 pixels, part of it is genuine: opacities brighten the lungs."
 )
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
 _FORMATS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}

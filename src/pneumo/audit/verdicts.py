@@ -64,7 +64,7 @@ def _files(findings: Findings) -> Iterator[Verdict]:
         reasons = [f"{path} {reason.rstrip('.')}" for path, reason in unreadable[:_MAX_LISTED]]
         reasons += [f"{len(unreadable) - _MAX_LISTED:,} more"] if len(unreadable) > _MAX_LISTED else []
         message = itemize(f"{_count(len(unreadable), 'image file')} cannot be read:", reasons)
-        yield Verdict("error", "unreadable", message, "Replace or delete them: training stops at unreadable files.")
+        yield Verdict("error", "unreadable", message, "Replace or delete unreadable files: training stops at them.")
     if noted := images.noted():
         message = itemize(f"{_count(len(noted), 'doubtful image')}:", summarize(noted))
         remedy = "Inspect them, then save them again or delete them: training uses them as they are."
@@ -75,8 +75,8 @@ def _files(findings: Findings) -> Iterator[Verdict]:
         message = f"{_count(len(mismatched), 'file')} with the suffix of another format: {listed}."
         yield Verdict("note", "suffix", message, remedy)
     if junk:
-        message = f"{_count(len(junk), 'other file')} in the data set, not images of a class: {some(junk)}."
-        yield Verdict("note", "junk", message, "No action is needed: other files are ignored.")
+        message = f"{_count(len(junk), 'other file')} ignored: {some(junk)}."
+        yield Verdict("note", "junk", message, "No action is needed: only images in class folders are used.")
 
 
 def _classes(findings: Findings) -> Iterator[Verdict]:
@@ -148,7 +148,7 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
     names = f"{_count(len(patients.shared), 'patient name')} in several splits ({some(patients.shared)})"
     evidence = "" if across.excess is None else f"excess cosine {across.excess:.3f}, p = {patients.p_value:.2g}"
     severity: Severity
-    remedy = "Put all images of a patient into one split, or rename them if numbers were assigned twice."
+    remedy = "Put all images of a patient into one split. If different patients have the same name, rename their files."
     if patients.conclusion == "different":
         severity = "note"
         message = (

@@ -72,12 +72,12 @@ def _extract_bits(
     codes = np.arange(len(stored))
     present, fitting = counts > 0, codes < 1 << dataset.BitsStored
     if below and fitting[present].all() and (codes[present] % (1 << below)).any():
-        notes.append("its HighBit contradicts its pixels and was ignored")
+        notes.append("HighBit contradicts the pixels and was ignored")
         above, below = above + below, 0
     extracted = np.asarray((stored << above) >> (above + below))
     overlaid = any(any(read_numbers(dataset, tag)) for tag in OVERLAYS)
     if not below and not overlaid and (present & ~fitting & (extracted != stored)).any():
-        notes.append("its pixels have more bits than its BitsStored")
+        notes.append("pixels have more bits than BitsStored")
         return stored
     return extracted
 
@@ -101,14 +101,14 @@ def _usable_voi_transforms(values: Values, counts: Counts, dataset: Dataset, not
     """Yield the values, scaled from black (0) to white (1), by each VOI LUT or window with a visible result."""
     for kind, fraction in _voi_transforms(values, dataset, notes):
         if fraction is None:
-            notes.append(f"its {kind} is invalid and was ignored")
+            notes.append(f"{kind} is invalid and was ignored")
         elif (
             max(counts[end].sum() for end in (fraction < 0.5 / 255, fraction > 254.5 / 255))
             <= _MAX_CLIPPED * counts.sum()
         ):
             yield fraction
         else:
-            notes.append(f"its {kind} makes nearly all pixels black or white and was ignored")
+            notes.append(f"{kind} makes nearly all pixels black or white and was ignored")
 
 
 def _voi_transforms(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Values | None]]:
@@ -125,7 +125,7 @@ def _voi_transforms(values: Values, dataset: Dataset, notes: list[str]) -> Itera
         yield kind, fraction
     function = read_text(dataset, "VOILUTFunction") or "LINEAR"
     if centers and not function.isupper():
-        notes.append("its VOILUTFunction is not in upper case")
+        notes.append("VOILUTFunction is not in upper case")
     for kind, (center, width) in zip(_number("window", len(windows)), windows, strict=True):
         yield kind, _apply_window(values, center, width, function)
 
@@ -163,7 +163,7 @@ def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
     fraction = np.asarray((values - inliers[0]) / (inliers[-1] - inliers[0] or 1.0))
     central = fraction[order[np.searchsorted(cumulative, [0.05, 0.95])]]
     if len(inliers) > 1 and np.ptp(central) < _MIN_CENTRAL_RANGE:
-        notes.append("nearly all its pixels have almost the same grey value because some are far brighter or darker")
+        notes.append("nearly all pixels have almost the same grey value because some are far brighter or darker")
     return fraction
 
 

@@ -93,10 +93,10 @@ def complete_header(header: Dataset, has_pixels: bool) -> list[str]:
         raise DataError(f"lacks {' and '.join(missing)}, without which its pixels cannot be read: export it again.")
     require_size(complete["Columns"], complete["Rows"])
     _require_readable(complete, photometric)
-    notes = [f"its header lacks {name}, which was assumed to be {number}" for name, number in assumed.items()]
+    notes = [f"header lacks {name}, which was assumed to be {number}" for name, number in assumed.items()]
     if not complete["BitsStored"] <= complete["HighBit"] + 1 <= complete["BitsAllocated"]:
         complete["HighBit"] = complete["BitsStored"] - 1
-        notes.append("its HighBit contradicts its BitsStored and was ignored")
+        notes.append("HighBit contradicts BitsStored and was ignored")
     header.PhotometricInterpretation, header.NumberOfFrames = photometric, 1
     for name, number in complete.items():
         setattr(header, name, number)
@@ -176,9 +176,9 @@ def describe_mismatches(header: Dataset) -> list[str]:
         _fold(read_text(header, name)) for name in ("ViewPosition", "Modality", "BodyPartExamined")
     )
     mismatches = {
-        "its header says that it is a lateral view": position in _LATERAL_VIEWS,
-        "its header says that it is not a plain radiograph": modality not in _RADIOGRAPHY_MODALITIES,
-        "its header says that it does not show the chest": part not in _UNSPECIFIED_PARTS and not _CHEST.search(part),
+        "lateral view according to the header": position in _LATERAL_VIEWS,
+        "not a plain radiograph according to the header": modality not in _RADIOGRAPHY_MODALITIES,
+        "not a chest image according to the header": part not in _UNSPECIFIED_PARTS and not _CHEST.search(part),
     }
     return [note for note, applies in mismatches.items() if applies]
 

@@ -108,7 +108,7 @@ def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDA
             return None
         raise DataError("has pixels that contradict its PhotometricInterpretation: export it again as RGB.")
     if not ((equal and photometric == "RGB") or (neutral and photometric in _COLOURS[1:])):
-        notes.append("its pixels are grey, which contradicts its PhotometricInterpretation")
+        notes.append("pixels are grey, which contradicts the PhotometricInterpretation")
     return np.ascontiguousarray(first)
 
 
@@ -143,10 +143,10 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
     size, needed = len(dataset.PixelData), _native_size(dataset)
     syntaxes = _reconcile(dataset, notes) if items else ()
     if syntaxes and named not in syntaxes:
-        notes.append("its pixels are compressed differently than its header says")
+        notes.append("pixels are compressed differently than the header says")
         named = syntaxes[0]
     elif known and not known.is_native and not items and size in (needed, needed + 1):
-        notes.append("its pixels are not compressed although its header says so")
+        notes.append("pixels are not compressed although the header says so")
         named = native
     elif known and not syntaxes and (items and size < needed if known.is_native else not items):
         raise DataError("has pixels that contradict its transfer syntax, in an unknown encoding: export it again.")
@@ -172,7 +172,7 @@ def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
     require_memory(dicom_bytes(dataset, len(dataset.PixelData)) + buffered)
     if codestream.syntaxes[:1] == (JPEGBaseline8Bit,) and codestream.bits == 8 < dataset.BitsAllocated:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-        notes.append("its pixels have 8 bits, fewer than its header says")
+        notes.append("pixels have 8 bits, fewer than the header says")
     return codestream.syntaxes
 
 

@@ -142,4 +142,4 @@ def _depth_notes(largest: int, scale: Scale) -> list[str]:
     if not fitting or not largest:  # zeros alone have no depth
         return []
     values, look = f"{fitting[0]}-bit values in a {depth}-bit file", "bright" if scale.inverted else "dark"
-    return [f"its {values} look too {look}: multiply them by {1 << depth - fitting[0]} and save it again"]
+    return [f"{values} look too {look}: multiply them by {1 << depth - fitting[0]} and save the file again"]

@@ -112,7 +112,7 @@ def _contrast_notes(opened: OpenedImage) -> tuple[str, ...]:
     if darkest == brightest:
         raise DataError(f"has a single grey value, {darkest} of 255, in all its pixels.")
     if brightest - darkest < _MIN_CONTRAST and not opened.low_depth:
-        return (f"its contrast is low (grey values {darkest} to {brightest} of 255)",)
+        return (f"low contrast (grey values {darkest} to {brightest} of 255)",)
     return ()
 
 

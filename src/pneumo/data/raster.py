@@ -88,7 +88,7 @@ def read_raster(stream: LimitedStream, head: bytes) -> OpenedImage:
     storage, deep = Storage(image.mode, str(image.format)), is_deep(image)
     reoriented = _orientation(image) in _TRANSPOSES
     grey, depth_notes = to_grey(_read_scaled(image, stream), scale, deep)
-    notes = [*depth_notes, *(["it was rotated or flipped according to its EXIF orientation"] if reoriented else [])]
+    notes = [*depth_notes, *(["rotated or flipped according to the EXIF orientation"] if reoriented else [])]
     # Pillow has already reoriented a TIFF when loading it, which sets the orientation to 1.
     if reoriented and (orientation := _orientation(image)) in _TRANSPOSES:
         grey = grey.transpose(_TRANSPOSES[orientation])

@@ -10,7 +10,7 @@ from pneumo.audit.inspection import to_json
 from pneumo.audit.tables import listings
 from pneumo.audit.verdicts import assess
 
-DARK = "its 12-bit values in a 16-bit file look too dark: multiply them by 16 and save it again"
+DARK = "12-bit values in a 16-bit file look too dark: multiply them by 16 and save the file again"
 
 
 def audit_images(root: Path, deep: int, faint: int = 0) -> Findings:
@@ -31,10 +31,10 @@ def test_doubtful_images_are_summarized_and_listed(tmp_path: Path) -> None:
     assert verdict.severity == "warning"
     assert verdict.message == (
         f"5 doubtful images:\n- {DARK} (4 images: a/1.png, a/2.png, a/3.png and 1 more)\n"
-        "- its contrast is low (grey values 0 to 15 of 255) (1 image: a/0.png)"
+        "- low contrast (grey values 0 to 15 of 255) (1 image: a/0.png)"
     )
     assert json.loads(to_json(findings, verdicts))["notes"] == [
-        {"path": "a/0.png", "notes": ["its contrast is low (grey values 0 to 15 of 255)"]},
+        {"path": "a/0.png", "notes": ["low contrast (grey values 0 to 15 of 255)"]},
         *({"path": path, "notes": [DARK]} for path in ("a/1.png", "a/2.png", "a/3.png", "b/4.png")),
     ]
     shown = {title: lines for title, lines, _ in listings(findings)}["Doubtful images"]

@@ -75,7 +75,7 @@ def test_the_first_usable_window_is_applied_and_ignored_ones_are_noted(elements:
     greys, notes = read(TWELVE, **elements)
     np.testing.assert_array_equal(greys, expected)
     assert none == ""
-    assert notes == f"its {ignored} and was ignored"
+    assert notes == f"{ignored} and was ignored"
 
 
 def test_an_invalid_padding_limit_is_ignored() -> None:
@@ -92,7 +92,7 @@ def test_a_lower_case_function_is_applied_and_noted() -> None:
         expected, none = read(TWELVE, **WINDOW, VOILUTFunction=function)
         greys, notes = read(TWELVE, **WINDOW, VOILUTFunction=function.lower())
         np.testing.assert_array_equal(greys, expected)
-        assert (none, notes) == ("", "its VOILUTFunction is not in upper case")
+        assert (none, notes) == ("", "VOILUTFunction is not in upper case")
 
 
 @pytest.mark.parametrize("hot", [0, 65_535])
@@ -129,10 +129,10 @@ def test_bright_areas_that_are_not_outliers_are_kept() -> None:
 def test_a_contradictory_high_bit_is_ignored_and_noted() -> None:
     greys, notes = read(TWELVE + 1, HighBit=15)
     assert np.abs(greys - GREY).max() <= 1
-    assert "HighBit contradicts its pixels" in notes
+    assert "HighBit contradicts the pixels" in notes
     greys, notes = read(TWELVE, HighBit=3)
     assert np.abs(greys - GREY).max() <= 1
-    assert "HighBit contradicts its BitsStored" in notes
+    assert "HighBit contradicts BitsStored" in notes
 
 
 def test_unused_bits_may_contain_an_overlay_or_larger_values() -> None:
@@ -143,7 +143,7 @@ def test_unused_bits_may_contain_an_overlay_or_larger_values() -> None:
     assert notes == ""
     greys, notes = read(TWELVE * 16)
     assert np.abs(greys - GREY).max() <= 1
-    assert "more bits than its BitsStored" in notes
+    assert "more bits than BitsStored" in notes
 
 
 @pytest.mark.parametrize("extended", [True, False])

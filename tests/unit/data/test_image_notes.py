@@ -11,7 +11,7 @@ from pneumo.common.array_cache import Recipe, find_or_build
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.image_notes import ImageNotes, itemize, summarize
 
-DARK = "its 12-bit values in a 16-bit file look too dark: multiply them by 16 and save it again"
+DARK = "12-bit values in a 16-bit file look too dark: multiply them by 16 and save the file again"
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_cached_features_keep_the_notes_on_their_images(
 
 
 def test_notes_that_differ_only_in_parentheses_are_counted_together() -> None:
-    few = {f"{number}.png": [f"its contrast is low (grey values 0 to {number} of 255)"] for number in range(1, 6)}
-    assert summarize(few) == ["its contrast is low (5 images: 1.png, 2.png, 3.png and 2 more)"]
+    few = {f"{number}.png": [f"low contrast (grey values 0 to {number} of 255)"] for number in range(1, 6)}
+    assert summarize(few) == ["low contrast (5 images: 1.png, 2.png, 3.png and 2 more)"]
     assert summarize({"a": ["x (1)"], "b": ["y"], "c": ["y"]}) == ["y (2 images: b, c)", "x (1) (1 image: a)"]
 
 

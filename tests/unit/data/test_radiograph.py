@@ -88,7 +88,7 @@ def test_values_that_use_few_bits_are_noted() -> None:
         encode_image(GREY.astype(np.uint16) * 16, "PNG")
     )  # 12 of 16 bits, not declared anywhere
     assert image.getextrema() == (0, 16)
-    assert notes == ("its 12-bit values in a 16-bit file look too dark: multiply them by 16 and save it again",)
+    assert notes == ("12-bit values in a 16-bit file look too dark: multiply them by 16 and save the file again",)
 
 
 REJECTED = {

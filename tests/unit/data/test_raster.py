@@ -158,7 +158,7 @@ def encode_16_bit(values: NDArray[np.uint16]) -> dict[str, bytes]:
 def test_values_with_fewer_bits_than_the_file_are_noted(bits: int, tmp_path: Path) -> None:
     for name, content in encode_16_bit(DEEP >> (16 - bits)).items():
         look = "bright" if name == "MinIsWhite" else "dark"
-        note = f"its {bits}-bit values in a 16-bit file look too {look}: multiply them by "
+        note = f"{bits}-bit values in a 16-bit file look too {look}: multiply them by "
         notes = read_radiograph(content).notes
         assert [text.startswith(note + str(1 << (16 - bits))) for text in notes] == [True], (name, notes)
         (tmp_path / "a.any").write_bytes(content)

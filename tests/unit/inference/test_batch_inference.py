@@ -46,7 +46,7 @@ def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
     assert records[3] == {
         **records[0],  # but for rounding in another place of the batch
         "path": records[3]["path"],
-        "notes": ["its header says that it is a lateral view"],
+        "notes": ["lateral view according to the header"],
     }
     nothing = {"probability", "probabilities", "logit_margin", "called", "uncertain", "unlike", "unlike_score"}
     assert {name for name, value in records[4].items() if value is None} == nothing
