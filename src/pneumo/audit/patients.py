@@ -199,7 +199,7 @@ def _ratio(across: Sequence[float], within: Sequence[float]) -> tuple[float | No
 
 
 def _conclude(similarities: dict[str, Similarity], ratio_high: float | None, p_value: float | None) -> Conclusion:
-    """Conclude whether shared names denote the same patients; the images outweigh the names if there are enough."""
+    """Conclude from the similarities whether shared names denote the same patients."""
     names = min(similarities["across"].names, similarities["within"].names)
     if names >= MIN_NAMES and ratio_high is not None and ratio_high < 0.5:
         return "different"

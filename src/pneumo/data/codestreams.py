@@ -67,11 +67,11 @@ def _inspect_jpeg(frame: bytes) -> Codestream:
 def require_few_items(content: bytes) -> None:
     """Raise a DataError for compressed pixels with more fragments or offsets than one image needs."""
     offset = 0
-    for number in range(_MAX_ITEMS):
+    for index in range(_MAX_ITEMS):
         if content[offset : offset + 4] != ITEM:
             return
         size = int.from_bytes(content[offset + 4 : offset + 8], "little")
-        if number == 0 and size > _MAX_OFFSET_BYTES:
+        if index == 0 and size > _MAX_OFFSET_BYTES:
             break
         offset += 8 + size
     raise DataError("has compressed pixels in more fragments than one image needs: export it again.")
@@ -123,8 +123,8 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
         raise DataError("has a number of RLE segments that contradicts its samples.")
     ends = [*offsets[1:count], len(source)]
     decoded = bytearray(pixels * count)
-    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
-        plane, byte = divmod(number, width)
+    for index, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        plane, byte = divmod(index, width)
         low = plane * width * pixels + width - 1 - byte  # the most significant byte comes first
         decoded[low : (plane + 1) * width * pixels : width] = _decode_segment(source[start:end], pixels)
     runner.set_option("planar_configuration", 1)

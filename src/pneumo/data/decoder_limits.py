@@ -160,7 +160,7 @@ def require_memory(needed: int) -> None:
     if needed > MAX_BYTES:
         raise DataError(
             f"needs about {needed / 1e6:,.0f} MB of memory to decode, but the maximum is {MAX_BYTES / 1e6:,.0f} MB: "
-            "save it smaller and in greyscale."
+            "save a smaller greyscale version."
         )
     BUDGET.reserve(needed)
 

@@ -117,7 +117,7 @@ def _voi_transforms(values: Values, dataset: Dataset, notes: list[str]) -> Itera
     windows = list(zip_longest(centers, widths, fillvalue=math.nan))
     if len(items) + len(windows) > _MAX_VOI_TRANSFORMS:
         raise DataError(f"has more than {_MAX_VOI_TRANSFORMS} windows and VOI lookup tables: export it again.")
-    for kind, item in zip(_number("VOI lookup table", len(items)), items, strict=True):
+    for kind, item in zip(_numbered("VOI lookup table", len(items)), items, strict=True):
         fraction = None
         if (table := _read_table(item, dataset)) is not None:
             # Entries often have fewer bits than the descriptor says, such as 12 of 16.
@@ -126,11 +126,11 @@ def _voi_transforms(values: Values, dataset: Dataset, notes: list[str]) -> Itera
     function = read_text(dataset, "VOILUTFunction") or "LINEAR"
     if centers and not function.isupper():
         notes.append("VOILUTFunction is not in upper case")
-    for kind, (center, width) in zip(_number("window", len(windows)), windows, strict=True):
+    for kind, (center, width) in zip(_numbered("window", len(windows)), windows, strict=True):
         yield kind, _apply_window(values, center, width, function)
 
 
-def _number(kind: str, count: int) -> list[str]:
+def _numbered(kind: str, count: int) -> list[str]:
     return [kind] if count == 1 else [f"{kind} {number} of {count}" for number in range(1, count + 1)]
 
 

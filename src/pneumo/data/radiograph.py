@@ -103,7 +103,7 @@ def _reserve_content(path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would block forever
         raise DataError("is not a regular file but a folder, a pipe or a device.")
     if status.st_size > MAX_BYTES:
-        raise DataError(f"has {status.st_size:,} bytes, but the maximum is {MAX_BYTES:,}: save it smaller.")
+        raise DataError(f"has {status.st_size:,} bytes, but the maximum is {MAX_BYTES:,}: save a smaller version.")
     BUDGET.reserve(status.st_size)
 
 
