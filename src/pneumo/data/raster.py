@@ -197,10 +197,7 @@ class _TiffLayout:
     def scale(self) -> Scale:
         """Return the range of the values; raise a DataError if Pillow cannot decode them correctly."""
         if self.photometric is None:
-            raise DataError(
-                "is a TIFF without PhotometricInterpretation, which defines whether 0 is black or white: save it as "
-                "PNG."
-            )
+            raise DataError("is a TIFF that does not declare whether 0 is black or white: save it as PNG.")
         _, colours, depths = _PHOTOMETRIC.get(self.photometric, ("", 0, ()))
         if self.formats != {1} or len(self.bits) != 1 or not self.bits <= set(depths):
             raise self.unsupported()

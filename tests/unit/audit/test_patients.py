@@ -13,9 +13,8 @@ SIDE = 8
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "pneumo.audit.patients._SIDE", SIDE
-    )  # small thumbnails have few components, which are fast to compute
+    # Small thumbnails have few components, which are fast to compute.
+    monkeypatch.setattr("pneumo.audit.patients._SIDE", SIDE)
 
 
 def draw(random: np.random.Generator, specs: list[tuple[str, str, int]]) -> LoadedImages:

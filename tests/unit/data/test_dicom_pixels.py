@@ -30,13 +30,13 @@ COLOUR = np.dstack([GREY, GREY[::-1], 255 - GREY])
 
 
 @pytest.mark.parametrize(
-    "named", [ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, JPEG2000Lossless, RLELossless]
+    "declared", [ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, JPEG2000Lossless, RLELossless]
 )
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEG2000Lossless, RLELossless])
-def test_pixels_are_read_by_their_actual_encoding(syntax: UID, named: UID) -> None:
-    image, notes = read_radiograph(with_syntax(dicom(GREY, syntax=syntax), named))
+def test_pixels_are_read_by_their_actual_encoding(syntax: UID, declared: UID) -> None:
+    image, notes = read_radiograph(with_syntax(dicom(GREY, syntax=syntax), declared))
     assert np.abs(np.asarray(image).astype(int) - GREY).max() <= (2 if syntax == JPEGBaseline8Bit else 0)
-    assert len(notes) == (syntax != named)
+    assert len(notes) == (syntax != declared)
     assert all(note.startswith("pixels are") for note in notes)
 
 
