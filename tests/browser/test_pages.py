@@ -202,7 +202,7 @@ def test_the_page_answers_to_films(width: int, served: tuple[str, Path], page: A
         }"""
     )
     page.locator("#says.error").wait_for()
-    assert page.locator("#says").inner_text() == "<b>notes.txt is text, not a picture."
+    assert page.locator("#says").inner_text() == "<b>notes.txt is text, not an image."
     assert page.locator("#answer").is_hidden()
     assert page.locator(".notice").is_visible()
     assert [url for url in requests if not url.startswith((address, "data:"))] == []

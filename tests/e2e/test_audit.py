@@ -1,4 +1,4 @@
-"""The audit on the real radiographs."""
+"""Audit of the real radiographs."""
 
 import os
 from pathlib import Path
@@ -10,12 +10,12 @@ from pneumo.audit.verdicts import assess
 
 
 @pytest.mark.real
-def test_the_known_facts_are_found_without_being_told() -> None:
+def test_known_properties_of_the_data_set_are_detected() -> None:
     findings = audit(Path(os.environ["PNEUMO_DATA_ROOT"]))
-    assert len(findings.pictures.files) == 5_856
+    assert len(findings.images.files) == 5_856
     assert findings.identical == (30, 62)
-    assert len(findings.copies) == 30
-    assert all(len(group.splits) == len(group.labels) == 1 and group.identical for group in findings.copies)
+    assert len(findings.duplicates) == 30
+    assert all(len(group.splits) == len(group.labels) == 1 and group.identical for group in findings.duplicates)
     patients = findings.patients
     assert (len(patients.shared), patients.shared_subtypes, patients.conclusion) == (170, 0, "different")
     assert patients.within.low is not None

@@ -126,7 +126,7 @@ def test_a_truncated_image(workers: int, tmp_path: Path, phantoms: Path, execute
     broken.write_bytes(broken.read_bytes()[:900])
     options = (f"data.root={root}", f"paths.output_dir={tmp_path}", "data.image_size=32")
     done = execute("train.py", *options, f"data.num_workers={workers}")
-    assert_mistake(done, str(broken), "is cut off", "pneumo audit")
+    assert_mistake(done, str(broken), "is truncated", "pneumo audit")
     assert not list(tmp_path.rglob("results.json"))
 
 

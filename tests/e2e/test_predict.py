@@ -34,7 +34,7 @@ def test_predict_needs_a_checkpoint_and_films_alone(tmp_path: Path) -> None:
         (tmp_path / "b c.png").write_bytes(FILM[:200])
         done = forks.run("../command.py", "predict", str(best), "../b c.png", "../a.png")
         assert done.returncode == 1
-        assert "../b c.png is cut off" in done.stderr
+        assert "../b c.png is truncated" in done.stderr
         assert "Traceback" not in done.stderr
         assert done.stdout.splitlines()[1].startswith("../a.png\t0.")
     assert [path.name for path in work.iterdir()] == ["x.csv"]

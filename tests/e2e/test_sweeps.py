@@ -65,7 +65,7 @@ def test_one_failure_does_not_stop_the_others(
     assert "Traceback" not in captured
     folders = {path.parent: read_status(path.parent) for path in place(tmp_path).glob("*/status.json")}
     reasons = {folder: status.reason for folder, status in folders.items() if status and status.status == "failed"}
-    for word, count in (("loss is nan in epoch 1", 1), (f"{broken} is cut off", 2), ("does not exist", 2)):
+    for word, count in (("loss is nan in epoch 1", 1), (f"{broken} is truncated", 2), ("does not exist", 2)):
         assert sum(word in reason for reason in reasons.values()) == count
     for folder in reasons:
         log = (folder / "train.log").read_text()

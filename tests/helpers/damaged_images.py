@@ -1,4 +1,4 @@
-"""Damaged, misnamed and unusual image files: 19 kinds, the same for the same seed."""
+"""Damaged, misnamed and unusual image files of 19 kinds, reproducible from a seed."""
 
 import io
 import struct
@@ -20,15 +20,15 @@ Draw = Callable[[np.random.Generator], tuple[str, bytes]]
 
 
 class Damaged(NamedTuple):
-    """A file, what is wrong with it, and whether it must be read, must be refused, or may be either (None)."""
+    """A damaged or unusual file."""
 
     path: Path
     kind: str
-    readable: bool | None
+    readable: bool | None  # whether it must be read or rejected; None allows both
 
 
 def write_damaged(folder: Path, seed: int = 0, count: int = 300) -> list[Damaged]:
-    """Write `count` files, of each kind about as many, and list them."""
+    """Write `count` files, about the same number of each kind, and return them."""
     generator = np.random.default_rng(seed)
     files = []
     for number, (kind, readable, draw) in enumerate(islice(cycle(_KINDS), count)):
@@ -40,7 +40,7 @@ def write_damaged(folder: Path, seed: int = 0, count: int = 300) -> list[Damaged
 
 
 def smooth_image(generator: np.random.Generator, height: int = 96, width: int = 120) -> np.ndarray:
-    """Draw a smooth image with noise, from 0 to 255, shape (height, width)."""
+    """Draw a smooth image with noise, values 0 to 255, shape (height, width)."""
     coarse = Image.fromarray(generator.integers(20, 236, (6, 8), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     grey = (smooth + generator.integers(-8, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
@@ -49,7 +49,7 @@ def smooth_image(generator: np.random.Generator, height: int = 96, width: int = 
 
 
 def encode_image(pixels: np.ndarray | Image.Image, form: str, **options: object) -> bytes:
-    """Encode an image in a file format of Pillow."""
+    """Encode an image in one of Pillow's file formats."""
     stream = io.BytesIO()
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(stream, form, **options)
     return stream.getvalue()
@@ -60,7 +60,7 @@ SMOOTH_IMAGES = [smooth_image(_GENERATOR, height, width) for height, width in ((
 
 
 def huge_png(side: int = 30_000) -> bytes:
-    """Return a PNG of a few bytes that declares a height and width of `side` pixels."""
+    """Build a small PNG that declares a height and width of `side` pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     chunks = (header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -73,7 +73,7 @@ def _any(generator: np.random.Generator) -> tuple[str, bytes]:
     return suffix, store(smooth_image(generator))
 
 
-def _cut(generator: np.random.Generator) -> tuple[str, bytes]:
+def _truncated(generator: np.random.Generator) -> tuple[str, bytes]:
     suffix, content = _any(generator)
     return suffix, content[: generator.integers(1, len(content))]
 
@@ -81,9 +81,9 @@ def _cut(generator: np.random.Generator) -> tuple[str, bytes]:
 def _flipped(generator: np.random.Generator) -> tuple[str, bytes]:
     suffix, content = _any(generator)
     damaged = np.frombuffer(content, np.uint8).copy()
-    reach = generator.choice([400, len(damaged)])  # headers are short, and most of what can go wrong is in them
-    places = generator.integers(0, min(reach, len(damaged)), generator.integers(1, 20))
-    damaged[places] ^= np.left_shift(1, generator.integers(0, 8, len(places))).astype(np.uint8)
+    end = generator.choice([400, len(damaged)])  # most failures come from the short headers
+    offsets = generator.integers(0, min(end, len(damaged)), generator.integers(1, 20))
+    damaged[offsets] ^= np.left_shift(1, generator.integers(0, 8, len(offsets))).astype(np.uint8)
     return suffix, damaged.tobytes()
 
 
@@ -100,7 +100,7 @@ def _animated(generator: np.random.Generator) -> tuple[str, bytes]:
 def _zip(generator: np.random.Generator) -> tuple[str, bytes]:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("film.png"), encode_image(smooth_image(generator), "PNG"))
+        archive.writestr(zipfile.ZipInfo("scan.png"), encode_image(smooth_image(generator), "PNG"))
     return ".zip", stream.getvalue()
 
 
@@ -128,7 +128,7 @@ _SOURCES: list[tuple[str, Callable[[np.ndarray], bytes]]] = [
     (".dcm", partial(dicom, preamble=False)),
 ]
 _KINDS: list[tuple[str, bool | None, Draw]] = [
-    *[("cut off", None, _cut)] * 6,
+    *[("truncated", None, _truncated)] * 6,
     *[("bits flipped", None, _flipped)] * 8,
     *[("wrong suffix", True, _misnamed)] * 2,
     ("empty", False, lambda _: (".jpeg", b"")),
@@ -145,7 +145,7 @@ _KINDS: list[tuple[str, bool | None, Draw]] = [
     ("report", False, lambda g: (".dcm", dicom(smooth_image(g), Rows=None, Columns=None, PixelData=None))),
     ("sixteen bits", True, lambda g: (".png", encode_image(_sixteen(smooth_image(g)), "PNG"))),
     (
-        "inks",
+        "cmyk",
         True,
         lambda g: (".jpeg", encode_image(Image.fromarray(smooth_image(g)).convert("RGB").convert("CMYK"), "JPEG")),
     ),

@@ -14,11 +14,11 @@ from helpers.dicom_files import dicom
 GREY = smooth_image(np.random.default_rng(0))
 DEEP = GREY.astype(np.uint16) * 257
 COLOUR = Image.fromarray(np.dstack([GREY, GREY, np.roll(GREY, 9)]))
-_SIDE = 13_000  # 169 million pixels, which are few enough in grey of 8 bits
+_SIDE = 13_000  # 169 million pixels, within the limits in 8-bit greyscale
 
 
 def png(side: int, bits: int, colour: int, chunks: bytes = b"") -> bytes:
-    """Return a PNG that declares a height and width of `side` pixels, with `chunks` before its few pixels."""
+    """Build a PNG that declares a height and width of `side` pixels, with `chunks` before its few pixels."""
     header = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
     palette = chunk(b"PLTE", bytes(768)) if colour == 3 else b""
     pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
@@ -26,17 +26,17 @@ def png(side: int, bits: int, colour: int, chunks: bytes = b"") -> bytes:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """Return a chunk of a PNG."""
+    """Build a chunk of a PNG."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def tiff(tags: Mapping[int, tuple[int, int, int]], content: bytes, directories: int = 1) -> bytes:
-    """Return a grey TIFF of 120 x 96 pixels.
+    """Build a greyscale TIFF of 120 x 96 pixels.
 
     Args:
-        tags: Type, count and value of further tags.
-        content: What follows the header of 8 bytes.
-        directories: How many there are, one behind the other.
+        tags: Type, count and value of additional tags.
+        content: Bytes after the header of 8 bytes.
+        directories: Number of chained directories.
     """
     fields = {256: (4, 1, 120), 257: (4, 1, 96), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 277: (3, 1, 1)}
     fields |= {273: (4, 1, 8), 278: (4, 1, 96), 279: (4, 1, 120 * 96)}
@@ -49,7 +49,7 @@ def tiff(tags: Mapping[int, tuple[int, int, int]], content: bytes, directories: 
 
 
 def compressed_dicom(items: list[bytes], syntax: UID, pixels: np.ndarray = GREY) -> bytes:
-    """Return a DICOM file whose compressed pixels are these items, of which the first is the table of offsets."""
+    """Build a DICOM file with these items as compressed pixels; the first item is the table of offsets."""
     whole = dicom(pixels, syntax=syntax)
     start = whole.index(b"\xe0\x7f\x10\0OB\0\0") + 12
     body = b"".join(b"\xfe\xff\0\xe0" + struct.pack("<I", len(item)) + item for item in items)
@@ -57,21 +57,21 @@ def compressed_dicom(items: list[bytes], syntax: UID, pixels: np.ndarray = GREY)
 
 
 def rle(*segments: bytes) -> bytes:
-    """Return a frame in RLE whose segments may overlap."""
+    """Build an RLE frame whose segments may overlap."""
     ends = np.cumsum([64, *map(len, segments)])
     offsets = [*ends[:-1].tolist(), *[0] * (15 - len(segments))]
     return struct.pack("<16I", len(segments), *offsets) + b"".join(segments)
 
 
 def header_with(elements: bytes) -> bytes:
-    """Return a DICOM file with further elements in its header, before the body part."""
+    """Build a DICOM file with additional header elements before the body part."""
     whole = dicom(GREY)
-    place = whole.index(b"\x18\0\x15\0CS")
-    return whole[:place] + elements + whole[place:]
+    start = whole.index(b"\x18\0\x15\0CS")
+    return whole[:start] + elements + whole[start:]
 
 
 def repeated_scan(times: int, **options: object) -> bytes:
-    """Return a JPEG whose last scan is repeated."""
+    """Build a JPEG whose last scan is repeated."""
     plain = encode_image(GREY, "JPEG", **options)
     last = plain.rindex(b"\xff\xda")
     return plain[:-2] + plain[last:-2] * times + b"\xff\xd9"
@@ -79,23 +79,23 @@ def repeated_scan(times: int, **options: object) -> bytes:
 
 def _large_jpeg() -> bytes:
     plain = encode_image(COLOUR, "JPEG", progressive=True, subsampling=0)
-    at = plain.index(b"\xff\xc2") + 5
-    return plain[:at] + struct.pack(">HH", _SIDE, _SIDE) + plain[at + 4 :]
+    offset = plain.index(b"\xff\xc2") + 5
+    return plain[:offset] + struct.pack(">HH", _SIDE, _SIDE) + plain[offset + 4 :]
 
 
 def jpeg2000(siz: Mapping[int, int], cod: Mapping[int, int] | None = None) -> bytes:
-    """Return a JPEG 2000 codestream with other numbers of 32 bits in SIZ, and other bytes in COD, by their offsets."""
+    """Build a JPEG 2000 codestream with 32-bit values in SIZ and bytes in COD replaced by offset."""
     content = bytearray(encode_image(GREY, "JPEG2000", no_jp2=True))
-    for at, number in siz.items():
-        struct.pack_into(">I", content, 4 + at, number)
-    for at, number in (cod or {}).items():
-        content[content.index(b"\xff\x52") + at] = number
+    for offset, number in siz.items():
+        struct.pack_into(">I", content, 4 + offset, number)
+    for offset, number in (cod or {}).items():
+        content[content.index(b"\xff\x52") + offset] = number
     return bytes(content)
 
 
 _SEQUENCE = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff"
-_RUNS = b"\x81\x07" * 5000  # 128 bytes each, of which the image has 90
-DECLARED = {  # sizes alone, without pixels
+_RUNS = b"\x81\x07" * 5000  # 128 bytes each; the image has only 90 of them
+DECLARED = {  # large declared sizes without the pixels
     "png of 16-bit colour": png(_SIDE, 16, 2),
     "png with alpha": png(_SIDE, 8, 6),
     "png with a palette": png(_SIDE, 8, 3),
@@ -106,32 +106,32 @@ DECLARED = {  # sizes alone, without pixels
     "dicom": dicom(DEEP, Rows=_SIDE, Columns=_SIDE),
     "dicom in rle": dicom(DEEP, syntax=RLELossless, Rows=_SIDE, Columns=_SIDE),
 }
-PIECES = {  # small parts of many kinds, each of which costs a decoder's loop much more than its size
+PIECES = {  # many small parts, each of which costs a decoder much more time or memory than its size
     "tiff directories": (tiff({}, GREY.tobytes(), 4000), "several frames"),
     "tiff strips": (tiff({273: (4, 300_000, 8), 279: (4, 300_000, 8)}, bytes(1_200_000)), "tags, strips or tiles"),
     "tiff tags": (tiff({700 + i: (7, 50_000, 8) for i in range(9)}, bytes(50_000)), "tags, strips or tiles"),
-    "png chunks": (png(100, 8, 0, chunk(b"prVt", b"") * 60_000), "more pieces"),
-    "gif comments": (encode_image(GREY, "GIF").replace(b",", b"!\xfe" + b"\1a" * 60_000 + b"\0,", 1), "more pieces"),
+    "png chunks": (png(100, 8, 0, chunk(b"prVt", b"") * 60_000), "more chunks"),
+    "gif comments": (encode_image(GREY, "GIF").replace(b",", b"!\xfe" + b"\1a" * 60_000 + b"\0,", 1), "more chunks"),
     "pgm comments": (b"P2 120 96 255\n" + b"#\n" * 2000 + b"7 8 " * 5760, "more than 1,000 comments"),
-    "scans": (repeated_scan(100, progressive=True), "100 or more scans"),
-    "scans of a baseline jpeg": (repeated_scan(100), "100 or more scans"),
-    "scans in dicom": (compressed_dicom([b"", repeated_scan(100)], JPEGBaseline8Bit), "100 or more scans"),
+    "scans": (repeated_scan(100, progressive=True), "more than 100 scans"),
+    "scans of a baseline jpeg": (repeated_scan(100), "more than 100 scans"),
+    "scans in dicom": (compressed_dicom([b"", repeated_scan(100)], JPEGBaseline8Bit), "more than 100 scans"),
     "fragments": (
         compressed_dicom([b"", encode_image(GREY, "JPEG"), *[b""] * 10_000], JPEGBaseline8Bit),
         "more fragments",
     ),
     "offsets": (compressed_dicom([bytes(5000), encode_image(GREY, "JPEG")], JPEGBaseline8Bit), "more fragments"),
-    "elements": (header_with(b"\x09\0\x10\x10LO\0\0" * 110_000), "more pieces"),
+    "elements": (header_with(b"\x09\0\x10\x10LO\0\0" * 110_000), "more chunks"),
     "items": (header_with(_SEQUENCE + b"\xfe\xff\0\xe0\0\0\0\0" * 60_000 + b"\xfe\xff\xdd\xe0\0\0\0\0"), "."),
     "nested items": (header_with((_SEQUENCE + b"\xfe\xff\0\xe0\xff\xff\xff\xff") * 2000), "."),
     "windows": (dicom(DEEP, WindowCenter=[1] * 33, WindowWidth=[1] * 33), "more than 32 windows"),
     "long element": (dicom(DEEP, WindowCenter=b"1\\" * 3000, WindowWidth="1"), "WindowCenter of more than 4,096 bytes"),
-    "jpeg 2000 tiles": (jpeg2000({20: 1, 24: 1}), "smaller or more pieces"),
-    "jpeg 2000 code-blocks": (jpeg2000({}, {10: 0, 11: 0}), "smaller or more pieces"),
+    "jpeg 2000 tiles": (jpeg2000({20: 1, 24: 1}), "smaller or more tiles"),
+    "jpeg 2000 code-blocks": (jpeg2000({}, {10: 0, 11: 0}), "smaller or more tiles"),
     "jpeg 2000 precincts": (
         encode_image(np.tile(GREY, (10, 10)), "JPEG2000", precinct_size=(8, 8)),
-        "smaller or more pieces",
+        "smaller or more tiles",
     ),
-    "jpeg 2000 layers": (jpeg2000({20: 9, 24: 9}, {6: 255}), "smaller or more pieces"),
+    "jpeg 2000 layers": (jpeg2000({20: 9, 24: 9}, {6: 255}), "smaller or more tiles"),
     "rle": (compressed_dicom([b"", rle(b"\x80" * 5000 + _RUNS)], RLELossless), "damaged"),
 }

@@ -1,4 +1,4 @@
-"""DICOM files, written in memory."""
+"""DICOM files built in memory."""
 
 import io
 import re
@@ -39,15 +39,15 @@ def dicom(
     preamble: bool = True,
     **elements: object,
 ) -> bytes:
-    """Return a DICOM file of a chest radiograph.
+    """Build a DICOM file of a chest radiograph.
 
     Args:
-        pixels: Stored values, shape (H, W) or (H, W, 3), of 8 or 16 bits, signed or not.
-        bits: Stored of each value; by default all.
-        photometric: What values mean.
-        syntax: Of the transfer; for RLE, JPEG baseline and lossless JPEG 2000 the pixels are compressed.
-        preamble: Without it there is no file header either.
-        elements: Others, by keyword; None takes one out, and bytes are written as they are.
+        pixels: Stored values, shape (H, W) or (H, W, 3), 8 or 16 bits, signed or unsigned.
+        bits: BitsStored; by default all bits.
+        photometric: PhotometricInterpretation.
+        syntax: Transfer syntax; RLE, JPEG baseline and lossless JPEG 2000 compress the pixels.
+        preamble: Whether to write the preamble and the file meta information.
+        elements: Additional elements by keyword; None removes an element, and bytes are written unchanged.
     """
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -65,7 +65,7 @@ def dicom(
         dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
     dataset.file_meta.TransferSyntaxUID = syntax
     with disable_value_validation(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # elements may be wrong on purpose
+        warnings.simplefilter("ignore")  # some elements are invalid on purpose
         for keyword, value in elements.items():
             if value is None:
                 delattr(dataset, keyword)
@@ -75,10 +75,10 @@ def dicom(
                 dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
             else:
                 setattr(dataset, keyword, value)
-        return _written(dataset, preamble, syntax)
+        return _encode(dataset, preamble, syntax)
 
 
-def _written(dataset: Dataset, preamble: bool, syntax: UID) -> bytes:
+def _encode(dataset: Dataset, preamble: bool, syntax: UID) -> bytes:
     stream = io.BytesIO()
     if preamble:
         dataset.save_as(stream, enforce_file_format=True)
@@ -91,13 +91,13 @@ def _written(dataset: Dataset, preamble: bool, syntax: UID) -> bytes:
 
 
 def lookup_table(first: int, values: np.ndarray, bits: int = 16, *, entries: int | None = None) -> list[Dataset]:
-    """Return a sequence with one lookup table.
+    """Build a sequence with one lookup table.
 
     Args:
-        first: The value that the first entry belongs to.
+        first: Input value of the first entry.
         values: Entries.
-        bits: Of each entry, 8 or 16.
-        entries: How many of the values are written; by default all.
+        bits: Bits per entry, 8 or 16.
+        entries: Number of entries to write; by default all.
     """
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(values), first, bits])
@@ -108,7 +108,7 @@ def lookup_table(first: int, values: np.ndarray, bits: int = 16, *, entries: int
 
 
 def with_syntax(content: bytes, syntax: UID) -> bytes:
-    """Return a DICOM file whose header names another transfer syntax than its pixels have."""
+    """Replace the transfer syntax in the header of a DICOM file, without changing its pixels."""
     value = syntax.encode() + b"\0" * (len(syntax) % 2)
     element = b"\x02\0\x10\0UI" + len(value).to_bytes(2, "little") + value
     return re.sub(rb"\x02\0\x10\0UI..[0-9.]+\0?", lambda match: element, content, count=1, flags=re.DOTALL)

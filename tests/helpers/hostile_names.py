@@ -1,4 +1,4 @@
-"""File names as an attacker may choose them, and checks of the outputs that show them."""
+"""Malicious file names, and checks of outputs that contain them."""
 
 import re
 
@@ -17,15 +17,15 @@ NAMES = [
     f"{CONTROLS}.png",
     "a\n[2026-01-01 00:00:00,000][pneumo][INFO] forged.png",
 ]
-MARKUP = "x[/y]`|<b>$^$"  # for names that must be printable, and parts of a path
+MARKUP = "x[/y]`|<b>$^$"  # for printable names and parts of a path
 
 
 def is_harmless(text: str) -> bool:
-    """Return whether a terminal prints text as it is; a table's lines and Python's escapes are fine."""
+    """Return whether a terminal prints text unchanged; newlines and non-breaking spaces are allowed."""
     return re.sub("[\n\xa0]", "", text).isprintable()
 
 
 def formulas(cells: list[str]) -> list[str]:
-    """List the cells that a spreadsheet would run."""
+    """Return the cells that a spreadsheet would evaluate as formulas."""
     number = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?")
     return [cell for cell in cells if cell[:1] in {*"=+-@\t\r"} - {""} and not number.fullmatch(cell)]

@@ -1,4 +1,4 @@
-"""TIFF files of any kind, uncompressed, for tests."""
+"""Uncompressed TIFF files of any layout."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Order = Literal["<", ">"]
-_ROWS = 32  # in a strip
+_ROWS = 32  # per strip
 
 
 def tiff(
@@ -22,12 +22,12 @@ def tiff(
     """Build a TIFF file.
 
     Args:
-        samples: Shape (H, W) or (H, W, channels); the type decides sample format and bits.
+        samples: Shape (H, W) or (H, W, channels); the dtype determines the sample format and bits.
         photometric: 0 MinIsWhite, 1 MinIsBlack, 2 RGB, 3 palette, 5 CMYK.
         order: `<` little or `>` big endian.
-        planar: Store the channels one after another.
-        bits: Of a sample, where they are packed: 1, 2, 4 or 12.
-        tags: Further ones, numbers of 16 bits each, such as {338: [2]} for an alpha channel.
+        planar: Whether to store the channels one after another.
+        bits: Bits per packed sample: 1, 2, 4 or 12.
+        tags: Additional tags of 16-bit values, such as {338: [2]} for an alpha channel.
     """
     pixels = samples if samples.ndim == 3 else samples[..., None]
     height, width, channels = pixels.shape
@@ -42,7 +42,7 @@ def tiff(
         258: ("H", [bits or 8 * pixels.dtype.itemsize] * channels),
         259: ("H", [1]),
         262: ("H", [photometric]),
-        273: ("I", [8 + sum(map(len, strips[:number])) for number in range(len(strips))]),
+        273: ("I", [8 + sum(map(len, strips[:index])) for index in range(len(strips))]),
         277: ("H", [channels]),
         278: ("I", [_ROWS]),
         279: ("I", [len(strip) for strip in strips]),
@@ -63,10 +63,10 @@ def _directory(fields: Mapping[int, tuple[str, Sequence[int]]], start: int, orde
     for tag, (kind, values) in sorted(fields.items()):
         data = struct.pack(f"{order}{len(values)}{kind}", *values)
         if len(data) > 4:
-            place, rest = struct.pack(f"{order}I", beyond + len(rest)), rest + data
+            value, rest = struct.pack(f"{order}I", beyond + len(rest)), rest + data
         else:
-            place = data.ljust(4, b"\0")
-        entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values)) + place
+            value = data.ljust(4, b"\0")
+        entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[kind], len(values)) + value
     return struct.pack(f"{order}H", len(fields)) + entries + bytes(4) + rest
 
 

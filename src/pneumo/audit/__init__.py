@@ -1,1 +1,1 @@
-"""The audit of a data set: properties that can make its numbers misleading."""
+"""Audit of a data set for properties that can make its metrics misleading."""

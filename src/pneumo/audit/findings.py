@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pneumo.audit.patients import Patients, weigh_patients
-from pneumo.audit.properties import Copies, Pictures, count_identical, list_copies, read_pictures
+from pneumo.audit.patients import Patients, compare_patients
+from pneumo.audit.properties import DuplicateGroup, LoadedImages, count_identical, list_duplicates, read_images
 from pneumo.audit.shortcuts import Probe, probe_shortcuts
 from pneumo.audit.tree import Tree, read_tree
 from pneumo.data.duplicates import group_duplicates
 
-# What is compared between classes, from a file's bytes and its picture's width and height.
+# File properties compared between classes, from the file size in bytes and the width and height in pixels.
 QUANTITIES: dict[str, Callable[[int, int, int], float]] = {
     "width": lambda size, width, height: width,
     "height": lambda size, width, height: height,
@@ -26,61 +26,61 @@ QUANTITIES: dict[str, Callable[[int, int, int], float]] = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What an audit has found."""
+    """The results of an audit."""
 
-    tree: Tree  # the files
-    pictures: Pictures  # what they hold
-    copies: list[Copies]  # groups of copies
-    identical: tuple[int, int]  # sets of files that are the same to the byte, and the files in them
-    patients: Patients  # what names tell of patients
-    probes: list[Probe]  # how well labels are guessed without a look at the lungs
+    tree: Tree  # all files
+    images: LoadedImages  # properties and thumbnails of the readable files
+    duplicates: list[DuplicateGroup]
+    identical: tuple[int, int]  # number of sets of byte-identical files, and number of files in them
+    patients: Patients  # comparison of images that share a patient name
+    probes: list[Probe]  # AUROCs of labels predicted without the lungs
 
-    def paths(self, group: Copies) -> list[str]:
-        """Give the paths of a group's files."""
-        return [self.pictures.files[member].path for member in group.members]
+    def paths(self, group: DuplicateGroup) -> list[str]:
+        """Return the paths of the files in a group."""
+        return [self.images.files[member].path for member in group.members]
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """Count the images by split, class and subtype, whether readable or not."""
+        """Count the images, readable or not, by split, class and subtype."""
         names, counts = self.tree.classes, Counter((f.split, f.label, f.subtype) for f in self.tree.files)
         order = sorted(counts, key=lambda key: (self.tree.splits.index(key[0]), *key[1:]))
         return {(split, names[label], subtype): counts[split, label, subtype] for split, label, subtype in order}
 
     def class_counts(self) -> dict[str, dict[str, int]]:
-        """Count the images by split and class; a class that a split lacks counts 0."""
+        """Count the images by split and class; classes missing from a split count 0."""
         counts = Counter((file.split, self.tree.classes[file.label]) for file in self.tree.files)
         return {split: {name: counts[split, name] for name in self.tree.classes} for split in self.tree.splits}
 
     def values(self, quantity: str) -> dict[str, list[float]]:
-        """Give one of `QUANTITIES` of each readable image, by class."""
-        found: dict[str, list[float]] = {name: [] for name in self.tree.classes}
-        for file, picture in self.pictures.pairs:
-            value = QUANTITIES[quantity](file.size, picture.width, picture.height)
-            found[self.tree.classes[file.label]].append(float(value))
-        return found
+        """Compute one of `QUANTITIES` for each readable image, by class."""
+        values: dict[str, list[float]] = {name: [] for name in self.tree.classes}
+        for file, info in self.images.pairs:
+            value = QUANTITIES[quantity](file.size, info.width, info.height)
+            values[self.tree.classes[file.label]].append(float(value))
+        return values
 
-    def kinds(self) -> dict[tuple[str, str, str], int]:
+    def formats(self) -> dict[tuple[str, str, str], int]:
         """Count the readable images by class, format and mode."""
-        counts = Counter((self.tree.classes[file.label], p.format, p.mode) for file, p in self.pictures.pairs)
+        counts = Counter((self.tree.classes[file.label], info.format, info.mode) for file, info in self.images.pairs)
         return dict(sorted(counts.items()))
 
 
 def audit(root: Path, classes: Sequence[str] = ()) -> Findings:
-    """Look for what could make numbers a lie in a folder of classes, or of train/, val/ or test/ with classes in them.
+    """Audit a folder of class folders, or of train/, val/ or test/ with class folders.
 
-    Without `classes`, all folders with images in them are classes.
+    Without `classes`, all folders that contain images are classes.
 
     Raises:
-        DataError: There is no such tree, or nothing in it can be read.
+        DataError: There is no such tree, or none of its files can be read.
     """
     tree = read_tree(root, classes)
-    pictures = read_pictures(tree)
-    with threadpool_limits(1):  # the last bits of a sum depend on how threads divide it
-        groups = group_duplicates(pictures.thumbnails)
-        patients = weigh_patients(pictures, groups)
-        probes = probe_shortcuts(pictures, groups)
-    return Findings(tree, pictures, list_copies(pictures, groups), count_identical(pictures), patients, probes)
+    images = read_images(tree)
+    with threadpool_limits(1):  # the last bits of a sum depend on the number of threads
+        groups = group_duplicates(images.thumbnails)
+        patients = compare_patients(images, groups)
+        probes = probe_shortcuts(images, groups)
+    return Findings(tree, images, list_duplicates(images, groups), count_identical(images), patients, probes)
 
 
 def quantiles(values: Sequence[float]) -> list[float]:
-    """Give minimum, quartiles and maximum; nothing for no values."""
+    """Return minimum, quartiles and maximum; an empty list without values."""
     return [float(value) for value in np.quantile(values, (0, 0.25, 0.5, 0.75, 1))] if values else []

@@ -1,4 +1,4 @@
-"""The command `pneumo audit`, and its findings as JSON."""
+"""The command `pneumo audit` and its JSON output."""
 
 import json
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from pneumo.common.files import check_output, escape_path, refuse_inputs, write_
 
 
 def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
-    """Audit a tree, print what was found, and write it where that is asked for.
+    """Audit a tree, print the findings, and write them to the given files.
 
     Returns:
-        Whether a verdict is an error.
+        Whether any verdict is an error.
 
     Raises:
-        DataError: There is no such tree, or nothing in it can be read.
+        DataError: There is no such tree, or none of its files can be read.
         ConfigError: A file cannot be written.
     """
     check_output("--json", json)
@@ -36,7 +36,7 @@ def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path 
     if json is not None:
         write_output("--json", json, to_json(findings, verdicts))
     if html is not None:
-        from pneumo.audit.page import to_html  # Matplotlib takes a second
+        from pneumo.audit.page import to_html  # importing Matplotlib takes a second
 
         write_output("--html", html, to_html(findings, verdicts))
     return any(verdict.severity == "error" for verdict in verdicts)
@@ -48,10 +48,14 @@ def _is_image_below(path: Path, root: Path) -> bool:
 
 
 def to_json(findings: Findings, verdicts: Sequence[Verdict]) -> str:
-    """Return what was found as JSON, as docs/DATA.md describes it; equal data give equal text."""
-    tree, pictures, patients, copies = findings.tree, findings.pictures, findings.patients, findings.copies
+    """Return the findings as JSON, as documented in docs/DATA.md; the same data always produce the same text."""
+    tree, images, patients, duplicates = findings.tree, findings.images, findings.patients, findings.duplicates
     kinds = {"within": patients.within, "subtypes": patients.subtypes, "across": patients.across}
-    alike = {f"patients_{kind}_{name}": value for kind, of in kinds.items() for name, value in asdict(of).items()}
+    similarities = {
+        f"patients_{kind}_{name}": value
+        for kind, similarity in kinds.items()
+        for name, value in asdict(similarity).items()
+    }
     identical_groups, identical_images = findings.identical
     probes = {
         f"shortcut_{probe.name}_{name}": value
@@ -66,27 +70,27 @@ def to_json(findings: Findings, verdicts: Sequence[Verdict]) -> str:
         "classes": tree.classes,
         "images": len(tree.files),
         "counts": _records(findings.counts(), ("split", "class", "subtype")),
-        "kinds": _records(findings.kinds(), ("class", "format", "mode")),
+        "kinds": _records(findings.formats(), ("class", "format", "mode")),
         "distributions": [_quantiles(findings, name, quantity) for quantity in QUANTITIES for name in tree.classes],
-        "unreadable": [{"path": path, "reason": reason} for path, reason in pictures.unreadable],
-        "notes": [{"path": path, "notes": notes} for path, notes in pictures.noted().items()],
+        "unreadable": [{"path": path, "reason": reason} for path, reason in images.unreadable],
+        "notes": [{"path": path, "notes": notes} for path, notes in images.noted().items()],
         "junk": tree.junk,
-        "mismatched": [{"path": path, "format": form} for path, form in pictures.mismatched()],
+        "mismatched": [{"path": path, "format": form} for path, form in images.mismatched()],
         "identical_groups": identical_groups,
         "identical_images": identical_images,
-        "copies_groups": len(copies),
-        "copies_images": sum(len(group.members) for group in copies),
-        "copies_groups_across_splits": sum(len(group.splits) > 1 for group in copies),
-        "copies_groups_across_classes": sum(len(group.labels) > 1 for group in copies),
-        "copies": [{"identical": group.identical, "paths": findings.paths(group)} for group in copies],
+        "copies_groups": len(duplicates),
+        "copies_images": sum(len(group.members) for group in duplicates),
+        "copies_groups_across_splits": sum(len(group.splits) > 1 for group in duplicates),
+        "copies_groups_across_classes": sum(len(group.labels) > 1 for group in duplicates),
+        "copies": [{"identical": group.identical, "paths": findings.paths(group)} for group in duplicates],
         "patients": patients.per_split,
         "patients_shared": patients.shared,
         "patients_shared_subtypes": patients.shared_subtypes,
         "patients_conclusion": patients.conclusion,
-        "patients_share": patients.share,
-        "patients_share_ci_high": patients.share_high,
+        "patients_share": patients.ratio,
+        "patients_share_ci_high": patients.ratio_high,
         "patients_p_value": patients.p_value,
-        **alike,
+        **similarities,
         **probes,
         "verdicts": [verdict._asdict() for verdict in verdicts],
     }
@@ -95,16 +99,16 @@ def to_json(findings: Findings, verdicts: Sequence[Verdict]) -> str:
 
 def _quantiles(findings: Findings, name: str, quantity: str) -> dict[str, Any]:
     names = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
-    found: Sequence[float | None] = quantiles(findings.values(quantity)[name])
-    return {"class": name, "quantity": quantity, **dict(zip(names, found or [None] * 5, strict=True))}
+    values: Sequence[float | None] = quantiles(findings.values(quantity)[name])
+    return {"class": name, "quantity": quantity, **dict(zip(names, values or [None] * 5, strict=True))}
 
 
 def _records(counts: dict[tuple[str, str, str], int], names: tuple[str, str, str]) -> list[dict[str, Any]]:
     return [{**dict(zip(names, key, strict=True)), "images": count} for key, count in counts.items()]
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Round floats: further digits differ from machine to machine."""
+def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    """Round floats, whose further digits depend on the machine."""
     if isinstance(value, float):
         return round(value, 5)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Tables of an audit's findings, for the terminal and the page."""
+"""Tables of the findings of an audit, for the terminal and the HTML page."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,45 +14,45 @@ from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_line, escape_prose
 
 PROBES = {
-    "metadata": "width, height, bytes, bytes per pixel, mode",
-    "shape": "width to height alone",
-    "frame": "the outer sixteenth of each side",
+    "metadata": "width, height, file size, bytes per pixel, mode",
+    "shape": "aspect ratio alone",
+    "frame": "outer sixteenth of each side",
     "thumbnail": "8 x 8 pixels",
 }
 ABOUT_PROBES = (
-    "Gradient-boosted trees guess labels from what should not tell them; each patient is guessed by trees that have "
-    "not seen that patient. 0.5 is chance, 1 is certainty. Far above 0.5 for files or frames, a network can score high "
-    "without a look at the lungs. What 8 x 8 pixels tell is in part real: opacities brighten lungs."
+    "Gradient-boosted trees, cross-validated by patient, predict the labels from features that should not reveal them. "
+    "An AUROC of 0.5 is chance, 1 is perfect. If it is far above 0.5 for metadata, aspect ratio or frame, a network "
+    "can score high without using the lungs. For 8 x 8 pixels, part of it is genuine: opacities brighten the lungs."
 )
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
-_FORMS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
-_LISTED = 50  # lines of a listing
+_FORMATS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
+_MAX_LINES = 50  # per listing
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 class Rows(NamedTuple):
-    """A table, whose first column holds names and whose others hold numbers."""
+    """A table with names in the first column and numbers in the others."""
 
     head: list[str]
     rows: list[list[str]]
 
 
 def headline(findings: Findings) -> str:
-    """Say what was audited."""
+    """Return the number of images, classes and splits as text."""
     tree = findings.tree
     splits = "" if len(tree.splits) == 1 else f" in {', '.join(tree.splits)}"
-    kinds = "1 class" if len(tree.classes) == 1 else f"{len(tree.classes)} classes"
-    return f"{len(tree.files):,} images of {kinds}{splits}"
+    classes = "1 class" if len(tree.classes) == 1 else f"{len(tree.classes)} classes"
+    return f"{len(tree.files):,} images of {classes}{splits}"
 
 
-def tally(verdicts: Sequence[Verdict]) -> str:
+def count_verdicts(verdicts: Sequence[Verdict]) -> str:
     """Count the verdicts, such as `no errors, 1 warning, 2 notes`."""
     counts = [(name, sum(verdict.severity == name for verdict in verdicts)) for name in SEVERITIES]
     return ", ".join(f"{count or 'no'} {name}{'' if count == 1 else 's'}" for name, count in counts)
 
 
-def images(findings: Findings) -> Rows:
-    """Count images, a row for each class and subtype and a column for each split."""
+def image_table(findings: Findings) -> Rows:
+    """Count the images by class and subtype (rows) and split (columns)."""
     splits, counts, classes = findings.tree.splits, findings.counts(), findings.class_counts()
     rows: list[list[str]] = []
 
@@ -61,17 +61,17 @@ def images(findings: Findings) -> Rows:
 
     for name in findings.tree.classes:
         add(name, [classes[split][name] for split in splits])
-        subtypes = sorted({subtype for _, of, subtype in counts if of == name})
+        subtypes = sorted({subtype for _, label, subtype in counts if label == name})
         for subtype in subtypes if len(subtypes) > 1 else []:
-            label = "no subtype told" if subtype == "none" else subtype
-            add(f"  {label}", [counts.get((split, name, subtype), 0) for split in splits])
+            title = "unknown subtype" if subtype == "none" else subtype
+            add(f"  {title}", [counts.get((split, name, subtype), 0) for split in splits])
     if (names := findings.patients.per_split) and any(names.values()):
         rows.append(["patient names", *(f"{names.get(split, 0):,}" for split in splits), ""])
-    return Rows(["class", *splits, "share"], rows)
+    return Rows(["class", *splits, "percentage"], rows)
 
 
-def files(findings: Findings) -> Rows:
-    """Give median and quartiles of the files' properties, a row for each class."""
+def file_table(findings: Findings) -> Rows:
+    """Return median and quartiles of file properties by class."""
     columns = [(quantity, findings.values(quantity)) for quantity in QUANTITIES]
     rows = [
         [name, *(_spread(values[name], quantity) for quantity, values in columns)] for name in findings.tree.classes
@@ -79,34 +79,34 @@ def files(findings: Findings) -> Rows:
     return Rows(["class", *(TITLES.get(quantity, quantity) for quantity in QUANTITIES)], rows)
 
 
-def kinds(findings: Findings) -> Rows:
-    """Count formats and modes."""
-    rows = [[name, f"{form} {mode}", f"{count:,}"] for (name, form, mode), count in findings.kinds().items()]
+def format_table(findings: Findings) -> Rows:
+    """Count the images by class, format and mode."""
+    rows = [[name, f"{form} {mode}", f"{count:,}"] for (name, form, mode), count in findings.formats().items()]
     return Rows(["class", "format and mode", "images"], rows)
 
 
-def probes(findings: Findings) -> Rows:
-    """Give the probes' AUROCs."""
+def probe_table(findings: Findings) -> Rows:
+    """Return the AUROC of each probe with its interval."""
     rows = [[PROBES[probe.name], *_area(probe)] for probe in findings.probes]
-    return Rows(["labels guessed from", "AUROC", "95\u00a0% interval"], rows)
+    return Rows(["labels predicted from", "AUROC", "95\u00a0% interval"], rows)
 
 
 def listings(findings: Findings) -> Iterator[tuple[str, list[str], int]]:
-    """Give a title, lines, and how many there are more, for what one wants to look up."""
-    found = {
-        "Unreadable files": [f"{path} {reason}" for path, reason in findings.pictures.unreadable],
-        "Doubtful images": [f"{path}: {'; '.join(notes)}" for path, notes in findings.pictures.noted().items()],
-        "Files with another format's suffix": [f"{path} is {form}" for path, form in findings.pictures.mismatched()],
+    """Yield a title, lines and the number of omitted lines for each list of files or names."""
+    lists = {
+        "Unreadable files": [f"{path} {reason}" for path, reason in findings.images.unreadable],
+        "Doubtful images": [f"{path}: {'; '.join(notes)}" for path, notes in findings.images.noted().items()],
+        "Files with the suffix of another format": [f"{path} is {form}" for path, form in findings.images.mismatched()],
         "Other files": list(findings.tree.junk),
         "Patient names in several splits": list(findings.patients.shared),
     }
-    for name, lines in found.items():
+    for name, lines in lists.items():
         if lines:
-            yield name, lines[:_LISTED], len(lines[_LISTED:])
+            yield name, lines[:_MAX_LINES], len(lines[_MAX_LINES:])
 
 
 def to_terminal(findings: Findings, verdicts: Sequence[Verdict]) -> RenderableType:
-    """Lay out the findings, the verdicts last, where one looks first."""
+    """Render the findings for a terminal, with the verdicts last."""
     grid = Table.grid(padding=(0, 1, 1, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -116,11 +116,11 @@ def to_terminal(findings: Findings, verdicts: Sequence[Verdict]) -> RenderableTy
         grid.add_row(Text(verdict.severity, style=_STYLES[verdict.severity]), text)
     return Group(
         Text(f"{escape_line(str(findings.tree.root))}: {headline(findings)}\n", style="bold"),
-        _table("Images", images(findings)),
-        _table("Files: median and quartiles", files(findings)),
-        _table("Shortcuts", probes(findings)),
+        _table("Images", image_table(findings)),
+        _table("Files: median and quartiles", file_table(findings)),
+        _table("Shortcuts", probe_table(findings)),
         Text(ABOUT_PROBES + "\n", style="dim"),
-        Text(f"Verdicts: {tally(verdicts)}\n", style="bold"),
+        Text(f"Verdicts: {count_verdicts(verdicts)}\n", style="bold"),
         grid,
     )
 
@@ -128,7 +128,7 @@ def to_terminal(findings: Findings, verdicts: Sequence[Verdict]) -> RenderableTy
 def _spread(values: list[float], quantity: str) -> str:
     if not values:
         return "none"
-    _, lower, median, upper, _ = (format(value, _FORMS[quantity]) for value in quantiles(values))
+    _, lower, median, upper, _ = (format(value, _FORMATS[quantity]) for value in quantiles(values))
     return median if lower == upper else f"{median}\n{lower}\u2013{upper}"
 
 
@@ -140,8 +140,8 @@ def _area(probe: Probe) -> tuple[str, str]:
 
 def _table(name: str, rows: Rows) -> Table:
     table = PlainTable(name)
-    for place, head in enumerate(rows.head):
-        table.add_column(head, justify="right" if place else "left", overflow="fold")
+    for index, head in enumerate(rows.head):
+        table.add_column(head, justify="right" if index else "left", overflow="fold")
     for row in rows.rows:
         table.add_row(row[0], *map(Text, row[1:]))
     return table

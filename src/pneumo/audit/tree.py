@@ -1,4 +1,4 @@
-"""The audited folder tree: images by split and class, whatever these are called."""
+"""The audited folder tree: images by split and class, with any class names."""
 
 import os
 import shlex
@@ -17,40 +17,40 @@ WHOLE = "all"  # the split of a tree that has none
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One image file."""
+    """An image file."""
 
     path: str  # relative to the tree's root, with forward slashes, as text; see `pneumo.data.index.file_path`
     split: str  # train, val or test; `WHOLE` where the tree has no splits
     label: int  # index of its class in `Tree.classes`
     subtype: str  # bacterial, viral or none
-    patient: str | None  # the patient in the file's name, if there is one
+    patient: str | None  # the patient in the file name, if any
     size: int  # in bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What lies in a folder."""
+    """The files of a data set."""
 
-    root: Path  # the folder that holds the splits, or the classes where there are no splits
+    root: Path  # the folder of the splits, or of the classes if there are no splits
     splits: tuple[str, ...]  # in the order train, val, test
-    classes: tuple[str, ...]  # sorted by name, or as they were given
+    classes: tuple[str, ...]  # sorted by name, or in the given order
     files: tuple[File, ...]  # sorted by path
-    junk: tuple[str, ...]  # paths of what is no image of a class
+    junk: tuple[str, ...]  # paths of files that are not images of a class
 
 
 def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
     """List the images in root/{train,val,test}/CLASS/, in root/chest_xray/{train,val,test}/CLASS/ or in root/CLASS/.
 
-    Any of the splits may be missing. Without `classes`, all folders with images in them are classes.
+    Any of the splits may be missing. Without `classes`, all folders that contain images are classes.
 
     Raises:
-        DataError: No images are found, a class is found nowhere, the images are those of a data set in a sub-folder,
-            or the disk denies a file.
+        DataError: There are no images, a class is missing, the data set is in a sub-folder, or a file cannot be
+            accessed.
     """
     if not root.is_dir():
         raise DataError(
-            f"{root} is no folder. `pneumo audit` takes the folder of a data set, with one folder per class in it, or "
-            "with train/, val/ or test/ and one folder per class in each: name such a folder."
+            f"{root} is not a folder. Use the folder of a data set, which has one folder per class, or train/, val/ or "
+            "test/ with one folder per class in each."
         )
     with readable_entries():
         return _read(root, [escape_path(name) for name in classes])
@@ -60,26 +60,26 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
     folders = [folder for folder in (root, root / "chest_xray") if any((folder / name).is_dir() for name in SPLITS)]
     root = folders[0] if folders else root
     splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (WHOLE,)
-    found: list[tuple[str, str, os.DirEntry[str]]] = []
-    below: dict[str, set[str]] = {split: set() for split in splits}
+    images: list[tuple[str, str, os.DirEntry[str]]] = []
+    image_folders: dict[str, set[str]] = {split: set() for split in splits}
     others = [path for path in root.iterdir() if path.name not in (*splits, MARKER)] if folders else []
     junk = [relative_path(str(path), root) for path in others]
     for split in splits:
-        for entry, name in _entries(_place(root, split)):
+        for entry, name in _entries(_split_folder(root, split)):
             image = name is not None and is_image(entry)
             if image:
-                below[split].add(os.path.dirname(entry.path))
+                image_folders[split].add(os.path.dirname(entry.path))
             if name is not None and image and (not classes or name in classes):
-                found.append((split, name, entry))
+                images.append((split, name, entry))
             else:
                 junk.append(relative_path(entry.path, root))
-    present = {name for _, name, _ in found}
+    present = {name for _, name, _ in images}
     names = tuple(classes) or tuple(sorted(present))
     if not classes or not set(classes) <= present:
-        _check_nesting(root, below)
+        _check_nesting(root, image_folders)
     _check(root, classes, splits, present)
     files = []
-    for split, name, entry in found:
+    for split, name, entry in images:
         patient, subtype = read_name(entry.name)
         path = relative_path(entry.path, root)
         files.append(File(path, split, names.index(name), subtype, patient, entry.stat().st_size))
@@ -87,7 +87,7 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
 
 
 def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
-    """Give all files below a folder, each with the name of the class folder that it lies in."""
+    """Yield all files below a folder, each with the name of its class folder; None if it has none."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
@@ -97,54 +97,59 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
                 yield entry, None
 
 
-def _check(root: Path, classes: Sequence[str], splits: Sequence[str], found: set[str]) -> None:
+def _check(root: Path, classes: Sequence[str], splits: Sequence[str], present: set[str]) -> None:
     if len(set(classes)) < len(classes):
-        raise DataError(f"--classes {','.join(classes)} names a class twice: name each once.")
-    # Splits by other names: their images would be left out, or be taken for those of classes.
+        raise DataError(f"--classes {','.join(classes)} contains a class twice: list each class once.")
+    # The images of misnamed splits would be ignored, or the splits would be treated as classes.
     other = sorted(
         path.name for path in root.iterdir() if path.name.lower() in SPLIT_NAMES - {*splits} and path.is_dir()
     )
     if other:
         raise DataError(
-            f"{root} has a folder {other[0]}/, which is no split: call it train/, val/ or test/, or move it away."
+            f"{root} has a folder {other[0]}/, which is not a split: rename it to train/, val/ or test/, or move it "
+            "elsewhere."
         )
-    if not found and any(is_image(entry) for entry in list(os.scandir(root))):
+    if not present and any(is_image(entry) for entry in list(os.scandir(root))):
         parent = root.resolve().parent
         raise DataError(
-            f"The images of {root} lie in it themselves, as those of one class do: name the folder that it lies in, "
-            f"{parent.parent if parent.name.lower() in SPLIT_NAMES else parent}, or put them in one folder per class."
+            f"{root} contains images directly, like the folder of a single class. Use the folder of the data set, "
+            f"{parent.parent if parent.name.lower() in SPLIT_NAMES else parent}, or put the images into one folder per "
+            "class."
         )
-    missing = [name for name in classes if name not in found]
-    if missing or not found:
-        places = [_place(root, split) for split in splits]
-        there = sorted({entry.name for place in places for entry in os.scandir(place) if entry.is_dir()})
-        what = f"of {', '.join(missing)}" if missing else "in any folder of a class"
+    missing = [name for name in classes if name not in present]
+    if missing or not present:
+        folders = [_split_folder(root, split) for split in splits]
+        available = sorted({entry.name for folder in folders for entry in os.scandir(folder) if entry.is_dir()})
+        where = f"of {', '.join(missing)}" if missing else "in any class folder"
         raise DataError(
-            f"There is no image {what} below {root}; the folders there are {', '.join(there) or 'none'}. A data set is "
-            "one folder per class, or train/, val/ or test/ with one folder per class in each, and every class has an "
-            "image: name such a folder, or the classes that it has as --classes A,B."
+            f"There is no image {where} below {root}, which has these folders: {', '.join(available) or 'none'}. A "
+            "data set has one folder per class, or train/, val/ or test/ with one folder per class in each, and every "
+            "class needs an image. Use such a folder, or list its classes with --classes A,B."
         )
 
 
-def _check_nesting(root: Path, below: Mapping[str, set[str]]) -> None:
-    """Refuse a folder whose sub-folders are data sets, or whose splits have their classes one level too deep."""
+def _check_nesting(root: Path, image_folders: Mapping[str, set[str]]) -> None:
+    """Raise a DataError if sub-folders of `root` are data sets, or the class folders are one level too deep."""
     folders = {
-        split: {Path(os.path.relpath(path, _place(root, split))).parts for path in paths}
-        for split, paths in below.items()
+        split: {Path(os.path.relpath(path, _split_folder(root, split))).parts for path in paths}
+        for split, paths in image_folders.items()
     }
     nested = {split: find_nested(parts) for split, parts in folders.items()}
     tops = sorted({parts[0] for split in folders.values() for parts in split if parts})
-    named = shlex.quote(",".join(tops))
-    escape = f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {named}."
+    option = shlex.quote(",".join(tops))
+    escape = (
+        f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {option}."
+    )
     if whole := nested.get(WHOLE):
-        found = [root.joinpath(*parts) for parts in whole]
-        raise DataError(f"{root} is no data set: {describe_misplaced(root, found, 'pneumo audit ')}. {escape}")
+        data_sets = [root.joinpath(*parts) for parts in whole]
+        raise DataError(f"{root} is not a data set: {describe_misplaced(root, data_sets, 'pneumo audit ')}. {escape}")
     if WHOLE not in nested and all(nested.values()):
         deep = ", ".join(sorted({"/".join((split, *parts)) for split in nested for parts in nested[split]}))
         raise DataError(
-            f"The class folders of {root} lie too deep, in {deep}: move them up, into {', '.join(nested)}. {escape}"
+            f"The class folders of {root} are one level too deep, in {deep}: move them up into {', '.join(nested)}. "
+            f"{escape}"
         )
 
 
-def _place(root: Path, split: str) -> Path:
+def _split_folder(root: Path, split: str) -> Path:
     return root if split == WHOLE else root / split

@@ -1,4 +1,4 @@
-"""Checks of compressed codestreams in DICOM files, and the decoder of RLE (PS3.5, annex G)."""
+"""Checks of compressed codestreams in DICOM files, and a decoder of RLE (PS3.5, annex G)."""
 
 import io
 import struct
@@ -12,18 +12,18 @@ from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
 NAME = "pneumo"
-DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}  # pydicom reads it from each plugin
-_MOST_DECODED = 1 << 26  # bytes: 30 million pixels of 16 bits take 4 s
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}  # required by pydicom of each plugin
+_MAX_RLE_BYTES = 1 << 26  # decoded; 30 million 16-bit pixels take 4 s
 _HEADER = struct.Struct("<16L")
-_MOST_EMPTY = 1000  # controls of a segment that stand for no bytes
-ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items, of which the first is a table of offsets
-_MOST_ITEMS = 10_000
-_MOST_OFFSETS = 4096  # bytes: one image needs 4 at most
-# By the marker that starts a JPEG's frame.
+_MAX_NOOPS = 1000  # control bytes per segment that produce no output
+ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items; the first is a table of offsets
+_MAX_ITEMS = 10_000
+_MAX_OFFSET_BYTES = 4096  # one image needs at most 4
+# By the marker that starts the frame of a JPEG.
 _JPEG = {
     0xC0: (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
     0xC1: (uid.JPEGExtended12Bit, uid.JPEGBaseline8Bit),
-    0xC2: (uid.JPEGBaseline8Bit,),  # progressive: retired from DICOM, but decoders of the baseline read it
+    0xC2: (uid.JPEGBaseline8Bit,),  # progressive: retired from DICOM, but baseline decoders read it
     0xC3: (uid.JPEGLosslessSV1, uid.JPEGLossless),
     0xF7: (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
 }
@@ -31,96 +31,100 @@ _JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, 
 
 
 class Codestream(NamedTuple):
-    """What the header of a compressed image holds, as far as it is known."""
+    """Properties from the header of a compressed image; None or empty if unknown."""
 
-    syntaxes: tuple[uid.UID, ...] = ()  # that it may have, the usual one first
+    syntaxes: tuple[uid.UID, ...] = ()  # possible transfer syntaxes, the most common one first
     shape: tuple[int, int, int] | None = None  # rows, columns and samples per pixel
     bits: int | None = None  # precision of the samples
 
 
 def inspect_codestream(frame: bytes) -> Codestream:
-    """Read a compressed frame's own header (ISO/IEC 10918-1 B.2.2, 14495-1, 15444-1 A.5.1; DICOM PS3.5 G.5)."""
+    """Parse the header of a compressed frame (ISO/IEC 10918-1 B.2.2, 14495-1, 15444-1 A.5.1; DICOM PS3.5 G.5)."""
     if frame.startswith(b"\xff\xd8"):
         return _inspect_jpeg(frame)
     if frame.startswith(b"\xff\x4f\xff\x51") and len(frame) > 42:
-        right, lower, left, upper = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))
+        right, lower, left, upper = (int.from_bytes(frame[offset : offset + 4], "big") for offset in range(8, 24, 4))
         shape = (lower - upper, right - left, int.from_bytes(frame[40:42], "big"))
         return Codestream(_JPEG_2000, shape, (frame[42] & 0x7F) + 1)
     if frame.startswith(b"\0\0\0\x0cjP  "):
         return Codestream(_JPEG_2000)
     if 1 <= int.from_bytes(frame[:4], "little") <= 15 and frame[4:8] == b"\x40\0\0\0":
-        return Codestream((uid.RLELossless,))  # the number of segments, and the first one behind this table of 64 bytes
+        return Codestream((uid.RLELossless,))  # the number of segments, and the first offset after a 64-byte table
     return Codestream()
 
 
 def _inspect_jpeg(frame: bytes) -> Codestream:
-    at = 2
-    while frame[at : at + 1] == b"\xff" and at + 9 < len(frame):
-        if syntaxes := _JPEG.get(frame[at + 1]):
-            rows, columns = (int.from_bytes(frame[start : start + 2], "big") for start in (at + 5, at + 7))
-            shape = (rows, columns, frame[at + 9]) if rows else None  # a JPEG may tell its height at its end
-            return Codestream(syntaxes, shape, frame[at + 4])
-        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    offset = 2
+    while frame[offset : offset + 1] == b"\xff" and offset + 9 < len(frame):
+        if syntaxes := _JPEG.get(frame[offset + 1]):
+            rows, columns = (int.from_bytes(frame[start : start + 2], "big") for start in (offset + 5, offset + 7))
+            shape = (rows, columns, frame[offset + 9]) if rows else None  # a JPEG may declare its height at the end
+            return Codestream(syntaxes, shape, frame[offset + 4])
+        offset += 2 + int.from_bytes(frame[offset + 2 : offset + 4], "big")
     return Codestream()
 
 
 def require_few_items(content: bytes) -> None:
-    """Raise a DataError for compressed pixels in more fragments, or with a larger table of offsets, than an image's."""
-    at = 0
-    for number in range(_MOST_ITEMS):
-        if content[at : at + 4] != ITEM:
+    """Raise a DataError for compressed pixels with more fragments or offsets than one image needs."""
+    offset = 0
+    for index in range(_MAX_ITEMS):
+        if content[offset : offset + 4] != ITEM:
             return
-        size = int.from_bytes(content[at + 4 : at + 8], "little")
-        if number == 0 and size > _MOST_OFFSETS:
+        size = int.from_bytes(content[offset + 4 : offset + 8], "little")
+        if index == 0 and size > _MAX_OFFSET_BYTES:
             break
-        at += 8 + size
-    raise DataError("has its compressed pixels in more fragments than an image's: export it again.")
+        offset += 8 + size
+    raise DataError("has compressed pixels in more fragments than one image needs: export it again.")
 
 
 def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
-    """Return the bytes that a frame's decoder holds next to the image of `size`, width and height."""
+    """Return the bytes that a decoder holds in addition to an image of `size` (width, height).
+
+    Raises:
+        DataError: The frame has another size, or needs too much memory or time to decode.
+    """
     if is_jpeg2000(frame[:12]):
-        *found, components = require_structure(frame)
+        *declared, components = require_structure(frame)
         buffered = 6 * components * size[0] * size[1]
     elif frame.startswith(b"\xff\xd8"):
         buffered = int(require_few_scans(frame) * size[0] * size[1])
         try:
-            found = [*Image.open(io.BytesIO(frame), formats=("JPEG",)).size]  # as its own parser reads them
-        except (OSError, Image.DecompressionBombError):  # such as for lossless JPEG, which others decode
+            declared = [*Image.open(io.BytesIO(frame), formats=("JPEG",)).size]  # as the decoder parses it
+        except (OSError, Image.DecompressionBombError):  # such as lossless JPEG, which has other decoders
             return buffered
     else:
         return 0
-    if tuple(found) != size:
-        raise DataError("has a compressed image of another size than its Rows and Columns say: export it again.")
+    if tuple(declared) != size:
+        raise DataError("has a compressed image whose size differs from its Rows and Columns: export it again.")
     return buffered
 
 
 def is_available(syntax: str) -> bool:
-    """Return whether a transfer syntax is decoded; pydicom calls this of each plugin."""
+    """Return whether this plugin decodes a transfer syntax; called by pydicom."""
     return syntax == uid.RLELossless
 
 
 def require_decodable(size: int) -> None:
-    """Raise a DataError for pixels that take too long to decode in Python."""
-    if size > _MOST_DECODED:
+    """Raise a DataError if `size` bytes of pixels take too long to decode in Python."""
+    if size > _MAX_RLE_BYTES:
         raise DataError(
-            f"has {size:,} bytes of pixels in RLE, and {_MOST_DECODED:,} are the most: save it uncompressed."
+            f"has {size:,} bytes of RLE pixels, but the maximum is {_MAX_RLE_BYTES:,}: save it uncompressed."
         )
 
 
 def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode a frame to little-endian samples, plane after plane.
+    """Decode an RLE frame to little-endian samples, plane by plane.
 
-    pydicom's own decoder decodes segments to their ends, however long, before it compares sizes.
+    pydicom's own decoder decodes segments of any length to their end before it compares sizes.
     """
     count, *offsets = _HEADER.unpack(source[: _HEADER.size])
     width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
     if count != runner.samples_per_pixel * width:
-        raise DataError("has another number of RLE segments than its samples need.")
+        raise DataError("has a number of RLE segments that contradicts its samples.")
     ends = [*offsets[1:count], len(source)]
     decoded = bytearray(pixels * count)
-    for number, (start, end) in enumerate(zip(offsets, ends, strict=False)):
-        plane, byte = divmod(number, width)
+    for index, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        plane, byte = divmod(index, width)
         low = plane * width * pixels + width - 1 - byte  # the most significant byte comes first
         decoded[low : (plane + 1) * width * pixels : width] = _decode_segment(source[start:end], pixels)
     runner.set_option("planar_configuration", 1)
@@ -129,18 +133,18 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
 
 def _decode_segment(segment: bytes, size: int) -> bytearray:
     decoded = bytearray()
-    at, empty = 0, 0
-    while len(decoded) < size and at < len(segment):
-        control = segment[at]
+    offset, noops = 0, 0
+    while len(decoded) < size and offset < len(segment):
+        control = segment[offset]
         if control < 128:
-            decoded += segment[at + 1 : at + 2 + control]
-            at += 2 + control
+            decoded += segment[offset + 1 : offset + 2 + control]
+            offset += 2 + control
         elif control > 128:
-            decoded += segment[at + 1 : at + 2] * (257 - control)
-            at += 2
+            decoded += segment[offset + 1 : offset + 2] * (257 - control)
+            offset += 2
         else:
-            at, empty = at + 1, empty + 1
-            if empty > _MOST_EMPTY:
+            offset, noops = offset + 1, noops + 1
+            if noops > _MAX_NOOPS:
                 break
     if len(decoded) < size:
         raise DataError("has an RLE segment that is shorter than the image.")

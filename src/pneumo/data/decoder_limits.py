@@ -1,6 +1,6 @@
-"""Limits of image decoders: memory, bytes read, and warnings.
+"""Limits on image decoders: memory, reads, bytes read, and log output.
 
-Threads share one memory budget, so that a process's memory does not grow with the number of its machine's cores.
+All threads share one memory budget, so the memory of a process does not grow with the number of CPU cores.
 """
 
 import logging
@@ -16,25 +16,24 @@ from pydicom import Dataset
 
 from pneumo.errors import DataError
 
-_LOGGERS = [logging.getLogger(name) for name in ("pydicom", "PIL")]  # both log elements' values, some when debugged
-_NOWHERE: list[logging.Handler] = [logging.NullHandler()]
-_HEADER_READS = 100_000
-_READS = 1_000_000  # of Pillow's and pydicom's loops in Python, which take 1 to 3 us for each
-_SPARE = 1 << 20  # bytes
-MOST_BYTES = 512 << 20  # for one image, its file's content included
-_MOST_TOGETHER = 2 << 30  # for all images that threads decode at once; one more may exceed it
-_NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-_WIDE = 4  # bytes of a pixel of any other mode
-_BY_COLOUR = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # become RGB before they become grey
-_BLOCKS = 16 << 20  # what calculations block by block take
+_LOGGERS = [logging.getLogger(name) for name in ("pydicom", "PIL")]  # both log the values of elements
+_NULL_HANDLERS: list[logging.Handler] = [logging.NullHandler()]
+_MAX_HEADER_READS = 100_000
+_MAX_READS = 1_000_000  # by the Python loops of Pillow and pydicom, at 1 to 3 us each
+_EXTRA_BYTES = 1 << 20
+MAX_BYTES = 512 << 20  # memory for one image, including the content of its file
+_MAX_TOTAL_BYTES = 2 << 30  # memory for all images decoded at once; one more image may exceed it
+_BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_MAX_BYTES_PER_PIXEL = 4  # in any other mode
+_VIA_RGB = ("P", "PA", "RGBA", "CMYK", "LAB", "HSV")  # modes that are converted to RGB before greyscale
+_BLOCK_BYTES = 16 << 20  # working memory of block-wise computations
 _SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
 class _Silence:
-    """A context in which pydicom's and Pillow's warnings and logs are kept back: they can hold a patient's data.
+    """A context that suppresses warnings and logs of pydicom and Pillow, which can contain patient data.
 
-    Python keeps one list of warning filters for all threads, so that the first thread to enter changes it and the last
-    to leave puts it back.
+    All threads share one list of warning filters. The first thread to enter changes it, the last to leave restores it.
     """
 
     def __init__(self) -> None:
@@ -47,10 +46,10 @@ class _Silence:
                 self._warnings = warnings.catch_warnings()
                 self._warnings.__enter__()
                 warnings.simplefilter("ignore")
-                # Not by the loggers' levels: to set one clears the caches of all loggers, which takes 50 us.
+                # Setting levels instead would clear the caches of all loggers, which takes 50 us.
                 self._before = [(logger.handlers, logger.propagate) for logger in _LOGGERS]
-                for logger in _LOGGERS:  # their children have no handlers of their own
-                    logger.handlers, logger.propagate = _NOWHERE, False
+                for logger in _LOGGERS:  # their child loggers have no handlers
+                    logger.handlers, logger.propagate = _NULL_HANDLERS, False
             self._readers += 1
 
     def __exit__(self, *_: object) -> None:
@@ -65,37 +64,37 @@ class _Silence:
 SILENCE = _Silence()
 
 
-class Meter:
-    """A stream that raises a DataError where a decoder reads more often, or more, than a radiograph needs.
+class LimitedStream:
+    """A stream that raises a DataError after more reads or bytes than a radiograph needs.
 
-    Decoders loop in Python over the pieces that files are made of: chunks, blocks, directories, elements. The time and
-    memory of these loops follow from the number of reads and of bytes, regardless of the format.
+    Decoders loop in Python over the chunks, blocks, directories or elements of a file. Regardless of the format, the
+    numbers of reads and bytes bound the time and memory of these loops.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        """Start at the beginning of a stream that can be rewound."""
+        """Wrap a seekable stream and rewind it."""
         self._stream = stream
         self.size = stream.seek(0, os.SEEK_END)
-        self._reads = _HEADER_READS
-        self._bytes = 4 * self.size + _SPARE  # some headers are read three times
+        self._reads = _MAX_HEADER_READS
+        self._bytes = 4 * self.size + _EXTRA_BYTES  # some headers are read three times
         stream.seek(0)
 
     def begin_pixels(self) -> None:
-        """Allow the reads that pixels need, which follow the header."""
-        self._reads = _READS
+        """Allow the additional reads of pixels after the header."""
+        self._reads = _MAX_READS
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read at most `size` bytes; a size beyond the end allocates nothing."""
+        """Read at most `size` bytes; a size beyond the end allocates no memory."""
         left = max(self.size - self._stream.tell(), 0)
         size = left if size is None or size < 0 else min(size, left)
         self._reads -= 1
         self._bytes -= size
         if self._reads < 0 or self._bytes < 0:
-            raise DataError("is made of more pieces than a radiograph has: save its image again, as PNG.")
+            raise DataError("has more chunks or elements than a radiograph needs: save it again as PNG.")
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to another position."""
+        """Set the position."""
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
@@ -103,88 +102,91 @@ class Meter:
         return self._stream.tell()
 
 
-class _Share:
+class _Reservation:
     size = 0  # bytes of one image
 
 
 class _Thread(threading.local):
-    share: _Share | None = None
+    reservation: _Reservation | None = None
 
 
 class Budget:
-    """Memory that the images of several threads share."""
+    """A memory budget for images that several threads decode."""
 
-    def __init__(self, most: int) -> None:
-        """Start with all of the `most` bytes free.
+    def __init__(self, limit: int) -> None:
+        """Start with all of the `limit` bytes free.
 
-        One image at a time may exceed them: if all threads waited for more, none would ever release what it has.
+        One image at a time may exceed the limit. Otherwise threads that all wait for more memory would deadlock.
         """
-        self._most, self._used = most, 0
-        self._exceeding: _Share | None = None
+        self._limit, self._used = limit, 0
+        self._exceeding: _Reservation | None = None
         self._released = threading.Condition()
         self._thread = _Thread()
 
     @contextmanager
-    def share(self) -> Iterator[None]:
-        """Release at the end what this thread reserves; within another `share` of the thread, that one releases it."""
-        if self._thread.share is not None:
+    def reservation(self) -> Iterator[None]:
+        """Release the memory reserved by this thread on exit; nested contexts leave that to the outermost one."""
+        if self._thread.reservation is not None:
             yield
             return
-        share = self._thread.share = _Share()
+        reservation = self._thread.reservation = _Reservation()
         try:
             yield
         finally:
-            self._thread.share = None
+            self._thread.reservation = None
             with self._released:
-                self._used -= share.size
-                self._exceeding = None if self._exceeding is share else self._exceeding
+                self._used -= reservation.size
+                self._exceeding = None if self._exceeding is reservation else self._exceeding
                 self._released.notify_all()
 
     def reserve(self, needed: int) -> None:
-        """Wait until this thread may use so many bytes in all; does nothing outside of `share`."""
-        share = self._thread.share
-        if share is None or needed <= share.size:
+        """Wait until this thread may use `needed` bytes in total; does nothing outside `reservation`."""
+        reservation = self._thread.reservation
+        if reservation is None or needed <= reservation.size:
             return
-        more = needed - share.size
+        more = needed - reservation.size
         with self._released:
-            self._released.wait_for(lambda: self._used + more <= self._most or self._exceeding in (None, share))
-            self._used, share.size = self._used + more, needed
-            if self._used > self._most:
-                self._exceeding = share
+            self._released.wait_for(lambda: self._used + more <= self._limit or self._exceeding in (None, reservation))
+            self._used, reservation.size = self._used + more, needed
+            if self._used > self._limit:
+                self._exceeding = reservation
 
 
-BUDGET = Budget(_MOST_TOGETHER)
+BUDGET = Budget(_MAX_TOTAL_BYTES)
 
 
 def require_memory(needed: int) -> None:
-    """Raise a DataError for an image that would take more than `MOST_BYTES`; else reserve what it takes."""
-    if needed > MOST_BYTES:
+    """Reserve memory for an image; raise a DataError if it needs more than `MAX_BYTES`."""
+    if needed > MAX_BYTES:
         raise DataError(
-            f"takes some {needed / 1e6:,.0f} MB of memory to decode, and {MOST_BYTES / 1e6:,.0f} MB are the most that "
-            "is used for an image: save it smaller, in grey."
+            f"needs about {needed / 1e6:,.0f} MB of memory to decode, but the maximum is {MAX_BYTES / 1e6:,.0f} MB: "
+            "save a smaller greyscale version."
         )
     BUDGET.reserve(needed)
 
 
-def picture_bytes(image: Image.Image, content: int, tile: int, buffered: float) -> int:
-    """Estimate the peak that decoding a picture, opened and not loaded, and making it grey takes.
+def raster_bytes(image: Image.Image, content: int, tile: int, buffered: float) -> int:
+    """Estimate the peak memory of decoding a raster image and converting it to greyscale.
 
-    `content` is the bytes of its file, `tile` those of a decoded strip or tile of a TIFF, held next to the image, and
-    `buffered` those that the decoder of a JPEG holds for each pixel.
+    Args:
+        image: The image, opened but not loaded.
+        content: Bytes of its file.
+        tile: Bytes of a decoded strip or tile of a TIFF, held in addition to the image.
+        buffered: Bytes per pixel that a JPEG decoder holds.
     """
-    stored = _NARROW.get(image.mode, _WIDE)
-    needed = stored + 1 + buffered + (_WIDE if image.mode in _BY_COLOUR else 0)
+    stored = _BYTES_PER_PIXEL.get(image.mode, _MAX_BYTES_PER_PIXEL)
+    needed = stored + 1 + buffered + (_MAX_BYTES_PER_PIXEL if image.mode in _VIA_RGB else 0)
     if image.format == "WEBP":
-        needed += 3 * _WIDE  # two canvases and a copy
+        needed += 3 * _MAX_BYTES_PER_PIXEL  # two canvases and a copy
     elif image.format == "JPEG2000":
         samples = _SAMPLES.get(image.mode, 1)
         needed += samples * (4 + (stored if samples == 1 else 1))
     whole = 0 if image.format in ("PNG", "BMP") else content
-    return int(needed * image.width * image.height) + whole + tile + _BLOCKS
+    return int(needed * image.width * image.height) + whole + tile + _BLOCK_BYTES
 
 
 def dicom_bytes(header: Dataset, content: int) -> int:
-    """Estimate the peak for a DICOM image, whose header is complete, in a file of `content` bytes."""
+    """Estimate the peak memory of a DICOM image with a complete header in a file of `content` bytes."""
     pixels = header.Rows * header.Columns
     samples = header.SamplesPerPixel * header.BitsAllocated // 8
-    return int(content + pixels * (3 * samples + 2) + _BLOCKS)  # those of pixels in RLE; uncompressed ones take less
+    return int(content + pixels * (3 * samples + 2) + _BLOCK_BYTES)  # for RLE pixels; uncompressed ones need less

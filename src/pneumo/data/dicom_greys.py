@@ -1,4 +1,4 @@
-"""Grey levels of a monochrome DICOM image: from stored values through rescaling and window to 8 bits."""
+"""Grey levels of a monochrome DICOM image: stored values, rescaling, VOI LUT or window, 8 bits."""
 
 import math
 from collections.abc import Iterator
@@ -14,39 +14,38 @@ from pneumo.errors import DataError
 
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
-_TAIL = 0.001  # fraction of the pixels at each end that may be outliers, such as a detector's defects
-_CROWDED = 0.1  # of the grey scale: the least that the central 90 % of an image's pixels take up
-_BLANK = 0.99  # a window that makes a larger fraction of the pixels all black or all white shows nothing
-_MOST_VIEWS = 32  # each is computed for all values, until one shows something
+_TAIL = 0.001  # fraction of the pixels at each end that may be outliers, such as detector defects
+_MIN_CENTRAL_RANGE = 0.1  # fraction of the grey scale that the central 90 % of the pixels should span
+_MAX_CLIPPED = 0.99  # fraction of the pixels that a usable window may make black, or white
+_MAX_VOI_TRANSFORMS = 32  # each is computed for all values until one is usable
 
 
 def build_grey_table(
     stored: NDArray[np.integer], counts: Counts, dataset: Dataset, *, packed: bool
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """Compute the grey of each value that a pixel can have, and notes on what was ignored in the header.
+    """Compute the grey level of each possible pixel value, and notes on ignored header elements.
 
     Args:
         stored: All values of 8 or 16 bits, shape (256,) or (65536,).
         counts: Number of pixels with each of these values, same shape.
-        dataset: A header that `complete_header` has completed.
-        packed: Whether values are stored bit by bit as BitsStored and HighBit describe; decoders of JPEG return plain
-            values.
+        dataset: A header completed by `complete_header`.
+        packed: Whether BitsStored and HighBit apply to the values; JPEG decoders return plain values.
     """
     padding = _find_padding(stored, dataset)
     counts = np.where(padding, 0, counts)
     if not counts.any():
-        raise DataError("holds padding and no film.")
+        raise DataError("contains only padding and no image.")
     notes: list[str] = []
     with np.errstate(all="ignore"):
         plain = _extract_bits(stored, counts, dataset, notes) if packed else stored
         values = _apply_modality(plain, dataset)
-        fraction = next(_usable_views(values, counts, dataset, notes), None)
+        fraction = next(_usable_voi_transforms(values, counts, dataset, notes), None)
         if fraction is None and dataset.BitsStored == 8 and (values == np.arange(len(values)))[counts > 0].all():
             fraction = values / 255
         if fraction is None:
             fraction = _stretch(values, counts, notes)
     greys = (fraction.clip(0, 1) * 255).round().astype(np.uint8)
-    # MONOCHROME1 requires the shape INVERSE, so both together invert once.
+    # MONOCHROME1 requires the shape INVERSE, so the two together invert only once.
     inverse = read_text(dataset, "PresentationLUTShape").upper() == "INVERSE"
     if inverse or dataset.PhotometricInterpretation == "MONOCHROME1":
         greys = 255 - greys
@@ -55,7 +54,7 @@ def build_grey_table(
 
 
 def _find_padding(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[np.bool_]:
-    """Mark the values that stand for no image."""
+    """Return a mask of the padding values."""
     value, limit = (read_numbers(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     if not value or not math.isfinite(value[0]):
         return np.zeros(len(stored), bool)
@@ -73,70 +72,73 @@ def _extract_bits(
     codes = np.arange(len(stored))
     present, fitting = counts > 0, codes < 1 << dataset.BitsStored
     if below and fitting[present].all() and (codes[present] % (1 << below)).any():
-        notes.append("its HighBit does not fit its pixels and was ignored")
+        notes.append("HighBit contradicts the pixels and was ignored")
         above, below = above + below, 0
     extracted = np.asarray((stored << above) >> (above + below))
     overlaid = any(any(read_numbers(dataset, tag)) for tag in OVERLAYS)
     if not below and not overlaid and (present & ~fitting & (extracted != stored)).any():
-        notes.append("its pixels have more bits than its BitsStored says")
+        notes.append("pixels have more bits than BitsStored")
         return stored
     return extracted
 
 
 def _apply_modality(stored: NDArray[np.integer], dataset: Dataset) -> Values:
-    """Apply the modality's lookup table, or else its rescaling (PS3.3, C.11.1)."""
+    """Apply the modality LUT or, without one, the rescaling (PS3.3, C.11.1)."""
     values = stored.astype(float)
     if sequence := dataset.get("ModalityLUTSequence"):
         if (table := _read_table(sequence[0], dataset)) is None:
-            raise DataError("has a ModalityLUTSequence that is incomplete: export it again.")
+            raise DataError("has an incomplete ModalityLUTSequence: export it again.")
         return _apply_table(values, *table)
     slope, *_ = read_numbers(dataset, "RescaleSlope") or [1.0]
     intercept, *_ = read_numbers(dataset, "RescaleIntercept") or [0.0]
     values = values * slope + intercept
     if not np.isfinite(values).all():
-        raise DataError("has a RescaleSlope or a RescaleIntercept that is no finite number: export it again.")
+        raise DataError("has a RescaleSlope or a RescaleIntercept that is not a finite number: export it again.")
     return values
 
 
-def _usable_views(values: Values, counts: Counts, dataset: Dataset, notes: list[str]) -> Iterator[Values]:
-    """Yield each value from black (0) to white (1) by each VOI table or window that shows something."""
-    for kind, fraction in _views(values, dataset, notes):
+def _usable_voi_transforms(values: Values, counts: Counts, dataset: Dataset, notes: list[str]) -> Iterator[Values]:
+    """Yield the values, scaled from black (0) to white (1), by each VOI LUT or window with a visible result."""
+    for kind, fraction in _voi_transforms(values, dataset, notes):
         if fraction is None:
-            notes.append(f"its {kind} is invalid and was ignored")
-        elif max(counts[end].sum() for end in (fraction < 0.5 / 255, fraction > 254.5 / 255)) <= _BLANK * counts.sum():
+            notes.append(f"{kind} is invalid and was ignored")
+        elif (
+            max(counts[end].sum() for end in (fraction < 0.5 / 255, fraction > 254.5 / 255))
+            <= _MAX_CLIPPED * counts.sum()
+        ):
             yield fraction
         else:
-            notes.append(f"its {kind} makes nearly all pixels black or white and was ignored")
+            notes.append(f"{kind} makes nearly all pixels black or white and was ignored")
 
 
-def _views(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Values | None]]:
+def _voi_transforms(values: Values, dataset: Dataset, notes: list[str]) -> Iterator[tuple[str, Values | None]]:
     items = dataset.get("VOILUTSequence") or []
     centers, widths = read_numbers(dataset, "WindowCenter"), read_numbers(dataset, "WindowWidth")
     windows = list(zip_longest(centers, widths, fillvalue=math.nan))
-    if len(items) + len(windows) > _MOST_VIEWS:
-        raise DataError(f"has more than {_MOST_VIEWS} windows and VOI lookup tables: export it again.")
-    for kind, item in zip(_name_views("VOI lookup table", len(items)), items, strict=True):
-        found = None
+    if len(items) + len(windows) > _MAX_VOI_TRANSFORMS:
+        raise DataError(f"has more than {_MAX_VOI_TRANSFORMS} windows and VOI lookup tables: export it again.")
+    for kind, item in zip(_numbered("VOI lookup table", len(items)), items, strict=True):
+        fraction = None
         if (table := _read_table(item, dataset)) is not None:
             # Entries often have fewer bits than the descriptor says, such as 12 of 16.
-            found = _apply_table(values, *table) / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
-        yield kind, found
+            fraction = _apply_table(values, *table) / ((1 << int(table[0].max()).bit_length()) - 1 or 1)
+        yield kind, fraction
     function = read_text(dataset, "VOILUTFunction") or "LINEAR"
     if centers and not function.isupper():
-        notes.append("its VOILUTFunction is not in upper case")
-    for kind, (center, width) in zip(_name_views("window", len(windows)), windows, strict=True):
+        notes.append("VOILUTFunction is not in upper case")
+    for kind, (center, width) in zip(_numbered("window", len(windows)), windows, strict=True):
         yield kind, _apply_window(values, center, width, function)
 
 
-def _name_views(kind: str, count: int) -> list[str]:
+def _numbered(kind: str, count: int) -> list[str]:
     return [kind] if count == 1 else [f"{kind} {number} of {count}" for number in range(1, count + 1)]
 
 
 def _apply_window(values: Values, center: float, width: float, function: str) -> Values | None:
-    """Apply a window by pydicom; None where the standard does not allow it."""
+    """Apply a window with pydicom; None if the window is invalid by the standard."""
     if not np.isfinite([center, width]).all():
         return None
-    window = Dataset()  # one bit, unsigned: pydicom's range is then 0 to 1
+    window = Dataset()  # one unsigned bit makes the output range of pydicom 0 to 1
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 1, 0
     window.VOILUTFunction = function
     window.add_new("WindowCenter", "FD", center)  # a decimal string would be limited to 16 characters
@@ -148,39 +150,39 @@ def _apply_window(values: Values, center: float, width: float, function: str) ->
 
 
 def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
-    """Scale the range of the values that occur to 0 to 1; a few outliers far beyond all others do not count."""
+    """Scale the range of the occurring values, without a few far outliers, to 0 to 1."""
     order = np.argsort(values)
     order = order[counts[order] > 0]
-    seen = values[order]
+    present = values[order]
     cumulative = np.cumsum(counts[order]) / counts.sum()
-    low, high = seen[np.searchsorted(cumulative, [_TAIL, 1 - _TAIL])]
+    low, high = present[np.searchsorted(cumulative, [_TAIL, 1 - _TAIL])]
     fence = (high - low) / 2
-    kept = seen[(seen >= low - fence) & (seen <= high + fence)] if fence else seen
-    if len(kept) < len(seen):
-        notes.append("a few pixels are far brighter or darker than all others and were left out of the grey scale")
-    fraction = np.asarray((values - kept[0]) / (kept[-1] - kept[0] or 1.0))
+    inliers = present[(present >= low - fence) & (present <= high + fence)] if fence else present
+    if len(inliers) < len(present):
+        notes.append("a few pixels are far brighter or darker than all others and were excluded from the grey scale")
+    fraction = np.asarray((values - inliers[0]) / (inliers[-1] - inliers[0] or 1.0))
     central = fraction[order[np.searchsorted(cumulative, [0.05, 0.95])]]
-    if len(kept) > 1 and np.ptp(central) < _CROWDED:
-        notes.append("nearly all its pixels have almost the same grey, since some are far brighter or darker")
+    if len(inliers) > 1 and np.ptp(central) < _MIN_CENTRAL_RANGE:
+        notes.append("nearly all pixels have almost the same grey value because some are far brighter or darker")
     return fraction
 
 
 def _apply_table(values: Values, entries: Values, first: int) -> Values:
-    """Look values up in a table; those beyond its ends take the entry there.
+    """Look values up in a table; values beyond its ends get the first or last entry.
 
-    pydicom's `apply_voi` and `apply_modality_lut` compute indices in the type of the entries or values, which wraps
-    around, and read no table of bytes.
+    pydicom's `apply_voi` and `apply_modality_lut` compute indices in the dtype of the entries or values, which can
+    overflow, and do not support tables of bytes.
     """
     return np.asarray(entries[np.rint(values - first).clip(0, len(entries) - 1).astype(int)])
 
 
 def _read_table(item: Dataset, dataset: Dataset) -> tuple[Values, int] | None:
-    """Read a lookup table's entries and the first value that it maps; None where it is incomplete."""
+    """Read the entries of a lookup table and the first value that it maps; None if it is incomplete."""
     try:
         size, first, bits = (int(number) for number in item.LUTDescriptor)
         data = item.LUTData
         size = size % 65536 or 65536
-        if isinstance(data, bytes):  # as OW, which pydicom leaves as it is
+        if isinstance(data, bytes):  # OW, which pydicom does not decode
             wide = "<u2" if dataset.original_encoding[1] else ">u2"
             data = np.frombuffer(data[: len(data) // 2 * 2], wide if bits > 8 or len(data) >= 2 * size else "u1")
         entries = np.atleast_1d(np.asarray(data, float))[:size]

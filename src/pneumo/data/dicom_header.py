@@ -1,4 +1,4 @@
-"""Header of a DICOM image: the elements that are read, their rules and their defaults."""
+"""Header of a DICOM image: the elements that are read, their validation and their defaults."""
 
 import math
 import re
@@ -23,8 +23,8 @@ _INTEGERS = (
     *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
-OVERLAYS = [0x60000102 + 0x20000 * plane for plane in range(16)]  # OverlayBitPosition: uses unused bits of pixels
-_MAY_BE_ZERO = ("PlanarConfiguration", "HighBit", "PixelRepresentation")  # in all others, zero is a missing value
+OVERLAYS = [0x60000102 + 0x20000 * plane for plane in range(16)]  # OverlayBitPosition: overlay in unused pixel bits
+_MAY_BE_ZERO = ("PlanarConfiguration", "HighBit", "PixelRepresentation")  # zero in the others means missing
 _KEYWORDS = (
     *("Modality", "BodyPartExamined", "ViewPosition", "PhotometricInterpretation", *_INTEGERS),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -33,35 +33,35 @@ _KEYWORDS = (
     *_PALETTE,
 )
 _TABLES = {Tag(name) for name in ("ModalityLUTSequence", "VOILUTSequence", *_PALETTE)}
-_MOST_TABLE = 1 << 20  # bytes; 65,536 entries of 16 bits are 131,072
-_MOST_VALUE = 4096
+_MAX_TABLE_BYTES = 1 << 20  # 65,536 entries of 16 bits are 131,072
+_MAX_VALUE_BYTES = 4096
 ELEMENTS = [*map(Tag, _KEYWORDS), *map(Tag, OVERLAYS)]
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# Grey pixels in three equal samples are read too.
+# Greyscale pixels in three equal samples are supported too.
 _SAMPLES = {**dict.fromkeys(MONOCHROME, (1, 3)), "PALETTE COLOR": (1,), **dict.fromkeys(_COLOUR, (3,))}
-_RADIOGRAPHY = ("", "CR", "DX", "DR", "RG", "RF", "SC", "OT")  # SC and OT, captured and other, leave it open
-_LATERAL = ("LL", "RL", "LAT", "LATERAL")
-# Parts of the words for chest, thorax, lung, rib and sternum, without accents. HEART and CHEST are in DICOM's CID 4.
+_RADIOGRAPHY_MODALITIES = ("", "CR", "DX", "DR", "RG", "RF", "SC", "OT")  # SC (captured) and OT (other) may be
+_LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL")
+# Parts of words for chest, thorax, lung, rib and sternum, without accents. HEART and CHEST are in CID 4 of DICOM.
 _CHEST = re.compile(
     "CHEST|CHST|CXR|THX|THORA|TORA[CKX]|LUNG|PULM|RIB|STERN|HEART|MEDIAST"
     "|PECHO|COSTILLA|PEITO|PETTO|POLMON|POUMON|POITRINE|BRUST|RIPPE|HERZ|BORST|BROST|BRYST|LONG(EN)?$"
     "|KLATK|PLUC|HRUDN|PLICE|MELLKAS|\\bTUDO|PLAMAN|KEUHKO|RINTAK|GOGUS|AKCIGER|DADA|PARU|NGUC|PHOI"
     "|ГРУД|ЛЕГК|ОГК|ΘΩΡΑ|胸|肺|흉|폐|가슴"
 )
-_OPEN = ("", "UNKNOWN", "UNSPECIFIED", "UNDEFINED", "NONE", "N/A", "NA", "ANY")
+_UNSPECIFIED_PARTS = ("", "UNKNOWN", "UNSPECIFIED", "UNDEFINED", "NONE", "N/A", "NA", "ANY")
 _UNACCENTED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D"})  # letters that Unicode does not decompose
 
 
 def require_short_values(header: Dataset) -> None:
-    """Raise a DataError where an element that is read is larger than any image's: parsing takes 100 times its size."""
-    for tag in header.keys():  # noqa: SIM118 (to iterate over a Dataset itself would parse its elements)
-        if _value_size(header, tag) > (most := _MOST_TABLE if tag in _TABLES else _MOST_VALUE):
-            raise DataError(f"has a {keyword_for_tag(tag)} of more than {most:,} bytes: export it again.")
+    """Raise a DataError for an element larger than an image needs: parsing takes 100 times its memory."""
+    for tag in header.keys():  # noqa: SIM118 (iterating over the Dataset itself would parse its elements)
+        if _value_size(header, tag) > (limit := _MAX_TABLE_BYTES if tag in _TABLES else _MAX_VALUE_BYTES):
+            raise DataError(f"has a {keyword_for_tag(tag)} of more than {limit:,} bytes: export it again.")
 
 
 def _value_size(header: Dataset, tag: BaseTag) -> int:
-    """Return an element's size without parsing it; sequences of undefined length are parsed already."""
+    """Return the size of an element without parsing it; sequences of undefined length are already parsed."""
     value = header.get_item(tag).value
     if isinstance(value, Sequence) and not isinstance(value, (bytes, str)):
         items = ((item, item.keys()) for item in value if isinstance(item, Dataset))
@@ -72,56 +72,56 @@ def _value_size(header: Dataset, tag: BaseTag) -> int:
 def complete_header(header: Dataset, has_pixels: bool) -> list[str]:
     """Validate the elements that describe the pixels, and set missing ones that have only one sensible value.
 
-    Elements become plain numbers and upper-case text; what was assumed is returned as notes.
+    Elements become plain numbers and upper-case text. The returned notes list the assumed values.
 
     Raises:
-        DataError: The header has no image, several, one that is too large or small, or one that cannot be read. The
-            text names elements by keyword and holds no value of text.
+        DataError: The header describes no image or several, or one of unsupported size or encoding. The text names
+            elements by keyword and contains no text values.
     """
     numbers = ((name, _integer(header, name)) for name in _INTEGERS)
-    found = {name: number for name, number in numbers if number or (number == 0 and name in _MAY_BE_ZERO)}
+    present = {name: number for name, number in numbers if number or (number == 0 and name in _MAY_BE_ZERO)}
     photometric = read_text(header, "PhotometricInterpretation").upper()
-    if not {"Rows", "Columns"} <= found.keys() and not (has_pixels and (found or photometric)):
-        raise DataError("is a DICOM file without a picture, such as a report or a directory.")
-    if found.pop("NumberOfFrames", 1) > 1:
-        raise DataError("has several frames, and a radiograph is one: save the one that you mean as its own file.")
-    assumed = _assume(found, photometric)
-    complete = {**assumed, **found}
+    if not {"Rows", "Columns"} <= present.keys() and not (has_pixels and (present or photometric)):
+        raise DataError("is a DICOM file without an image, such as a report or a directory.")
+    if present.pop("NumberOfFrames", 1) > 1:
+        raise DataError("has several frames, but a radiograph has one: save the right frame as its own file.")
+    assumed = _assume(present, photometric)
+    complete = {**assumed, **present}
     missing = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in complete]
     missing += [] if photometric else ["PhotometricInterpretation"]
     if missing:
         raise DataError(f"lacks {' and '.join(missing)}, without which its pixels cannot be read: export it again.")
     require_size(complete["Columns"], complete["Rows"])
     _require_readable(complete, photometric)
-    notes = [f"its header lacks {name}, which was taken to be {number}" for name, number in assumed.items()]
+    notes = [f"header lacks {name}, which was assumed to be {number}" for name, number in assumed.items()]
     if not complete["BitsStored"] <= complete["HighBit"] + 1 <= complete["BitsAllocated"]:
         complete["HighBit"] = complete["BitsStored"] - 1
-        notes.append("its HighBit does not fit its BitsStored and was ignored")
+        notes.append("HighBit contradicts BitsStored and was ignored")
     header.PhotometricInterpretation, header.NumberOfFrames = photometric, 1
     for name, number in complete.items():
         setattr(header, name, number)
     return notes
 
 
-def _assume(found: dict[str, int], photometric: str) -> dict[str, int]:
+def _assume(present: dict[str, int], photometric: str) -> dict[str, int]:
     """Return values for the missing elements that have only one sensible value."""
-    samples = found.get("SamplesPerPixel", 3 if photometric in _COLOUR else 1)
-    stored = found.get("BitsStored", found["HighBit"] + 1 if "HighBit" in found else found.get("BitsAllocated"))
+    samples = present.get("SamplesPerPixel", 3 if photometric in _COLOUR else 1)
+    stored = present.get("BitsStored", present["HighBit"] + 1 if "HighBit" in present else present.get("BitsAllocated"))
     values = {"SamplesPerPixel": samples, "PixelRepresentation": 0}
     if samples == 3:
         values["PlanarConfiguration"] = 0
     if stored is not None:
         values |= {"BitsAllocated": 8 if stored <= 8 else 16, "BitsStored": stored, "HighBit": stored - 1}
-    return {name: number for name, number in values.items() if name not in found}
+    return {name: number for name, number in values.items() if name not in present}
 
 
 def _require_readable(numbers: dict[str, int], photometric: str) -> None:
     if numbers["BitsAllocated"] not in (8, 16):
-        raise DataError("has neither 8 nor 16 bits for a pixel's value, and no other film is read: save it with 16.")
+        raise DataError("has a BitsAllocated of neither 8 nor 16, which is not supported: save it with 16 bits.")
     if not 1 <= numbers["BitsStored"] <= numbers["BitsAllocated"]:
-        raise DataError("has a BitsStored that does not fit its BitsAllocated: export it again.")
+        raise DataError("has a BitsStored that contradicts its BitsAllocated: export it again.")
     if photometric not in _SAMPLES:
-        raise DataError("has a PhotometricInterpretation that is not read: export it as MONOCHROME2 or RGB.")
+        raise DataError("has an unsupported PhotometricInterpretation: export it as MONOCHROME2 or RGB.")
     if numbers["SamplesPerPixel"] not in _SAMPLES[photometric]:
         raise DataError("has a SamplesPerPixel that contradicts its PhotometricInterpretation: export it again.")
     flags = ["PixelRepresentation", *(["PlanarConfiguration"] if numbers["SamplesPerPixel"] == 3 else [])]
@@ -130,18 +130,18 @@ def _require_readable(numbers: dict[str, int], photometric: str) -> None:
 
 
 def _integer(header: Dataset, name: str) -> int | None:
-    """Read a whole number; None where the element is missing or empty."""
+    """Read an integer; None if the element is missing or empty."""
     if name not in header:
         return None
     try:
         value = header[name].value
         return None if value is None or value == "" else int(value)
-    except Exception:  # pydicom raises many kinds; multiple values are no number either
-        raise DataError(f"has a {name} that is not one whole number: export it again.") from None
+    except Exception:  # pydicom raises many kinds; multiple values are invalid too
+        raise DataError(f"has a {name} that is not a single integer: export it again.") from None
 
 
 def read_text(header: Dataset, name: str) -> str:
-    """Read an element's first value; empty where the element is missing or cannot be decoded."""
+    """Read the first value of an element; empty if the element is missing or cannot be decoded."""
     value = None
     with suppress(Exception):
         value = header.get(name)
@@ -150,7 +150,7 @@ def read_text(header: Dataset, name: str) -> str:
 
 
 def read_numbers(header: Dataset, name: str | int) -> list[float]:
-    """Read an element's numbers: NaN for each value that is none, nothing where the element is missing or empty."""
+    """Read the numbers of an element: NaN for each invalid value, an empty list if it is missing or empty."""
     if name not in header:
         return []
     raw = header.get_item(name).value
@@ -159,7 +159,7 @@ def read_numbers(header: Dataset, name: str | int) -> list[float]:
         if value is None or value == "":
             return []
         return [float(number) for number in (value if isinstance(value, (Sequence, MultiValue)) else [value])]
-    except Exception:  # pydicom raises many kinds, and for all values where one of them is invalid
+    except Exception:  # pydicom raises many kinds, for all values if one of them is invalid
         return [_number(part) for part in raw.split(b"\\")] if isinstance(raw, bytes) else [math.nan]
 
 
@@ -170,21 +170,21 @@ def _number(text: bytes) -> float:
         return math.nan
 
 
-def describe_doubts(header: Dataset) -> list[str]:
-    """Return what the header says against a frontal chest radiograph."""
+def describe_mismatches(header: Dataset) -> list[str]:
+    """Return notes on what in the header contradicts a frontal chest radiograph."""
     position, modality, part = (
         _fold(read_text(header, name)) for name in ("ViewPosition", "Modality", "BodyPartExamined")
     )
-    doubts = {
-        "its header says that it is a lateral view": position in _LATERAL,
-        "its header says that it is no plain radiograph": modality not in _RADIOGRAPHY,
-        "its header says that it shows no chest": part not in _OPEN and not _CHEST.search(part),
+    mismatches = {
+        "lateral view according to the header": position in _LATERAL_VIEWS,
+        "not a plain radiograph according to the header": modality not in _RADIOGRAPHY_MODALITIES,
+        "not a chest image according to the header": part not in _UNSPECIFIED_PARTS and not _CHEST.search(part),
     }
-    return [text for text, found in doubts.items() if found]
+    return [note for note, applies in mismatches.items() if applies]
 
 
 def _fold(text: str) -> str:
-    """Convert text to upper case without accents; UTF-8 that was decoded as Latin-1 is restored first."""
+    """Convert text to upper case without accents, after repairing UTF-8 that was decoded as Latin-1."""
     with suppress(UnicodeError):
         text = text.encode("latin-1").decode("utf-8")
     letters = unicodedata.normalize("NFKD", text.upper().translate(_UNACCENTED))

@@ -21,7 +21,7 @@ from pneumo.data.grey import blocks
 from pneumo.errors import DataError
 
 PIXELS = [*map(Tag, ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))]
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")  # what pydicom returns; the first are no luma
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")  # as returned by pydicom; all but the first store luma
 
 
 class Pixels(NamedTuple):
@@ -29,22 +29,22 @@ class Pixels(NamedTuple):
 
     samples: NDArray[Any]  # stored values (H, W), or luminance of a colour image (H, W) uint8
     photometric: str  # MONOCHROME1, MONOCHROME2 or PALETTE COLOR for stored values, RGB for luminance
-    packed: bool  # whether values are stored bit by bit, and not by a codec of its own precision
-    notes: list[str]  # where pixels and header disagree
+    packed: bool  # whether BitsStored and HighBit apply to the values; a JPEG codec has its own precision
+    notes: list[str]  # contradictions between pixels and header
 
 
 def decode_pixels(dataset: Dataset) -> Pixels:
-    """Decode the one image of a dataset whose header `complete_header` has completed."""
+    """Decode the single image of a dataset whose header was completed by `complete_header`."""
     if "PixelData" not in dataset:
-        floating = any(name in dataset for name in PIXELS)
-        what = "floating-point pixels, which have no agreed range" if floating else "a picture's header and no pixels"
-        raise DataError(f"is a DICOM file with {what}: replace it by an intact copy, or one of whole numbers.")
+        if any(name in dataset for name in PIXELS):
+            raise DataError("has floating-point pixels, which have no defined range: export it with integer pixels.")
+        raise DataError("is a DICOM file with an image header but no pixels: replace it with an intact copy.")
     notes: list[str] = []
     decoder = _select_decoder(dataset, notes)
     full = decoder.is_native and _is_full_size(dataset)
     dataset.file_meta.TransferSyntaxUID = syntax = decoder.UID
     packed = decoder.is_native or syntax == RLELossless
-    options: dict[str, Any] = {"correct_unused_bits": not packed}  # which clears the bits above BitsStored
+    options: dict[str, Any] = {"correct_unused_bits": not packed}  # clears the bits above BitsStored
     if full:
         options["photometric_interpretation"] = "YBR_FULL"
     if syntax == RLELossless:
@@ -66,10 +66,10 @@ def decode_pixels(dataset: Dataset) -> Pixels:
 
 
 def build_palette_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
-    """Compute the luminance of each stored value by the palette's lookup tables."""
+    """Compute the luminance of each stored value with the lookup tables of the palette."""
     with suppress(AttributeError, TypeError, ValueError, OverflowError, IndexError):
         size, first, bits = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
-        # Within the table's ends, since pydicom's indices wrap around beyond them.
+        # Clipped because the indices of pydicom wrap around beyond the ends of the table.
         inside = stored.astype(np.int64).clip(first, first + (size % 65536 or 65536) - 1)
         colours = _eight_bit(apply_color_lut(inside, dataset)[None, :, :3], bits)
         return np.array(Image.fromarray(colours).convert("L")).reshape(-1)
@@ -79,25 +79,25 @@ def build_palette_table(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.ui
 def _eight_bit(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     if samples.itemsize == 1:
         return samples
-    found = np.empty(samples.shape, np.uint8)
+    scaled = np.empty(samples.shape, np.uint8)
     for block in blocks(len(samples), samples.shape[1]):
-        found[block] = (samples[block] * (255 / ((1 << bits) - 1))).round().clip(0, 255)
-    return found
+        scaled[block] = (samples[block] * (255 / ((1 << bits) - 1))).round().clip(0, 255)
+    return scaled
 
 
 def _luminance(samples: NDArray[Any], bits: int, photometric: str) -> NDArray[np.uint8]:
     """Convert colours, shape (H, W, 3), to luminance, shape (H, W)."""
-    found = np.empty(samples.shape[:2], np.uint8)
+    luminance = np.empty(samples.shape[:2], np.uint8)
     for block in blocks(len(samples), samples.shape[1]):
         rgb = convert_color_space(_eight_bit(samples[block], bits), photometric, "RGB")
-        found[block] = np.asarray(Image.fromarray(rgb).convert("L"))
-    return found
+        luminance[block] = np.asarray(Image.fromarray(rgb).convert("L"))
+    return luminance
 
 
 def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDArray[Any] | None:
-    """Return the one channel of a grey image (H, W, 3), whether stored as RGB or as luma; None for coloured ones.
+    """Return the channel (H, W) of a grey image stored as RGB or luma (H, W, 3); None for a coloured image.
 
-    `photometric` is empty if the pixels' number contradicts it.
+    `photometric` is empty if it contradicts the number of pixels.
     """
     first, others, parts = samples[..., 0], samples[..., 1:], list(blocks(len(samples), samples.shape[1]))
     equal = all((others[block] == first[block][..., None]).all() for block in parts)
@@ -108,31 +108,31 @@ def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDA
             return None
         raise DataError("has pixels that contradict its PhotometricInterpretation: export it again as RGB.")
     if not ((equal and photometric == "RGB") or (neutral and photometric in _COLOURS[1:])):
-        notes.append("its pixels are grey, and not stored as its PhotometricInterpretation says")
+        notes.append("pixels are grey, which contradicts the PhotometricInterpretation")
     return np.ascontiguousarray(first)
 
 
 def _is_full_size(dataset: Dataset) -> bool:
-    """Validate the size of uncompressed pixels; return whether they are complete though described as subsampled."""
+    """Validate the size of uncompressed pixels; return whether chroma is complete though declared as subsampled."""
     size, needed = len(dataset.PixelData), _native_size(dataset)
     if size < needed:
-        raise DataError("is cut off: it has fewer pixels than its header says. Replace it by an intact copy.")
+        raise DataError("is truncated: it has fewer pixels than its header says. Replace it with an intact copy.")
     if size >= 2 * needed > 2:
         raise DataError(
-            "has at least twice as many bytes of pixels as its Rows, Columns, SamplesPerPixel and BitsAllocated say: "
-            "export it again."
+            "has at least twice as many bytes of pixels as its Rows, Columns, SamplesPerPixel and BitsAllocated "
+            "declare: export it again."
         )
     return bool(dataset.PhotometricInterpretation == "YBR_FULL_422" and size >= needed * 3 // 2)
 
 
 def _native_size(dataset: Dataset) -> int:
-    """Return the number of bytes that uncompressed pixels have."""
+    """Return the size of uncompressed pixels in bytes."""
     size = int(dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8)
     return size * 2 // 3 if dataset.PhotometricInterpretation == "YBR_FULL_422" else size
 
 
 def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
-    """Find the decoder of the transfer syntax, or of what the pixels are where they contradict it."""
+    """Return the decoder of the transfer syntax, or that of the actual encoding if the two contradict."""
     implicit, little = dataset.original_encoding
     native = (
         uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
@@ -143,34 +143,37 @@ def _select_decoder(dataset: Dataset, notes: list[str]) -> Decoder:
     size, needed = len(dataset.PixelData), _native_size(dataset)
     syntaxes = _reconcile(dataset, notes) if items else ()
     if syntaxes and named not in syntaxes:
-        notes.append("its pixels are compressed in another way than its header says")
+        notes.append("pixels are compressed differently than the header says")
         named = syntaxes[0]
     elif known and not known.is_native and not items and size in (needed, needed + 1):
-        notes.append("its pixels are not compressed, though its header says so")
+        notes.append("pixels are not compressed although the header says so")
         named = native
     elif known and not syntaxes and (items and size < needed if known.is_native else not items):
-        raise DataError("has pixels that contradict its transfer syntax and are of an unknown kind: export it again.")
+        raise DataError("has pixels that contradict its transfer syntax, in an unknown encoding: export it again.")
     return _find_decoder(named, dataset.BitsStored)
 
 
 def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
-    """Compare compressed pixels with their header, which a JPEG of 8 bits corrects; return their transfer syntaxes."""
+    """Validate the header against the compressed pixels and return their possible transfer syntaxes.
+
+    An 8-bit JPEG overrides the bit depth in the header.
+    """
     codestreams.require_few_items(dataset.PixelData)
-    found, frame = Codestream(), b""
-    with suppress(Exception):  # pydicom raises many kinds where the items are damaged
+    codestream, frame = Codestream(), b""
+    with suppress(Exception):  # pydicom raises many kinds for damaged items
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        found = codestreams.inspect_codestream(frame)
-    if found.shape not in (None, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)):
+        codestream = codestreams.inspect_codestream(frame)
+    if codestream.shape not in (None, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)):
         raise DataError(
-            "has a compressed image of another size or number of samples than its Rows, Columns and SamplesPerPixel "
-            "say: export it again."
+            "has a compressed image whose size or number of samples differs from its Rows, Columns and "
+            "SamplesPerPixel: export it again."
         )
     buffered = codestreams.require_bounds(frame, (dataset.Columns, dataset.Rows))
     require_memory(dicom_bytes(dataset, len(dataset.PixelData)) + buffered)
-    if found.syntaxes[:1] == (JPEGBaseline8Bit,) and found.bits == 8 < dataset.BitsAllocated:
+    if codestream.syntaxes[:1] == (JPEGBaseline8Bit,) and codestream.bits == 8 < dataset.BitsAllocated:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-        notes.append("its pixels have 8 bits, and not as many as its header says")
-    return found.syntaxes
+        notes.append("pixels have 8 bits, fewer than the header says")
+    return codestream.syntaxes
 
 
 def _find_decoder(syntax: UID, bits: int) -> Decoder:

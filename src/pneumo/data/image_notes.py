@@ -1,4 +1,4 @@
-"""Notes on doubtful images: collected, counted by kind, and reported once."""
+"""Notes on doubtful images, collected, counted by kind and reported once."""
 
 import logging
 from collections import defaultdict
@@ -10,10 +10,10 @@ _log = logging.getLogger(__name__)
 
 
 class ImageNotes:
-    """The notes on a run's images.
+    """The notes on the images of a run.
 
     Attributes:
-        found: Path of each image with notes, and these; caches keep it next to what they hold.
+        found: Notes by the path of their image; caches store them next to their array.
     """
 
     def __init__(self) -> None:
@@ -27,17 +27,17 @@ class ImageNotes:
             self.found[path] = list(notes)
 
     def report(self) -> None:
-        """Warn of the images with notes that were not reported yet, all in one warning."""
+        """Log one warning about all images whose notes were not reported yet."""
         new = {path: notes for path, notes in self.found.items() if path not in self._reported}
         self._reported.update(new)
         if new:
             count = f"{len(new):,} {'image is' if len(new) == 1 else 'images are'} doubtful"
             text = itemize(f"{count}:", summarize(new), "`pneumo audit` lists all such images.")
-            _log.warning(text)  # without arguments, of which each would become one line
+            _log.warning(text)  # arguments would be escaped to one line each
 
 
 def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Count and name the images of each note, the most frequent first; notes of one kind count as one."""
+    """Return a line for each kind of note with its images, the most frequent kind first."""
     kinds: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, notes in found.items():
         for note in notes:
@@ -50,12 +50,12 @@ def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def note_kind(note: str) -> str:
-    """Return a note without its figures, which are in parentheses."""
+    """Return a note without its numbers, which are in parentheses."""
     return note.partition(" (")[0]
 
 
 def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
-    """Return one item within the sentence of `head`, and several as a list with a line for each."""
+    """Join items to `head` and `tail`: one item within a sentence, several as a list with one line each."""
     items = [escape_line(item) for item in items]
     if len(items) == 1:
         return f"{head} {items[0]}." + (f" {tail}" if tail else "")
@@ -63,6 +63,6 @@ def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """Return the first three names, and the number of the others."""
+    """Return the first three names and the number of the remaining ones."""
     listed = [escape_line(name) for name in names]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")

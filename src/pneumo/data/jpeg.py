@@ -1,4 +1,4 @@
-"""Structural checks of JPEG and JPEG 2000 files, made before a decoder allocates memory."""
+"""Structural checks of JPEG and JPEG 2000 files before a decoder allocates memory."""
 
 import re
 import struct
@@ -8,25 +8,25 @@ from typing import NamedTuple
 
 from pneumo.errors import DataError
 
-_MOST_SCANS = 100  # progressive JPEGs have 10, or 6 in grey
-_MOST_SCANNED = 2_000_000_000  # pixels times scans
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # those that end a scan's data
+_MAX_SCANS = 100  # progressive JPEGs have 10, or 6 in greyscale
+_MAX_SCANNED_PIXELS = 2_000_000_000  # pixels times scans
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # the markers that end the data of a scan
 _FRAME, _SCAN, _END = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, 0xDA, 0xD9
 _SIZ, _COD, _COC, _POC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF5F, 0xFF90, 0xFF93, 0xFFD9
-_SIZE = struct.Struct(">8LH")  # right, lower, left and upper edge, width and height of a tile, its edges, components
-_MOST_COMPONENTS = 4
-_MOST_TILES = 4096  # 30 million pixels in tiles of 128 x 128 are 1,831
-_MOST_RESOLUTIONS = 33
-_LEAST_BLOCK = 10  # log2 of a code-block's area, which is 4,096 in most files
-_MOST_PRECINCTS = 60_000  # a decoder takes 1.5 kB for each; 30 million pixels in tiles of 128 x 128 have 10,986
-_MOST_PACKETS = 5_000_000
-_ODD = "is JPEG 2000 in smaller or more pieces than a radiograph has: save it as PNG."
-_DAMAGED = "is a damaged JPEG 2000: replace it by an intact copy."
+_SIZ_FIELDS = struct.Struct(">8LH")  # x and y of: end, offset, tile size, tile offset; then the number of components
+_MAX_COMPONENTS = 4
+_MAX_TILES = 4096  # 30 million pixels in tiles of 128 x 128 are 1,831
+_MAX_RESOLUTIONS = 33
+_MIN_BLOCK = 10  # log2 of the area of a code-block, which is 4,096 in most files
+_MAX_PRECINCTS = 60_000  # a decoder needs 1.5 kB for each; 30 million pixels in tiles of 128 x 128 have 10,986
+_MAX_PACKETS = 5_000_000
+_EXCESSIVE = "is a JPEG 2000 with smaller or more tiles or blocks than a radiograph needs: save it as PNG."
+_DAMAGED = "is a damaged JPEG 2000: replace it with an intact copy."
 _Segment = tuple[int, bytes, int]  # marker, content and end
 
 
 class _Size(NamedTuple):
-    """Size of a JPEG 2000 and of its grid of tiles."""
+    """Size of a JPEG 2000 image and of its tile grid."""
 
     width: int
     height: int
@@ -36,37 +36,41 @@ class _Size(NamedTuple):
 
 
 def require_few_scans(content: bytes) -> float:
-    """Return the bytes that a JPEG's decoder holds for each pixel from one scan to the next.
+    """Return the bytes per pixel that a JPEG decoder holds between scans.
 
-    Previews in its metadata or behind it do not count.
+    Previews in the metadata or after the image are not counted.
 
     Raises:
-        DataError: It has more scans than a radiograph needs, or too many for its size.
+        DataError: The JPEG has more scans than a radiograph needs, or too many for its size.
     """
-    if content.count(b"\xff\xda") < 2:  # a scan's data cannot hold this marker
+    if content.count(b"\xff\xda") < 2:  # the data of a scan cannot contain this marker
         return 0
-    count, pixels, subsampled, at = 0, 0, 1.0, 2
-    while (found := _MARKER.search(content, at)) is not None:
-        kind, at = content[found.start() + 1], found.end()
+    count, pixels, subsampled, offset = 0, 0, 1.0, 2
+    while (match := _MARKER.search(content, offset)) is not None:
+        kind, offset = content[match.start() + 1], match.end()
         if kind == _END:
             break
         if kind in _FRAME:
-            pixels = _integer(content, at + 3, 2) * _integer(content, at + 5, 2)
-            subsampled = _sampled(content[at + 9 : at + 8 + 3 * content[at + 7] : 3])
+            pixels = _integer(content, offset + 3, 2) * _integer(content, offset + 5, 2)
+            subsampled = _samples_per_pixel(content[offset + 9 : offset + 8 + 3 * content[offset + 7] : 3])
         count += kind == _SCAN
-        if count > _MOST_SCANS or count * pixels > _MOST_SCANNED:
-            raise DataError(f"is a JPEG of {_MOST_SCANS} or more scans, or of too many for its size: save it as PNG.")
-        at += _integer(content, at, 2)
+        if count > _MAX_SCANS or count * pixels > _MAX_SCANNED_PIXELS:
+            raise DataError(f"is a JPEG with more than {_MAX_SCANS} scans, or too many for its size: save it as PNG.")
+        offset += _integer(content, offset, 2)
     return 2 * subsampled if count > 1 else 0
 
 
 def is_jpeg2000(head: bytes) -> bool:
-    """Return whether a file that starts with these bytes is JPEG 2000, with or without boxes."""
+    """Return whether `head` is the beginning of a JPEG 2000 file, with or without boxes."""
     return head.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"))
 
 
 def require_structure(content: bytes) -> tuple[int, int, int]:
-    """Return width, height and components; raise a DataError if decoding allocates much more than its pixels need."""
+    """Return width, height and number of components.
+
+    Raises:
+        DataError: The file is damaged, or decoding would allocate much more memory than the pixels need.
+    """
     start = _find_codestream(content)
     header = list(_segments(content, start + 2))
     sizes = [segment for marker, segment, _ in header if marker == _SIZ]
@@ -80,8 +84,8 @@ def require_structure(content: bytes) -> tuple[int, int, int]:
     return size.width, size.height, size.components
 
 
-def _sampled(factors: bytes) -> float:
-    """Return the number of samples for each pixel, from the sampling factors of the components."""
+def _samples_per_pixel(factors: bytes) -> float:
+    """Return the number of samples per pixel from the sampling factors of the components."""
     areas = [(factor >> 4) * (factor & 15) for factor in factors]
     return sum(areas) / max(areas, default=1) if all(areas) else len(areas)
 
@@ -89,80 +93,82 @@ def _sampled(factors: bytes) -> float:
 def _find_codestream(content: bytes) -> int:
     if content.startswith(b"\xff\x4f"):
         return 0
-    at = 0
-    while at + 16 <= len(content):
-        size, head = _integer(content, at), 8
+    offset = 0
+    while offset + 16 <= len(content):
+        size, head = _integer(content, offset), 8
         if size == 1:
-            size, head = _integer(content, at + 8, 8), 16
-        if content[at + 4 : at + 8] == b"jp2c":
-            return at + head
-        if size < head:  # 0 is the last box
+            size, head = _integer(content, offset + 8, 8), 16
+        if content[offset + 4 : offset + 8] == b"jp2c":
+            return offset + head
+        if size < head:  # a size of 0 marks the last box
             break
-        at += size
+        offset += size
     raise DataError(_DAMAGED)
 
 
-def _segments(content: bytes, at: int) -> Iterator[_Segment]:
-    """Yield the segments up to the pixels of a tile, or to the first tile."""
-    while at + 4 <= len(content) and (marker := _integer(content, at, 2)) not in (_SOT, _SOD):
-        end = at + 2 + _integer(content, at + 2, 2)
-        if marker < 0xFF01 or end < at + 4:
+def _segments(content: bytes, offset: int) -> Iterator[_Segment]:
+    """Yield the segments before the first tile, or before the pixels of a tile."""
+    while offset + 4 <= len(content) and (marker := _integer(content, offset, 2)) not in (_SOT, _SOD):
+        end = offset + 2 + _integer(content, offset + 2, 2)
+        if marker < 0xFF01 or end < offset + 4:
             raise DataError(_DAMAGED)
-        yield marker, content[at + 4 : end], end
-        at = end
+        yield marker, content[offset + 4 : end], end
+        offset = end
 
 
 def _read_size(segment: bytes) -> _Size:
-    right, lower, left, upper, wide, high, tile_left, tile_upper, components = _SIZE.unpack_from(segment, 2)
-    if not wide or not high or right <= left or lower <= upper:
+    right, lower, left, upper, tile_width, tile_height, tile_left, tile_upper, components = _SIZ_FIELDS.unpack_from(
+        segment, 2
+    )
+    if not tile_width or not tile_height or right <= left or lower <= upper:
         raise DataError(_DAMAGED)
-    columns, rows = ceil((right - tile_left) / wide), ceil((lower - tile_upper) / high)
-    if components > _MOST_COMPONENTS or columns * rows > _MOST_TILES:
-        raise DataError(_ODD)
+    columns, rows = ceil((right - tile_left) / tile_width), ceil((lower - tile_upper) / tile_height)
+    if components > _MAX_COMPONENTS or columns * rows > _MAX_TILES:
+        raise DataError(_EXCESSIVE)
     return _Size(right - left, lower - upper, components, columns, rows)
 
 
 def _require_styles(segments: list[_Segment], layers: int, size: _Size) -> int:
-    """Check how an image or a tile is coded; return its number of layers, or 0 where its segments have none."""
-    found = 0
+    """Validate the coding styles of an image or a tile; return its number of layers, or 0 if none is declared."""
+    declared = 0
     for marker, segment, _ in segments:
         if marker == _COD and len(segment) >= 10:
-            found = _integer(segment, 2, 2)
-            _require_blocks(segment[5:], bool(segment[0] & 1), max(found, 1), size)
+            declared = _integer(segment, 2, 2)
+            _require_blocks(segment[5:], bool(segment[0] & 1), max(declared, 1), size)
         elif marker == _COC and len(segment) >= 7:
-            _require_blocks(segment[2:], bool(segment[1] & 1), max(found, layers), size)
+            _require_blocks(segment[2:], bool(segment[1] & 1), max(declared, layers), size)
         elif marker in (_COD, _COC, _POC):
-            raise DataError(_ODD)
-    return found
+            raise DataError(_EXCESSIVE)
+    return declared
 
 
 def _require_blocks(style: bytes, has_precincts: bool, layers: int, size: _Size) -> None:
     resolutions, block = style[0] + 1, style[1] + style[2] + 4
     sides = style[5 : 5 + resolutions] if has_precincts else b"\xff" * resolutions
-    if block < _LEAST_BLOCK or resolutions > _MOST_RESOLUTIONS or len(sides) < resolutions:
-        raise DataError(_ODD)
+    if block < _MIN_BLOCK or resolutions > _MAX_RESOLUTIONS or len(sides) < resolutions:
+        raise DataError(_EXCESSIVE)
     precincts = 0.0
-    for halved, side in enumerate(reversed(sides)):  # the image's own size last, after its halves
-        columns = size.width / (1 << halved + (side & 15)) + size.columns  # each tile starts another
-        rows = size.height / (1 << halved + (side >> 4)) + size.rows
+    for level, side in enumerate(reversed(sides)):  # sides start at the lowest resolution, levels at full size
+        columns = size.width / (1 << level + (side & 15)) + size.columns  # each tile starts another precinct
+        rows = size.height / (1 << level + (side >> 4)) + size.rows
         precincts += size.components * columns * rows
-    if precincts > _MOST_PRECINCTS or precincts * layers > _MOST_PACKETS:
-        raise DataError(_ODD)
+    if precincts > _MAX_PRECINCTS or precincts * layers > _MAX_PACKETS:
+        raise DataError(_EXCESSIVE)
 
 
-def _require_tiles(content: bytes, at: int, layers: int, size: _Size) -> None:
-    """Check tiles that override how the others are coded."""
-    while _integer(content, at, 2) == _SOT:
-        length = _integer(content, at + 6)
-        _require_styles(list(_segments(content, at + 12)), layers, size)
-        if length == 0:  # to the end
+def _require_tiles(content: bytes, offset: int, layers: int, size: _Size) -> None:
+    """Validate the coding styles of tiles that override those of the image."""
+    while _integer(content, offset, 2) == _SOT:
+        length = _integer(content, offset + 6)
+        _require_styles(list(_segments(content, offset + 12)), layers, size)
+        if length == 0:  # the tile extends to the end
             return
         if length < 14:
             raise DataError(_DAMAGED)
-        at += length
-    if at < len(content) and (len(content) < at + 2 or _integer(content, at, 2) != _EOC):
+        offset += length
+    if offset < len(content) and (len(content) < offset + 2 or _integer(content, offset, 2) != _EOC):
         raise DataError(_DAMAGED)
 
 
-def _integer(content: bytes, at: int, size: int = 4) -> int:
-    return int.from_bytes(content[at : at + size], "big")
+def _integer(content: bytes, offset: int, size: int = 4) -> int:
+    return int.from_bytes(content[offset : offset + size], "big")

@@ -1,4 +1,4 @@
-"""The reader of raster formats (JPEG, PNG, TIFF, BMP and others): a bounded grey image, or the reason against it."""
+"""Reader of raster formats (JPEG, PNG, TIFF, BMP and others) with bounded memory and time."""
 
 import codecs
 import struct
@@ -8,23 +8,23 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tags
 
-from pneumo.data.decoder_limits import Meter, picture_bytes, require_memory
+from pneumo.data.decoder_limits import LimitedStream, raster_bytes, require_memory
 from pneumo.data.grey import SIXTEEN_BITS, Scale, is_deep, look_up, require_depth, require_size, to_grey
 from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
-# What docs/PREDICTION.md lists. Pillow's other decoders are slow, unbounded, or start programs; MPO comes with JPEG.
+# Documented in docs/PREDICTION.md. Pillow's other decoders are slow, unbounded or start programs; JPEG includes MPO.
 FORMATS = ("JPEG", "PNG", "TIFF", "JPEG2000", "BMP", "WEBP", "GIF", "PPM")
-INTACT = "replace it by an intact copy"
-_OTHERS = {  # what else is often among films, by the bytes that such files start with
+INTACT = "replace it with an intact copy"
+_UNSUPPORTED = {  # by signature
     b"PK\x03\x04": "is a ZIP archive: unpack it first.",
-    b"\x1f\x8b": "is compressed by gzip: unpack it first.",
-    b"%PDF": "is a PDF document: save its picture as PNG.",
+    b"\x1f\x8b": "is compressed with gzip: unpack it first.",
+    b"%PDF": "is a PDF document: save its image as PNG.",
     b"\xff\xd8\xff": f"is a damaged JPEG: {INTACT}.",
     b"\x89PNG": f"is a damaged PNG: {INTACT}.",
-    **dict.fromkeys((b"%!PS", b"\xc5\xd0\xd3\xc6"), "is a drawing, not a picture of pixels: save it as PNG."),
+    **dict.fromkeys((b"%!PS", b"\xc5\xd0\xd3\xc6"), "is a vector drawing: save it as PNG."),
 }
-_UPRIGHT = {  # by EXIF orientation
+_TRANSPOSES = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,10 +33,10 @@ _UPRIGHT = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SLOW = ("bmp_rle", "ppm_plain")  # Pillow's decoders in Python
-_MOST_PLAIN = 4_000_000  # pixels that these decode in some 5 s
-_MOST_COMMENTS = 1000
-_COLOURS = {  # photometric interpretation: name, channels, bits of each
+_SLOW_DECODERS = ("bmp_rle", "ppm_plain")  # implemented by Pillow in Python
+_MAX_SLOW_PIXELS = 4_000_000  # decoded in about 5 s
+_MAX_COMMENTS = 1000
+_PHOTOMETRIC = {  # by photometric interpretation: name, channels, bits per channel
     0: ("MinIsWhite", 1, (1, 2, 4, 8, 16)),
     1: ("MinIsBlack", 1, (1, 2, 4, 8, 12, 16)),
     2: ("RGB", 3, (8, 16)),
@@ -46,57 +46,57 @@ _COLOURS = {  # photometric interpretation: name, channels, bits of each
 }
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _DAMAGED = f"is a damaged TIFF: {INTACT}."
-_NUMBERS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes by type
-_MOST_VALUES = 500_000  # 30 million pixels in tiles of 16 x 16 have 234,375 offsets and sizes
+_TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # of numeric types
+_MAX_TAG_VALUES = 500_000  # 30 million pixels in tiles of 16 x 16 have 234,375 offsets and sizes
 _PREMULTIPLIED, _PLANAR, _UNCOMPRESSED = 1, 2, 1
 
 
 class Storage(NamedTuple):
-    """How a file stores its image."""
+    """Mode and format of an image file."""
 
-    mode: str  # Pillow's name for the channels, such as L, RGB or I;16
-    format: str  # Pillow's name for the format, such as JPEG, or DICOM
+    mode: str  # Pillow's mode, such as L, RGB or I;16
+    format: str  # Pillow's format name, such as JPEG, or DICOM
 
 
-class Opened(NamedTuple):
-    """An image that was read."""
+class OpenedImage(NamedTuple):
+    """A decoded image with notes and storage."""
 
-    image: Image.Image  # grey, 8 bits a pixel
-    notes: list[str]  # what is doubtful about it
+    image: Image.Image  # 8-bit greyscale
+    notes: list[str]  # reasons to doubt the image
     storage: Storage
-    shallow: bool = False  # whether a note says already why there are few greys
+    low_depth: bool = False  # whether a note already explains a low contrast
 
 
-def read_picture(stream: Meter, head: bytes) -> Opened:
-    """Read a picture in one of `FORMATS` from a stream that starts with `head`.
+def read_raster(stream: LimitedStream, head: bytes) -> OpenedImage:
+    """Read an image in one of `FORMATS` from a stream that starts with `head`.
 
-    A DataError's text is a predicate; damaged files raise any exception of a decoder.
+    The text of a DataError is a predicate, such as `is a ZIP archive`. Damaged files raise any exception of a decoder.
     """
-    tiff = _TiffKind(stream) if head.startswith(tuple(Tags.PREFIXES)) else None
+    tiff = _TiffLayout(stream) if head.startswith(tuple(Tags.PREFIXES)) else None
     scale = tiff.scale() if tiff else SIXTEEN_BITS
     try:
         image: Image.Image = Image.open(cast(BinaryIO, stream), formats=FORMATS)
     except UnidentifiedImageError:
-        raise (tiff.refusal() if tiff else DataError(_describe(head))) from None
+        raise (tiff.unsupported() if tiff else DataError(_describe_unsupported(head))) from None
     stream.begin_pixels()
-    # A phone's JPEG may have a preview behind the photograph. To count frames would read all of them.
+    # JPEGs of phones may contain a preview after the photograph. Counting frames would read all of them.
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise DataError("has several frames, and a radiograph is one: save the one that you mean as its own file.")
+        raise DataError("has several frames, but a radiograph has one: save the right frame as its own file.")
     require_size(*image.size)
     require_depth(image, head)
     _require_bounds(image, stream, head, tiff.tile if tiff else 0)
     storage, deep = Storage(image.mode, str(image.format)), is_deep(image)
-    turned = _orientation(image) in _UPRIGHT
+    reoriented = _orientation(image) in _TRANSPOSES
     grey, depth_notes = to_grey(_read_scaled(image, stream), scale, deep)
-    notes = [*depth_notes, *(["it was turned upright as its EXIF orientation says"] if turned else [])]
-    # Of a TIFF the orientation is 1 now: Pillow turns that when it loads it.
-    if turned and (orientation := _orientation(image)) in _UPRIGHT:
-        grey = grey.transpose(_UPRIGHT[orientation])
-    return Opened(grey, notes, storage, shallow=bool(depth_notes))
+    notes = [*depth_notes, *(["rotated or flipped according to the EXIF orientation"] if reoriented else [])]
+    # Pillow has already reoriented a TIFF when loading it, which sets the orientation to 1.
+    if reoriented and (orientation := _orientation(image)) in _TRANSPOSES:
+        grey = grey.transpose(_TRANSPOSES[orientation])
+    return OpenedImage(grey, notes, storage, low_depth=bool(depth_notes))
 
 
-def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -> None:
-    """Raise a DataError for a picture whose decoding would take too much memory or time."""
+def _require_bounds(image: Image.Image, stream: LimitedStream, head: bytes, tile: int) -> None:
+    """Raise a DataError for an image that needs too much memory or time to decode."""
     buffered = 0.0
     jpeg, plain = image.format in ("JPEG", "MPO"), image.format == "PPM" and head[1:2] in b"123"
     if jpeg or plain or is_jpeg2000(head):
@@ -106,48 +106,48 @@ def _require_bounds(image: Image.Image, stream: Meter, head: bytes, tile: int) -
         stream.seek(position)
         if jpeg:
             buffered = require_few_scans(content)
-        elif plain and content.count(b"#") > _MOST_COMMENTS:  # Pillow copies a block for each
-            raise DataError(f"is a PGM or PPM with more than {_MOST_COMMENTS:,} comments: save it as PNG.")
+        elif plain and content.count(b"#") > _MAX_COMMENTS:  # Pillow copies a block for each
+            raise DataError(f"is a PGM or PPM with more than {_MAX_COMMENTS:,} comments: save it as PNG.")
         elif not plain and require_structure(content)[:2] != image.size:
             raise DataError(f"is a damaged JPEG 2000: {INTACT}.")
-    require_memory(picture_bytes(image, stream.size, tile, buffered))
-    slow = any(tile[0] in _SLOW for tile in getattr(image, "tile", ()))
-    if slow and image.width * image.height > _MOST_PLAIN:
-        raise DataError(f"is stored in a rare way, which is read up to {_MOST_PLAIN:,} pixels: save it as PNG.")
+    require_memory(raster_bytes(image, stream.size, tile, buffered))
+    slow = any(tile[0] in _SLOW_DECODERS for tile in getattr(image, "tile", ()))
+    if slow and image.width * image.height > _MAX_SLOW_PIXELS:
+        raise DataError(f"has an encoding that is limited to {_MAX_SLOW_PIXELS:,} pixels: save it as PNG.")
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return how a photograph's data ask viewers to turn it; 1 where they are damaged."""
+    """Return the EXIF orientation; 1 if it is missing or damaged."""
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
-        return found if found in _UPRIGHT else 1
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in _TRANSPOSES else 1
     except (struct.error, KeyError, SyntaxError, TypeError, ValueError):
         return 1
 
 
-def _describe(head: bytes) -> str:
-    if found := [what for start, what in _OTHERS.items() if head.startswith(start)]:
-        return found[0]
+def _describe_unsupported(head: bytes) -> str:
+    if descriptions := [description for start, description in _UNSUPPORTED.items() if head.startswith(start)]:
+        return descriptions[0]
     if head[4:8] == b"ftyp":
-        return "is a film or photograph in a format that is not read, such as HEIC or AVIF: save it as JPEG or PNG."
+        return "is a video or photograph in an unsupported format, such as HEIC or AVIF: save it as JPEG or PNG."
     if _is_text(head):
-        return "is text, not a picture."
+        return "is text, not an image."
     return (
-        f"is no picture in a format that is read ({', '.join(FORMATS[:-1])}, PGM or DICOM), or damaged at its "
-        f"beginning: {INTACT}, or save it as PNG."
+        f"is not an image in a supported format ({', '.join(FORMATS[:-1])}, PGM or DICOM), or its beginning is "
+        f"damaged: {INTACT}, or save it as PNG."
     )
 
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its last character may be cut
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
     except UnicodeDecodeError:
         return False
-    return all(letter.isprintable() or letter.isspace() for letter in text)
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
-def _read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
-    """Decode a PGM or PPM, not loaded yet, whose values have to be scaled as Pillow does; return any other as it is."""
+def _read_scaled(image: Image.Image, stream: LimitedStream) -> Image.Image:
+    """Decode a PGM or PPM, not loaded yet, and scale its values like Pillow; return other images unchanged."""
     if image.format != "PPM" or image.tile[0][0] != "ppm":  # type: ignore[attr-defined] # an ImageFile
         return image
     _, _, offset, (*_, largest) = image.tile[0]  # type: ignore[attr-defined] # an ImageFile
@@ -157,20 +157,20 @@ def _read_scaled(image: Image.Image, stream: Meter) -> Image.Image:
     size = image.width * image.height * bands
     codes = np.frombuffer(stream.read(size * np.dtype(stored).itemsize), stored)
     if codes.size != size:
-        raise DataError("is cut off: it has fewer pixels than its header says. Replace it by an intact copy.")
+        raise DataError("is truncated: it has fewer pixels than its header says. Replace it with an intact copy.")
     table = np.rint(np.arange(65536) / largest * white).clip(max=white).astype(np.uint16 if deep else np.uint8)
     shape = (image.height, image.width, bands)
     return Image.fromarray(look_up(table, codes).reshape(shape[: 3 if bands > 1 else 2]))
 
 
-class _TiffKind:
-    """How a TIFF stores its first image, by its tags."""
+class _TiffLayout:
+    """Layout of the first image of a TIFF, from its tags."""
 
-    def __init__(self, stream: Meter) -> None:
-        """Read the tags; damaged ones raise a DataError or any exception of Pillow's."""
+    def __init__(self, stream: LimitedStream) -> None:
+        """Read the tags; damaged tags raise a DataError or any exception of Pillow."""
         head = stream.read(16)
         if head.startswith(b"MM\0\x2b"):
-            raise DataError("is a big-endian BigTIFF, which is not read: save it as PNG.")
+            raise DataError("is a big-endian BigTIFF, which is not supported: save it as PNG.")
         big = head[2:4] in (b"\x2b\0", b"\0\x2b")
         tags = Tags.ImageFileDirectory_v2(head if big else head[:8])
         _require_short_directory(stream, tags.next, "<" if head[0] == ord("I") else ">", big)
@@ -195,42 +195,44 @@ class _TiffKind:
         stream.seek(0)
 
     def scale(self) -> Scale:
-        """Return the meaning of the values; raise a DataError if Pillow would decode them wrongly, or not at all."""
+        """Return the range of the values; raise a DataError if Pillow cannot decode them correctly."""
         if self.photometric is None:
-            raise DataError("is a TIFF that does not say whether 0 is black or white: save it as PNG.")
-        _, colours, depths = _COLOURS.get(self.photometric, ("", 0, ()))
+            raise DataError("is a TIFF that does not declare whether 0 is black or white: save it as PNG.")
+        _, colours, depths = _PHOTOMETRIC.get(self.photometric, ("", 0, ()))
         if self.formats != {1} or len(self.bits) != 1 or not self.bits <= set(depths):
-            raise self.refusal()
+            raise self.unsupported()
         (bits,) = self.bits
-        further = self.channels - colours
-        wrong = [
-            # Pillow knows planes only as single letters of its names: "L" for "L;I", and "I" for "I;16".
-            self.planar and (bits != 8 or further > 0 or self.photometric == 0),
-            self.photometric == 0 and further > 0,
-            self.photometric == 1 and further > 0 and (bits != 8 or _PREMULTIPLIED in self.extra),
+        extra = self.channels - colours
+        unsupported = [
+            # Pillow shortens the raw modes of planes to one letter: "L" for "L;I", and "I" for "I;16".
+            self.planar and (bits != 8 or extra > 0 or self.photometric == 0),
+            self.photometric == 0 and extra > 0,
+            self.photometric == 1 and extra > 0 and (bits != 8 or _PREMULTIPLIED in self.extra),
             bits == 12 and self.compressed,
-            self.photometric == 3 and max(self.palette, default=0) < 256,  # colours of 8 bits, which come out black
+            self.photometric == 3 and max(self.palette, default=0) < 256,  # 8-bit colours, which Pillow reads as black
         ]
-        if any(wrong):
-            raise self.refusal()
+        if any(unsupported):
+            raise self.unsupported()
         return Scale(4095 if bits == 12 else 65535, inverted=self.photometric == 0)
 
-    def refusal(self) -> DataError:
-        """Return the error that names the kind."""
+    def unsupported(self) -> DataError:
+        """Return an error that describes the unsupported layout."""
         form = " and ".join(_SAMPLE_FORMATS.get(form, "unusual") for form in sorted(self.formats))
         bits = " and ".join(map(str, sorted(self.bits)))
-        colours = _COLOURS[self.photometric][0] if self.photometric in _COLOURS else f"colours {self.photometric}"
+        colours = f"photometric interpretation {self.photometric}"
+        if self.photometric in _PHOTOMETRIC:
+            colours = _PHOTOMETRIC[self.photometric][0]
         channels = f"{self.channels}{' planar' if self.planar else ''} channel{'' if self.channels == 1 else 's'}"
         return DataError(
-            f"is a TIFF of a kind that is not read ({channels} of {form} {bits}-bit values, {colours}): save it as "
-            "PNG, grey, with unsigned values of 8 or 16 bits."
+            f"is a TIFF of an unsupported kind ({channels} of {form} {bits}-bit values, {colours}): save it as "
+            "greyscale PNG with 8 or 16 bits."
         )
 
 
-def _require_short_directory(stream: Meter, start: int, order: str, big: bool) -> None:
-    """Raise a DataError for a directory with more values, or bytes, than the file of one image needs.
+def _require_short_directory(stream: LimitedStream, start: int, order: str, big: bool) -> None:
+    """Raise a DataError for a directory with more values or bytes than one image needs.
 
-    Pillow makes a Python number of each value, and copies what several tags refer to for each of them.
+    Pillow creates a Python number for each value, and copies data once for every tag that refers to it.
     """
     stream.seek(start)
     size = 8 if big else 2
@@ -240,7 +242,7 @@ def _require_short_directory(stream: Meter, start: int, order: str, big: bool) -
     entry = struct.Struct(order + ("HHQ8x" if big else "HHI4x"))
     content = stream.read(min(count, 65_535) * entry.size)
     entries = list(entry.iter_unpack(content[: len(content) // entry.size * entry.size]))
-    values = sum(number for _, kind, number in entries if kind in _NUMBERS)
-    data = sum(number * _NUMBERS.get(kind, 1) for _, kind, number in entries)
-    if values > _MOST_VALUES or data > stream.size + 12 * len(entries):
-        raise DataError("is a TIFF of more tags, strips or tiles than a radiograph has: save it as PNG.")
+    values = sum(count for _, kind, count in entries if kind in _TYPE_BYTES)
+    data = sum(count * _TYPE_BYTES.get(kind, 1) for _, kind, count in entries)
+    if values > _MAX_TAG_VALUES or data > stream.size + 12 * len(entries):
+        raise DataError("is a TIFF with more tags, strips or tiles than a radiograph needs: save it as PNG.")

@@ -102,7 +102,7 @@ class InputImage:
 def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:
     """Read a file, or its content, as the input of a network with these rules; with `show` keep a copy to look at."""
     path = source if isinstance(source, Path) else Path("-")
-    with BUDGET.share():
+    with BUDGET.reservation():
         try:
             image, notes = read_radiograph(source)
         except DataError as error:

@@ -24,7 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.fixture
 def flawed(tmp_path: Path) -> Path:
-    """Two classes of a few films, one of them twice, under names that a page must escape."""
+    """Two classes of a few images with one duplicate, under names that a page must escape."""
     root = tmp_path / "<i>data & more"
     random = os.urandom(64 * 64)
     for name in ("A<b>", "B[bold]"):
@@ -36,7 +36,7 @@ def flawed(tmp_path: Path) -> Path:
     return root
 
 
-def test_it_prints_and_writes_all_that_it_found(
+def test_findings_are_printed_and_written_to_html_and_json(
     flawed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, document = tmp_path / "out" / "audit.html", tmp_path / "out" / "audit.json"
@@ -58,32 +58,30 @@ def test_it_prints_and_writes_all_that_it_found(
     ]
 
 
-def test_strict_makes_an_error_of_the_data_one_of_the_command(
-    flawed: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strict_fails_on_error_verdicts(flawed: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, flawed, "--strict") == 1
     assert run(monkeypatch, phantoms, "--strict") == 0
 
 
-def test_classes_can_be_named(
+def test_classes_can_be_selected(
     phantoms: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, phantoms, "--classes", "PNEUMONIA") == 0
-    printed = " ".join(capsys.readouterr().out.split())  # lines break where the folder's name is long
+    printed = " ".join(capsys.readouterr().out.split())  # long folder names wrap
     assert "67 images of 1 class in train" in printed
 
 
-def test_a_bad_root_gets_one_paragraph(
+def test_a_missing_root_prints_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, tmp_path / "nowhere") == 1
     error = capsys.readouterr().err
-    assert "nowhere is no folder" in error
+    assert "nowhere is not a folder" in error
     assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("option", ["--json", "--html"])
-def test_a_folder_in_place_of_a_file_is_refused_at_once(
+def test_a_folder_as_output_file_is_rejected_before_the_audit(
     option: str, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, phantoms, option, tmp_path) == 1
@@ -99,10 +97,10 @@ def test_a_file_that_cannot_be_written_is_an_error(
     assert run(monkeypatch, flawed, "--json", tmp_path / "file" / "audit.json") == 1
     captured = capsys.readouterr()
     assert "cannot be written" in captured.err
-    assert captured.out == ""  # told before the audit, not after it
+    assert captured.out == ""  # reported before the audit starts
 
 
-def test_a_tree_without_contrast_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_without_contrast_can_be_plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("A", "B"):
         (tmp_path / "data" / name).mkdir(parents=True)
         image = Image.new("L", (40, 40))
@@ -110,10 +108,10 @@ def test_a_tree_without_contrast_can_be_drawn(tmp_path: Path, monkeypatch: pytes
         image.save(tmp_path / "data" / name / "1.png")
     shutil.copy(tmp_path / "data" / "A" / "1.png", tmp_path / "data" / "A" / "2.png")
     assert run(monkeypatch, tmp_path / "data", "--html", tmp_path / "audit.html") == 0
-    assert "mean film" in (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "Mean image" in (tmp_path / "audit.html").read_text(encoding="utf-8")
 
 
-def test_no_output_obeys_the_name_of_a_file(
+def test_malicious_file_names_are_escaped_in_all_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / f"<b>[/y]{CONTROLS}"

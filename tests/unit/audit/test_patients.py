@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pneumo.audit.patients import weigh_patients
-from pneumo.audit.properties import Picture, Pictures
+from pneumo.audit.patients import compare_patients
+from pneumo.audit.properties import ImageInfo, LoadedImages
 from pneumo.audit.tree import File
 
 SIDE = 8
@@ -13,55 +13,56 @@ SIDE = 8
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pneumo.audit.patients._SIDE", SIDE)  # components of small thumbnails are quickly found
+    # Small thumbnails have few components, which are fast to compute.
+    monkeypatch.setattr("pneumo.audit.patients._SIDE", SIDE)
 
 
-def draw(random: np.random.Generator, films: list[tuple[str, str, int]]) -> Pictures:
-    """Draw films, given as split, patient's name and which child it is: those of one child resemble each other."""
-    looks: dict[int, np.ndarray] = {}
+def draw(random: np.random.Generator, specs: list[tuple[str, str, int]]) -> LoadedImages:
+    """Draw an image for each (split, patient name, patient index); images of one patient resemble each other."""
+    means: dict[int, np.ndarray] = {}
     thumbnails = []
-    for _, _, child in films:
-        look = looks.setdefault(child, random.normal(0, 1, (SIDE, SIDE)))
-        thumbnails.append(128 + 25 * (look + random.normal(0, 1, (SIDE, SIDE))))
-    files = [File(f"{split}/A/{i}.png", split, 0, "", name, 1) for i, (split, name, _) in enumerate(films)]
-    picture = Picture(SIDE, SIDE, "L", "PNG", "")
-    return Pictures(
-        tuple(files), (picture,) * len(files), np.array(thumbnails).clip(0, 255).astype(np.uint8), unreadable=()
+    for _, _, patient in specs:
+        mean = means.setdefault(patient, random.normal(0, 1, (SIDE, SIDE)))
+        thumbnails.append(128 + 25 * (mean + random.normal(0, 1, (SIDE, SIDE))))
+    files = [File(f"{split}/A/{i}.png", split, 0, "", name, 1) for i, (split, name, _) in enumerate(specs)]
+    info = ImageInfo(SIDE, SIDE, "L", "PNG", "")
+    return LoadedImages(
+        tuple(files), (info,) * len(files), np.array(thumbnails).clip(0, 255).astype(np.uint8), unreadable=()
     )
 
 
-def flagged(other_child: Callable[[int], int], trials: int) -> int:
-    """Count how often six names with four films in either split are taken for the same children."""
+def count_flagged(train_patient: Callable[[int], int], trials: int) -> int:
+    """Count how often six names with four images in each split are concluded to denote the same patients."""
     count = 0
     for seed in range(trials):
-        films = [
+        specs = [
             (split, f"alone-{split}-{i}", 1000 * (1 + (split == "test")) + i)
             for split in ("test", "train")
             for i in range(200)
         ]
-        films += [("test", f"shared-{i}", i) for i in range(6) for _ in range(4)]
-        films += [("train", f"shared-{i}", other_child(i)) for i in range(6) for _ in range(4)]
-        pictures = draw(np.random.default_rng(seed), films)
-        patients = weigh_patients(pictures, np.arange(len(films)))
+        specs += [("test", f"shared-{i}", i) for i in range(6) for _ in range(4)]
+        specs += [("train", f"shared-{i}", train_patient(i)) for i in range(6) for _ in range(4)]
+        images = draw(np.random.default_rng(seed), specs)
+        patients = compare_patients(images, np.arange(len(specs)))
         assert len(patients.shared) == 6
         count += patients.conclusion == "same"
     return count
 
 
-def test_a_few_names_with_many_films_of_strangers_are_no_leak() -> None:
-    # At 5 % each, 7 or more of 40 have a chance of 0.3 %. Strangers drawn film by film would flag 12.
-    assert flagged(lambda name: 500 + name, 40) < 7
+def test_a_few_names_of_different_patients_with_many_images_are_not_flagged() -> None:
+    # At 5 % each, 7 or more of 40 have a probability of 0.3 %. Drawing single images would flag 12.
+    assert count_flagged(lambda name: 500 + name, 40) < 7
 
 
-def test_a_few_names_of_the_same_children_are() -> None:
-    assert flagged(lambda name: name, 5) == 5
+def test_a_few_names_of_the_same_patients_are_flagged() -> None:
+    assert count_flagged(lambda name: name, 5) == 5
 
 
-def test_rounding_residues_of_equal_films_are_no_evidence() -> None:
-    films = [(split, f"alone-{split}-{i}", 0) for split in ("test", "train") for i in range(30)]
-    films += [(split, f"shared-{i}", 0) for split in ("test", "train") for i in range(12) for _ in range(3)]
-    pictures = draw(np.random.default_rng(0), films)
-    equal = replace(pictures, thumbnails=np.repeat(pictures.thumbnails[:1], len(films), axis=0))
-    patients = weigh_patients(equal, np.arange(len(films)))
+def test_rounding_residues_of_equal_images_are_not_significant() -> None:
+    specs = [(split, f"alone-{split}-{i}", 0) for split in ("test", "train") for i in range(30)]
+    specs += [(split, f"shared-{i}", 0) for split in ("test", "train") for i in range(12) for _ in range(3)]
+    images = draw(np.random.default_rng(0), specs)
+    equal = replace(images, thumbnails=np.repeat(images.thumbnails[:1], len(specs), axis=0))
+    patients = compare_patients(equal, np.arange(len(specs)))
     assert (patients.within.excess, patients.across.excess) == (0, 0)
-    assert (patients.share, patients.p_value, patients.conclusion) == (None, 1, "undecided")
+    assert (patients.ratio, patients.p_value, patients.conclusion) == (None, 1, "undecided")

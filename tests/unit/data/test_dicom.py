@@ -80,14 +80,14 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("way", STORED)
-def test_every_way_to_store_a_film_gives_its_greys(way: str) -> None:
-    image, notes = read_radiograph(STORED[way])
+@pytest.mark.parametrize("kind", STORED)
+def test_all_encodings_decode_to_the_same_grey_values(kind: str) -> None:
+    image, notes = read_radiograph(STORED[kind])
     assert notes == ()
-    assert np.abs(np.asarray(image).astype(int) - GREY).max() <= (2 if "JPEG" in way else 1)
+    assert np.abs(np.asarray(image).astype(int) - GREY).max() <= (2 if "JPEG" in kind else 1)
 
 
-def test_eight_bits_are_greys_and_more_bits_are_stretched() -> None:
+def test_8_bit_values_are_unchanged_and_deeper_values_are_stretched() -> None:
     dull = 60 + GREY // 2
     np.testing.assert_array_equal(np.asarray(read_radiograph(dicom(dull)).image), dull)
     same = np.asarray(read_radiograph(dicom(dull, RescaleSlope=1, RescaleIntercept=0)).image)
@@ -97,7 +97,7 @@ def test_eight_bits_are_greys_and_more_bits_are_stretched() -> None:
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("values", [SIGNED, TWELVE])
-def test_padding_is_black_and_stretches_nothing(photometric: str, values: np.ndarray) -> None:
+def test_padding_is_black_and_does_not_affect_the_grey_scale(photometric: str, values: np.ndarray) -> None:
     value = -20_000 if values is SIGNED else 60_000
     padded = np.pad(values, 9, constant_values=value)
     padded[0, 0] += 5  # the padding's range
@@ -111,7 +111,7 @@ def test_padding_is_black_and_stretches_nothing(photometric: str, values: np.nda
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (900.5, 700), (2000, 1), (-100, 3000)])
-def test_windows_are_those_of_pydicom(function: str, center: float, width: float) -> None:
+def test_windows_match_pydicom(function: str, center: float, width: float) -> None:
     window: dict[str, Any] = {"WindowCenter": center, "WindowWidth": width, "VOILUTFunction": function}
     dataset = Dataset()
     dataset.PhotometricInterpretation, dataset.BitsStored, dataset.PixelRepresentation = "MONOCHROME2", 12, 0
@@ -119,25 +119,25 @@ def test_windows_are_those_of_pydicom(function: str, center: float, width: float
         setattr(dataset, name, value)
     with np.errstate(over="ignore"):
         expected = apply_windowing(TWELVE, dataset) / 4095 * 255
-    found = np.asarray(read_radiograph(dicom(TWELVE, bits=12, **window)).image)
-    assert np.abs(found - expected).max() <= 0.5 + 1e-6
+    greys = np.asarray(read_radiograph(dicom(TWELVE, bits=12, **window)).image)
+    assert np.abs(greys - expected).max() <= 0.5 + 1e-6
 
 
 @pytest.mark.parametrize(
-    ("elements", "doubt"),
+    ("elements", "mismatch"),
     [
         ({"ViewPosition": "LL"}, "lateral"),
-        ({"Modality": "CT"}, "no plain radiograph"),
+        ({"Modality": "CT"}, "not a plain radiograph"),
         ({"BodyPartExamined": "HAND"}, "chest"),
     ],
 )
-def test_what_is_no_frontal_chest_film_is_told(elements: dict[str, Any], doubt: str) -> None:
+def test_a_header_that_contradicts_a_frontal_chest_radiograph_is_noted(elements: dict[str, Any], mismatch: str) -> None:
     _, notes = read_radiograph(dicom(GREY, **elements))
     assert len(notes) == 1
-    assert doubt in notes[0]
+    assert mismatch in notes[0]
 
 
-def test_a_header_that_leaves_it_open_gives_no_doubt() -> None:
+def test_an_unspecific_header_is_not_noted() -> None:
     assert read_radiograph(dicom(GREY, Modality="OT", ViewPosition=None, BodyPartExamined=None)).notes == ()
 
 
@@ -164,7 +164,7 @@ TEXTS = (
 
 
 def planted() -> Iterator[bytes]:
-    """Give files with a patient's data in every text, and then those in many ways damaged."""
+    """Yield files with patient data in every text element, then damaged versions of them."""
     generator = np.random.default_rng(0)
     always: dict[str, Any] = dict(zip(TEXTS[:6], SECRETS * 2, strict=True))
     item = lookup_table(0, np.arange(4096))
@@ -186,27 +186,27 @@ def planted() -> Iterator[bytes]:
             yield damaged.tobytes()
 
 
-def test_no_word_about_a_patient_leaves_the_reader(
+def test_the_reader_does_not_leak_patient_data(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     contents = list(planted())
-    caplog.clear()  # pydicom's words while it wrote them
+    caplog.clear()  # messages of pydicom while writing the files
     caplog.set_level(logging.DEBUG)
-    told: list[str] = []
+    texts: list[str] = []
     read = 0
     for content in contents:
         try:
-            told += read_radiograph(content).notes
+            texts += read_radiograph(content).notes
             read += 1
         except DataError as error:
-            told += ["".join(traceback.format_exception(error)), repr(error.__context__)]
-    told += [caplog.text, *capfd.readouterr()]
+            texts += ["".join(traceback.format_exception(error)), repr(error.__context__)]
+    texts += [caplog.text, *capfd.readouterr()]
     assert 30 < read < 200
-    assert len(told) > 100
-    assert not [text for text in told for secret in SECRETS if secret in text or secret[:7] in text]
+    assert len(texts) > 100
+    assert not [text for text in texts for secret in SECRETS if secret in text or secret[:7] in text]
 
 
-def test_pydicom_itself_tells_what_the_reader_keeps_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_pydicom_itself_leaks_what_the_reader_suppresses(caplog: pytest.LogCaptureFixture) -> None:
     content = dicom(GREY, SpecificCharacterSet=SECRETS[0].encode())
     with pytest.warns(UserWarning, match=re.escape(SECRETS[0])):
         assert pydicom.dcmread(io.BytesIO(content)).Modality == "DX"

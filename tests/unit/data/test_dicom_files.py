@@ -22,7 +22,7 @@ def luminance(colours: np.ndarray) -> np.ndarray:
 
 
 def pydicom_greys(dataset: Dataset) -> np.ndarray:
-    """Compute a single-frame image by pydicom's functions alone, from 0 (black) to 255 (white)."""
+    """Compute a single-frame image with functions of pydicom only, from 0 (black) to 255 (white)."""
     pixels = dataset.pixel_array
     if pixels.ndim == 3:
         return luminance(pixels)
@@ -42,14 +42,14 @@ def pydicom_greys(dataset: Dataset) -> np.ndarray:
 
 
 def expected_reason(dataset: Dataset) -> str | None:
-    """Return what `read_radiograph` refuses among the images that pydicom decodes."""
+    """Return why `read_radiograph` rejects an image that pydicom decodes; None if it does not."""
     if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
-        return "deflated as a whole"
+        return "deflated transfer syntax"
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         return "several frames"
     if min(dataset.Rows, dataset.Columns) < 32:
-        return "each side of a radiograph has 32"
-    return None if dataset.BitsAllocated in (8, 16) else "neither 8 nor 16 bits"
+        return "each side must have at least 32"
+    return None if dataset.BitsAllocated in (8, 16) else "neither 8 nor 16"
 
 
 def read(path: Path) -> DecodedImage | str:
@@ -59,23 +59,23 @@ def read(path: Path) -> DecodedImage | str:
         return str(error)
 
 
-@pytest.mark.filterwarnings("ignore")  # pydicom's, of files that are wrong on purpose
-def test_pydicoms_own_files_are_read_as_pydicom_shows_them() -> None:
+@pytest.mark.filterwarnings("ignore")  # of pydicom, for files that are invalid on purpose
+def test_files_of_pydicom_are_read_like_pydicom() -> None:
     equal = 0
     for path in FILES:
-        found = read(path)  # of all files, those that pydicom itself refuses included
+        result = read(path)  # including files that pydicom itself rejects
         try:
             dataset = pydicom.dcmread(path)
             reason = expected_reason(dataset)
             expected = pydicom_greys(dataset) if reason is None else None
         except (AttributeError, InvalidDicomError, RuntimeError, ValueError):
-            # No image, no DICOM file, compressed with what is not installed, or damaged.
+            # Not an image, not a DICOM file, without an installed decoder, or damaged.
             continue
-        if isinstance(found, str):
+        if isinstance(result, str):
             assert reason, path
-            assert reason in found
-        elif not any("left out of the grey scale" in note for note in found.notes):  # hot pixels: pneumo's own stretch
+            assert reason in result
+        elif not any("excluded from the grey scale" in note for note in result.notes):  # pneumo's own stretch
             assert expected is not None, path
-            assert np.abs(np.asarray(found.image) - expected.clip(0, 255)).max() <= 1, path
+            assert np.abs(np.asarray(result.image) - expected.clip(0, 255)).max() <= 1, path
             equal += 1
     assert equal > 30

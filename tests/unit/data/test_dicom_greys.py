@@ -20,7 +20,7 @@ def read(pixels: np.ndarray, **elements: Any) -> tuple[np.ndarray, str]:  # noqa
     return np.asarray(image).astype(int), "; ".join(notes)
 
 
-USELESS: dict[str, tuple[dict[str, Any], str]] = {
+UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "width 0": ({"WindowCenter": 0, "WindowWidth": 0}, "window is invalid"),
     "negative width": ({"WindowCenter": 2048, "WindowWidth": -5}, "window is invalid"),
     "NaN": ({"WindowCenter": "NaN", "WindowWidth": "NaN"}, "window is invalid"),
@@ -44,10 +44,10 @@ USELESS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", USELESS)
+@pytest.mark.parametrize("kind", UNUSABLE)
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_useless_display_hint_is_ignored_and_noted(kind: str, photometric: str) -> None:
-    elements, note = USELESS[kind]
+def test_an_unusable_window_or_table_is_ignored_and_noted(kind: str, photometric: str) -> None:
+    elements, note = UNUSABLE[kind]
     pixels = TWELVE if photometric == "MONOCHROME2" else 4095 - TWELVE
     greys, notes = read(pixels, photometric=photometric, **elements)
     assert np.abs(greys - GREY).max() <= 1
@@ -70,17 +70,15 @@ def test_a_useless_display_hint_is_ignored_and_noted(kind: str, photometric: str
         ),
     ],
 )
-def test_the_first_useful_window_is_applied_and_the_note_names_the_others(
-    elements: dict[str, Any], ignored: str
-) -> None:
+def test_the_first_usable_window_is_applied_and_ignored_ones_are_noted(elements: dict[str, Any], ignored: str) -> None:
     expected, none = read(TWELVE, WindowCenter=1000, WindowWidth=900)
     greys, notes = read(TWELVE, **elements)
     np.testing.assert_array_equal(greys, expected)
     assert none == ""
-    assert notes == f"its {ignored} and was ignored"
+    assert notes == f"{ignored} and was ignored"
 
 
-def test_padding_with_an_invalid_limit_is_a_single_value() -> None:
+def test_an_invalid_padding_limit_is_ignored() -> None:
     pixels = TWELVE.copy()
     pixels[:9] = 4095
     expected, _ = read(pixels, PixelPaddingValue=4095)
@@ -89,17 +87,17 @@ def test_padding_with_an_invalid_limit_is_a_single_value() -> None:
     assert not greys[:9].any()
 
 
-def test_a_function_in_lower_case_is_applied() -> None:
+def test_a_lower_case_function_is_applied_and_noted() -> None:
     for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         expected, none = read(TWELVE, **WINDOW, VOILUTFunction=function)
         greys, notes = read(TWELVE, **WINDOW, VOILUTFunction=function.lower())
         np.testing.assert_array_equal(greys, expected)
-        assert (none, notes) == ("", "its VOILUTFunction is not in upper case")
+        assert (none, notes) == ("", "VOILUTFunction is not in upper case")
 
 
 @pytest.mark.parametrize("hot", [0, 65_535])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_few_hot_pixels_do_not_blacken_an_image_without_a_window(hot: int, photometric: str) -> None:
+def test_a_few_hot_pixels_do_not_affect_the_grey_scale(hot: int, photometric: str) -> None:
     pixels = 20_000 + (TWELVE if photometric == "MONOCHROME2" else 4095 - TWELVE)
     pixels[40, 50:53] = hot
     greys, notes = read(pixels, photometric=photometric, BitsStored=16, HighBit=15)
@@ -107,20 +105,20 @@ def test_a_few_hot_pixels_do_not_blacken_an_image_without_a_window(hot: int, pho
     differences[40, 50:53] = 0
     assert differences.max() <= 1
     assert set(greys[40, 50:53]) == {255 if (hot > 0) == (photometric == "MONOCHROME2") else 0}
-    assert "left out of the grey scale" in notes
+    assert "excluded from the grey scale" in notes
 
 
 @pytest.mark.parametrize("hot", [0, 65_535])
-def test_a_marker_that_leaves_few_greys_for_the_image_is_noted(hot: int) -> None:
+def test_a_marker_that_leaves_the_image_little_contrast_is_noted(hot: int) -> None:
     pixels = 30_000 + TWELVE
     pixels[:14, :18] = hot  # 2 % of the pixels
     _, notes = read(pixels, BitsStored=16, HighBit=15)
-    assert "almost the same grey" in notes
+    assert "almost the same grey value" in notes
 
 
-def test_bright_parts_that_are_no_outliers_are_kept() -> None:
+def test_bright_areas_that_are_not_outliers_are_kept() -> None:
     pixels = TWELVE // 2
-    pixels[:30, :30] = 4095  # such as a marker of lead
+    pixels[:30, :30] = 4095  # such as a lead marker
     pixels[95, 0] = 0
     greys, notes = read(pixels)
     assert notes == ""
@@ -128,16 +126,16 @@ def test_bright_parts_that_are_no_outliers_are_kept() -> None:
     assert np.abs(greys[40:95] - GREY[40:95] / 2).max() <= 1
 
 
-def test_high_bit_is_ignored_where_pixels_contradict_it() -> None:
+def test_a_contradictory_high_bit_is_ignored_and_noted() -> None:
     greys, notes = read(TWELVE + 1, HighBit=15)
     assert np.abs(greys - GREY).max() <= 1
-    assert "HighBit does not fit its pixels" in notes
+    assert "HighBit contradicts the pixels" in notes
     greys, notes = read(TWELVE, HighBit=3)
     assert np.abs(greys - GREY).max() <= 1
-    assert "HighBit does not fit its BitsStored" in notes
+    assert "HighBit contradicts BitsStored" in notes
 
 
-def test_unused_bits_hold_an_overlay_or_larger_pixels() -> None:
+def test_unused_bits_may_contain_an_overlay_or_larger_values() -> None:
     marked = TWELVE.copy()
     marked[::3] |= 0x8000
     greys, notes = read(marked, **{"60000102": b"\x0f\0"})  # OverlayBitPosition
@@ -145,11 +143,11 @@ def test_unused_bits_hold_an_overlay_or_larger_pixels() -> None:
     assert notes == ""
     greys, notes = read(TWELVE * 16)
     assert np.abs(greys - GREY).max() <= 1
-    assert "more bits than its BitsStored" in notes
+    assert "more bits than BitsStored" in notes
 
 
 @pytest.mark.parametrize("extended", [True, False])
-def test_the_sign_is_extended(extended: bool) -> None:
+def test_signed_values_are_sign_extended(extended: bool) -> None:
     signed = TWELVE.astype(np.int16) - 2048
     greys, notes = read(signed if extended else signed & 4095, PixelRepresentation=1)
     assert np.abs(greys - GREY).max() <= 1
@@ -157,7 +155,7 @@ def test_the_sign_is_extended(extended: bool) -> None:
 
 
 @pytest.mark.parametrize("first", [-100, 0, 500])
-def test_tables_are_those_of_pydicom(first: int) -> None:
+def test_lookup_tables_match_pydicom(first: int) -> None:
     rescaled = {"RescaleSlope": 1, "RescaleIntercept": -200}
     table = lookup_table(first, np.arange(4096)[::-1] ** 2 // 256)
     dataset = Dataset()
@@ -176,7 +174,7 @@ def test_tables_are_those_of_pydicom(first: int) -> None:
     assert np.abs(greys - expected).max() <= 0.5 + 1e-6
 
 
-def test_a_broken_modality_is_refused_by_name() -> None:
+def test_an_invalid_modality_element_is_named_in_the_error() -> None:
     for elements, name in (
         ({"ModalityLUTSequence": lookup_table(0, np.arange(4096), entries=5)}, "ModalityLUTSequence"),
         ({"RescaleSlope": b"1,0", "RescaleIntercept": 0}, "RescaleSlope"),

@@ -39,24 +39,24 @@ def test_a_missing_element_with_one_sensible_value_is_assumed(
     image, notes = read_radiograph(dicom(pixels, **{**options, name: empty}))
     np.testing.assert_array_equal(np.asarray(image), np.asarray(whole.image))
     assert whole.notes == ()
-    assert notes == (f"its header lacks {name}, which was taken to be {value}",)
+    assert notes == (f"header lacks {name}, which was assumed to be {value}",)
 
 
-def test_missing_bits_are_those_allocated() -> None:
+def test_missing_bits_stored_default_to_bits_allocated() -> None:
     image, notes = read_radiograph(dicom(TWELVE, bits=12, BitsStored=None, HighBit=None))
     assert np.abs(np.asarray(image).astype(int) - GREY).max() <= 1
-    assert [note.split(",")[0] for note in notes] == ["its header lacks BitsStored", "its header lacks HighBit"]
+    assert [note.split(",")[0] for note in notes] == ["header lacks BitsStored", "header lacks HighBit"]
 
 
 @pytest.mark.parametrize("empty", [None, b""])
 @pytest.mark.parametrize("name", ["PhotometricInterpretation", "Rows", "Columns"])
-def test_a_missing_element_that_nothing_replaces_is_named(name: str, empty: bytes | None) -> None:
+def test_a_missing_required_element_is_named(name: str, empty: bytes | None) -> None:
     elements: dict[str, Any] = {name: empty}
     with pytest.raises(DataError, match=f"^lacks {name}, without which"):
         read_radiograph(dicom(GREY, **elements))
 
 
-def test_all_missing_elements_are_named() -> None:
+def test_all_missing_required_elements_are_named() -> None:
     missing: dict[str, Any] = dict.fromkeys(("BitsAllocated", "BitsStored", "HighBit", "PhotometricInterpretation"))
     with pytest.raises(DataError, match=r"^lacks BitsAllocated and PhotometricInterpretation"):
         read_radiograph(dicom(GREY, **missing))
@@ -73,14 +73,14 @@ def test_all_missing_elements_are_named() -> None:
         ("PhotometricInterpretation", "HSV"),
     ],
 )
-def test_a_wrong_element_is_named(name: str, value: object) -> None:
+def test_an_invalid_element_is_named(name: str, value: object) -> None:
     elements: dict[str, Any] = {name: value}
     with pytest.raises(DataError, match=name) as caught:
         read_radiograph(dicom(GREY, **elements))
     assert "damaged" not in str(caught.value)
 
 
-def test_elements_that_grey_pixels_do_not_need_refuse_nothing() -> None:
+def test_elements_that_grey_pixels_do_not_need_are_ignored() -> None:
     for elements in (
         {"PlanarConfiguration": 9},
         {"NumberOfFrames": b""},
@@ -139,8 +139,8 @@ CHESTS = (
 
 
 @pytest.mark.parametrize("part", CHESTS)
-def test_a_chest_in_any_language_gives_no_note(part: str) -> None:
-    latin = [part.encode("latin-1")] if all(ord(letter) < 256 for letter in part) else []
+def test_a_chest_in_any_language_is_not_noted(part: str) -> None:
+    latin = [part.encode("latin-1")] if all(ord(character) < 256 for character in part) else []
     for value in [part.encode("utf-8"), *latin]:
         assert read_radiograph(dicom(GREY, BodyPartExamined=value)).notes == ()
 
@@ -148,12 +148,12 @@ def test_a_chest_in_any_language_gives_no_note(part: str) -> None:
 @pytest.mark.parametrize(
     "part", ["HAND", "KNEE", "ABDOMEN", "SKULL", "PELVIS", "BREAST", "MAMA", "PIED", "JAMBE", "CADERA"]
 )
-def test_other_parts_give_a_note(part: str) -> None:
+def test_other_body_parts_are_noted(part: str) -> None:
     (note,) = read_radiograph(dicom(GREY, BodyPartExamined=part)).notes
-    assert "no chest" in note
+    assert "not a chest image" in note
 
 
-def test_a_repaired_header_serves_compressed_pixels_too() -> None:
+def test_a_completed_header_works_with_compressed_pixels() -> None:
     content = dicom(GREY, syntax=JPEGBaseline8Bit, SamplesPerPixel=None, PixelRepresentation=None)
     image, notes = read_radiograph(content)
     assert np.abs(np.asarray(image).astype(int) - GREY).max() <= 2

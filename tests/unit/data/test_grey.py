@@ -48,7 +48,7 @@ VARIANTS: dict[str, tuple[Callable[[Image.Image], Image.Image], str]] = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [40, 17])
-def test_every_way_to_store_a_grey_image_decodes_to_it(variant: str, size: int, tmp_path: Path) -> None:
+def test_all_encodings_of_a_grey_image_decode_to_the_same_pixels(variant: str, size: int, tmp_path: Path) -> None:
     image = Image.fromarray(grey())
     reference = decode(stored(image, tmp_path / "reference.png"), size)
     convert, name = VARIANTS[variant]
@@ -58,18 +58,20 @@ def test_every_way_to_store_a_grey_image_decodes_to_it(variant: str, size: int, 
 @pytest.mark.parametrize(
     ("size", "crop_pct", "whole"), [(192, 0.857, 224), (96, 0.857, 112), (7, 0.5, 14), (9, 1.0, 9)]
 )
-def test_the_middle_is_kept_at_the_scale_of_the_whole(size: int, crop_pct: float, whole: int, tmp_path: Path) -> None:
+def test_the_center_crop_keeps_the_scale_of_the_full_image(
+    size: int, crop_pct: float, whole: int, tmp_path: Path
+) -> None:
     path = stored(Image.fromarray(grey(height=300, width=260)), tmp_path / "a.png")
     start = (whole - size) // 2
     middle = decode(path, whole)[start : start + size, start : start + size]
     np.testing.assert_array_equal(decode(path, size, crop_pct), middle)
 
 
-def test_a_jpeg_in_colour_decodes_as_the_grey_one(tmp_path: Path) -> None:
+def test_a_colour_jpeg_decodes_like_a_grey_one(tmp_path: Path) -> None:
     image = Image.fromarray(grey()).resize((224, 160), Image.Resampling.BICUBIC)
     one = decode(stored(image, tmp_path / "grey.jpeg"), 64).astype(int)
     three = decode(stored(image.convert("RGB"), tmp_path / "colour.jpeg"), 64).astype(int)
-    assert np.abs(one - three).max() <= 1  # the colour channels' own compression
+    assert np.abs(one - three).max() <= 1  # colour channels are compressed separately
 
 
 def test_transparency_is_ignored(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_transparency_is_ignored(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 64), value=st.integers(0, 255))
-def test_any_size_becomes_the_square_and_a_flat_image_stays_flat(
+def test_any_size_is_resized_to_a_square_and_a_flat_image_stays_flat(
     height: int, width: int, size: int, value: int
 ) -> None:
     decoded = square(Image.fromarray(np.full((height, width), value, np.uint8)), size)
@@ -89,7 +91,7 @@ def test_any_size_becomes_the_square_and_a_flat_image_stays_flat(
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
-def test_what_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+def test_unreadable_files_are_named(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "broken.jpeg"
     Image.fromarray(grey()).save(path)
     path.write_bytes(path.read_bytes()[:-200] if content is None else content)
@@ -97,7 +99,7 @@ def test_what_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> 
         decode(path, 32)
 
 
-def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+def test_floating_point_pixels_are_rejected(tmp_path: Path) -> None:
     path = stored(Image.fromarray(grey().astype(np.float32)), tmp_path / "a.tiff")
     with pytest.raises(DataError, match="floating-point"):
         decode(path, 32)

@@ -11,12 +11,12 @@ from pneumo.common.array_cache import Recipe, find_or_build
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.image_notes import ImageNotes, itemize, summarize
 
-DARK = "it holds 12-bit values in a 16-bit file and comes out too dark: multiply its values by 16 and save it again"
+DARK = "12-bit values in a 16-bit file look too dark: multiply them by 16 and save the file again"
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set in which two images of train and one of test have 12 bits in files of 16."""
+    """A data set with 12-bit values in 16-bit files: two training images and one test image."""
     root = tmp_path_factory.mktemp("planted")
     for split, counts in {"train": (6, 6), "val": (2, 2), "test": (3, 3)}.items():
         for name, count in zip(("NORMAL", "PNEUMONIA"), counts, strict=True):
@@ -34,9 +34,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    found = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     caplog.clear()
-    return found
+    return messages
 
 
 def opened(root: Path, folder: Path, **options: object) -> ChestXrayDataModule:
@@ -52,7 +52,7 @@ ALL = (
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_counts_and_names_them_once_from_a_cold_and_from_a_warm_cache(
+def test_doubtful_images_are_reported_once_per_run_with_a_cold_or_warm_cache(
     workers: int, planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in ("cold", "warm"):
@@ -63,7 +63,7 @@ def test_a_run_counts_and_names_them_once_from_a_cold_and_from_a_warm_cache(
         assert warnings(caplog) == [ALL]
 
 
-def test_the_search_for_copies_warns_first_and_the_cache_not_again(
+def test_images_reported_by_the_duplicate_search_are_not_reported_again(
     planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in ("cold", "warm"):
@@ -72,7 +72,7 @@ def test_the_search_for_copies_warns_first_and_the_cache_not_again(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_without_a_cache_each_pass_names_those_that_no_pass_has_named(
+def test_without_a_cache_each_pass_reports_only_new_images(
     workers: int, planted: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = open_data(planted, num_workers=workers)
@@ -87,7 +87,7 @@ def test_without_a_cache_each_pass_names_those_that_no_pass_has_named(
     assert "test/PNEUMONIA/person1_virus_1.png" in second[0]
 
 
-def test_what_a_shortened_pass_has_found_is_named_at_the_end(planted: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_pass_reports_its_images_at_teardown(planted: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = open_data(planted, batch_size=10)
     next(iter(data.train_dataloader()))
     assert warnings(caplog) == []
@@ -95,7 +95,7 @@ def test_what_a_shortened_pass_has_found_is_named_at_the_end(planted: Path, capl
     assert len(warnings(caplog)) == 1
 
 
-def test_features_keep_the_notes_on_their_images(
+def test_cached_features_keep_the_notes_on_their_images(
     planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = Recipe("features", {}, (22, 2), "float32", "Computing")
@@ -116,13 +116,13 @@ def test_features_keep_the_notes_on_their_images(
             assert warnings(caplog) == [ALL]
 
 
-def test_notes_that_differ_in_parentheses_count_as_one() -> None:
-    few = {f"{number}.png": [f"it has little contrast (greys from 0 to {number} of 255)"] for number in range(1, 6)}
-    assert summarize(few) == ["it has little contrast (5 images: 1.png, 2.png, 3.png and 2 more)"]
+def test_notes_that_differ_only_in_parentheses_are_counted_together() -> None:
+    few = {f"{number}.png": [f"low contrast (grey values 0 to {number} of 255)"] for number in range(1, 6)}
+    assert summarize(few) == ["low contrast (5 images: 1.png, 2.png, 3.png and 2 more)"]
     assert summarize({"a": ["x (1)"], "b": ["y"], "c": ["y"]}) == ["y (2 images: b, c)", "x (1) (1 image: a)"]
 
 
-def test_several_kinds_of_notes_have_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_kind_of_note_has_its_own_line(caplog: pytest.LogCaptureFixture) -> None:
     notes = ImageNotes()
     notes.add("a.png", ["x", "y"])
     notes.report()
@@ -133,7 +133,7 @@ def test_several_kinds_of_notes_have_a_line_each(caplog: pytest.LogCaptureFixtur
     assert itemize("Two:", ["x", "y"]) == "Two:\n- x\n- y"
 
 
-def test_clean_data_are_not_warned_of(phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_clean_data_produce_no_warning(phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     opened(phantoms, tmp_path)
     notes = ImageNotes()
     notes.report()

@@ -1,4 +1,4 @@
-"""All readers of radiographs over one table of files: what one refuses all refuse, with the same reason."""
+"""Consistency of all readers of radiographs: a file that one rejects is rejected by all, with the same reason."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from helpers.decompression_bombs import DECLARED, DEEP, GREY, PIECES
 from helpers.dicom_files import dicom
 from PIL import Image
 
-from pneumo.audit.properties import read_pictures
+from pneumo.audit.properties import read_images
 from pneumo.audit.tree import read_tree
 from pneumo.data.radiograph import decode, examine_radiograph, read_radiograph
 from pneumo.errors import DataError
@@ -21,7 +21,7 @@ from pneumo.inference.inputs import read_input
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, None, False)
 FLAT = np.full((96, 120), 9, np.uint8)
-REFUSED = {
+REJECTED = {
     "one pixel": encode_image(GREY[:1, :1], "PNG"),
     "line": encode_image(np.resize(GREY, (1, 5000)), "PNG"),
     "small": encode_image(GREY[:31], "PNG"),
@@ -32,7 +32,7 @@ REFUSED = {
     "one grey of 16 bits": encode_image(FLAT * np.uint16(257), "PNG"),
     "one grey in dicom": dicom(FLAT),
     "floating": encode_image(GREY.astype(np.float32), "TIFF"),
-    "cut off": encode_image(GREY, "JPEG")[:-99],
+    "truncated": encode_image(GREY, "JPEG")[:-99],
     "avif": encode_image(GREY, "AVIF"),
     "drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n",
     "memory": DECLARED["png with a palette"],
@@ -41,11 +41,11 @@ REFUSED = {
     "pieces of dicom": PIECES["windows"][0],
 }
 READ = {"jpeg": encode_image(GREY, "JPEG"), "png": encode_image(DEEP, "PNG"), "dicom": dicom(DEEP)}
-READ["precincts"] = encode_image(GREY, "JPEG2000", precinct_size=(256, 256))  # those of small resolutions are smaller
+READ["precincts"] = encode_image(GREY, "JPEG2000", precinct_size=(256, 256))  # lower resolutions have smaller precincts
 
 
 def attempt(read: Callable[..., object], *arguments: object) -> str:
-    """Return why the arguments cannot be read; nothing if they can."""
+    """Return the reason why the arguments cannot be read; an empty string if they can."""
     try:
         read(*arguments)
     except DataError as error:
@@ -54,41 +54,39 @@ def attempt(read: Callable[..., object], *arguments: object) -> str:
 
 
 def reason(read: Callable[..., object], *arguments: object) -> str:
-    found = attempt(read, *arguments)
-    assert found
-    return found
+    text = attempt(read, *arguments)
+    assert text
+    return text
 
 
 @pytest.fixture(scope="module")
 def root(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy a data set and put each file of the tables into it, as an image to train on."""
+    """A data set with each file of the tables added as a training image."""
     root = shutil.copytree(phantoms, tmp_path_factory.mktemp("readers") / "copy")
-    for name, content in {**REFUSED, **READ}.items():
+    for name, content in {**REJECTED, **READ}.items():
         (root / "train" / "NORMAL" / f"{name}.png").write_bytes(content)
     return root
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_prediction_refuses_all_readers_refuse(name: str, root: Path) -> None:
+@pytest.mark.parametrize("name", REJECTED)
+def test_all_readers_reject_the_same_files_for_the_same_reason(name: str, root: Path) -> None:
     path = root / "train" / "NORMAL" / f"{name}.png"
-    why = reason(read_radiograph, path)
-    assert reason(read_radiograph, path.read_bytes()) == why
-    assert reason(examine_radiograph, path) == why
-    assert read_input(path, RULES, show=False).error == why  # predict, evaluate, explain
-    assert read_input(path.read_bytes(), RULES, show=True).error == why  # serve
-    assert reason(decode, path, 32).startswith(f"{path} {why} Training stops")
+    expected = reason(read_radiograph, path)
+    assert reason(read_radiograph, path.read_bytes()) == expected
+    assert reason(examine_radiograph, path) == expected
+    assert read_input(path, RULES, show=False).error == expected  # predict, evaluate, explain
+    assert read_input(path.read_bytes(), RULES, show=True).error == expected  # serve
+    assert reason(decode, path, 32).startswith(f"{path} {expected} Training stops")
 
 
-def test_training_validation_and_test_stop_at_each_of_them(root: Path) -> None:
+def test_training_stops_at_each_rejected_file(root: Path) -> None:
     data = open_data(root)
-    errors = {
-        image.path: attempt(list, data.image_blocks([number], 1)) for number, image in enumerate(data.radiographs)
-    }
-    refused = {path: error for path, error in errors.items() if error}
-    assert {Path(path).stem for path in refused} == REFUSED.keys()
-    assert all(error.startswith(str(root / path)) for path, error in refused.items())
+    errors = {image.path: attempt(list, data.image_blocks([index], 1)) for index, image in enumerate(data.radiographs)}
+    rejected = {path: error for path, error in errors.items() if error}
+    assert {Path(path).stem for path in rejected} == REJECTED.keys()
+    assert all(error.startswith(str(root / path)) for path, error in rejected.items())
 
 
-def test_the_audit_lists_each_of_them_with_the_reason(root: Path) -> None:
-    listed = {Path(path).stem: why for path, why in read_pictures(read_tree(root)).unreadable}
-    assert listed == {name: reason(read_radiograph, content) for name, content in REFUSED.items()}
+def test_the_audit_lists_each_rejected_file_with_the_reason(root: Path) -> None:
+    listed = {Path(path).stem: text for path, text in read_images(read_tree(root)).unreadable}
+    assert listed == {name: reason(read_radiograph, content) for name, content in REJECTED.items()}

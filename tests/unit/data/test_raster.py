@@ -1,4 +1,4 @@
-"""Deep and unusual images: each reads as the reference within rounding, or is refused; none is clipped or negative."""
+"""Deep and unusual images: each matches the reference within rounding or is rejected; none is clipped or inverted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ READ: dict[str, tuple[int, Callable[[Order], bytes]]] = {
     "grey and more": (0, lambda order: tiff(channels(GREY, ALPHA), 1, order, tags={338: [0]})),
     "RGB": (0, lambda order: tiff(channels(GREY, GREY, GREY), 2, order)),
     "planar RGB": (0, lambda order: tiff(channels(GREY, GREY, GREY), 2, order, planar=True)),
-    "planar grey": (0, lambda order: tiff(GREY, 1, order, planar=True)),  # one plane is no matter
+    "planar grey": (0, lambda order: tiff(GREY, 1, order, planar=True)),  # a single plane makes no difference
     "16-bit RGB": (1, lambda order: tiff(channels(DEEP, DEEP, DEEP), 2, order)),
     "16-bit RGBA": (1, lambda order: tiff(channels(DEEP, DEEP, DEEP, DEEP[::-1]), 2, order, tags={338: [2]})),
     "RGBA": (0, lambda order: tiff(channels(GREY, GREY, GREY, ALPHA), 2, order, tags={338: [2]})),
@@ -51,7 +51,7 @@ READ: dict[str, tuple[int, Callable[[Order], bytes]]] = {
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", READ)
-def test_a_tiff_reads_as_the_reference(kind: str, order: Order) -> None:
+def test_supported_tiffs_match_the_reference(kind: str, order: Order) -> None:
     tolerance, write = READ[kind]
     image, notes = read_radiograph(write(order))
     assert notes == ()
@@ -59,8 +59,8 @@ def test_a_tiff_reads_as_the_reference(kind: str, order: Order) -> None:
     assert np.abs(np.asarray(image) - reference).max() <= tolerance % 17
 
 
-@pytest.mark.parametrize("width", [120, 119])  # an odd row ends within a byte
-def test_little_endian_kinds_read_as_the_reference(width: int) -> None:
+@pytest.mark.parametrize("width", [120, 119])  # a row of odd width ends within a byte
+def test_little_endian_tiffs_match_the_reference(width: int) -> None:
     for content in (tiff(65535 - DEEP[:, :width], 0), tiff(TWELVE[:, :width], bits=12)):
         image, notes = read_radiograph(content)
         assert notes == ()
@@ -69,7 +69,7 @@ def test_little_endian_kinds_read_as_the_reference(width: int) -> None:
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
-def test_compression_leaves_deep_values_as_they_are(mode: str, compression: str) -> None:
+def test_compression_preserves_deep_values(mode: str, compression: str) -> None:
     data = DEEP.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
     image, _ = read_radiograph(
         encode_image(Image.frombytes(mode, GREY.shape[::-1], data), "TIFF", compression=compression)
@@ -77,7 +77,7 @@ def test_compression_leaves_deep_values_as_they_are(mode: str, compression: str)
     np.testing.assert_array_equal(np.asarray(image), REFERENCE)
 
 
-REFUSED = {
+REJECTED = {
     "signed": (tiff(SHIFTED["i2"]), "1 channel of signed 16-bit values"),
     "signed, big-endian": (tiff(SHIFTED["i2"], order=">"), "signed 16-bit"),
     "signed 8": (tiff((GREY.astype(int) - 128).astype(np.int8)), "signed 8-bit"),
@@ -102,16 +102,16 @@ REFUSED = {
     "12, MinIsWhite": (tiff(TWELVE, 0, bits=12), "unsigned 12-bit"),
     "10": (tiff(TWELVE >> 2, bits=10), "unsigned 10-bit"),
     "16-bit palette": (tiff(DEEP >> 8, 3, tags=colour_map(257)), "16-bit values, palette"),
-    "palette of bytes": (tiff(GREY, 3, tags=colour_map(1)), "8-bit values, palette"),  # would be black
-    "LAB": (tiff(channels(GREY, 0 * GREY, 0 * GREY), 8), "colours 8"),
+    "palette of bytes": (tiff(GREY, 3, tags=colour_map(1)), "8-bit values, palette"),  # Pillow would read it as black
+    "LAB": (tiff(channels(GREY, 0 * GREY, 0 * GREY), 8), "photometric interpretation 8"),
     "no photometric": (tiff(GREY).replace(b"\x06\x01\x03\0", b"\x05\x01\x03\0"), "whether 0 is black or white"),
     "big-endian BigTIFF": (b"MM\0\x2b" + bytes(60), "BigTIFF"),
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_other_kinds_are_refused_by_their_names(kind: str) -> None:
-    content, reason = REFUSED[kind]
+@pytest.mark.parametrize("kind", REJECTED)
+def test_unsupported_kinds_are_rejected_with_a_description(kind: str) -> None:
+    content, reason = REJECTED[kind]
     with pytest.raises(DataError, match=rf"is a .*{reason}.* PNG"):
         read_radiograph(content)
 
@@ -119,14 +119,14 @@ def test_other_kinds_are_refused_by_their_names(kind: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"II*\0\x08\0\0\0", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08", b"II+\0\x08\0\0\0" + bytes(40)]
 )
-def test_a_tiff_without_tags_is_damaged(content: bytes) -> None:
+def test_a_tiff_without_tags_is_rejected_as_damaged(content: bytes) -> None:
     with pytest.raises(DataError, match=r"^is a damaged TIFF"):
         read_radiograph(content)
 
 
 @pytest.mark.parametrize("form", ["P5", "P2", "P6"])
 @pytest.mark.parametrize("largest", [300, 1000, 4095, 16383, 65535])
-def test_a_pgm_is_scaled_by_its_own_largest_value(form: str, largest: int) -> None:
+def test_a_pgm_is_scaled_by_its_declared_maximum(form: str, largest: int) -> None:
     values = (DEEP / 65535 * largest).round().astype(">u2")
     body = {
         "P5": values.tobytes(),
@@ -138,8 +138,8 @@ def test_a_pgm_is_scaled_by_its_own_largest_value(form: str, largest: int) -> No
     assert np.abs(np.asarray(image) - REFERENCE).max() <= 1
 
 
-def packed(values: NDArray[np.uint16]) -> dict[str, bytes]:
-    """Store values in all kinds of files with 16 bits."""
+def encode_16_bit(values: NDArray[np.uint16]) -> dict[str, bytes]:
+    """Encode values in all supported 16-bit formats."""
     three = channels(values, values, values)
     return {
         "png": encode_image(values, "PNG"),
@@ -155,28 +155,28 @@ def packed(values: NDArray[np.uint16]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
-def test_fewer_bits_than_the_file_has_are_noted(bits: int, tmp_path: Path) -> None:
-    for name, content in packed(DEEP >> (16 - bits)).items():
+def test_values_with_fewer_bits_than_the_file_are_noted(bits: int, tmp_path: Path) -> None:
+    for name, content in encode_16_bit(DEEP >> (16 - bits)).items():
         look = "bright" if name == "MinIsWhite" else "dark"
-        note = f"it holds {bits}-bit values in a 16-bit file and comes out too {look}: multiply its values by "
+        note = f"{bits}-bit values in a 16-bit file look too {look}: multiply them by "
         notes = read_radiograph(content).notes
         assert [text.startswith(note + str(1 << (16 - bits))) for text in notes] == [True], (name, notes)
         (tmp_path / "a.any").write_bytes(content)
         assert decode_with_notes(tmp_path / "a.any", 64)[1] == notes
 
 
-def test_all_bits_are_not_noted() -> None:
-    for name, content in packed(DEEP).items():
+def test_values_that_use_all_bits_are_not_noted() -> None:
+    for name, content in encode_16_bit(DEEP).items():
         assert read_radiograph(content).notes == (), name
 
 
-def test_jpeg_2000_in_deep_colour_is_refused_since_its_white_would_be_black() -> None:
+def test_deep_colour_jpeg_2000_is_rejected_because_pillow_inverts_it() -> None:
     plain = encode_image(Image.fromarray(GREY).convert("RGB"), "JPEG2000")
     assert read_radiograph(plain).notes == ()
     box = plain.index(b"ihdr") + 14
-    with pytest.raises(DataError, match="JPEG 2000 in colour"):
+    with pytest.raises(DataError, match="colour JPEG 2000"):
         read_radiograph(plain[:box] + b"\x0f" + plain[box + 1 :])
     bare = plain[plain.index(b"\xff\x4f\xff\x51") :]
     assert read_radiograph(bare).notes == ()
-    with pytest.raises(DataError, match="JPEG 2000 in colour"):
+    with pytest.raises(DataError, match="colour JPEG 2000"):
         read_radiograph(bare[:42] + b"\x0f" + bare[43:])

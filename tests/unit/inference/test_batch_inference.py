@@ -25,7 +25,7 @@ def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
 ) -> None:
     status, out, err = run(best, scans, "--json", tmp_path / "new" / "x.json", "--csv", tmp_path / "x.csv")
     assert status == 1  # one is no film
-    assert err.splitlines() == [f"{scans / 'notes.txt'} is text, not a picture.", NOTICE]
+    assert err.splitlines() == [f"{scans / 'notes.txt'} is text, not an image.", NOTICE]
     content = json.loads((tmp_path / "new" / "x.json").read_text())
     assert {"pneumo_version", "network", "threshold", "margin", "checkpoint"} < content.keys()
     assert (content["notice"], content["classes"]) == (NOTICE, ["NORMAL", "PNEUMONIA"])
@@ -46,11 +46,11 @@ def test_json_csv_and_lines_have_the_answers_of_the_checkpoint(
     assert records[3] == {
         **records[0],  # but for rounding in another place of the batch
         "path": records[3]["path"],
-        "notes": ["its header says that it is a lateral view"],
+        "notes": ["lateral view according to the header"],
     }
     nothing = {"probability", "probabilities", "logit_margin", "called", "uncertain", "unlike", "unlike_score"}
     assert {name for name, value in records[4].items() if value is None} == nothing
-    assert records[4]["error"] == "is text, not a picture."
+    assert records[4]["error"] == "is text, not an image."
 
     rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
     lines = [line.split("\t") for line in out.splitlines()]
@@ -73,7 +73,7 @@ def test_a_terminal_gets_a_table(best: Path, scans: Path, run: Run, monkeypatch:
     monkeypatch.setenv("COLUMNS", "200")
     status, out, err = run(best, scans)
     assert status == 1
-    assert err == f"{scans / 'notes.txt'} is text, not a picture.\n"
+    assert err == f"{scans / 'notes.txt'} is text, not an image.\n"
     assert "probability" in out
     assert NOTICE in out
 

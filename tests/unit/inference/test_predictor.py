@@ -31,9 +31,9 @@ def test_files_and_folders_become_predictions(model: pneumo.Predictor, scans: Pa
         assert each.uncertain == (abs(each.logit_margin) <= 0.5)
         assert each.ood_score is not None
         assert each.out_of_distribution == (each.ood_score > 1)
-    assert read[3].notes == ("its header says that it is a lateral view",)
+    assert read[3].notes == ("lateral view according to the header",)
     assert read[3].probability == pytest.approx(read[1].probability)
-    assert text == pneumo.Prediction(scans / "notes.txt", error="is text, not a picture.")
+    assert text == pneumo.Prediction(scans / "notes.txt", error="is text, not an image.")
     assert text.out_of_distribution is None
     assert [each.path for each in model.predict(str(scans / "*.png"))] == [scans / f"{i}.png" for i in range(3)]
 
