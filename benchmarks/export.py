@@ -1,11 +1,11 @@
-"""Latency of what `pneumo export` writes, run by onnxruntime, against the checkpoint in eager PyTorch.
+"""Latency of ONNX files from `pneumo export` in onnxruntime, against the checkpoint in eager PyTorch.
 
     python benchmarks/export.py            phantoms, five networks: some minutes on two cores
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/export.py --full
 
-Networks have random weights. PyTorch's side is pneumo's own, with batch normalisations folded and weights channels
-last, and answers the same; both use all cores. `answers differ by` is the largest difference of a probability to the
-checkpoint's plain network, on 100 films of the full run and on 64 phantoms of the other.
+Networks have random weights. PyTorch runs pneumo's inference copy, with folded batch normalisation and channels-last
+weights; both use all cores. `probabilities differ by` is the largest difference from the checkpoint's network before
+folding, on 100 images in the full run and on 64 phantoms otherwise.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import torch
 from lightning import Trainer
 
 from pneumo.inference.backend import Images, Rules
-from pneumo.inference.export.exporter import Films
+from pneumo.inference.export.exporter import LabelledImages
 from pneumo.inference.export.parity import measure_latency, write_checked
 from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint
@@ -41,40 +41,40 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 def write_untrained(
     path: Path,
     name: str,
-    films: Images,
+    images: Images,
     classes: Sequence[str] = CLASSES,
     **settings: Any,  # noqa: ANN401 (further hyperparameters)
 ) -> None:
-    """Write a checkpoint with random weights, whose model of unlike images is fitted to some films.
+    """Write a checkpoint with random weights and an OOD detector.
 
     Args:
-        path: Of the checkpoint.
-        name: Of the architecture.
-        films: (N, 1, S, S).
-        classes: Their names.
+        path: File to write.
+        name: Architecture, as `source/name`.
+        images: Images (N, 1, S, S) to which the OOD detector is fitted.
+        classes: Names of the classes.
         settings: Further hyperparameters.
     """
     torch.manual_seed(0)
     classifier = Classifier.from_hyperparameters(
-        architecture=name, classes=classes, image_size=films.shape[-1], **settings
+        architecture=name, classes=classes, image_size=images.shape[-1], **settings
     )
     for module in classifier.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        classifier.backbone(torch.from_numpy(films[:16]))  # normalisations learn what else vanishes in a deep network
+        classifier.backbone(torch.from_numpy(images[:16]))  # without their statistics, deep networks output constants
     classifier.eval()
-    levels = LevelMeans(fast_copy(classifier.backbone, films.shape[-1]), films.shape[-1])
+    levels = LevelMeans(fast_copy(classifier.backbone, images.shape[-1]), images.shape[-1])
     with torch.inference_mode():
-        features, means = zip(*(levels(block) for block in torch.split(torch.from_numpy(films), 16)), strict=True)
-        random = classifier.head(torch.cat(features))  # alike for all films: neither 0 nor 1 shall be the answer to all
-        classifier.head.weight.mul_(spread := 3 / (random[:, 1] - random[:, 0]).std())
-        classifier.head.bias.copy_(-spread * (random - classifier.head.bias).mean(0))
-    reference, usual = np.split(torch.cat(means).double().numpy(), [len(films) * 2 // 3])
+        features, means = zip(*(levels(block) for block in torch.split(torch.from_numpy(images), 16)), strict=True)
+        logits = classifier.head(torch.cat(features))  # nearly equal for all images, so the head is rescaled
+        classifier.head.weight.mul_(scale := 3 / (logits[:, 1] - logits[:, 0]).std())
+        classifier.head.bias.copy_(-scale * (logits - classifier.head.bias).mean(0))
+    reference, in_distribution = np.split(torch.cat(means).double().numpy(), [len(images) * 2 // 3])
     classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     classifier.trainer.strategy.connect(classifier)
     classifier.trainer.save_checkpoint(path)
-    outliers = fit_ood_detector(reference, [(usual, 0.01)], levels.channels)._asdict()
+    outliers = fit_ood_detector(reference, [(in_distribution, 0.01)], levels.channels)._asdict()
     write_checkpoint(read_checkpoint(path) | {"outliers": outliers}, path)
 
 
@@ -88,18 +88,18 @@ def main() -> None:
         short = name.split("/")[1]
         checkpoint, path = folder / f"{short}.ckpt", folder / f"{short}.onnx"
         rules = Rules(name, CLASSES, size, 1.0, 0.5, None, True)
-        films, _ = Films(settings.root, {}, rules).load("train", 100)
-        write_untrained(checkpoint, name, films)
+        images, _ = LabelledImages(settings.root, {}, rules).load("train", 100)
+        write_untrained(checkpoint, name, images)
         network = CheckpointNetwork(checkpoint)
-        exported, difference = write_checked(network, checkpoint, films, path)
-        note = f"{path.stat().st_size / 1e6:,.1f} MB; answers differ by {difference.probability:.1e}"
+        exported, difference = write_checked(network, checkpoint, images, path)
+        note = f"{path.stat().st_size / 1e6:,.1f} MB; probabilities differ by {difference.probability:.1e}"
         for batch in (1, 32):
-            sides = {"eager PyTorch": network, "pneumo export, onnxruntime": exported}
-            taken = measure_latency(sides, films, batch, settings.rounds)
-            found = {side: [1e3 * seconds for seconds in values] for side, values in taken.items()}
-            harness.report(f"export-{short}-{batch}", settings, "ms", found, note)
+            networks = {"eager PyTorch": network, "pneumo export, onnxruntime": exported}
+            latencies = measure_latency(networks, images, batch, settings.rounds)
+            results = {side: [1e3 * seconds for seconds in values] for side, values in latencies.items()}
+            harness.report(f"export-{short}-{batch}", settings, "ms", results, note)
         checkpoint.unlink()
-        path.unlink()  # half a gigabyte of VGG16
+        path.unlink()  # the file of VGG16 has half a gigabyte
 
 
 if __name__ == "__main__":

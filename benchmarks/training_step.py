@@ -1,11 +1,11 @@
-"""A training step: Lightning's against a raw loop with the same optimisations, and XrayChestNet against textbook order.
+"""Training step: Lightning against an equally optimised raw loop, and XrayChestNet against the textbook layer order.
 
-    python benchmarks/training_step.py            64 pixels, four networks' steps: a minute on two cores
+    python benchmarks/training_step.py            64 pixels: a minute on two cores
     python benchmarks/training_step.py --full     224 pixels
 
-The data are one batch in memory, again and again, in float32, with no callbacks, so that only the step is compared. In
-textbook order XrayChestNet does convolution, batch normalisation, ReLU, pooling; pneumo pools first, which leaves a
-quarter of the element-wise work, and keeps memory between steps.
+All steps use the same batch in memory, in float32 and without callbacks, so that only the step itself is compared. The
+textbook order of XrayChestNet's layers is convolution, batch normalisation, ReLU, pooling. pneumo pools directly after
+the convolution, which leaves a quarter of the element-wise work, and keeps memory allocated between steps.
 """
 
 import itertools
@@ -29,43 +29,43 @@ BATCH = 32
 
 
 def batch(size: int) -> dict[str, Tensor]:
-    """Draw a batch."""
+    """Build a random batch."""
     image = torch.randint(0, 256, (BATCH, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return {"input": image, "label": torch.arange(BATCH) % 2, "index": torch.arange(BATCH)}
 
 
-class Endless:
-    """A loader that gives one batch again and again."""
+class RepeatedBatch:
+    """A loader that repeats one batch."""
 
-    def __init__(self, one: dict[str, Tensor], steps: int) -> None:
-        """Take the batch and how often to give it."""
-        self.one, self.steps = one, steps
+    def __init__(self, repeated: dict[str, Tensor], steps: int) -> None:
+        """Store the batch and the number of repetitions."""
+        self.repeated, self.steps = repeated, steps
 
     def __len__(self) -> int:
-        """Give the number of steps."""
+        """Return the number of batches."""
         return self.steps
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Give the batches."""
-        return itertools.repeat(self.one, self.steps)
+        """Yield the batches."""
+        return itertools.repeat(self.repeated, self.steps)
 
 
 class Clock(Callback):
-    """Takes the time at the beginning of each step."""
+    """Records the time at the start of each step."""
 
     def __init__(self) -> None:
-        """Start with no step."""
+        """Initialize an empty record."""
         self.times: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        """Take it."""
+        """Record the time."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
 
 
 def build(name: str, size: int) -> tuple[Classifier, torch.device]:
-    """Build a classifier as pneumo does."""
+    """Build a classifier with pneumo's settings."""
     torch.manual_seed(0)
     hardware = choose_hardware("auto", "32-true", False)
     set_up_process(hardware)
@@ -77,12 +77,12 @@ def build(name: str, size: int) -> tuple[Classifier, torch.device]:
 
 
 def rate(times: list[float]) -> float:
-    """Give images per second from the times at which steps began; the first two are warming up."""
-    return BATCH / statistics.median(after - before for before, after in itertools.pairwise(times[2:]))
+    """Compute images per second from the start times of the steps; the first two steps are warm-up."""
+    return BATCH / statistics.median(end - start for start, end in itertools.pairwise(times[2:]))
 
 
 def lightning(name: str, size: int, steps: int) -> float:
-    """Measure Lightning's step."""
+    """Measure the training step in Lightning."""
     classifier, device = build(name, size)
     clock = Clock()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -97,12 +97,12 @@ def lightning(name: str, size: int, steps: int) -> float:
         enable_model_summary=False,
         callbacks=[clock],
     )
-    trainer.fit(classifier, Endless(batch(size), steps + 3))
+    trainer.fit(classifier, RepeatedBatch(batch(size), steps + 3))
     return rate(clock.times)
 
 
 def loop(step: Callable[[], None], steps: int) -> float:
-    """Measure a raw loop."""
+    """Measure a training step in a raw loop."""
     times = []
     for _ in range(steps + 3):
         if torch.cuda.is_available():
@@ -116,15 +116,15 @@ def raw(name: str, size: int, steps: int) -> float:
     """Measure the same network in a raw loop."""
     classifier, device = build(name, size)
     network = nn.Sequential(classifier.backbone, classifier.head).to(device).train()
-    return loop(stepper(network, batch(size), device), steps)
+    return loop(make_step(network, batch(size), device), steps)
 
 
-def stepper(network: nn.Module, one: dict[str, Tensor], device: torch.device) -> Callable[[], None]:
-    """Give a function that takes one training step."""
+def make_step(network: nn.Module, data: dict[str, Tensor], device: torch.device) -> Callable[[], None]:
+    """Build a function that performs one training step."""
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-5, fused=True)
 
     def step() -> None:
-        image, label = one["input"].to(device, non_blocking=True), one["label"].to(device, non_blocking=True)
+        image, label = data["input"].to(device, non_blocking=True), data["label"].to(device, non_blocking=True)
         optimizer.zero_grad()
         torch.autograd.backward(nn.functional.cross_entropy(network(image), label))
         optimizer.step()
@@ -133,7 +133,7 @@ def stepper(network: nn.Module, one: dict[str, Tensor], device: torch.device) ->
 
 
 def textbook(size: int, steps: int) -> float:
-    """Measure XrayChestNet in textbook order, with nothing else done for speed."""
+    """Measure XrayChestNet in textbook layer order, without any optimisation."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layers: list[nn.Module] = []
@@ -144,8 +144,8 @@ def textbook(size: int, steps: int) -> float:
     layers += [nn.Flatten(), nn.Linear(side * side * 512, 50), nn.ReLU(), nn.Dropout(0.2), nn.Linear(50, 2)]
     network = nn.Sequential(*layers).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
-    one = batch(size)
-    image, label = (one["input"].float() / 255).expand(-1, 3, -1, -1).contiguous(), one["label"]
+    data = batch(size)
+    image, label = (data["input"].float() / 255).expand(-1, 3, -1, -1).contiguous(), data["label"]
 
     def step() -> None:
         optimizer.zero_grad()
@@ -167,9 +167,9 @@ def main() -> None:
         }
         if name.startswith("pneumo"):
             sides = {"textbook order, eager": partial(textbook, size, steps), **sides}
-        found = harness.alternate(sides, settings.rounds)
+        results = harness.alternate(sides, settings.rounds)
         harness.report(
-            f"training_step-{name.split('/')[1]}", settings, "images/s", found, f"batch {BATCH}, {size} pixels"
+            f"training_step-{name.split('/')[1]}", settings, "images/s", results, f"batch {BATCH}, {size} pixels"
         )
 
 

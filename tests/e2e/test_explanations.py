@@ -1,4 +1,4 @@
-"""Maps of trained networks: that they find what was put into phantoms, and hang on what was learned."""
+"""Saliency maps of trained networks: localisation of opacities in phantoms, and dependence on the weights."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from helpers.opacities import draw_opacities
 from torch import Tensor
 
 from pneumo.data.radiograph import decode
-from pneumo.inference.explain.overlays import place_map
+from pneumo.inference.explain.overlays import resize_map
 from pneumo.inference.explain.run_maps import rank_correlation
 from pneumo.inference.explain.saliency import SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.training.run import run
 
-PHANTOMS = {"seed": 1, "train": 800, "val": 40, "test": 200}  # another seed than that by which the method was chosen
+PHANTOMS = {"seed": 1, "train": 800, "val": 40, "test": 200}  # the method was chosen with another seed
 NETWORKS = {
     "xraychestnet": ("model=xraychestnet", "optimizer=adam", "epochs=8", "data.image_size=64", "data.batch_size=32"),
     "efficientnet_lite0": (
@@ -38,24 +38,24 @@ def batches(images: Tensor) -> tuple[Tensor, ...]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_maps_of_a_trained_network_find_opacities_and_hang_on_what_it_learned(
+def test_maps_of_a_trained_network_localise_opacities_and_depend_on_its_weights(
     network: str, compose_run: Compose, tmp_path: Path
 ) -> None:
     root = tmp_path / "phantoms"
     sizes = [f"data.{'phantom_seed' if name == 'seed' else name}={value}" for name, value in PHANTOMS.items()]
     run(compose_run("experiment=demo", f"data.root={root}", *sizes, *NETWORKS[network]))
     classifier = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
-    paths = sorted(root.glob("test/PNEUMONIA/*_bacteria_*"))  # all of them, whatever was answered
+    paths = sorted(root.glob("test/PNEUMONIA/*_bacteria_*"))  # regardless of the prediction
     assert len(paths) == 80
     images = torch.from_numpy(np.stack([decode(path, classifier.image_size) for path in paths]))[:, None]
     masks = [draw_opacities(path.relative_to(root).as_posix(), **PHANTOMS) for path in paths]
 
-    explain = SaliencyMapper(classifier)
-    maps = torch.cat([explain(batch) for batch in batches(images)]).numpy()
-    found = localise([place_map(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
-    assert found.pointing >= 0.8
-    assert found.pointing > 1.5 * found.other_images
-    assert found.energy > 3 * found.area
+    mapper = SaliencyMapper(classifier)
+    maps = torch.cat([mapper(batch) for batch in batches(images)]).numpy()
+    result = localise([resize_map(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
+    assert result.pointing >= 0.8
+    assert result.pointing > 1.5 * result.other_images
+    assert result.energy > 3 * result.area
 
-    kept = [rank_correlation(classifier, batch, explain.method, "all") for batch in batches(images)]
-    assert np.mean(kept) < 0.5
+    correlations = [rank_correlation(classifier, batch, mapper.method, "all") for batch in batches(images)]
+    assert np.mean(correlations) < 0.5

@@ -125,7 +125,7 @@ def test_the_page_of_a_run_is_whole_in_itself(
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     report([folder], output=tmp_path / "elsewhere")
     without = (tmp_path / "elsewhere" / "report.html").read_text()
-    assert "are not all at hand" in without
+    assert "because test images are missing" in without
     assert "the same film with its map" not in without
 
 

@@ -5,11 +5,14 @@ from numpy.typing import NDArray
 
 from pneumo.data import phantoms
 
-VISIBLE = 20  # grey values: what stands out of the grain, whose standard deviation is mostly 1 to 5
+MIN_CONTRAST = 20  # grey values that an opacity adds; the noise has a standard deviation of 1 to 5 in most images
 
 
 def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> NDArray[np.bool_]:
-    """Mark where opacities add more than `VISIBLE` grey values to an image that `write_phantoms` draws, (H, W)."""
-    (film,) = (film for film in phantoms._plan({"train": train, "val": val, "test": test}) if film.path == path)
-    ill, well = (phantoms._draw(each, seed).astype(np.int64) for each in (film, film._replace(finding="none")))
-    return np.asarray(ill - well > VISIBLE)
+    """Return the mask (H, W) of opacities brighter than `MIN_CONTRAST` in an image that `write_phantoms` draws."""
+    (phantom,) = (
+        phantom for phantom in phantoms._plan({"train": train, "val": val, "test": test}) if phantom.path == path
+    )
+    images = (phantoms._draw(each, seed).astype(np.int64) for each in (phantom, phantom._replace(finding="none")))
+    with_opacities, without = images
+    return np.asarray(with_opacities - without > MIN_CONTRAST)

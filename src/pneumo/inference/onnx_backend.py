@@ -61,7 +61,7 @@ class OnnxNetwork(Network):
 
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""
-        probability, unlike = self.session.run(None, {"image": image})
+        probability, unlike = self.session.run(None, {"image": image})[:2]  # the third repeats the second
         return probability, unlike
 
 
@@ -120,8 +120,9 @@ def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
     except HyperparameterError as error:
         raise _unreadable(path, f"of its {RULES}, {error}") from error
     side = rules.image_size
-    if [each.shape[1:] for each in session.get_inputs()] != [[1, side, side]] or len(session.get_outputs()) != 2:
-        raise _unreadable(path, f"its input is not (batch, 1, {side}, {side}), or its outputs are not two")
+    outputs = len(session.get_outputs())  # 2 in files of earlier versions
+    if [each.shape[1:] for each in session.get_inputs()] != [[1, side, side]] or outputs not in (2, 3):
+        raise _unreadable(path, f"its input is not (batch, 1, {side}, {side}), or its outputs are not two or three")
     if not verified:
         _warn_unverified(path.resolve(), path.stat().st_mtime_ns)
     return rules

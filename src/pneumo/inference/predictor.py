@@ -153,8 +153,8 @@ def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argum
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"{style('device', device)} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
     if form := FORMATS.get(path.suffix.lower()):
-        if form.refusal is not None:
-            raise ConfigError(f"{path} {form.refusal}")
+        if form.load_error is not None:
+            raise ConfigError(f"{path} {form.load_error}")
         return form.open(path, device, style)
     from pneumo.inference.torch_backend import CheckpointNetwork  # imports torch
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from pneumo.common.files import atomic_path
 from pneumo.inference.backend import Rules
 from pneumo.inference.explain import overlays
-from pneumo.inference.explain.overlays import name_pictures
+from pneumo.inference.explain.overlays import name_overlays
 from pneumo.inference.prediction import Prediction, to_csv, to_lines, to_terminal
 
 
@@ -68,14 +68,14 @@ def test_no_output_obeys_the_name_of_a_class(name: str) -> None:
         assert "[/y]" in output.getvalue()
 
 
-def test_pictures_of_long_names_have_names_of_their_own() -> None:
+def test_overlays_of_images_with_long_names_have_unique_names() -> None:
     paths = [Path(f"{'a' * 250}{i}.x") for i in range(3)]
-    names = [*name_pictures(paths).values()]
+    names = [*name_overlays(paths).values()]
     assert len({*names}) == 3
     assert max(map(len, names)) == 255
 
 
-def test_maps_of_names_that_cannot_be_do_not_keep_others_from_being_written(
+def test_overlays_with_impossible_names_do_not_prevent_writing_the_others(
     best: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
@@ -91,7 +91,7 @@ def test_maps_of_names_that_cannot_be_do_not_keep_others_from_being_written(
         (tmp_path / "scans" / name).write_bytes(encode_image(SMOOTH_IMAGES[1], "PNG"))
     status, _, err = run(best, tmp_path / "scans", "--explain", tmp_path / "maps")
     assert status == 1
-    assert "1 of 4 maps" in err
+    assert "1 of 4 saliency maps" in err
     assert f"{tmp_path / 'scans' / 'b.png'}" in err
     names = {path.name for path in (tmp_path / "maps").iterdir()}
     assert {"c.png.png", "overview.png"} < names

@@ -1,4 +1,4 @@
-"""Saliency maps over radiographs: in memory, as a figure and as image files."""
+"""Overlays of saliency maps on radiographs: as arrays, image files and an overview figure."""
 
 from __future__ import annotations
 
@@ -24,110 +24,114 @@ from pneumo.inference.backend import Floats, Images, Network
 from pneumo.inference.prediction import NOTICE, PredictedBatch, Prediction, show_path
 from pneumo.reporting.figures.style import STYLE, escape_text
 
-# Perceptually uniform, distinguishable by the colour-blind, and without greys.
+# Perceptually uniform, distinguishable by colour-blind readers, and without greys.
 _COLOURS = colormaps["plasma"]
-_STRONGEST = 0.6  # what a map's maximum covers of the film, so that it stays readable
-_FRAME = 0.35  # the same of the line around what the network saw
+_MAX_OPACITY = 0.6  # of the saliency map's maximum, so that the radiograph stays visible
+_FRAME_OPACITY = 0.35
 _OVERVIEW = "overview.png"
-_MOST = 24  # images in the overview
-_SMALL = 360  # pixels of an image's longer side there
-# Errors of a file's name, where the folder can have others.
-_OF_THE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
+_MAX_EXAMPLES = 24  # images in the overview
+_EXAMPLE_SIZE = 360  # pixels of an image's longer side in the overview
+# Errors that concern one file name; other files can still be written to the folder.
+_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What in a radiograph speaks for a class."""
+    """Saliency map of a radiograph, with the prediction that it explains."""
 
-    prediction: Prediction  # for the radiograph
-    target: str  # the class that is explained: the positive one of two, the predicted one of several
+    prediction: Prediction
+    target: str  # the explained class: the positive one of two, otherwise the predicted one
     image: Images  # the radiograph's grey values, (H, W); the longer side has at most 1,024 pixels
-    input_saliency: Floats  # the map of what the network's input holds, (S, S), from 0 to 1
-    crop_pct: float  # what that input keeps of height and width
+    input_saliency: Floats  # the saliency map of the network's input, (S, S), from 0 to 1
+    crop_pct: float  # fraction of height and width that the network's input keeps
 
     @property
     def saliency(self) -> Floats:
-        """The map on the image, (H, W), from 0 to 1; it is 0 outside of what the network's input holds."""
-        return place_map(self.input_saliency, self.image.shape, self.crop_pct)
+        """The saliency map at the image's size, (H, W), from 0 to 1; 0 outside the network's crop."""
+        return resize_map(self.input_saliency, self.image.shape, self.crop_pct)
 
     @property
     def overlay(self) -> Images:
-        """The image under the map, in colours, (H, W, 3)."""
+        """The image with the saliency map as a colour overlay, (H, W, 3)."""
         return overlay(self.image, self.input_saliency, self.crop_pct)
 
 
 class Explainer:
-    """Explains predictions of a network; `subject` is what its maps speak for, in words."""
+    """Computes saliency maps of images that a network has classified.
+
+    Attributes:
+        subject: Class that the saliency maps explain, as a noun phrase.
+    """
 
     def __init__(self, network: Network, method: str = "hirescam") -> None:
-        """Find the layer whose map is shown; errors are those of `Network.explainer`."""
+        """Build the saliency mapper; raises the errors of `Network.explainer`."""
         self.positive, self.crop_pct = network.rules.positive_class, network.rules.crop_pct
-        self.subject = self.positive or "the class that is called"
-        self.map = network.explainer(method)
+        self.subject = self.positive or "the predicted class"
+        self.compute_maps = network.explainer(method)
 
     def explain(self, batch: PredictedBatch) -> list[Explanation]:
-        """Explain the files of a batch that were read with copies to look at."""
-        read = [
-            (prediction, prediction.predicted_class, film.square, np.asarray(film.shown))
-            for prediction, film in zip(*batch, strict=True)
-            if film.shown is not None
+        """Explain the predictions of a batch; images that were read without a copy for display are skipped."""
+        readable = [
+            (prediction, prediction.predicted_class, image.square, np.asarray(image.shown))
+            for prediction, image in zip(*batch, strict=True)
+            if image.shown is not None
         ]
-        if not read:
+        if not readable:
             return []
-        maps = self.map(np.stack([square for *_, square, _ in read if square is not None]))
+        maps = self.compute_maps(np.stack([square for *_, square, _ in readable if square is not None]))
         return [
-            Explanation(prediction, self.positive or str(predicted), image, found, self.crop_pct)
-            for (prediction, predicted, _, image), found in zip(read, maps, strict=True)
+            Explanation(prediction, self.positive or str(predicted), image, saliency, self.crop_pct)
+            for (prediction, predicted, _, image), saliency in zip(readable, maps, strict=True)
         ]
 
 
 def overlay(image: Images, saliency: Floats, crop_pct: float = 1.0) -> Images:
-    """Lay a map, (size, size), from 0 to 1, over its film, (height, width); return colours, (height, width, 3).
+    """Blend a saliency map (size, size), from 0 to 1, into an image (height, width); return RGB (height, width, 3).
 
-    Where the map is 0 they are the film's greys. With `crop_pct` below 1, a faint line surrounds what the network saw.
+    Pixels where the map is 0 stay grey. With `crop_pct` below 1, a faint frame marks the network's crop.
     """
-    strength = place_map(saliency, image.shape, crop_pct)[..., None]
+    strength = resize_map(saliency, image.shape, crop_pct)[..., None]
     grey = np.repeat(image[..., None].astype(np.float32), 3, axis=2)
     colours = np.float32(255) * _COLOURS(strength[..., 0])[..., :3].astype(np.float32)
-    cover = _STRONGEST * strength
-    mixed = (1 - cover) * grey + cover * colours
+    opacity = _MAX_OPACITY * strength
+    blended = (1 - opacity) * grey + opacity * colours
     if crop_pct < 1:
-        line = _frame(saliency.shape[0], image.shape, crop_pct)
-        mixed[line] = (1 - _FRAME) * mixed[line] + _FRAME * 255
-    return np.asarray(mixed.round().clip(0, 255), np.uint8)
+        frame = _frame(saliency.shape[0], image.shape, crop_pct)
+        blended[frame] = (1 - _FRAME_OPACITY) * blended[frame] + _FRAME_OPACITY * 255
+    return np.asarray(blended.round().clip(0, 255), np.uint8)
 
 
-def place_map(saliency: Floats, shape: tuple[int, ...], crop_pct: float = 1.0) -> Floats:
-    """Resize a map (size, size) to an image of shape (height, width); it is 0 outside the network's crop."""
+def resize_map(saliency: Floats, shape: tuple[int, ...], crop_pct: float = 1.0) -> Floats:
+    """Resize a saliency map (size, size) to an image of shape (height, width); 0 outside the network's crop."""
     height, width = shape
     whole, start = _crop_box(saliency.shape[0], crop_pct)
     matrix = (whole / width, 0, -start, 0, whole / height, -start)
-    placed = Image.fromarray(saliency).transform(
+    resized = Image.fromarray(saliency).transform(
         (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
-    return np.asarray(placed, np.float32)
+    return np.asarray(resized, np.float32)
 
 
 def _crop_box(size: int, crop_pct: float) -> tuple[int, int]:
-    """Return the side of the squeezed film, and where on it the crop begins, in the network's pixels."""
+    """Return the side of the resized square before the crop, and the crop's offset, in the network's pixels."""
     whole = math.floor(size / crop_pct)
     return whole, (whole - size) // 2
 
 
 def _frame(size: int, shape: tuple[int, ...], crop_pct: float) -> npt.NDArray[np.bool_]:
-    """Mark the border of what was seen, (height, width), as wide as a 300th of the film."""
+    """Return the mask of the crop's frame, (height, width); its width is a 300th of the image's shorter side."""
     whole, start = _crop_box(size, crop_pct)
     distances = []
     for length in shape:
-        position = np.arange(length) + 0.5
+        centres = np.arange(length) + 0.5
         low, high = start / whole * length, (start + size) / whole * length
-        distances.append(np.minimum(position - low, high - position))
+        distances.append(np.minimum(centres - low, high - centres))
     distance = np.minimum(distances[0][:, None], distances[1][None, :])
     return np.asarray((distance >= 0) & (distance < max(1, min(shape) / 300)))
 
 
 def draw_examples(examples: Sequence[tuple[str, Explanation]], title: str) -> Figure:
-    """Draw films under their names, each beside itself with its map, two of them in a row."""
+    """Plot each image next to its overlay, two images per row, with names and predictions as titles."""
     pairs = min(2, len(examples))
     rows = math.ceil(len(examples) / pairs)
     with rc_context({**STYLE, "axes.grid": False}):
@@ -139,50 +143,50 @@ def draw_examples(examples: Sequence[tuple[str, Explanation]], title: str) -> Fi
             left.imshow(example.image, cmap="gray", vmin=0, vmax=255)
             right.imshow(example.overlay)
             prediction, target = example.prediction, example.target
-            text = f"called {prediction.predicted_class}\np({target}) = {prediction.probability[target]:.3f}"
-            for axes, words in ((left, name), (right, text)):
-                axes.set_title(words, loc="left", fontsize=9, fontweight="normal")
+            caption = f"predicted {prediction.predicted_class}\np({target}) = {prediction.probability[target]:.3f}"
+            for axes, text in ((left, name), (right, caption)):
+                axes.set_title(text, loc="left", fontsize=9, fontweight="normal")
         bar = figure.colorbar(
-            _legend(), ax=all_axes, orientation="horizontal", fraction=0.25 / rows, aspect=40, shrink=0.5, pad=0.02
+            _colour_map(), ax=all_axes, orientation="horizontal", fraction=0.25 / rows, aspect=40, shrink=0.5, pad=0.02
         )
-        bar.set_ticks([0, 1], labels=["nothing", "the most"])
-        bar.set_label("speaks for the class whose probability p is given; each film has a scale of its own", fontsize=9)
+        bar.set_ticks([0, 1], labels=["none", "maximum"])
+        bar.set_label("evidence for the class whose probability p is given, on each image's own scale", fontsize=9)
         bar.outline.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     escape_text(figure)
     return figure
 
 
-def _legend() -> ScalarMappable:
+def _colour_map() -> ScalarMappable:
     strength = np.linspace(0, 1, 256)[:, None]
-    cover = _STRONGEST * strength
-    return ScalarMappable(cmap=ListedColormap((1 - cover) * 0.5 + cover * _COLOURS(strength[:, 0])[:, :3]))
+    opacity = _MAX_OPACITY * strength
+    return ScalarMappable(cmap=ListedColormap((1 - opacity) * 0.5 + opacity * _COLOURS(strength[:, 0])[:, :3]))
 
 
 class OverlayFolder:
-    """A folder of overlays, a picture an image, and an overview of the first ones."""
+    """A folder with an overlay of each image, and an overview of the first ones."""
 
     def __init__(self, folder: Path, network: Network, paths: Sequence[Path]) -> None:
-        """Name the pictures of all files; errors are those of `Network.explainer`."""
-        self.folder, self.explainer, self.names = folder, Explainer(network), name_pictures(paths)
+        """Choose the overlays' file names; raises the errors of `Network.explainer`."""
+        self.folder, self.explainer, self.names = folder, Explainer(network), name_overlays(paths)
         self.examples: list[tuple[str, Explanation]] = []
         self.failed: list[str] = []
 
     def add(self, batch: PredictedBatch) -> None:
-        """Write the overlays of a batch; raise a ConfigError if a file cannot be written."""
+        """Write the overlays of a batch; raise a ConfigError if the folder cannot be written."""
         for explanation in self.explainer.explain(batch):
             prediction, name = explanation.prediction, self.names[explanation.prediction.path]
             if not self._write(name, Image.fromarray(explanation.overlay).save):
                 self.failed.append(show_path(prediction.path))
-            if len(self.examples) < _MOST:
+            if len(self.examples) < _MAX_EXAMPLES:
                 small = Image.fromarray(explanation.image)
-                small.thumbnail((_SMALL, _SMALL))
+                small.thumbnail((_EXAMPLE_SIZE, _EXAMPLE_SIZE))
                 title = show_path(Path(name.removesuffix(".png")))
                 title = title if len(title) <= 28 else f"…{title[-27:]}"
                 self.examples.append((title, replace(explanation, image=np.asarray(small))))
 
     def finish(self) -> bool:
-        """Write the overview, name the files whose pictures could not be written, and return whether there were none.
+        """Write the overview, warn about overlays that could not be written, and return whether all were written.
 
         Raises:
             ConfigError: The overview cannot be written.
@@ -190,43 +194,44 @@ class OverlayFolder:
         count, total = len(self.examples), len(self.names)
         if self.failed:
             warn(
-                f"{len(self.failed):,} of {total:,} maps are not in {self.folder}, which cannot have files of their "
-                f"names: {some(self.failed)}. Give these films other names, or --explain another place."
+                f"{len(self.failed):,} of {total:,} saliency maps could not be written, because {self.folder} cannot "
+                f"hold files of these names: {some(self.failed)}. Rename these images, or set --explain to another "
+                "folder."
             )
         if count:
-            which = "" if count == total else f" in the first {count} of {total:,} films"
-            title = f"What speaks for {self.explainer.subject}{which}\n{NOTICE}"
+            subset = "" if count == total else f" (first {count} of {total:,} images)"
+            title = f"Saliency maps: evidence for {self.explainer.subject}{subset}\n{NOTICE}"
             figure = draw_examples(self.examples, title)
             self._write(_OVERVIEW, lambda path: figure.savefig(path, dpi=110))
         return not self.failed
 
     def _write(self, name: str, write: Callable[[Path], None]) -> bool:
-        """Write a picture; return whether the folder can have a file of this name."""
+        """Write a file; return whether the folder can hold a file of this name."""
         try:
             with atomic_path(self.folder / name) as temporary:
                 write(temporary)
         except OSError as error:
-            if error.errno in _OF_THE_NAME:
+            if error.errno in _NAME_ERRORS:
                 return False
             raise unwritable("--explain", self.folder / name, error) from error
         return True
 
 
-def name_pictures(paths: Sequence[Path]) -> dict[Path, str]:
-    """Name each file's picture: its path below the folder that all share, its suffix kept, and .png.
+def name_overlays(paths: Sequence[Path]) -> dict[Path, str]:
+    """Choose the file name of each image's overlay: its path relative to the common folder, with .png appended.
 
-    A name that is too long for that is cut, and ends in a hash.
+    Names that are too long are cut, and end in a hash.
     """
     absolute = [os.path.abspath(path) for path in paths]
     shared = os.path.commonpath([os.path.dirname(path) for path in absolute])
-    taken, names = {_OVERVIEW}, {}
-    for path, whole in zip(paths, absolute, strict=True):
-        folder, stem = os.path.split(os.path.relpath(whole, shared))
+    used, names = {_OVERVIEW}, {}
+    for path, absolute_path in zip(paths, absolute, strict=True):
+        folder, stem = os.path.split(os.path.relpath(absolute_path, shared))
         name = os.path.join(folder, bounded_name(stem, ".png"))
         number = 1
-        while name in taken:  # of paths through links two can become the same
+        while name in used:  # such as `a/../x` and `x`, which are different files if `a` is a link
             number += 1
             name = os.path.join(folder, bounded_name(stem, f"-{number}.png"))
-        taken.add(name)
+        used.add(name)
         names[path] = name
     return names

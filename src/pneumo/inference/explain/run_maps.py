@@ -1,4 +1,4 @@
-"""Saliency maps of a run's test images, and the randomisation test of their dependence on weights."""
+"""Saliency maps of a run's test images, and the parameter randomisation test of saliency maps."""
 
 from __future__ import annotations
 
@@ -28,46 +28,46 @@ from pneumo.reporting.run_report import Explanations, ReportedRun, Shown
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.split_files import find_images
 
-PARTS = ("head", "all")  # of the network, which the test randomises
+PARTS = ("head", "all")  # parts of the network that the test randomises
 _M = TypeVar("_M", bound=nn.Module)
-_LONGEST = 360  # pixels of a film's longer side on the page
-_AT_ONCE = 8  # images that are explained at once
+_MAX_SIDE = 360  # pixels of an image's longer side on the page
+_BATCH_SIZE = 8
 
 
 def explain_run(run: ReportedRun) -> Explanations:
-    """Compute saliency maps of the images that a run's page shows, or the reason why there are none."""
-    margin, uncertain, why = None, None, ", since the run is not whole"
+    """Compute saliency maps of the images on a run's page, or return the reason why there are none."""
+    margin, uncertain, cause = None, None, ", because the run is incomplete"
     try:
         classifier = Classifier.load_from_checkpoint(run.folder / "checkpoints" / "best.ckpt").eval()
         settings = resolve_references(read_config(run.folder))
         uncertain = _read_uncertain(settings)
         margin = None if uncertain is None else classifier.hparams["margin"]
-        named = select(settings, "data.root", str, type(None))
-        root = default_root() if named is None else Path(named)
+        data_root = select(settings, "data.root", str, type(None))
+        root = default_root() if data_root is None else Path(data_root)
         classes = [str(name) for name in select(settings, "data.classes", list)]
-        why = ", since the test's are not all at hand"
-        paths = [run.answers.paths[place] for place in run.chosen.places]
-        films = [_read(file) for file in find_images(run.folder, root, classes, str(run.results["data_hash"]), paths)]
-        why = ""
-        explainer = SaliencyMapper(classifier)
+        cause = ", because test images are missing"
+        paths = [run.answers.paths[index] for index in run.chosen.places]
+        images = [_read(file) for file in find_images(run.folder, root, classes, str(run.results["data_hash"]), paths)]
+        cause = ""
+        mapper = SaliencyMapper(classifier)
     except (ConfigError, DataError) as error:
-        missing = f"There are no films and maps here{why}: {error}"
+        missing = f"Images and saliency maps are not available{cause}: {error}"
         return Explanations({}, {}, missing, margin, uncertain)
-    inputs = [square(Image.fromarray(film), classifier.image_size, classifier.crop_pct) for film in films]
-    images = torch.from_numpy(np.stack(inputs))[:, None]
+    squares = [square(Image.fromarray(image), classifier.image_size, classifier.crop_pct) for image in images]
+    inputs = torch.from_numpy(np.stack(squares))[:, None]
     maps: list[Floats] = []
-    with track("Looking where answers come from", len(films)) as advance:
-        for block in torch.split(images, _AT_ONCE):
-            maps.extend(explainer(block).numpy())
+    with track("Computing saliency maps", len(images)) as advance:
+        for batch in torch.split(inputs, _BATCH_SIZE):
+            maps.extend(mapper(batch).numpy())
             advance(len(maps))
-    shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, films, maps, strict=True)])
-    kinds = {kind: list(islice(shown, len(places))) for kind, places in run.chosen.kinds.items()}
-    forgotten = {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS}
-    return Explanations(kinds, forgotten, "", margin, uncertain)
+    shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, images, maps, strict=True)])
+    kinds = {kind: list(islice(shown, len(indices))) for kind, indices in run.chosen.kinds.items()}
+    correlations = {part: rank_correlation(classifier, inputs[:_BATCH_SIZE], METHODS[0], part) for part in PARTS}
+    return Explanations(kinds, correlations, "", margin, uncertain)
 
 
 def _read_uncertain(settings: dict[str, Any]) -> float | None:
-    """Return the fraction of validation images that counts as uncertain; runs of earlier versions have none."""
+    """Return the configured fraction of uncertain validation images; None in runs of earlier versions."""
     known = isinstance(group := settings.get("decision"), dict) and "uncertain" in group
     return select(settings, "decision.uncertain", float, type(None)) if known else None
 
@@ -79,29 +79,40 @@ def _read(path: Path) -> Images:
         raise DataError(f"{path} {error}") from None
 
 
-def _show(run: ReportedRun, place: int, film: Images, places: Floats, crop_pct: float) -> Shown:
-    names, answers = run.answers.classes, run.answers
-    share = f"{answers.confidence[place]:.3f}"
-    answer = f"{names[answers.predicted[place]]} {f'({names[1]} {share})' if answers.is_binary else share}"
-    small = Image.fromarray(film)
-    small.thumbnail((_LONGEST, _LONGEST))
+def _show(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pct: float) -> Shown:
+    classes, predictions = run.answers.classes, run.answers
+    probability = f"{predictions.confidence[index]:.3f}"
+    if predictions.is_binary:
+        probability = f"({classes[1]} {probability})"
+    prediction = f"{classes[predictions.predicted[index]]} {probability}"
+    small = Image.fromarray(image)
+    small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     pixels = np.asarray(small)
-    mixed = overlay(pixels, places, crop_pct)
-    truth, right = names[answers.label[place]], bool(answers.right[place])
-    return Shown(answers.paths[place], encode_jpeg(pixels), encode_jpeg(mixed), truth, answer, right)
+    blended = overlay(pixels, saliency, crop_pct)
+    true_class, is_correct = classes[predictions.label[index]], bool(predictions.right[index])
+    path = predictions.paths[index]
+    return Shown(path, encode_jpeg(pixels), encode_jpeg(blended), true_class, prediction, is_correct)
 
 
 def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:
-    """Compute how much maps stay as they are when a network forgets what it has learned (Adebayo et al. 2018).
+    """Compute the rank correlation of saliency maps before and after randomising weights (Adebayo et al. 2018).
 
-    It is Spearman's rank correlation of the maps before and after, over the pixels, as the mean over images (N, 1,
-    size, size) uint8. Near 1 maps tell nothing of what was learned. A map that is the same everywhere has no ranks, and
-    counts as 0. The part that is drawn anew is the head, or all of the network.
+    Near 1, saliency maps do not depend on what the network has learned.
+
+    Args:
+        classifier: Trained classifier, which is not modified.
+        images: Images (N, 1, size, size) uint8.
+        method: One of `METHODS`.
+        part: Part of the network with new random weights, one of `PARTS`.
+        seed: Seed of the new weights.
+
+    Returns:
+        Spearman's correlation over the pixels, as the mean over images; 0 for an image with a constant map.
     """
     if part not in PARTS:
-        raise ValueError(f"part={part!r} is none of {', '.join(PARTS)}")
-    explainers = (SaliencyMapper(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
-    before, after = (explain(images).flatten(1).double().cpu().numpy() for explain in explainers)
+        raise ValueError(f"part={part!r} must be one of {', '.join(PARTS)}")
+    mappers = (SaliencyMapper(each, method) for each in (classifier, _Randomised(classifier, part, seed)))
+    before, after = (mapper(images).flatten(1).double().cpu().numpy() for mapper in mappers)
     return float(np.mean([_spearman(*pair) for pair in zip(before, after, strict=True)]))
 
 
@@ -113,17 +124,21 @@ class _Randomised:
 
 
 def randomise(module: _M, seed: int) -> _M:
-    """Copy a module with new weights: as its layers draw them, and of no layer's, as spread as they were."""
-    drawn = copy.deepcopy(module)
+    """Return a copy of a module with new random weights.
+
+    Layers with `reset_parameters` draw their initial weights. Other weights are drawn from a normal distribution with
+    mean 0 and the standard deviation that they have now.
+    """
+    randomised = copy.deepcopy(module)
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
         torch.manual_seed(seed)
-        for layer in drawn.modules():
+        for layer in randomised.modules():
             if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()
                 continue
             for weight in layer.parameters(recurse=False):
                 weight.normal_(0, float(weight.std()) if weight.numel() > 1 else 1.0)
-    return drawn
+    return randomised
 
 
 def _spearman(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:

@@ -25,7 +25,7 @@ from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images, Network, Rules, as_flag
 from pneumo.inference.export.formats import FORMATS, Format
 from pneumo.inference.export.parity import (
-    ALLOWED,
+    TOLERANCE,
     accuracy_table,
     measure_latency,
     score,
@@ -36,80 +36,89 @@ from pneumo.inference.export.writer import describe_network
 from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint
 
-_BLOCK = 16  # films that a worker decodes at once
-_PHANTOMS, _FILMS, _CALIBRATION = 32, 100, 256
-_BATCHES = (1, 32)
+_BLOCK = 16  # images that a worker process decodes at once
+_PHANTOM_COUNT, _IMAGE_COUNT, _CALIBRATION_COUNT = 32, 100, 256
+_BATCH_SIZES = (1, 32)
 
 
 def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) -> None:
-    """Write a checkpoint's network to a file of its own, check that, and print what came of it.
+    """Export a checkpoint's network to a file, verify it, and print file sizes and latencies.
 
-    The output's suffix names the format: .onnx or .pt2. `int8` quantises it, and measures on the test films what that
-    loses. `data` is a data set, whose films serve where phantoms would otherwise.
+    Args:
+        checkpoint: Checkpoint of a run.
+        output: File to write; its suffix selects the format, .onnx or .pt2.
+        int8: Whether to quantise the network and measure the loss of accuracy on the test images.
+        data: Data set with images for verification and calibration; None for verification with phantoms.
 
     Raises:
-        ConfigError: The checkpoint or the output is none, or the network cannot be exported.
-        DataError: There is no such data set.
+        ConfigError: The checkpoint cannot be read, the output cannot be written, or the network cannot be exported.
+        DataError: The data set does not exist, or one of its images cannot be decoded.
     """
-    form = _check(output, int8, data)
+    file_format = _check_arguments(output, int8, data)
     refuse_inputs([("--output", output)], [checkpoint])
     network = CheckpointNetwork(checkpoint)
     rules = network.rules
-    source = None if data is None else Films(data, read_checkpoint(checkpoint), rules)
-    shown = source.load("train", _FILMS)[0] if source else _draw_films(_PHANTOMS, rules)
-    with _written(output) as temporary, temporary_folder(output.parent) as folder:
+    data_set = None if data is None else LabelledImages(data, read_checkpoint(checkpoint), rules)
+    images = data_set.load("train", _IMAGE_COUNT)[0] if data_set else _draw_phantoms(_PHANTOM_COUNT, rules)
+    with _atomic_output(output) as temporary, temporary_folder(output.parent) as folder:
         path = folder / output.name if int8 else temporary
-        print_line(f"Exporting {rules.name}: a minute or more for large networks")
-        exported, found = write_checked(network, checkpoint, shown, path)
+        print_line(f"Exporting {rules.name} (large networks take a minute or more)")
+        exported, difference = write_checked(network, checkpoint, images, path)
         print_line(
-            f"Largest differences on {len(shown)} films: {found.probability:.1e} in a probability "
-            f"({ALLOWED.probability:g} is allowed), {found.unlike:.1e} of a score of unlike images ({ALLOWED.unlike:g})"
+            f"Largest differences from the checkpoint on {len(images)} images: "
+            f"probability {difference.probability:.1e} (limit {TOLERANCE.probability:g}), "
+            f"OOD score {difference.ood_score:.1e} (limit {TOLERANCE.ood_score:g})"
         )
-        plain, small = f"{output.suffix}, float32", f"{output.suffix}, int8"
-        networks: dict[str, Network] = {"checkpoint in PyTorch": network, plain: exported}
-        sizes = {"checkpoint in PyTorch": checkpoint.stat().st_size, plain: path.stat().st_size}
-        if int8 and source and form.quantise:
+        float32_name, int8_name = f"{output.suffix}, float32", f"{output.suffix}, int8"
+        networks: dict[str, Network] = {"checkpoint in PyTorch": network, float32_name: exported}
+        sizes = {"checkpoint in PyTorch": checkpoint.stat().st_size, float32_name: path.stat().st_size}
+        if int8 and data_set and file_format.quantise:
             print_line("Quantising to int8")
-            form.quantise(path, temporary, source.load("train", _CALIBRATION)[0], describe_network(checkpoint, rules))
-            networks[small], sizes[small] = form.open(temporary, "cpu", as_flag), temporary.stat().st_size
+            calibration, _ = data_set.load("train", _CALIBRATION_COUNT)
+            file_format.quantise(path, temporary, calibration, describe_network(checkpoint, rules))
+            networks[int8_name] = file_format.open(temporary, "cpu", as_flag)
+            sizes[int8_name] = temporary.stat().st_size
         print_line("Measuring latencies")
-        rich.print(speed_table(sizes, {count: measure_latency(networks, shown, count) for count in _BATCHES}))
-        if int8 and source:
-            print_line("Measuring on the test films what int8 loses")
-            films, labels = source.load("test")
-            rich.print(accuracy_table({name: score(networks[name], films) for name in (plain, small)}, labels, rules))
-    print_line(f"Wrote {output}, which is no medical device")
+        rich.print(speed_table(sizes, {size: measure_latency(networks, images, size) for size in _BATCH_SIZES}))
+        if int8 and data_set:
+            print_line("Evaluating float32 and int8 on the test images")
+            images, labels = data_set.load("test")
+            scores = {name: score(networks[name], images) for name in (float32_name, int8_name)}
+            rich.print(accuracy_table(scores, labels, rules))
+    print_line(f"Wrote {output}. Not a medical device: for research and teaching only.")
 
 
-def _check(output: Path, int8: bool, data: Path | None) -> Format:
-    """Return the output's format; refuse what cannot work before minutes are spent."""
-    form = FORMATS.get(output.suffix)
-    if form is None:
-        ends = ", or in ".join(f"{suffix}, which {each.runners}" for suffix, each in FORMATS.items())
-        raise ConfigError(f"--output {output} must end in {ends}, such as --output network{next(iter(FORMATS))}.")
+def _check_arguments(output: Path, int8: bool, data: Path | None) -> Format:
+    """Return the output's format, or raise a ConfigError before any time-consuming work."""
+    file_format = FORMATS.get(output.suffix)
+    if file_format is None:
+        suffixes = " or ".join(f"{suffix} (for {each.runtime})" for suffix, each in FORMATS.items())
+        raise ConfigError(
+            f"--output {output} must end in {suffixes}. Use a name such as --output network{next(iter(FORMATS))}."
+        )
     if int8 and data is None:
         raise ConfigError(
-            "--int8 is calibrated on training films and measured on test films: name their data set as --data ROOT, a "
-            "folder with train/ and test/."
+            "--int8 requires a data set: its training images calibrate the network, and its test images measure the "
+            "loss of accuracy. Set --data ROOT to a folder with train/ and test/."
         )
-    if int8 and form.quantise is None:
+    if int8 and file_format.quantise is None:
         able = {suffix: each.name for suffix, each in FORMATS.items() if each.quantise}
         raise ConfigError(
-            f"--int8 is for {' and '.join(able.values())}, and --output {output} is not: name a file that ends in "
-            f"{' or '.join(able)}."
+            f"--int8 requires the format {' or '.join(able.values())}, but --output is {output}. "
+            f"Use a file name that ends in {' or '.join(able)}."
         )
-    if missing := [name for name in form.packages if find_spec(name) is None]:
+    if missing := [name for name in file_format.packages if find_spec(name) is None]:
         simple = next(suffix for suffix, each in FORMATS.items() if not each.packages)
         raise ConfigError(
-            f"Writing {form.name} needs {', '.join(missing)}, which this Python lacks: pip install 'pneumo[export]', "
-            f"or take --output FILE{simple}, which needs nothing more."
+            f"Export to {file_format.name} requires packages that are not installed: {', '.join(missing)}. Run "
+            f"pip install 'pneumo[export]', or use --output FILE{simple}, which requires no additional packages."
         )
     check_output("--output", output)
-    return form
+    return file_format
 
 
 @contextmanager
-def _written(output: Path) -> Iterator[Path]:
+def _atomic_output(output: Path) -> Iterator[Path]:
     try:
         with atomic_path(output) as temporary:
             yield temporary
@@ -117,48 +126,51 @@ def _written(output: Path) -> Iterator[Path]:
         raise unwritable("--output", output, error) from error
 
 
-class Films:
-    """A data set's films, as a network is shown them, under the classes that it was trained to tell apart."""
+class LabelledImages:
+    """Images of a data set at a network's input size, with labels of the network's classes."""
 
     def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
-        """List the films in a folder; `checkpoint` is what `read_checkpoint` returns."""
+        """Index the images in a folder; `checkpoint` is the content that `read_checkpoint` returns."""
         if locate(root) is None:
-            found = find_data_sets(root)
-            hint = describe_misplaced(root, found, "--data ") if found else "name a folder with both"
+            state = "does not contain train/ and test/" if root.is_dir() else "does not exist"
+            if found := find_data_sets(root):
+                raise DataError(f"--data {root} {state}: {describe_misplaced(root, found, '--data ')}.")
             raise DataError(
-                f"--data {root} {'has no train/ and test/ in it' if root.is_dir() else 'does not exist'}: {hint}. "
-                "Each of them has one folder per class."
+                f"--data {root} {state}. Use a folder with train/ and test/, each with one folder per class."
             )
         config = checkpoint.get("config", {})
         folders = config.get("data.classes", rules.classes)
-        films = index_radiographs(root, folders)
-        subtypes = config.get("data.task") == "subtype"
-        self.films = label_subtypes(films, folders)[0] if subtypes else films
+        radiographs = index_radiographs(root, folders)
+        has_subtypes = config.get("data.task") == "subtype"
+        self.radiographs = label_subtypes(radiographs, folders)[0] if has_subtypes else radiographs
         self.root, self.rules = find_root(root), rules
 
     def load(self, split: str, count: int | None = None) -> tuple[Images, list[int]]:
-        """Decode a split's films, or `count` of them, always the same ones: images (N, 1, S, S) and labels.
+        """Decode the images of a split, or a fixed random sample of `count` images.
+
+        Returns:
+            Images (N, 1, S, S) and their labels.
 
         Raises:
             DataError: A file cannot be decoded.
         """
-        films = [film for film in self.films if film.split == split]
-        order = range(len(films)) if count is None else np.random.default_rng(0).permutation(len(films))[:count]
-        chosen = [films[i] for i in order]
-        dataset = RadiographDataset(self.root, chosen, self.rules.image_size, self.rules.crop_pct)
+        radiographs = [radiograph for radiograph in self.radiographs if radiograph.split == split]
+        if count is not None:
+            radiographs = [radiographs[i] for i in np.random.default_rng(0).permutation(len(radiographs))[:count]]
+        dataset = RadiographDataset(self.root, radiographs, self.rules.image_size, self.rules.crop_pct)
         blocks: list[Images] = []
-        with track(f"Decoding {split} films", len(chosen)) as advance:
+        with track(f"Decoding {split} images", len(radiographs)) as advance:
             for block in decoded_blocks(dataset, 0, _BLOCK, count_cores()):
                 blocks.append(block)
                 advance(sum(map(len, blocks)))
-        return np.concatenate(blocks), [film.label for film in chosen]
+        return np.concatenate(blocks), [radiograph.label for radiograph in radiographs]
 
 
-def _draw_films(count: int, rules: Rules) -> Images:
-    """Draw phantoms, as a network is shown them, (count, 1, S, S); half of them have a pneumonia."""
-    films = []
-    for number in range(count):
-        patient, image = (np.random.default_rng([number, part]) for part in (0, 1))
-        film = draw_radiograph(patient, image, "bacterial" if number % 2 else "none")
-        films.append(square(Image.fromarray(film), rules.image_size, rules.crop_pct))
-    return np.stack(films)[:, None]
+def _draw_phantoms(count: int, rules: Rules) -> Images:
+    """Draw phantoms at the network's input size, (count, 1, S, S), half of them with pneumonia."""
+    phantoms = []
+    for index in range(count):
+        patient, image = (np.random.default_rng([index, stream]) for stream in (0, 1))
+        pixels = draw_radiograph(patient, image, "bacterial" if index % 2 else "none")
+        phantoms.append(square(Image.fromarray(pixels), rules.image_size, rules.crop_pct))
+    return np.stack(phantoms)[:, None]

@@ -1,6 +1,7 @@
-"""Formats of exported networks: how each is written and opened, what it needs, and its limits.
+"""File formats of exported networks, with their requirements and limits.
 
-An entry in `FORMATS` adds a format. Its libraries are imported when it is used.
+To add a format, add an entry to `FORMATS`. Import its libraries inside its functions, so that other formats work
+without them.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """A format of exported networks.
+    """A file format of exported networks.
 
     Attributes:
-        name: Of the format.
-        file: A file of it, with its article.
-        runners: What runs such files, with the verb.
+        name: Name of the format.
+        file: Noun phrase for a file in this format, with an article.
+        runtime: Name of the software that runs such files.
         write: Writes a program and its metadata to a path.
-        open: Opens a file on a device (cpu, cuda or auto); errors name settings in the given style.
-        quantise: Writes a file again with layers in 8 bits, given images for calibration; None: it cannot be done.
-        packages: What writing needs besides PyTorch.
-        most_bytes: The largest weights that a file holds; None: any.
-        refusal: Why `load_model` does not open such files, as a predicate; None: it does.
+        open: Loads a file on a device (cpu, cuda or auto); errors show settings in the given style.
+        quantise: Reads a file and writes an int8 version of it, using calibration images; None if unsupported.
+        packages: Packages that writing requires in addition to PyTorch.
+        max_bytes: Maximum size of the weights; None if unlimited.
+        load_error: Reason why `load_model` rejects such files, as a predicate with a fix; None if it loads them.
     """
 
     name: str
     file: str
-    runners: str
+    runtime: str
     write: Callable[[ExportedProgram, Mapping[str, str], Path], None]
     open: Callable[[Path, str, SettingStyle], Network]
     quantise: Callable[[Path, Path, Images, Mapping[str, str]], None] | None = None
     packages: tuple[str, ...] = ()
-    most_bytes: int | None = None
-    refusal: str | None = None
+    max_bytes: int | None = None
+    load_error: str | None = None
 
 
 def _write_onnx(program: ExportedProgram, metadata: Mapping[str, str], path: Path) -> None:
@@ -55,10 +56,10 @@ def _open_onnx(path: Path, device: str, style: SettingStyle) -> Network:
     return OnnxNetwork(path, device, style)
 
 
-def _quantise_onnx(source: Path, target: Path, films: Images, metadata: Mapping[str, str]) -> None:
+def _quantise_onnx(source: Path, target: Path, images: Images, metadata: Mapping[str, str]) -> None:
     from pneumo.inference.export.quantisation import quantise
 
-    quantise(source, target, films, metadata)
+    quantise(source, target, images, metadata)
 
 
 def _write_program(program: ExportedProgram, metadata: Mapping[str, str], path: Path) -> None:
@@ -70,30 +71,30 @@ def _write_program(program: ExportedProgram, metadata: Mapping[str, str], path: 
 def _open_program(path: Path, device: str, style: SettingStyle) -> Network:
     from pneumo.inference.export.torch_program import ProgramNetwork
 
-    return ProgramNetwork(path)  # on the CPU
+    return ProgramNetwork(path)  # supports the CPU only
 
 
-# By the suffix of their files.
+# By file suffix.
 FORMATS = {
     ".onnx": Format(
         name="ONNX",
         file="an ONNX file",
-        runners="onnxruntime and others run",
+        runtime="ONNX Runtime and other runtimes",
         write=_write_onnx,
         open=_open_onnx,
         quantise=_quantise_onnx,
         packages=("onnx", "onnxscript", "onnxruntime"),
-        most_bytes=2**31 - 2**24,  # a file has less than 2 GiB, and a little else is in it
+        max_bytes=2**31 - 2**24,  # a file is limited to 2 GiB, and needs some space for the graph
     ),
     ".pt2": Format(
         name="PyTorch programs",
         file="a PyTorch program",
-        runners="PyTorch does",
+        runtime="PyTorch",
         write=_write_program,
         open=_open_program,
-        refusal=(
-            "is for programs of your own (torch.export.load): opening such a file runs whatever code it holds, so "
-            "pneumo does not. Give the checkpoint that it was made of, or export that as .onnx."
+        load_error=(
+            "cannot be loaded by pneumo, because loading a .pt2 file can execute arbitrary code. Use the checkpoint "
+            "that it was exported from, or export that checkpoint as .onnx. In your own code, use torch.export.load."
         ),
     ),
 }

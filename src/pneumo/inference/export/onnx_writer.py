@@ -1,4 +1,4 @@
-"""The writer of ONNX files."""
+"""Export of networks to ONNX files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.export import ExportedProgram
 
 from pneumo.inference.onnx_backend import ABOUT, add_checksum
 
-NETWORK = "network/"  # begins the names of the ONNX nodes that the network itself consists of
-_SCOPE = "'levels.backbone.network'"  # how PyTorch calls those
+NETWORK = "network/"  # prefix of the names of ONNX nodes that belong to the network itself
+_SCOPE = "'levels.backbone.network'"  # the module path that PyTorch records for these nodes
 
 
 def write_onnx(program: ExportedProgram, metadata: Mapping[str, str], path: Path) -> None:
@@ -34,7 +34,7 @@ def _to_onnx(program: ExportedProgram, metadata: Mapping[str, str]) -> ModelProt
         dynamo=True,
         input_names=["image"],
         output_names=["probability", "unlike"],
-        dynamic_shapes={"image": {0: "batch"}},  # the name that readers of the file see
+        dynamic_shapes={"image": {0: "batch"}},  # the name that the file shows
         verbose=False,
     )
     assert exported is not None
@@ -43,7 +43,11 @@ def _to_onnx(program: ExportedProgram, metadata: Mapping[str, str]) -> ModelProt
         if any(_SCOPE in prop.value for prop in node.metadata_props if prop.key == "pkg.torch.onnx.name_scopes"):
             node.name = NETWORK + node.name
     graph = model.graph
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info, graph):
-        del part.metadata_props[:]  # the exporter's notes, a third of the nodes' bytes
+    # Files of earlier versions have only the name `unlike`.
+    graph.node.append(onnx.helper.make_node("Identity", ["unlike"], ["ood_score"], name="ood_score"))
+    graph.output.add().CopyFrom(graph.output[1])
+    graph.output[2].name = "ood_score"
+    for element in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info, graph):
+        del element.metadata_props[:]  # debugging information, a third of the nodes' bytes
     set_metadata(model, metadata)
     return model

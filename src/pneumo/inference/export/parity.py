@@ -1,4 +1,4 @@
-"""Parity and latency of an exported network, compared with its checkpoint."""
+"""Parity checks and latency measurements of exported networks against their checkpoints."""
 
 from __future__ import annotations
 
@@ -22,117 +22,129 @@ from pneumo.metrics.predictions import Predictions, predict_classes
 from pneumo.models.classifier import Classifier
 from pneumo.models.ood_detector import LevelMeans
 
-_BLOCK = 32  # films at once
-ROUNDS = (3, 30)  # at least, at most
-_SECONDS = 10.0  # of a measurement, after which no further round begins
+_BLOCK = 32  # images per batch
+ROUNDS = (3, 30)  # minimum, maximum
+_MAX_SECONDS = 10.0  # no new round starts after this time
 
 
 class Difference(NamedTuple):
-    """The largest differences between what two networks answer to films."""
+    """The largest differences between the outputs of two networks for the same images."""
 
     probability: float  # of any class
-    unlike: float  # of how unlike the training images a film is, as share of it where it is more than 1
+    ood_score: float  # relative where the score is above 1, absolute elsewhere
 
 
-ALLOWED = Difference(1e-4, 1e-3)  # what rounding explains
+TOLERANCE = Difference(1e-4, 1e-3)  # differences that rounding can cause
 
 
 def write_checked(
-    network: CheckpointNetwork, checkpoint: Path, films: Images, path: Path
+    network: CheckpointNetwork, checkpoint: Path, images: Images, path: Path
 ) -> tuple[Network, Difference]:
-    """Write a network, and return what was written, opened again, and how far it is from the checkpoint on `films`.
+    """Export a network in the format of the path's suffix, and compare its outputs with the checkpoint's.
 
-    The path's suffix names the format. An export that PyTorch refuses, or whose answers are too far, is a ConfigError.
+    Returns:
+        The network loaded from the file, and its largest differences on `images`.
+
+    Raises:
+        ConfigError: PyTorch cannot export the network, or a difference exceeds `TOLERANCE`.
     """
     write_network(network.scorer, network.rules, describe_network(checkpoint, network.rules), path)
     exported = FORMATS[path.suffix].open(path, "cpu", as_flag)
-    found = compare(score_plainly(network.classifier, films), score(exported, films))
-    if not all(value <= most for value, most in zip(found, ALLOWED, strict=True)):  # NaN is no match either
+    difference = compare(score_reference(network.classifier, images), score(exported, images))
+    if not all(value <= limit for value, limit in zip(difference, TOLERANCE, strict=True)):  # also catches NaN
         raise ConfigError(
-            f"{network.rules.name} was exported as {path.suffix}, but answers otherwise than its checkpoint: "
-            f"probabilities differ by up to {found.probability:.2g} ({ALLOWED.probability:g} is allowed), scores of "
-            f"unlike images by {found.unlike:.2g} of them ({ALLOWED.unlike:g}). Nothing was written: take the other "
-            "format, or another version of PyTorch."
+            f"{network.rules.name} exported as {path.suffix} differs from its checkpoint: probabilities by up to "
+            f"{difference.probability:.2g} (limit {TOLERANCE.probability:g}), OOD scores by up to "
+            f"{difference.ood_score:.2g} (limit {TOLERANCE.ood_score:g}). Nothing was written. Use another format or "
+            "another version of PyTorch."
         )
-    return exported, found
+    return exported, difference
 
 
-def compare(expected: Scores, found: Scores) -> Difference:
-    """Compare answers to the same films."""
-    (probability, unlike), (other, as_unlike) = expected, found
-    far = np.abs(as_unlike - unlike) / np.maximum(unlike, 1)
-    return Difference(float(np.abs(other - probability).max()), float(far.max()))
+def compare(expected: Scores, actual: Scores) -> Difference:
+    """Compute the largest differences between two outputs for the same images."""
+    (expected_probability, expected_score), (probability, ood_score) = expected, actual
+    relative = np.abs(ood_score - expected_score) / np.maximum(expected_score, 1)
+    return Difference(float(np.abs(probability - expected_probability).max()), float(relative.max()))
 
 
-def score(network: Network, films: Images) -> Scores:
-    """Score films (N, 1, S, S): the first alone, the others in batches."""
-    blocks = [films[:1], *(films[start : start + _BLOCK] for start in range(1, len(films), _BLOCK))]
-    probability, unlike = zip(*map(network.score, blocks), strict=True)
-    return np.concatenate(probability), np.concatenate(unlike)
+def score(network: Network, images: Images) -> Scores:
+    """Score images (N, 1, S, S): the first one alone, the others in batches."""
+    blocks = [images[:1], *(images[start : start + _BLOCK] for start in range(1, len(images), _BLOCK))]
+    probability, ood_score = zip(*map(network.score, blocks), strict=True)
+    return np.concatenate(probability), np.concatenate(ood_score)
 
 
-def score_plainly(classifier: Classifier, films: Images) -> Scores:
-    """Score films as the test does, without anything that was done to make the network fast or portable."""
+def score_reference(classifier: Classifier, images: Images) -> Scores:
+    """Score images as the test does, without the optimisations of inference and export."""
     levels, detector = LevelMeans(classifier.backbone, classifier.image_size), classifier.ood_detector
-    probability, unlike = [], []
+    probability, ood_score = [], []
     with torch.inference_mode():
-        for block in torch.split(torch.from_numpy(films), _BLOCK):
+        for block in torch.split(torch.from_numpy(images), _BLOCK):
             probability.append(classifier.probability(classifier.predict_logits(block)))
             means = levels(block)[1]
-            unlike.append(means.new_zeros(len(means)) if detector is None else detector.score(means))
-    return torch.cat(probability).numpy(), torch.cat(unlike).numpy()
+            ood_score.append(means.new_zeros(len(means)) if detector is None else detector.score(means))
+    return torch.cat(probability).numpy(), torch.cat(ood_score).numpy()
 
 
 def measure_latency(
-    networks: Mapping[str, Network], films: Images, batch: int, rounds: int | None = None
+    networks: Mapping[str, Network], images: Images, batch_size: int, rounds: int | None = None
 ) -> dict[str, list[float]]:
-    """Measure the seconds that each network takes for a batch of `batch` images, each time.
+    """Measure the seconds that each network takes per batch, in alternating rounds.
 
-    Networks take turns, so that whatever else the machine does slows all of them. `rounds` is how often; None: as often
-    as is worth the time.
+    Rounds alternate so that other load on the machine slows all networks equally.
+
+    Args:
+        networks: Networks by name.
+        images: Images (N, 1, S, S), repeated or cut to the batch size.
+        batch_size: Number of images per batch.
+        rounds: Number of measurements per network; None: `ROUNDS`, depending on the time that they take.
+
+    Returns:
+        The measurements of each network.
     """
-    images = np.resize(films, (batch, *films.shape[1:]))
+    batch = np.resize(images, (batch_size, *images.shape[1:]))
     for network in networks.values():
-        network.score(images)
-    taken: dict[str, list[float]] = {name: [] for name in networks}
-    least, most = ROUNDS if rounds is None else (rounds, rounds)
-    begun = time.perf_counter()
-    for number in range(most):
-        if number >= least and time.perf_counter() - begun > _SECONDS:
+        network.score(batch)
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    min_rounds, max_rounds = ROUNDS if rounds is None else (rounds, rounds)
+    started = time.perf_counter()
+    for index in range(max_rounds):
+        if index >= min_rounds and time.perf_counter() - started > _MAX_SECONDS:
             break
         for name, network in networks.items():
             start = time.perf_counter()
-            network.score(images)
-            taken[name].append(time.perf_counter() - start)
-    return taken
+            network.score(batch)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
-def speed_table(sizes: Mapping[str, int], taken: Mapping[int, Mapping[str, Sequence[float]]]) -> PlainTable:
-    """Lay out networks' sizes in bytes, and their latencies: what `measure_latency` gives, by number of images."""
-    heads = ("MB", *(f"{count} image{'s' * (count > 1)}, ms" for count in taken))
+def speed_table(sizes: Mapping[str, int], latencies: Mapping[int, Mapping[str, Sequence[float]]]) -> PlainTable:
+    """Build the table of file sizes in bytes and of latencies: results of `measure_latency`, by batch size."""
+    headers = ("MB", *(f"{count} image{'s' * (count > 1)}, ms" for count in latencies))
     rows = {
-        name: [f"{size / 1e6:,.1f}", *(f"{1e3 * median(seconds[name]):,.1f}" for seconds in taken.values())]
+        name: [f"{size / 1e6:,.1f}", *(f"{1e3 * median(seconds[name]):,.1f}" for seconds in latencies.values())]
         for name, size in sizes.items()
     }
-    return _table("Size, and median latency in alternating rounds", heads, rows)
+    return _table("File size and median latency", headers, rows)
 
 
-def accuracy_table(answers: Mapping[str, Scores], labels: Sequence[int], rules: Rules) -> PlainTable:
-    """Lay out how well networks do on test films, and how many of those each takes for unlike its training images."""
+def accuracy_table(scores: Mapping[str, Scores], labels: Sequence[int], rules: Rules) -> PlainTable:
+    """Build the table of the networks' metrics and numbers of OOD images on the test set."""
     rows = {}
-    for name, (probability, unlike) in answers.items():
+    for name, (probability, ood_score) in scores.items():
         predicted = predict_classes(probability, rules.threshold)
-        found = measure(Predictions(probability.astype(np.float64), np.array(labels), predicted))
-        flagged = f"{(unlike > 1).sum()}" if rules.outliers else "not told"
-        rows[name] = [f"{found['auroc']:.4f}", f"{found['accuracy']:.4f}", flagged]
-    return _table(f"{len(labels)} test films", ("AUROC", "accuracy", "unlike"), rows)
+        metrics = measure(Predictions(probability.astype(np.float64), np.array(labels), predicted))
+        ood_count = f"{(ood_score > 1).sum()}" if rules.outliers else "no detector"
+        rows[name] = [f"{metrics['auroc']:.4f}", f"{metrics['accuracy']:.4f}", ood_count]
+    return _table(f"{len(labels)} test images", ("AUROC", "accuracy", "OOD images"), rows)
 
 
-def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> PlainTable:
+def _table(title: str, headers: Sequence[str], rows: Mapping[str, Sequence[str]]) -> PlainTable:
     table = PlainTable(title)
     table.add_column("")
-    for head in heads:
-        table.add_column(head, justify="right")
+    for header in headers:
+        table.add_column(header, justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells)
     return table

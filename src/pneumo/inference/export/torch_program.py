@@ -1,4 +1,4 @@
-"""PyTorch programs: their writer, and their backend on the CPU."""
+"""Exported PyTorch programs (.pt2): export, and a network backend that runs them on the CPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.export import ExportedProgram
 from pneumo.inference.backend import Images, Network, Rules, Scores
 from pneumo.inference.onnx_backend import RULES
 
-_METADATA = "pneumo.json"  # the file in a .pt2 that has the metadata
+_METADATA = "pneumo.json"  # name of the file with the metadata inside a .pt2 file
 
 
 def write_program(program: ExportedProgram, metadata: Mapping[str, str], path: Path) -> None:
-    """Write a program and its metadata as a PyTorch program."""
-    stream = io.BytesIO()  # PyTorch's own writer raises no OSError
+    """Write a program and its metadata as a .pt2 file."""
+    stream = io.BytesIO()  # PyTorch does not raise an OSError if it cannot write to a path
     torch.export.save(program, stream, extra_files={_METADATA: json.dumps(dict(metadata))})
     path.write_bytes(stream.getvalue())
 
@@ -26,13 +26,13 @@ def write_program(program: ExportedProgram, metadata: Mapping[str, str], path: P
 class ProgramNetwork(Network):
     """An exported program on the CPU.
 
-    PyTorch opens such files by pickle, which runs whatever code they hold: only files of one's own may be opened.
+    PyTorch loads such files with pickle, which can execute arbitrary code: open trusted files only.
     """
 
     batch_size = 16
 
     def __init__(self, path: Path) -> None:
-        """Open a file that `pneumo.inference.export.writer.write_network` wrote."""
+        """Load a file written by `pneumo.inference.export.writer.write_network`."""
         extra = {_METADATA: ""}
         self.module = torch.export.load(path, extra_files=extra).module()
         self.rules = Rules.from_json(json.loads(extra[_METADATA])[RULES])
@@ -40,5 +40,5 @@ class ProgramNetwork(Network):
     def score(self, image: Images) -> Scores:
         """Score images; see `Network`."""
         with torch.inference_mode():
-            probability, unlike = self.module(torch.from_numpy(image))
-        return probability.numpy(), unlike.numpy()
+            probability, ood_score = self.module(torch.from_numpy(image))
+        return probability.numpy(), ood_score.numpy()

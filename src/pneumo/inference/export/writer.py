@@ -1,4 +1,4 @@
-"""The writer of exported networks: traces a network, and adds its metadata."""
+"""Export of networks to files, with metadata."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from pneumo.models.fast_inference import Scorer
 
 _TEXT = """\
 A classifier of chest radiographs, exported by pneumo {version}. Not a medical device: for research and teaching only.
-Input image, uint8 (batch, 1, {size}, {size}): make a film grey (ITU-R 601), resize it to {whole} x {whole} pixels \
-without keeping its aspect, bilinear and antialiased as by Pillow, and take the middle {size} x {size}.
-Output probability, float32 (batch, {count}): of {classes}; {called}.
-Output unlike, float32 (batch,): {unlike}."""
+Input image: uint8 (batch, 1, {size}, {size}). Convert a radiograph to grey (ITU-R 601), resize it to \
+{whole} x {whole} pixels without keeping its aspect ratio (bilinear with antialiasing, as in Pillow), and crop the \
+central {size} x {size} pixels.
+Output probability: float32 (batch, {count}), for the classes {classes}; {rule}.
+Output ood_score: float32 (batch,), {ood_score}.
+In ONNX files, the output unlike has the same values as ood_score; its name is kept for compatibility."""
 
 
 def describe_network(checkpoint: Path, rules: Rules) -> dict[str, str]:
-    """Return the metadata: where a file comes from, and all that must be known to use it."""
+    """Return a file's metadata: the checkpoint it was exported from, and everything needed to use the network."""
     positive = rules.positive_class
     binary = positive is not None
     text = _TEXT.format(
@@ -37,11 +39,11 @@ def describe_network(checkpoint: Path, rules: Rules) -> dict[str, str]:
         whole=math.floor(rules.image_size / rules.crop_pct),
         count=len(rules.classes),
         classes=" and ".join(rules.classes) if binary else ", ".join(rules.classes),
-        called=f"{positive} is called above {rules.threshold:.9g}" if binary else "the likeliest is called",
-        unlike=(
-            "how unlike the training images a film is; above 1 it is hardly a frontal chest radiograph"
+        rule=f"predict {positive} above {rules.threshold:.9g}" if binary else "predict the most probable class",
+        ood_score=(
+            "the out-of-distribution (OOD) score: above 1, the image is probably not a frontal chest radiograph"
             if rules.outliers
-            else "0, since the checkpoint has nothing to tell by whether a film is unlike the training images"
+            else "always 0, because the checkpoint has no out-of-distribution (OOD) detector"
         ),
     )
     return {
@@ -54,26 +56,27 @@ def describe_network(checkpoint: Path, rules: Rules) -> dict[str, str]:
 
 
 def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], path: Path) -> None:
-    """Write a network in the format that the path's suffix names; the number of images stays open."""
-    form = FORMATS[path.suffix]
+    """Write a network in the format that the path's suffix selects; the batch size is dynamic."""
+    file_format = FORMATS[path.suffix]
     size = sum(tensor.nbytes for tensor in scorer.state_dict().values())
-    if form.most_bytes is not None and size > form.most_bytes:
-        unlimited = [suffix for suffix, other in FORMATS.items() if other.most_bytes is None]
+    if file_format.max_bytes is not None and size > file_format.max_bytes:
+        unlimited = [suffix for suffix, other in FORMATS.items() if other.max_bytes is None]
         raise ConfigError(
-            f"{rules.name} has {size / 1e9:.1f} GB of weights, and {form.file} holds {form.most_bytes / 1e9:.0f} GB: "
-            f"take another suffix, {' or '.join(unlimited)}."
+            f"{rules.name} has {size / 1e9:.1f} GB of weights, but {file_format.file} can hold at most "
+            f"{file_format.max_bytes / 1e9:.0f} GB. Use a file name that ends in {' or '.join(unlimited)}."
         )
-    image = torch.zeros(2, 1, rules.image_size, rules.image_size, dtype=torch.uint8)  # of 1 would become a constant
+    # A batch of 1 would be exported as a constant.
+    image = torch.zeros(2, 1, rules.image_size, rules.image_size, dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's, of its own deprecated parts
+            warnings.simplefilter("ignore")  # PyTorch warns about deprecated code of its own
             shapes = {"image": {0: Dim("batch", min=1)}}
             program = torch.export.export(scorer, (image,), dynamic_shapes=shapes, strict=False)
             for node in program.graph.nodes:
-                node.meta.pop("stack_trace", None)  # paths of this machine
-            form.write(program, metadata, path)
+                node.meta.pop("stack_trace", None)  # contains paths of this machine
+            file_format.write(program, metadata, path)
     except RuntimeError as error:
         raise ConfigError(
             f"{rules.name} cannot be exported as {path.suffix} by PyTorch {torch.__version__} "
-            f"({plain(error, 300)}): take the other format, or another architecture."
+            f"({plain(error, 300)}). Use another format or another architecture."
         ) from error

@@ -5,39 +5,39 @@ from pneumo.inference.explain.run_maps import randomise, rank_correlation
 from pneumo.models.classifier import Classifier
 
 
-def test_all_weights_are_drawn_anew_and_the_original_is_left_alone() -> None:
-    known = Classifier("timm/vit_tiny_patch16_224", ["NORMAL", "PNEUMONIA"], 224)
+def test_all_weights_are_randomised_in_a_copy() -> None:
+    classifier = Classifier("timm/vit_tiny_patch16_224", ["NORMAL", "PNEUMONIA"], 224)
     with torch.no_grad():
-        for weight in known.parameters():
-            weight.normal_(0, 0.02)  # what a fresh network has of zeros and ones, a trained one has no more
-    before = {name: value.clone() for name, value in known.backbone.named_parameters()}
+        for weight in classifier.parameters():
+            weight.normal_(0, 0.02)  # a trained network has no parameters of constant zeros and ones
+    before = {name: value.clone() for name, value in classifier.backbone.named_parameters()}
     state = torch.random.get_rng_state()
-    drawn = dict(randomise(known.backbone, 0).named_parameters())
+    randomised = dict(randomise(classifier.backbone, 0).named_parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert not [name for name in before if torch.equal(drawn[name], before[name])]
-    assert all(torch.equal(value, before[name]) for name, value in known.backbone.named_parameters())
-    again = dict(randomise(known.backbone, 0).named_parameters())
-    assert all(torch.equal(drawn[name], again[name]) for name in drawn)
+    assert not [name for name in before if torch.equal(randomised[name], before[name])]
+    assert all(torch.equal(value, before[name]) for name, value in classifier.backbone.named_parameters())
+    again = dict(randomise(classifier.backbone, 0).named_parameters())
+    assert all(torch.equal(randomised[name], again[name]) for name in randomised)
 
 
-def test_maps_of_a_network_without_its_weights_are_others() -> None:
+def test_maps_change_when_all_weights_are_randomised() -> None:
     torch.manual_seed(0)
-    known = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 48).eval()
+    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 48).eval()
     images = torch.randint(0, 256, (3, 1, 48, 48), dtype=torch.uint8)
-    before = {name: value.clone() for name, value in known.state_dict().items()}
-    found = [rank_correlation(known, images, "hirescam", "all", seed) for seed in (1, 2, 1)]
-    assert found[0] == found[2] != found[1]
-    assert max(found) < 0.8
-    assert all(torch.equal(value, before[name]) for name, value in known.state_dict().items())
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    correlations = [rank_correlation(classifier, images, "hirescam", "all", seed) for seed in (1, 2, 1)]
+    assert correlations[0] == correlations[2] != correlations[1]
+    assert max(correlations) < 0.8
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
 
 
-def test_the_head_alone_can_forget() -> None:
+def test_the_head_alone_can_be_randomised() -> None:
     torch.manual_seed(0)
-    known = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 48).eval()
+    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 48).eval()
     images = torch.randint(0, 256, (2, 1, 48, 48), dtype=torch.uint8)
     with torch.no_grad():
         torch.manual_seed(5)
-        known.head.reset_parameters()
-    # Drawn by the seed that it was drawn by before, it is the same head.
-    assert rank_correlation(known, images, "hirescam", "head", seed=5) == pytest.approx(1)
-    assert rank_correlation(known, images, "hirescam", "head", seed=6) < 0.99
+        classifier.head.reset_parameters()
+    # With the seed of its own weights, the randomised head is the same.
+    assert rank_correlation(classifier, images, "hirescam", "head", seed=5) == pytest.approx(1)
+    assert rank_correlation(classifier, images, "hirescam", "head", seed=6) < 0.99

@@ -1,4 +1,4 @@
-"""A checkpoint and what the command makes of it, which takes seconds."""
+"""Fixtures: a small checkpoint and its exports."""
 
 import shutil
 import sys
@@ -6,17 +6,19 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from helpers.checkpoints import write_untrained
 
 from pneumo import cli
 from pneumo.inference.export import parity
+from pneumo.inference.onnx_backend import KEY, add_checksum
 
 SIZE = 32
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command and give its exit status."""
+    """Run `pneumo export` and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["pneumo", "export", *map(str, arguments)])
     monkeypatch.setattr(parity, "ROUNDS", (1, 1))
     try:
@@ -33,10 +35,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes, of which no test may change anything."""
+    """Return the ONNX file that the command writes; tests must not modify it."""
     path = tmp_path_factory.mktemp("exported") / "network.onnx"
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         assert run(patch, checkpoint, "--output", path) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def two_outputs(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same network as earlier versions exported it: without the output `ood_score`."""
+    model, path = onnx.load(exported), tmp_path_factory.mktemp("two_outputs") / "network.onnx"
+    assert model.graph.node.pop().output == [model.graph.output.pop().name] == ["ood_score"]
+    onnx.helper.set_model_props(model, {prop.key: prop.value for prop in model.metadata_props if prop.key != KEY})
+    path.write_bytes(add_checksum(model.SerializeToString()))
     return path
 
 
@@ -47,5 +59,5 @@ def export(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.fixture
 def written(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take what is exported already."""
+    """Copy the exported file instead of exporting again."""
     monkeypatch.setattr(parity, "write_network", lambda *arguments: shutil.copy(exported, arguments[-1]))

@@ -19,7 +19,7 @@ from pneumo.inference.predictor import open_network
 
 
 @pytest.mark.usefixtures("written")
-def test_a_file_that_answers_otherwise_is_not_kept(
+def test_a_file_with_different_predictions_is_not_written(
     checkpoint: Path,
     tmp_path: Path,
     export: Callable[..., int],
@@ -28,22 +28,22 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 ) -> None:
     class Wrong(OnnxNetwork):
         def score(self, image: Images) -> Scores:
-            probability, unlike = super().score(image)
-            return probability + np.float32(2e-4), unlike
+            probability, ood_score = super().score(image)
+            return probability + np.float32(2e-4), ood_score
 
     monkeypatch.setitem(FORMATS, ".onnx", replace(FORMATS[".onnx"], open=Wrong))
     assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
-    assert "answers otherwise than its checkpoint" in capsys.readouterr().err
+    assert "differs from its checkpoint: probabilities by up to 0.0002 (limit 0.0001)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "text", "empty"])
-def test_a_damaged_file_is_a_users_mistake(
+def test_a_damaged_file_is_a_config_error(
     damage: str, exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     content, path = exported.read_bytes(), tmp_path / "network.onnx"
-    kinds = {"cut": content[: len(content) // 2], "zeros": bytes(1000), "text": b"no network", "empty": b""}
-    path.write_bytes(kinds[damage])
+    contents = {"cut": content[: len(content) // 2], "zeros": bytes(1000), "text": b"no network", "empty": b""}
+    path.write_bytes(contents[damage])
     with pytest.raises(ConfigError, match="network") as error:
         open_network(path)
     assert len(str(error.value).splitlines()) == 1
@@ -51,7 +51,7 @@ def test_a_damaged_file_is_a_users_mistake(
 
 
 @pytest.mark.parametrize("changed", ["weight", "rules", "order"])
-def test_what_was_altered_after_its_export_is_refused(changed: str, exported: Path, tmp_path: Path) -> None:
+def test_a_file_altered_after_its_export_is_rejected(changed: str, exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "altered.onnx"
     if changed == "weight":
         content = bytearray(exported.read_bytes())
@@ -70,11 +70,11 @@ def test_what_was_altered_after_its_export_is_refused(changed: str, exported: Pa
 
 
 def rewrite(exported: Path, path: Path, checksum: bool, **changes: object) -> Path:
-    """Write an exported network anew with other rules."""
+    """Write a copy of an exported network with other rules."""
     model = onnx.load(exported)
-    known = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
-    known[RULES] = json.dumps({**json.loads(known[RULES]), **changes})
-    onnx.helper.set_model_props(model, known)
+    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
+    metadata[RULES] = json.dumps({**json.loads(metadata[RULES]), **changes})
+    onnx.helper.set_model_props(model, metadata)
     content = model.SerializeToString()
     path.write_bytes(add_checksum(content) if checksum else content)
     return path
@@ -82,7 +82,7 @@ def rewrite(exported: Path, path: Path, checksum: bool, **changes: object) -> Pa
 
 @pytest.mark.parametrize(("name", "value"), [("threshold", float("nan")), ("image_size", 64), ("classes", list("ABC"))])
 @pytest.mark.parametrize("checksum", [True, False])
-def test_rules_that_do_not_go_with_the_network_are_refused(
+def test_rules_that_do_not_match_the_network_are_rejected(
     name: str, value: object, checksum: bool, exported: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"other\.onnx") as error:
@@ -90,7 +90,9 @@ def test_rules_that_do_not_go_with_the_network_are_refused(
     assert "\n" not in str(error.value)
 
 
-def test_an_early_export_opens_with_one_note(exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_export_without_a_checksum_opens_with_one_warning(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     early = rewrite(exported, tmp_path / "early.onnx", checksum=False)
     assert open_network(early).rules == open_network(exported).rules
     open_network(early)
@@ -98,7 +100,7 @@ def test_an_early_export_opens_with_one_note(exported: Path, tmp_path: Path, cap
     assert "early.onnx has no SHA-256" in caplog.text
 
 
-def test_a_network_of_others_is_refused(exported: Path, tmp_path: Path) -> None:
+def test_an_onnx_file_without_metadata_is_rejected(exported: Path, tmp_path: Path) -> None:
     model, path = onnx.load(exported), tmp_path / "other.onnx"
     del model.metadata_props[:]
     path.write_bytes(model.SerializeToString())
@@ -106,7 +108,9 @@ def test_a_network_of_others_is_refused(exported: Path, tmp_path: Path) -> None:
         open_network(path)
 
 
-def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_onnxruntime_is_an_error_with_the_package_to_install(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'pneumo\[export\]'"):
         open_network(exported)
@@ -116,15 +120,15 @@ def test_without_onnxruntime_it_says_what_to_install(exported: Path, monkeypatch
     ("style", "cuda", "cpu"),
     [(as_argument, "device='cuda'", "device='cpu'"), (as_flag, "--device cuda", "--device cpu")],
 )
-@pytest.mark.parametrize("made_for_it", [True, False])
+@pytest.mark.parametrize("has_cuda_build", [True, False])
 def test_a_missing_gpu_is_an_error_that_names_the_settings(
-    style: SettingStyle, cuda: str, cpu: str, made_for_it: bool, exported: Path, monkeypatch: pytest.MonkeyPatch
+    style: SettingStyle, cuda: str, cpu: str, has_cuda_build: bool, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Session(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime ships no types
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
-    providers = ["CUDAExecutionProvider"] if made_for_it else []
+    providers = ["CUDAExecutionProvider"] if has_cuda_build else []
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers, "CPUExecutionProvider"])
     monkeypatch.setattr(
         onnxruntime,
@@ -142,13 +146,13 @@ def test_a_missing_gpu_is_an_error_that_names_the_settings(
     [
         (["--output", "network.h5"], "must end in .onnx"),
         (["--output", "small.onnx", "--int8"], "--data ROOT"),
-        (["--output", "small.pt2", "--int8", "--data", "."], "--int8 is for ONNX"),
+        (["--output", "small.pt2", "--int8", "--data", "."], "--int8 requires the format ONNX"),
         (["--output", "x.onnx", "--data", "nowhere"], "--data nowhere does not exist"),
         (["--output", "folder.onnx"], "is a folder"),
         (["--output", "file/network.onnx"], "cannot be written"),
     ],
 )
-def test_mistakes_are_told_before_the_work(
+def test_invalid_arguments_are_rejected_before_the_export(
     options: list[str],
     message: str,
     checkpoint: Path,
@@ -167,19 +171,19 @@ def test_mistakes_are_told_before_the_work(
     assert len(captured.err.strip().splitlines()) == 1
 
 
-def test_a_damaged_image_of_the_data_set_is_named_without_the_traceback_of_a_worker(
+def test_a_damaged_image_of_the_data_set_is_an_error_without_traceback(
     checkpoint: Path, phantoms: Path, tmp_path: Path, export: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = min((shutil.copytree(phantoms, tmp_path / "data") / "train" / "NORMAL").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert export(checkpoint, "--output", tmp_path / "network.onnx", "--data", tmp_path / "data") == 1
-    told = capsys.readouterr().err
-    assert told.startswith(str(damaged))
-    assert "Traceback" not in told
+    error = capsys.readouterr().err
+    assert error.startswith(str(damaged))
+    assert "Traceback" not in error
     assert not (tmp_path / "network.onnx").exists()
 
 
-def test_what_is_no_checkpoint_is_refused(
+def test_a_file_that_is_not_a_checkpoint_is_rejected(
     exported: Path, tmp_path: Path, export: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export(exported, "--output", tmp_path / "again.onnx") == 1
@@ -187,7 +191,7 @@ def test_what_is_no_checkpoint_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_packages_are_named(
+def test_missing_packages_are_listed(
     checkpoint: Path,
     tmp_path: Path,
     export: Callable[..., int],
@@ -196,4 +200,4 @@ def test_missing_packages_are_named(
 ) -> None:
     monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert export(checkpoint, "--output", tmp_path / "network.onnx") == 1
-    assert "needs onnxscript" in capsys.readouterr().err
+    assert "packages that are not installed: onnxscript." in capsys.readouterr().err
