@@ -93,7 +93,7 @@ print(sorted({{"torch", "lightning", "onnx"}} & set(sys.modules)))
     before, predicted, after = done.stdout.splitlines()
     assert before == after == "[]"
     assert predicted in ("['NORMAL']", "['PNEUMONIA']")
-    assert "There will be no maps" in done.stderr
+    assert "Serving without saliency maps" in done.stderr
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
