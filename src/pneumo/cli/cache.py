@@ -54,7 +54,7 @@ def _format_age(timestamp: float) -> str:
     )
 )
 def clear(
-    keys: Annotated[list[str] | None, typer.Argument(help="Keys of the entries.", metavar="[KEY]")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of the entries.", metavar="KEY")] = None,
     folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
     everything: Annotated[bool, typer.Option("--all", help="All entries except phantoms.")] = False,
     unused: Annotated[float | None, typer.Option(help="Entries unused for this many days.")] = None,

@@ -20,7 +20,7 @@ from pneumo.inference.predictor import Predictor, load_predictor, warn_uncalibra
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import OverlayFolder
 
-_TABLES = (".csv", ".json", ".txt")  # possibly outputs of an earlier call, in a folder that is an input now
+_TABLES = (".csv", ".json", ".txt")  # suffixes of files that an earlier call may have written to an input folder
 
 
 def run_predict(
@@ -71,13 +71,14 @@ def run_predict(
 def _exclude_outputs(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
     """Exclude files that an earlier call wrote into an input folder, with a warning."""
     targets = [Path(os.path.abspath(output)) for output in outputs]
-    excluded = {path: 0 for path in paths if any(Path(os.path.abspath(path)).is_relative_to(each) for each in targets)}
+    absolute = {path: Path(os.path.abspath(path)) for path in paths}
+    excluded = {path: None for path in paths if any(map(absolute[path].is_relative_to, targets))}
     if not excluded:
         return paths
     first = show_path(next(iter(excluded)))
     if len(excluded) == len(paths):
         raise ConfigError(
-            f"All input files are where --json, --csv or --explain write, such as {first}. Use another output path."
+            f"All input files are outputs of --json, --csv or --explain, such as {first}. Use another output path."
         )
     more = f" and {len(excluded) - 1:,} more" if len(excluded) > 1 else ""
     warn(f"Skipping files where this command writes its outputs: {first}{more}.")

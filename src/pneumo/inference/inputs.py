@@ -97,7 +97,7 @@ class InputImage:
     square: Images | None = None  # the network's input, (1, S, S)
     notes: tuple[str, ...] = ()  # remarks on the file that make a prediction less reliable
     shown: Image.Image | None = None  # preview of at most _MAX_PREVIEW_SIDE a side; None unless requested
-    error: str | None = None  # reason why the file is unreadable, as a predicate; all other fields are then empty
+    error: str | None = None  # reason why the file is unreadable, as a predicate; only the path is set then
 
 
 def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:

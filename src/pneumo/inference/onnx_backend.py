@@ -37,7 +37,7 @@ class OnnxNetwork(Network):
     """An exported network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> None:
-        """Load a file written by `pneumo export`; `auto` is a GPU if available and supported by onnxruntime.
+        """Load a file written by `pneumo export`; `auto` uses a GPU if onnxruntime supports one.
 
         Raises:
             ConfigError: The file is not an export, is damaged or was altered, or onnxruntime is not installed.

@@ -57,7 +57,7 @@ class Prediction:
 
     @property
     def out_of_distribution(self) -> bool | None:
-        """Whether the image is out of distribution (`ood_score` above 1); None without a score."""
+        """True if the OOD score is above 1; None without a score."""
         return None if self.ood_score is None else self.ood_score > 1
 
     @property

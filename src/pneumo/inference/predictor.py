@@ -36,7 +36,7 @@ class Predictor:
     """
 
     def __init__(self, network: Network, batch_size: int | None = None) -> None:
-        """Wrap a loaded network; see `load_model`."""
+        """Wrap a loaded network; `load_model` creates a predictor from a file."""
         self.network, self.rules = network, network.rules
         self.batch_size = batch_size or network.batch_size
         self._explainers: dict[str, Explainer] = {}
@@ -126,7 +126,7 @@ def load_model(path: StrPath, device: str = "auto", batch_size: int | None = Non
 
     Args:
         path: A checkpoint, such as RUN/checkpoints/best.ckpt, or an exported `.onnx` file, which needs no PyTorch.
-        device: cpu, cuda, or auto, which is a GPU if available.
+        device: cpu, cuda or auto (a GPU if available).
         batch_size: Number of images in a batch; None: the fastest on the device.
 
     Raises:

@@ -21,7 +21,7 @@ class CheckpointNetwork(Network):
     """A checkpoint's network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> None:
-        """Load a checkpoint; the device is cpu, cuda, or auto, which is a GPU if available."""
+        """Load a checkpoint; the device is cpu, cuda or auto (a GPU if available)."""
         available = torch.cuda.is_available()
         if device == "cuda" and not available:
             raise HardwareError(

@@ -53,6 +53,7 @@ def test_many_files_are_counted() -> None:
     lines = render(many)
     for line in (
         "1,234 files",
+        "images",
         "predicted NORMAL 30",
         "predicted PNEUMONIA 1,202",
         "uncertain 30",

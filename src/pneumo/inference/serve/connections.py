@@ -47,7 +47,7 @@ class LimitedProtocol(H11Protocol):
         if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
             waiting = [other for other in self.connections if isinstance(other, LimitedProtocol) and not other.is_busy]
             oldest = min(waiting, key=lambda other: other.opened, default=self)
-            self.connections.discard(oldest)  # connection_lost may run after the next connection_made
+            self.connections.discard(oldest)  # its connection_lost may run after the next connection_made
             oldest.transport.abort()
         self._timer = self.loop.call_later(INTERVAL, self._check)
 
@@ -64,7 +64,7 @@ class LimitedProtocol(H11Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether the request is complete and the client waits for the response."""
+        """True if the request is complete and its response is not."""
         return self.conn.their_state in (h11.DONE, h11.MUST_CLOSE) and not self.cycle.response_complete
 
     def _check(self) -> None:
@@ -127,7 +127,7 @@ class BusyError(Exception):
 
 @dataclass(eq=False)
 class Upload:
-    """A request body in memory, kept in parts: growing byte arrays would fragment the memory."""
+    """A request body in memory, stored in parts because growing byte arrays would fragment the memory."""
 
     parts: list[bytes] = field(default_factory=list)
     size: int = 0

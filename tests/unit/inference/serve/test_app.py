@@ -82,6 +82,9 @@ def test_the_page_is_self_contained(classes: tuple[str, ...], tmp_path: Path) ->
     page = TestClient(make_app(model, None, ["*"])).get("/")
     assert page.status_code == 200
     assert NOTICE in page.text
+    assert "result.predicted_class" in page.text
+    assert "result.ood_score" in page.text
+    assert not re.search(r"result\.(called|unlike)", page.text)
     assert not re.search(r"https?://|//[a-z]", page.text)
     script = re.search(r"const settings = (.*);", page.text)
     assert script is not None
