@@ -16,16 +16,16 @@ from pneumo.inference.inputs import InputImage, find_inputs, read_inputs
 def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Create a nested folder and change to its parent."""
     names = (
-        "scan10.png",
-        "scan2.png",
-        "Scan1.jpeg",
+        "image10.png",
+        "image2.png",
+        "Image1.jpeg",
         "notes.txt",
-        "b/scan.dcm",
-        "b/c/scan",
+        "b/image.dcm",
+        "b/c/image",
         "[1].png",
         "empty/x/.hidden",
     )
-    for name in (*names, ".hidden/scan.png", "__MACOSX/scan.png", ".scan.png"):
+    for name in (*names, ".hidden/image.png", "__MACOSX/image.png", ".image.png"):
         path = tmp_path / "scans" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -33,7 +33,7 @@ def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "scans"
 
 
-ALL = ["[1].png", "b/c/scan", "b/scan.dcm", "Scan1.jpeg", "scan2.png", "scan10.png", "notes.txt"]
+ALL = ["[1].png", "b/c/image", "b/image.dcm", "Image1.jpeg", "image2.png", "image10.png", "notes.txt"]
 
 
 def names_of(*inputs: str | Path) -> list[str]:
@@ -47,14 +47,14 @@ def test_folders_are_searched_recursively_in_natural_order() -> None:
 
 def test_absolute_paths_stay_absolute(scans: Path) -> None:
     assert find_inputs([scans]) == [scans / name for name in ALL]
-    assert find_inputs([f"{scans}/scan?.png"]) == [scans / "scan2.png"]
+    assert find_inputs([f"{scans}/image?.png"]) == [scans / "image2.png"]
 
 
 @pytest.mark.usefixtures("scans")
 def test_inputs_keep_their_order_without_duplicates() -> None:
     assert names_of("scans/notes.txt", "scans/b", "scans/b/../notes.txt", "scans") == [
-        *("notes.txt", "b/c/scan", "b/scan.dcm"),
-        *(name for name in ALL if name not in ("notes.txt", "b/c/scan", "b/scan.dcm")),
+        *("notes.txt", "b/c/image", "b/image.dcm"),
+        *(name for name in ALL if name not in ("notes.txt", "b/c/image", "b/image.dcm")),
     ]
 
 
@@ -62,13 +62,13 @@ def test_inputs_keep_their_order_without_duplicates() -> None:
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        ("scans/*.png", ["[1].png", "scan2.png", "scan10.png"]),
-        ("scans/scan[0-9].*", ["scan2.png"]),
-        ("scans/**/scan*", ["b/c/scan", "b/scan.dcm", "scan2.png", "scan10.png"]),
-        ("scans/?", ["b/c/scan", "b/scan.dcm"]),
+        ("scans/*.png", ["[1].png", "image2.png", "image10.png"]),
+        ("scans/image[0-9].*", ["image2.png"]),
+        ("scans/**/image*", ["b/c/image", "b/image.dcm", "image2.png", "image10.png"]),
+        ("scans/?", ["b/c/image", "b/image.dcm"]),
         ("scans/[1].png", ["[1].png"]),  # an existing file takes precedence over the pattern
-        ("scans/.hidden/*.png", [".hidden/scan.png"]),
-        ("scans/.scan.png", [".scan.png"]),
+        ("scans/.hidden/*.png", [".hidden/image.png"]),
+        ("scans/.image.png", [".image.png"]),
     ],
 )
 def test_patterns_are_expanded(pattern: str, names: list[str]) -> None:
@@ -87,8 +87,8 @@ def test_links_are_followed_without_loops(scans: Path) -> None:
     (scans / "b" / "up").symlink_to(scans)
     (scans / "b" / "self").symlink_to(scans / "b")
     (scans / "a").symlink_to(scans / "b")
-    assert names_of("scans") == ["[1].png", "a/c/scan", "a/scan.dcm", *ALL[3:]]
-    assert names_of("scans/**/scan*")[-2:] == ["scan2.png", "scan10.png"]
+    assert names_of("scans") == ["[1].png", "a/c/image", "a/image.dcm", *ALL[3:]]
+    assert names_of("scans/**/image*")[-2:] == ["image2.png", "image10.png"]
 
 
 def test_unreadable_files_are_listed(scans: Path) -> None:
@@ -136,7 +136,7 @@ def test_closing_the_generator_cancels_pending_reads() -> None:
 
 
 def test_previews_are_kept_on_request(tmp_path: Path) -> None:
-    path = tmp_path / "scan.png"
+    path = tmp_path / "image.png"
     Image.linear_gradient("L").resize((3000, 1500)).save(path)
     plain, shown = (next(iter(read_inputs([path], RULES, show, 1, 1))) for show in (False, True))
     assert plain.shown is None
