@@ -70,7 +70,7 @@ class Prediction:
     def logit_margin(self) -> float:
         """Log odds of `positive_probability`, up to about 103 in magnitude; they rank probabilities that round to 1.
 
-        Both terms use stored probabilities, since single precision is finer near 0 than near 1.
+        They are computed from all probabilities, since single precision is finer near 0 than near 1.
         """
         negative, *positive = self.probability.values()
         return math.log(max(sum(positive), _MIN_PROBABILITY)) - math.log(max(negative, _MIN_PROBABILITY))
