@@ -1,6 +1,6 @@
-"""Train, compare, explain and use chest X-ray pneumonia classifiers.
+"""Training, comparison, explanation and use of chest X-ray pneumonia classifiers.
 
-Public API: `load_model` opens a checkpoint or an exported network as a `Predictor`. Its `predict` yields a `Prediction`
+Public API: `load_model` loads a checkpoint or an exported network as a `Predictor`. Its `predict` yields a `Prediction`
 for each file, and its `explain` returns an `Explanation`.
 """
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "Prediction", "Predictor", "__version__", "load_model"]
 
-if not TYPE_CHECKING:  # a type checker must refuse names that are not exported
+if not TYPE_CHECKING:  # type checkers must reject unknown names
 
     def __getattr__(name: str) -> object:
-        """Import a part of the public API on first use: `import pneumo` alone loads no library."""
+        """Import a part of the public API on first use, so that `import pneumo` loads no libraries."""
         from importlib import import_module
 
         modules = {"Explanation": "explain.overlays", "Prediction": "prediction"}

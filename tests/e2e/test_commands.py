@@ -1,4 +1,4 @@
-"""The commands as a user types them: help, mistakes, sweeps."""
+"""The scripts as a user runs them: help, user errors, sweeps."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ Done = subprocess.CompletedProcess[str]
 Execute = Callable[..., Done]
 
 
-def execute_apart(name: str, *arguments: str) -> Done:
+def execute_subprocess(name: str, *arguments: str) -> Done:
     return subprocess.run([sys.executable, name, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
@@ -43,7 +43,7 @@ def execute(run_script: Script, capsys: pytest.CaptureFixture[str]) -> Execute:
 
 
 @pytest.mark.parametrize("script", ["train.py", "sweep.py"])
-def test_help_and_configuration_come_at_once_without_heavy_imports(script: str) -> None:
+def test_help_and_configuration_are_fast_and_import_no_heavy_libraries(script: str) -> None:
     heavy = ("torch", "lightning", "numpy")
     code = f"import runpy, sys; sys.argv[:] = {[script]} + sys.argv[1:]\n"
     code += f"try: runpy.run_path({script!r}, run_name='__main__')\n"
@@ -60,7 +60,7 @@ def test_help_and_configuration_come_at_once_without_heavy_imports(script: str) 
     configuration, seconds = show("--cfg", "job")
     assert "model" in shown
     assert "model" in configuration
-    for _ in range(4):  # since other work may hold the machine
+    for _ in range(4):  # other processes may slow the machine down
         seconds = seconds if seconds < 1.5 else show("--cfg", "job")[1]
     assert seconds < 1.5
 
@@ -70,15 +70,15 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def assert_mistake(done: Done, *words: str) -> None:
+def assert_error(done: Done, *messages: str) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    for word in words:
-        assert word in done.stderr
+    for message in messages:
+        assert message in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "messages"),
     [
         (["model=nosuch"], ["model/nosuch", "resnext"]),
         (["optimiser=adam"], ["optimiser", "Did you mean optimizer=adam?"]),
@@ -95,28 +95,26 @@ def assert_mistake(done: Done, *words: str) -> None:
         (["+features.dtype=float16"], ["features.dtype is no setting"]),
     ],
 )
-def test_a_mistake_gets_one_paragraph(
-    arguments: list[str], words: list[str], tmp_path: Path, phantoms: Path, execute: Execute
+def test_a_user_error_prints_one_paragraph(
+    arguments: list[str], messages: list[str], tmp_path: Path, phantoms: Path, execute: Execute
 ) -> None:
     options = ("data.image_size=32", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
-    assert_mistake(execute("train.py", *options, *arguments), *words)
+    assert_error(execute("train.py", *options, *arguments), *messages)
 
 
-def test_a_gpu_that_is_not_there(
-    tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, execute: Execute
-) -> None:
+def test_a_missing_gpu(tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, execute: Execute) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = execute("train.py", "trainer=gpu", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
-    assert_mistake(done, "trainer.accelerator=gpu", "trainer=cpu")
+    assert_error(done, "trainer.accelerator=gpu", "trainer=cpu")
 
 
-def test_weights_without_a_network(
+def test_pretrained_weights_without_internet_access(
     tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, execute: Execute
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     done = execute("train.py", "model=resnext", f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
-    assert_mistake(done, "could not be downloaded", "resnext50_32x4d-", os.environ["TORCH_HOME"], "model.weights=null")
+    assert_error(done, "could not be downloaded", "resnext50_32x4d-", os.environ["TORCH_HOME"], "model.weights=null")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -126,29 +124,29 @@ def test_a_truncated_image(workers: int, tmp_path: Path, phantoms: Path, execute
     broken.write_bytes(broken.read_bytes()[:900])
     options = (f"data.root={root}", f"paths.output_dir={tmp_path}", "data.image_size=32")
     done = execute("train.py", *options, f"data.num_workers={workers}")
-    assert_mistake(done, str(broken), "is truncated", "pneumo audit")
+    assert_error(done, str(broken), "is truncated", "pneumo audit")
     assert not list(tmp_path.rglob("results.json"))
 
 
 def test_an_empty_class(tmp_path: Path, phantoms: Path, execute: Execute) -> None:
     root = shutil.copytree(phantoms, tmp_path / "data")
     shutil.rmtree(root / "val" / "NORMAL")
-    assert_mistake(
+    assert_error(
         execute("train.py", f"data.root={root}", f"paths.output_dir={tmp_path}"), "val/NORMAL", "at least one image"
     )
 
 
 @pytest.mark.parametrize("script", ["train.py", "sweep.py"])
-def test_an_output_folder_that_cannot_be_written(script: str, tmp_path: Path, execute: Execute) -> None:
-    (tmp_path / "outputs").write_text("a file, where even root cannot make a folder")
+def test_an_unwritable_output_folder(script: str, tmp_path: Path, execute: Execute) -> None:
+    (tmp_path / "outputs").write_text("a file, where even root cannot create a folder")
     done = execute(script, f"paths.output_dir={tmp_path / 'outputs'}")
-    assert_mistake(done, "cannot be written", "paths.output_dir=FOLDER")
+    assert_error(done, "cannot be written", "paths.output_dir=FOLDER")
 
 
-def test_a_second_run_in_a_folder_is_refused_before_anything_is_written(tmp_path: Path, execute: Execute) -> None:
+def test_a_second_run_in_a_folder_is_an_error_before_it_writes(tmp_path: Path, execute: Execute) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    with FileLock(folder / LOCK):  # as another process would hold it
+    with FileLock(folder / LOCK):  # simulates another process
         done = execute("train.py", f"hydra.run.dir={folder}")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -156,7 +154,7 @@ def test_a_second_run_in_a_folder_is_refused_before_anything_is_written(tmp_path
     assert os.listdir(folder) == [".run.lock"]
 
 
-def test_a_run_that_is_refused_leaves_the_configuration_of_the_finished_one(
+def test_a_rejected_run_keeps_the_configuration_of_the_finished_run(
     finished: Path, tmp_path: Path, phantoms: Path, execute: Execute
 ) -> None:
     folder = shutil.copytree(finished, tmp_path / "run")
@@ -172,15 +170,15 @@ def test_a_run_that_is_refused_leaves_the_configuration_of_the_finished_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_stopped_says_how_to_go_on(number: int, status: int, tmp_path: Path, phantoms: Path) -> None:
+def test_a_stopped_run_prints_how_to_resume(number: int, status: int, tmp_path: Path, phantoms: Path) -> None:
     command = [sys.executable, "train.py", "trainer=cpu", "data.image_size=32", "data.num_workers=0"]
     command += [f"data.root={phantoms}", f"hydra.run.dir={tmp_path}", "trainer.max_epochs=10000"]
     last = tmp_path / "checkpoints" / "last.ckpt"
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(line.startswith("epoch 2/") for line in process.stdout), "it ended before it could be stopped"
-        process.send_signal(number)  # within the seconds for which a checkpoint waits in memory
+        process.send_signal(number)  # before the checkpoint in memory is written
         output, _ = process.communicate()
     assert process.returncode == status
     assert f"ckpt_path={last}" in output
@@ -188,14 +186,14 @@ def test_a_run_that_is_stopped_says_how_to_go_on(number: int, status: int, tmp_p
 
 
 @pytest.mark.slow
-def test_a_terminal_gets_a_live_bar_that_counts_epochs_from_one(tmp_path: Path, phantoms: Path) -> None:
+def test_a_terminal_gets_a_progress_bar_that_counts_epochs_from_one(tmp_path: Path, phantoms: Path) -> None:
     terminal, stdout = pty.openpty()
     command = [sys.executable, "train.py", "trainer=smoke", "data.image_size=32", "data.num_workers=0"]
     command += [f"data.root={phantoms}", f"hydra.run.dir={tmp_path}"]
     shown = b""
     with subprocess.Popen(command, cwd=ROOT, stdout=stdout, env={**os.environ, "TERM": "xterm"}) as process:
         os.close(stdout)
-        with contextlib.suppress(OSError):  # which Linux raises at the end
+        with contextlib.suppress(OSError):  # Linux raises it at the end of the output
             while block := os.read(terminal, 1 << 16):
                 shown += block
     os.close(terminal)
@@ -206,10 +204,10 @@ def test_a_terminal_gets_a_live_bar_that_counts_epochs_from_one(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_each_job_into_a_folder_of_its_name(tmp_path: Path, phantoms: Path) -> None:
+def test_each_job_of_a_sweep_has_a_folder(tmp_path: Path, phantoms: Path) -> None:
     quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=smoke", f"data.root={phantoms}"]
     pair = ("model=xraychestnet", "optimizer=sgd,adam")
-    done = execute_apart("sweep.py", "-m", *pair, *quick, f"paths.output_dir={tmp_path}")
+    done = execute_subprocess("sweep.py", "-m", *pair, *quick, f"paths.output_dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     found = sorted((tmp_path / "sweep" / "study").glob("*/results.json"))
     assert [path.parent.name for path in found] == ["xraychestnet-adam-s0", "xraychestnet-sgd-s0"]
@@ -217,12 +215,12 @@ def test_a_sweep_runs_each_job_into_a_folder_of_its_name(tmp_path: Path, phantom
 
 
 @pytest.mark.slow
-def test_two_processes_test_each_image_once_and_as_one_does(
+def test_two_processes_test_each_image_once_with_the_results_of_one(
     tmp_path: Path, phantoms: Path, compose_run: Compose
 ) -> None:
     quick = ["data.image_size=32", "data.batch_size=5", "data.num_workers=0", "trainer.max_epochs=2"]
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    done = execute_apart("train.py", *two, *quick, f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
+    done = execute_subprocess("train.py", *two, *quick, f"data.root={phantoms}", f"paths.output_dir={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     (results,) = (json.loads(path.read_text()) for path in tmp_path.rglob("results.json"))
     (predictions,) = (path.read_text().splitlines()[1:] for path in tmp_path.rglob("predictions.csv"))
@@ -232,13 +230,13 @@ def test_two_processes_test_each_image_once_and_as_one_does(
     assert "config/text_summary" in events.Tags()["tensors"]
     (log,) = (path.read_text() for path in tmp_path.rglob("train.log"))
     assert log.count("running on cpu") == log.count("train: ") == 1
-    right = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
-    assert results["test_accuracy"] == pytest.approx(right / 32)
+    correct = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
+    assert results["test_accuracy"] == pytest.approx(correct / 32)
     (best,) = tmp_path.rglob("best.ckpt")
     classifier = Classifier.load_from_checkpoint(best)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    (alone,) = trainer.test(classifier, build(compose_run("data.batch_size=5")).datamodule, verbose=False)
-    for name, value in alone.items():
+    (single,) = trainer.test(classifier, build(compose_run("data.batch_size=5")).datamodule, verbose=False)
+    for name, value in single.items():
         if name != "test/loss":
-            # Sums of float32 over two processes may round otherwise in the last bit; one image more or less is 0.03.
+            # float32 sums over two processes can differ in the last bit; one image more or less would be 0.03.
             assert results[name.replace("/", "_")] == pytest.approx(value, abs=1e-7), name

@@ -1,4 +1,4 @@
-"""The command `pneumo`: one thin function for each subcommand."""
+"""The command `pneumo`: one thin function per subcommand."""
 
 from pneumo.cli.commands import app, main
 

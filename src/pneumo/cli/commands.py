@@ -1,4 +1,4 @@
-"""The subcommands of `pneumo`, and what becomes of their errors."""
+"""The subcommands of `pneumo`, and the handling of their errors."""
 
 import os
 from functools import partial
@@ -9,55 +9,52 @@ import rich
 import typer
 
 from pneumo.cli.cache import cache
+from pneumo.cli.examples import examples
 from pneumo.common.disk import mistake_behind, quiet_threads
 from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
 from pneumo.errors import PneumoError
 
-# What cannot be read is explained where it is read, as what is damaged: in one paragraph, with status 1.
+# Unreadable paths are errors of the reader, with status 1, and not usage errors of Typer.
 _argument, _option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(cache, name="cache", help="List and delete what runs have cached.")
+app.add_typer(cache, name="cache")
 
-_Sweeps = Annotated[list[Path], _argument(help="Folders of sweeps, or of single runs.", metavar="SWEEP...")]
+_Sweeps = Annotated[list[Path], _argument(help="Sweep or run folders.", metavar="FOLDER")]
 _Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
-_RunOutput = Annotated[Path | None, _option(help="Folder to write to; by default the run's.")]
-_Checkpoint = Annotated[Path, _argument(help="Such as RUN/checkpoints/best.ckpt.", metavar="CHECKPOINT")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU if there is one.")]
+_RunOutput = Annotated[Path | None, _option(help="Output folder; by default the run folder.")]
+_SweepOutput = Annotated[Path | None, _option(help="Output folder; by default the sweep folder.")]
+_Checkpoint = Annotated[Path, _argument(help="Checkpoint or .onnx file.", metavar="CHECKPOINT")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
-def _examples(*lines: str) -> str:
-    return "\n".join(("\b", "Examples:", *lines))  # after a backspace Typer keeps the ends of lines
-
-
-@app.callback()
+@app.callback(
+    epilog=examples(
+        "GETTING_STARTED",
+        "pneumo report outputs/sweep/study",
+        "pneumo predict outputs/sweep/study/RUN/checkpoints/best.ckpt scan.dcm",
+        "pneumo predict --help",
+    )
+)
 def _group() -> None:
-    """Tools around train.py and sweep.py."""
+    """Analyse runs, audit datasets and use trained chest X-ray classifiers."""
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
+        "RESULTS",
         "pneumo report outputs/sweep/study",
-        "pneumo report outputs/sweep/study outputs/sweep/robust --output board",
+        "pneumo report outputs/sweep/study outputs/sweep/robust --output reports",
         "pneumo report RUN_A RUN_B",
     )
 )
 def report(
     folders: _Sweeps,
-    output: Annotated[Path | None, _option(help="Folder to write to; by default that of a single sweep.")] = None,
-    ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Older form of `pneumo ensemble`; the board comes first.")
-    ] = False,
-    card: Annotated[
-        bool, typer.Option("--model-card", help="Older form of `pneumo model-card`; the board comes first.")
-    ] = False,
+    output: _SweepOutput = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Older form of `pneumo ensemble`.")] = False,
+    card: Annotated[bool, typer.Option("--model-card", help="Older form of `pneumo model-card`.")] = False,
 ) -> None:
-    """Print and write the leaderboard of sweeps or runs, and how they differ.
-
-    Writes leaderboard.html, .md and .csv, comparisons.csv and figures/; for runs
-    or several sweeps only to --output. Of one run it prints the change from
-    validation to test, and writes the page of `pneumo report-run`.
-    """
+    """Print and write the leaderboard of sweeps or runs."""
     from pneumo.reporting.leaderboard import report_folder, reporting_to, write_reports
 
     folder = report_folder(folders, output)
@@ -67,29 +64,29 @@ def report(
         if finished:
             _write_page(folders[0], folder or folders[0])
     if folder is None and not finished:
-        rich.print("[dim]The leaderboard was not written: --output FOLDER writes it.[/dim]")
+        rich.print("[dim]The leaderboard was not saved. Use --output FOLDER to save it.[/dim]")
 
 
-@app.command(epilog=_examples("pneumo report-run RUN", "pneumo report-run RUN --output pages"))
+@app.command(epilog=examples("RESULTS", "pneumo report-run RUN", "pneumo report-run RUN --output pages"))
 def report_run(run: _Run, output: _RunOutput = None) -> None:
-    """Write report.html, a page of one run: metrics, figures, films with saliency maps."""
+    """Write an HTML report of a run with figures and saliency maps."""
     from pneumo.reporting.leaderboard import reporting_to
 
     with reporting_to(output or run):
         _write_page(run, output or run)
 
 
-def _write_page(folder: Path, place: Path) -> None:
+def _write_page(folder: Path, output: Path) -> None:
     from pneumo.inference.explain.run_maps import explain_run
     from pneumo.reporting.run_report import read_run, write_run_page
 
     run = read_run(folder)
-    write_run_page(run, explain_run(run), place / "report.html")
+    write_run_page(run, explain_run(run), output / "report.html")
 
 
-@app.command(epilog=_examples("pneumo model-card RUN", "pneumo model-card RUN --output cards"))
+@app.command(epilog=examples("RESULTS", "pneumo model-card RUN", "pneumo model-card RUN --output cards"))
 def model_card(run: _Run, output: _RunOutput = None) -> None:
-    """Write MODEL_CARD.md of one run: training, test results, intended use, limits."""
+    """Write the model card of a run, MODEL_CARD.md."""
     from pneumo.reporting.leaderboard import reporting_to
     from pneumo.reporting.run_report import write_model_card
 
@@ -97,15 +94,11 @@ def model_card(run: _Run, output: _RunOutput = None) -> None:
         write_model_card(run, output or run)
 
 
-@app.command(epilog=_examples("pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B --output board"))
-def ensemble(
-    folders: _Sweeps,
-    output: Annotated[Path | None, _option(help="Folder that gets ensemble/; by default a single sweep's.")] = None,
-) -> None:
-    """Test the mean of the runs' probabilities as one classifier.
-
-    Writes ensemble/predictions.csv and ensemble/ensemble.json.
-    """
+@app.command(
+    epilog=examples("RESULTS", "pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B --output reports")
+)
+def ensemble(folders: _Sweeps, output: _SweepOutput = None) -> None:
+    """Evaluate the mean of the runs' probabilities as one classifier."""
     from pneumo.reporting.leaderboard import report_folder, reporting_to
     from pneumo.reporting.pooling import combine_runs, report_ensemble
 
@@ -115,25 +108,21 @@ def ensemble(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
+        "AUDIT",
         "pneumo audit data/chest_xray",
         "pneumo audit data/chest_xray --html audit.html --json audit.json",
         "pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict",
     )
 )
 def audit(
-    root: Annotated[Path, _argument(help="Folder of train/, val/ or test/, or of one folder per class.")],
-    json: Annotated[Path | None, _option(help="File to write all findings to, as JSON.")] = None,
-    html: Annotated[Path | None, _option(help="File to write a page with pictures to.")] = None,
-    classes: Annotated[str, typer.Option(help="Folders that are classes, such as A,B; by default all.")] = "",
-    strict: Annotated[bool, typer.Option("--strict", help="End with status 1 if there is an error.")] = False,
+    root: Annotated[Path, _argument(help="Dataset folder with splits or classes.", metavar="ROOT")],
+    json: Annotated[Path | None, _option(help="Write all findings to this JSON file.")] = None,
+    html: Annotated[Path | None, _option(help="Write an HTML report to this file.")] = None,
+    classes: Annotated[str, typer.Option(help="Class folders, such as A,B; by default all.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if there are errors.")] = False,
 ) -> None:
-    """Find what in a data set can make test results misleading, before training.
-
-    Checks for unreadable and doubtful files, copies within and across splits,
-    one film under two classes, patients in several splits, and labels that can
-    be guessed without looking at the lungs. docs/DATA.md explains each check.
-    """
+    """Find problems in a dataset that make test results misleading."""
     from pneumo.audit.inspection import run_audit
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
@@ -142,85 +131,72 @@ def audit(
 
 
 @app.command(
-    epilog=_examples(
-        "pneumo predict best.ckpt film.dcm",
-        "pneumo predict best.ckpt scans 'more/**/*.png' --csv answers.csv",
+    epilog=examples(
+        "INFERENCE",
+        "pneumo predict best.ckpt scan.dcm",
+        "pneumo predict best.ckpt scans 'more/**/*.png' --csv predictions.csv",
         "pneumo predict best.ckpt scans --explain maps",
         "pneumo predict best.ckpt scans | cut -f 1,3",
     )
 )
 def predict(
     checkpoint: _Checkpoint,
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders, or patterns in quotes.", metavar="INPUTS...")],
-    json: Annotated[Path | None, _option(help="File to write all answers to, as JSON.")] = None,
-    csv: Annotated[Path | None, _option(help="File to write all answers to, a row a film.")] = None,
-    explain: Annotated[Path | None, _option(help="Folder for pictures of where answers come from.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Films at once; by default what is fast here.")] = None,
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders or patterns.", metavar="INPUT")],
+    json: Annotated[Path | None, _option(help="Write predictions to this JSON file.")] = None,
+    csv: Annotated[Path | None, _option(help="Write predictions to this CSV file.")] = None,
+    explain: Annotated[Path | None, _option(help="Write saliency maps to this folder.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")] = None,
     device: _Device = "auto",
 ) -> None:
-    """Predict the probability of pneumonia in images or DICOM files. Not a medical device.
-
-    Prints a table on a terminal, for more than 40 files a summary, and in a pipe
-    one line a file with tabs between the cells. Files that cannot be read are
-    named, and the status is then 1. docs/PREDICTION.md lists formats, columns
-    and remarks.
-    """
+    """Predict pneumonia in image files. Not a medical device."""
     from pneumo.inference.batch_inference import run_predict
 
     if not run_predict(checkpoint, inputs, json, csv, explain, batch_size, device):
         raise typer.Exit(1)
 
 
-@app.command(epilog=_examples("pneumo serve best.ckpt --open", "pneumo serve best.ckpt --port 0"))
+@app.command(epilog=examples("INFERENCE", "pneumo serve best.ckpt --open", "pneumo serve best.ckpt --port 0"))
 def serve(
     checkpoint: _Checkpoint,
-    host: Annotated[str, typer.Option(help="Address to serve at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to serve at; 0 is any that is free.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 is any free one.")] = 8000,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     device: _Device = "auto",
 ) -> None:
-    """Serve a page on this machine that predicts one film at a time. Not a medical device.
-
-    The page shows the film, the probability of pneumonia, remarks and a saliency
-    map. Films are processed on this machine and never stored.
-    """
+    """Serve a prediction page on this machine. Not a medical device."""
     from pneumo.inference.serve.server import run_serve
 
     run_serve(checkpoint, host, port, browse, device)
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
+        "INFERENCE",
         "pneumo export best.ckpt --output pneumonia.onnx",
         "pneumo export best.ckpt --output pneumonia.pt2",
         "pneumo export best.ckpt --output small.onnx --int8 --data data/chest_xray",
     )
 )
 def export(
-    checkpoint: Annotated[Path, _argument(help="Of a run, such as RUN/checkpoints/best.ckpt.")],
-    output: Annotated[Path, _option(help="File to write: .onnx, or .pt2 for PyTorch.", show_default=False)],
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise the network: a third of the size.")] = False,
-    data: Annotated[Path | None, _option(help="Folder of train/ and test/; by default phantoms are drawn.")] = None,
+    checkpoint: Annotated[Path, _argument(help="Checkpoint of a run.", metavar="CHECKPOINT")],
+    output: Annotated[Path, _option(help="Output file, .onnx or .pt2.", show_default=False)],
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise to 8 bits (.onnx only).")] = False,
+    data: Annotated[Path | None, _option(help="Dataset for the checks; by default synthetic.")] = None,
 ) -> None:
-    """Export a checkpoint's network with all its settings to one file. Not a medical device.
-
-    The file is opened again and kept only if its probabilities are those of the
-    checkpoint within 0.0001. Prints sizes and latencies. docs/EXPORT.md
-    describes it.
-    """
+    """Export a checkpoint to ONNX or PyTorch. Not a medical device."""
     from pneumo.inference.export.exporter import run_export
 
     run_export(checkpoint, output, int8, data)
 
 
 def main() -> None:
-    """Run the command; a user's mistake gets one paragraph and status 1."""
+    """Run the command; a user error prints one paragraph and exits with status 1."""
     with guarded_output(), quiet_threads():
         try:
             app()
         except (PneumoError, OSError) as error:
-            mistake = mistake_behind(error)
-            if mistake is None:
+            user_error = mistake_behind(error)
+            if user_error is None:
                 raise
-            warn(mistake[1])
+            warn(user_error[1])
             raise SystemExit(1) from None

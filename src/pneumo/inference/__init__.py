@@ -1,1 +1,1 @@
-"""Checkpoints and exported networks in use: predictor, backends, inputs and outputs."""
+"""Prediction with checkpoints and exported networks: predictor, backends, inputs and outputs."""

@@ -13,56 +13,59 @@ import numpy.typing as npt
 from pneumo.errors import ConfigError
 from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters
 
-_LONGEST = 1_000_000  # characters of JSON: a thousand names of classes
+_MAX_JSON_LENGTH = 1_000_000  # characters; enough for a thousand class names
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Scores = tuple[Floats, Floats]
-# Writes a setting of `load_model` in the messages of errors, given its name and its value.
+# Formats a setting of `load_model` for error messages, given its name and value.
 SettingStyle = Callable[[str, object], str]
 
 
 def as_argument(name: str, value: object) -> str:
-    """Write a setting as an argument in Python, such as `batch_size=16`."""
+    """Format a setting as a Python argument, such as `batch_size=16`."""
     return f"{name}={value!r}"
 
 
 def as_flag(name: str, value: object) -> str:
-    """Write a setting as a flag of the command, such as `--batch-size 16`."""
+    """Format a setting as a command-line flag, such as `--batch-size 16`."""
     return f"--{name.replace('_', '-')} {value}"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a checkpoint knows of its task beside its weights; an exported network carries it along."""
+    """Settings of a trained network other than its weights; exported files contain them too."""
 
-    name: str  # of the network, such as timm/tf_efficientnet_lite0
-    classes: tuple[str, ...]  # their names; of two, the second is the positive one, of more all but the first
-    image_size: int  # height and width of the images in pixels
-    crop_pct: float  # what of height and width they keep of a file; see `pneumo.data.grey.square`
-    threshold: float  # of two classes, the positive one is predicted above this probability; of more, the likeliest one
-    # A prediction that lies so near to the threshold, in logits, is uncertain; None: nobody has chosen it.
+    name: str  # architecture, such as timm/tf_efficientnet_lite0
+    classes: tuple[str, ...]  # class names; the first is the negative class
+    image_size: int  # height and width of the network's input in pixels
+    crop_pct: float  # fraction of height and width that the centre crop keeps; see `pneumo.data.grey.square`
+    # Probability above which the positive of two classes is predicted. With more classes, the most probable one is.
+    threshold: float
+    # Distance from another predicted class, in logits, up to which a prediction is uncertain. None: not calibrated.
     margin: float | None
     outliers: bool  # whether the network has an OOD detector
 
     @property
     def positive_class(self) -> str | None:
-        """The positive class of two, which the threshold decides on; None with more classes."""
+        """The positive class of a binary task; None with more than two classes."""
         return self.classes[1] if len(self.classes) == 2 else None
 
     def to_json(self) -> str:
-        """Write them as JSON."""
+        """Convert the rules to JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Rules:
-        """Read what `to_json` wrote, under the rules that checkpoints follow."""
+        """Parse the output of `to_json` and validate it as the hyperparameters of a checkpoint are validated."""
         names = {field.name for field in fields(cls)}
         try:
-            values = json.loads(text if len(text) <= _LONGEST else "")
+            values = json.loads(text if len(text) <= _MAX_JSON_LENGTH else "")
         except (ValueError, RecursionError) as error:
-            raise HyperparameterError(f"its rules are not JSON, or longer than {_LONGEST} characters") from error
+            raise HyperparameterError(
+                f"its rules are not JSON or have more than {_MAX_JSON_LENGTH:,} characters"
+            ) from error
         if not isinstance(values, dict) or values.keys() != names:
-            raise HyperparameterError(f"its rules do not have the names {', '.join(sorted(names))}")
+            raise HyperparameterError(f"its rules must have exactly the keys {', '.join(sorted(names))}")
         if not isinstance(values["outliers"], bool):
             raise HyperparameterError("its rule outliers must be true or false")
         rest = {name: value for name, value in values.items() if name not in ("name", "outliers")}
@@ -71,23 +74,24 @@ class Rules:
 
 
 class Network(ABC):
-    """A network that scores images."""
+    """A network that computes class probabilities and OOD scores of images."""
 
-    rules: Rules  # how its output becomes predictions
-    batch_size: int  # number of images that it scores at once in the least time each
+    rules: Rules
+    batch_size: int  # default batch size, with the highest throughput on the device
 
     @abstractmethod
     def score(self, image: Images) -> Scores:
-        """Score images (N, 1, S, S): probabilities (N, classes) and OOD scores (N,)."""
+        """Compute probabilities (N, classes) and OOD scores (N,) of images (N, 1, S, S)."""
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:
-        """Build the function that maps images (N, 1, S, S) to saliency maps (N, S, S).
-
-        Raises a ConfigError if the network has no gradients, or none of its layers fits.
+        """Build a function that maps images (N, 1, S, S) to saliency maps (N, S, S).
 
         Args:
             method: See `pneumo.inference.explain.saliency.METHODS`.
+
+        Raises:
+            ConfigError: The network has no gradients, or the method fits none of its layers.
         """
         raise ConfigError(
-            f"Maps need gradients, and an exported network ({self.rules.name}) has none: give the checkpoint."
+            f"Saliency maps need gradients, and the exported network {self.rules.name} has none. Use its checkpoint."
         )

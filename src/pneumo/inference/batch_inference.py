@@ -15,12 +15,12 @@ from pneumo.errors import ConfigError
 from pneumo.inference.backend import Rules, as_flag
 from pneumo.inference.inputs import find_inputs
 from pneumo.inference.prediction import NOTICE, Prediction, show_path, to_csv, to_json, to_lines, to_terminal
-from pneumo.inference.predictor import Predictor, load_predictor, warn_untested
+from pneumo.inference.predictor import Predictor, load_predictor, warn_uncalibrated
 
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import OverlayFolder
 
-_TABLES = (".csv", ".json", ".txt")  # an earlier such command may have written them into a folder that is read
+_TABLES = (".csv", ".json", ".txt")  # suffixes of files that an earlier call may have written to an input folder
 
 
 def run_predict(
@@ -32,27 +32,27 @@ def run_predict(
     batch_size: int | None,
     device: str,
 ) -> bool:
-    """Predict, print, and write what is asked for.
+    """Predict images, print the predictions, and write the requested outputs.
 
     Returns:
-        Whether every file could be read, and its map, if asked for, be written.
+        Whether every file could be read and every requested saliency map could be written.
 
     Raises:
-        ConfigError: An input matches nothing, a file cannot be written, or there is no network in `checkpoint`.
-        HardwareError: The device is not there.
+        ConfigError: An input matches no file, an output cannot be written, or `checkpoint` is not a network.
+        HardwareError: The device is not available.
     """
     check_output("--json", json)
     check_output("--csv", csv)
     if explain is not None:
         check_folder("--explain", explain)
-    found = find_inputs(inputs)
+    files = find_inputs(inputs)
     refuse_inputs(
         (("--json", json), ("--csv", csv)),
-        [checkpoint, *(path for path in found if path.suffix.lower() not in _TABLES)],
+        [checkpoint, *(path for path in files if path.suffix.lower() not in _TABLES)],
     )
-    paths = _leave_out(found, [path for path in (json, csv, explain) if path is not None])
+    paths = _exclude_outputs(files, [path for path in (json, csv, explain) if path is not None])
     model = load_predictor(checkpoint, device, batch_size, as_flag)
-    warn_untested(model.rules)
+    warn_uncalibrated(model.rules)
     overlays = None
     if explain is not None:
         from pneumo.inference.explain.overlays import OverlayFolder  # imports Matplotlib, which takes a second
@@ -63,26 +63,26 @@ def run_predict(
         write_output("--json", json, to_json(predictions, model.rules, checkpoint))
     if csv is not None:
         write_output("--csv", csv, to_csv(predictions, model.rules))
-    drawn = overlays is None or overlays.finish()
+    complete = overlays is None or overlays.finish()
     _print(predictions, model.rules, json is not None or csv is not None)
-    return drawn and all(prediction.error is None for prediction in predictions)
+    return complete and all(prediction.error is None for prediction in predictions)
 
 
-def _leave_out(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
-    """Leave out, and name, what an earlier such command has written into a folder that is read."""
-    places = [Path(os.path.abspath(output)) for output in outputs]
-    own = {path: None for path in paths if any(Path(os.path.abspath(path)).is_relative_to(place) for place in places)}
-    if not own:
+def _exclude_outputs(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
+    """Exclude files that an earlier call wrote into an input folder, with a warning."""
+    targets = [Path(os.path.abspath(output)) for output in outputs]
+    absolute = {path: Path(os.path.abspath(path)) for path in paths}
+    excluded = {path: None for path in paths if any(map(absolute[path].is_relative_to, targets))}
+    if not excluded:
         return paths
-    first = show_path(next(iter(own)))
-    if len(own) == len(paths):
+    first = show_path(next(iter(excluded)))
+    if len(excluded) == len(paths):
         raise ConfigError(
-            f"All that is to be read lies where --json, --csv or --explain write ({first}): name another place for "
-            "these."
+            f"All input files are outputs of --json, --csv or --explain, such as {first}. Use another output path."
         )
-    more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
-    warn(f"Not read, since this command writes there: {first}{more}.")
-    return [path for path in paths if path not in own]
+    more = f" and {len(excluded) - 1:,} more" if len(excluded) > 1 else ""
+    warn(f"Skipping files where this command writes its outputs: {first}{more}.")
+    return [path for path in paths if path not in excluded]
 
 
 def _predict(model: Predictor, paths: Sequence[Path], overlays: OverlayFolder | None) -> list[Prediction]:
@@ -96,13 +96,13 @@ def _predict(model: Predictor, paths: Sequence[Path], overlays: OverlayFolder | 
     return predictions
 
 
-def _print(predictions: Sequence[Prediction], rules: Rules, written: bool) -> None:
-    """Print the predictions, and on stderr what could not be read."""
+def _print(predictions: Sequence[Prediction], rules: Rules, saved: bool) -> None:
+    """Print predictions to stdout, and the reasons of unreadable files to stderr."""
     for prediction in predictions:
         if prediction.error is not None:
             warn(f"{show_path(prediction.path)} {prediction.error}")
     if rich.get_console().is_terminal:
-        rich.print(to_terminal(predictions, rules, written))
+        rich.print(to_terminal(predictions, rules, saved))
         return
     warn(NOTICE)
     for line in to_lines(predictions):

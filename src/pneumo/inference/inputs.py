@@ -1,4 +1,4 @@
-"""Inputs of prediction: files, folders and patterns, read by threads in order."""
+"""Input files of prediction: discovery, and reading in threads."""
 
 from __future__ import annotations
 
@@ -21,86 +21,87 @@ from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images, Rules
 
 _DIGITS = re.compile("([0-9]+)")
-_LONGEST = 1024  # pixels of an image that is shown
+_MAX_PREVIEW_SIDE = 1024  # pixels
 
 
 def find_inputs(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """List the files that are meant, in the order in which they are named, and within a folder by number and name.
+    """List the input files in the order of the inputs; files of a folder are in natural sort order.
 
-    Of folders all files count, whatever their suffix, and those of the folders below, links included; hidden ones and
-    `__MACOSX` do not, unless they are named. A file that is meant twice, also through links, is listed once.
+    Folders are searched recursively for files of any suffix; symbolic links are followed. Hidden files, hidden folders
+    and `__MACOSX` are skipped unless an input names them. Duplicates, including links to the same file, are removed.
 
     Args:
-        inputs: Files, folders, and patterns with `*`, `?`, `[...]` and `**` for any folders.
+        inputs: Files, folders, and patterns with `*`, `?`, `[...]` and the recursive `**`.
 
     Raises:
-        ConfigError: An input matches nothing, or a folder cannot be listed.
+        ConfigError: An input matches no file, or a folder cannot be listed.
     """
-    found: dict[str, Path] = {}
-    for given in inputs:
-        files = [file for path in _match(os.fspath(given)) for file in (_walk(path) if path.is_dir() else [path])]
+    unique: dict[str, Path] = {}
+    for item in inputs:
+        files = [file for path in _match(os.fspath(item)) for file in (_walk(path) if path.is_dir() else [path])]
         if not files:
             raise ConfigError(
-                f"{str(given)!r} matches no file. Inputs are files, folders with files in them, and patterns such as "
-                "'scans/*.dcm': mend the path."
+                f"{str(item)!r} matches no file. Use a file, a folder that contains files, or a pattern such as "
+                "'scans/*.dcm'."
             )
         for file in files:
-            found.setdefault(os.path.realpath(file), file)
-    return list(found.values())
+            unique.setdefault(os.path.realpath(file), file)
+    return list(unique.values())
 
 
-def _match(given: str) -> list[Path]:
-    """Return the path itself where there is one, or those that match the pattern."""
-    pattern = Path(given)
-    if os.path.lexists(given):
+def _match(item: str) -> list[Path]:
+    """Return the path if it exists, else the paths that match it as a pattern."""
+    pattern = Path(item)
+    if os.path.lexists(item):
         return [pattern]
-    if not glob.has_magic(given):
+    if not glob.has_magic(item):
         return []
-    try:  # of links to folders ** follows none, unlike that of glob.glob, which can run in circles
+    try:  # Path.glob does not follow links in **; glob.glob does and can loop
         matches = list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
-    except ValueError:  # **x
+    except ValueError:  # invalid patterns, such as **x
         return []
-    return sorted((path for path in matches if not any(map(is_hidden, {*path.parts} - {*pattern.parts}))), key=_order)
+    return sorted(
+        (path for path in matches if not any(map(is_hidden, {*path.parts} - {*pattern.parts}))), key=_sort_key
+    )
 
 
 def _walk(path: Path) -> list[Path]:
     files: list[Path] = []
-    visited: set[str] = set()  # links can make circles
-    for folder, below, names in os.walk(path, followlinks=True, onerror=_refuse):
+    visited: set[str] = set()  # links can form cycles
+    for folder, below, names in os.walk(path, followlinks=True, onerror=_raise_unlistable):
         real = os.path.realpath(folder)
         below[:] = [] if real in visited else sorted(name for name in below if not is_hidden(name))
         files += (Path(folder, name) for name in names if real not in visited and not is_hidden(name))
         visited.add(real)
-    return sorted(files, key=_order)
+    return sorted(files, key=_sort_key)
 
 
-def _order(path: Path) -> list[list[str | int]]:
-    """Sort film2 before film10."""
+def _sort_key(path: Path) -> list[list[str | int]]:
+    """Return the key that sorts scan2 before scan10."""
     parts = (_DIGITS.split(name.casefold()) for name in path.parts)
     return [[int(part) if i % 2 else part for i, part in enumerate(name)] for name in parts]
 
 
-def _refuse(error: OSError) -> None:
+def _raise_unlistable(error: OSError) -> None:
     raise ConfigError(
-        f"{error.filename} cannot be listed ({error.strerror}). Each folder among the inputs must be readable: mend "
-        "its permissions, or name other inputs."
+        f"{error.filename} cannot be listed ({error.strerror}): input folders must be readable. Fix its permissions or "
+        "use other inputs."
     ) from error
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """A radiograph that was read, or the reason why it was not."""
+    """An input file: the image that was read from it, or the reason why it is unreadable."""
 
-    path: Path  # the file's; `-` of one that was given by its content
+    path: Path  # `-` for content without a file
     square: Images | None = None  # the network's input, (1, S, S)
-    notes: tuple[str, ...] = ()  # what may make a prediction doubtful
-    # A copy at its own aspect, no side longer than _LONGEST; None unless it was asked for.
-    shown: Image.Image | None = None
-    error: str | None = None  # why it cannot be read, as a predicate; then all else is missing
+    notes: tuple[str, ...] = ()  # remarks on the file that make a prediction less reliable
+    shown: Image.Image | None = None  # preview of at most _MAX_PREVIEW_SIDE a side; None unless requested
+    error: str | None = None  # reason why the file is unreadable, as a predicate; only the path is set then
 
 
 def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:
-    """Read a file, or its content, as the input of a network with these rules; with `show` keep a copy to look at."""
+    """Read a file, or its content, as the input of a network with these rules; `show` keeps a preview."""
     path = source if isinstance(source, Path) else Path("-")
     with BUDGET.reservation():
         try:
@@ -109,23 +110,30 @@ def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:
             return InputImage(path, error=str(error))
         pixels = square(image, rules.image_size, rules.crop_pct)[None]
         if show:
-            image.thumbnail((_LONGEST, _LONGEST), Image.Resampling.BICUBIC)
+            image.thumbnail((_MAX_PREVIEW_SIDE, _MAX_PREVIEW_SIDE), Image.Resampling.BICUBIC)
     return InputImage(path, pixels, notes, image if show else None)
 
 
 def read_inputs(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ahead: int) -> Generator[InputImage]:
-    """Read files in order; at full size each thread has one in memory, as far as `BUDGET` allows.
+    """Read files with a thread pool and yield them in order.
 
-    Pillow and pydicom let other threads work while they decode. `ahead` files are read before they are asked for.
+    Pillow and pydicom release the GIL while they decode.
+
+    Args:
+        paths: The files.
+        rules: Rules of the network.
+        show: Whether to keep previews.
+        threads: Number of threads. Each holds one image at full size, within the memory limit `BUDGET`.
+        ahead: Number of files to prefetch.
     """
-    pool = ThreadPoolExecutor(threads, "films")
-    waiting: deque[Future[InputImage]] = deque()
+    pool = ThreadPoolExecutor(threads, "read_inputs")
+    pending: deque[Future[InputImage]] = deque()
     try:
         for path in paths:
-            waiting.append(pool.submit(read_input, path, rules, show))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:  # also when the reader of this goes away
+            pending.append(pool.submit(read_input, path, rules, show))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also when the generator is closed early
         pool.shutdown(cancel_futures=True)

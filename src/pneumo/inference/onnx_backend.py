@@ -1,4 +1,4 @@
-"""The backend of ONNX files, which runs onnxruntime and imports no PyTorch."""
+"""The backend of ONNX files, based on onnxruntime and independent of PyTorch."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from pneumo.models.hyperparameters import HyperparameterError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# Keys of the file's metadata.
+# Keys of the file's metadata
 KEY = "pneumo_sha256"
 RULES = "pneumo_rules"
 ABOUT = "pneumo_about"
-_BLOCK = 1 << 20  # bytes that are hashed at once
+_CHUNK_SIZE = 1 << 20  # bytes
 _log = logging.getLogger(__name__)
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_FATAL = 4  # onnxruntime's number: it raises what it logs
+_FATAL = 4  # onnxruntime's log severity; its errors are raised as well
 
 
 class ChecksumError(Exception):
-    """A file does not have the SHA-256 that it stores."""
+    """A file whose SHA-256 differs from the one stored in it."""
 
 
 class OnnxNetwork(Network):
     """An exported network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> None:
-        """Open a file that `pneumo export` wrote; `auto` is a GPU if there is one and onnxruntime is made for it.
+        """Load a file written by `pneumo export`; `auto` uses a GPU if onnxruntime supports one.
 
         Raises:
-            ConfigError: It is none, is damaged or was altered, or onnxruntime is missing.
-            HardwareError: There is no GPU, or onnxruntime is not made for it.
+            ConfigError: The file is not an export, is damaged or was altered, or onnxruntime is not installed.
+            HardwareError: No GPU is available, or onnxruntime does not support it.
         """
         try:
-            verified = verify_checksum(path)  # before onnxruntime reads what may be damaged
+            verified = verify_checksum(path)  # before onnxruntime parses a possibly damaged file
         except (ChecksumError, OSError) as error:
             raise _unreadable(path, error) from error
         self.session = _open(path, device, style)
         self.rules = _read_rules(self.session, path, verified)
         self.batch_size = 128 if _CUDA in self.session.get_providers() else 16
         size = self.rules.image_size
-        try:  # only a run shows whether all parts go together; the first one is the slowest too
-            probability, unlike = self.score(np.zeros((1, 1, size, size), np.uint8))
-            fits = (probability.shape, unlike.shape) == ((1, len(self.rules.classes)), (1,))
-        except Exception as error:  # of all kinds, see `_open`
+        try:  # only inference shows whether the graph is valid; it also warms up the session
+            probability, ood_score = self.score(np.zeros((1, 1, size, size), np.uint8))
+            valid = (probability.shape, ood_score.shape) == ((1, len(self.rules.classes)), (1,))
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise _unreadable(path, error) from error
-        if not fits:
-            raise _unreadable(path, "its answers do not go with its rules")
+        if not valid:
+            raise _unreadable(path, "the shapes of its outputs contradict its rules")
 
     def score(self, image: Images) -> Scores:
-        """Score images; see `Network`."""
-        probability, unlike = self.session.run(None, {"image": image})[:2]  # the third repeats the second
-        return probability, unlike
+        """Compute probabilities and OOD scores; see `Network`."""
+        probability, ood_score = self.session.run(None, {"image": image})[:2]  # the third equals the second
+        return probability, ood_score
 
 
 def _open(path: Path, device: str, style: SettingStyle) -> InferenceSession:
@@ -70,105 +70,103 @@ def _open(path: Path, device: str, style: SettingStyle) -> InferenceSession:
         import onnxruntime
     except ImportError as error:
         raise ConfigError(
-            f"{path} is run by onnxruntime, which is not installed: pip install 'pneumo[export]', or, for a GPU, "
+            f"{path} needs onnxruntime, which is not installed. Run pip install 'pneumo[export]' or, for a GPU, "
             "pip install onnxruntime-gpu."
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
-    options.intra_op_num_threads = count_cores()  # its own choice counts those too that this process may not use
-    there = _CUDA in onnxruntime.get_available_providers()
-    demanded = f"{style('device', 'cuda')} demands a GPU, and onnxruntime {onnxruntime.__version__}"
-    if device == "cuda" and not there:
+    options.intra_op_num_threads = count_cores()  # the default ignores the CPU affinity of this process
+    available = _CUDA in onnxruntime.get_available_providers()
+    requirement = f"{style('device', 'cuda')} needs a GPU, and onnxruntime {onnxruntime.__version__}"
+    if device == "cuda" and not available:
         raise HardwareError(
-            f"{demanded} sees none on this machine: take {style('device', 'cpu')}, or install onnxruntime-gpu in its "
-            "place."
+            f"{requirement} is built without GPU support. Use {style('device', 'cpu')}, or install "
+            "onnxruntime-gpu instead."
         )
-    # TensorFloat-32 would cost three digits.
-    providers = [(_CUDA, {"use_tf32": "0"}), (_CPU, {})] if there and device != "cpu" else [(_CPU, {})]
+    # TensorFloat-32 would lose three digits of precision.
+    providers = [(_CUDA, {"use_tf32": "0"}), (_CPU, {})] if available and device != "cpu" else [(_CPU, {})]
     try:
-        # Trying again on the CPU would print that. A GPU whose libraries are missing is left out all the same.
+        # The fallback to the CPU would print a message. A provider with missing libraries is dropped in any case.
         session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # of a damaged file it raises a dozen kinds, which have nothing else in common
+    except Exception as error:  # a dozen exception types without a common base class
         raise _unreadable(path, error) from error
     if device == "cuda" and _CUDA not in session.get_providers():
         raise HardwareError(
-            f"{demanded} cannot use one on this machine: take {style('device', 'cpu')}, or install the CUDA and cuDNN "
-            "that it was made for."
+            f"{requirement} cannot use CUDA on this machine. Use {style('device', 'cpu')}, or install the CUDA and "
+            "cuDNN versions that it was built for."
         )
     return session
 
 
 def _unreadable(path: Path, reason: object) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be read as a network ({plain(reason)}): it is damaged, was altered, or "
-        "needs a newer onnxruntime. Export it anew: pneumo export CHECKPOINT --output FILE.onnx."
+        f"{path} cannot be read as a network ({plain(reason)}): it is damaged, was altered, or needs a newer "
+        "onnxruntime. Export the checkpoint again: pneumo export CHECKPOINT --output FILE.onnx."
     )
 
 
 def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
-    """Read the rules from the metadata, and compare them with the network's input and output."""
-    known = session.get_modelmeta().custom_metadata_map
-    if KEY in known and not verified:
-        raise _unreadable(path, f"it was altered after its export, since its {KEY} is not at its end")
+    """Read the rules from the metadata and check them against the network's inputs and outputs."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    if KEY in metadata and not verified:
+        raise _unreadable(path, f"it was altered after its export: its {KEY} is not at the end of the file")
     try:
-        rules = Rules.from_json(known[RULES])
+        rules = Rules.from_json(metadata[RULES])
     except KeyError as error:
         raise ConfigError(
-            f"{path} is a network, but not one that this version of pneumo exported: its metadata have no {RULES} that "
-            "tell classes, image size and threshold. Export a checkpoint: pneumo export CHECKPOINT --output FILE.onnx."
+            f"{path} was not exported by this version of pneumo: its metadata lack {RULES}, which holds classes, image "
+            "size and threshold. Export the checkpoint again: pneumo export CHECKPOINT --output FILE.onnx."
         ) from error
     except HyperparameterError as error:
-        raise _unreadable(path, f"of its {RULES}, {error}") from error
+        raise _unreadable(path, f"{RULES}: {error}") from error
     side = rules.image_size
     outputs = len(session.get_outputs())  # 2 in files of earlier versions
-    if [each.shape[1:] for each in session.get_inputs()] != [[1, side, side]] or outputs not in (2, 3):
-        raise _unreadable(path, f"its input is not (batch, 1, {side}, {side}), or its outputs are not two or three")
+    if [value.shape[1:] for value in session.get_inputs()] != [[1, side, side]] or outputs not in (2, 3):
+        raise _unreadable(path, f"it must have one input (batch, 1, {side}, {side}) and two or three outputs")
     if not verified:
         _warn_unverified(path.resolve(), path.stat().st_mtime_ns)
     return rules
 
 
 @cache
-def _warn_unverified(path: Path, changed: int) -> None:
-    _log.warning(
-        "%s has no SHA-256, as exports of early versions have none: whether it was altered cannot be verified.", path
-    )
+def _warn_unverified(path: Path, modified: int) -> None:
+    _log.warning("%s has no SHA-256, like all exports of early versions: its integrity cannot be verified.", path)
 
 
 def add_checksum(model: bytes) -> bytes:
-    """Return a serialised ONNX model followed by its own SHA-256.
+    """Append the SHA-256 of a serialised ONNX model to it, as a metadata entry.
 
-    Protocol buffers may be concatenated: entries of a repeated field, such as the metadata, add up.
+    Protocol buffers can be concatenated: repeated fields, such as the metadata, are merged.
     """
-    return model + _entry(hashlib.sha256(model).hexdigest())
+    return model + _metadata_entry(hashlib.sha256(model).hexdigest())
 
 
 def verify_checksum(path: Path) -> bool:
-    """Return whether a file ends with a SHA-256, which is then right.
+    """Verify the SHA-256 at the end of a file; return False if there is none.
 
     Raises:
-        ChecksumError: It is wrong.
+        ChecksumError: The SHA-256 differs.
         OSError: The file cannot be read.
     """
-    expected, left = hashlib.sha256(), path.stat().st_size - len(_entry("0" * 64))
-    if left < 0:
+    digest, remaining = hashlib.sha256(), path.stat().st_size - len(_metadata_entry("0" * 64))
+    if remaining < 0:
         return False
     with path.open("rb") as file:
-        file.seek(left)
+        file.seek(remaining)
         end = file.read()
         if KEY.encode() not in end:
             return False
         file.seek(0)
-        while left > 0 and (block := file.read(min(_BLOCK, left))):
-            expected.update(block)
-            left -= len(block)
-    if end != _entry(expected.hexdigest()):
-        raise ChecksumError(f"it does not have the SHA-256 that it stores as {KEY}")
+        while remaining > 0 and (chunk := file.read(min(_CHUNK_SIZE, remaining))):
+            digest.update(chunk)
+            remaining -= len(chunk)
+    if end != _metadata_entry(digest.hexdigest()):
+        raise ChecksumError(f"its SHA-256 differs from the stored {KEY}")
     return True
 
 
-def _entry(digest: str) -> bytes:
-    """Return field 14 of a ModelProto, a StringStringEntryProto of key and value; all lengths are below 128."""
+def _metadata_entry(digest: str) -> bytes:
+    """Encode field 14 of a ModelProto, a StringStringEntryProto of key and value; all lengths are below 128."""
     key, value = KEY.encode(), digest.encode()
     entry = b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(value)]) + value
     return b"\x72" + bytes([len(entry)]) + entry

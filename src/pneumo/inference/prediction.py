@@ -1,4 +1,4 @@
-"""Predictions for files, and their form as JSON, CSV, terminal tables and lines."""
+"""Predictions for image files, and their JSON, CSV, terminal and plain-text formats."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from pneumo.data.image_notes import note_kind
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import InputImage
 
-NOTICE = "Not a medical device: for research and teaching, and no diagnosis."
+NOTICE = "Not a medical device: for research and teaching only, not for diagnosis."
 UNCERTAIN = "uncertain"
-OOD_REMARK = "unlike the films of the training: perhaps no frontal chest radiograph"
-_LEAST = float(np.finfo(np.float32).smallest_subnormal)
+OOD_REMARK = "out of distribution: possibly not a frontal chest radiograph"
+_MIN_PROBABILITY = float(np.finfo(np.float32).smallest_subnormal)
+_STANDARD_NAMES = ["predicted_class", "out_of_distribution", "ood_score"]
+# `called`, `unlike` and `unlike_score` are kept for compatibility; they equal the standard names in this order.
 _COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
 _MARGIN = "logit_margin"
-_MOST = 40  # rows: about a screen
+_MAX_ROWS = 40  # about one screen
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A network's prediction for one file, or the reason why the file cannot be read.
+    """The prediction for one file, or the reason why the file is unreadable.
 
     Attributes:
-        path: The file's; `-` for a file that was given by its content.
-        probability: Of each class, by its name; empty for a file that cannot be read.
-        predicted_class: The name of the class; None for a file that cannot be read.
-        uncertain: Whether the probability lies so near to the threshold that another class could be right; None where
-            the network's run did not choose how near.
-        ood_score: How far the image is from the training images: with more than 1 it is hardly a frontal chest
-            radiograph. None where the network has no OOD detector.
-        notes: From reading the file, such as an implausible DICOM header.
-        error: Why the file cannot be read, as a predicate; None for a file that was read.
+        path: Path of the file; `-` for content without a file.
+        probability: Probability of each class by name; empty if the file is unreadable.
+        predicted_class: Name of the predicted class; None if the file is unreadable.
+        uncertain: Whether the prediction is within the calibrated margin of another class; None without a margin.
+        ood_score: Score of the OOD detector; above 1 the image is out of distribution. None without a detector.
+        notes: Remarks from reading the file, such as an implausible DICOM header.
+        error: Reason why the file is unreadable, as a predicate; None if it was read.
     """
 
     path: Path
@@ -57,46 +57,48 @@ class Prediction:
 
     @property
     def out_of_distribution(self) -> bool | None:
-        """Whether `ood_score` is above its limit; None where there is none."""
+        """True if the OOD score is above 1; None without a score."""
         return None if self.ood_score is None else self.ood_score > 1
 
     @property
     def positive_probability(self) -> float:
-        """Probability of all classes but the first together: pneumonia."""
-        rest, *positive = self.probability.values()
-        return positive[0] if len(positive) == 1 else 1 - rest
+        """Total probability of all classes except the first, which is the negative one."""
+        negative, *positive = self.probability.values()
+        return positive[0] if len(positive) == 1 else 1 - negative
 
     @property
     def logit_margin(self) -> float:
-        """Log odds of `positive_probability`, which rank images whose probability rounds to 1, up to about 103.
+        """Log odds of `positive_probability`, up to about 103 in magnitude; they rank probabilities that round to 1.
 
-        They follow from all probabilities: single precision is finer near 0 than near 1.
+        They are computed from all probabilities, since single precision is finer near 0 than near 1.
         """
-        rest, *positive = self.probability.values()
-        return math.log(max(sum(positive), _LEAST)) - math.log(max(rest, _LEAST))
+        negative, *positive = self.probability.values()
+        return math.log(max(sum(positive), _MIN_PROBABILITY)) - math.log(max(negative, _MIN_PROBABILITY))
 
     @property
     def remarks(self) -> list[str]:
-        """What limits the prediction, in words."""
-        known = ((UNCERTAIN, self.uncertain), (OOD_REMARK, self.out_of_distribution))
-        return [*(words for words, true in known if true), *self.notes]
+        """Reasons to doubt the prediction, as text."""
+        flags = ((UNCERTAIN, self.uncertain), (OOD_REMARK, self.out_of_distribution))
+        return [*(remark for remark, flag in flags if flag), *self.notes]
 
 
 class PredictedBatch(NamedTuple):
-    """Predictions for several files, in their order, and the images."""
+    """The predictions for a batch of input images, in the same order."""
 
     predictions: list[Prediction]
-    films: list[InputImage]
+    images: list[InputImage]
 
 
-def format_probability(share: float) -> str:
-    """Format a probability with three digits, and no 1.000 or 0.000 for what is neither."""
-    return ">0.999" if 0.9995 <= share < 1 else "<0.001" if 0 < share < 0.0005 else f"{share:.3f}"
+def format_probability(probability: float) -> str:
+    """Format a probability with three digits; only exact values become 0.000 and 1.000."""
+    if 0.9995 <= probability < 1:
+        return ">0.999"
+    return "<0.001" if 0 < probability < 0.0005 else f"{probability:.3f}"
 
 
 def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> str:
-    """Write predictions as JSON, with what is needed to understand them; what is not known is null."""
-    about = {
+    """Format predictions and the network's settings as JSON; missing values are null."""
+    header = {
         "notice": NOTICE,
         "pneumo_version": __version__,
         "checkpoint": show_path(network),
@@ -106,30 +108,33 @@ def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> s
         "margin": rules.margin,
     }
     records = [_record(prediction) for prediction in predictions]
-    return json.dumps({**about, "predictions": records}, indent=1, allow_nan=False) + "\n"
+    return json.dumps({**header, "predictions": records}, indent=1, allow_nan=False) + "\n"
 
 
 def to_csv(predictions: Sequence[Prediction], rules: Rules) -> str:
-    """Write predictions as CSV, a row a file; what is not known is empty.
+    """Format predictions as CSV with one row per file; missing values are empty.
 
-    Of more than two classes each has a column of its own, which its name heads.
+    With more than two classes, the probability of each class has a column with the name of the class.
     """
     classes = rules.classes if len(rules.classes) > 2 else ()
     rows = [_cells(prediction, classes) for prediction in predictions]
-    return format_rows([[*_COLUMNS, *classes, _MARGIN], *rows])
+    return format_rows([[*_COLUMNS, *classes, _MARGIN, *_STANDARD_NAMES], *rows])
 
 
 def show_path(path: Path) -> str:
-    """Return a path as text of one line; what cannot be printed of it is escaped."""
+    """Return a path as one line of text with unprintable characters escaped."""
     return escape_line(str(path))
 
 
 def describe_prediction(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as JSON has it; what is not known is None."""
+    """Return a prediction as a JSON object; missing values are None."""
     if prediction.error is not None:
         names = ("probability", "called", "uncertain", "unlike", "unlike_score", _MARGIN, "probabilities")
-        return dict.fromkeys(names)
+        return dict.fromkeys((*_STANDARD_NAMES, *names))
     return {
+        "predicted_class": prediction.predicted_class,
+        "out_of_distribution": prediction.out_of_distribution,
+        "ood_score": prediction.ood_score,
         "probability": prediction.positive_probability,
         "called": prediction.predicted_class,
         "uncertain": prediction.uncertain,
@@ -148,65 +153,72 @@ def _record(prediction: Prediction) -> dict[str, Any]:
 def _cells(prediction: Prediction, classes: Sequence[str]) -> list[object]:
     record = {**_record(prediction), "notes": "; ".join(prediction.notes)}
     if escape_cell(record["path"]) != record["path"]:
-        record["path"] = f"./{record['path']}"  # opens unchanged, and is no formula
-    shares = [prediction.probability.get(name) for name in classes]
-    cells = [*(record[name] for name in _COLUMNS), *shares, record[_MARGIN]]
+        record["path"] = f"./{record['path']}"  # the same file, but not a spreadsheet formula
+    probabilities = [prediction.probability.get(name) for name in classes]
+    standard = [record[name] for name in _STANDARD_NAMES]
+    cells = [*(record[name] for name in _COLUMNS), *probabilities, record[_MARGIN], *standard]
     return [str(cell).lower() if isinstance(cell, bool) else cell for cell in cells]
 
 
-def to_terminal(predictions: Sequence[Prediction], rules: Rules, kept: bool) -> RenderableType:
-    """Lay out one prediction or more: a row for each, or, of many, a summary; `kept` is whether a file has them all."""
+def to_terminal(predictions: Sequence[Prediction], rules: Rules, saved: bool) -> RenderableType:
+    """Render a table of predictions, or a summary of many.
+
+    Args:
+        predictions: One or more predictions.
+        rules: Rules of the network.
+        saved: Whether a file contains all predictions; otherwise a summary mentions the options that write one.
+    """
     parts: list[RenderableType] = [Text(NOTICE, style="bold")]
-    if len(predictions) <= _MOST:
-        return Group(_rows(predictions, rules), *parts)
-    if not kept:
-        parts.insert(0, Text("--csv FILE and --json FILE keep the answer to each.", style="dim"))
+    if len(predictions) <= _MAX_ROWS:
+        return Group(_table(predictions, rules), *parts)
+    if not saved:
+        parts.insert(0, Text("Use --csv FILE or --json FILE to save the prediction for each image.", style="dim"))
     return Group(_summary(predictions, rules), *parts)
 
 
 def to_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
-    """Format a line for each, whose fields are divided by tabs: path, probability, class, and remarks.
+    """Format each prediction as a line of tab-separated path, probability, predicted class and remarks.
 
-    Of an unreadable file the second and third are empty, and the last is the reason.
+    For an unreadable file, probability and class are empty, and the remark is the reason.
     """
     for prediction in predictions:
         readable = prediction.error is None
-        share = f"{prediction.positive_probability:.6f}" if readable else ""
-        words = "; ".join([*prediction.remarks, *([] if prediction.error is None else [prediction.error])])
-        fields = share, escape_line(prediction.predicted_class or ""), escape_line(words)
+        probability = f"{prediction.positive_probability:.6f}" if readable else ""
+        remarks = "; ".join([*prediction.remarks, *([] if prediction.error is None else [prediction.error])])
+        fields = probability, escape_line(prediction.predicted_class or ""), escape_line(remarks)
         yield "\t".join((show_path(prediction.path), *fields))
 
 
-def _rows(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
-    several = rules.classes if len(rules.classes) > 2 else ()
+def _table(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
+    classes = rules.classes if len(rules.classes) > 2 else ()
     table = PlainTable()
     table.add_column("file", overflow="fold")
-    for name in several or ("probability",):
+    for name in classes or ("probability",):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("called", no_wrap=True)
+    table.add_column("predicted class", no_wrap=True)
     table.add_column("remarks", overflow="fold")
     for prediction in predictions:
         file = show_path(prediction.path)
         if prediction.error is not None:
-            table.add_row(file, *[""] * len(several or (1,)), "", Text("unreadable, as said above", style="red"))
+            table.add_row(file, *[""] * len(classes or (1,)), "", Text("unreadable, see above", style="red"))
             continue
-        shares = prediction.probability.values() if several else [prediction.positive_probability]
+        probabilities = prediction.probability.values() if classes else [prediction.positive_probability]
         remarks = Text("; ".join(prediction.remarks), style="yellow")
-        table.add_row(file, *map(format_probability, shares), prediction.predicted_class, remarks)
+        table.add_row(file, *map(format_probability, probabilities), prediction.predicted_class, remarks)
     return table
 
 
 def _summary(predictions: Sequence[Prediction], rules: Rules) -> PlainTable:
-    called = Counter(prediction.predicted_class for prediction in predictions)
-    said = Counter(note_kind(remark) for prediction in predictions for remark in prediction.remarks)
+    predicted = Counter(prediction.predicted_class for prediction in predictions)
+    remarks = Counter(note_kind(remark) for prediction in predictions for remark in prediction.remarks)
     table = PlainTable(f"{len(predictions):,} files")
     table.add_column("")
-    table.add_column("films", justify="right")
+    table.add_column("images", justify="right")
     for name in rules.classes:
-        table.add_row(f"called {name}", f"{called[name]:,}")
-    first = {name: said.pop(name) for name in (UNCERTAIN, OOD_REMARK) if name in said}
-    for remark, count in (*first.items(), *said.most_common()):
+        table.add_row(f"predicted {name}", f"{predicted[name]:,}")
+    first = {name: remarks.pop(name) for name in (UNCERTAIN, OOD_REMARK) if name in remarks}
+    for remark, count in (*first.items(), *remarks.most_common()):
         table.add_row(Text(remark, style="yellow"), f"{count:,}")
-    if called[None]:
-        table.add_row(Text("unreadable, named above", style="red"), f"{called[None]:,}")
+    if predicted[None]:
+        table.add_row(Text("unreadable, listed above", style="red"), f"{predicted[None]:,}")
     return table

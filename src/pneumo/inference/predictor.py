@@ -1,4 +1,4 @@
-"""The predictor: a loaded network that predicts and explains files."""
+"""The predictor: prediction and explanation of image files by a loaded network."""
 
 from __future__ import annotations
 
@@ -30,128 +30,131 @@ class Predictor:
     """A checkpoint or an exported network that predicts and explains radiographs.
 
     Attributes:
-        network: What scores the images.
-        rules: How its output becomes predictions: names of the classes, image size, threshold and more.
-        batch_size: Number of images that are scored at once.
+        network: The network's backend.
+        rules: The network's class names, image size, threshold and other settings.
+        batch_size: Number of images in a batch.
     """
 
     def __init__(self, network: Network, batch_size: int | None = None) -> None:
-        """Take an opened network; see `load_model`."""
+        """Wrap a loaded network; `load_model` creates a predictor from a file."""
         self.network, self.rules = network, network.rules
         self.batch_size = batch_size or network.batch_size
         self._explainers: dict[str, Explainer] = {}
 
     def predict(self, inputs: StrPath | Sequence[StrPath]) -> Iterator[Prediction]:
-        """Predict files one after the other; a file that cannot be read gets a prediction with an `error`.
+        """Predict files one by one; the prediction for an unreadable file has an `error`.
 
         Args:
-            inputs: Files, folders and patterns such as `scans/**/*.dcm`, or one of them. Of a folder all files count.
+            inputs: Files, folders or patterns such as `scans/**/*.dcm`, or one of these. Folders are searched
+                recursively for files of any suffix.
 
         Raises:
             ConfigError: An input matches no file.
         """
-        given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-        batches = self.predict_batches(find_inputs([os.fspath(each) for each in given]))
+        items = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+        batches = self.predict_batches(find_inputs([os.fspath(item) for item in items]))
         return (prediction for batch in batches for prediction in batch.predictions)
 
     def predict_batches(self, paths: Sequence[Path], keep_images: bool = False) -> Iterator[PredictedBatch]:
-        """Predict files batch by batch, which threads read ahead; `keep_images` keeps copies to look at."""
+        """Predict files batch by batch while threads prefetch; `keep_images` keeps previews of the images."""
         ahead = 2 * self.batch_size
-        with closing(read_inputs(paths, self.rules, keep_images, count_cores(), ahead)) as films:
-            while batch := list(islice(films, self.batch_size)):
+        with closing(read_inputs(paths, self.rules, keep_images, count_cores(), ahead)) as images:
+            while batch := list(islice(images, self.batch_size)):
                 yield PredictedBatch(self.predict_images(batch), batch)
 
-    def predict_images(self, films: Sequence[InputImage]) -> list[Prediction]:
-        """Predict images that were read, in one pass.
+    def predict_images(self, images: Sequence[InputImage]) -> list[Prediction]:
+        """Predict input images in one forward pass.
 
         Raises:
             ConfigError: The network's output is NaN.
         """
-        found = iter(self._score([film for film in films if film.square is not None]))
-        return [Prediction(film.path, error=film.error) if film.square is None else next(found) for film in films]
+        predictions = iter(self._score([image for image in images if image.square is not None]))
+        return [
+            Prediction(image.path, error=image.error) if image.square is None else next(predictions) for image in images
+        ]
 
-    def _score(self, films: Sequence[InputImage]) -> list[Prediction]:
-        if not films:
+    def _score(self, images: Sequence[InputImage]) -> list[Prediction]:
+        if not images:
             return []
         rules = self.rules
-        squares = [film.square for film in films if film.square is not None]
+        squares = [image.square for image in images if image.square is not None]
         probability, ood_score = self.network.score(np.stack(squares))
         if not np.isfinite(probability).all():
             raise ConfigError(
-                f"The network {rules.name} answers with numbers that are none (NaN): its weights are damaged. Take "
-                "another checkpoint."
+                f"The output of the network {rules.name} is NaN: its weights are damaged. Use another checkpoint."
             )
-        most = np.finfo(np.float32).max  # the score of an image that is far from all others may overflow
-        ood_score = np.nan_to_num(ood_score, nan=most, posinf=most)
+        largest = np.finfo(np.float32).max  # scores of images far from the training data can overflow
+        ood_score = np.nan_to_num(ood_score, nan=largest, posinf=largest)
         predicted = predict_classes(probability, rules.threshold)
-        far = distance(probability, rules.threshold)
+        margins = distance(probability, rules.threshold)
         return [
             Prediction(
-                film.path,
-                {name: float(f"{share:.9g}") for name, share in zip(rules.classes, shares, strict=True)},
+                image.path,
+                {name: float(f"{value:.9g}") for name, value in zip(rules.classes, row, strict=True)},
                 rules.classes[index],
-                uncertain=None if rules.margin is None else bool(near <= rules.margin),
+                uncertain=None if rules.margin is None else bool(margin <= rules.margin),
                 ood_score=float(score) if rules.outliers else None,
-                notes=film.notes,
+                notes=image.notes,
             )
-            for film, shares, index, near, score in zip(films, probability, predicted, far, ood_score, strict=True)
+            for image, row, index, margin, score in zip(images, probability, predicted, margins, ood_score, strict=True)
         ]
 
     def explain(self, path: StrPath, method: str = "hirescam") -> Explanation:
-        """Compute which parts of a radiograph speak for a class.
+        """Compute a saliency map of a radiograph.
 
         Args:
-            path: The file's.
+            path: Path of the image file.
             method: hirescam, gradcam or occlusion; see docs/EXPLANATIONS.md.
 
         Raises:
-            ConfigError: The network is an exported one, which has no gradients, or the method is unknown or fits no
-                layer of it.
+            ConfigError: The network is an exported one without gradients, or the method is unknown or fits none of its
+                layers.
             DataError: The file cannot be read.
         """
         if method not in self._explainers:
             from pneumo.inference.explain.overlays import Explainer  # imports Matplotlib
 
             self._explainers[method] = Explainer(self.network, method)
-        film = read_input(Path(path), self.rules, show=True)
-        if film.error is not None:
-            raise DataError(f"{film.path} {film.error}")
-        return self._explainers[method].explain(PredictedBatch(self.predict_images([film]), [film]))[0]
+        image = read_input(Path(path), self.rules, show=True)
+        if image.error is not None:
+            raise DataError(f"{image.path} {image.error}")
+        return self._explainers[method].explain(PredictedBatch(self.predict_images([image]), [image]))[0]
 
 
 def load_model(path: StrPath, device: str = "auto", batch_size: int | None = None) -> Predictor:
-    """Open a checkpoint, or what `pneumo export` made of one, for use.
+    """Load a checkpoint or an exported network as a predictor.
 
     Args:
-        path: A checkpoint, such as RUN/checkpoints/best.ckpt, or a `.onnx`, which needs no PyTorch.
-        device: Where the network computes: cpu, cuda, or auto, which is a GPU if there is one.
-        batch_size: Number of images that are scored at once; None: what is fast on the device.
+        path: A checkpoint, such as RUN/checkpoints/best.ckpt, or an exported `.onnx` file, which needs no PyTorch.
+        device: cpu, cuda or auto (a GPU if available).
+        batch_size: Number of images in a batch; None: the fastest on the device.
 
     Raises:
-        ConfigError: There is no such file, it is damaged or no network, or no device has that name.
-        HardwareError: The device is not there.
+        ConfigError: The file does not exist, is damaged or is not a network, or a setting is invalid.
+        HardwareError: The device is not available.
     """
     return load_predictor(Path(path), device, batch_size, as_argument)
 
 
 def load_predictor(path: Path, device: str, batch_size: int | None, style: SettingStyle) -> Predictor:
-    """Open a network for use; see `load_model`. Errors name settings in the given style."""
+    """Load a predictor; see `load_model`. Errors format settings in the given style."""
     if batch_size is not None and batch_size < 1:
         raise ConfigError(
-            f"{style('batch_size', batch_size)} must be 1 or more films at once, such as {style('batch_size', 16)}."
+            f"{style('batch_size', batch_size)} is out of range: it must be 1 or more. Use a value such as "
+            f"{style('batch_size', 16)}."
         )
     return Predictor(open_network(path, device, style), batch_size)
 
 
 def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> Network:
-    """Open the network of a file; see `load_model`."""
+    """Load the network of a file; see `load_model`."""
     if not path.is_file():
         raise ConfigError(
-            f"{path} is not a file: give a checkpoint, such as RUN/checkpoints/best.ckpt, or a network that "
-            "`pneumo export` made of one."
+            f"{path} is not a file. Use a checkpoint, such as RUN/checkpoints/best.ckpt, or an ONNX file from "
+            "`pneumo export`."
         )
     if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"{style('device', device)} is none of auto, cpu and cuda; auto takes a GPU if there is one.")
+        raise ConfigError(f"{style('device', device)} is not a device: it must be auto, cpu or cuda.")
     if form := FORMATS.get(path.suffix.lower()):
         if form.load_error is not None:
             raise ConfigError(f"{path} {form.load_error}")
@@ -161,14 +164,14 @@ def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argum
     return CheckpointNetwork(path, device, style)
 
 
-def warn_untested(rules: Rules) -> None:
-    """Warn of what a checkpoint cannot predict because its run has not decided it."""
+def warn_uncalibrated(rules: Rules) -> None:
+    """Warn about the remarks that an uncalibrated checkpoint cannot provide."""
     missing = [
-        *(["which answers are uncertain"] if rules.margin is None else []),
-        *(["which films do not look like chest radiographs"] if not rules.outliers else []),
+        *(["uncertain predictions"] if rules.margin is None else []),
+        *(["out-of-distribution images"] if not rules.outliers else []),
     ]
     if missing:
         warn(
-            f"This network does not tell {' or '.join(missing)}: its run has not decided that by validation images, as "
-            "a whole run does at its end, for its checkpoints/best.ckpt."
+            f"This network does not detect {' or '.join(missing)}: its run did not calibrate it on validation images. "
+            "Use checkpoints/best.ckpt of a complete run."
         )

@@ -14,23 +14,22 @@ from pneumo.inference.backend import Floats, Images, Network, Rules, Scores, Set
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import Scorer, default_batch_size
 
-_EXPLAINED = 16  # images that are explained at once: gradients take several times the memory of predictions
+_EXPLAIN_BATCH_SIZE = 16  # gradients need several times the memory of predictions
 
 
 class CheckpointNetwork(Network):
     """A checkpoint's network, on the CPU or on a GPU."""
 
     def __init__(self, path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> None:
-        """Open a checkpoint; the device is cpu, cuda, or auto, which is a GPU if there is one."""
-        there = torch.cuda.is_available()
-        if device == "cuda" and not there:
+        """Load a checkpoint; the device is cpu, cuda or auto (a GPU if available)."""
+        available = torch.cuda.is_available()
+        if device == "cuda" and not available:
             raise HardwareError(
-                f"{style('device', 'cuda')} demands a GPU, and PyTorch {torch.__version__} sees none on this machine: "
-                f"take {style('device', 'cpu')}, or check the driver (nvidia-smi) and that this PyTorch was built for "
-                "it."
+                f"{style('device', 'cuda')} needs a GPU, and PyTorch {torch.__version__} finds none. Use "
+                f"{style('device', 'cpu')}, or check the driver (nvidia-smi) and the CUDA version of PyTorch."
             )
         self.style = style
-        self.device = torch.device("cuda" if there and device != "cpu" else "cpu")
+        self.device = torch.device("cuda" if available and device != "cpu" else "cpu")
         self.classifier = Classifier.load_from_checkpoint(path).eval()
         self.rules = _read_rules(self.classifier)
         self.batch_size = default_batch_size(self.device)
@@ -40,49 +39,49 @@ class CheckpointNetwork(Network):
         detector, channels = self.classifier.ood_detector, sum(self.scorer.levels.channels)
         if detector is not None and len(detector.mean) != channels:
             raise ConfigError(
-                f"{path} tells unlike images by {len(detector.mean)} channels, and its network has {channels}: it is "
-                "damaged or was altered. Take an intact copy of it, or another checkpoint."
+                f"{path} is damaged or was altered: its OOD detector has {len(detector.mean)} channels, its network "
+                f"{channels}. Use an intact copy or another checkpoint."
             )
 
     def score(self, image: Images) -> Scores:
-        """Score images; see `Network`."""
-        with torch.inference_mode(), _fitting(len(image), self.style):
-            probability, unlike = self.scorer(torch.from_numpy(image).to(self.device))
-        return probability.float().cpu().numpy(), unlike.float().cpu().numpy()
+        """Compute probabilities and OOD scores; see `Network`."""
+        with torch.inference_mode(), _catch_out_of_memory(len(image), self.style):
+            probability, ood_score = self.scorer(torch.from_numpy(image).to(self.device))
+        return probability.float().cpu().numpy(), ood_score.float().cpu().numpy()
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:
-        """Build the function that maps images to saliency maps; see `Network`."""
+        """Build a function that maps images to saliency maps; see `Network`."""
         from pneumo.inference.explain.saliency import SaliencyMapper  # imports captum
 
         explain = SaliencyMapper(self.classifier.to(self.device), method)
 
-        def explain_blocks(images: Images) -> Floats:
-            with _fitting(_EXPLAINED, self.style):
-                blocks = torch.split(torch.from_numpy(images), _EXPLAINED)
-                return torch.cat([explain(block).cpu() for block in blocks]).numpy()
+        def explain_batches(images: Images) -> Floats:
+            with _catch_out_of_memory(_EXPLAIN_BATCH_SIZE, self.style):
+                batches = torch.split(torch.from_numpy(images), _EXPLAIN_BATCH_SIZE)
+                return torch.cat([explain(batch).cpu() for batch in batches]).numpy()
 
-        return explain_blocks
+        return explain_batches
 
 
 @contextmanager
-def _fitting(images: int, style: SettingStyle) -> Iterator[None]:
+def _catch_out_of_memory(images: int, style: SettingStyle) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            f"{images} films at once do not fit into the GPU's memory: take fewer, such as "
+            f"A batch of {images} images does not fit in the GPU's memory. Use a smaller batch, such as "
             f"{style('batch_size', max(1, images // 4))}, or {style('device', 'cpu')}."
         ) from error
 
 
 def _read_rules(classifier: Classifier) -> Rules:
-    known = classifier.hparams
+    hparams = classifier.hparams
     return Rules(
-        name=known["architecture"],
+        name=hparams["architecture"],
         classes=tuple(classifier.classes),
         image_size=classifier.image_size,
         crop_pct=classifier.crop_pct,
-        threshold=known["threshold"],
-        margin=known["margin"],
+        threshold=hparams["threshold"],
+        margin=hparams["margin"],
         outliers=classifier.ood_detector is not None,
     )

@@ -27,7 +27,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
     images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
     find_near_duplicates(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
-    for kind in ("features", "means"):  # the names that describe them are those of pneumo.training.backbone_pass
+    for kind in ("features", "means"):  # with the metadata keys of pneumo.training.backbone_pass
         about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
         find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
     write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)
@@ -35,8 +35,8 @@ def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Pat
     listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
     assert listed.exit_code == 0
     assert all(kind in listed.output for kind in KINDS)
-    for words in ("8 images at 64 pixels", "8 images ", "timm/means[/y], 8 images at 64 pixels, 2 augmented views"):
-        assert words in listed.output
+    for text in ("8 images at 64 pixels", "8 images ", "timm/means[/y], 8 images at 64 pixels, 2 augmented views"):
+        assert text in listed.output
     for kind in KINDS:
         cleared = CliRunner().invoke(app, ["cache", "clear", "--kind", kind, "--dir", str(tmp_path)])
         assert "deleted 1 of" in cleared.output
@@ -46,7 +46,7 @@ def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Pat
 @pytest.mark.parametrize(
     "about", [b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"a": "' + b"x" * 2_000_000, b'{"a": 1}', b'{"images": [1]}']
 )
-def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed(about: bytes, tmp_path: Path) -> None:
+def test_entries_with_damaged_or_foreign_metadata_are_tolerated(about: bytes, tmp_path: Path) -> None:
     find_or_build(tmp_path, RECIPE, blocks)
     (tmp_path / "images" / f"foreign{CONTROLS}").mkdir(parents=True)
     folder = tmp_path / "images" / f"{0:016x}"
@@ -61,16 +61,16 @@ def test_a_damaged_or_foreign_description_does_not_keep_others_from_being_listed
     assert "deleted 1 of 2" in CliRunner().invoke(app, ["cache", "clear", folder.name, "--dir", str(tmp_path)]).output
 
 
-def test_the_readme_of_the_outputs_disturbs_no_reader_of_runs_and_caches(tmp_path: Path) -> None:
+def test_readers_of_runs_and_caches_ignore_the_readme_in_outputs(tmp_path: Path) -> None:
     readme = Path(shutil.copy(ROOT / "outputs" / "README.md", tmp_path))
     write_failed_run(tmp_path / "sweep" / "study" / "resnext-sgd-s0", "resnext", "sgd")
     assert [run.name for run in collect([tmp_path])] == ["sweep/study/resnext-sgd-s0"]
     for command in (["list"], ["clear", "--all"]):
-        found = CliRunner().invoke(app, ["cache", *command, "--dir", str(tmp_path)])
-        assert (found.exit_code, "0 entries" in " ".join(found.output.split())) == (0, True)
-    boards = EventMultiplexer()
-    boards.AddRunsFromDirectory(str(tmp_path))
-    assert boards.Runs() == {}
+        done = CliRunner().invoke(app, ["cache", *command, "--dir", str(tmp_path)])
+        assert (done.exit_code, "0 entries" in " ".join(done.output.split())) == (0, True)
+    events = EventMultiplexer()
+    events.AddRunsFromDirectory(str(tmp_path))
+    assert events.Runs() == {}
     assert readme.is_file()
 
 
@@ -82,13 +82,13 @@ def test_the_command_lists_and_clears(tmp_path: Path) -> None:
     assert RECIPE.key in listed.output
     assert "2 entries" in listed.output
     refused = command.invoke(app, ["cache", "clear", "--dir", str(tmp_path)])
-    assert "Say what to delete" in str(refused.exception)
+    assert "No entries are selected" in str(refused.exception)
     kept = command.invoke(app, ["cache", "clear", "--unused", "1", "--dir", str(tmp_path)])
     assert "deleted 0 of 2" in kept.output
     other = command.invoke(app, ["cache", "clear", RECIPE.key, "--kind", "images", "--dir", str(tmp_path)])
-    assert "deleted 0 of 2" in other.output  # all conditions count
+    assert "deleted 0 of 2" in other.output  # an entry must match all conditions
     negative = command.invoke(app, ["cache", "clear", "--unused", "-1", "--dir", str(tmp_path)])
-    assert "a number of days from 0" in str(negative.exception)
+    assert "must be 0 or more days" in str(negative.exception)
     cleared = command.invoke(app, ["cache", "clear", "--all", "--dir", str(tmp_path)])
     assert "deleted 1 of 2" in cleared.output
     named = command.invoke(app, ["cache", "clear", "v1", "--dir", str(tmp_path)])
@@ -101,7 +101,7 @@ def test_the_command_lists_and_clears(tmp_path: Path) -> None:
     assert "Examples:" in command.invoke(app, ["cache", "clear", "--help"]).output
 
 
-def test_only_entries_of_the_cache_are_deleted(tmp_path: Path) -> None:
+def test_entries_with_foreign_files_are_not_deleted(tmp_path: Path) -> None:
     find_or_build(tmp_path, RECIPE, blocks)
     find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), blocks)
     foreign = [tmp_path / "images" / "scans" / "a.png", tmp_path / "features" / RECIPE.key / "notes of mine.txt"]

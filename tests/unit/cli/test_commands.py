@@ -2,8 +2,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pneumo.cli import app
@@ -19,7 +21,7 @@ from pneumo.errors import PneumoError
         ["cache", "list"],
     ],
 )
-def test_what_cannot_be_read_is_no_mistake_of_usage(
+def test_unreadable_paths_are_not_usage_errors(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
@@ -31,12 +33,32 @@ def test_what_cannot_be_read_is_no_mistake_of_usage(
     assert done.exception is None or isinstance(done.exception, PneumoError)
 
 
-@pytest.mark.parametrize("command", ["report", "report-run", "model-card", "ensemble", "audit", "predict", "export"])
-def test_help_has_examples_one_a_line(command: str) -> None:
-    lines = [line.strip() for line in CliRunner().invoke(app, [command, "--help"]).output.splitlines()]
-    examples = [line for line in lines[lines.index("Examples:") + 1 :] if line]
+COMMANDS = ["", "report", "report-run", "model-card", "ensemble", "audit", "predict", "serve", "export"]
+COMMANDS += ["cache", "cache list", "cache clear"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_breaks_no_sentence(command: str, width: int) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": str(width)})
+    lines = [line.strip(" │") for line in done.output.splitlines()]
+    described: Any = typer.main.get_command(app)
+    for name in command.split():
+        described = described.commands[name]
+    assert described.help in lines
+    texts = [parameter.help for parameter in described.params]
+    texts += [child.help for child in getattr(described, "commands", {}).values()]
+    assert [text for text in texts if not any(text in line for line in lines)] == []
+    assert max(map(len, done.output.splitlines())) <= width
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_one_example_per_line(command: str) -> None:
+    lines = [line.strip() for line in CliRunner().invoke(app, [*command.split(), "--help"]).output.splitlines()]
+    *examples, page = [line for line in lines[lines.index("Examples:") + 1 :] if line]
     assert len(examples) > 1
-    assert all(line.startswith(f"pneumo {command} ") for line in examples)
+    assert all(line.startswith(f"pneumo {command}".strip()) for line in examples)
+    assert page.startswith("Documentation: docs/")
 
 
 def test_help_needs_neither_hydra_nor_pytorch() -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint, films for it, and the command."""
+"""Fixtures: a checkpoint, input files and the command."""
 
 from pathlib import Path
 
@@ -16,18 +16,17 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Three films, one of them as DICOM too, and a file that is none."""
+    """Create three images, one of them as DICOM too, and a text file."""
     folder = tmp_path / "scans"
     (folder / "more").mkdir(parents=True)
-    for number, pixels in enumerate(SMOOTH_IMAGES):
-        (folder / f"{number}.png").write_bytes(encode_image(pixels, "PNG"))
+    for index, pixels in enumerate(SMOOTH_IMAGES):
+        (folder / f"{index}.png").write_bytes(encode_image(pixels, "PNG"))
     (folder / "more" / "0").write_bytes(dicom(255 - SMOOTH_IMAGES[0], photometric="MONOCHROME1", ViewPosition="LL"))
-    (folder / "notes.txt").write_text("no film")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command; give its status and what it has printed."""
-
+    """Run `pneumo predict`; return its status, output and errors."""
     return command_runner("predict", monkeypatch, capsys)

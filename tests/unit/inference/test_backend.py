@@ -7,7 +7,7 @@ from pneumo.inference.backend import Rules
 from pneumo.models.hyperparameters import HyperparameterError
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
-_BROKEN: dict[str, tuple[object, ...]] = {
+_INVALID: dict[str, tuple[object, ...]] = {
     "threshold": (float("nan"), 5, -1, None, "0.5", True, []),
     "margin": (float("inf"), float("nan"), -1, "1", {}),
     "crop_pct": (0, 2, float("nan"), None, "1"),
@@ -16,28 +16,28 @@ _BROKEN: dict[str, tuple[object, ...]] = {
     "name": ("../x", "hub/x", "", None, 5, "timm/hf-hub:a/b"),
     "outliers": (1, None, "true", []),
 }
-BROKEN = [(name, value) for name, values in _BROKEN.items() for value in values]
+INVALID = [(name, value) for name, values in _INVALID.items() for value in values]
 
 
-def test_rules_are_read_as_they_were_written() -> None:
+def test_rules_survive_a_round_trip() -> None:
     assert Rules.from_json(RULES.to_json()) == RULES
 
 
-@pytest.mark.parametrize(("name", "value"), BROKEN)
-def test_a_rule_with_a_meaningless_value_is_named(name: str, value: object) -> None:
+@pytest.mark.parametrize(("name", "value"), INVALID)
+def test_an_error_names_the_invalid_rule(name: str, value: object) -> None:
     with pytest.raises(HyperparameterError, match="architecture" if name == "name" else name):
         Rules.from_json(json.dumps({**asdict(RULES), name: value}))
 
 
 @pytest.mark.parametrize("name", asdict(RULES))
-def test_a_missing_rule_is_refused(name: str) -> None:
+def test_a_missing_rule_is_an_error(name: str) -> None:
     rest = {key: value for key, value in asdict(RULES).items() if key != name}
     with pytest.raises(HyperparameterError, match=name):
         Rules.from_json(json.dumps(rest))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "[" * 100_000, " " * 2_000_000, '{"a": 1}'])
-def test_what_is_no_rule_is_refused(text: str) -> None:
+def test_invalid_json_is_an_error(text: str) -> None:
     with pytest.raises(HyperparameterError, match="its rules"):
         Rules.from_json(text)
     with pytest.raises(HyperparameterError, match="its rules"):

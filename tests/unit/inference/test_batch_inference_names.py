@@ -1,4 +1,4 @@
-"""Names of films and classes that somebody chose to harm, through `pneumo predict`."""
+"""Hostile names of files and classes in the outputs of `pneumo predict`."""
 
 import csv
 import errno
@@ -22,48 +22,48 @@ from pneumo.inference.prediction import Prediction, to_csv, to_lines, to_termina
 
 
 @pytest.fixture
-def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Write films of hostile names to the current folder, and a file that is none."""
+def hostile_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Write images with hostile names and a text file to the current folder."""
     (tmp_path / "scans").mkdir()
     monkeypatch.chdir(tmp_path / "scans")
     for name in NAMES:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(encode_image(SMOOTH_IMAGES[1], "PNG"))
-    Path("@\x1b]0;own\x07.txt").write_text("no film")
+    Path("@\x1b]0;own\x07.txt").write_text("no image")
     return [*NAMES, "@\x1b]0;own\x07.txt"]
 
 
-def test_no_output_obeys_the_name_of_a_film(films: list[str], best: Path, tmp_path: Path, run: Run) -> None:
-    status, out, err = run(best, "--csv", tmp_path / "x.csv", "--json", tmp_path / "x.json", "--", *films)
+def test_outputs_escape_file_names(hostile_files: list[str], best: Path, tmp_path: Path, run: Run) -> None:
+    status, out, err = run(best, "--csv", tmp_path / "x.csv", "--json", tmp_path / "x.json", "--", *hostile_files)
     assert status == 1
     lines = [line.split("\t") for line in out.splitlines()]
-    assert [len(line) for line in lines] == [4] * len(films)
+    assert [len(line) for line in lines] == [4] * len(hostile_files)
     assert all(is_harmless(field) for line in lines for field in line)
     assert is_harmless(err)
     assert len(err.splitlines()) == 2
     rows = list(csv.reader(io.StringIO((tmp_path / "x.csv").read_text(), newline="")))
     assert not [cell for row in rows for cell in formulas(row)]
-    assert [Path(row[0]).exists() for row in rows[1:]] == [name.isprintable() for name in films]
+    assert [Path(row[0]).exists() for row in rows[1:]] == [name.isprintable() for name in hostile_files]
     assert [record["path"] for record in json.loads((tmp_path / "x.json").read_text())["predictions"]] == [
         line[0] for line in lines
     ]
 
 
 @pytest.mark.parametrize("name", [name.removesuffix(".png") for name in NAMES])
-def test_no_output_obeys_the_name_of_a_class(name: str) -> None:
+def test_outputs_escape_class_names(name: str) -> None:
     rules = Rules(name, ("path", name, "[/y]"), 32, 1.0, 0.5, 0.3, True)
-    shares = dict(zip(rules.classes, (0.2, 0.5, 0.3), strict=True))
-    predictions = [Prediction(Path("a.png"), shares, name, False, 0.0, (name,))] * 2
+    probability = dict(zip(rules.classes, (0.2, 0.5, 0.3), strict=True))
+    predictions = [Prediction(Path("a.png"), probability, name, False, 0.0, (name,))] * 2
     (line, _), rows = to_lines(predictions), list(csv.reader(io.StringIO(to_csv(predictions, rules), newline="")))
     assert len(line.split("\t")) == 4
     assert is_harmless(line.replace("\t", ""))
     assert not [cell for row in rows for cell in formulas(row)]
-    assert rows[1][0] == "a.png"  # a class may be called as a column is
-    assert rows[1][-4:-1] == ["0.2", "0.5", "0.3"]
-    for many in (1, 30):
+    assert rows[1][0] == "a.png"  # a class can have the name of a column
+    assert rows[1][-7:-4] == ["0.2", "0.5", "0.3"]
+    for repeats in (1, 30):
         output = io.StringIO()
         console = Console(file=output, width=200, force_terminal=True, color_system=None)
-        console.print(to_terminal(predictions * many, rules, kept=True))
+        console.print(to_terminal(predictions * repeats, rules, saved=True))
         assert is_harmless(output.getvalue())
         assert "[/y]" in output.getvalue()
 
@@ -80,7 +80,7 @@ def test_overlays_with_impossible_names_do_not_prevent_writing_the_others(
 ) -> None:
     @contextmanager
     def refuse(path: Path) -> Iterator[Path]:
-        if path.name == "b.png.png":  # as in a file system of shorter names
+        if path.name == "b.png.png":  # as on a file system with shorter names
             raise OSError(errno.ENAMETOOLONG, "File name too long")
         with atomic_path(path) as temporary:
             yield temporary

@@ -5,7 +5,7 @@ import pytest
 from pneumo.inference.onnx_backend import KEY, ChecksumError, add_checksum, verify_checksum
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     outcomes: dict[int, bool | None] = {}
     whole = add_checksum(bytes(range(40)))
@@ -19,14 +19,14 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
             outcomes[bit] = verify_checksum(path)
         except ChecksumError:
             outcomes[bit] = None
-    without = {bit for bit, outcome in outcomes.items() if outcome is not None}
+    unverified = {bit for bit, outcome in outcomes.items() if outcome is not None}
     key = whole.index(KEY.encode())
-    assert {bit // 8 for bit in without} == set(range(key, key + len(KEY)))  # then it has none, which is logged
+    assert {bit // 8 for bit in unverified} == set(range(key, key + len(KEY)))  # no checksum then, which is logged
     assert not any(outcomes.values())
 
 
 @pytest.mark.parametrize("content", [b"", b"short", bytes(1000)])
-def test_a_file_without_one_is_told_apart(content: bytes, tmp_path: Path) -> None:
+def test_a_file_without_a_checksum_is_not_verified(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(content)
     assert not verify_checksum(path)

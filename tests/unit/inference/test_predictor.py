@@ -19,10 +19,16 @@ def model(best: Path) -> pneumo.Predictor:
     return pneumo.load_model(best, "cpu")
 
 
-def test_files_and_folders_become_predictions(model: pneumo.Predictor, scans: Path) -> None:
-    found = list(model.predict([scans / "1.png", str(scans)]))
-    assert [str(each.path.relative_to(scans)) for each in found] == ["1.png", "0.png", "2.png", "more/0", "notes.txt"]
-    *read, text = found
+def test_files_and_folders_are_predicted(model: pneumo.Predictor, scans: Path) -> None:
+    predictions = list(model.predict([scans / "1.png", str(scans)]))
+    assert [str(each.path.relative_to(scans)) for each in predictions] == [
+        "1.png",
+        "0.png",
+        "2.png",
+        "more/0",
+        "notes.txt",
+    ]
+    *read, text = predictions
     for each in read:
         assert each.error is None
         assert list(each.probability) == ["NORMAL", "PNEUMONIA"]
@@ -38,35 +44,37 @@ def test_files_and_folders_become_predictions(model: pneumo.Predictor, scans: Pa
     assert [each.path for each in model.predict(str(scans / "*.png"))] == [scans / f"{i}.png" for i in range(3)]
 
 
-def test_an_input_that_matches_nothing_is_refused_before_the_first_prediction(model: pneumo.Predictor) -> None:
+def test_an_input_without_matches_is_an_error_before_the_first_prediction(model: pneumo.Predictor) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         model.predict(["nowhere"])
 
 
-def test_what_a_run_has_not_decided_is_unknown(scans: Path, tmp_path: Path) -> None:
+def test_an_uncalibrated_checkpoint_predicts_neither_uncertainty_nor_ood(scans: Path, tmp_path: Path) -> None:
     classes = ("NORMAL", "BACTERIAL", "VIRAL")
     model = pneumo.load_model(str(write_checkpoint(tmp_path / "last.ckpt", classes, tested=False)))
-    (found,) = model.predict(scans / "1.png")
-    assert (found.uncertain, found.ood_score, found.out_of_distribution) == (None, None, None)
-    assert found.predicted_class == max(found.probability, key=lambda name: found.probability[name])
-    assert found.positive_probability == pytest.approx(found.probability["BACTERIAL"] + found.probability["VIRAL"])
+    (prediction,) = model.predict(scans / "1.png")
+    assert (prediction.uncertain, prediction.ood_score, prediction.out_of_distribution) == (None, None, None)
+    assert prediction.predicted_class == max(prediction.probability, key=lambda name: prediction.probability[name])
+    assert prediction.positive_probability == pytest.approx(
+        prediction.probability["BACTERIAL"] + prediction.probability["VIRAL"]
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_explanation_has_a_map_of_the_image(model: pneumo.Predictor, scans: Path, method: str) -> None:
-    found = model.explain(scans / "0.png", method)
+def test_an_explanation_has_a_saliency_map_of_the_image(model: pneumo.Predictor, scans: Path, method: str) -> None:
+    explanation = model.explain(scans / "0.png", method)
     (expected,) = model.predict(scans / "0.png")
-    assert found.prediction.probability == pytest.approx(expected.probability, abs=1e-6)
-    assert found.target == "PNEUMONIA"
-    assert (found.image == SMOOTH_IMAGES[0]).all()
-    assert found.saliency.shape == found.image.shape
-    assert found.saliency.dtype == np.float32
-    assert found.saliency.min() == 0
-    assert found.saliency.max() == pytest.approx(1, abs=0.1)
-    assert found.overlay.shape == (*found.image.shape, 3)
+    assert explanation.prediction.probability == pytest.approx(expected.probability, abs=1e-6)
+    assert explanation.target == "PNEUMONIA"
+    assert (explanation.image == SMOOTH_IMAGES[0]).all()
+    assert explanation.saliency.shape == explanation.image.shape
+    assert explanation.saliency.dtype == np.float32
+    assert explanation.saliency.min() == 0
+    assert explanation.saliency.max() == pytest.approx(1, abs=0.1)
+    assert explanation.overlay.shape == (*explanation.image.shape, 3)
 
 
-def test_what_cannot_be_explained_is_an_error(model: pneumo.Predictor, scans: Path) -> None:
+def test_an_unreadable_file_or_unknown_method_is_an_error(model: pneumo.Predictor, scans: Path) -> None:
     with pytest.raises(DataError, match=r"notes\.txt is text"):
         model.explain(scans / "notes.txt")
     with pytest.raises(ConfigError, match="method=lime"):
@@ -76,9 +84,9 @@ def test_what_cannot_be_explained_is_an_error(model: pneumo.Predictor, scans: Pa
 @pytest.mark.parametrize(
     ("device", "batch_size", "message"),
     [
-        ("gpu", None, "device='gpu' is none of auto, cpu and cuda"),
-        ("cuda", None, r"device='cuda' demands a GPU, and .* take device='cpu', or"),
-        ("cpu", 0, "batch_size=0 must be 1 or more films at once, such as batch_size=16"),
+        ("gpu", None, "device='gpu' is not a device: it must be auto, cpu or cuda"),
+        ("cuda", None, r"device='cuda' needs a GPU, and .* Use device='cpu', or"),
+        ("cpu", 0, "batch_size=0 is out of range: it must be 1 or more. Use a value such as batch_size=16"),
     ],
 )
 def test_errors_name_the_arguments_of_the_call(
@@ -91,14 +99,14 @@ def test_errors_name_the_arguments_of_the_call(
 
 
 @pytest.mark.parametrize(
-    ("style", "remedy"),
+    ("style", "fix"),
     [
         (as_argument, "such as batch_size={count}, or device='cpu'."),
         (as_flag, "such as --batch-size {count}, or --device cpu."),
     ],
 )
-def test_too_many_images_for_a_gpu_are_an_error_that_names_the_settings(
-    style: SettingStyle, remedy: str, best: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+def test_out_of_gpu_memory_is_an_error_that_names_the_settings(
+    style: SettingStyle, fix: str, best: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError
@@ -107,18 +115,18 @@ def test_too_many_images_for_a_gpu_are_an_error_that_names_the_settings(
     monkeypatch.setattr(SaliencyMapper, "__call__", fail)
     with pytest.raises(HardwareError) as explaining:
         model.explain(scans / "0.png")
-    assert str(explaining.value).endswith(remedy.format(count=4))
+    assert str(explaining.value).endswith(fix.format(count=4))
     monkeypatch.setattr(Scorer, "forward", fail)
     with pytest.raises(HardwareError) as predicting:
         list(model.predict(scans / "0.png"))
-    assert str(predicting.value).endswith(remedy.format(count=1))
+    assert str(predicting.value).endswith(fix.format(count=1))
 
 
-def test_films_that_are_given_by_content_have_no_path(model: pneumo.Predictor) -> None:
+def test_images_from_bytes_have_no_path(model: pneumo.Predictor) -> None:
     from pneumo.inference.inputs import read_input
 
-    (found,) = model.predict_images([read_input(encode_image(SMOOTH_IMAGES[0], "PNG"), model.rules, show=False)])
-    assert found.path == Path("-")
+    (prediction,) = model.predict_images([read_input(encode_image(SMOOTH_IMAGES[0], "PNG"), model.rules, show=False)])
+    assert prediction.path == Path("-")
 
 
 @pytest.mark.parametrize("name", ["load_modle", "prediction_"])

@@ -1,4 +1,4 @@
-"""The web application: images arrive in request bodies and are never stored."""
+"""The web application: prediction for uploaded images, which are never stored."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import read_input
 from pneumo.inference.prediction import NOTICE, PredictedBatch, describe_prediction, format_probability
 from pneumo.inference.predictor import Predictor
-from pneumo.inference.serve.connections import CrowdedError, TooLargeError, Upload, Uploads
+from pneumo.inference.serve.connections import BusyError, TooLargeError, Upload, Uploads
 from pneumo.reporting.rendering import render
 
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import Explainer
 
-MOST_BYTES = 64_000_000  # of a film; the largest of the study's has 3 million
-_MOST_BYTES_TOGETHER = 192_000_000  # of all films that are under way or wait
-MOST_WAITING = 4  # films, apart from the one that is answered
-_RETRY_AFTER = "3"  # seconds; a film takes about one
-_KIND = "application/octet-stream"  # which another site's page cannot send without leave, which it does not get
+MAX_BYTES = 64_000_000  # of an uploaded image; the largest one of the study has 3 MB
+_MAX_TOTAL_BYTES = 192_000_000  # of all uploads that are incomplete or wait
+MAX_WAITING = 4  # images, in addition to the one that is being processed
+_RETRY_AFTER = "3"  # seconds; an image takes about one
+_CONTENT_TYPE = "application/octet-stream"  # cross-origin pages need a CORS preflight to send it, which fails here
 _HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -47,19 +47,19 @@ _HEADERS = {
 
 
 def make_app(model: Predictor, explainer: Explainer | None, hosts: Sequence[str]) -> Starlette:
-    """Build the application; `hosts` are names by which the page may be asked for, and `*` is any."""
-    served = _Served(model, explainer)
+    """Build the application; `hosts` are the accepted Host headers, and `*` accepts any."""
+    handlers = _Handlers(model, explainer)
     return Starlette(
-        routes=[Route("/", served.page), Route("/predict", served.predict, methods=["POST"])],
+        routes=[Route("/", handlers.page), Route("/predict", handlers.predict, methods=["POST"])],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
     )
 
 
-class _Served:
+class _Handlers:
     def __init__(self, model: Predictor, explainer: Explainer | None) -> None:
         self.model, self.explainer = model, explainer
-        self.one_at_a_time = CapacityLimiter(1)
-        self.uploads = Uploads(MOST_BYTES, _MOST_BYTES_TOGETHER)
+        self.limiter = CapacityLimiter(1)
+        self.uploads = Uploads(MAX_BYTES, _MAX_TOTAL_BYTES)
         self.html = _render(model.rules, explainer.subject if explainer else None)
         self.headers = {**_HEADERS, "Content-Security-Policy": _policy(self.html)}
 
@@ -68,66 +68,66 @@ class _Served:
         return HTMLResponse(self.html, headers=self.headers)
 
     async def predict(self, request: Request) -> Response:
-        """Return the prediction for the film that the body is; errors are predicates, as those of `read_radiograph`."""
-        if request.headers.get("Content-Type") != _KIND:
-            return _refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"must be sent as {_KIND}.")
+        """Predict the image in the body; errors are predicates, as in `read_radiograph`."""
+        if request.headers.get("Content-Type") != _CONTENT_TYPE:
+            return _error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"must be sent as {_CONTENT_TYPE}.")
         try:
             async with self.uploads.receive(request) as upload:
-                told = await self._answer_in_turn(request, upload)
+                content = await self._predict_in_turn(request, upload)
         except TooLargeError:
-            reason = f"is larger than {MOST_BYTES / 1e6:.0f} MB, which are the most that is read."
-            return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
-        except CrowdedError:
-            reason = "cannot be read now, since other films wait already: try again in a few seconds."
-            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": _RETRY_AFTER})
+            reason = f"is larger than {MAX_BYTES / 1e6:.0f} MB, the maximum."
+            return _error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+        except BusyError:
+            reason = "cannot be processed now because other images are waiting. Try again in a few seconds."
+            return _error_response(HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": _RETRY_AFTER})
         except PneumoError as error:
-            return _refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            return _error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         except ClientDisconnect:
-            return Response(status_code=HTTPStatus.BAD_REQUEST)  # to nobody
-        return JSONResponse(told, headers=_HEADERS)
+            return Response(status_code=HTTPStatus.BAD_REQUEST)  # no client receives it
+        return JSONResponse(content, headers=_HEADERS)
 
-    async def _answer_in_turn(self, request: Request, upload: Upload) -> dict[str, Any]:
-        turn = self.one_at_a_time
-        if turn.available_tokens == 0 and turn.statistics().tasks_waiting >= MOST_WAITING:
-            raise CrowdedError
-        async with turn:
+    async def _predict_in_turn(self, request: Request, upload: Upload) -> dict[str, Any]:
+        limiter = self.limiter
+        if limiter.available_tokens == 0 and limiter.statistics().tasks_waiting >= MAX_WAITING:
+            raise BusyError
+        async with limiter:
             if await request.is_disconnected():
                 raise ClientDisconnect
-            return await to_thread.run_sync(self._answer, upload)
+            return await to_thread.run_sync(self._predict, upload)
 
-    def _answer(self, upload: Upload) -> dict[str, Any]:
-        # The content has no name here, where an error's traceback would keep it.
-        film = read_input(upload.take(), self.model.rules, show=True)
-        if film.shown is None:
-            raise DataError(film.error)
-        (prediction,) = self.model.predict_images([film])
-        explained = self.explainer.explain(PredictedBatch([prediction], [film])) if self.explainer else []
+    def _predict(self, upload: Upload) -> dict[str, Any]:
+        # A local variable would keep the content alive in the traceback of an error.
+        image = read_input(upload.pop_content(), self.model.rules, show=True)
+        if image.shown is None:
+            raise DataError(image.error)
+        (prediction,) = self.model.predict_images([image])
+        explanations = self.explainer.explain(PredictedBatch([prediction], [image])) if self.explainer else []
         return {
             **describe_prediction(prediction),
-            "shown": {name: format_probability(share) for name, share in prediction.probability.items()},
+            "shown": {name: format_probability(value) for name, value in prediction.probability.items()},
             "remarks": prediction.remarks,
-            "film": _png(film.shown),
-            "map": _png(Image.fromarray(explained[0].overlay)) if explained else None,
+            "film": _png_url(image.shown),
+            "map": _png_url(Image.fromarray(explanations[0].overlay)) if explanations else None,
         }
 
 
-def _refuse(status: HTTPStatus, reason: str, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+def _error_response(status: HTTPStatus, reason: str, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
     return JSONResponse({"error": reason}, status, headers={**_HEADERS, **headers})
 
 
 def _render(rules: Rules, subject: str | None) -> str:
     positive, band = rules.positive_class, None
     if positive is not None and rules.margin is not None:
-        band = [float(expit(logit(rules.threshold) + side * rules.margin)) for side in (-1, 1)]
+        band = [float(expit(logit(rules.threshold) + sign * rules.margin)) for sign in (-1, 1)]
     return render(
         "serve.html",
-        title="Chest radiograph",
+        title="Chest X-ray prediction",
         rules=rules,
         notice=NOTICE,
         subject=subject,
         settings={
-            "kind": _KIND,
-            "most": MOST_BYTES,
+            "content_type": _CONTENT_TYPE,
+            "max_bytes": MAX_BYTES,
             "bars": [positive] if positive is not None else rules.classes,
             "threshold": rules.threshold if positive is not None else None,
             "band": band,
@@ -136,21 +136,21 @@ def _render(rules: Rules, subject: str | None) -> str:
 
 
 def _policy(html: str) -> str:
-    """Allow the page its own style and script, pictures in answers, and questions to this server: nothing else."""
+    """Build a Content-Security-Policy for the page's inline style and script, data URLs and requests to this server."""
 
-    def own(tag: str) -> str:
+    def source_hash(tag: str) -> str:
         (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
         return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
     return (
-        f"default-src 'none'; style-src {own('style')}; script-src {own('script')}; img-src data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src {source_hash('style')}; script-src {source_hash('script')}; "
+        "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
-def _png(image: Image.Image) -> str:
+def _png_url(image: Image.Image) -> str:
     stream = io.BytesIO()
-    image.save(stream, "PNG", compress_level=1)  # it goes no farther than this machine's browser
+    image.save(stream, "PNG", compress_level=1)  # size matters little to a local browser
     return f"data:image/png;base64,{_base64(stream.getvalue())}"
 
 

@@ -1,4 +1,4 @@
-"""Limits of connections and request bodies in number, size and time."""
+"""Limits on the number, size and duration of connections and request bodies."""
 
 from __future__ import annotations
 
@@ -18,173 +18,176 @@ from starlette.requests import Request
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MOST_CONNECTIONS = 64
-INTERVAL = 5.0  # seconds in which a client must move on: send a request's header, or so many bytes
-LEAST_RATE = 50_000  # bytes a second, of a body or of an answer
-_RESERVE = 32  # file descriptors for films, sockets of the event loop, and libraries
-_PATIENCE = 60.0  # seconds between two reports of one fault of the event loop
+MAX_CONNECTIONS = 64
+INTERVAL = 5.0  # seconds within which a client must finish a request's header or transfer enough of a body
+MIN_RATE = 50_000  # bytes per second of a request or response body
+_RESERVED_DESCRIPTORS = 32  # for image files, the event loop and libraries
+_REPEAT_SECONDS = 60.0  # between two log records with the same message
 
 
 class LimitedProtocol(H11Protocol):
-    """HTTP/1.1 that closes the connections of clients that send or read too slowly, or that are too many.
+    """HTTP/1.1 with limits on slow clients and on the number of connections.
 
-    uvicorn has a limit for the size of a request's header and for idle connections, but none for the time that a header
-    or a body takes. Its `limit_concurrency` refuses requests once there are so many connections; here the connection
-    that has waited longest for its client is closed before, so that half-open requests keep nobody out.
+    uvicorn limits the size of a header and the duration of idle connections, but not the duration of a header or body.
+    With its `limit_concurrency` alone, half-open requests would lock out other clients. This class therefore closes the
+    oldest connection that waits for its client.
     """
 
     def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (uvicorn's)
-        """Make the protocol of one connection; `config.limit_concurrency` is one more than may be open."""
+        """Initialise the protocol of a connection; `config.limit_concurrency` must be the maximum plus 1."""
         super().__init__(config, *args, **kwargs)
         self.opened = self.loop.time()
         self._received = self._unsent = 0
-        self._seen: tuple[object, object] | None = None
+        self._state: tuple[object, object] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        """Make room for the connection and start to watch its client."""
+        """Make room for the connection and start to monitor its client."""
         super().connection_made(transport)
         if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
             waiting = [other for other in self.connections if isinstance(other, LimitedProtocol) and not other.is_busy]
             oldest = min(waiting, key=lambda other: other.opened, default=self)
-            self.connections.discard(oldest)  # its own farewell comes later than the next connection may
+            self.connections.discard(oldest)  # its connection_lost may run after the next connection_made
             oldest.transport.abort()
         self._timer = self.loop.call_later(INTERVAL, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching."""
+        """Stop monitoring."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes in."""
+        """Count received bytes."""
         self._received += len(data)
         super().data_received(data)
 
     @property
     def is_busy(self) -> bool:
-        """Whether the client has done its part and waits for the application."""
+        """True if the request is complete and its response is not."""
         return self.conn.their_state in (h11.DONE, h11.MUST_CLOSE) and not self.cycle.response_complete
 
     def _check(self) -> None:
-        """Close the connection if its client has not moved on in a whole interval."""
+        """Close the connection if its client made no progress within an interval."""
         received, self._received = self._received, 0
-        unsent, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        seen, self._seen = self._seen, (self.conn.their_state, self.cycle)
-        least = LEAST_RATE * INTERVAL
+        previous_unsent, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        previous_state, self._state = self._state, (self.conn.their_state, self.cycle)
+        required = MIN_RATE * INTERVAL
         if self._unsent:
-            stuck = 0 < unsent < self._unsent + least
-        elif seen != self._seen:  # it was another request, or another part of it
-            stuck = False
+            stalled = 0 < previous_unsent < self._unsent + required
+        elif previous_state != self._state:  # another request, or another part of it
+            stalled = False
         else:
-            stuck = not self.is_busy and (self.conn.their_state is not h11.SEND_BODY or received < least)
-        if stuck:
+            stalled = not self.is_busy and (self.conn.their_state is not h11.SEND_BODY or received < required)
+        if stalled:
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(INTERVAL, self._check)
 
 
-def count_connections() -> int:
-    """Return how many connections may be open, so that file descriptors are left for all else.
+def connection_limit() -> int:
+    """Compute how many connections may be open without exhausting the file descriptors.
 
-    The event loop accepts a backlog of as many connections twice over before the first of them can be closed.
+    The event loop can accept twice the backlog of connections before the first of them is closed.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if most == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    taken = len(os.listdir("/dev/fd"))
-    return max(1, min(MOST_CONNECTIONS, (most - taken - _RESERVE) // 4))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    used = len(os.listdir("/dev/fd"))
+    return max(1, min(MAX_CONNECTIONS, (limit - used - _RESERVED_DESCRIPTORS) // 4))
 
 
-class Seldom(logging.Filter):
-    """Let each message pass once a minute: out of resources, the event loop repeats itself for each connection."""
+class RepeatFilter(logging.Filter):
+    """A log filter that passes each message once a minute.
+
+    When file descriptors run out, the event loop logs the same message for each connection.
+    """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with an empty history."""
         super().__init__()
         self._passed: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record's message is new, or old enough."""
+        """Return whether the record's message is new or was last passed long enough ago."""
         first = record.getMessage().partition("\n")[0]
-        if record.created - self._passed.get(first, float("-inf")) < _PATIENCE:
+        if record.created - self._passed.get(first, float("-inf")) < _REPEAT_SECONDS:
             return False
         self._passed = {first: record.created}
         return True
 
 
 class TooLargeError(Exception):
-    """A body has more bytes than one may have."""
+    """A request body exceeds the size limit."""
 
 
-class CrowdedError(Exception):
-    """There is no room for a body, or a film, next to the others."""
+class BusyError(Exception):
+    """The server has no capacity for another request body or image."""
 
 
 @dataclass(eq=False)
 class Upload:
-    """A body in memory: its parts as they came, since one growing array for each would leave gaps in the memory."""
+    """A request body in memory, stored in parts because growing byte arrays would fragment the memory."""
 
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     scope: CancelScope = field(default_factory=CancelScope)
-    under_way: bool = True
+    incomplete: bool = True
 
-    def take(self) -> bytes:
-        """Return the whole, and hold it no longer."""
+    def pop_content(self) -> bytes:
+        """Return the whole body and release its parts."""
         content = b"".join(self.parts)
         self.parts.clear()
         return content
 
 
 class Uploads:
-    """The bodies that are in memory, from their first byte until their film is answered."""
+    """The request bodies in memory, from their first byte until the response is ready."""
 
-    def __init__(self, most: int, most_together: int) -> None:
-        """Start with none; a body has at most so many bytes, and so have all of them together."""
-        self.most, self.most_together = most, most_together
-        self._held: set[Upload] = set()
+    def __init__(self, max_bytes: int, max_total_bytes: int) -> None:
+        """Start without uploads; the limits are those of each body and of all bodies together."""
+        self.max_bytes, self.max_total_bytes = max_bytes, max_total_bytes
+        self._uploads: set[Upload] = set()
 
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[Upload]:
-        """Receive a request's body and hold it; what is refused is not held, and read no further.
+        """Receive a request's body and keep it within the context; a rejected body is dropped and not read further.
 
         Raises:
-            TooLargeError: It is larger than one may be.
-            CrowdedError: All together are larger than they may be, and this one was the largest that was under way.
+            TooLargeError: The body exceeds its limit.
+            BusyError: All bodies together exceed their limit, and this one was the largest incomplete one.
         """
-        if int(request.headers.get("Content-Length", 0)) > self.most:
+        if int(request.headers.get("Content-Length", 0)) > self.max_bytes:
             raise TooLargeError
         upload = Upload()
-        self._held.add(upload)
+        self._uploads.add(upload)
         try:
             with upload.scope:
                 async for part in request.stream():
                     upload.size += len(part)
-                    if upload.size > self.most:
+                    if upload.size > self.max_bytes:
                         raise TooLargeError
                     upload.parts.append(part)
-                    self._make_room()
+                    self._enforce_total()
             if upload.scope.cancel_called:
-                raise CrowdedError
-            upload.under_way = False
+                raise BusyError
+            upload.incomplete = False
             yield upload
         finally:
-            self._held.discard(upload)
+            self._uploads.discard(upload)
             upload.parts.clear()
-            _give_back_memory()
+            _trim_memory()
 
-    def _make_room(self) -> None:
-        """Drop the largest body that is under way, if all are too large together: a small one is let in at any time."""
-        if sum(upload.size for upload in self._held) > self.most_together:
-            largest = max((upload for upload in self._held if upload.under_way), key=lambda upload: upload.size)
-            self._held.discard(largest)
+    def _enforce_total(self) -> None:
+        """Drop the largest incomplete body if the total is too large; smaller ones stay."""
+        if sum(upload.size for upload in self._uploads) > self.max_total_bytes:
+            largest = max((upload for upload in self._uploads if upload.incomplete), key=lambda upload: upload.size)
+            self._uploads.discard(largest)
             largest.parts.clear()
             largest.scope.cancel()
 
 
-def _give_back_memory() -> None:
-    """Return free memory to the system, which glibc does not do by itself after `keep_freed_memory`."""
-    with suppress(OSError, AttributeError):  # where the C library is not glibc
+def _trim_memory() -> None:
+    """Return free memory to the system; after `keep_freed_memory` glibc no longer does so by itself."""
+    with suppress(OSError, AttributeError):  # other C libraries
         ctypes.CDLL("libc.so.6").malloc_trim(0)

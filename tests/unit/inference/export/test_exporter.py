@@ -110,7 +110,7 @@ print(sorted({{"torch", "lightning", "onnx"}} & set(sys.modules)))
     before, predicted, after = process.stdout.splitlines()
     assert before == after == "[]"
     assert predicted in ("['NORMAL']", "['PNEUMONIA']")
-    assert "There will be no maps" in process.stderr
+    assert "Serving without saliency maps" in process.stderr
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -137,8 +137,8 @@ def test_a_missing_gpu_is_an_error_that_names_the_settings(
     )
     with pytest.raises(HardwareError) as error:
         open_network(exported, "cuda", style)
-    assert str(error.value).startswith(f"{cuda} demands a GPU, and onnxruntime ")
-    assert f"on this machine: take {cpu}, or install" in str(error.value)
+    assert str(error.value).startswith(f"{cuda} needs a GPU, and onnxruntime ")
+    assert f". Use {cpu}, or install" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -11,34 +11,34 @@ from uvicorn.server import ServerState
 
 from pneumo.inference.serve.connections import (
     INTERVAL,
-    LEAST_RATE,
-    MOST_CONNECTIONS,
+    MAX_CONNECTIONS,
+    MIN_RATE,
     LimitedProtocol,
-    Seldom,
-    count_connections,
+    RepeatFilter,
+    connection_limit,
 )
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
-MOST = 4
+LIMIT = 4
 
 
 async def _app(scope: object, receive: object, send: object) -> None:
-    """Stand for an application: `Client.get_answer` answers."""
+    """Do nothing: `Client.get_response` sends the responses."""
 
 
 class Loop:
-    """An event loop whose clock stands still, and whose tasks wait."""
+    """An event loop without real time, which runs no tasks."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def time(self) -> float:
-        self.now += 0.001  # each connection is opened after the one before
+        self.now += 0.001  # makes the order of the connections unique
         return self.now
 
     def call_later(self, delay: float, function: Callable[[], None]) -> asyncio.TimerHandle:
-        return asyncio.TimerHandle(delay, function, (), self)  # type: ignore[arg-type] # a stand-in
+        return asyncio.TimerHandle(delay, function, (), self)  # type: ignore[arg-type] # a test double
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass
@@ -48,31 +48,31 @@ class Loop:
 
     def create_task(self, task: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
         task.close()
-        return asyncio.Future(loop=self)  # type: ignore[arg-type] # a stand-in
+        return asyncio.Future(loop=self)  # type: ignore[arg-type] # a test double
 
 
 class Client(asyncio.Transport):
-    """The other side of a connection."""
+    """A client and its transport."""
 
     def __init__(self, state: ServerState, loop: Loop) -> None:
         super().__init__()
         self.unread, self.closed = 0, False
-        config = Config(_app, limit_concurrency=MOST + 1, log_config=None, lifespan="off")
+        config = Config(_app, limit_concurrency=LIMIT + 1, log_config=None, lifespan="off")
         self.protocol = LimitedProtocol(config, state, {}, loop)
         self.protocol.connection_made(self)
 
     def send(self, content: bytes) -> None:
-        if content:  # an event loop hands on nothing less
+        if content:  # an event loop never passes on empty data
             self.protocol.data_received(content)
 
-    def get_answer(self, size: int = 2) -> None:
-        """Have the application answer; nothing of it is read."""
+    def get_response(self, size: int = 2) -> None:
+        """Send a response of the application, which the client does not read."""
         start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]}
         for message in (start, {"type": "http.response.body", "body": bytes(size)}):
             asyncio.run(self.protocol.cycle.send(message))  # type: ignore[arg-type] # as Starlette sends it
 
     def wait(self) -> bool:
-        """Let an interval pass, and tell whether the connection is still open."""
+        """Check progress as after an interval; return whether the connection is still open."""
         self.protocol._check()
         return not self.closed
 
@@ -106,84 +106,84 @@ STARTS = {"nothing": b"", "half a header": b"GET / HTTP/1.1\r\nX-A: ", "header":
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 @pytest.mark.parametrize("more", [b"", b"a"], ids=["silent", "trickling"])
-def test_a_client_that_does_not_move_on_is_closed(start: bytes, more: bytes, client: Client) -> None:
+def test_a_client_without_progress_is_disconnected(start: bytes, more: bytes, client: Client) -> None:
     client.send(start)
     assert client.wait()
     client.send(more)
     assert not client.wait()
 
 
-def test_a_body_that_comes_fast_enough_is_waited_for(client: Client) -> None:
+def test_a_body_at_the_minimum_rate_is_received(client: Client) -> None:
     client.send(POST)
     for _ in range(6):
         assert client.wait()
-        client.send(bytes(int(LEAST_RATE * INTERVAL)))
+        client.send(bytes(int(MIN_RATE * INTERVAL)))
     assert client.wait()
 
 
-def test_an_answer_is_waited_for_as_long_as_it_takes(client: Client) -> None:
+def test_a_slow_prediction_keeps_the_connection_open(client: Client) -> None:
     client.send(GET)
     assert all(client.wait() for _ in range(100))
-    client.get_answer()
+    client.get_response()
     client.unread = 0
     assert client.wait()
     client.send(GET)  # on the same connection
     assert all(client.wait() for _ in range(100))
 
 
-def test_a_connection_that_is_not_used_again_is_closed(client: Client) -> None:
+def test_an_idle_connection_is_closed(client: Client) -> None:
     client.send(GET)
-    client.get_answer()
+    client.get_response()
     client.unread = 0
     assert client.wait()
     assert not client.wait()
 
 
-def test_an_answer_that_is_not_read_is_not_kept(client: Client) -> None:
+def test_a_response_that_is_read_too_slowly_is_dropped(client: Client) -> None:
     client.send(GET)
-    client.get_answer(30_000_000)
+    client.get_response(30_000_000)
     assert client.wait()
     for _ in range(5):
-        client.unread -= int(LEAST_RATE * INTERVAL)
+        client.unread -= int(MIN_RATE * INTERVAL)
         assert client.wait()
     assert not client.wait()
 
 
-def test_a_body_that_is_refused_is_not_awaited_for_ever(client: Client) -> None:
+def test_a_rejected_body_is_not_awaited(client: Client) -> None:
     client.send(POST)
-    client.get_answer()
+    client.get_response()
     client.unread = 0
     assert client.wait()
     assert not client.wait()
 
 
-def test_the_connection_that_waits_longest_makes_room() -> None:
+def test_the_oldest_idle_connection_is_closed_for_a_new_one() -> None:
     state, loop = ServerState(), Loop()
     busy = Client(state, loop)
     busy.send(GET)
     waiting = [Client(state, loop) for _ in range(20)]
     assert not busy.closed
     assert [client.closed for client in waiting] == [True] * 17 + [False] * 3
-    assert len(state.connections) == MOST
+    assert len(state.connections) == LIMIT
     for client in waiting[-3:]:
         client.send(GET)
-    assert Client(state, loop).closed  # there is none that could
+    assert Client(state, loop).closed  # every other one is busy
 
 
-def test_connections_leave_file_descriptors_for_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    def limited(most: int) -> int:
-        monkeypatch.setattr(resource, "getrlimit", lambda which: (most, most))
-        return count_connections()
+def test_the_connection_limit_reserves_file_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit_for(descriptors: int) -> int:
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (descriptors, descriptors))
+        return connection_limit()
 
-    assert limited(resource.RLIM_INFINITY) == limited(100_000) == MOST_CONNECTIONS
-    assert limited(1) == 1
-    assert 1 < limited(256) < MOST_CONNECTIONS
+    assert limit_for(resource.RLIM_INFINITY) == limit_for(100_000) == MAX_CONNECTIONS
+    assert limit_for(1) == 1
+    assert 1 < limit_for(256) < MAX_CONNECTIONS
 
 
-def test_the_event_loop_reports_a_fault_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_errors_of_the_event_loop_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("asyncio")
-    seldom = Seldom()
-    logger.addFilter(seldom)
+    repeat_filter = RepeatFilter()
+    logger.addFilter(repeat_filter)
     try:
         loop = asyncio.new_event_loop()
         for message in ("socket.accept() out of system resource", "another"):
@@ -191,5 +191,5 @@ def test_the_event_loop_reports_a_fault_once(caplog: pytest.LogCaptureFixture) -
                 loop.call_exception_handler({"message": message, "exception": OSError(errno.EMFILE, "x")})
         loop.close()
     finally:
-        logger.removeFilter(seldom)
+        logger.removeFilter(repeat_filter)
     assert len(caplog.records) == 2

@@ -19,9 +19,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return command_runner("serve", monkeypatch, capsys)
 
 
-def test_a_port_that_is_taken_is_named_before_the_network_is_opened(tmp_path: Path, run: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_an_error_before_the_network_is_loaded(tmp_path: Path, run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
         status, out, err = run(tmp_path / "no.ckpt", "--port", port)
     assert (status, out) == (1, "")
     assert f"--host 127.0.0.1 --port {port} (Address already in use)" in err
@@ -30,23 +30,25 @@ def test_a_port_that_is_taken_is_named_before_the_network_is_opened(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        (["--port", "65536"], "--port 65536 must be"),
-        (["--port", "-1"], "--port -1 must be"),
+        (["--port", "65536"], "--port 65536 is out of range"),
+        (["--port", "-1"], "--port -1 is out of range"),
         (["--host", "256.0.0.1", "--port", "0"], "--host 256.0.0.1"),
         (["--port", "0"], "no.ckpt is not a file"),
         (["--port", "0", "--device", "tpu"], "--device tpu"),
     ],
 )
-def test_a_mistake_gets_one_paragraph(arguments: list[str], words: str, best: Path, tmp_path: Path, run: Run) -> None:
+def test_an_error_prints_one_paragraph(
+    arguments: list[str], message: str, best: Path, tmp_path: Path, run: Run
+) -> None:
     status, out, err = run(best if "tpu" in arguments else tmp_path / "no.ckpt", *arguments)
     assert (status, out) == (1, "")
-    assert words in err
+    assert message in err
     assert len(err.strip().splitlines()) == 1
 
 
-def test_what_is_not_installed_is_named(best: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_an_error(best: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "find_spec", lambda name: None if name == "uvicorn" else object())
     status, _, err = run(best)
     assert status == 1
@@ -56,17 +58,17 @@ def test_what_is_not_installed_is_named(best: Path, run: Run, monkeypatch: pytes
 HOSTS = [("127.0.0.1", False), ("localhost", False), ("127.0.0.2", False), ("::1", False), ("0.0.0.0", True)]
 
 
-@pytest.mark.parametrize(("host", "others"), HOSTS)
-def test_who_lets_others_in_is_warned(
-    host: str, others: bool, best: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("host", "public"), HOSTS)
+def test_a_public_host_is_a_warning(
+    host: str, public: bool, best: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = []
-    monkeypatch.setattr(server, "_serve", lambda network, host, listening: served.append(listening.getsockname()[1]))
+    monkeypatch.setattr(server, "_serve", lambda network, host, listener: served.append(listener.getsockname()[1]))
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     status, out, err = run(best, "--host", host, "--port", 0, "--open")
     assert status == 0
-    assert ("there is no password" in err) == others
+    assert ("without a password" in err) == public
     address = f"http://{f'[{host}]' if ':' in host else host}:{served[0]}/"
     assert opened == [address]
     assert address in out
