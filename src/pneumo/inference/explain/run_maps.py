@@ -24,7 +24,7 @@ from pneumo.inference.explain.overlays import overlay
 from pneumo.inference.explain.saliency import METHODS, ExplainableClassifier, SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.reporting.rendering import encode_jpeg
-from pneumo.reporting.run_report import Explanations, ReportedRun, Shown
+from pneumo.reporting.run_report import ExplainedImage, Explanations, ReportedRun
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.split_files import find_images
 
@@ -46,7 +46,7 @@ def explain_run(run: ReportedRun) -> Explanations:
         root = default_root() if named is None else Path(named)
         classes = [str(name) for name in select(settings, "data.classes", list)]
         why = ", since the test's are not all at hand"
-        paths = [run.answers.paths[place] for place in run.chosen.places]
+        paths = [run.predictions.paths[place] for place in run.examples.indices]
         films = [_read(file) for file in find_images(run.folder, root, classes, str(run.results["data_hash"]), paths)]
         why = ""
         explainer = SaliencyMapper(classifier)
@@ -60,8 +60,10 @@ def explain_run(run: ReportedRun) -> Explanations:
         for block in torch.split(images, _AT_ONCE):
             maps.extend(explainer(block).numpy())
             advance(len(maps))
-    shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, films, maps, strict=True)])
-    kinds = {kind: list(islice(shown, len(places))) for kind, places in run.chosen.kinds.items()}
+    shown = iter(
+        [_show(run, *each, classifier.crop_pct) for each in zip(run.examples.indices, films, maps, strict=True)]
+    )
+    kinds = {kind: list(islice(shown, len(places))) for kind, places in run.examples.kinds.items()}
     forgotten = {part: rank_correlation(classifier, images[:_AT_ONCE], METHODS[0], part) for part in PARTS}
     return Explanations(kinds, forgotten, "", margin, uncertain)
 
@@ -79,8 +81,8 @@ def _read(path: Path) -> Images:
         raise DataError(f"{path} {error}") from None
 
 
-def _show(run: ReportedRun, place: int, film: Images, places: Floats, crop_pct: float) -> Shown:
-    names, answers = run.answers.classes, run.answers
+def _show(run: ReportedRun, place: int, film: Images, places: Floats, crop_pct: float) -> ExplainedImage:
+    names, answers = run.predictions.classes, run.predictions
     share = f"{answers.confidence[place]:.3f}"
     answer = f"{names[answers.predicted[place]]} {f'({names[1]} {share})' if answers.is_binary else share}"
     small = Image.fromarray(film)
@@ -88,7 +90,7 @@ def _show(run: ReportedRun, place: int, film: Images, places: Floats, crop_pct: 
     pixels = np.asarray(small)
     mixed = overlay(pixels, places, crop_pct)
     truth, right = names[answers.label[place]], bool(answers.right[place])
-    return Shown(answers.paths[place], encode_jpeg(pixels), encode_jpeg(mixed), truth, answer, right)
+    return ExplainedImage(answers.paths[place], encode_jpeg(pixels), encode_jpeg(mixed), truth, answer, right)
 
 
 def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:
