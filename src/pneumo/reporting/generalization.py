@@ -24,7 +24,7 @@ SHIFT_METRICS = {name: TITLES[name] for name in ("auroc", "sensitivity", "specif
 class Shift(NamedTuple):
     """Metrics of one checkpoint and threshold on the validation and on the test images."""
 
-    validation: Predictions  # for held-out training images, which may have selected checkpoint and threshold
+    validation: Predictions  # for held-out training images, used to select the checkpoint and possibly the threshold
     test: Predictions  # for the official test images
     validation_metrics: Mapping[str, Estimate]
     test_metrics: Mapping[str, Estimate]
@@ -94,7 +94,7 @@ def shift_table(shift: Shift) -> Table:
 def describe_shift(shift: Shift) -> str:
     """Describe which part of the drop is due to the threshold and which to the ranking."""
     return (
-        "Validation and test use the same threshold. Balanced accuracy drops by "
+        "Validation and test use the same threshold. The drop in balanced accuracy is "
         f"{shift.drop['balanced_accuracy'].value:+.3f}. At most {shift.threshold_drop:+.3f} of this is due to the "
         f"threshold: the best threshold on the test images, {shift.oracle_threshold:.3g}, would have reached "
         f"{shift.oracle:.3f}. That threshold is an oracle, selected on the test images: a bound, not a result. The "

@@ -130,7 +130,7 @@ def _facts(results: Results) -> dict[str, str]:
         if results["threshold_rule"] == "likeliest"
         else f"positive above {results['threshold']:.4g} (rule {results['threshold_rule']})",
         "temperature": f"{results['temperature']:.3f}",
-        "parameters": f"{results['parameters_total']:,}, {results['parameters_trainable']:,} of them trainable",
+        "parameters": f"{results['parameters_total']:,} ({results['parameters_trainable']:,} trainable)",
         "training time": f"{results['train_seconds']:,.0f} s, {results['samples_per_second']:,.0f} images per second",
         "device": f"{results['device']}, {results['precision']}",
         "pneumo": f"{results['pneumo_version']} ({str(results['git_commit'])[:12]})",
@@ -160,7 +160,10 @@ def _model_card(folder: Path) -> str:
     for key, kinds in _SETTINGS.items():
         select(config, key, *kinds)
     splits = _count_splits(read_splits(folder))
-    titles = {**reported_metrics(*_CARD_METRICS, subtype="to {} pneumonia"), "ece": "expected calibration error"}
+    titles = {
+        **reported_metrics(*_CARD_METRICS, subtype="sensitivity to {} pneumonia"),
+        "ece": "expected calibration error",
+    }
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
     return render(
         "model_card.md",

@@ -24,7 +24,7 @@ from pneumo.reporting.generalization import SHIFT_METRICS, Shift
 from pneumo.runs.results import Results, name_run, recorded_estimate
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
-CURVES = {"loss": "cross-entropy loss", "auroc": "AUROC", "accuracy": "accuracy"}
+CURVES = {"loss": "Cross-entropy loss", "auroc": "AUROC", "accuracy": "Accuracy"}
 _BIN_EDGES = np.linspace(-10, 10, 41)  # logits
 _TICKS = (0.0001, 0.01, 0.5, 0.99, 0.9999)
 _STAGES = {"train": ("training", COLOURS[4], "--"), "val": ("validation", COLOURS[0], "-")}
@@ -189,6 +189,7 @@ def draw_calibration(predictions: Predictions, results: Results) -> Figure:
         below.stairs(counts, edges, lw=1.5, color=colour, label=name)
     below.set(yscale="log", ylim=(0.7, 40 * len(predictions.positive)), xlabel="predicted probability", ylabel="images")
     below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    below.yaxis.set_label_coords(-0.19, 0.5)  # wide tick labels would push it out of the figure
     below.legend(loc="upper center", fontsize=8, ncols=2)
     return figure
 
@@ -222,7 +223,7 @@ def _plot_metrics(axes: Axes, shift: Shift) -> None:
     last = len(SHIFT_METRICS) - 1
     axes.plot(shift.oracle, last + 0.13, "D", mfc="none", mec=COLOURS[2], ms=8, label="best threshold on test (oracle)")
     axes.set_yticks(range(len(SHIFT_METRICS)), [title.replace(" ", "\n") for title in SHIFT_METRICS.values()])
-    axes.set(ylim=(last + 0.6, -0.6), title="Metrics, 95 % intervals")
+    axes.set(ylim=(last + 0.6, -0.6), title="Metrics with 95 % intervals")
     (oracle, *handles), (oracle_label, *labels) = axes.get_legend_handles_labels()
     axes.legend([*handles, oracle], [*labels, oracle_label], loc="upper center", bbox_to_anchor=(0.4, -0.1), fontsize=8)
 

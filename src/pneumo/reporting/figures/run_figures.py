@@ -117,9 +117,9 @@ def draw_test(
 ) -> dict[str, Figure]:
     """Draw the figures of a run's test, by name.
 
-    These are ROC and precision-recall curve, confusion matrix, score histogram and example images; for two classes also
-    the calibration curve and, if there is a validation.csv, the comparison of validation and test. `load` returns the
-    images (n, H, W) of paths.
+    These are ROC and precision-recall curves, confusion matrix, score histogram and example images. Two classes add the
+    calibration curve and, if there is a validation.csv, the comparison of validation and test. `load` returns the
+    images (n, H, W) of the given paths.
     """
     examples = select_examples(predictions, float(results["threshold"]))
     images = load([predictions.paths[i] for i in examples.indices])
@@ -150,17 +150,17 @@ def select_examples(predictions: Predictions, threshold: float) -> Examples:
 def draw_predictions(predictions: Predictions, examples: Examples, images: Images, results: Results) -> Figure:
     """Draw correct, wrong and least certain predictions on test images (n, H, W), in the order of `examples`."""
     total = examples.right_count + examples.wrong_count
-    near, probability = "with the two most probable classes closest", "its probability"
+    near, probability = "with the smallest margin between two classes", "its probability"
     if len(predictions.classes) == 2:
         near = "nearest to the threshold"
         positive, threshold = _shorten(predictions.classes[1]), float(results["threshold"])
-        probability = f"the probability of {positive} (threshold {threshold:.3g})"
+        probability = f"probability of {positive} (threshold {threshold:.3g})"
     rows = {
         _row_title("Correct", examples.right, examples.right_count, "{} of {:,}, evenly spaced"): examples.right,
         _row_title("Wrong", examples.wrong, examples.wrong_count, "the {} most confident of {:,}"): examples.wrong,
         _row_title("Least certain", examples.uncertain, total, f"the {{}} of {{:,}} {near}"): examples.uncertain,
     }
-    subtitle = f"Below each image: the predicted class with {probability}, and the true class. Not a medical device."
+    subtitle = f"Below each image: predicted class, {probability}, true class. Not a medical device."
     names = [_shorten(name) for name in predictions.classes]
     captions = [
         _Caption(f"true: {names[truth]}", f"{names[predicted]} {_format_probability(shown)}", bool(truth == predicted))
