@@ -44,7 +44,7 @@ def test_names_are_escaped_in_the_model_card(name: str) -> None:
 
 
 class RulesOnly:
-    """A classifier that has only the rules which the page shows."""
+    """A classifier that has only `rules`, all that the page shows."""
 
     batch_size = 1
 

@@ -174,7 +174,7 @@ def draw_calibration(predictions: Predictions, results: Results) -> Figure:
     figure, panel = single_panel(results)
     panel.remove()
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    figure.subplots_adjust(hspace=0.12)
+    figure.subplots_adjust(left=0.21, hspace=0.12)  # room for wide tick labels
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":")
     curve = calibration_curve(predictions)
     probability, fraction, low, high = np.array([(b.probability, b.share, b.low, b.high) for b in curve]).T
@@ -189,7 +189,6 @@ def draw_calibration(predictions: Predictions, results: Results) -> Figure:
         below.stairs(counts, edges, lw=1.5, color=colour, label=name)
     below.set(yscale="log", ylim=(0.7, 40 * len(predictions.positive)), xlabel="predicted probability", ylabel="images")
     below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
-    below.yaxis.set_label_coords(-0.19, 0.5)  # wide tick labels would push it out of the figure
     below.legend(loc="upper center", fontsize=8, ncols=2)
     return figure
 
