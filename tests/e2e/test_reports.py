@@ -23,7 +23,7 @@ class Run(NamedTuple):
     results: Mapping[str, Any]
 
 
-def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path) -> None:
+def test_model_card_describes_the_run(compose_run: Compose, tmp_path: Path) -> None:
     options = ("model=xraychestnet", "epochs=2", "data.val_fraction=0.3", "loss.label_smoothing=0.05")
     cfg = compose_run("experiment=robust", *options)
     results = run(cfg)
@@ -37,13 +37,17 @@ def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path)
     assert "Not a medical device" in text
     assert f"| AUROC | {results['test_auroc']:.4f} | {results['test_auroc_ci_low']:.3f} to" in text
     assert "rotation 10, shift 0.06" in text
-    assert "trained whole; weights averaged" in text  # from scratch: no head before it
-    assert "as file names tell them" in text
-    assert "labels smoothed by 0.05" in text
+    assert "Backbone: trained; weights averaged" in text  # from scratch: no warm-up of the head
+    assert "no patient (from file names) and no near-duplicate in common" in text
+    assert "label smoothing 0.05" in text
     assert "rule `sensitivity` (0.95)" in text
-    for taken in ("recompressed images at random.", "It is cut off.", "Training stretched images at random."):
-        assert taken in text
-    assert text.endswith("alike.\n")
+    for countermeasure in (
+        "recompressed images at random.",
+        "The border is cropped.",
+        "Training stretched images at random.",
+    ):
+        assert countermeasure in text
+    assert text.endswith("assessed.\n")
     assert "\n\n\n" not in text
     assert re.search(r"\| test \| 32 \| \d+ \| 13 \| 19 \|", text)
     assert "From validation to test:" in text
@@ -54,31 +58,31 @@ def test_a_model_card_tells_what_a_run_was(compose_run: Compose, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def subtypes(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Run:
-    """A run of three classes, of which no test may change anything."""
-    place = tmp_path_factory.mktemp("subtypes")
+    """A run with three classes; tests must not modify it."""
+    folder = tmp_path_factory.mktemp("subtypes")
     options = ("data.task=subtype", "decision.threshold=youden", "model=efficientnet_lite0", "epochs=1", "figures=true")
-    with composing(place, phantoms) as composed:
+    with composing(folder, phantoms) as composed:
         cfg = composed(*options)
         results = run(cfg)
-    (place / "run" / ".hydra").mkdir()
-    OmegaConf.save(cfg, place / "run" / ".hydra" / "config.yaml")
-    return Run(place / "run", cfg, results)
+    (folder / "run" / ".hydra").mkdir()
+    OmegaConf.save(cfg, folder / "run" / ".hydra" / "config.yaml")
+    return Run(folder / "run", cfg, results)
 
 
-def test_a_model_card_of_subtypes_tells_of_no_threshold(subtypes: Run, tmp_path: Path) -> None:
+def test_model_card_of_subtypes_has_no_threshold(subtypes: Run, tmp_path: Path) -> None:
     assert subtypes.results["threshold_rule"] == "likeliest"
     model_card(subtypes.folder, tmp_path)
     text = (tmp_path / "MODEL_CARD.md").read_text()
-    assert "the likeliest class is called" in text
+    assert "Predicted class: the most probable class." in text
     assert "youden" not in text
     assert "Backbone: frozen" in text
     assert "Augmentation: none." in text
-    assert "folders were taken as they are" in text
-    assert "This network sees it." in text
+    assert "folders of the data set define the splits" in text
+    assert "The border is not cropped." in text
 
 
-def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--model-card is for one run"):
+def test_model_card_requires_one_finished_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--model-card requires the folder of one finished run"):
         report([tmp_path, tmp_path], card=True)
     for command in (model_card, report_run):
         with pytest.raises(ConfigError, match=r"holds no results\.json"):
@@ -86,7 +90,7 @@ def test_a_model_card_is_of_one_finished_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_the_page_of_a_run_is_whole_in_itself(
+def test_the_page_of_a_run_is_self_contained(
     classes: int, subtypes: Run, compose_run: Compose, tmp_path: Path, phantoms: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -105,32 +109,32 @@ def test_the_page_of_a_run_is_whole_in_itself(
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(?!data:|#)\w""", text)  # nothing is fetched
     figures = {path.stem for path in (folder / "figures").glob("*.svg")}
     assert set(re.findall(r'<figure class="chart[^"]*" id="(\w+)"', text)) == figures
-    films = re.findall(r"called (\w+).*?<br>is (\w+) · ([^<]+)<", text)
-    assert text.count('alt="the same film with its map"') == len(films) > 5
-    predicted = {Path(line.split(",")[0]).name: line for line in (folder / "predictions.csv").read_text().splitlines()}
-    for called, truth, name in films:
-        assert predicted[name].split(",")[1::2][:2] == [truth, called]
+    images = re.findall(r"predicted (\w+).*?<br>true class (\w+) · ([^<]+)<", text)
+    assert text.count('alt="radiograph with saliency map"') == len(images) > 5
+    lines = {Path(line.split(",")[0]).name: line for line in (folder / "predictions.csv").read_text().splitlines()}
+    for prediction, truth, name in images:
+        assert lines[name].split(",")[1::2][:2] == [truth, prediction]
     assert "None" not in text.partition("Configuration")[0]
 
     (tmp_path / "unpacked").mkdir()
-    (tmp_path / "unpacked" / "chest_xray").symlink_to(phantoms)  # as archives unpack, and as a run would find it
+    (tmp_path / "unpacked" / "chest_xray").symlink_to(phantoms)  # a folder level that archives add and runs resolve
     OmegaConf.set_readonly(cfg, False)
     cfg.data.root = str(tmp_path / "unpacked")
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     report_run(folder, tmp_path / "again")
     assert not (tmp_path / "again" / "leaderboard.html").exists()
-    assert (tmp_path / "again" / "report.html").read_text().count('alt="the same film with its map"') == len(films)
+    assert (tmp_path / "again" / "report.html").read_text().count('alt="radiograph with saliency map"') == len(images)
 
     cfg.data.root = str(tmp_path / "gone")
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     report([folder], output=tmp_path / "elsewhere")
     without = (tmp_path / "elsewhere" / "report.html").read_text()
     assert "because test images are missing" in without
-    assert "the same film with its map" not in without
+    assert "radiograph with saliency map" not in without
 
 
 @pytest.mark.slow
-def test_the_page_of_a_hostile_run_holds_nothing_of_this_machine(
+def test_the_page_of_a_hostile_run_has_no_data_of_this_machine(
     compose_run: Compose, tmp_path: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
@@ -153,9 +157,9 @@ def test_the_page_of_a_hostile_run_holds_nothing_of_this_machine(
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     (folder / "splits.csv").unlink()
     predictions = (folder / "predictions.csv").read_text()
-    for elsewhere in (f"{phantoms}/test/", f"../{phantoms.name}/test/"):  # as if these were private
+    for elsewhere in (f"{phantoms}/test/", f"../{phantoms.name}/test/"):  # treated as private files
         (folder / "predictions.csv").write_text(predictions.replace("\ntest/", f"\n{elsewhere}"))
         report([folder])
         page = (folder / "report.html").read_text()
         assert "lie outside of" in page
-        assert 'alt="film"' not in page
+        assert 'alt="radiograph"' not in page

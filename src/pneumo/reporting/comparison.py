@@ -1,4 +1,4 @@
-"""Paired comparison of the rows of a leaderboard on the same test images; as text: CSV and a terminal table."""
+"""Paired comparison of leaderboard rows on the same test images, as CSV and as a terminal table."""
 
 from __future__ import annotations
 
@@ -22,117 +22,119 @@ from pneumo.metrics.summary import TITLES
 from pneumo.reporting.rows import Row
 from pneumo.runs.prediction_files import read_predictions
 
-HEADS = ("of", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
-_FEW = 3  # rows, whose pairs a terminal has room for
+HEADERS = ("metric", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
+_MAX_ROWS = 3  # of more rows, a terminal shows only pairs across sweeps
 
 
 class Pair(NamedTuple):
-    """Two rows and what they differ in."""
+    """Comparison of two rows by one metric."""
 
-    metric: str  # name of a metric that has a test
-    first: Row  # the row that stands higher
-    second: Row  # the other one
-    difference: Difference  # of the means over seeds, first less second
-    holm: float  # the p-value, corrected for all pairs of the board
+    metric: str  # name of a metric with a significance test
+    first: Row  # the row with the higher value
+    second: Row
+    difference: Difference  # difference between the means over seeds, first minus second
+    holm: float  # p-value after Holm's correction for all pairs of the leaderboard
 
     @property
     def different(self) -> bool:
-        """Whether the two can be told apart."""
+        """Whether the difference is significant after Holm's correction."""
         return self.holm < LEVEL
 
 
 class Comparison(NamedTuple):
-    """What can be said of the rows of a leaderboard."""
+    """All pairwise comparisons of the rows of a leaderboard."""
 
-    rows: tuple[Row, ...]  # its rows with their intervals and letters
-    pairs: tuple[Pair, ...]  # all pairs of those that are compared, by each metric that has a test
-    compared: int  # how many are
-    images: int  # on how many images
-    left_out: tuple[tuple[Row, str], ...]  # the other rows, each with the reason
-    patients: int = 0  # of how many patients these images are, as far as the runs' splits.csv name them
+    rows: tuple[Row, ...]  # all rows of the leaderboard, with intervals and group letters
+    pairs: tuple[Pair, ...]  # all pairs of compared rows, for each metric with a significance test
+
+    compared: int  # number of compared rows
+    images: int  # number of test images of the compared rows
+    left_out: tuple[tuple[Row, str], ...]  # rows that are not compared, with the reason
+    patients: int = 0  # number of patients of these images; without a splits.csv each image is its own patient
 
 
-class _Tested(NamedTuple):
-    """A row's place on the board, its seeds' predictions in the order of the images' paths, and their data's hashes."""
+class _TestedRow(NamedTuple):
+    """Index of a row, the predictions of its seeds sorted by image path, and the hashes of their data sets."""
 
-    place: int
+    row: int
     seeds: tuple[Predictions, ...]
-    data: tuple[str, ...]
+    data_hashes: tuple[str, ...]
 
     @property
     def images(self) -> tuple[str, tuple[str, ...], bytes]:
         """Identity of the test set."""
-        return self.data[0], self.seeds[0].paths, self.seeds[0].label.tobytes()
+        return self.data_hashes[0], self.seeds[0].paths, self.seeds[0].label.tobytes()
 
     @property
     def mixed(self) -> bool:
         """Whether the seeds were tested on different images."""
-        own = zip(self.data, self.seeds, strict=True)
-        return any((data, seed.paths, seed.label.tobytes()) != self.images for data, seed in own)
+        seeds = zip(self.data_hashes, self.seeds, strict=True)
+        return any((data, seed.paths, seed.label.tobytes()) != self.images for data, seed in seeds)
 
 
-def compare(board: Sequence[Row]) -> Comparison:
-    """Give the rows their intervals, compare those that can be compared, and give them letters.
+def compare(rows: Sequence[Row]) -> Comparison:
+    """Compute the intervals of all rows, test the differences between comparable rows, and assign group letters.
 
-    The numbers compared are the means over seeds, as the board shows them. The tests are about the test images: they
-    take the networks as they were trained, and another seed may give another one.
+    The means over seeds are compared, as shown in the leaderboard. The tests generalise to other test images, not to
+    other seeds: they treat the trained networks as fixed.
 
     Raises:
         ConfigError: Predictions are missing or damaged.
     """
-    reasons = {place: _reason(row) for place, row in enumerate(board)}
-    tested = _share_patients([_read(place, row) for place, row in enumerate(board) if not reasons[place]])
-    sets = Counter(each.images for each in tested)
-    usual = max(sets, key=lambda images: sets[images], default=None)
-    rows = list(board)
+    reasons = {index: _exclusion_reason(row) for index, row in enumerate(rows)}
+    tested = _add_patients([_read(index, row) for index, row in enumerate(rows) if not reasons[index]])
+    test_sets = Counter(each.images for each in tested)
+    most_common = max(test_sets, key=lambda images: test_sets[images], default=None)
+    annotated = list(rows)
     for each in tested:
         if each.mixed:
-            reasons[each.place] = "has seeds that were tested on different images"
+            reasons[each.row] = "has seeds that were tested on different images"
             continue
-        rows[each.place] = replace(board[each.place], intervals=_intervals(each.seeds, board[each.place]))
-        if each.images != usual:
-            reasons[each.place] = "was tested on other images than those compared"
-        elif not rows[each.place].intervals:
-            reasons[each.place] = "was tested on images of one class"
-    same = [each for each in tested if not reasons[each.place]]
+        annotated[each.row] = replace(rows[each.row], intervals=_intervals(each.seeds, rows[each.row]))
+        if each.images != most_common:
+            reasons[each.row] = "was tested on other images than the compared rows"
+        elif not annotated[each.row].intervals:
+            reasons[each.row] = "was tested on images of one class"
+    comparable = [each for each in tested if not reasons[each.row]]
     pairs: list[Pair] = []
     for metric, test in ((name, metric.compare) for name, metric in METRICS.items() if metric.compare):
-        ordered = sorted(same, key=lambda each: -round(board[each.place].mean(f"test_{metric}") or 0, 12))
-        found = test([each.seeds for each in ordered])
-        adjusted = holm([difference.p for difference in found.values()])
+        ordered = sorted(comparable, key=lambda each: -round(rows[each.row].mean(f"test_{metric}") or 0, 12))
+        differences = test([each.seeds for each in ordered])
+        adjusted = holm([difference.p for difference in differences.values()])
         different = np.zeros((len(ordered), len(ordered)), bool)
-        for ((i, j), difference), p in zip(found.items(), adjusted, strict=True):
-            first, second = (board[ordered[k].place] for k in (i, j))
+        for ((i, j), difference), p in zip(differences.items(), adjusted, strict=True):
+            first, second = (rows[ordered[k].row] for k in (i, j))
             pairs.append(Pair(metric, first, second, difference, p))
             different[i, j] = different[j, i] = pairs[-1].different
-        for each, letter in zip(ordered, letters(different) if found else [""] * len(ordered), strict=True):
-            row = rows[each.place]
-            rows[each.place] = replace(row, groups={**row.groups, metric: letter})
-    left_out = tuple((row, reasons[place]) for place, row in enumerate(board) if reasons[place])
-    sizes = (len(same[0].seeds[0].paths), len(np.unique(same[0].seeds[0].clusters))) if same else (0, 0)
-    return Comparison(tuple(rows), tuple(pairs), len(same), sizes[0], left_out, sizes[1])
+        for each, letter in zip(ordered, letters(different) if differences else [""] * len(ordered), strict=True):
+            row = annotated[each.row]
+            annotated[each.row] = replace(row, groups={**row.groups, metric: letter})
+    left_out = tuple((row, reasons[index]) for index, row in enumerate(rows) if reasons[index])
+    seed = comparable[0].seeds[0] if comparable else None
+    images, patients = (len(seed.paths), len(np.unique(seed.clusters))) if seed else (0, 0)
+    return Comparison(tuple(annotated), tuple(pairs), len(comparable), images, left_out, patients)
 
 
-def _reason(row: Row) -> str:
-    """Say why a row is not compared; nothing if it is."""
+def _exclusion_reason(row: Row) -> str:
+    """Return why a row is not compared, as a predicate; empty if it is compared."""
     states = [run.state for run in row.runs]
     if row.first.trial:
         return "is a trial of a search"
     if any(results["task"] == "subtype" for results in row.finished):
-        return "tells three classes apart"
-    for state, text in (("collapsed", "collapsed"), ("partial", "was tested in part")):
+        return "predicts three classes"
+    for state, text in (("collapsed", "collapsed"), ("partial", "was tested on a part of the images")):
         if state in states:
             return text if len(states) == 1 else f"has a seed that {text}"
     return "" if "done" in states else "has not finished"
 
 
-def _read(place: int, row: Row) -> _Tested:
-    found = [(read_predictions(run.folder, run.results).by_path(), run.results) for run in row.runs if run.results]
-    return _Tested(place, tuple(seed for seed, _ in found), tuple(str(results["data_hash"]) for _, results in found))
+def _read(index: int, row: Row) -> _TestedRow:
+    runs = [(read_predictions(run.folder, run.results).by_path(), run.results) for run in row.runs if run.results]
+    return _TestedRow(index, tuple(seed for seed, _ in runs), tuple(str(results["data_hash"]) for _, results in runs))
 
 
-def _share_patients(tested: Sequence[_Tested]) -> list[_Tested]:
-    """Add the patients of images; of the same test set one run with a splits.csv has them for all."""
+def _add_patients(tested: Sequence[_TestedRow]) -> list[_TestedRow]:
+    """Add the patients of the images; one run with a splits.csv is enough for all runs on the same test set."""
     known = {each.images: seed.patients for each in tested for seed in each.seeds if seed.patients}
     return [
         each._replace(seeds=tuple(replace(seed, patients=known.get(each.images, ())) for seed in each.seeds))
@@ -150,53 +152,53 @@ def _intervals(seeds: Seeds, row: Row) -> dict[str, Interval]:
 def comparisons_csv(pairs: Sequence[Pair]) -> str:
     """Format one line for each pair and metric."""
     names = [f"{which}_{name}" for which in ("first", "second") for name in ("sweep", "model", "optimizer", "setting")]
-    head = "metric", *names, "difference", "ci_low", "ci_high", "p", "p_holm", "different"
+    header = "metric", *names, "difference", "ci_low", "ci_high", "p", "p_holm", "different"
     lines = (
-        (p.metric, *_words(p.first), *_words(p.second), *p.difference, p.holm, str(p.different).lower()) for p in pairs
+        (p.metric, *_names(p.first), *_names(p.second), *p.difference, p.holm, str(p.different).lower()) for p in pairs
     )
-    return format_rows((head, *lines))
+    return format_rows((header, *lines))
 
 
-def cells(pair: Pair, board: Sequence[Row]) -> tuple[str, ...]:
-    """Give what stands under HEADS for a pair of the board's rows."""
+def cells(pair: Pair, rows: Sequence[Row]) -> tuple[str, ...]:
+    """Format a pair as table cells in the order of HEADERS."""
     value, low, high, p = pair.difference
     interval = f"{low:+.4f} to {high:+.4f}"
-    rows = name_row(pair.first, board), name_row(pair.second, board)
-    return TITLES[pair.metric], *rows, f"{value:+.4f}", interval, _chance(p), _chance(pair.holm)
+    names = name_row(pair.first, rows), name_row(pair.second, rows)
+    return TITLES[pair.metric], *names, f"{value:+.4f}", interval, _format_p(p), _format_p(pair.holm)
 
 
-def name_row(row: Row, board: Sequence[Row]) -> str:
-    """Name a row in one line by the words in which the board's rows differ."""
-    differing = [len(set(words)) > 1 for words in zip(*map(_words, board), strict=True)]
-    return " ".join(filter(None, compress(_words(row), differing))) or f"{row.first.model} {row.first.optimizer}"
+def name_row(row: Row, rows: Sequence[Row]) -> str:
+    """Return a one-line name of a row, built from the names that differ between the rows."""
+    differing = [len(set(column)) > 1 for column in zip(*map(_names, rows), strict=True)]
+    return " ".join(filter(None, compress(_names(row), differing))) or f"{row.first.model} {row.first.optimizer}"
 
 
-def _words(row: Row) -> tuple[str, str, str, str]:
+def _names(row: Row) -> tuple[str, str, str, str]:
     return row.first.sweep, row.first.model, row.first.optimizer, row.setting
 
 
 def comparison_table(comparison: Comparison, width: int) -> PlainTable | None:
-    """Return a table of the pairs that matter: of few rows all, of several sweeps those of the same network.
+    """Build a table of all pairs of up to three rows; of more, only of the same network in two sweeps.
 
-    Where a terminal is less than 120 characters wide, the uncorrected p is left out. None if there are no such pairs.
+    The uncorrected p-value is omitted on terminals narrower than 120 characters. Returns None if there is no such pair.
     """
-    shown = [pair for pair in comparison.pairs if comparison.compared <= _FEW or _matched(pair, comparison.rows)]
+    shown = [pair for pair in comparison.pairs if comparison.compared <= _MAX_ROWS or _matched(pair, comparison.rows)]
     if not shown:
         return None
-    title = f"Differences, the better one first, on the same {comparison.images:,} test images"
+    title = f"Differences between rows (better row first) on the same {comparison.images:,} test images"
     table = PlainTable(title, padding=(0, 1, 0, 0))
-    kept = [place for place, head in enumerate(HEADS) if width >= 120 or head != "p"]
-    for place in kept:
-        justify: Literal["left", "right"] = "left" if place < 3 else "right"
-        table.add_column(HEADS[place], justify=justify, no_wrap=place not in (1, 2), overflow="fold")
+    columns = [index for index, header in enumerate(HEADERS) if width >= 120 or header != "p"]
+    for index in columns:
+        justify: Literal["left", "right"] = "left" if index < 3 else "right"
+        table.add_column(HEADERS[index], justify=justify, no_wrap=index not in (1, 2), overflow="fold")
     for pair in shown:
         texts = cells(pair, comparison.rows)
-        table.add_row(*(texts[place] for place in kept), style="bold" if pair.different else None)
+        table.add_row(*(texts[index] for index in columns), style="bold" if pair.different else None)
     return table
 
 
-def explain_comparison(comparison: Comparison) -> list[str]:
-    """Say what one must know to read the groups, and which rows are in none."""
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """Return the notes that explain the groups and list the rows that are not compared."""
     notes = []
     if comparison.pairs:
         count = comparison.compared * (comparison.compared - 1) // 2
@@ -206,7 +208,7 @@ def explain_comparison(comparison: Comparison) -> list[str]:
         tests = (
             "exact paired test that swaps all images of a patient together; AUROC: Obuchowski's test."
             if clustered
-            else "exact paired test (McNemar's where there is one seed each); AUROC: DeLong's test."
+            else "exact paired test (McNemar's for one seed each); AUROC: DeLong's test."
         )
         notes.append(
             f"group: Rows with the same letter do not differ significantly at 5 % on these {images}, after Holm's "
@@ -216,15 +218,13 @@ def explain_comparison(comparison: Comparison) -> list[str]:
         )
         if any(TOP in row.groups.values() for row in comparison.rows):
             notes.append(
-                f"{TOP}: The row does not differ significantly from the best of the compared rows. Letters for all "
-                "pairs would be too many; comparisons.csv lists every pair."
+                f"{TOP}: The row does not differ significantly from the best of the compared rows. There are too many "
+                "pairs for letters; comparisons.csv lists every pair."
             )
         if (draws := resamples(comparison.images)) < RESAMPLES:
-            notes.append(f"Intervals of differences in accuracy use {draws:,} resamples, since the images are many.")
+            notes.append(f"Intervals of differences in accuracy use only {draws:,} resamples: the test set is large.")
     if len(comparison.rows) == 1 and len(comparison.rows[0].runs) > 1:
-        notes.append(
-            "These runs are seeds or folds of one configuration, which is one row: there is nothing to compare it with."
-        )
+        notes.append("These runs are seeds or folds of one configuration. They form one row, so nothing is compared.")
     reasons: dict[str, list[str]] = {}
     for row, reason in comparison.left_out:
         reasons.setdefault(reason, []).append(name_row(row, comparison.rows))
@@ -234,15 +234,16 @@ def explain_comparison(comparison: Comparison) -> list[str]:
     return notes
 
 
-def _matched(pair: Pair, board: Sequence[Row]) -> bool:
-    """Tell whether rows are one network in two sweeps, with one optimizer, or with one that the other lacks."""
+def _matched(pair: Pair, rows: Sequence[Row]) -> bool:
+    """Return whether two sweeps share the network, with the same optimizer or each with one of its own."""
     one, two = pair.first.first, pair.second.first
     if one.sweep == two.sweep or one.model != two.model:
         return False
-    used = {(row.first.sweep, row.first.optimizer) for row in board if row.first.model == one.model}
+    used = {(row.first.sweep, row.first.optimizer) for row in rows if row.first.model == one.model}
     shared = (one.sweep, two.optimizer) in used or (two.sweep, one.optimizer) in used
     return one.optimizer == two.optimizer or not shared
 
 
-def _chance(p: float) -> str:
+def _format_p(p: float) -> str:
+
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

@@ -1,4 +1,4 @@
-"""The loss from validation to test, split into ranking and threshold."""
+"""The drop in performance from validation to test, split into ranking and threshold."""
 
 from __future__ import annotations
 
@@ -18,86 +18,86 @@ from pneumo.metrics.summary import TITLES
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import Results
 
-SHOWN = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy")}
+SHIFT_METRICS = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy")}
 
 
 class Shift(NamedTuple):
-    """The same checkpoint and threshold on two sets of images."""
+    """Metrics of one checkpoint and threshold on the validation and on the test images."""
 
-    validation: Predictions  # for held-out training images, by which checkpoint and, maybe, threshold were chosen
+    validation: Predictions  # for held-out training images, used to select the checkpoint and possibly the threshold
     test: Predictions  # for the official test images
-    held_out: Mapping[str, Estimate]  # the metrics on the validation images
-    official: Mapping[str, Estimate]  # likewise on the test images
-    loss: Mapping[str, Estimate]  # the first less the second, of SHOWN
-    oracle: float  # highest balanced accuracy of a threshold chosen on the test images: a bound, never a result
-    oracle_threshold: float  # that threshold
+    validation_metrics: Mapping[str, Estimate]
+    test_metrics: Mapping[str, Estimate]
+    drop: Mapping[str, Estimate]  # validation minus test, for each of SHIFT_METRICS
+    oracle: float  # highest balanced accuracy of a threshold selected on the test images: a bound, never a result
+    oracle_threshold: float
 
     @property
-    def by_threshold(self) -> float:
-        """The loss of balanced accuracy, at most, that another threshold would have saved."""
-        return self.oracle - self.official["balanced_accuracy"].value
+    def threshold_drop(self) -> float:
+        """Upper bound of the drop in balanced accuracy that another threshold would have avoided."""
+        return self.oracle - self.test_metrics["balanced_accuracy"].value
 
     @property
-    def by_ranking(self) -> float:
-        """The rest of it, which no threshold saves; negative if the best threshold is better than validation was."""
-        return self.held_out["balanced_accuracy"].value - self.oracle
+    def ranking_drop(self) -> float:
+        """Drop in balanced accuracy at the best threshold; negative if the oracle exceeds the validation value."""
+        return self.validation_metrics["balanced_accuracy"].value - self.oracle
 
 
 def measure_shift(validation: Predictions, test: Predictions) -> Shift:
-    """Compare predictions for two sets of images, each with both classes."""
-    held_out, official = estimates(validation), estimates(test)
-    loss = {name: subtract(held_out[name], official[name]) for name in SHOWN}
-    return Shift(validation, test, held_out, official, loss, *best_threshold(test))
+    """Compare predictions for two sets of images; each set must have both classes."""
+    before, after = estimates(validation), estimates(test)
+    drop = {name: subtract(before[name], after[name]) for name in SHIFT_METRICS}
+    return Shift(validation, test, before, after, drop, *best_threshold(test))
 
 
 def best_threshold(predictions: Predictions) -> tuple[float, float]:
-    """Return the highest balanced accuracy that any threshold of the score reaches, and the probability at the lowest.
+    """Return the highest balanced accuracy of any threshold on the score, and the lowest such threshold.
 
-    Where probabilities round to the same number, a threshold of the probability reaches less.
+    The threshold is returned as a probability. It reaches less where probabilities round to the same number.
     """
     scores, index = np.unique(predictions.score, return_index=True)
-    steps = np.concatenate(([-np.inf], scores))  # above each of them an image is positive
-    above, below = (np.sort(predictions.score[predictions.positive == side]) for side in (True, False))
-    sensitivity = 1 - np.searchsorted(above, steps, side="right") / len(above)
-    specificity = np.searchsorted(below, steps, side="right") / len(below)
+    steps = np.concatenate(([-np.inf], scores))  # an image is predicted positive if its score is above the step
+    positive, negative = (np.sort(predictions.score[predictions.positive == label]) for label in (True, False))
+    sensitivity = 1 - np.searchsorted(positive, steps, side="right") / len(positive)
+    specificity = np.searchsorted(negative, steps, side="right") / len(negative)
     balanced = (sensitivity + specificity) / 2
     best = int(balanced.argmax())
     return float(balanced[best]), float(predictions.positive_probability[index[best - 1]]) if best else 0.0
 
 
 def read_shift(folder: Path, results: Results) -> Shift | str:
-    """Compare a run's validation.csv with its predictions.csv, or say why that cannot be."""
+    """Compare a run's validation.csv with its predictions.csv, or return the reason why this is impossible."""
     if not (folder / "validation.csv").is_file():
-        return "the run left no validation.csv: pneumo wrote none when it ran"
-    found = [read_predictions(folder, results, name) for name in ("validation.csv", "predictions.csv")]
-    for predictions, name in zip(found, ("validation", "test"), strict=True):
+        return "the run has no validation.csv because its version of pneumo did not write one"
+    parts = [read_predictions(folder, results, name) for name in ("validation.csv", "predictions.csv")]
+    for predictions, name in zip(parts, ("validation", "test"), strict=True):
         if not predictions.has_both_classes:
             return f"its {name} images are all of one class"
-    return measure_shift(*found)
+    return measure_shift(*parts)
 
 
 def shift_table(shift: Shift) -> Table:
-    """Lay out the two sides, and where the balanced accuracy went."""
+    """Build a table of the metrics on validation and test images and their drop."""
     title = f"From {len(shift.validation.positive):,} validation to {len(shift.test.positive):,} test images"
     table = PlainTable(title, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("")
-    for head in ("validation", "test", "loss"):
-        table.add_column(Text(f"{head}\n(95\u00a0% interval)"), justify="right", no_wrap=True)
-    for name, metric in SHOWN.items():
-        both = shift.held_out[name], shift.official[name]
-        sides = (f"{value:.3f} ({low:.3f}, {high:.3f})" for value, low, high in both)
-        value, low, high = shift.loss[name]
-        table.add_row(Text(metric.replace(" ", "\n")), *sides, f"{value:+.3f} ({low:.3f}, {high:.3f})")
+    for header in ("validation", "test", "drop"):
+        table.add_column(Text(f"{header}\n(95\u00a0% interval)"), justify="right", no_wrap=True)
+    for name, metric in SHIFT_METRICS.items():
+        both = shift.validation_metrics[name], shift.test_metrics[name]
+        cells = (f"{value:.3f} ({low:.3f}, {high:.3f})" for value, low, high in both)
+        value, low, high = shift.drop[name]
+        table.add_row(Text(metric.replace(" ", "\n")), *cells, f"{value:+.3f} ({low:.3f}, {high:.3f})")
     return table
 
 
-def explain_shift(shift: Shift) -> str:
-    """Say how much of the loss is the threshold's and how much the ranking's."""
+def describe_shift(shift: Shift) -> str:
+    """Describe which part of the drop is due to the threshold and which to the ranking."""
     return (
-        "Both at the run's own threshold. The loss of balanced accuracy, "
-        f"{shift.loss['balanced_accuracy'].value:+.3f}, is at most {shift.by_threshold:+.3f} the threshold's: the best "
-        f"of all thresholds on the test images, {shift.oracle_threshold:.3g}, would have reached {shift.oracle:.3f}. "
-        "That is an oracle, chosen on the test images: a bound, not a result. The rest, at least "
-        f"{shift.by_ranking:+.3f}, is the ranking's, as is the loss of AUROC. Validation had a part in the choices "
-        "that were made, so its own figures are a little too good."
+        "Validation and test use the same threshold. The drop in balanced accuracy is "
+        f"{shift.drop['balanced_accuracy'].value:+.3f}. At most {shift.threshold_drop:+.3f} of this is due to the "
+        f"threshold: the best threshold on the test images, {shift.oracle_threshold:.3g}, would have reached "
+        f"{shift.oracle:.3f}. That threshold is an oracle, selected on the test images: a bound, not a result. The "
+        f"rest, at least {shift.ranking_drop:+.3f}, is due to the ranking, as is the drop in AUROC. The validation "
+        "numbers are slightly optimistic, since validation images were used for model selection."
     )

@@ -25,23 +25,23 @@ from pneumo.runs.result_rules import RESULT_NAMES
 class Column:
     """One column of the leaderboard."""
 
-    title: str  # its head
-    show: Callable[[Row], str]  # gives what stands in a row
-    value: Callable[[Row], float | None] | None = None  # gives the number that it is sorted by; None for text
-    rank: int = 0  # where a terminal is too narrow for all columns, those of the highest rank go first
-    about: str = ""  # what it means, for a reader who points at it
+    title: str
+    show: Callable[[Row], str]  # formats the cell of a row
+    value: Callable[[Row], float | None] | None = None  # returns the sort key; None for a column of text
+    rank: int = 0  # columns of the highest rank are dropped first if the terminal is too narrow; 0 is never dropped
+    about: str = ""  # tooltip of the column's title in HTML
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns that these rows need."""
-    several = len({row.first.sweep for row in rows}) > 1
+    """Return the columns of a table of these rows."""
+    several_sweeps = len({row.first.sweep for row in rows}) > 1
     folds = any(run.fold >= 0 for row in rows for run in row.runs)
     study = any(row.study for row in rows)
     compared = any(row.comparable for row in rows)
     grouped = any(row.groups.get("accuracy") for row in rows)
     intervals = any(row.intervals for row in rows)
-    chosen: list[Column | None] = [
-        Column("sweep", lambda row: row.first.sweep) if several else None,
+    candidates: list[Column | None] = [
+        Column("sweep", lambda row: row.first.sweep) if several_sweeps else None,
         Column("network", lambda row: row.first.model),
         Column("optimizer", lambda row: row.first.optimizer),
         Column("setting", lambda row: row.setting) if any(row.setting for row in rows) else None,
@@ -50,24 +50,24 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         else None,
         _mean("validation loss", "val_loss", "of the tested checkpoint") if any(r.first.trial for r in rows) else None,
         _mean("test accuracy", "test_accuracy", METRICS["accuracy"].about),
-        _range("95\u00a0% interval", "accuracy", METRICS["accuracy"].method, 4),
+        _interval("95\u00a0% interval", "accuracy", METRICS["accuracy"].method, 4),
         _group("group", "accuracy", "accuracy", 1) if grouped else None,
         _study("study", "test_accuracy", 2) if study else None,
         _difference("difference", "test_accuracy", 5) if compared else None,
         *(column for metric in METRICS.values() for column in _metric(metric, intervals, grouped)),
-        _mean("train accuracy", "train_accuracy", "mean over the tested checkpoint's epoch, as training saw it", 9),
+        _mean("train accuracy", "train_accuracy", "running mean over the training epoch of the tested checkpoint", 9),
         _study("study (train)", "train_accuracy", 12) if study else None,
         _difference("difference (train)", "train_accuracy", 13) if compared else None,
-        Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 11, "the one that was tested, of all"),
-        Column("training", _time, lambda row: row.mean("train_seconds"), 6, "time of training, caches not included"),
-        Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 14, "trained, of all"),
+        Column("best epoch", _epoch, lambda row: row.mean("best_epoch"), 11, "epoch of the tested checkpoint"),
+        Column("training time", _time, lambda row: row.mean("train_seconds"), 6, "without the time to fill caches"),
+        Column("parameters", _parameters, lambda row: row.mean("parameters_trainable"), 14, "trainable of total"),
         Column("remark", lambda row: row.remark) if any(row.remark for row in rows) else None,
     ]
-    return [column for column in chosen if column]
+    return [column for column in candidates if column]
 
 
 def to_csv(runs: Sequence[Run]) -> str:
-    """Give one line for each run, with all that results.json holds."""
+    """Format one line for each run, with all values of its results.json."""
     columns = "sweep", "run", "state", "reason", "study_train_accuracy", "study_test_accuracy", *RESULT_NAMES
     lines: list[Sequence[object]] = [columns]
     for run in runs:
@@ -78,7 +78,7 @@ def to_csv(runs: Sequence[Run]) -> str:
 
 
 def to_markdown(rows: Sequence[Row], notes: Sequence[str], title: str) -> str:
-    """Give the table and its notes as Markdown."""
+    """Format the table and its notes as Markdown."""
     shown = columns(rows)
     lines = [f"# {escape_markdown(title)}", "", _line(column.title for column in shown)]
     lines.append(f"| {' | '.join('---:' if column.value else '---' for column in shown)} |")
@@ -87,19 +87,19 @@ def to_markdown(rows: Sequence[Row], notes: Sequence[str], title: str) -> str:
 
 
 def to_terminal(rows: Sequence[Row], title: str, console: Console) -> Table:
-    """Lay out as many columns as the terminal has room for."""
+    """Build a table of as many columns as fit the terminal, dropping those of the highest rank first."""
     shown = columns(rows)
     options = console.options.update(max_width=1_000)
     while True:
-        table = _lay_out(rows, shown, title)
+        table = _build_table(rows, shown, title)
         fits = Measurement.get(console, options, table).maximum <= console.width
         if fits or not any(column.rank for column in shown):
             return table
-        lowest = max(column.rank for column in shown)
-        shown = [column for column in shown if column.rank < lowest]  # sensitivity and specificity go together
+        last = max(column.rank for column in shown)
+        shown = [column for column in shown if column.rank < last]  # drops sensitivity and specificity together
 
 
-def _lay_out(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
+def _build_table(rows: Sequence[Row], shown: Sequence[Column], title: str) -> Table:
     table = PlainTable(title, padding=(0, 1, 0, 0))
     for column in shown:
         head = column.title.replace(" ", "\n")
@@ -124,19 +124,19 @@ def _mean(title: str, name: str, about: str, rank: int = 0) -> Column:
 
 
 def _metric(metric: Metric, intervals: bool, grouped: bool) -> list[Column]:
-    """Return the columns of a metric with a rank: mean, interval and letters; `columns` has those of accuracy."""
+    """Return mean, interval and group of a metric with a rank; the columns of accuracy are made in `columns`."""
     if metric.rank is None or metric.name == "accuracy":
         return []
-    found = [_mean(metric.title, f"test_{metric.name}", metric.about, metric.rank)]
+    shown = [_mean(metric.title, f"test_{metric.name}", metric.about, metric.rank)]
     if intervals and metric.over_seeds:
-        found.append(_range(f"{metric.title}, 95\u00a0% interval", metric.name, metric.method, 12 + metric.rank))
+        shown.append(_interval(f"{metric.title}, 95\u00a0% interval", metric.name, metric.method, 12 + metric.rank))
     if grouped and metric.compare:
-        found.append(_group(f"group by {metric.title}", metric.name, metric.title, 3 * metric.rank + 1))
-    return found
+        shown.append(_group(f"group by {metric.title}", metric.name, metric.title, 3 * metric.rank + 1))
+    return shown
 
 
-def _number(title: str, value: Callable[[Row], float | None], form: str, rank: int, about: str) -> Column:
-    return Column(title, lambda row: _format(value(row), form), value, rank, about)
+def _number(title: str, value: Callable[[Row], float | None], spec: str, rank: int, about: str) -> Column:
+    return Column(title, lambda row: _format(value(row), spec), value, rank, about)
 
 
 def _study(title: str, name: str, rank: int) -> Column:
@@ -144,13 +144,13 @@ def _study(title: str, name: str, rank: int) -> Column:
 
 
 def _difference(title: str, name: str, rank: int) -> Column:
-    return _number(title, lambda row: row.difference(name), "+.4f", rank, "ours less the study's")
+    return _number(title, lambda row: row.difference(name), "+.4f", rank, "this run minus the study")
 
 
-def _range(title: str, metric: str, about: str, rank: int) -> Column:
+def _interval(title: str, metric: str, about: str, rank: int) -> Column:
     def show(row: Row) -> str:
-        ends = row.interval(metric)
-        return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+        interval = row.interval(metric)
+        return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
 
     return Column(title, show, lambda row: (row.interval(metric) or (None,))[0], rank, about)
 
@@ -160,8 +160,8 @@ def _group(title: str, metric: str, name: str, rank: int) -> Column:
     return Column(title, lambda row: row.groups.get(metric, ""), None, rank, about)
 
 
-def _format(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def _format(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)
 
 
 def _seeds(row: Row) -> str:

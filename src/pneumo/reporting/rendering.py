@@ -1,4 +1,4 @@
-"""HTML and Markdown rendered from the package's templates."""
+"""HTML and Markdown rendering of the package's Jinja templates."""
 
 import base64
 import io
@@ -13,8 +13,8 @@ from PIL import Image
 from pneumo.common.text import code_span, escape_markdown, escape_prose
 
 
-def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
-    """Fill in a template of `reporting/templates`; markup in values is escaped, and a missing value is an error."""
+def render(template: str, **values: Any) -> str:  # noqa: ANN401 (templates accept any type)
+    """Render a template of `reporting/templates`; markup in values is escaped, and a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("pneumo.reporting"),
         autoescape=select_autoescape(["html"]),
@@ -29,15 +29,16 @@ def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the t
 
 
 def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an image for a page as JPEG."""
+    """Encode an image as JPEG for an HTML page."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=85)
     return stream.getvalue()
 
 
-def _escape_markdown(value: Any) -> Any:  # noqa: ANN401 (whatever the template shows)
+def _escape_markdown(value: Any) -> Any:  # noqa: ANN401 (templates accept any type)
     return escape_markdown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _escape_controls(value: Any) -> Any:  # noqa: ANN401 (whatever the template shows)
+def _escape_controls(value: Any) -> Any:  # noqa: ANN401 (templates accept any type)
+
     return type(value)(escape_prose(value)) if isinstance(value, (str, Markup)) else value

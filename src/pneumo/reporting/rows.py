@@ -1,4 +1,6 @@
-"""Rows of the leaderboard, runs that differ in their seed or fold only; and the results of the study.
+"""Rows of the leaderboard, and the results of the published study.
+
+A row holds the runs that differ only in their seed or fold.
 
 Source of the study: B. Montalico, J. C. Herrera, Classification and Detection of Pneumonia in X-Ray Images Using Deep
 Learning Techniques.
@@ -19,19 +21,19 @@ from pneumo.metrics.intervals import Interval, wilson, zero_residue
 from pneumo.runs.collection import Run
 from pneumo.runs.results import Results, count_tested
 
-TESTED = 624  # images
-MAJORITY = 0.625  # share of the larger class of these images, which a collapsed run reaches
+STUDY_TEST_IMAGES = 624
+MAJORITY_RATE = 0.625  # accuracy on these images when the larger class is always predicted
 
 
 class Published(NamedTuple):
-    """One cell of the study's table: accuracies, and the time of training on a laptop's GPU."""
+    """One cell of the study's table: accuracies, and the training time on a laptop GPU."""
 
     train_accuracy: float
     test_accuracy: float
     train_seconds: int
 
 
-# By conf/model's and conf/optimizer's names. The three pairs of 0.7429 and 0.6250 collapsed to one answer.
+# Keys are the names in conf/model and conf/optimizer. The three cells with 0.7429 and 0.6250 collapsed to one class.
 STUDY = {
     ("xraychestnet", "sgd"): Published(0.7429, 0.6250, 62 * 60 + 37),
     ("xraychestnet", "adam"): Published(0.7429, 0.6250, 74 * 60 + 57),
@@ -50,28 +52,28 @@ STUDY = {
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed or fold only, one line of the leaderboard."""
+    """One line of the leaderboard: runs that differ only in their seed or fold."""
 
-    runs: tuple[Run, ...]  # in the order of their seeds
-    hidden: str = ""  # tells it from another row of the same words, whose runs have other settings
-    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 %, of the mean over seeds, by metric
-    groups: Mapping[str, str] = field(default_factory=dict)  # letters by metric: rows that share one are not separable
+    runs: tuple[Run, ...]  # sorted by seed and fold
+    settings_tag: str = ""  # distinguishes rows that have the same names but different settings, such as #1a2b
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 % intervals of means over seeds, by metric
+    groups: Mapping[str, str] = field(default_factory=dict)  # by metric: rows with a common letter do not differ
 
     @property
     def first(self) -> Run:
-        """The run whose names all share."""
+        """The first run; all runs of the row have its names."""
         return self.runs[0]
 
     @property
     def setting(self) -> str:
-        """What tells the row from others of its network and optimizer."""
-        return " ".join(filter(None, (self.first.setting, self.hidden)))
+        """The settings that distinguish the row from others with the same network and optimizer."""
+        return " ".join(filter(None, (self.first.setting, self.settings_tag)))
 
     @property
     def finished(self) -> list[Results]:
-        """What the finished runs have given; partial tests count only where there is no whole one."""
-        found = [run.results for run in self.runs if run.results]
-        return [results for results in found if results["status"] == "done"] or found
+        """Results of the finished runs; partial tests are included only if no run has a complete one."""
+        tested = [run.results for run in self.runs if run.results]
+        return [results for results in tested if results["status"] == "done"] or tested
 
     @property
     def study(self) -> Published | None:
@@ -80,40 +82,40 @@ class Row:
 
     @property
     def comparable(self) -> bool:
-        """Whether the study's numbers are of the same images."""
-        radiographs = all(results["data"] == "chest_xray" for results in self.finished)
-        return self.study is not None and bool(self.finished) and radiographs and self.tested == TESTED
+        """Whether the runs were tested on the study's test images."""
+        same_data = all(results["data"] == "chest_xray" for results in self.finished)
+        return self.study is not None and bool(self.finished) and same_data and self.test_size == STUDY_TEST_IMAGES
 
     def mean(self, name: str) -> float | None:
-        """Return the mean over the finished runs that have the key; None if there is none."""
+        """Return the mean over the finished runs that have the key; None if no run has it."""
         return statistics.fmean(values) if (values := self._values(name)) else None
 
     def deviation(self, name: str) -> float | None:
-        """Return the standard deviation over the finished runs that have the key; None if there are not two."""
+        """Return the standard deviation over the finished runs that have the key; None for fewer than two."""
         return statistics.stdev(values) if len(values := self._values(name)) > 1 else None
 
     def difference(self, name: str) -> float | None:
-        """Return by how much an accuracy differs from the study's; None if that would be no comparison."""
+        """Return the mean accuracy minus the study's; None if the test images are different."""
         mean = self.mean(name)
         if mean is None or not self.comparable:
             return None
         return float(zero_residue(np.array(mean - float(getattr(self.study, name)))))
 
     def interval(self, metric: str = "accuracy") -> Interval | None:
-        """Return a metric's 95 % interval, which more seeds do not narrow."""
+        """Return the 95 % interval of a metric; more seeds do not narrow it."""
         mean = self.mean("test_accuracy")
         if metric != "accuracy" or mean is None or metric in self.intervals:
             return self.intervals.get(metric)
-        return wilson(round(mean * self.tested), self.tested)
+        return wilson(round(mean * self.test_size), self.test_size)
 
     @property
-    def tested(self) -> int:
-        """How many images each run was tested on."""
+    def test_size(self) -> int:
+        """Number of test images of each run."""
         return count_tested(self.finished[0])
 
     @property
     def remark(self) -> str:
-        """What one must know before reading the numbers, such as `collapsed` or `1 of 3 failed`."""
+        """States of the runs other than done, such as `collapsed` or `1 of 3 failed`."""
         states = [run.state for run in self.runs]
         counts = {state: f"{states.count(state)} of {len(states)} {state}" for state in states if state != "done"}
         return ", ".join(counts if len(set(states)) == 1 else counts.values())
@@ -122,10 +124,10 @@ class Row:
         return [float(results[name]) for results in self.finished if name in results]
 
 
-def rows(runs: Iterable[Run]) -> list[Row]:
-    """Group runs that differ in their seed or fold only, the highest test accuracy first.
+def build_rows(runs: Iterable[Run]) -> list[Row]:
+    """Group runs that differ only in their seed or fold, and sort the rows by test accuracy, best first.
 
-    Trials of a search come last, by validation loss: the test set must have no part in choosing one.
+    Trials of a hyperparameter search come last, sorted by validation loss: they must not be selected on the test set.
     """
     groups: dict[tuple[str, ...], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: (run.seed, run.fold)):
@@ -135,9 +137,9 @@ def rows(runs: Iterable[Run]) -> list[Row]:
         value = row.mean("val_loss") if row.first.trial else -(row.mean("test_accuracy") or 0)
         return row.first.trial, inf if value is None else value, row.first.sweep, row.first.name
 
-    found = [
-        Row(tuple(group), f"#{settings[:4]}" if len(alike) > 1 else "")
-        for alike in groups.values()
-        for settings, group in alike.items()
+    rows = [
+        Row(tuple(group), f"#{settings_hash[:4]}" if len(same_names) > 1 else "")
+        for same_names in groups.values()
+        for settings_hash, group in same_names.items()
     ]
-    return sorted(found, key=order)
+    return sorted(rows, key=order)

@@ -1,6 +1,6 @@
-"""Reports of a run: one HTML page, which needs no network and opens from the disk, and a model card.
+"""Reports of a run: a self-contained HTML page and a model card.
 
-Source of the card: M. Mitchell et al., Model Cards for Model Reporting, 2019.
+Source of the model card: M. Mitchell et al., Model Cards for Model Reporting, 2019.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.metrics.subtypes import NO_IMAGE
 from pneumo.metrics.summary import TITLES, reported_metrics
-from pneumo.reporting.figures.run_figures import Chosen, choose, embed_figures
-from pneumo.reporting.generalization import Shift, explain_shift, read_shift
+from pneumo.reporting.figures.run_figures import Examples, embed_figures, select_examples
+from pneumo.reporting.generalization import Shift, describe_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
@@ -28,11 +28,11 @@ from pneumo.runs.results import Results, count_tested, name_run, read_finished, 
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
-_ON_CARDS = (
+_CARD_METRICS = (
     *("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auroc", "auroc_bacterial_viral", "auprc"),
     *("ece", "brier"),
 )
-# What the card shows of the configuration, and its types.
+# Settings that the model card shows, with their types.
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "model.architecture": (str,),
     "model.weights": (str, type(None)),
@@ -46,55 +46,55 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
 
 
 class ReportedRun(NamedTuple):
-    """A finished run, its predictions for test images, and which of these its page shows."""
+    """A finished run, its predictions for the test images, and the indices of the examples on its page."""
 
     folder: Path
     results: Results
-    answers: Predictions
-    chosen: Chosen
+    predictions: Predictions
+    examples: Examples
 
 
-class Shown(NamedTuple):
-    """A film on the page, as JPEG without and with its saliency map; `answer` has class and probability."""
+class ExplainedImage(NamedTuple):
+    """A test image on the page, as JPEG with and without its saliency map."""
 
     path: str
-    film: bytes
-    map: bytes
+    image: bytes
+    saliency: bytes  # the image with its saliency map
     truth: str
-    answer: str
+    prediction: str  # predicted class and probability
     right: bool
 
 
 class Explanations(NamedTuple):
-    """What a page shows of a run's checkpoint and data."""
+    """Saliency maps of a run's examples, and its margin of uncertainty."""
 
-    films: dict[str, list[Shown]]  # by `Chosen.kinds`
-    forgotten: dict[str, float]  # rank correlation of saliency maps with those of a randomised head or network
-    missing: str  # why there is nothing of this
+    images: dict[str, list[ExplainedImage]]  # by `Examples.kinds`
+    correlations: dict[str, float]  # rank correlation of the maps with those of a randomised head or network
+    missing: str  # reason why there are no maps; else empty
     margin: float | None  # logits within which a prediction counts as uncertain; None if unknown
-    uncertain: float | None  # the fraction of validation images that lies within
+    uncertain: float | None  # fraction of the validation images within the margin
 
 
-class _Band(NamedTuple):
-    """How the test went within and outside of what is uncertain: shares of images, and of right answers among them."""
+class _UncertainTest(NamedTuple):
+    """Fraction of uncertain test images, and the accuracies among uncertain and certain ones."""
 
-    share: float
-    right_inside: float
-    right_outside: float
+    fraction: float
+    accuracy_inside: float
+    accuracy_outside: float
 
 
 def read_run(folder: Path) -> ReportedRun:
-    """Read a finished run; raise a ConfigError if none has finished there, or a file of it is missing."""
+    """Read a finished run; raise a ConfigError if it has not finished or one of its files is missing."""
     results = read_finished(folder)
-    answers = read_predictions(folder, results)
-    return ReportedRun(folder, results, answers, choose(answers, float(results["threshold"])))
+    predictions = read_predictions(folder, results)
+    return ReportedRun(folder, results, predictions, select_examples(predictions, float(results["threshold"])))
 
 
 def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> None:
-    """Write the page of a run."""
+    """Write the HTML page of a run."""
     results = run.results
     config = ""
-    with suppress(ConfigError):  # the page says that it is missing
+    with suppress(ConfigError):  # without a configuration, the page has no such section
         config = OmegaConf.to_yaml(read_config(run.folder))
     text = render(
         "run.html",
@@ -103,10 +103,10 @@ def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> 
         tested=count_tested(results),
         metrics=_metrics(results, TITLES),
         facts=_facts(results),
-        band=_band(run, explanations.margin),
-        positive=run.answers.classes[-1],
-        rights=run.chosen.rights,
-        wrongs=run.chosen.wrongs,
+        uncertain=_measure_uncertain(run, explanations.margin),
+        positive=run.predictions.classes[-1],
+        right_count=run.examples.right_count,
+        wrong_count=run.examples.wrong_count,
         figures=embed_figures(run.folder),
         config=config,
         explanations=explanations,
@@ -116,7 +116,7 @@ def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> 
 
 
 def _metrics(results: Results, titles: Mapping[str, str]) -> list[tuple[str, Estimate]]:
-    """Return title, value and interval of each metric that has one."""
+    """Return title and estimate of each metric in the results."""
     shown = [name for name in titles if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE]
     return [(titles[name], recorded_estimate(results, name)) for name in shown]
 
@@ -124,49 +124,53 @@ def _metrics(results: Results, titles: Mapping[str, str]) -> list[tuple[str, Est
 def _facts(results: Results) -> dict[str, str]:
     return {
         "experiment": f"{results['experiment']}, data {results['data']}, split {results['split']}",
-        "images": f"{results['image_size']} x {results['image_size']} pixels, batches of {results['batch_size']}",
-        "tested": f"epoch {results['best_epoch']} of {results['epochs']}",
-        "decision": "the likeliest class"
+        "images": f"{results['image_size']} x {results['image_size']} pixels, batch size {results['batch_size']}",
+        "tested checkpoint": f"epoch {results['best_epoch']} of {results['epochs']}",
+        "predicted class": "the most probable class"
         if results["threshold_rule"] == "likeliest"
-        else f"positive above {results['threshold']:.4g} ({results['threshold_rule']})",
+        else f"positive above {results['threshold']:.4g} (rule {results['threshold_rule']})",
         "temperature": f"{results['temperature']:.3f}",
-        "parameters": f"{results['parameters_total']:,}, of which {results['parameters_trainable']:,} were trained",
-        "training": f"{results['train_seconds']:,.0f} s, {results['samples_per_second']:,.0f} images a second",
-        "machine": f"{results['device']}, {results['precision']}",
+        "parameters": f"{results['parameters_total']:,} ({results['parameters_trainable']:,} trainable)",
+        "training time": f"{results['train_seconds']:,.0f} s, {results['samples_per_second']:,.0f} images per second",
+        "device": f"{results['device']}, {results['precision']}",
         "pneumo": f"{results['pneumo_version']} ({str(results['git_commit'])[:12]})",
         "PyTorch": str(results["torch_version"]),
     }
 
 
-def _band(run: ReportedRun, margin: float | None) -> _Band | None:
+def _measure_uncertain(run: ReportedRun, margin: float | None) -> _UncertainTest | None:
     if margin is None:
         return None
-    right = run.answers.right
-    near = distance(run.answers.probability.astype(np.float32), float(run.results["threshold"])) <= margin
-    return _Band(float(near.mean()), *(float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near)))
+    right, single = run.predictions.right, run.predictions.probability.astype(np.float32)
+    near = distance(single, float(run.results["threshold"])) <= margin
+    accuracies = (float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near))
+    return _UncertainTest(float(near.mean()), *accuracies)
 
 
 def write_model_card(run: Path, folder: Path) -> None:
-    """Write the MODEL_CARD.md of a finished run to a folder."""
+    """Write the MODEL_CARD.md of a finished run."""
     write_report(folder / "MODEL_CARD.md", _model_card(run))
     print_line(f"{'model card':<12} {folder / 'MODEL_CARD.md'}")
 
 
 def _model_card(folder: Path) -> str:
-    """Return the model card of a finished run, as Markdown; raise a ConfigError if a file of it is missing."""
+    """Render the model card of a finished run as Markdown; raise a ConfigError if one of its files is missing."""
     results = read_finished(folder)
     config = resolve_references(read_config(folder))
     for key, kinds in _SETTINGS.items():
         select(config, key, *kinds)
-    parts = _count(read_splits(folder))
-    titles = {**reported_metrics(*_ON_CARDS, subtype="to {} pneumonia"), "ece": "expected calibration error"}
+    splits = _count_splits(read_splits(folder))
+    titles = {
+        **reported_metrics(*_CARD_METRICS, subtype="sensitivity to {} pneumonia"),
+        "ece": "expected calibration error",
+    }
     shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
     return render(
         "model_card.md",
         results=results,
         config=config,
-        splits=parts,
-        classes=list(parts[0]["classes"]),
+        splits=splits,
+        classes=list(splits[0]["classes"]),
         tested=count_tested(results),
         augmentation=", ".join(
             f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
@@ -174,24 +178,25 @@ def _model_card(folder: Path) -> str:
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
         metrics=_metrics(results, titles),
-        shift=f"{_sides(shift)}. {explain_shift(shift)}" if isinstance(shift, Shift) else "",
+        shift=f"{_compare_sets(shift)}. {describe_shift(shift)}" if isinstance(shift, Shift) else "",
     )
 
 
-def _sides(shift: Shift) -> str:
+def _compare_sets(shift: Shift) -> str:
+    before, after = shift.validation_metrics, shift.test_metrics
     return ", ".join(
-        f"{title} {shift.held_out[name].value:.3f} on validation and {shift.official[name].value:.3f} on test images"
+        f"{title} {before[name].value:.3f} on validation and {after[name].value:.3f} on test images"
         for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))
     )
 
 
-def _count(lines: list[dict[str, str]]) -> list[dict[str, Any]]:
+def _count_splits(images: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Count images, patients and classes of each split."""
-    names = list(dict.fromkeys(line["class"] for line in lines))
-    found = []
-    for split in dict.fromkeys(line["split"] for line in lines):
-        here = [line for line in lines if line["split"] == split]
-        counts = {name: sum(line["class"] == name for line in here) for name in names}
-        patients = len({line["patient"] for line in here})
-        found.append({"name": split, "images": len(here), "patients": patients, "classes": counts})
-    return found
+    classes = list(dict.fromkeys(image["class"] for image in images))
+    counts = []
+    for split in dict.fromkeys(image["split"] for image in images):
+        part = [image for image in images if image["split"] == split]
+        by_class = {name: sum(image["class"] == name for image in part) for name in classes}
+        patients = len({image["patient"] for image in part})
+        counts.append({"name": split, "images": len(part), "patients": patients, "classes": by_class})
+    return counts

@@ -1,4 +1,4 @@
-"""The summary of a run in the terminal: its results, and where its files are."""
+"""Terminal summary of a run: its results and the paths of its files."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _log = logging.getLogger(__name__)
 
 
 def report(folder: Path, results: Mapping[str, Value]) -> None:
-    """Print the results and the paths of what the run left; warn of results that mean little."""
+    """Print the results and the paths of the run's files; warn if the run is partial or collapsed."""
     if results["status"] == "partial":
-        _log.warning("PARTIAL: images of the test set were left out, so these figures are no result to report.")
+        _log.warning("PARTIAL: some test images were skipped; do not report these numbers as a result.")
     if results["collapsed"]:
         _log.warning(
-            "COLLAPSED: every test image got the same answer, so the accuracy of %.4f is only that class's share. "
-            "Lower optimizer.lr, train longer, or look at train/loss in TensorBoard.",
+            "COLLAPSED: every test image got the same predicted class; the accuracy of %.4f is just the proportion of "
+            "that class. Lower optimizer.lr, train longer, or check train/loss in TensorBoard.",
             results["test_accuracy"],
         )
     rich.print(_table(results))
-    for name, place in (
+    for name, location in (
         ("results", folder / "results.json"),
         ("predictions", folder / "predictions.csv"),
         ("checkpoint", folder / "checkpoints" / "best.ckpt"),
         ("log", folder / "train.log"),
         ("curves", f"tensorboard --logdir {folder}"),
     ):
-        print_line(f"{name:<12} {place}")
+        print_line(f"{name:<12} {location}")
 
 
 def _table(results: Mapping[str, Value]) -> PlainTable:
-    """Build the table of the metrics that have a rank, next to what the run was."""
+    """Build a table of the ranked metrics next to the run's training figures."""
     table = PlainTable(name_run(results))
     table.add_column("test")
     for column in ("", "95\u00a0% interval"):
@@ -54,9 +54,9 @@ def _table(results: Mapping[str, Value]) -> PlainTable:
     right = [
         ("train accuracy", f"{results['train_accuracy']:.4f}"),
         ("best epoch", f"{results['best_epoch']} of {results['epochs']}"),
-        ("trained parameters", f"{results['parameters_trainable']:,}"),
-        ("training", f"{results['train_seconds']:.0f} s"),
-        ("images a second", f"{results['samples_per_second']:.0f}"),
+        ("trainable parameters", f"{results['parameters_trainable']:,}"),
+        ("training time", f"{results['train_seconds']:.0f} s"),
+        ("images per second", f"{results['samples_per_second']:.0f}"),
     ]
     for first, second in zip_longest(left, right, fillvalue=()):
         table.add_row(*first, *second)

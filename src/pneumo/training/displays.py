@@ -18,7 +18,7 @@ from pneumo.data.index import Radiograph, indices_of
 from pneumo.data.previews import first_batch, load_images
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.charts import draw_learning_curves
-from pneumo.reporting.figures.run_figures import MOST, draw_batch, draw_test
+from pneumo.reporting.figures.run_figures import MAX_IMAGES, draw_batch, draw_test
 from pneumo.reporting.figures.style import save
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import Results, name_run
@@ -74,7 +74,7 @@ def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None
     datamodule, trainer = components.datamodule, components.trainer
     if not (cfg.figures and trainer.is_global_zero):
         return
-    batch, pixels = first_batch(datamodule, trainer.world_size, MOST)
+    batch, pixels = first_batch(datamodule, trainer.world_size, MAX_IMAGES)
     size = min(datamodule.batch_size, len(datamodule.splits["train"]))
     settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
     how = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"

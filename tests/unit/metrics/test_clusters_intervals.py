@@ -57,7 +57,7 @@ def curves(patients: tuple[str, ...]) -> dict[str, object]:
 
 
 def shift(patients: tuple[str, ...]) -> dict[str, object]:
-    return dict(measure_shift(replace(draw(0), patients=patients), draw(1)).loss)
+    return dict(measure_shift(replace(draw(0), patients=patients), draw(1)).drop)
 
 
 def difference(patients: tuple[str, ...]) -> dict[str, object]:

@@ -15,11 +15,10 @@ from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.metrics.curves import roc
 from pneumo.metrics.definitions import METRICS
-from pneumo.reporting.comparison import compare
-from pneumo.reporting.comparison import comparison_table as to_table
-from pneumo.reporting.leaderboard import explain, write_leaderboard
+from pneumo.reporting.comparison import compare, comparison_table
+from pneumo.reporting.leaderboard import table_notes, write_leaderboard
 from pneumo.reporting.leaderboard_table import columns, to_csv, to_markdown, to_terminal
-from pneumo.reporting.rows import rows
+from pneumo.reporting.rows import build_rows
 from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
@@ -37,19 +36,19 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
-def test_seeds_make_one_row_with_mean_and_deviation(study: Path) -> None:
-    first = rows(collect([study]))[0]
+def test_seeds_form_one_row_with_mean_and_deviation(study: Path) -> None:
+    first = build_rows(collect([study]))[0]
     assert (first.first.model, len(first.runs), first.remark) == ("resnext", 2, "")
     accuracies = (1 - 30 / 624, 1 - 42 / 624)
     assert first.mean("test_accuracy") == pytest.approx(np.mean(accuracies))
     assert first.deviation("test_accuracy") == pytest.approx(np.std(accuracies, ddof=1))
     assert first.difference("test_accuracy") == pytest.approx(np.mean(accuracies) - 0.9503)
     interval = binomtest(624 - 36, 624).proportion_ci(method="wilson")
-    assert first.interval() == pytest.approx((interval.low, interval.high))  # of 624 images, not of twice as many
+    assert first.interval() == pytest.approx((interval.low, interval.high))  # 624 images, not 2 x 624
 
 
-def test_what_is_no_result_is_marked_and_comes_last(study: Path) -> None:
-    found = {(row.first.model, row.first.optimizer): row.remark for row in rows(collect([study]))}
+def test_collapsed_and_unfinished_runs_are_marked_and_come_last(study: Path) -> None:
+    found = {(row.first.model, row.first.optimizer): row.remark for row in build_rows(collect([study]))}
     assert list(found.items()) == [
         (("resnext", "sgd"), ""),
         (("timm", "adam"), ""),
@@ -57,29 +56,29 @@ def test_what_is_no_result_is_marked_and_comes_last(study: Path) -> None:
         (("googlenet", "adam"), "unfinished"),
         (("googlenet", "sgd"), "failed"),
     ]
-    assert any("googlenet-sgd-s0 failed: no image" in note for note in explain(rows(collect([study]))))
+    assert any("googlenet-sgd-s0 failed: no image" in note for note in table_notes(build_rows(collect([study]))))
 
 
-def test_the_studys_numbers_are_no_measure_for_other_images(tmp_path: Path) -> None:
+def test_other_images_are_not_compared_with_the_study(tmp_path: Path) -> None:
     write_run(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=3, images=64, data="synthetic")
-    (row,) = rows(collect([tmp_path / "a"]))
+    (row,) = build_rows(collect([tmp_path / "a"]))
     assert row.study is not None
     assert row.difference("test_accuracy") is None
-    assert "no difference is given" in " ".join(explain([row]))
+    assert "without differences" in " ".join(table_notes([row]))
 
 
-@pytest.mark.parametrize(("rank", "heads"), [(None, []), (0, ["NPV"]), (2, ["NPV"])])
+@pytest.mark.parametrize(("rank", "headers"), [(None, []), (0, ["NPV"]), (2, ["NPV"])])
 def test_a_metric_with_a_rank_has_one_column(
-    rank: int | None, heads: list[str], study: Path, monkeypatch: pytest.MonkeyPatch
+    rank: int | None, headers: list[str], study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METRICS, "npv", METRICS["f1"]._replace(name="npv", title="NPV", rank=rank))
-    titles = [column.title for column in columns(rows(collect([study])))]
-    assert [title for title in titles if title == "NPV"] == heads
+    titles = [column.title for column in columns(build_rows(collect([study])))]
+    assert [title for title in titles if title == "NPV"] == headers
     assert len(titles) == len(set(titles))
     assert "accuracy" not in titles  # its column is "test accuracy"
 
 
-def test_every_form_holds_every_run(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_files_contain_every_run(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     write_leaderboard([study], out)
     with (out / "leaderboard.csv").open(newline="") as file:
@@ -93,87 +92,87 @@ def test_every_form_holds_every_run(study: Path, tmp_path: Path, capsys: pytest.
         r"\| resnext \| sgd \| .*0\.9423 ± 0\.0136 \| 0\.921 to 0\.958 \| a \| 0\.9503 \| -0\.0080 \|", markdown
     )
     shown = capsys.readouterr().out
-    for word in ("resnext", "vgg16", "collapsed", "failed", str(out / "leaderboard.html")):
-        assert word in shown
+    for text in ("resnext", "vgg16", "collapsed", "failed", str(out / "leaderboard.html")):
+        assert text in shown
     events = EventAccumulator(str(out / "leaderboard"))
     events.Reload()
     assert sorted(events.Tags()["images"]) == ["leaderboard/accuracy", "leaderboard/roc", "leaderboard/time"]
     assert {path.name for path in (out / "figures").iterdir()} >= {"accuracy.png", "roc.svg", "time.png"}
 
 
-def test_the_page_needs_nothing_but_itself(study: Path, tmp_path: Path) -> None:
+def test_the_page_is_self_contained(study: Path, tmp_path: Path) -> None:
     write_leaderboard([study], tmp_path)
     page = (tmp_path / "leaderboard.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert page.count("data:image/svg+xml;base64,") == 3
-    assert page.count("<tr") == (1 + 5) + (1 + 2)  # and the one pair that is compared, by accuracy and by AUROC
+    assert page.count("<tr") == (1 + 5) + (1 + 2)  # the compared pair has a row for accuracy and one for AUROC
 
 
-def test_a_reason_cannot_break_the_page(tmp_path: Path) -> None:
+def test_reasons_are_escaped_in_the_page(tmp_path: Path) -> None:
     write_failed_run(tmp_path / "a" / "x", "vgg16", "sgd", reason="</td><script>alert(1)</script>")
     write_leaderboard([tmp_path / "a"], tmp_path)
     assert "<script>alert" not in (tmp_path / "leaderboard.html").read_text()
 
 
-def test_sweeps_stand_beside_each_other(study: Path, tmp_path: Path) -> None:
+def test_several_sweeps_share_one_leaderboard(study: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "robust" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=20)
-    found = rows(collect([study, tmp_path / "robust"]))
+    found = build_rows(collect([study, tmp_path / "robust"]))
     assert [(row.first.sweep, row.first.model) for row in found][:2] == [("robust", "resnext"), ("study", "resnext")]
     assert to_markdown(found, [], "title").splitlines()[2].startswith("| sweep | network |")
     write_leaderboard([study, tmp_path / "robust"], tmp_path)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
-def test_the_terminals_table_fits(study: Path, width: int) -> None:
+def test_the_table_fits_the_terminal(study: Path, width: int) -> None:
     console = Console(width=width, record=True)
-    console.print(to_terminal(rows(collect([study])), "title", console))
+    console.print(to_terminal(build_rows(collect([study])), "title", console))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     assert ("sensitivity" in text) == ("specificity" in text) == (width == 200)
 
 
-def test_the_roc_curve_is_that_of_the_probabilities(study: Path) -> None:
+def test_the_area_under_the_roc_curve_is_the_auroc(study: Path) -> None:
     folder = study / "resnext-sgd-s0"
     results = json.loads((folder / "results.json").read_text())
-    answers = read_predictions(folder, results)
-    assert answers.classes == ("NORMAL", "PNEUMONIA")
-    assert auc(*roc(answers)) == pytest.approx(results["test_auroc"], abs=1e-6)
-    assert answers.positive.sum() == 390
+    predictions = read_predictions(folder, results)
+    assert predictions.classes == ("NORMAL", "PNEUMONIA")
+    assert auc(*roc(predictions)) == pytest.approx(results["test_auroc"], abs=1e-6)
+    assert predictions.positive.sum() == 390
 
 
-def test_runs_of_other_settings_are_no_seeds_of_one_row(tmp_path: Path) -> None:
+def test_runs_with_different_settings_are_different_rows(tmp_path: Path) -> None:
     write_run(tmp_path / "a" / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=30, settings_hash="1111", epochs=20)
     write_run(tmp_path / "a" / "resnext-sgd-s1", "resnext", "sgd", 1, wrong=42, settings_hash="2222", epochs=30)
-    found = rows(collect([tmp_path / "a"]))
+    found = build_rows(collect([tmp_path / "a"]))
     assert [(row.setting, len(row.runs)) for row in found] == [("#1111", 1), ("#2222", 1)]
-    notes = " ".join(explain(found))
-    assert "whose settings differ" in notes
+    notes = " ".join(table_notes(found))
+    assert "different settings" in notes
     assert "epochs (20 and 30)" in notes
 
 
-def test_a_run_counts_once_and_sweeps_of_one_name_stay_apart(study: Path, tmp_path: Path) -> None:
+def test_duplicate_runs_count_once_and_sweeps_with_equal_names_are_separate(study: Path, tmp_path: Path) -> None:
     assert len(collect([study, study, study / "resnext-sgd-s0"])) == 6
     write_run(tmp_path / "other" / "study" / "resnext-sgd-s2", "resnext", "sgd", 2, wrong=20)
-    found = rows(collect([study, tmp_path / "other" / "study"]))
+    found = build_rows(collect([study, tmp_path / "other" / "study"]))
     assert sorted(len(row.runs) for row in found if row.first.model == "resnext") == [1, 2]
-    single = rows(collect([study / "resnext-sgd-s0", tmp_path / "other" / "study" / "resnext-sgd-s2"]))
+    single = build_rows(collect([study / "resnext-sgd-s0", tmp_path / "other" / "study" / "resnext-sgd-s2"]))
     assert [len(row.runs) for row in single] == [1, 1]
 
 
-def test_a_network_of_two_sweeps_is_compared_though_their_optimizers_differ(tmp_path: Path) -> None:
+def test_a_network_is_compared_across_sweeps_with_different_optimizers(tmp_path: Path) -> None:
     for optimizer, wrong in (("sgd", 60), ("adam", 70)):
         write_run(tmp_path / "study" / f"resnext-{optimizer}-s0", "resnext", optimizer, 0, wrong=wrong)
         write_run(tmp_path / "study" / f"vgg16-{optimizer}-s0", "vgg16", optimizer, 0, wrong=wrong)
     write_run(tmp_path / "robust" / "resnext-adamw-s0", "resnext", "adamw", 0, wrong=20)
     write_run(tmp_path / "robust" / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=20)
     console = Console(width=160, record=True)
-    console.print(to_table(compare(rows(collect([tmp_path / "study", tmp_path / "robust"]))), 160))
+    console.print(comparison_table(compare(build_rows(collect([tmp_path / "study", tmp_path / "robust"]))), 160))
     pairs = set(re.findall(r"accuracy +robust (\w+) (\w+) +study \w+ (\w+)", console.export_text()))
     assert pairs == {("resnext", "adamw", "sgd"), ("resnext", "adamw", "adam"), ("vgg16", "sgd", "sgd")}
 
 
-def test_single_runs_are_printed_and_only_one_alone_gets_a_page(
+def test_several_runs_are_only_printed_and_a_single_run_gets_a_page(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(study.rglob("*"))
@@ -183,30 +182,30 @@ def test_single_runs_are_printed_and_only_one_alone_gets_a_page(
     report([study / "resnext-sgd-s0"])
     page = study / "resnext-sgd-s0" / "report.html"
     assert set(study.rglob("*")) - before == {page}
-    assert "best.ckpt is not a file" in page.read_text()  # and all else is there
+    assert "best.ckpt is not a file" in page.read_text()  # the rest of the page is complete
     assert "--output FOLDER" not in capsys.readouterr().out
 
 
-def test_a_place_that_cannot_be_written_is_named(study: Path, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_an_error(study: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot be written to .*file.*--output"):
         report([study], tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
-def test_a_folder_without_runs_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_folder_without_runs_is_rejected(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="outputs/sweep/study"):
         collect([tmp_path / name])
 
 
-def test_a_damaged_file_is_named(study: Path) -> None:
+def test_damaged_results_are_an_error(study: Path) -> None:
     (study / "resnext-sgd-s0" / "results.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resnext-sgd-s0/results\.json is damaged"):
         collect([study])
 
 
-def test_lines_of_the_csv_have_all_results(study: Path) -> None:
+def test_the_csv_has_all_results(study: Path) -> None:
     header = to_csv(collect([study])).splitlines()[0].split(",")
     assert set(RESULT_NAMES) <= set(header)
     assert len(header) == len(set(header))

@@ -1,4 +1,4 @@
-"""Names of runs, sweeps and classes that somebody chose to harm, through reports and figures."""
+"""Hostile names of runs, sweeps and classes in reports and figures."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pneumo.data.index import Radiograph
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.charts import draw_confusion, draw_scores
-from pneumo.reporting.figures.run_figures import choose, draw_predictions
+from pneumo.reporting.figures.run_figures import draw_predictions, select_examples
 from pneumo.reporting.figures.style import save
 from pneumo.reporting.leaderboard import write_leaderboard
 from pneumo.reporting.run_summary import report
@@ -28,7 +28,7 @@ from pneumo.runs.split_files import read_splits, write_splits
 from pneumo.training.loggers import RunLogger
 
 
-def test_no_leaderboard_obeys_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_names_are_escaped_in_all_leaderboard_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = tmp_path / f"=sweep{MARKUP.replace('/', '')}{CONTROLS}"
     for seed, model in enumerate((f"=m{MARKUP}", f"@m{MARKUP}")):
         folder = sweep / f"-r{seed}[/y]|<b>$^$\x1b[7m"
@@ -52,7 +52,7 @@ def test_no_leaderboard_obeys_a_name(tmp_path: Path, capsys: pytest.CaptureFixtu
         ElementTree.parse(figure)
 
 
-def test_a_run_whose_folder_has_markup_in_its_name_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_a_run_folder_is_printed_literally(capsys: pytest.CaptureFixture[str]) -> None:
     results: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": "[/y]", "epochs": 1, "collapsed": False}
     report(Path(f"/x/q[/y]:smile:{CONTROLS}"), results)
     printed = capsys.readouterr().out
@@ -61,11 +61,11 @@ def test_a_run_whose_folder_has_markup_in_its_name_is_reported(capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path: Path) -> None:
+def test_names_in_csv_files_are_not_run_as_formulas(name: str, tmp_path: Path) -> None:
     classes = ("NORMAL", name, "'=x")
-    label, share = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
-    margin = logit(share)
-    predictions = Predictions(share, label, label, classes, margin, (name, "'=b", "c"))
+    label, probability = np.array([0, 1, 2]), np.eye(3) * 0.7 + 0.1
+    margin = logit(probability)
+    predictions = Predictions(probability, label, label, classes, margin, (name, "'=b", "c"))
     write_predictions(tmp_path / "predictions.csv", predictions)
     image = Radiograph(name, 1, "none", name, "test", 1, 1)
     write_splits(tmp_path / "splits.csv", {"test": [image]}, classes)
@@ -78,20 +78,22 @@ def test_files_of_a_run_hold_names_that_no_spreadsheet_runs(name: str, tmp_path:
     assert (line["path"], line["patient"], line["class"]) == (name, name, name)
 
 
-def test_figures_and_curves_show_any_name(tmp_path: Path) -> None:
+def test_figures_and_tensorboard_show_any_name(tmp_path: Path) -> None:
     classes = (f"$x^$ {CONTROLS}", "$\\frac$")
-    share = np.linspace(0.05, 0.95, 12)
-    answers = Predictions.binary(share, share > 0.3, share > 0.5, classes, tuple(map(str, range(12))))
+    probability = np.linspace(0.05, 0.95, 12)
+    predictions = Predictions.binary(
+        probability, probability > 0.3, probability > 0.5, classes, tuple(map(str, range(12)))
+    )
     results: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": classes[0], "optimizer": classes[1], "seed": 0}
-    chosen = choose(answers, 0.5)
-    films = np.zeros((len(chosen.places), 8, 8), np.uint8)
-    figures = {"confusion": draw_confusion(answers, results), "scores": draw_scores(answers, results)}
-    figures["films"] = draw_predictions(answers, chosen, films, results)
+    examples = select_examples(predictions, 0.5)
+    images = np.zeros((len(examples.indices), 8, 8), np.uint8)
+    figures = {"confusion": draw_confusion(predictions, results), "scores": draw_scores(predictions, results)}
+    figures["examples"] = draw_predictions(predictions, examples, images, results)
     for svg in save(figures, tmp_path)["svg"].values():
         ElementTree.fromstring(svg)
-        assert "$x^$" in svg.decode()  # in comments next to the outlines of letters
+        assert "$x^$" in svg.decode()  # in XML comments next to the glyph outlines
     logger = RunLogger(str(tmp_path / "events"))
-    logger.log_predictions(replace(answers, classes=("a", classes[0])), 1)
+    logger.log_predictions(replace(predictions, classes=("a", classes[0])), 1)
     logger.log_config(f"a: |\n  ```\n  {MARKUP}\n")
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "events")).Reload()

@@ -14,7 +14,7 @@ from pneumo.runs.result_rules import RESULT_NAMES
 
 
 def card(name: str) -> str:
-    """Render the model card of a run, all of whose names are one."""
+    """Render the model card of a run in which every name is `name`."""
     texts = ("model", "optimizer", "experiment", "data", "split", "precision", "device", "threshold_rule", "git_commit")
     results = {**dict.fromkeys(RESULT_NAMES, 0.5), **dict.fromkeys(texts, name), "task": "pneumonia", "fold": -1}
     config: dict[str, Any] = {
@@ -34,7 +34,7 @@ def card(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_card_shows_names_as_they_are(name: str) -> None:
+def test_names_are_escaped_in_the_model_card(name: str) -> None:
     text, plain = card(name), card("plain")
     assert is_harmless(text)
     assert text.count("\n") == plain.count("\n")
@@ -43,8 +43,8 @@ def test_a_model_card_shows_names_as_they_are(name: str) -> None:
         assert shown.count(tag) == expected.count(tag), tag
 
 
-class Silent:
-    """A network that is only shown."""
+class RulesOnly:
+    """A classifier that has only `rules`, all that the page shows."""
 
     batch_size = 1
 
@@ -53,10 +53,10 @@ class Silent:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "</script><script>alert(1)</script>", "' onload='alert(1)"])
-def test_the_served_page_shows_names_as_they_are(name: str) -> None:
+def test_names_are_escaped_in_the_served_page(name: str) -> None:
     pages = []
     for each in (name, "plain"):
-        app = make_app(Predictor(Silent(each)), None, ["localhost"])  # type: ignore[arg-type] # has rules only
+        app = make_app(Predictor(RulesOnly(each)), None, ["localhost"])  # type: ignore[arg-type] # has rules only
         pages.append(TestClient(app, base_url="http://localhost").get("/").text.replace('\\"', ""))
     text, plain = pages
     assert is_harmless(text)

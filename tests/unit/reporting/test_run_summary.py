@@ -8,14 +8,14 @@ from pneumo.reporting.run_summary import report
 from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.results import Results
 
-KNOWN: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), **RESULTS, "status": "done", "collapsed": False}
+FINISHED: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), **RESULTS, "status": "done", "collapsed": False}
 
 
-def test_a_summary_has_ranked_metrics_with_intervals_and_the_paths(
+def test_summary_has_ranked_metrics_with_intervals_and_the_paths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics: Results = {"test_auroc": 0.91234, "test_auroc_ci_low": 0.8, "test_auroc_ci_high": 0.95}
-    report(tmp_path, {**KNOWN, **metrics, "test_sensitivity_viral": NO_IMAGE})
+    report(tmp_path, {**FINISHED, **metrics, "test_sensitivity_viral": NO_IMAGE})
     lines = capsys.readouterr().out.splitlines()
     (auroc,) = [line for line in lines if line.strip().startswith("AUROC")]
     assert auroc.split()[1:5] == ["0.9123", "0.800", "to", "0.950"]
@@ -28,8 +28,8 @@ def test_a_summary_has_ranked_metrics_with_intervals_and_the_paths(
 @pytest.mark.parametrize(
     ("state", "warning"), [({"status": "partial"}, "PARTIAL"), ({"collapsed": True}, "COLLAPSED"), ({}, None)]
 )
-def test_results_that_mean_little_are_warned_of(
+def test_partial_and_collapsed_runs_are_warned_of(
     state: Results, warning: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    report(tmp_path, {**KNOWN, **state})
+    report(tmp_path, {**FINISHED, **state})
     assert [record.message.split(":")[0] for record in caplog.records] == ([warning] if warning else [])

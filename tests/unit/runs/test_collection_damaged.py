@@ -12,7 +12,7 @@ from pneumo.cli.commands import report
 from pneumo.errors import ConfigError
 from pneumo.reporting.comparison import compare
 from pneumo.reporting.leaderboard_table import to_csv, to_markdown
-from pneumo.reporting.rows import rows
+from pneumo.reporting.rows import build_rows
 from pneumo.runs.collection import collect
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
@@ -36,7 +36,7 @@ def board(run: Path) -> str:
     """Read a run in each way that commands do."""
     runs = collect([run.parent])
     read_predictions(run, read_results(run) or {})
-    return to_csv(runs) + to_markdown(compare(rows(runs)).rows, [], "title")
+    return to_csv(runs) + to_markdown(compare(build_rows(runs)).rows, [], "title")
 
 
 def damage(content: bytes, chance: random.Random) -> Iterator[bytes]:

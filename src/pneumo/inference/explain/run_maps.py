@@ -24,7 +24,7 @@ from pneumo.inference.explain.overlays import overlay
 from pneumo.inference.explain.saliency import METHODS, ExplainableClassifier, SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.reporting.rendering import encode_jpeg
-from pneumo.reporting.run_report import Explanations, ReportedRun, Shown
+from pneumo.reporting.run_report import ExplainedImage, Explanations, ReportedRun
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.split_files import find_images
 
@@ -46,7 +46,7 @@ def explain_run(run: ReportedRun) -> Explanations:
         root = default_root() if data_root is None else Path(data_root)
         classes = [str(name) for name in select(settings, "data.classes", list)]
         cause = ", because test images are missing"
-        paths = [run.answers.paths[index] for index in run.chosen.places]
+        paths = [run.predictions.paths[index] for index in run.examples.indices]
         images = [_read(file) for file in find_images(run.folder, root, classes, str(run.results["data_hash"]), paths)]
         cause = ""
         mapper = SaliencyMapper(classifier)
@@ -60,8 +60,10 @@ def explain_run(run: ReportedRun) -> Explanations:
         for batch in torch.split(inputs, _BATCH_SIZE):
             maps.extend(mapper(batch).numpy())
             advance(len(maps))
-    shown = iter([_show(run, *each, classifier.crop_pct) for each in zip(run.chosen.places, images, maps, strict=True)])
-    kinds = {kind: list(islice(shown, len(indices))) for kind, indices in run.chosen.kinds.items()}
+    shown = iter(
+        [_show(run, *each, classifier.crop_pct) for each in zip(run.examples.indices, images, maps, strict=True)]
+    )
+    kinds = {kind: list(islice(shown, len(indices))) for kind, indices in run.examples.kinds.items()}
     correlations = {part: rank_correlation(classifier, inputs[:_BATCH_SIZE], METHODS[0], part) for part in PARTS}
     return Explanations(kinds, correlations, "", margin, uncertain)
 
@@ -79,8 +81,8 @@ def _read(path: Path) -> Images:
         raise DataError(f"{path} {error}") from None
 
 
-def _show(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pct: float) -> Shown:
-    classes, predictions = run.answers.classes, run.answers
+def _show(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pct: float) -> ExplainedImage:
+    classes, predictions = run.predictions.classes, run.predictions
     probability = f"{predictions.confidence[index]:.3f}"
     if predictions.is_binary:
         probability = f"({classes[1]} {probability})"
@@ -91,7 +93,7 @@ def _show(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pc
     blended = overlay(pixels, saliency, crop_pct)
     true_class, is_correct = classes[predictions.label[index]], bool(predictions.right[index])
     path = predictions.paths[index]
-    return Shown(path, encode_jpeg(pixels), encode_jpeg(blended), true_class, prediction, is_correct)
+    return ExplainedImage(path, encode_jpeg(pixels), encode_jpeg(blended), true_class, prediction, is_correct)
 
 
 def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:

@@ -1,4 +1,4 @@
-"""A run's figures, with their captions; the grids of test images and of a training batch."""
+"""All figures of a run with their captions, and image grids of test examples and of a training batch."""
 
 from __future__ import annotations
 
@@ -17,35 +17,40 @@ from matplotlib.patches import Rectangle
 from pneumo.common.plain_data import PlainDataError, read_bytes
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.charts import draw_calibration, draw_confusion, draw_curves, draw_scores, draw_shift
-from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, head, tested
+from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, add_title, test_size
 from pneumo.reporting.generalization import Shift, read_shift
 from pneumo.runs.results import Results, name_run
 
 _log = logging.getLogger(__name__)
-Places = npt.NDArray[np.int64]
-Films = npt.NDArray[np.uint8]
-ACROSS = 5  # films in a row
-MOST = 3 * ACROSS  # in a figure
+Indices = npt.NDArray[np.int64]
+Images = npt.NDArray[np.uint8]
+COLUMNS = 5  # of an image grid
+MAX_IMAGES = 3 * COLUMNS  # of an image grid
 _SIDE, _GAP = 1.54, 0.15  # inches
-_LARGEST = 16 << 20  # bytes of a figure
+_MAX_BYTES = 16 << 20  # of an SVG file
 _RIGHT, _WRONG = COLOURS[2], COLOURS[1]
-# In the order in which a page shows them.
+# In the order in which the page shows the figures.
 CAPTIONS = {
-    "roc": "ROC curve of the test with its 95 % band (point by point, stratified bootstrap) and the threshold's place.",
-    "precision_recall": "Precision against recall, likewise. The dotted line is what calling at random would reach.",
-    "confusion_matrix": "Test images by what they are (rows) and what they were called (columns), as shares of a row.",
-    "scores": "The probabilities that each class's test images got, and the threshold above which they are called ill.",
-    "calibration": "Share of positives among test images of like probability, with Wilson's 95 % intervals.",
-    "shift": "From held-out validation images to the test: scores of each class, and what they come to.",
-    "predictions": "Test images as the network saw them: some that it got right, its surest mistakes, its close calls.",
-    "learning_curves": "Loss, AUROC and accuracy of each epoch. Those of training are means over the epoch, as "
-    "training saw it: augmented, with dropout, and the loss with class weights and smoothed labels if so set.",
-    "training_batch": "Images of the first training batch as the network saw them, augmented if so set.",
+    "roc": "ROC curve on the test images with a pointwise 95 % band (stratified bootstrap) and the operating point.",
+    "precision_recall": "Precision-recall curve on the test images with a pointwise 95 % band. The dotted line is a "
+    "random classifier.",
+    "confusion_matrix": "Confusion matrix of the test images: true classes in rows, predicted classes in columns. "
+    "Percentages are fractions of the true class.",
+    "scores": "Predicted probabilities of the test images by true class. Images above the threshold are predicted "
+    "positive.",
+    "calibration": "Calibration curve: fraction of positives among test images with similar predicted probability, "
+    "with 95 % Wilson intervals.",
+    "shift": "Validation and test compared: predicted probabilities by true class, and the resulting metrics.",
+    "predictions": "Test images as the network receives them: correct predictions, the most confident errors, and the "
+    "least certain predictions.",
+    "learning_curves": "Loss, AUROC and accuracy of each epoch. Training values are running means over the epoch; they "
+    "include augmentation, dropout and, in the loss, class weights and label smoothing if these are enabled.",
+    "training_batch": "Images of the first training batch as the network receives them, after any augmentation.",
 }
 
 
 class RunFigure(NamedTuple):
-    """A figure in a run's folder: the name of its files, what it shows, and its files."""
+    """A figure in a run folder: its name, caption and files."""
 
     name: str
     caption: str
@@ -53,165 +58,167 @@ class RunFigure(NamedTuple):
     svg: Path
 
 
-class Chosen(NamedTuple):
-    """Indices of the test images that are shown, ACROSS of each kind at most, and how many there are of each."""
+class Examples(NamedTuple):
+    """Indices of example test images, at most COLUMNS of each kind, and the total number of each kind."""
 
-    right: Places  # spread evenly over the correctly predicted images, which are sorted by class and name
-    wrong: Places  # the surest of the wrong predictions, the surest first
-    uncertain: Places  # the predictions nearest to the threshold, the nearest first
-    rights: int  # how many are right
-    wrongs: int  # how many are wrong
+    right: Indices  # evenly spaced over the correctly predicted images, which are sorted by class and name
+    wrong: Indices  # most confident wrong predictions, in descending order
+    uncertain: Indices  # predictions nearest to the threshold, in ascending order of distance
+    right_count: int
+    wrong_count: int
 
     @property
-    def kinds(self) -> dict[str, Places]:
-        """The indices by their kind, in the order in which they are shown."""
+    def kinds(self) -> dict[str, Indices]:
+        """Indices by kind, in display order."""
         return {"right": self.right, "wrong": self.wrong, "uncertain": self.uncertain}
 
     @property
-    def places(self) -> list[int]:
-        """All of them, in the order in which they are shown."""
-        return [place for places in self.kinds.values() for place in places.tolist()]
+    def indices(self) -> list[int]:
+        """All indices, in display order."""
+        return [index for indices in self.kinds.values() for index in indices.tolist()]
 
 
-class Film(NamedTuple):
-    """What stands below a film: its class and, where it was answered, the answer and whether that is right."""
+class _Caption(NamedTuple):
+    """Caption of an image: the true class and, for test images, the prediction and whether it is right."""
 
     truth: str
-    answer: str = ""
+    prediction: str = ""
     right: bool = False
 
 
 def run_figures(folder: Path) -> list[RunFigure]:
-    """Return the figures that there are in a run's folder, in the order in which a page shows them."""
+    """Return the figures in a run folder, in display order."""
     paths = {name: folder / "figures" / name for name in CAPTIONS}
-    found = [RunFigure(name, CAPTIONS[name], Path(f"{path}.png"), Path(f"{path}.svg")) for name, path in paths.items()]
-    return [figure for figure in found if figure.png.is_file() and figure.svg.is_file()]
+    figures = [
+        RunFigure(name, CAPTIONS[name], Path(f"{path}.png"), Path(f"{path}.svg")) for name, path in paths.items()
+    ]
+    return [figure for figure in figures if figure.png.is_file() and figure.svg.is_file()]
 
 
 def embed_figures(folder: Path) -> list[tuple[str, str, bytes]]:
-    """Return name, caption and SVG of a run's figures; files that are no SVG of its own are left out and named."""
-    found = []
+    """Return name, caption and SVG of a run's figures; warn of invalid files and skip them."""
+    embedded = []
     for figure in run_figures(folder):
         try:
             if figure.svg.resolve().parent != folder.resolve() / "figures":
-                raise PlainDataError("it is a link to another place")  # which may be any file of this machine
-            content = read_bytes(figure.svg, _LARGEST)
+                raise PlainDataError("it is a link to another folder")  # it could expose any file of this machine
+            content = read_bytes(figure.svg, _MAX_BYTES)
             if b"<svg" not in content[:2_000]:
-                raise PlainDataError("it is no SVG")
+                raise PlainDataError("it is not an SVG file")
         except (FileNotFoundError, PlainDataError) as error:
             _log.warning("%s is not on the page: %s.", figure.svg, error)
             continue
-        found.append((figure.name, figure.caption, content))
-    return found
+        embedded.append((figure.name, figure.caption, content))
+    return embedded
 
 
 def draw_test(
-    folder: Path, answers: Predictions, results: Results, load: Callable[[Sequence[str]], Films]
+    folder: Path, predictions: Predictions, results: Results, load: Callable[[Sequence[str]], Images]
 ) -> dict[str, Figure]:
-    """Draw a run's test, by the figures' names.
+    """Draw the figures of a run's test, by name.
 
-    ROC and precision-recall curve, confusion matrix, histogram of scores and a choice of films; of two classes also
-    the calibration curve and, where there is a validation.csv, what changed since validation. `load` returns images
-    (n, H, W) by their paths.
+    These are ROC and precision-recall curves, confusion matrix, score histogram and example images. Two classes add the
+    calibration curve and, if there is a validation.csv, the comparison of validation and test. `load` returns the
+    images (n, H, W) of the given paths.
     """
-    chosen = choose(answers, float(results["threshold"]))
-    films = load([answers.paths[i] for i in chosen.places])
+    examples = select_examples(predictions, float(results["threshold"]))
+    images = load([predictions.paths[i] for i in examples.indices])
     with rc_context(STYLE):
         figures = {
-            **draw_curves(answers, results),
-            "confusion_matrix": draw_confusion(answers, results),
-            "scores": draw_scores(answers, results),
-            "predictions": draw_predictions(answers, chosen, films, results),
+            **draw_curves(predictions, results),
+            "confusion_matrix": draw_confusion(predictions, results),
+            "scores": draw_scores(predictions, results),
+            "predictions": draw_predictions(predictions, examples, images, results),
         }
-        if answers.is_binary:
-            figures["calibration"] = draw_calibration(answers, results)
+        if predictions.is_binary:
+            figures["calibration"] = draw_calibration(predictions, results)
             if isinstance(shift := read_shift(folder, results), Shift):
                 figures["shift"] = draw_shift(shift, results)
     return figures
 
 
-def choose(answers: Predictions, threshold: float) -> Chosen:
-    """Choose test images to show; the same answers give the same ones.
-
-    How sure an answer is, its distance from another answer tells.
-    """
-    hit, sureness = answers.right, distance(answers.probability, threshold, answers.odds)
-    surest = np.argsort(-sureness, kind="stable")
-    right, wrong = np.flatnonzero(hit), surest[~hit[surest]]
-    spread = ((np.arange(ACROSS) + 0.5) * len(right) / ACROSS).astype(np.int64)
-    uncertain = np.argsort(sureness, kind="stable")[:ACROSS]
-    return Chosen(right[np.unique(spread)] if len(right) else right, wrong[:ACROSS], uncertain, len(right), len(wrong))
+def select_examples(predictions: Predictions, threshold: float) -> Examples:
+    """Select test images to show, deterministically; confidence is the distance from another predicted class."""
+    is_right, confidence = predictions.right, distance(predictions.probability, threshold, predictions.odds)
+    descending = np.argsort(-confidence, kind="stable")
+    right, wrong = np.flatnonzero(is_right), descending[~is_right[descending]]
+    spaced = np.unique(((np.arange(COLUMNS) + 0.5) * len(right) / COLUMNS).astype(np.int64))
+    uncertain = np.argsort(confidence, kind="stable")[:COLUMNS]
+    return Examples(right[spaced] if len(right) else right, wrong[:COLUMNS], uncertain, len(right), len(wrong))
 
 
-def draw_predictions(answers: Predictions, chosen: Chosen, films: Films, results: Results) -> Figure:
-    """Show test images that were called right and wrong, and the least certain ones; films in the order of `chosen`."""
-    total = chosen.rights + chosen.wrongs
-    near, number = "whose two likeliest classes are closest", "its probability"
-    if len(answers.classes) == 2:
+def draw_predictions(predictions: Predictions, examples: Examples, images: Images, results: Results) -> Figure:
+    """Draw correct, wrong and least certain predictions on test images (n, H, W), in the order of `examples`."""
+    total = examples.right_count + examples.wrong_count
+    near, probability = "with the smallest margin between two classes", "its probability"
+    if len(predictions.classes) == 2:
         near = "nearest to the threshold"
-        number = f"the probability of {_shorten(answers.classes[1])} (threshold {float(results['threshold']):.3g})"
+        positive, threshold = _shorten(predictions.classes[1]), float(results["threshold"])
+        probability = f"probability of {positive} (threshold {threshold:.3g})"
     rows = {
-        _count("Right", chosen.right, chosen.rights, "{} of {:,}, spread evenly over the list"): chosen.right,
-        _count("Wrong", chosen.wrong, chosen.wrongs, "the {} surest of {:,}"): chosen.wrong,
-        _count("Least certain", chosen.uncertain, total, f"the {{}} of {{:,}} {near}"): chosen.uncertain,
+        _row_title("Correct", examples.right, examples.right_count, "{} of {:,}, evenly spaced"): examples.right,
+        _row_title("Wrong", examples.wrong, examples.wrong_count, "the {} most confident of {:,}"): examples.wrong,
+        _row_title("Least certain", examples.uncertain, total, f"the {{}} of {{:,}} {near}"): examples.uncertain,
     }
-    words = f"Below each film: the answer with {number}, and the truth. Not a medical device."
-    names = [_shorten(name) for name in answers.classes]
+    subtitle = f"Below each image: predicted class, {probability}, true class. Not a medical device."
+    names = [_shorten(name) for name in predictions.classes]
     captions = [
-        Film(f"is {names[truth]}", f"{names[answer]} {_round(share)}", bool(truth == answer))
-        for truth, answer, share in zip(answers.label, answers.predicted, answers.confidence, strict=True)
+        _Caption(f"true: {names[truth]}", f"{names[predicted]} {_format_probability(shown)}", bool(truth == predicted))
+        for truth, predicted, shown in zip(
+            predictions.label, predictions.predicted, predictions.confidence, strict=True
+        )
     ]
-    shown = [(title, [captions[place] for place in places]) for title, places in rows.items()]
-    return _draw(shown, films, (f"{name_run(results)}, {tested(results)}", words))
+    grid = [(title, [captions[index] for index in indices]) for title, indices in rows.items()]
+    return _draw_grid(grid, images, (f"{name_run(results)}, {test_size(results)}", subtitle))
 
 
-def draw_batch(labels: Sequence[str], films: Films, titles: Sequence[str]) -> Figure:
-    """Show images (n, H, W) of a training batch with their labels, below a heading and further lines."""
-    captions = [Film(_shorten(label)) for label in labels]
-    rows = [("", captions[start : start + ACROSS]) for start in range(0, len(captions), ACROSS)]
-    return _draw(rows, films, titles)
+def draw_batch(labels: Sequence[str], images: Images, titles: Sequence[str]) -> Figure:
+    """Draw images (n, H, W) of a training batch with their labels, below a title and subtitles."""
+    captions = [_Caption(_shorten(label)) for label in labels]
+    rows = [("", captions[start : start + COLUMNS]) for start in range(0, len(captions), COLUMNS)]
+    return _draw_grid(rows, images, titles)
 
 
-def _count(title: str, places: Places, total: int, words: str) -> str:
-    said = words.format(len(places), total) if len(places) < total else f"all {total}" if total else "none"
-    return f"{title}: {said}"
+def _row_title(title: str, indices: Indices, total: int, template: str) -> str:
+    count = template.format(len(indices), total) if len(indices) < total else f"all {total}" if total else "none"
+    return f"{title}: {count}"
 
 
-def _draw(rows: Sequence[tuple[str, Sequence[Film]]], films: Films, titles: Sequence[str]) -> Figure:
-    """Lay out rows of films, each with its title, in inches from the upper left corner."""
+def _draw_grid(rows: Sequence[tuple[str, Sequence[_Caption]]], images: Images, titles: Sequence[str]) -> Figure:
+    """Draw rows of images, each with a title; coordinates are inches from the upper left corner."""
     above = 0.3 if rows[0][0] else 0.06
-    below = 0.42 if any(film.answer for _, of_row in rows for film in of_row) else 0.25
-    heights = [above + (_SIDE + below if of_row else 0) for _, of_row in rows]
+    below = 0.42 if any(caption.prediction for _, captions in rows for caption in captions) else 0.25
+    heights = [above + (_SIDE + below if captions else 0) for _, captions in rows]
     top = 0.2 + 0.17 * len(titles)
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDE, top + sum(heights) + 0.06))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
-        left = iter(films)
-        for (title, of_row), y in zip(rows, top + np.cumsum([0, *heights[:-1]]), strict=True):
+        remaining = iter(images)
+        for (title, captions), y in zip(rows, top + np.cumsum([0, *heights[:-1]]), strict=True):
             axes.text(_GAP, y + above - 0.07, title, va="bottom", weight="bold")
-            for column, film in enumerate(of_row):
-                _show(axes, next(left), film, _GAP + column * (_SIDE + _GAP), y + above)
+            for column, caption in enumerate(captions):
+                _draw_image(axes, next(remaining), caption, _GAP + column * (_SIDE + _GAP), y + above)
         axes.set(xlim=(0, WIDE), ylim=(figure.get_figheight(), 0), aspect="auto")
-        for line, words in enumerate(titles):
-            head(figure, words, line)
+        for line, text in enumerate(titles):
+            add_title(figure, text, line)
     return figure
 
 
-def _show(axes: Axes, pixels: npt.NDArray[np.uint8], film: Film, x: float, y: float) -> None:
+def _draw_image(axes: Axes, pixels: npt.NDArray[np.uint8], caption: _Caption, x: float, y: float) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(x, x + _SIDE, y + _SIDE, y))
     line = y + _SIDE + 0.05
-    if film.answer:
-        colour, mark = (_RIGHT, "✓") if film.right else (_WRONG, "✗")
+    if caption.prediction:
+        colour, mark = (_RIGHT, "✓") if caption.right else (_WRONG, "✗")
         axes.add_patch(Rectangle((x, y), _SIDE, _SIDE, fill=False, color=colour, lw=2.5))
-        axes.text(x, line, f"{mark} {film.answer}", va="top", fontsize=9, color=colour, weight="bold")
+        axes.text(x, line, f"{mark} {caption.prediction}", va="top", fontsize=9, color=colour, weight="bold")
         line += 0.17
-    axes.text(x, line, film.truth, va="top", fontsize=9)
+    axes.text(x, line, caption.truth, va="top", fontsize=9)
 
 
-def _round(share: float) -> str:
-    """Give two digits, and no 1.00 or 0.00 to what is neither."""
-    return ">0.99" if 0.995 <= share < 1 else "<0.01" if 0 < share < 0.005 else f"{share:.2f}"
+def _format_probability(probability: float) -> str:
+    """Format with two digits, but never as 1.00 or 0.00 unless it is exactly 1 or 0."""
+    return ">0.99" if 0.995 <= probability < 1 else "<0.01" if 0 < probability < 0.005 else f"{probability:.2f}"
 
 
 def _shorten(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Visual style of all figures: colours, sizes, and how figures become files and TensorBoard images."""
+"""Style of all figures, and their export to PNG, SVG and TensorBoard."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pneumo.common.files import atomic_path
 from pneumo.common.text import escape_prose
 from pneumo.runs.results import Results, count_tested, name_run
 
-# Okabe and Ito's colours, which the colour-blind tell apart too.
+# The colour-blind safe palette of Okabe and Ito.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#B8B8B8"
-DARK = "#555555"  # of words that explain
+DARK = "#555555"  # of secondary text
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -37,45 +37,46 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.color": "#E6E6E6",
     "legend.frameon": False,
-    "svg.hashsalt": "pneumo",  # the same figure is the same file
-    "text.parse_math": False,  # names of files and classes may hold dollars
+    "svg.hashsalt": "pneumo",  # makes SVG files reproducible
+    "text.parse_math": False,  # names of files and classes may contain dollar signs
 }
 WIDE = 8.6  # inches
-_DPI = {"png": 150, "svg": 72}  # of an SVG the dots of films only, which else would outweigh the rest
+_DPI = {"png": 150, "svg": 72}  # in an SVG it applies only to images, which would otherwise dominate the file size
 Files = dict[str, dict[str, bytes]]
 
 
 def class_colours(count: int) -> list[str]:
-    """Give the classes' colours, the first class's first; of two, that of the positive one leads in all figures."""
+    """Return the colours of the classes in their order; the positive class of two has the main colour, blue."""
     return [COLOURS[1], COLOURS[0], *COLOURS[2:count]]
 
 
-def tested(results: Results) -> str:
-    """Say how many images were tested."""
+def test_size(results: Results) -> str:
+    """Return the number of test images as text."""
     return f"{count_tested(results):,} test images"
 
 
-def single(results: Results) -> tuple[Figure, Axes]:
-    """Return a figure of one panel, headed by the run and the number of its test images.
+def single_panel(results: Results) -> tuple[Figure, Axes]:
+    """Return a figure with one panel, titled with the run and the number of its test images.
 
-    Small figures stay readable in TensorBoard. Margins are given, since computing them takes as long as drawing.
+    The figure is small to stay readable in TensorBoard. Margins are fixed because computing a layout takes as long as
+    drawing.
     """
     figure = Figure(figsize=(3.6, 3.6))
     figure.subplots_adjust(left=0.18, right=0.96, bottom=0.14, top=0.86)
     title = name_run(results)
-    size = min(11, 380 / len(title))  # so that it fits, nearly
-    figure.suptitle(f"{title}\n{tested(results)}", y=0.98, fontsize=size, weight="bold")
+    size = min(11, 380 / len(title))  # shrinks long titles to about the figure's width
+    figure.suptitle(f"{title}\n{test_size(results)}", y=0.98, fontsize=size, weight="bold")
     return figure, figure.add_subplot()
 
 
-def head(figure: Figure, words: str, line: int = 0) -> None:
-    """Put words above the panels of a wide figure: its heading, or, in further lines, what it shows."""
+def add_title(figure: Figure, text: str, line: int = 0) -> None:
+    """Add a line of text above the panels of a wide figure: line 0 is the title, further lines are subtitles."""
     below, style = (0.16 + 0.17 * line, {"fontsize": 9, "color": DARK}) if line else (0.1, {"fontsize": 12})
-    figure.text(0.15 / WIDE, 1 - below / figure.get_figheight(), words, va="top", **style)
+    figure.text(0.15 / WIDE, 1 - below / figure.get_figheight(), text, va="top", **style)
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> Files:
-    """Write each figure as PNG and SVG, and return the files' content by suffix and name."""
+    """Write each figure as PNG and SVG; return the encoded figures by suffix and name."""
     rendered = {suffix: encode(figures, suffix) for suffix in _DPI}
     for suffix, files in rendered.items():
         for name, content in files.items():
@@ -85,15 +86,15 @@ def save(figures: Mapping[str, Figure], folder: Path) -> Files:
 
 
 def encode(figures: Mapping[str, Figure], suffix: str) -> dict[str, bytes]:
-    """Encode figures as png or svg."""
+    """Encode figures as PNG or SVG."""
     with rc_context(STYLE):
         return {name: _encode(figure, suffix) for name, figure in figures.items()}
 
 
 def escape_text(figure: Figure) -> None:
-    """Escape control characters of a figure's text, which XML cannot hold, and show it without formulas.
+    """Escape control characters in a figure's text, which XML does not allow, and disable math text.
 
-    Tick labels are excepted, as they are made when they are drawn.
+    Tick labels are not escaped: matplotlib creates them while drawing.
     """
     for text in figure.findobj(Text):
         if isinstance(text, Text):
@@ -102,34 +103,31 @@ def escape_text(figure: Figure) -> None:
 
 
 def _encode(figure: Figure, suffix: str) -> bytes:
-    """Draw once; Figure.savefig draws twice, lest something be cut off, which nothing here is."""
+    """Encode a figure with a single draw; `Figure.savefig` draws twice to fit the contents."""
     stream = io.BytesIO()
     escape_text(figure)
     figure.set_dpi(_DPI[suffix])
     if suffix == "png":
-        how = {"compress_level": 3}  # of films in half the time, a twentieth larger
-        FigureCanvasAgg(figure).print_png(stream, pil_kwargs=how)  # type: ignore[no-untyped-call] # has no types
+        options = {"compress_level": 3}  # halves the time for images; files are 5 % larger
+        FigureCanvasAgg(figure).print_png(stream, pil_kwargs=options)  # type: ignore[no-untyped-call] # has no types
     else:
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return stream.getvalue()
 
 
 def write_images(folder: Path, images: Mapping[str, bytes]) -> None:
-    """Put images in the place of those that TensorBoard shows for a folder.
-
-    PNG files come by their tags.
-    """
+    """Replace the TensorBoard event files of a folder by one with the given images (PNG files by tag)."""
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     writer = EventFileWriter(str(folder))
     for tag, png in images.items():
         writer.add_event(Event(wall_time=time.time(), step=0, summary=summarise_image(tag, png)))
-    writer.flush()  # which raises what the thread of the writer has met
+    writer.flush()  # raises errors of the writer's thread
     writer.close()
 
 
 def summarise_image(tag: str, png: bytes) -> Summary:
-    """Give what event files hold of a PNG file: the file as it is."""
+    """Build the TensorBoard image summary of a PNG file, without encoding it again."""
     width, height = Image.open(io.BytesIO(png)).size
     image = Summary.Image(encoded_image_string=png, height=height, width=width, colorspace=4)  # RGBA
     return Summary(value=[Summary.Value(tag=tag, image=image)])

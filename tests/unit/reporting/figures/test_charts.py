@@ -6,7 +6,7 @@ from pneumo.runs.results import Results
 
 
 @pytest.mark.parametrize("epochs", [1, 7])
-def test_the_curves_are_the_epochs(epochs: int) -> None:
+def test_learning_curves_show_all_epochs(epochs: int) -> None:
     names = [f"{stage}/{name}" for stage in ("train", "val") for name in CURVES]
     history = [{"epoch": n + 1, **{name: n / 10 + k for k, name in enumerate(names)}} for n in range(epochs)]
     results: Results = {"model": "resnext", "optimizer": "sgd", "seed": 0, "epochs": epochs, "best_epoch": epochs}
