@@ -240,5 +240,5 @@ def test_a_cache_whose_building_is_killed_is_finished_bit_for_bit(
                 time.sleep(0.005)
             os.killpg(process.pid, signal.SIGKILL)
     last = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert re.search(r"Computing features .* going on from [6-9]\d", last.stdout)
+    assert re.search(r"Computing features .* resuming after [6-9]\d", last.stdout)
     assert arrays(tmp_path / "killed") == arrays(tmp_path / "whole")

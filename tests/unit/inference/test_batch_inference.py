@@ -198,4 +198,4 @@ def test_what_it_has_written_into_a_folder_is_not_read_there(best: Path, scans: 
     assert f"{scans / 'maps' / '0.png.png'} and 6 more." in second[2]
     status, _, err = run(best, scans / "maps", "--explain", scans / "maps")
     assert status == 1
-    assert "name another place" in err
+    assert "Use another path" in err
