@@ -38,7 +38,7 @@ SAFE_EVERY = 1.0  # seconds between flushes: the most work that a killed process
 
 @dataclass(frozen=True)
 class Recipe:
-    """Specification of a cached array; any change, except of `doing`, gives another cache entry."""
+    """Specification of a cached array; each field except `doing` is part of the key."""
 
     kind: str  # one of `pneumo.data.cache_inventory.KINDS`
     about: dict[str, Any]  # plain values that fully determine the array's content
@@ -115,7 +115,7 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _log.info("%s: waiting for another process that does the same (%s)", doing, folder)
+        _log.info("%s: waiting for another process to finish (%s)", doing, folder)
         lock.acquire()
     try:
         yield

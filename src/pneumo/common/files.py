@@ -140,7 +140,7 @@ def refuse_inputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[P
 def check_folder(option: str, folder: Path, path: Path | None = None) -> None:
     """Create a folder if it is missing; raise a ConfigError if it cannot be written.
 
-    The error names the option with `path` if given, else with the folder.
+    The error names `path` if given, else the folder.
     """
     try:
         require_writable(folder)

@@ -1,6 +1,6 @@
 """Hardware of a process: accelerator, precision, cores and memory.
 
-PyTorch is imported inside functions: commands that do not need it use others, such as `count_cores`.
+PyTorch is imported inside functions, since commands that do not need PyTorch use others, such as `count_cores`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pneumo.common.text import plain
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also full-width characters of East Asian scripts
-# As a line terminator, since csv quotes cells that contain one of its characters: some spreadsheets split at them.
+# Line terminator: csv quotes cells that contain one of its characters, and some spreadsheets split cells at ; or tab.
 _END = ";\t\r\n"
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+](?:inf|nan)", re.IGNORECASE)
 _JSON_BYTES = 16 << 20

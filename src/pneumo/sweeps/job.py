@@ -80,7 +80,7 @@ def run_job(cfg: DictConfig) -> None:
         seed=cfg.seed,
         settings_hash=settings_hash(cfg),
     )
-    # A launcher may still run this job for an earlier command, or start it after a newer command has.
+    # A launcher may still run this job for a stopped command, or start it late, after a newer command has started.
     try:
         with run_lock(folder, wait=True):
             if (current := read_command(sweep)) and current.name != status.command:
