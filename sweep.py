@@ -1,4 +1,4 @@
-"""Train and test many configurations, by default the study's twelve: python sweep.py -m."""
+"""Training and testing of many configurations, by default the study's twelve: python sweep.py -m."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Train one configuration and test it once: python train.py model=resnext optimizer=adagrad."""
+"""Training and testing of one configuration: python train.py model=resnext optimizer=adagrad."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pneumo.config.overrides import command_line
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Run what the command line composed."""
+    """Train and test the composed configuration."""
     with user_errors():
         from pneumo.training.run import run
 

@@ -1,12 +1,12 @@
-"""Three optimizers on one frozen backbone: sweep.py with cold caches against a plain PyTorch loop over ImageFolder.
+"""Duration of a sweep over three optimizers on a frozen backbone: sweep.py and plain PyTorch loops over ImageFolder.
 
     python benchmarks/frozen_sweep.py             a few phantoms, three epochs: two minutes on two cores
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/frozen_sweep.py --full
 
-The plain loop starts its workers, trains and validates one epoch and tests. The epoch is multiplied by the number of
-epochs, and the whole by that of the optimizers: a plain sweep repeats as much. `features kept` is what somebody writes
-who knows that a frozen backbone need run but once: one pass into memory, then three heads. pneumo's side is the whole
-command, from Python's start to its end.
+The plain loop runs the backbone in each epoch. One epoch of training and validation is measured and multiplied by the
+number of epochs. The sum of worker start, epochs and test is multiplied by the number of optimizers. The loop with
+cached features runs the backbone once, keeps its features in memory and trains three heads on them. pneumo's duration
+is that of the whole command, including the start of Python.
 """
 
 import json
@@ -30,10 +30,10 @@ ROOT = Path(__file__).parents[1]
 
 
 class Plain:
-    """The plain side: a frozen backbone in evaluation mode, a new head, and a loader for each split."""
+    """Plain PyTorch: a frozen backbone in evaluation mode, a new head and a loader for each split."""
 
     def __init__(self, root: Path, size: int, channels_last: bool) -> None:
-        """Build the network and the loaders, whose workers outlive the epochs."""
+        """Build the network and the loaders, whose workers are persistent."""
         from pneumo.common.hardware import count_cores
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,14 +47,14 @@ class Plain:
         }
 
     def features(self, image: Tensor) -> Tensor:
-        """Run the backbone on a batch."""
+        """Compute the backbone's features of a batch."""
         image = image.to(self.device, non_blocking=True, memory_format=self.layout)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             features: Tensor = self.backbone(image)
         return features.float()
 
     def step(self, features: Tensor, label: Tensor, optimizer: Optimizer | None) -> Tensor:
-        """Take a step of the head, or only measure its loss."""
+        """Compute the head's loss on a batch; with an optimizer, also update the head."""
         loss = nn.functional.cross_entropy(self.head(features), label.to(self.device, non_blocking=True))
         if optimizer is not None:
             optimizer.zero_grad()
@@ -64,46 +64,46 @@ class Plain:
 
 
 def plain_sweep(root: Path, size: int, epochs: int, channels_last: bool) -> float:
-    """Give the seconds of a sweep that runs the backbone in each epoch: one epoch measured, multiplied."""
-    side = Plain(root, size, channels_last)
-    optimizer = head_training.make("sgd", side.head)
+    """Return the seconds of a sweep that runs the backbone in each epoch, extrapolated from one measured epoch."""
+    model = Plain(root, size, channels_last)
+    optimizer = head_training.make("sgd", model.head)
 
     def epoch(split: str) -> float:
         started = time.perf_counter()
-        chosen = optimizer if split == "train" else None
-        total = sum(side.step(side.features(image), label, chosen) for image, label in side.loaders[split])
+        active = optimizer if split == "train" else None
+        total = sum(model.step(model.features(image), label, active) for image, label in model.loaders[split])
         assert torch.as_tensor(total).isfinite()
         return time.perf_counter() - started
 
     started = time.perf_counter()
-    for data in side.loaders.values():
-        next(iter(data))  # starts its workers
+    for data in model.loaders.values():
+        next(iter(data))  # starts the workers
     start = time.perf_counter() - started
     return len(OPTIMIZERS) * (start + epochs * (epoch("train") + epoch("val")) + epoch("test"))
 
 
 def plain_features(root: Path, size: int, epochs: int) -> float:
-    """Give the seconds of a sweep that keeps the features of one pass in memory, all of it measured."""
+    """Return the measured seconds of a sweep that computes features once and keeps them in memory."""
     started = time.perf_counter()
-    side = Plain(root, size, channels_last=True)
-    features_of: dict[str, Tensor] = {}
+    model = Plain(root, size, channels_last=True)
+    features: dict[str, Tensor] = {}
     labels: dict[str, Tensor] = {}
-    for split, loader in side.loaders.items():
-        batches = [(side.features(image), label) for image, label in loader]
-        features_of[split], labels[split] = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    for split, loader in model.loaders.items():
+        batches = [(model.features(image), label) for image, label in loader]
+        features[split], labels[split] = (torch.cat(parts) for parts in zip(*batches, strict=True))
     for name in OPTIMIZERS:
-        side.head.reset_parameters()
-        optimizer = head_training.make(name, side.head)
+        model.head.reset_parameters()
+        optimizer = head_training.make(name, model.head)
         for _ in range(epochs):
             for index in torch.split(torch.randperm(len(labels["train"])), head_training.BATCH):
-                side.step(features_of["train"][index], labels["train"][index], optimizer)
-            side.step(features_of["val"], labels["val"], None).item()
-        side.step(features_of["test"], labels["test"], None).item()
+                model.step(features["train"][index], labels["train"][index], optimizer)
+            model.step(features["val"], labels["val"], None).item()
+        model.step(features["test"], labels["test"], None).item()
     return time.perf_counter() - started
 
 
 def pneumo_sweep(root: Path, size: int, epochs: int, cache: Path | None) -> float:
-    """Give the seconds of the command `sweep.py`; without a cache it begins with an empty one."""
+    """Return the seconds of the command `sweep.py`; without `cache` it starts with empty caches."""
     with tempfile.TemporaryDirectory() as outputs:
         command = [sys.executable, "sweep.py", "-m", "model=efficientnet_lite0", f"optimizer={','.join(OPTIMIZERS)}"]
         command += [f"data.root={root}", f"data.image_size={size}", f"epochs={epochs}", f"paths.output_dir={outputs}"]
@@ -120,21 +120,21 @@ def pneumo_sweep(root: Path, size: int, epochs: int, cache: Path | None) -> floa
 
 
 def main() -> None:
-    """Measure both sides, and a second sweep on the caches of the first."""
+    """Measure all sweeps, including one on warm caches."""
     settings = harness.parse(str(__doc__), rounds=1)
     size, epochs = (224, 20) if settings.full else (96, 3)
     with tempfile.TemporaryDirectory() as cache:
-        pneumo_sweep(settings.root, size, epochs, Path(cache))  # fills it
+        pneumo_sweep(settings.root, size, epochs, Path(cache))  # warms the cache
         sides: dict[str, harness.Side] = {
             "plain loop": partial(plain_sweep, settings.root, size, epochs, False),
             "plain loop, channels last": partial(plain_sweep, settings.root, size, epochs, True),
-            "plain, features kept": partial(plain_features, settings.root, size, epochs),
+            "plain loop, cached features": partial(plain_features, settings.root, size, epochs),
             "pneumo, cold caches": partial(pneumo_sweep, settings.root, size, epochs, None),
             "pneumo, warm caches": partial(pneumo_sweep, settings.root, size, epochs, Path(cache)),
         }
-        found = harness.alternate(sides, settings.rounds)
+        measured = harness.alternate(sides, settings.rounds)
     note = f"EfficientNet-Lite0, 3 optimizers x {epochs} epochs; plain loop: one epoch measured and multiplied"
-    harness.report("frozen_sweep", settings, "s", found, note)
+    harness.report("frozen_sweep", settings, "s", measured, note)
 
 
 if __name__ == "__main__":

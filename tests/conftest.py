@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it at import
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
 
@@ -20,7 +20,7 @@ _COUNTER = count()
 
 
 def pytest_collection_finish() -> None:
-    """Keep what is imported out of garbage collections, of which each run makes one: 0.3 seconds less for each."""
+    """Exclude imported objects from garbage collection, which saves 0.3 seconds per run: each run collects once."""
     gc.collect()
     gc.freeze()
 
@@ -29,7 +29,7 @@ def pytest_collection_finish() -> None:
 def _no_network(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Keep tests off the network and away from the user's caches and data."""
+    """Prevent access to the network and to the user's caches and data."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "torch" / str(next(_COUNTER))))
     if request.node.get_closest_marker("real") is None:
         monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
@@ -37,10 +37,10 @@ def _no_network(
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set in the layout of the real one; each split has a file whose name is not UTF-8."""
+    """A small data set in the layout of the real data; each split has a file whose name is not UTF-8."""
     root = tmp_path_factory.mktemp("phantoms") / "chest_xray"
     write_phantoms(root, seed=0, train=64, val=16, test=32)
-    if sys.platform == "linux":  # other systems refuse such names
+    if sys.platform == "linux":  # other systems reject such names
         for split in filter(Path.is_dir, root.iterdir()):
             last = max((split / "PNEUMONIA").iterdir())
             last.rename(last.with_name(f"{last.stem}_\udce9{last.suffix}"))
@@ -49,27 +49,27 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def twelve(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
-    """The folder of a sweep over the study's twelve configurations, in one process."""
-    place = tmp_path_factory.mktemp("twelve")
-    done = sweep(place, phantoms)
+    """The folder of a sweep over the study's twelve configurations, run in one process."""
+    outputs = tmp_path_factory.mktemp("twelve")
+    done = sweep(outputs, phantoms)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(metrics(place / "sweep" / "study")) == 12
-    return place / "sweep" / "study"
+    assert len(metrics(outputs / "sweep" / "study")) == 12
+    return outputs / "sweep" / "study"
 
 
 @pytest.fixture
 def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
-    """Compose a run into a folder of the test's own; it draws no figures unless told to."""
+    """Compose a run in a temporary folder, by default without figures."""
     with composing(tmp_path, phantoms) as composed:
         yield composed
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
-    """The folder of a run with all that runs leave, of which no test may change anything."""
-    from pneumo.training.run import run  # xdist's controller needs no PyTorch
+    """The folder of a finished run with all its files; tests must not change it."""
+    from pneumo.training.run import run  # here, since xdist's controller does not need PyTorch
 
-    place = tmp_path_factory.mktemp("finished")
-    with composing(place, phantoms) as composed:
+    folder = tmp_path_factory.mktemp("finished")
+    with composing(folder, phantoms) as composed:
         run(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
-    return place / "run"
+    return folder / "run"

@@ -1,4 +1,4 @@
-"""pneumo's sweeper, where Hydra looks for plugins; light to import, since Hydra does so at each start."""
+"""pneumo's sweeper as a Hydra plugin, with few imports because Hydra imports plugins at each start."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -9,14 +9,14 @@ from omegaconf import DictConfig
 
 
 class PneumoSweeper(Sweeper):
-    """Runs every combination of the values that are listed, or lets Optuna choose; what has finished stays."""
+    """Run every combination of the listed values, or search with Optuna; finished jobs are kept."""
 
     def __init__(self, params: dict[str, str]) -> None:
-        """Store overrides by their keys that come before those of the command line; an empty one is none."""
+        """Initialize with default overrides by key; the command line takes precedence and empty values are ignored."""
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store what Hydra passes to its sweepers."""
+        """Store the arguments that Hydra passes to sweepers."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401 (Hydra's signature)
@@ -25,7 +25,7 @@ class PneumoSweeper(Sweeper):
         from pneumo.config.console import user_errors
         from pneumo.errors import ConfigError
 
-        given = [*(f"{key}={value}" for key, value in self.params.items() if value), *arguments]
+        overrides = [*(f"{key}={value}" for key, value in self.params.items() if value), *arguments]
         assert self.hydra_context is not None  # Hydra calls setup before
         assert self.task_function is not None
         assert self.config is not None
@@ -33,12 +33,12 @@ class PneumoSweeper(Sweeper):
             if self.config.sweep.trials is None:
                 from pneumo.sweeps.grid import sweep_grid
 
-                sweep_grid(self.hydra_context, self.task_function, self.config, given)
+                sweep_grid(self.hydra_context, self.task_function, self.config, overrides)
             else:
                 if find_spec("optuna") is None:
                     raise ConfigError(
-                        f"sweep.trials searches with Optuna, which is not installed: {install_hint('optuna')}."
+                        f"sweep.trials requires Optuna, which is not installed: {install_hint('optuna')}."
                     )
                 from pneumo.sweeps.search import search
 
-                search(self.hydra_context, self.task_function, self.config, given)
+                search(self.hydra_context, self.task_function, self.config, overrides)

@@ -2,11 +2,11 @@
 
 
 class PneumoError(Exception):
-    """A mistake that its user can mend; entry points print it without a traceback and exit with status 1."""
+    """An error that the user can fix; entry points print it without a traceback and exit with status 1."""
 
 
 class ConfigError(PneumoError):
-    """A setting has a value that cannot work."""
+    """A setting has an invalid value."""
 
 
 class DataError(PneumoError):
@@ -14,19 +14,19 @@ class DataError(PneumoError):
 
 
 class WeightsError(PneumoError):
-    """Pretrained weights cannot be found, fetched or fitted to the network."""
+    """Pretrained weights are missing, cannot be downloaded or do not fit the network."""
 
 
 class HardwareError(PneumoError):
-    """The machine lacks what the configuration demands."""
+    """The machine does not meet the configuration's requirements."""
 
 
 class TrainingError(PneumoError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class NonFiniteLossError(TrainingError):
-    """The loss is infinite or no number: the settings that were tried do not work."""
+    """The loss is infinite or NaN, so these hyperparameters do not work."""
 
 
 class CacheError(PneumoError):

@@ -1,4 +1,4 @@
-"""Every file under conf/ and every pair of model and optimizer works; new ones join by lying there."""
+"""Composition of every file in conf/ and training with every pair of model and optimizer; new files are included."""
 
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ def names(group: str) -> list[str]:
 GROUPS = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
 
 
-def test_the_study_is_all_there() -> None:
+def test_the_options_of_the_study_exist() -> None:
     assert set(names("model")) >= {"xraychestnet", "vgg16", "resnext", "googlenet", "efficientnet_lite0", "timm"}
     assert set(names("optimizer")) >= {"sgd", "adam", "adagrad"}
     assert set(names("trainer")) >= {"default", "cpu", "gpu", "ddp", "smoke"}
@@ -39,7 +39,7 @@ def test_every_file_composes_and_passes_the_checks(group: str, name: str, compos
     assert config_hash(cfg)
 
 
-def test_a_data_set_or_network_of_ones_own_keeps_its_settings(compose_run: Compose, tmp_path: Path) -> None:
+def test_a_custom_data_set_or_network_keeps_its_settings(compose_run: Compose, tmp_path: Path) -> None:
     for group, text in (
         ("data", "defaults: [chest_xray, _self_]\nsplit: patient\n"),
         ("model", "defaults: [/backbone@_here_, _self_]\narchitecture: timm/resnet18\nthreshold: 0.3\n"),
@@ -48,8 +48,8 @@ def test_a_data_set_or_network_of_ones_own_keeps_its_settings(compose_run: Compo
         (tmp_path / group / "mine.yaml").write_text(text)
     for experiment in ("study", "robust", "search_optuna"):
         config = "sweep" if experiment == "search_optuna" else "train"
-        own = (f"hydra.searchpath=[file://{tmp_path}]", "data=mine", "model=mine", f"experiment={experiment}")
-        cfg = compose_run(*own, config=config)
+        custom = (f"hydra.searchpath=[file://{tmp_path}]", "data=mine", "model=mine", f"experiment={experiment}")
+        cfg = compose_run(*custom, config=config)
         assert (cfg.data.split, cfg.model.threshold) == ("patient", 0.3), experiment
 
 
@@ -68,7 +68,7 @@ def test_every_optimizer_fits_a_batch_of_every_model(
         assert not classifier.head.bias.equal(before), optimizer
 
 
-def test_the_hash_follows_what_decides_the_numbers(compose_run: Compose, tmp_path: Path) -> None:
+def test_the_hash_depends_only_on_settings_that_affect_results(compose_run: Compose, tmp_path: Path) -> None:
     base = config_hash(compose_run())
     assert config_hash(compose_run("data.num_workers=3", f"paths.cache_dir={tmp_path}", folder="elsewhere")) == base
     fast = ("data.cache=false", "features.compile=true", "features.batch_size=4", "compile=true")

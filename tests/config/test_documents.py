@@ -15,7 +15,7 @@ def test_files_that_a_document_names_exist(name: str) -> None:
     assert not missing
 
 
-def test_unit_tests_lie_where_their_modules_do() -> None:
+def test_unit_tests_mirror_the_packages_of_their_modules() -> None:
     unit, strays = ROOT / "tests" / "unit", []
     for path in unit.rglob("test_*.py"):
         package = path.parent.relative_to(unit)

@@ -1,10 +1,10 @@
-"""What packages import, beyond the direct imports that import-linter's contracts see."""
+"""Indirect imports of packages, which import-linter's contracts do not cover."""
 
 import subprocess
 import sys
 
 
-def test_configuration_runs_and_reports_load_no_pytorch() -> None:
+def test_configuration_runs_and_reporting_do_not_import_pytorch() -> None:
     code = """
 import importlib, pkgutil, sys
 import pneumo.config, pneumo.reporting, pneumo.runs

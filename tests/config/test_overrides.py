@@ -1,4 +1,4 @@
-"""Overrides as users mistype them: each is refused in one paragraph, or has a meaning."""
+"""Mistyped and unusual overrides: each is rejected in one paragraph or accepted."""
 
 import shlex
 from pathlib import Path
@@ -23,7 +23,7 @@ def lines(name: str) -> list[list[str]]:
 
 
 def paragraph(base: DictConfig, overrides: list[str], compose: Compose) -> str | None:
-    """Return the error of a user that overrides end in, None if a run can be built."""
+    """Return the user error that overrides cause; None if a run can be built."""
     try:
         check_choices(overrides, ROOT / "conf")
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -44,21 +44,21 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("override", QUICK)
-def test_a_mistake_is_named(override: str, compose_run: Compose) -> None:
-    found = paragraph(compose_run(), [override], compose_run)
-    assert found is not None
-    assert found.startswith(override.partition("=")[0])
+def test_an_error_starts_with_the_key(override: str, compose_run: Compose) -> None:
+    error = paragraph(compose_run(), [override], compose_run)
+    assert error is not None
+    assert error.startswith(override.partition("=")[0])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_hub")
 @pytest.mark.filterwarnings("default")
-def test_each_override_is_refused_in_one_paragraph_or_has_a_meaning(compose_run: Compose) -> None:
+def test_each_override_is_rejected_in_one_paragraph_or_accepted(compose_run: Compose) -> None:
     base = compose_run()
     refused, accepted = lines("refused"), lines("accepted")
     assert len(refused) + len(accepted) >= 300
-    found = {shlex.join(each): paragraph(base, each, compose_run) for each in refused}
-    assert [each for each, text in found.items() if text is None] == []
-    assert {each: text for each, text in found.items() if text and "Traceback" in text} == {}
-    built = {shlex.join(each): paragraph(base, each, compose_run) for each in accepted}
-    assert {each: text for each, text in built.items() if text is not None} == {}
+    errors = {shlex.join(each): paragraph(base, each, compose_run) for each in refused}
+    assert [each for each, error in errors.items() if error is None] == []
+    assert {each: error for each, error in errors.items() if error and "Traceback" in error} == {}
+    errors = {shlex.join(each): paragraph(base, each, compose_run) for each in accepted}
+    assert {each: error for each, error in errors.items() if error is not None} == {}

@@ -1,4 +1,4 @@
-"""The benchmarks explain themselves and run; what they measure is not for a test suite to judge."""
+"""Smoke tests of the benchmarks; their measurements are not checked."""
 
 import json
 import runpy
@@ -40,7 +40,7 @@ def test_every_benchmark_has_help(
 def test_both_sides_of_every_comparison_run(tmp_path: Path) -> None:
     lite0, data = "timm/tf_efficientnet_lite0", tmp_path / "chest_xray"
     write_phantoms(data, seed=0, train=64, val=16, test=32)  # all names in UTF-8: torchvision opens no others
-    best, films = prediction.write_checkpoint(tmp_path / "best.ckpt"), sorted(data.glob("test/*/*"))[:2]
+    best, images = prediction.write_checkpoint(tmp_path / "best.ckpt"), sorted(data.glob("test/*/*"))[:2]
     sides: list[Callable[[], float]] = [
         partial(backbone_pass.eager, lite0, data, 4, True),
         partial(backbone_pass.pneumo, lite0, data, 4, False),
@@ -56,9 +56,9 @@ def test_both_sides_of_every_comparison_run(tmp_path: Path) -> None:
         partial(frozen_sweep.plain_sweep, data, 32, 1, True),
         partial(frozen_sweep.plain_features, data, 32, 1),
         partial(frozen_sweep.pneumo_sweep, data, 32, 1, None),
-        partial(prediction.loop, best, films),
-        partial(prediction.pneumo, best, films),
-        partial(prediction.command, best, films, 2),
+        partial(prediction.loop, best, images),
+        partial(prediction.pneumo, best, images),
+        partial(prediction.command, best, images, 2),
     ]
     for side in sides:
         assert side() > 0
@@ -66,13 +66,13 @@ def test_both_sides_of_every_comparison_run(tmp_path: Path) -> None:
 
 def test_scaling_measures_each_step(tmp_path: Path) -> None:
     scaling.write_tree(tmp_path / "data", 200)
-    found = scaling.measure(tmp_path / "data")
-    assert all(value >= 0 for value in found.values())
-    scaling.draw(tmp_path / "scaling.png", {100: found, 200: found})
+    seconds = scaling.measure(tmp_path / "data")
+    assert all(value >= 0 for value in seconds.values())
+    scaling.draw(tmp_path / "scaling.png", {100: seconds, 200: seconds})
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
-def test_a_report_compares_with_the_first_side(tmp_path: Path) -> None:
+def test_a_report_uses_the_first_side_as_baseline(tmp_path: Path) -> None:
     settings = harness.Settings(full=False, rounds=3, out=tmp_path, root=tmp_path)
     for unit, ratio in (("s", 0.5), ("images/s", 2.0)):
         harness.report("name", settings, unit, {"plain": [9.0, 1.0, 2.0], "pneumo": [4.0]}, "a note")

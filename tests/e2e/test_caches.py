@@ -239,5 +239,5 @@ def test_a_cache_resumed_after_kills_is_bit_identical(phantoms: Path, tmp_path: 
                 time.sleep(0.005)
             os.killpg(process.pid, signal.SIGKILL)
     last = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert re.search(r"Computing features .* going on from [6-9]\d", last.stdout)
+    assert re.search(r"Computing features .* resuming after [6-9]\d", last.stdout)
     assert arrays(tmp_path / "killed") == arrays(tmp_path / "whole")

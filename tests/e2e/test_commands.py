@@ -91,8 +91,8 @@ def assert_error(done: Done, *messages: str) -> None:
         (["optimizer.weight_decay=-1"], ["optimizer.weight_decay=-1", "a number from 0"]),
         (["trainer.limit_train_batches=1e-9"], ["Lightning cannot run", "limit_train_batches"]),
         (["~scheduler"], ["`scheduler` is missing"]),
-        (["+model.dropout=0.5"], ["model.dropout is no setting"]),
-        (["+features.dtype=float16"], ["features.dtype is no setting"]),
+        (["+model.dropout=0.5"], ["model.dropout is not a setting"]),
+        (["+features.dtype=float16"], ["features.dtype is not a setting"]),
     ],
 )
 def test_a_user_error_prints_one_paragraph(

@@ -1,4 +1,4 @@
-"""Searches with Optuna, as a user gives them."""
+"""Searches with Optuna from the command line."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from pneumo.runs.collection import collect
         ("optimizer._target_", "os.mkdir"),
     ],
 )
-def test_a_database_that_names_other_settings_is_not_obeyed(
+def test_settings_from_an_edited_database_are_not_applied(
     name: str, value: str, sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place(tmp_path, "rates").mkdir(parents=True)
@@ -40,7 +40,7 @@ def test_a_database_that_names_other_settings_is_not_obeyed(
 
 
 @pytest.mark.slow
-def test_a_search_goes_on_where_it_was_stopped(
+def test_a_stopped_search_resumes(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["experiment=search_optuna", "model=efficientnet_lite0", "optimizer=adam", "sweep.name=search"]
@@ -73,7 +73,7 @@ def test_a_search_goes_on_where_it_was_stopped(
 
 
 @pytest.mark.slow
-def test_a_search_learns_from_a_loss_that_is_not_finite_and_stops_at_other_failures(
+def test_a_search_continues_after_a_non_finite_loss_and_stops_at_other_failures(
     sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("model=xraychestnet", "optimizer=sgd", "epochs=1", "sweep.trials=2")
@@ -87,9 +87,9 @@ def test_a_search_learns_from_a_loss_that_is_not_finite_and_stops_at_other_failu
     assert sweep(*options, "sweep.name=data", "optimizer.lr=interval(0.001,0.01)") == 0
     assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
     for change, word in (
-        ("sweep.objective=val_auroc", "another objective"),
-        ("optimizer.lr=choice(0.1,0.2)", "another space"),
-        ("epochs=2", "another settings"),
+        ("sweep.objective=val_auroc", "differs in: objective"),
+        ("optimizer.lr=choice(0.1,0.2)", "differs in: space"),
+        ("epochs=2", "differs in: settings"),
     ):
         more = ("sweep.trials=3", "optimizer.lr=interval(0.001,0.01)", change)
         assert sweep(*options, "sweep.name=data", *more) == 1

@@ -1,4 +1,4 @@
-"""Sweeps that are stopped or killed, and go on."""
+"""Sweeps that are stopped or killed, and resumed."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ TWO = ("model=xraychestnet", "optimizer=sgd,adam")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
+def test_a_stopped_sweep_resumes_with_the_same_results(
     number: int,
     status: int,
     sweep: Sweep,
@@ -28,7 +28,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     model = ("model=efficientnet_lite0", "optimizer=sgd,adam", "epochs=4")
     assert sweep(*model, "sweep.name=whole") == 0
     measure = Classifier.on_validation_epoch_end
@@ -41,10 +41,10 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_validation_epoch_end", stop)
         assert sweep(*model) == status
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning has it ignored after the first
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores SIGINT after the first one
     shown = capsys.readouterr().out
-    assert "2 jobs: 0 done, 0 skipped, 0 failed, 1 stopped, 1 not begun" in shown
-    assert "The same command goes on" in shown
+    assert "2 jobs: 0 done, 0 skipped, 0 failed, 1 stopped, 1 not started" in shown
+    assert "Run the same command again to resume" in shown
     assert "stopped" in (place(tmp_path) / "leaderboard.md").read_text()
 
     assert sweep(*model) == 0
@@ -55,12 +55,12 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_numbers(
 
 
 @pytest.mark.slow
-def test_an_unfinished_run_of_other_settings_is_kept_unless_it_may_be_overwritten(
+def test_an_unfinished_run_with_other_settings_is_kept_unless_overwriting_is_allowed(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ("model=efficientnet_lite0", "optimizer=sgd")
     with monkeypatch.context() as patch:
-        patch.setattr("pneumo.training.run.write_results", None)  # fails when all is trained
+        patch.setattr("pneumo.training.run.write_results", None)  # fails after training
         assert sweep(*model) == 1
     last = place(tmp_path) / "efficientnet_lite0-sgd-s0" / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
@@ -73,7 +73,7 @@ def test_an_unfinished_run_of_other_settings_is_kept_unless_it_may_be_overwritte
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_after_its_training_is_only_tested(
+def test_a_run_that_failed_after_training_is_only_tested(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ("model=efficientnet_lite0", "optimizer=sgd")
@@ -86,12 +86,12 @@ def test_a_run_that_was_killed_after_its_training_is_only_tested(
 
 
 @pytest.mark.slow
-def test_an_overwriting_sweep_that_was_stopped_goes_on(
+def test_a_stopped_overwriting_sweep_resumes(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ("model=efficientnet_lite0", "optimizer=sgd,adam")
     assert sweep(*model) == 0
-    anew = (*model, "epochs=3", "sweep.overwrite=true")
+    overwriting = (*model, "epochs=3", "sweep.overwrite=true")
     measure = Classifier.on_validation_epoch_end
 
     def stop(classifier: Classifier) -> None:
@@ -101,18 +101,18 @@ def test_an_overwriting_sweep_that_was_stopped_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_validation_epoch_end", lambda classifier: stop_if_second(classifier, stop))
-        assert sweep(*anew) == 143
+        assert sweep(*overwriting) == 143
     assert "1 done" in capsys.readouterr().out
     first = contents(place(tmp_path))["efficientnet_lite0-sgd-s0"]
-    assert sweep(*anew) == 0
+    assert sweep(*overwriting) == 0
     assert "2 jobs: 1 done, 1 skipped, 0 failed" in capsys.readouterr().out
     assert contents(place(tmp_path))["efficientnet_lite0-sgd-s0"] == first
-    assert sweep(*anew) == 0  # and, since that was whole, anew
+    assert sweep(*overwriting) == 0  # reruns all jobs, since the last command was complete
     assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
 
 
 def stop_if_second(classifier: Classifier, stop: Callable[[Classifier], None]) -> None:
-    """Let the first job pass: its results are not there while it trains."""
+    """Call `stop` in the second job only: the results of the first job are missing while it trains."""
     best = classifier.trainer.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)
     assert best.dirpath is not None
@@ -124,7 +124,7 @@ def stop_if_second(classifier: Classifier, stop: Callable[[Classifier], None]) -
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_comes_to_the_same_numbers(sweep: Sweep, tmp_path: Path, phantoms: Path) -> None:
+def test_a_killed_sweep_resumes_with_the_same_results(sweep: Sweep, tmp_path: Path, phantoms: Path) -> None:
     options = ("model=xraychestnet,efficientnet_lite0", "optimizer=sgd", "epochs=3")
     assert sweep(*options, "sweep.name=whole") == 0
     command = [sys.executable, *sys.argv[:-1], "sweep.name=killed"]

@@ -1,4 +1,4 @@
-"""Sweeps as a user gives them: repeated, mistaken, broken."""
+"""Sweeps from the command line: repeated, with user errors, with failures."""
 
 import shutil
 from dataclasses import replace
@@ -17,7 +17,7 @@ TWO = ("model=xraychestnet", "optimizer=sgd,adam")
 
 
 @pytest.mark.slow
-def test_the_same_command_again_keeps_what_has_finished(
+def test_repeating_a_command_keeps_finished_jobs(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep(*TWO, "seed=0,1", "epochs=1") == 0
@@ -42,7 +42,7 @@ def test_the_same_command_again_keeps_what_has_finished(
 
 
 @pytest.mark.usefixtures("one_job_done")
-def test_finished_runs_on_other_data_are_not_taken_for_this_sweeps(
+def test_finished_runs_on_other_data_are_not_reused(
     sweep: Sweep, tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved = shutil.copytree(phantoms, tmp_path / "moved")
@@ -76,13 +76,15 @@ def test_one_failure_does_not_stop_the_others(
     assert "loss is nan in epoch 1" in board
 
 
-def test_fail_fast_begins_no_further_job(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fail_fast_starts_no_further_job(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.lr=1e30,0.01", "sweep.fail_fast=true") == 1
-    assert "2 jobs: 0 done, 0 skipped, 1 failed, 1 not begun" in capsys.readouterr().out
+    assert "2 jobs: 0 done, 0 skipped, 1 failed, 1 not started" in capsys.readouterr().out
     assert not contents(place(tmp_path))
 
 
-def test_a_folder_is_one_commands_at_a_time(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_one_command_at_a_time_uses_a_folder(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place(tmp_path).mkdir(parents=True)
     with FileLock(place(tmp_path) / ".lock"):
         assert sweep(*TWO) == 1
@@ -96,25 +98,25 @@ def test_a_folder_is_one_commands_at_a_time(sweep: Sweep, tmp_path: Path, capsys
         (["seed=0,-1"], ["seed=-1", "a whole number from 0"]),
         (["optimizer.lr=interval(0.1,1)"], ["interval(0.1,1)", "sweep.trials=20"]),
         (["trainer=ddp"], ["one", "python train.py trainer=ddp"]),
-        (["seed=0,1", "hydra.sweep.subdir=one"], ["into one folder: one", "hydra.sweep.subdir"]),
-        (["sweep.trials=3"], ["Nothing is to be searched", "interval"]),
+        (["seed=0,1", "hydra.sweep.subdir=one"], ["to the same folder: one", "hydra.sweep.subdir"]),
+        (["sweep.trials=3"], ["search space is empty", "interval"]),
         (["sweep.trials=3", "sweep.objective=test_auroc"], ["sweep.objective=test_auroc", "val_loss"]),
         (["sweep.trials=0"], ["sweep.trials=0", "a whole number from 1"]),
         (["sweep.overwrite=no"], ["sweep.overwrite=no", "true or false"]),
-        (["sweep.name=a/b"], ["sweep.name=a/b", "a folder's name"]),
+        (["sweep.name=a/b"], ["sweep.name=a/b", "a folder name"]),
         (["sweep.name=a,b"], ["sweep.name=a,b", "one value"]),
         (["ckpt_path=last.ckpt"], ["ckpt_path=last.ckpt", "train.py"]),
         (["launcher.threads=0"], ["launcher.threads=0"]),
         (["sweep.trials=3", "optimizer.lrr=interval(0.1,1)"], ["lrr"]),
         (["sweep.trials=3", "optimizer.lr=choice(0.1,-1)"], ["optimizer.lr=-1", "above 0"]),
-        (["sweep.trials=3", "optimizer.lr=interval(1,0.1)"], ["no interval to search"]),
+        (["sweep.trials=3", "optimizer.lr=interval(1,0.1)"], ["not a valid interval"]),
         (
             ["sweep.trials=3", "optimizer.lr=interval(0.1,1)", "sweep.storage=nosuch:///x"],
             ["nosuch:///x", "sqlite:///"],
         ),
     ],
 )
-def test_a_mistake_is_told_before_anything_runs(
+def test_user_errors_are_reported_before_anything_runs(
     arguments: list[str], words: list[str], sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep("model=xraychestnet", "optimizer=sgd", *arguments) == 1
@@ -125,23 +127,21 @@ def test_a_mistake_is_told_before_anything_runs(
     assert not list(tmp_path.rglob("status.json"))
 
 
-def test_folders_may_be_named_by_the_user_and_what_is_swept_is_in_tensorboards_table(
-    sweep: Sweep, tmp_path: Path
-) -> None:
-    named = "hydra.sweep.subdir=\"${choices.optimizer}/${optimizer.momentum} with 'quotes'\""
-    assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.momentum=0.5,0.9", "epochs=1", named) == 0
-    found = sorted(path.parent for path in place(tmp_path).rglob("results.json"))
-    assert [path.relative_to(place(tmp_path)).as_posix() for path in found] == [
+def test_users_may_name_the_folders_and_tensorboard_shows_the_swept_settings(sweep: Sweep, tmp_path: Path) -> None:
+    subdir = "hydra.sweep.subdir=\"${choices.optimizer}/${optimizer.momentum} with 'quotes'\""
+    assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.momentum=0.5,0.9", "epochs=1", subdir) == 0
+    folders = sorted(path.parent for path in place(tmp_path).rglob("results.json"))
+    assert [path.relative_to(place(tmp_path)).as_posix() for path in folders] == [
         "sgd/0.5 with 'quotes'",
         "sgd/0.9 with 'quotes'",
     ]
-    rows = [hparams_row(path) for path in found]
+    rows = [hparams_row(path) for path in folders]
     assert [row.pop("set/momentum") for row in rows] == [0.5, 0.9]
     assert rows[0].keys() == rows[1].keys()
 
 
 @pytest.mark.usefixtures("one_job_done")
-def test_jobs_that_an_engine_repeats_or_brings_late_destroy_nothing(
+def test_jobs_that_a_launcher_repeats_or_starts_late_change_nothing(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = place(tmp_path) / "xraychestnet-sgd-s0"
@@ -154,14 +154,14 @@ def test_jobs_that_an_engine_repeats_or_brings_late_destroy_nothing(
     assert sweep(*job) == 0  # its worker died after the results were written
     assert contents(place(tmp_path)) == before
     assert read_status(folder) == status
-    monkeypatch.setenv(COMMAND, "an earlier one")
+    monkeypatch.setenv(COMMAND, "an earlier command")
     assert sweep(*job, "epochs=1") == 0
     assert contents(place(tmp_path)) == before
     assert read_status(folder) == status
 
 
 @pytest.mark.usefixtures("one_job_done")
-def test_what_is_to_be_overwritten_stays_until_its_successor_can_run(sweep: Sweep, tmp_path: Path) -> None:
+def test_an_overwritten_run_is_kept_until_the_new_run_can_start(sweep: Sweep, tmp_path: Path) -> None:
     before = contents(place(tmp_path))
     missing = f"data.root={tmp_path / 'missing'}"
     assert sweep("model=xraychestnet", "optimizer=sgd", "sweep.overwrite=true", missing) == 1
@@ -181,17 +181,17 @@ def test_a_job_whose_folder_cannot_be_written_does_not_end_the_others(
     assert sweep(*TWO, "epochs=1") == 1
     shown = capsys.readouterr().out
     assert "No space left on device" in shown
-    assert "2 jobs: 1 done, 0 skipped, 0 failed, 1 not begun" in shown
+    assert "2 jobs: 1 done, 0 skipped, 0 failed, 1 not started" in shown
     assert set(contents(place(tmp_path))) == {"xraychestnet-adam-s0"}
 
 
-def test_a_sweep_whose_folder_cannot_be_written_is_one_paragraph(
+def test_an_unwritable_sweep_folder_is_reported_in_one_paragraph(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(EACCES, "Permission denied")
 
-    monkeypatch.setattr("pneumo.sweeps.session.begin_command", refuse)
+    monkeypatch.setattr("pneumo.sweeps.session.start_command", refuse)
     assert sweep(*TWO) == 1
     error = capsys.readouterr().err
     assert f"folder {place(tmp_path)} cannot be used (Permission denied)" in error

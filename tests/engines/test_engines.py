@@ -1,4 +1,4 @@
-"""The study's configurations, small, on real engines: the same numbers as in one process."""
+"""The study's sweep on real launchers with small images: results equal those of a single process."""
 
 import os
 import subprocess
@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 from helpers.commands import ROOT, metrics, sweep
 
-FOUR = ("model=xraychestnet,googlenet", "optimizer=sgd,adagrad")  # of the twelve: each imports PyTorch anew
+FOUR = ("model=xraychestnet,googlenet", "optimizer=sgd,adagrad")  # of the twelve, since each job imports PyTorch
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 
 def script(name: str, verb: str, **variables: str) -> str:
-    """Give one of the engines' scripts an order, from a folder that is not the sweep's."""
+    """Run a command of a cluster's script outside the sweep's folder, and return its output."""
     environment = {**os.environ, "RAY_BIN": str(Path(sys.executable).with_name("ray")), **variables}
     command = [str(ROOT / "tests" / "engines" / f"{name}-local.sh"), verb]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd="/").stdout
 
 
-def check(place: Path, twelve: Path, done: subprocess.CompletedProcess[str], jobs: int) -> None:
+def check(folder: Path, twelve: Path, done: subprocess.CompletedProcess[str], jobs: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{jobs} jobs: {jobs} done, 0 skipped, 0 failed" in done.stdout
     assert "googlenet-adagrad-s0 done" in done.stdout
-    found, reference = metrics(place / "sweep" / "study"), metrics(twelve)
-    assert len(found) == jobs
-    assert found == {name: reference[name] for name in found}
+    results, reference = metrics(folder / "sweep" / "study"), metrics(twelve)
+    assert len(results) == jobs
+    assert results == {name: reference[name] for name in results}
 
 
 def check_board(folder: Path, twelve: Path) -> None:
@@ -46,15 +46,15 @@ def test_joblib(tmp_path: Path, twelve: Path, phantoms: Path) -> None:
 
 @pytest.fixture
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Ray cluster of two nodes; what a driver must have in its environment."""
+    """A Ray cluster of two nodes; yields the environment variables of a driver."""
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
-    place = {"RAY_LOCAL_DIR": f"/tmp/ray-test-{os.getpid()}"}  # short, for its sockets
-    script("ray", "start", **place)
+    folder = {"RAY_LOCAL_DIR": f"/tmp/ray-test-{os.getpid()}"}  # short, since paths of sockets are limited
+    script("ray", "start", **folder)
     try:
-        lines = script("ray", "env", **place).replace("export ", "").split()
+        lines = script("ray", "env", **folder).replace("export ", "").split()
         yield dict(line.replace("'", "").split("=", 1) for line in lines)
     finally:
-        script("ray", "stop", **place)
+        script("ray", "stop", **folder)
 
 
 def test_ray_on_two_nodes(tmp_path: Path, twelve: Path, phantoms: Path, ray: dict[str, str]) -> None:
@@ -64,7 +64,7 @@ def test_ray_on_two_nodes(tmp_path: Path, twelve: Path, phantoms: Path, ray: dic
 
 @pytest.fixture
 def slurm() -> Iterator[None]:
-    """A Slurm cluster of this machine alone."""
+    """A Slurm cluster of one node, this machine."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     if os.geteuid() != 0:
         pytest.skip("only root can start Slurm")

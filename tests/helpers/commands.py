@@ -1,4 +1,4 @@
-"""pneumo's scripts and commands, in this process or in one of their own."""
+"""Runners for pneumo's scripts and commands, in this or in a separate process."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs a command of pneumo in this process and returns its status, output and errors."""
+    """Return a function that runs a `pneumo` command in this process and returns its exit status, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["pneumo", name, *map(str, arguments)])
@@ -37,7 +37,7 @@ def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 @contextmanager
 def running_scripts() -> Iterator[Script]:
-    """Run train.py or sweep.py in this process, and restore what a process of its own would leave changed."""
+    """Yield a function that runs train.py or sweep.py in this process; restore global state on exit."""
 
     def run(name: str, *arguments: str) -> int:
         patch.setattr(sys, "argv", [name, *arguments])
@@ -52,7 +52,7 @@ def running_scripts() -> Iterator[Script]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         yield run
-    for handler in set(root.handlers).difference(handlers):  # which Hydra has set
+    for handler in set(root.handlers).difference(handlers):  # added by Hydra
         handler.close()
     root.handlers = handlers
     root.setLevel(level)
@@ -65,39 +65,38 @@ def place(tmp_path: Path, name: str = "study") -> Path:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    found = folder.glob("*/results.json")
-    return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+    results = folder.glob("*/results.json")
+    return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in results}
 
 
 def train_with(constant: str, value: float) -> list[str]:
-    """Return the command train.py with one constant changed, such as `pneumo.common.array_cache.SAFE_EVERY`."""
+    """Return the command for train.py with a changed constant, such as `pneumo.common.array_cache.SAFE_EVERY`."""
     code = f"import runpy, sys, {constant.rpartition('.')[0]}; {constant} = {value}; sys.argv[:] = sys.argv[1:]"
     return [sys.executable, "-c", f"{code}; runpy.run_path('train.py', run_name='__main__')", "train.py"]
 
 
-def sweep(place: Path, root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run sweep.py in a process of its own on small images, with one thread a job.
+def sweep(outputs: Path, root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run sweep.py in a separate process on small images.
 
-    How a sum is divided among threads shows in its last bits.
+    Each job uses one thread, since the number of threads affects the last bits of sums.
 
     Args:
-        place: For outputs.
-        root: The data's.
+        outputs: Output folder.
+        root: Data folder.
         arguments: Further overrides.
-        variables: Of the environment.
+        variables: Environment variables.
     """
     quick = ("data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "epochs=1")
     command = [sys.executable, "sweep.py", "-m", *quick, "model.weights=null", "launcher.threads=1", *arguments]
-    # Relative paths are the user's, whatever the folder that a job runs in.
-    command += [f"data.root={os.path.relpath(root, ROOT)}", f"paths.output_dir={os.path.relpath(place, ROOT)}"]
+    # Relative paths test that jobs resolve them against the user's working folder.
+    command += [f"data.root={os.path.relpath(root, ROOT)}", f"paths.output_dir={os.path.relpath(outputs, ROOT)}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables})
 
 
 def metrics(sweep: Path) -> dict[str, dict[str, object]]:
     """Return the results of a sweep's runs by name, without times and memory."""
     cost = ("seconds", "samples_per_second", "peak_memory_bytes")
-    found = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/results.json")}
+    runs = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/results.json")}
     return {
-        name: {key: value for key, value in results.items() if not key.endswith(cost)}
-        for name, results in found.items()
+        name: {key: value for key, value in results.items() if not key.endswith(cost)} for name, results in runs.items()
     }

@@ -1,6 +1,6 @@
-"""Scripts run in processes forked from one that has imported PyTorch, since importing takes most of their time.
+"""Scripts in forks of a process that has imported PyTorch, since imports take most of a script's time.
 
-Nothing is computed before the fork, so that there are no threads that a child would lack.
+Nothing is computed before a fork: threads started by a computation would be missing in the child.
 """
 
 import gc
@@ -16,28 +16,28 @@ Done = subprocess.CompletedProcess[str]
 
 
 class ForkedCommands:
-    """A process that runs scripts in forks of itself; a context that ends it."""
+    """Process that runs scripts in forks of itself; as a context manager, it ends on exit."""
 
     def __init__(self, folder: Path, work: Path) -> None:
         """Start the process.
 
         Args:
-            folder: For the output of scripts.
-            work: The working folder of scripts.
+            folder: Folder for the output of scripts.
+            work: Working folder of scripts.
         """
         self.folder = folder
         command = [sys.executable, __file__]
         self.process = subprocess.Popen(command, cwd=work, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, *arguments: str) -> Done:
-        """Run a script with its arguments, in the environment of now, and wait for it."""
+        """Run a script with its arguments in the current environment, and wait for it."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        printed = [str(self.folder / name) for name in ("stdout", "stderr")]
-        order = {"arguments": arguments, "environment": dict(os.environ), "printed": printed}
-        print(json.dumps(order), file=self.process.stdin, flush=True)
+        outputs = [str(self.folder / name) for name in ("stdout", "stderr")]
+        request = {"arguments": arguments, "environment": dict(os.environ), "outputs": outputs}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
         status = int(self.process.stdout.readline())
-        return Done(arguments, status, *(Path(path).read_text(encoding="utf-8") for path in printed))
+        return Done(arguments, status, *(Path(path).read_text(encoding="utf-8") for path in outputs))
 
     def __enter__(self) -> "ForkedCommands":
         """Return the process."""
@@ -55,16 +55,16 @@ def _serve() -> None:
 
     import pneumo.training.run  # noqa: F401 (for the children)
 
-    Plugins.instance()  # finds Hydra's plugins once for all children
-    gc.freeze()  # children need not collect what was imported, which would copy its memory
+    Plugins.instance()  # scans for Hydra's plugins once for all children
+    gc.freeze()  # a garbage collection in a child would copy the memory of all imported objects
     for line in sys.stdin:
-        order = json.loads(line)
+        request = json.loads(line)
         if not (child := os.fork()):
             os.environ.clear()
-            os.environ.update(order["environment"])
-            for descriptor, path in enumerate(order["printed"], start=1):
+            os.environ.update(request["environment"])
+            for descriptor, path in enumerate(request["outputs"], start=1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-            sys.argv[:] = order["arguments"]
+            sys.argv[:] = request["arguments"]
             sys.path[0] = os.getcwd()
             runpy.run_path(sys.argv[0], run_name="__main__")
             return

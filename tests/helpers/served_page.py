@@ -1,4 +1,4 @@
-"""`pneumo serve` in a process of its own, and hostile clients."""
+"""`pneumo serve` in a separate process, and hostile clients."""
 
 import re
 import socket
@@ -35,37 +35,37 @@ class Served(NamedTuple):
             return Reply(response.status, response.read(), time.monotonic() - start)
 
     def send(self, content: bytes) -> socket.socket:
-        """Open a connection and send what it takes of `content`, without closing it."""
+        """Open a connection, send as much of `content` as the server accepts, and leave it open."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         try:
             client.sendall(content)
-        except OSError:  # it was closed before
+        except OSError:  # the server closed the connection early
             client.close()
         return client
 
     def send_all(self, contents: list[bytes]) -> list[socket.socket]:
-        """Do as `send` does, for all at once."""
+        """Call `send` for all contents concurrently."""
         with ThreadPoolExecutor(len(contents)) as pool:
             return list(pool.map(self.send, contents))
 
-    def memory(self, what: str = "VmRSS") -> float:
-        """Read the megabytes that are resident, or with VmHWM the most since `forget_peak`; Linux only."""
+    def memory(self, field: str = "VmRSS") -> float:
+        """Return the resident memory in MB, or with VmHWM its peak since `forget_peak`; Linux only."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(rf"{what}:\s+(\d+) kB", status)
-        assert found is not None, status
-        return int(found[1]) / 1000
+        match = re.search(rf"{field}:\s+(\d+) kB", status)
+        assert match is not None, status
+        return int(match[1]) / 1000
 
     def forget_peak(self) -> None:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
 
 def upload(size: int, missing: int = 1) -> bytes:
-    """Return the request for a body of `size` bytes, of which the last are missing."""
+    """Return a request with a body of `size` bytes, of which the last `missing` bytes are not sent."""
     return f"{HEADER.format(_KIND, size)}\r\n".encode() + bytes(size - missing)
 
 
 def is_closed(client: socket.socket, seconds: float) -> bool:
-    """Wait for the other side to close a connection."""
+    """Return whether the server closes a connection within the given time."""
     client.settimeout(seconds)
     try:
         while client.recv(65_536):
@@ -79,7 +79,7 @@ def is_closed(client: socket.socket, seconds: float) -> bool:
 
 @contextmanager
 def serving(checkpoint: Path, before: str = "") -> Iterator[Served]:
-    """Serve a page; `before` is code that the process runs first."""
+    """Start `pneumo serve`; the process first runs the code in `before`."""
     command = [sys.executable, "-c", f"{before}\n{_MAIN}", "serve", str(checkpoint), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

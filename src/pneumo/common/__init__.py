@@ -1,4 +1,4 @@
-"""Shared by all packages: atomic files, the array cache, hardware, progress and text."""
+"""Utilities shared by all packages: atomic files, array cache, hardware, progress bars and text."""
 
-__version__ = "0.1.0"  # here, not in `pneumo` itself, which names classes of packages above
-SUBTYPES = ("bacterial", "viral")  # of pneumonia, in the order of their classes; part of the keys of results.json
+__version__ = "0.1.0"  # not in `pneumo/__init__.py`, which imports classes from higher-level packages
+SUBTYPES = ("bacterial", "viral")  # of pneumonia, in class order; used in the keys of results.json

@@ -1,8 +1,8 @@
-"""The array cache: arrays on disk that all runs share, written in steps, and safe to delete.
+"""Disk cache of arrays that all runs share. Interrupted writes resume, and any entry may be deleted.
 
-An entry is a folder, CACHE/KIND/KEY. about.json describes what the array was computed from, array.npy is the array,
-and notes.json has remarks on its images. While an array is being written, array.npy.part replaces it, and rows.txt
-counts the rows that are already safe on disk.
+An entry is a folder, CACHE/KIND/KEY. It contains array.npy, about.json (what the array was computed from) and
+notes.json (notes on individual images). During a write, array.npy.part replaces array.npy, and rows.txt counts the
+rows that are already flushed to disk.
 """
 
 import json
@@ -30,54 +30,63 @@ from pneumo.errors import CacheError
 
 _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-Notes = dict[str, list[str]]  # by an image's path
+Notes = dict[str, list[str]]  # image path -> notes
 _NOTES = "notes.json"
-_MOST_NOTES = 1 << 28  # bytes
-SAFE_EVERY = 1.0  # seconds of work that a kill may cost
+_MAX_NOTES_BYTES = 1 << 28
+SAFE_EVERY = 1.0  # seconds between flushes: the most work that a killed process can lose
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an array is computed from; any change of it is another entry."""
+    """Specification of a cached array; each field except `doing` is part of the key."""
 
     kind: str  # one of `pneumo.data.cache_inventory.KINDS`
-    about: dict[str, Any]  # plain values that tell everything that decides the array's content
+    about: dict[str, Any]  # plain values that fully determine the array's content
     shape: tuple[int, ...]  # of the whole array
-    dtype: str  # NumPy's name of its type
-    doing: str  # what building it is called, such as `Decoding images`
+    dtype: str  # NumPy dtype name
+    doing: str  # progress title while the array is computed, such as `Decoding images`
 
     @property
     def key(self) -> str:
-        """Hash of all that decides the content, 16 hex digits."""
+        """Hash of everything that determines the content, 16 hex digits."""
         return hash_plain([self.kind, self.about, self.shape, self.dtype])
 
 
 def find(cache: Path, recipe: Recipe) -> Array | None:
-    """Open an array, memory-mapped and read-only, if it is there; one that is damaged counts as missing."""
+    """Open a cached array, memory-mapped and read-only; return None if it is missing or damaged."""
     path = cache / recipe.kind / recipe.key / "array.npy"
     try:
         array: Array = np.load(path, mmap_mode="r")
         if (array.shape, array.dtype) != (recipe.shape, np.dtype(recipe.dtype)):
-            raise ValueError("its header is another array's")
+            raise ValueError("shape or dtype in its header is wrong")
     except FileNotFoundError:
         return None
     except (ValueError, EOFError) as error:
-        _log.warning("%s is damaged (%s) and is computed anew.", path, error)
+        _log.warning("%s is damaged (%s) and will be recomputed.", path, error)
         return None
-    with suppress(OSError):  # a cache that others filled may be read-only
-        os.utime(path.parent)  # `pneumo cache clear --unused` goes by it
+    with suppress(OSError):  # the cache may belong to another user and be read-only
+        os.utime(path.parent)  # `pneumo cache clear --unused` reads this time
     return array
 
 
 def find_or_build(
     cache: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]], notes: Notes | None = None
 ) -> Array:
-    """Open an array, after computing it if it is missing.
+    """Open a cached array; compute it first if it is missing.
 
-    Of several processes one computes and the others wait. What is finished survives a kill: the next call resumes. An
-    entry that is deleted meanwhile is computed again. `blocks` maps a row to the array's content from there on, in
-    blocks of rows. The rows at which it is asked to begin are ends of blocks, so a block may depend on where it begins.
-    It may add to `notes` before it yields; those of an entry that is there are added here.
+    Among concurrent processes, one computes the array and the others wait. Finished rows survive a kill: the next call
+    resumes after them. An entry that is deleted during the computation is computed again.
+
+    Args:
+        cache: The cache folder.
+        recipe: The array's specification.
+        blocks: Function that takes a start row and yields the rows from there on, in blocks. Each start row is 0 or the
+            end of an earlier block, so the content of a block may depend on its first row. Before each yield it may add
+            notes on the images to `notes`.
+        notes: Dictionary to which the entry's stored notes are added.
+
+    Returns:
+        The array, memory-mapped and read-only.
 
     Raises:
         CacheError: The disk is full or cannot be written.
@@ -89,10 +98,10 @@ def find_or_build(
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder, recipe.doing):
                 if (array := find(cache, recipe)) is None and _build(folder, recipe, blocks, notes):
-                    array = find(cache, recipe)  # under the lock, so that `pneumo cache clear` cannot come before
+                    array = find(cache, recipe)  # under the lock, so that `pneumo cache clear` cannot delete it first
             if array is not None:
                 break
-            _log.warning("%s: %s was deleted meanwhile; beginning anew.", recipe.doing, folder)
+            _log.warning("%s: %s was deleted during the computation; starting again.", recipe.doing, folder)
     except OSError as error:
         raise _explain(error, folder, recipe) from error
     notes |= _read_notes(folder)
@@ -101,12 +110,12 @@ def find_or_build(
 
 @contextmanager
 def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Hold an entry's lock; log if that takes waiting for another process."""
+    """Hold an entry's lock; log a message if another process holds it."""
     lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _log.info("%s: another process is at it; waiting for it to finish (%s)", doing, folder)
+        _log.info("%s: waiting for another process to finish (%s)", doing, folder)
         lock.acquire()
     try:
         yield
@@ -115,15 +124,15 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
 
 
 def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]], notes: Notes) -> bool:
-    """Compute an array; return whether it is there now and was not deleted on the way."""
-    folder.mkdir(exist_ok=True)  # it may have been deleted meanwhile
+    """Compute an array; return False if its folder was deleted during the computation."""
+    folder.mkdir(exist_ok=True)  # it may have been deleted since the caller created it
     part, rows = folder / "array.npy.part", folder / "rows.txt"
     header = _header(recipe)
     row_bytes = prod(recipe.shape[1:]) * np.dtype(recipe.dtype).itemsize
     start = _safe_rows(part, rows, len(header), row_bytes)
-    if not 0 < start <= recipe.shape[0]:  # or rows.txt is another array's, or damaged
+    if not 0 < start <= recipe.shape[0]:  # out of range if rows.txt is damaged
         start = 0
-        rows.unlink(missing_ok=True)  # of a part that is no more
+        rows.unlink(missing_ok=True)
         (folder / _NOTES).unlink(missing_ok=True)
     notes |= _read_notes(folder)
     write_text(folder / "about.json", json.dumps(recipe.about, indent=2) + "\n")
@@ -133,7 +142,7 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
         file.seek(len(header) + start * row_bytes)
         file.truncate()
         done, safe = start, time.monotonic()
-        content = blocks(start)  # what it needs first, such as another array, has a progress bar of its own
+        content = blocks(start)  # before `track`: it may show a progress bar of its own for an array it needs
         with track(recipe.doing, recipe.shape[0], start) as advance:
             for block in content:
                 file.write(np.ascontiguousarray(block, recipe.dtype).tobytes())
@@ -145,7 +154,7 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
                     write_text(rows, str(done))
                     safe = time.monotonic()
         if done != recipe.shape[0]:
-            raise RuntimeError(f"{done} rows instead of {recipe.shape[0]}")
+            raise RuntimeError(f"{done} rows were computed instead of {recipe.shape[0]}")
         if not _make_safe(file, part, notes):
             return False
     part.replace(folder / "array.npy")
@@ -156,27 +165,27 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
 
 def _read_notes(folder: Path) -> Notes:
     try:
-        found = read_json(folder / _NOTES, _MOST_NOTES)
+        notes = read_json(folder / _NOTES, _MAX_NOTES_BYTES)
     except (FileNotFoundError, PlainDataError):  # an entry without notes has no such file
         return {}
-    texts = isinstance(found, dict) and all(
-        isinstance(each, list) and all(isinstance(note, str) for note in each) for each in found.values()
+    valid = isinstance(notes, dict) and all(
+        isinstance(each, list) and all(isinstance(note, str) for note in each) for each in notes.values()
     )
-    return found if texts else {}
+    return notes if valid else {}
 
 
 def _make_safe(file: IO[bytes], path: Path, notes: Notes) -> bool:
-    """Wait until rows and notes are on the disk; return whether the file still lies at its path."""
+    """Flush rows and notes to disk; return whether the file still exists at its path."""
     file.flush()
     os.fsync(file.fileno())
-    there = is_at(file.fileno(), path)
-    if there and notes:
+    exists = is_at(file.fileno(), path)
+    if exists and notes:
         write_text(path.parent / _NOTES, json.dumps(notes, indent=2) + "\n")
-    return there
+    return exists
 
 
 def _safe_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int:
-    """Return how many rows of a part are known to be safe; none if the two files do not fit together."""
+    """Return the number of rows that are known to be on disk; 0 if the two files are inconsistent."""
     try:
         count = int(rows.read_text(encoding="ascii"))
         return count if part.stat().st_size >= header_bytes + count * row_bytes else 0
@@ -192,10 +201,10 @@ def _header(recipe: Recipe) -> bytes:
 
 
 def _explain(error: OSError, folder: Path, recipe: Recipe) -> CacheError:
-    need = prod(recipe.shape) * np.dtype(recipe.dtype).itemsize
+    size = prod(recipe.shape) * np.dtype(recipe.dtype).itemsize
     state = "the disk is full" if error.errno in (ENOSPC, EDQUOT) else "the cache cannot be written"
     return CacheError(
-        f"{recipe.doing}: {state} ({error.strerror or error}). {folder} takes {need / 1e6:,.0f} MB: make room (`pneumo "
-        "cache list` and `pneumo cache clear` help), put the caches elsewhere with paths.cache_dir=FOLDER, or do "
-        "without with data.cache=false features.cache=false, which is slower. What is finished is kept."
+        f"{recipe.doing}: {state} ({error.strerror or error}); {folder} needs {size / 1e6:,.0f} MB. Free space with "
+        "`pneumo cache clear`, move the caches with paths.cache_dir=FOLDER, or disable them with data.cache=false "
+        "features.cache=false, which is slower. Finished work is kept."
     )

@@ -1,8 +1,8 @@
-"""Temporary files that are removed after a kill, and the user errors behind failures, those of disks among them.
+"""Temporary files with cleanup after a kill, and user errors for failures of disks.
 
-A temporary file is locked while its process lives, and its name has pneumo's prefix. A free lock shows that a kill left
-the file behind. Locks may not reach beyond one machine of a shared file system, so the prefix also names the machine:
-files of another machine are removed after `_FOREIGN_AGE`.
+A temporary file has pneumo's prefix and is locked while its process runs. An unlocked one was left by a killed process.
+Locks may not work across the machines of a shared file system, so the prefix also identifies the machine. Files of
+another machine are removed after `_FOREIGN_AGE`.
 """
 
 import errno
@@ -25,9 +25,9 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _BROKEN = (errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _REMEDIES = {
-    _FULL: "make room on its disk or choose another one",
-    _DENIED: "change its permissions or choose another folder",
-    _GONE: "restore its folder or choose another one",
+    _FULL: "free some space or use another disk",
+    _DENIED: "change its permissions or use another folder",
+    _GONE: "restore its folder or use another one",
 }
 PREFIX = ".pneumo-"
 _FOREIGN_AGE = 86_400.0  # seconds
@@ -36,26 +36,26 @@ _visited: set[Path] = set()
 
 
 class FileError(OSError, PneumoError):
-    """A file or folder cannot be read or written. It is an OSError too, so that callers can add what they know."""
+    """A file or folder cannot be read or written; also an OSError, so that callers can replace its message."""
 
     def __init__(self, errno: int | None, strerror: str, filename: str | None = None, text: str = "") -> None:
-        """Take what an OSError has, and the paragraph to print."""
+        """Initialize with an OSError's arguments and the message to print."""
         super().__init__(errno, strerror, filename)
         self.text = text
 
     def __str__(self) -> str:
-        """Return the paragraph."""
+        """Return the message."""
         return self.text
 
 
 def write_error(error: OSError, path: object) -> FileError:
-    """Return the error of a file that cannot be written."""
+    """Return the user error for a file that cannot be written."""
     reason = error.strerror or str(error)
     return _make(error, f"{path} cannot be written ({reason})")
 
 
 def disk_error(error: OSError) -> FileError | None:
-    """Return an error of the operating system as one of the user; None if it may be a fault of the program."""
+    """Convert an error of the operating system to a user error; return None if it may be a bug."""
     if isinstance(error, FileError):
         return error
     if error.errno not in (*_FULL, *_DENIED, *_BROKEN):
@@ -66,13 +66,13 @@ def disk_error(error: OSError) -> FileError | None:
 
 
 def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
-    """Return the type and message of a user's mistake that caused an error, however deep; None if there is none."""
+    """Return the type name and message of the user error in an exception's chain of causes; None without one."""
     while error is not None:
         if isinstance(error, OSError) and (failure := disk_error(error)) is not None:
             return type(failure).__name__, str(failure)
         if isinstance(error, PneumoError):
             name, text = type(error).__name__, str(error)
-            # A DataLoader's worker sends its error as text: the message follows the traceback and the class's name.
+            # A DataLoader worker sends its error as text: traceback, class name, message.
             if text.startswith(f"Caught {name} in "):
                 text = text.rpartition(f"{name}: ")[2]
             return name, text.strip()
@@ -82,7 +82,7 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
 
 @contextmanager
 def quiet_threads() -> Iterator[None]:
-    """Print no traceback of a thread that a disk's failure ends, such as TensorBoard's; its caller raises the error."""
+    """Suppress tracebacks of threads that fail on a disk error, such as TensorBoard's: the caller raises the error."""
     before = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
@@ -99,9 +99,9 @@ def quiet_threads() -> Iterator[None]:
 
 @contextmanager
 def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Create a temporary file, which is removed at the end unless it was renamed.
+    """Create a temporary file; remove it on exit unless it was renamed.
 
-    Some writers choose a format by the name's suffix.
+    `suffix` is for writers that choose the format by the file extension.
     """
     _visit(folder)
     while True:
@@ -119,13 +119,13 @@ def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Create a temporary folder in another one, which exists; it is removed at the end."""
+    """Create a temporary folder in an existing folder; remove it on exit."""
     _visit(folder)
     while True:
         name = tempfile.mkdtemp(dir=folder, prefix=_OWN)
         try:
             descriptor = os.open(name, os.O_RDONLY)
-        except FileNotFoundError:  # another process took it for one that a kill has left
+        except FileNotFoundError:  # another process removed it as stale before it was locked
             continue
         if _lock_own(descriptor, Path(name)):
             break
@@ -137,12 +137,12 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_stale_below(folder: Path, depth: int) -> None:
-    """Remove temporaries that kills have left in a folder and, `depth` levels down, in the folders below it.
+    """Remove temporary files of killed processes from a folder and its subfolders down to `depth` levels.
 
-    What cannot be locked or removed stays.
+    Files that cannot be locked or removed are skipped.
     """
     with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:  # each comes with its type, so that a folder of many files takes one listing
+        for entry in entries:
             with suppress(OSError):
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if entry.name.startswith(PREFIX):
@@ -152,7 +152,7 @@ def remove_stale_below(folder: Path, depth: int) -> None:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Return whether an open file or folder still lies at its path, and has not been removed or replaced."""
+    """Return whether an open file or folder is still the one at its path, not removed or replaced."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
@@ -160,22 +160,22 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 def _make(error: OSError, fault: str) -> FileError:
     known = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)
-    text = f"{fault}: {next(known, 'check its disk or choose another folder')}."
+    text = f"{fault}: {next(known, 'check its disk or use another folder')}."
     return FileError(error.errno, error.strerror or str(error), error.filename, text)
 
 
 def _visit(folder: Path) -> None:
-    """Remove what kills have left in a folder, once in the life of a process: listing it takes time."""
+    """Remove stale temporary files from a folder, once per process because listing takes time."""
     if (absolute := folder.absolute()) not in _visited:
         _visited.add(absolute)
         remove_stale_below(folder, depth=0)
 
 
 def _lock_own(descriptor: int, path: Path) -> bool:
-    """Lock a new temporary; return False if another process removed it before."""
+    """Lock a new temporary file; return False if another process had already removed it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks, where nothing is removed either
+    except OSError:  # without locks on this file system, nothing is removed as stale either
         return True
     if is_at(descriptor, path):
         return True
@@ -184,10 +184,10 @@ def _lock_own(descriptor: int, path: Path) -> bool:
 
 
 def _remove(path: Path, is_folder: bool) -> None:
-    aged = time.time() - path.stat().st_mtime > _FOREIGN_AGE
-    if not aged and not path.name.startswith(_OWN):
+    old = time.time() - path.stat().st_mtime > _FOREIGN_AGE
+    if not old and not path.name.startswith(_OWN):
         return
-    # A lock over NFS needs a file that is open for writing.
+    # An exclusive lock over NFS requires a file that is open for writing.
     descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
 """Hardware of a process: accelerator, precision, cores and memory.
 
-Functions import PyTorch where they need it, since others, such as `count_cores`, serve commands that do without.
+PyTorch is imported inside functions, since commands that do not need PyTorch use others, such as `count_cores`.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hardware:
-    """How a run uses its machine."""
+    """Hardware settings of a run."""
 
     accelerator: str  # Lightning's name: cuda, mps or cpu
     precision: str  # Lightning's name, such as bf16-mixed
-    benchmark: bool  # let cuDNN try its algorithms and take the fastest
-    matmul_precision: str  # PyTorch's name: `high` lets float32 products run in TensorFloat-32
-    pin_memory: bool  # keep batches in page-locked memory, from which copies to the GPU run beside computation
+    benchmark: bool  # cuDNN times its algorithms and uses the fastest
+    matmul_precision: str  # for `torch.set_float32_matmul_precision`; `high` allows TensorFloat-32
+    pin_memory: bool  # page-locked batches, whose copies to the GPU overlap with computation
 
 
 def choose_hardware(accelerator: str, precision: str, deterministic: bool | str | None) -> Hardware:
-    """Decide how to use the machine.
+    """Choose accelerator, precision and related settings for this machine.
 
     Args:
         accelerator: auto, cpu, gpu, cuda or mps.
-        precision: Lightning's name, or `auto`: bf16-mixed on a GPU that computes in it, 16-mixed on another GPU,
-            32-true elsewhere (bfloat16 on a CPU without AMX ran nine times slower than float32).
-        deterministic: Whether a GPU shall repeat its numbers bit for bit, which costs speed; a CPU always does.
+        precision: Lightning's name, or `auto`. `auto` is bf16-mixed on a GPU with native bfloat16, 16-mixed on other
+            GPUs and 32-true elsewhere: bfloat16 on a CPU without AMX was nine times slower than float32.
+        deterministic: Whether GPU results must be reproducible bit for bit, which is slower. CPU results always are.
 
     Raises:
-        HardwareError: A GPU was demanded, and there is none.
+        HardwareError: A GPU was requested, but none is available.
     """
     import torch
 
@@ -65,7 +65,7 @@ def choose_hardware(accelerator: str, precision: str, deterministic: bool | str 
 
 
 def set_up_process(hardware: Hardware) -> None:
-    """Set what holds for the whole process, and begin with the memory that a run needs."""
+    """Set process-wide options of PyTorch and of memory allocation for a run."""
     import torch
 
     torch.set_float32_matmul_precision(hardware.matmul_precision)
@@ -76,10 +76,10 @@ def set_up_process(hardware: Hardware) -> None:
 
 
 def choose_memory_format(accelerator: str, frozen: bool, depthwise: bool) -> torch.memory_format:
-    """Choose the layout of a backbone's weights, and with them of what flows through it, that is faster where it runs.
+    """Choose the faster memory format of a backbone's weights, which its activations follow.
 
-    On a CPU channels_last makes inference 1.2 to 1.5 times faster. In training it does so for depthwise convolutions
-    (EfficientNet-Lite0: 1.4), but makes wide convolutions' weight gradients slower.
+    On a CPU, channels_last makes inference 1.2 to 1.5 times faster. In training it speeds up depthwise convolutions
+    (EfficientNet-Lite0: 1.4 times) but slows down the weight gradients of wide convolutions.
     """
     import torch
 
@@ -88,52 +88,52 @@ def choose_memory_format(accelerator: str, frozen: bool, depthwise: bool) -> tor
 
 
 def can_compile(accelerator: str) -> bool:
-    """Return whether torch.compile has the compiler that it needs."""
+    """Return whether the compiler that torch.compile requires is installed."""
     compilers = ("cc", "gcc", "clang") if accelerator == "cuda" else ("c++", "g++", "clang++")
     return accelerator in ("cpu", "cuda") and any(map(shutil.which, compilers))
 
 
 def require_compiler(setting: str, accelerator: str, instead: str) -> None:
-    """Raise a HardwareError if a setting demands torch.compile where it cannot work; `instead` is what to take."""
+    """Raise a HardwareError if a setting requires torch.compile where it cannot work; `instead` is the suggestion."""
     if not can_compile(accelerator):
         raise HardwareError(
-            f"{setting} needs a C++ compiler, and a CPU or CUDA device ({accelerator} here): install one, such as "
-            f"Debian's g++, or take {instead}."
+            f"{setting} requires a C++ compiler and a CPU or CUDA device (the device is {accelerator}). Install a "
+            f"compiler, such as g++ from Debian, or use {instead}."
         )
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep memory that was freed, for the next step to use; does nothing where it is not glibc.
+    """Make glibc keep freed memory for reuse; other C libraries are left unchanged.
 
-    A step on the CPU frees its activations, hundreds of megabytes. By default they go back to the system, which clears
-    them page by page when the next step asks anew: half of the time of EfficientNet-Lite0's pass was spent so. It holds
-    for the rest of the process, whose memory stays at its peak.
+    A training step on the CPU frees hundreds of megabytes of activations. By default glibc returns them to the system,
+    which clears every page again for the next step. This took half of the time of EfficientNet-Lite0's forward pass.
+    The setting lasts for the rest of the process, whose memory use stays at its peak.
     """
-    trim_threshold, mmap_max = -1, -4  # names of mallopt's parameters, M_TRIM_THRESHOLD and M_MMAP_MAX
+    trim_threshold, mmap_max = -1, -4  # mallopt's M_TRIM_THRESHOLD and M_MMAP_MAX
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
     mallopt(trim_threshold, -1)  # never trim
-    mallopt(mmap_max, 0)  # nor take large blocks from the system one by one
+    mallopt(mmap_max, 0)  # do not map large blocks individually
 
 
 def release_memory(accelerator: str) -> None:
-    """Give the system what an earlier run of this process has left, and have peaks measured from now on."""
-    gc.collect()  # a trainer, its callbacks and its network hold each other
+    """Release the memory of earlier runs of this process and reset peak-memory statistics."""
+    gc.collect()  # a trainer, its callbacks and its network are a reference cycle
     if accelerator == "cuda":
         import torch
 
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError, AttributeError):  # where the C library is not glibc
+    with suppress(OSError, AttributeError):  # other C libraries than glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with suppress(OSError):  # where the system is not Linux
+    with suppress(OSError):  # other systems than Linux
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def physical_memory() -> float:
-    """Return the bytes of this machine's memory; infinity where the system does not tell."""
+    """Return this machine's memory in bytes; infinity if unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
@@ -141,14 +141,14 @@ def physical_memory() -> float:
 
 
 def count_cores() -> int:
-    """Return the number of cores that this process may use, where the system states it."""
+    """Return the number of cores that this process may use; all cores if the system does not report it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held since `release_memory`: on a CUDA device by PyTorch, elsewhere by this process.
+    """Return the peak memory in bytes since `release_memory`: of PyTorch on a CUDA device, else of this process.
 
-    Systems other than Linux count from the process's start.
+    Systems other than Linux count from the start of the process.
     """
     if device.type == "cuda":
         import torch
@@ -156,17 +156,17 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="ascii")
-        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-            return int(found[1]) * 1024
+        if match := re.search(r"VmHWM:\s+(\d+) kB", status):
+            return int(match[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def spare_gpu_checks() -> None:
-    """Have PyTorch ask for GPUs in its own quick way where there is none.
+    """Disable Lightning's NVML-based GPU check on machines without a GPU.
 
-    Adam asks at each step. Lightning has that go through NVML, so that processes can be forked before CUDA is in use;
-    where there is no GPU, that opens a library in vain, which took 0.3 ms, as long as the step of a head.
+    Adam checks for GPUs at each step. Lightning routes the check through NVML, so that processes can be forked before
+    CUDA is initialized. Without a GPU, each check searches for the NVML library: 0.3 ms, as long as a step of a head.
     """
     import torch
 
@@ -177,17 +177,15 @@ def spare_gpu_checks() -> None:
 def _choose_accelerator(accelerator: str) -> str:
     import torch
 
-    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if accelerator == "auto" or (accelerator == "gpu" and found != "cpu"):
-        return found
-    if accelerator in ("cpu", found):
+    available = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if accelerator == "auto" or (accelerator == "gpu" and available != "cpu"):
+        return available
+    if accelerator in ("cpu", available):
         return accelerator
     if accelerator in ("gpu", "cuda", "mps"):
         raise HardwareError(
-            f"trainer.accelerator={accelerator} demands a GPU, and PyTorch {torch.__version__} sees none of that "
-            f"kind on this machine (it sees: {found}). Take trainer=cpu or trainer=default, or check the driver "
-            "(nvidia-smi) and that this PyTorch was built for it."
+            f"trainer.accelerator={accelerator} requires a GPU, but PyTorch {torch.__version__} detects none of that "
+            f"kind on this machine (detected: {available}). Use trainer=cpu or trainer=default, or check the driver "
+            "(nvidia-smi) and that this PyTorch build supports it."
         )
-    raise HardwareError(
-        f"trainer.accelerator={accelerator} is no accelerator that pneumo runs on: take auto, cpu, gpu, cuda or mps."
-    )
+    raise HardwareError(f"trainer.accelerator={accelerator} is not supported: it must be auto, cpu, gpu, cuda or mps.")

@@ -1,4 +1,4 @@
-"""Guards of standard output and error: for texts that they cannot encode, and for streams that cannot be written."""
+"""Guards of standard output and error against encoding errors and failed writes."""
 
 import io
 import os
@@ -9,22 +9,22 @@ from typing import TextIO
 
 
 class LostOutputError(SystemExit):
-    """Standard output or error cannot be written; no handler of errors takes this for a failure of the program.
+    """Standard output or error cannot be written; as a SystemExit, it is not handled as a failure of the program.
 
-    Where the reader has gone away, as after `| head`, the command ends without a word; else with a sentence.
+    If the reader closed the pipe, as `| head` does, the command ends silently; otherwise with a message.
     """
 
 
 @contextmanager
 def guarded_output() -> Iterator[None]:
-    """Escape what the streams cannot encode; raise a LostOutputError where they cannot be written."""
+    """Escape characters that the streams cannot encode; raise a LostOutputError if a stream cannot be written."""
     for name in ("stdout", "stderr"):
         setattr(sys, name, _guard(getattr(sys, name), name))
     try:
         yield
     finally:
-        if sys.stdout is not None:  # it was closed before the command began
-            sys.stdout.flush()  # at the interpreter's end it would be too late to explain
+        if sys.stdout is not None:  # None if it was closed before the command started
+            sys.stdout.flush()  # an error at interpreter exit could not be explained
 
 
 def _guard(stream: TextIO | None, name: str) -> TextIO | None:
@@ -34,7 +34,7 @@ def _guard(stream: TextIO | None, name: str) -> TextIO | None:
         stream.flush()
         raw = _Guarded(stream.fileno())
         stream = io.TextIOWrapper(
-            raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[type-var] # typeshed asks for more
+            raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[type-var] # typeshed is too strict
             encoding=stream.encoding,
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
@@ -44,22 +44,22 @@ def _guard(stream: TextIO | None, name: str) -> TextIO | None:
 
 
 class _Guarded(io.FileIO):
-    """One of the two streams; after an error it leads nowhere, so that the end of the command can go on."""
+    """Raw output stream; after an error it is redirected to the null device, so that the command can clean up."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
 
-    def write(self, content: bytes) -> int:  # type: ignore[override] # any buffer, to which len() applies
+    def write(self, content: bytes) -> int:  # type: ignore[override] # the base class accepts any buffer
         try:
             return super().write(content)
         except OSError as error:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
             if isinstance(error, BrokenPipeError):
                 raise LostOutputError(1) from None
             name = "Standard output" if self.fileno() == 1 else "Standard error"
             raise LostOutputError(
-                f"{name} cannot be written ({error.strerror}), so the command has ended before its work was done: "
-                "make room, or send the output to another place."
+                f"{name} cannot be written ({error.strerror}), so the command stopped early: free some space or "
+                "redirect the output."
             ) from None

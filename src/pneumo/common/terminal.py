@@ -18,11 +18,11 @@ from pneumo.common.text import escape_line, escape_paragraph, escape_prose
 
 _log = logging.getLogger(__name__)
 
-INTERVAL = 10.0  # seconds between lines
+INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 
 def print_line(text: str, style: str | None = None, wrap: bool = False) -> None:
-    """Print a line on the console that progress bars share; it is cut into several only with `wrap`."""
+    """Print one line on the console, above any progress bar; long lines are wrapped only with `wrap`."""
     line = escape_line(text, "\xa0")
     rich.get_console().print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)
 
@@ -33,13 +33,13 @@ def warn(text: str) -> None:
 
 
 class PlainTable(Table):
-    """A table of text as it is, in the style that all commands share.
+    """Table of literal text in the style of all commands.
 
-    A `Text` may have several lines; those of a `str` are escaped.
+    Line breaks are escaped in a `str` and kept in a `Text`.
     """
 
     def __init__(self, title: str = "", **options: Any) -> None:  # noqa: ANN401
-        """Pass what `rich.table.Table` requires."""
+        """Initialize with the options of `rich.table.Table`."""
         style = {"title_style": "bold", "title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, **options}
         super().__init__(title=_plain(title, style["title_style"]) if title else None, **style)
 
@@ -52,7 +52,7 @@ class PlainTable(Table):
         super().add_row(*map(_plain, cells), **options)
 
 
-def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (whatever rich renders)
+def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (anything that rich renders)
     if isinstance(cell, str):
         return Text(escape_line(cell, "\xa0"), style)
     if isinstance(cell, Text) and not cell.plain.isprintable():
@@ -63,13 +63,16 @@ def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (whatever rich re
 
 @contextmanager
 def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number that is done.
+    """Show progress; yield a function that takes the number of finished items.
 
-    Of `total`, an earlier run has done the first `start`.
+    Args:
+        doing: Title, such as `Decoding images`.
+        total: Number of items.
+        start: Number of items that an earlier run finished.
     """
-    begun = time.perf_counter()
-    _log.info("%s: %d%s", doing, total, f", going on from {start}" if start else "")
-    console = rich.get_console()  # that of the log, whose lines then come above the bar
+    started = time.perf_counter()
+    _log.info("%s: %d%s", doing, total, f", resuming after {start}" if start else "")
+    console = rich.get_console()  # shared with the log, whose lines are then printed above the bar
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -82,8 +85,8 @@ def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], No
             yield lambda done: bar.update(task, completed=done)
     else:
         yield _lines(doing, total)
-    seconds = time.perf_counter() - begun
-    _log.info("%s: done in %.1f s, %.0f a second", doing, seconds, (total - start) / max(seconds, 1e-9))
+    seconds = time.perf_counter() - started
+    _log.info("%s: done in %.1f s (%.0f per second)", doing, seconds, (total - start) / max(seconds, 1e-9))
 
 
 def _lines(doing: str, total: int) -> Callable[[int], None]:

@@ -1,1 +1,1 @@
-"""Configuration between Hydra and the code: value checks, fingerprints, resolvers and console output."""
+"""Configuration layer between Hydra and the code: value checks, fingerprints, resolvers and console output."""

@@ -1,4 +1,4 @@
-"""Checks of a composed configuration, made before anything expensive is imported or read."""
+"""Checks of a composed configuration that run before any expensive import or read."""
 
 import re
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ from pneumo.config.relations import check_monitors, check_relations
 from pneumo.config.schema import DATA, GROUPS, READ, SPECIAL, SWEEP, TARGETS, TOP
 from pneumo.errors import ConfigError
 
-_ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # others refer to the first
+_ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # trainer first: the others refer to it
 _MANY_CLASSES = ("callbacks", "logger")
 _GROUPS = (*_ONE_CLASS, *_MANY_CLASSES, *GROUPS)
 _NAMES = (*_GROUPS, *TOP, *SWEEP, "experiment", "learning_rates")
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Check keys and values as far as possible without importing classes; raise a ConfigError if one cannot work."""
+    """Validate keys and values as far as possible without importing classes; raise a ConfigError on error."""
     _check_groups(cfg)
     settings = resolve(cfg)
     _check_names(cfg, settings)
     _check_keys("", settings, TOP, closed=False)
     for group, keys in (GROUPS | SWEEP).items():
         if group in settings:
-            _check_keys(group, _as_group(group, settings[group]), keys, whole=group in GROUPS)
+            _check_keys(group, _as_group(group, settings[group]), keys, complete=group in GROUPS)
     rates = _as_group("learning_rates", settings.get("learning_rates", {}))
     _check_keys("learning_rates", rates, dict.fromkeys(rates, RATE))
     for key, node in class_nodes(settings).items():
@@ -39,13 +39,13 @@ def check_config(cfg: DictConfig) -> None:
 
 
 def class_nodes(settings: Settings) -> dict[str, Any]:
-    """Return the nodes of a configuration that name a class, by their keys."""
+    """Return the nodes of a configuration that have a `_target_`, by their keys."""
     many = {f"{group}.{name}": node for group in _MANY_CLASSES for name, node in settings[group].items()}
     return {group: settings[group] for group in _ONE_CLASS} | many
 
 
 def rules(key: str, target: str) -> tuple[Keys, bool]:
-    """Return the rules of the arguments of a `_target_` at a key, and whether there can be no others."""
+    """Return the rules for the arguments of a `_target_`, and whether all other arguments are invalid."""
     group = key.partition(".")[0]
     if (stable := stable_target(target)) in TARGETS:
         return TARGETS[stable], True
@@ -55,34 +55,34 @@ def rules(key: str, target: str) -> tuple[Keys, bool]:
 
 
 def check_sweep(cfg: DictConfig) -> None:
-    """Check the values that belong to a sweep as a whole; raise a ConfigError if one of them cannot work."""
+    """Validate the settings of a sweep as a whole; raise a ConfigError for the first error."""
     if cfg.ckpt_path is not None:
         raise ConfigError(
-            f"ckpt_path={cfg.ckpt_path} is for train.py: a sweep finds the checkpoints of its own runs and goes on "
-            "with those that are unfinished. Leave it out."
+            f"ckpt_path={cfg.ckpt_path} is only for train.py: a sweep resumes its unfinished runs from their own "
+            "checkpoints. Remove it."
         )
     for group, keys in SWEEP.items():
         if not isinstance(cfg.get(group), DictConfig):
-            raise ConfigError(f"`{group}` must be a group of settings: leave it as conf/sweep.yaml has it.")
+            raise ConfigError(f"`{group}` must be a group of settings, as in conf/sweep.yaml. Do not override it.")
         _check_keys(group, resolve(cfg[group]), keys)
 
 
 def check_folders(cfg: DictConfig) -> None:
-    """Check what names the folder of a sweep, before it is made; raise a ConfigError if it cannot work."""
+    """Validate the settings that determine a sweep's folder before it is created; raise a ConfigError on error."""
     _check_groups(cfg)
-    plain = OmegaConf.to_container(cfg, resolve=False)  # a reference is a text
+    plain = OmegaConf.to_container(cfg, resolve=False)  # interpolations remain text
     assert isinstance(plain, dict)
-    _check_keys("paths", _as_group("paths", plain["paths"]), GROUPS["paths"], whole=False)
-    _check_keys("", {"ckpt_path": plain["ckpt_path"]}, TOP, whole=False)
+    _check_keys("paths", _as_group("paths", plain["paths"]), GROUPS["paths"], complete=False)
+    _check_keys("", {"ckpt_path": plain["ckpt_path"]}, TOP, complete=False)
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain dictionaries, lists and values, all references resolved.
+    """Return a configuration as plain dictionaries, lists and values, with all interpolations resolved.
 
-    Hydra's own group, if it is there, is left out: parts of it have no value before a job starts.
+    The group `hydra` is omitted: some of its values are missing until a job starts.
 
     Raises:
-        ConfigError: A value refers to something that does not exist, or is still to be given.
+        ConfigError: An interpolation cannot be resolved, or a mandatory value is missing (`???`).
     """
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]) if "hydra" in cfg else cfg
     try:
@@ -94,57 +94,58 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def list_overrides(overrides: ListConfig) -> list[str]:
-    """Return overrides as they were given: iteration would resolve the `${b}` of `a=${b}`."""
+    """Return overrides as text; iterating over the ListConfig would resolve the `${b}` of `a=${b}`."""
     return list(map(str, OmegaConf.to_container(overrides, resolve=False) or []))
 
 
 def unresolved(error: OmegaConfBaseException | RecursionError) -> ConfigError:
-    """Return the error of a user who wrote a reference that cannot be resolved."""
+    """Return the user error for an interpolation that cannot be resolved."""
     key = getattr(error, "full_key", None) or "A setting"
     if isinstance(error, MissingMandatoryValue):
-        return ConfigError(f"{key} has no value yet (???): set it, as in {key}=VALUE.")
+        return ConfigError(f"{key} has no value (???). Set {key}=VALUE.")
     reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0].rstrip(".")
     return ConfigError(
-        f"{key} cannot be resolved ({show(reason)}): ${{NAME}} in its value must name another setting by its whole "
-        "key, as in trainer.max_epochs=${epochs}. A text with a dollar sign of its own is written as \\${."
+        f"{key} cannot be resolved ({show(reason)}): ${{NAME}} in its value must be the full key of another setting, "
+        "as in trainer.max_epochs=${epochs}. Write a literal dollar sign as \\${."
     )
 
 
 def _check_groups(cfg: DictConfig) -> None:
-    """Check that nothing is missing that other settings may refer to."""
+    """Check that no setting or group is missing to which others may refer."""
     _check_complete("", cfg, TOP)
     for key in _GROUPS:
         if key not in cfg:
             raise ConfigError(
-                f"`{key}` is missing from the configuration: leave it in. Single entries can go, as in "
-                "~logger.tensorboard or ~callbacks.progress; scheduler=constant does without a schedule."
+                f"`{key}` is missing from the configuration: it is required. Remove single entries instead, such as "
+                "~logger.tensorboard or ~callbacks.progress; scheduler=constant disables the schedule."
             )
         if not OmegaConf.is_interpolation(cfg, key):
             _as_group(key, cfg[key])
 
 
-def _as_group(key: str, value: Any) -> Settings:  # noqa: ANN401 (anything that YAML gives)
+def _as_group(key: str, value: Any) -> Settings:  # noqa: ANN401 (any YAML value)
     if isinstance(value, Mapping | DictConfig):
         return value
     raise ConfigError(
-        f"{key}={show(value)} must be a group of settings: leave it out, or set single ones by {key}.NAME=VALUE."
+        f"{key}={show(value)} must be a group of settings. Remove the override, or set single settings with "
+        f"{key}.NAME=VALUE."
     )
 
 
 def _check_names(cfg: DictConfig, settings: Settings) -> None:
-    """Refuse unknown settings next to the groups, unless others refer to them, Hydra's among these."""
+    """Raise a ConfigError for unknown top-level settings, unless another setting, also of Hydra, refers to them."""
     texts = [str(OmegaConf.to_container(each, resolve=False)) for each in (cfg, HydraConfig.instance().cfg) if each]
     references = re.findall(r"\$\{[^}]*", " ".join(texts))
     for name in settings:
         if name in _NAMES or any(re.search(rf"\b{re.escape(name)}\b", reference) for reference in references):
             continue
         close = get_close_matches(name, _NAMES, 1, 0.8)
-        instead = f"set {close[0]}" if close else "keep a text with the run as +notes=TEXT"
-        raise ConfigError(f"{show(name)} is no setting, so it would have no effect. Leave it out, or {instead}.")
+        instead = f"set {close[0]}" if close else "store a note with the run as +notes=TEXT"
+        raise ConfigError(f"{show(name)} is not a setting, so it would have no effect. Remove it, or {instead}.")
 
 
-def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (anything that YAML gives)
-    """Check a node that names a class: pneumo's own by their schema, others by what is known."""
+def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (any YAML value)
+    """Validate a node with a `_target_`: pneumo's classes by their schema, others by the known rules of the group."""
     if not isinstance(node, Mapping):
         raise ConfigError(
             f"{key}={show(node)} must be a group with a class as its _target_, such as "
@@ -152,24 +153,25 @@ def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (anything that Y
         )
     if "_target_" not in node:
         group = key.partition(".")[0]
-        raise ConfigError(f"{key}._target_ is missing: it names the class, as in conf/{group}/. Leave it in.")
-    _check_keys(key, node, SPECIAL, closed=False, whole=False)
+        raise ConfigError(f"{key}._target_ is missing: it must be a class, as in conf/{group}/. Do not remove it.")
+    _check_keys(key, node, SPECIAL, closed=False, complete=False)
     keys, closed = rules(key, node["_target_"])
     _check_keys(key, {name: value for name, value in node.items() if name not in SPECIAL}, keys, closed)
 
 
-def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, whole: bool = True) -> None:
-    """Check the settings of a group by the rules of its keys.
+def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, complete: bool = True) -> None:
+    """Validate the settings of a group by the rules of its keys.
 
-    `closed` refuses keys without a rule, and `whole` a group that lacks a key it needs.
+    `closed` rejects keys without a rule; `complete` rejects a group in which a required key is missing.
     """
     for name, value in settings.items():
         key = f"{prefix}.{name}".lstrip(".")
         if name in keys and not keys[name].holds(value):
             raise ConfigError(f"{key}={show(value)} must be {keys[name].describe(key)}.")
         if name not in keys and closed:
-            raise ConfigError(f"{show(key)} is no setting, so it would have no effect. {_instead(prefix, name, keys)}")
-    if whole:
+            reason = "is not a setting, so it would have no effect"
+            raise ConfigError(f"{show(key)} {reason}. {_instead(prefix, name, keys)}")
+    if complete:
         _check_complete(prefix, settings, keys)
 
 
@@ -177,11 +179,12 @@ def _check_complete(prefix: str, settings: Settings | DictConfig, keys: Keys) ->
     for name, rule in keys.items():
         if rule.required and name not in settings:
             key = f"{prefix}.{name}".lstrip(".")
-            raise ConfigError(f"{key} is missing from the configuration: leave it in. It must be {rule.describe(key)}.")
+            needed = rule.describe(key)
+            raise ConfigError(f"{key} is missing from the configuration: it must be {needed}. Do not remove it.")
 
 
 def _instead(prefix: str, name: object, keys: Keys) -> str:
     if close := get_close_matches(str(name), keys, 1):
-        return f"Leave it out. Did you mean {prefix}.{close[0]}?"
-    has = f"the settings {', '.join(sorted(keys))}" if keys else "no settings"
-    return f"Leave it out: {prefix} has {has}."
+        return f"Remove it. Did you mean {prefix}.{close[0]}?"
+    valid = f"the settings {', '.join(sorted(keys))}" if keys else "no settings"
+    return f"Remove it: {prefix} has {valid}."

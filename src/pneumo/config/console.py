@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 class FileHandler(logging.FileHandler):
-    """Log to a file; where that fails, as at a full disk, one line replaces a traceback for each record."""
+    """File handler that prints one line, not a traceback for each record, if the disk is full or fails."""
 
     failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Print the first failure; others of a disk are silent."""
+        """Print the first disk error and ignore later ones."""
         error = sys.exc_info()[1]
         if not (isinstance(error, OSError) and disk_error(error)):
             super().handleError(record)
@@ -38,7 +38,7 @@ class FileHandler(logging.FileHandler):
             print(f"{self.baseFilename} is incomplete ({error.strerror}).", file=sys.stderr)
 
     def close(self) -> None:
-        """Close the file, of which a full disk may refuse the rest."""
+        """Close the file; ignore disk errors of the final flush."""
         try:
             super().close()
         except OSError as error:
@@ -47,7 +47,7 @@ class FileHandler(logging.FileHandler):
 
 
 class ConsoleHandler(logging.Handler):
-    """Log to the terminal without tearing a live progress bar, plain lines elsewhere; tracebacks are for files."""
+    """Log to the console above a live progress bar, without tracebacks, which are in the log file."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
@@ -57,20 +57,20 @@ class ConsoleHandler(logging.Handler):
 
 
 class RecordFormatter(logging.Formatter):
-    """Format records for a file, in which no text of others looks like a record."""
+    """Format records for a file so that no logged text can imitate a record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        """Format the first part, which comes before a traceback."""
+        """Format the message, without the traceback."""
         record.message = message_of(record)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 (logging's signature)
-        """Format a traceback, whose last lines are an error's message."""
+        """Format a traceback; indent lines that start like a record, which an error message may contain."""
         return re.sub(r"(?m)^(?=\[)", " ", escape_prose(super().formatException(ei)))
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return a record's message; what it was made of, such as names of files, is escaped, each on one line."""
+    """Return a record's message with its arguments, such as file names, escaped to one line each."""
     if isinstance(record.args, tuple):
         texts = (str, Path, BaseException)
         arguments = (escape_line(str(each), "\xa0") if isinstance(each, texts) else each for each in record.args)
@@ -81,9 +81,9 @@ def message_of(record: logging.LogRecord) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a user's mistake into Hydra's short form of an error: one paragraph, no traceback, status 1.
+    """Convert user errors to Hydra's compact form: one paragraph, no traceback, exit status 1.
 
-    A stop by Ctrl-C gets one too, and status 130.
+    Ctrl-C logs one paragraph and exits with status 130.
     """
     try:
         with guarded_output(), quiet_threads():
@@ -92,7 +92,7 @@ def user_errors() -> Iterator[None]:
         last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
         _log.warning("Stopped by a signal. %s", describe_resume(last))
         raise SystemExit(128 + signal.SIGINT) from None
-    except Exception as error:  # to look for a mistake among its causes: all else goes on as it is
+    except Exception as error:  # re-raised unless a user error is among its causes
         mistake = mistake_behind(error)
         if mistake is None:
             raise
@@ -100,19 +100,19 @@ def user_errors() -> Iterator[None]:
 
 
 def describe_resume(last: Path) -> str:
-    """Describe how to continue a run, perhaps a job of a sweep, from its last checkpoint, which may be missing."""
+    """Return instructions to resume a run or a job of a sweep from its last checkpoint, if that exists."""
     if not last.is_file():
         return "No checkpoint was written yet: start again with the same command. Caches are kept."
     if is_sweep_job():
         return f"The same command continues from {last}."
     override = quote_override(f"ckpt_path={last}")
-    return f"Continue with this run's overrides and its last checkpoint: python train.py {override} ..."
+    return f"Resume with this run's overrides and its last checkpoint: python train.py {override} ..."
 
 
 def require_launcher(arguments: Sequence[str]) -> None:
-    """End with one paragraph if a sweep's launcher is not installed; Hydra's error would not say what is missing."""
+    """Exit with one paragraph if a sweep's launcher is not installed; Hydra's error does not name the package."""
     for name, plugin in (("joblib", "joblib"), ("ray", "ray"), ("slurm", "submitit")):
         if f"launcher={name}" in arguments and find_spec(f"hydra_plugins.hydra_{plugin}_launcher") is None:
             raise SystemExit(
-                f"launcher={name} needs what is not installed: {install_hint(name)}. launcher=local needs nothing."
+                f"launcher={name} is not installed: {install_hint(name)}. launcher=local needs no installation."
             )

@@ -1,4 +1,4 @@
-"""Constraints on single values of a configuration, each with its description in words."""
+"""Constraints on single configuration values, each with a description for error messages."""
 
 import math
 import re
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-Settings = Mapping[str, Any]  # a group of them, or all
-_LONGEST = 200  # characters of a value that a message shows
-_EPOCHS = 1_000_000
-_DEVICES = 64  # of one machine: each is a process
-_NOT_HERE = "left out: pneumo sets it itself"
+Settings = Mapping[str, Any]  # the whole configuration or one of its groups
+_MAX_SHOWN = 200  # characters of a value in a message
+_MAX_EPOCHS = 1_000_000
+_MAX_DEVICES = 64  # per machine: each device is a process
+_SET_BY_PNEUMO = "left out: pneumo sets it itself"
 # fmt: off
 _PRECISIONS = (
     "auto", "32-true", "32", 32, "16-mixed", "16", 16, "bf16-mixed", "bf16", "bf16-true", "16-true", "64-true", "64",
@@ -22,14 +22,14 @@ _PRECISIONS = (
 
 
 class Rule(NamedTuple):
-    """What a value must be."""
+    """Constraint on a configuration value."""
 
     holds: Callable[[Any], bool]
-    text: str  # continues the sentence "KEY=VALUE must be"; `{key}` in it stands for the key
-    required: bool = True  # the key must be there
+    text: str  # completes the sentence "KEY=VALUE must be ..."; `{key}` is replaced with the key
+    required: bool = True  # the key must be present
 
     def describe(self, key: str) -> str:
-        """Return the rule in words, for a key."""
+        """Return the description of the rule for a key."""
         return self.text.replace("{key}", key)
 
 
@@ -39,7 +39,7 @@ Keys = dict[str, Rule]
 def number(
     example: float, lowest: float, highest: float = math.inf, above: bool = False, noun: str = "a number"
 ) -> Rule:
-    """Return the rule of finite numbers from `lowest`, or above it, to `highest`."""
+    """Return a rule for finite numbers from `lowest` to `highest`; with `above`, `lowest` is excluded."""
     most = "" if math.isinf(highest) else f"{' and at most' if above else ' to'} {highest:.10g}"
     return Rule(
         lambda value: is_number(value) and (lowest < value if above else lowest <= value) and value <= highest,
@@ -48,42 +48,42 @@ def number(
 
 
 def whole(example: int, lowest: int, highest: float = math.inf, noun: str = "a whole number") -> Rule:
-    """Return the rule of whole numbers from `lowest` to `highest`."""
+    """Return a rule for whole numbers from `lowest` to `highest`."""
     rule = number(example, lowest, highest, noun=noun)
     return rule._replace(holds=lambda value: is_whole(value) and rule.holds(value))
 
 
 def one_of(*names: str | bool | float | None, rule: str = "") -> Rule:
-    """Return the rule of a few values, which lists them unless it is given."""
+    """Return a rule for a fixed set of values; `rule` replaces its description, which lists them."""
     shown = [show(name) for name in names]
     listed = ", ".join(shown[:-1]) + (" or " if shown[1:] else "") + shown[-1]
     return Rule(lambda value: any((type(value), value) == (type(name), name) for name in names), rule or listed)
 
 
-def never(rule: str) -> Rule:
-    """Return the rule of a key that no value suits."""
-    return addable(Rule(lambda _: False, rule))
+def forbidden(rule: str) -> Rule:
+    """Return a rule for a key that must not be set."""
+    return optional(Rule(lambda _: False, rule))
 
 
 def text(rule: str) -> Rule:
-    """Return the rule of text that is not empty."""
+    """Return a rule for text that is not empty."""
     return Rule(lambda value: is_text(value) and len(value) <= 4096, rule)
 
 
 def or_null(rule: Rule, meaning: str) -> Rule:
-    """Return a rule that allows null too."""
+    """Return a rule that also allows null; `meaning` is the meaning of null."""
     return rule._replace(
         holds=lambda value: value is None or rule.holds(value), text=f"{rule.text}, or null for {meaning}"
     )
 
 
-def addable(rule: Rule) -> Rule:
-    """Return a rule of a key that may be left out."""
+def optional(rule: Rule) -> Rule:
+    """Return the rule for a key that may be absent."""
     return rule._replace(required=False)
 
 
 def show(value: object) -> str:
-    """Return a value as it is written on the command line, shortened if it is long."""
+    """Format a value as on the command line, shortened if it is long."""
     if isinstance(value, DictConfig | ListConfig):
         value = OmegaConf.to_container(value, resolve=False)
     if isinstance(value, list):
@@ -95,7 +95,7 @@ def show(value: object) -> str:
     else:
         shown = (str(value).lower() if isinstance(value, bool) else str(value)) or "''"
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
 
 
 def is_number(value: object) -> bool:
@@ -109,18 +109,18 @@ def is_whole(value: object) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """Return whether a value is text that is not blank; escaped bytes of file names may be in it."""
+    """Return whether a value is text that is not blank; it may contain surrogate escapes of file names."""
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
 def is_plain_name(value: object, spaces: bool = False) -> bool:
-    """Return whether a value names a file or folder without leaving the folder that it is in."""
+    """Return whether a value is a plain file or folder name, without path separators."""
     letters = rf"[A-Za-z0-9_+=-][A-Za-z0-9_+=.{' ' if spaces else ''}-]{{0,99}}"
     return isinstance(value, str) and re.fullmatch(letters, value) is not None
 
 
 def is_class_folder(value: object) -> bool:
-    """Return whether a value names a class's folder; YAML reads [0,1] as numbers."""
+    """Return whether a value is the name of a class's folder, which may be a number in YAML, such as [0,1]."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
     name = str(value)
@@ -128,7 +128,7 @@ def is_class_folder(value: object) -> bool:
 
 
 def is_duration(value: object) -> bool:
-    """Return whether a value is a duration above 0 as Lightning writes it: DD:HH:MM:SS, or a group of numbers."""
+    """Return whether a value is a positive duration in Lightning's format: DD:HH:MM:SS or a mapping of units."""
     if isinstance(value, dict):
         known = {"weeks", "days", "hours", "minutes", "seconds"}
         return value.keys() <= known and all(is_number(part) and 0 <= part < 1e6 for part in value.values())
@@ -138,12 +138,12 @@ def is_duration(value: object) -> bool:
 SEED = whole(0, 0, 2**32 - 1)
 FLAG = one_of(True, False)
 SWITCH = one_of("auto", True, False)
-PATH = text("a path that is not empty; one that reads as a number or a list is quoted, as in '{key}=\"2024\"'")
+PATH = text("a path that is not empty; quote a path that looks like a number or a list, as in '{key}=\"2024\"'")
 RATE = number(0.001, 0, above=True)
 _LIMIT = or_null(
     Rule(
         lambda value: (is_whole(value) and value >= 1) or (isinstance(value, float) and 0 < value <= 1),
-        "a number of batches from 1, such as 4, a share up to 1.0",
+        "a number of batches from 1, such as 4, a fraction up to 1.0",
     ),
     "all",
 )
@@ -151,17 +151,17 @@ _STEPS = or_null(whole(1, 1), "Lightning's default")
 LIMITS: dict[str, Keys] = {
     "optimizer": {
         "lr": RATE,
-        "weight_decay": addable(number(0.1, 0)),
-        "momentum": addable(number(0.9, 0, 1)),
-        "fused": addable(or_null(FLAG, "PyTorch's choice")),
+        "weight_decay": optional(number(0.1, 0)),
+        "momentum": optional(number(0.9, 0, 1)),
+        "fused": optional(or_null(FLAG, "PyTorch's choice")),
     },
-    "callbacks": {"patience": addable(whole(3, 0)), "min_delta": addable(number(0.01, 0))},
+    "callbacks": {"patience": optional(whole(3, 0)), "min_delta": optional(number(0.01, 0))},
     "scheduler": {
-        **{name: addable(whole(10, 1, noun="a whole number of epochs")) for name in ("T_max", "T_0", "step_size")},
-        "T_mult": addable(whole(2, 1)),
-        **{name: addable(whole(5, 0, noun="a whole number of epochs")) for name in ("total_iters", "patience")},
-        "factor": addable(number(0.5, 0, 1)),
-        "gamma": addable(number(0.9, 0, above=True)),
+        **{name: optional(whole(10, 1, noun="a whole number of epochs")) for name in ("T_max", "T_0", "step_size")},
+        "T_mult": optional(whole(2, 1)),
+        **{name: optional(whole(5, 0, noun="a whole number of epochs")) for name in ("total_iters", "patience")},
+        "factor": optional(number(0.5, 0, 1)),
+        "gamma": optional(number(0.9, 0, above=True)),
     },
     "trainer": {
         "accelerator": text("auto, cpu, gpu, cuda or mps"),
@@ -172,28 +172,28 @@ LIMITS: dict[str, Keys] = {
         "deterministic": one_of(True, False, "warn", None),
         "devices": Rule(
             lambda value: (
-                (is_whole(value) and (value == -1 or 1 <= value <= _DEVICES))
+                (is_whole(value) and (value == -1 or 1 <= value <= _MAX_DEVICES))
                 or is_text(value)
                 or (isinstance(value, list) and bool(value) and all(is_whole(item) and item >= 0 for item in value))
             ),
-            f"auto, a number of devices from 1 to {_DEVICES}, -1 for all, or their numbers, such as {{key}}=[0]",
+            f"auto, a number of devices from 1 to {_MAX_DEVICES}, -1 for all, or their indices, such as {{key}}=[0]",
         ),
-        # Of other ways to start processes, none brings the trained network back to the one that tests it.
-        "strategy": addable(
+        # Spawn, fork and notebook strategies do not return the trained network to the process that tests it.
+        "strategy": optional(
             Rule(
                 lambda value: (
                     isinstance(value, dict) or (is_text(value) and not re.search("spawn|fork|notebook", value))
                 ),
-                "auto, ddp, or another strategy of Lightning's that repeats the command, such as {key}=ddp",
+                "auto, ddp, or another Lightning strategy that launches subprocess scripts, such as {key}=ddp",
             )
         ),
-        "max_epochs": whole(20, 1, _EPOCHS),
-        "min_epochs": addable(or_null(whole(1, 0), "none")),
-        "max_steps": addable(
+        "max_epochs": whole(20, 1, _MAX_EPOCHS),
+        "min_epochs": optional(or_null(whole(1, 0), "none")),
+        "max_steps": optional(
             Rule(lambda value: is_whole(value) and (value == -1 or value >= 1), "a number from 1, or -1 for no limit")
         ),
-        "min_steps": addable(or_null(whole(1, 0), "none")),
-        "max_time": addable(
+        "min_steps": optional(or_null(whole(1, 0), "none")),
+        "max_time": optional(
             or_null(
                 Rule(is_duration, "DAYS:HOURS:MINUTES:SECONDS above 0, such as +trainer.max_time=00:01:30:00"),
                 "no limit",
@@ -201,24 +201,24 @@ LIMITS: dict[str, Keys] = {
         ),
         "limit_train_batches": _LIMIT,
         "limit_val_batches": _LIMIT,
-        # No share: one that is too small would end the run only after the training.
+        # No fraction: too small a fraction would raise an error only after training.
         "limit_test_batches": or_null(whole(4, 1, noun="a number of batches"), "all"),
-        # Each checkpoint keeps what its own epoch's validation answered, by which it is decided.
-        "check_val_every_n_epoch": addable(one_of(1, rule="1: each epoch is validated")),
-        "val_check_interval": addable(one_of(None, 1.0, 1, rule="null: an epoch is validated once, at its end")),
+        # Each checkpoint stores the validation predictions of its own epoch, on which it is calibrated.
+        "check_val_every_n_epoch": optional(one_of(1, rule="1: each epoch is validated")),
+        "val_check_interval": optional(one_of(None, 1.0, 1, rule="null: each epoch is validated once, at its end")),
         "log_every_n_steps": _STEPS,
         "num_sanity_val_steps": or_null(
             Rule(lambda value: is_whole(value) and value >= -1, "a number of batches from 0, -1 for all"), "two"
         ),
-        "accumulate_grad_batches": addable(whole(4, 1)),
-        "gradient_clip_val": addable(or_null(number(1, 0), "none")),
-        "gradient_clip_algorithm": addable(one_of("norm", "value", None)),
+        "accumulate_grad_batches": optional(whole(4, 1)),
+        "gradient_clip_val": optional(or_null(number(1, 0), "none")),
+        "gradient_clip_algorithm": optional(one_of("norm", "value", None)),
         "use_distributed_sampler": one_of(False, rule="false: the data module gives each process its images"),
-        "enable_model_summary": addable(one_of(True, False, None)),
-        "enable_checkpointing": addable(one_of(True, None, rule="true: a run tests its best checkpoint")),
-        "logger": never(f"{_NOT_HERE}; ~logger.tensorboard leaves TensorBoard out"),
-        "callbacks": never(f"{_NOT_HERE}; +callbacks.NAME._target_=CLASS adds one"),
-        **{name: never(_NOT_HERE) for name in ("plugins", "benchmark", "default_root_dir")},
-        "limit_predict_batches": never("left out: a run does not predict beyond its test"),
+        "enable_model_summary": optional(one_of(True, False, None)),
+        "enable_checkpointing": optional(one_of(True, None, rule="true: a run tests its best checkpoint")),
+        "logger": forbidden(f"{_SET_BY_PNEUMO}; ~logger.tensorboard disables TensorBoard"),
+        "callbacks": forbidden(f"{_SET_BY_PNEUMO}; +callbacks.NAME._target_=CLASS adds one"),
+        **{name: forbidden(_SET_BY_PNEUMO) for name in ("plugins", "benchmark", "default_root_dir")},
+        "limit_predict_batches": forbidden("left out: a run predicts only its test set"),
     },
 }

@@ -1,7 +1,7 @@
-"""Fingerprints of a configuration: the hashes of this version, and those of earlier versions for the same settings.
+"""Fingerprints of a configuration: hashes of the current version and of earlier versions for the same settings.
 
-Hashes use the stable names of classes in `STABLE_TARGETS`. `CheckOutputFolder` and the classes of log records are not
-among them, since Hydra and `logging` import these by their paths in conf/.
+Hashes use the stable class names of `STABLE_TARGETS`. `CheckOutputFolder` and the logging classes are not included:
+Hydra and `logging` import them by their paths in conf/.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumo.common.plain_data import hash_plain
 
-# The name in hashes, in the schema and in configurations of earlier versions; and the path of the class today.
+# Stable name (in hashes, the schema and configurations of earlier versions) -> current path of the class
 STABLE_TARGETS = {
     "pneumo.callbacks.AveragedWeights": "pneumo.training.callbacks.AveragedWeights",
     "pneumo.callbacks.EpochLog": "pneumo.training.callbacks.EpochLog",
@@ -26,13 +26,13 @@ STABLE_TARGETS = {
     "pneumo.models.fine_tuning.OneCycle": "pneumo.models.fine_tuning.OneCycle",
     "pneumo.tensorboard.RunLogger": "pneumo.training.loggers.RunLogger",
 }
-# Prefixes of settings that only choose folders, what is shown, or speed.
-_INDIFFERENT = (
+# Prefixes of settings that affect only folders, displayed output or speed, not results
+_IRRELEVANT = (
     *("paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache"),
     *("features.compile", "features.batch_size", "compile", "figures"),
     *("callbacks.lr.", "callbacks.log.", "callbacks.progress."),
 )
-# Settings with a column in every row, under the same or another name.
+# Settings that have a column in every leaderboard, under the same or another name
 COLUMNS = (
     *("model", "optimizer", "seed", "experiment", "data", "optimizer.lr", "data.batch_size", "data.image_size"),
     *("epochs", "trainer.max_epochs"),
@@ -40,17 +40,17 @@ COLUMNS = (
 
 
 def stable_target(path: str) -> str:
-    """Return the name that stands for a `_target_` in hashes and in the schema."""
+    """Return the stable name of a `_target_`, which hashes and the schema use."""
     return next((stable for stable, present in STABLE_TARGETS.items() if present == path), path)
 
 
 def present_target(path: str) -> str:
-    """Return the path from which a `_target_`, perhaps of an earlier version, is imported."""
+    """Return the current import path of a `_target_`, which may come from an earlier version."""
     return STABLE_TARGETS.get(path, path)
 
 
-def _rename_targets(tree: Any, rename: Callable[[str], str]) -> Any:  # noqa: ANN401 (anything that YAML gives)
-    """Return plain values with each `_target_` in them renamed."""
+def _rename_targets(tree: Any, rename: Callable[[str], str]) -> Any:  # noqa: ANN401 (any YAML value)
+    """Return a copy of plain values in which each `_target_` is renamed."""
     if isinstance(tree, list):
         return [_rename_targets(each, rename) for each in tree]
     if not isinstance(tree, dict):
@@ -62,12 +62,12 @@ def _rename_targets(tree: Any, rename: Callable[[str], str]) -> Any:  # noqa: AN
 
 
 def with_present_targets(cfg: DictConfig) -> DictConfig:
-    """Return a copy of a configuration whose classes can be imported, references unresolved."""
+    """Return an unresolved copy of a configuration in which each `_target_` is a current import path."""
     return OmegaConf.create(_rename_targets(OmegaConf.to_container(cfg), present_target))  # type: ignore[no-any-return]
 
 
 def decisive_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings that decide a run's numbers: dotted keys, plain values, classes by their stable names."""
+    """Return the settings that affect a run's results: dotted keys, plain values, stable class names."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     stable = _rename_targets(plain, stable_target)
@@ -75,26 +75,26 @@ def decisive_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def is_decisive(key: str) -> bool:
-    """Return whether a setting, or a group of them, decides a run's numbers."""
-    return not f"{key}.".startswith(_INDIFFERENT) and not key.endswith(".dirpath")
+    """Return whether a setting, or a group of settings, affects a run's results."""
+    return not f"{key}.".startswith(_IRRELEVANT) and not key.endswith(".dirpath")
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Hash what decides a run's numbers, 16 hex digits."""
+    """Compute the hash of all settings that affect a run's results, 16 hex digits."""
     return hash_plain(decisive_config(cfg))
 
 
 def settings_hash(cfg: DictConfig) -> str:
-    """Hash what decides a run's numbers beside its seed and its fold, 16 hex digits."""
+    """Compute the hash of all settings that affect a run's results except seed and fold, 16 hex digits."""
     repeated = ("seed", "fold")
     settings = decisive_config(cfg).items()
     return hash_plain({key: value for key, value in settings if key.rpartition(".")[2] not in repeated})
 
 
 def recorded_settings(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the forms in which a run's settings may have been recorded, the present one first.
+    """Return all forms in which any version may have recorded a run's settings, the current form first.
 
-    Earlier versions recorded `optimizer.fused` as null where gradients were clipped in mixed precision.
+    Earlier versions recorded `optimizer.fused` as null if gradients were clipped in mixed precision.
     """
     precision = str(settings.get("trainer.precision"))
     clipped = settings.get("trainer.gradient_clip_val") and (precision == "auto" or "mixed" in precision)
@@ -104,7 +104,7 @@ def recorded_settings(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def recorded_hashes(cfg: DictConfig) -> frozenset[str]:
-    """Return every `config_hash` under which results of a configuration may have been written."""
+    """Return every `config_hash` that any version may have stored with the results of a configuration."""
     return frozenset(map(hash_plain, recorded_settings(decisive_config(cfg))))
 
 
@@ -118,6 +118,6 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def other_overrides(overrides: Sequence[str]) -> str:
-    """Return the overrides that decide a run's numbers and have no column of their own, as one text."""
+    """Return the overrides that affect a run's results and have no column of their own, joined by spaces."""
     keys = {override: override.partition("=")[0].lstrip("+~") for override in overrides}
     return " ".join(override for override, key in keys.items() if key not in COLUMNS and is_decisive(key))

@@ -1,4 +1,4 @@
-"""Checks of a command's output folder, and the lock of a run's folder."""
+"""Checks of a command's output folder, and the lock of a run folder."""
 
 import errno
 import logging
@@ -25,27 +25,31 @@ from pneumo.errors import ConfigError, PneumoError
 
 LOCK = ".run.lock"
 _log = logging.getLogger(__name__)
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of network file systems without a lock service
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # network file systems without a lock service
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order of precedence
 
 
 def set_hydra(config: DictConfig, key: str, value: str | int | None) -> None:
-    """Set a value of Hydra's own group, which is read-only."""
+    """Set a value of the group `hydra`, which is read-only."""
     with read_write(config.hydra), open_dict(config.hydra):
         OmegaConf.update(config.hydra, key, value)
 
 
 def is_first_process() -> bool:
-    """Return whether this process is the first, or the only one, of its run, by what launchers set for it."""
+    """Return whether this process has rank 0 in its run, according to the launcher's environment variables."""
     rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
     return rank.strip() in ("", "0")
 
 
 @contextmanager
 def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a run's folder, which ends with the process; a process that holds it may take it again.
+    """Hold the lock of a run folder; create the folder if it is missing.
 
-    The folder is made if it is missing. `wait` is for another process; else it is an error.
+    The lock is reentrant and is released when the process ends.
+
+    Args:
+        folder: The run folder.
+        wait: Wait for another process that holds the lock instead of raising a ConfigError.
 
     Raises:
         ConfigError: Another process trains in the folder.
@@ -58,10 +62,10 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
     except Timeout:
         if not wait:
             raise ConfigError(
-                f"Another process is training in {folder}, and its files would be mixed with those of this run: wait "
-                "until it has finished, or write elsewhere with hydra.run.dir=FOLDER and without ckpt_path."
+                f"Another process is training in {folder}, and the files of both runs would be mixed. Wait until it "
+                "has finished, or use another folder with hydra.run.dir=FOLDER and without ckpt_path."
             ) from None
-        _log.info("Running %s: another process trains there; waiting for it to finish (%s)", folder.name, folder)
+        _log.info("Running %s: waiting for another process that trains in %s", folder.name, folder)
         lock.acquire()
     except OSError as error:
         raise write_error(error, folder) from error
@@ -72,7 +76,7 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
-    """Acquire the lock of a folder without waiting; where its file system has no locks, log a warning instead.
+    """Acquire the lock of a folder without waiting; if its file system does not support locks, log a warning.
 
     Raises:
         Timeout: Another process holds it.
@@ -80,7 +84,7 @@ def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
     """
     try:
         lock.acquire(timeout=0)
-    except (NotImplementedError, OSError) as error:  # the former by earlier versions of filelock
+    except (NotImplementedError, OSError) as error:  # older versions of filelock raise NotImplementedError
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         _warn_unlocked(folder, str(error))
@@ -88,54 +92,54 @@ def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
 
 @cache
 def _warn_unlocked(folder: Path, reason: str) -> None:
-    _log.warning("%s cannot be locked (%s): start nothing else in it before this command ends.", folder, reason)
+    _log.warning("%s cannot be locked (%s): do not start another run in it before this command ends.", folder, reason)
 
 
 @cache
 def _lock(folder: Path) -> BaseFileLock:
-    """Return the lock of a folder: one object in a process, so that it counts how often it is held."""
+    """Return the lock of a folder, one object per process, which makes it reentrant."""
     return FileLock(folder / LOCK)
 
 
 class CheckOutputFolder(Callback):
-    """Check the configuration, and check and lock its output folder; Hydra itself would print a traceback."""
+    """Check the configuration, then check and lock the output folder; otherwise Hydra would print a traceback."""
 
     def __init__(self) -> None:
         """Create the callback."""
-        self.held = ExitStack()
-        self.hidden: str | None = None
+        self.locks = ExitStack()
+        self.hidden_subdir: str | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Check and lock the folder of a single run, and keep Hydra from changing .hydra/ of an earlier one."""
-        with _mistakes_end():
+        """Check and lock the folder of a single run; prevent Hydra from overwriting .hydra/ of an earlier run."""
+        with _exit_on_user_error():
             _refuse_search(config)
             _refuse_sweep_settings(config)
             _check_run(config)
-            HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks for the choices
+            HydraConfig.instance().set_config(config)  # Hydra does so later, but the folder name uses the choices
             folder = _name_folder(config, "hydra.run.dir")
             _check_writable(folder)
             if is_first_process():
-                self.held.enter_context(run_lock(folder))
+                self.locks.enter_context(run_lock(folder))
             name = config.hydra.output_subdir
             if name is not None and os.access(folder / name / "config.yaml", os.F_OK):
-                self.hidden = name
+                self.hidden_subdir = name
                 set_hydra(config, "output_subdir", None)
             if name is not None and (folder / name).exists():
                 require_writable(folder / name)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Restore the name of .hydra/, which the run writes when it has replaced or resumed the earlier one."""
-        if self.hidden is not None:
-            set_hydra(config, "output_subdir", self.hidden)
+        """Restore the name of .hydra/; the run writes it after it has replaced or resumed the earlier run."""
+        if self.hidden_subdir is not None:
+            set_hydra(config, "output_subdir", self.hidden_subdir)
             HydraConfig.instance().set_config(config)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
-        """Release the folder."""
-        self.held.close()
+        """Release the lock."""
+        self.locks.close()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check the folder of a sweep."""
-        with _mistakes_end():
+        with _exit_on_user_error():
             _refuse_search(config)
             HydraConfig.instance().set_config(config)
             check_folders(config)
@@ -145,8 +149,8 @@ class CheckOutputFolder(Callback):
 
 
 @contextmanager
-def _mistakes_end() -> Iterator[None]:
-    """End with one paragraph; Hydra swallows a callback's other exceptions."""
+def _exit_on_user_error() -> Iterator[None]:
+    """Print a user error and exit with status 1; Hydra would only log an exception of a callback."""
     try:
         yield
     except (PneumoError, OSError) as error:
@@ -156,28 +160,28 @@ def _mistakes_end() -> Iterator[None]:
 
 
 def _refuse_search(config: DictConfig) -> None:
-    """Refuse a search in train.py, which would be one run or an error of Hydra's."""
+    """Raise a ConfigError for a search in train.py, which would start one run or fail in Hydra."""
     if "launcher" not in config and OmegaConf.select(config, "sweep.trials", throw_on_missing=False) is not None:
         raise ConfigError(
-            f"sweep.trials={config.sweep.trials} makes a search, which train.py cannot run: give the same overrides to "
-            "`python sweep.py -m`, or take another experiment, such as experiment=study."
+            f"sweep.trials={config.sweep.trials} starts a search, which train.py cannot run. Use the same overrides "
+            "with `python sweep.py -m`, or another experiment, such as experiment=study."
         )
 
 
 def _refuse_sweep_settings(config: DictConfig) -> None:
-    """Refuse what was given to a single run for a sweep; experiments may have such settings."""
-    if OmegaConf.select(config, "hydra.job.config_name") == "sweep":  # one of its jobs, run alone
+    """Raise a ConfigError for overrides of sweep settings in a single run; experiments may set them."""
+    if OmegaConf.select(config, "hydra.job.config_name") == "sweep":  # a single job of a sweep
         return
     for override in list_overrides(config.hydra.overrides.task):
         if re.match(r"[+~]*(sweep|launcher)\b(?!/)", override):
             raise ConfigError(
-                f"{override} would have no effect, since this is a single run: leave it out, or give it to "
-                "`python sweep.py -m`. paths.output_dir or hydra.run.dir moves the results of a single run."
+                f"{override} would have no effect, since this is a single run. Remove it, or use `python sweep.py -m`. "
+                "To move the results of a single run, set paths.output_dir or hydra.run.dir."
             )
 
 
 def _check_run(config: DictConfig) -> None:
-    """Check a run's configuration; its folder has no name yet, so another one stands for it."""
+    """Validate a run's configuration; its folder is not known yet, so the working folder replaces it."""
     checked = config.copy()
     set_hydra(checked, "runtime.output_dir", os.getcwd())
     HydraConfig.instance().set_config(checked)
@@ -197,13 +201,13 @@ def _name_folder(config: DictConfig, key: str) -> Path:
 def _check_writable(folder: Path) -> None:
     if (name := str(folder.absolute())) != escape_path(name):
         raise ConfigError(
-            f"The output folder {name} has a name that is not UTF-8, which checkpoints and TensorBoard cannot have: "
-            "choose another one with paths.output_dir=FOLDER."
+            f"The output folder {name} is not valid UTF-8, which checkpoints and TensorBoard require. Use another one "
+            "with paths.output_dir=FOLDER."
         )
     try:
         require_writable(folder)
     except OSError as error:
         raise ConfigError(
-            f"The output folder {folder} cannot be written ({error.strerror}): choose another one with "
-            "paths.output_dir=FOLDER, or mend its permissions or its disk."
+            f"The output folder {folder} cannot be written ({error.strerror}). Use another one with "
+            "paths.output_dir=FOLDER, or fix its permissions or its disk."
         ) from None

@@ -1,4 +1,4 @@
-"""Hints after Hydra's errors on command-line overrides: quoting, and the closest existing key."""
+"""Hints for Hydra's errors on command-line overrides: quoting and the closest existing key."""
 
 import inspect
 import re
@@ -25,7 +25,7 @@ from pneumo.config.console import require_launcher
 from pneumo.config.fingerprints import flatten, present_target
 from pneumo.config.resolvers import register_resolvers
 
-# Of Hydra's errors on keys these are about unknown ones.
+# Hydra's errors for unknown keys
 _KEY = re.compile(r"(?:Could not override|Could not delete(?: from config\.)?|but config group) '([^']+)'")
 _SWEPT = re.compile(r"'([^']+=.*)'")
 _SYNONYMS = {"learning_rate": "lr"}
@@ -33,12 +33,12 @@ _SYNONYMS = {"learning_rate": "lr"}
 
 @contextmanager
 def command_line(script: Path) -> Iterator[None]:
-    """Prepare for Hydra's main: resolvers of conf/, launchers of sweeps, hints for mistyped overrides.
+    """Prepare for `hydra.main`: register resolvers, check the launcher, and add hints for mistyped overrides.
 
     `script` is train.py or sweep.py, next to conf/.
     """
     register_resolvers()
-    if script.stem == "sweep":  # train.py has no group `launcher`
+    if script.stem == "sweep":  # train.py has no `launcher` group
         require_launcher(sys.argv)
     with override_hints(script):
         yield
@@ -46,9 +46,9 @@ def command_line(script: Path) -> Iterator[None]:
 
 @contextmanager
 def override_hints(script: Path) -> Iterator[None]:
-    """Print a hint after Hydra's error on an override; Hydra prints the error and exits while it handles it.
+    """Print a hint after Hydra's error on an override; Hydra has printed the error when it exits.
 
-    A stop by Ctrl-C while Hydra composes the configuration gets one sentence and status 130.
+    Ctrl-C while Hydra composes the configuration prints one sentence and exits with status 130.
     """
     check_choices(sys.argv[1:], script.resolve().with_name("conf"))
     try:
@@ -64,7 +64,10 @@ def override_hints(script: Path) -> Iterator[None]:
 
 
 def check_choices(arguments: Sequence[str], conf: Path) -> None:
-    """End with one paragraph if a config group, a folder in `conf`, is set to no name: Hydra has a traceback for it."""
+    """Exit with one paragraph if a config group is set to something other than a name; Hydra prints a traceback.
+
+    Groups are the folders in `conf`.
+    """
     for text in arguments:
         key, equals, _ = text.lstrip("+").partition("=")
         if not equals or not re.fullmatch(r"[\w/]+", key) or not (conf / key).is_dir():
@@ -72,18 +75,18 @@ def check_choices(arguments: Sequence[str], conf: Path) -> None:
         try:
             override = OverridesParser.create().parse_override(text)
             values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-        except HydraException:  # printed by Hydra, with a hint
+        except HydraException:  # Hydra reports it later
             continue
         chosen = [name for value in values for name in (value if isinstance(value, list) else [value])]
         if any(not isinstance(name, str | QuotedString) for name in chosen):
             names = ", ".join(sorted(path.stem for path in (conf / key).glob("*.yaml")))
             raise SystemExit(
-                f"{text} must be the name of a file in conf/{key}/: {names or 'none'}. Leave it out for the default."
+                f"{text} must be the name of a file in conf/{key}/: {names or 'none'}. Remove it to use the default."
             )
 
 
 def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> str | None:
-    """Return the hint on an error that Hydra raised for the arguments of a command line, None if there is none."""
+    """Return a hint for an error that Hydra raised for command-line arguments; None if there is none."""
     if isinstance(error, OverrideParseException):
         return _hint_quotes(error.override, arguments)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -94,16 +97,20 @@ def find_hint(error: HydraException, arguments: Sequence[str], script: Path) -> 
         return None
     head = str(error).partition("\n")[0]
     if swept := _SWEPT.search(head):
-        one = "" if "(" in swept[1] else f", and one value with a comma in it is quoted: {quote_override(swept[1])}"
-        return f"Several values need sweep.py, as in `python sweep.py -m {shlex.quote(swept[1])}`{one}"
+        single = "" if "(" in swept[1] else f"; quote a single value that contains a comma: {quote_override(swept[1])}"
+        return f"Several values require sweep.py, as in `python sweep.py -m {shlex.quote(swept[1])}`{single}"
     return _hint_key(key[1], arguments, script) if (key := _KEY.search(head)) else None
 
 
 def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] = ()) -> list[str]:
-    """Return up to three keys that an unknown one may stand for, the most similar first.
+    """Return up to three keys that are similar to an unknown key, the most similar first.
 
-    A key that only the constructor of its group's `_target_` knows has a `+` before it. `settings` is the composed
-    configuration, as plain nested dictionaries. `groups` are chosen by their names.
+    A key that is not in the configuration, but is a parameter of its group's `_target_`, has the prefix `+`.
+
+    Args:
+        key: The unknown key.
+        settings: The composed configuration as plain nested dictionaries.
+        groups: Names of config groups.
     """
     parts, node, depth = key.split("."), settings, 0
     while depth < len(parts) - 1 and isinstance(node.get(parts[depth]), Mapping):
@@ -113,31 +120,31 @@ def similar_keys(key: str, settings: Mapping[str, Any], groups: Collection[str] 
     known |= set() if depth or below else {*groups}
     names = known | (set() if below else _parameters(node))
     keys = [full for full, _ in flatten(settings)]
-    found = [f"+{key}"] if name in names - known else []
-    candidates = [] if found else sorted(text for text in names - {name} if not text.startswith("_"))
+    similar = [f"+{key}"] if name in names - known else []
+    candidates = [] if similar else sorted(text for text in names - {name} if not text.startswith("_"))
     for match in get_close_matches(name, candidates, n=1):
         full = ".".join([*above, match, *below])
         if below and full not in keys:
-            found += similar_keys(full, settings, groups)
+            similar += similar_keys(full, settings, groups)
         else:
-            found.append(full if match in known else f"+{full}")
+            similar.append(full if match in known else f"+{full}")
     last = _SYNONYMS.get(parts[-1], parts[-1])
-    found += [other for other in keys if other.rpartition(".")[2] == last != "_target_" and other != key]
-    return list(dict.fromkeys(found))[:3]
+    similar += [other for other in keys if other.rpartition(".")[2] == last != "_target_" and other != key]
+    return list(dict.fromkeys(similar))[:3]
 
 
 def _hint_quotes(override: str, arguments: Sequence[str]) -> str:
-    """Show the override with quotes; words without `=` belong to the value before them, if there is one."""
+    """Return a hint with the quoted override; arguments without `=` belong to the value before them, if any."""
     if "=" not in override:
-        place = arguments.index(override) if override in arguments else 0
-        start = next((i for i in range(place, -1, -1) if "=" in arguments[i]), None)
+        index = arguments.index(override) if override in arguments else 0
+        start = next((i for i in range(index, -1, -1) if "=" in arguments[i]), None)
         if start is None:
-            return f"{override} has no value: an override is KEY=VALUE, such as model=resnext."
+            return f"{override} has no value: an override must be KEY=VALUE, such as model=resnext."
         rest = takewhile(lambda word: "=" not in word and not word.startswith("-"), arguments[start + 1 :])
         override = " ".join([arguments[start], *rest])
     return (
-        "A value with spaces, brackets, commas, quotes, =, # or letters beyond a to z is quoted twice, for the shell "
-        f"and for Hydra: {quote_override(override)}"
+        "Quote a value with spaces, brackets, commas, quotes, =, # or non-ASCII letters twice, for the shell and for "
+        f"Hydra: {quote_override(override)}"
     )
 
 
@@ -147,7 +154,7 @@ def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
     settings, groups = _compose(arguments, script, key.startswith("hydra."))
     if similar := similar_keys(key, settings, groups):
         sign = "~" if override.startswith("~") else ""
-        shown = (shlex.quote(f"{sign}{found}{equals}{value}") for found in similar)
+        shown = (shlex.quote(f"{sign}{each}{equals}{value}") for each in similar)
         return f"Did you mean {' or '.join(shown)}?"
     group = key.partition(".")[0]
     inside = settings.get(group)
@@ -157,7 +164,7 @@ def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
 
 
 def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[dict[str, Any], list[str]]:
-    """Compose the configuration, Hydra's or the other, without the values that are set; return the groups too."""
+    """Compose Hydra's settings or all others with only the group choices; return them and the names of groups."""
     with initialize_config_dir(config_dir=str(script.resolve().with_name("conf")), version_base="1.3"):
         try:
             cfg = compose(script.stem, _choices(arguments), return_hydra_config=True)
@@ -170,14 +177,14 @@ def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[di
 
 
 def _choices(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides that may choose a config of a group: a single value, a key without dots."""
+    """Return the overrides that may choose an option of a config group: keys without dots and a single value."""
     parser = OverridesParser.create()
     named = (text for text in arguments if re.match(r"[\w/]+=", text))
     return [text for text in named if not parser.parse_override(text).is_sweep_override()]
 
 
 def _parameters(node: Mapping[str, Any]) -> set[str]:
-    """Return what the constructor of a group accepts; importing it takes seconds."""
+    """Return the parameter names of a group's `_target_`, which takes seconds to import."""
     if not isinstance(target := node.get("_target_"), str):
         return set()
     try:

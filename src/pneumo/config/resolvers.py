@@ -1,4 +1,4 @@
-"""Resolvers of OmegaConf that conf/ uses, such as `${gpu_here:}`."""
+"""OmegaConf resolvers for conf/, such as `${gpu_here:}`."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from pneumo.config.relations import monitor_mode
 
 
 def register_resolvers() -> None:
-    """Register the resolvers in this process, as often as it is called; without them no value of conf/ can be read."""
+    """Register the resolvers that conf/ requires in this process; repeated calls are allowed."""
     for resolver in (run_dir, gpu_here, monitor_mode):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def run_dir(ckpt_path: str | None, fresh: str) -> str:
-    """Return a run's folder: a fresh one, or that of the checkpoint which the run goes on from."""
+    """Return the run folder: that of the checkpoint to resume from, else a new one."""
     if ckpt_path is None:
         return fresh
     checkpoints = Path(ckpt_path).parent
@@ -22,5 +22,5 @@ def run_dir(ckpt_path: str | None, fresh: str) -> str:
 
 
 def gpu_here() -> int:
-    """Return 1 if this machine has an Nvidia GPU, else 0, without a need for PyTorch."""
+    """Return 1 if this machine has an NVIDIA GPU, else 0; PyTorch is not required."""
     return int(any(Path("/dev").glob("nvidia[0-9]*")))

@@ -1,4 +1,4 @@
-"""The schema of pneumo's settings: the keys of each group, and the constraint on each value."""
+"""Schema of pneumo's settings: the keys of each group and the constraint on each value."""
 
 from pneumo.config.constraints import (
     FLAG,
@@ -7,14 +7,14 @@ from pneumo.config.constraints import (
     SWITCH,
     Keys,
     Rule,
-    addable,
+    forbidden,
     is_class_folder,
     is_plain_name,
     is_text,
     is_whole,
-    never,
     number,
     one_of,
+    optional,
     or_null,
     text,
     whole,
@@ -22,17 +22,17 @@ from pneumo.config.constraints import (
 
 _NAME = Rule(
     lambda value: is_text(value) and len(value) <= 100 and not {"", ".", ".."} & {*value.split("/")},
-    "a short name of a folder, as GROUP=NAME sets it, such as {key}=mine",
+    "a short folder name, as set by GROUP=NAME, such as {key}=mine",
 )
-_WORKERS, _PHANTOMS, _VIEWS, _PIXELS, _BATCH = 1024, 100_000, 1000, 4096, 1_000_000  # more would only fill the memory
+_WORKERS, _PHANTOMS, _VIEWS, _PIXELS, _BATCH = 1024, 100_000, 1000, 4096, 1_000_000  # upper limits that fit memory
 TOP: Keys = {
     "seed": SEED,
     "epochs": whole(20, 1),
     "ckpt_path": or_null(text("a checkpoint's path, such as ckpt_path=RUN/checkpoints/last.ckpt"), "a new run"),
     "figures": FLAG,
     "compile": FLAG,
-    "robust_epochs": addable(whole(5, 1)),
-    "notes": addable(text("a text of yours, which is kept with the run, such as notes=first")),
+    "robust_epochs": optional(whole(5, 1)),
+    "notes": optional(text("a text to store with the run, such as notes=first")),
 }
 GROUPS: dict[str, Keys] = {
     "features": {
@@ -41,17 +41,17 @@ GROUPS: dict[str, Keys] = {
         "compile": SWITCH,
         "batch_size": or_null(whole(64, 1, _BATCH, "a number of images"), "one that fits the device"),
     },
-    "loss": {"label_smoothing": number(0.1, 0, 0.9, noun="a share"), "balance": FLAG},
+    "loss": {"label_smoothing": number(0.1, 0, 0.9, noun="a fraction"), "balance": FLAG},
     "fine_tuning": {"warm_up": FLAG, "lr_decay": number(0.5, 0, 1, above=True)},
     "decision": {
         "flip": FLAG,
         "temperature": FLAG,
         "threshold": one_of(
             *("fixed", "youden", "accuracy", "sensitivity"),
-            rule="fixed, youden, accuracy or sensitivity; a probability is model.threshold=0.3",
+            rule="fixed, youden, accuracy or sensitivity; to set a probability, use model.threshold=0.3",
         ),
-        "sensitivity": number(0.95, 0, 1, above=True, noun="a share"),
-        "uncertain": number(0.1, 0, 1, noun="a share"),
+        "sensitivity": number(0.95, 0, 1, above=True, noun="a fraction"),
+        "uncertain": number(0.1, 0, 1, noun="a fraction"),
     },
     "model": {
         "architecture": text("SOURCE/NAME, such as model.architecture=timm/convnext_tiny"),
@@ -63,7 +63,7 @@ GROUPS: dict[str, Keys] = {
     "paths": {
         "output_dir": Rule(
             lambda value: is_text(value) or is_whole(value),
-            "a path that is not empty; one that reads as a list is quoted, as in 'paths.output_dir=\"[old]\"'",
+            "a path that is not empty; quote a path that looks like a list, as in 'paths.output_dir=\"[old]\"'",
         ),
         "cache_dir": PATH,
         "fresh_dir": PATH,
@@ -82,54 +82,54 @@ DATA: Keys = {
         "the names of two folders in UTF-8, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
     ),
     "task": one_of("pneumonia", "subtype"),
-    "split": text("official, patient or kfold"),  # each with its meaning in `pneumo.data.splits.check_split`
-    "val_fraction": number(0.1, 0, 0.5, above=True, noun="a share"),
-    "folds": whole(5, 2, noun="a number of parts"),
+    "split": text("official, patient or kfold"),  # validated by `pneumo.data.splits.check_split`
+    "val_fraction": number(0.1, 0, 0.5, above=True, noun="a fraction"),
+    "folds": whole(5, 2, noun="a number of folds"),
     "fold": whole(0, 0),
     "image_size": whole(224, 1, _PIXELS, "a whole number of pixels"),
-    "crop_pct": number(0.875, 0.5, 1, noun="a share"),
+    "crop_pct": number(0.875, 0.5, 1, noun="a fraction"),
     "batch_size": whole(32, 1, _BATCH),
     "num_workers": or_null(whole(2, 0, _WORKERS), "one per CPU core"),
     "seed": SEED,
     "cache": FLAG,
     "cache_dir": PATH,
 }
-READ = ("image_size", "batch_size", "task", "split")  # of any data module's settings, by the record of a run
+READ = ("image_size", "batch_size", "task", "split")  # required of any data module: a run's record reads them
 _PHANTOM_KEYS: Keys = {
     **{name: whole(800, 2, _PHANTOMS, "a number of phantoms") for name in ("train", "val", "test")},
     "phantom_seed": SEED,
 }
-_SHARES = ("shift", "zoom", "stretch", "crop", "brightness", "contrast", "resample")
-_NEW = ("blur", "resample", "jpeg", "crop", "share", "stretch")  # arguments with a default
+_FRACTIONS = ("shift", "zoom", "stretch", "crop", "brightness", "contrast", "resample")
+_OPTIONAL = ("blur", "resample", "jpeg", "crop", "share", "stretch")  # parameters of `Augmentation` with a default
 _AUGMENT: Keys = {
     "rotation": number(5, 0, 180, noun="degrees"),
     "flip": number(0.5, 0, 1, noun="a probability"),
-    **{name: number(0.1, 0, 0.9, noun="a share") for name in _SHARES},
+    **{name: number(0.1, 0, 0.9, noun="a fraction") for name in _FRACTIONS},
     "blur": number(1, 0, 4, noun="pixels"),
-    "jpeg": whole(40, 0, 100, "the lowest quality, 0 for none,"),
-    "share": number(0.5, 0, 1, above=True, noun="a share"),
+    "jpeg": whole(40, 0, 100, "the lowest quality (0: no compression)"),
+    "share": number(0.5, 0, 1, above=True, noun="a fraction"),
 }
 _CHECKPOINT: Keys = {
     "dirpath": PATH,
-    "filename": Rule(is_plain_name, "a file's name without its ending, of letters, digits and _+=.-, such as best"),
-    # An epoch's training metrics, which results.json has, are known at its end; earlier, nothing could be resumed.
+    "filename": Rule(is_plain_name, "a file name without extension, of letters, digits and _+=.-, such as best"),
+    # Training metrics of an epoch, which results.json includes, exist only at its end; runs resume from there too.
     "save_on_train_epoch_end": one_of(True),
     "enable_version_counter": one_of(False),
-    "monitor": addable(or_null(text("a metric, such as val/loss"), "the last epoch")),
-    "mode": addable(or_null(one_of("min", "max"), "the metric's own")),
-    "auto_insert_metric_name": addable(FLAG),
-    "verbose": addable(FLAG),
-    "every_n_epochs": addable(or_null(whole(1, 1), "each")),
-    "every_n_train_steps": addable(or_null(whole(100, 1), "none")),
+    "monitor": optional(or_null(text("a metric, such as val/loss"), "the last epoch")),
+    "mode": optional(or_null(one_of("min", "max"), "the metric's own")),
+    "auto_insert_metric_name": optional(FLAG),
+    "verbose": optional(FLAG),
+    "every_n_epochs": optional(or_null(whole(1, 1), "every epoch")),
+    "every_n_train_steps": optional(or_null(whole(100, 1), "none")),
 }
-# By the stable name of a `_target_`: these keys and no others.
+# Stable name of a `_target_` -> all its keys
 TARGETS: dict[str, Keys] = {
     "pneumo.data.datamodule.ChestXrayDataModule": DATA,
     "pneumo.data.synthetic.SyntheticDataModule": {**DATA, "root": PATH, **_PHANTOM_KEYS},
     "pneumo.data.augmentation.Augmentation": {
-        name: addable(rule) if name in _NEW else rule for name, rule in _AUGMENT.items()
+        name: optional(rule) if name in _OPTIONAL else rule for name, rule in _AUGMENT.items()
     },
-    "pneumo.models.fine_tuning.OneCycle": {"warm_up": number(0.15, 0.001, 0.999, noun="a share of the steps")},
+    "pneumo.models.fine_tuning.OneCycle": {"warm_up": number(0.15, 0.001, 0.999, noun="a fraction of the steps")},
     "pneumo.checkpoints.RunCheckpoint": _CHECKPOINT,
     "pneumo.callbacks.AveragedWeights": {"decay": number(0.997, 0, 1)},
     "pneumo.callbacks.SeedEveryEpoch": {"seed": SEED},
@@ -137,39 +137,39 @@ TARGETS: dict[str, Keys] = {
     "pneumo.callbacks.LogLearningRate": {},
     "pneumo.callbacks.EpochLog": {},
     "pneumo.callbacks.make_progress_bar": {},
-    "pneumo.tensorboard.RunLogger": {"save_dir": PATH, "projector": addable(FLAG)},
+    "pneumo.tensorboard.RunLogger": {"save_dir": PATH, "projector": optional(FLAG)},
 }
-SPECIAL: Keys = {  # Hydra's own keys next to a `_target_`
-    "_target_": text("a class by its whole name, such as torch.optim.SGD"),
+SPECIAL: Keys = {  # Hydra's own keys of a node with a `_target_`
+    "_target_": text("the full path of a class, such as torch.optim.SGD"),
     "_partial_": FLAG,
     "_recursive_": FLAG,
     "_convert_": one_of("none", "partial", "object", "all"),
-    "_args_": never("left out: name each argument"),
+    "_args_": forbidden("left out: set each argument by its name"),
 }
 SWEEP: dict[str, Keys] = {
     "sweep": {
         "name": Rule(
             lambda value: value is not None and is_plain_name(str(value), spaces=True),
-            "a folder's name of letters, digits and _+=.-, such as sweep.name=rates",
+            "a folder name of letters, digits and _+=.-, such as sweep.name=rates",
         ),
         "overwrite": FLAG,
         "fail_fast": FLAG,
         "trials": or_null(whole(20, 1), "all combinations of values"),
         "at_once": whole(4, 1),
         "objective": one_of("val_loss", "val_accuracy", "val_auroc"),
-        "storage": or_null(text("a database's URL, such as sqlite:////data/optuna.db"), "a file in the sweep's folder"),
+        "storage": or_null(text("a database URL, such as sqlite:////data/optuna.db"), "a file in the sweep's folder"),
     },
     "launcher": {
         "parallel": FLAG,
-        "threads": or_null(whole(2, 1), "as many as the launcher gives"),
-        "jobs": addable(or_null(whole(2, 1), "no limit")),
-        "cpus": addable(or_null(whole(4, 1), "the launcher's default")),
-        "gpus": addable(or_null(number(1, 0), "none")),
-        "memory": addable(or_null(number(16, 0, above=True, noun="GB"), "the cluster's default")),
-        "minutes": addable(whole(240, 1)),
-        "retries": addable(whole(5, 0)),
+        "threads": or_null(whole(2, 1), "the launcher's default"),
+        "jobs": optional(or_null(whole(2, 1), "no limit")),
+        "cpus": optional(or_null(whole(4, 1), "the launcher's default")),
+        "gpus": optional(or_null(number(1, 0), "none")),
+        "memory": optional(or_null(number(16, 0, above=True, noun="GB"), "the cluster's default")),
+        "minutes": optional(whole(240, 1)),
+        "retries": optional(whole(5, 0)),
         **{
-            name: addable(or_null(text("a text, such as {key}=NAME"), "the default"))
+            name: optional(or_null(text("a text, such as {key}=NAME"), "the default"))
             for name in ("address", "partition", "account")
         },
     },

@@ -1,4 +1,4 @@
-"""Checks of a configuration's arguments against the signatures of the classes that it names."""
+"""Checks of configured arguments against the signatures of the configured classes."""
 
 import inspect
 import pkgutil
@@ -22,36 +22,40 @@ _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 class Kind(NamedTuple):
-    """What a group's `_target_` has to be."""
+    """Requirements on a group's `_target_`."""
 
-    classes: tuple[type, ...]  # it is a subclass of one, or a function that is annotated to return one
-    deferred: tuple[type, ...] = ()  # of these, those whose first argument is given later: `_partial_` must be true
-    first: str = ""  # that argument's name; a function that has it needs no annotation, since what it returns is tried
-    given: tuple[str, ...] = ()  # arguments that pneumo gives itself
+    classes: tuple[type, ...]  # allowed base classes; functions annotated to return one are allowed too
+    deferred: tuple[type, ...] = ()  # those whose first argument is passed later, so `_partial_` must be true
+    first: str = ""  # name of that argument; a function that has it needs no annotation, since its result is checked
+    given: tuple[str, ...] = ()  # arguments that pneumo passes itself
 
 
 def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mapping[str, Any]) -> None:
-    """Check a plain, resolved node of the configuration that names a class, without calling anything.
+    """Validate a plain, resolved configuration node with a `_target_`, without calling the target.
 
-    The keys of the whole configuration are suggested for unknown ones.
+    Args:
+        key: Key of the node.
+        node: The node.
+        kind: Requirements on the target.
+        settings: The whole configuration, whose keys are suggested for unknown keys.
 
     Raises:
-        ConfigError: The class does not exist or is of another kind, or an argument does not fit it.
+        ConfigError: The target does not exist or has the wrong type, or an argument does not match its signature.
     """
     target = locate(key, node["_target_"])
     known, closed = parameters(target)
-    made = _made_by(target)
-    if made is None and kind.first == next(iter(known), None):
-        made = kind.deferred[0]
-    if made is None or not issubclass(made, kind.classes):
+    result_type = _return_class(target)
+    if result_type is None and kind.first == next(iter(known), None):
+        result_type = kind.deferred[0]
+    if result_type is None or not issubclass(result_type, kind.classes):
         names = " or ".join(f"{each.__module__}.{each.__qualname__}" for each in kind.classes)
         raise ConfigError(
             f"{key}._target_={node['_target_']} must be {names}, a subclass, or a function that is annotated to return "
-            "one. It was not called. Leave the setting out, or name such a class."
+            "one. It was not called. Remove the setting, or use such a class."
         )
-    deferred = issubclass(made, kind.deferred)
+    deferred = issubclass(result_type, kind.deferred)
     if bool(node.get("_partial_", False)) != deferred:
-        rule = "true, since pneumo makes the object later" if deferred else "left out"
+        rule = "true, since pneumo creates the object later" if deferred else "left out"
         raise ConfigError(f"{key}._partial_={show(node.get('_partial_'))} must be {rule}.")
     given = {*kind.given, *list(known)[: 1 if deferred else 0]}
     ruled, _ = rules(key, node["_target_"])
@@ -59,49 +63,49 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
         if name in SPECIAL:
             continue
         if name in given:
-            raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo gives this argument itself.")
+            raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo sets it itself.")
         if name not in known and closed:
             raise _unknown(f"{key}.{name}", settings)
         hint = known[name].annotation if name in known else Any
         if name not in ruled and not fits(value, hint):
             default = known[name].default
-            like = f", such as its default {show(default)}" if isinstance(default, bool | int | float | str) else ""
-            raise ConfigError(f"{key}.{name}={show(value)} must be {_describe(hint)}{like}.")
+            example = f", such as its default {show(default)}" if isinstance(default, bool | int | float | str) else ""
+            raise ConfigError(f"{key}.{name}={show(value)} must be {_describe(hint)}{example}.")
         _check_nested(f"{key}.{name}", value, hint)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in node and name not in given:
-            raise ConfigError(f"{key}.{name} is missing: {node['_target_']} needs it. Add +{key}.{name}=VALUE.")
+            raise ConfigError(f"{key}.{name} is missing: {node['_target_']} requires it. Set +{key}.{name}=VALUE.")
 
 
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return what a class or function can be given by name, with resolved annotations, and whether that is all.
+    """Return the keyword parameters of a class or function, and whether the list is complete.
 
-    Further arguments (`**options`) of a class's `__init__` are those of its bases, as far as these have any. Whether it
-    gives them itself is unknown, so none of them is required.
+    Annotations are resolved. For `**options` of a class's `__init__`, the parameters of its bases are added as
+    optional, since the class may pass them itself.
     """
-    found: dict[str, inspect.Parameter] = {}
+    known: dict[str, inspect.Parameter] = {}
     makers = [each.__dict__.get("__init__") for each in target.__mro__] if isinstance(target, type) else [target]
     own = next((maker for maker in makers if maker is not None), None)
     for maker in makers:
         if maker is object.__init__:
-            return found, maker is own
+            return known, maker is own
         if maker is None:
             continue
         try:
             signature, hints = inspect.signature(maker), _hints(maker)
-        except (TypeError, ValueError):  # of a builtin
-            return found, False
+        except (TypeError, ValueError):  # some builtins have no signature
+            return known, False
         for name, parameter in list(signature.parameters.items())[isinstance(target, type) :]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 default = None if maker is not own and parameter.default is parameter.empty else parameter.default
-                found.setdefault(name, parameter.replace(annotation=hints.get(name, Any), default=default))
+                known.setdefault(name, parameter.replace(annotation=hints.get(name, Any), default=default))
         if all(parameter.kind != parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
-            return found, True
-    return found, False
+            return known, True
+    return known, False
 
 
-def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 (anything that YAML gives, and any annotation)
-    """Return whether a plain value may be given where an annotation stands; where that is unclear, it may."""
+def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 (any YAML value, any annotation)
+    """Return whether a plain value matches an annotation; True if that cannot be determined."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -113,10 +117,10 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 (anything that YAML giv
         return any((type(value), value) == (type(each), each) for each in inner)
     if hint is None:
         return value is None
-    made = isinstance(value, Mapping) and "_target_" in value
+    nested = isinstance(value, Mapping) and "_target_" in value
     if isinstance(hint, type) and origin is None:
-        return hint not in _PLAIN if made else _fits_class(value, hint)
-    if made or not isinstance(origin, type) or not issubclass(origin, Iterable):
+        return hint not in _PLAIN if nested else _fits_class(value, hint)
+    if nested or not isinstance(origin, type) or not issubclass(origin, Iterable):
         return True
     if issubclass(origin, Mapping):
         return isinstance(value, Mapping)
@@ -125,7 +129,7 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 (anything that YAML giv
     return isinstance(value, list) and (not inner or all(fits(item, inner[0]) for item in value))
 
 
-def _fits_class(value: Any, hint: type) -> bool:  # noqa: ANN401 (anything that YAML gives)
+def _fits_class(value: Any, hint: type) -> bool:  # noqa: ANN401 (any YAML value)
     if hint in (int, float):
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool) and value == value
     if issubclass(hint, PathLike):
@@ -137,60 +141,60 @@ def _fits_class(value: Any, hint: type) -> bool:  # noqa: ANN401 (anything that 
 
 def _unknown(key: str, settings: Mapping[str, Any]) -> ConfigError:
     similar = [each for each in similar_keys(key, settings) if each.lstrip("+") != key]
-    meant = f" Did you mean {' or '.join(similar)}?" if similar else ""
-    return ConfigError(f"{key} is no setting, so it would have no effect. Leave it out.{meant}")
+    suggestion = f" Did you mean {' or '.join(similar)}?" if similar else ""
+    return ConfigError(f"{key} is not a setting, so it would have no effect. Remove it.{suggestion}")
 
 
-def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (anything that YAML gives, any annotation)
-    """Check classes that are named inside of an argument: Hydra calls these too, unless they are partial."""
+def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (any YAML value, any annotation)
+    """Validate each `_target_` inside an argument: Hydra instantiates these too, unless they are partial."""
     items = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
     for name, item in items.items():
         _check_nested(f"{key}.{name}", item, Any)
     if "_target_" not in items:
         return
-    made = _made_by(locate(key, items["_target_"]))
+    result_type = _return_class(locate(key, items["_target_"]))
     if items.get("_partial_") is True:
         return
     classes = tuple(each for each in (hint, *get_args(hint)) if isinstance(each, type) and each not in (*_PLAIN, Any))
-    if made is None or (classes and not issubclass(made, classes)):
+    if result_type is None or (classes and not issubclass(result_type, classes)):
         raise ConfigError(
             f"{key}._target_={show(items['_target_'])} must be {_describe(hint) if classes else 'a class'}, or a "
-            "function that is annotated to return one. It was not called. Leave the setting out, or name such a class."
+            "function that is annotated to return one. It was not called. Remove the setting, or use such a class."
         )
 
 
-def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (anything that YAML gives)
-    """Import the class or function that a `_target_` names."""
+def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (any YAML value)
+    """Import the class or function of a `_target_`."""
     try:
-        found = pkgutil.resolve_name(present_target(path))
+        target = pkgutil.resolve_name(present_target(path))
     except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
         reason = plain(error) or type(error).__name__
         raise ConfigError(
-            f"{key}._target_={show(path)} cannot be imported ({show(reason)}): name a class by its whole path, such as "
-            "torch.optim.SGD, of a package that is installed."
+            f"{key}._target_={show(path)} cannot be imported ({show(reason)}). Use the full path of a class in an "
+            "installed package, such as torch.optim.SGD."
         ) from error
-    if not callable(found):
-        raise ConfigError(f"{key}._target_={show(path)} must be a class, not {type(found).__name__}.")
-    return found  # type: ignore[no-any-return] # as it was found
+    if not callable(target):
+        raise ConfigError(f"{key}._target_={show(path)} must be a class, not {type(target).__name__}.")
+    return target  # type: ignore[no-any-return] # resolve_name returns Any
 
 
-def _made_by(target: Callable[..., Any]) -> type | None:
-    """Return the class of what a class or function returns; None if a function is not annotated with one."""
-    made = target if isinstance(target, type) else _hints(target).get("return")
-    made = get_origin(made) or made
-    return made if isinstance(made, type) else None
+def _return_class(target: Callable[..., Any]) -> type | None:
+    """Return the class that a call of the target returns; None if a function has no such annotation."""
+    result_type = target if isinstance(target, type) else _hints(target).get("return")
+    result_type = get_origin(result_type) or result_type
+    return result_type if isinstance(result_type, type) else None
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a function that can be resolved, also of names that only type checkers import."""
+    """Return the resolvable annotations of a function; names from `typing` and `collections.abc` need no import."""
     function = inspect.unwrap(target)
-    found: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
     names = {**vars(abc), **vars(typing), **getattr(function, "__globals__", {})}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         holder = type("Holder", (), {"__annotations__": {name: annotation}})
         with suppress(NameError, TypeError, AttributeError, SyntaxError):
-            found |= typing.get_type_hints(holder, names)
-    return found
+            resolved |= typing.get_type_hints(holder, names)
+    return resolved
 
 
 def _describe(hint: Any) -> str:  # noqa: ANN401 (any annotation)

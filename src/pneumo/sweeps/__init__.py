@@ -1,1 +1,1 @@
-"""Many runs: grid, search, jobs, and resuming."""
+"""Sweeps: grid and search, their jobs, and resuming."""

@@ -21,16 +21,16 @@ from pneumo.runs.results import read_results
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs, varied_keys
 from pneumo.sweeps.session import open_session, resolve_sweep_dir
 
-MOST_JOBS = 10_000  # of one sweep: composing their configurations alone takes minutes
-# Data modules whose images are indexed by `index_radiographs`, by their stable names.
+MAX_JOBS = 10_000  # per sweep: composing more configurations would take minutes
+# Stable names of data modules whose images are indexed by `index_radiographs`
 _INDEXED = ("pneumo.data.datamodule.ChestXrayDataModule", "pneumo.data.synthetic.SyntheticDataModule")
-_SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # settings of the sweep as a whole
+_SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # prefixes of settings that all jobs share
 
 
 def sweep_grid(
     context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]
 ) -> None:
-    """Run the jobs that have not finished, write the leaderboard, and exit with status 1 unless all have."""
+    """Run the unfinished jobs and write the leaderboard; exit with status 1 unless all jobs have finished."""
     check_sweep(config)
     resolve_sweep_dir(config)
     planned = plan_jobs(context.config_loader, config, combinations(context.config_loader, overrides))
@@ -44,14 +44,14 @@ def sweep_grid(
             columns = make_columns(varied_keys([job.overrides for job in planned]), planned)
             session.launch([job for job in planned if job.name not in finished], columns)
         finally:
-            complete = session.sum_up(planned, finished)
+            complete = session.summarize(planned, finished)
     if not complete:
         raise SystemExit(1)
 
 
 def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of each job; of several overrides for one key, the last counts."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # as Hydra's own sweeper combines them
+    """Return the overrides of each job; the last override of a key takes precedence."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # combines values like Hydra's own sweeper
 
     parsed = parse_overrides(loader, overrides)
     check_values(parsed, combined=True)
@@ -60,15 +60,17 @@ def combinations(loader: ConfigLoader, overrides: Sequence[str]) -> list[list[st
 
 
 def parse_overrides(loader: ConfigLoader | None, overrides: Sequence[str]) -> dict[str, Override]:
-    """Parse overrides by their keys; of several for one key, the last counts."""
+    """Parse overrides into a dictionary by key; the last override of a key takes precedence."""
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     return {override.get_key_element(): override for override in parsed}
 
 
 def check_values(overrides: Mapping[str, Override], combined: bool) -> None:
-    """Raise a ConfigError if a setting cannot have several values, or if there would be absurdly many jobs.
+    """Raise a ConfigError if a setting cannot have several values, or if there are too many jobs.
 
-    Unless their combinations are jobs, there may be intervals, which have no end of values.
+    Args:
+        overrides: Parsed overrides by key.
+        combined: Whether each combination of values is a job. Only then are intervals invalid, as infinite sets.
     """
     counts: dict[str, int] = {}
     for key, override in overrides.items():
@@ -77,29 +79,29 @@ def check_values(overrides: Mapping[str, Override], combined: bool) -> None:
         line = str(override.input_line)
         if key.lstrip("+").startswith(_SHARED):
             raise ConfigError(
-                f"{line} must have one value, since all jobs of a sweep share it; one with a comma is quoted: "
-                f"{quote_override(line)}"
+                f"{line} must have one value, since all jobs of a sweep share it. Quote a value that contains a "
+                f"comma: {quote_override(line)}"
             )
         if os.path.lexists(os.path.expanduser(line.partition("=")[2])):
             raise ConfigError(
-                f"{line} has the values of several jobs, and is one path. Quote it: {quote_override(line)}"
+                f"{line} would be split into several values, but is an existing path. Quote it: {quote_override(line)}"
             )
         if override.is_discrete_sweep():
             counts[key] = _count_values(override)
         elif combined:
             raise ConfigError(
-                f"{line} has no end of values: list some, as in optimizer.lr=0.001,0.01, or have Optuna choose among "
-                "them with sweep.trials=20."
+                f"{line} has infinitely many values. List values, as in optimizer.lr=0.001,0.01, or search the "
+                "interval with Optuna: sweep.trials=20."
             )
-    if combined and (total := math.prod(counts.values())) > MOST_JOBS:
+    if combined and (total := math.prod(counts.values())) > MAX_JOBS:
         raise ConfigError(
-            f"This sweep has {total:,} jobs, the combinations of {', '.join(counts)}, and at most {MOST_JOBS:,} can be "
-            "run: list fewer values, or have Optuna choose among them with sweep.trials=20."
+            f"This sweep has {total:,} jobs, all combinations of {', '.join(counts)}, but at most {MAX_JOBS:,} are "
+            "allowed. List fewer values, or search them with Optuna: sweep.trials=20."
         )
 
 
 def _count_values(override: Override) -> int:
-    """Count an override's values without making them, of which a range may have billions."""
+    """Return the number of values of an override without generating them: a range may have billions."""
     value, line = override.value(), override.input_line
     if isinstance(value, RangeSweep):
         start, stop, step = (value.start, value.stop, value.step)
@@ -109,27 +111,27 @@ def _count_values(override: Override) -> int:
     else:
         count = sum(1 for _ in override.sweep_string_iterator())
     if count == 0:
-        raise ConfigError(f"{line} has no values, so there is nothing to run: list some.")
-    if count > MOST_JOBS:
-        raise ConfigError(f"{line} has {count:,} values, and at most {MOST_JOBS:,} can be tried.")
+        raise ConfigError(f"{line} has no values, so there is nothing to run. List at least one.")
+    if count > MAX_JOBS:
+        raise ConfigError(f"{line} has {count:,} values, but at most {MAX_JOBS:,} are allowed. List fewer values.")
     return count
 
 
 def refuse_processes(jobs: Sequence[Job]) -> None:
-    """Raise a ConfigError if a job wants several processes: Lightning starts them by repeating the command line."""
+    """Raise a ConfigError if a job uses several processes: Lightning would run the whole sweep command in each."""
     for job in jobs:
         devices = job.config.trainer.devices
-        one = len(devices) == 1 if OmegaConf.is_list(devices) else devices in (1, "1")
-        if "ddp" in str(job.config.trainer.get("strategy")) or not one:
+        single = len(devices) == 1 if OmegaConf.is_list(devices) else devices in (1, "1")
+        if "ddp" in str(job.config.trainer.get("strategy")) or not single:
             raise ConfigError(
-                f"{job.name} asks for several processes (trainer.devices={devices}), and a job of a "
-                "sweep has one: spread the jobs over devices with launcher=joblib, ray or slurm, or give a single run "
-                "several devices with `python train.py trainer=ddp`."
+                f"{job.name} requires several processes (trainer.devices={devices}), but a job of a sweep must use "
+                "one. Distribute the jobs with launcher=joblib, ray or slurm, or start a single run on several devices "
+                "with `python train.py trainer=ddp`."
             )
 
 
 def finished_jobs(jobs: Sequence[Job]) -> set[str]:
-    """Return the jobs that have finished, by name; raise a ConfigError if one did with other settings or data."""
+    """Return the names of finished jobs; raise a ConfigError if one has other settings or data than planned."""
     finished = {job.name: results for job in jobs if (results := read_results(job.folder))}
     hashes: dict[tuple[object, ...], str | None] = {}
     other = []
@@ -141,15 +143,15 @@ def finished_jobs(jobs: Sequence[Job]) -> set[str]:
                 other.append(f"{job.name} (other data)")
     if other:
         raise ConfigError(
-            f"{jobs[0].folder.parent} holds finished runs that are not those of this sweep: {', '.join(other)}. What "
-            "has finished is kept, so nothing was started: take another name with sweep.name=NAME, or run all of this "
-            "sweep's jobs anew in the place of what is there with sweep.overwrite=true."
+            f"{jobs[0].folder.parent} contains finished runs that do not belong to this sweep: {', '.join(other)}. "
+            "Nothing was started. Use another folder with sweep.name=NAME, or rerun all jobs of this sweep and "
+            "overwrite these runs with sweep.overwrite=true."
         )
     return set(finished)
 
 
 def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
-    """Return the hash of a job's data as its run would, or `otherwise` if they are missing or not pneumo's to index."""
+    """Return the hash of a job's data; return `otherwise` if the data are missing or have a layout of their own."""
     data = cfg.data
     root = default_root() if data.root is None else Path(data.root)
     if stable_target(str(data._target_)) not in _INDEXED or locate(root) is None:

@@ -1,4 +1,4 @@
-"""The plan of a sweep: its jobs, their names and hyperparameters, before anything runs."""
+"""Plan of a sweep: its jobs with their names, folders and configurations, before anything runs."""
 
 import hashlib
 import json
@@ -21,67 +21,78 @@ from pneumo.config.output_folder import set_hydra
 from pneumo.errors import ConfigError
 from pneumo.runs.run_names import IN_EVERY_NAME
 
-_LONGEST = 24  # characters of a value
+_MAX_VALUE = 24  # characters of a value in a name
 
 
 def job_name(base: str, values: Mapping[str, str], varied: Sequence[str]) -> str:
-    """Name a job: resnext-sgd-s0, and after that what else differs between the sweep's jobs.
+    """Return a job's name: `base`, such as resnext-sgd-s0, followed by the other values that differ between jobs.
 
-    `values` has the job's overrides by their keys, `varied` the keys that differ between jobs.
+    Args:
+        base: The first part of the name.
+        values: The job's overrides by key.
+        varied: Keys whose values differ between jobs.
     """
     parts = [base]
     for key, name in short_names([key for key in varied if key not in IN_EVERY_NAME]).items():
-        if "." not in key:  # a choice of a group, such as `light`
+        if "." not in key:  # an option of a config group, such as `light`
             parts.append(_safe(values[key]))
         else:  # `lr0.01`, or `split-patient`
-            between = "" if re.match(r"[-+]?[.\d]", values[key]) else "-"
-            parts.append(f"{_safe(name)}{between}{_safe(values[key])}")
+            separator = "" if re.match(r"[-+]?[.\d]", values[key]) else "-"
+            parts.append(f"{_safe(name)}{separator}{_safe(values[key])}")
     return bounded_name("-".join(parts))
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the last parts of dotted keys by the keys; keys that share one keep their whole names."""
+    """Return the last part of each dotted key, or the full key where several share their last part."""
     last = {key: key.rpartition(".")[2] for key in keys}
     counts = Counter(last.values())
     return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
 def _safe(text: str) -> str:
-    """Keep what is safe in a file's name; what that changes or shortens ends in a hash, so that no two become one."""
+    """Return text as part of a file name; changed or shortened text ends in a hash to remain unique."""
     plain = text.strip("'\"")
-    kept = re.sub(r"[^A-Za-z0-9.+_-]+", "_", plain).strip("_.")
-    if kept == plain and len(kept) <= _LONGEST:
-        return kept
+    safe = re.sub(r"[^A-Za-z0-9.+_-]+", "_", plain).strip("_.")
+    if safe == plain and len(safe) <= _MAX_VALUE:
+        return safe
     digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-    return f"{kept[-_LONGEST:].lstrip('_.-')}_{digest[:4]}"
+    return f"{safe[-_MAX_VALUE:].lstrip('_.-')}_{digest[:4]}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep."""
+    """A single run of a sweep."""
 
-    name: str  # of its folder, in the sweep's
-    folder: Path  # where it writes
-    overrides: tuple[str, ...]  # what tells it from the configuration that all share
-    config: DictConfig  # what it runs, resolved
+    name: str  # of its folder, relative to the sweep's folder
+    folder: Path  # output folder
+    overrides: tuple[str, ...]  # relative to the sweep's shared configuration
+    config: DictConfig  # resolved
 
 
 def plan_jobs(
     loader: ConfigLoader, config: DictConfig, jobs: Sequence[Sequence[str]], names: Sequence[str] | None = None
 ) -> list[Job]:
-    """Compose each job's configuration, check it, and name its folder; raise a ConfigError if two jobs share one.
+    """Compose and check the configuration of each job, and name its folder.
 
-    Without names of folders, `hydra.sweep.subdir` names them and, unless the user has set that, what else differs.
+    Args:
+        loader: Hydra's configuration loader.
+        config: The sweep's configuration.
+        jobs: Overrides of each job.
+        names: Folder names. By default a name is `hydra.sweep.subdir`, followed by the other values that differ
+            between jobs unless the user has set `hydra.sweep.subdir`.
+
+    Raises:
+        ConfigError: A configuration is invalid, or two jobs have the same folder.
     """
     values = [dict(map(_split_override, job)) for job in jobs]
-    given = list_overrides(config.hydra.overrides.hydra)
-    own_names = any(override.startswith("hydra.sweep.subdir=") for override in given)
-    varied = [] if own_names else varied_keys(jobs)
+    hydra_overrides = list_overrides(config.hydra.overrides.hydra)
+    user_subdir = any(override.startswith("hydra.sweep.subdir=") for override in hydra_overrides)
+    varied = [] if user_subdir else varied_keys(jobs)
     planned = []
     for number, overrides in enumerate(jobs):
         cfg = loader.load_sweep_config(config, list(overrides))
         for key in ("job.num", "job.id"):
-            set_hydra(cfg, key, number)  # as Hydra would, for names that ask for them
+            set_hydra(cfg, key, number)  # as Hydra would: folder names may refer to them
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
         try:
@@ -92,10 +103,10 @@ def plan_jobs(
             raise ConfigError(f"A job's configuration cannot be resolved ({reason}): {' '.join(overrides)}.") from error
         finally:
             HydraConfig.instance().cfg = before
-    if double := [name for name, count in Counter(job.name for job in planned).items() if count > 1]:
+    if duplicates := [name for name, count in Counter(job.name for job in planned).items() if count > 1]:
         raise ConfigError(
-            f"Several jobs of this sweep would write into one folder: {', '.join(double)}. Give each its own values, "
-            "and if you set hydra.sweep.subdir, leave it out, or name there what differs, as in "
+            f"Several jobs of this sweep would write to the same folder: {', '.join(duplicates)}. Use different values "
+            "for each job. If you set hydra.sweep.subdir, remove it or include the values that differ, as in "
             "'hydra.sweep.subdir=lr${optimizer.lr}'."
         )
     return planned
@@ -104,15 +115,15 @@ def plan_jobs(
 def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
     folder = sweep / name
     set_hydra(cfg, "runtime.output_dir", str(folder))
-    HydraConfig.instance().set_config(cfg)  # which keeps a copy, without the folder so far
+    HydraConfig.instance().set_config(cfg)  # again, since HydraConfig stores a copy, which lacks the folder
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    check_config(task)  # which explains references that cannot be resolved
-    OmegaConf.resolve(task)  # while it is clear which job's choices are meant
+    check_config(task)  # before `resolve`, since its errors explain unresolvable interpolations
+    OmegaConf.resolve(task)  # now, while HydraConfig has this job's choices
     return Job(name, folder, tuple(overrides), task)
 
 
 def varied_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return the keys whose values differ between jobs, given by their overrides, in their order."""
+    """Return the keys whose values differ between jobs, in the order of the overrides."""
     values = [dict(map(_split_override, job)) for job in jobs]
     keys = dict.fromkeys(key for job in values for key in job)
     return [key for key in keys if len({job.get(key) for job in values}) > 1]
@@ -126,13 +137,13 @@ def _split_override(override: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of one sweep."""
+    """Hyperparameter columns of a sweep."""
 
-    names: dict[str, str]  # column names by the keys of the settings
-    numbers: frozenset[str]  # keys of the columns that have numbers only; all others are shown as text
+    names: dict[str, str]  # setting's key -> column name
+    numbers: frozenset[str]  # keys of the numeric columns; all others are text
 
     def row(self, job: Job) -> dict[str, str | float]:
-        """Return a job's values by the names of their columns."""
+        """Return a job's values by column name."""
         row: dict[str, str | float] = {}
         for key, name in self.names.items():
             value = _value(job, key)
@@ -141,10 +152,13 @@ class Columns:
 
 
 def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
-    """Return the columns of the settings that differ within a sweep.
+    """Return the columns for settings that differ within a sweep.
 
-    TensorBoard needs the same columns in all rows of a sweep, each with values of one type. Keys may be names of
-    groups. The jobs have among them every kind of value.
+    TensorBoard requires the same columns in all rows of a sweep, each with values of one type.
+
+    Args:
+        keys: Keys of settings or names of config groups.
+        jobs: Jobs that together have every type of value.
     """
     shown = [key for key in keys if key not in COLUMNS]
     numbers = (key for key in shown if all(_is_number(_value(job, key)) for job in jobs))
@@ -152,7 +166,7 @@ def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
 
 
 def _value(job: Job, key: str) -> Any:  # noqa: ANN401 (any value of a configuration)
-    """Return the value of a setting, or the name that was chosen for a group."""
+    """Return the value of a setting, or the chosen option of a config group."""
     value = OmegaConf.select(job.config, key)
     if isinstance(value, DictConfig):
         return dict(map(_split_override, job.overrides)).get(key, "")

@@ -1,4 +1,4 @@
-"""Hyperparameter search by Optuna, on validation results."""
+"""Hyperparameter search with Optuna on validation results."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from pneumo.errors import ConfigError, NonFiniteLossError
 from pneumo.runs.results import read_results
 from pneumo.runs.run_names import trial_name
 from pneumo.runs.status import read_status
-from pneumo.sweeps.grid import MOST_JOBS, refuse_processes
+from pneumo.sweeps.grid import MAX_JOBS, refuse_processes
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs
 from pneumo.sweeps.session import Session, open_session, resolve_sweep_dir
 from pneumo.sweeps.trials import Space, Trials, open_trials, read_space
 
 _log = logging.getLogger(__name__)
-# What the values that are tried can be to blame for; any other failure would befall all trials.
-_OF_THE_VALUES = (NonFiniteLossError.__name__, "OutOfMemoryError")
+# Errors that a trial's hyperparameters can cause; any other error would affect all trials.
+_TRIAL_ERRORS = (NonFiniteLossError.__name__, "OutOfMemoryError")
 
 
 def search(context: HydraContext, task_function: TaskFunction, config: DictConfig, overrides: Sequence[str]) -> None:
     """Run trials until there are `sweep.trials`, write the leaderboard, and log the best trial.
 
-    A key with an interval or several values is searched.
+    The search space consists of all keys with an interval or several values.
     """
     check_sweep(config)
-    if config.sweep.trials > MOST_JOBS:
-        raise ConfigError(f"sweep.trials={config.sweep.trials} must be at most {MOST_JOBS}, such as sweep.trials=60.")
+    if config.sweep.trials > MAX_JOBS:
+        raise ConfigError(f"sweep.trials={config.sweep.trials} must be at most {MAX_JOBS}, such as sweep.trials=60.")
     if config.sweep.overwrite:
         raise ConfigError(
-            f"A search is not run anew in its place: delete {config.hydra.sweep.dir}, or take another name."
+            "sweep.overwrite=true must be left out, since a search cannot be overwritten. Delete "
+            f"{config.hydra.sweep.dir}, or use another sweep.name."
         )
     folder = resolve_sweep_dir(config)
     space = read_space(context.config_loader, overrides)
@@ -61,18 +62,18 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
                 planned = plan_jobs(context.config_loader, config, overridden, [_name(trial) for trial in chosen])
                 jobs |= {job.name: job for job in planned}
                 session.launch(planned, columns, chosen[0].number, config.sweep.trials)
-                if not _tell(trials, session, chosen, planned, config.sweep):
+                if not _record_objectives(trials, session, chosen, planned, config.sweep):
                     break
         finally:
-            complete = session.sum_up(list(jobs.values()), set(), before)
-            _tell_best(trials, config.sweep)
+            complete = session.summarize(list(jobs.values()), set(), before)
+            _log_best(trials, config.sweep)
     if not complete:
         raise SystemExit(1)
 
 
 def _describe(space: Space, job: Job, sweep: DictConfig) -> dict[str, str]:
-    """Return what identifies a search: its trials can only be compared if all of this is the same."""
-    groups = {key for key in space.searched if "." not in key}  # their content differs between trials
+    """Return the identity of a search: trials are comparable only if all of it is equal."""
+    groups = {key for key in space.searched if "." not in key}  # their settings differ between trials
     varied = space.searched.keys() | {f"choices.{name}" for name in groups}
     decisive = decisive_config(job.config).items()
     shared = {key: value for key, value in decisive if key not in varied and key.split(".")[0] not in groups}
@@ -80,38 +81,39 @@ def _describe(space: Space, job: Job, sweep: DictConfig) -> dict[str, str]:
     return {"objective": sweep.objective, "space": str(sorted(space.searched.items())), "settings": settings}
 
 
-def _tell(
+def _record_objectives(
     trials: Trials, session: Session, chosen: Sequence[FrozenTrial], jobs: Sequence[Job], sweep: DictConfig
 ) -> bool:
-    """Store the trials' objectives, or that their values failed; return False if the search cannot go on."""
-    going_on = True
+    """Store the objectives or failures of trials; return False if the search cannot continue."""
+    can_continue = True
     for trial, job in zip(chosen, jobs, strict=True):
         results, status = read_results(job.folder), read_status(job.folder)
         failed = session.outcome(job)[0] == "failed"
         if results and results["config_hash"] in recorded_hashes(job.config):
             trials.record(trial.number, float(results[sweep.objective]))
-            _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], _words(trial.params))
-        elif failed and status and status.error in _OF_THE_VALUES:
+            values = _format_values(trial.params)
+            _log.info("%s: %s=%.4f with %s", job.name, sweep.objective, results[sweep.objective], values)
+        elif failed and status and status.error in _TRIAL_ERRORS:
             trials.record(trial.number, None)
-            going_on &= not sweep.fail_fast
+            can_continue &= not sweep.fail_fast
         else:
-            going_on = False
-    return going_on
+            can_continue = False
+    return can_continue
 
 
-def _tell_best(trials: Trials, sweep: DictConfig) -> None:
+def _log_best(trials: Trials, sweep: DictConfig) -> None:
     if (best := trials.best()) is None:
         return
     done = sum(trial.state == TrialState.COMPLETE for trial in trials.read())
-    strange = ("sweep.", "launcher", "hydra.", "~")  # what train.py refuses, or is no override
-    words = [word for word in trials.space.overrides(best.params) if not word.lstrip("+").startswith(strange)]
+    omitted = ("sweep.", "launcher", "hydra.", "~")  # not valid for train.py
+    overrides = [each for each in trials.space.overrides(best.params) if not each.lstrip("+").startswith(omitted)]
     shown = f"{_name(best)}, {sweep.objective}={best.value:.4f}"
-    _log.info("The best of %d trials by validation is %s:\n  python train.py %s", done, shown, shlex.join(words))
+    _log.info("The best of %d trials by validation is %s:\n  python train.py %s", done, shown, shlex.join(overrides))
 
 
 def _name(trial: FrozenTrial) -> str:
     return trial_name(trial.number)
 
 
-def _words(params: Mapping[str, Any]) -> str:
+def _format_values(params: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value:.4g}" if type(value) is float else f"{key}={value}" for key, value in params.items())

@@ -1,4 +1,4 @@
-"""One command on a sweep's directory: it launches jobs, monitors them and summarises."""
+"""A sweep.py command on a sweep's folder: launching, monitoring and summarizing jobs."""
 
 import json
 import logging
@@ -24,81 +24,89 @@ from pneumo.config.output_folder import acquire_at_once, set_hydra
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.runs.results import read_results
 from pneumo.runs.status import read_status
-from pneumo.sweeps.job import COMMAND, PLACE, SWEPT, Command, begin_command, is_done_by, write_command
+from pneumo.sweeps.job import COMMAND, JOB_NUMBER, SWEPT, Command, is_done_by, start_command, write_command
 from pneumo.sweeps.plan import Columns, Job
 
 _log = logging.getLogger(__name__)
-_ORDER = ("done", "skipped", "failed", "stopped", "unfinished", "not begun")
-_INTERVAL = 1.0  # seconds between looks at what jobs in other processes have written
+_OUTCOMES = ("done", "skipped", "failed", "stopped", "unfinished", "not started")
+_POLL_INTERVAL = 1.0  # seconds between reads of the status files of jobs in other processes
 
 
 @dataclass
 class Session:
-    """What one command does to a sweep."""
+    """A running sweep.py command."""
 
-    folder: Path  # the sweep's
-    command: Command  # identifies this command
-    launcher: Launcher  # Hydra's
-    parallel: bool  # whether jobs run in other processes, whose output is not shown
-    threads: int | None  # how many PyTorch takes in a job; None leaves it to the launcher
+    folder: Path  # the sweep's folder
+    command: Command  # this command
+    launcher: Launcher  # Hydra's launcher
+    parallel: bool  # whether jobs run in other processes, without output on this terminal
+    threads: int | None  # PyTorch threads per job; None: the launcher's default
 
-    def launch(self, jobs: Sequence[Job], columns: Columns, begun: int = 0, total: int | None = None) -> None:
-        """Run jobs; what becomes of them is in their folders.
+    def launch(self, jobs: Sequence[Job], columns: Columns, first: int = 0, total: int | None = None) -> None:
+        """Run jobs, which write their results and status to their folders.
 
-        `begun` counts the jobs before them, `total` all jobs, if these are not all.
+        Args:
+            jobs: The jobs to run.
+            columns: The sweep's columns.
+            first: Index of the first job.
+            total: Number of all jobs of the sweep, by default that of `jobs`.
         """
         if not jobs:
             return
-        overrides = [self._overrides(job, columns, begun + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
+        overrides = [self._overrides(job, columns, first + i + 1, total or len(jobs)) for i, job in enumerate(jobs)]
         try:
             with self._watched(jobs):
-                for returned in self.launcher.launch(overrides, begun):
-                    _ = returned.return_value  # raises what kept a job from being run at all
-        except Exception as error:  # a launcher's own, of whatever kind: the results of other jobs are kept
-            _log.error("The launcher gave up: %s: %s", type(error).__name__, error, exc_info=error)
+                for returned in self.launcher.launch(overrides, first):
+                    _ = returned.return_value  # raises the error of a job that could not run at all
+        except Exception as error:  # any error of a launcher: results of other jobs are kept
+            _log.error("The launcher failed: %s: %s", type(error).__name__, error, exc_info=error)
 
     def record(self, config: DictConfig) -> None:
-        """Write the sweep's own configuration, or raise a ConfigError."""
+        """Write the sweep's configuration to its folder; raise a ConfigError if that fails."""
         with _folder_errors(self.folder):
             OmegaConf.save(config, self.folder / "multirun.yaml")
 
     def own_jobs(self, jobs: Sequence[Job]) -> set[str]:
-        """Return the names of the jobs that this command has finished, also before it was stopped."""
+        """Return the names of the jobs that this command has finished, including before an interruption."""
         done = (job for job in jobs if is_done_by(job.folder, self.command.name, recorded_hashes(job.config)))
         return {job.name for job in done if read_results(job.folder)}
 
     def outcome(self, job: Job) -> tuple[str, str]:
-        """Return what became of a job, and why."""
+        """Return a job's outcome, one of `_OUTCOMES`, and its reason."""
         status = read_status(job.folder)
         if status is None or status.command != self.command.name:
-            return "not begun", ""
+            return "not started", ""
         if status.status not in ("preparing", "running", "stopped"):
             return status.status, status.reason
         if self.own_jobs([job]):
-            return "done", ""  # its process was ended after that
+            return "done", ""  # its process was killed between results and status
         stopped = status.status == "stopped"
-        return ("stopped", "by a signal") if stopped else ("unfinished", "its process was ended, or is at work")
+        return ("stopped", "by a signal") if stopped else ("unfinished", "its process was killed or is still running")
 
-    def sum_up(self, jobs: Sequence[Job], finished: set[str], before: Mapping[str, int] = MappingProxyType({})) -> bool:
-        """Write the leaderboard, and count what became of the jobs; return whether all have finished.
+    def summarize(
+        self, jobs: Sequence[Job], finished: set[str], before: Mapping[str, int] = MappingProxyType({})
+    ) -> bool:
+        """Write the leaderboard and print the number of jobs by outcome; return whether all have finished.
 
-        `finished` names jobs that had finished before the command began. `before` counts what became of others that
-        earlier commands ran.
+        Args:
+            jobs: Jobs of this command.
+            finished: Names of jobs that had finished before this command.
+            before: Number of further jobs of earlier commands by outcome.
         """
         outcomes = {job.name: ("skipped", "") if job.name in finished else self.outcome(job) for job in jobs}
-        counts = Counter(what for what, _ in outcomes.values()) + Counter(before)
+        counts = Counter(outcome for outcome, _ in outcomes.values()) + Counter(before)
         complete = not counts.keys() - {"done", "skipped"}
-        if counts.keys() - {"not begun"}:
+        if counts.keys() - {"not started"}:
             complete &= self._write("The leaderboard", self._write_leaderboard)
-        for name, (what, reason) in outcomes.items():
+        for name, (outcome, reason) in outcomes.items():
             if reason:
-                print_line(f"{what} {name}: {reason}", style="red")
+                print_line(f"{outcome} {name}: {reason}", style="red")
         command = replace(self.command, complete=complete)
-        complete &= self._write("What the sweep has come to", lambda: write_command(self.folder, command))
+        complete &= self._write("The sweep's status", lambda: write_command(self.folder, command))
         if not complete:
-            _log.warning("The same command goes on: it keeps what is done and runs the rest.")
-        told = ", ".join(f"{counts[what]} {what}" for what in _ORDER if counts[what] or what in _ORDER[:3])
-        print_line(f"{counts.total()} jobs: {told}")
+            _log.warning("Run the same command again to resume: it keeps finished jobs and runs the others.")
+        shown = ", ".join(f"{counts[each]} {each}" for each in _OUTCOMES if counts[each] or each in _OUTCOMES[:3])
+        print_line(f"{counts.total()} jobs: {shown}")
         return complete
 
     def _write_leaderboard(self) -> None:
@@ -106,16 +114,16 @@ class Session:
 
         write_leaderboard([self.folder], self.folder)
 
-    def _write(self, what: str, write: Callable[[], None]) -> bool:
+    def _write(self, title: str, write: Callable[[], None]) -> bool:
         try:
             write()
-        except (PneumoError, OSError) as error:  # what became of the jobs is told all the same
-            _log.error("%s could not be written: %s", what, error)
+        except (PneumoError, OSError) as error:  # the summary is printed regardless
+            _log.error("%s could not be written: %s", title, error)
             return False
         return True
 
     def _overrides(self, job: Job, columns: Columns, number: int, total: int) -> list[str]:
-        variables = {COMMAND: self.command.name, PLACE: f"{number}/{total}", SWEPT: json.dumps(columns.row(job))}
+        variables = {COMMAND: self.command.name, JOB_NUMBER: f"{number}/{total}", SWEPT: json.dumps(columns.row(job))}
         if self.threads is not None:
             variables["OMP_NUM_THREADS"] = str(self.threads)
         return [
@@ -127,7 +135,7 @@ class Session:
 
     @contextmanager
     def _watched(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Log when jobs in other processes begin and end."""
+        """Log the start and the end of jobs in other processes."""
         if not self.parallel:
             yield
             return
@@ -141,22 +149,26 @@ class Session:
             watcher.join()
 
     def _watch(self, jobs: Sequence[Job], ended: threading.Event) -> None:
-        told: dict[str, str] = {}
+        logged: dict[str, str] = {}
         last = False
         while not last:
-            last = ended.wait(_INTERVAL)
+            last = ended.wait(_POLL_INTERVAL)
             for job in jobs:
-                what, reason = self.outcome(job)
-                if what == "unfinished" and not last:
-                    what, reason = "begun", ""
-                if what not in ("not begun", told.get(job.name)):
-                    told[job.name] = what
-                    _log.info("%s %s%s", job.name, what, reason and f": {reason}")
+                outcome, reason = self.outcome(job)
+                if outcome == "unfinished" and not last:
+                    outcome, reason = "started", ""
+                if outcome not in ("not started", logged.get(job.name)):
+                    logged[job.name] = outcome
+                    _log.info("%s %s%s", job.name, outcome, reason and f": {reason}")
 
 
 @contextmanager
 def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
-    """Hold a sweep's folder, or raise a ConfigError if another process does; end at SIGTERM as at Ctrl-C."""
+    """Lock a sweep's folder and start a command; SIGTERM ends it as Ctrl-C does.
+
+    Raises:
+        ConfigError: Another process holds the lock, or the folder cannot be used.
+    """
     folder = Path(config.hydra.sweep.dir)
     lock = FileLock(folder / ".lock")
     try:
@@ -164,13 +176,13 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
             acquire_at_once(lock, folder)
     except Timeout:
         raise ConfigError(
-            f"Another process is running a sweep in {folder}: wait until it has finished, or take another sweep.name."
+            f"Another process is running a sweep in {folder}. Wait until it has finished, or use another sweep.name."
         ) from None
     remove_stale_below(folder, depth=2)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with _folder_errors(folder):
-            command = begin_command(folder, config.sweep.overwrite)
+            command = start_command(folder, config.sweep.overwrite)
         yield Session(folder, command, launcher, config.launcher.parallel, config.launcher.threads)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -180,7 +192,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
 
 
 def resolve_sweep_dir(config: DictConfig) -> Path:
-    """Make the sweep's folder, set its absolute path, and return it; raise a ConfigError if it cannot be written."""
+    """Create the sweep's folder, set its absolute path, and return it; raise a ConfigError if it cannot be created."""
     folder = Path(config.hydra.sweep.dir).absolute()
     with _folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,13 +202,13 @@ def resolve_sweep_dir(config: DictConfig) -> Path:
 
 @contextmanager
 def _folder_errors(folder: Path) -> Iterator[None]:
-    """Raise a ConfigError instead of what keeps a sweep's folder from being used."""
+    """Raise a ConfigError instead of an OSError of a sweep's folder."""
     try:
         yield
-    except Timeout:  # of a lock, and an OSError too
+    except Timeout:  # of a lock; it is an OSError too
         raise
     except OSError as error:
         raise ConfigError(
-            f"The sweep's folder {folder} cannot be used ({error.strerror or error}): choose another one with "
-            "paths.output_dir=FOLDER, or mend its permissions or its disk. What has finished is kept."
+            f"The sweep's folder {folder} cannot be used ({error.strerror or error}). Use another one with "
+            "paths.output_dir=FOLDER, or fix its permissions or its disk. Finished jobs are kept."
         ) from error

@@ -35,7 +35,9 @@ def test_an_array_is_built_once_and_read_only(tmp_path: Path) -> None:
     assert left == ["about.json", "array.npy"]
 
 
-def test_what_was_cut_off_goes_on_from_an_end_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_computation_resumes_at_a_block_boundary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(array_cache, "SAFE_EVERY", -1.0)
     started: list[int] = []
     for row in (21, 63):
@@ -51,7 +53,7 @@ def test_what_was_cut_off_goes_on_from_an_end_of_a_block(tmp_path: Path, monkeyp
     assert not part.exists()
 
 
-def test_notes_survive_a_kill_and_come_with_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_survive_a_kill_and_are_read_with_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(array_cache, "SAFE_EVERY", -1.0)
 
     def noting(notes: array_cache.Notes, last: int) -> Callable[[int], Iterator[Array]]:
@@ -68,15 +70,15 @@ def test_notes_survive_a_kill_and_come_with_the_array(tmp_path: Path, monkeypatc
         notes: array_cache.Notes = {}
         with pytest.raises(KeyboardInterrupt):
             find_or_build(tmp_path, RECIPE, noting(notes, last), notes)
-    for _ in ("built", "found"):
+    for _ in ("computed", "read"):
         notes = {}
         find_or_build(tmp_path, RECIPE, noting(notes, len(WHOLE)), notes)
         assert notes == {f"{i}.png": [f"note {i}"] for i in range(0, len(WHOLE), 7)}
-    find_or_build(tmp_path, RECIPE, noting({}, 0))  # who does not ask for them gets the array alone
+    find_or_build(tmp_path, RECIPE, noting({}, 0))  # the notes are optional
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00v\x00"])
-def test_a_damaged_array_is_computed_anew(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_array_is_recomputed(damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     find_or_build(tmp_path, RECIPE, blocks)
     path = tmp_path / "features" / RECIPE.key / "array.npy"
     path.write_bytes(path.read_bytes()[:200] if damage else b"")
@@ -84,9 +86,7 @@ def test_a_damaged_array_is_computed_anew(damage: bytes, tmp_path: Path, caplog:
     assert "is damaged" in caplog.text
 
 
-def test_a_full_disk_is_explained_and_leaves_nothing_to_believe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_explained_and_leaves_no_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
     with pytest.raises(CacheError, match=r"the disk is full.*paths\.cache_dir=FOLDER.*data\.cache=false"):
@@ -103,7 +103,7 @@ def test_a_full_disk_is_explained_and_leaves_nothing_to_believe(
     np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
 
 
-def test_all_that_decides_the_content_is_in_the_key() -> None:
+def test_the_key_depends_on_everything_that_determines_the_content() -> None:
     others = [
         Recipe("images", RECIPE.about, RECIPE.shape, RECIPE.dtype, "Computing"),
         Recipe("features", {"weights": "abd"}, RECIPE.shape, RECIPE.dtype, "Computing"),
@@ -116,7 +116,7 @@ def test_all_that_decides_the_content_is_in_the_key() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_of_several_processes_one_builds_and_the_others_wait_and_say_so(count: int, tmp_path: Path) -> None:
+def test_one_of_several_processes_builds_while_the_others_wait_and_log_it(count: int, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(count)
     processes = [context.Process(target=request_array, args=(tmp_path, number, together)) for number in range(count)]
@@ -127,13 +127,13 @@ def test_of_several_processes_one_builds_and_the_others_wait_and_say_so(count: i
     assert [process.exitcode for process in processes] == [0] * count
     roles = [(tmp_path / f"{number}.done").read_text() for number in range(count)]
     assert sorted(roles) == ["built"] + ["waited"] * (count - 1)
-    said = [role for n, role in enumerate(roles) if "another process is at it" in (tmp_path / f"{n}.log").read_text()]
-    assert said
-    assert set(said) == {"waited"}
+    logged = [role for n, role in enumerate(roles) if "waiting for another" in (tmp_path / f"{n}.log").read_text()]
+    assert logged
+    assert set(logged) == {"waited"}
 
 
 @pytest.mark.parametrize("row", [35, 98])
-def test_an_entry_that_is_deleted_while_it_is_built_is_begun_anew(
+def test_an_entry_that_is_deleted_during_its_computation_is_computed_again(
     row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(array_cache, "SAFE_EVERY", 0)
@@ -144,17 +144,17 @@ def test_an_entry_that_is_deleted_while_it_is_built_is_begun_anew(
         for i, block in enumerate(blocks(start), 1):
             if len(starts) == 1 and 7 * i == row:
                 shutil.rmtree(tmp_path)
-                if row == 35:  # another run has begun it meanwhile
+                if row == 35:  # another run has already started to compute it again
                     (tmp_path / "features" / RECIPE.key).mkdir(parents=True)
                     (tmp_path / "features" / RECIPE.key / "array.npy.part").touch()
             yield block
 
     np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, deleting), WHOLE)
     assert starts == [0, 0]
-    assert "was deleted meanwhile; beginning anew" in caplog.text
+    assert "was deleted during the computation; starting again" in caplog.text
 
 
-def test_rows_of_a_part_that_is_no_more_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_count_without_matching_rows_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "features" / RECIPE.key
     folder.mkdir(parents=True)
     for part in (None, b"short"):
@@ -166,7 +166,7 @@ def test_rows_of_a_part_that_is_no_more_are_not_believed(tmp_path: Path, monkeyp
     np.testing.assert_array_equal(find_or_build(tmp_path, RECIPE, blocks), WHOLE)
 
 
-def test_a_cache_in_a_place_that_cannot_be_is_explained(tmp_path: Path) -> None:
+def test_an_impossible_cache_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match=r"cannot be written.*paths\.cache_dir=FOLDER"):
         find_or_build(tmp_path / "file", RECIPE, blocks)

@@ -10,7 +10,7 @@ from pneumo.errors import ConfigError, DataError
 
 
 def leave(folder: Path) -> tuple[Path, Path]:
-    """Leave a temporary file and a temporary folder as a killed process does."""
+    """Create a temporary file and a temporary folder in a child process that exits without cleanup."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         with temporary_file(folder, ".csv") as file, temporary_folder(folder) as below:
@@ -26,7 +26,7 @@ def leave(folder: Path) -> tuple[Path, Path]:
     return file, below
 
 
-def test_the_next_writer_removes_what_a_kill_left_and_nothing_else(tmp_path: Path) -> None:
+def test_the_next_writer_removes_only_files_of_killed_processes(tmp_path: Path) -> None:
     left = leave(tmp_path)
     foreign = tmp_path / ".results-abcdefgh.json"
     foreign.touch()
@@ -35,7 +35,7 @@ def test_the_next_writer_removes_what_a_kill_left_and_nothing_else(tmp_path: Pat
     assert sorted(os.listdir(tmp_path)) == [foreign.name, "a.txt"]
 
 
-def test_temporaries_in_use_stay(tmp_path: Path) -> None:
+def test_temporary_files_in_use_are_kept(tmp_path: Path) -> None:
     with temporary_file(tmp_path) as file, temporary_folder(tmp_path) as folder:
         remove_stale_below(tmp_path, depth=0)
         assert file.exists()
@@ -43,7 +43,7 @@ def test_temporaries_in_use_stay(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_those_of_another_machine_stay_for_a_day(tmp_path: Path) -> None:
+def test_temporary_files_of_another_machine_are_kept_for_a_day(tmp_path: Path) -> None:
     other = tmp_path / f"{PREFIX}000000-abcdefgh.csv"
     other.touch()
     remove_stale_below(tmp_path, depth=0)
@@ -53,7 +53,7 @@ def test_those_of_another_machine_stay_for_a_day(tmp_path: Path) -> None:
     assert not other.exists()
 
 
-def test_folders_below_are_cleaned_to_a_depth_without_links(tmp_path: Path) -> None:
+def test_subfolders_are_cleaned_down_to_a_depth_and_links_are_not_followed(tmp_path: Path) -> None:
     for name in ("run/figures", "run/figures/deep", "elsewhere"):
         (tmp_path / name).mkdir(parents=True)
         leave(tmp_path / name)
@@ -63,14 +63,14 @@ def test_folders_below_are_cleaned_to_a_depth_without_links(tmp_path: Path) -> N
     assert left == {"deep", "elsewhere"}
 
 
-def test_a_mistake_is_found_however_deep_it_lies() -> None:
+def test_a_user_error_is_found_at_any_depth_of_the_causes() -> None:
     error = RuntimeError("while building")
     error.__cause__ = ValueError("of an argument")
     error.__cause__.__cause__ = ConfigError("seed=-1 must be more.")
     assert mistake_behind(error) == ("ConfigError", "seed=-1 must be more.")
 
 
-def test_a_mistake_that_a_worker_found_loses_its_traceback_and_no_other_text_is_cut() -> None:
+def test_only_the_traceback_of_a_worker_is_removed_from_a_user_error() -> None:
     text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
     text += "pneumo.errors.DataError: a.jpeg: cannot be read.\n"
     assert mistake_behind(DataError(text)) == ("DataError", "a.jpeg: cannot be read.")
@@ -81,6 +81,6 @@ def test_a_mistake_that_a_worker_found_loses_its_traceback_and_no_other_text_is_
 
 
 @pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "a.csv cannot be written"), (errno.ENOENT, None)])
-def test_of_the_systems_errors_those_of_a_disk_are_mistakes(number: int, message: str | None) -> None:
+def test_only_disk_errors_of_the_system_are_user_errors(number: int, message: str | None) -> None:
     mistake = mistake_behind(OSError(number, os.strerror(number), "a.csv"))
     assert (mistake is None) if message is None else (mistake is not None and mistake[1].startswith(message))

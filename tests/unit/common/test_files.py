@@ -13,7 +13,7 @@ from pneumo.common.files import atomic_path, bounded_name, escape_path, unescape
 from pneumo.errors import PneumoError
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_text(path, "old")
 
@@ -28,7 +28,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["results.json"]
 
 
-def test_the_new_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
+def test_a_new_file_is_complete_and_readable_by_others(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     mask = os.umask(0o022)
     try:
@@ -40,25 +40,25 @@ def test_the_new_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
 
 
 @given(st.text(st.sampled_from("\\udcxe95f/aé\udcff\udc80")))
-def test_any_name_can_be_written_as_text_and_read_again(path: str) -> None:
+def test_escaping_a_path_is_reversible(path: str) -> None:
     text = escape_path(path)
     text.encode()
     assert unescape_path(text) == path
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\\")))
-def test_ordinary_names_stay_as_they_are(path: str) -> None:
+def test_ordinary_paths_are_not_escaped(path: str) -> None:
     assert escape_path(path) == path == unescape_path(path)
 
 
-def test_a_name_that_is_not_utf8_is_written_as_python_spells_it(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_written_as_a_python_escape(tmp_path: Path) -> None:
     assert escape_path("a/\udce9.png") == r"a/\udce9.png"
     write_text(tmp_path / "a.txt", "\udce9")
     assert (tmp_path / "a.txt").read_bytes() == rb"\udce9"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
-def test_a_disk_that_refuses_a_file_is_an_error_of_the_user(
+def test_a_disk_error_during_a_write_is_a_user_error(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "results.json"
@@ -76,7 +76,7 @@ def test_a_disk_that_refuses_a_file_is_an_error_of_the_user(
     assert os.listdir(tmp_path) == ["results.json"]
 
 
-def test_a_folder_that_is_removed_meanwhile_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_removed_during_a_write_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(FileError, match=r"run/a\.txt cannot be written"),
         atomic_path(tmp_path / "run" / "a.txt") as path,
@@ -90,14 +90,14 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
         write_text(tmp_path / "run" / "a.txt", "x")
 
 
-def test_an_error_of_another_file_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_error_about_another_file_is_not_changed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing") as caught, atomic_path(tmp_path / "a.txt") as path:
         path.write_text((tmp_path / "missing").read_text())
     assert not isinstance(caught.value, FileError)
     assert os.listdir(tmp_path) == []
 
 
-def test_only_failures_of_disks_are_errors_of_the_user() -> None:
+def test_only_disk_failures_are_user_errors() -> None:
     full = disk_error(OSError(errno.ENOSPC, "No space left on device"))
     assert full is not None
     assert "No space left on device" in str(full)
@@ -107,7 +107,7 @@ def test_only_failures_of_disks_are_errors_of_the_user() -> None:
 
 
 @pytest.mark.parametrize(("number", "silent"), [(errno.ENOSPC, True), (errno.EINVAL, False)])
-def test_a_thread_that_a_full_disk_ends_prints_nothing(
+def test_a_thread_that_fails_on_a_full_disk_prints_nothing(
     number: int, silent: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
@@ -124,7 +124,7 @@ def test_a_thread_that_a_full_disk_ends_prints_nothing(
 
 @settings(max_examples=25)
 @given(st.text(min_size=1, max_size=400), st.sampled_from(["", ".png", "-2.png"]))
-def test_names_of_files_are_bounded_and_their_own(name: str, suffix: str) -> None:
+def test_bounded_names_are_short_and_unique(name: str, suffix: str) -> None:
     bounded = bounded_name(name, suffix)
     assert len(os.fsencode(bounded)) <= 255
     assert bounded.endswith(suffix)
@@ -132,6 +132,6 @@ def test_names_of_files_are_bounded_and_their_own(name: str, suffix: str) -> Non
     assert bounded != bounded_name(f"{name}x", suffix)
 
 
-def test_a_name_of_full_length_can_be_written(tmp_path: Path) -> None:
+def test_a_name_of_maximum_length_can_be_written(tmp_path: Path) -> None:
     write_text(tmp_path / bounded_name("é" * 400, ".json"), "a")
     assert len(list(tmp_path.iterdir())) == 1

@@ -27,7 +27,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, cuda: bool = False, bf16: bool = Fa
         (False, False, False, "auto", "cpu", "32-true"),
     ],
 )
-def test_auto_takes_the_fastest_that_there_is(
+def test_auto_chooses_the_fastest_available_device(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, bf16: bool, mps: bool, accelerator: str, chosen: str, precision: str
 ) -> None:
     pretend(monkeypatch, cuda, bf16, mps)
@@ -36,12 +36,12 @@ def test_auto_takes_the_fastest_that_there_is(
     assert hardware.pin_memory == hardware.benchmark == (chosen == "cuda")
 
 
-def test_a_named_precision_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_precision_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, cuda=True, bf16=True)
     assert choose_hardware("gpu", "32-true", deterministic=False).precision == "32-true"
 
 
-def test_deterministic_gives_up_what_varies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_disables_nondeterministic_options(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, cuda=True, bf16=True)
     fast = choose_hardware("gpu", "auto", deterministic=False)
     exact = choose_hardware("gpu", "auto", deterministic=True)
@@ -59,12 +59,12 @@ def test_deterministic_gives_up_what_varies(monkeypatch: pytest.MonkeyPatch) -> 
         ("mps", True, True, False),
     ],
 )
-def test_channels_last_where_it_pays(accelerator: str, frozen: bool, depthwise: bool, last: bool) -> None:
+def test_channels_last_is_used_where_it_is_faster(accelerator: str, frozen: bool, depthwise: bool, last: bool) -> None:
     assert (choose_memory_format(accelerator, frozen, depthwise) == torch.channels_last) == last
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "tpu"])
-def test_what_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
+def test_an_unavailable_accelerator_is_an_error(monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
     pretend(monkeypatch)
     with pytest.raises(HardwareError, match=f"trainer.accelerator={accelerator}"):
         choose_hardware(accelerator, "auto", deterministic=False)
@@ -83,15 +83,15 @@ for _ in range(2):
     del x
 print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
 """
-    kept, given_back = (
+    kept, released = (
         int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout)
         for mode in ("keep", "no")
     )
-    assert kept > given_back + 200 * 2**20
+    assert kept > released + 200 * 2**20
 
 
-def test_where_there_is_no_gpu_adam_does_not_look_for_one_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it when it is imported
+def test_the_nvml_check_is_disabled_only_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as `import lightning` does
     pretend(monkeypatch, cuda=True)
     spare_gpu_checks()
     assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
@@ -107,9 +107,9 @@ def test_hardware_is_imported_without_pytorch() -> None:
     assert done.stdout.split() == ["True", "False"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="Linux alone measures from a given time")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="only Linux can reset the peak")
 @pytest.mark.slow
-def test_peak_memory_is_measured_from_when_a_run_begins() -> None:
+def test_peak_memory_is_measured_from_the_start_of_a_run() -> None:
     code = """
 import torch
 from pneumo.common.hardware import keep_freed_memory, peak_memory, release_memory
@@ -129,13 +129,13 @@ print(peak_memory(device))
 
 
 @pytest.mark.parametrize(("accelerator", "compiler"), [("cpu", "g++"), ("cuda", "gcc")])
-def test_compiling_takes_a_compiler(
+def test_torch_compile_requires_a_compiler(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str, compiler: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(HardwareError, match=r"compile=true needs a C\+\+ compiler.*take compile=false"):
+    with pytest.raises(HardwareError, match=r"compile=true requires a C\+\+ compiler.*use compile=false"):
         require_compiler("compile=true", accelerator, "compile=false")
     (tmp_path / compiler).touch(mode=0o755)
     require_compiler("compile=true", accelerator, "compile=false")
-    with pytest.raises(HardwareError, match="mps here"):
+    with pytest.raises(HardwareError, match="the device is mps"):
         require_compiler("compile=true", "mps", "compile=false")

@@ -35,7 +35,7 @@ _PLAIN = st.recursive(
 
 @settings(max_examples=30)
 @given(_PLAIN)
-def test_json_is_read_as_it_was_written(value: object) -> None:
+def test_parsed_json_equals_what_was_written(value: object) -> None:
     assert parse_json(json.dumps(value)) == value
 
 
@@ -51,16 +51,16 @@ def test_json_is_read_as_it_was_written(value: object) -> None:
         ('{"a":' * _DEEP, "nested"),
         ("[" * 40 + "]" * 40, "nested"),
         ('{"a": 1', "line 1"),
-        ("", "no JSON"),
+        ("", "not valid JSON"),
     ],
 )
-def test_json_that_is_not_plain_is_refused(text: str, reason: str) -> None:
+def test_json_that_is_not_plain_data_is_rejected(text: str, reason: str) -> None:
     with pytest.raises(PlainDataError, match=reason):
         parse_json(text)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", b'{"a": "\xe9"}'])
-def test_a_file_of_another_encoding_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_of_another_encoding_is_rejected(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(PlainDataError, match="UTF-8"):
         read_json(tmp_path / "a.json")
@@ -74,16 +74,16 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
         read_json(path, limit=2)
 
 
-def test_what_is_no_file_is_refused_and_what_is_missing_is_told_apart(tmp_path: Path) -> None:
+def test_anything_but_a_file_is_rejected_and_a_missing_file_raises_its_own_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in (".", "pipe"):
-        with pytest.raises(PlainDataError, match="no file"):
+        with pytest.raises(PlainDataError, match="not a file"):
             read_json(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "missing.json")
 
 
-def test_yaml_is_read_as_omegaconf_reads_it_with_interpolations_as_text(tmp_path: Path) -> None:
+def test_yaml_equals_that_of_omegaconf_with_unresolved_interpolations(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
         "lr: 1e-3\nday: 2024-01-01\nroot: ${oc.env:HOME}\ndata: {seed: '${seed}', classes: [a, b], x: null}\n"
@@ -112,14 +112,14 @@ def test_yaml_is_read_as_omegaconf_reads_it_with_interpolations_as_text(tmp_path
         ("a: 1\na: 2\n", "duplicate"),
         ("? [a]\n: 1\n", "YAML"),
         ("null: 1\n", "configuration|text"),
-        ("1: 1\n", "no text"),
-        ("- 1\n", "no mapping"),
+        ("1: 1\n", "not text"),
+        ("- 1\n", "not a mapping"),
         ("a: " + "9" * 5_000, "configuration"),
         ("a: \x00", "YAML"),
         ("a: " + "x" * 300_000, "larger"),
     ],
 )
-def test_yaml_that_is_not_plain_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+def test_yaml_that_is_not_plain_data_is_rejected(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(PlainDataError, match=reason):
@@ -131,7 +131,7 @@ TEXT = st.text(st.sampled_from("=+-@'\t\r\n,;\"a1.")) | st.text(st.characters(co
 
 @settings(max_examples=40)
 @given(TEXT)
-def test_any_text_is_read_as_it_was(text: str) -> None:
+def test_parsed_cells_equal_what_was_written(text: str) -> None:
     assert unescape_cell(str(escape_cell(text))) == text
     columns, (row,) = parse_csv(format_rows([["a", f"={text}"], [text, "b"]]))
     assert columns == ["a", f"={text}"]
@@ -150,12 +150,12 @@ def test_a_path_is_one_cell_with_any_separator(separator: str) -> None:
     assert next(csv.reader([format_rows([[path, 0.5]])], delimiter=separator))[0].startswith(path)
 
 
-def test_ordinary_rows_are_those_of_csv() -> None:
+def test_ordinary_rows_equal_those_of_the_csv_module() -> None:
     row = ["train/NORMAL/IM-0115-0001.jpeg", "a 'b'", "'tis", -0.5, "-1.25e-05", "+0.1", None, True, "a,b", 1]
     expected = io.StringIO()
     csv.writer(expected, lineterminator="\n").writerow(row)
     assert format_rows([row]) == expected.getvalue()
 
 
-def test_what_earlier_versions_wrote_is_read_as_it_is() -> None:
+def test_unescaped_formulas_of_earlier_versions_are_read() -> None:
     assert parse_csv("path\n=a\n") == (["path"], [["=a"]])

@@ -14,7 +14,7 @@ from pneumo.training.resumption import explained_stops
 
 @pytest.fixture
 def lost(request: pytest.FixtureRequest) -> Iterator[io.TextIOWrapper]:
-    """Open a device that is full, or a pipe whose reader has gone away."""
+    """A stream to a full device, or to a pipe whose reader is closed."""
     if request.param == "full":
         descriptor = os.open("/dev/full", os.O_WRONLY)
     else:
@@ -26,7 +26,7 @@ def lost(request: pytest.FixtureRequest) -> Iterator[io.TextIOWrapper]:
 
 @pytest.fixture
 def redirect(lost: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Give what redirects standard output, for a test to call: pytest does so itself before a test begins."""
+    """A function that redirects standard output; a fixture cannot, since pytest redirects it before the test."""
 
     def apply() -> None:
         monkeypatch.setattr(sys, "stdout", lost)
@@ -43,24 +43,24 @@ def test_lost_output_ends_the_command_once(message: str, redirect: Callable[[], 
         print("a", flush=True)
     assert (message in str(stop.value.code)) if message else stop.value.code == 1
     with guarded_output():
-        print("b", flush=True)  # leads nowhere now, so that what comes on the way out is no further error
+        print("b", flush=True)  # to the null device, so that output during cleanup raises no further error
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 @pytest.mark.parametrize("lost", ["full"], indirect=True)
-def test_what_is_still_in_a_buffer_counts(redirect: Callable[[], None]) -> None:
+def test_buffered_output_is_flushed_and_its_loss_detected(redirect: Callable[[], None]) -> None:
     redirect()
     with pytest.raises(LostOutputError), guarded_output():
         print("a")
 
 
-def test_lost_output_is_no_failure_of_files_or_jobs(tmp_path: Path) -> None:
+def test_lost_output_is_not_handled_as_a_failed_file_or_job(tmp_path: Path) -> None:
     assert not issubclass(LostOutputError, Exception)
     with pytest.raises(LostOutputError), explained_stops(tmp_path / "last.ckpt"):
         raise LostOutputError(1)
 
 
-def test_standard_output_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_output_accepts_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(stream, encoding="ascii"))
     with guarded_output():
@@ -77,7 +77,7 @@ def test_a_command_without_standard_output_runs(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
-def test_a_run_whose_output_is_lost_ends_with_one_sentence_or_none(tmp_path: Path) -> None:
+def test_a_run_whose_output_is_lost_prints_one_line_or_nothing(tmp_path: Path) -> None:
     small = ["data=synthetic", "data.train=8", "data.val=4", "data.test=4", "data.image_size=32", "trainer=cpu"]
     small += ["data.num_workers=0", "model=xraychestnet", "optimizer=sgd", "epochs=1", f"paths.output_dir={tmp_path}"]
     with open("/dev/full", "w") as full:
@@ -97,7 +97,7 @@ def test_a_run_whose_output_is_lost_ends_with_one_sentence_or_none(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_run_in_an_ascii_locale_writes_and_prints_all(tmp_path: Path) -> None:
+def test_a_run_in_an_ascii_locale_writes_and_prints_everything(tmp_path: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     small = ["data=synthetic", "data.train=8", "data.val=4", "data.test=4", "data.image_size=32", "trainer=cpu"]
     small += ["data.num_workers=0", "model=xraychestnet", "epochs=1", f'paths.output_dir="{tmp_path}/q[/y]"']

@@ -31,7 +31,7 @@ def content() -> dict[str, Any]:
     }
 
 
-def test_a_content_keeps_its_digest_when_it_is_saved_and_loaded(tmp_path: Path) -> None:
+def test_saving_and_loading_preserve_the_digest(tmp_path: Path) -> None:
     torch.save(content(), tmp_path / "a.pt")
     assert digest_content(torch.load(tmp_path / "a.pt", weights_only=True)) == digest_content(content())
     known = content()
@@ -60,13 +60,13 @@ def test_a_content_keeps_its_digest_when_it_is_saved_and_loaded(tmp_path: Path) 
         (torch.float16, torch.float32),
     ],
 )
-def test_contents_that_differ_have_other_digests(first: object, second: object) -> None:
+def test_different_contents_have_different_digests(first: object, second: object) -> None:
     assert digest_content({"a": first}) != digest_content({"a": second})
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "nested", "conjugate"])
-def test_a_tensor_of_any_kind_has_a_digest(kind: str) -> None:
+def test_every_kind_of_tensor_has_a_digest(kind: str) -> None:
     values = torch.ones(2)
     tensors: dict[str, Callable[[], torch.Tensor]] = {
         "sparse": values.to_sparse,
@@ -75,18 +75,18 @@ def test_a_tensor_of_any_kind_has_a_digest(kind: str) -> None:
         "nested": lambda: torch.nested.nested_tensor([values]),
         "conjugate": lambda: torch.complex(values, values).conj(),
     }
-    assert digest_content({"a": tensors[kind]()}, most=100) != digest_content({"a": values})
+    assert digest_content({"a": tensors[kind]()}, limit=100) != digest_content({"a": values})
 
 
-def test_versions_of_modules_count() -> None:
+def test_the_digest_depends_on_module_versions() -> None:
     altered = content()
     altered["state_dict"]._metadata[""]["version"] = 2
     assert digest_content(altered) != digest_content(content())
 
 
 @pytest.mark.parametrize("kind", ["deep", "itself", "wide"])
-def test_what_is_nested_without_end_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pneumo.common.tensor_files._MOST", 10_000)
+def test_excessive_nesting_is_rejected(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumo.common.tensor_files._MAX_VALUES", 10_000)
     nested: list[object] = []
     for _ in range(3_000 if kind == "deep" else 20):
         nested = [nested] if kind == "deep" else [nested] * 3
@@ -96,14 +96,14 @@ def test_what_is_nested_without_end_is_refused(kind: str, monkeypatch: pytest.Mo
         digest_content(nested)
 
 
-def test_tensors_may_not_be_larger_than_their_file() -> None:
+def test_tensors_must_not_be_larger_than_the_limit() -> None:
     with pytest.raises(DigestError, match="larger than the file"):
-        digest_content([torch.zeros(1).expand(10**6, 10**6)], most=1000)
+        digest_content([torch.zeros(1).expand(10**6, 10**6)], limit=1000)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-@pytest.mark.filterwarnings("ignore")  # torch warns of some damages before it fails
-def test_a_damaged_file_is_read_or_refused_and_never_crashes(kind: str, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # torch warns about some kinds of damage before it fails
+def test_a_damaged_file_is_read_or_rejected_without_a_crash(kind: str, tmp_path: Path) -> None:
     path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
     weights = {"w": torch.randn(4, 4), "b": torch.zeros(3, dtype=torch.int64)}
     if kind == "safetensors":
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_read_or_refused_and_never_crashes(kind: str, tmp_path
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.pth.tar", "a"])
-def test_the_content_decides_the_format(name: str, tmp_path: Path) -> None:
+def test_the_format_is_detected_from_the_content(name: str, tmp_path: Path) -> None:
     weights = {"w": torch.randn(2, 2)}
     safetensors.torch.save_file(weights, tmp_path / name)
     assert read_tensors(tmp_path / name)["w"].equal(weights["w"])
@@ -135,12 +135,12 @@ def test_the_content_decides_the_format(name: str, tmp_path: Path) -> None:
     assert read_tensors(tmp_path / name)["w"].equal(weights["w"])
 
 
-def test_arguments_of_a_training_script_are_read(tmp_path: Path) -> None:
+def test_stored_arguments_of_a_training_script_are_read(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1), "args": Namespace(lr=0.1)}, tmp_path / "a.pth")
     assert read_tensors(tmp_path / "a.pth")["args"].lr == 0.1
 
 
-def test_what_could_run_code_is_named(tmp_path: Path) -> None:
+def test_an_object_that_could_run_code_is_named(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1), "best": np.float64(0.9)}, tmp_path / "a.pth")
     with pytest.raises(UnreadableError, match=r"numpy\._core\.multiarray\.scalar objects could run code"):
         read_tensors(tmp_path / "a.pth")

@@ -31,7 +31,7 @@ def printed(console: Console) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tables_show_names_as_they_are(name: str, console: Console) -> None:
+def test_tables_show_names_literally(name: str, console: Console) -> None:
     table = PlainTable(title=name)
     table.add_column(name)
     table.add_row(name)
@@ -42,7 +42,7 @@ def test_tables_show_names_as_they_are(name: str, console: Console) -> None:
     assert all(printed(console).count(part) == 4 for part in visible)
 
 
-def test_ordinary_tables_are_those_of_rich(console: Console) -> None:
+def test_ordinary_tables_equal_those_of_rich(console: Console) -> None:
     for kind in (partial(Table, title_justify="left", box=SIMPLE_HEAD, pad_edge=False), PlainTable):
         table = kind(title="resnext · sgd", title_style="bold")
         table.add_column("95\u00a0% interval", justify="right")
@@ -54,7 +54,7 @@ def test_ordinary_tables_are_those_of_rich(console: Console) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_lines_are_one_line_each(name: str, console: Console, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_name_is_printed_on_one_line(name: str, console: Console, capsys: pytest.CaptureFixture[str]) -> None:
     print_line(f"page {name}")
     warn(f"{name} is text.")
     for text in (printed(console), capsys.readouterr().err):
@@ -62,14 +62,14 @@ def test_lines_are_one_line_each(name: str, console: Console, capsys: pytest.Cap
         assert text.count("\n") == 1
 
 
-def test_a_progress_bar_has_no_markup(console: Console) -> None:
+def test_a_progress_bar_shows_its_title_literally(console: Console) -> None:
     with terminal.track("Decoding [/y] {x}", 1) as advance:
         advance(1)
     assert "Decoding [/y] {x}" in printed(console)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_name_forges_a_record(name: str, console: Console) -> None:
+def test_no_name_can_forge_a_log_record(name: str, console: Console) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(RecordFormatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
@@ -88,7 +88,7 @@ def test_no_name_forges_a_record(name: str, console: Console) -> None:
     assert printed(console).count("\n") == 1
 
 
-def test_a_message_of_several_lines_keeps_them() -> None:
+def test_a_message_keeps_its_own_line_breaks() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, f"2 images:\n- a{CONTROLS}\n- b", (), None)
     assert len(message_of(record).splitlines()) == 3
     assert is_harmless(message_of(record))

@@ -29,7 +29,7 @@ def quoted(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_line_stays_one_that_a_terminal_prints_as_it_is(name: str) -> None:
+def test_escaped_names_are_one_harmless_line(name: str) -> None:
     for escaped in (escape_line(name), escape_paragraph(name)):
         assert is_harmless(escaped)
         assert len(escaped.splitlines()) == 1
@@ -38,7 +38,7 @@ def test_a_line_stays_one_that_a_terminal_prints_as_it_is(name: str) -> None:
 
 @settings(max_examples=25)
 @given(st.text(st.characters(categories=("L", "M", "N", "P", "S"))))
-def test_ordinary_text_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_not_escaped(text: str) -> None:
     assert escape_line(text) == text
 
 
@@ -55,7 +55,7 @@ def test_errors_are_one_paragraph() -> None:
 @example("&lt;")
 @example("http://example.org www.example.org")
 @example("__a__ a_b_c _d_")
-def test_markdown_shows_text_as_it_is(text: str) -> None:
+def test_markdown_renders_escaped_text_literally(text: str) -> None:
     shown = quoted(escape_line(text.strip(), "\xa0").strip())
     line = escape_markdown(text.strip()).strip()
     assert MARKDOWN.render(f"- x {line}") == f"<ul>\n<li>x {shown}</li>\n</ul>\n".replace("x </li>", "x</li>")
@@ -63,7 +63,7 @@ def test_markdown_shows_text_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["# a", "- a", "+", "1. a", "> a", "---"])
-def test_markdown_begins_no_block(text: str) -> None:
+def test_escaped_text_starts_no_markdown_block(text: str) -> None:
     assert MARKDOWN.render(f"- {escape_markdown(text)}") == f"<ul>\n<li>{quoted(text)}</li>\n</ul>\n"
 
 
@@ -71,18 +71,18 @@ def test_markdown_begins_no_block(text: str) -> None:
     "text",
     ["efficientnet_lite0", "95 % intervals (Wilson) ± 0.1", "#: rows", "+0.0123", "-0.1", ">0.999", "a.b/c.yaml"],
 )
-def test_ordinary_text_needs_no_escape_in_markdown(text: str) -> None:
+def test_ordinary_text_is_not_escaped_in_markdown(text: str) -> None:
     assert escape_markdown(text) == text
 
 
 @settings(max_examples=25)
 @given(TRICKY)
-def test_code_ends_where_it_shall(text: str) -> None:
+def test_inline_code_contains_exactly_the_text(text: str) -> None:
     shown = f"<code>{quoted(escape_line(text))}</code>"
     assert shown in MARKDOWN.render(f"| a | b |\n|---|---|\n| {code_span(text)} | c |") or not text.strip()
 
 
-def test_a_block_of_code_ends_where_it_shall() -> None:
+def test_a_code_block_contains_exactly_the_text() -> None:
     assert MARKDOWN.render(code_block("a: |\n  ```\n  <b>\n", "yaml")).count("<pre>") == 1
     assert code_block("a: 1\n", "yaml") == "```yaml\na: 1\n```"
 
@@ -92,12 +92,12 @@ PATHS = st.text(st.characters(exclude_characters="\0~\n\r", exclude_categories=(
 
 
 @given(PATHS)
-def test_hydra_reads_a_quoted_value_as_it_stands(text: str) -> None:
+def test_hydra_reads_a_quoted_value_literally(text: str) -> None:
     assert PARSER.parse_override(f"data.root={quote_value(text)}").value() == text
 
 
 @given(PATHS.filter(lambda text: not text.startswith("[")))
-def test_shell_and_hydra_read_a_quoted_override_as_it_stands(text: str) -> None:
+def test_shell_and_hydra_read_a_quoted_override_literally(text: str) -> None:
     (word,) = shlex.split(quote_override(f"data.root={text}"))
     assert PARSER.parse_override(word).value() == text
 
@@ -115,5 +115,5 @@ def test_shell_and_hydra_read_a_quoted_override_as_it_stands(text: str) -> None:
         ("data.root=~/x y", f"""'data.root="{os.path.expanduser("~")}/x y"'"""),
     ],
 )
-def test_only_what_needs_quotes_gets_them(override: str, quoted: str) -> None:
+def test_only_values_that_need_quotes_are_quoted(override: str, quoted: str) -> None:
     assert quote_override(override) == quoted

@@ -51,32 +51,34 @@ from pneumo.errors import ConfigError
         "fine_tuning=null",
     ],
 )
-def test_a_value_that_cannot_work_is_named_with_its_rule(override: str, compose_run: Compose) -> None:
+def test_an_invalid_value_is_named_with_its_rule(override: str, compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"must be|true or false") as caught:
         check_config(compose_run(override))
     key = override.split("=")[0].lstrip("+")
     assert str(caught.value).startswith(f"{key}=")
 
 
-def test_a_fold_without_folds_is_refused(compose_run: Compose) -> None:
+def test_a_fold_is_rejected_without_a_kfold_split(compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"data\.fold=3 would have no effect"):
         check_config(compose_run("data.fold=3"))
 
 
-@pytest.mark.parametrize(("override", "meant"), [("+optimiser=adam", "optimizer"), ("+trainr.max_epochs=3", "trainer")])
-def test_a_new_key_that_is_almost_a_known_one_is_refused(override: str, meant: str, compose_run: Compose) -> None:
-    with pytest.raises(ConfigError, match=f"is no setting.* {meant}"):
+@pytest.mark.parametrize(
+    ("override", "suggestion"), [("+optimiser=adam", "optimizer"), ("+trainr.max_epochs=3", "trainer")]
+)
+def test_a_new_key_that_resembles_a_known_one_is_rejected(override: str, suggestion: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=f"is not a setting.* {suggestion}"):
         check_config(compose_run(override))
     check_config(compose_run("+notes=first"))
 
 
-def test_a_setting_of_the_users_may_serve_hydra_alone(compose_run: Compose) -> None:
+def test_a_custom_key_is_allowed_if_only_hydra_refers_to_it(compose_run: Compose) -> None:
     cfg = compose_run("+mine=a", "hydra.job.name=${mine}")
     check_config(cfg)
     assert cfg.mine == "a"
 
 
-def test_a_number_of_steps_that_nothing_could_cut_short_is_refused(compose_run: Compose) -> None:
+def test_min_steps_is_rejected_if_nothing_stops_training_early(compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 would have no effect"):
         check_config(compose_run("+trainer.min_steps=9"))
     with pytest.raises(ConfigError, match=r"trainer\.min_steps=9 .*trainer\.max_steps=2"):
@@ -87,13 +89,13 @@ def test_a_number_of_steps_that_nothing_could_cut_short_is_refused(compose_run: 
 
 
 @pytest.mark.parametrize("override", ["callbacks.best.filename=a", "callbacks.last.dirpath=a", "~callbacks.best"])
-def test_checkpoints_that_are_looked_for_elsewhere_stay_where_they_are(override: str, compose_run: Compose) -> None:
+def test_the_paths_of_standard_checkpoints_cannot_be_changed(override: str, compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=rf"^{re.escape(override.lstrip('~').split('=')[0])}"):
         check_config(compose_run(override))
 
 
 @pytest.mark.parametrize("override", ["data.train=few", "data.val=1", "data.test=-3", "data.phantom_seed=0.5"])
-def test_phantoms_have_rules_of_their_own(override: str, compose_run: Compose) -> None:
+def test_settings_of_phantoms_are_validated(override: str, compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=f"^{override.split('=')[0]}=.*must be"):
         check_config(compose_run("data=synthetic", override))
 
@@ -118,7 +120,7 @@ def test_a_setting_of_the_model_that_was_removed_is_named(name: str, compose_run
 EDGES = ["seed=0", "model.threshold=0.0", "data.num_workers=0", "optimizer.lr=1", "trainer.limit_train_batches=1.0"]
 
 
-def test_edges_of_the_rules_are_allowed(compose_run: Compose) -> None:
+def test_boundary_values_are_allowed(compose_run: Compose) -> None:
     cfg = compose_run(*EDGES)
     check_config(cfg)
     assert (cfg.seed, cfg.model.threshold, cfg.data.num_workers, cfg.optimizer.lr) == (0, 0, 0, 1)

@@ -13,14 +13,14 @@ from pneumo.config.console import ConsoleHandler, describe_resume, require_launc
 from pneumo.errors import ConfigError, DataError
 
 
-def test_a_mistake_becomes_one_paragraph_however_deep_it_lies() -> None:
+def test_a_user_error_becomes_one_paragraph_at_any_depth_of_the_causes() -> None:
     error = RuntimeError("while building")
     error.__cause__ = ConfigError("seed=-1 must be more.")
     with pytest.raises(CompactHydraException, match=r"^seed=-1 must be more\.$"), user_errors():
         raise error
 
 
-def test_a_mistake_that_a_worker_process_found_loses_the_worker_traceback() -> None:
+def test_a_user_error_of_a_worker_process_loses_the_worker_traceback() -> None:
     text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
     with pytest.raises(CompactHydraException, match=r"^a\.jpeg: cannot be read\.$"), user_errors():
         raise DataError(text + "pneumo.errors.DataError: a.jpeg: cannot be read.\n")
@@ -42,11 +42,12 @@ def test_lines_are_not_wrapped_or_marked_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_launcher_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "find_spec", lambda name: None)
     require_launcher(["sweep.py", "launcher=local"])
-    with pytest.raises(SystemExit, match=r"needs .* pip install 'pneumo\[ray\]', .* '\.\[ray\]'\. launcher=local"):
+    install = r"not installed: pip install 'pneumo\[ray\]', .* '\.\[ray\]'\. launcher=local"
+    with pytest.raises(SystemExit, match=install):
         require_launcher(["sweep.py", "launcher=ray"])
 
 
-def test_the_terminal_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_terminal_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     out = StringIO()
     monkeypatch.setattr(rich, "get_console", lambda: Console(file=out))
     try:
@@ -59,7 +60,7 @@ def test_the_terminal_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None
     assert out.getvalue() == "FAILED\n"
 
 
-def test_a_stop_outside_of_training_gets_one_line(
+def test_an_interrupt_outside_of_training_logs_one_line(
     compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     compose_run(f"hydra.run.dir={tmp_path}", "+hydra.mode=RUN", f"hydra.runtime.output_dir={tmp_path}")
@@ -70,7 +71,7 @@ def test_a_stop_outside_of_training_gets_one_line(
 
 
 @pytest.mark.parametrize("sweep", [False, True])
-def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(
+def test_only_an_existing_checkpoint_is_named_after_an_interrupt(
     sweep: bool, compose_run: Compose, tmp_path: Path
 ) -> None:
     compose_run(config="sweep" if sweep else "train")
@@ -79,6 +80,6 @@ def test_only_a_checkpoint_that_is_there_is_named_after_a_stop(
     assert str(last) not in describe_resume(last)
     last.parent.mkdir(parents=True)
     last.touch()
-    told = describe_resume(last)
-    assert (f"""python train.py 'ckpt_path="{last}"'""" in told) != sweep
-    assert (f"The same command continues from {last}" in told) == sweep
+    instructions = describe_resume(last)
+    assert (f"""python train.py 'ckpt_path="{last}"'""" in instructions) != sweep
+    assert (f"The same command continues from {last}" in instructions) == sweep

@@ -1,4 +1,4 @@
-"""Results and checkpoints that earlier versions recorded with `optimizer.fused` as null."""
+"""Results and checkpoints in which earlier versions recorded `optimizer.fused` as null."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,11 +26,11 @@ CLIP = "+trainer.gradient_clip_val=1"
 
 @pytest.fixture
 def forms(compose_run: Compose) -> tuple[DictConfig, DictConfig]:
-    """A configuration, and the form in which an earlier version recorded it on a GPU."""
+    """A configuration and the form in which an earlier version recorded it on a GPU."""
     return compose_run(CLIP), compose_run(CLIP, "optimizer.fused=null")
 
 
-def test_only_clipping_in_mixed_precision_was_recorded_otherwise(
+def test_only_clipping_in_mixed_precision_has_an_earlier_form(
     forms: tuple[DictConfig, DictConfig], compose_run: Compose
 ) -> None:
     cfg, earlier = forms
@@ -48,7 +48,7 @@ def test_earlier_results_are_recognised(forms: tuple[DictConfig, DictConfig], tm
     write_run(folder, "xraychestnet", "sgd", 0, wrong=1, data_hash="", **hashes)
     write_status(folder, Status("now", "done", "", "", "xraychestnet", "sgd", 0, "study", settings_hash(cfg)))
     check_overwrite(folder, recorded_hashes(cfg), "")
-    cfg.data.root = str(tmp_path / "not there")  # so that the data are not compared
+    cfg.data.root = str(tmp_path / "missing")  # so that the data are not compared
     assert finished_jobs([Job(folder.name, folder, (), cfg)]) == {folder.name}
     assert is_done_by(folder, "now", recorded_hashes(cfg))
     assert [run.settings_hash for run in collect([tmp_path / "sweep"])] == [settings_hash(cfg)]
@@ -59,9 +59,9 @@ def test_earlier_results_are_recognised(forms: tuple[DictConfig, DictConfig], tm
         finished_jobs([Job(folder.name, folder, (), cfg)])
 
 
-def test_a_search_learns_from_earlier_results(forms: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
+def test_a_search_uses_results_of_earlier_versions(forms: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna")
-    from pneumo.sweeps.search import _tell
+    from pneumo.sweeps.search import _record_objectives
     from pneumo.sweeps.trials import Space, Trials
 
     cfg, earlier = forms
@@ -73,11 +73,13 @@ def test_a_search_learns_from_earlier_results(forms: tuple[DictConfig, DictConfi
     session: Any = SimpleNamespace(outcome=lambda *_, **__: ("done", ""))
     job = Job("trial-000", tmp_path / "trial-000", (), cfg)
     sweep = DictConfig({"objective": "val_loss", "fail_fast": False})
-    assert _tell(trials, session, trials.read(), [job], sweep)
+    assert _record_objectives(trials, session, trials.read(), [job], sweep)
     assert trials.study.best_value == 0.25
 
 
-def test_a_run_goes_on_from_an_earlier_checkpoint(forms: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
+def test_a_run_resumes_from_a_checkpoint_of_an_earlier_version(
+    forms: tuple[DictConfig, DictConfig], tmp_path: Path
+) -> None:
     cfg, earlier = forms
     path = tmp_path / "last.ckpt"
     (tmp_path / "best.ckpt").touch()

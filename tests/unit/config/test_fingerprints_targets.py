@@ -1,4 +1,4 @@
-"""Classes of pneumo that have moved: hashes and configurations of earlier versions stay valid."""
+"""Moved classes of pneumo: hashes and configurations of earlier versions remain valid."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ def find_targets(node: object) -> Iterator[str]:
             yield from find_targets(value) if name != "hydra" else ()
 
 
-def test_all_classes_that_conf_names_have_a_stable_name() -> None:
+def test_all_classes_in_conf_have_a_stable_name() -> None:
     files = [path for path in (ROOT / "conf").rglob("*.yaml") if "hydra" not in path.parts]
     found = {target for path in files for target in find_targets(yaml.safe_load(path.read_text()))}
     assert {target for target in found if target.startswith("pneumo.")} == {*STABLE_TARGETS.values()}
@@ -41,7 +41,7 @@ def test_all_classes_that_conf_names_have_a_stable_name() -> None:
         assert callable(locate("x", path))
 
 
-def test_hashes_stay_when_a_class_moves(compose_run: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_do_not_change_when_a_class_moves(compose_run: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = compose_run()
     earlier = config_hash(cfg), settings_hash(cfg)
     assert earlier != (config_hash(compose_run("callbacks.best._target_=a.B")), earlier[1])
@@ -54,16 +54,16 @@ def test_hashes_stay_when_a_class_moves(compose_run: Compose, monkeypatch: pytes
 
 @pytest.mark.usefixtures("moved")
 @pytest.mark.parametrize("target", [OLD, NEW])
-def test_the_earlier_path_makes_the_present_class(target: str, compose_run: Compose) -> None:
+def test_an_earlier_path_builds_the_current_class(target: str, compose_run: Compose) -> None:
     cfg = compose_run(f"callbacks.best._target_={target}")
     best = build(cfg).trainer.checkpoint_callback
     assert isinstance(best, MovedCheckpoint)
     assert cfg.callbacks.best._target_ == target
-    with pytest.raises(ConfigError, match=r"callbacks\.best\.typo is no setting"):
+    with pytest.raises(ConfigError, match=r"callbacks\.best\.typo is not a setting"):
         build(compose_run(f"callbacks.best._target_={target}", "+callbacks.best.typo=1"))
 
 
-def test_an_earlier_path_may_be_gone(compose_run: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_path_need_not_exist(compose_run: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STABLE_TARGETS, "pneumo.gone.Augmentation", "pneumo.data.augmentation.Augmentation")
     built = build(compose_run("augment=light", "augment._target_=pneumo.gone.Augmentation"))
     assert isinstance(built.datamodule.augmentation, Augmentation)

@@ -21,7 +21,7 @@ def hold(folder: Path, held: Event) -> None:
         multiprocessing.Event().wait()
 
 
-def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
+def test_a_second_process_is_rejected_until_the_first_is_killed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     held = context.Event()
     first = context.Process(target=hold, args=(tmp_path / "run", held), daemon=True)
@@ -31,12 +31,12 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -
         pass
     first.kill()
     first.join()
-    with run_lock(tmp_path / "run"), run_lock(tmp_path / "run"):  # in one process as often as needed
+    with run_lock(tmp_path / "run"), run_lock(tmp_path / "run"):  # reentrant within a process
         pass
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")])
-def test_a_file_system_without_locks_gets_a_warning(
+def test_a_file_system_without_locks_causes_a_warning(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -57,7 +57,7 @@ def test_a_file_system_without_locks_gets_a_warning(
         ({"SLURM_PROCID": "1"}, False),
     ],
 )
-def test_only_the_first_process_of_a_run_locks(
+def test_only_the_process_of_rank_zero_locks(
     environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.environ", environment)
@@ -65,7 +65,7 @@ def test_only_the_first_process_of_a_run_locks(
 
 
 @pytest.mark.parametrize("name", ["é", "\udce9"])
-def test_an_output_folder_must_have_a_name_in_utf8(
+def test_the_name_of_an_output_folder_must_be_utf8(
     name: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = compose_run(f"hydra.run.dir={quote_value(str(tmp_path / name))}")
@@ -76,21 +76,23 @@ def test_an_output_folder_must_have_a_name_in_utf8(
     else:
         with pytest.raises(SystemExit, match="1"):
             CheckOutputFolder().on_run_start(cfg)
-        assert re.search(r"not UTF-8.*paths\.output_dir=FOLDER", capsys.readouterr().err)
+        assert re.search(r"not valid UTF-8.*paths\.output_dir=FOLDER", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("start", ["on_run_start", "on_multirun_start"])
-def test_a_search_is_refused_outside_of_a_sweep(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_is_rejected_outside_of_a_sweep(
+    start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = {"run": {"dir": str(tmp_path / "run")}, "sweep": {"dir": str(tmp_path / "sweep")}}
     config = OmegaConf.create({"hydra": folders, "sweep": {"trials": 20}})
     with pytest.raises(SystemExit, match="1"):
         getattr(CheckOutputFolder(), start)(config)
-    assert re.search(r"sweep\.trials=20 makes a search.*sweep\.py -m", capsys.readouterr().err)
+    assert re.search(r"sweep\.trials=20 starts a search.*sweep\.py -m", capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("override", ["+sweep.name=x", "++launcher.jobs=2", "+launcher=joblib", "~sweep"])
-def test_a_setting_of_sweeps_is_refused_in_a_single_run(
+def test_a_sweep_setting_is_rejected_in_a_single_run(
     override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hydra = {"run": {"dir": str(tmp_path / "run")}, "overrides": {"task": [override]}}
@@ -100,13 +102,13 @@ def test_a_setting_of_sweeps_is_refused_in_a_single_run(
 
 
 @pytest.mark.parametrize("override", ["loss.balance=text", "paths.output_dir=''", "choices=null", "data.seed=${x}"])
-def test_a_mistake_ends_before_the_output_folder_is_made(
+def test_an_invalid_configuration_exits_before_the_output_folder_is_created(
     override: str, tmp_path: Path, compose_run: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = compose_run(f"hydra.run.dir={tmp_path / 'made'}", override)
+    task = compose_run(f"hydra.run.dir={tmp_path / 'created'}", override)
     cfg = OmegaConf.merge(HydraConfig.instance().cfg, task)
     assert isinstance(cfg, DictConfig)
     with pytest.raises(SystemExit, match="1"):
         CheckOutputFolder().on_run_start(cfg)
     assert capsys.readouterr().err.startswith(override.partition("=")[0])
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "created").exists()

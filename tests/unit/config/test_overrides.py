@@ -48,12 +48,12 @@ def _no_hydra() -> Iterator[None]:
         ("nonsense", []),
     ],
 )
-def test_unknown_keys_are_compared_with_known_ones(key: str, similar: list[str]) -> None:
+def test_similar_keys_are_suggested_for_unknown_keys(key: str, similar: list[str]) -> None:
     assert similar_keys(key, SETTINGS, ["optimizer", "experiment", "data"]) == similar
 
 
 def hint(*arguments: str, script: str = "train.py") -> str | None:
-    """Return the hint on what Hydra raises."""
+    """Return the hint for the error that Hydra raises."""
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             compose(Path(script).stem, list(arguments))
@@ -68,9 +68,9 @@ def hint(*arguments: str, script: str = "train.py") -> str | None:
     ["/x/archive (1)", "/x/a=b", "/x/a#b", "/x/it's", '/x/a"b', "/x/данные", "/x/[a]/b", "{a}", "/x/a&b", "/x/\udcff"],
 )
 def test_a_value_that_hydra_cannot_parse_is_shown_with_quotes(value: str) -> None:
-    found = hint("seed=1", f"data.root={value}")
-    assert found is not None
-    assert found.endswith(f"for the shell and for Hydra: {quote_override(f'data.root={value}')}")
+    shown = hint("seed=1", f"data.root={value}")
+    assert shown is not None
+    assert shown.endswith(f"for the shell and for Hydra: {quote_override(f'data.root={value}')}")
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,18 @@ def test_a_value_that_hydra_cannot_parse_is_shown_with_quotes(value: str) -> Non
         (["features.nonsense=1"], "features has the settings batch_size, cache, compile, views."),
     ],
 )
-def test_hints_follow_what_hydra_raises(arguments: list[str], words: str) -> None:
-    found = hint(*arguments)
-    assert found is not None
-    assert words in found
+def test_each_error_of_hydra_has_its_hint(arguments: list[str], words: str) -> None:
+    shown = hint(*arguments)
+    assert shown is not None
+    assert words in shown
 
 
 @pytest.mark.parametrize("override", ["model=nonsense", "+seed=3"])
-def test_without_a_likely_mistake_there_is_no_hint(override: str) -> None:
+def test_an_error_without_a_likely_cause_has_no_hint(override: str) -> None:
     assert hint(override) is None
 
 
-def test_a_hint_follows_the_error_that_hydra_has_printed(
+def test_a_hint_is_printed_after_the_error_of_hydra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse() -> None:  # as Hydra does
@@ -114,7 +114,7 @@ def test_a_hint_follows_the_error_that_hydra_has_printed(
 
 
 @pytest.mark.parametrize(("script", "known"), [("sweep.py", True), ("train.py", False)])
-def test_a_launcher_that_is_not_installed_is_named_where_there_are_launchers(
+def test_only_sweep_py_checks_whether_a_launcher_is_installed(
     script: str, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", [script, "launcher=ray"])
@@ -123,7 +123,7 @@ def test_a_launcher_that_is_not_installed_is_named_where_there_are_launchers(
         raise SystemExit("the end")
 
 
-def test_an_early_stop_gets_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_early_interrupt_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end, override_hints(ROOT / "train.py"):
         raise KeyboardInterrupt
     assert end.value.code == 130

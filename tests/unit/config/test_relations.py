@@ -17,8 +17,8 @@ from pneumo.training.components import _make_optimizer_and_scheduler, build
 STOP = "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"
 
 
-class Own(Callback):
-    """A callback of somebody's own, whose metric has no direction."""
+class Custom(Callback):
+    """A user's callback without a `mode` parameter."""
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
@@ -56,41 +56,41 @@ def test_the_mode_of_the_best_checkpoint_follows_its_metric(monitor: str, mode: 
         ("callbacks.best.monitor=lr-Adam", "val/"),  # the optimizer is SGD
     ],
 )
-def test_a_metric_that_does_not_exist_is_refused(override: str, suggestion: str, compose_run: Compose) -> None:
+def test_an_unknown_metric_is_rejected(override: str, suggestion: str, compose_run: Compose) -> None:
     with pytest.raises(ConfigError) as caught:
         check_config(compose_run(STOP, override))
     key = override.split("=")[0].lstrip("+")
-    assert str(caught.value).startswith(f"{override.lstrip('+')} must be a metric that exists")
+    assert str(caught.value).startswith(f"{override.lstrip('+')} must be a logged metric")
     assert f"{key}={suggestion}" in str(caught.value)
     assert all(name in str(caught.value) for name in (*directions(), "lr-SGD"))
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/auroc", "min"), ("val/loss", "max"), ("val/loss", "lower")])
-def test_a_mode_that_contradicts_its_metric_is_refused(monitor: str, mode: str, compose_run: Compose) -> None:
+def test_a_wrong_mode_for_a_metric_is_rejected(monitor: str, mode: str, compose_run: Compose) -> None:
     with pytest.raises(ConfigError, match=rf"callbacks\.best\.mode={mode} must be {monitor_mode(monitor)}"):
         check_config(compose_run(f"callbacks.best.monitor={monitor}", f"callbacks.best.mode={mode}"))
 
 
-def test_the_learning_rate_may_be_monitored_in_either_direction(compose_run: Compose) -> None:
+def test_the_learning_rate_may_be_monitored_in_either_mode(compose_run: Compose) -> None:
     for mode in ("min", "max"):
         check_config(compose_run(STOP, "+callbacks.stop.monitor=lr-SGD", f"+callbacks.stop.mode={mode}"))
-    with pytest.raises(ConfigError, match="must be a metric that exists"):
+    with pytest.raises(ConfigError, match="must be a logged metric"):
         check_config(compose_run("~callbacks.lr", STOP, "+callbacks.stop.monitor=lr-SGD"))
 
 
-def test_callbacks_of_the_user_get_the_direction_of_their_metric(compose_run: Compose) -> None:
+def test_custom_callbacks_get_the_mode_of_their_metric(compose_run: Compose) -> None:
     extra = [
         "+callbacks.extra._target_=lightning.pytorch.callbacks.ModelCheckpoint",
         "+callbacks.extra.monitor=val/mcc",
     ]
-    own = [f"+callbacks.own._target_={__name__}.Own", "+callbacks.own.monitor=val/auroc"]
+    custom = [f"+callbacks.custom._target_={__name__}.Custom", "+callbacks.custom.monitor=val/auroc"]
     scheduler = ["scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "~scheduler.T_max"]
-    parts = build(compose_run(STOP, "+callbacks.stop.monitor=val/auroc", *extra, *own, *scheduler))
+    parts = build(compose_run(STOP, "+callbacks.stop.monitor=val/auroc", *extra, *custom, *scheduler))
     callbacks: list[Any] = parts.trainer.callbacks  # type: ignore[attr-defined] # set by a connector
     kinds = (EarlyStopping, ModelCheckpoint)
     modes = {callback.monitor: callback.mode for callback in callbacks if isinstance(callback, kinds)}
     assert modes == {"val/auroc": "max", "val/mcc": "max", "val/loss": "min", None: "min"}
-    assert any(isinstance(callback, Own) for callback in callbacks)
+    assert any(isinstance(callback, Custom) for callback in callbacks)
     configured: Any = parts.classifier.configure_optimizers()
     assert configured["lr_scheduler"]["monitor"] == "val/loss"
     with pytest.raises(ConfigError, match=r"scheduler\.mode=max must be min"):
@@ -98,7 +98,7 @@ def test_callbacks_of_the_user_get_the_direction_of_their_metric(compose_run: Co
 
 
 @pytest.mark.parametrize(("objective", "direction"), [("val_loss", "MINIMIZE"), ("val_auroc", "MAXIMIZE")])
-def test_a_search_moves_in_the_direction_of_its_objective(objective: str, direction: str, tmp_path: Path) -> None:
+def test_a_search_has_the_direction_of_its_objective(objective: str, direction: str, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     from pneumo.sweeps.trials import Space, open_trials
 

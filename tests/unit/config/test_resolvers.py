@@ -14,11 +14,11 @@ from pneumo.training.components import build
     ("checkpoint", "folder"),
     [(None, "fresh"), ("runs/a/checkpoints/last.ckpt", "runs/a"), ("elsewhere/last.ckpt", "fresh")],
 )
-def test_a_run_that_goes_on_does_so_in_its_own_folder(checkpoint: str | None, folder: str) -> None:
+def test_a_resumed_run_stays_in_its_folder(checkpoint: str | None, folder: str) -> None:
     assert run_dir(checkpoint, "fresh") == folder
 
 
-def test_they_are_registered_by_a_call_which_may_be_repeated_and_by_no_import() -> None:
+def test_only_a_call_registers_the_resolvers_and_it_may_be_repeated() -> None:
     code = "import pneumo.config.console, pneumo.config.resolvers as resolvers\nfrom omegaconf import OmegaConf\n"
     show = "print([OmegaConf.has_resolver(name) for name in ('run_dir', 'gpu_here', 'monitor_mode')])\n"
     code += show + "resolvers.register_resolvers()\n" * 2 + show
@@ -26,7 +26,7 @@ def test_they_are_registered_by_a_call_which_may_be_repeated_and_by_no_import() 
     assert done.stdout.splitlines() == ["[False, False, False]", "[True, True, True]"]
 
 
-def test_building_registers_them_where_no_script_has(compose_run: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_a_run_registers_missing_resolvers(compose_run: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_mode(cfg: DictConfig) -> None:
         raise ConfigError(cfg.callbacks.best.mode)
 

@@ -13,16 +13,16 @@ def test_scores_of_a_known_case() -> None:
     assert found.pointing == 0.5
     assert found.energy == pytest.approx((1 / 1.25 + 0.5 / 1.5) / 2)
     assert found.area == (1 / 2 + 1 / 4) / 2
-    assert found.other_images == 0.5  # the second map's maximum lies in the first one's mask
+    assert found.other_images == 0.5  # the second map's maximum is inside the first image's mask
 
 
-def test_an_empty_map_points_nowhere() -> None:
+def test_an_empty_map_has_no_maximum() -> None:
     mask = np.ones((3, 3), bool)
     found = localise([np.zeros((3, 3), np.float32)], [mask])
     assert (found.pointing, found.energy, found.area, found.other_images) == (0, 0, 1, 0)
 
 
-def test_maps_that_point_anywhere_score_what_the_masks_cover() -> None:
+def test_random_maps_score_the_fraction_that_the_masks_cover() -> None:
     random = np.random.default_rng(0)
     masks = [np.roll(np.arange(400).reshape(20, 20) < 100, random.integers(20), 0) for _ in range(200)]
     found = localise([random.random((20, 20)).astype(np.float32) for _ in masks], masks)

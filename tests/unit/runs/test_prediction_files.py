@@ -110,8 +110,8 @@ def test_intervals_and_subtypes_of_three_classes_rank_by_the_margins() -> None:
         (f"{HEAD},logit_margin\na,A,0.5,A,3\n", "not those of the probabilities"),
         (f"{HEAD},A,B,C\na,A,0.5,A,0.5,0.25,0.125\n", "sum is not 1"),
         (f"{HEAD}\na\0,A,0.5,A\n", "null bytes"),
-        (f"{HEAD}\n{'a' * 200_000},A,0.5,A\n", "no CSV: field larger"),
-        (f'{HEAD}\n"a,A,0.5,A\n', "no CSV: unexpected end"),
+        (f"{HEAD}\n{'a' * 200_000},A,0.5,A\n", "not valid CSV: field larger"),
+        (f'{HEAD}\n"a,A,0.5,A\n', "not valid CSV: unexpected end"),
         ("\ud8ff", "not UTF-8"),
     ],
 )

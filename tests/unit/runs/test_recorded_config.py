@@ -46,7 +46,7 @@ def test_references_cannot_grow_or_go_round(tmp_path: Path) -> None:
 def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
         read_config(tmp_path)
-    with pytest.raises(ConfigError, match=r"config\.yaml cannot be read \(it is no mapping\)"):
+    with pytest.raises(ConfigError, match=r"config\.yaml cannot be read \(it is not a mapping\)"):
         read_config(write(tmp_path, "- 1"))
 
 

@@ -24,16 +24,16 @@ from pneumo.training.loggers import RunLogger
         ({"model.freeze": "false"}, "base-freeze-false"),
     ],
 )
-def test_what_differs_gets_into_the_name(values: dict[str, str], name: str) -> None:
+def test_a_name_contains_the_values_that_differ(values: dict[str, str], name: str) -> None:
     assert job_name("base", values, list(values)) == name
 
 
-def test_what_all_jobs_share_stays_out_of_it() -> None:
+def test_a_name_omits_the_values_that_all_jobs_share() -> None:
     assert job_name("base", {"optimizer.lr": "0.1", "epochs": "3"}, ["optimizer.lr"]) == "base-lr0.1"
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_names_are_safe_short_and_their_own(one: str, other: str) -> None:
+def test_names_are_safe_short_and_unique(one: str, other: str) -> None:
     first, second = (job_name("base", {"data.root": value}, ["data.root"]) for value in (one, other))
     assert re.fullmatch(r"[A-Za-z0-9.+_-]{1,64}", first)
     assert (first == second) == (one.strip("'\"") == other.strip("'\""))
@@ -70,27 +70,28 @@ def rows(*jobs: Job) -> list[dict[str, str | float]]:
     ],
 )
 def test_values_of_one_column_have_one_type(key: str, values: tuple[str, ...], shown: tuple[str | float, ...]) -> None:
-    found = rows(*(job(f"{key}={value}", "data.split=official") for value in values))
+    actual = rows(*(job(f"{key}={value}", "data.split=official") for value in values))
     name = key.rpartition(".")[2].lstrip("+")
-    assert found == [{name: value} for value in shown]
+    assert actual == [{name: value} for value in shown]
 
 
-def test_what_has_a_column_anyway_or_does_not_differ_gets_none() -> None:
+def test_constant_settings_and_those_with_a_standard_column_have_no_extra_column() -> None:
     always = ("model=a", "optimizer=b", "seed=1", "optimizer.lr=0.1", "data.batch_size=4", "trainer.max_epochs=3")
     others = ("model=c", "optimizer=d", "seed=2", "optimizer.lr=0.2", "data.batch_size=8", "trainer.max_epochs=4")
     assert rows(job(*always, "optimizer.momentum=0.5"), job(*others, "optimizer.momentum=0.5")) == [{}, {}]
 
 
-def test_columns_of_one_name_keep_their_whole_keys() -> None:
+def test_columns_with_the_same_short_name_keep_their_full_keys() -> None:
     first, _ = rows(job("augment.share=0.5", "other.share=1"), job("augment.share=0.6", "other.share=2"))
     assert first == {"augment.share": 0.5, "other.share": 1.0}
 
 
-def test_a_row_has_what_is_swept_right_after_model_optimizer_rate_and_seed(tmp_path: Path) -> None:
+def test_swept_settings_follow_rate_model_optimizer_and_seed_in_a_row(tmp_path: Path) -> None:
     results = dict.fromkeys(RESULT_NAMES, 0.5)
-    given = ["model=vgg16", "+trainer.gradient_clip_val=1", "data.root=/private", "launcher=ray", "~callbacks.progress"]
+    overrides = ["model=vgg16", "+trainer.gradient_clip_val=1", "data.root=/private", "launcher=ray"]
+    overrides.append("~callbacks.progress")
     swept: dict[str, str | float] = {"momentum": 0.9, "augment": "light"}
-    RunLogger(str(tmp_path)).log_results(results, 0.1, 3, other_overrides(given), swept)
+    RunLogger(str(tmp_path)).log_results(results, 0.1, 3, other_overrides(overrides), swept)
     row = hparams_row(tmp_path)
     assert list(row)[:6] == ["lr", "model", "optimizer", "seed", "set/augment", "set/momentum"]
     assert (row["set/augment"], row["set/momentum"]) == ("light", 0.9)

@@ -24,7 +24,7 @@ SPACE = Space(
     },
     ["model=resnext"],
 )
-ABOUT = {"objective": "val_loss", "space": "one", "settings": "{}"}
+IDENTITY = {"objective": "val_loss", "space": "one", "settings": "{}"}
 
 
 def config(storage: str | None = None, objective: str = "val_loss") -> DictConfig:
@@ -34,12 +34,12 @@ def config(storage: str | None = None, objective: str = "val_loss") -> DictConfi
 
 
 def opened(folder: Path, storage: str | None = None) -> Trials:
-    return open_trials(config(storage), folder, SPACE, ABOUT)
+    return open_trials(config(storage), folder, SPACE, IDENTITY)
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A search with a finished trial and one that was stopped."""
+    """The database of a search with one finished and one interrupted trial."""
     folder = tmp_path_factory.mktemp("search")
     trials = opened(folder)
     for value in (0.5, None):
@@ -94,16 +94,14 @@ DONE = "WHERE trial_id = (SELECT trial_id FROM trials WHERE state = 'COMPLETE')"
         ("UPDATE trials SET state = 'ODD'", "optuna.db"),
         ("UPDATE trials SET state = 'PRUNED'", "PRUNED"),
         ("UPDATE trials SET number = number + 3", "number 3"),
-        ("UPDATE study_directions SET direction = 'MAXIMIZE'", "another objective"),
+        ("UPDATE study_directions SET direction = 'MAXIMIZE'", "differs in: objective"),
         ("UPDATE study_user_attributes SET value_json = '{' WHERE key = 'space'", "optuna.db"),
-        ("UPDATE study_user_attributes SET value_json = '[1]' WHERE key = 'space'", "another space"),
+        ("UPDATE study_user_attributes SET value_json = '[1]' WHERE key = 'space'", "differs in: space"),
         ("UPDATE alembic_version SET version_num = 'v99'", "another version"),
         ("DROP TABLE trial_params", "optuna.db"),
     ],
 )
-def test_an_edited_database_is_refused_and_never_obeyed(
-    statement: str, word: str, database: bytes, tmp_path: Path
-) -> None:
+def test_an_edited_database_is_rejected(statement: str, word: str, database: bytes, tmp_path: Path) -> None:
     edited(tmp_path, database, statement)
     with pytest.raises(ConfigError) as error:
         opened(tmp_path).choose(1, 5)
@@ -111,13 +109,13 @@ def test_an_edited_database_is_refused_and_never_obeyed(
 
 
 @pytest.mark.parametrize("damage", [lambda old: b"no database", lambda old: old[:5000], lambda old: old[:100] * 50])
-def test_a_file_that_is_no_database_is_named(damage: Callable[[bytes], bytes], database: bytes, tmp_path: Path) -> None:
+def test_an_invalid_database_file_is_named(damage: Callable[[bytes], bytes], database: bytes, tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_bytes(damage(database))
     with pytest.raises(ConfigError, match=r"optuna\.db cannot be used"):
         opened(tmp_path).choose(1, 5)
 
 
-def test_a_database_that_goes_away_during_a_search_is_named(database: bytes, tmp_path: Path) -> None:
+def test_a_database_that_is_damaged_during_a_search_is_named(database: bytes, tmp_path: Path) -> None:
     trials = opened(edited(tmp_path, database).parent)
     edited(tmp_path, database, "DROP TABLE trial_values")
     with pytest.raises(ConfigError, match=r"optuna\.db cannot be used"):
@@ -130,9 +128,7 @@ def test_passwords_are_not_shown(tmp_path: Path) -> None:
     assert "hunter2" not in str(error.value)
 
 
-def test_a_trial_that_was_stopped_is_run_with_its_values_and_one_without_values_gets_some(
-    database: bytes, tmp_path: Path
-) -> None:
+def test_an_interrupted_trial_keeps_its_values_and_missing_values_are_sampled(database: bytes, tmp_path: Path) -> None:
     trials = opened(edited(tmp_path, database).parent)
     stopped = trials.read()[1]
     (chosen,) = trials.choose(1, 5)
@@ -144,11 +140,11 @@ def test_a_trial_that_was_stopped_is_run_with_its_values_and_one_without_values_
     assert chosen.params.keys() == SPACE.searched.keys()
 
 
-def test_values_that_were_queued_outside_of_the_space_are_refused(database: bytes, tmp_path: Path) -> None:
+def test_queued_values_outside_the_space_are_rejected(database: bytes, tmp_path: Path) -> None:
     trials = opened(edited(tmp_path, database).parent)
     trials.record(1, 0.4)
     trials.study.enqueue_trial({"optimizer.lr": 5.0})
-    outside = pytest.raises(ConfigError, match=r"optimizer\.lr=5\.0, which lies outside")
+    outside = pytest.raises(ConfigError, match=r"optimizer\.lr=5\.0, which is outside")
     with outside, pytest.warns(UserWarning, match="out of range"):
         trials.choose(1, 5)
     best = opened(edited(tmp_path, database).parent).best()

@@ -53,7 +53,7 @@ def test_a_run_keeps_its_configuration_from_being_changed(compose_run: Compose) 
     ],
 )
 def test_unknown_key_error_suggests_the_key_that_was_meant(override: str, meant: str, compose_run: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"\w is no setting") as raised:
+    with pytest.raises(ConfigError, match=r"\w is not a setting") as raised:
         build(compose_run(override))
     assert meant in str(raised.value)
 
@@ -119,7 +119,7 @@ OWN_DATA = f"data._target_={__name__}.OwnData"
     ("override", "words"),
     [
         ("+data.shades=text", r"data\.shades=text must be a whole number"),
-        ("+data.shadows=2", r"data\.shadows is no setting.*Did you mean \+data\.shades"),
+        ("+data.shadows=2", r"data\.shadows is not a setting.*Did you mean \+data\.shades"),
         ("data.batch_size=text", r"data\.batch_size=text must be a whole number from 1"),
         ("~data.task", r"data\.task is missing"),
     ],
@@ -190,7 +190,7 @@ def test_what_a_function_without_annotation_makes_is_checked(compose_run: Compos
     ],
 )
 def test_a_target_of_another_kind_is_refused_before_it_is_called(override: str, compose_run: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"_target_=.*spoil must be|is no setting"):
+    with pytest.raises(ConfigError, match=r"_target_=.*spoil must be|is not a setting"):
         build(compose_run(override.format(__name__)))
     assert SPOILT == []
 
