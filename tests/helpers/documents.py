@@ -1,0 +1,67 @@
+"""Commands and Python examples of the README and the documentation."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.commands import ROOT
+
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A code block of a page.
+
+    Attributes:
+        language: Of its fence, such as bash.
+        text: The block's lines.
+    """
+
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The arguments of each command, without comments and without what follows a pipe."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        commands = [shlex.split(line, comments=True) for line in lines]
+        return [command[: command.index("|")] if "|" in command else command for command in commands if command]
+
+
+def read_examples(page: str) -> list[Example]:
+    """Return the code blocks of a page in their order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [Example(*match.groups()) for match in _BLOCK.finditer(text)]
+
+
+def shrink_configuration(folder: Path) -> None:
+    """Change the defaults of a copy of conf/ so that any command trains small networks for a moment.
+
+    Raises:
+        ValueError: A default has another name than expected.
+    """
+    changes = {
+        "train.yaml": [("epochs: 20", "epochs: 1"), ("figures: true", "figures: false")],
+        "backbone.yaml": [("weights: DEFAULT", "weights: null")],
+        "data/chest_xray.yaml": [
+            ("root: null", "root: data/chest_xray"),  # by default, phantoms in this folder are refused
+            ("image_size: 224", "image_size: 32"),
+            ("batch_size: 32", "batch_size: 16"),
+            ("num_workers: null", "num_workers: 0"),
+        ],
+        "data/synthetic.yaml": [("train: 800", "train: 32"), ("val: 100", "val: 16"), ("test: 200", "test: 16")],
+        "model/xraychestnet.yaml": [("epochs: 30", "epochs: 1"), ("robust_epochs: 20", "robust_epochs: 1")],
+        "experiment/robust.yaml": [("robust_epochs,5", "robust_epochs,1"), ("image_size: 192", "image_size: 32")],
+        "experiment/search_optuna.yaml": [("trials: 20", "trials: 2")],
+    }
+    for name, replacements in changes.items():
+        path = folder / name
+        text = path.read_text(encoding="utf-8")
+        for old, new in replacements:
+            if old not in text:
+                raise ValueError(f"{name} does not contain {old!r}")
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
