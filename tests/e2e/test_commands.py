@@ -179,7 +179,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(number: int, status: int, tmp_p
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert any(line.startswith("epoch 2/") for line in process.stdout), "it ended before it could be stopped"
+        assert any(line.startswith("Epoch 2/") for line in process.stdout), "it ended before it could be stopped"
         process.send_signal(number)  # within the seconds for which a checkpoint waits in memory
         output, _ = process.communicate()
     assert process.returncode == status
@@ -201,7 +201,7 @@ def test_a_terminal_gets_a_live_bar_that_counts_epochs_from_one(tmp_path: Path, 
     os.close(terminal)
     assert process.returncode == 0
     plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
-    assert re.search(r"epoch 1/1\s+━", plain)
+    assert re.search(r"Epoch 1/1\s+━", plain)
     assert "Epoch 0" not in plain
 
 
@@ -231,7 +231,7 @@ def test_two_processes_test_each_image_once_and_as_one_does(
     events.Reload()
     assert "config/text_summary" in events.Tags()["tensors"]
     (log,) = (path.read_text() for path in tmp_path.rglob("train.log"))
-    assert log.count("running on cpu") == log.count("train: ") == 1
+    assert log.count("Training on cpu") == log.count("train: ") == 1
     right = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
     assert results["test_accuracy"] == pytest.approx(right / 32)
     (best,) = tmp_path.rglob("best.ckpt")

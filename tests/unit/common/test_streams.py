@@ -9,7 +9,7 @@ import pytest
 from helpers.commands import ROOT
 
 from pneumo.common.streams import LostOutputError, guarded_output
-from pneumo.training.resumption import explained_stops
+from pneumo.training.resumption import handle_interruptions
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_is_still_in_a_buffer_counts(redirect: Callable[[], None]) -> None:
 
 def test_lost_output_is_no_failure_of_files_or_jobs(tmp_path: Path) -> None:
     assert not issubclass(LostOutputError, Exception)
-    with pytest.raises(LostOutputError), explained_stops(tmp_path / "last.ckpt"):
+    with pytest.raises(LostOutputError), handle_interruptions(tmp_path / "last.ckpt"):
         raise LostOutputError(1)
 
 
