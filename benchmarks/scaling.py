@@ -72,7 +72,7 @@ def measure(root: Path) -> dict[str, float]:
     return measured
 
 
-def plot(path: Path, columns: dict[int, dict[str, float]]) -> None:
+def draw(path: Path, columns: dict[int, dict[str, float]]) -> None:
     """Plot the seconds of each step against the number of images on log-log axes, with a linear slope."""
     import matplotlib as mpl
 
@@ -111,7 +111,7 @@ def main() -> None:
     rich.print(table)
     path = settings.out / f"scaling{'-full' if settings.full else ''}.json"
     write_text(path, json.dumps({"images": columns, "machine": harness.machine()}, indent=2) + "\n")
-    plot(path.with_suffix(".png"), columns)
+    draw(path.with_suffix(".png"), columns)
     rich.print(f"[dim]{path}, {path.with_suffix('.png').name}[/dim]")
 
 

@@ -62,12 +62,10 @@ def test_calibration_uses_held_out_patients_and_is_stored_in_the_checkpoint(robu
     assert classifier.hparams["threshold"] == results["threshold"]
     data = build(compose_run(*ROBUST, folder="other")).datamodule
     with torch.inference_mode():
-        test_probability = torch.cat(
-            [classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()]
-        ).numpy()
+        computed = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()]).numpy()
         batches = list(data.val_dataloader())  # shuffled
         held_out = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in batches]).numpy()
-    np.testing.assert_allclose(test_probability, probability, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(computed, probability, atol=1e-6, rtol=0)
     index = torch.cat([batch["index"] for batch in batches]).numpy()
     np.testing.assert_allclose(held_out, read_probabilities(robust / "validation.csv")[0][index], atol=1e-6, rtol=0)
 

@@ -104,12 +104,10 @@ def test_the_checkpoint_reproduces_the_probabilities_of_predictions_csv(finished
     classifier = Classifier.load_from_checkpoint(finished / "checkpoints" / "best.ckpt").eval()
     data = build(compose_run(folder="other")).datamodule
     with torch.inference_mode():
-        probability = torch.cat(
-            [classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()]
-        ).numpy()
+        computed = torch.cat([classifier.predict_step(batch, 0)[:, 1] for batch in data.predict_dataloader()]).numpy()
     with (finished / "predictions.csv").open(newline="") as file:
         written = np.array([row["probability"] for row in csv.DictReader(file)], np.float32)
-    np.testing.assert_allclose(probability, written, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(computed, written, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

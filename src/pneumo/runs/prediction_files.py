@@ -122,8 +122,8 @@ def read_table(path: Path) -> PredictionTable:
 
 def _damaged(path: Path, reason: object) -> ConfigError:
     return ConfigError(
-        f"{path} of a finished run cannot be read ({reason}). Restore the file, or delete the results.json next to it "
-        "to mark the run as unfinished."
+        f"{path} cannot be read ({reason}), although the run has finished. Restore the file, or delete the "
+        "results.json next to it to mark the run as unfinished."
     )
 
 

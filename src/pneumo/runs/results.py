@@ -86,5 +86,5 @@ def check_overwrite(folder: Path, hashes: frozenset[str], data_hash: str) -> Non
     if results and (results["config_hash"] not in hashes or results.get("data_hash") != data_hash):
         raise ConfigError(
             f"{folder} contains a finished run with another configuration or other data, which would be lost. Remove "
-            "it or set hydra.run.dir=FOLDER; in a sweep, set another sweep.name."
+            "the folder or set hydra.run.dir=FOLDER; in a sweep, set another sweep.name."
         )

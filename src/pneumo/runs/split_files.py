@@ -40,7 +40,7 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
     try:
         header, rows = read_csv(path)
     except (OSError, PlainDataError) as error:
-        raise ConfigError(f"{path} of a run cannot be read ({error}). Restore the file.") from error
+        raise ConfigError(f"{path} cannot be read ({error}). Restore the file.") from error
     if sorted(header) != sorted(_HEADER):
         raise _damaged(path, f"its columns must be {', '.join(_HEADER)}")
     if not rows:

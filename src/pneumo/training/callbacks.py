@@ -76,7 +76,7 @@ class AveragedWeights(WeightAveraging):
     """Exponential moving average (EMA) of the weights, for validation, test and checkpoints.
 
     Lightning's `WeightAveraging` restores the weights of the last step when the training process loads a checkpoint to
-    test it. It would then test other weights than validation has selected.
+    test it. The test would then not use the weights that validation has selected.
     """
 
     def __init__(self, decay: float) -> None:
@@ -239,9 +239,10 @@ class StopOnNonFiniteLoss(Callback):
 def require_finite_logits(logits: Tensor, name: str) -> None:
     """Raise a NonFiniteLossError if a validation or test logit is infinite or NaN."""
     if not logits.isfinite().all():
-        broken = int((~logits.isfinite()).any(1).sum())
+        non_finite = int((~logits.isfinite()).any(1).sum())
         raise NonFiniteLossError(
-            f"The logits of {broken} of {len(logits)} {name} images are infinite or NaN, so the run stops. {_REMEDY}"
+            f"The logits of {non_finite} of {len(logits)} {name} images are infinite or NaN, so the run "
+            f"stops. {_REMEDY}"
         )
 
 

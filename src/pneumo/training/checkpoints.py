@@ -34,9 +34,8 @@ class CheckpointWriter(TorchCheckpointIO):
     def __init__(self, constant: Collection[str] = ()) -> None:
         """Initialize with the names of the weights that never change: a waiting checkpoint needs no copies of them."""
         self.constant = frozenset(constant)
-        self.digests: dict[
-            str, tuple[tuple[int, int], bytes]
-        ] = {}  # of the constant weights, by data pointer and version
+        # Of the constant weights: data pointer and version, digest.
+        self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}
         self.waiting: dict[Path, dict[str, Any]] = {}
         self.pause = PAUSE
         self.due = time.monotonic() + self.pause
@@ -130,7 +129,7 @@ def _reason(error: BaseException) -> str:
     return plain(error)
 
 
-def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
+def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (any content of a checkpoint)
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -101,7 +101,7 @@ def build(cfg: DictConfig) -> RunComponents:
 
 
 def quieten() -> None:
-    """Silence harmless warnings of Lightning and PyTorch, and all log output of ranks other than 0."""
+    """Silence harmless warnings of Lightning and PyTorch; on ranks other than 0, log only errors."""
     if getattr(rank_zero_only, "rank", 0) != 0:
         logging.getLogger("pneumo").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and repetitions of pneumo's log

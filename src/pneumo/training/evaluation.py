@@ -119,10 +119,9 @@ def _choose_ood_images(datamodule: ChestXrayDataModule) -> tuple[list[int], list
     """
     train, val = (_shuffle(datamodule.splits[name]) for name in ("train", "val"))
     half = min(_MAX_OOD_IMAGES, len(train) // 2)
-    few = len(val) < _MIN_VALIDATION_IMAGES
-    reference, others = (
-        (train[:half], train[half : 2 * half]) if few else (train[:_MAX_OOD_IMAGES], val[:_MAX_OOD_IMAGES])
-    )
+    reference, others = train[:_MAX_OOD_IMAGES], val[:_MAX_OOD_IMAGES]
+    if len(val) < _MIN_VALIDATION_IMAGES:
+        reference, others = train[:half], train[half : 2 * half]
     return indices_of(reference, datamodule.radiographs), indices_of(others, datamodule.radiographs)
 
 

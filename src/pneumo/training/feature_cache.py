@@ -28,11 +28,11 @@ _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # the precisions of Lightning with float32 weights
 # Callbacks of Lightning that depend on epochs only, not on single steps; their subclasses too.
 _STEP_INDEPENDENT = (EarlyStopping, ProgressBar, Timer)
-FEATURES_PER_STEP = 4096  # of Lightning, whose overhead exceeds the cost of a step of the head
+FEATURES_PER_STEP = 4096  # per Lightning step, whose overhead exceeds the cost of a step of the head
 
 
 def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
-    """Return whether a run trains on cached features; raise a ConfigError if features.cache=true cannot be met."""
+    """Return whether a run trains on cached features; raise a ConfigError if features.cache=true is impossible."""
     classifier, precision, cache = components.classifier, components.trainer.precision, cfg.features.cache
     obstacle = None
     if not classifier.frozen:
@@ -40,7 +40,9 @@ def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
     elif classifier.flip_test:
         obstacle = "decision.flip=true also needs features of flipped images. Set decision.flip=false"
     elif precision not in _PRECISIONS:
-        obstacle = f"trainer.precision={precision} is not supported. Set it to one of {', '.join(_PRECISIONS)}"
+        obstacle = (
+            f"trainer.precision={precision} is not supported. Set trainer.precision to one of {', '.join(_PRECISIONS)}"
+        )
     if cache is True and obstacle:
         raise ConfigError(f"features.cache=true is not possible: {obstacle}, or set features.cache=auto.")
     return obstacle is None and (cache is True or (cache == "auto" and not is_shortened(components.trainer)))

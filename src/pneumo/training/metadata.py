@@ -66,9 +66,8 @@ def _device_name(trainer: Trainer) -> str:
 def _git_commit() -> str:
     """Return the commit of pneumo's checkout, with -dirty if tracked files differ; `unknown` outside a checkout."""
     try:
-        _git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # fails if pneumo is installed within the checkout of another project
+        # Fails if pneumo is installed within the checkout of another project.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

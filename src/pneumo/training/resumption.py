@@ -42,7 +42,7 @@ def resumable_checkpoint(last: Path, settings: dict[str, Any], components: RunCo
 
 def check_resumable(path: Path, folder: Path, config: dict[str, Any], components: RunComponents) -> None:
     """Raise a ConfigError unless a run with its checkpoints in `folder` can resume from `path`; write nothing."""
-    callback = components.trainer.checkpoint_callback  # that of the tested checkpoint, `callbacks.best`
+    callback = components.trainer.checkpoint_callback  # the one whose checkpoint is tested: `callbacks.best`
     name = isinstance(callback, ModelCheckpoint) and callback.filename
     checkpoint, best = read_checkpoint(path), folder / f"{name or 'best'}.ckpt"
     check_settings(checkpoint, path, best, config)

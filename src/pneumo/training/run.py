@@ -44,7 +44,7 @@ def run(
         swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
 
     Raises:
-        PneumoError: The configuration, the data or the disk is at fault, or training has diverged.
+        PneumoError: The configuration, data, weights or disk are at fault, or training has diverged.
     """
     OmegaConf.set_readonly(cfg, True)  # the hash of the composed configuration identifies results and checkpoints
     started = time.perf_counter()

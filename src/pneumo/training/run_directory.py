@@ -71,9 +71,8 @@ def _clear(folder: Path, trainer: Trainer) -> None:
         foreign = [path for path in events if path.suffix != EVENTS]
         foreign += [path for path in reports if not is_unchanged(path)]
     elif _is_earlier_run(folder):
-        foreign = [
-            path for path in reports if path.suffix == ".md"
-        ]  # users edit model cards, and there is no hash to detect it
+        # Users edit model cards, and earlier versions stored no hash to detect it.
+        foreign = [path for path in reports if path.suffix == ".md"]
     else:
         foreign = [*present, *events, *reports, *splits]
     if foreign:

@@ -103,10 +103,8 @@ def compare_items(stored: Mapping[Any, Any], expected: Mapping[Any, object], pre
 
 def format_value(value: object) -> str:
     """Format a value as short text on one line."""
-    text = (
-        f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)[: 10 * _MAX_CHARACTERS]
-    )
-    text = re.sub(r"\s+", " ", text)
+    text = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
+    text = re.sub(r"\s+", " ", text[: 10 * _MAX_CHARACTERS])
     return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 3]}..."
 
 
@@ -114,7 +112,7 @@ def _compare_tensor(value: object, expected: Tensor, name: str) -> None:
     if not isinstance(value, Tensor) or not is_dense(value) or value.shape != expected.shape:
         raise StateError(f"{name}={format_value(value)} must be a dense tensor of shape {tuple(expected.shape)}")
     kinds = [(each.is_floating_point(), each.is_complex(), each.dtype is torch.bool) for each in (value, expected)]
-    require(kinds[0] == kinds[1], f"{name} must not be of {value.dtype}")
+    require(kinds[0] == kinds[1], f"{name} must not have the dtype {value.dtype}")
     require(bool(torch.isfinite(value).all()), f"{name} has values that are not finite")
 
 
@@ -139,7 +137,7 @@ class Progress:
     steps: int  # optimizer steps, as Lightning counts them
     scheduled: int  # scheduler steps
     all_epochs: int  # epochs of the whole run
-    exact: bool  # learning rates depend on these numbers alone; otherwise any number is valid
+    exact: bool  # these numbers determine the learning rates; otherwise any rate is valid
 
 
 def require_optimization(checkpoint: dict[str, Any], classifier: Classifier, progress: Progress) -> None:
@@ -178,7 +176,7 @@ def _stored_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def _step(schedule: LRScheduler, progress: Progress, steps: int) -> None:
-    require(progress.scheduled == steps, f"{progress.scheduled} scheduler steps must be {steps}")
+    require(progress.scheduled == steps, f"{progress.scheduled} scheduler steps instead of {steps}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a scheduler step before any optimizer step
         for _ in range(steps):
@@ -233,9 +231,8 @@ def _moment_schemas(make: MakeOptimizer, parameters: Sequence[Tensor]) -> list[d
     try:
         optimizer = make(iter(placeholders))
         for group in optimizer.param_groups:
-            group |= {
-                key: False for key in ("fused", "foreach") if key in group
-            }  # these have no kernels for the meta device
+            # Both lack kernels for the meta device.
+            group |= {key: False for key in ("fused", "foreach") if key in group}
         optimizer.step()
     except (RuntimeError, NotImplementedError, TypeError, ValueError):  # optimizers that read values
         return None

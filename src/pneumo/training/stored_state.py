@@ -74,9 +74,8 @@ def require_training_state(checkpoint: dict[str, Any], best: dict[str, Any], com
     expected: dict[str, object] = {
         type(datamodule).__qualname__: {"epoch": epochs},
         "state_dict": weights,
-        **dict.fromkeys(
-            ("native_amp_scaling_state", "outliers"), ABSENT
-        ),  # Lightning would restore them; calibration adds the second
+        # Lightning would restore both; only calibration adds the second.
+        **dict.fromkeys(("native_amp_scaling_state", "outliers"), ABSENT),
     }
     if averaged := [callback for callback in callbacks if isinstance(callback, WeightAveraging)]:
         count = scalar_tensor(steps) if isinstance(averaged[0], AveragedWeights) else torch.zeros((), dtype=torch.long)
@@ -125,12 +124,8 @@ def _require_progress(checkpoint: dict[str, Any], images: int, trainer: Trainer,
     require(
         0 < steps <= batches <= epochs * images, f"{batches} batches and {steps} steps do not match {epochs} epochs"
     )
-    counts = {
-        "ready": epochs,
-        "started": epochs,
-        "processed": epochs,
-        "completed": epochs - 1,
-    }  # saved at the end of an epoch
+    # Checkpoints are saved at the end of an epoch, before Lightning counts it as completed.
+    counts = {"ready": epochs, "started": epochs, "processed": epochs, "completed": epochs - 1}
     expected = {
         "epoch_progress": {"total": counts, "current": counts},
         "epoch_loop.state_dict": {"_batches_that_stepped": steps},

@@ -21,7 +21,7 @@ from pneumo.training.run import run
 
 SMALL = ("model=resnext", "model.architecture=torchvision/shufflenet_v2_x0_5", "model.weights=null")
 SINGLE = ("data.batch_size=21", "trainer.max_epochs=1")  # leaves a batch with one of the 64 training images
-CLIPPED = ("trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=1")  # the default on a GPU
+CLIPPED = ("trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=1")  # as by default on a GPU
 
 
 def test_build_does_not_change_the_configuration(compose_run: Compose) -> None:
@@ -32,9 +32,8 @@ def test_build_does_not_change_the_configuration(compose_run: Compose) -> None:
     assert OmegaConf.to_container(cfg, resolve=True) == before
     optimizer = components.classifier.make_optimizer
     assert optimizer is not None
-    assert (
-        optimizer(components.classifier.parameters()).defaults["fused"] is None
-    )  # else Lightning could not clip its gradients
+    # Lightning cannot clip gradients of a fused optimizer in mixed precision.
+    assert optimizer(components.classifier.parameters()).defaults["fused"] is None
     assert cfg.optimizer.fused is True
 
 
@@ -76,9 +75,8 @@ def test_a_single_image_joins_a_batch_if_the_network_cannot_train_on_it(compose_
     assert cost["samples_per_second"] == pytest.approx(64 / float(cost["train_seconds"]))
 
 
-@pytest.mark.parametrize(
-    "overrides", [SMALL, ("model=xraychestnet",)]
-)  # frozen, and with a feature map larger than 1 x 1
+# A frozen network, and one with a feature map larger than 1 x 1.
+@pytest.mark.parametrize("overrides", [SMALL, ("model=xraychestnet",)])
 def test_a_single_image_stays_a_batch_if_the_network_can_train_on_it(
     overrides: tuple[str, ...], compose_run: Compose
 ) -> None:
