@@ -1,13 +1,15 @@
-"""Images a second of the input pipeline: first pass and later epochs, against ImageFolder with PIL and torchvision.
+"""Images per second of the input pipeline, compared with ImageFolder (PIL) and torchvision's decoder.
 
-    python benchmarks/input_pipeline.py            phantoms and larger ones drawn from them
+    python benchmarks/input_pipeline.py            phantoms and enlarged copies of them
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/input_pipeline.py --full
 
-All sides use one worker a core while they decode, and give batches of 32 images of 224 pixels. The full run measures
-the files below PNEUMO_DATA_ROOT, and, where PNEUMO_ORIGINALS names a folder of original files (FOLDER/CLASS/*), those,
-each named several times so that starting workers does not hide the work. ImageFolder gives three normalised float32
-channels, as everybody has it; torchvision's side and pneumo give one uint8 channel, which the network's side expands
-and normalises on its device.
+The first pass and later epochs are measured separately. Every implementation decodes with one worker per core and
+yields batches of 32 images of 224 pixels. ImageFolder yields three normalised float32 channels, as is common. The
+others yield one uint8 channel, which the model expands and normalises on its device.
+
+The full run measures the files in PNEUMO_DATA_ROOT. If PNEUMO_ORIGINALS is set to a folder of original files
+(FOLDER/CLASS/*), it measures these too. Each is linked several times, so that the start of the workers has little
+weight.
 """
 
 import os
@@ -27,18 +29,18 @@ SIZE = 224
 
 
 class TorchvisionFolder(Dataset[tuple[Tensor, int]]):
-    """ImageFolder with torchvision's own decoder, grey from the start, resized by torch."""
+    """ImageFolder with torchvision's decoder in greyscale, resized by torch."""
 
     def __init__(self, root: Path) -> None:
-        """List the images."""
+        """List the images of a folder."""
         self.samples = plain.folder(root, SIZE).samples
 
     def __len__(self) -> int:
-        """Give their number."""
+        """Return the number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Decode one."""
+        """Return a decoded image and its label."""
         from torchvision.io import ImageReadMode, decode_image
         from torchvision.transforms.v2.functional import resize
 
@@ -47,7 +49,7 @@ class TorchvisionFolder(Dataset[tuple[Tensor, int]]):
 
 
 def loop(root: Path, decoder: str, later: bool) -> float:
-    """Measure an epoch of ImageFolder: the first, or a later one, whose workers run already."""
+    """Measure one epoch of ImageFolder: the first, or a later one with running workers."""
     from pneumo.common.hardware import count_cores
 
     data = plain.folder(root, SIZE) if decoder == "PIL" else TorchvisionFolder(root)
@@ -58,7 +60,7 @@ def loop(root: Path, decoder: str, later: bool) -> float:
 
 
 def pneumo(root: Path, later: bool) -> float:
-    """Measure pneumo's first pass, reading and decoding included, or a later epoch."""
+    """Measure pneumo's first pass, including reading and decoding, or a later epoch."""
     from pneumo.data.augmentation import Augmentation
     from pneumo.data.datamodule import ChestXrayDataModule
 
@@ -67,7 +69,7 @@ def pneumo(root: Path, later: bool) -> float:
         for split in ("train", "test"):
             (tree / split).parent.mkdir(parents=True, exist_ok=True)
         (tree / "train").symlink_to(root.resolve())
-        for kind in sorted(path.name for path in root.iterdir()):  # test and val need an image each; they are few
+        for kind in sorted(path.name for path in root.iterdir()):  # val and test need only one image each
             for split in ("val", "test"):
                 (tree / split / kind).mkdir(parents=True)
                 shutil.copy(next((root / kind).iterdir()), tree / split / kind)
@@ -100,8 +102,8 @@ def pneumo(root: Path, later: bool) -> float:
         return plain.images_per_second(epoch)
 
 
-def enlarged(root: Path, folder: Path, size: int, copies: int) -> Path:
-    """Write the phantoms larger, as JPEG, to stand in for original files."""
+def write_enlarged(root: Path, folder: Path, size: int, copies: int) -> Path:
+    """Write enlarged JPEG copies of phantoms as a substitute for original files."""
     for path in sorted(root.glob("*/*.jpeg"))[:64]:
         image = Image.open(path).resize((size, size * 3 // 4), Image.Resampling.BICUBIC)
         for copy in range(copies):
@@ -111,8 +113,8 @@ def enlarged(root: Path, folder: Path, size: int, copies: int) -> Path:
     return folder
 
 
-def repeated(root: Path, folder: Path, copies: int) -> Path:
-    """Name each file several times."""
+def link_repeatedly(root: Path, folder: Path, copies: int) -> Path:
+    """Link each file several times."""
     for path in sorted(path for path in root.glob("*/*") if path.is_file()):
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         for copy in range(copies):
@@ -121,7 +123,7 @@ def repeated(root: Path, folder: Path, copies: int) -> Path:
 
 
 def measure(name: str, root: Path, settings: harness.Settings) -> None:
-    """Measure first passes and later epochs."""
+    """Measure the first pass and later epochs."""
     images = sum(1 for _ in root.glob("*/*"))
     for later in (False, True):
         sides: dict[str, harness.Side] = {
@@ -129,11 +131,11 @@ def measure(name: str, root: Path, settings: harness.Settings) -> None:
             "torchvision decode": partial(loop, root, "torchvision", later),
             "pneumo": partial(pneumo, root, later),
         }
-        found = harness.alternate(sides, settings.rounds)
-        which = "later epochs" if later else "first pass"
-        note = f"{images:,} images, {which}, a worker a core on all sides"
-        note += "; pneumo's need none" if later else ""
-        harness.report(f"input_pipeline-{name}-{which.replace(' ', '_')}", settings, "images/s", found, note)
+        rates = harness.alternate(sides, settings.rounds)
+        epochs = "later epochs" if later else "first pass"
+        note = f"{images:,} images, {epochs}, one worker per core"
+        note += "; pneumo needs no workers" if later else ""
+        harness.report(f"input_pipeline-{name}-{epochs.replace(' ', '_')}", settings, "images/s", rates, note)
 
 
 def main() -> None:
@@ -142,9 +144,9 @@ def main() -> None:
     measure("224", settings.root / "train", settings)
     with tempfile.TemporaryDirectory() as folder:
         if settings.full and (originals := os.environ.get("PNEUMO_ORIGINALS")):
-            measure("originals", repeated(Path(originals), Path(folder), 8), settings)
+            measure("originals", link_repeatedly(Path(originals), Path(folder), 8), settings)
         else:
-            measure("large", enlarged(settings.root / "train", Path(folder), 1400, 4), settings)
+            measure("large", write_enlarged(settings.root / "train", Path(folder), 1400, 4), settings)
 
 
 if __name__ == "__main__":

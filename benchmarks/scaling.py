@@ -1,9 +1,9 @@
-"""How index, splits and cache look-up grow with the number of images: time and peak memory.
+"""Time and peak memory of index, splits and cache look-up by the number of images.
 
     python benchmarks/scaling.py            1,000 to 100,000 images
-    python benchmarks/scaling.py --full     10,000 to 1,000,000 images, simulated by files of one byte
+    python benchmarks/scaling.py --full     10,000 to 1,000,000 images, simulated by one-byte files
 
-Each size is a process of its own. `growth` is the exponent between the smallest and the largest: 1 is linear.
+Each size runs in a separate process. `growth` is the exponent between the smallest and the largest size: 1 is linear.
 """
 
 import json
@@ -26,13 +26,13 @@ CLASSES = ["NORMAL", "PNEUMONIA"]
 
 
 def write_tree(root: Path, images: int) -> None:
-    """Write files of one byte, named like the real ones: 85 % train, 5 % val, 10 % test; two images a patient."""
+    """Write one-byte files with realistic names: 85 % train, 5 % val, 10 % test; two images per patient."""
     number = 0
-    for split, share in (("train", 0.85), ("val", 0.05), ("test", 0.1)):
+    for split, fraction in (("train", 0.85), ("val", 0.05), ("test", 0.1)):
         folders = {kind: root / split / kind for kind in CLASSES}
         for folder in folders.values():
             folder.mkdir(parents=True)
-        for _ in range(round(images * share)):
+        for _ in range(round(images * fraction)):
             number += 1
             patient = number // 2
             if patient % 4 == 0:
@@ -45,35 +45,35 @@ def write_tree(root: Path, images: int) -> None:
 
 
 def measure(root: Path) -> dict[str, float]:
-    """Time each step, and give the peak memory in GiB beyond what imports take."""
+    """Return the seconds of each step and the peak memory in GiB without that of imports."""
     from pneumo.data.image_cache import content_hash
     from pneumo.data.index import data_hash, index_radiographs
     from pneumo.data.splits import split_radiographs
 
     unit = 2**30 if sys.platform == "darwin" else 2**20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
 
-    def timed(name: str, work: Any) -> Any:  # noqa: ANN401 (whatever the step gives)
+    def timed(name: str, work: Any) -> Any:  # noqa: ANN401 (any result)
         started = time.perf_counter()
         result = work()
-        found[name] = time.perf_counter() - started
+        measured[name] = time.perf_counter() - started
         return result
 
     index = timed("index [s]", lambda: index_radiographs(root, CLASSES))
     timed("split=official [s]", lambda: split_radiographs(index, "official", 0.1, 0))
     timed("split=patient [s]", lambda: split_radiographs(index, "patient", 0.1, 0))
     timed("data hash [s]", lambda: data_hash(index))
-    found["index and split [GiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
+    measured["index and split [GiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
     with tempfile.TemporaryDirectory() as cache:
         timed("contents, cold [s]", lambda: content_hash(root, index, Path(cache)))
         timed("cache look-up, warm [s]", lambda: content_hash(root, index, Path(cache)))
-    found["all of it [GiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
-    return found
+    measured["all of it [GiB]"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before
+    return measured
 
 
 def draw(path: Path, columns: dict[int, dict[str, float]]) -> None:
-    """Draw the seconds of each step against the number of images, both logarithmic, beside a linear slope."""
+    """Plot the seconds of each step against the number of images on log-log axes, with a linear slope."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -83,7 +83,7 @@ def draw(path: Path, columns: dict[int, dict[str, float]]) -> None:
     sizes = list(columns)
     for name in (name for name in columns[sizes[0]] if name.endswith("[s]")):
         axes.loglog(sizes, [columns[size][name] for size in sizes], marker="o", label=name.removesuffix(" [s]"))
-    axes.loglog(sizes, [size / 1e6 for size in sizes], color="#999999", linestyle="--", label="1 µs an image")
+    axes.loglog(sizes, [size / 1e6 for size in sizes], color="#999999", linestyle="--", label="1 µs per image")
     axes.set(xlabel="images", ylabel="seconds")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -93,7 +93,7 @@ def draw(path: Path, columns: dict[int, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Measure three sizes and print how each figure grows."""
+    """Measure three sizes and print the growth of each value."""
     settings = harness.parse(str(__doc__), rounds=1, phantoms=8)
     sizes = (10_000, 100_000, 1_000_000) if settings.full else (1_000, 10_000, 100_000)
     columns: dict[int, dict[str, float]] = {}

@@ -1,8 +1,8 @@
-"""How long a command takes before its work begins.
+"""Startup time of commands.
 
     python benchmarks/startup.py
 
-Each command runs as a process of its own. `import torch, torchvision, lightning` is what any such program pays.
+Each command runs in a separate process. `import torch, torchvision, lightning` is the baseline of any such program.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 def seconds(arguments: tuple[str, ...]) -> float:
-    """Time one command."""
+    """Return the seconds of one command."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - started

@@ -177,8 +177,8 @@ def test_a_stopped_run_prints_how_to_resume(number: int, status: int, tmp_path: 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert any(line.startswith("epoch 2/") for line in process.stdout), "it ended before it could be stopped"
-        process.send_signal(number)  # before the checkpoint in memory is written
+        assert any(line.startswith("Epoch 2/") for line in process.stdout), "it ended before it could be stopped"
+        process.send_signal(number)  # within the seconds for which a checkpoint waits in memory
         output, _ = process.communicate()
     assert process.returncode == status
     assert f"ckpt_path={last}" in output
@@ -199,7 +199,7 @@ def test_a_terminal_gets_a_progress_bar_that_counts_epochs_from_one(tmp_path: Pa
     os.close(terminal)
     assert process.returncode == 0
     plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
-    assert re.search(r"epoch 1/1\s+━", plain)
+    assert re.search(r"Epoch 1/1\s+━", plain)
     assert "Epoch 0" not in plain
 
 
@@ -229,9 +229,9 @@ def test_two_processes_test_each_image_once_with_the_results_of_one(
     events.Reload()
     assert "config/text_summary" in events.Tags()["tensors"]
     (log,) = (path.read_text() for path in tmp_path.rglob("train.log"))
-    assert log.count("running on cpu") == log.count("train: ") == 1
-    correct = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
-    assert results["test_accuracy"] == pytest.approx(correct / 32)
+    assert log.count("Training on cpu") == log.count("train: ") == 1
+    right = sum(line.split(",")[1] == line.split(",")[3] for line in predictions)
+    assert results["test_accuracy"] == pytest.approx(right / 32)
     (best,) = tmp_path.rglob("best.ckpt")
     classifier = Classifier.load_from_checkpoint(best)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)

@@ -161,5 +161,5 @@ def test_the_page_of_a_hostile_run_has_no_data_of_this_machine(
         (folder / "predictions.csv").write_text(predictions.replace("\ntest/", f"\n{elsewhere}"))
         report([folder])
         page = (folder / "report.html").read_text()
-        assert "lie outside of" in page
+        assert "images are not in" in page
         assert 'alt="radiograph"' not in page

@@ -49,7 +49,7 @@ def test_a_stopped_sweep_resumes_with_the_same_results(
 
     assert sweep(*model) == 0
     shown = capsys.readouterr().out
-    assert "going on from" in shown
+    assert "Resuming from" in shown
     assert "2 jobs: 2 done" in shown
     assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
 

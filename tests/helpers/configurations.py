@@ -1,4 +1,4 @@
-"""Configurations of runs on the small phantoms, composed in this process."""
+"""Configurations of runs on small phantoms, composed in this process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +14,19 @@ from pneumo.config.resolvers import register_resolvers
 
 
 @contextmanager
-def composing(place: Path, phantoms: Path) -> Iterator[Compose]:
-    """Compose conf/train.yaml, or another one, for a run on the small phantoms, into a folder of a place."""
-
+def composing(output_dir: Path, phantoms: Path) -> Iterator[Compose]:
+    """Yield a function that composes a configuration for a run on small phantoms, in a folder of `output_dir`."""
     register_resolvers()
 
     def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            fixed = [f"data.root={phantoms}", f"paths.output_dir={place}", f"paths.run_dir={place / folder}"]
+            fixed = [f"data.root={phantoms}", f"paths.output_dir={output_dir}", f"paths.run_dir={output_dir / folder}"]
             quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
             cfg = compose(config, overrides=[*fixed, *quick, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])  # as Hydra hands it to a job
+        return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])  # as Hydra passes it to a job
 
-    import torch  # only here, so that xdist's controller needs no PyTorch
+    import torch  # here, so that xdist's controller does not import PyTorch
 
     yield composed
     GlobalHydra.instance().clear()

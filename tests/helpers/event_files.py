@@ -1,4 +1,4 @@
-"""Contents of TensorBoard's event files."""
+"""Reader of TensorBoard event files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 
 def hparams_row(folder: Path) -> dict[str, str | float]:
-    """Return a run's row of the HPARAMS table, in TensorBoard's order of columns."""
+    """Read a run's row of the HPARAMS table, in TensorBoard's order of columns."""
     events = EventAccumulator(str(folder))
     events.Reload()
     plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content

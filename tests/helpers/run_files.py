@@ -1,4 +1,4 @@
-"""Files of finished and failed runs, written without a run."""
+"""Writer of the files of finished and failed runs, without a run."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from pneumo.runs.results import Results, Value, write_results
 from pneumo.runs.status import Status, write_status
 
 CLASSES = ("NORMAL", "PNEUMONIA")
-# What every run has, of the types and in the ranges of the contract; rates are 0.5.
+# Valid results with all documented keys; rates are 0.5.
 RESULTS: Results = {
     **dict.fromkeys(RESULT_NAMES, 0.5),
     **dict.fromkeys(("model", "optimizer", "experiment", "precision", "device", "config_hash"), "any"),
@@ -31,7 +31,7 @@ RESULTS: Results = {
 def write_run(
     folder: Path, model: str, optimizer: str, seed: int, wrong: int, images: int = 624, first: int = 0, **other: Value
 ) -> None:
-    """Write the files of a run that predicted `wrong` of its images wrongly, from the `first` on."""
+    """Write the files of a run with `wrong` misclassified images, starting at index `first`."""
     label = np.arange(images) % 8 >= 3  # 390 of 624, as in the real test set
     prediction = label.copy()
     prediction[first : first + wrong] ^= True
@@ -68,13 +68,13 @@ def write_outputs(
     rounded, predicted = probability.astype(np.float32).astype(float), probability > 0.5
     write_predictions(path, Predictions.binary(rounded, label, predicted, CLASSES, images, margin))
     if path.name == "predictions.csv" and (results := path.with_name("results.json")).is_file():
-        known = json.loads(results.read_text())
-        write_results(results, {**known, **_count(label, predicted), "collapsed": known["collapsed"]})
+        earlier = json.loads(results.read_text())
+        write_results(results, {**earlier, **_count(label, predicted), "collapsed": earlier["collapsed"]})
 
 
 def _count(label: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Results:
-    """Return the counts of a test, and the rates that follow from them."""
+    """Return the counts of a test, and the rates computed from them."""
     counts = count_outcomes(label.astype(int), prediction.astype(int))
-    hits = label == prediction
-    rates = {"accuracy": hits, "sensitivity": hits[label], "specificity": hits[~label]}
-    return {**counts, **{f"test_{name}": float(found.mean()) for name, found in rates.items() if len(found)}}
+    correct = label == prediction
+    rates = {"accuracy": correct, "sensitivity": correct[label], "specificity": correct[~label]}
+    return {**counts, **{f"test_{name}": float(values.mean()) for name, values in rates.items() if len(values)}}

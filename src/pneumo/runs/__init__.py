@@ -1,1 +1,1 @@
-"""The files that runs leave; no other package reads or writes them."""
+"""Files of runs; no other package reads or writes them."""

@@ -1,4 +1,4 @@
-"""Runs found in directories."""
+"""Runs of sweeps, collected from folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pneumo.runs.status import Status, load_status
 
 _log = logging.getLogger(__name__)
 
-_OF_A_RUN = ("results.json", "status.json")
+_RUN_FILES = ("results.json", "status.json")
 
 
 @dataclass(frozen=True)
@@ -24,38 +24,38 @@ class Run:
     """One run, finished or not."""
 
     sweep: str  # name of the sweep's folder
-    name: str  # and of the run's
+    name: str  # name of the run's folder
     folder: Path
     model: str
     optimizer: str
     seed: int
-    results: Results | None  # what results.json holds; None if the run has not finished
+    results: Results | None  # content of results.json; None if the run has not finished
     state: str  # done, partial, collapsed, failed, stopped or unfinished
     reason: str  # why it failed
-    settings_hash: str  # of what decides its numbers beside seed and fold
-    trial: bool  # whether a search made it
+    settings_hash: str  # of all settings that affect its results, except seed and fold
+    trial: bool  # part of a search
 
     @property
     def setting(self) -> str:
-        """What tells the run from others of its network, optimizer, seed and fold: the rest of its name."""
+        """The rest of its name, after model, optimizer, seed and fold."""
         return read_setting(self.name, self.model, self.optimizer, self.seed)
 
     @property
     def fold(self) -> int:
-        """The part of the training patients that was held out; -1 if they are not divided into folds."""
+        """The held-out fold of the training patients; -1 without folds."""
         return int(self.results["fold"]) if self.results else -1
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is a run's own."""
-    return any(os.path.exists(folder / name) for name in _OF_A_RUN)
+    """Return whether a folder is a run folder."""
+    return any(os.path.exists(folder / name) for name in _RUN_FILES)
 
 
 def collect(folders: Sequence[Path]) -> list[Run]:
-    """Read the runs in the folders of sweeps, each once; a run's own folder counts as a sweep of one.
+    """Read the runs in sweep folders, each once; a run folder counts as a sweep with one run.
 
     Raises:
-        ConfigError: There is no run in one of them, or a file of results is damaged.
+        ConfigError: A folder contains no run, or a results.json is damaged.
     """
     runs: dict[Path, Run] = {}
     damaged: list[str] = []
@@ -63,26 +63,26 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     homes = {sweep: sweep.parent if is_run(sweep) else sweep for sweep in (folder.resolve() for folder in folders)}
     names = [home.name for home in set(homes.values())]
     for sweep, home in homes.items():
-        places = {path.parent for name in _OF_A_RUN for path in sweep.rglob(name)}
-        if not places:
-            state = "has no run in it that can be read" if os.path.isdir(sweep) else "is no folder"
+        run_folders = {path.parent for name in _RUN_FILES for path in sweep.rglob(name)}
+        if not run_folders:
+            state = "contains no readable run" if os.path.isdir(sweep) else "is not a folder"
             raise ConfigError(
-                f"{sweep} {state}: name the folder of a sweep or of a run, such as outputs/sweep/study, which "
-                "holds folders with results.json or status.json in them."
+                f"{sweep} {state}. Use the folder of a sweep or a run, such as outputs/sweep/study; its runs have a "
+                "results.json or status.json."
             )
         label = home.name if names.count(home.name) == 1 else str(home)
-        for place in sorted(places - runs.keys()):
+        for folder in sorted(run_folders - runs.keys()):
             status = None
             try:
-                status = load_status(place)
+                status = load_status(folder)
             except ConfigError as error:
                 damaged.append(str(error))
-            if run := _read(sweep, label, place, status, searches):
-                runs[place] = run
+            if run := _read(sweep, label, folder, status, searches):
+                runs[folder] = run
     if damaged and not runs:
         raise ConfigError(damaged[0])
     if damaged:
-        _log.warning("%d status.json could not be read, and count as missing. The first: %s", len(damaged), damaged[0])
+        _log.warning("Ignored %d unreadable status.json. The first: %s", len(damaged), damaged[0])
     return list(runs.values())
 
 
@@ -93,7 +93,7 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None, searches
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
         model, optimizer, seed, settings = (results[key] for key in ("model", "optimizer", "seed", "settings_hash"))
-        # A job's status has the hash of its configuration as composed, results of earlier versions a later one.
+        # status.json has the hash of the composed configuration; results.json of earlier versions has another one.
         composed = (status and status.status == "done" and status.settings_hash) or str(settings)
         return Run(label, name, folder, str(model), str(optimizer), int(seed), results, state, "", composed, trial)
     if status is None:
@@ -104,17 +104,17 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None, searches
 
 
 def _is_trial(name: str, folder: Path, searches: dict[Path, bool]) -> bool:
-    """Return whether a search made a run: it is named as a trial, and its configuration, if recorded, has trials.
+    """Return whether a run is a trial: it has a trial's name, and its recorded configuration, if any, has trials.
 
-    Jobs of one folder are of one sweep, so one configuration of them is read, which takes 30 ms; `searches` keeps what
-    was found.
+    Runs in one folder belong to one sweep, so only one of their configurations is read, since each takes 30 ms.
+    `searches` caches the results.
     """
     if not is_trial_name(name):
         return False
     if folder.parent not in searches:
         try:
             sweep = read_config(folder).get("sweep")
-        except ConfigError:  # nothing is recorded
+        except ConfigError:  # no configuration is recorded
             return True
         searches[folder.parent] = isinstance(sweep, dict) and sweep.get("trials") is not None
     return searches[folder.parent]

@@ -1,4 +1,4 @@
-"""Rules of results.json: its keys, types and ranges of their values, and relations between them."""
+"""Rules of results.json: keys, types and ranges of values, and relations between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.subtypes import NO_IMAGE, SUBTYPE_METRICS
 
 # fmt: off
-# What every results.json has; those of earlier versions may lack the metrics that were added since.
+# Required in every results.json; files of earlier versions may lack metrics that were added later.
 _REQUIRED_NAMES = (
     "status", "model", "optimizer", "seed", "experiment", "data", "image_size", "epochs", "best_epoch", "batch_size",
     "precision", "device", "parameters_total", "parameters_trainable", "train_accuracy", "test_accuracy",
@@ -32,16 +32,16 @@ _REQUIRED_NAMES = (
 )
 # fmt: on
 _ADDED = tuple(name for name in METRICS if f"test_{name}" not in _REQUIRED_NAMES)
-# The order of results.json, which users' scripts read: names may be added, none changed.
+# The order of keys in results.json. Users' scripts read them: add names, but never change one.
 RESULT_NAMES = (
     *_REQUIRED_NAMES,
     *(f"{stage}_{name}" for name in _ADDED for stage in ("train", "val", "test")),
     *(f"test_{name}_ci_{end}" for name in _ADDED for end in ("low", "high")),
 )
 
-_LONGEST = 500  # characters of a text
-_ROUNDING = 1e-5  # of single precision
-_MOST = 2**63 - 1
+_MAX_CHARACTERS = 500
+_TOLERANCE = 1e-5  # float32 rounding
+_MAX_NUMBER = 2**63 - 1
 _CHOICES = {"status": ("done", "partial"), "task": ("pneumonia", "subtype")}
 _FLAGS = ("collapsed", "feature_cache")
 # fmt: off
@@ -49,7 +49,7 @@ _TEXTS = (
     "model", "optimizer", "experiment", "data", "precision", "device", "config_hash", "data_hash", "git_commit",
     "torch_version", "pneumo_version", "settings_hash", "split", "threshold_rule",
 )
-_COUNTS = {  # with the smallest
+_COUNTS = {  # smallest value of each
     "seed": 0, "image_size": 1, "epochs": 0, "best_epoch": 0, "batch_size": 1, "parameters_total": 0,
     "parameters_trainable": 0, "test_true_positives": 0, "test_false_positives": 0, "test_true_negatives": 0,
     "test_false_negatives": 0, "peak_memory_bytes": 0, "fold": -1, "folds": -1,
@@ -59,14 +59,14 @@ _AMOUNTS = ("train_seconds", "total_seconds", "samples_per_second", "cache_secon
 
 
 def find_fault(results: object) -> str | None:
-    """Return what is wrong with the content of a results.json, in a few words; None if it is as a run writes it.
+    """Describe the first fault in the content of a results.json; return None if it is valid.
 
     Keys of later versions are ignored.
     """
     if not isinstance(results, dict):
-        return "it is no mapping"
+        return "it is not a mapping"
     if missing := [name for name in _REQUIRED_NAMES if name not in results]:
-        return f"it lacks {missing[0]}" + (f" and {len(missing) - 1} other keys" if len(missing) > 1 else "")
+        return f"it has no {missing[0]}" + (f" and lacks {len(missing) - 1} other keys" if len(missing) > 1 else "")
     for name in filter(results.__contains__, RESULT_NAMES):
         if not (rule := _rule(name)).holds(value := results[name]):
             return f"its {name}={_shorten(value)} is not {rule.text}"
@@ -74,24 +74,24 @@ def find_fault(results: object) -> str | None:
 
 
 def _find_contradiction(results: Mapping[str, Any]) -> str | None:
-    """Compare the rates of a test of two classes with the counts that they follow from."""
+    """Compare the rates of a binary test with the counts that they are computed from."""
     names = ("true_positives", "false_positives", "true_negatives", "false_negatives")
     counts = tuple(results[f"test_{name}"] for name in names)
     if not sum(counts):
-        return "it counts no test image"
+        return "it has no test images"
     if results["parameters_trainable"] > results["parameters_total"]:
-        return "it has more trained parameters than parameters"
+        return "it has more trainable parameters than parameters"
     if results["task"] != "pneumonia":
         return None
     true_positives, false_positives, true_negatives, false_negatives = counts
-    shares = {
+    rates = {
         "test_accuracy": (true_positives + true_negatives, sum(counts)),
         "test_sensitivity": (true_positives, true_positives + false_negatives),
         "test_specificity": (true_negatives, true_negatives + false_positives),
     }
-    for name, (hits, images) in shares.items():
-        if images and abs(results[name] - hits / images) > 1.5 / sum(counts):  # a tie may count on either side
-            return f"its {name}={_shorten(results[name])} does not follow from its counts of test images"
+    for name, (hits, images) in rates.items():
+        if images and abs(results[name] - hits / images) > 1.5 / sum(counts):  # a tie may count as either class
+            return f"its {name}={_shorten(results[name])} contradicts its counts of test images"
     return None
 
 
@@ -101,7 +101,7 @@ def _shorten(value: object) -> str:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
+    return isinstance(value, str) and len(value) <= _MAX_CHARACTERS and value.isprintable()
 
 
 @cache
@@ -111,10 +111,10 @@ def _rule(name: str) -> Rule:
     if name in _FLAGS:
         return FLAG
     if name in _TEXTS:
-        return Rule(_is_text, f"a line of at most {_LONGEST} characters")
+        return Rule(_is_text, f"a line of at most {_MAX_CHARACTERS} characters")
     if name in _COUNTS:
-        least = _COUNTS[name]
-        return Rule(lambda value: is_whole(value) and least <= value <= _MOST, f"a whole number from {least}")
+        low = _COUNTS[name]
+        return Rule(lambda value: is_whole(value) and low <= value <= _MAX_NUMBER, f"a whole number from {low}")
     if name in _AMOUNTS:
         return _between(0, 1e300)
     metric = name.removesuffix("_ci_low").removesuffix("_ci_high").partition("_")[2]
@@ -125,5 +125,5 @@ def _rule(name: str) -> Rule:
 
 
 def _between(low: float, high: float) -> Rule:
-    words = "a number from 0" if high > _MOST else f"a number from {low:g} to {high:g}"
-    return Rule(lambda value: is_number(value) and low - _ROUNDING <= value <= high + _ROUNDING, words)
+    text = "a number from 0" if high > _MAX_NUMBER else f"a number from {low:g} to {high:g}"
+    return Rule(lambda value: is_number(value) and low - _TOLERANCE <= value <= high + _TOLERANCE, text)

@@ -1,4 +1,4 @@
-"""The files status.json of a sweep's job and .run.json, the manifest of a run directory."""
+"""Reader and writer of status.json, the status of a job, and .run.json, the manifest of a run folder."""
 
 import hashlib
 import json
@@ -13,25 +13,25 @@ from pneumo.common.files import write_text
 from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.errors import ConfigError
 
-_LARGEST = 1 << 20  # bytes; the reason of a failure may be long
+_MAX_BYTES = 1 << 20  # the reason of a failure may be long
 MANIFEST = ".run.json"
 REPORTS = ("report.html", "MODEL_CARD.md")
-EVENTS = ".pneumo"  # ends the names of event files that runs write
+EVENTS = ".pneumo"  # suffix of the event files that runs write
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a job has come; results.json tells more of one that finished."""
+    """Status of a job; results.json has the details of a finished one."""
 
-    command: str  # tells the command that ran it from others on the same folder
-    status: str  # preparing (what an earlier run has left is still there), running, done, failed or stopped
-    reason: str  # why it failed or stopped, on one line; empty otherwise
-    error: str  # the type of what it failed with, such as TrainingError; empty otherwise
-    model: str  # conf/model's name
-    optimizer: str  # conf/optimizer's
-    seed: int  # the run's
-    experiment: str  # conf/experiment's name
-    settings_hash: str  # of what decides its numbers beside the seed
+    command: str  # identifies the command that ran the job
+    status: str  # preparing (files of an earlier run still exist), running, done, failed or stopped
+    reason: str  # of failing or stopping, on one line; empty otherwise
+    error: str  # type of the error, such as TrainingError; empty otherwise
+    model: str  # name in conf/model
+    optimizer: str  # name in conf/optimizer
+    seed: int
+    experiment: str  # name in conf/experiment
+    settings_hash: str  # of all settings that affect its results, except the seed
 
 
 def write_status(folder: Path, status: Status) -> None:
@@ -40,51 +40,51 @@ def write_status(folder: Path, status: Status) -> None:
 
 
 def read_status(folder: Path) -> Status | None:
-    """Read status.json; None if there is none that can be read, which is then as good as none."""
+    """Read status.json; return None if it is missing or damaged."""
     with suppress(ConfigError):
         return load_status(folder)
     return None
 
 
 def load_status(folder: Path) -> Status | None:
-    """Read status.json, None if there is none; raise a ConfigError if it is damaged."""
+    """Read status.json; return None if it is missing, raise a ConfigError if it is damaged."""
     path = folder / "status.json"
     try:
-        found = read_json(path, _LARGEST)
-        names = {field.name: int if field.name == "seed" else str for field in fields(Status)}
-        if not isinstance(found, dict) or not found.keys() >= names.keys():
-            raise PlainDataError("it lacks some of its keys")
-        for name, kind in names.items():
-            if type(found[name]) is not kind:
-                raise PlainDataError(f"its {name} is no {'whole number' if kind is int else 'text'}")
+        content = read_json(path, _MAX_BYTES)
+        types = {field.name: int if field.name == "seed" else str for field in fields(Status)}
+        if not isinstance(content, dict) or not content.keys() >= types.keys():
+            raise PlainDataError("keys are missing")
+        for name, kind in types.items():
+            if type(content[name]) is not kind:
+                raise PlainDataError(f"its {name} is not {'a whole number' if kind is int else 'text'}")
     except FileNotFoundError:
         return None
     except PlainDataError as error:
         raise ConfigError(
-            f"{path} cannot be read as the status of a job ({error}): delete it, and the sweep's command runs the job "
+            f"{path} is not a valid job status ({error}). Delete it and repeat the sweep's command, which runs the job "
             "again unless it has finished."
         ) from error
-    return Status(**{name: found[name] for name in names})
+    return Status(**{name: content[name] for name in types})
 
 
 def write_manifest(folder: Path, reports: Mapping[str, list[str]] = MappingProxyType({})) -> None:
-    """Declare a folder a run's, with the hashes of its reports by their names."""
+    """Write the manifest that marks a run folder, with the hashes of its reports by their names."""
     content = {"pneumo_version": __version__, "reports": dict(reports)}
     write_text(folder / MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
 def has_manifest(folder: Path) -> bool:
-    """Return whether a run of this version, or a later one, has declared a folder its own."""
+    """Return whether a folder has the manifest of a run."""
     return (folder / MANIFEST).is_file()
 
 
 def is_unchanged(path: Path) -> bool:
-    """Return whether a report in a run's folder is as pneumo wrote it."""
+    """Return whether a report in a run folder is unchanged since pneumo wrote it."""
     return hashlib.sha256(path.read_bytes()).hexdigest() in _read_hashes(path.parent).get(path.name, [])
 
 
 def write_report(path: Path, text: str) -> None:
-    """Write a report atomically; in a run's folder its hash is recorded before, so that a kill cannot orphan it."""
+    """Write a report atomically; record its hash in the manifest first, so that a kill cannot leave it unrecorded."""
     if has_manifest(path.parent):
         reports = _read_hashes(path.parent)
         digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
@@ -94,12 +94,12 @@ def write_report(path: Path, text: str) -> None:
 
 
 def _read_hashes(folder: Path) -> dict[str, list[str]]:
-    """Read the hashes of reports; what is damaged counts as none."""
+    """Read the hashes of reports from the manifest; damaged entries are ignored."""
     try:
-        found = read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST)
     except (FileNotFoundError, PlainDataError):
         return {}
-    reports = found.get("reports") if isinstance(found, dict) else None
+    reports = manifest.get("reports") if isinstance(manifest, dict) else None
     if not isinstance(reports, dict):
         return {}
     return {name: list(map(str, reports[name])) for name in REPORTS if isinstance(reports.get(name), list)}

@@ -1,1 +1,1 @@
-"""One run: build, fit, calibrate, test, record."""
+"""Training run: build, fit, calibrate, test and write results."""

@@ -1,4 +1,4 @@
-"""One pass of a backbone over the images of a data module, with cached outputs."""
+"""Inference pass of a backbone over the images of a data module, with cached features."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -22,34 +22,34 @@ from pneumo.models.fast_inference import PASS, Change, FeaturePass, default_batc
 from pneumo.models.ood_detector import LevelMeans
 from pneumo.training.components import RunComponents
 
-COMPILE_FROM = 20_000  # images: compiling takes some 20 s, and saves at most 1 to 5 ms an image on two cores
+COMPILE_MIN_IMAGES = 20_000  # compiling takes about 20 s and saves at most 1 to 5 ms per image on two cores
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Whether and how features are cached; the group `features` of conf/train.yaml."""
+    """Options of the feature cache: the group `features` of conf/train.yaml."""
 
-    cache: bool | str  # True, False, or auto: where the whole backbone is frozen and no limit shortens the epochs
-    views: int  # augmented views that are kept of each training image; without augmentation there is but one
-    compile: bool | str  # True, False, or auto: from `COMPILE_FROM` images on, where there is a compiler
-    batch_size: int | None  # images a pass; None is 16 on a CPU and 128 elsewhere
+    cache: bool | str  # True, False, or auto: if the whole backbone is frozen and no limit_*_batches is set
+    views: int  # cached augmented views per training image; without augmentation there is only one view
+    compile: bool | str  # True, False, or auto: from `COMPILE_MIN_IMAGES` images, if there is a compiler
+    batch_size: int | None  # None is 16 on a CPU and 128 on other devices
 
 
 class View(NamedTuple):
-    """What a backbone sees of each image."""
+    """Transform of the backbone's input images, with its cache key."""
 
-    about: dict[str, object]  # what decides the view, for the cache's key
-    change: Change | None  # maps images on the device, and the first one's index in the pass, to the view
+    cache_key: dict[str, object]  # everything that determines the view
+    transform: Change | None  # called with images on the device and the index of the first one in the pass
 
 
-PLAIN = View({}, None)
+UNAUGMENTED = View({}, None)
 
 
 class BackbonePass:
-    """One backbone run over the images of one data module."""
+    """Inference pass of one backbone over the images of one data module."""
 
     def __init__(self, options: FeatureOptions, components: RunComponents) -> None:
-        """Prepare the pass of a run's backbone over the images of its data module."""
+        """Initialize with the feature options and the components of a run."""
         self.options = options
         self.datamodule = components.datamodule
         self.backbone = components.classifier.backbone
@@ -57,13 +57,16 @@ class BackbonePass:
         self.device = components.trainer.strategy.root_device
         self.batch_size = options.batch_size or default_batch_size(self.device)
 
-    def compute(self, positions: Sequence[int], view: View, doing: str) -> Array:
-        """Compute the features of radiographs by their positions in the index, (N, D) float32.
+    def compute_features(self, indices: Sequence[int], view: View, title: str) -> Array:
+        """Compute the features of radiographs, (N, D) float32.
 
-        One radiograph may come several times. Progress bars and the log show `doing`.
+        Args:
+            indices: Indices into the data module's radiographs; repeats are allowed.
+            view: Transform of the images.
+            title: Title of the progress bar and of its log lines.
         """
         if self.options.compile == "auto":
-            compiled = len(positions) >= COMPILE_FROM and can_compile(self.device.type)
+            compiled = len(indices) >= COMPILE_MIN_IMAGES and can_compile(self.device.type)
         elif compiled := bool(self.options.compile):
             require_compiler("features.compile=true", self.device.type, "features.compile=auto")
         data = self.datamodule
@@ -71,51 +74,53 @@ class BackbonePass:
         def blocks(start: int) -> Iterator[Array]:
             data.open_images()
             runner = FeaturePass(self.backbone, data.image_size, self.device, self.batch_size, compiled)
-            images = data.image_blocks(positions[start:], self.batch_size)
-            features = runner.run(images, start, view.change)
+            images = data.image_blocks(indices[start:], self.batch_size)
+            features = runner.run(images, start, view.transform)
             return (require_finite(block, self.architecture) for block in features)
 
         recipe = Recipe(
             kind="features",
-            about=self._about(view.about | {"compiled": compiled}),
-            shape=(len(positions), self.backbone.features),
+            about=self._cache_key(view.cache_key | {"compiled": compiled}),
+            shape=(len(indices), self.backbone.features),
             dtype="float32",
-            doing=f"{doing} of {self.architecture}",
+            doing=f"{title} of {self.architecture}",
         )
         return find_or_build(data.cache_dir, recipe, blocks, data.notes.found)
 
-    def means(self, positions: Sequence[int], view: View, keep: bool) -> tuple[Array, list[int]]:
-        """Compute `LevelMeans` of radiographs, (N, P) float32; also return each level's number of channels.
+    def compute_level_means(self, indices: Sequence[int], view: View, cache: bool) -> tuple[Array, list[int]]:
+        """Compute the `LevelMeans` of radiographs, (N, P) float32, and each level's number of channels.
 
-        They are kept in the cache, for other runs of the same backbone, if `keep` is set.
+        `cache` stores them in the cache for other runs with the same backbone.
         """
         data = self.datamodule
         levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
-        doing = f"Looking at what is usual with {self.architecture}"
+        title = f"Fitting the OOD detector for {self.architecture}"
 
         def blocks(start: int) -> Iterator[Array]:
-            images = torch.from_numpy(load_images(data, [data.radiographs[i] for i in positions[start:]]))[:, None]
-            for image in torch.split(images, self.batch_size):
+            images = torch.from_numpy(load_images(data, [data.radiographs[i] for i in indices[start:]]))[:, None]
+            for batch in torch.split(images, self.batch_size):
                 with torch.inference_mode():
-                    seen = image.to(self.device)
-                    seen = seen if view.change is None else view.change(seen, start)
-                    yield require_finite(levels(seen)[1].cpu().numpy(), self.architecture)
-                start += len(image)
+                    inputs = batch.to(self.device)
+                    inputs = inputs if view.transform is None else view.transform(inputs, start)
+                    yield require_finite(levels(inputs)[1].cpu().numpy(), self.architecture)
+                start += len(batch)
 
-        if keep:
-            about = view.about | {"levels": list(levels.layouts), "positions": hash_plain(list(positions))}
-            shape = (len(positions), sum(levels.channels))
-            recipe = Recipe(kind="means", about=self._about(about), shape=shape, dtype="float32", doing=doing)
+        if cache:
+            key = self._cache_key(
+                view.cache_key | {"levels": list(levels.layouts), "positions": hash_plain(list(indices))}
+            )
+            shape = (len(indices), sum(levels.channels))
+            recipe = Recipe(kind="means", about=key, shape=shape, dtype="float32", doing=title)
             return find_or_build(data.cache_dir, recipe, blocks), levels.channels
-        found: list[Array] = []
-        with track(doing, len(positions)) as advance:
+        means: list[Array] = []
+        with track(title, len(indices)) as advance:
             for block in blocks(0):
-                found.append(block)
-                advance(sum(map(len, found)))
-        return np.concatenate(found), levels.channels
+                means.append(block)
+                advance(sum(map(len, means)))
+        return np.concatenate(means), levels.channels
 
-    def _about(self, about: dict[str, object]) -> dict[str, object]:
-        """Return all that decides what the backbone computes of an image."""
+    def _cache_key(self, extra: dict[str, object]) -> dict[str, object]:
+        """Return everything that determines the backbone's output for an image."""
         return {
             "architecture": self.architecture,
             "weights": _hash_weights(self.backbone),
@@ -124,7 +129,7 @@ class BackbonePass:
             "image_size": self.datamodule.image_size,
             "crop_pct": self.datamodule.crop_pct,
             "decoder": DECODER,
-            **about,
+            **extra,
             "device": self.device.type,
             "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
             "batch_size": self.batch_size,
@@ -144,10 +149,10 @@ def _hash_weights(backbone: Backbone) -> str:
 
 
 def require_finite(features: Array, architecture: str) -> Array:
-    """Return features of a backbone; raise a WeightsError if one is infinite or NaN."""
+    """Return a backbone's features; raise a WeightsError if one is infinite or NaN."""
     if np.isfinite(features).all():
         return features
     raise WeightsError(
-        f"The backbone {architecture} returns features that are infinite or NaN: its weights are not finite or too "
-        "large. Choose other weights with model.weights or, if this run has trained them, lower optimizer.lr."
+        f"The backbone {architecture} outputs infinite or NaN features: its weights are not finite or too large. "
+        "Set model.weights to other weights or, if this run has trained the backbone, lower optimizer.lr."
     )

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically with a digest, and restored in a folder that was moved."""
+"""Checkpoints of a run: atomic writes with a digest, and a callback state that survives moving the run folder."""
 
 import copy
 import os
@@ -24,17 +24,18 @@ PAUSE = 10.0  # seconds
 
 
 class CheckpointWriter(TorchCheckpointIO):
-    """Writes checkpoints atomically, and not more often than every `PAUSE` seconds.
+    """Checkpoint I/O that writes atomically, at most every `PAUSE` seconds.
 
-    Lightning's own way writes through a temporary file in another folder and does not flush it. Where epochs are short,
-    as those of a head on cached features, writing would take longer than training: a checkpoint then waits in memory
-    until the pause is over, a newer one takes its place, or training ends. A kill costs the epochs of that time.
+    Lightning's own writer uses a temporary file in another folder and does not flush it. With short epochs, such as
+    those of a head on cached features, writing would take longer than training. A checkpoint therefore waits in memory
+    until the pause is over, a newer one replaces it, or training ends. A kill loses the epochs since the last write.
     """
 
     def __init__(self, constant: Collection[str] = ()) -> None:
-        """Set the names of the weights that never change, which need not be copied while a checkpoint waits."""
+        """Initialize with the names of the weights that never change: a waiting checkpoint needs no copies of them."""
         self.constant = frozenset(constant)
-        self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}  # of these weights, with where and which they were
+        # Of the constant weights: data pointer and version, digest.
+        self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}
         self.waiting: dict[Path, dict[str, Any]] = {}
         self.pause = PAUSE
         self.due = time.monotonic() + self.pause
@@ -45,8 +46,8 @@ class CheckpointWriter(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any | None = None,  # noqa: ANN401 (Lightning's signature)
     ) -> None:
-        """Write a checkpoint, or keep a copy of it until it is due."""
-        # At the end, so that the order stays that in which they were saved: `last` must not be ahead of `best`.
+        """Write a checkpoint, or keep a copy in memory until the next write is due."""
+        # Reinserted last to keep the order in which they were saved: `last` must not be ahead of `best`.
         self.waiting.pop(Path(path), None)
         if time.monotonic() >= self.due:
             self.waiting[Path(path)] = checkpoint
@@ -56,9 +57,9 @@ class CheckpointWriter(TorchCheckpointIO):
             self.waiting[Path(path)] = self._copy(checkpoint)
 
     def flush(self) -> None:
-        """Write what waits; raise a TrainingError if the disk is full or cannot be written."""
+        """Write the waiting checkpoints; raise a TrainingError if the disk is full or cannot be written."""
         for path in list(self.waiting):
-            write_checkpoint(self.waiting[path], path, self._known(self.waiting[path]["state_dict"]))
+            write_checkpoint(self.waiting[path], path, self._known_digests(self.waiting[path]["state_dict"]))
             del self.waiting[path]
 
     def load_checkpoint(
@@ -67,19 +68,19 @@ class CheckpointWriter(TorchCheckpointIO):
         map_location: Any | None = None,  # noqa: ANN401 (Lightning's signature)
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Open a checkpoint, as tensors and plain types only, whatever `weights_only` says."""
+        """Read a checkpoint as tensors and plain types only, regardless of `weights_only`."""
         self.flush()
         return read_checkpoint(Path(path))
 
     def teardown(self) -> None:
-        """Write what waits when training ends, also by an error or a signal; later checkpoints are written at once."""
+        """Write the waiting checkpoints when training ends, even by an error or signal; write later ones at once."""
         self.pause, self.due = 0.0, 0.0
         self.flush()
 
-    def _known(self, weights: Mapping[str, Tensor]) -> dict[int, bytes]:
+    def _known_digests(self, weights: Mapping[str, Tensor]) -> dict[int, bytes]:
         """Return the digests of the weights that never change, by the `id` of their tensors.
 
-        Each is computed once, and again if its tensor was written to after all, as by a callback of the user.
+        Each is computed once, and again if the tensor was modified in place, for example by a user's callback.
         """
         known = {}
         for name in self.constant & weights.keys():
@@ -103,24 +104,23 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint with a digest of its content.
 
-    Digests of tensors that are `known`, by the `id` of the tensors, are not computed.
+    `known` has digests that need not be computed, by the `id` of their tensors.
 
     Raises:
-        TrainingError: The disk is full or cannot be written, or a callback's state is nested too deeply.
+        TrainingError: The disk is full or cannot be written, or the state of a callback is nested too deeply.
     """
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own file raises no OSError
             torch.save({**checkpoint, DIGEST: digest_checkpoint(checkpoint, known)}, file)
     except (DigestError, OSError, RuntimeError) as error:
         raise TrainingError(
-            f"The checkpoint {path} cannot be written ({_reason(error)}): make room on its "
-            f"disk or mend it, and, if there is an older {path.parent / 'last.ckpt'}, go on from there with "
-            "ckpt_path= and the run's overrides."
+            f"The checkpoint {path} cannot be written ({_reason(error)}). Free space on its disk or repair it. If an "
+            f"older {path.parent / 'last.ckpt'} exists, resume from it with ckpt_path= and the run's overrides."
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """Return the system's reason behind an error of PyTorch's writer, which has words of its own for it."""
+    """Return the operating system's reason for an error; PyTorch's writer hides it behind its own message."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -129,7 +129,7 @@ def _reason(error: BaseException) -> str:
     return plain(error)
 
 
-def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
+def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (any content of a checkpoint)
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -140,30 +140,30 @@ def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint hol
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """A checkpoint of fixed name in the run's folder, whose state survives moving that folder.
+    """Checkpoint callback whose state survives moving the run folder.
 
-    Lightning forgets the best score when the folder's path changed; a resumed run would then take its next epoch for
-    the best one.
+    Lightning discards the best score if the folder's path has changed. The next epoch of a resumed run would then count
+    as the best one.
     """
 
     @property
     def state_key(self) -> str:
-        """Key that differs from another callback's with the same settings, as where nothing is monitored."""
+        """State key with the file name, since two callbacks may have the same settings, such as no monitor."""
         return f"{super().state_key}, {self.filename}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore scores and file names; the files are those of these names in the present folder, wherever else."""
+        """Restore scores and paths; the paths are moved to the current folder."""
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        own = {name: self._own_path(state_dict[name]) for name in paths}
+        moved = {name: self._own_path(state_dict[name]) for name in paths}
         best = {self._own_path(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **own, "dirpath": self.dirpath, "best_k_models": best})
+        super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath, "best_k_models": best})
 
     def _own_path(self, path: str) -> str:
-        """Return the path of a checkpoint of that name in the run's folder; checkpoints may name any file."""
+        """Return the path with the same file name in the run folder; a checkpoint may name any path."""
         if not path:
             return path
         name = re.split(r"[/\\]", path)[-1]
         if not name.endswith(self.FILE_EXTENSION):
-            raise ConfigError(f"{path} is no checkpoint of this run: start again without ckpt_path.")
+            raise ConfigError(f"{path} is not a checkpoint of this run. Start again without ckpt_path.")
         assert self.dirpath is not None
         return str(Path(self.dirpath) / name)

@@ -1,4 +1,4 @@
-"""Checks of the classes that a configuration names, with constructor failures as user errors."""
+"""Checks of the `_target_` classes of a configuration; failures of constructors become user errors."""
 
 import math
 import traceback
@@ -31,9 +31,9 @@ _KINDS = {
     "callbacks": Kind((Callback,)),
     "logger": Kind((Logger,)),
 }
-# What constructors raise when they refuse arguments; any other error keeps its traceback.
+# Raised by constructors for invalid arguments; any other error keeps its traceback.
 # fmt: off
-_REFUSALS = (
+_ARGUMENT_ERRORS = (
     InstantiationException, MisconfigurationException, TypeError, ValueError, AttributeError, ArithmeticError,
     AssertionError, LookupError, RuntimeError, MemoryError,
 )
@@ -41,7 +41,7 @@ _REFUSALS = (
 
 
 def check_targets(cfg: DictConfig) -> None:
-    """Check the classes that the configuration names, and their arguments, before any is called."""
+    """Check the `_target_` classes of a configuration and their arguments before instantiating any."""
     settings = resolve(cfg)
     for key, node in class_nodes(settings).items():
         check_target(key, node, _KINDS[key.partition(".")[0]], settings)
@@ -49,29 +49,27 @@ def check_targets(cfg: DictConfig) -> None:
 
 @contextmanager
 def config_errors(key: str) -> Iterator[None]:
-    """Raise what a class refuses, which the configuration names, as an error of the user who configured it."""
+    """Convert errors of configured classes, such as invalid arguments, to a ConfigError for `key`."""
     try:
         yield
-    except _REFUSALS as error:
+    except _ARGUMENT_ERRORS as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         *_, (frame, _) = traceback.walk_tb(cause.__traceback__)
         module = str(frame.f_globals.get("__name__"))
-        own = module.startswith("pneumo.") and module != __name__  # within pneumo, beyond the calls in this module
+        own = module.startswith("pneumo.") and module != __name__  # raised in pneumo, not in calls from this module
         if isinstance(cause, PneumoError) or own:
             raise cause from cause.__cause__
         reason = plain(cause, 300).rstrip(".") or type(cause).__name__
         raise ConfigError(
-            f"`{key}` cannot be built from its configuration: {reason}. See its values with `--cfg job --package "
-            f"{key}`, and what they may be in the documentation of its _target_."
+            f"`{key}` cannot be built from its configuration: {reason}. Print its values with `--cfg job --package "
+            f"{key}`, and compare them with the documentation of its _target_."
         ) from error
 
 
-def require_kind(made: object, kind: type) -> None:
-    """Raise a TypeError if what a class or function made is of another kind."""
-    if not isinstance(made, kind):
-        raise TypeError(
-            f"it makes an object of {type(made).__qualname__}, not of {kind.__module__}.{kind.__qualname__}"
-        )
+def require_instance(value: object, kind: type) -> None:
+    """Raise a TypeError if a value returned by a configured class or function is not an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"it returns a {type(value).__qualname__}, not a {kind.__module__}.{kind.__qualname__}")
 
 
 def try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> None:
@@ -79,7 +77,7 @@ def try_schedule(schedule: LRScheduler, optimizer: Optimizer, steps: int) -> Non
     for step in range(steps):
         if any(not 0 <= group["lr"] < math.inf for group in optimizer.param_groups):
             rate = optimizer.param_groups[0]["lr"]
-            raise ValueError(f"after {step} steps the learning rate is {rate:g}, neither 0 nor positive and finite")
+            raise ValueError(f"after {step} steps the learning rate is {rate:g}; it must be finite and at least 0")
         optimizer.step(lambda: 0.0)
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(1.0)

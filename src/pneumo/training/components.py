@@ -29,17 +29,17 @@ from pneumo.models.head_classifier import HeadClassifier
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training.callbacks import History, RecordConfig
 from pneumo.training.checkpoints import CheckpointWriter
-from pneumo.training.class_checks import check_targets, config_errors, require_kind, try_schedule
+from pneumo.training.class_checks import check_targets, config_errors, require_instance, try_schedule
 
 _HARMLESS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning 2.6 and newer PyTorch
-    "The number of training batches",  # fewer than log_every_n_steps: short runs, whose epochs are logged all the same
-    "Checkpoint directory .* exists and is not empty",  # a run that goes on
-    "The `srun` command is available",  # a machine of a Slurm cluster, used without Slurm
-    "Found .* module.* in eval mode",  # a frozen backbone, which is meant to be
+    "The number of training batches",  # fewer than log_every_n_steps: a short run; its epochs are still logged
+    "Checkpoint directory .* exists and is not empty",  # a resumed run
+    "The `srun` command is available",  # a Slurm machine used without Slurm
+    "Found .* module.* in eval mode",  # intended for a frozen backbone
     "The '.*_dataloader' does not have many workers",  # data.num_workers is the user's choice
 )
-_TRIED = 100  # steps of a schedule
+_MAX_TRIAL_STEPS = 100  # of a scheduler
 _Kind = TypeVar("_Kind", bound=Callback)
 
 
@@ -58,19 +58,18 @@ class RunComponents:
         return callbacks
 
     def callback(self, kind: type[_Kind]) -> _Kind:
-        """Return the trainer's one callback of a kind."""
+        """Return the trainer's first callback of a class."""
         return next(callback for callback in self.callbacks if isinstance(callback, kind))
 
 
 def build(cfg: DictConfig) -> RunComponents:
-    """Build the components that a configuration describes, with indexed data and an initialised network.
+    """Build the components of a configuration, with indexed data and an initialised network.
 
-    The process is set up first, since its seed decides the initial weights. Data are prepared here, not in Lightning's
-    hooks: the network's number of outputs and the class weights follow from them, and the trainer's checkpoints name
-    their hash.
+    The process is seeded first, since the seed determines the initial weights. Data are prepared here, not in
+    Lightning's hooks: the number of outputs and the class weights depend on them, and checkpoints store their hash.
 
     Raises:
-        PneumoError: A user's mistake.
+        PneumoError: The configuration, the data or the weights are invalid.
     """
     register_resolvers()  # for code that composes conf/ without a script; launchers restore them in their processes
     check_config(cfg)
@@ -102,21 +101,21 @@ def build(cfg: DictConfig) -> RunComponents:
 
 
 def quieten() -> None:
-    """Silence harmless warnings of Lightning and PyTorch, and all processes but the first."""
+    """Silence harmless warnings of Lightning and PyTorch; on ranks other than 0, log only errors."""
     if getattr(rank_zero_only, "rank", 0) != 0:
         logging.getLogger("pneumo").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips, and what the log says already
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and repetitions of pneumo's log
     for message in _HARMLESS:
         warnings.filterwarnings("ignore", message=message)
 
 
 def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
-    """Return what a resumed run must have in common with the part of it that went before."""
+    """Return the settings that must not change when a run is resumed."""
     return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
 
 
 def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
-    """Return what makes them, tried on a parameter of no network: a mistake shows before anything is downloaded."""
+    """Return both factories after a trial on a dummy parameter, so that mistakes show before any download."""
     # Lightning cannot clip gradients of a fused optimizer in mixed precision.
     unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
     optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
@@ -125,14 +124,14 @@ def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[Make
     parameter.grad = torch.zeros(1, 1)
     with config_errors("optimizer"):
         trial = optimizer(iter([parameter]))
-        require_kind(trial, Optimizer)
-        trial.step(lambda: 0.0)  # as LBFGS wants it
+        require_instance(trial, Optimizer)
+        trial.step(lambda: 0.0)  # LBFGS requires a closure
     with config_errors("scheduler"):
         schedule = scheduler(trial)
-        require_kind(schedule, LRScheduler)
-        try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _TRIED))
+        require_instance(schedule, LRScheduler)
+        try_schedule(schedule, trial, min(cfg.trainer.max_epochs, _MAX_TRIAL_STEPS))
     if isinstance(schedule, ReduceLROnPlateau) and schedule.mode != monitor_mode(PLATEAU):
-        raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the schedule monitors {PLATEAU}.")
+        raise ConfigError(f"scheduler.mode={schedule.mode} must be min, since the scheduler monitors {PLATEAU}.")
     return optimizer, scheduler
 
 
@@ -140,7 +139,7 @@ def _make_classifier(
     cfg: DictConfig, datamodule: ChestXrayDataModule, optimizer: MakeOptimizer, scheduler: MakeScheduler
 ) -> Classifier:
     model, loss = cfg.model, cfg.loss
-    label = [image.label for image in datamodule.splits["train"]]
+    labels = [image.label for image in datamodule.splits["train"]]
     with config_errors("model"):
         return (HeadClassifier if model.freeze else Classifier)(
             model.architecture,
@@ -153,7 +152,7 @@ def _make_classifier(
             TrainingOptions(
                 weights=model.weights,
                 label_smoothing=loss.label_smoothing,
-                class_weights=class_weights(label, len(datamodule.classes)) if loss.balance else None,
+                class_weights=class_weights(labels, len(datamodule.classes)) if loss.balance else None,
                 fine_tuning=FineTuning(**cfg.fine_tuning),
                 optimizer=optimizer,
                 scheduler=scheduler,
@@ -163,11 +162,11 @@ def _make_classifier(
 
 
 def _make_trainer(cfg: DictConfig, hardware: Hardware, own: list[Callback], writer: CheckpointWriter) -> Trainer:
-    """Make the trainer, whose callbacks are pneumo's own and those of the configuration."""
+    """Build the trainer with pneumo's own callbacks and those of the configuration."""
     trainer: Trainer = _instantiate(
         cfg,
         "trainer",
-        max_time=None,  # Lightning ignores it where there is a timer
+        max_time=None,  # Lightning ignores it if there is a timer
         accelerator=hardware.accelerator,
         precision=hardware.precision,
         benchmark=hardware.benchmark,
@@ -179,7 +178,7 @@ def _make_trainer(cfg: DictConfig, hardware: Hardware, own: list[Callback], writ
 
 
 def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
-    """Return the `mode` of each callback that monitors a metric without naming its direction."""
+    """Return the `mode` of each callback that monitors a metric but does not set its mode."""
     modes = {}
     for name, callback in cfg.callbacks.items():
         if not isinstance(callback, DictConfig) or callback.get("monitor") is None or "mode" in callback:
@@ -189,14 +188,14 @@ def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
     return modes
 
 
-def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (whatever the configuration names)
-    """Instantiate what cfg[key] describes."""
+def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (any `_target_`)
+    """Instantiate `cfg[key]`."""
     with config_errors(key):
         return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
 
 
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:
-    """Avoid training batches of one image where batch normalization cannot normalize one."""
+    """Avoid training batches of one image if the network's batch normalization requires more."""
     images = -(-len(datamodule.splits["train"]) // trainer.world_size)  # of each process
     largest = min(datamodule.batch_size, images)
     if classifier.frozen or (largest > 1 and images % datamodule.batch_size != 1):
@@ -206,7 +205,7 @@ def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier
     if largest == 1:
         raise ConfigError(
             f"data.batch_size={datamodule.batch_size} with {images} training images per process gives batches of one "
-            "image, which the batch normalization of this network cannot be trained on. Set data.batch_size=2 or more, "
+            "image, but the batch normalization of this network requires at least two. Set data.batch_size=2 or more, "
             "train on at least two images per process, or set model.freeze=true."
         )
     datamodule.join_single_image()

@@ -1,4 +1,4 @@
-"""Displays of a run: its figures, and TensorBoard's images, curves, projector and last entries."""
+"""Displays of a run: figures, and the images, curves, projector and HPARAMS row in TensorBoard."""
 
 import math
 from collections.abc import Mapping
@@ -28,36 +28,36 @@ from pneumo.training.loggers import RunLogger, run_loggers
 
 _FOLDER, _TAG = "projector", "test"
 PROJECTOR_FILES = (
-    "projector_config.pbtxt",  # TensorBoard looks for this name in a run's folder
-    *(f"{_FOLDER}/{_TAG}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),  # names of SummaryWriter
-    *(f"{_FOLDER}/{name}" for name in ("features.tsv", "images.tsv", "films.png")),  # of earlier versions
+    "projector_config.pbtxt",  # TensorBoard expects this name in the run folder
+    *(f"{_FOLDER}/{_TAG}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png")),  # SummaryWriter's names
+    *(f"{_FOLDER}/{name}" for name in ("features.tsv", "images.tsv", "films.png")),  # earlier versions
 )
-_HEADER = ("class", "called", "answer", "probability", "subtype", "file")
-_SPRITE, _SHEET = 48, 8192  # pixels: of a small image, and the most that browsers accept for all of them
-_LINE = 120  # characters that fit above a figure
+_HEADER = ("class", "predicted class", "outcome", "probability", "subtype", "file")
+_THUMBNAIL_SIZE, _MAX_SPRITE_SIZE = 48, 8192  # pixels; browsers accept no larger sprite image
+_TITLE_WIDTH = 120  # characters above a figure
 
 
 def write_projector(folder: Path, logger: RunLogger, predictions: Predictions, components: RunComponents) -> None:
-    """Write features, classes, predictions and small images of all test images, and the file that names them."""
-    of_path = {image.path: image for image in components.datamodule.splits["test"]}
-    images = [of_path[path] for path in predictions.paths]
+    """Write TensorBoard's projector: features, classes, predictions and thumbnails of all test images."""
+    by_path = {image.path: image for image in components.datamodule.splits["test"]}
+    images = [by_path[path] for path in predictions.paths]
     rows = []
     outputs = zip(predictions.label, predictions.predicted, predictions.confidence, strict=True)
     for image, (label, predicted, confidence) in zip(images, outputs, strict=True):
         names = predictions.classes[label], predictions.classes[predicted]
-        right = "right" if label == predicted else "wrong"
-        rows.append([escape_line(cell) for cell in (*names, right, f"{confidence:.4f}", image.subtype, image.path)])
-    size = min(_SPRITE, _SHEET // math.ceil(math.sqrt(len(images))))
+        outcome = "correct" if label == predicted else "wrong"
+        rows.append([escape_line(cell) for cell in (*names, outcome, f"{confidence:.4f}", image.subtype, image.path)])
+    size = min(_THUMBNAIL_SIZE, _MAX_SPRITE_SIZE // math.ceil(math.sqrt(len(images))))
     pixels = torch.from_numpy(load_images(components.datamodule, images))[:, None].float() / 255
-    small = interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    with suppress(OSError):  # an empty folder of an earlier run, which TensorBoard would warn of
+    thumbnails = interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    with suppress(OSError):  # TensorBoard warns if an earlier run left this folder empty
         (folder / _FOLDER / _TAG).rmdir()
     features = _features(images, components)
-    logger.experiment.add_embedding(features, rows, small, global_step=_FOLDER, tag=_TAG, metadata_header=_HEADER)
+    logger.experiment.add_embedding(features, rows, thumbnails, global_step=_FOLDER, tag=_TAG, metadata_header=_HEADER)
 
 
 def _features(images: list[Radiograph], components: RunComponents) -> Tensor:
-    """Compute the backbone's features of images, (n, D), unless the run was served with them."""
+    """Return the backbone's features of images, (n, D): the run's cached ones or, if there are none, new ones."""
     datamodule, classifier = components.datamodule, components.classifier
     device = components.trainer.strategy.root_device
     indices = indices_of(images, datamodule.radiographs)
@@ -70,33 +70,33 @@ def _features(images: list[Radiograph], components: RunComponents) -> Tensor:
 
 
 def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None:
-    """Plot the first training batch as the network is to see it, unless figures=false."""
+    """Plot the first training batch as the network receives it, unless figures=false."""
     datamodule, trainer = components.datamodule, components.trainer
     if not (cfg.figures and trainer.is_global_zero):
         return
     batch, pixels = first_batch(datamodule, trainer.world_size, MAX_IMAGES)
     size = min(datamodule.batch_size, len(datamodule.splits["train"]))
     settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
-    how = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"
-    words = f"First training batch: {len(batch)} of its {size} images, with their classes. Augmentation: {how}"
-    titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(words, _LINE)]
+    augmentation = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"
+    title = f"First training batch: {len(batch)} of {size} images with their classes. Augmentation: {augmentation}"
+    titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(title, _TITLE_WIDTH)]
     figure = draw_batch([datamodule.classes[image.label] for image in batch], pixels, titles)
     png = save({"training_batch": figure}, folder / "figures")["png"]
     for logger in run_loggers(trainer):
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
-def show_test(
+def show_test_results(
     folder: Path, cfg: DictConfig, results: Results, components: RunComponents, swept: Mapping[str, str | float]
 ) -> None:
-    """Plot training and test, unless figures=false, and write TensorBoard's last entries.
+    """Plot training and test, unless figures=false, and log figures, predictions and results to TensorBoard.
 
-    `swept` has the values of hyperparameters that differ within the run's sweep.
+    `swept` has the values of the hyperparameters that differ within the run's sweep.
     """
     predictions, epochs = read_predictions(folder, results), components.trainer.current_epoch
     hydra = hydra_settings()
     overrides = other_overrides(hydra.overrides.task) if hydra else ""
-    png = _draw(folder, predictions, results, components) if cfg.figures else {}
+    png = _plot(folder, predictions, results, components) if cfg.figures else {}
     for logger in run_loggers(components.trainer):
         logger.log_images(png, epochs)
         logger.log_predictions(predictions, epochs)
@@ -105,12 +105,12 @@ def show_test(
         logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
 
 
-def _draw(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
+def _plot(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:
     """Plot training and test; return the PNG files by their tags in TensorBoard."""
     datamodule = components.datamodule
-    of_path = {image.path: image for image in datamodule.splits["test"]}
+    by_path = {image.path: image for image in datamodule.splits["test"]}
     figures = draw_test(
-        folder, predictions, results, lambda paths: load_images(datamodule, [of_path[path] for path in paths])
+        folder, predictions, results, lambda paths: load_images(datamodule, [by_path[path] for path in paths])
     )
     images = {stage: len(datamodule.splits[stage]) for stage in ("train", "val")}
     figures["learning_curves"] = draw_learning_curves(components.callback(History).epochs, images, results)

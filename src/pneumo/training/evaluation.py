@@ -24,12 +24,12 @@ from pneumo.runs.results import Results
 from pneumo.training.callbacks import require_finite_logits
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import RunComponents
-from pneumo.training.feature_cache import is_shortened, level_means
+from pneumo.training.feature_cache import compute_level_means, is_shortened
 
-_MOST_IMAGES = 256  # for the OOD detector's fit, and for its limit: more cost time and hardly move it
-_FEWEST_VALIDATION = 100  # images from which the limit is taken; the official split has 16
-_FALSE_ALARMS = 0.01  # fraction of in-distribution images above the limit
-_FALSE_ALARMS_AUGMENTED = 0.15  # the same of augmented views, some of which are extreme on purpose
+_MAX_OOD_IMAGES = 256  # for the OOD detector's fit and for its limit; more take longer and hardly change either
+_MIN_VALIDATION_IMAGES = 100  # to set the limit on the validation set; the official split has 16
+_FALSE_ALARM_RATE = 0.01  # fraction of in-distribution images above the limit
+_AUGMENTED_FALSE_ALARM_RATE = 0.15  # the same for augmented views, some of which are extreme on purpose
 
 
 def calibrate(cfg: DictConfig, components: RunComponents, path: Path) -> dict[str, Any]:
@@ -39,18 +39,18 @@ def calibrate(cfg: DictConfig, components: RunComponents, path: Path) -> dict[st
         The epoch of the checkpoint, its metrics and its validation predictions.
     """
     datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
-    trainer.strategy.barrier()  # the first process may still be writing it
+    trainer.strategy.barrier()  # rank 0 may still be writing it
     checkpoint = read_checkpoint(path)
-    validation, rule = checkpoint["validation"], cfg.decision
+    validation, decision = checkpoint["validation"], cfg.decision
     require_finite_logits(validation["logits"], "validation")  # before anything is fitted to them
     operating_point = choose_operating_point(
         validation["logits"].double().numpy(),
         np.array([datamodule.splits["val"][i].label for i in validation["index"].tolist()]),
-        rule.temperature,
-        rule.threshold,
-        rule.sensitivity,
+        decision.temperature,
+        decision.threshold,
+        decision.sensitivity,
         cfg.model.threshold,
-        rule.uncertain,
+        decision.uncertain,
     )._asdict()
     classifier.set_operating_point(**operating_point)
     checkpoint["hyper_parameters"] |= operating_point
@@ -65,28 +65,28 @@ def calibrate(cfg: DictConfig, components: RunComponents, path: Path) -> dict[st
 
 
 def logged_metrics(checkpoint: Mapping[str, Any]) -> Results:
-    """Return the metrics that training and validation logged in the tested checkpoint's epoch."""
+    """Return the training and validation metrics of the tested checkpoint's epoch."""
     logged = {name: value for name, value in checkpoint["metrics"].items() if name.startswith(("train/", "val/"))}
     return {
-        **{name.replace("/", "_"): value + 0.0 for name, value in logged.items()},  # + 0.0: no negative zero is written
+        **{name.replace("/", "_"): value + 0.0 for name, value in logged.items()},  # + 0.0 turns -0.0 into 0.0
         "best_epoch": checkpoint["epoch"] + 1,
     }
 
 
 def record_predictions(folder: Path, validation: Batch, components: RunComponents) -> Results:
-    """Write predictions.csv of the test set and validation.csv of the tested checkpoint's epoch.
+    """Write predictions.csv of the test set and validation.csv of the validation set.
 
     Args:
-        folder: The run's.
-        validation: Logits and indices of the validation images, from the checkpoint.
-        components: The run's, after the test.
+        folder: Run folder.
+        validation: Logits and indices of the validation images, from the tested checkpoint.
+        components: Components of the run, after the test.
 
     Returns:
-        Their metrics, for results.json. The status is `partial` if test images were left out, as by
+        Metrics for results.json. The status is `partial` if test images were left out, for example by
         trainer.limit_test_batches.
 
     Raises:
-        NonFiniteLossError: A logit is infinite or NaN; then neither file is written.
+        NonFiniteLossError: A logit is infinite or NaN; neither file is written.
     """
     tested = _build_predictions("test", components.classifier.outputs["test"], components)
     held_out = _build_predictions("val", validation, components)
@@ -100,27 +100,28 @@ def record_predictions(folder: Path, validation: Batch, components: RunComponent
 
 
 def _fit_ood_detector(cfg: DictConfig, components: RunComponents) -> OodDetector:
-    """Fit the OOD detector to unaugmented images; its limit follows from other images and augmented views of them."""
+    """Fit the OOD detector to unaugmented images; set its limit on other images and augmented views of them."""
     augmentation = components.datamodule.augmentation
     reference, others = _choose_ood_images(components.datamodule)
-    means, channels = level_means(cfg, components, reference + others, augmented=False)
-    fitted, plain = np.split(means.astype(np.float64), [len(reference)])
-    in_distribution = [(plain, _FALSE_ALARMS)]
-    if augmentation.active:  # the network has been trained on such images too
-        views, _ = level_means(cfg, components, others, augmented=True)
-        in_distribution.append((views.astype(np.float64), _FALSE_ALARMS_AUGMENTED))
-    return fit_ood_detector(fitted, in_distribution, channels)
+    means, channels = compute_level_means(cfg, components, reference + others, augmented=False)
+    reference_means, limit_means = np.split(means.astype(np.float64), [len(reference)])
+    in_distribution = [(limit_means, _FALSE_ALARM_RATE)]
+    if augmentation.active:  # the network was trained on augmented images too
+        views, _ = compute_level_means(cfg, components, others, augmented=True)
+        in_distribution.append((views.astype(np.float64), _AUGMENTED_FALSE_ALARM_RATE))
+    return fit_ood_detector(reference_means, in_distribution, channels)
 
 
 def _choose_ood_images(datamodule: ChestXrayDataModule) -> tuple[list[int], list[int]]:
-    """Return indices of training images that the detector is fitted to, and of others for its limit.
+    """Return indices of training images to fit the detector to, and of other images to set its limit.
 
-    The others are validation images or, where those are few, further training images.
+    The other images are validation images or, if those are too few, further training images.
     """
     train, val = (_shuffle(datamodule.splits[name]) for name in ("train", "val"))
-    half = min(_MOST_IMAGES, len(train) // 2)
-    few = len(val) < _FEWEST_VALIDATION
-    reference, others = (train[:half], train[half : 2 * half]) if few else (train[:_MOST_IMAGES], val[:_MOST_IMAGES])
+    half = min(_MAX_OOD_IMAGES, len(train) // 2)
+    reference, others = train[:_MAX_OOD_IMAGES], val[:_MAX_OOD_IMAGES]
+    if len(val) < _MIN_VALIDATION_IMAGES:
+        reference, others = train[:half], train[half : 2 * half]
     return indices_of(reference, datamodule.radiographs), indices_of(others, datamodule.radiographs)
 
 
@@ -135,10 +136,10 @@ def _build_predictions(split: str, outputs: Batch, components: RunComponents) ->
     label = torch.tensor([image.label for image in images])
     predictions = classifier.predictions(outputs["logits"], label, classifier.hparams["threshold"])
     assert predictions.odds is not None
-    if broken := np.flatnonzero(~np.isfinite(predictions.odds).all(axis=1)).tolist():
+    if non_finite := np.flatnonzero(~np.isfinite(predictions.odds).all(axis=1)).tolist():
         raise NonFiniteLossError(
-            f"The network's output is not finite for {len(broken)} of {len(images)} {split} images, the first of which "
-            f"is {images[broken[0]].path}, so no results are written. If that image is intact, the weights have "
+            f"The network's output is not finite for {len(non_finite)} of {len(images)} {split} images (first: "
+            f"{images[non_finite[0]].path}), so no results are written. If that image is intact, the weights have "
             "diverged: lower optimizer.lr or set trainer.precision=32-true, and train again."
         )
     paths, patients, subtypes = zip(*((image.path, image.patient, image.subtype) for image in images), strict=True)

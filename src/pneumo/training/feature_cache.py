@@ -1,4 +1,4 @@
-"""Features of a backbone: of a frozen one cached and served to training, of another one fitted by the head first."""
+"""Features of a backbone: cached training inputs if it is frozen, else data for the warm-up of the head."""
 
 import copy
 import logging
@@ -20,40 +20,42 @@ from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
 from pneumo.models.fine_tuning import OneCycle, fit_head
-from pneumo.training.backbone_pass import PLAIN, BackbonePass, FeatureOptions, View, require_finite
-from pneumo.training.callbacks import BYSTANDERS
+from pneumo.training.backbone_pass import UNAUGMENTED, BackbonePass, FeatureOptions, View, require_finite
+from pneumo.training.callbacks import PASSIVE_CALLBACKS
 from pneumo.training.components import RunComponents
 
 _log = logging.getLogger(__name__)
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names; with others the weights are not single
-# Callbacks of Lightning, with what derives from them, that do the same where they see only the last of many steps.
-_SAFE = (EarlyStopping, ProgressBar, Timer)
-AT_ONCE = 4096  # features given to Lightning at once, which takes longer for a step than a head does
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # the precisions of Lightning with float32 weights
+# Callbacks of Lightning that depend on epochs only, not on single steps; their subclasses too.
+_STEP_INDEPENDENT = (EarlyStopping, ProgressBar, Timer)
+FEATURES_PER_STEP = 4096  # per Lightning step, whose overhead exceeds the cost of a step of the head
 
 
 def uses_features(cfg: DictConfig, components: RunComponents) -> bool:
-    """Return whether a run trains on cached features; raise a ConfigError if it cannot, and features.cache=true."""
+    """Return whether a run trains on cached features; raise a ConfigError if features.cache=true is impossible."""
     classifier, precision, cache = components.classifier, components.trainer.precision, cfg.features.cache
     obstacle = None
     if not classifier.frozen:
-        obstacle = "a backbone that is trained gives other features after each step: take model.freeze=true"
+        obstacle = "a trained backbone changes its features in each step. Set model.freeze=true"
     elif classifier.flip_test:
-        obstacle = "decision.flip=true asks the mirror image too, whose features are not kept: take decision.flip=false"
+        obstacle = "decision.flip=true also needs features of flipped images. Set decision.flip=false"
     elif precision not in _PRECISIONS:
-        obstacle = f"with trainer.precision={precision} they are not kept: take one of {', '.join(_PRECISIONS)}"
+        obstacle = (
+            f"trainer.precision={precision} is not supported. Set trainer.precision to one of {', '.join(_PRECISIONS)}"
+        )
     if cache is True and obstacle:
-        raise ConfigError(f"features.cache=true cannot be: {obstacle}, or features.cache=auto.")
+        raise ConfigError(f"features.cache=true is not possible: {obstacle}, or set features.cache=auto.")
     return obstacle is None and (cache is True or (cache == "auto" and not is_shortened(components.trainer)))
 
 
 def is_shortened(trainer: Trainer) -> bool:
-    """Return whether limits keep a run from using all data, so that filling a cache with them could cost more."""
+    """Return whether limits keep a run from using all data, so that filling a cache could take longer than the run."""
     limits = (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches)
     return any(limit != 1.0 or isinstance(limit, int) for limit in limits)
 
 
 def serve_features(cfg: DictConfig, components: RunComponents) -> None:
-    """Serve batches of features, after computing those that are not cached.
+    """Serve batches of features; compute those that are not cached.
 
     Raises:
         DataError: An image cannot be decoded.
@@ -61,43 +63,43 @@ def serve_features(cfg: DictConfig, components: RunComponents) -> None:
     """
     datamodule, options = components.datamodule, FeatureOptions(**cfg.features)
     backbone = BackbonePass(options, components)
-    plain = backbone.compute(range(len(datamodule.radiographs)), PLAIN, "Computing features")
+    features = backbone.compute_features(range(len(datamodule.radiographs)), UNAUGMENTED, "Computing features")
     views = None
     if datamodule.augmentation.active:
         pool = datamodule.trainable
-        numbers = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
-        view = _augment(datamodule.augmentation, numbers, views=options.views)
-        views = backbone.compute(pool * options.views, view, "Computing features of augmented views")
-    serve_arrays(components, plain, views)
+        random = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
+        view = _augment(datamodule.augmentation, random, views=options.views)
+        views = backbone.compute_features(pool * options.views, view, "Computing features of augmented views")
+    serve_arrays(components, features, views)
 
 
 def serve_arrays(components: RunComponents, features: Array, views: Array | None) -> None:
-    """Serve batches of given features, for many steps at a time where nothing depends on single steps."""
+    """Serve batches of the given features; many steps form one batch if nothing depends on single steps."""
     datamodule = components.datamodule
     steps = 1
-    if _is_plain(components):
-        steps = max(1, AT_ONCE // datamodule.batch_size)
+    if _can_merge_steps(components):
+        steps = max(1, FEATURES_PER_STEP // datamodule.batch_size)
     else:
-        _log.info("Some setting or callback looks at single steps, so Lightning is given them one by one.")
+        _log.info("Running each step separately, since a setting or callback depends on single steps.")
     datamodule.serve(features, views, steps)
 
 
-def _is_plain(components: RunComponents) -> bool:
-    """Return whether a step is no more than forward, backward and update, and nothing counts steps."""
+def _can_merge_steps(components: RunComponents) -> bool:
+    """Return whether a step is only forward, backward and update, and nothing counts steps."""
     classifier, trainer = components.classifier, components.trainer
-    make = classifier.make_optimizer
+    factory = classifier.make_optimizer
     return (
-        isinstance(make, partial)
-        and str(make.func.__module__).startswith("torch.optim.")  # others may call for the loss themselves
-        and make.func is not torch.optim.LBFGS  # as this one does
+        isinstance(factory, partial)
+        and str(factory.func.__module__).startswith("torch.optim.")  # others may require a closure
+        and factory.func is not torch.optim.LBFGS  # requires a closure
         and all(map(_ignores_steps, components.callbacks))
         and trainer.world_size == 1
-        and trainer.precision != "16-mixed"  # which scales the loss
+        and trainer.precision != "16-mixed"  # scales the loss
         and trainer.gradient_clip_val is None
         and trainer.accumulate_grad_batches == 1
         and trainer.max_steps == -1
         and not isinstance(classifier.make_scheduler, OneCycle)
-        and isinstance(trainer.val_check_interval, float)  # 1.0 is once an epoch, 1 would be after each step
+        and isinstance(trainer.val_check_interval, float)  # 1.0 is once per epoch, 1 is after each step
         and trainer.val_check_interval == 1.0
         and not is_shortened(trainer)
     )
@@ -107,35 +109,35 @@ def _ignores_steps(callback: Callback) -> bool:
     """Return whether a callback depends on epochs only, not on single steps."""
     if isinstance(callback, ModelCheckpoint):
         return not callback._every_n_train_steps and callback._train_time_interval is None
-    return isinstance(callback, _SAFE) or type(callback) in BYSTANDERS
+    return isinstance(callback, _STEP_INDEPENDENT) or type(callback) in PASSIVE_CALLBACKS
 
 
-def level_means(
-    cfg: DictConfig, components: RunComponents, positions: Sequence[int], augmented: bool
+def compute_level_means(
+    cfg: DictConfig, components: RunComponents, indices: Sequence[int], augmented: bool
 ) -> tuple[Array, list[int]]:
-    """Compute `LevelMeans` of radiographs, cached where features are; also return each level's number of channels.
+    """Compute the `LevelMeans` of radiographs and each level's number of channels; cache them if features are cached.
 
-    `positions` are those of the radiographs in the index.
+    `indices` refer to the data module's radiographs.
     """
     augmentation = components.datamodule.augmentation
-    view = _augment(augmentation, augmentation.draw(len(positions), 0)) if augmented else PLAIN
-    keep = uses_features(cfg, components)
-    return BackbonePass(FeatureOptions(**cfg.features), components).means(positions, view, keep)
+    view = _augment(augmentation, augmentation.draw(len(indices), 0)) if augmented else UNAUGMENTED
+    cache = uses_features(cfg, components)
+    return BackbonePass(FeatureOptions(**cfg.features), components).compute_level_means(indices, view, cache)
 
 
-def _augment(augmentation: Augmentation, numbers: Tensor, **about: int) -> View:
-    """Return augmented views of images, each by its row of numbers; `about` is added to the key of the cache."""
+def _augment(augmentation: Augmentation, random: Tensor, **cache_key: int) -> View:
+    """Return a view that augments each image with its row of random numbers; `cache_key` extends the view's key."""
     return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings], **about},
-        lambda image, start: augmentation(image, numbers[start : start + len(image)]),
+        {"augmentation": [AUGMENTATION, augmentation.settings], **cache_key},
+        lambda images, start: augmentation(images, random[start : start + len(images)]),
     )
 
 
 def warm_up_head(components: RunComponents, balance: bool) -> None:
-    """Fit the head to the features that the backbone computes in training mode; see `fit_head`.
+    """Fit the head to the features of the backbone in training mode; see `fit_head`.
 
-    The feature cache is of no use here: batch normalization uses other statistics outside of training. Images come in
-    shuffled batches, as in training, but not augmented. The backbone stays as it is, stored statistics included.
+    Cached features cannot be used: batch normalization uses other statistics in evaluation mode. Batches are shuffled,
+    as in training, but not augmented. The backbone does not change, nor do its running statistics.
 
     Raises:
         DataError: An image cannot be decoded.
@@ -152,9 +154,9 @@ def warm_up_head(components: RunComponents, balance: bool) -> None:
         blocks = join_single(blocks)
     with torch.inference_mode(), track("Warming up the head", len(indices)) as advance:
         for block in blocks:
-            found = backbone(block.to(device)).float().cpu().numpy()
-            features.append(require_finite(found, str(classifier.hparams["architecture"])))
+            output = backbone(block.to(device)).float().cpu().numpy()
+            features.append(require_finite(output, str(classifier.hparams["architecture"])))
             advance(sum(map(len, features)))
-    label = np.array([images[i].label for i in order])
-    fit_head(classifier.head, np.concatenate(features), label, balance)
-    _log.info("the head begins as a logistic regression on the features of %d training images", len(images))
+    labels = np.array([images[i].label for i in order])
+    fit_head(classifier.head, np.concatenate(features), labels, balance)
+    _log.info("Initialized the head with a logistic regression on the features of %d training images", len(images))

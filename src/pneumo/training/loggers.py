@@ -1,4 +1,4 @@
-"""TensorBoard's logger of a run: scalars, images, curves and the HPARAMS table."""
+"""TensorBoard logger of a run: scalars, images, curves and the HPARAMS table."""
 
 from collections.abc import Mapping
 
@@ -13,58 +13,58 @@ from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import summarise_image
 from pneumo.runs.status import EVENTS
 
-# TensorBoard shows the first five hyperparameters in alphabetical order: what else describes a run sorts after these.
+# TensorBoard shows the first five hyperparameters in alphabetical order; the prefix sorts all others after these.
 _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
     f"setup/{name}": name
     for name in ("batch_size", "data", "epochs", "experiment", "image_size", "overrides", "precision")
 }
-_SWEPT = "set/"  # sorts between `seed` and `setup/`, so that one of them is the fifth
-# Of the metrics it shows the first five as they come.
+_SWEPT = "set/"  # sorts between `seed` and `setup/`, so that the fifth one is a swept one
+# TensorBoard shows the first five metrics in this order.
 _FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
 _LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
 _METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in METRICS), *_LAST))
 
 
 class RunLogger(TensorBoardLogger):
-    """Writes event files directly into the run's folder, so that TensorBoard shows one run with a short name."""
+    """TensorBoard logger that writes directly to the run folder, so that TensorBoard shows one short run name."""
 
     def __init__(self, save_dir: str, projector: bool = False) -> None:
-        """Set the run's folder, and whether the run writes what the PROJECTOR tab shows."""
+        """Initialize with the run folder, and whether to write the PROJECTOR tab."""
         super().__init__(save_dir, name="", version="", default_hp_metric=False, filename_suffix=EVENTS)
         self.projector = projector
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars against the number of epochs, which compares runs whatever their batches."""
+        """Log scalars by the number of epochs, which is comparable between runs regardless of batch size."""
         shown = {name: value for name, value in metrics.items() if name != "epoch"}
-        if "epoch" in metrics:  # counts those before it; the test comes when all are over
+        if "epoch" in metrics:  # counts the epochs before this one; the test follows the last epoch
             step = round(metrics["epoch"]) + (not any(name.startswith("test/") for name in shown))
         super().log_metrics(shown, step)
 
     @rank_zero_only
     def log_config(self, yaml: str) -> None:
-        """Show a configuration in the TEXT tab."""
+        """Log the configuration to the TEXT tab."""
         self.experiment.add_text("config", code_block(yaml, "yaml"))
 
     @rank_zero_only
     def log_images(self, images: Mapping[str, bytes], epochs: int) -> None:
-        """Show PNG files, by their tags, in the IMAGES tab."""
-        writer = self.experiment._get_file_writer()  # add_image would unpack each file and pack it anew
+        """Log PNG files by their tags to the IMAGES tab."""
+        writer = self.experiment._get_file_writer()  # add_image would decode and re-encode each file
         for tag, png in images.items():
             writer.add_summary(summarise_image(tag, png), epochs)
 
     @rank_zero_only
     def log_predictions(self, predictions: Predictions, epochs: int) -> None:
-        """Show precision-recall curves of the test in the PR CURVES tab; of three classes each against the rest.
+        """Log precision-recall curves of the test to the PR CURVES tab; with three classes, one-vs-rest.
 
-        TensorBoard's thresholds are equidistant from 0 to 1. Ranks divide the images evenly among them; probabilities,
-        most of which lie near 0 and 1, would leave few of the thresholds to tell images apart.
+        TensorBoard's thresholds are equidistant from 0 to 1, and most probabilities are near 0 or 1. Ranks are used
+        instead, since they distribute the images evenly among the thresholds.
         """
-        for name, side in predictions.against_rest.items():
-            if side.has_both_classes:
-                quantile = rankdata(side.score, "max") / len(side.score)
+        for name, binary in predictions.against_rest.items():
+            if binary.has_both_classes:
+                quantile = rankdata(binary.score, "max") / len(binary.score)
                 tag = f"test/precision_recall/{escape_line(name)}"
-                self.experiment.add_pr_curve(tag, side.positive, quantile, epochs)
+                self.experiment.add_pr_curve(tag, binary.positive, quantile, epochs)
 
     @rank_zero_only
     def log_results(
@@ -75,10 +75,14 @@ class RunLogger(TensorBoardLogger):
         overrides: str,
         swept: Mapping[str, str | float],
     ) -> None:
-        """Write the row of the HPARAMS table; call it once, at the end, since TensorBoard ignores later ones.
+        """Write the run's row of the HPARAMS table; call it once, since TensorBoard ignores later calls.
 
-        `lr` is the rate that the run began with, `overrides` its other settings as they were given. Hyperparameters
-        that differ within the run's sweep, `swept`, have a column each.
+        Args:
+            results: Content of results.json.
+            lr: Initial learning rate.
+            epochs: Number of epochs.
+            overrides: Overrides of the command line that have no column of their own.
+            swept: Hyperparameters that differ within the run's sweep; each gets a column.
         """
         values = {**results, "lr": lr, "overrides": overrides}
         shown = {column: values[name] for column, name in _PARAMETERS.items()}
@@ -91,10 +95,10 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush; Lightning's own way also writes hparams.yaml, which .hydra/config.yaml makes superfluous."""
+        """Flush, without Lightning's hparams.yaml, which would repeat .hydra/config.yaml."""
         self.experiment.flush()
 
 
 def run_loggers(trainer: Trainer) -> list[RunLogger]:
-    """Return those of a trainer's loggers that show figures, predictions and results too."""
+    """Return the trainer's loggers that accept figures, predictions and results."""
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]

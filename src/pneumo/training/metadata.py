@@ -1,4 +1,4 @@
-"""Metadata of a run for results.json: its settings, device, cost and versions."""
+"""Metadata of a run for results.json: settings, device, cost and versions."""
 
 import subprocess
 from pathlib import Path
@@ -44,11 +44,11 @@ def run_metadata(cfg: DictConfig, components: RunComponents) -> Results:
 
 
 def measure_cost(components: RunComponents) -> Results:
-    """Return epochs, seconds, throughput and peak memory (bytes) of training, all parts of a resumed run together."""
+    """Return epochs, seconds, throughput and peak memory (bytes) of training; a resumed run counts all its parts."""
     datamodule, trainer = components.datamodule, components.trainer
     seconds = components.callback(Timer).time_elapsed("train")
-    batches, images = int(trainer.num_training_batches), len(datamodule.splits["train"])  # of an epoch
-    if batches < len(trainer.train_dataloader):  # type: ignore[arg-type] # its declared type is that of any loader
+    batches, images = int(trainer.num_training_batches), len(datamodule.splits["train"])  # per epoch
+    if batches < len(trainer.train_dataloader):  # type: ignore[arg-type] # declared as any type of loader
         images = min(images, batches * datamodule.steps_per_batch * trainer.world_size * datamodule.batch_size)
     return {
         "epochs": trainer.current_epoch,
@@ -64,9 +64,10 @@ def _device_name(trainer: Trainer) -> str:
 
 
 def _git_commit() -> str:
-    """Return the commit of pneumo's own checkout, with -dirty after it if tracked files differ, else `unknown`."""
+    """Return the commit of pneumo's checkout, with -dirty if tracked files differ; `unknown` outside a checkout."""
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv may lie in the checkout of something else
+        # Fails if pneumo is installed within the checkout of another project.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,4 +1,4 @@
-"""One run: build, fit, calibrate, test, record."""
+"""One run: build, fit, calibrate, test and write results."""
 
 import logging
 import time
@@ -16,12 +16,12 @@ from pneumo.errors import TrainingError
 from pneumo.reporting.run_summary import report
 from pneumo.runs.results import Results, write_results
 from pneumo.training.components import RunComponents, build
-from pneumo.training.displays import show_batch, show_test
+from pneumo.training.displays import show_batch, show_test_results
 from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head
 from pneumo.training.loggers import run_loggers
 from pneumo.training.metadata import measure_cost, run_metadata
-from pneumo.training.resumption import explained_failures, explained_stops
+from pneumo.training.resumption import handle_disk_errors, handle_interruptions
 from pneumo.training.run_directory import prepare_directory
 
 _log = logging.getLogger(__name__)
@@ -37,24 +37,24 @@ def run(
     """Train a classifier, test its best checkpoint, write the run's files and return its results.
 
     Args:
-        cfg: Composed from conf/train.yaml.
+        cfg: Configuration composed from conf/train.yaml.
         overwrite: Replace a finished run of another configuration in the folder.
-        resume: Resume from the last checkpoint in the run's folder, if there is one that this run can resume from.
-        on_start: Called when all components are built and the run's folder is prepared.
+        resume: Resume from the last checkpoint in the run folder, if it is compatible with this run.
+        on_start: Callback for when all components are built and the run folder is prepared.
         swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
 
     Raises:
-        PneumoError: A user's mistake.
+        PneumoError: The configuration, data, weights or disk are at fault, or training has diverged.
     """
-    OmegaConf.set_readonly(cfg, True)  # results and checkpoints are recognised by the configuration as composed
+    OmegaConf.set_readonly(cfg, True)  # the hash of the composed configuration identifies results and checkpoints
     started = time.perf_counter()
     components, folder = build(cfg), Path(cfg.paths.run_dir)
     datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     last = folder / "checkpoints" / "last.ckpt"
-    with run_lock(folder) if trainer.is_global_zero else nullcontext(), explained_failures(last):
+    with run_lock(folder) if trainer.is_global_zero else nullcontext(), handle_disk_errors(last):
         ckpt_path = prepare_directory(folder, cfg, components, overwrite, resume)
         on_start()
-        with explained_stops(last):
+        with handle_interruptions(last):
             cost = _fit(folder, cfg, components, ckpt_path)
             best_path = _best_checkpoint(trainer)
             best = calibrate(cfg, components, Path(best_path))
@@ -68,7 +68,7 @@ def run(
                 **record_predictions(folder, best["validation"], components),
                 **cost,
             }
-            show_test(folder, cfg, results, components, swept)
+            show_test_results(folder, cfg, results, components, swept)
             write_results(folder / "results.json", results)
     report(folder, results)
     return results
@@ -79,13 +79,13 @@ def _fit(folder: Path, cfg: DictConfig, components: RunComponents, ckpt_path: st
     trainer = components.trainer
     for logger in run_loggers(trainer):
         logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
-    _log.info("running on %s in %s, writing to %s", trainer.strategy.root_device, trainer.precision, folder)
+    _log.info("Training on %s, precision %s, run folder %s", trainer.strategy.root_device, trainer.precision, folder)
     started = time.perf_counter()
     cached = _prepare(cfg, components, resumed=ckpt_path is not None)
     cache_seconds = time.perf_counter() - started
     show_batch(folder, cfg, components)
     trainer.fit(components.classifier, datamodule=components.datamodule, ckpt_path=ckpt_path)
-    # Before the test, which sets callbacks back to the best epoch.
+    # Before the test, which restores the callbacks to the best epoch.
     return {**measure_cost(components), "feature_cache": cached, "cache_seconds": cache_seconds}
 
 
@@ -107,7 +107,6 @@ def _best_checkpoint(trainer: Trainer) -> str:
     if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
         return checkpoint.best_model_path
     raise TrainingError(
-        "No checkpoint was written, so there is none to test: trainer.fast_dev_run=true writes none, nor does a "
-        "configuration without validation, or a trainer.max_steps within the first epoch. Take trainer=smoke for a "
-        "quick try."
+        "No checkpoint was written, so there is none to test. Possible causes: trainer.fast_dev_run, no validation, or "
+        "trainer.max_steps within the first epoch. Use trainer=smoke for a quick trial."
     )

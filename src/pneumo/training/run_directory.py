@@ -1,4 +1,4 @@
-"""A run's directory: resumed from a checkpoint, or cleared of what an earlier run left; other files stay."""
+"""Preparation of the run folder: resume from a checkpoint, or remove the files of an earlier run."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +22,7 @@ from pneumo.training.components import RunComponents, run_settings
 from pneumo.training.displays import PROJECTOR_FILES
 from pneumo.training.resumption import check_resumable, check_unfinished, resumable_checkpoint
 
-_SPLITS = "splits.csv"  # removed last, since it proves that the folder is a run's of an earlier version
+_SPLITS = "splits.csv"  # removed last: it identifies run folders of earlier versions
 _NAMES = (
     *("results.json", "predictions.csv", "validation.csv", *PROJECTOR_FILES),
     *(f"figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "svg")),
@@ -32,13 +32,13 @@ _NAMES = (
 def prepare_directory(
     folder: Path, cfg: DictConfig, components: RunComponents, overwrite: bool, resume: bool
 ) -> str | None:
-    """Prepare the run directory: resume or clear it, write the splits; return the checkpoint to resume from, if any.
+    """Prepare the run folder: resume or clear it, then write the splits; return the checkpoint to resume from, if any.
 
-    The process holds the folder's lock. `overwrite` replaces another run, finished or not. `resume` continues from the
-    last checkpoint in the folder, if there is one that this run can continue from.
+    The caller must hold the folder's lock. `overwrite` replaces another run, finished or not. `resume` resumes from the
+    last checkpoint in the folder, if it is compatible with this run.
 
     Raises:
-        ConfigError: The folder holds another run, or files that pneumo did not write, which would be lost.
+        ConfigError: The folder contains another run or files of other programs, which would be lost.
     """
     settings = run_settings(cfg, components.datamodule)
     ckpt_path: str | None = None
@@ -62,24 +62,25 @@ def prepare_directory(
 
 
 def _clear(folder: Path, trainer: Trainer) -> None:
-    """Remove what an earlier run left; raise a ConfigError if files of others would be taken for this run's."""
+    """Remove the files of an earlier run; raise a ConfigError if there are files that pneumo may not have written."""
     checkpoints = {f"checkpoints/{name}.ckpt" for name in ("best", "last", *_checkpoint_names(trainer, folder))}
     names = ((*_NAMES, *sorted(checkpoints)), REPORTS, (_SPLITS,))
-    present, reports, splits = ([path for name in of if (path := folder / name).exists()] for of in names)
+    present, reports, splits = ([path for name in group if (path := folder / name).exists()] for group in names)
     events = sorted(folder.glob("events.out.tfevents.*"))
     if has_manifest(folder):
         foreign = [path for path in events if path.suffix != EVENTS]
         foreign += [path for path in reports if not is_unchanged(path)]
     elif _is_earlier_run(folder):
-        foreign = [path for path in reports if path.suffix == ".md"]  # users complete model cards; no hash shows it
+        # Users edit model cards, and earlier versions stored no hash to detect it.
+        foreign = [path for path in reports if path.suffix == ".md"]
     else:
         foreign = [*present, *events, *reports, *splits]
     if foreign:
         listed = ", ".join(str(path.relative_to(folder)) for path in foreign[:5])
         raise ConfigError(
-            f"{folder} holds files that pneumo did not write, or that may have been edited since, and that would be "
-            f"taken for this run's: {listed}{', ...' if foreign[5:] else ''}. Move them away, or write elsewhere with "
-            "hydra.run.dir=FOLDER; in a sweep, take another sweep.name."
+            f"{folder} contains files that pneumo did not write or that may have been edited since: "
+            f"{listed}{', ...' if foreign[5:] else ''}. They would be mistaken for files of this run. Move them away "
+            "or set hydra.run.dir=FOLDER; in a sweep, set another sweep.name."
         )
     for path in (*present, *events, *reports, *splits):
         path.unlink(missing_ok=True)
@@ -87,7 +88,7 @@ def _clear(folder: Path, trainer: Trainer) -> None:
 
 
 def _checkpoint_names(trainer: Trainer, folder: Path) -> Iterator[str]:
-    """Return the names of the checkpoints that a run writes, if they are fixed."""
+    """Yield the fixed names of the checkpoints that a run writes."""
     for callback in trainer.checkpoint_callbacks:
         if not isinstance(callback, ModelCheckpoint) or not callback.filename or not callback.dirpath:
             continue
@@ -96,14 +97,14 @@ def _checkpoint_names(trainer: Trainer, folder: Path) -> Iterator[str]:
 
 
 def _is_earlier_run(folder: Path) -> bool:
-    """Return whether a version of pneumo without manifests has run in a folder."""
+    """Return whether a folder contains a run of a version without manifests."""
     with suppress(ConfigError):
         return bool(read_splits(folder))
     return read_results(folder) is not None
 
 
 def _record_config(folder: Path, cfg: DictConfig) -> None:
-    """Write .hydra/ of a run that replaces or resumes another: Hydra does so before it is known to be allowed."""
+    """Update .hydra/ of a run that replaces or resumes another; Hydra itself would do so before the checks."""
     hydra = hydra_settings()
     if hydra is None or hydra.output_subdir is None or not (folder / hydra.output_subdir / "config.yaml").is_file():
         return

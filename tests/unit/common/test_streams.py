@@ -9,7 +9,7 @@ import pytest
 from helpers.commands import ROOT
 
 from pneumo.common.streams import LostOutputError, guarded_output
-from pneumo.training.resumption import explained_stops
+from pneumo.training.resumption import handle_interruptions
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_buffered_output_is_flushed_and_its_loss_detected(redirect: Callable[[],
 
 def test_lost_output_is_not_handled_as_a_failed_file_or_job(tmp_path: Path) -> None:
     assert not issubclass(LostOutputError, Exception)
-    with pytest.raises(LostOutputError), explained_stops(tmp_path / "last.ckpt"):
+    with pytest.raises(LostOutputError), handle_interruptions(tmp_path / "last.ckpt"):
         raise LostOutputError(1)
 
 

@@ -17,7 +17,7 @@ from pneumo.runs.collection import collect
         (None, True),
     ],
 )
-def test_a_trial_is_a_run_of_a_search_and_by_its_name_where_nothing_is_recorded(
+def test_trials_are_identified_by_the_configuration_or_else_by_the_name(
     recorded: str | None, trial: bool, tmp_path: Path
 ) -> None:
     write_run(tmp_path / "trial-000", "resnext", "sgd", 0, wrong=9)
@@ -29,7 +29,7 @@ def test_a_trial_is_a_run_of_a_search_and_by_its_name_where_nothing_is_recorded(
     assert [run.trial for run in collect([tmp_path])] == [trial, trial]
 
 
-def test_one_configuration_tells_of_all_trials_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_configuration_per_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
     def read_config(folder: Path) -> dict[str, object]:
@@ -37,13 +37,13 @@ def test_one_configuration_tells_of_all_trials_of_a_search(tmp_path: Path, monke
         return {"sweep": {"trials": 20 if folder.parent.name == "search" else None}}
 
     monkeypatch.setattr("pneumo.runs.collection.read_config", read_config)
-    for place in ("search/trial-000", "search/trial-001", "grid/trial-a", "grid/trial-b"):
-        write_run(tmp_path / place, "resnext", "sgd", 0, wrong=9)
-    found = collect([tmp_path / "search", tmp_path / "grid"])
-    assert {(run.folder.parent.name, run.trial) for run in found} == {("search", True), ("grid", False)}
+    for folder in ("search/trial-000", "search/trial-001", "grid/trial-a", "grid/trial-b"):
+        write_run(tmp_path / folder, "resnext", "sgd", 0, wrong=9)
+    runs = collect([tmp_path / "search", tmp_path / "grid"])
+    assert {(run.folder.parent.name, run.trial) for run in runs} == {("search", True), ("grid", False)}
     assert len(read) == 2
 
 
-def test_another_name_is_no_trials(tmp_path: Path) -> None:
+def test_a_run_with_another_name_is_not_a_trial(tmp_path: Path) -> None:
     write_run(tmp_path / "resnext-sgd-s0", "resnext", "sgd", 0, wrong=9)
     assert [run.trial for run in collect([tmp_path])] == [False]

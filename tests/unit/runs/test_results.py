@@ -13,7 +13,7 @@ from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.results import check_overwrite, write_results
 
 
-def test_probabilities_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:
+def test_probabilities_are_bit_identical_after_a_round_trip(tmp_path: Path) -> None:
     probability = np.random.default_rng(0).random(500, dtype=np.float32)
     label = np.arange(500) % 2
     images = tuple(f"test/a,{i}.jpeg" for i in range(500))
@@ -28,7 +28,7 @@ def test_probabilities_survive_the_file_to_the_last_bit(tmp_path: Path) -> None:
     assert {row["label"] for row in rows} == {row["prediction"] for row in rows} == {"NORMAL", "PNEUMONIA"}
 
 
-def test_results_have_the_names_of_the_contract_in_order_and_no_nan(tmp_path: Path) -> None:
+def test_results_have_the_documented_keys_in_order_and_no_nan(tmp_path: Path) -> None:
     results = dict.fromkeys(reversed(RESULT_NAMES), 0.5)
     write_results(tmp_path / "results.json", results)
     assert list(json.loads((tmp_path / "results.json").read_text())) == list(RESULT_NAMES)
@@ -36,7 +36,7 @@ def test_results_have_the_names_of_the_contract_in_order_and_no_nan(tmp_path: Pa
         write_results(tmp_path / "results.json", {**results, "test_auroc": float("nan")})
 
 
-def test_a_finished_run_is_overwritten_by_its_own_configuration_only(tmp_path: Path) -> None:
+def test_a_finished_run_is_only_overwritten_by_the_same_configuration(tmp_path: Path) -> None:
     check_overwrite(tmp_path, frozenset({"one"}), "data")
     write_results(tmp_path / "results.json", {**RESULTS, "config_hash": "one", "data_hash": "data"})
     check_overwrite(tmp_path, frozenset({"one"}), "data")

@@ -7,12 +7,12 @@ from pneumo.runs.run_names import base_name, is_trial_name, read_setting, trial_
 from pneumo.sweeps.plan import job_name
 
 
-def test_the_configuration_names_folders_alike() -> None:
+def test_the_configuration_uses_the_same_folder_names() -> None:
     subdir = yaml.safe_load((ROOT / "conf" / "sweep.yaml").read_text())["hydra"]["sweep"]["subdir"]
     folder = yaml.safe_load((ROOT / "conf" / "train.yaml").read_text())["paths"]["fresh_dir"]
     assert subdir in folder.split("/")
-    known = {"choices": {"model": "resnext", "optimizer": "sgd"}, "seed": 3}
-    assert OmegaConf.create({**known, "name": subdir}).name == base_name("resnext", "sgd", 3) == "resnext-sgd-s3"
+    values = {"choices": {"model": "resnext", "optimizer": "sgd"}, "seed": 3}
+    assert OmegaConf.create({**values, "name": subdir}).name == base_name("resnext", "sgd", 3) == "resnext-sgd-s3"
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_the_configuration_names_folders_alike() -> None:
         ({"optimizer.lr": "0.01", "data.fold": "2", "augment": "light"}, "lr0.01-light"),
     ],
 )
-def test_the_setting_of_a_job_is_read_from_its_name(values: dict[str, str], setting: str) -> None:
+def test_the_setting_of_a_job_is_parsed_from_its_name(values: dict[str, str], setting: str) -> None:
     name = job_name(base_name("resnext", "sgd", 3), values, list(values))
     assert read_setting(name, "resnext", "sgd", 3) == setting
 
@@ -42,7 +42,7 @@ def test_other_names_are_settings_without_seed_and_fold(name: str, setting: str)
     assert read_setting(name, "resnext", "sgd", 3) == setting
 
 
-def test_names_of_trials_are_recognised() -> None:
+def test_trial_names_are_recognised() -> None:
     assert (trial_name(7), trial_name(1234)) == ("trial-007", "trial-1234")
     assert is_trial_name(trial_name(7))
     assert not is_trial_name(base_name("resnext", "sgd", 0))

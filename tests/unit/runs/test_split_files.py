@@ -32,7 +32,7 @@ def recorded(root: Path) -> str:
 def test_images_of_the_recorded_data_set_are_found(root: Path, tmp_path: Path) -> None:
     assert find_images(root.parent, root, CLASSES, recorded(root), [IMAGE]) == [root / IMAGE]
     (tmp_path / "unpacked").mkdir()
-    (tmp_path / "unpacked" / "chest_xray").symlink_to(root)  # as archives unpack
+    (tmp_path / "unpacked" / "chest_xray").symlink_to(root)  # the layout of unpacked archives
     (found,) = find_images(tmp_path, tmp_path / "unpacked", CLASSES, recorded(root), [IMAGE])
     assert found.samefile(root / IMAGE)
 
@@ -42,20 +42,20 @@ def test_images_are_found_after_others_were_added(root: Path) -> None:
     write_splits(root.parent / "splits.csv", split_radiographs(before, "official", 0.1, 0), CLASSES)
     shutil.copy(root / IMAGE, root / "test" / "NORMAL" / "added.png")
     assert find_images(root.parent, root, CLASSES, data_hash(before), [IMAGE]) == [root / IMAGE]
-    with pytest.raises(DataError, match="are not in it"):
+    with pytest.raises(DataError, match="images are not in"):
         find_images(root.parent, root, CLASSES, data_hash(before), ["test/NORMAL/added.png"])
     Image.new("L", (9, 9)).save(root / "train" / "NORMAL" / "0.png")
-    with pytest.raises(DataError, match="not those that the run recorded"):
+    with pytest.raises(DataError, match="differ from the data of the run"):
         find_images(root.parent, root, CLASSES, data_hash(before), [IMAGE])
 
 
-@pytest.mark.parametrize("left", ["nothing", "other data"])
-def test_a_data_set_that_has_moved_is_found_where_it_is_named(
-    left: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("remaining", ["nothing", "other data"])
+def test_a_moved_data_set_is_found_by_the_environment_variable(
+    remaining: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     moved, before = tmp_path / "moved", recorded(root)
     shutil.copytree(root, moved)
-    (root / "train").rename(root / "elsewhere") if left == "nothing" else (root / IMAGE).write_bytes(b"another")
+    (root / "train").rename(root / "elsewhere") if remaining == "nothing" else (root / IMAGE).write_bytes(b"another")
     with pytest.raises(DataError, match="PNEUMO_DATA_ROOT"):
         find_images(tmp_path, root, CLASSES, before, [IMAGE])
     monkeypatch.setenv("PNEUMO_DATA_ROOT", str(moved))
@@ -63,23 +63,23 @@ def test_a_data_set_that_has_moved_is_found_where_it_is_named(
     assert not caplog.text
     (moved / IMAGE).write_bytes(b"another")
     assert find_images(tmp_path, root, CLASSES, before, [IMAGE]) == [moved / IMAGE]
-    assert "data that the run recorded" in caplog.text
+    assert "differ from the data of the run" in caplog.text
 
 
-@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("use_variable", [False, True])
 @pytest.mark.parametrize(
     "path", ["{}/private.png", "../private.png", "test/../../private.png", "test/NORMAL/../../../x"]
 )
-def test_no_path_leads_out_of_the_data_set(
-    path: str, named: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_paths_outside_the_data_set_raise_an_error(
+    path: str, use_variable: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if named:
+    if use_variable:
         monkeypatch.setenv("PNEUMO_DATA_ROOT", str(root))
-    with pytest.raises(DataError, match="1 of the 2 images lie outside of"):
+    with pytest.raises(DataError, match="1 of the 2 images are not in"):
         find_images(root.parent, root, CLASSES, recorded(root), [IMAGE, path.format(tmp_path)])
 
 
-def test_a_link_out_of_the_data_set_is_followed_in_ones_own_only(
+def test_links_out_of_the_data_set_are_followed_only_in_the_folder_of_the_variable(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / IMAGE).unlink()
@@ -91,18 +91,18 @@ def test_a_link_out_of_the_data_set_is_followed_in_ones_own_only(
 
 
 @pytest.mark.parametrize("classes", [CLASSES, ["..", "NORMAL"], ["NORMAL", "../../.."], ["/"]])
-def test_another_data_set_than_the_recorded_one_is_not_shown(classes: list[str], root: Path) -> None:
-    with pytest.raises(DataError, match=r"not those that the run recorded|data\.classes"):
+def test_images_of_another_data_set_are_never_returned(classes: list[str], root: Path) -> None:
+    with pytest.raises(DataError, match=r"differ from the data of the run|data\.classes"):
         find_images(root.parent, root, classes, "0123456789abcdef", [IMAGE])
 
 
-def test_a_file_that_is_none_of_the_images_is_not_shown(root: Path) -> None:
+def test_files_that_are_not_images_of_the_data_set_are_never_returned(root: Path) -> None:
     (root / "test" / "notes.txt").write_text("private")
-    with pytest.raises(DataError, match="are not in it"):
+    with pytest.raises(DataError, match="images are not in"):
         find_images(root.parent, root, CLASSES, recorded(root), ["test/notes.txt"])
 
 
 @pytest.mark.parametrize("name", ["${oc.env:HOME}", "x" * 300])
-def test_a_folder_that_is_no_data_set_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no data set"):
+def test_a_folder_without_a_data_set_raises_an_error(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="contains no data set"):
         find_images(tmp_path, tmp_path / name, CLASSES, "", [IMAGE])

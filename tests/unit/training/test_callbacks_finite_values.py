@@ -32,7 +32,7 @@ def check(stage: str, loss: float, logits: list[list[float]], step: int = 7) -> 
 
 @pytest.mark.parametrize(("stage", "name"), [("val", "validation"), ("test", "test")])
 @pytest.mark.parametrize("loss", [NAN, INF])
-def test_a_loss_that_is_not_finite_ends_validation_and_test(stage: str, name: str, loss: float) -> None:
+def test_a_non_finite_loss_stops_validation_and_test(stage: str, name: str, loss: float) -> None:
     check(stage, 0.5, [[1.0, 2.0]])
     with pytest.raises(NonFiniteLossError, match=rf"{name} loss is (nan|inf) in epoch 1, step 7.*optimizer\.lr"):
         check(stage, loss, [[1.0, 2.0]])
@@ -41,23 +41,23 @@ def test_a_loss_that_is_not_finite_ends_validation_and_test(stage: str, name: st
 
 
 @pytest.mark.parametrize("value", [NAN, -INF])  # a logit of -inf for the wrong class leaves the loss finite
-def test_logits_that_are_not_finite_end_it_too(value: float) -> None:
+def test_non_finite_logits_stop_validation(value: float) -> None:
     with pytest.raises(NonFiniteLossError, match=r"logits of 1 of 2 validation images.*optimizer\.lr"):
         check("val", 0.5, [[1.0, 2.0], [value, 2.0]])
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_metrics_survive_what_is_not_finite_until_it_is_detected(classes: int) -> None:
-    found = measure(Predictions(np.full((6, classes), NAN), np.arange(6) % classes, np.zeros(6, int)))
-    assert np.isnan(found["brier"])  # averages show it
-    assert all(0 <= value <= 1 for name, value in found.items() if name not in ("brier", "ece"))
+def test_metrics_of_non_finite_probabilities_raise_no_error(classes: int) -> None:
+    metrics = measure(Predictions(np.full((6, classes), NAN), np.arange(6) % classes, np.zeros(6, int)))
+    assert np.isnan(metrics["brier"])  # means are NaN
+    assert all(0 <= value <= 1 for name, value in metrics.items() if name not in ("brier", "ece"))
 
 
 @pytest.mark.parametrize("guard", ["callback", "calibration"])
-def test_weights_that_explode_in_the_last_step_are_never_calibrated(
+def test_weights_that_diverge_in_the_last_step_are_never_calibrated(
     guard: str, compose_run: Compose, tmp_path: Path
 ) -> None:
-    overrides = ["optimizer.lr=1e30", "data.batch_size=64", "trainer.max_epochs=1"]  # its one training loss is finite
+    overrides = ["optimizer.lr=1e30", "data.batch_size=64", "trainer.max_epochs=1"]  # the only training loss is finite
     if guard == "calibration":
         overrides += ["~callbacks.finite", "callbacks.best.monitor=null"]
     with pytest.raises(NonFiniteLossError, match=r"validation .*(nan|NaN).*optimizer\.lr"):
@@ -66,9 +66,7 @@ def test_weights_that_explode_in_the_last_step_are_never_calibrated(
     assert not (tmp_path / "run" / "results.json").exists()
 
 
-def test_a_backbone_whose_features_are_not_finite_is_named_before_they_are_kept(
-    compose_run: Compose, tmp_path: Path
-) -> None:
+def test_non_finite_features_raise_an_error_before_they_are_cached(compose_run: Compose, tmp_path: Path) -> None:
     cfg = compose_run(*SMALL)
     components = build(cfg)
     torch.nn.init.constant_(next(components.classifier.backbone.parameters()), NAN)
@@ -79,7 +77,7 @@ def test_a_backbone_whose_features_are_not_finite_is_named_before_they_are_kept(
         warm_up_head(components, balance=False)
 
 
-def test_modules_of_others_are_checked_by_their_loss() -> None:
+def test_the_loss_of_other_modules_is_checked() -> None:
     trainer: Any = SimpleNamespace(
         callback_metrics={"val/loss": torch.tensor(NAN)}, current_epoch=0, global_step=5, log_every_n_steps=1
     )

@@ -15,7 +15,7 @@ from pneumo.training import checkpoints
 from pneumo.training.checkpoints import CheckpointWriter, RunCheckpoint
 
 
-def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_while_writing_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.ckpt"
     writer = CheckpointWriter()
     writer.save_checkpoint({**state(0), "epoch": 1}, path)
@@ -33,7 +33,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeyp
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_the_best_score_survives_moving_the_run(tmp_path: Path) -> None:
+def test_the_best_score_survives_moving_the_run_folder(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     callback = RunCheckpoint(dirpath=tmp_path / "old", filename="best", monitor="val/loss")
     callback.best_model_path = callback.kth_best_model_path = str(tmp_path / "old" / "best.ckpt")
@@ -48,21 +48,21 @@ def test_the_best_score_survives_moving_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", ["/etc/best.ckpt", "../../other/best.ckpt", "C:\\runs\\best.ckpt"])
-def test_paths_of_a_stored_state_stay_in_the_runs_folder(elsewhere: str, tmp_path: Path) -> None:
+def test_restored_paths_are_in_the_run_folder(elsewhere: str, tmp_path: Path) -> None:
     callback = RunCheckpoint(dirpath=tmp_path, filename="best", monitor="val/loss")
     score = torch.tensor(0.25)
     paths = dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), elsewhere)
     stored = {**callback.state_dict(), **paths, "dirpath": "/etc", "best_k_models": {elsewhere: score}}
     callback.load_state_dict({**stored, "best_model_score": score, "kth_value": score})
-    own = str(tmp_path / "best.ckpt")
-    assert callback.best_model_path == callback.kth_best_model_path == callback.last_model_path == own
-    assert callback.best_k_models == {own: score}
-    with pytest.raises(ConfigError, match=r"/etc/passwd is no checkpoint of this run"):
+    expected = str(tmp_path / "best.ckpt")
+    assert callback.best_model_path == callback.kth_best_model_path == callback.last_model_path == expected
+    assert callback.best_k_models == {expected: score}
+    with pytest.raises(ConfigError, match=r"/etc/passwd is not a checkpoint of this run"):
         callback.load_state_dict({**stored, "best_model_path": "/etc/passwd"})
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text", [1, 2], {"state_dict": {}}])
-def test_what_is_no_checkpoint_is_named(content: object, tmp_path: Path) -> None:
+def test_invalid_checkpoints_raise_an_error_with_their_path(content: object, tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -76,9 +76,7 @@ def state(value: float) -> dict[str, Any]:
     return {"hyper_parameters": {}, "state_dict": {"head": torch.full((2,), value), "backbone": torch.ones(2)}}
 
 
-def test_constant_weights_are_hashed_once_and_again_if_they_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_constant_weights_are_hashed_again_only_if_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = Mock(side_effect=digest_tensor)
     monkeypatch.setattr(checkpoints, "digest_tensor", hashed)
     path, writer, backbone = tmp_path / "last.ckpt", CheckpointWriter(constant=["backbone"]), torch.ones(2)
@@ -91,9 +89,7 @@ def test_constant_weights_are_hashed_once_and_again_if_they_change(
         assert hashed.call_count == count
 
 
-def test_checkpoints_wait_while_they_come_fast_and_keep_their_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frequent_checkpoints_wait_and_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     writer = CheckpointWriter(constant=["backbone"])
@@ -126,4 +122,4 @@ def test_checkpoints_wait_while_they_come_fast_and_keep_their_order(
     writer.teardown()
     assert written(last) == 6
     writer.save_checkpoint(state(7), last)
-    assert written(last) == 7  # after the training nothing waits
+    assert written(last) == 7  # nothing waits after training

@@ -20,7 +20,7 @@ from pneumo.training.run import run
 
 
 @pytest.mark.parametrize("split", ["official", "patient"])
-def test_the_tested_checkpoint_alone_tells_what_is_uncertain_and_what_is_unlike(
+def test_only_the_tested_checkpoint_has_margin_and_ood_detector(
     split: str, compose_run: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
@@ -31,7 +31,7 @@ def test_the_tested_checkpoint_alone_tells_what_is_uncertain_and_what_is_unlike(
 
     monkeypatch.setattr(checkpoint_reader, "read_tensors", counted)
     run(compose_run("trainer.max_epochs=1", f"data.split={split}"))
-    assert read == ["best.ckpt"] * 2  # to calibrate it, and by Lightning to test it
+    assert read == ["best.ckpt"] * 2  # for calibration, and in Lightning's test
     best, last = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     assert torch.load(best, weights_only=True)["outliers"].keys() == {"mean", "scale", "components"}
     assert "outliers" not in torch.load(last, weights_only=True)
@@ -42,32 +42,34 @@ def test_the_tested_checkpoint_alone_tells_what_is_uncertain_and_what_is_unlike(
     assert Classifier.load_from_checkpoint(last).ood_detector is None
 
 
-def test_a_shortened_run_looks_at_no_more_images(compose_run: Compose, tmp_path: Path) -> None:
+def test_a_shortened_run_fits_no_ood_detector(compose_run: Compose, tmp_path: Path) -> None:
     run(compose_run("trainer=smoke", "trainer.accelerator=cpu", "data.batch_size=4"))
     assert "outliers" not in torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
 
 
-def test_what_is_usual_is_kept_for_the_other_runs_of_a_frozen_backbone(
+def test_ood_features_of_a_frozen_backbone_are_cached_for_other_runs(
     compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     for seed in (0, 1):
         run(compose_run("model=efficientnet_lite0", "trainer.max_epochs=1", f"seed={seed}", folder=f"run{seed}"))
-    assert caplog.text.count("Looking at what is usual") == 2  # it begins, and is done
-    found = [torch.load(tmp_path / f"run{seed}/checkpoints/best.ckpt", weights_only=True) for seed in (0, 1)]
-    assert all(torch.equal(tensor, found[1]["outliers"][name]) for name, tensor in found[0]["outliers"].items())
+    assert caplog.text.count("Fitting the OOD detector") == 2  # one line at the start, one at the end
+    checkpoints = [torch.load(tmp_path / f"run{seed}/checkpoints/best.ckpt", weights_only=True) for seed in (0, 1)]
+    assert all(
+        torch.equal(tensor, checkpoints[1]["outliers"][name]) for name, tensor in checkpoints[0]["outliers"].items()
+    )
 
 
-def test_what_augmentation_made_usual_is_less_unlike(compose_run: Compose) -> None:
+def test_stronger_augmentation_lowers_ood_scores(compose_run: Compose) -> None:
     def scale(zoom: float) -> torch.Tensor:
-        """Give the scale of what is usual: the farther that goes, the smaller."""
+        """Return the scale of the OOD detector: the higher its limit, the smaller the scale."""
         cfg = compose_run("augment=light", f"augment.zoom={zoom}")
-        parts = build(cfg)
-        parts.datamodule.open_images()
-        return _fit_ood_detector(cfg, parts).scale
+        components = build(cfg)
+        components.datamodule.open_images()
+        return _fit_ood_detector(cfg, components).scale
 
     ratio = scale(0.8) / scale(0.01)
-    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))  # the same films, but another limit
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))  # the same images, but another limit
     assert ratio.mean() < 0.9
 
 
@@ -79,35 +81,35 @@ def images(split: str) -> list[Radiograph]:
 
 
 def write_files(folder: Path, test: torch.Tensor, val: torch.Tensor) -> dict[str, Any]:
-    """Write the files of a run whose network gave these logits, (6, 2) each."""
+    """Write the prediction files of a run with these logits, (6, 2) each."""
     classifier = Classifier(
         "pneumo/xraychestnet", CLASSES, image_size=32, prediction=PredictionOptions(temperature=2.0)
     )
-    answers: dict[str, Batch] = {
+    outputs: dict[str, Batch] = {
         name: {"index": torch.arange(6), "logits": logits} for name, logits in {"test": test, "val": val}.items()
     }
-    classifier.outputs["test"] = answers["test"]
+    classifier.outputs["test"] = outputs["test"]
     datamodule = SimpleNamespace(splits={"test": images("test"), "val": images("val")}, classes=CLASSES)
     components: Any = SimpleNamespace(datamodule=datamodule, classifier=classifier)
-    return evaluation.record_predictions(folder, answers["val"], components)
+    return evaluation.record_predictions(folder, outputs["val"], components)
 
 
-def test_files_have_the_margin_of_each_image(tmp_path: Path) -> None:
+def test_files_contain_the_margin_of_each_image(tmp_path: Path) -> None:
     logits = torch.tensor([[0.0, 60.0], [0.0, 80.0], [0.0, 70.0], [0.0, 90.0], [50.0, 0.0], [0.0, 100.0]])
-    found = write_files(tmp_path, logits, -logits)
+    results = write_files(tmp_path, logits, -logits)
     lines = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()]
     assert lines[0] == ["path", "label", "probability", "prediction", "logit_margin"]
     assert [line[4] for line in lines[1:]] == ["30", "40", "35", "45", "-25", "50"]
     assert [float(line[2]) for line in lines[1:]] == pytest.approx([1, 1, 1, 1, np.exp(-25), 1])
-    assert found["status"] == "done"
-    # All positive images rank above all negative ones, though most probabilities are 1.
-    assert found["test_auroc_ci_high"] == 1.0
+    assert results["status"] == "done"
+    # All positive images rank above all negative ones, although most probabilities round to 1.
+    assert results["test_auroc_ci_high"] == 1.0
     assert (tmp_path / "validation.csv").read_text().splitlines()[1].split(",")[4] == "-30"
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_output_that_is_not_finite_names_its_image_and_writes_nothing(
+def test_a_non_finite_output_raises_an_error_with_its_image_and_writes_nothing(
     split: str, value: float, tmp_path: Path
 ) -> None:
     logits = {"test": torch.randn(6, 2), "val": torch.randn(6, 2)}

@@ -1,4 +1,4 @@
-"""Resumption: from a run's own checkpoint under its own settings only, and refused before anything is written."""
+"""Resumption from a run's own checkpoint with its own settings only; errors are raised before any write."""
 
 import errno
 import logging
@@ -14,13 +14,13 @@ from pneumo.errors import ConfigError, PneumoError, TrainingError
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import build, run_settings
-from pneumo.training.resumption import check_settings, explained_failures, explained_stops, resumable_checkpoint
+from pneumo.training.resumption import check_settings, handle_disk_errors, handle_interruptions, resumable_checkpoint
 from pneumo.training.run import run
 
 OPTIONS = ("optimizer=adam", "trainer.max_epochs=2", "figures=true")
 
 
-def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path: Path) -> None:
+def test_resuming_with_other_settings_raises_an_error_that_lists_them(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     (tmp_path / "best.ckpt").touch()
     torch.save({"hyper_parameters": {}, "config": {"seed": 0, "optimizer.lr": 0.1}}, path)
@@ -29,7 +29,7 @@ def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path: Pa
         check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {"seed": 0, "optimizer.lr": 0.2})
 
 
-def test_a_run_goes_on_only_beside_its_best_checkpoint(tmp_path: Path) -> None:
+def test_a_run_resumes_only_next_to_its_best_checkpoint(tmp_path: Path) -> None:
     own, other = tmp_path / "own", tmp_path / "other"
     for folder in (own, other):
         folder.mkdir()
@@ -41,14 +41,14 @@ def test_a_run_goes_on_only_beside_its_best_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stored", [{}, {"seed": torch.zeros(2)}, {"seed": [[]]}, {"seed": "0"}])
-def test_settings_that_cannot_be_compared_are_other_ones(stored: object, tmp_path: Path) -> None:
+def test_settings_of_other_types_differ(stored: object, tmp_path: Path) -> None:
     (tmp_path / "best.ckpt").touch()
     with pytest.raises(ConfigError, match=r"last\.ckpt .*settings"):
         check_settings({"config": stored}, tmp_path / "last.ckpt", tmp_path / "best.ckpt", {"seed": 0})
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stays(
+def test_a_checkpoint_with_a_foreign_path_is_not_resumed_and_the_file_is_kept(
     finished: Path, compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     victim, folder = tmp_path / "best.ckpt", shutil.copytree(finished, tmp_path / "run")
@@ -63,10 +63,10 @@ def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stay
     cfg = compose_run(*OPTIONS, f"ckpt_path={last}")
     with pytest.raises(ConfigError, match=r"ckpt_path=.*cannot be resumed"):
         run(cfg)
-    parts = build(cfg)
+    components = build(cfg)
     with caplog.at_level(logging.WARNING):
-        assert resumable_checkpoint(last, run_settings(cfg, parts.datamodule), parts) is None  # as in a sweep
-    assert "This run begins anew" in caplog.text
+        assert resumable_checkpoint(last, run_settings(cfg, components.datamodule), components) is None  # as in a sweep
+    assert "Training from scratch" in caplog.text
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -74,8 +74,8 @@ def test_a_checkpoint_that_names_a_foreign_file_is_not_resumed_and_the_file_stay
 def test_a_finished_run_resumes_from_its_last_checkpoint(finished: Path, compose_run: Compose, tmp_path: Path) -> None:
     last = shutil.copytree(finished, tmp_path / "run") / "checkpoints" / "last.ckpt"
     cfg = compose_run(*OPTIONS, f"ckpt_path={last}")
-    parts = build(cfg)
-    assert resumable_checkpoint(last, run_settings(cfg, parts.datamodule), parts) == str(last)
+    components = build(cfg)
+    assert resumable_checkpoint(last, run_settings(cfg, components.datamodule), components) == str(last)
 
 
 def touch(*paths: Path) -> None:
@@ -84,13 +84,13 @@ def touch(*paths: Path) -> None:
         path.touch()
 
 
-def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None:
+def test_a_disk_error_explains_how_to_resume(tmp_path: Path) -> None:
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     touch(last, tmp_path / "run" / ".run.lock")
     full = FileError(errno.ENOSPC, "No space left on device", None, "roc.png cannot be written (full): make room.")
 
     def fail(error: OSError | PneumoError, removed: bool = False) -> None:
-        with explained_failures(last):
+        with handle_disk_errors(last):
             if removed:
                 (tmp_path / "run" / ".run.lock").unlink()
             raise error
@@ -102,7 +102,7 @@ def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None
     for error in (FileNotFoundError(errno.ENOENT, "No such file or directory", str(last)), TrainingError("no best")):
         touch(tmp_path / "run" / ".run.lock")
         with pytest.raises(ConfigError, match=r"run.* was removed or renamed"):
-            fail(error, removed=True)  # checkpoints/ is still there, since a writer makes the folder again
+            fail(error, removed=True)  # checkpoints/ exists, since a writer creates the folder again
     with pytest.raises(TrainingError, match="no best"):  # on a machine that does not share the disk
         fail(TrainingError("no best"))
     touch(tmp_path / "run" / ".run.lock", tmp_path / "run" / "splits.csv")
@@ -110,12 +110,12 @@ def test_a_failure_of_the_disk_names_the_way_to_continue(tmp_path: Path) -> None
         fail(TrainingError("no best"), removed=True)
 
 
-@pytest.mark.parametrize(("config", "words"), [("sweep", "The same command continues from"), ("train", "ckpt_path=")])
-def test_a_stop_names_the_way_to_continue(
-    config: str, words: str, compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("config", "message"), [("sweep", "The same command continues from"), ("train", "ckpt_path=")])
+def test_an_interruption_explains_how_to_resume(
+    config: str, message: str, compose_run: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     compose_run("hydra.mode=MULTIRUN", config=config)  # `train.py -m` resumes nothing either
     touch(last := tmp_path / "run" / "checkpoints" / "last.ckpt")
-    with pytest.raises(SystemExit), explained_stops(last):
+    with pytest.raises(SystemExit), handle_interruptions(last):
         raise KeyboardInterrupt
-    assert words in caplog.text
+    assert message in caplog.text

@@ -11,7 +11,7 @@ from pneumo.models.checkpoint_reader import digest_checkpoint, read_checkpoint
 from pneumo.training.components import RunComponents, build, run_settings
 from pneumo.training.resumption import check_resumable
 from pneumo.training.run import run
-from pneumo.training.state_forms import FormError
+from pneumo.training.state_schema import StateError
 from pneumo.training.stored_state import require_training_state
 
 Content = dict[str, Any]
@@ -20,9 +20,9 @@ BEST += "'train_time_interval': None}, best"
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Iterator[RunComponents]:
-    """What `finished` was built of."""
-    with composing(tmp_path_factory.mktemp("parts"), phantoms) as composed:
+def components(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Iterator[RunComponents]:
+    """Components of the run `finished`."""
+    with composing(tmp_path_factory.mktemp("components"), phantoms) as composed:
         yield build(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
 
 
@@ -32,8 +32,8 @@ def state(finished: Path) -> tuple[Content, Content]:
     return last, best
 
 
-def put(node: Any, path: str, value: object) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
-    """Copy nested dictionaries and lists with one value replaced, or deleted by `...`; bars divide the keys."""
+def put(node: Any, path: str, value: object) -> Any:  # noqa: ANN401 (any content of a checkpoint)
+    """Copy nested dictionaries and lists with one value replaced, or deleted by `...`; `|` separates keys."""
     first, _, rest = path.partition("|")
     key: Any = BEST if first == "BEST" else int(first) if first.isdigit() else first
     changed = list(node) if isinstance(node, list) else dict(node)
@@ -100,13 +100,13 @@ GROUP = "optimizer_states|0|param_groups|0"
         ("outliers", ({"x": 5},)),
     ],
 )
-def test_an_altered_training_state_is_refused(
-    path: str, values: tuple[object, ...], parts: RunComponents, state: tuple[Content, Content]
+def test_an_altered_training_state_raises_an_error(
+    path: str, values: tuple[object, ...], components: RunComponents, state: tuple[Content, Content]
 ) -> None:
     last, best = state
     for value in values:
-        with pytest.raises(FormError) as error:
-            require_training_state(put(last, path, value), best, parts)
+        with pytest.raises(StateError) as error:
+            require_training_state(put(last, path, value), best, components)
         assert "\n" not in str(error.value)
 
 
@@ -123,26 +123,26 @@ def test_an_altered_training_state_is_refused(
         ("validation|logits", (torch.zeros(16, 3), torch.full((16, 2), math.nan))),
     ],
 )
-def test_an_altered_best_checkpoint_is_refused(
-    path: str, values: tuple[object, ...], parts: RunComponents, state: tuple[Content, Content]
+def test_an_altered_best_checkpoint_raises_an_error(
+    path: str, values: tuple[object, ...], components: RunComponents, state: tuple[Content, Content]
 ) -> None:
     last, best = state
     for value in values:
-        with pytest.raises(FormError, match=r"^best\.ckpt: "):
-            require_training_state(last, put(best, path, value), parts)
+        with pytest.raises(StateError, match=r"^best\.ckpt: "):
+            require_training_state(last, put(best, path, value), components)
 
 
 @pytest.mark.slow
-def test_an_epoch_that_a_limit_cut_is_resumed(tmp_path: Path, phantoms: Path) -> None:
+def test_a_run_with_an_epoch_cut_short_is_resumable(tmp_path: Path, phantoms: Path) -> None:
     options = ("trainer.max_epochs=2", "+trainer.max_steps=6")
     with composing(tmp_path, phantoms) as composed:
         cfg = composed(*options)
         run(cfg)
-        folder, parts = tmp_path / "run" / "checkpoints", build(cfg)
-        check_resumable(folder / "last.ckpt", folder, run_settings(cfg, parts.datamodule), parts)
+        folder, components = tmp_path / "run" / "checkpoints", build(cfg)
+        check_resumable(folder / "last.ckpt", folder, run_settings(cfg, components.datamodule), components)
 
 
-def test_what_a_run_has_stored_is_accepted(parts: RunComponents, state: tuple[Content, Content]) -> None:
+def test_the_state_of_a_run_is_valid(components: RunComponents, state: tuple[Content, Content]) -> None:
     before = [digest_checkpoint(content) for content in state]
-    require_training_state(*state, parts)
-    assert [digest_checkpoint(content) for content in state] == before  # it was only read
+    require_training_state(*state, components)
+    assert [digest_checkpoint(content) for content in state] == before  # unchanged by the check
