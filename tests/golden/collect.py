@@ -89,10 +89,10 @@ def collect_commands(_: Path) -> dict[str, list[str]]:
 
 def collect_runs(place: Path) -> dict[str, Any]:
     """Run all of `RUNS` and return what they leave."""
-    films = write_images(place / "films")
+    root = write_images(place / "images")
     found = {}
     for name, overrides in RUNS.items():
-        data = PHANTOMS if name == "xraychestnet" else (f"data.root={films}",)
+        data = PHANTOMS if name == "xraychestnet" else (f"data.root={root}",)
         _train(place, name, *data, *overrides)
         found[name] = describe_run(place / name)
     return found
@@ -175,7 +175,7 @@ def collect_predictions(place: Path) -> dict[str, Any]:
     """Return what a checkpoint of an earlier version predicts, with its digest and without."""
     import torch
 
-    images = tested_images(write_images(place / "films"))
+    images = tested_images(write_images(place / "images"))
     found = {}
     for name in ("with_digest", "without_digest"):
         content = restore_checkpoint("best")
@@ -200,13 +200,13 @@ def collect_resumed(place: Path) -> dict[str, Any]:
     """Resume the run of an earlier version that was stopped after two of its three epochs; return what it leaves."""
     import torch
 
-    films, run = write_images(place / "films"), place / "stopped"
+    root, run = write_images(place / "images"), place / "stopped"
     copy_earlier("stopped", run)
     (run / "checkpoints").mkdir()
     for name in ("best", "last"):
         torch.save(restore_checkpoint(f"stopped_{name}"), run / "checkpoints" / f"{name}.ckpt")
     last = run / "checkpoints" / "last.ckpt"
-    folders = (f"data.root={films}", f"paths.output_dir={place / 'outputs'}", f"ckpt_path={last}")
+    folders = (f"data.root={root}", f"paths.output_dir={place / 'outputs'}", f"ckpt_path={last}")
     assert run_script("train.py", *folders, *QUICK, *RESUMED) == 0
     history = torch.load(last, weights_only=True)["callbacks"]["History"]["epochs"]
     found = {"results": read_results(run), "history": history}

@@ -19,7 +19,7 @@ FOLDS = ("model=efficientnet_lite0", "optimizer=adagrad", "optimizer.lr=0.01,0.0
 
 def collect_sweep(place: Path) -> dict[str, Any]:
     """Run a sweep over folds and return its files and the columns and keys of its reports."""
-    folders = (f"data.root={write_images(place / 'films')}", f"paths.output_dir={place / 'outputs'}")
+    folders = (f"data.root={write_images(place / 'images')}", f"paths.output_dir={place / 'outputs'}")
     assert run_script("sweep.py", "-m", *folders, *QUICK, *FOLDS) == 0
     sweep = place / "outputs" / "sweep" / "study"
     assert run_command("report", str(sweep), "--ensemble")[0] == 0
@@ -41,13 +41,13 @@ def collect_outputs(place: Path) -> dict[str, Any]:
     import onnx
     import torch
 
-    films = write_images(place / "films")
+    root = write_images(place / "images")
     best = place / "best.ckpt"
     torch.save(restore_checkpoint("best"), best)
     predicted, audited, explained = place / "predicted.json", place / "audited.json", place / "maps"
-    images = tested_images(films)
+    images = tested_images(root)
     assert run_command("predict", str(best), *images[:2], "--json", str(predicted), "--explain", str(explained))[0] == 0
-    assert run_command("audit", str(films), "--json", str(audited))[0] == 0
+    assert run_command("audit", str(root), "--json", str(audited))[0] == 0
     for suffix in ("onnx", "pt2"):
         assert run_command("export", str(best), "--output", str(place / f"exported.{suffix}"))[0] == 0
     model = onnx.load(place / "exported.onnx")
@@ -67,7 +67,7 @@ def collect_outputs(place: Path) -> dict[str, Any]:
     }
 
 
-def _serve(best: Path, film: bytes) -> dict[str, list[str]]:
+def _serve(best: Path, image: bytes) -> dict[str, list[str]]:
     """Return the keys of the server's JSON, of a prediction and of an error."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
     code = "from pneumo.cli import main; main()"
@@ -78,7 +78,7 @@ def _serve(best: Path, film: bytes) -> dict[str, list[str]]:
         assert address is not None
         kind = {"Content-Type": "application/octet-stream"}
         found = {}
-        for name, body in (("prediction", film), ("error", b"no film")):
+        for name, body in (("prediction", image), ("error", b"no image")):
             try:
                 with urllib.request.urlopen(urllib.request.Request(f"{address[0]}predict", body, kind)) as reply:
                     found[name] = outline(json.load(reply))

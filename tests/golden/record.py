@@ -1,8 +1,8 @@
-"""Compare golden values with those of today; write them only when told to.
+"""Compare golden values with those of today; write them only with --write.
 
-PYTHONPATH=tests python -m golden.record                  print what differs, and what was added
-PYTHONPATH=tests python -m golden.record runs             of these values alone
-PYTHONPATH=tests python -m golden.record --write runs     and store them, for what was added on purpose
+PYTHONPATH=tests python -m golden.record                  print differences and additions
+PYTHONPATH=tests python -m golden.record runs             for these values only
+PYTHONPATH=tests python -m golden.record --write runs     and store them, for intended additions
 """
 
 import json
@@ -62,7 +62,7 @@ def _format(value: Any, indent: str = "") -> str:  # noqa: ANN401 (what JSON hol
 
 
 def main() -> int:
-    """Compare, and write where told to; return how many values differ."""
+    """Compare values, write them with --write, and return the number of differences."""
     write, chosen = "--write" in sys.argv, [name for name in sys.argv[1:] if name != "--write"]
     if write and not chosen:
         raise SystemExit("--write needs names: " + ", ".join(COLLECTORS))

@@ -18,8 +18,8 @@ def describe(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
         TypeError: A value is neither plain nor a tensor.
     """
     if isinstance(value, Tensor):
-        told = {"dtype": str(value.dtype).removeprefix("torch."), "tensor": list(value.shape)}
-        return {**told, "values": value.tolist()} if value.numel() <= _SMALL else told
+        summary = {"dtype": str(value.dtype).removeprefix("torch."), "tensor": list(value.shape)}
+        return {**summary, "values": value.tolist()} if value.numel() <= _SMALL else summary
     if type(value) is dict:
         if all(isinstance(key, str) for key in value):
             return {key: describe(item) for key, item in value.items()}

@@ -42,7 +42,7 @@ def test_an_earlier_checkpoint_predicts_the_same() -> None:
 
 
 def sweep_again(place: Path, *overrides: str) -> int:
-    folders = (f"data.root={write_images(place / 'films')}", f"paths.output_dir={place / 'outputs'}")
+    folders = (f"data.root={write_images(place / 'images')}", f"paths.output_dir={place / 'outputs'}")
     return run_script("sweep.py", "-m", *folders, *QUICK, *SWEEP, *overrides)
 
 
@@ -73,7 +73,7 @@ def test_an_earlier_sweep_counts_as_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "expected"),
     [
         ({"a": 1.0, "b": ["x", "y"], "c": [1, 2], "more": 1}, []),
         ({"a": 1.00001, "b": ["x", "new", "y"], "c": [1, 2]}, []),
@@ -84,7 +84,7 @@ def test_an_earlier_sweep_counts_as_finished(tmp_path: Path) -> None:
         ({"b": ["x", "y"], "c": [1, 3]}, ["/a is missing", "/c/1"]),
     ],
 )
-def test_differences_are_found(found: dict[str, object], told: list[str]) -> None:
+def test_differences_are_found(found: dict[str, object], expected: list[str]) -> None:
     lines = list(differences({"a": 1.0, "b": ["x", "y"], "c": [1, 2]}, found, 5e-4))
-    assert len(lines) == len(told)
-    assert all(line.startswith(start) for line, start in zip(lines, told, strict=True))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
