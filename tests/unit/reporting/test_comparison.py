@@ -8,7 +8,7 @@ from helpers.run_files import write_failed_run, write_outputs, write_run
 
 from pneumo.cli.commands import report
 from pneumo.metrics.definitions import estimates
-from pneumo.metrics.intervals import unvaried_difference
+from pneumo.metrics.intervals import zero_variance_difference
 from pneumo.metrics.significance import delong, placements, swap_test
 from pneumo.reporting.comparison import Comparison, compare, explain_comparison
 from pneumo.reporting.leaderboard import write_leaderboard
@@ -184,4 +184,4 @@ def test_copies_of_a_run_as_further_seeds_do_not_make_it_differ(tmp_path: Path) 
     write_run(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=10)
     for pair in compared(tmp_path).pairs:
         images = 624 if pair.metric == "accuracy" else 234  # of both classes, and of the smaller one
-        assert pair.difference == (0, *unvaried_difference(0, images), 1)
+        assert pair.difference == (0, *zero_variance_difference(0, images), 1)
