@@ -100,7 +100,7 @@ def test_intervals_have_a_positive_width_without_variation_within_classes(predic
 @pytest.mark.parametrize("output", ["right", "wrong", "even"])
 def test_all_intervals_have_a_positive_width(images: list[int], output: str) -> None:
     label = np.array(images)
-    probability = {
+    outputs = {
         "right": np.eye(3)[label],
         "wrong": np.eye(3)[(label + 1) % 3],
         "even": np.full((len(label), 3), 1 / 3),
