@@ -107,10 +107,11 @@ def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Res
 
 
 def effective_size(values: Array, clusters: Clusters) -> float:
-    """Compute the effective sample size: the number of independent binary outcomes with the same uncertainty.
+    """Compute the effective sample size of a mean: the number of independent images with the same uncertainty.
 
-    Values, (N,), are between 0 and 1. A factor from Student's t accounts for few clusters. If all values are equal, the
-    correlation within patients cannot be estimated, and each patient counts once.
+    Values, (N,), are between 0 and 1; the uncertainty is that of a proportion. A factor from Student's t accounts for
+    few clusters. If all values are equal, the correlation within patients cannot be estimated, and each patient counts
+    once.
 
     Source: E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small Expected Number of Positive
     Counts Estimated From Survey Data, 1998, section 2.

@@ -106,7 +106,7 @@ def fit_ood_detector(
     Args:
         reference: Channel means from `LevelMeans` for training images, (N, P).
         in_distribution: Channel means of other in-distribution images, (M, P), as one or several sets, each with the
-            fraction of images that may exceed the limit. The strictest set determines the limit.
+            fraction of images that may exceed the limit. The limit is the largest over the sets.
         channels: Number of channels of each level, with sum P; all levels have the same weight.
     """
     mean, deviation = reference.mean(0), reference.std(0)
