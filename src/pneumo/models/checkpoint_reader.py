@@ -101,7 +101,7 @@ def _has_string_keys(value: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _is_config(value: object) -> bool:
-    """Check a run's settings; class folders must be inside a data set, since `pneumo export --data` reads them."""
+    """Check the settings of a run; class folders must be inside a data set, since `pneumo export --data` reads them."""
     if not _has_string_keys(value):
         return False
     folders = value.get("data.classes", [])

@@ -22,7 +22,7 @@ class HeadClassifier(Classifier):
             for part in earlier:
                 optimizer.zero_grad()
                 logits = self(part["input"])
-                self._keep_output("train", part, logits)
+                self._store_output("train", part, logits)
                 torch.autograd.backward(self._loss(logits, part["label"], "train"))
                 optimizer.step()
         return super().training_step(last, batch_idx)

@@ -171,9 +171,7 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], Callable[[str], str]]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_of_earlier_torchvision_are_loaded_by_name(
-    layout: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_layouts_of_earlier_torchvision_are_loaded_by_name(layout: str, caplog: pytest.LogCaptureFixture) -> None:
     build, earlier = LAYOUTS[layout]
     torch.manual_seed(1)
     given = build().state_dict()

@@ -175,7 +175,7 @@ def draw_calibration(answers: Predictions, results: Results) -> Figure:
     figure.subplots_adjust(hspace=0.12)
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":")
     curve = calibration_curve(answers)
-    probability, share, low, high = np.array([(each.probability, each.fraction, each.low, each.high) for each in curve]).T
+    probability, share, low, high = np.array([(b.probability, b.fraction, b.low, b.high) for b in curve]).T
     text = f"ECE {results['test_ece']:.3f}\nBrier {results['test_brier']:.3f}"
     axes.errorbar(
         probability, share, (share - low, high - share), fmt="o-", color=COLOURS[0], lw=1.5, elinewidth=1, ms=4
