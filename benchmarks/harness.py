@@ -1,4 +1,4 @@
-"""What the benchmarks share: both sides in one run, alternating, each round in a fresh process."""
+"""Shared benchmark harness: alternating measurements of all sides, each in a fresh process."""
 
 import argparse
 import json
@@ -22,13 +22,13 @@ Side = Callable[[], float]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asked for.
+    """Settings from the command line.
 
     Attributes:
-        full: Real data and real sizes, in place of a short run on phantoms.
-        rounds: How often each side is measured.
-        out: Where JSON files and charts go.
-        root: The data set.
+        full: Use real data and sizes instead of a short run on synthetic images.
+        rounds: Number of measurements of each side.
+        out: Output folder of JSON files and charts.
+        root: Folder of the data set.
     """
 
     full: bool
@@ -38,33 +38,33 @@ class Settings:
 
 
 def parse(description: str, rounds: int = 3, phantoms: int = 256) -> Settings:
-    """Read the command line, and draw phantoms where no real data are asked for.
+    """Parse the command line, and write synthetic images unless real data are requested.
 
     Args:
-        description: What is measured, for --help.
-        rounds: How often each side is measured by default.
-        phantoms: Training images of the short run.
+        description: Description for --help.
+        rounds: Default number of measurements of each side.
+        phantoms: Number of training images in the short run.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="the data in PNEUMO_DATA_ROOT; default: a few phantoms")
+    parser.add_argument("--full", action="store_true", help="use the data in PNEUMO_DATA_ROOT (default: phantoms)")
     parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each side (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
-    given = parser.parse_args()
-    if given.full and "PNEUMO_DATA_ROOT" not in os.environ:
-        parser.error("--full measures on the real radiographs: set PNEUMO_DATA_ROOT to their folder")
-    root = Path(os.environ["PNEUMO_DATA_ROOT"]) if given.full else given.out / f"phantoms-{phantoms}"
-    if not given.full:
+    arguments = parser.parse_args()
+    if arguments.full and "PNEUMO_DATA_ROOT" not in os.environ:
+        parser.error("--full requires real radiographs: set PNEUMO_DATA_ROOT to their folder")
+    root = Path(os.environ["PNEUMO_DATA_ROOT"]) if arguments.full else arguments.out / f"phantoms-{phantoms}"
+    if not arguments.full:
         from pneumo.data.phantoms import write_phantoms
 
         write_phantoms(root, seed=0, train=phantoms, val=16, test=64)
-    return Settings(given.full, given.rounds, given.out, root)
+    return Settings(arguments.full, arguments.rounds, arguments.out, root)
 
 
 def fresh_process() -> ProcessPoolExecutor:
-    """Give a process that inherits nothing, whose own workers start as they would in a program of its own."""
-    usual = multiprocessing.get_start_method()  # else they would be spawned too, and each import torch anew
+    """Return an executor with one spawned process, whose own workers use the default start method."""
+    default = multiprocessing.get_start_method()  # spawned workers would each import torch again
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, spawn, _set_start_method, (usual,))
+    return ProcessPoolExecutor(1, spawn, _set_start_method, (default,))
 
 
 def _set_start_method(method: str) -> None:
@@ -72,56 +72,56 @@ def _set_start_method(method: str) -> None:
 
 
 def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
-    """Measure the sides in turn, each time in a fresh process, so that neither profits from what the other left.
+    """Measure the sides in turn, each time in a fresh process, so that they do not affect each other.
 
     Args:
-        sides: By name: functions that can be pickled and give what they measured.
-        rounds: How often.
+        sides: Picklable functions by name, which return the measured value.
+        rounds: Number of measurements of each side.
     """
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds):
+    results: dict[str, list[float]] = {name: [] for name in sides}
+    for index in range(rounds):
         for name, side in sides.items():
             with fresh_process() as pool:
                 value = pool.submit(side).result()
-            found[name].append(value)
-            rich.print(f"[dim]round {number + 1}/{rounds}  {name}: {show(value)}[/dim]", flush=True)
-    return found
+            results[name].append(value)
+            rich.print(f"[dim]round {index + 1}/{rounds}  {name}: {show(value)}[/dim]", flush=True)
+    return results
 
 
 def show(value: float) -> str:
-    """Give a value's first four digits, or all those before the point."""
+    """Format a value with four significant digits, or as an integer from 1,000."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def report(name: str, settings: Settings, unit: str, found: Mapping[str, Sequence[float]], note: str = "") -> None:
+def report(name: str, settings: Settings, unit: str, results: Mapping[str, Sequence[float]], note: str = "") -> None:
     """Print medians and ratios to the first side, and write them as JSON and as a bar chart.
 
     Args:
-        name: The benchmark's.
-        settings: What it ran with.
-        unit: Of the values; one that ends in `/s` is better when it is larger, another when it is smaller.
-        found: The values of each side; the first is what the others are compared with.
-        note: What a reader must know.
+        name: Name of the benchmark.
+        settings: Settings of the benchmark.
+        unit: Unit of the values; larger values are better if it ends in `/s`, otherwise smaller ones.
+        results: Values of each side; the first side is the reference.
+        note: Caption of the table.
     """
-    median = {side: statistics.median(values) for side, values in found.items()}
+    median = {side: statistics.median(values) for side, values in results.items()}
     first = next(iter(median.values()))
-    faster = {side: value / first if unit.endswith("/s") else first / value for side, value in median.items()}
-    table = Table(title=f"{name}, {'real data' if settings.full else 'phantoms'}", caption=note or None)
-    for column in ("", f"median [{unit}]", "lowest", "highest", "times as fast"):
+    speedup = {side: value / first if unit.endswith("/s") else first / value for side, value in median.items()}
+    table = Table(title=f"{name}, {'real data' if settings.full else 'synthetic images'}", caption=note or None)
+    for column in ("", f"median [{unit}]", "minimum", "maximum", "speedup"):
         table.add_column(column, justify="right" if column else "left")
-    for side, values in found.items():
-        table.add_row(side, *map(show, (median[side], min(values), max(values))), f"{faster[side]:.2f}")
+    for side, values in results.items():
+        table.add_row(side, *map(show, (median[side], min(values), max(values))), f"{speedup[side]:.2f}")
     rich.print(table)
     path = settings.out / f"{name}{'-full' if settings.full else ''}.json"
-    content: dict[str, Any] = {"unit": unit, "median": median, "times_as_fast": faster, "all": dict(found)}
+    content: dict[str, Any] = {"unit": unit, "median": median, "times_as_fast": speedup, "all": dict(results)}
     content |= {"note": note, "machine": machine(), "full": settings.full}
     write_text(path, json.dumps(content, indent=2) + "\n")
-    _draw(path.with_suffix(".png"), f"{name}: {unit}", median, faster)
+    _draw(path.with_suffix(".png"), f"{name}: {unit}", median, speedup)
     rich.print(f"[dim]{path}, {path.with_suffix('.png').name}[/dim]\n")
 
 
 def machine() -> dict[str, Any]:
-    """Tell what the figures come from."""
+    """Return hardware and software versions of the measurements."""
     import torch
 
     from pneumo.common.hardware import count_cores
@@ -133,7 +133,7 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": count_cores(), "gpu": gpu, "torch": str(torch.__version__)}
 
 
-def _draw(path: Path, title: str, median: Mapping[str, float], faster: Mapping[str, float]) -> None:
+def _draw(path: Path, title: str, median: Mapping[str, float], speedup: Mapping[str, float]) -> None:
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -143,7 +143,7 @@ def _draw(path: Path, title: str, median: Mapping[str, float], faster: Mapping[s
     names = list(median)[::-1]
     colours = ["#0072B2" if "pneumo" in name else "#999999" for name in names]
     bars = axes.barh(names, [median[name] for name in names], color=colours, height=0.65)
-    labels = [f"{show(median[name])}  ({faster[name]:.3g}x)" for name in names]
+    labels = [f"{show(median[name])}  ({speedup[name]:.3g}x)" for name in names]
     axes.bar_label(bars, labels, padding=4, fontsize=10)
     axes.set_xlim(right=1.25 * max(median.values()))
     axes.set_title(title, fontsize=11, loc="left")

@@ -1,13 +1,12 @@
-"""A head on cached features, 20 epochs at batch size 32: a whole run's training against raw PyTorch loops.
+"""Training time of a head on cached features, 20 epochs at batch size 32, compared with raw PyTorch loops.
 
     python benchmarks/head_training.py            1,304 x 1,280 features
     python benchmarks/head_training.py --full     5,216 x 1,280 features, as in the study
 
-pneumo's side is Lightning's fit with all that a run does while it trains: metrics, validation, TensorBoard, log,
-checkpoints. The raw loops train, and compute the epoch's loss and the validation loss. One cuts batches from a tensor,
-which is the fastest that one can write; one takes a DataLoader over a TensorDataset, which is what most write. The
-features are random. A short training comes first on all sides, so that what a process does but once, such as imports,
-is not measured.
+pneumo: Lightning's fit with all components of a run, namely metrics, validation, TensorBoard, log and checkpoints.
+Raw loops: training, the loss of each epoch and the validation loss. One indexes a tensor, which is the fastest
+implementation; one uses a DataLoader with a TensorDataset, which is the most common. The features are random. Each
+measurement follows a short training, which excludes one-time costs such as imports.
 """
 
 import os
@@ -24,7 +23,7 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 WIDTH, BATCH, EPOCHS = 1280, 32, 20
-CHOICES = ("hydra.job.num=0", "hydra.job.id=0", "hydra.runtime.output_dir=outputs")  # set when Hydra runs a job
+JOB_SETTINGS = ("hydra.job.num=0", "hydra.job.id=0", "hydra.runtime.output_dir=outputs")  # set by Hydra in jobs
 OPTIMIZERS = ("sgd", "adam", "adagrad")
 
 
@@ -35,7 +34,7 @@ def features(count: int) -> tuple[Tensor, Tensor]:
 
 
 def make(name: str, head: nn.Linear) -> Optimizer:
-    """Make an optimizer with the settings of conf/optimizer."""
+    """Build an optimizer with the settings of conf/optimizer."""
     if name == "sgd":
         return SGD(head.parameters(), lr=0.003, momentum=0.9, fused=True)
     if name == "adam":
@@ -44,15 +43,15 @@ def make(name: str, head: nn.Linear) -> Optimizer:
 
 
 def warmed(train: Callable[[int, int], float], count: int) -> float:
-    """Measure a training after a short one, which does what a process does but once, such as imports."""
+    """Measure a training after a short one, which performs one-time work such as imports."""
     train(BATCH, 1)
     return train(count, EPOCHS)
 
 
 def raw(name: str, with_loader: bool, count: int, epochs: int) -> float:
-    """Give the seconds of a raw loop."""
+    """Return the duration of a raw loop in seconds."""
     x, y = features(count)
-    held_out, answers = features(16)
+    held_out, held_out_label = features(16)
     head = nn.Linear(WIDTH, 2)
     optimizer = make(name, head)
     loader = DataLoader(TensorDataset(x, y), BATCH, shuffle=True)
@@ -74,12 +73,12 @@ def raw(name: str, with_loader: bool, count: int, epochs: int) -> float:
             for index in torch.split(torch.randperm(count), BATCH):
                 total += step(x[index], y[index])
         with torch.inference_mode():
-            total.item(), nn.functional.cross_entropy(head(held_out), answers).item()
+            total.item(), nn.functional.cross_entropy(head(held_out), held_out_label).item()
     return time.perf_counter() - started
 
 
 def pneumo(name: str, count: int, epochs: int) -> float:
-    """Give the seconds of Lightning's fit, as training.run calls it."""
+    """Return the duration of Lightning's fit in seconds, called as in training.run."""
     import logging
 
     import numpy as np
@@ -98,12 +97,12 @@ def pneumo(name: str, count: int, epochs: int) -> float:
         for split, images in (("train", count), ("val", 16), ("test", 16)):
             for kind in ("NORMAL", "PNEUMONIA"):
                 (root / split / kind).mkdir(parents=True)
-                for number in range(images // 2):
-                    Image.new("L", (8, 8)).save(root / split / kind / f"{number}.png")
+                for index in range(images // 2):
+                    Image.new("L", (8, 8)).save(root / split / kind / f"{index}.png")
         with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
             overrides = ["model=efficientnet_lite0", "model.weights=null", f"optimizer={name}", f"data.root={root}"]
             overrides += ["data.image_size=32", f"epochs={epochs}", f"paths.output_dir={folder}", "trainer=cpu"]
-            cfg = compose("train", [*overrides, f"paths.run_dir={folder}/run", *CHOICES], return_hydra_config=True)
+            cfg = compose("train", [*overrides, f"paths.run_dir={folder}/run", *JOB_SETTINGS], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         components = build(cfg)
         x, _ = features(len(components.datamodule.radiographs))
@@ -116,7 +115,7 @@ def pneumo(name: str, count: int, epochs: int) -> float:
 
 
 def main() -> None:
-    """Measure each optimizer."""
+    """Run the benchmark for each optimizer."""
     settings = harness.parse(str(__doc__), rounds=5)
     count = 5216 if settings.full else 1304
     for name in OPTIMIZERS:
@@ -125,9 +124,9 @@ def main() -> None:
             "raw loop, DataLoader": partial(warmed, partial(raw, name, True), count),
             "pneumo, whole training": partial(warmed, partial(pneumo, name), count),
         }
-        found = harness.alternate(sides, settings.rounds)
+        results = harness.alternate(sides, settings.rounds)
         harness.report(
-            f"head_training-{name}", settings, "s", found, f"{count:,} x {WIDTH:,} features, {EPOCHS} epochs"
+            f"head_training-{name}", settings, "s", results, f"{count:,} x {WIDTH:,} features, {EPOCHS} epochs"
         )
 
 

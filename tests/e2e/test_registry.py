@@ -1,4 +1,4 @@
-"""A metric added by one entry of the registry, through a whole run and its reports."""
+"""A metric added to the registry by one entry, through a complete run and its reports."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def execute(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_metric_of_one_entry_is_in_results_tables_leaderboard_and_report(tmp_path: Path) -> None:
+def test_new_registry_entry_is_in_results_tables_leaderboard_and_report(tmp_path: Path) -> None:
     run, old, out = (tmp_path / name for name in ("new-sgd-s0", "old-sgd-s0", "out"))
     data = ("data=synthetic", "data.train=40", "data.val=8", "data.test=16", "data.image_size=32", "data.batch_size=16")
     quick = ("model=xraychestnet", "epochs=1", "trainer=cpu", "data.num_workers=0", "figures=false")
@@ -56,9 +56,9 @@ def test_a_metric_of_one_entry_is_in_results_tables_leaderboard_and_report(tmp_p
     assert 0 <= results["test_npv_ci_low"] <= results["test_npv"] <= results["test_npv_ci_high"] <= 1
     assert {"train_npv", "val_npv"} <= results.keys()
 
-    shutil.copytree(run, old)  # a run of the version before
-    kept = {name: value for name, value in results.items() if "npv" not in name}
-    (old / "results.json").write_text(json.dumps({**kept, "model": "old"}))
+    shutil.copytree(run, old)  # a run of an earlier version
+    others = {name: value for name, value in results.items() if "npv" not in name}
+    (old / "results.json").write_text(json.dumps({**others, "model": "old"}))
     assert TITLE in execute(str(run), str(out), str(run), str(old))
     assert TITLE in (out / "leaderboard.md").read_text()
     assert TITLE in (out / "page.html").read_text()

@@ -1,4 +1,4 @@
-"""Checkpoints of networks with random weights, with all that those of a tested run hold."""
+"""Checkpoints of networks with random weights and the content of a tested run."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ SUBTYPES = ("NORMAL", "BACTERIAL", "VIRAL")
 
 
 def write_checkpoint(path: Path, classes: tuple[str, ...] = CLASSES, tested: bool = True) -> Path:
-    """Write the checkpoint of a small network, which crops, mirrors and has a temperature.
+    """Write the checkpoint of a small network with a crop, flip averaging and a temperature.
 
     Args:
-        path: Of the checkpoint.
-        classes: Of the network.
-        tested: Whether it has a margin, and an OOD detector fitted to noise.
+        path: Path of the checkpoint.
+        classes: Class names.
+        tested: Store a margin and an OOD detector fitted to noise.
     """
     torch.manual_seed(0)
     prediction = PredictionOptions(temperature=0.05, margin=0.5 if tested else None, flip_test=True)
@@ -38,27 +38,27 @@ def write_checkpoint(path: Path, classes: tuple[str, ...] = CLASSES, tested: boo
 
 
 def smooth_images(count: int, size: int) -> Tensor:
-    """Return smooth grey images, (count, 1, size, size) uint8."""
+    """Return smooth grayscale images, (count, 1, size, size) uint8."""
     noise = torch.rand(count, 1, 5, 5, generator=torch.Generator().manual_seed(count))
     return (255 * nn.functional.interpolate(noise, size, mode="bilinear")).to(torch.uint8)
 
 
 def write_untrained(path: Path, architecture: str, size: int, flip: bool = True, classes: int = 2) -> Path:
-    """Write the checkpoint of any network, whose predictions for smooth images differ from each other.
+    """Write the checkpoint of any network with varied predictions for smooth images.
 
     Args:
-        path: Of the checkpoint.
-        architecture: As `source/name`.
-        size: Of its images, in pixels.
-        flip: Whether mirrored images are predicted too.
-        classes: 2 or 3.
+        path: Path of the checkpoint.
+        architecture: Architecture, SOURCE/NAME.
+        size: Height and width of the images in pixels.
+        flip: Enable flip averaging.
+        classes: Number of classes, 2 or 3.
     """
     torch.manual_seed(0)
     prediction = PredictionOptions(temperature=0.7, flip_test=flip, threshold=0.4, margin=0.3)
     names = CLASSES if classes == 2 else SUBTYPES
     classifier = Classifier(architecture, names, size, crop_pct=0.875, prediction=prediction)
     images = smooth_images(48, size)
-    _fit_normalisations(classifier.backbone, images[:16])
+    _fit_batch_norm(classifier.backbone, images[:16])
     classifier.eval()
     levels = LevelMeans(fast_copy(classifier.backbone, size), size)
     with torch.inference_mode():
@@ -67,8 +67,8 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
     return _save(path, classifier, torch.cat(means), 32, levels.channels)
 
 
-def _fit_normalisations(backbone: nn.Module, images: Tensor) -> None:
-    """Set the statistics of batch normalisations to those of images, without which deep networks output constants."""
+def _fit_batch_norm(backbone: nn.Module, images: Tensor) -> None:
+    """Set batch-normalization statistics to those of images, since deep networks otherwise output constants."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -77,7 +77,7 @@ def _fit_normalisations(backbone: nn.Module, images: Tensor) -> None:
 
 
 def _spread_outputs(head: nn.Linear, features: Tensor) -> None:
-    """Scale a random head, so that probabilities are neither all 0 nor all 1."""
+    """Scale a random head so that probabilities vary between 0 and 1."""
     logits = head(features)
     spread = 3 / (logits[:, 1] - logits[:, 0]).std()
     head.weight.mul_(spread)
@@ -85,14 +85,14 @@ def _spread_outputs(head: nn.Linear, features: Tensor) -> None:
 
 
 def _save(path: Path, classifier: Classifier, means: Tensor | None, reference: int, channels: list[int]) -> Path:
-    """Write a checkpoint, with an OOD detector fitted to the first `reference` of some means and tested on the rest."""
+    """Write a checkpoint with an OOD detector fitted to the first `reference` means and calibrated on the others."""
     content = {
         "state_dict": classifier.state_dict(),
         "hyper_parameters": dict(classifier.hparams),
         "pytorch-lightning_version": "2.6.0",
     }
     if means is not None:
-        known = means.double().numpy()
-        content["outliers"] = fit_ood_detector(known[:reference], [(known[reference:], 0.01)], channels)._asdict()
+        values = means.double().numpy()
+        content["outliers"] = fit_ood_detector(values[:reference], [(values[reference:], 0.01)], channels)._asdict()
     write(content, path)
     return path

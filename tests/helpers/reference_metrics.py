@@ -1,4 +1,4 @@
-"""Test metrics and intervals of a run, computed again from its predictions.csv by scikit-learn and plain loops."""
+"""Reference implementation of test metrics and intervals, from predictions.csv by scikit-learn and plain loops."""
 
 import csv
 from collections.abc import Callable, Mapping
@@ -20,42 +20,42 @@ Numbers = NDArray[np.float64]
 
 
 def draw_metric(predictions: Predictions, name: str, count: int = RESAMPLES, seed: int = SEED) -> Numbers:
-    """Compute a metric of each bootstrap draw."""
+    """Compute a metric on each bootstrap draw."""
     compute, clusters = REGISTRY[name].compute, predictions.clusters
     return bootstrap(lambda weights: compute(Resamples(predictions, weights)), predictions.label, count, seed, clusters)
 
 
 def read(folder: Path) -> tuple[list[str], Numbers, Numbers, Numbers]:
-    """Read names of files, labels, probabilities and predictions."""
+    """Read file names, labels, probabilities and predicted labels."""
     with (folder / "predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     columns = ([float(line[name] == "PNEUMONIA") for line in lines] for name in ("label", "prediction"))
-    label, answer = map(np.array, columns)
+    label, predicted = map(np.array, columns)
     return (
         [line["path"].split("/")[-1] for line in lines],
         label,
         np.array([float(x["probability"]) for x in lines]),
-        answer,
+        predicted,
     )
 
 
 def read_patients(folder: Path) -> NDArray[np.int64]:
-    """Number the patients of images in the order of their first appearance; without splits.csv each image is one."""
+    """Return patient indices in the order of first appearance; without splits.csv, each image is one patient."""
     with (folder / "predictions.csv").open(newline="") as file:
         names = [line["path"] for line in csv.DictReader(file)]
     if (folder / "splits.csv").is_file():
         with (folder / "splits.csv").open(newline="") as file:
             patient = {line["path"]: line["patient"] for line in csv.DictReader(file)}
         names = [patient[name] for name in names]
-    seen = list(dict.fromkeys(names))
-    return np.array([seen.index(name) for name in names])
+    unique = list(dict.fromkeys(names))
+    return np.array([unique.index(name) for name in names])
 
 
 def calibration_gaps(label: Numbers, probability: Numbers) -> Numbers:
     gaps = []
-    for low in range(15):  # the last bin holds 1 too
-        here = (probability >= low / 15) & ((probability < (low + 1) / 15) | (low == 14))
-        gaps.append(here.mean() * (probability[here].mean() - label[here].mean()) if here.any() else 0.0)
+    for low in range(15):  # the last bin includes 1
+        inside = (probability >= low / 15) & ((probability < (low + 1) / 15) | (low == 14))
+        gaps.append(inside.mean() * (probability[inside].mean() - label[inside].mean()) if inside.any() else 0.0)
     return np.array(gaps)
 
 
@@ -63,20 +63,20 @@ def calibration_error(label: Numbers, probability: Numbers) -> float:
     return float(sum(map(abs, calibration_gaps(label, probability))))
 
 
-def mcc(label: Numbers, probability: Numbers, answer: Numbers) -> float:
-    return float(np.corrcoef(label, answer)[0, 1]) if 0 < answer.sum() < len(answer) else 0.0
+def mcc(label: Numbers, probability: Numbers, predicted: Numbers) -> float:
+    return float(np.corrcoef(label, predicted)[0, 1]) if 0 < predicted.sum() < len(predicted) else 0.0
 
 
 METRICS: dict[str, Callable[[Numbers, Numbers, Numbers], float]] = {
-    "accuracy": lambda label, _, answer: float((label == answer).mean()),
+    "accuracy": lambda label, _, predicted: float((label == predicted).mean()),
     "auroc": lambda label, probability, _: float(metrics.roc_auc_score(label, probability)),
-    "sensitivity": lambda label, _, answer: float(answer[label == 1].mean()),
-    "specificity": lambda label, _, answer: float(1 - answer[label == 0].mean()),
-    "balanced_accuracy": lambda label, _, answer: float(
-        (answer[label == 1].mean() + 1 - answer[label == 0].mean()) / 2
+    "sensitivity": lambda label, _, predicted: float(predicted[label == 1].mean()),
+    "specificity": lambda label, _, predicted: float(1 - predicted[label == 0].mean()),
+    "balanced_accuracy": lambda label, _, predicted: float(
+        (predicted[label == 1].mean() + 1 - predicted[label == 0].mean()) / 2
     ),
     "auprc": lambda label, probability, _: float(metrics.average_precision_score(label, probability)),
-    "f1": lambda label, _, answer: float(2 * (label * answer).sum() / (label.sum() + answer.sum())),
+    "f1": lambda label, _, predicted: float(2 * (label * predicted).sum() / (label.sum() + predicted.sum())),
     "mcc": mcc,
     "ece": lambda label, probability, _: calibration_error(label, probability),
     "brier": lambda label, probability, _: float(((label - probability) ** 2).mean()),
@@ -84,13 +84,13 @@ METRICS: dict[str, Callable[[Numbers, Numbers, Numbers], float]] = {
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Compute the exact p-value of McNemar's test, of two runs that are right on these images or not."""
+    """Compute the exact p-value of McNemar's test from the correctness of two runs on the same images."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
 def summed(values: Numbers, patients: NDArray[np.int64]) -> dict[int, float]:
-    """Sum deviations from the mean for each patient."""
+    """Sum deviations from the mean within each patient."""
     return {patient: float((values - values.mean())[patients == patient].sum()) for patient in set(patients.tolist())}
 
 
@@ -99,7 +99,7 @@ def widening(images: int, patients: int) -> float:
 
 
 def effective(hits: Numbers, patients: NDArray[np.int64]) -> float:
-    """Compute the effective number of images: theirs by the design effect, and by the squared ratio of Student's t."""
+    """Compute the effective sample size from the design effect and the squared ratio of Student's t."""
     count, images = len(set(patients.tolist())), len(hits)
     if count < 2 or len(set(hits.tolist())) == 1:
         return count
@@ -126,37 +126,37 @@ def shrink(variance: float, expected: float, units: int, weight: int) -> float:
 
 
 def obuchowski(label: Numbers, probability: Numbers, patients: NDArray[np.int64]) -> tuple[float, float]:
-    """Compute the AUROC's deviation, and by how much the deviation of the average precision is widened.
+    """Compute the AUROC's standard deviation and the widening factor of the average precision's.
 
-    The first is widened for few patients of the smaller class, the second for few negative ones.
+    The first is widened for few patients in the smaller class, the second for few negative patients.
     """
     above, below = probability[label == 1], probability[label == 0]
     wins = np.array([[float(high > low) + 0.5 * (high == low) for low in below] for high in above])
-    sides = summed(wins.mean(1), patients[label == 1]), summed(wins.mean(0), patients[label == 0])
+    sums = summed(wins.mean(1), patients[label == 1]), summed(wins.mean(0), patients[label == 0])
     images = len(above), len(below)
-    counts = [len(side) for side in sides]
+    counts = [len(each) for each in sums]
     own = [
-        float(sum(value**2 for value in side.values())) * units / (units - 1) / count**2
-        for side, units, count in zip(sides, counts, images, strict=True)
+        float(sum(value**2 for value in each.values())) * units / (units - 1) / count**2
+        for each, units, count in zip(sums, counts, images, strict=True)
     ]
     area = float(wins.mean())
-    expected = max(2 * better**2 / (1 + better) - better**2 for better in (area, 1 - area))
+    expected = max(2 * each**2 / (1 + each) - each**2 for each in (area, 1 - area))
     prior = [expected / count for count in images]
     variance = sum(shrink(value, each, units, 2) for value, each, units in zip(own, prior, counts, strict=True))
     freedom = sum(own) ** 2 / sum(value**2 / (units - 1) for value, units in zip(own, counts, strict=True))
     ratio = (own[0] + shrink(own[1], prior[1], counts[1], 3)) / sum(own)
     precision = np.sqrt(ratio) * t.ppf(0.975, freedom) / t.ppf(0.975, 1e9)
-    total = len(sides[0].keys() | sides[1].keys())
-    products = sum(sides[0][patient] * sides[1][patient] for patient in sides[0].keys() & sides[1].keys())
+    total = len(sums[0].keys() | sums[1].keys())
+    products = sum(sums[0][patient] * sums[1][patient] for patient in sums[0].keys() & sums[1].keys())
     variance += 2 * products * total / (total - 1) / (images[0] * images[1])
-    smaller = int(len(sides[1]) < len(sides[0]))
-    return float(np.sqrt(variance)) * widening(images[smaller], len(sides[smaller])), float(precision)
+    smaller = int(len(sums[1]) < len(sums[0]))
+    return float(np.sqrt(variance)) * widening(images[smaller], len(sums[smaller])), float(precision)
 
 
 def calibration_interval(
     label: Numbers, probability: Numbers, resamples: list[NDArray[np.int64]], patients: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Compute the ECE's interval: below without what chance adds to gaps that are shrunk by its variance."""
+    """Compute the interval of an ECE, whose lower end is corrected for the bias by noise."""
     gaps = calibration_gaps(label, probability)
     drawn = [calibration_gaps(label[chosen], probability[chosen]) for chosen in resamples]
     shrunk = [
@@ -171,68 +171,68 @@ def calibration_interval(
     return low, min(1.0, ece + norm.ppf(0.975) * deviation)
 
 
-def count_intervals(label: Numbers, answer: Numbers, patients: NDArray[np.int64]) -> dict[str, tuple[float, float]]:
-    """Compute percentiles over Jeffreys' posteriors of sensitivity and specificity, in 1,000 slices each."""
+def count_intervals(label: Numbers, predicted: Numbers, patients: NDArray[np.int64]) -> dict[str, tuple[float, float]]:
+    """Compute percentiles over Jeffreys posteriors of sensitivity and specificity, in 1,000 slices each."""
     slices = (np.arange(1000) + 0.5) / 1000
     ill, well = float(label.sum()), float((1 - label).sum())
-    found = float((label * answer).sum()), float(((1 - label) * (1 - answer)).sum())
-    right = (label == answer).astype(float)
-    part = [effective(right[label == k], patients[label == k]) / n for k, n in ((1, ill), (0, well))]
-    sensitivity = beta.ppf(slices, found[0] * part[0] + 0.5, (ill - found[0]) * part[0] + 0.5)[:, None]
-    specificity = beta.ppf(slices, found[1] * part[1] + 0.5, (well - found[1]) * part[1] + 0.5)
+    hits = float((label * predicted).sum()), float(((1 - label) * (1 - predicted)).sum())
+    correct = (label == predicted).astype(float)
+    ratio = [effective(correct[label == k], patients[label == k]) / n for k, n in ((1, ill), (0, well))]
+    sensitivity = beta.ppf(slices, hits[0] * ratio[0] + 0.5, (ill - hits[0]) * ratio[0] + 0.5)[:, None]
+    specificity = beta.ppf(slices, hits[1] * ratio[1] + 0.5, (well - hits[1]) * ratio[1] + 0.5)
     true, false = ill * sensitivity, well * (1 - specificity)
-    called = true + false
+    alarms = true + false
     draws = {
         "balanced_accuracy": (sensitivity + specificity) / 2,
-        "f1": 2 * true / (ill + called),
-        "mcc": (true * well - false * ill) / np.sqrt(ill * well * called * (ill + well - called)),
+        "f1": 2 * true / (ill + alarms),
+        "mcc": (true * well - false * ill) / np.sqrt(ill * well * alarms * (ill + well - alarms)),
     }
-    values = {name: METRICS[name](label, label, answer) for name in draws}
-    ends = {name: np.percentile(of_name, [2.5, 97.5]) for name, of_name in draws.items()}
+    values = {name: METRICS[name](label, label, predicted) for name in draws}
+    ends = {name: np.percentile(values_drawn, [2.5, 97.5]) for name, values_drawn in draws.items()}
     return {name: (min(low, values[name]), max(high, values[name])) for name, (low, high) in ends.items()}
 
 
 def check_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Compare results with the computed ones; slices and Sobol's points differ in the third digit."""
+    """Compare results with the reference; slices and Sobol points differ in the third digit."""
     for name, value in compute(folder).items():
         counted = name.endswith(("_low", "_high")) and any(each in name for each in ("balanced_accuracy", "f1", "mcc"))
         assert results[name] == pytest.approx(value, abs=2e-3 if counted else 1e-6), name
 
 
 def compute(folder: Path) -> dict[str, float]:
-    """Return the test's metrics and intervals, by their names in results.json."""
-    files, label, probability, answer = read(folder)
+    """Compute test metrics and intervals by their keys in results.json."""
+    files, label, probability, predicted = read(folder)
     patients = read_patients(folder)
     deviation, precision_widening = obuchowski(label, probability, patients)
-    values = {name: metric(label, probability, answer) for name, metric in METRICS.items()}
-    found = {f"test_{name}": value for name, value in values.items()}
+    values = {name: metric(label, probability, predicted) for name, metric in METRICS.items()}
+    results = {f"test_{name}": value for name, value in values.items()}
     intervals = {
-        "accuracy": wilson((label == answer).astype(float), patients),
-        "sensitivity": wilson(answer[label == 1], patients[label == 1]),
-        "specificity": wilson(1 - answer[label == 0], patients[label == 0]),
+        "accuracy": wilson((label == predicted).astype(float), patients),
+        "sensitivity": wilson(predicted[label == 1], patients[label == 1]),
+        "specificity": wilson(1 - predicted[label == 0], patients[label == 0]),
         "auroc": on_logit_scale(values["auroc"], deviation),
     }
-    drawn = bootstrap(lambda weights: weights, label == 1, clusters=patients).astype(int)  # the same resamples
+    drawn = bootstrap(lambda weights: weights, label == 1, clusters=patients).astype(int)  # the same draws as pneumo
     assert len(drawn) == RESAMPLES
     resamples = [np.repeat(np.arange(len(label)), counts) for counts in drawn]
     intervals["ece"] = calibration_interval(label, probability, resamples, patients)
-    intervals |= count_intervals(label, answer, patients)
+    intervals |= count_intervals(label, predicted, patients)
     draws: dict[str, list[float]] = {name: [] for name in METRICS if name not in intervals}
     for chosen in resamples:
         for name, values_of in draws.items():
-            values_of.append(METRICS[name](label[chosen], probability[chosen], answer[chosen]))
+            values_of.append(METRICS[name](label[chosen], probability[chosen], predicted[chosen]))
     intervals["auprc"] = on_logit_scale(values["auprc"], float(np.std(draws["auprc"], ddof=1)) * precision_widening)
     brier = values["brier"]
     units = len(set(patients.tolist()))
     variance = shrink(float(np.var(draws["brier"], ddof=1)), brier * (1 - brier) / units, units, 4)
     intervals["brier"] = on_logit_scale(brier, float(np.sqrt(variance)))
-    for subtype, word in (("bacterial", "_bacteria_"), ("viral", "_virus_")):
-        chosen = np.array([word in file for file in files]) & (label == 1)
-        called = answer[chosen]
-        found[f"test_sensitivity_{subtype}"] = float(called.mean())
-        intervals[f"sensitivity_{subtype}"] = wilson(called, patients[chosen])
-    found["test_auroc_bacterial_viral"] = -1.0  # not defined for two classes
+    for subtype, infix in (("bacterial", "_bacteria_"), ("viral", "_virus_")):
+        chosen = np.array([infix in file for file in files]) & (label == 1)
+        detected = predicted[chosen]
+        results[f"test_sensitivity_{subtype}"] = float(detected.mean())
+        intervals[f"sensitivity_{subtype}"] = wilson(detected, patients[chosen])
+    results["test_auroc_bacterial_viral"] = -1.0  # not defined for two classes
     intervals["auroc_bacterial_viral"] = (0.0, 1.0)
     for name, (low, high) in intervals.items():
-        found[f"test_{name}_ci_low"], found[f"test_{name}_ci_high"] = float(low), float(high)
-    return found
+        results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = float(low), float(high)
+    return results

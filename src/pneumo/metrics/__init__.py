@@ -1,1 +1,1 @@
-"""Numbers from predictions: definitions, intervals, significance, calibration, operating points."""
+"""Metrics of predictions: definitions, confidence intervals, significance tests, calibration, operating points."""

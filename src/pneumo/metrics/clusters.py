@@ -1,6 +1,6 @@
-"""Statistics of clustered images: several images of one patient are not independent.
+"""Statistics of clustered images: images of one patient are not independent.
 
-Clusters are numbered from 0. With one image a patient every result equals that for independent images.
+Clusters are numbered from 0. With one image per patient, every result equals that for independent images.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from scipy.stats import norm, t
 from pneumo.metrics.intervals import RESIDUE, Array, Interval, logit_interval, shrink_variance, wilson
 
 Clusters = npt.NDArray[np.int64]
-_AREA_WEIGHT, _PRECISION_WEIGHT = 2, 3  # patients that the expected variance of placements counts as
+_AUROC_WEIGHT, _PRECISION_WEIGHT = 2, 3  # weights, in patients, of the expected variance of placements
 
 
 class Residuals(NamedTuple):
     """Deviations of images from their mean, summed within each cluster."""
 
-    sums: Array  # sum of each cluster that has images, (C,)
-    clusters: Clusters  # numbers of these clusters, (C,), rising
+    sums: Array  # sum within each non-empty cluster, (C,)
+    clusters: Clusters  # numbers of these clusters, (C,), ascending
     images: int  # number of images
-    mean: float  # mean of the images; of placements, the AUROC
+    mean: float  # mean over the images; for placements, the AUROC
 
     @property
     def variance(self) -> float:
-        """Variance of the mean over images: that of a ratio of cluster sums."""
+        """Variance of the mean over images, as a ratio of cluster sums."""
         count = len(self.sums)
         return float((self.sums**2).sum() / (count - 1) * (count / self.images) / self.images)
 
     def added_variance(self, weight: int) -> float:
-        """Compute what shrinkage adds to the variance of the mean of placements.
+        """Compute the increase of the variance of mean placements by shrinkage.
 
-        Rare low placements decide a good AUROC, and a class of few images may have none of them. Expected is the
-        variance of independent images under exponential scores, of the class where it is larger.
+        A high AUROC depends on rare low placements, and a small class may contain none of them. The expected variance
+        is that of independent images with exponential scores, for the class where it is larger.
 
         Source: J. A. Hanley, B. J. McNeil, The Meaning and Use of the Area under a Receiver Operating Characteristic
         (ROC) Curve, 1982, equation 2: Q2 less the squared area.
@@ -47,46 +47,51 @@ class Residuals(NamedTuple):
 
 
 def number_clusters(names: Sequence[str]) -> Clusters:
-    """Number names in the order in which they first appear, (N,)."""
-    known: dict[str, int] = {}
-    return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+    """Number names in the order of first appearance, (N,)."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def residuals(values: Array, clusters: Clusters) -> Residuals:
     """Sum the deviations of values, (N,), from their mean within each cluster."""
-    present, place = np.unique(clusters, return_inverse=True)
-    sums: Array = np.bincount(place, values - values.mean()).astype(np.float64)
+    present, index = np.unique(clusters, return_inverse=True)
+    sums: Array = np.bincount(index, values - values.mean()).astype(np.float64)
     return Residuals(sums, present, len(values), float(values.mean()))
 
 
-def area_variance(positive: Residuals, negative: Residuals) -> float:
-    """Compute the variance of an AUROC, or of a difference of two, from placements of positive and negative images.
+def auroc_variance(positive: Residuals, negative: Residuals) -> float:
+    """Compute the variance of an AUROC, or of a difference of two, from placement residuals of both classes.
 
-    Source: N. A. Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997, section 3. With one image a
-    patient it is DeLong's. What rounding leaves where the classes' sums cancel within each patient is 0.
+    Source: N. A. Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997, section 3. With one image per
+    patient it is DeLong's. It is exactly 0 if the sums of both classes cancel within each patient, up to rounding.
     """
-    _, one, two = np.intersect1d(positive.clusters, negative.clusters, assume_unique=True, return_indices=True)
-    total = len(positive.sums) + len(negative.sums) - len(one)
-    covariance = float(positive.sums[one] @ negative.sums[two]) * total / (total - 1)
-    both = 2 * covariance / (positive.images * negative.images)
-    alone = positive.variance + negative.variance
-    return alone + both if alone + both > RESIDUE * alone else 0.0
+    _, first, second = np.intersect1d(positive.clusters, negative.clusters, assume_unique=True, return_indices=True)
+    total = len(positive.sums) + len(negative.sums) - len(first)
+    covariance = float(positive.sums[first] @ negative.sums[second]) * total / (total - 1)
+    shared = 2 * covariance / (positive.images * negative.images)
+    independent = positive.variance + negative.variance
+    return independent + shared if independent + shared > RESIDUE * independent else 0.0
 
 
-def area_widening(areas: Sequence[tuple[Residuals, Residuals]]) -> float:
-    """Compute by how much shrinkage widens the deviation of an AUROC, or of a mean of several."""
-    variance = sum(area_variance(*area) for area in areas)
-    added = sum(part.added_variance(_AREA_WEIGHT) for area in areas for part in area)
+def auroc_widening(areas: Sequence[tuple[Residuals, Residuals]]) -> float:
+    """Compute the factor by which shrinkage widens the standard deviation of an AUROC, or of a mean of AUROCs."""
+    variance = sum(auroc_variance(*area) for area in areas)
+    added = sum(part.added_variance(_AUROC_WEIGHT) for area in areas for part in area)
     return float(np.sqrt(max(0.0, 1 + added / variance))) if variance > RESIDUE**2 else 1.0
 
 
 def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Residuals, Residuals]]) -> Interval:
-    """Compute the 95 % interval of an average precision, or of a mean of several, on the logit scale.
+    """Compute the 95 % confidence interval of an average precision, or of a mean of several, on the logit scale.
 
-    The bootstrap's deviation is widened as that of the AUROC of the same images would be if the variance of its
-    negative images were shrunk, and by Student's t of the AUROC's degrees of freedom (Welch and Satterthwaite). With a
-    single patient of a class the variance is unknown, and the interval is the whole range. `areas` holds, of each
-    class, the residuals of the placements of positive and of negative images.
+    The bootstrap standard deviation is widened by two factors, both derived from the AUROC of the same images. The
+    first is the effect of shrinking the variance of the negative images. The second is that of Student's t with the
+    AUROC's degrees of freedom (Welch and Satterthwaite). With a single patient in a class the variance is unknown, and
+    the interval is the whole range.
+
+    Args:
+        value: Average precision.
+        deviation: Standard deviation of its bootstrap draws.
+        areas: Residuals of the placements of positive and of negative images, one pair per class.
     """
     parts = [part for area in areas for part in area]
     if min(len(part.sums) for part in parts) < 2:
@@ -102,10 +107,11 @@ def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Res
 
 
 def effective_size(values: Array, clusters: Clusters) -> float:
-    """Compute the number of independent images, right or wrong, whose proportion would be as uncertain as a mean.
+    """Compute the effective sample size of a mean: the number of independent images with the same uncertainty.
 
-    Student's t allows for few clusters. Where all values, 0 to 1, (N,), are the same, the similarity of images of one
-    patient cannot be estimated: each patient counts once.
+    Values, (N,), are between 0 and 1; the uncertainty is that of a proportion. A factor from Student's t accounts for
+    few clusters. If all values are equal, the correlation within patients cannot be estimated, and each patient counts
+    once.
 
     Source: E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small Expected Number of Positive
     Counts Estimated From Survey Data, 1998, section 2.
@@ -121,16 +127,16 @@ def effective_size(values: Array, clusters: Clusters) -> float:
 
 
 def class_sizes(
-    label: npt.NDArray[np.int64], right: npt.NDArray[np.generic], clusters: Clusters, classes: int
+    label: npt.NDArray[np.int64], correct: npt.NDArray[np.generic], clusters: Clusters, classes: int
 ) -> tuple[list[int], list[float]]:
-    """Count the patients with images of each class, and compute `effective_size` of its images."""
-    inside, values = [label == number for number in range(classes)], right.astype(np.float64)
-    sizes = [effective_size(values[chosen], clusters[chosen]) if chosen.any() else 0.0 for chosen in inside]
-    return [len(np.unique(clusters[chosen])) for chosen in inside], sizes
+    """Count the patients and compute the effective sample size of each class."""
+    masks, values = [label == index for index in range(classes)], correct.astype(np.float64)
+    sizes = [effective_size(values[mask], clusters[mask]) if mask.any() else 0.0 for mask in masks]
+    return [len(np.unique(clusters[mask])) for mask in masks], sizes
 
 
 def clustered_wilson(values: npt.NDArray[np.bool_], clusters: Clusters) -> Interval:
-    """Compute Wilson's interval of the effective number of images; 0 to 1 where there is no image."""
+    """Compute the Wilson interval of a proportion with the effective sample size; 0 to 1 without images."""
     if not len(values):
         return 0.0, 1.0
     size = effective_size(values.astype(np.float64), clusters)
@@ -138,14 +144,14 @@ def clustered_wilson(values: npt.NDArray[np.bool_], clusters: Clusters) -> Inter
 
 
 def student_factor(images: int, clusters: int) -> float:
-    """Compute by how much few clusters widen a 95 % interval: the ratio of Student's t, 1 with one image a patient."""
+    """Compute the factor by which few clusters widen a 95 % interval; 1 with one image per patient."""
     return float(t.ppf(0.975, clusters - 1) / t.ppf(0.975, images - 1))
 
 
 def stratify(label: npt.NDArray[np.generic], clusters: Clusters) -> list[Clusters]:
-    """List the clusters whose images are of the same classes, each in one stratum."""
-    number = np.unique(label, return_inverse=True)[1]
-    classes = np.zeros((int(clusters.max()) + 1, int(number.max()) + 1), np.int64)
-    classes[clusters, number] = 1
-    kind = classes @ (1 << np.arange(classes.shape[1]))
-    return [np.flatnonzero(kind == value) for value in np.unique(kind)[::-1]]
+    """Group clusters into strata by the set of classes of their images."""
+    index = np.unique(label, return_inverse=True)[1]
+    present = np.zeros((int(clusters.max()) + 1, int(index.max()) + 1), np.int64)
+    present[clusters, index] = 1
+    stratum = present @ (1 << np.arange(present.shape[1]))
+    return [np.flatnonzero(stratum == value) for value in np.unique(stratum)[::-1]]

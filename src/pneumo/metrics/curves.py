@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves with 95 % bands, by the stratified bootstrap."""
+"""ROC and precision-recall curves with 95 % confidence bands from the stratified bootstrap."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from pneumo.metrics.intervals import Array, Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
 
-_RESAMPLES = 500  # fewer than for the intervals in results.json: a band is looked at
+_RESAMPLES = 500  # fewer than for results.json, since bands are only plotted
 GRID = np.linspace(0, 1, 101)
 
 
 class Band(NamedTuple):
-    """Where a curve lies, at each x of GRID, in 95 % of resamples."""
+    """Pointwise 95 % confidence band of a curve at GRID, (101,)."""
 
     low: Array
     high: Array
 
 
 class Curves(NamedTuple):
-    """Curves of the ranking of images of two classes, with their areas."""
+    """Confidence bands of the ROC and precision-recall curves, and their areas."""
 
-    sensitivity: Band  # band against 1 - specificity
-    precision: Band  # band against sensitivity
-    auroc: Estimate  # area under the first curve
+    sensitivity: Band  # ROC curve: sensitivity against 1 - specificity
+    precision: Band  # precision-recall curve: precision against sensitivity
+    auroc: Estimate  # area under the ROC curve
     auprc: Estimate  # average precision
 
 
 def roc(predictions: Predictions) -> tuple[Array, Array]:
-    """Compute 1 - specificity and sensitivity for all thresholds; nothing if one of the classes is absent."""
+    """Compute 1 - specificity and sensitivity at all thresholds; empty arrays if a class is absent."""
     if not predictions.has_both_classes:
         return np.empty(0), np.empty(0)
     false, true, _ = roc_curve(predictions.positive, predictions.score)
@@ -43,35 +43,35 @@ def roc(predictions: Predictions) -> tuple[Array, Array]:
 
 
 def precision_recall(predictions: Predictions) -> tuple[Array, Array]:
-    """Compute sensitivity and precision at each threshold that finds a further positive image, and at the start."""
+    """Compute sensitivity and precision at each threshold with a further true positive, starting at sensitivity 0."""
     true, false = (counts[0] for counts in Resamples(predictions).ranked[0])
-    found, further = np.cumsum(true), true > 0
-    precision: Array = found / (found + np.cumsum(false))
-    return np.append(0, found[further] / found[-1]), np.append(precision[further][:1], precision[further])
+    detected, further = np.cumsum(true), true > 0
+    precision: Array = detected / (detected + np.cumsum(false))
+    return np.append(0, detected[further] / detected[-1]), np.append(precision[further][:1], precision[further])
 
 
-def on_grid(true: Array, false: Array) -> Array:
-    """Compute sensitivity against 1 - specificity and precision against sensitivity at GRID, (R, 2, 101).
+def interpolate_curves(true: Array, false: Array) -> Array:
+    """Compute the ROC curve and the precision-recall curve at GRID, (R, 2, 101).
 
-    The sensitivity is interpolated between thresholds; the precision is that of the first threshold that finds so many
-    of the positive images, whose mean is the average precision. `true` and `false` are as in `Resamples.ranked`.
+    The sensitivity is interpolated linearly between thresholds. The precision is that of the first threshold that
+    reaches the sensitivity, so its mean is the average precision. `true` and `false` are as in `Resamples.ranked`.
     """
-    found, alarms = (np.cumsum(counts, axis=1) for counts in (true, false))
-    precision = found / np.maximum(found + alarms, 1)
-    found, alarms = (np.pad(counts / counts[:, -1:], ((0, 0), (1, 0))) for counts in (found, alarms))
-    wanted = np.maximum(GRID, 2e-9) - 1e-9  # shares are rounded
+    detected, alarms = (np.cumsum(counts, axis=1) for counts in (true, false))
+    precision = detected / np.maximum(detected + alarms, 1)
+    recall, fallout = (np.pad(counts / counts[:, -1:], ((0, 0), (1, 0))) for counts in (detected, alarms))
+    grid = np.maximum(GRID, 2e-9) - 1e-9  # tolerates rounding errors of the recall
     curves = np.empty((len(true), 2, len(GRID)))
-    for row, (sensitivity, alarm, of_called) in enumerate(zip(found, alarms, precision, strict=True)):
-        curves[row] = np.interp(GRID, alarm, sensitivity), of_called[np.searchsorted(sensitivity[1:], wanted)]
+    for row, (y, x, z) in enumerate(zip(recall, fallout, precision, strict=True)):
+        curves[row] = np.interp(GRID, x, y), z[np.searchsorted(y[1:], grid)]
     return curves
 
 
 def measure_curves(predictions: Predictions) -> Curves:
-    """Compute bands and areas of images of both classes, with intervals as in `pneumo.metrics.definitions`."""
+    """Compute bands and areas for predictions with both classes; intervals as in `pneumo.metrics.definitions`."""
 
     def statistic(weights: Array) -> Array:
         resamples = Resamples(predictions, weights)
-        return np.column_stack((on_grid(*resamples.ranked[0]).reshape(len(weights), -1), auprc(resamples)))
+        return np.column_stack((interpolate_curves(*resamples.ranked[0]).reshape(len(weights), -1), auprc(resamples)))
 
     area = float(auprc(Resamples(predictions))[0])
     draws = bootstrap(statistic, predictions.label, _RESAMPLES, clusters=predictions.clusters)

@@ -1,6 +1,7 @@
-"""Metric definitions: name, title, function and interval of each.
+"""Metric definitions: name, title, function and confidence interval of each metric.
 
-Results have `test_NAME` with `test_NAME_ci_low` and `_high`; training and validation log `train/NAME` and `val/NAME`.
+Results store `test_NAME`, `test_NAME_ci_low` and `test_NAME_ci_high`. Training and validation log `train/NAME` and
+`val/NAME`.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from pneumo.metrics import confusion, estimation
 from pneumo.metrics.bootstrap import RESAMPLES, Resamples, bootstrap, percentiles
 from pneumo.metrics.confusion import divide
 from pneumo.metrics.estimation import Compute, Metric, Sample, count_interval, recall_interval
-from pneumo.metrics.intervals import RESIDUE, Array, Estimate, Interval, unvaried_difference
+from pneumo.metrics.intervals import RESIDUE, Array, Estimate, Interval, zero_variance_difference
 from pneumo.metrics.predictions import Predictions
 
 
 def auroc(resamples: Resamples) -> Array:
-    """Compute the area under the ROC curve, ties by half, (R,)."""
+    """Compute the area under the ROC curve, (R,); ties count one half."""
     areas = []
     for true, false in resamples.ranked:
-        pairs = np.einsum("rt,rt->r", np.cumsum(true, axis=1) - true / 2, false)  # in which the positive ranks higher
+        pairs = np.einsum("rt,rt->r", np.cumsum(true, axis=1) - true / 2, false)  # positive ranks higher
         areas.append(divide(pairs, true.sum(axis=1) * false.sum(axis=1)))
     return np.asarray(np.mean(areas, axis=0))
 
 
 def auprc(resamples: Resamples) -> Array:
-    """Compute the average precision, images of one score together, (R,)."""
+    """Compute the average precision, (R,); images with equal scores share one threshold."""
     precisions = []
     for true, false in resamples.ranked:
-        found = np.cumsum(true, axis=1)
-        precision = found / np.maximum(found + np.cumsum(false, axis=1), 1)
+        detected = np.cumsum(true, axis=1)
+        precision = detected / np.maximum(detected + np.cumsum(false, axis=1), 1)
         precisions.append(divide(np.einsum("rt,rt->r", true, precision), true.sum(axis=1)))
     return np.asarray(np.mean(precisions, axis=0))
 
@@ -47,7 +48,7 @@ def ece(resamples: Resamples) -> Array:
 
 
 def brier(resamples: Resamples) -> Array:
-    """Compute the mean squared error of probabilities, of more than two classes summed over the classes, (R,)."""
+    """Compute the mean squared error of probabilities, (R,); with three or more classes, summed over classes."""
     predictions = resamples.predictions
     if predictions.is_binary:
         errors = (predictions.positive_probability - predictions.positive) ** 2
@@ -70,9 +71,9 @@ _ENTRIES = (
         interval=estimation.proportion_interval,
         needs="any",
         rank=0,
-        about="of the test images",
-        method="Wilson's interval",
-        over_seeds=estimation.accuracy_of_seeds,
+        about="fraction of test images whose predicted class is the true class",
+        method="Wilson interval",
+        over_seeds=estimation.mean_accuracy_interval,
         compare=estimation.compare_accuracies,
     ),
     Metric(
@@ -80,11 +81,11 @@ _ENTRIES = (
         title="AUROC",
         compute=auroc,
         interval=estimation.auroc_interval,
-        drawn=auroc,
+        bootstrap_statistic=auroc,
         rank=3,
-        about="area under the ROC curve, whatever the threshold",
-        method="DeLong's or Obuchowski's, on the logit scale",
-        over_seeds=estimation.auroc_of_seeds,
+        about="area under the ROC curve, independent of the threshold",
+        method="DeLong or Obuchowski, on the logit scale",
+        over_seeds=estimation.mean_auroc_interval,
         compare=estimation.compare_aurocs,
     ),
     Metric(
@@ -93,9 +94,9 @@ _ENTRIES = (
         compute=_of_tables(confusion.balanced_accuracy),
         interval=count_interval(confusion.balanced_accuracy),
         rank=7,
-        about="mean of sensitivity and specificity",
-        method="Jeffreys' prior",
-        over_seeds=estimation.balanced_accuracy_of_seeds,
+        about="mean of sensitivity and specificity; with subtypes, mean recall",
+        method="posterior under the Jeffreys prior",
+        over_seeds=estimation.mean_balanced_accuracy_interval,
     ),
     Metric(
         name="sensitivity",
@@ -104,7 +105,7 @@ _ENTRIES = (
         interval=recall_interval(confusion.sensitivity),
         needs="positive",
         rank=8,
-        about="share of PNEUMONIA that was recognised; of subtypes the mean",
+        about="fraction of PNEUMONIA images predicted as PNEUMONIA; with subtypes, mean over the classes",
     ),
     Metric(
         name="specificity",
@@ -113,14 +114,14 @@ _ENTRIES = (
         interval=recall_interval(confusion.specificity),
         needs="negative",
         rank=8,
-        about="share of NORMAL that was recognised; of subtypes the mean",
+        about="fraction of NORMAL images predicted as NORMAL; with subtypes, mean over the classes",
     ),
     Metric(
         name="auprc",
         title="average precision",
         compute=auprc,
         interval=estimation.auprc_interval,
-        drawn=auprc,
+        bootstrap_statistic=auprc,
     ),
     Metric(
         name="f1",
@@ -140,7 +141,7 @@ _ENTRIES = (
         title="ECE",
         compute=ece,
         interval=estimation.ece_interval,
-        drawn=lambda each: each.bin_residuals,
+        bootstrap_statistic=lambda resamples: resamples.bin_residuals,
         needs="any",
         higher_is_better=False,
     ),
@@ -149,9 +150,9 @@ _ENTRIES = (
         title="Brier score",
         compute=brier,
         interval=estimation.brier_interval,
-        drawn=brier,
+        bootstrap_statistic=brier,
         needs="any",
-        range_of_several=(0.0, 2.0),
+        multiclass_range=(0.0, 2.0),
         higher_is_better=False,
     ),
 )
@@ -159,43 +160,43 @@ METRICS = {metric.name: metric for metric in _ENTRIES}
 
 
 def measure(predictions: Predictions) -> dict[str, float]:
-    """Compute all metrics; 0 replaces what an absent class leaves undefined."""
-    once = Resamples(predictions)
-    return {name: float(metric.compute(once)[0]) for name, metric in METRICS.items()}
+    """Compute all metrics; metrics that are undefined because a class is absent are 0."""
+    original = Resamples(predictions)
+    return {name: float(metric.compute(original)[0]) for name, metric in METRICS.items()}
 
 
 def estimates(predictions: Predictions, metrics: Mapping[str, Metric] = METRICS) -> dict[str, Estimate]:
-    """Compute metrics with their 95 % intervals, by the methods that kept closest to it in simulations.
+    """Compute metrics with 95 % confidence intervals, by the methods with the best coverage in simulations.
 
-    Images of one patient are taken together. Where a metric needs a class that is absent, or the spread of a class with
-    a single patient, the interval is the whole range. Coverage: docs/EVALUATION.md.
+    Images of one patient form a cluster. The interval is the whole range if a required class is absent. It is also the
+    whole range if the method needs the variance within a class that has a single patient. Coverage: docs/EVALUATION.md.
     """
     sample = Sample(predictions, metrics.values())
     return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in metrics.items()}
 
 
 def paired_bootstrap(first: Predictions, second: Predictions, metric: str, count: int = RESAMPLES) -> Interval:
-    """Compute the 95 % interval of the first run's metric less the second's, on the same images in the same order.
+    """Compute the 95 % confidence interval of the difference of a metric, first run minus second, on the same images.
 
-    It is the whole range of the difference where the metric needs a class with fewer than two patients, and
-    `unvaried_difference` where all draws are the same.
+    The interval is the whole range of the difference if a class that the metric requires has fewer than two patients.
+    It is `zero_variance_difference` if all draws are equal.
 
     Raises:
-        ConfigError: They are not.
+        ConfigError: The images or their order differ.
     """
     if first.paths != second.paths:
         raise ConfigError(
-            "The two runs were tested on other images, or in another order, so that they cannot be compared image by "
-            "image: name runs of one data set, and sort both by `by_path()`."
+            "A paired comparison requires the same test images in the same order in both runs, but they differ. Use "
+            "runs of one data set and sort both predictions with `by_path()`."
         )
-    entry, known = METRICS[metric], Sample(first if first.patients else second, [])
-    patients, reach = known.units(entry), float(np.ptp(entry.whole_range(known.classes)))
+    entry, sample = METRICS[metric], Sample(first if first.patients else second, [])
+    patients, reach = sample.units(entry), float(np.ptp(entry.whole_range(sample.classes)))
     if patients < 2:
         return -reach, reach
 
     def statistic(weights: Array) -> Array:
         return entry.compute(Resamples(first, weights)) - entry.compute(Resamples(second, weights))
 
-    draws = bootstrap(statistic, first.label, count, clusters=known.clusters)
+    draws = bootstrap(statistic, first.label, count, clusters=sample.clusters)
     low, high = percentiles(draws)
-    return (low, high) if high - low >= RESIDUE else unvaried_difference(float(draws.mean()), patients, reach)
+    return (low, high) if high - low >= RESIDUE else zero_variance_difference(float(draws.mean()), patients, reach)

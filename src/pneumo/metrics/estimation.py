@@ -1,4 +1,4 @@
-"""The `Metric` type, and the methods of its interval and of its tests between runs."""
+"""The `Metric` type, with methods for confidence intervals and for tests between configurations."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from pneumo.metrics.significance import Counts, Difference, Placements, delong, 
 
 Compute = Callable[[Resamples], Array]
 Method = Callable[["Metric", "Sample"], Interval]
-Seeds = Sequence[Predictions]  # of one configuration, for the same images
+Seeds = Sequence[Predictions]  # one configuration, one item per seed, the same images
 Differences = dict[tuple[int, int], Difference]
 
 
 class Metric(NamedTuple):
     """A metric of predictions."""
 
-    name: str  # as in the keys of results and logs
-    title: str  # as in tables
+    name: str  # name in results and logs
+    title: str  # title in tables
     compute: Compute  # function of R resamples, (R,)
-    interval: Method  # method of the 95 % interval; `percentile_interval` fits any metric
-    drawn: Compute | None = None  # statistic of resamples that the method needs, (R, ...), if it needs one
-    # Classes without which the metric is undefined: of two classes the positive, the negative, or both.
+    interval: Method  # method of the 95 % confidence interval; `percentile_interval` suits any metric
+    bootstrap_statistic: Compute | None = None  # statistic of R resamples for the interval, (R, ...), if required
+    # Classes without which the metric is undefined; "positive" and "negative" apply to binary predictions.
     needs: Literal["any", "positive", "negative", "both"] = "both"
-    range: Interval = (0.0, 1.0)  # its least and largest value
-    range_of_several: Interval | None = None  # the same with more than two classes, if it differs
+    range: Interval = (0.0, 1.0)  # smallest and largest possible value
+    multiclass_range: Interval | None = None  # range with more than two classes, if different
     higher_is_better: bool = True
-    # Rank among the columns of leaderboards, the highest of which go first where a terminal is narrow; a metric with a
-    # rank is in the table of a run too. None: in neither.
+    # Rank among the columns of leaderboards: narrow terminals hide the highest ranks first. Metrics with a rank also
+    # appear in the table of a run. None: in neither table.
     rank: int | None = None
-    about: str = ""  # meaning, for readers of a leaderboard
-    method: str = ""  # name of the method of `over_seeds`, for readers of a leaderboard
-    # Interval of the mean over seeds, from the seeds and this mean; test of all pairs of configurations by their seeds.
-    over_seeds: Callable[[Seeds, float], Interval] | None = None
-    compare: Callable[[Sequence[Seeds]], Differences] | None = None
+    about: str = ""  # definition of the metric, shown in leaderboards
+    method: str = ""  # name of the `over_seeds` method, shown in leaderboards
+    over_seeds: Callable[[Seeds, float], Interval] | None = None  # interval of the mean over seeds, given this mean
+    compare: Callable[[Sequence[Seeds]], Differences] | None = None  # paired test of each pair of configurations
 
     @property
     def statistic(self) -> Compute | None:
-        """Statistic that the bootstrap computes for the interval, (R, ...)."""
-        return self.compute if self.drawn is None and self.interval is percentile_interval else self.drawn
+        """Statistic to bootstrap for the interval, (R, ...)."""
+        percentile = self.bootstrap_statistic is None and self.interval is percentile_interval
+        return self.compute if percentile else self.bootstrap_statistic
 
     def whole_range(self, classes: int) -> Interval:
-        """Return its range: the interval where nothing is known."""
-        return self.range_of_several or self.range if classes > 2 else self.range
+        """Return the metric's range, which is also the interval if the data determine none."""
+        return self.multiclass_range or self.range if classes > 2 else self.range
 
 
 class Sample:
-    """Predictions, and what the intervals of several metrics share."""
+    """Predictions with cached quantities that the intervals of several metrics fraction."""
 
     def __init__(self, predictions: Predictions, metrics: Iterable[Metric]) -> None:
-        """Count patients and effective numbers of images."""
+        """Compute the number of patients and the effective sample size of each class."""
         self.predictions, self.clusters, self.metrics = predictions, predictions.clusters, list(metrics)
-        self.once, self.classes = Resamples(predictions), predictions.probability.shape[1]
+        self.original, self.classes = Resamples(predictions), predictions.probability.shape[1]
         self.total = len(np.unique(self.clusters))
         self.patients, self.sizes = clusters.class_sizes(
             predictions.label, predictions.right, self.clusters, self.classes
         )
 
     def units(self, metric: Metric) -> int:
-        """Count the patients of the smallest class that a metric needs, or all patients."""
+        """Count the patients of the smallest class that a metric requires; all patients if it requires none."""
         if metric.needs == "any":
             return self.total
         if self.classes == 2 and metric.needs != "both":
@@ -74,86 +74,86 @@ class Sample:
         return min(self.patients)
 
     def value(self, metric: Metric) -> float:
-        """Compute the metric itself."""
-        return float(metric.compute(self.once)[0])
+        """Compute the metric on the original sample."""
+        return float(metric.compute(self.original)[0])
 
     def interval(self, metric: Metric) -> Interval:
-        """Compute the metric's 95 % interval: its whole range where a class that it needs is absent."""
-        least, most = metric.whole_range(self.classes)
-        low, high = metric.interval(metric, self) if self.units(metric) else (least, most)
-        return max(least, low), min(most, high)
+        """Compute the metric's 95 % confidence interval: its whole range if a required class is absent."""
+        bottom, top = metric.whole_range(self.classes)
+        low, high = metric.interval(metric, self) if self.units(metric) else (bottom, top)
+        return max(bottom, low), min(top, high)
 
     @cached_property
     def draws(self) -> dict[str, Array]:
-        """Bootstrap draws of the statistic of each metric that has one, (R, ...)."""
-        statistics = {metric.name: each for metric in self.metrics if (each := metric.statistic)}
+        """Bootstrap draws by metric name, (R, ...), for metrics with a bootstrap statistic."""
+        statistics = {metric.name: compute for metric in self.metrics if (compute := metric.statistic)}
 
         def statistic(weights: Array) -> Array:
             resamples = Resamples(self.predictions, weights)
             return np.column_stack([compute(resamples) for compute in statistics.values()])
 
         draws = bootstrap(statistic, self.predictions.label, clusters=self.clusters)
-        widths = [compute(self.once)[0].size for compute in statistics.values()]
+        widths = [compute(self.original)[0].size for compute in statistics.values()]
         return dict(zip(statistics, np.split(draws, np.cumsum(widths)[:-1], axis=1), strict=True))
 
     @cached_property
     def tables(self) -> Array:
-        """Confusion tables drawn from the posterior, (R, C, C)."""
-        return confusion.draw_tables(self.once.tables[0], self.sizes)
+        """Confusion matrices drawn from the posterior, (R, C, C)."""
+        return confusion.draw_tables(self.original.tables[0], self.sizes)
 
     @cached_property
     def placements(self) -> list[Placements]:
-        """Placements of the images, of each class against the rest."""
-        sides = self.predictions.against_rest.values()
-        return [placements(side.score, side.positive, self.clusters) for side in sides]
+        """One-vs-rest placements of the images, one item per class."""
+        binary = self.predictions.against_rest.values()
+        return [placements(each.score, each.positive, self.clusters) for each in binary]
 
 
 def percentile_interval(metric: Metric, sample: Sample) -> Interval:
-    """Compute the middle 95 % of bootstrap draws of a metric."""
+    """Compute the percentile bootstrap interval of a metric."""
     return percentiles(sample.draws[metric.name][:, 0])
 
 
 def count_interval(function: Callable[[Array], Array]) -> Method:
-    """Build the method of a function of confusion tables: `posterior_interval`."""
-    return lambda _, sample: confusion.posterior_interval(function, sample.once.tables[0], sample.tables)
+    """Build the interval method of a function of confusion matrices: `posterior_interval`."""
+    return lambda _, sample: confusion.posterior_interval(function, sample.original.tables[0], sample.tables)
 
 
 def proportion_interval(metric: Metric, sample: Sample) -> Interval:
-    """Compute Wilson's interval of the proportion of images, or images of one class, that are predicted right."""
+    """Compute the Wilson interval of the proportion of correct predictions, overall or for one class."""
     right, positive = sample.predictions.right, sample.predictions.positive
     chosen = np.ones_like(right) if metric.needs == "any" else positive == (metric.needs == "positive")
     return clusters.clustered_wilson(right[chosen], sample.clusters[chosen])
 
 
 def recall_interval(function: Callable[[Array], Array]) -> Method:
-    """Build the method of a recall: a proportion of images of one class, or with more than two a mean of them."""
-    several = count_interval(function)
-    return lambda metric, sample: (proportion_interval if sample.classes == 2 else several)(metric, sample)
+    """Build the interval method of a recall: a proportion for two classes, a mean of proportions for more."""
+    multiclass = count_interval(function)
+    return lambda metric, sample: (proportion_interval if sample.classes == 2 else multiclass)(metric, sample)
 
 
 def auroc_interval(metric: Metric, sample: Sample) -> Interval:
-    """Compute the interval of an AUROC: DeLong's, or of a mean over classes by the bootstrap's deviation."""
+    """Compute the interval of an AUROC: by DeLong for two classes, by the bootstrap for a mean over classes."""
     if sample.classes == 2:
         return significance.delong_interval(sample.placements[0])
     if sample.units(metric) < 2:
         return metric.range
-    widening = clusters.area_widening([each.residuals for each in sample.placements])
+    widening = clusters.auroc_widening([each.residuals for each in sample.placements])
     deviation = float(sample.draws[metric.name].std(ddof=1)) * widening
     return intervals.logit_interval(sample.value(metric), deviation, sample.units(metric))
 
 
 def auprc_interval(metric: Metric, sample: Sample) -> Interval:
-    """Compute `precision_interval` of the bootstrap's deviation."""
+    """Compute `precision_interval` from the standard deviation of bootstrap draws."""
     deviation = float(sample.draws[metric.name].std(ddof=1))
-    parts = [each.residuals for each in sample.placements]
-    return clusters.precision_interval(sample.value(metric), deviation, parts)
+    residuals = [each.residuals for each in sample.placements]
+    return clusters.precision_interval(sample.value(metric), deviation, residuals)
 
 
 def ece_interval(metric: Metric, sample: Sample) -> Interval:
-    """Compute `pneumo.metrics.calibration.calibration_error_interval`."""
+    """Compute the interval of an ECE: `calibration_error_interval`."""
     predictions = sample.predictions
     return calibration.calibration_error_interval(
-        predictions.confidence, predictions.confirmed, sample.draws[metric.name], sample.clusters
+        predictions.confidence, predictions.confidence_target, sample.draws[metric.name], sample.clusters
     )
 
 
@@ -163,63 +163,63 @@ def brier_interval(metric: Metric, sample: Sample) -> Interval:
     return intervals.mean_interval(sample.value(metric), draws, sample.total, top)
 
 
-def accuracy_of_seeds(seeds: Seeds, mean: float) -> Interval:
-    """Compute Wilson's interval of a mean accuracy for the number of images: more seeds do not narrow it."""
-    share, images = count_right(seeds) / len(seeds), len(seeds[0].label)
-    size = min(1.0, clusters.effective_size(share, seeds[0].clusters) / images)
+def mean_accuracy_interval(seeds: Seeds, mean: float) -> Interval:
+    """Compute the Wilson interval of a mean accuracy over seeds; more seeds do not narrow it."""
+    fraction, images = count_correct(seeds) / len(seeds), len(seeds[0].label)
+    size = min(1.0, clusters.effective_size(fraction, seeds[0].clusters) / images)
     return intervals.wilson(round(mean * images) * size, images * size)
 
 
-def auroc_of_seeds(seeds: Seeds, _: float) -> Interval:
-    """Compute the interval of a mean AUROC from the mean placements of the images."""
+def mean_auroc_interval(seeds: Seeds, _: float) -> Interval:
+    """Compute the interval of a mean AUROC over seeds from the mean placements of the images."""
     return significance.delong_interval(average_placements(seeds))
 
 
-def balanced_accuracy_of_seeds(seeds: Seeds, _: float) -> Interval:
-    """Compute the interval of a mean balanced accuracy from the mean confusion table of two classes."""
-    label, share = seeds[0].label, count_right(seeds) / len(seeds)
-    totals, right = np.bincount(label), np.bincount(label, share)
-    table = np.array([[right[0], totals[0] - right[0]], [totals[1] - right[1], right[1]]])
-    sizes = clusters.class_sizes(label, share, seeds[0].clusters, 2)[1]
+def mean_balanced_accuracy_interval(seeds: Seeds, _: float) -> Interval:
+    """Compute the interval of a mean balanced accuracy over seeds from the mean confusion matrix of two classes."""
+    label, fraction = seeds[0].label, count_correct(seeds) / len(seeds)
+    totals, correct = np.bincount(label), np.bincount(label, fraction)
+    table = np.array([[correct[0], totals[0] - correct[0]], [totals[1] - correct[1], correct[1]]])
+    sizes = clusters.class_sizes(label, fraction, seeds[0].clusters, 2)[1]
     return confusion.posterior_interval(confusion.balanced_accuracy, table, confusion.draw_tables(table, sizes))
 
 
 def average_placements(seeds: Seeds) -> Placements:
-    """Average the placements of several seeds on the same images: their mean is the mean of the AUROCs."""
-    found = [placements(seed.score, seed.positive, seeds[0].clusters) for seed in seeds]
-    return found[0]._replace(
-        positive=np.mean([each.positive for each in found], axis=0),
-        negative=np.mean([each.negative for each in found], axis=0),
+    """Average placements over seeds on the same images; the mean of the result is the mean AUROC."""
+    placed = [placements(seed.score, seed.positive, seeds[0].clusters) for seed in seeds]
+    return placed[0]._replace(
+        positive=np.mean([each.positive for each in placed], axis=0),
+        negative=np.mean([each.negative for each in placed], axis=0),
     )
 
 
-def count_right(seeds: Seeds) -> Counts:
-    """Count the seeds that are right on each image, (N,)."""
+def count_correct(seeds: Seeds) -> Counts:
+    """Count the seeds that predict each image correctly, (N,)."""
     return np.asarray(np.sum([seed.right for seed in seeds], axis=0, dtype=np.int64))
 
 
 def compare_aurocs(configurations: Sequence[Seeds]) -> Differences:
-    """Compare the mean AUROCs of each pair of configurations by DeLong's test, of clustered images by Obuchowski's."""
+    """Compare the mean AUROCs of each pair of configurations by DeLong's test, or Obuchowski's with clusters."""
     placed = [average_placements(seeds) for seeds in configurations]
     return {(i, j): delong(placed[i], placed[j]) for i, j in combinations(range(len(placed)), 2)}
 
 
 def compare_accuracies(configurations: Sequence[Seeds]) -> Differences:
-    """Compare the mean accuracies of each pair of configurations: exact swaps, and the paired bootstrap's interval."""
+    """Compare the mean accuracies of each pair of configurations: exact permutation test, paired bootstrap interval."""
     if len(configurations) < 2:
         return {}
-    right, first = [count_right(seeds) for seeds in configurations], configurations[0][0]
-    mean = np.stack([each / len(seeds) for each, seeds in zip(right, configurations, strict=True)], axis=1)
+    correct, first = [count_correct(seeds) for seeds in configurations], configurations[0][0]
+    mean = np.stack([each / len(seeds) for each, seeds in zip(correct, configurations, strict=True)], axis=1)
     draws = bootstrap(
         lambda weights: weights @ mean / weights.sum(axis=1)[:, None], first.positive, clusters=first.clusters
     )
-    found = {}
+    differences = {}
     for i, j in combinations(range(len(configurations)), 2):
         seeds = (len(configurations[i]), len(configurations[j]))
-        gain = right[i] * seeds[1] - right[j] * seeds[0]
+        gain = correct[i] * seeds[1] - correct[j] * seeds[0]
         value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
         low, high = percentiles(draws[:, i] - draws[:, j])
         if high - low < RESIDUE:
-            low, high = intervals.unvaried_difference(value, len(np.unique(first.clusters)))
-        found[i, j] = Difference(value, low, high, swap_test(right[i], right[j], seeds, first.clusters))
-    return found
+            low, high = intervals.zero_variance_difference(value, len(np.unique(first.clusters)))
+        differences[i, j] = Difference(value, low, high, swap_test(correct[i], correct[j], seeds, first.clusters))
+    return differences

@@ -1,4 +1,4 @@
-"""95 % confidence intervals in closed form."""
+"""Closed-form 95 % confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy.stats import norm
 
 Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]
-RESIDUE = 1e-12  # deviations below it are rounding errors
-_EXPECTED = 4  # images of the widest spread that the variance of a mean is shrunk towards
+RESIDUE = 1e-12  # smaller differences and standard deviations are rounding errors
+_PRIOR_IMAGES = 4  # weight, in images, of the largest possible variance when a mean's variance is shrunk towards it
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval."""
+    """An estimate with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 
 
 def wilson(hits: float, total: float) -> Interval:
-    """Compute Wilson's score interval of a proportion; `hits` and `total` may be fractions, as effective numbers are.
+    """Compute the Wilson score interval of a proportion; `hits` and `total` may be fractional effective counts.
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, equation 4.
     """
@@ -36,66 +36,67 @@ def wilson(hits: float, total: float) -> Interval:
     return (middle - half if hits > 0 else 0.0), (middle + half if hits < total else 1.0)
 
 
-def unvaried_interval(value: float, total: int, top: float = 1.0) -> Interval:
-    """Compute the interval of a mean, from 0 to `top`, over `total` images that show no variation.
+def zero_variance_interval(value: float, total: int, top: float = 1.0) -> Interval:
+    """Compute the interval of a mean between 0 and `top` if all `total` images have the same value.
 
-    Wilson's interval of 0 in `total` is the fraction of images that may behave otherwise, all at 0 or all at the top.
+    The Wilson interval of `total` in `total` bounds the fraction of unseen images that may differ. At the ends of the
+    interval, these are all at 0 or all at `top`.
     """
-    alike = wilson(total, total)[0]
-    return value * alike, value + (top - value) * (1 - alike)
+    equal = wilson(total, total)[0]
+    return value * equal, value + (top - value) * (1 - equal)
 
 
-def unvaried_difference(value: float, total: int, reach: float = 1.0) -> Interval:
-    """Compute the interval of a difference, -reach to reach, that is the same in all resamples of `total` images."""
-    low, high = unvaried_interval(value + reach, total, 2 * reach)
+def zero_variance_difference(value: float, total: int, reach: float = 1.0) -> Interval:
+    """Compute the interval of a difference in [-reach, reach] that is equal in all resamples of `total` images."""
+    low, high = zero_variance_interval(value + reach, total, 2 * reach)
     return low - reach, high - reach
 
 
 def zero_residue(values: Array) -> Array:
-    """Replace what rounding leaves of zeros by zeros."""
+    """Replace values that differ from 0 only by rounding with 0."""
     return np.where(np.abs(values) < RESIDUE, 0.0, values)
 
 
 def shrink_variance(variance: float, expected: float, units: int, weight: int) -> float:
-    """Average a variance estimated from few images or patients, `units`, with the one expected without data."""
+    """Shrink a variance, estimated from `units` images or patients, towards its expected value."""
     return ((units - 1) * variance + weight * expected) / (units - 1 + weight)
 
 
 def mean_interval(value: float, draws: Array, total: int, top: float = 1.0) -> Interval:
-    """Compute the interval of a mean from bootstrap draws, (R,): their deviation on the logit scale.
+    """Compute the interval of a mean on the logit scale from the standard deviation of bootstrap draws, (R,).
 
-    A few images with large errors decide the mean, and a small sample may have none of them. So the variance is shrunk
-    towards that of images which are all at 0 or at the top. If all draws are the same, it is `unvaried_interval`.
-    `total` is the number of patients, `top` the largest value of an image.
+    A few images with large errors dominate the mean, and a small sample may contain none of them. The variance is
+    therefore shrunk towards its maximum, where each image is at 0 or `top`. If all draws are equal, the interval is
+    `zero_variance_interval`. `total` is the number of patients, `top` the largest value of an image.
     """
     if np.ptp(draws) < RESIDUE:
-        return unvaried_interval(value, total, top)
+        return zero_variance_interval(value, total, top)
     fraction = value / top
-    variance = shrink_variance(draws.var(ddof=1) / top**2, fraction * (1 - fraction) / total, total, _EXPECTED)
+    variance = shrink_variance(draws.var(ddof=1) / top**2, fraction * (1 - fraction) / total, total, _PRIOR_IMAGES)
     low, high = logit_interval(fraction, sqrt(variance), total)
     return low * top, high * top
 
 
 def logit_interval(value: float, deviation: float, total: int) -> Interval:
-    """Compute the interval of an area, which keeps within 0 and 1 and reaches further to the middle.
+    """Compute the interval of an area under a curve on the logit scale, so that it stays between 0 and 1.
 
-    Without deviation, as at 0 and 1 and where all images have one probability, it is `unvaried_interval`.
+    It is `zero_variance_interval` if the value is 0 or 1 or the deviation is 0, as with equal scores for all images.
 
     Source: K. Boyd, K. H. Eng, C. D. Page, Area under the precision-recall curve: point estimates and confidence
     intervals, 2013, section 3.
     """
     if value in (0, 1) or deviation < RESIDUE:
-        return unvaried_interval(value, total)
+        return zero_variance_interval(value, total)
     half = float(norm.ppf(0.975)) * deviation / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half]))
     return float(low), float(high)
 
 
 def subtract(first: Estimate, second: Estimate) -> Estimate:
-    """Subtract two independent estimates, with the interval that follows from theirs.
+    """Compute the difference of two independent estimates and its confidence interval.
 
     Source: G. Y. Zou, A. Donner, Construction of confidence limits about effect measures: a general approach, 2008,
-    equation 1 (MOVER); of two of Wilson's intervals it makes Newcombe's (1998, method 10).
+    equation 1 (MOVER); for two Wilson intervals it equals Newcombe's (1998, method 10).
     """
     difference = first.value - second.value
     low = difference - hypot(first.value - first.low, second.high - second.value)

@@ -1,4 +1,4 @@
-"""Predictions for N labelled images, with the same fields for two and more classes."""
+"""Predictions for N labelled images, for two or more classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pneumo.metrics.clusters import Clusters, number_clusters
 from pneumo.metrics.intervals import Array
 
 Labels = npt.NDArray[np.int64]
-_LEAST = 1e-7  # single precision is inexact for probabilities nearer to 0 or 1
+_MIN_PROBABILITY = 1e-7  # single precision is inexact for probabilities closer to 0 or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +24,15 @@ class Predictions:
     """Predictions for N images of C classes; the first class is negative, all others are positive (pneumonia)."""
 
     probability: Array  # probability of each class, (N, C)
-    label: Labels  # class of each image, from 0, (N,)
-    predicted: Labels  # predicted class, (N,)
-    classes: tuple[str, ...] = ()  # names of the classes; a class that never occurs may have none
-    # Log odds of each class, (N, C), which rank images whose probabilities round to the same number. None: a run of an
-    # earlier version did not record them.
+    label: Labels  # index of each image's true class, (N,)
+    predicted: Labels  # index of the predicted class, (N,)
+    classes: tuple[str, ...] = ()  # names of the classes; may lack classes that never occur
+    # Log odds of each class, (N, C). They rank images whose probabilities round to the same number. None: not recorded,
+    # as in runs of early versions.
     odds: Array | None = None
     paths: tuple[str, ...] = ()  # paths of the images, relative to the data's root; may be empty
-    patients: tuple[str, ...] = ()  # patient of each image; empty where every image counts as a patient of its own
-    subtypes: tuple[str, ...] = ()  # bacterial, viral or anything else for neither; may be empty
+    patients: tuple[str, ...] = ()  # patient of each image; empty: each image counts as one patient
+    subtypes: tuple[str, ...] = ()  # bacterial, viral, or any other string for neither; may be empty
 
     @classmethod
     def binary(
@@ -45,71 +45,71 @@ class Predictions:
         margin: Array | None = None,
         patients: tuple[str, ...] = (),
     ) -> Predictions:
-        """Build predictions of two classes from probability, label, prediction and log odds of the positive, (N,)."""
+        """Build binary predictions from arrays (N,); probability and margin are those of the positive class."""
         odds = None if margin is None else np.stack([-margin, margin], axis=1)
         columns = np.stack([1 - probability, probability], axis=1)
         return cls(columns, positive.astype(np.int64), predicted.astype(np.int64), classes, odds, paths, patients)
 
     @property
     def is_binary(self) -> bool:
-        """Whether there are two classes, so that the threshold determines the predicted one."""
+        """True for two classes, where the threshold determines the predicted class."""
         return bool(self.probability.shape[1] == 2)
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:
-        """Whether the image is of a positive class, (N,)."""
+        """True for images of a positive class, (N,)."""
         return self.label > 0
 
     @property
     def has_both_classes(self) -> bool:
-        """Whether there are positive and negative images, without which there is no ranking."""
+        """True if there are positive and negative images, as ranking metrics require."""
         return bool(self.positive.any() and not self.positive.all())
 
     @property
     def positive_probability(self) -> Array:
-        """Probability of all positive classes together, (N,)."""
+        """Total probability of the positive classes, (N,)."""
         total: Array = self.probability[:, 1:].sum(axis=1)
         return total
 
     @property
     def margin(self) -> Array | None:
-        """Log odds of all positive classes together, (N,)."""
+        """Log odds of the positive classes against the negative class, (N,)."""
         return None if self.odds is None else -self.odds[:, 0]
 
     @property
     def score(self) -> Array:
-        """Ranking score of the positive classes, (N,): the margin where it was recorded, else the probability."""
+        """Ranking score of the positive classes, (N,): the margin if it was recorded, otherwise the probability."""
         return self.positive_probability if self.margin is None else self.margin
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Whether the predicted class is the true one, (N,)."""
+        """True for images whose predicted class is the true class, (N,)."""
         return np.equal(self.label, self.predicted)
 
     @property
     def confidence(self) -> Array:
-        """Probability of the positive class, or of three and more classes that of the predicted one, (N,)."""
-        shown = np.ones_like(self.predicted) if self.is_binary else self.predicted
-        return self.probability[np.arange(len(shown)), shown]
+        """Probability of the positive class; with three or more classes, of the predicted class, (N,)."""
+        index = np.ones_like(self.predicted) if self.is_binary else self.predicted
+        return self.probability[np.arange(len(index)), index]
 
     @property
-    def confirmed(self) -> npt.NDArray[np.bool_]:
-        """Whether the image is of the class whose probability `confidence` is, (N,)."""
+    def confidence_target(self) -> npt.NDArray[np.bool_]:
+        """True for images of the class to which `confidence` refers, (N,)."""
         return self.positive if self.is_binary else self.right
 
     @cached_property
     def clusters(self) -> Clusters:
-        """Patient number of each image, (N,), from 0; images of unknown patients are clusters of their own."""
+        """Index of each image's patient, (N,); without patients, each image is one cluster."""
         return number_clusters(self.patients) if self.patients else np.arange(len(self.label))
 
     @cached_property
     def order(self) -> Labels:
-        """Indices of the images by falling score, (N,)."""
+        """Indices of the images by descending score, (N,)."""
         return np.argsort(-self.score, kind="stable")
 
     @cached_property
     def against_rest(self) -> dict[str, Predictions]:
-        """Each class, by its name, as the positive one of two; of two classes the second alone."""
+        """One-vs-rest predictions by class name; with two classes, only for the positive class."""
         if self.is_binary:
             return {self.classes[1] if self.classes else "": self}
         names = self.classes or tuple(map(str, range(self.probability.shape[1])))
@@ -127,7 +127,7 @@ class Predictions:
         }
 
     def take(self, index: Labels) -> Predictions:
-        """Select images by their indices, (n,)."""
+        """Return the predictions for the images at `index`, (n,)."""
 
         def pick(column: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(column[i] for i in index) if column else ()
@@ -144,28 +144,28 @@ class Predictions:
         )
 
     def by_path(self) -> Predictions:
-        """Sort the images by their paths, so that predictions of several runs are comparable image by image."""
+        """Sort the images by path, so that predictions of several runs can be compared image by image."""
         return self.take(np.array(sorted(range(len(self.paths)), key=lambda i: self.paths[i]), np.int64))
 
 
 def predict_classes(probability: npt.NDArray[np.floating[Any]], threshold: float) -> Labels:
-    """Predict classes, (N,), from probabilities (N, C): of two by the threshold, of more the likeliest.
+    """Predict classes, (N,): by the threshold for two classes, otherwise the most probable class.
 
     Args:
-        probability: In single precision, in which networks predict: a probability may equal the threshold.
-        threshold: Of two classes, the second is predicted above it.
+        probability: Probabilities (N, C) in single precision, like networks', since they may equal the threshold.
+        threshold: With two classes, the second is predicted above it.
     """
     return (probability[:, 1] > threshold).astype(np.int64) if probability.shape[1] == 2 else probability.argmax(axis=1)
 
 
 def log_odds(margins: Array) -> Array:
-    """Compute the log odds of mean probabilities from margins, (M, ...) to (...), without their saturation."""
+    """Compute log odds of the mean probabilities, (...), from margins, (M, ...), without saturation."""
     odds: Array = logsumexp(log_expit(margins), axis=0) - logsumexp(log_expit(-margins), axis=0)
     return odds
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """Join predictions for several sets of images; what is unknown for some of them is unknown for all."""
+    """Concatenate predictions for several sets of images; fields that are missing in one are dropped."""
 
     def join(columns: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         return tuple(chain(*columns)) if all(columns) else ()
@@ -184,16 +184,16 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def distance(probability: npt.NDArray[np.floating[Any]], threshold: float, odds: Array | None = None) -> Array:
-    """Compute the distance of each image, in logits, from another predicted class, (N,).
+    """Compute each image's distance in logits to the decision boundary, (N,).
 
     Args:
         probability: Probability of each class, (N, C).
-        threshold: Of two classes, the second is predicted above it; of more classes the likeliest one is.
-        odds: Log odds of the shape of `probability`, which they replace: they do not round to 0 or 1.
+        threshold: With two classes, the second is predicted above it. Unused with more classes.
+        odds: Log odds, (N, C), used instead of `probability` if given, since they do not saturate.
     """
-    exact = np.clip(probability.astype(np.float64), _LEAST, 1 - _LEAST)
+    exact = np.clip(probability.astype(np.float64), _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     if probability.shape[1] == 2:
         margin = logit(exact[:, 1]) if odds is None else odds[:, 1]
-        return np.asarray(np.abs(margin - logit(np.clip(threshold, _LEAST, 1 - _LEAST))))
+        return np.asarray(np.abs(margin - logit(np.clip(threshold, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY))))
     ranked = np.sort(np.log(exact) if odds is None else log_expit(odds), axis=1)
     return np.asarray(ranked[:, -1] - ranked[:, -2])

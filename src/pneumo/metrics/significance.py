@@ -1,4 +1,4 @@
-"""The AUROC's interval, and the significance of differences between classifiers on the same test images."""
+"""Confidence intervals of the AUROC and paired tests of classifiers on the same test images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
-from pneumo.metrics.clusters import Clusters, Residuals, area_variance, area_widening, residuals, student_factor
-from pneumo.metrics.intervals import RESIDUE, Array, Interval, logit_interval, unvaried_difference, zero_residue
+from pneumo.metrics.clusters import Clusters, Residuals, auroc_variance, auroc_widening, residuals, student_factor
+from pneumo.metrics.intervals import RESIDUE, Array, Interval, logit_interval, zero_residue, zero_variance_difference
 
 Counts = npt.NDArray[np.int64]
 LEVEL = 0.05
-TOP = "top"  # stands for letters where there are too many
-SMALLEST = float(np.finfo(np.float64).tiny)  # no p is 0
+TOP = "top"  # replaces letters if more than 26 are required
+MIN_P = float(np.finfo(np.float64).tiny)  # so that no p-value is 0
 
 
 class Difference(NamedTuple):
-    """The first classifier's metric less the second's, with 95 % interval and two-sided p-value."""
+    """A metric's difference, first classifier minus second, with 95 % confidence interval and two-sided p-value."""
 
     value: float
     low: float
@@ -31,23 +31,23 @@ class Difference(NamedTuple):
 
 
 class Placements(NamedTuple):
-    """What each image adds to an AUROC."""
+    """Placement values: the contribution of each image to an AUROC."""
 
-    positive: Array  # the fraction of negative images that rank below each positive one, ties by half, (P,)
-    negative: Array  # the fraction of positive images that rank above each negative one, (N,)
-    of_positive: Clusters  # clusters of the positive images, (P,)
-    of_negative: Clusters  # clusters of the negative images, (N,)
+    positive: Array  # fraction of negative images ranked below each positive image, (P,); ties count one half
+    negative: Array  # fraction of positive images ranked above each negative image, (N,)
+    positive_clusters: Clusters  # clusters of the positive images, (P,)
+    negative_clusters: Clusters  # clusters of the negative images, (N,)
 
     @property
     def residuals(self) -> tuple[Residuals, Residuals]:
-        """Deviations from the mean, of positive and of negative images."""
-        return residuals(self.positive, self.of_positive), residuals(self.negative, self.of_negative)
+        """Residuals of positive and of negative images."""
+        return residuals(self.positive, self.positive_clusters), residuals(self.negative, self.negative_clusters)
 
 
 def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters | None = None) -> Placements:
-    """Compute the placements of images, whose mean is the AUROC, in O(n log n), from scores (n,) and classes (n,).
+    """Compute placements, whose mean is the AUROC, from scores (n,) and true classes (n,), in O(n log n).
 
-    Without `clusters`, (n,), every image is a cluster of its own.
+    `clusters`, (n,), may be None: then each image is one cluster.
 
     Source: X. Sun, W. Xu, Fast Implementation of DeLong's Algorithm for Comparing the Areas Under Correlated Receiver
     Operating Characteristic Curves, 2014.
@@ -62,24 +62,24 @@ def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters
     )
 
 
-def delong_interval(found: Placements) -> Interval:
-    """Compute the 95 % interval of an AUROC, or of a mean over seeds: DeLong's deviation, on the logit scale.
+def delong_interval(placed: Placements) -> Interval:
+    """Compute the 95 % confidence interval of an AUROC, or of a mean over seeds, by DeLong on the logit scale.
 
-    Of clustered images it is Obuchowski's deviation. Both are widened for few images: `area_widening`. With a single
-    patient of a class the variance is unknown, and the interval is the whole range.
+    With clusters the standard deviation is Obuchowski's. Both are widened for few images: `auroc_widening`. With a
+    single patient in a class the variance is unknown, and the interval is the whole range.
     """
-    parts = found.residuals
+    parts = placed.residuals
     units = min(len(part.sums) for part in parts)
     if units < 2:
         return 0.0, 1.0
-    return logit_interval(float(found.positive.mean()), _deviation(*parts) * area_widening([parts]), units)
+    return logit_interval(float(placed.positive.mean()), _deviation(*parts) * auroc_widening([parts]), units)
 
 
 def delong(first: Placements, second: Placements) -> Difference:
-    """Compare two AUROCs on the same images: DeLong's interval and test, of clustered images Obuchowski's.
+    """Compare two AUROCs on the same images by DeLong's interval and test, or Obuchowski's with clusters.
 
-    Where every image shifts alike there is no deviation to divide by. Then p is that of the sign test over the patients
-    of the smaller class, all of which shift to one side.
+    If all placements change by the same amount, the standard deviation is 0. Then the p-value is that of the sign test
+    over the patients of the smaller class, which all change in the same direction.
 
     Sources: E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Comparing the areas under two or more correlated receiver
     operating characteristic curves: a nonparametric approach, 1988; N. A. Obuchowski, Nonparametric Analysis of
@@ -95,25 +95,25 @@ def delong(first: Placements, second: Placements) -> Difference:
     deviation = _deviation(*parts)
     if deviation < RESIDUE:
         return Difference(
-            value, *unvaried_difference(value, units), max(0.5 ** (units - 1), SMALLEST) if value else 1.0
+            value, *zero_variance_difference(value, units), max(0.5 ** (units - 1), MIN_P) if value else 1.0
         )
     half = float(norm.ppf(0.975)) * deviation
     p = float(2 * norm.sf(abs(value) / deviation))
-    return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, SMALLEST))
+    return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, MIN_P))
 
 
 def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: Clusters | None = None) -> float:
-    """Compute the exact p that two configurations with several seeds are right equally often in the mean.
+    """Compute the exact p-value of equal mean accuracy by a paired permutation test over images or patients.
 
-    Were they alike, each patient's two sums could as well stand in each other's place: p is the fraction of all 2^C
-    ways to swap them that give a difference as large. With one seed and one image a patient this is McNemar's exact
-    test (1947).
+    Under the null hypothesis, the results of both configurations can be swapped within each of the C clusters. The
+    p-value is the fraction of the 2^C swaps with a difference at least as large. With one seed and one image per
+    patient, this is McNemar's exact test (1947).
 
     Args:
-        first: Number of the first's seeds that are right on each image, (N,).
-        second: The same of the second.
-        seeds: Number of seeds of either.
-        clusters: (N,), whose images are swapped together; None: each image on its own.
+        first: Number of the first configuration's seeds that predict each image correctly, (N,).
+        second: The same for the second configuration.
+        seeds: Number of seeds of each configuration.
+        clusters: Index of each image's patient, (N,); None: each image is one cluster.
     """
     gain = first * seeds[1] - second * seeds[0]
     if clusters is not None:
@@ -123,23 +123,23 @@ def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: C
         return 1.0
     step = int(np.gcd.reduce(gain))
     sizes, counts = np.unique(np.abs(gain[gain != 0]) // step, return_counts=True)
-    return float(np.clip(2 * swap_tail(sizes, counts, total // step), SMALLEST, 1.0))
+    return float(np.clip(2 * swap_tail(sizes, counts, total // step), MIN_P, 1.0))
 
 
 def swap_tail(sizes: Counts, counts: Counts, total: int) -> float:
-    """Compute the chance that a sum of gains with random signs reaches `total`, which is above 0.
+    """Compute the probability that a sum of gains with random signs is at least `total`, which is positive.
 
-    The sum's distribution is tilted so that `total` lies in its middle, and found by one Fourier transform of its
-    characteristic function: all digits of a small chance are kept, to a relative error below 1e-9. Points beyond which
-    less than 1e-20 lies (Hoeffding's bound) are left out, so that there are at most 10 times as many as the root of
-    the sum of squares.
+    The distribution of the sum is exponentially tilted to center it on `total`, then computed by one Fourier transform
+    of its characteristic function. So even small probabilities have a relative error below 1e-9. The tail with a
+    probability below 1e-20 (Hoeffding's bound) is omitted. The number of points is thus at most 10 times the root of
+    the sum of squared gains.
 
     Source: J. Siegmund, Importance Sampling in the Monte Carlo Study of Sequential Tests, 1976, for the tilt.
 
     Args:
-        sizes: Different gains, (K,), above 0.
-        counts: How often each occurs, (K,).
-        total: The sum, of the parity of the largest sum.
+        sizes: Distinct positive gains, (K,).
+        counts: Number of occurrences of each gain, (K,).
+        total: Value of the sum, with the parity of the largest sum.
     """
     reach = int(sizes @ counts)
     least = (reach + total) // 2  # the sum of the gains with a positive sign
@@ -150,19 +150,19 @@ def swap_tail(sizes: Counts, counts: Counts, total: int) -> float:
 
     steepest = 40.0 / int(sizes[0])
     tilt = float(brentq(excess, 0, steepest)) if excess(steepest) > 0 else steepest
-    turn = np.exp(2j * np.pi * np.arange(points) / points)
-    spectrum = turn ** (-least % points)
+    roots = np.exp(2j * np.pi * np.arange(points) / points)
+    spectrum = roots ** (-least % points)
     for size, count in zip(sizes, counts, strict=True):
-        chance = expit(tilt * size)
-        spectrum *= (1 - chance + chance * turn**size) ** count
-    tilted = np.fft.fft(spectrum).real / points  # of sums from `least` on; those below it follow, as the circle closes
+        probability = expit(tilt * size)
+        spectrum *= (1 - probability + probability * roots**size) ** count
+    tilted = np.fft.fft(spectrum).real / points  # sums from `least` on, then, cyclically, those below it
     above = np.arange(min((points + 1) // 2, reach - least + 1))
     scale = float(counts @ (np.logaddexp(0, tilt * sizes) - np.log(2))) - tilt * least
     return float(tilted[above] @ np.exp(-tilt * above) * np.exp(scale))
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, so that the family-wise error rate is controlled.
+    """Apply the Holm correction to p-values, which controls the family-wise error rate.
 
     Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
@@ -174,32 +174,32 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def letters(different: npt.NDArray[np.bool_]) -> list[str]:
-    """Assign letters to classifiers: two share a letter if, and only if, they do not differ significantly.
+    """Assign letters to classifiers: two share a letter if and only if they do not differ significantly.
 
-    Where this takes more letters than there are from a to z, those that do not differ from the first classifier are
-    marked `TOP` instead, and the others not at all.
+    If this requires more than 26 letters, classifiers that do not differ from the first are marked `TOP` instead. The
+    others get an empty string.
 
     Source: H.-P. Piepho, An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons, 2004: insert and
     absorb.
 
     Args:
-        different: Which pairs differ, (n, n), symmetric. The first classifier gets the first letter.
+        different: True for pairs that differ significantly, (n, n), symmetric. The first row gets the first letter.
     """
     names = string.ascii_lowercase
     groups = [frozenset(range(len(different)))]
-    for one, two in np.argwhere(np.triu(different)).tolist():
-        kept = [group for group in groups if not {one, two} <= group]
-        parts = [group - {each} for group in groups if {one, two} <= group for each in (one, two)]
-        groups = kept + [part for part in parts if not any(part < other for other in kept)]
-        if len(groups) > 4 * len(names):  # fewer may remain at the end, but hardly a quarter
+    for first, second in np.argwhere(np.triu(different)).tolist():
+        unchanged = [group for group in groups if not {first, second} <= group]
+        parts = [group - {each} for group in groups if {first, second} <= group for each in (first, second)]
+        groups = unchanged + [part for part in parts if not any(part < other for other in unchanged)]
+        if len(groups) > 4 * len(names):  # absorption may still remove groups, but hardly three quarters of them
             break
     if len(groups) > len(names):
-        return ["" if apart else TOP for apart in different[0]]
+        return ["" if differs else TOP for differs in different[0]]
     ordered = sorted(groups, key=sorted)
-    named = list(zip(names, ordered, strict=False))
-    return ["".join(name for name, group in named if i in group) for i in range(len(different))]
+    lettered = list(zip(names, ordered, strict=False))
+    return ["".join(name for name, group in lettered if i in group) for i in range(len(different))]
 
 
 def _deviation(positive: Residuals, negative: Residuals) -> float:
-    fewest = min(positive, negative, key=lambda part: len(part.sums))
-    return float(np.sqrt(area_variance(positive, negative))) * student_factor(fewest.images, len(fewest.sums))
+    smaller = min(positive, negative, key=lambda part: len(part.sums))
+    return float(np.sqrt(auroc_variance(positive, negative))) * student_factor(smaller.images, len(smaller.sums))

@@ -1,7 +1,7 @@
-"""Metrics of the subtypes of pneumonia, for tests only.
+"""Metrics of the subtypes of pneumonia, computed on the test set only.
 
-They are not among `pneumo.metrics.definitions.METRICS`, which training and validation log in each epoch and which
-results.json has of all three. Where a metric needs images that are absent, its value is `NO_IMAGE`.
+They are not in `pneumo.metrics.definitions.METRICS`, whose metrics are logged in each epoch and stored in results.json
+for training, validation and test. If the required images are absent, a metric is `NO_IMAGE`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from pneumo.metrics.intervals import Array, Interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong_interval, placements
 
-NO_IMAGE = -1.0  # stands for a metric of subtypes that no image has, or that the task does not distinguish
+NO_IMAGE = -1.0  # value of metrics of subtypes that no image has or that the task does not distinguish
 
 
 def _sensitivity(subtype: str) -> Metric:
-    """Define the sensitivity to a subtype: the fraction of its images whose predicted class is right.
+    """Define the sensitivity to a subtype: the fraction of its images that are predicted correctly.
 
-    That class is pneumonia, or with three classes the subtype itself.
+    The correct class is pneumonia, or with three classes the subtype itself.
     """
 
     def compute(resamples: Resamples) -> Array:
-        chosen = _is_of(subtype, resamples.predictions)
-        weights = resamples.weights[:, chosen]
+        mask = _has_subtype(subtype, resamples.predictions)
+        weights = resamples.weights[:, mask]
         total = weights.sum(axis=1)
-        return np.where(total > 0, divide(weights @ resamples.predictions.right[chosen], total), NO_IMAGE)
+        return np.where(total > 0, divide(weights @ resamples.predictions.right[mask], total), NO_IMAGE)
 
     def interval(_: Metric, sample: Sample) -> Interval:
-        chosen = _is_of(subtype, sample.predictions)
-        return clustered_wilson(sample.predictions.right[chosen], sample.clusters[chosen])
+        mask = _has_subtype(subtype, sample.predictions)
+        return clustered_wilson(sample.predictions.right[mask], sample.clusters[mask])
 
     return Metric(
         name=f"sensitivity_{subtype}",
@@ -48,40 +48,39 @@ def _sensitivity(subtype: str) -> Metric:
     )
 
 
-def _is_of(subtype: str, predictions: Predictions) -> npt.NDArray[np.bool_]:
-    known = np.array(predictions.subtypes or ("",) * len(predictions.label))
-    found: npt.NDArray[np.bool_] = predictions.positive & (known == subtype)
-    return found
+def _has_subtype(subtype: str, predictions: Predictions) -> npt.NDArray[np.bool_]:
+    subtypes = np.array(predictions.subtypes or ("",) * len(predictions.label))
+    mask: npt.NDArray[np.bool_] = predictions.positive & (subtypes == subtype)
+    return mask
 
 
-def _separation(resamples: Resamples) -> Array:
-    """Compute the AUROC of viral against bacterial pneumonia, (R,)."""
+def _subtype_auroc(resamples: Resamples) -> Array:
+    """Compute the AUROC of viral versus bacterial pneumonia, (R,)."""
     predictions = resamples.predictions
-    if not _has_both(predictions):
+    if not _has_both_subtypes(predictions):
         return np.full(len(resamples.weights), NO_IMAGE)
-    return auroc(Resamples(_sides(predictions), resamples.weights[:, predictions.positive]))
+    return auroc(Resamples(_viral_vs_bacterial(predictions), resamples.weights[:, predictions.positive]))
 
 
-def _separation_interval(_: Metric, sample: Sample) -> Interval:
-    if not _has_both(sample.predictions):
+def _subtype_auroc_interval(_: Metric, sample: Sample) -> Interval:
+    if not _has_both_subtypes(sample.predictions):
         return 0.0, 1.0
-    sides = _sides(sample.predictions)
-    return delong_interval(placements(sides.score, sides.positive, sample.clusters[sample.predictions.positive]))
+    binary = _viral_vs_bacterial(sample.predictions)
+    return delong_interval(placements(binary.score, binary.positive, sample.clusters[sample.predictions.positive]))
 
 
-def _has_both(predictions: Predictions) -> bool:
-    """Return whether the images with pneumonia are of two classes."""
+def _has_both_subtypes(predictions: Predictions) -> bool:
     viral = predictions.label[predictions.positive] == 2
     return bool(viral.any() and not viral.all())
 
 
-def _sides(predictions: Predictions) -> Predictions:
-    """Rank the images with pneumonia by the fraction that viral has of both probabilities."""
-    ill = predictions.take(np.flatnonzero(predictions.positive))
-    pair = ill.probability[:, 1:]
+def _viral_vs_bacterial(predictions: Predictions) -> Predictions:
+    """Build binary predictions for images with pneumonia; probabilities are normalized over both subtypes."""
+    subset = predictions.take(np.flatnonzero(predictions.positive))
+    pair = subset.probability[:, 1:]
     fraction = pair[:, 1] / np.maximum(pair.sum(axis=1), np.finfo(np.float64).tiny)
-    odds = None if ill.odds is None else np.subtract(*log_expit(ill.odds[:, :0:-1]).T)  # of viral, by both logarithms
-    return Predictions.binary(fraction, ill.label == 2, fraction > 0.5, margin=odds)
+    odds = None if subset.odds is None else np.subtract(*log_expit(subset.odds[:, :0:-1]).T)  # log probability ratio
+    return Predictions.binary(fraction, subset.label == 2, fraction > 0.5, margin=odds)
 
 
 _ENTRIES = (
@@ -89,8 +88,8 @@ _ENTRIES = (
     Metric(
         name="auroc_bacterial_viral",
         title="AUROC, bacterial against viral",
-        compute=_separation,
-        interval=_separation_interval,
+        compute=_subtype_auroc,
+        interval=_subtype_auroc_interval,
         needs="any",
     ),
 )

@@ -1,4 +1,4 @@
-"""Summary of a test: its counts, and its metrics with their intervals, by the keys of results.json; their titles."""
+"""Test summary by the keys of results.json: counts and metrics with confidence intervals; metric titles."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TITLES = {name: metric.title for name, metric in (METRICS | SUBTYPE_METRICS).ite
 
 
 def summarise(predictions: Predictions) -> dict[str, float]:
-    """Compute what results.json holds of a test.
+    """Compute the test results that results.json stores.
 
-    Where a metric or its interval needs a class or a subtype that is absent, the interval is the whole range.
+    If a metric or its interval requires a class or subtype that is absent, the interval is the whole range.
     """
     results = count_outcomes(predictions.label, predictions.predicted)
     for name, estimate in estimates(predictions, METRICS | SUBTYPE_METRICS).items():
@@ -24,7 +24,7 @@ def summarise(predictions: Predictions) -> dict[str, float]:
 
 
 def count_outcomes(label: Labels, predicted: Labels) -> dict[str, float]:
-    """Count a test's predictions, (N,), with all classes but the first as positive ones."""
+    """Count true and false positives and negatives from (N,) labels and predictions; only class 0 is negative."""
     positive, detected = label > 0, predicted > 0
     return {
         "test_true_positives": int((positive & detected).sum()),
@@ -36,15 +36,15 @@ def count_outcomes(label: Labels, predicted: Labels) -> dict[str, float]:
 
 
 def estimate_keys(name: str) -> tuple[str, str, str]:
-    """Return the keys of a metric of the test, and of the ends of its interval."""
+    """Return the keys of a test metric and of the ends of its confidence interval."""
     return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"
 
 
 def reported_metrics(*first: str, subtype: str) -> dict[str, str]:
-    """Return the titles of a table's metrics by their names, in the order of its rows.
+    """Return titles by metric name, in the order of the rows of a table.
 
-    These are the metrics named `first`, then all others with a rank. Below the sensitivity follows that to each
-    subtype, whose title is `subtype` with the subtype's name in the place of {}.
+    The metrics in `first` are followed by all others with a rank. The sensitivity is followed by the sensitivity to
+    each subtype. `subtype` is the format string of their titles, where {} is the name of the subtype.
     """
     ranked = [name for name, metric in METRICS.items() if metric.rank is not None]
     titles = {}

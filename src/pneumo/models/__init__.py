@@ -1,1 +1,1 @@
-"""Networks: architectures, weights, backbones and heads, the LightningModule, the OOD detector."""
+"""Networks: architectures, pretrained weights, backbones, the LightningModule, checkpoints, OOD detection."""

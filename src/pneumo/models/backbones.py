@@ -1,4 +1,4 @@
-"""Backbones: a network without its last linear layer, and the new head."""
+"""Backbones: networks whose last linear layer is replaced by a new head."""
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,16 @@ from pneumo.models.weights import load_weights
 
 
 class Backbone(nn.Module):
-    """A network that maps grey images to features.
+    """A network that maps grayscale images to features.
 
-    Images are expanded to three channels and normalised here, on the device, as the network's source wants them.
+    Images are expanded to three channels and normalized on the device, with the mean and std of the network's source.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, features: int) -> None:
-        """Wrap a headless network that maps (N, 3, H, W), normalised by mean (3,) and std (3,), to (N, features)."""
+        """Wrap a headless network that maps (N, 3, H, W), normalized by mean (3,) and std (3,), to (N, features)."""
         super().__init__()
         self.network = network
         self.features = features
@@ -30,7 +30,7 @@ class Backbone(nn.Module):
 
     @property
     def depthwise(self) -> bool:
-        """Whether the network has convolutions of single channels."""
+        """True if the network has depthwise convolutions."""
         layers = (layer for layer in self.network.modules() if isinstance(layer, nn.Conv2d))
         return any(layer.groups == layer.in_channels > 1 for layer in layers)
 
@@ -43,30 +43,34 @@ class Backbone(nn.Module):
 def build_backbone(
     architecture: str, weights: str | None, head_path: str | None, image_size: int, classes: int, freeze: bool = False
 ) -> tuple[Backbone, nn.Linear]:
-    """Build a backbone and a new head of so many classes, which maps its features to logits.
+    """Build a backbone and a new linear head that maps its features to logits of `classes` classes.
 
-    `architecture` and `weights` are as for `pneumo.models.registry.create` and `pneumo.models.weights.load_weights`;
-    None leaves random weights. `head_path` is the layer to replace, such as `fc` or `classifier.6`; None: the last
-    linear layer. `freeze` makes the backbone constant.
+    Args:
+        architecture: See `pneumo.models.registry.create`.
+        weights: See `pneumo.models.weights.load_weights`; None: random weights.
+        head_path: Path of the layer to replace, such as `fc` or `classifier.6`; None: the last linear layer.
+        image_size: Height and width of the images in pixels.
+        classes: Number of classes.
+        freeze: Freeze the backbone.
 
     Raises:
-        ConfigError: Unknown architecture, or its head cannot be replaced.
-        WeightsError: The weights cannot be found, fetched or fitted.
+        ConfigError: The architecture is unknown or its head cannot be replaced.
+        WeightsError: The weights cannot be found, downloaded or matched to the network.
     """
-    found = create(architecture, image_size)
-    network = found.network
+    source = create(architecture, image_size)
+    network = source.network
     remove_auxiliary_heads(network)
     path = find_head(network, architecture, head_path)
     if weights is not None:
-        load_weights(found, weights, path)
+        load_weights(source, weights, path)
     features = network.get_submodule(path).in_features
     assert isinstance(features, int)
     network.set_submodule(path, nn.Identity())
-    backbone = Backbone(network, torch.tensor(found.mean), torch.tensor(found.std), features)
-    _check(backbone, architecture, path, image_size)
+    backbone = Backbone(network, torch.tensor(source.mean), torch.tensor(source.std), features)
+    _check_output(backbone, architecture, path, image_size)
     if freeze:
         freeze_module(backbone)
-    # A checkpoint opens on the CPU and shall compute there as its run did, to the last bit.
+    # Checkpoints are loaded on the CPU and must reproduce the run bit for bit there.
     backbone.to(memory_format=choose_memory_format("cpu", freeze, backbone.depthwise))
     return backbone, nn.Linear(features, classes)
 
@@ -79,13 +83,13 @@ def find_head(network: nn.Module, architecture: str, head_path: str | None) -> s
     if head_path is not None and head_path in linear:
         return head_path
     raise ConfigError(
-        f"model.head_path={head_path} is not a linear layer of {architecture}. Its last linear layers are "
-        f"{', '.join(linear[-3:]) or 'none: choose another architecture'}."
+        f"model.head_path={head_path} is not a linear layer of {architecture}. "
+        + (f"Use one of its last linear layers: {', '.join(linear[-3:])}." if linear else "Use another architecture.")
     )
 
 
 def remove_auxiliary_heads(network: nn.Module) -> None:
-    """Remove the heads that torchvision's Inception family trains in passing, so that it returns plain tensors."""
+    """Remove the auxiliary heads of torchvision's Inception family, so that it returns plain tensors."""
     for name, _ in list(network.named_children()):
         if name.lower().startswith("aux"):
             setattr(network, name, None)
@@ -94,16 +98,16 @@ def remove_auxiliary_heads(network: nn.Module) -> None:
 
 
 def freeze_module(module: nn.Module) -> None:
-    """Make a module constant: no gradients, and normalisation by its stored statistics."""
+    """Freeze a module: no gradients, and evaluation mode with running statistics."""
     module.requires_grad_(False)
     module.eval()
 
 
 def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
-    """Return whether a network in training mode maps a batch of one image (1, 1, image_size, image_size) uint8.
+    """Return whether a network in training mode accepts a batch of one image (1, 1, image_size, image_size) uint8.
 
-    Batch normalization needs more than one value per channel, so it fails on one image where the image has been reduced
-    to one pixel. Only shapes are computed: no weight, stored statistic or random number changes.
+    Batch normalization requires more than one value per channel, so it fails for one image at a resolution of one
+    pixel. Only shapes are computed: weights, running statistics and random number generators do not change.
     """
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
@@ -117,15 +121,15 @@ def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
         if "more than 1 value per channel" in str(error):
             return False
         raise
-    except (RuntimeError, NotImplementedError):  # an operation that has no shapes without values: training will show
+    except (RuntimeError, NotImplementedError):  # an operation without meta support: assume that it works
         return True
     finally:
         network.train(training)
     return True
 
 
-def _check(backbone: Backbone, architecture: str, path: str, image_size: int) -> None:
-    """Run one black image, and raise a ConfigError if that shows that the replaced layer was not the last."""
+def _check_output(backbone: Backbone, architecture: str, path: str, image_size: int) -> None:
+    """Run one black image and raise a ConfigError unless the replaced layer was the last."""
     backbone.eval()
     try:
         with torch.inference_mode():
@@ -133,13 +137,13 @@ def _check(backbone: Backbone, architecture: str, path: str, image_size: int) ->
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
             f"{architecture} without {path} fails on images of data.image_size={image_size} "
-            f"({plain(error)}): choose the size that it was made for, often 224, name another "
-            "layer to replace as model.head_path=PATH, or take another architecture."
+            f"({plain(error)}). Use the image size of the architecture, often 224, replace another layer with "
+            "model.head_path=PATH, or use another architecture."
         ) from error
     finally:
         backbone.train()
     if shape != (1, backbone.features):
         raise ConfigError(
-            f"{architecture} without {path} gives features of shape {shape} instead of (1, {backbone.features}), so "
-            "that layer is not its last: name the layer to replace as model.head_path=PATH."
+            f"{architecture} without {path} returns features of shape {shape} instead of (1, {backbone.features}), so "
+            "that layer is not its last. Set model.head_path to the path of the layer to replace."
         )

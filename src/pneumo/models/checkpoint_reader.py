@@ -1,4 +1,4 @@
-"""Checkpoints read and restored: verified against their digest and checked before a network is built."""
+"""Checkpoint reading and restoration, with verification of digest and content before a network is built."""
 
 from __future__ import annotations
 
@@ -25,52 +25,52 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
-DIGEST = "content_sha256"  # the key of the digest of all other keys
-# What timm and torchvision raise for sizes and tags that an architecture does not support.
-_REFUSED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-_UNBUILDABLE = (PneumoError, *_REFUSED)
+DIGEST = "content_sha256"  # key of the digest over all other keys
+# timm and torchvision raise these for unsupported image sizes and tags.
+_BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_UNBUILDABLE = (PneumoError, *_BUILD_ERRORS)
 
 
 class _ContentError(Exception):
-    """A checkpoint's content is not as pneumo writes it; the text says how, in a clause."""
+    """Invalid content of a checkpoint; the text is a clause with the reason."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Open a checkpoint on the CPU, as tensors and plain types only, and check what it holds.
+    """Load a checkpoint on the CPU, restricted to tensors and plain types, and validate its content.
 
-    Its bits are verified by their SHA-256. Checkpoints of early versions have none, which is logged once for each file.
+    The content is verified by its SHA-256. Checkpoints of early versions have none; a warning is logged once per file.
 
     Raises:
-        ConfigError: There is no such file, it is no checkpoint, is damaged or was altered, or a value breaks its rule.
+        ConfigError: The file is missing, is not a checkpoint, is damaged or altered, or holds an invalid value.
     """
     if not path.is_file():
-        raise ConfigError(f"{path} is not a file: give a checkpoint's path, such as RUN/checkpoints/last.ckpt.")
+        raise ConfigError(f"{path} is not a file. Use the path of a checkpoint, such as RUN/checkpoints/last.ckpt.")
     try:
         content = read_tensors(path, checked=True)
     except UnreadableError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.strerror:
             raise ConfigError(
-                f"{path} cannot be read ({cause.strerror}): change its permissions, or take another checkpoint."
+                f"{path} cannot be read ({cause.strerror}). Change its permissions or use another checkpoint."
             ) from error
         raise ConfigError(
-            f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not written by pneumo. Take an "
-            "intact copy of it, or another checkpoint."
+            f"{path} cannot be read as a checkpoint ({error}): it is damaged or was not written by pneumo. Use an "
+            "intact copy or another checkpoint."
         ) from error
     if not isinstance(content, dict) or "hyper_parameters" not in content:
-        raise ConfigError(f"{path} holds no checkpoint of a classifier: take one that pneumo wrote.")
+        raise ConfigError(f"{path} is not the checkpoint of a classifier. Use a checkpoint written by pneumo.")
     try:
-        # Parts of a storage may be in a file several times, as tied weights are.
-        if DIGEST in content and digest_checkpoint(content, most=4 * path.stat().st_size) != content[DIGEST]:
+        # A file may contain parts of a storage several times, such as tied weights.
+        if DIGEST in content and digest_checkpoint(content, max_bytes=4 * path.stat().st_size) != content[DIGEST]:
             raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
         content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
-        for name, holds in _FORMS.items():
-            if name in content and not holds(content[name]):
-                raise _ContentError(f"its {name} is {describe(content[name])}, or holds what does not belong there")
+        for name, is_valid in _VALIDATORS.items():
+            if name in content and not is_valid(content[name]):
+                raise _ContentError(f"the value of {name} is invalid ({describe(content[name])})")
     except (_ContentError, DigestError, HyperparameterError) as error:
         raise ConfigError(
-            f"{path} is not a checkpoint as pneumo writes it: {error}. It is damaged or was altered: take an intact "
-            "copy of it, or another checkpoint."
+            f"{path} is not a valid pneumo checkpoint: {error}. It is damaged or was altered. Use an intact copy or "
+            "another checkpoint."
         ) from error
     if DIGEST not in content:
         _warn_unverified(path.resolve(), path.stat().st_mtime_ns)
@@ -78,31 +78,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def digest_checkpoint(
-    content: Mapping[str, Any], known: Mapping[int, bytes] = MappingProxyType({}), most: float = math.inf
+    content: Mapping[str, Any], known: Mapping[int, bytes] = MappingProxyType({}), max_bytes: float = math.inf
 ) -> str:
-    """Return the SHA-256 that a checkpoint stores of its other keys; see `digest_content`."""
-    return digest_content({key: value for key, value in content.items() if key != DIGEST}, known, most)
+    """Compute the SHA-256 of all keys of a checkpoint but `DIGEST`; see `digest_content`."""
+    return digest_content({key: value for key, value in content.items() if key != DIGEST}, known, max_bytes)
 
 
 @cache
 def _warn_unverified(path: Path, changed: int) -> None:
     _log.warning(
-        "%s has no SHA-256, as checkpoints of early versions have none: whether it was altered cannot be verified.",
+        "%s has no SHA-256, since it was written by an early version: its integrity cannot be verified.",
         path,
     )
 
 
-def _tensors(value: object) -> TypeGuard[dict[str, Tensor]]:
-    return _named(value) and all(isinstance(tensor, Tensor) and is_dense(tensor) for tensor in value.values())
+def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
+    return _has_string_keys(value) and all(isinstance(tensor, Tensor) and is_dense(tensor) for tensor in value.values())
 
 
-def _named(value: object) -> TypeGuard[dict[str, Any]]:
+def _has_string_keys(value: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
-def _config(value: object) -> bool:
-    """Check a run's settings, whose class folders `pneumo export --data` looks for in a data set, and nowhere else."""
-    if not _named(value):
+def _is_config(value: object) -> bool:
+    """Check the settings of a run; class folders must be inside a data set, since `pneumo export --data` reads them."""
+    if not _has_string_keys(value):
         return False
     folders = value.get("data.classes", [])
     return isinstance(folders, list) and all(
@@ -111,17 +111,17 @@ def _config(value: object) -> bool:
     )
 
 
-def _counts(value: object) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _numbers(value: object) -> bool:
-    return _named(value) and all(isinstance(number, int | float) for number in value.values())
+def _is_metrics(value: object) -> bool:
+    return _has_string_keys(value) and all(isinstance(number, int | float) for number in value.values())
 
 
-def _outliers(value: object) -> bool:
+def _is_ood_detector(value: object) -> bool:
     """Check the arguments of `OodDetector`: mean (P,), scale (P,) and components (components, P)."""
-    if not _tensors(value) or value.keys() != {"mean", "scale", "components"}:
+    if not _is_state_dict(value) or value.keys() != {"mean", "scale", "components"}:
         return False
     mean, scale, components = value["mean"], value["scale"], value["components"]
     return (
@@ -131,40 +131,40 @@ def _outliers(value: object) -> bool:
     )
 
 
-def _validation(value: object) -> bool:
-    """Check the predictions of an epoch's validation: none, or index (N,) and logits (N, classes)."""
-    if not _tensors(value) or value.keys() not in (set(), {"index", "logits"}):
+def _is_validation(value: object) -> bool:
+    """Check the outputs of a validation epoch: none, or index (N,) and logits (N, classes)."""
+    if not _is_state_dict(value) or value.keys() not in (set(), {"index", "logits"}):
         return False
     if not value:
         return True
     index, logits = value["index"], value["logits"]
     if index.dtype != torch.int64 or not logits.is_floating_point():
         return False
-    # Early versions lost the dimensions of a single image.
+    # Early versions squeezed the tensors of a single image.
     return index.numel() == 1 or ((index.ndim, logits.ndim) == (1, 2) and len(index) == len(logits))
 
 
-_FORMS = {
-    "state_dict": _tensors,
-    "outliers": _outliers,
-    "validation": _validation,
-    "metrics": _numbers,
-    "config": _config,
-    "epoch": _counts,
-    "global_step": _counts,
+_VALIDATORS = {
+    "state_dict": _is_state_dict,
+    "outliers": _is_ood_detector,
+    "validation": _is_validation,
+    "metrics": _is_metrics,
+    "config": _is_config,
+    "epoch": _is_count,
+    "global_step": _is_count,
 }
 
 
 class CheckpointModule(LightningModule):
-    """A LightningModule that is restored from checkpoints of pneumo alone.
+    """A LightningModule that is restored only from checkpoints written by pneumo.
 
-    Lightning's own restoration obeys every hyperparameter of a file: it imports what `_instantiator` names (before
-    2.6.6), and constructors load the weights that they name.
+    Lightning's own `load_from_checkpoint` trusts the hyperparameters of a file. It imports the object in
+    `_instantiator` (before 2.6.6), and constructors load any weights that the file specifies.
     """
 
     @classmethod
     def from_hyperparameters(cls, **hyperparameters: Any) -> Self:  # noqa: ANN401 (of several types)
-        """Build a classifier with random weights from hyperparameters as checkpoints hold them."""
+        """Build a classifier with random weights from the hyperparameters of a checkpoint."""
         names = hyperparameters.keys() & {field.name for field in fields(PredictionOptions)}
         prediction = PredictionOptions(**{name: hyperparameters.pop(name) for name in names})
         return cls(**hyperparameters, prediction=prediction)
@@ -179,23 +179,23 @@ class CheckpointModule(LightningModule):
         weights_only: bool | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Self:
-        """Restore a classifier without network and configuration, with all weights from the file.
+        """Restore a classifier with all weights from the file, without downloads or a configuration.
 
         Args:
-            checkpoint_path: Of a file that `read_checkpoint` accepts.
-            map_location: The device to move it to; None: the CPU.
-            hparams_file: Must be None: checkpoints hold their hyperparameters.
-            strict: Whether the weights must fit exactly; None: yes.
-            weights_only: Without effect, since a checkpoint is never opened otherwise.
-            kwargs: Hyperparameters, which replace those of the file.
+            checkpoint_path: Path of a file that `read_checkpoint` accepts.
+            map_location: Target device; None: the CPU.
+            hparams_file: Must be None, since checkpoints store their hyperparameters.
+            strict: Require that the weights match exactly; None: True.
+            weights_only: Without effect, since checkpoints are always loaded with weights only.
+            kwargs: Hyperparameters that override those of the file.
 
         Raises:
-            ConfigError: It is no checkpoint of a classifier, is damaged, or holds a value that breaks its rule.
+            ConfigError: The file is not the checkpoint of a classifier, is damaged, or holds an invalid value.
         """
         if hparams_file is not None or not isinstance(checkpoint_path, str | os.PathLike):
             raise ConfigError(
-                f"{cls.__name__}.load_from_checkpoint takes the path of a checkpoint, which holds its hyperparameters: "
-                "give no hparams_file, and no open file."
+                f"{cls.__name__}.load_from_checkpoint requires the path of a checkpoint and no hparams_file, since "
+                "checkpoints store their hyperparameters. Pass a path instead of an open file, and omit hparams_file."
             )
         path = Path(checkpoint_path)
         content = read_checkpoint(path)
@@ -222,27 +222,28 @@ def _require_settings(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _require_fit(cls: type[CheckpointModule], settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
-    """Raise an error unless the weights fit the network that the settings describe, before memory is taken for it."""
+    """Raise an error unless the weights match the network, before memory is allocated for it."""
     try:
         with torch.device("meta"):
             expected = cls.from_hyperparameters(**settings).state_dict()
     except _UNBUILDABLE:
-        return  # some networks need real tensors to be built; the others fail once more
+        return  # some networks require real tensors; other errors occur again during restoration
     both = ((name, expected[name], state[name]) for name in expected.keys() & state.keys())
-    # Training with trainer.precision=bf16-true leaves weights of half precision.
+    # Training with trainer.precision=bf16-true stores weights in half precision.
     misfits = {name for name, a, b in both if (a.shape, a.is_floating_point()) != (b.shape, b.is_floating_point())}
     for fault, names in (
-        ("lacks", expected.keys() - state.keys()),
-        ("has unknown", state.keys() - expected.keys()),
-        ("has of another shape or type", misfits),
+        ("missing", expected.keys() - state.keys()),
+        ("unexpected", state.keys() - expected.keys()),
+        ("with another shape or type", misfits),
     ):
         if names:
             shown = ", ".join(sorted(names)[:3])
-            raise _unrestorable(path, f"of {len(expected)} weights it {fault} {len(names)} ({shown[:200]!a})")
+            counts = f"its {len(state)} weights do not match the {len(expected)} of the network"
+            raise _unrestorable(path, f"{counts}: {len(names)} {fault} ({shown[:200]!a})")
 
 
 def _unrestorable(path: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be opened as a classifier: {plain(reason, 300)}. Take a checkpoint that this "
-        "version of pneumo or an earlier one wrote, such as RUN/checkpoints/best.ckpt."
+        f"{path} cannot be loaded as a classifier: {plain(reason, 300)}. Use a checkpoint written by this "
+        "version of pneumo or an earlier one, such as RUN/checkpoints/best.ckpt."
     )

@@ -1,4 +1,4 @@
-"""The LightningModule: a backbone with a linear head, trained by cross entropy."""
+"""The LightningModule: a backbone with a linear head, trained with cross entropy."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,17 +25,17 @@ Batch = dict[str, Tensor]
 
 
 class Classifier(CheckpointModule):
-    """A backbone and a linear head, trained by cross entropy.
+    """A backbone and a linear head, trained with cross entropy.
 
-    After a validation epoch or the test, `outputs` holds the logits (N, classes) of all processes and the index (N,) of
-    each image in its split, in the split's order. Checkpoints store those of the validation.
+    After a validation epoch or the test, `outputs` contains logits (N, classes) and image indices (N,), gathered from
+    all processes and sorted by index. Checkpoints store the validation outputs.
 
-    A checkpoint is self-contained: `Classifier.load_from_checkpoint(path)` rebuilds the architecture that it names and
-    loads all weights from the file.
+    Checkpoints are self-contained: `Classifier.load_from_checkpoint(path)` builds the stored architecture and loads all
+    weights from the file.
     """
 
     class_weights: Tensor | None
-    ood_detector: OodDetector | None = None  # calibrated checkpoints have one
+    ood_detector: OodDetector | None = None  # set for calibrated checkpoints
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Classifier(CheckpointModule):
 
         Args:
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
-            classes: Names of the classes; of two, the second is the positive one.
+            classes: Names of the classes; with two, the second is positive.
             image_size: Height and width of the images in pixels.
-            crop_pct: Fraction of height and width that the crop keeps; see `pneumo.data.radiograph.decode`.
+            crop_pct: Fraction of height and width in the center crop; see `pneumo.data.radiograph.decode`.
             freeze: Train only the head.
-            head_path: Dotted path of the layer that the head replaces; None is the last linear layer.
-            prediction: How logits become predictions; None: by the defaults.
-            training: How the network is trained; None: by the defaults.
+            head_path: Path of the layer that the head replaces; None: the last linear layer.
+            prediction: Options that turn logits into predictions; None: defaults.
+            training: Training options; None: defaults.
         """
         super().__init__()
         prediction = PredictionOptions() if prediction is None else prediction
@@ -81,13 +81,13 @@ class Classifier(CheckpointModule):
         self.train()
 
     def _prepare_metrics(self) -> None:
-        self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # NaN shall show
+        self.train_loss, self.val_loss, self.test_loss = (MeanMetric("disable") for _ in range(3))  # logs NaN unchanged
         self.gatherer = CatMetric("disable")  # gathers rows of all processes
         self.batch_outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
         self.outputs: dict[str, Batch] = {}
 
     def set_operating_point(self, temperature: float, threshold: float, margin: float | None) -> None:
-        """Set the temperature, threshold and margin that the test, predictions and checkpoints use."""
+        """Set the temperature, threshold and margin for the test, predictions and checkpoints."""
         self.temperature = temperature
         self.hparams.update(temperature=temperature, threshold=threshold, margin=margin)
 
@@ -97,8 +97,8 @@ class Classifier(CheckpointModule):
         return logits
 
     def predict_logits(self, x: Tensor) -> Tensor:
-        """Compute the logits of validation, test and inference, (N, classes), with the mirror image if so set."""
-        with torch.autocast(x.device.type, enabled=False):  # a checkpoint predicts the same, however it was trained
+        """Compute the logits for validation, test and inference, (N, classes), with flip averaging if enabled."""
+        with torch.autocast(x.device.type, enabled=False):  # predictions are independent of the training precision
             logits: Tensor = self(x)
             return (logits + self(x.flip(3))) / 2 if self.flip_test and x.ndim == 4 else logits
 
@@ -107,76 +107,76 @@ class Classifier(CheckpointModule):
         return torch.softmax(logits.float() / self.temperature, dim=1)
 
     def predictions(self, logits: Tensor, label: Tensor, threshold: float) -> Predictions:
-        """Build the predictions for images with these logits, (N, classes), and labels, (N,)."""
+        """Build predictions from logits, (N, classes), and labels, (N,)."""
         scaled = logits.float().cpu() / self.temperature
         probability, odds = torch.softmax(scaled, dim=1).numpy(), log_odds(scaled).double().numpy()
         predicted = predict_classes(probability, threshold)
         return Predictions(probability.astype(np.float64), label.cpu().numpy(), predicted, tuple(self.classes), odds)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Switch to training or evaluation; a frozen backbone stays in evaluation."""
+        """Set training or evaluation mode; a frozen backbone stays in evaluation mode."""
         self.training = mode
         for child in self.children():
             child.train(mode and not (self.frozen and child is self.backbone))
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Drop outputs that an interrupted epoch may have left."""
+        """Clear outputs of an interrupted epoch."""
         self.batch_outputs["train"].clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the batch's cross-entropy loss."""
+        """Compute the cross-entropy loss of a batch."""
         logits = self(batch["input"])
         loss = self._loss(logits, batch["label"], "train")
-        self._keep_output("train", batch, logits)
+        self._store_output("train", batch, logits)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch["label"]))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's)
         """Log the epoch's metrics after its last batch."""
-        # `on_train_epoch_end` is too late: Lightning calls that of `History` and `EpochLog`, which read them, first.
+        # `on_train_epoch_end` is too late: the callbacks `History` and `EpochLog` run before it and read the metrics.
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self._log_metrics("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict a validation batch."""
-        self._keep_output("val", batch, self.predict_logits(batch["input"]))
+        self._store_output("val", batch, self.predict_logits(batch["input"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation's metrics."""
+        """Log the validation metrics."""
         self._log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict a test batch."""
-        self._keep_output("test", batch, self.predict_logits(batch["input"]))
+        self._store_output("test", batch, self.predict_logits(batch["input"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the batch's probabilities, (N, classes)."""
+        """Compute the probabilities of a batch, (N, classes)."""
         return self.probability(self.predict_logits(batch["input"]))
 
     def on_test_epoch_end(self) -> None:
-        """Log the test's metrics."""
+        """Log the test metrics."""
         self._log_metrics("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the epoch's metrics and its validation logits, to which the operating point is fitted."""
+        """Store the epoch's metrics and the validation outputs, from which the operating point is selected."""
         checkpoint["metrics"] = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
         checkpoint["validation"] = self.outputs.get("val", {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the OOD detector, which calibrated checkpoints have."""
+        """Restore the OOD detector of a calibrated checkpoint."""
         self.ood_detector = OodDetector(**checkpoint["outliers"]) if "outliers" in checkpoint else None
 
     def build_optimizer(self) -> Optimizer:
         """Build the optimizer of the trainable parameters.
 
         Raises:
-            ConfigError: The classifier was given none.
+            ConfigError: The training options have no optimizer.
         """
         if self.make_optimizer is None:
             raise ConfigError(
-                "Training needs an optimizer: give Classifier TrainingOptions(optimizer=...), such as torch.optim.Adam."
+                "Training requires an optimizer. Pass TrainingOptions(optimizer=torch.optim.Adam) to Classifier."
             )
         if self.fine_tuning is None or self.fine_tuning.lr_decay == 1.0:
             return self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
@@ -186,21 +186,21 @@ class Classifier(CheckpointModule):
         return optimizer
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer and, if there is one, its schedule."""
+        """Build the optimizer and, if configured, the learning-rate scheduler."""
         optimizer = self.build_optimizer()
         if self.make_scheduler is None:
             return optimizer
         if isinstance(self.make_scheduler, OneCycle):
-            schedule = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        schedule = self.make_scheduler(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": PLATEAU}}
+            scheduler = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = self.make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": PLATEAU}}
 
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
         """Compute the cross-entropy loss; class weights and label smoothing apply in training only.
 
-        Given both, torch weights the label that smoothing gives to a class by that class, so that labels of the larger
-        class would be smoothed the most; here an image has one weight.
+        Each image has a single weight. torch instead weights the smoothed label of each class by its class weight, so
+        that images of the larger class would be smoothed the most.
         """
         smoothing = self.label_smoothing if stage == "train" else 0.0
         if stage != "train" or self.class_weights is None:
@@ -209,12 +209,12 @@ class Classifier(CheckpointModule):
         weights = self.class_weights[label]
         return (losses * weights).sum() / weights.sum()
 
-    def _keep_output(self, stage: str, batch: Batch, logits: Tensor) -> None:
-        # Cheaper than updating metrics at each step.
+    def _store_output(self, stage: str, batch: Batch, logits: Tensor) -> None:
+        # Cheaper than updating metrics in each step.
         self.batch_outputs[stage].append((logits.detach(), batch["label"], batch["index"]))
 
     def _log_metrics(self, stage: str) -> None:
-        """Log an epoch's loss and metrics, and store the outputs of a validation or test."""
+        """Log an epoch's loss and metrics, and store the outputs of validation and test."""
         logits, label, index = map(torch.cat, zip(*self.batch_outputs[stage], strict=True))
         self.batch_outputs[stage].clear()
         logits = logits.float()
@@ -231,17 +231,17 @@ class Classifier(CheckpointModule):
             self.outputs[stage] = {"index": index, "logits": logits}
 
     def _gather_rows(self, rows: Tensor) -> Tensor:
-        """Gather the rows, (n, columns), of all processes in the host's memory, sorted by the first column."""
+        """Gather rows, (n, columns), from all processes in CPU memory, sorted by the first column."""
         self.gatherer.update(rows)
-        gathered = self.gatherer.compute().reshape(-1, rows.shape[1]).cpu()  # it squeezes the row of a single image
+        gathered = self.gatherer.compute().reshape(-1, rows.shape[1]).cpu()  # CatMetric squeezes a single row
         self.gatherer.reset()
         return gathered[gathered[:, 0].argsort(stable=True)]
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Compute each class's log odds against the rest, whose sigmoid is its probability, from logits, both (N, classes).
+    """Compute one-vs-rest log odds of each class from logits, both (N, classes); their sigmoid is the probability.
 
-    They keep the rank of images whose probabilities round to 0 or 1. Of two classes they are the difference of logits.
+    They rank images whose probabilities round to 0 or 1. With two classes they are the difference of the logits.
     """
     own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
     return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)

@@ -1,4 +1,4 @@
-"""Feature maps: how places lie in the outputs of a network's modules, and hooks that receive these outputs."""
+"""Feature maps: memory layouts of module outputs, and forward hooks."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_PREFIX = 8  # class, distillation and register tokens, which belong to no place: at most so many
-_PLACES: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last": (1, 2), "tokens": (1,)}
+_MAX_PREFIX = 8  # class, distillation and register tokens, which have no spatial position
+_SPATIAL_DIMS: dict[str, tuple[int, ...]] = {"channels first": (2, 3), "channels last": (1, 2), "tokens": (1,)}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How places lie in a tensor of N images.
+    """The layout of spatial positions in a module's output for N images.
 
     Attributes:
         kind: channels first (N, C, side, side), channels last (N, side, side, C), or tokens (N, prefix + side^2, C).
-        side: Places a side.
-        prefix: Tokens before those of places.
+        side: Height and width of the feature map.
+        prefix: Number of tokens without a spatial position, which come first.
     """
 
     kind: str
@@ -28,11 +28,11 @@ class Layout:
     prefix: int = 0
 
     def mean(self, output: Tensor) -> Tensor:
-        """Compute the mean of each channel over the places, (N, C) float32."""
-        return output[:, self.prefix :].float().mean(_PLACES[self.kind])
+        """Compute the mean of each channel over the spatial positions, (N, C) float32."""
+        return output[:, self.prefix :].float().mean(_SPATIAL_DIMS[self.kind])
 
     def to_map(self, output: Tensor) -> Tensor:
-        """Return the places as (N, C, side, side)."""
+        """Return an output as a feature map, (N, C, side, side), without prefix tokens."""
         if self.kind == "channels first":
             return output
         if self.kind == "channels last":
@@ -40,19 +40,19 @@ class Layout:
         tokens = output[:, self.prefix :].transpose(1, 2)
         return tokens.reshape(*tokens.shape[:2], self.side, self.side)
 
-    def from_map(self, places: Tensor, output: Tensor) -> Tensor:
-        """Return an output with these places."""
+    def from_map(self, feature_map: Tensor, output: Tensor) -> Tensor:
+        """Return an output in this layout with its feature map replaced by `feature_map`, (N, C, side, side)."""
         if self.kind == "channels first":
-            return places
+            return feature_map
         if self.kind == "channels last":
-            return places.permute(0, 2, 3, 1)
-        return torch.cat((output[:, : self.prefix], places.flatten(2).transpose(1, 2)), 1)
+            return feature_map.permute(0, 2, 3, 1)
+        return torch.cat((output[:, : self.prefix], feature_map.flatten(2).transpose(1, 2)), 1)
 
 
 def find_layout(output: Tensor, images: int) -> Layout | None:
-    """Find how places lie in a module's output for so many images, if it has several: squares, as images are.
+    """Return the layout of a module's output for a batch of `images`; None unless it is a square feature map.
 
-    What folds windows of images into the first dimension has no such layout.
+    Outputs that fold windows of images into the first dimension have no layout.
     """
     shape = tuple(output.shape)
     if shape[0] != images:
@@ -61,7 +61,7 @@ def find_layout(output: Tensor, images: int) -> Layout | None:
         return Layout("channels first", shape[2])
     if len(shape) == 4 and shape[1] == shape[2] > 1:
         return Layout("channels last", shape[1])
-    if len(shape) == 3 and (side := math.isqrt(shape[1])) > 1 and shape[1] - side**2 <= _PREFIX:
+    if len(shape) == 3 and (side := math.isqrt(shape[1])) > 1 and shape[1] - side**2 <= _MAX_PREFIX:
         return Layout("tokens", side, shape[1] - side**2)
     return None
 
@@ -70,12 +70,12 @@ def find_layout(output: Tensor, images: int) -> Layout | None:
 def hooked(
     network: nn.Module, receive: Callable[[str, Any], Tensor | None], names: Iterable[str] | None = None
 ) -> Iterator[None]:
-    """Pass outputs of modules to a function, which may return others to take their place.
+    """Pass outputs of modules to a function, which may return replacements.
 
     Args:
-        network: That has the modules.
-        receive: Called with a module's path and its output.
-        names: Paths of the modules; None: all within the network.
+        network: Network with the modules.
+        receive: Function of a module's path and its output.
+        names: Paths of the modules; None: all submodules.
     """
     if names is None:
         names = [name for name, _ in network.named_modules() if name]

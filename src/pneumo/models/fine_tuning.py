@@ -15,36 +15,38 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pneumo.errors import ConfigError
 
-_PARTS = 4  # of a backbone that learn at different rates
+_PARTS = 4  # parts of a backbone with different learning rates
 PLATEAU = "val/loss"  # the metric that torch's ReduceLROnPlateau monitors
-_STRENGTH = 0.001  # inverse of the ridge penalty, on standardised features
+_INVERSE_PENALTY = 0.001  # scikit-learn's C, for standardized features
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a pretrained backbone is trained; the group `fine_tuning` of conf/train.yaml."""
+    """Options for training a pretrained backbone; the group `fine_tuning` of conf/train.yaml."""
 
-    warm_up: bool  # train the head alone first, on the features of the frozen backbone; see `fit_head`
-    lr_decay: float  # see `parameter_groups`; 1.0: all layers learn at one rate
+    warm_up: bool  # fit the head first, on features of the frozen backbone; see `fit_head`
+    lr_decay: float  # see `parameter_groups`; 1.0: the same learning rate for all layers
 
 
 class OneCycle:
-    """A schedule that is stepped after each batch: a linear warm-up from almost nothing, then a cosine down to nothing.
+    """A per-batch learning-rate schedule: warm-up to the full rate, then decay to almost 0, both along a cosine.
 
-    Source: Smith and Topin, Super-Convergence (2018), as in torch.optim.lr_scheduler.OneCycleLR; momentum stays.
+    Source: Smith and Topin, Super-Convergence (2018), by torch.optim.lr_scheduler.OneCycleLR; the momentum is constant.
     """
 
     def __init__(self, warm_up: float) -> None:
-        """Set the fraction of all steps in which the rate rises, above 0 and below 1."""
+        """Initialize with the fraction of all steps used for the warm-up, above 0 and below 1."""
         if not 0 < warm_up < 1:
-            raise ConfigError(f"scheduler.warm_up={warm_up} must be a fraction of the steps above 0 and below 1.")
+            raise ConfigError(
+                f"scheduler.warm_up={warm_up} is out of range: it must be above 0 and below 1. Use a value such as 0.1."
+            )
         self.warm_up = warm_up
 
     def __call__(self, optimizer: Optimizer, steps: int = 100) -> LRScheduler:
-        """Make the schedule of an optimizer, each of whose groups peaks at its own rate."""
+        """Build the schedule of an optimizer; each parameter group peaks at its own learning rate."""
         rates, steps = [group["lr"] for group in optimizer.param_groups], max(steps, 4)
-        warm_up = min(max(self.warm_up, 2 / steps), 1 - 1 / steps)  # torch divides by the steps within each part
+        warm_up = min(max(self.warm_up, 2 / steps), 1 - 1 / steps)  # torch divides by the number of steps in each phase
         return OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warm_up, cycle_momentum=False)
 
 
@@ -53,27 +55,27 @@ MakeScheduler = Callable[[Optimizer], LRScheduler] | OneCycle
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a classifier is trained; no checkpoint holds any of it."""
+    """Training options of a classifier, which checkpoints do not store."""
 
-    # Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random ones.
+    # Pretrained weights of the backbone; see `pneumo.models.weights.load_weights`. None: random weights.
     weights: str | None = None
     label_smoothing: float = 0.0  # fraction of each label that is spread over all classes
-    class_weights: Sequence[float] | None = None  # of the classes in the training loss, (classes,); None: one each
-    fine_tuning: FineTuning | None = None  # how a pretrained backbone is trained; None: as any other layers
-    # Makes the optimizer of the parameters that it is given; needed for training only.
+    class_weights: Sequence[float] | None = None  # weights in the training loss, (classes,); None: equal weights
+    fine_tuning: FineTuning | None = None  # None: the backbone is trained like any other layer
+    # Builds the optimizer from parameters; required for training only.
     optimizer: MakeOptimizer | None = None
-    # Makes its learning-rate schedule, stepped once an epoch, or, if it is a OneCycle, once a batch.
+    # Builds the learning-rate scheduler, stepped once per epoch, or once per batch for OneCycle.
     scheduler: MakeScheduler | None = None
-    batch_size: int | None = None  # images of an optimizer step, where a `HeadClassifier` gets more at once
+    batch_size: int | None = None  # images per optimizer step of a `HeadClassifier`, whose batches are larger
 
 
 def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Group parameters for an optimizer so that a backbone's lower layers learn more slowly, the input's side slowest.
+    """Group parameters for an optimizer, with lower learning rates for a backbone's earlier layers.
 
-    The backbone is divided into four parts of as many layers, in the order in which they are registered, which in
-    classifiers is that of the data's way. The head learns at the full rate, each part below at `decay` times the rate
-    of the one above: `lr_scale` is a group's factor. Frozen parameters are left out. Source: discriminative fine-
-    tuning, Howard and Ruder, ULMFiT (2018).
+    The backbone is divided into four parts with equal numbers of layers, in the order of registration, which for
+    classifiers is the order of the forward pass. The head uses the full learning rate, each part `decay` times the rate
+    of the next part; `lr_scale` is the factor of a group. Frozen parameters are omitted. Source: discriminative
+    fine-tuning, Howard and Ruder, ULMFiT (2018).
     """
     layers = [layer for layer in backbone.modules() if any(True for _ in layer.parameters(recurse=False))]
     groups = []
@@ -86,23 +88,23 @@ def parameter_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list
 
 
 def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDArray[np.int64], balance: bool) -> None:
-    """Fit a linear head as a logistic regression, in place, so that training does not begin with a random one.
+    """Fit a linear head as a logistic regression, in place, as the starting point of training.
 
-    A random head sends large gradients into the backbone, which then loses features that held outside of the training
+    A random head causes large gradients in the backbone, which then loses features that generalize beyond the training
     data. Source: Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution (2022).
 
     Args:
-        head: Of `label`'s classes.
-        features: Of the training images, from the frozen backbone, (N, D).
-        label: From 0, (N,).
-        balance: Give each class the same weight in all.
+        head: Linear layer from D features to the logits of all classes.
+        features: Features of the training images from the frozen backbone, (N, D).
+        label: Class indices, (N,).
+        balance: Weight the classes equally.
     """
-    regression = LogisticRegression(C=_STRENGTH, class_weight="balanced" if balance else None, max_iter=2_000)
+    regression = LogisticRegression(C=_INVERSE_PENALTY, class_weight="balanced" if balance else None, max_iter=2_000)
     scaler = StandardScaler()
     regression.fit(scaler.fit_transform(features.astype(np.float64)), label)
     weight, bias = regression.coef_ / scaler.scale_, regression.intercept_
     bias = bias - weight @ scaler.mean_
-    if len(weight) == 1:  # of two classes scikit-learn gives the difference only
+    if len(weight) == 1:  # for two classes, scikit-learn returns only the difference
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
@@ -110,7 +112,7 @@ def fit_head(head: nn.Linear, features: npt.NDArray[np.float32], label: npt.NDAr
 
 
 def class_weights(label: Sequence[int], classes: int) -> list[float]:
-    """Weight classes by their inverse frequency, so that each counts the same in all and an image 1 on average."""
+    """Compute inverse-frequency class weights: equal total weight per class, mean weight 1 per image."""
     count = np.bincount(np.asarray(label), minlength=classes)
     weights: list[float] = (len(label) / (classes * np.maximum(count, 1))).tolist()
     return weights

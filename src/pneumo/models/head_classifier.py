@@ -1,4 +1,4 @@
-"""The classifier of frozen backbones, which takes many optimizer steps on one batch of cached features."""
+"""Classifier for frozen backbones, with several optimizer steps per batch of cached features."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,13 @@ from pneumo.models.classifier import Batch, Classifier
 
 
 class HeadClassifier(Classifier):
-    """A classifier with a frozen backbone, whose head can take many optimizer steps a batch.
+    """A classifier with a frozen backbone whose head is trained by several optimizer steps per batch.
 
-    On cached features Lightning's overhead is longer than the step itself, so each of its batches holds many steps.
+    On cached features, Lightning's overhead per batch exceeds the time of a step, so each batch contains many steps.
     """
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Run all optimizer steps of a batch but the last, and compute the cross-entropy loss of the last."""
+        """Run all optimizer steps of a batch but the last, and compute the cross-entropy loss of the last one."""
         *earlier, last = split(batch, self.batch_size or len(batch["label"]))
         if earlier:
             optimizer = self.optimizers(use_pl_optimizer=False)
@@ -22,14 +22,14 @@ class HeadClassifier(Classifier):
             for part in earlier:
                 optimizer.zero_grad()
                 logits = self(part["input"])
-                self._keep_output("train", part, logits)
+                self._store_output("train", part, logits)
                 torch.autograd.backward(self._loss(logits, part["label"], "train"))
                 optimizer.step()
         return super().training_step(last, batch_idx)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
-    """Split a batch into smaller ones of `size` images; the last may have fewer."""
+    """Split a batch into smaller batches of `size` images; the last may be smaller."""
     if size >= len(batch["label"]):
         return [batch]
     parts = zip(*(torch.split(tensor, size) for tensor in batch.values()), strict=True)

@@ -1,4 +1,4 @@
-"""Architectures and their published weights: torchvision, timm and pneumo itself."""
+"""Architectures and their published weights, from torchvision, timm and pneumo."""
 
 import difflib
 import sys
@@ -20,47 +20,47 @@ from pneumo.models.xraychestnet import XrayChestNet
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network with random weights, and what its source knows of it."""
+    """A network with random weights, and metadata from its source."""
 
-    name: str  # such as torchvision/resnext50_32x4d
-    network: nn.Module  # classifies images (N, 3, H, W) into the source's classes
-    mean: Sequence[float]  # what to subtract from images in 0..1, per channel
-    std: Sequence[float]  # what to divide by after that, per channel
-    # Maps the name of published weights, DEFAULT or a tag, to their state dict, downloaded where needed; raises
-    # KeyError for an unknown name.
+    name: str  # SOURCE/NAME, such as torchvision/resnext50_32x4d
+    network: nn.Module  # classifier of images (N, 3, H, W) with the classes of the source
+    mean: Sequence[float]  # mean of each channel, subtracted from images in [0, 1]
+    std: Sequence[float]  # standard deviation of each channel, by which they are then divided
+    # Returns the state dict of published weights, given DEFAULT or a tag, after downloading it if necessary. Raises
+    # KeyError for an unknown tag.
     fetch: Callable[[str], StateDict]
-    # Describes where to get those weights and put them without this program, as part of a sentence.
-    by_hand: Callable[[str], str]
-    # Translates state dicts of other code for this architecture; None where the source has no such function.
+    # Returns instructions for a manual download of these weights, as part of a sentence.
+    manual_download: Callable[[str], str]
+    # Converts state dicts of other implementations of this architecture; None: the source has no converter.
     convert: Converter | None = None
 
 
 def create(name: str, image_size: int) -> Architecture:
-    """Build an architecture by its full name, SOURCE/NAME, with random weights, for images of this size.
+    """Build an architecture by name, SOURCE/NAME, with random weights and for images of `image_size` pixels.
 
     Raises:
-        ConfigError: There is no such source or name, or the network does not fit the image size.
+        ConfigError: The source or name is unknown, or the network does not support the image size.
     """
     source, _, short = name.partition("/")
     shown = plain(name)
     if source not in _SOURCES or not short:
         raise ConfigError(
-            f"model.architecture={shown} is not SOURCE/NAME with one of the sources {', '.join(_SOURCES)}: write, for "
+            f"model.architecture={shown} is not SOURCE/NAME, where SOURCE is one of {', '.join(_SOURCES)}. Use, for "
             "example, model.architecture=torchvision/resnet50 or model.architecture=timm/convnext_tiny."
         )
     build, names = _SOURCES[source]
     base = short.partition(".")[0]
-    if base not in (known := names()):
-        close = difflib.get_close_matches(short, known, n=3) or known[:3]
+    if base not in (available := names()):
+        close = difflib.get_close_matches(short, available, n=3) or available[:3]
         raise ConfigError(
-            f"model.architecture={shown}: {source} has no classifier of that name. Names that it has are, for example, "
-            f"{', '.join(f'{source}/{match}' for match in close)}."
+            f"model.architecture={shown} is unknown: {source} has no classifier with this name. Use, for example, "
+            f"{' or '.join(f'{source}/{match}' for match in close)}."
         )
     if base != short and (source != "timm" or not _is_tagged(short)):
         tags = timm.list_pretrained(f"{base}.*")[:3] if source == "timm" else []
         raise ConfigError(
-            f"model.architecture={shown}: {source} has no weights of that tag, which is what comes after the dot. "
-            f"Write, for example, one of {', '.join(f'{source}/{other}' for other in [base, *tags])}."
+            f"model.architecture={shown} has an unknown tag: {source} has no weights with the tag after the dot. "
+            f"Use, for example, {' or '.join(f'{source}/{other}' for other in [base, *tags])}."
         )
     return build(name, short, image_size)
 
@@ -74,17 +74,17 @@ def _is_tagged(short: str) -> bool:
 
 def _torchvision(name: str, short: str, image_size: int) -> Architecture:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # Inception's family announces another initialisation for ever
+        warnings.simplefilter("ignore", FutureWarning)  # Inception networks warn about a future initialization
         network = torchvision.models.get_model(short, weights=None)
     if hasattr(network, "transform_input"):
-        network.transform_input = True  # that family's published weights expect its own normalisation on top
+        network.transform_input = True  # published Inception weights expect this additional normalization
     published = torchvision.models.get_model_weights(short)
     preset = published["DEFAULT"].transforms()
 
-    def by_hand(tag: str) -> str:
+    def manual_download(tag: str) -> str:
         url = published[tag].url
         folder = f"{torch.hub.get_dir()}/checkpoints"
-        return f"download {url} elsewhere and put it, as {url.rsplit('/', 1)[-1]}, into {folder}"
+        return f"download {url} on another machine and save it as {url.rsplit('/', 1)[-1]} in {folder}"
 
     def fetch(tag: str) -> StateDict:
         state: StateDict = published[tag].get_state_dict(
@@ -92,7 +92,7 @@ def _torchvision(name: str, short: str, image_size: int) -> Architecture:
         )
         return state
 
-    return Architecture(name, network, preset.mean, preset.std, fetch, by_hand)
+    return Architecture(name, network, preset.mean, preset.std, fetch, manual_download)
 
 
 def _timm(name: str, short: str, image_size: int) -> Architecture:
@@ -106,24 +106,24 @@ def _timm(name: str, short: str, image_size: int) -> Architecture:
             raise KeyError(tag)
         return full
 
-    def by_hand(tag: str) -> str:
+    def manual_download(tag: str) -> str:
         hub = timm.get_pretrained_cfg(tagged(tag))
         page = f"https://huggingface.co/{hub.hf_hub_id}" if hub and hub.hf_hub_id else "the model's page"
-        return f"download model.safetensors from {page} elsewhere, put it into any folder and name it as below"
+        return f"download model.safetensors from {page} on another machine and set model.weights to its path"
 
     def fetch(tag: str) -> StateDict:
         state: StateDict = timm.create_model(tagged(tag), pretrained=True).state_dict()
         return state
 
-    # timm's name for what it applies to every checkpoint of an architecture family before loading it.
+    # timm applies this function to the checkpoints of an architecture family before loading them.
     convert = getattr(sys.modules[timm.model_entrypoint(base).__module__], "checkpoint_filter_fn", None)
-    return Architecture(name, network, config["mean"], config["std"], fetch, by_hand, convert)
+    return Architecture(name, network, config["mean"], config["std"], fetch, manual_download, convert)
 
 
 def _pneumo(name: str, short: str, image_size: int) -> Architecture:
     network = XrayChestNet(image_size, classes=2)
 
-    def unpublished(tag: str) -> Any:  # noqa: ANN401 (it never returns)
+    def unpublished(tag: str) -> Any:  # noqa: ANN401 (always raises)
         raise KeyError(tag)
 
     return Architecture(name, network, (0.5,) * 3, (0.25,) * 3, unpublished, unpublished)

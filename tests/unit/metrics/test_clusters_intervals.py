@@ -1,4 +1,4 @@
-"""Patients in all figures of a test: what one image a patient leaves alone, and what several change."""
+"""Effects of patient clusters on all confidence intervals of a test."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,12 +25,12 @@ from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import read_results
 from pneumo.runs.split_files import write_splits
 
-ALONE = tuple(f"person{i}" for i in range(120))
+SINGLE = tuple(f"person{i}" for i in range(120))
 PAIRS = tuple(f"person{i // 2}" for i in range(120))
 
 
 def draw(seed: int) -> Predictions:
-    """Draw predictions for 120 images that come in pairs: of equal class, and with nearly equal probability."""
+    """Draw predictions for 120 images in pairs with equal class and nearly equal probability."""
     generator = np.random.default_rng(seed)
     positive = np.repeat(np.arange(60) < 35, 2)
     probability = 1 / (1 + np.exp(-np.repeat(generator.normal(np.arange(60) < 35, 1), 2) + 0.5))
@@ -69,50 +69,50 @@ def bins(patients: tuple[str, ...]) -> dict[str, object]:
     return {str(number): each for number, each in enumerate(calibration_curve(replace(draw(0), patients=patients)))}
 
 
-@pytest.mark.parametrize("figures", [two_classes, three_classes, curves, shift, difference, bins])
-def test_one_image_a_patient_leaves_every_figure_alone(figures: Callable[[tuple[str, ...]], dict[str, object]]) -> None:
-    alone = figures(())
-    assert figures(ALONE) == alone
-    assert figures(PAIRS) != alone
+@pytest.mark.parametrize("compute", [two_classes, three_classes, curves, shift, difference, bins])
+def test_one_image_per_patient_equals_no_patients(compute: Callable[[tuple[str, ...]], dict[str, object]]) -> None:
+    expected = compute(())
+    assert compute(SINGLE) == expected
+    assert compute(PAIRS) != expected
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_copies_of_images_widen_intervals_to_those_of_patients(seed: int) -> None:
-    answers = draw(seed)
-    pairs, alone = estimates(replace(answers, patients=PAIRS)), estimates(answers)
-    halves = estimates(answers.take(np.arange(0, 120, 2)))
+def test_intervals_of_paired_images_equal_those_of_patients(seed: int) -> None:
+    predictions = draw(seed)
+    pairs, independent = estimates(replace(predictions, patients=PAIRS)), estimates(predictions)
+    halves = estimates(predictions.take(np.arange(0, 120, 2)))
     for name in pairs.keys() - {"ece"}:
         width, half = np.ptp(pairs[name][1:]), np.ptp(halves[name][1:])
-        assert width > 1.2 * np.ptp(alone[name][1:]), name
+        assert width > 1.2 * np.ptp(independent[name][1:]), name
         assert width == pytest.approx(half, rel=0.15), name
 
 
-def test_calibrated_networks_have_larger_errors_where_labels_of_a_patient_agree() -> None:
+def test_chance_errors_are_larger_for_correlated_labels_within_patients() -> None:
     probability = np.full(600, 0.5)
     patients = np.arange(600) // 6
-    alone, together = (chance_errors(probability, 400, clusters) for clusters in (np.arange(600), patients))
-    assert together.mean() == pytest.approx(np.sqrt(6) * alone.mean(), rel=0.15)
+    independent, clustered = (chance_errors(probability, 400, clusters) for clusters in (np.arange(600), patients))
+    assert clustered.mean() == pytest.approx(np.sqrt(6) * independent.mean(), rel=0.15)
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 9), (9, 9), (1, 1), (5, 9), (390, 624), (623, 624)])
-def test_wilsons_interval_is_scipys_to_the_last_bit(hits: int, total: int) -> None:
+def test_wilson_interval_equals_scipy_exactly(hits: int, total: int) -> None:
     expected = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     assert wilson(hits, total) == (expected.low, expected.high)
-    right = np.arange(total) < hits
-    assert clustered_wilson(right, np.arange(total)) == wilson(hits, total)
+    correct = np.arange(total) < hits
+    assert clustered_wilson(correct, np.arange(total)) == wilson(hits, total)
 
 
-def test_without_images_nothing_is_known_of_a_proportion() -> None:
+def test_proportion_without_images_has_the_whole_range() -> None:
     assert clustered_wilson(np.zeros(0, bool), np.zeros(0, np.int64)) == (0, 1)
 
 
-def test_means_over_seeds_count_as_more_images_where_seeds_vary_independently() -> None:
+def test_independent_seeds_increase_the_effective_sample_size() -> None:
     generator = np.random.default_rng(0)
-    share = (generator.random((4, 10_000)) < 0.8).mean(axis=0)
-    assert effective_size(share, np.arange(10_000)) == pytest.approx(40_000, rel=0.05)
+    fraction = (generator.random((4, 10_000)) < 0.8).mean(axis=0)
+    assert effective_size(fraction, np.arange(10_000)) == pytest.approx(40_000, rel=0.05)
 
 
-def test_fewer_effective_images_widen_the_intervals_of_counts() -> None:
+def test_smaller_effective_sample_sizes_widen_posterior_intervals() -> None:
     table = confusion_matrix(np.arange(300) % 2, np.arange(300) % 3 // 2).astype(float)
     for metric in (balanced_accuracy, sensitivity):
         half, fewer = draw_tables(table / 2), draw_tables(table, [75, 75])
@@ -120,15 +120,15 @@ def test_fewer_effective_images_widen_the_intervals_of_counts() -> None:
     assert np.array_equal(draw_tables(table, [150, 150]), draw_tables(table))
 
 
-def test_a_difference_of_equal_estimates_has_no_residue() -> None:
+def test_difference_of_equal_estimates_is_exactly_zero() -> None:
     first, second = Estimate(0.1 + 0.2, 0.1 + 0.2, 0.1 + 0.2), Estimate(0.3, 0.3, 0.3)
     assert subtract(first, second) == (0, 0, 0)
 
 
-def test_patients_are_read_from_the_splits_of_a_run(tmp_path: Path) -> None:
+def test_patients_are_read_from_splits_csv(tmp_path: Path) -> None:
     write_run(tmp_path, "resnext", "sgd", 0, wrong=5, images=40, threshold=0.5)
     results = read_results(tmp_path) or {}
-    assert read_predictions(tmp_path, results).patients == ()  # a run without splits.csv
+    assert read_predictions(tmp_path, results).patients == ()  # no splits.csv
     images = [Radiograph(f"test/{i}.jpeg", 0, "none", f"person{i // 4}", "test", 1, 0) for i in range(36)]
     write_splits(tmp_path / "splits.csv", {"test": images}, ["NORMAL", "PNEUMONIA"])
     found = read_predictions(tmp_path, results)

@@ -19,69 +19,76 @@ from pneumo.metrics.summary import summarise
 SUBTYPES = ("none", "bacterial", "viral")
 
 
-def predictions(label: np.ndarray, probability: np.ndarray) -> Predictions:
+def build(label: np.ndarray, probability: np.ndarray) -> Predictions:
     subtypes = tuple(SUBTYPES[k] for k in label)
     return Predictions(probability.astype(float), label, probability.argmax(1), subtypes=subtypes)
 
 
-def answers(seed: int = 0, count: int = 300) -> Predictions:
+def draw(seed: int = 0, count: int = 300) -> Predictions:
     random = np.random.default_rng(seed)
     label = random.integers(0, 3, count)
     logits = random.normal(0, 1, (count, 3)) + 1.5 * np.eye(3)[label]
-    return predictions(label, softmax(logits, axis=1).astype(np.float32))
+    return build(label, softmax(logits, axis=1).astype(np.float32))
 
 
-def test_metrics_are_scikit_learns() -> None:
-    given = answers()
-    label, prediction, found = given.label, given.predicted, measure(given)
+def test_metrics_equal_scikit_learn() -> None:
+    predictions = draw()
+    label, prediction, found = predictions.label, predictions.predicted, measure(predictions)
     truth = label[:, None] == np.arange(3)
-    share = given.probability / given.probability.sum(1, keepdims=True)
+    probability = predictions.probability / predictions.probability.sum(1, keepdims=True)
     macro = {"average": "macro"}
     assert found["accuracy"] == pytest.approx(accuracy_score(label, prediction))
-    assert found["auroc"] == pytest.approx(roc_auc_score(label, share, multi_class="ovr", average="macro"), abs=1e-6)
-    assert found["auprc"] == pytest.approx(average_precision_score(truth, share, average="macro"), abs=1e-6)
+    assert found["auroc"] == pytest.approx(
+        roc_auc_score(label, probability, multi_class="ovr", average="macro"), abs=1e-6
+    )
+    assert found["auprc"] == pytest.approx(average_precision_score(truth, probability, **macro), abs=1e-6)
     assert found["sensitivity"] == pytest.approx(recall_score(label, prediction, **macro))
     assert found["f1"] == pytest.approx(f1_score(label, prediction, **macro))
     assert found["mcc"] == pytest.approx(matthews_corrcoef(label, prediction))
-    assert found["brier"] == pytest.approx(((share - truth) ** 2).sum(1).mean(), abs=1e-6)
+    assert found["brier"] == pytest.approx(((probability - truth) ** 2).sum(1).mean(), abs=1e-6)
 
 
-def test_an_image_that_counts_twice_is_there_twice() -> None:
-    given = answers(1, 60)
+def test_weights_equal_repeated_images() -> None:
+    predictions = draw(1, 60)
     weights = np.random.default_rng(2).integers(0, 3, 60)
-    resamples = Resamples(given, weights[None].astype(np.float64))
-    repeated = measure(given.take(np.repeat(np.arange(60), weights)))
+    resamples = Resamples(predictions, weights[None].astype(np.float64))
+    repeated = measure(predictions.take(np.repeat(np.arange(60), weights)))
     for name in METRICS:
         assert METRICS[name].compute(resamples)[0] == pytest.approx(repeated[name]), name
 
 
-def test_a_summary_has_intervals_around_its_figures_and_tells_subtypes_apart() -> None:
-    given = answers()
-    label, probability, prediction, found = given.label, given.probability, given.predicted, summarise(given)
+def test_summary_contains_intervals_and_subtype_metrics() -> None:
+    predictions = draw()
+    label, probability, prediction, found = (
+        predictions.label,
+        predictions.probability,
+        predictions.predicted,
+        summarise(predictions),
+    )
     for name in METRICS:
         low, value, high = (float(found[f"test_{name}{end}"]) for end in ("_ci_low", "", "_ci_high"))
         assert low < value < high, name
     assert found["test_sensitivity_viral"] == pytest.approx((prediction[label == 2] == 2).mean())
     ill = label > 0
-    share = probability[ill, 2] / probability[ill, 1:].sum(1)
-    assert found["test_auroc_bacterial_viral"] == pytest.approx(roc_auc_score(label[ill] == 2, share))
+    viral = probability[ill, 2] / probability[ill, 1:].sum(1)
+    assert found["test_auroc_bacterial_viral"] == pytest.approx(roc_auc_score(label[ill] == 2, viral))
     positives = int(found["test_true_positives"]) + int(found["test_false_negatives"])
     assert positives == ill.sum()
 
 
-def test_a_class_that_is_absent_is_no_crash() -> None:
-    given = answers()
-    found = summarise(given.take(np.flatnonzero(given.label < 2)))
+def test_metrics_of_an_absent_class_are_placeholders() -> None:
+    predictions = draw()
+    found = summarise(predictions.take(np.flatnonzero(predictions.label < 2)))
     assert found["test_sensitivity_viral"] == found["test_auroc_bacterial_viral"] == -1.0
     assert (found["test_auroc_ci_low"], found["test_auroc_ci_high"]) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("answer", [(1, 1, 1), (0, 1, 1), (0, 1, 2)])
-def test_where_each_class_got_one_answer_intervals_are_not_points(answer: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("predicted", [(1, 1, 1), (0, 1, 1), (0, 1, 2)])
+def test_intervals_have_a_positive_width_without_variation_within_classes(predicted: tuple[int, int, int]) -> None:
     label = np.repeat([0, 1, 2], [234, 242, 148])
-    prediction = np.array(answer)[label]
+    prediction = np.array(predicted)[label]
     probability = (0.7 * np.eye(3)[prediction] + 0.1).astype(np.float32)
-    found = summarise(predictions(label, probability))
+    found = summarise(build(label, probability))
     for name in ("sensitivity", "specificity", "balanced_accuracy", "f1", "mcc"):
         value, low, high = (float(found[f"test_{name}{end}"]) for end in ("", "_ci_low", "_ci_high"))
         assert low < value + 1e-12, name
@@ -91,19 +98,23 @@ def test_where_each_class_got_one_answer_intervals_are_not_points(answer: tuple[
 
 @pytest.mark.parametrize("images", [[0], [0, 1], [0, 1, 2], [0, 0, 1, 1, 2, 2]])
 @pytest.mark.parametrize("output", ["right", "wrong", "even"])
-def test_no_interval_is_a_point(images: list[int], output: str) -> None:
+def test_all_intervals_have_a_positive_width(images: list[int], output: str) -> None:
     label = np.array(images)
-    shown = {"right": np.eye(3)[label], "wrong": np.eye(3)[(label + 1) % 3], "even": np.full((len(label), 3), 1 / 3)}
-    for name, (value, low, high) in estimates(predictions(label, shown[output])).items():
-        least, most = METRICS[name].whole_range(3)
-        assert least <= low < high - 1e-6 < high <= most, name
+    outputs = {
+        "right": np.eye(3)[label],
+        "wrong": np.eye(3)[(label + 1) % 3],
+        "even": np.full((len(label), 3), 1 / 3),
+    }
+    for name, (value, low, high) in estimates(build(label, outputs[output])).items():
+        bottom, top = METRICS[name].whole_range(3)
+        assert bottom <= low < high - 1e-6 < high <= top, name
         assert low <= value <= high, name
 
 
-def test_metrics_of_subtypes_weigh_images() -> None:
-    given = answers(1, 60)
+def test_weights_equal_repeated_images_for_subtype_metrics() -> None:
+    predictions = draw(1, 60)
     weights = np.random.default_rng(2).integers(0, 3, 60)
-    resamples = Resamples(given, weights[None].astype(np.float64))
-    repeated = estimates(given.take(np.repeat(np.arange(60), weights)), SUBTYPE_METRICS)
+    resamples = Resamples(predictions, weights[None].astype(np.float64))
+    repeated = estimates(predictions.take(np.repeat(np.arange(60), weights)), SUBTYPE_METRICS)
     for name, metric in SUBTYPE_METRICS.items():
         assert metric.compute(resamples)[0] == pytest.approx(repeated[name].value), name

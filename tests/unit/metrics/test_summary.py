@@ -25,56 +25,51 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 SENSITIVITIES = ["sensitivity", "sensitivity_bacterial", "sensitivity_viral"]
 
 
-def metric_intervals(answers: Predictions) -> dict[str, Interval]:
-    return {name: (estimate.low, estimate.high) for name, estimate in estimates(answers).items()}
+def metric_intervals(predictions: Predictions) -> dict[str, Interval]:
+    return {name: (estimate.low, estimate.high) for name, estimate in estimates(predictions).items()}
 
 
 def draw(seed: int, sensitivity: float, specificity: float, scale: float = 2) -> Predictions:
-    """Give answers to as many images as the real test set has, scores of each class normally distributed."""
+    """Draw predictions for a test set of the study's size; scores are normally distributed in each class."""
     threshold = norm.ppf(specificity)
     scores = np.random.default_rng(seed).normal(POSITIVE * (threshold + norm.ppf(sensitivity)), 1) - threshold
     probability = (1 / (1 + np.exp(-scale * scores))).astype(np.float32)
     return Predictions.binary(probability.astype(float), POSITIVE, probability > 0.5)
 
 
-def test_counts() -> None:
+def test_outcomes_are_counted() -> None:
     label = np.array([0] * 20 + [1] * 80)
     prediction = np.array([0] * 15 + [1] * 5 + [0] * 14 + [1] * 66)
-    found = count_outcomes(label, prediction)
-    assert [
-        found[f"test_{name}"] for name in ("true_positives", "false_positives", "true_negatives", "false_negatives")
-    ] == [
-        66,
-        5,
-        15,
-        14,
-    ]
-    assert found["collapsed"] is False
+    assert count_outcomes(label, prediction) == {
+        "test_true_positives": 66,
+        "test_false_positives": 5,
+        "test_true_negatives": 15,
+        "test_false_negatives": 14,
+        "collapsed": False,
+    }
 
 
-@pytest.mark.parametrize("answer", [0, 1])
-def test_one_answer_for_all_is_a_collapse(answer: int) -> None:
-    assert count_outcomes(np.array([0, 1, 1]), np.full(3, answer))["collapsed"] is True
+@pytest.mark.parametrize("predicted", [0, 1])
+def test_a_single_predicted_class_is_a_collapse(predicted: int) -> None:
+    assert count_outcomes(np.array([0, 1, 1]), np.full(3, predicted))["collapsed"] is True
 
 
-def test_an_independent_script_finds_the_same_figures_and_intervals(tmp_path: Path) -> None:
-    answers = draw(1, 0.96, 0.7)
-    probability = (
-        np.round(answers.positive_probability, 2).astype(np.float32).astype(float)
-    )  # so that many are the same
+def test_summary_equals_the_reference_implementation(tmp_path: Path) -> None:
+    drawn = draw(1, 0.96, 0.7)
+    probability = np.round(drawn.positive_probability, 2).astype(np.float32).astype(float)  # with many ties
     subtypes = tuple(SUBTYPES[i % 2] if ill else "none" for i, ill in enumerate(POSITIVE))
-    word = {"none": "x", "bacterial": "person1_bacteria_", "viral": "person1_virus_"}
-    paths = tuple(f"test/{word[subtype]}{i}.jpeg" for i, subtype in enumerate(subtypes))
-    given = Predictions.binary(probability, POSITIVE, probability > 0.5, CLASSES, paths)
-    write_predictions(tmp_path / "predictions.csv", given)
-    patients = tuple(f"{i % 60}" if i % 5 else f"alone{i}" for i in range(624))  # some with images of both classes
+    prefix = {"none": "x", "bacterial": "person1_bacteria_", "viral": "person1_virus_"}
+    paths = tuple(f"test/{prefix[subtype]}{i}.jpeg" for i, subtype in enumerate(subtypes))
+    predictions = Predictions.binary(probability, POSITIVE, probability > 0.5, CLASSES, paths)
+    write_predictions(tmp_path / "predictions.csv", predictions)
+    patients = tuple(f"{i % 60}" if i % 5 else f"alone{i}" for i in range(624))  # some with both classes
     lines = [f"{path},test,X,none,{patient}" for path, patient in zip(paths, patients, strict=True)]
     (tmp_path / "splits.csv").write_text("\n".join(["path,split,class,subtype,patient", *lines]))
-    reference_metrics.check_results(summarise(replace(given, patients=patients, subtypes=subtypes)), tmp_path)
+    reference_metrics.check_results(summarise(replace(predictions, patients=patients, subtypes=subtypes)), tmp_path)
 
 
 @pytest.mark.parametrize("only", [0, 1])
-def test_an_absent_class_leaves_whole_ranges_and_no_nan(only: int) -> None:
+def test_intervals_without_a_required_class_are_the_whole_range(only: int) -> None:
     probability = np.linspace(0.1, 0.9, 20)
     found = summarise(Predictions.binary(probability, np.full(20, only > 0), probability > 0.5))
     assert found.keys() <= set(RESULT_NAMES)
@@ -89,9 +84,8 @@ def test_an_absent_class_leaves_whole_ranges_and_no_nan(only: int) -> None:
         assert [found[f"test_sensitivity_{subtype}{end}"] for end in ("", "_ci_low", "_ci_high")] == [-1, 0, 1]
 
 
-def test_an_interval_of_perfect_answers_is_no_point() -> None:
-    answers = Predictions.binary(np.where(POSITIVE, 0.99, 0.01), POSITIVE, POSITIVE)
-    found = metric_intervals(answers)
+def test_intervals_of_perfect_predictions_have_a_positive_width() -> None:
+    found = metric_intervals(Predictions.binary(np.where(POSITIVE, 0.99, 0.01), POSITIVE, POSITIVE))
     assert found["auroc"] == pytest.approx(wilson(234, 234))
     assert found["auprc"] == pytest.approx(wilson(390, 390))
     for name in ("accuracy", "sensitivity", "specificity", "balanced_accuracy", "f1", "mcc"):
@@ -101,14 +95,14 @@ def test_an_interval_of_perfect_answers_is_no_point() -> None:
     assert 0.93 < found["mcc"][0] < 0.99
 
 
-@pytest.mark.parametrize("answer", [True, False])
-def test_an_interval_of_one_answer_to_all_is_no_point(answer: bool) -> None:
-    found = metric_intervals(Predictions.binary(np.full(624, 0.9), POSITIVE, np.full(624, answer)))
+@pytest.mark.parametrize("predicted", [True, False])
+def test_intervals_of_a_single_predicted_class_have_a_positive_width(predicted: bool) -> None:
+    found = metric_intervals(Predictions.binary(np.full(624, 0.9), POSITIVE, np.full(624, predicted)))
     for name, value in (("balanced_accuracy", 0.5), ("mcc", 0.0)):
         low, high = found[name]
         assert value - 0.15 < low <= value < high < value + 0.15, name
     low, high = found["f1"]
-    assert (0.74 < low < 0.77 < high < 0.78) if answer else (low == 0 < high < 0.03)
+    assert (0.74 < low < 0.77 < high < 0.78) if predicted else (low == 0 < high < 0.03)
 
 
 @settings(max_examples=25, deadline=None)
@@ -116,19 +110,19 @@ def test_an_interval_of_one_answer_to_all_is_no_point(answer: bool) -> None:
     images=st.lists(st.tuples(st.booleans(), st.sampled_from([0, 1 / 15, 0.5, 0.9, 1])), min_size=1, max_size=6),
     output=st.sampled_from([None, 0.0, 0.5, 1.0, "right", "wrong"]),
 )
-def test_no_interval_is_a_point(images: list[tuple[bool, float]], output: float | str | None) -> None:
+def test_all_intervals_have_a_positive_width(images: list[tuple[bool, float]], output: float | str | None) -> None:
     positive = np.array([ill for ill, _ in images])
     probability = np.array([each for _, each in images])
     if output is not None:
         probability = np.full(len(images), output) if isinstance(output, float) else positive ^ (output == "wrong")
-    answers = Predictions.binary(probability.astype(float), positive, probability > 0.5)
-    values = measure(answers)
-    for name, (low, high) in metric_intervals(answers).items():
+    predictions = Predictions.binary(probability.astype(float), positive, probability > 0.5)
+    values = measure(predictions)
+    for name, (low, high) in metric_intervals(predictions).items():
         assert METRICS[name].range[0] <= low < high - 1e-6 < high <= 1, name
         assert low <= values[name] <= high, name
 
 
-def test_an_auroc_of_equal_probabilities_has_the_width_that_unseen_images_leave_open() -> None:
+def test_auroc_interval_of_equal_probabilities_follows_from_the_wilson_interval() -> None:
     found = metric_intervals(Predictions.binary(np.full(624, 0.9), POSITIVE, np.ones(624, bool)))
     differ = 1 - wilson(234, 234)[0]  # of the smaller class
     assert found["auroc"] == pytest.approx((0.5 - differ / 2, 0.5 + differ / 2))
@@ -137,21 +131,21 @@ def test_an_auroc_of_equal_probabilities_has_the_width_that_unseen_images_leave_
         assert value - 0.01 < low < value < high < value + 0.01, name
 
 
-def test_a_class_of_one_image_does_not_tell_how_images_rank() -> None:
+def test_ranking_metrics_of_a_single_positive_image_have_the_whole_range() -> None:
     found = metric_intervals(Predictions.binary(np.linspace(0, 1, 20), np.arange(20) == 19, np.arange(20) > 9))
     assert found["auroc"] == found["auprc"] == (0, 1)
 
 
-@pytest.mark.parametrize("share", [0.6, 0.8, 0.95, 0.99])
+@pytest.mark.parametrize("fraction", [0.6, 0.8, 0.95, 0.99])
 @pytest.mark.parametrize("total", [148, 234, 390])
-def test_wilsons_interval_covers_shares_near_one(share: float, total: int) -> None:
+def test_wilson_interval_has_nominal_coverage_near_one(fraction: float, total: int) -> None:
     intervals = [wilson(hits, total) for hits in range(total + 1)]
-    covering = np.array([low <= share <= high for low, high in intervals])
-    assert 0.93 <= binom.pmf(np.arange(total + 1), total, share)[covering].sum() <= 0.985  # steps, where few are wrong
+    covering = np.array([low <= fraction <= high for low, high in intervals])
+    assert 0.93 <= binom.pmf(np.arange(total + 1), total, fraction)[covering].sum() <= 0.985  # discrete for few errors
 
 
 @pytest.mark.parametrize(("sensitivity", "specificity"), [(0.7, 0.7), (0.99, 0.6)])
-def test_the_interval_of_an_auroc_covers(sensitivity: float, specificity: float) -> None:
+def test_auroc_interval_has_nominal_coverage(sensitivity: float, specificity: float) -> None:
     truth = norm.cdf((norm.ppf(sensitivity) + norm.ppf(specificity)) / np.sqrt(2))
     intervals = [
         delong_interval(placements(draw(seed, sensitivity, specificity).score, POSITIVE)) for seed in range(1500)
@@ -160,7 +154,7 @@ def test_the_interval_of_an_auroc_covers(sensitivity: float, specificity: float)
 
 
 def brier(sensitivity: float, specificity: float, prior: float) -> float:
-    """Give the mean of squared differences over the scores that `draw` draws from."""
+    """Compute the expected Brier score of predictions from `draw`."""
     score = np.linspace(-12, 12, 20_001)
     probability = 1 / (1 + np.exp(-2 * score))
     ill, well = norm.pdf(score, norm.ppf(sensitivity), 1), norm.pdf(score, -norm.ppf(specificity), 1)
@@ -169,23 +163,23 @@ def brier(sensitivity: float, specificity: float, prior: float) -> float:
 
 
 @pytest.mark.parametrize(("sensitivity", "specificity"), [(0.7, 0.7), (0.95, 0.8)])
-def test_the_interval_of_a_brier_score_covers(sensitivity: float, specificity: float) -> None:
+def test_brier_score_interval_has_nominal_coverage(sensitivity: float, specificity: float) -> None:
     tests = [draw(seed, sensitivity, specificity) for seed in range(1500)]
-    # Added by each image to the mean, so that the resamples of all tests are one product of matrices.
-    of_images = [(each.positive_probability - each.positive) ** 2 / 624 for each in tests]
+    # Contribution of each image to the mean; one matrix product then resamples all tests.
+    contributions = [(each.positive_probability - each.positive) ** 2 / 624 for each in tests]
     truth = brier(sensitivity, specificity, prior=390 / 624)
-    draws = bootstrap(lambda weights: weights, POSITIVE) @ np.stack(of_images, axis=1)
-    values = np.sum(of_images, axis=1)
+    draws = bootstrap(lambda weights: weights, POSITIVE) @ np.stack(contributions, axis=1)
+    values = np.sum(contributions, axis=1)
     low, high = np.transpose([mean_interval(value, each, 624) for value, each in zip(values, draws.T, strict=True)])
     assert (low[7], high[7]) == pytest.approx(metric_intervals(tests[7])["brier"])
     assert 0.93 <= np.mean((low <= truth) & (truth <= high)) <= 0.97
 
 
-def test_results_hold_the_metrics_of_subtypes() -> None:
+def test_result_names_contain_subtype_metrics() -> None:
     assert {key for name in SUBTYPE_METRICS for key in estimate_keys(name)} <= {*RESULT_NAMES}
 
 
-def test_tables_list_named_metrics_then_those_with_a_rank_and_subtypes_below_the_sensitivity(
+def test_table_rows_are_named_metrics_then_ranked_metrics_with_subtypes_after_sensitivity(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ranked = ["accuracy", "auroc", "balanced_accuracy", *SENSITIVITIES, "specificity"]

@@ -21,7 +21,7 @@ from pneumo.models.registry import create
         ("timm/vit_tiny_patch16_224", 192, None),
     ],
 )
-def test_the_head_of_any_architecture_is_replaced(architecture: str, features: int, total: int | None) -> None:
+def test_head_of_any_architecture_is_replaced(architecture: str, features: int, total: int | None) -> None:
     backbone, head = build_backbone(architecture, None, None, image_size=224, classes=2)
     assert (head.in_features, head.out_features) == (features, 2)
     if total is not None:
@@ -31,7 +31,7 @@ def test_the_head_of_any_architecture_is_replaced(architecture: str, features: i
     assert backbone(image).shape == (2, features)
 
 
-def test_auxiliary_heads_are_gone() -> None:
+def test_auxiliary_heads_are_removed() -> None:
     network = create("torchvision/googlenet", 224).network
     assert isinstance(network.aux1, nn.Module)
     remove_auxiliary_heads(network)
@@ -40,16 +40,16 @@ def test_auxiliary_heads_are_gone() -> None:
     assert isinstance(network(torch.zeros(2, 3, 64, 64)), torch.Tensor)
 
 
-def test_images_are_normalised_as_the_source_says() -> None:
+def test_images_are_normalized_with_the_statistics_of_the_source() -> None:
     backbone, _ = build_backbone("torchvision/resnet18", None, None, image_size=32, classes=2)
-    seen: list[torch.Tensor] = []
-    backbone.network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    inputs: list[torch.Tensor] = []
+    backbone.network.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
     backbone(torch.full((2, 1, 32, 32), 255, dtype=torch.uint8))
     white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(seen[0], white.view(1, 3, 1, 1).expand(2, 3, 32, 32))
+    torch.testing.assert_close(inputs[0], white.view(1, 3, 1, 1).expand(2, 3, 32, 32))
 
 
-def test_a_head_can_be_named() -> None:
+def test_head_can_be_selected_by_path() -> None:
     network = create("torchvision/alexnet", 64).network
     assert find_head(network, "alexnet", None) == find_head(network, "alexnet", "classifier.6") == "classifier.6"
     with pytest.raises(ConfigError, match=r"head_path=features\.0.*classifier\.6"):
@@ -67,10 +67,10 @@ def test_a_head_can_be_named() -> None:
         ("timm/resnet19", 224, "timm/resnet18"),
         ("pneumo/xraychestnet", 20, "data.image_size=20 is too small"),
         ("timm/vit_tiny_patch16_224", 64, "data.image_size=64"),
-        ("torchvision/squeezenet1_0", 224, "choose another architecture"),
+        ("torchvision/squeezenet1_0", 224, "Use another architecture"),
     ],
 )
-def test_what_cannot_be_built_is_explained(architecture: str, size: int, message: str) -> None:
+def test_errors_of_unknown_or_unsupported_architectures(architecture: str, size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_backbone(architecture, None, None, image_size=size, classes=2)
 
@@ -79,13 +79,11 @@ def test_what_cannot_be_built_is_explained(architecture: str, size: int, message
     ("architecture", "size", "expected"),
     [
         ("pneumo/xraychestnet", 32, True),
-        ("torchvision/shufflenet_v2_x0_5", 32, False),  # whose last maps have one pixel
+        ("torchvision/shufflenet_v2_x0_5", 32, False),  # its last feature maps have one pixel
         ("torchvision/shufflenet_v2_x0_5", 64, True),
     ],
 )
-def test_it_is_known_beforehand_whether_a_network_trains_on_one_image(
-    architecture: str, size: int, expected: bool
-) -> None:
+def test_support_of_batches_with_one_image_is_detected(architecture: str, size: int, expected: bool) -> None:
     network = build_backbone(architecture, None, None, size, 2, freeze=False)[0]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     random = torch.get_rng_state()

@@ -47,28 +47,28 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("verified", [True, False])
-def test_a_flipped_bit_is_refused_or_changes_nothing(verified: bool, path: Path) -> None:
+def test_flipped_bits_are_detected_or_harmless(verified: bool, path: Path) -> None:
     if not verified:
         torch.save(content(), path)
-    whole, generator, refusals = path.read_bytes(), random.Random(0), []
+    intact, generator, messages_valid = path.read_bytes(), random.Random(0), []
     for number in range(100):
-        damaged = bytearray(whole)
+        damaged = bytearray(intact)
         damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
         other = path.with_name(f"{number}.ckpt")
         other.write_bytes(damaged)
         try:
             found = read_checkpoint(other)
         except ConfigError as error:
-            refusals.append(str(error).startswith(str(other)) and "\n" not in str(error))
+            messages_valid.append(str(error).startswith(str(other)) and "\n" not in str(error))
         else:
             assert found.pop(DIGEST, None) is not None or not verified
             assert repr(found) == repr(content())
-    assert all(refusals)
-    assert len(refusals) > 50
+    assert all(messages_valid)
+    assert len(messages_valid) > 50
 
 
 @pytest.mark.parametrize("key", ["state_dict", "hyper_parameters", "outliers", "callbacks"])
-def test_what_was_altered_after_it_was_written_is_refused(key: str, path: Path) -> None:
+def test_altered_content_is_rejected(key: str, path: Path) -> None:
     altered = torch.load(path, weights_only=True)
     altered["state_dict"]["w"][7] += 1 if key == "state_dict" else 0
     altered["outliers"]["scale"][0] *= 1 - 1e-7 * (key == "outliers")
@@ -79,7 +79,7 @@ def test_what_was_altered_after_it_was_written_is_refused(key: str, path: Path) 
         read_checkpoint(path)
 
 
-def test_a_file_is_verified_again_when_it_has_changed(path: Path) -> None:
+def test_changed_files_are_verified_again(path: Path) -> None:
     stored = read_checkpoint(path)
     stored["hyper_parameters"]["threshold"] = 0.25
     write_checkpoint(stored, path)
@@ -91,7 +91,7 @@ def test_a_file_is_verified_again_when_it_has_changed(path: Path) -> None:
         read_checkpoint(path)
 
 
-def test_an_early_checkpoint_opens_with_one_note(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_checkpoints_without_digest_are_loaded_with_one_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     early = {**content(), "hyper_parameters": {**SETTINGS, "weights": None}}
     for name in ("crop_pct", "margin", "temperature", "flip_test"):
         del early["hyper_parameters"][name]
@@ -138,7 +138,7 @@ def test_an_early_checkpoint_opens_with_one_note(path: Path, caplog: pytest.LogC
         ("flip_test", None),
     ],
 )
-def test_a_hyperparameter_that_breaks_its_rule_is_named(name: str, value: object, path: Path) -> None:
+def test_invalid_hyperparameters_are_reported(name: str, value: object, path: Path) -> None:
     broken = content()
     broken["hyper_parameters"][name] = value
     write_checkpoint(broken, path)
@@ -172,14 +172,14 @@ def test_a_hyperparameter_that_breaks_its_rule_is_named(name: str, value: object
         (DIGEST, 5),
     ],
 )
-def test_a_part_of_another_form_is_named(name: str, value: object, path: Path) -> None:
+def test_invalid_parts_are_reported(name: str, value: object, path: Path) -> None:
     torch.save({**content(), name: value}, path)
     with pytest.raises(ConfigError, match=rf"best\.ckpt .*({name}|hyperparameter)") as error:
         read_checkpoint(path)
     assert "\n" not in str(error.value)
 
 
-def test_an_archive_that_is_larger_than_its_file_is_refused(path: Path) -> None:
+def test_archives_larger_than_their_file_are_rejected(path: Path) -> None:
     torch.save({**content(), "zeros": torch.zeros(10**6)}, path)
     with zipfile.ZipFile(path) as stored:
         parts = {name: stored.read(name) for name in stored.namelist()}
@@ -190,7 +190,7 @@ def test_an_archive_that_is_larger_than_its_file_is_refused(path: Path) -> None:
         read_checkpoint(path)
 
 
-def test_a_file_that_is_denied_is_not_called_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_permissions_are_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(*arguments: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 

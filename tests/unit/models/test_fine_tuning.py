@@ -12,27 +12,27 @@ def network() -> nn.Sequential:
     return nn.Sequential(*(nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2), nn.ReLU()) for _ in range(6)))
 
 
-def test_lower_layers_learn_more_slowly_and_none_is_forgotten() -> None:
+def test_early_layers_have_lower_rates_and_groups_contain_all_parameters() -> None:
     backbone, head = network(), nn.Linear(2, 2)
     groups = parameter_groups(backbone, head, 0.5)
     assert [group["lr_scale"] for group in groups] == [0.0625, 0.125, 0.25, 0.5, 1.0]
-    given = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(given) == sorted(id(parameter) for module in (backbone, head) for parameter in module.parameters())
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for module in (backbone, head) for parameter in module.parameters())
     assert id(backbone.get_parameter("0.0.weight")) in map(id, groups[0]["params"])
     assert id(backbone.get_parameter("5.1.bias")) in map(id, groups[3]["params"])
 
 
-def test_a_frozen_part_gets_no_group() -> None:
+def test_frozen_parts_have_no_group() -> None:
     backbone = network()
     backbone[:3].requires_grad_(False)
     assert [group["lr_scale"] for group in parameter_groups(backbone, nn.Linear(2, 2), 0.5)] == [0.25, 0.5, 1.0]
 
 
-def test_the_classifier_gives_each_group_its_rate() -> None:
+def test_optimizer_uses_the_rate_of_each_group() -> None:
     options = FineTuning(warm_up=False, lr_decay=0.1)
-    pretrained = Classifier.__new__(Classifier)  # no weights are at hand that would make one
+    pretrained = Classifier.__new__(Classifier)  # avoids a download of pretrained weights
     nn.Module.__init__(pretrained)
-    pretrained.backbone = network()  # type: ignore[assignment] # parameters are all that counts
+    pretrained.backbone = network()  # type: ignore[assignment] # only its parameters matter
     pretrained.head, pretrained.fine_tuning = nn.Linear(2, 2), options
     pretrained.make_optimizer, pretrained.make_scheduler = lambda p: torch.optim.SGD(p, lr=2.0), None
     optimizer = pretrained.configure_optimizers()
@@ -43,7 +43,7 @@ def test_the_classifier_gives_each_group_its_rate() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("balance", [True, False])
-def test_a_head_is_fitted_as_scikit_learn_would(classes: int, balance: bool) -> None:
+def test_fitted_head_equals_scikit_learn(classes: int, balance: bool) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -59,7 +59,7 @@ def test_a_head_is_fitted_as_scikit_learn_would(classes: int, balance: bool) -> 
     np.testing.assert_allclose(found, reference.predict_proba(scaled), atol=2e-3)
 
 
-def test_one_cycle_rises_and_falls_for_each_group() -> None:
+def test_one_cycle_peaks_at_the_rate_of_each_group() -> None:
     layers = [nn.Linear(1, 1), nn.Linear(1, 1)]
     groups = [{"params": layer.parameters(), "lr": lr} for layer, lr in zip(layers, (0.1, 1.0), strict=True)]
     optimizer = torch.optim.AdamW(groups)
@@ -78,18 +78,18 @@ def test_one_cycle_rises_and_falls_for_each_group() -> None:
     assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.999)}
 
 
-def test_class_weights_make_classes_count_alike() -> None:
+def test_class_weights_are_inverse_frequencies() -> None:
     weights = class_weights([0, 1, 1, 1], 2)
     assert weights == pytest.approx([2.0, 2 / 3])
 
 
-def test_an_impossible_warm_up_is_refused() -> None:
+def test_warm_up_out_of_range_is_rejected() -> None:
     with pytest.raises(ConfigError, match="warm_up=0"):
         OneCycle(0)
 
 
 @pytest.mark.parametrize("warm_up", [0.01, 0.15, 0.5, 0.99])
-def test_a_cycle_of_any_length_begins_low_and_ends_lower(warm_up: float) -> None:
+def test_one_cycle_starts_low_for_any_number_of_steps(warm_up: float) -> None:
     for steps in range(1, 130):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         schedule = OneCycle(warm_up)(optimizer, steps)

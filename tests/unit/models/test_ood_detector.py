@@ -14,7 +14,7 @@ def backbone(architecture: str) -> Backbone:
     return Classifier(architecture, ["A", "B"], image_size=64).eval().backbone
 
 
-def test_each_resolution_gives_the_means_of_its_last_map() -> None:
+def test_levels_are_the_last_maps_of_each_resolution() -> None:
     network = backbone("pneumo/xraychestnet")
     levels = LevelMeans(network, 64)
     assert levels.channels == [10, 10, 256, 256, 512, 512]  # before and after each pooling
@@ -31,7 +31,7 @@ def test_each_resolution_gives_the_means_of_its_last_map() -> None:
 @pytest.mark.parametrize(
     "architecture", ["torchvision/resnext50_32x4d", "timm/vit_tiny_patch16_224", "timm/mixer_s32_224"]
 )
-def test_networks_of_all_kinds_have_levels_and_keep_no_hook(architecture: str) -> None:
+def test_all_network_types_have_levels_and_no_remaining_hooks(architecture: str) -> None:
     size = 64 if "resnet" in architecture else 224
     network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
     levels = LevelMeans(network, size)
@@ -42,7 +42,7 @@ def test_networks_of_all_kinds_have_levels_and_keep_no_hook(architecture: str) -
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_a_network_without_maps_has_its_features() -> None:
+def test_networks_without_feature_maps_use_their_features() -> None:
     class Flat(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
             return image.flatten(1)[:, :5]
@@ -56,11 +56,11 @@ def test_a_network_without_maps_has_its_features() -> None:
 @pytest.mark.parametrize(
     ("architecture", "channels"),
     [
-        ("torchvision/swin_t", {96, 192, 384, 768}),  # its maps have their channels last
-        ("timm/maxvit_pico_rw_256", {128, 256, 512}),  # folds windows into the batch
+        ("torchvision/swin_t", {96, 192, 384, 768}),  # channels-last feature maps
+        ("timm/maxvit_pico_rw_256", {128, 256, 512}),  # folds windows into the batch dimension
     ],
 )
-def test_means_are_of_channels_however_maps_are_laid_out(architecture: str, channels: set[int]) -> None:
+def test_channel_means_are_independent_of_the_layout(architecture: str, channels: set[int]) -> None:
     size = 256 if "maxvit" in architecture else 64
     network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
     levels, image = LevelMeans(network, size), torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
@@ -72,8 +72,8 @@ def test_means_are_of_channels_however_maps_are_laid_out(architecture: str, chan
         means = torch.split(levels(image)[1], levels.channels, dim=1)
     assert channels <= set(levels.channels)
     for mean, (name, layout) in zip(means, levels.layouts.items(), strict=True):
-        of_channels = outputs[name].mean((1, 2) if layout.kind == "channels last" else (2, 3))
-        torch.testing.assert_close(mean, of_channels)
+        channel_means = outputs[name].mean((1, 2) if layout.kind == "channels last" else (2, 3))
+        torch.testing.assert_close(mean, channel_means)
     kinds = {layout.kind for layout in levels.layouts.values()}
     assert ("channels last" in kinds) == (architecture == "torchvision/swin_t")
 
@@ -81,55 +81,55 @@ def test_means_are_of_channels_however_maps_are_laid_out(architecture: str, chan
 CHANNELS = [8, 32]
 
 
-def usual(count: int, seed: int, units: float = 1.0) -> np.ndarray:
-    """What lies near a space of three dimensions, as a network's means do."""
+def draw(count: int, seed: int, units: float = 1.0) -> np.ndarray:
+    """Draw points near a three-dimensional subspace, like the channel means of a network."""
     random = np.random.default_rng(seed)
     space = np.random.default_rng(0).normal(size=(3, sum(CHANNELS)))
-    found = random.normal(size=(count, 3)) @ space + 0.1 * random.normal(size=(count, sum(CHANNELS))) + 5
-    found[:, : CHANNELS[0]] *= units
-    return found
+    points = random.normal(size=(count, 3)) @ space + 0.1 * random.normal(size=(count, sum(CHANNELS))) + 5
+    points[:, : CHANNELS[0]] *= units
+    return points
 
 
-def score(fitted_on: np.ndarray, other: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    fitted = fit_ood_detector(fitted_on, [(other, 0.05)], CHANNELS)
-    return fitted.score(torch.from_numpy(seen).float()).numpy()
+def score(reference: np.ndarray, other: np.ndarray, test: np.ndarray) -> np.ndarray:
+    detector = fit_ood_detector(reference, [(other, 0.05)], CHANNELS)
+    return detector.score(torch.from_numpy(test).float()).numpy()
 
 
-def test_what_is_allowed_of_the_usual_is_called_unlike_and_all_else_is_told() -> None:
-    reference, other = usual(40, 1), usual(200, 2)
+def test_ood_images_are_flagged_at_the_allowed_false_positive_rate() -> None:
+    reference, other = draw(40, 1), draw(200, 2)
     assert (score(reference, other, other) > 1).mean() == pytest.approx(0.045, abs=0.006)
-    assert (score(reference, other, usual(2000, 3)) > 1).mean() < 0.1
-    strange = np.random.default_rng(4).normal(5, 3, (200, sum(CHANNELS)))  # as far away, in other directions
-    assert (score(reference, other, strange) > 1).all()
+    assert (score(reference, other, draw(2000, 3)) > 1).mean() < 0.1
+    ood = np.random.default_rng(4).normal(5, 3, (200, sum(CHANNELS)))  # equally far away, in other directions
+    assert (score(reference, other, ood) > 1).all()
 
 
-def test_of_several_kinds_of_usual_images_the_farthest_decides() -> None:
-    reference, other, far = usual(40, 1), usual(200, 2), usual(200, 3) + np.random.default_rng(4).normal(size=40)
-    kinds = [(other, 0.05)], [(other, 0.05), (far, 0.5)], [(far, 0.5)]
-    near, both, farthest = (fit_ood_detector(reference, kind, CHANNELS) for kind in kinds)
-    seen = torch.from_numpy(far).float()
-    assert (near.score(seen) > 1).all()
-    assert (both.score(seen) > 1).float().mean() == pytest.approx(0.5, abs=0.01)
-    torch.testing.assert_close(both.score(seen), farthest.score(seen))
+def test_farthest_in_distribution_set_determines_the_limit() -> None:
+    reference, other, far = draw(40, 1), draw(200, 2), draw(200, 3) + np.random.default_rng(4).normal(size=40)
+    sets = [(other, 0.05)], [(other, 0.05), (far, 0.5)], [(far, 0.5)]
+    near, both, farthest = (fit_ood_detector(reference, each, CHANNELS) for each in sets)
+    test = torch.from_numpy(far).float()
+    assert (near.score(test) > 1).all()
+    assert (both.score(test) > 1).float().mean() == pytest.approx(0.5, abs=0.01)
+    torch.testing.assert_close(both.score(test), farthest.score(test))
 
 
-def test_the_units_of_a_level_do_not_matter() -> None:
-    plain, large = (score(usual(60, 1, u), usual(100, 2, u), usual(50, 3, u)) for u in (1.0, 1e3))
+def test_scores_are_invariant_to_the_units_of_a_level() -> None:
+    plain, large = (score(draw(60, 1, u), draw(100, 2, u), draw(50, 3, u)) for u in (1.0, 1e3))
     np.testing.assert_allclose(plain, large, rtol=1e-2)
 
 
-def test_channels_that_never_move_decide_nothing_that_little_noise_can_do() -> None:
-    reference, other = usual(60, 1), usual(100, 2)
+def test_noise_in_constant_channels_hardly_changes_scores() -> None:
+    reference, other = draw(60, 1), draw(100, 2)
     for part in (reference, other):
         part[:, 3] = 2.0
     found = fit_ood_detector(reference, [(other, 0.05)], CHANNELS)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in found)
     near = other.copy()
     near[:, 3] += 1e-6
-    moved, still = (found.score(torch.from_numpy(x).float()).numpy() for x in (near, other))
-    np.testing.assert_allclose(moved, still, rtol=1e-2)
+    noisy, constant = (found.score(torch.from_numpy(x).float()).numpy() for x in (near, other))
+    np.testing.assert_allclose(noisy, constant, rtol=1e-2)
 
 
-def test_few_images_of_one_kind_are_enough_to_fit() -> None:
+def test_detector_can_be_fitted_to_few_equal_images() -> None:
     found = fit_ood_detector(np.ones((2, 40)), [(np.ones((1, 40)), 0.01)], CHANNELS)
     assert bool(torch.isfinite(found.score(torch.zeros(1, 40))).all())

@@ -29,7 +29,7 @@ def trained(classes: int = 5) -> dict[str, Tensor]:
     return {name: tensor + index for index, (name, tensor) in enumerate(state.items())}
 
 
-def assert_loads(state: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
+def assert_loads(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     found = network()
     head = copy.deepcopy(found.get_submodule("fc").state_dict())
     load_state_dict(found, state, "fc", "model.weights=FILE")
@@ -37,7 +37,7 @@ def assert_loads(state: dict[str, Tensor], reference: dict[str, Tensor]) -> None
         if name.startswith("fc."):
             assert torch.equal(tensor, head[name.removeprefix("fc.")])
         elif not name.endswith("num_batches_tracked"):
-            assert torch.equal(tensor, reference[name]), name
+            assert torch.equal(tensor, expected[name]), name
 
 
 PREFIXES = ["net.", "resnet.", "encoder.", "_orig_mod.", "model.backbone.", "module._orig_mod.model.", "0.", ""]
@@ -45,7 +45,7 @@ PREFIXES = ["net.", "resnet.", "encoder.", "_orig_mod.", "model.backbone.", "mod
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("head", ["fc.", "PREFIX.fc.", "model.head.", None])
-def test_any_common_prefix_is_stripped(prefix: str, head: str | None) -> None:
+def test_common_prefixes_are_stripped(prefix: str, head: str | None) -> None:
     given = trained()
     state = {}
     for name, tensor in given.items():
@@ -81,28 +81,28 @@ def test_counters_may_be_missing(names: str) -> None:
     assert_loads(state if names == "same" else other, given)
 
 
-def test_what_does_not_fit_is_counted_and_named() -> None:
+def test_missing_and_mismatched_tensors_are_reported() -> None:
     state = trained()
     del state["stem.weight"], state["norm.running_var"]
     with pytest.raises(WeightsError, match=r"2 are missing \(stem.weight, norm.running_var\)"):
         assert_loads(state, state)
     state["stem.weight"], state["stem.bias"] = torch.zeros(4, 3, 3, 3), torch.zeros(5)
     message = (
-        r"1 are missing \(norm.running_var\) and 2 are of another shape "
+        r"1 are missing \(norm.running_var\) and 2 have another shape "
         r"\(stem.weight is \(4, 3, 3, 3\) instead of \(4, 1, 3, 3\), stem.bias is \(5,\) instead of \(4,\)\)"
     )
     with pytest.raises(WeightsError, match=message):
         assert_loads(state, state)
 
 
-def test_a_deeper_network_is_refused_although_it_has_all_tensors() -> None:
+def test_weights_of_a_deeper_network_are_rejected() -> None:
     deeper = trained() | {"layer.2.weight": torch.zeros(4, 4, 3, 3), "layer.3.running_mean": torch.zeros(4)}
-    with pytest.raises(WeightsError, match=r"1 \(layer.2.weight\) further"):
+    with pytest.raises(WeightsError, match=r"additional weights in modules of the network: 1 \(layer.2.weight\)"):
         assert_loads(deeper, {})
 
 
 def renamed(state: dict[str, Tensor], leaves: dict[str, str]) -> dict[str, Tensor]:
-    """Give every tensor a name of no network, with other last parts."""
+    """Rename all tensors to names that match no network, and rename `leaves`."""
     found = {}
     for index, (name, tensor) in enumerate(state.items()):
         leaf = name.rpartition(".")[2]
@@ -112,7 +112,7 @@ def renamed(state: dict[str, Tensor], leaves: dict[str, str]) -> dict[str, Tenso
 
 @pytest.mark.parametrize(("leaves", "level"), [({}, logging.INFO), ({"weight": "kernel"}, logging.WARNING)])
 @pytest.mark.parametrize("head", ["same", "other", "none"])
-def test_a_match_by_order_is_logged(
+def test_matching_by_order_is_logged(
     leaves: dict[str, str], level: int, head: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = trained(classes=3 if head == "same" else 7)
@@ -126,13 +126,13 @@ def test_a_match_by_order_is_logged(
     assert "as stem.weight" in record.message
 
 
-def test_an_order_that_names_contradict_is_refused() -> None:
+def test_matching_by_order_is_rejected_if_names_contradict() -> None:
     swapped = {"running_mean": "running_var", "running_var": "running_mean"}
     with pytest.raises(WeightsError, match="none of the 12 tensors"):
         assert_loads(renamed(trained(), swapped), {})
 
 
-def test_unused_tensors_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_unused_tensors_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     given = trained()
     state = {f"model.{name}": tensor for name, tensor in given.items()}
     state |= {"model.aux.weight": torch.zeros(1), "loss.weight": torch.zeros(1)}
@@ -140,16 +140,16 @@ def test_unused_tensors_are_counted(caplog: pytest.LogCaptureFixture) -> None:
         assert_loads(state, given)
     assert caplog.messages == [
         "Loaded model.weights=FILE: matched by name after the prefix 'model.'; "
-        "2 (loss.weight, aux.weight) of its tensors not used."
+        "unused tensors: 2 (loss.weight, aux.weight)."
     ]
 
 
-def test_a_second_copy_of_the_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_second_copy_of_the_network_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     given = trained()
     state = {f"query.{name}": tensor for name, tensor in given.items()}
     state |= {f"key.{name}": tensor * 2 for name, tensor in given.items()}
     assert_loads(state, given)
-    assert "although it also fits after 'key.'" in caplog.text
+    assert "although it also matches after 'key.'" in caplog.text
 
 
 def small_vit() -> nn.Module:
@@ -184,7 +184,7 @@ def test_layouts_of_earlier_torchvision_are_loaded_by_name(layout: str, caplog: 
         assert name.startswith(head) or torch.equal(tensor, given[name]), name
 
 
-def test_an_earlier_mnasnet_is_refused_since_it_would_change_the_network() -> None:
+def test_early_mnasnet_weights_that_change_the_network_are_rejected() -> None:
     state = MNASNet(0.1, num_classes=3).state_dict()
     state["layers.0.weight"] = torch.zeros(32, 3, 3, 3)
     state._metadata[""]["version"] = 1
@@ -192,11 +192,11 @@ def test_an_earlier_mnasnet_is_refused_since_it_would_change_the_network() -> No
         load_state_dict(MNASNet(0.1, num_classes=3), state, "classifier.1", "FILE")
 
 
-def test_layouts_that_timm_knows_are_converted(caplog: pytest.LogCaptureFixture) -> None:
+def test_layouts_supported_by_timm_are_converted(caplog: pytest.LogCaptureFixture) -> None:
     architecture = create("timm/convnext_atto", 32)
     torch.manual_seed(1)
     given = timm.create_model("convnext_atto").state_dict()
-    original = {}  # the names of the ConvNeXt authors' own code
+    original = {}  # names in the code of the ConvNeXt authors
     for name, tensor in given.items():
         name = re.sub(r"^stem\.(\d)", r"downsample_layers.0.\1", name)
         name = re.sub(r"^stages\.(\d)\.downsample\.(\d)", r"downsample_layers.\1.\2", name)
@@ -210,7 +210,7 @@ def test_layouts_that_timm_knows_are_converted(caplog: pytest.LogCaptureFixture)
         assert name.startswith("head.fc") or torch.equal(tensor, given[name]), name
 
 
-def test_another_architecture_is_refused_where_timm_converts() -> None:
+def test_weights_of_another_architecture_are_rejected_with_a_converter() -> None:
     architecture = create("timm/convnext_atto", 32)
     with pytest.raises(WeightsError, match="none of the 126"):
         load_state_dict(architecture.network, {"a": torch.zeros(1)}, "head.fc", "FILE", architecture.convert)

@@ -17,13 +17,13 @@ def state() -> dict[str, Tensor]:
     return tensors
 
 
-def body(weights: str) -> dict[str, Tensor]:
+def load_backbone(weights: str) -> dict[str, Tensor]:
     backbone, _ = build_backbone("torchvision/resnet18", weights, None, image_size=32, classes=2)
     return backbone.network.state_dict()
 
 
-def save_wrong(path: Path) -> None:
-    """Save what no training script would; the file's name says which."""
+def save_invalid(path: Path) -> None:
+    """Save invalid content, selected by the file's name."""
     cyclic: dict[str, object] = {}
     cyclic["state_dict"] = cyclic["model"] = cyclic
     deep: dict[str, object] = {"w": torch.zeros(1)}
@@ -35,7 +35,7 @@ def save_wrong(path: Path) -> None:
         "two": {"encoder": {"w": torch.zeros(1)}, "decoder": {"w": torch.zeros(1)}},
         "other": layer.state_dict(),
         "head": {f"fc.{name}": tensor for name, tensor in layer.state_dict().items()},
-        "code": layer,  # a pickled object could run anything
+        "code": layer,  # a pickled object could run code
         "numbers": {0: torch.zeros(1), 1: torch.zeros(1)},
         "empty": {},
         "unnamed": {"": torch.zeros(1)},
@@ -62,55 +62,58 @@ def save_wrong(path: Path) -> None:
         ("{tmp}/two.pth", r"several state dicts \(encoder, decoder\)"),
         ("{tmp}/text.pth", "cannot be read as weights"),
         ("{tmp}/text.safetensors", "cannot be read as weights"),
-        ("{tmp}/list.pth", "holds no state dict"),
+        ("{tmp}/list.pth", "contains no state dict"),
         ("{tmp}/other.pth", r"none of the 100 tensors .*2 \(weight, bias\)"),
         ("{tmp}/head.pth", "none of the 100 tensors .*only those of a head"),
         ("{tmp}/shape.pth", r"conv1.weight is \(64, 1, 7, 7\) instead of \(64, 3, 7, 7\)"),
         ("{tmp}/code.pth", "its torch.nn.modules.linear.Linear objects could run code"),
         ("pip:no_such_package", "pip install no-such-package"),
-        ("pip:rich", "it holds 0"),
-        ("pip:no.such", "no package no.such"),
-        ("pip:no.such.deep", "no package no.such.deep"),
-        ("pip:os", "no package os"),
-        ("pip:__main__", "no package __main__"),
-        *((f"pip:{name}", "names no package") for name in ("", "..", ".", "/x", "..a", "a b", " rich", "rich.", "\0")),
+        ("pip:rich", "it contains 0"),
+        ("pip:no.such", "package no.such is not installed"),
+        ("pip:no.such.deep", "package no.such.deep is not installed"),
+        ("pip:os", "package os is not installed"),
+        ("pip:__main__", "package __main__ is not installed"),
+        *(
+            (f"pip:{name}", "is not a package name")
+            for name in ("", "..", ".", "/x", "..a", "a b", " rich", "rich.", "\0")
+        ),
         ("long" * 100 + ".pth", "File name too long"),
         ("~nobody-of-that-name/a.pth", "does not exist"),
-        ("{tmp}/numbers.pth", "holds no state dict"),
-        ("{tmp}/empty.pth", "holds no state dict"),
+        ("{tmp}/numbers.pth", "contains no state dict"),
+        ("{tmp}/empty.pth", "contains no state dict"),
         ("{tmp}/unnamed.pth", "none of the 100 tensors"),
         ("{tmp}/control.pth", r"\(a\[31m b\)"),
-        ("{tmp}/deep.pth", "holds no state dict"),
-        ("{tmp}/cyclic.pth", "holds no state dict"),
-        ("{tmp}/complex.pth", "complex, sparse or quantized"),
-        ("{tmp}/nan.pth", "no finite values"),
-        ("IMAGENET_V9", "no published weights of that name"),
+        ("{tmp}/deep.pth", "contains no state dict"),
+        ("{tmp}/cyclic.pth", "contains no state dict"),
+        ("{tmp}/complex.pth", "complex, sparse, quantized"),
+        ("{tmp}/nan.pth", "non-finite values"),
+        ("IMAGENET_V9", "no published weights with this tag"),
     ],
 )
-def test_weights_that_do_not_serve_are_explained(weights: str, message: str, tmp_path: Path) -> None:
+def test_errors_of_invalid_weights(weights: str, message: str, tmp_path: Path) -> None:
     name = weights.format(tmp=tmp_path)
     if "{tmp}/" in weights:
-        save_wrong(Path(name))
+        save_invalid(Path(name))
     with pytest.raises(WeightsError, match=message) as caught:
-        body(name)
+        load_backbone(name)
     assert str(caught.value).isprintable()
 
 
-def test_no_code_of_a_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_packages_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "attacking" / "inner").mkdir(parents=True)
     (tmp_path / "attacking" / "__init__.py").write_text("raise SystemExit('it ran')")
     (tmp_path / "attacking" / "inner" / "__init__.py").write_text("raise SystemExit('it ran')")
     torch.save(given := state(), tmp_path / "attacking" / "inner" / "weights.pth")
     monkeypatch.syspath_prepend(str(tmp_path))
     for package in ("attacking", "attacking.inner"):
-        assert torch.equal(body(f"pip:{package}")["conv1.weight"], given["conv1.weight"])
+        assert torch.equal(load_backbone(f"pip:{package}")["conv1.weight"], given["conv1.weight"])
 
 
 PROXIES = {"socks": ImportError("no socksio"), "scheme": ValueError("Unknown scheme for proxy URL"), "url": Exception()}
 
 
 @pytest.mark.parametrize("fault", PROXIES)
-def test_whatever_a_proxy_causes_is_explained(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_errors_are_reported(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> nn.Module:
         if options["pretrained"]:
             raise PROXIES[fault]
@@ -134,6 +137,6 @@ def test_whatever_a_proxy_causes_is_explained(fault: str, monkeypatch: pytest.Mo
         "pneumo/xraychestnet.x",
     ],
 )
-def test_a_tag_that_there_is_not_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"model.architecture={name}: "):
+def test_unknown_tags_are_rejected(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.architecture={name} has an unknown tag: "):
         create(name, 32)

@@ -8,7 +8,7 @@ from helpers.run_files import write_failed_run, write_outputs, write_run
 
 from pneumo.cli.commands import report
 from pneumo.metrics.definitions import estimates
-from pneumo.metrics.intervals import unvaried_difference
+from pneumo.metrics.intervals import zero_variance_difference
 from pneumo.metrics.significance import delong, placements, swap_test
 from pneumo.reporting.comparison import Comparison, compare, comparison_notes
 from pneumo.reporting.leaderboard import write_leaderboard
@@ -186,4 +186,4 @@ def test_copies_of_a_run_as_additional_seeds_are_not_significant(tmp_path: Path)
     write_run(tmp_path / "vgg16-sgd-s0", "vgg16", "sgd", 0, wrong=10)
     for pair in compare_folders(tmp_path).pairs:
         images = 624 if pair.metric == "accuracy" else 234  # all images, and those of the smaller class
-        assert pair.difference == (0, *unvaried_difference(0, images), 1)
+        assert pair.difference == (0, *zero_variance_difference(0, images), 1)

@@ -177,7 +177,7 @@ def draw_calibration(predictions: Predictions, results: Results) -> Figure:
     figure.subplots_adjust(left=0.21, hspace=0.12)  # room for wide tick labels
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":")
     curve = calibration_curve(predictions)
-    probability, fraction, low, high = np.array([(b.probability, b.share, b.low, b.high) for b in curve]).T
+    probability, fraction, low, high = np.array([(b.probability, b.fraction, b.low, b.high) for b in curve]).T
 
     text = f"ECE {results['test_ece']:.3f}\nBrier {results['test_brier']:.3f}"
     errors = (fraction - low, high - fraction)
