@@ -48,7 +48,7 @@ def _is_image_below(path: Path, root: Path) -> bool:
 
 
 def to_json(findings: Findings, verdicts: Sequence[Verdict]) -> str:
-    """Return the findings as JSON, as documented in docs/DATA.md; the same data always produce the same text."""
+    """Return the findings as JSON, as documented in docs/AUDIT.md; the same data always produce the same text."""
     tree, images, patients, duplicates = findings.tree, findings.images, findings.patients, findings.duplicates
     kinds = {"within": patients.within, "subtypes": patients.subtypes, "across": patients.across}
     similarities = {

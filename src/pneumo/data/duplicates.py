@@ -4,7 +4,7 @@ Frontal chest radiographs are so similar that correlated thumbnails or perceptua
 another patient. Fine structure can: frequency-weighted cosine transforms of different patients are nearly orthogonal.
 
 Cropping moves fine structure. Pairs are therefore first compared by coarse coefficients, up to the tangents of shift
-and scale. The few remaining pairs are aligned and compared in detail. docs/DATA.md lists the detection rates.
+and scale. The few remaining pairs are aligned and compared in detail. docs/AUDIT.md lists the detection rates.
 
 Source of the tangents: Simard, LeCun and Denker 1993, "Efficient pattern recognition using a new transformation
 distance".

@@ -13,7 +13,7 @@ from pneumo.data.grey import SIXTEEN_BITS, Scale, is_deep, look_up, require_dept
 from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
-# Documented in docs/PREDICTION.md. Pillow's other decoders are slow, unbounded or start programs; JPEG includes MPO.
+# Documented in docs/INFERENCE.md. Pillow's other decoders are slow, unbounded or start programs; JPEG includes MPO.
 FORMATS = ("JPEG", "PNG", "TIFF", "JPEG2000", "BMP", "WEBP", "GIF", "PPM")
 INTACT = "replace it with an intact copy"
 _UNSUPPORTED = {  # by signature

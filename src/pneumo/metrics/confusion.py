@@ -77,7 +77,7 @@ def draw_tables(table: Array, sizes: Sequence[float] | None = None) -> Array:
     equal matrices have equal draws. `sizes` are the effective sample sizes of the classes, (C,).
 
     Source: L. D. Brown, T. T. Cai, A. DasGupta, Interval Estimation for a Binomial Proportion, 2001, section 3
-    (Jeffreys interval of one proportion). Simulated coverage of this extension: docs/EVALUATION.md.
+    (Jeffreys interval of one proportion). Simulated coverage of this extension: docs/APPENDIX.md.
     """
     totals = table.sum(axis=1, keepdims=True)
     counts = table if sizes is None else table * (np.array(sizes)[:, None] / totals)

@@ -169,7 +169,7 @@ def estimates(predictions: Predictions, metrics: Mapping[str, Metric] = METRICS)
     """Compute metrics with 95 % confidence intervals, by the methods with the best coverage in simulations.
 
     Images of one patient form a cluster. The interval is the whole range if a required class is absent. It is also the
-    whole range if the method needs the variance within a class that has a single patient. Coverage: docs/EVALUATION.md.
+    whole range if the method needs the variance within a class that has a single patient. Coverage: docs/APPENDIX.md.
     """
     sample = Sample(predictions, metrics.values())
     return {name: Estimate(sample.value(metric), *sample.interval(metric)) for name, metric in metrics.items()}

@@ -214,7 +214,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
             f"group: Rows with the same letter do not differ significantly at 5 % on these {images}, after Holm's "
             f"correction for {pairs}. This does not prove that they are equal. Accuracy: {tests} The tests compare the "
             "means over the seeds of these trained networks. Intervals of differences are not corrected. Details: "
-            "docs/EVALUATION.md."
+            "docs/RESULTS.md."
         )
         if any(TOP in row.groups.values() for row in comparison.rows):
             notes.append(
