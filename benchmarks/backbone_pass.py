@@ -1,10 +1,11 @@
-"""One pass of a frozen backbone over a data set: pneumo's, all preparation included, against eager loops.
+"""Images per second of a frozen backbone: pneumo's feature extractor, including its preparation, and eager loops.
 
-    python benchmarks/backbone_pass.py            a few phantoms, four networks: two minutes on two cores
+    python benchmarks/backbone_pass.py            96 phantoms, four networks: two minutes on two cores
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/backbone_pass.py --full
 
-The eager loops read the same decoded images, so that only the network is compared: evaluation mode, inference_mode,
-batches of 32, no head. The full run takes all images for EfficientNet-Lite0 and 256 of them for the other three.
+All variants read the same decoded images, so that only the network is compared. The eager loops use evaluation mode,
+inference_mode and batches of 32, without a head. The full run uses all images for EfficientNet-Lite0 and 256 of them
+for the other three networks.
 """
 
 from functools import partial
@@ -19,19 +20,19 @@ BATCH = 32
 
 
 def images(root: Path, limit: int) -> torch.Tensor:
-    """Decode up to `limit` images, spread over the data set, as the image cache holds them."""
+    """Decode up to `limit` images, evenly spaced in the data set, to the format of the image cache."""
     from pneumo.common.hardware import count_cores
     from pneumo.data.image_cache import RadiographDataset, decoded_blocks
     from pneumo.data.index import index_radiographs
 
-    found = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
-    dataset = RadiographDataset(root, found[:: max(1, len(found) // limit)][:limit], 224)
+    radiographs = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
+    dataset = RadiographDataset(root, radiographs[:: max(1, len(radiographs) // limit)][:limit], 224)
     return torch.cat([torch.from_numpy(block) for block in decoded_blocks(dataset, 0, BATCH, count_cores())])
 
 
 def eager(name: str, root: Path, limit: int, channels_last: bool) -> float:
-    """Run the plain loop."""
-    backbone, _ = plain.take_out_head(plain.network(name, 224))
+    """Measure the eager loop."""
+    backbone, _ = plain.split_head(plain.network(name, 224))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     backbone.to(device).to(memory_format=layout)
@@ -50,10 +51,10 @@ def eager(name: str, root: Path, limit: int, channels_last: bool) -> float:
 
 
 def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
-    """Run pneumo's own pass, from the backbone as it is trained to the last feature."""
+    """Measure pneumo's feature extractor, including the folding of batch normalization and compilation."""
     from pneumo.common.hardware import choose_hardware, set_up_process
     from pneumo.models.backbones import build_backbone
-    from pneumo.models.fast_inference import FeaturePass, default_batch_size
+    from pneumo.models.fast_inference import FeatureExtractor, default_batch_size
 
     torch.manual_seed(0)
     hardware = choose_hardware("auto", "auto", False)
@@ -64,8 +65,8 @@ def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
 
     def loop() -> int:
         size = default_batch_size(device)
-        runner = FeaturePass(backbone, 224, device, size, compiled)
-        return sum(len(block) for block in runner.run(torch.split(pixels, size), 0, None))
+        extractor = FeatureExtractor(backbone, 224, device, size, compiled)
+        return sum(len(block) for block in extractor.run(torch.split(pixels, size), 0, None))
 
     return plain.images_per_second(loop)
 
@@ -73,18 +74,18 @@ def pneumo(name: str, root: Path, limit: int, compiled: bool) -> float:
 def main() -> None:
     """Measure all four networks."""
     settings = harness.parse(str(__doc__), rounds=2)
-    everything = sum(1 for _ in settings.root.glob("*/*/*"))
+    total = sum(1 for _ in settings.root.glob("*/*/*"))
     for name in NETWORKS:
-        limit = (everything if "lite0" in name else 256) if settings.full else 96
-        sides: dict[str, harness.Side] = {
+        limit = (total if "lite0" in name else 256) if settings.full else 96
+        variants: dict[str, harness.Variant] = {
             "eager": partial(eager, name, settings.root, limit, False),
             "eager, channels last": partial(eager, name, settings.root, limit, True),
             "pneumo": partial(pneumo, name, settings.root, limit, False),
         }
-        if settings.full and "lite0" in name:  # the others' few images would not pay for compiling
-            sides["pneumo, compiled"] = partial(pneumo, name, settings.root, limit, True)
-        found = harness.alternate(sides, settings.rounds)
-        harness.report(f"backbone_pass-{name.split('/')[1]}", settings, "images/s", found, f"{limit:,} images")
+        if settings.full and "lite0" in name:  # for 256 images, compiling takes longer than it saves
+            variants["pneumo, compiled"] = partial(pneumo, name, settings.root, limit, True)
+        rates = harness.alternate(variants, settings.rounds)
+        harness.report(f"backbone_pass-{name.split('/')[1]}", settings, "images/s", rates, f"{limit:,} images")
 
 
 if __name__ == "__main__":

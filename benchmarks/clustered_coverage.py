@@ -1,4 +1,4 @@
-"""Coverage of the 95 % intervals, and type I error of the paired tests, with several correlated images a patient.
+"""Coverage of the 95 % intervals and type I error of the paired tests, with several correlated images per patient.
 
 python benchmarks/clustered_coverage.py --full
 """
@@ -16,21 +16,21 @@ from pneumo.common.files import write_text
 from pneumo.metrics.definitions import METRICS, estimates, measure
 from pneumo.metrics.intervals import Array
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
+from pneumo.metrics.significance import delong, delong_interval, permutation_test, placements
 
-PATIENTS, IMAGES = 125, 5  # images of each patient
-_POSITIVE = 0.625  # fraction of patients, or of each patient's images
-_SHARED = 0.6  # of the variance of two networks' scores
-_MANY = 100_000  # patients, whose metrics are the truth
+PATIENTS, IMAGES = 125, 5  # number of patients in a test, and of images per patient
+_POSITIVE = 0.625  # fraction of positive patients, or of positive images
+_SHARED = 0.6  # fraction of the variance of scores that is common to both networks
+_POPULATION = 100_000  # patients whose metrics are the true values
 
 
 class Case(NamedTuple):
-    """A kind of data.
+    """Parameters of simulated data.
 
     Attributes:
         area: AUROC.
         correlation: Intraclass correlation of the scores of one patient's images.
-        mixed: Whether a patient has images of both classes.
+        mixed: True if a patient can have images of both classes.
     """
 
     area: float
@@ -61,25 +61,25 @@ def draw(generator: np.random.Generator, case: Case, patients: int) -> tuple[Pre
     return first, second
 
 
-def test_pair(first: Predictions, second: Predictions, patients: bool) -> tuple[float, float]:
-    """Compute the p-values of the paired tests of accuracy and AUROC, with or without regard to patients."""
+def paired_p_values(first: Predictions, second: Predictions, patients: bool) -> tuple[float, float]:
+    """Compute the p-values of the paired tests of accuracy and AUROC, clustered by patient or not."""
     clusters = first.clusters if patients else np.arange(len(first.positive))
-    one, two = (placements(answers.score, answers.positive, clusters) for answers in (first, second))
-    right = [answers.right.astype(np.int64) for answers in (first, second)]
-    return swap_test(right[0], right[1], (1, 1), clusters), delong(one, two).p
+    one, two = (placements(each.score, each.positive, clusters) for each in (first, second))
+    correct = [each.correct.astype(np.int64) for each in (first, second)]
+    return permutation_test(correct[0], correct[1], (1, 1), clusters), delong(one, two).p
 
 
 def cover_areas(case: Case, tests: int) -> dict[str, float]:
-    """Return the coverage of the AUROC and the type I errors of paired tests, with and without regard to patients."""
+    """Return the AUROC interval's coverage and the paired tests' type I errors, clustered by patient and not."""
     generator, names = np.random.default_rng(950), ("swap_test", "obuchowski", "swap_test_of_images", "delong")
-    covered, chances = np.zeros(2), []
+    covered, p_values = np.zeros(2), []
     for _ in range(tests):
         first, second = draw(generator, case, PATIENTS)
         for number, clusters in enumerate((first.clusters, None)):
             low, high = delong_interval(placements(first.score, first.positive, clusters))
             covered[number] += low <= case.area <= high
-        chances.append([*test_pair(first, second, True), *test_pair(first, second, False)])
-    errors = (np.array(chances) < 0.05).mean(axis=0).tolist()
+        p_values.append([*paired_p_values(first, second, True), *paired_p_values(first, second, False)])
+    errors = (np.array(p_values) < 0.05).mean(axis=0).tolist()
     areas = dict(zip(("auroc", "auroc_of_images"), (covered / tests).tolist(), strict=True))
     return areas | dict(zip(names, errors, strict=True))
 
@@ -87,7 +87,7 @@ def cover_areas(case: Case, tests: int) -> dict[str, float]:
 def cover_metrics(case: Case, tests: int) -> dict[str, float]:
     """Return the coverage of each metric."""
     generator = np.random.default_rng(960)
-    truth = measure(replace(draw(generator, case, _MANY)[0], patients=()))
+    truth = measure(replace(draw(generator, case, _POPULATION)[0], patients=()))
     covered = dict.fromkeys(METRICS, 0.0)
     for _ in range(tests):
         for name, (_, low, high) in estimates(draw(generator, case, PATIENTS)[0]).items():
@@ -96,21 +96,23 @@ def cover_metrics(case: Case, tests: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Simulate, print, and write clustered-coverage.json."""
+    """Run the simulations, print the results and write clustered-coverage.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="many tests of each case, half an hour; default: few")
+    parser.add_argument(
+        "--full", action="store_true", help="thousands of tests per case, half an hour (default: 20 to 100)"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
-    given = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {}
+    arguments = parser.parse_args()
+    results: dict[str, list[dict[str, float]]] = {}
     for name, simulate, tests in (
-        ("areas", cover_areas, 4_000 if given.full else 100),
-        ("metrics", cover_metrics, 1_000 if given.full else 20),
+        ("areas", cover_areas, 4_000 if arguments.full else 100),
+        ("metrics", cover_metrics, 1_000 if arguments.full else 20),
     ):
-        found[name] = []
+        results[name] = []
         for case in CASES:
-            found[name].append({**case._asdict(), "tests": tests, **simulate(case, tests)})
-            print(found[name][-1], flush=True)
-            write_text(given.out / "clustered-coverage.json", json.dumps(found, indent=2) + "\n")
+            results[name].append({**case._asdict(), "tests": tests, **simulate(case, tests)})
+            print(results[name][-1], flush=True)
+            write_text(arguments.out / "clustered-coverage.json", json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

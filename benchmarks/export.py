@@ -1,9 +1,9 @@
-"""Latency of ONNX files from `pneumo export` in onnxruntime, against the checkpoint in eager PyTorch.
+"""Latency of ONNX files from `pneumo export` in onnxruntime, compared with the checkpoint in eager PyTorch.
 
-    python benchmarks/export.py            phantoms, five networks: some minutes on two cores
+    python benchmarks/export.py            phantoms, five networks: a few minutes on two cores
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/export.py --full
 
-Networks have random weights. PyTorch runs pneumo's inference copy, with folded batch normalisation and channels-last
+Networks have random weights. PyTorch runs pneumo's inference copy, with folded batch normalization and channels-last
 weights; both use all cores. `probabilities differ by` is the largest difference from the checkpoint's network before
 folding, on 100 images in the full run and on 64 phantoms otherwise.
 """
@@ -24,9 +24,9 @@ from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import fast_copy
-from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
+from pneumo.models.ood_detector import MultiLevelBackbone, fit_ood_detector
 from pneumo.training.checkpoints import write_checkpoint
-from pneumo.training.components import quieten
+from pneumo.training.components import silence_warnings
 
 NETWORKS = {
     "pneumo/xraychestnet": 96,
@@ -43,13 +43,13 @@ def write_untrained(
     name: str,
     images: Images,
     classes: Sequence[str] = CLASSES,
-    **settings: Any,  # noqa: ANN401 (further hyperparameters)
+    **settings: Any,  # noqa: ANN401 (hyperparameters of several types)
 ) -> None:
     """Write a checkpoint with random weights and an OOD detector.
 
     Args:
         path: File to write.
-        name: Architecture, as `source/name`.
+        name: Architecture, SOURCE/NAME.
         images: Images (N, 1, S, S) to which the OOD detector is fitted.
         classes: Names of the classes.
         settings: Further hyperparameters.
@@ -64,7 +64,7 @@ def write_untrained(
     with torch.no_grad():
         classifier.backbone(torch.from_numpy(images[:16]))  # without their statistics, deep networks output constants
     classifier.eval()
-    levels = LevelMeans(fast_copy(classifier.backbone, images.shape[-1]), images.shape[-1])
+    levels = MultiLevelBackbone(fast_copy(classifier.backbone, images.shape[-1]), images.shape[-1])
     with torch.inference_mode():
         features, means = zip(*(levels(block) for block in torch.split(torch.from_numpy(images), 16)), strict=True)
         logits = classifier.head(torch.cat(features))  # nearly equal for all images, so the head is rescaled
@@ -81,7 +81,7 @@ def write_untrained(
 def main() -> None:
     """Export and measure all networks."""
     settings = harness.parse(str(__doc__), rounds=9, phantoms=64)
-    quieten()
+    silence_warnings()
     folder = settings.out / "export"
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in NETWORKS.items():
@@ -96,10 +96,10 @@ def main() -> None:
         for batch in (1, 32):
             networks = {"eager PyTorch": network, "pneumo export, onnxruntime": exported}
             latencies = measure_latency(networks, images, batch, settings.rounds)
-            results = {side: [1e3 * seconds for seconds in values] for side, values in latencies.items()}
+            results = {variant: [1e3 * seconds for seconds in values] for variant, values in latencies.items()}
             harness.report(f"export-{short}-{batch}", settings, "ms", results, note)
         checkpoint.unlink()
-        path.unlink()  # the file of VGG16 has half a gigabyte
+        path.unlink()  # that of VGG16 has half a gigabyte
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Plain:
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        backbone, head = plain.take_out_head(plain.network("timm/tf_efficientnet_lite0", size, plain.LITE0_WEIGHTS))
+        backbone, head = plain.split_head(plain.network("timm/tf_efficientnet_lite0", size, plain.LITE0_WEIGHTS))
         self.backbone = backbone.to(self.device).to(memory_format=self.layout)
         self.head = head.to(self.device)
         self.loaders = {
@@ -125,14 +125,14 @@ def main() -> None:
     size, epochs = (224, 20) if settings.full else (96, 3)
     with tempfile.TemporaryDirectory() as cache:
         pneumo_sweep(settings.root, size, epochs, Path(cache))  # warms the cache
-        sides: dict[str, harness.Side] = {
+        variants: dict[str, harness.Variant] = {
             "plain loop": partial(plain_sweep, settings.root, size, epochs, False),
             "plain loop, channels last": partial(plain_sweep, settings.root, size, epochs, True),
             "plain loop, cached features": partial(plain_features, settings.root, size, epochs),
             "pneumo, cold caches": partial(pneumo_sweep, settings.root, size, epochs, None),
             "pneumo, warm caches": partial(pneumo_sweep, settings.root, size, epochs, Path(cache)),
         }
-        measured = harness.alternate(sides, settings.rounds)
+        measured = harness.alternate(variants, settings.rounds)
     note = f"EfficientNet-Lite0, 3 optimizers x {epochs} epochs; plain loop: one epoch measured and multiplied"
     harness.report("frozen_sweep", settings, "s", measured, note)
 

@@ -1,4 +1,4 @@
-"""Shared benchmark harness: alternating measurements of all sides, each in a fresh process."""
+"""Shared benchmark harness: alternating measurements of all variants, each in a fresh process."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pneumo.common.files import atomic_path, write_text
 
-Side = Callable[[], float]
+Variant = Callable[[], float]  # measures one implementation and returns the measured value
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Settings:
 
     Attributes:
         full: Use real data and sizes instead of a short run on synthetic images.
-        rounds: Number of measurements of each side.
+        rounds: Number of measurements of each variant.
         out: Output folder of JSON files and charts.
         root: Folder of the data set.
     """
@@ -42,12 +42,12 @@ def parse(description: str, rounds: int = 3, phantoms: int = 256) -> Settings:
 
     Args:
         description: Description for --help.
-        rounds: Default number of measurements of each side.
+        rounds: Default number of measurements of each variant.
         phantoms: Number of training images in the short run.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="use the data in PNEUMO_DATA_ROOT (default: phantoms)")
-    parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each side (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=rounds, help="measurements per variant (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.full and "PNEUMO_DATA_ROOT" not in os.environ:
@@ -71,18 +71,18 @@ def _set_start_method(method: str) -> None:
     multiprocessing.set_start_method(method, force=True)
 
 
-def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
-    """Measure the sides in turn, each time in a fresh process, so that they do not affect each other.
+def alternate(variants: Mapping[str, Variant], rounds: int) -> dict[str, list[float]]:
+    """Measure the variants in turn, each time in a fresh process, so that they do not affect each other.
 
     Args:
-        sides: Picklable functions by name, which return the measured value.
-        rounds: Number of measurements of each side.
+        variants: Picklable functions by name, which return the measured value.
+        rounds: Number of measurements of each variant.
     """
-    results: dict[str, list[float]] = {name: [] for name in sides}
+    results: dict[str, list[float]] = {name: [] for name in variants}
     for index in range(rounds):
-        for name, side in sides.items():
+        for name, measure in variants.items():
             with fresh_process() as pool:
-                value = pool.submit(side).result()
+                value = pool.submit(measure).result()
             results[name].append(value)
             rich.print(f"[dim]round {index + 1}/{rounds}  {name}: {show(value)}[/dim]", flush=True)
     return results
@@ -94,23 +94,24 @@ def show(value: float) -> str:
 
 
 def report(name: str, settings: Settings, unit: str, results: Mapping[str, Sequence[float]], note: str = "") -> None:
-    """Print medians and ratios to the first side, and write them as JSON and as a bar chart.
+    """Print medians and ratios to the first variant, and write them as JSON and as a bar chart.
 
     Args:
         name: Name of the benchmark.
         settings: Settings of the benchmark.
         unit: Unit of the values; larger values are better if it ends in `/s`, otherwise smaller ones.
-        results: Values of each side; the first side is the reference.
+        results: Values of each variant; the first one is the reference.
         note: Caption of the table.
     """
-    median = {side: statistics.median(values) for side, values in results.items()}
+    median = {variant: statistics.median(values) for variant, values in results.items()}
     first = next(iter(median.values()))
-    speedup = {side: value / first if unit.endswith("/s") else first / value for side, value in median.items()}
+    speedup = {name: value / first if unit.endswith("/s") else first / value for name, value in median.items()}
     table = Table(title=f"{name}, {'real data' if settings.full else 'synthetic images'}", caption=note or None)
     for column in ("", f"median [{unit}]", "minimum", "maximum", "speedup"):
         table.add_column(column, justify="right" if column else "left")
-    for side, values in results.items():
-        table.add_row(side, *map(show, (median[side], min(values), max(values))), f"{speedup[side]:.2f}")
+    for variant, values in results.items():
+        row = (median[variant], min(values), max(values))
+        table.add_row(variant, *map(show, row), f"{speedup[variant]:.2f}")
     rich.print(table)
     path = settings.out / f"{name}{'-full' if settings.full else ''}.json"
     content: dict[str, Any] = {"unit": unit, "median": median, "times_as_fast": speedup, "all": dict(results)}
@@ -121,7 +122,7 @@ def report(name: str, settings: Settings, unit: str, results: Mapping[str, Seque
 
 
 def machine() -> dict[str, Any]:
-    """Return hardware and software versions of the measurements."""
+    """Return the hardware and the PyTorch version of the measurements."""
     import torch
 
     from pneumo.common.hardware import count_cores
@@ -141,8 +142,8 @@ def _draw(path: Path, title: str, median: Mapping[str, float], speedup: Mapping[
 
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.5 * len(median)), layout="constrained")
     names = list(median)[::-1]
-    colours = ["#0072B2" if "pneumo" in name else "#999999" for name in names]
-    bars = axes.barh(names, [median[name] for name in names], color=colours, height=0.65)
+    colors = ["#0072B2" if "pneumo" in name else "#999999" for name in names]
+    bars = axes.barh(names, [median[name] for name in names], color=colors, height=0.65)
     labels = [f"{show(median[name])}  ({speedup[name]:.3g}x)" for name in names]
     axes.bar_label(bars, labels, padding=4, fontsize=10)
     axes.set_xlim(right=1.25 * max(median.values()))

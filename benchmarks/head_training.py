@@ -119,12 +119,12 @@ def main() -> None:
     settings = harness.parse(str(__doc__), rounds=5)
     count = 5216 if settings.full else 1304
     for name in OPTIMIZERS:
-        sides: dict[str, harness.Side] = {
+        variants: dict[str, harness.Variant] = {
             "raw loop, indexed tensor": partial(warmed, partial(raw, name, False), count),
             "raw loop, DataLoader": partial(warmed, partial(raw, name, True), count),
             "pneumo, whole training": partial(warmed, partial(pneumo, name), count),
         }
-        results = harness.alternate(sides, settings.rounds)
+        results = harness.alternate(variants, settings.rounds)
         harness.report(
             f"head_training-{name}", settings, "s", results, f"{count:,} x {WIDTH:,} features, {EPOCHS} epochs"
         )

@@ -4,8 +4,8 @@
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/input_pipeline.py --full
 
 The first pass and later epochs are measured separately. Every implementation decodes with one worker per core and
-yields batches of 32 images of 224 pixels. ImageFolder yields three normalised float32 channels, as is common. The
-others yield one uint8 channel, which the model expands and normalises on its device.
+yields batches of 32 images of 224 pixels. ImageFolder yields three normalized float32 channels, as is common. The
+others yield one uint8 channel, which the model expands and normalizes on its device.
 
 The full run measures the files in PNEUMO_DATA_ROOT. If PNEUMO_ORIGINALS is set to a folder of original files
 (FOLDER/CLASS/*), it measures these too. Each is linked several times, so that the start of the workers has little
@@ -29,7 +29,7 @@ SIZE = 224
 
 
 class TorchvisionFolder(Dataset[tuple[Tensor, int]]):
-    """ImageFolder with torchvision's decoder in greyscale, resized by torch."""
+    """ImageFolder with torchvision's decoder in grayscale, resized by torch."""
 
     def __init__(self, root: Path) -> None:
         """List the images of a folder."""
@@ -126,12 +126,12 @@ def measure(name: str, root: Path, settings: harness.Settings) -> None:
     """Measure the first pass and later epochs."""
     images = sum(1 for _ in root.glob("*/*"))
     for later in (False, True):
-        sides: dict[str, harness.Side] = {
+        variants: dict[str, harness.Variant] = {
             "ImageFolder, PIL": partial(loop, root, "PIL", later),
             "torchvision decode": partial(loop, root, "torchvision", later),
             "pneumo": partial(pneumo, root, later),
         }
-        rates = harness.alternate(sides, settings.rounds)
+        rates = harness.alternate(variants, settings.rounds)
         epochs = "later epochs" if later else "first pass"
         note = f"{images:,} images, {epochs}, one worker per core"
         note += "; pneumo needs no workers" if later else ""

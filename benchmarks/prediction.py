@@ -1,12 +1,12 @@
-"""Prediction from image files: `pneumo predict` against a loop over single images, and against one command per image.
+"""Prediction from image files: `pneumo predict`, a loop over single images, and one command per image.
 
     python benchmarks/prediction.py            64 phantoms: three minutes on two cores
     PNEUMO_DATA_ROOT=FOLDER python benchmarks/prediction.py --full
 
 The network is EfficientNet-Lite0 at 192 pixels with flip_test, as in experiment=robust. Its weights are random, which
 does not affect the speed. The plain loop reads and predicts one image at a time. Both loops are timed after the network
-is loaded and one image is predicted; commands are timed from start to end. The full run uses the 624 test images. Of
-these, the plain loop predicts 100, and eight get a command each.
+is loaded and one image is predicted; commands are timed from start to end. The full run uses the 624 test images.
+The plain loop predicts 100 of them, and eight are predicted by one command each.
 """
 
 import subprocess
@@ -69,7 +69,7 @@ def pneumo(checkpoint: Path, images: list[Path]) -> float:
 
 
 def command(checkpoint: Path, images: list[Path], count: int) -> float:
-    """Measure commands with `count` images each, including the start of Python and the loading of the network."""
+    """Measure commands with `count` images each, including the start of Python and loading the network."""
     started = time.perf_counter()
     for first in range(0, len(images), count):
         paths = map(str, images[first : first + count])
@@ -83,13 +83,13 @@ def main() -> None:
     images = sorted((settings.root / "test").glob("*/*"))
     checkpoint = write_checkpoint(settings.out / "prediction.ckpt")
     loop_count = 100 if settings.full else 16
-    sides: dict[str, harness.Side] = {
+    variants: dict[str, harness.Variant] = {
         "loop over single images": partial(loop, checkpoint, images[:: max(1, len(images) // loop_count)][:loop_count]),
         "pneumo predict, its loop": partial(pneumo, checkpoint, images),
         "pneumo predict, the command": partial(command, checkpoint, images, len(images)),
         "one command per image": partial(command, checkpoint, images[: 8 if settings.full else 2], 1),
     }
-    results = harness.alternate(sides, settings.rounds)
+    results = harness.alternate(variants, settings.rounds)
     harness.report("prediction", settings, "images/s", results, f"{len(images)} images")
 
 

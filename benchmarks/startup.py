@@ -33,8 +33,8 @@ def seconds(arguments: tuple[str, ...]) -> float:
 def main() -> None:
     """Measure all commands."""
     settings = harness.parse(str(__doc__), rounds=5)
-    sides: dict[str, harness.Side] = {name: partial(seconds, command) for name, command in COMMANDS.items()}
-    harness.report("startup", settings, "s", harness.alternate(sides, settings.rounds))
+    variants: dict[str, harness.Variant] = {name: partial(seconds, command) for name, command in COMMANDS.items()}
+    harness.report("startup", settings, "s", harness.alternate(variants, settings.rounds))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Training step: Lightning against an equally optimised raw loop, and XrayChestNet against the textbook layer order.
+"""Training step: Lightning and an equally optimized raw loop, XrayChestNet and the textbook layer order.
 
     python benchmarks/training_step.py            64 pixels: a minute on two cores
     python benchmarks/training_step.py --full     224 pixels
 
 All steps use the same batch in memory, in float32 and without callbacks, so that only the step itself is compared. The
-textbook order of XrayChestNet's layers is convolution, batch normalisation, ReLU, pooling. pneumo pools directly after
+textbook order of XrayChestNet's layers is convolution, batch normalization, ReLU, pooling. pneumo pools directly after
 the convolution, which leaves a quarter of the element-wise work, and keeps memory allocated between steps.
 """
 
@@ -51,7 +51,7 @@ class RepeatedBatch:
 
 
 class Clock(Callback):
-    """Records the time at the start of each step."""
+    """A callback that records the time at the start of each step."""
 
     def __init__(self) -> None:
         """Initialize an empty record."""
@@ -133,7 +133,7 @@ def make_step(network: nn.Module, data: dict[str, Tensor], device: torch.device)
 
 
 def textbook(size: int, steps: int) -> float:
-    """Measure XrayChestNet in textbook layer order, without any optimisation."""
+    """Measure XrayChestNet in textbook layer order, without any optimization."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layers: list[nn.Module] = []
@@ -161,13 +161,13 @@ def main() -> None:
     settings = harness.parse(str(__doc__))
     size, steps = (224, 5) if settings.full else (64, 12)
     for name in ("pneumo/xraychestnet", "timm/tf_efficientnet_lite0"):
-        sides: dict[str, harness.Side] = {
+        variants: dict[str, harness.Variant] = {
             "raw loop": partial(raw, name, size, steps),
             "pneumo's step in Lightning": partial(lightning, name, size, steps),
         }
         if name.startswith("pneumo"):
-            sides = {"textbook order, eager": partial(textbook, size, steps), **sides}
-        results = harness.alternate(sides, settings.rounds)
+            variants = {"textbook order, eager": partial(textbook, size, steps), **variants}
+        results = harness.alternate(variants, settings.rounds)
         harness.report(
             f"training_step-{name.split('/')[1]}", settings, "images/s", results, f"batch {BATCH}, {size} pixels"
         )

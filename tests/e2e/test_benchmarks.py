@@ -37,11 +37,11 @@ def test_every_benchmark_has_help(
 
 
 @pytest.mark.slow
-def test_both_sides_of_every_comparison_run(tmp_path: Path) -> None:
+def test_all_variants_of_every_benchmark_run(tmp_path: Path) -> None:
     lite0, data = "timm/tf_efficientnet_lite0", tmp_path / "chest_xray"
     write_phantoms(data, seed=0, train=64, val=16, test=32)  # all names in UTF-8: torchvision opens no others
     best, images = prediction.write_checkpoint(tmp_path / "best.ckpt"), sorted(data.glob("test/*/*"))[:2]
-    sides: list[Callable[[], float]] = [
+    variants: list[Callable[[], float]] = [
         partial(backbone_pass.eager, lite0, data, 4, True),
         partial(backbone_pass.pneumo, lite0, data, 4, False),
         partial(head_training.raw, "sgd", False, 64, 1),
@@ -60,8 +60,8 @@ def test_both_sides_of_every_comparison_run(tmp_path: Path) -> None:
         partial(prediction.pneumo, best, images),
         partial(prediction.command, best, images, 2),
     ]
-    for side in sides:
-        assert side() > 0
+    for measure in variants:
+        assert measure() > 0
 
 
 def test_scaling_measures_each_step(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_scaling_measures_each_step(tmp_path: Path) -> None:
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
 
-def test_a_report_uses_the_first_side_as_baseline(tmp_path: Path) -> None:
+def test_a_report_uses_the_first_variant_as_baseline(tmp_path: Path) -> None:
     settings = harness.Settings(full=False, rounds=3, out=tmp_path, root=tmp_path)
     for unit, ratio in (("s", 0.5), ("images/s", 2.0)):
         harness.report("name", settings, unit, {"plain": [9.0, 1.0, 2.0], "pneumo": [4.0]}, "a note")

@@ -125,7 +125,7 @@ def test_a_second_run_computes_no_features(
 ) -> None:
     shutil.copytree(cached, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "cache" / "images")  # the features suffice
-    monkeypatch.setattr(backbone_pass, "FeaturePass", None)
+    monkeypatch.setattr(backbone_pass, "FeatureExtractor", None)
     run(compose_run(*LITE0, "optimizer=sgd", "seed=1", "data.split=patient", "data.val_fraction=0.5", folder="second"))
     assert len(list((tmp_path / "cache" / "features").glob("*/array.npy"))) == 1
 

@@ -91,7 +91,7 @@ def test_a_resumed_run_with_averaged_weights_is_bit_identical(compose_run: Compo
     run(compose_run(*SCRATCH, folder="whole"))
     stopped = compose_run(*SCRATCH, folder="stopped")
     components = build(stopped)
-    components.trainer.callbacks.append(StopAfterTwo())  # type: ignore[attr-defined] # set by a connector
+    components.trainer.callbacks.append(StopAfterTwo())  # type: ignore[attr-defined] # set by Lightning
     with pytest.raises(SystemExit):
         components.trainer.fit(components.classifier, datamodule=components.datamodule)
     last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"

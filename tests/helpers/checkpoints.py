@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import fast_copy
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
+from pneumo.models.ood_detector import MultiLevelBackbone, fit_ood_detector
 from pneumo.training.checkpoints import write_checkpoint as write
 
 SIZE = 32
@@ -29,7 +29,7 @@ def write_checkpoint(path: Path, classes: tuple[str, ...] = CLASSES, tested: boo
     classifier = Classifier("pneumo/xraychestnet", classes, SIZE, crop_pct=0.9, prediction=prediction).eval()
     with torch.no_grad():
         classifier.head.bias.zero_()
-    means, levels = None, LevelMeans(classifier.backbone, SIZE)
+    means, levels = None, MultiLevelBackbone(classifier.backbone, SIZE)
     if tested:
         noise = torch.randint(0, 256, (40, 1, SIZE, SIZE), dtype=torch.uint8)
         with torch.inference_mode():
@@ -60,7 +60,7 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
     images = smooth_images(48, size)
     _fit_batch_norm(classifier.backbone, images[:16])
     classifier.eval()
-    levels = LevelMeans(fast_copy(classifier.backbone, size), size)
+    levels = MultiLevelBackbone(fast_copy(classifier.backbone, size), size)
     with torch.inference_mode():
         features, means = zip(*(levels(block) for block in torch.split(images, 16)), strict=True)
         _spread_outputs(classifier.head, torch.cat(features))

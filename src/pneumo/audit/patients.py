@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pneumo.audit.properties import LoadedImages
 from pneumo.audit.tree import WHOLE
 from pneumo.data.folder_tree import SPLITS
-from pneumo.metrics.intervals import RESIDUE, zero_residue
+from pneumo.metrics.intervals import ROUNDING_ERROR, zero_rounding_errors
 
 Conclusion = Literal["same", "different", "undecided"]
 Floats = NDArray[np.float64]
@@ -74,7 +74,7 @@ def compare_patients(images: LoadedImages, groups: NDArray[np.int64]) -> Patient
                 kinds[kind].setdefault(name, []).append((i, j))
     reference = _DifferentPatients(images, members_by_name)
     excess = {
-        kind: zero_residue(np.array([reference.excess(pairs) for pairs in names.values()])).tolist()
+        kind: zero_rounding_errors(np.array([reference.excess(pairs) for pairs in names.values()])).tolist()
         for kind, names in kinds.items()
     }
     similarities = {kind: _summarize(excess[kind], sum(map(len, names.values()))) for kind, names in kinds.items()}
@@ -162,7 +162,7 @@ class _DifferentPatients:
             first = self._rows[[i for i, _ in pairs]].mean(0)
             drawn += (np.array(others) @ first)[random.integers(0, len(others), _DRAWS)]
             observed += float(np.mean([self._rows[i] @ self._rows[j] for i, j in pairs]))
-        return float((1 + (drawn > observed - RESIDUE * len(pools)).sum()) / (1 + _DRAWS))
+        return float((1 + (drawn > observed - ROUNDING_ERROR * len(pools)).sum()) / (1 + _DRAWS))
 
 
 def _features(thumbnails: NDArray[np.uint8]) -> Floats:
@@ -192,7 +192,7 @@ def _resampled(excess: Sequence[float]) -> Floats:
 
 
 def _ratio(across: Sequence[float], within: Sequence[float]) -> tuple[float | None, float | None]:
-    if len(across) < 2 or len(within) < 2 or (denominators := _resampled(within)).min() < RESIDUE:
+    if len(across) < 2 or len(within) < 2 or (denominators := _resampled(within)).min() < ROUNDING_ERROR:
         return None, None
     ratios = _resampled(across) / np.random.default_rng(1).permutation(denominators)
     return float(np.mean(across) / np.mean(within)), float(np.quantile(ratios, 0.975))

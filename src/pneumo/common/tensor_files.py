@@ -76,7 +76,7 @@ def is_dense(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
 
 
-def digest_tensor(tensor: Tensor) -> bytes:
+def hash_tensor(tensor: Tensor) -> bytes:
     """Return the SHA-256 of a tensor's dtype, shape and values, regardless of its device and memory layout.
 
     The values of tensors that are not dense, which pneumo does not use, are ignored.
@@ -88,7 +88,7 @@ def digest_tensor(tensor: Tensor) -> bytes:
     return digest.digest()
 
 
-def digest_content(content: object, known: Mapping[int, bytes] = MappingProxyType({}), limit: float = math.inf) -> str:
+def hash_content(content: object, known: Mapping[int, bytes] = MappingProxyType({}), limit: float = math.inf) -> str:
     """Return the SHA-256 of nested tensors and plain values in hex digits; torch.save and torch.load preserve it.
 
     Objects of other types are represented by the name of their type.
@@ -153,7 +153,7 @@ class _Digest:
         self.bytes_left -= tensor.numel() * tensor.element_size() if is_dense(tensor) else 0
         if self.bytes_left < 0:
             raise DigestError("its tensors are larger than the file")
-        return digest_tensor(tensor)
+        return hash_tensor(tensor)
 
 
 def _encode(value: object) -> bytes:

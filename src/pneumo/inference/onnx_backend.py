@@ -130,7 +130,7 @@ def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
 
 @cache
 def _warn_unverified(path: Path, modified: int) -> None:
-    _log.warning("%s has no SHA-256, like all exports of early versions: its integrity cannot be verified.", path)
+    _log.warning("%s has no SHA-256, like all files of early versions: its integrity cannot be verified.", path)
 
 
 def add_checksum(model: bytes) -> bytes:

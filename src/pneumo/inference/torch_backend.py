@@ -12,7 +12,7 @@ from pneumo.common.hardware import keep_freed_memory
 from pneumo.errors import ConfigError, HardwareError
 from pneumo.inference.backend import Floats, Images, Network, Rules, Scores, SettingStyle, as_argument
 from pneumo.models.classifier import Classifier
-from pneumo.models.fast_inference import Scorer, default_batch_size
+from pneumo.models.fast_inference import InferenceModule, default_batch_size
 
 _EXPLAIN_BATCH_SIZE = 16  # gradients need several times the memory of predictions
 
@@ -35,8 +35,8 @@ class CheckpointNetwork(Network):
         self.batch_size = default_batch_size(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.scorer = Scorer(self.classifier).to(self.device)
-        detector, channels = self.classifier.ood_detector, sum(self.scorer.levels.channels)
+        self.module = InferenceModule(self.classifier).to(self.device)
+        detector, channels = self.classifier.ood_detector, sum(self.module.levels.channels)
         if detector is not None and len(detector.mean) != channels:
             raise ConfigError(
                 f"{path} is damaged or was altered: its OOD detector has {len(detector.mean)} channels, its network "
@@ -46,7 +46,7 @@ class CheckpointNetwork(Network):
     def score(self, image: Images) -> Scores:
         """Compute probabilities and OOD scores; see `Network`."""
         with torch.inference_mode(), _catch_out_of_memory(len(image), self.style):
-            probability, ood_score = self.scorer(torch.from_numpy(image).to(self.device))
+            probability, ood_score = self.module(torch.from_numpy(image).to(self.device))
         return probability.float().cpu().numpy(), ood_score.float().cpu().numpy()
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pneumo.metrics.calibration import bin_residuals
 from pneumo.metrics.clusters import Clusters, stratify
-from pneumo.metrics.intervals import Array, Interval, zero_residue
+from pneumo.metrics.intervals import Array, Interval, zero_rounding_errors
 from pneumo.metrics.predictions import Predictions
 
 RESAMPLES = 2_000
@@ -51,7 +51,7 @@ class Resamples:
     @cached_property
     def ranked(self) -> list[tuple[Array, Array]]:
         """One-vs-rest counts of positives and negatives at each distinct score, (R, scores), highest score first."""
-        return [self._rank(binary) for binary in self.predictions.against_rest.values()]
+        return [self._rank(binary) for binary in self.predictions.one_vs_rest.values()]
 
     @cached_property
     def bin_residuals(self) -> Array:
@@ -80,7 +80,7 @@ def bootstrap(
     """Compute a statistic on bootstrap draws of patients, stratified by the classes of their images.
 
     Draws depend only on the classes and clusters and their order, so draws for two runs on the same images are paired.
-    Large samples get fewer draws; see `resamples`.
+    Large samples get fewer draws; see `count_draws`.
 
     Args:
         statistic: Function of the number of times that each image was drawn, (R, N), that returns (R, ...).
@@ -94,7 +94,7 @@ def bootstrap(
     patient = index if clusters is None else clusters
     unclustered = np.array_equal(patient, index)
     strata, size = stratify(label, patient), int(patient.max()) + 1
-    count, block = resamples(len(label), count), max(1, _MAX_WEIGHTS // len(label))
+    count, block = count_draws(len(label), count), max(1, _MAX_WEIGHTS // len(label))
     results = []
     for start in range(0, count, block):
         rows = min(block, count - start)
@@ -105,7 +105,7 @@ def bootstrap(
     return np.concatenate(results)
 
 
-def resamples(images: int, count: int = RESAMPLES) -> int:
+def count_draws(images: int, count: int = RESAMPLES) -> int:
     """Compute the number of draws: at most `count`; above 50,000 images fewer, but at least 100.
 
     For a normal distribution, interval ends have a standard error of 7 % of the width with 100 draws, 1.5 % with 2,000.
@@ -115,5 +115,5 @@ def resamples(images: int, count: int = RESAMPLES) -> int:
 
 def percentiles(draws: Array) -> Interval:
     """Compute the 2.5 % and 97.5 % percentiles of draws, (R,)."""
-    low, high = zero_residue(np.quantile(draws, (0.025, 0.975)))
+    low, high = zero_rounding_errors(np.quantile(draws, (0.025, 0.975)))
     return float(low), float(high)

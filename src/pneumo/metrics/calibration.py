@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from pneumo.metrics.clusters import Clusters, clustered_wilson
-from pneumo.metrics.intervals import RESIDUE, Array, Interval, zero_variance_interval
+from pneumo.metrics.intervals import ROUNDING_ERROR, Array, Interval, zero_variance_interval
 from pneumo.metrics.predictions import Predictions
 
 BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017
@@ -47,9 +47,9 @@ def calibration_error_interval(
     """Compute the 95 % confidence interval of an ECE, whose estimate is biased upwards by sampling noise.
 
     The lower end is 0 unless the ECE exceeds the 97.5 % quantile for labels drawn from the probabilities. Otherwise the
-    bias is subtracted: the 97.5 % quantile, over bootstrap draws, of what noise adds to gaps shrunk by their variance.
-    The upper end is 1.96 standard deviations above the estimate. It is conservative, since no bias is subtracted. If
-    all draws are equal, the interval is `zero_variance_interval`.
+    97.5 % quantile of the bias is subtracted. In each bootstrap draw, the bias is the increase of the ECE by noise,
+    after the gaps were shrunk by their variance. The upper end is 1.96 standard deviations above the estimate. It is
+    conservative, since no bias is subtracted. If all draws are equal, the interval is `zero_variance_interval`.
 
     Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007, for the resampling test;
     B. Efron, C. Morris, Stein's Estimation Rule and Its Competitors, 1973, section 2, for the shrunk gaps.
@@ -66,7 +66,7 @@ def calibration_error_interval(
     bias = np.abs(shrunk + noise).sum(axis=1) - np.abs(shrunk).sum()
     low = ece - float(np.quantile(bias, 0.975))
     high = ece + float(norm.ppf(0.975) * np.abs(draws).sum(axis=1).std(ddof=1))
-    if high - ece < RESIDUE:
+    if high - ece < ROUNDING_ERROR:
         low, high = zero_variance_interval(ece, len(positive) if clusters is None else len(np.unique(clusters)))
     if ece <= np.quantile(chance_errors(confidence, len(draws), clusters), 0.975):
         low = 0.0
@@ -74,10 +74,11 @@ def calibration_error_interval(
 
 
 def chance_errors(confidence: Array, count: int, clusters: Clusters | None = None) -> Array:
-    """Draw labels from the probabilities and compute the ECE of each draw, (count,), as for calibrated networks.
+    """Draw labels from the probabilities and compute the ECE of each draw, (count,).
 
-    Independent images within a quarter of a bin are drawn together, with their mean probability. Images of one patient
-    share a random number, which maximizes the correlation of their labels.
+    The results are distributed like the ECE of a calibrated network. Independent images within a quarter of a bin are
+    drawn together, with their mean probability. Images of one patient share a random number, which maximizes the
+    correlation of their labels.
 
     Source: J. Bröcker, L. A. Smith, Increasing the Reliability of Reliability Diagrams, 2007 (consistency resampling).
     """

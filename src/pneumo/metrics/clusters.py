@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, t
 
-from pneumo.metrics.intervals import RESIDUE, Array, Interval, logit_interval, shrink_variance, wilson
+from pneumo.metrics.intervals import ROUNDING_ERROR, Array, Interval, logit_interval, shrink_variance, wilson
 
 Clusters = npt.NDArray[np.int64]
 _AUROC_WEIGHT, _PRECISION_WEIGHT = 2, 3  # weights, in patients, of the expected variance of placements
@@ -62,22 +62,24 @@ def residuals(values: Array, clusters: Clusters) -> Residuals:
 def auroc_variance(positive: Residuals, negative: Residuals) -> float:
     """Compute the variance of an AUROC, or of a difference of two, from placement residuals of both classes.
 
-    Source: N. A. Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997, section 3. With one image per
-    patient it is DeLong's. It is exactly 0 if the sums of both classes cancel within each patient, up to rounding.
+    With one image per patient, it equals DeLong's variance. It is exactly 0 if the sums of both classes cancel within
+    each patient, up to rounding.
+
+    Source: N. A. Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997, section 3.
     """
     _, first, second = np.intersect1d(positive.clusters, negative.clusters, assume_unique=True, return_indices=True)
     total = len(positive.sums) + len(negative.sums) - len(first)
     covariance = float(positive.sums[first] @ negative.sums[second]) * total / (total - 1)
     shared = 2 * covariance / (positive.images * negative.images)
     independent = positive.variance + negative.variance
-    return independent + shared if independent + shared > RESIDUE * independent else 0.0
+    return independent + shared if independent + shared > ROUNDING_ERROR * independent else 0.0
 
 
 def auroc_widening(areas: Sequence[tuple[Residuals, Residuals]]) -> float:
     """Compute the factor by which shrinkage widens the standard deviation of an AUROC, or of a mean of AUROCs."""
     variance = sum(auroc_variance(*area) for area in areas)
     added = sum(part.added_variance(_AUROC_WEIGHT) for area in areas for part in area)
-    return float(np.sqrt(max(0.0, 1 + added / variance))) if variance > RESIDUE**2 else 1.0
+    return float(np.sqrt(max(0.0, 1 + added / variance))) if variance > ROUNDING_ERROR**2 else 1.0
 
 
 def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Residuals, Residuals]]) -> Interval:
@@ -98,7 +100,7 @@ def precision_interval(value: float, deviation: float, areas: Sequence[tuple[Res
         return 0.0, 1.0
     units = min(len(positive.sums) for positive, _ in areas)
     variance = sum(part.variance for part in parts)
-    if variance < RESIDUE**2:
+    if variance < ROUNDING_ERROR**2:
         return logit_interval(value, deviation, units)
     freedom = variance**2 / sum(part.variance**2 / (len(part.sums) - 1) for part in parts)
     added = sum(negative.added_variance(_PRECISION_WEIGHT) for _, negative in areas)
@@ -117,11 +119,11 @@ def effective_size(values: Array, clusters: Clusters) -> float:
     Counts Estimated From Survey Data, 1998, section 2.
     """
     count, images, mean = len(np.unique(clusters)), len(values), float(values.mean())
-    if count < 2 or np.ptp(values) < RESIDUE:
+    if count < 2 or np.ptp(values) < ROUNDING_ERROR:
         return float(count)
     variance = max(residuals(values, clusters).variance, float(values.var(ddof=1)) / images)
     ratio = mean * (1 - mean) / (images - 1) / variance
-    if abs(ratio - 1) < RESIDUE:
+    if abs(ratio - 1) < ROUNDING_ERROR:
         ratio = 1.0
     return images * ratio / student_factor(images, count) ** 2
 

@@ -15,7 +15,7 @@ from pneumo.metrics import confusion, estimation
 from pneumo.metrics.bootstrap import RESAMPLES, Resamples, bootstrap, percentiles
 from pneumo.metrics.confusion import divide
 from pneumo.metrics.estimation import Compute, Metric, Sample, count_interval, recall_interval
-from pneumo.metrics.intervals import RESIDUE, Array, Estimate, Interval, zero_variance_difference
+from pneumo.metrics.intervals import ROUNDING_ERROR, Array, Estimate, Interval, zero_variance_difference
 from pneumo.metrics.predictions import Predictions
 
 
@@ -63,7 +63,7 @@ def _of_tables(function: Callable[[Array], Array]) -> Compute:
     return lambda resamples: function(resamples.tables)
 
 
-_ENTRIES = (
+_DEFINITIONS = (
     Metric(
         name="accuracy",
         title="accuracy",
@@ -156,7 +156,7 @@ _ENTRIES = (
         higher_is_better=False,
     ),
 )
-METRICS = {metric.name: metric for metric in _ENTRIES}
+METRICS = {metric.name: metric for metric in _DEFINITIONS}
 
 
 def measure(predictions: Predictions) -> dict[str, float]:
@@ -189,14 +189,16 @@ def paired_bootstrap(first: Predictions, second: Predictions, metric: str, count
             "A paired comparison requires the same test images in the same order in both runs, but they differ. Use "
             "runs of one data set and sort both predictions with `by_path()`."
         )
-    entry, sample = METRICS[metric], Sample(first if first.patients else second, [])
-    patients, reach = sample.units(entry), float(np.ptp(entry.whole_range(sample.classes)))
+    definition, sample = METRICS[metric], Sample(first if first.patients else second, [])
+    patients, bound = sample.units(definition), float(np.ptp(definition.whole_range(sample.classes)))
     if patients < 2:
-        return -reach, reach
+        return -bound, bound
 
     def statistic(weights: Array) -> Array:
-        return entry.compute(Resamples(first, weights)) - entry.compute(Resamples(second, weights))
+        return definition.compute(Resamples(first, weights)) - definition.compute(Resamples(second, weights))
 
     draws = bootstrap(statistic, first.label, count, clusters=sample.clusters)
     low, high = percentiles(draws)
-    return (low, high) if high - low >= RESIDUE else zero_variance_difference(float(draws.mean()), patients, reach)
+    if high - low < ROUNDING_ERROR:
+        return zero_variance_difference(float(draws.mean()), patients, bound)
+    return low, high

@@ -11,9 +11,9 @@ import numpy as np
 
 from pneumo.metrics import calibration, clusters, confusion, intervals, significance
 from pneumo.metrics.bootstrap import Resamples, bootstrap, percentiles
-from pneumo.metrics.intervals import RESIDUE, Array, Interval
+from pneumo.metrics.intervals import ROUNDING_ERROR, Array, Interval
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import Counts, Difference, Placements, delong, placements, swap_test
+from pneumo.metrics.significance import Counts, Difference, Placements, delong, permutation_test, placements
 
 Compute = Callable[[Resamples], Array]
 Method = Callable[["Metric", "Sample"], Interval]
@@ -26,7 +26,7 @@ class Metric(NamedTuple):
 
     name: str  # name in results and logs
     title: str  # title in tables
-    compute: Compute  # function of R resamples, (R,)
+    compute: Compute  # function of R resamples that returns (R,)
     interval: Method  # method of the 95 % confidence interval; `percentile_interval` suits any metric
     bootstrap_statistic: Compute | None = None  # statistic of R resamples for the interval, (R, ...), if required
     # Classes without which the metric is undefined; "positive" and "negative" apply to binary predictions.
@@ -54,7 +54,7 @@ class Metric(NamedTuple):
 
 
 class Sample:
-    """Predictions with cached quantities that the intervals of several metrics fraction."""
+    """Predictions with cached quantities that the intervals of several metrics share."""
 
     def __init__(self, predictions: Predictions, metrics: Iterable[Metric]) -> None:
         """Compute the number of patients and the effective sample size of each class."""
@@ -62,7 +62,7 @@ class Sample:
         self.original, self.classes = Resamples(predictions), predictions.probability.shape[1]
         self.total = len(np.unique(self.clusters))
         self.patients, self.sizes = clusters.class_sizes(
-            predictions.label, predictions.right, self.clusters, self.classes
+            predictions.label, predictions.correct, self.clusters, self.classes
         )
 
     def units(self, metric: Metric) -> int:
@@ -104,7 +104,7 @@ class Sample:
     @cached_property
     def placements(self) -> list[Placements]:
         """One-vs-rest placements of the images, one item per class."""
-        binary = self.predictions.against_rest.values()
+        binary = self.predictions.one_vs_rest.values()
         return [placements(each.score, each.positive, self.clusters) for each in binary]
 
 
@@ -120,9 +120,9 @@ def count_interval(function: Callable[[Array], Array]) -> Method:
 
 def proportion_interval(metric: Metric, sample: Sample) -> Interval:
     """Compute the Wilson interval of the proportion of correct predictions, overall or for one class."""
-    right, positive = sample.predictions.right, sample.predictions.positive
-    chosen = np.ones_like(right) if metric.needs == "any" else positive == (metric.needs == "positive")
-    return clusters.clustered_wilson(right[chosen], sample.clusters[chosen])
+    correct, positive = sample.predictions.correct, sample.predictions.positive
+    chosen = np.ones_like(correct) if metric.needs == "any" else positive == (metric.needs == "positive")
+    return clusters.clustered_wilson(correct[chosen], sample.clusters[chosen])
 
 
 def recall_interval(function: Callable[[Array], Array]) -> Method:
@@ -195,7 +195,7 @@ def average_placements(seeds: Seeds) -> Placements:
 
 def count_correct(seeds: Seeds) -> Counts:
     """Count the seeds that predict each image correctly, (N,)."""
-    return np.asarray(np.sum([seed.right for seed in seeds], axis=0, dtype=np.int64))
+    return np.asarray(np.sum([seed.correct for seed in seeds], axis=0, dtype=np.int64))
 
 
 def compare_aurocs(configurations: Sequence[Seeds]) -> Differences:
@@ -219,7 +219,8 @@ def compare_accuracies(configurations: Sequence[Seeds]) -> Differences:
         gain = correct[i] * seeds[1] - correct[j] * seeds[0]
         value = float(gain.sum() / (len(gain) * seeds[0] * seeds[1]))
         low, high = percentiles(draws[:, i] - draws[:, j])
-        if high - low < RESIDUE:
+        if high - low < ROUNDING_ERROR:
             low, high = intervals.zero_variance_difference(value, len(np.unique(first.clusters)))
-        differences[i, j] = Difference(value, low, high, swap_test(correct[i], correct[j], seeds, first.clusters))
+        p = permutation_test(correct[i], correct[j], seeds, first.clusters)
+        differences[i, j] = Difference(value, low, high, p)
     return differences

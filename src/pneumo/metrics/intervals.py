@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]
-RESIDUE = 1e-12  # smaller differences and standard deviations are rounding errors
+ROUNDING_ERROR = 1e-12  # smaller differences and standard deviations are rounding errors
 _PRIOR_IMAGES = 4  # weight, in images, of the largest possible variance when a mean's variance is shrunk towards it
 
 
@@ -39,22 +39,22 @@ def wilson(hits: float, total: float) -> Interval:
 def zero_variance_interval(value: float, total: int, top: float = 1.0) -> Interval:
     """Compute the interval of a mean between 0 and `top` if all `total` images have the same value.
 
-    The Wilson interval of `total` in `total` bounds the fraction of unseen images that may differ. At the ends of the
-    interval, these are all at 0 or all at `top`.
+    The Wilson interval of `total` in `total` bounds the fraction of unseen images that may differ. At the lower end,
+    these images have the value 0, at the upper end the value `top`.
     """
     equal = wilson(total, total)[0]
     return value * equal, value + (top - value) * (1 - equal)
 
 
-def zero_variance_difference(value: float, total: int, reach: float = 1.0) -> Interval:
-    """Compute the interval of a difference in [-reach, reach] that is equal in all resamples of `total` images."""
-    low, high = zero_variance_interval(value + reach, total, 2 * reach)
-    return low - reach, high - reach
+def zero_variance_difference(value: float, total: int, bound: float = 1.0) -> Interval:
+    """Compute the interval of a difference in [-bound, bound] that is equal in all resamples of `total` images."""
+    low, high = zero_variance_interval(value + bound, total, 2 * bound)
+    return low - bound, high - bound
 
 
-def zero_residue(values: Array) -> Array:
+def zero_rounding_errors(values: Array) -> Array:
     """Replace values that differ from 0 only by rounding with 0."""
-    return np.where(np.abs(values) < RESIDUE, 0.0, values)
+    return np.where(np.abs(values) < ROUNDING_ERROR, 0.0, values)
 
 
 def shrink_variance(variance: float, expected: float, units: int, weight: int) -> float:
@@ -66,10 +66,10 @@ def mean_interval(value: float, draws: Array, total: int, top: float = 1.0) -> I
     """Compute the interval of a mean on the logit scale from the standard deviation of bootstrap draws, (R,).
 
     A few images with large errors dominate the mean, and a small sample may contain none of them. The variance is
-    therefore shrunk towards its maximum, where each image is at 0 or `top`. If all draws are equal, the interval is
-    `zero_variance_interval`. `total` is the number of patients, `top` the largest value of an image.
+    therefore shrunk towards its maximum, reached if each image has the value 0 or `top`. If all draws are equal, the
+    interval is `zero_variance_interval`. `total` is the number of patients, `top` the largest value of an image.
     """
-    if np.ptp(draws) < RESIDUE:
+    if np.ptp(draws) < ROUNDING_ERROR:
         return zero_variance_interval(value, total, top)
     fraction = value / top
     variance = shrink_variance(draws.var(ddof=1) / top**2, fraction * (1 - fraction) / total, total, _PRIOR_IMAGES)
@@ -85,7 +85,7 @@ def logit_interval(value: float, deviation: float, total: int) -> Interval:
     Source: K. Boyd, K. H. Eng, C. D. Page, Area under the precision-recall curve: point estimates and confidence
     intervals, 2013, section 3.
     """
-    if value in (0, 1) or deviation < RESIDUE:
+    if value in (0, 1) or deviation < ROUNDING_ERROR:
         return zero_variance_interval(value, total)
     half = float(norm.ppf(0.975)) * deviation / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half, half]))
@@ -101,4 +101,4 @@ def subtract(first: Estimate, second: Estimate) -> Estimate:
     difference = first.value - second.value
     low = difference - hypot(first.value - first.low, second.high - second.value)
     high = difference + hypot(first.high - first.value, second.value - second.low)
-    return Estimate(*zero_residue(np.array([difference, low, high])).tolist())
+    return Estimate(*zero_rounding_errors(np.array([difference, low, high])).tolist())

@@ -82,7 +82,7 @@ class Predictions:
         return self.positive_probability if self.margin is None else self.margin
 
     @property
-    def right(self) -> npt.NDArray[np.bool_]:
+    def correct(self) -> npt.NDArray[np.bool_]:
         """True for images whose predicted class is the true class, (N,)."""
         return np.equal(self.label, self.predicted)
 
@@ -95,7 +95,7 @@ class Predictions:
     @property
     def confidence_target(self) -> npt.NDArray[np.bool_]:
         """True for images of the class to which `confidence` refers, (N,)."""
-        return self.positive if self.is_binary else self.right
+        return self.positive if self.is_binary else self.correct
 
     @cached_property
     def clusters(self) -> Clusters:
@@ -108,7 +108,7 @@ class Predictions:
         return np.argsort(-self.score, kind="stable")
 
     @cached_property
-    def against_rest(self) -> dict[str, Predictions]:
+    def one_vs_rest(self) -> dict[str, Predictions]:
         """One-vs-rest predictions by class name; with two classes, only for the positive class."""
         if self.is_binary:
             return {self.classes[1] if self.classes else "": self}

@@ -13,10 +13,17 @@ from scipy.special import expit
 from scipy.stats import norm, rankdata
 
 from pneumo.metrics.clusters import Clusters, Residuals, auroc_variance, auroc_widening, residuals, student_factor
-from pneumo.metrics.intervals import RESIDUE, Array, Interval, logit_interval, zero_residue, zero_variance_difference
+from pneumo.metrics.intervals import (
+    ROUNDING_ERROR,
+    Array,
+    Interval,
+    logit_interval,
+    zero_rounding_errors,
+    zero_variance_difference,
+)
 
 Counts = npt.NDArray[np.int64]
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05  # of p-values after the Holm correction
 TOP = "top"  # replaces letters if more than 26 are required
 MIN_P = float(np.finfo(np.float64).tiny)  # so that no p-value is 0
 
@@ -65,8 +72,8 @@ def placements(score: Array, positive: npt.NDArray[np.bool_], clusters: Clusters
 def delong_interval(placed: Placements) -> Interval:
     """Compute the 95 % confidence interval of an AUROC, or of a mean over seeds, by DeLong on the logit scale.
 
-    With clusters the standard deviation is Obuchowski's. Both are widened for few images: `auroc_widening`. With a
-    single patient in a class the variance is unknown, and the interval is the whole range.
+    With clusters, the standard deviation is Obuchowski's. Both are widened for few images; see `auroc_widening`. With a
+    single patient in a class, the variance is unknown and the interval is the whole range.
     """
     parts = placed.residuals
     units = min(len(part.sums) for part in parts)
@@ -86,14 +93,15 @@ def delong(first: Placements, second: Placements) -> Difference:
     Clustered ROC Curve Data, 1997.
     """
     change = first._replace(
-        positive=zero_residue(first.positive - second.positive), negative=zero_residue(first.negative - second.negative)
+        positive=zero_rounding_errors(first.positive - second.positive),
+        negative=zero_rounding_errors(first.negative - second.negative),
     )
     value, parts = float(change.positive.mean()), change.residuals
     units = min(len(part.sums) for part in parts)
     if units < 2:
         return Difference(value, -1.0, 1.0, 1.0)
     deviation = _deviation(*parts)
-    if deviation < RESIDUE:
+    if deviation < ROUNDING_ERROR:
         return Difference(
             value, *zero_variance_difference(value, units), max(0.5 ** (units - 1), MIN_P) if value else 1.0
         )
@@ -102,7 +110,7 @@ def delong(first: Placements, second: Placements) -> Difference:
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), max(p, MIN_P))
 
 
-def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: Clusters | None = None) -> float:
+def permutation_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: Clusters | None = None) -> float:
     """Compute the exact p-value of equal mean accuracy by a paired permutation test over images or patients.
 
     Under the null hypothesis, the results of both configurations can be swapped within each of the C clusters. The
@@ -123,10 +131,10 @@ def swap_test(first: Counts, second: Counts, seeds: tuple[int, int], clusters: C
         return 1.0
     step = int(np.gcd.reduce(gain))
     sizes, counts = np.unique(np.abs(gain[gain != 0]) // step, return_counts=True)
-    return float(np.clip(2 * swap_tail(sizes, counts, total // step), MIN_P, 1.0))
+    return float(np.clip(2 * permutation_tail(sizes, counts, total // step), MIN_P, 1.0))
 
 
-def swap_tail(sizes: Counts, counts: Counts, total: int) -> float:
+def permutation_tail(sizes: Counts, counts: Counts, total: int) -> float:
     """Compute the probability that a sum of gains with random signs is at least `total`, which is positive.
 
     The distribution of the sum is exponentially tilted to center it on `total`, then computed by one Fourier transform
@@ -139,11 +147,11 @@ def swap_tail(sizes: Counts, counts: Counts, total: int) -> float:
     Args:
         sizes: Distinct positive gains, (K,).
         counts: Number of occurrences of each gain, (K,).
-        total: Value of the sum, with the parity of the largest sum.
+        total: Value of the sum; even if and only if the sum of all gains is even.
     """
-    reach = int(sizes @ counts)
-    least = (reach + total) // 2  # the sum of the gains with a positive sign
-    points = min(reach + 1, int(10 * np.sqrt(sizes**2 @ counts)) + 2)
+    largest = int(sizes @ counts)
+    least = (largest + total) // 2  # the sum of the gains with a positive sign
+    points = min(largest + 1, int(10 * np.sqrt(sizes**2 @ counts)) + 2)
 
     def excess(tilt: float) -> float:
         return float(counts @ (sizes * expit(tilt * sizes))) - least
@@ -156,7 +164,7 @@ def swap_tail(sizes: Counts, counts: Counts, total: int) -> float:
         probability = expit(tilt * size)
         spectrum *= (1 - probability + probability * roots**size) ** count
     tilted = np.fft.fft(spectrum).real / points  # sums from `least` on, then, cyclically, those below it
-    above = np.arange(min((points + 1) // 2, reach - least + 1))
+    above = np.arange(min((points + 1) // 2, largest - least + 1))
     scale = float(counts @ (np.logaddexp(0, tilt * sizes) - np.log(2))) - tilt * least
     return float(tilted[above] @ np.exp(-tilt * above) * np.exp(scale))
 

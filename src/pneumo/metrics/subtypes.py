@@ -1,7 +1,7 @@
 """Metrics of the subtypes of pneumonia, computed on the test set only.
 
-They are not in `pneumo.metrics.definitions.METRICS`, whose metrics are logged in each epoch and stored in results.json
-for training, validation and test. If the required images are absent, a metric is `NO_IMAGE`.
+They are not in `pneumo.metrics.definitions.METRICS`: those metrics are logged in each epoch and stored in results.json
+for training, validation and test. A metric is `NO_IMAGE` if the required images are absent.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def _sensitivity(subtype: str) -> Metric:
         mask = _has_subtype(subtype, resamples.predictions)
         weights = resamples.weights[:, mask]
         total = weights.sum(axis=1)
-        return np.where(total > 0, divide(weights @ resamples.predictions.right[mask], total), NO_IMAGE)
+        return np.where(total > 0, divide(weights @ resamples.predictions.correct[mask], total), NO_IMAGE)
 
     def interval(_: Metric, sample: Sample) -> Interval:
         mask = _has_subtype(subtype, sample.predictions)
-        return clustered_wilson(sample.predictions.right[mask], sample.clusters[mask])
+        return clustered_wilson(sample.predictions.correct[mask], sample.clusters[mask])
 
     return Metric(
         name=f"sensitivity_{subtype}",
@@ -83,7 +83,7 @@ def _viral_vs_bacterial(predictions: Predictions) -> Predictions:
     return Predictions.binary(fraction, subset.label == 2, fraction > 0.5, margin=odds)
 
 
-_ENTRIES = (
+_DEFINITIONS = (
     *(_sensitivity(subtype) for subtype in SUBTYPES),
     Metric(
         name="auroc_bacterial_viral",
@@ -93,4 +93,4 @@ _ENTRIES = (
         needs="any",
     ),
 )
-SUBTYPE_METRICS = {metric.name: metric for metric in _ENTRIES}
+SUBTYPE_METRICS = {metric.name: metric for metric in _DEFINITIONS}

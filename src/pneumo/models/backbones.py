@@ -94,7 +94,7 @@ def remove_auxiliary_heads(network: nn.Module) -> None:
         if name.lower().startswith("aux"):
             setattr(network, name, None)
     if hasattr(network, "aux_logits"):
-        setattr(network, "aux_logits", False)  # noqa: B010 (nn.Module's own attributes are tensors and modules to mypy)
+        setattr(network, "aux_logits", False)  # noqa: B010 (mypy expects a tensor or module)
 
 
 def freeze_module(module: nn.Module) -> None:

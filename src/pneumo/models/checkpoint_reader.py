@@ -16,7 +16,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from pneumo.common.tensor_files import DigestError, UnreadableError, digest_content, is_dense, read_tensors
+from pneumo.common.tensor_files import DigestError, UnreadableError, hash_content, is_dense, read_tensors
 from pneumo.common.text import plain
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.hyperparameters import HyperparameterError, PredictionOptions, check_hyperparameters, describe
@@ -61,7 +61,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not the checkpoint of a classifier. Use a checkpoint written by pneumo.")
     try:
         # A file may contain parts of a storage several times, such as tied weights.
-        if DIGEST in content and digest_checkpoint(content, max_bytes=4 * path.stat().st_size) != content[DIGEST]:
+        if DIGEST in content and hash_checkpoint(content, max_bytes=4 * path.stat().st_size) != content[DIGEST]:
             raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
         content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
         for name, is_valid in _VALIDATORS.items():
@@ -77,19 +77,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def digest_checkpoint(
+def hash_checkpoint(
     content: Mapping[str, Any], known: Mapping[int, bytes] = MappingProxyType({}), max_bytes: float = math.inf
 ) -> str:
-    """Compute the SHA-256 of all keys of a checkpoint but `DIGEST`; see `digest_content`."""
-    return digest_content({key: value for key, value in content.items() if key != DIGEST}, known, max_bytes)
+    """Compute the SHA-256 of all keys of a checkpoint but `DIGEST`; see `hash_content`."""
+    return hash_content({key: value for key, value in content.items() if key != DIGEST}, known, max_bytes)
 
 
 @cache
-def _warn_unverified(path: Path, changed: int) -> None:
-    _log.warning(
-        "%s has no SHA-256, since it was written by an early version: its integrity cannot be verified.",
-        path,
-    )
+def _warn_unverified(path: Path, modified: int) -> None:
+    _log.warning("%s has no SHA-256, like all files of early versions: its integrity cannot be verified.", path)
 
 
 def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
@@ -201,7 +198,7 @@ class CheckpointModule(LightningModule):
         content = read_checkpoint(path)
         settings = {**_require_settings(content, path), **kwargs}
         if strict is not False:
-            _require_fit(cls, settings, content["state_dict"], path)
+            _require_match(cls, settings, content["state_dict"], path)
         try:
             module = cls.from_hyperparameters(**settings)
             module.on_load_checkpoint(content)
@@ -221,7 +218,7 @@ def _require_settings(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "weights"}
 
 
-def _require_fit(cls: type[CheckpointModule], settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
+def _require_match(cls: type[CheckpointModule], settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
     """Raise an error unless the weights match the network, before memory is allocated for it."""
     try:
         with torch.device("meta"):
@@ -230,11 +227,11 @@ def _require_fit(cls: type[CheckpointModule], settings: dict[str, Any], state: d
         return  # some networks require real tensors; other errors occur again during restoration
     both = ((name, expected[name], state[name]) for name in expected.keys() & state.keys())
     # Training with trainer.precision=bf16-true stores weights in half precision.
-    misfits = {name for name, a, b in both if (a.shape, a.is_floating_point()) != (b.shape, b.is_floating_point())}
+    mismatched = {name for name, a, b in both if (a.shape, a.is_floating_point()) != (b.shape, b.is_floating_point())}
     for fault, names in (
         ("missing", expected.keys() - state.keys()),
         ("unexpected", state.keys() - expected.keys()),
-        ("with another shape or type", misfits),
+        ("with another shape or type", mismatched),
     ):
         if names:
             shown = ", ".join(sorted(names)[:3])

@@ -199,8 +199,8 @@ class Classifier(CheckpointModule):
     def _loss(self, logits: Tensor, label: Tensor, stage: str) -> Tensor:
         """Compute the cross-entropy loss; class weights and label smoothing apply in training only.
 
-        Each image has a single weight. torch instead weights the smoothed label of each class by its class weight, so
-        that images of the larger class would be smoothed the most.
+        Each image has the weight of its true class. `cross_entropy` with `weight` instead weights each class of the
+        smoothed label, so that images of the larger class would be smoothed the most.
         """
         smoothing = self.label_smoothing if stage == "train" else 0.0
         if stage != "train" or self.class_weights is None:

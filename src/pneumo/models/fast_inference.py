@@ -14,18 +14,18 @@ from pneumo.common.array_cache import Array
 from pneumo.errors import HardwareError
 from pneumo.models.backbones import Backbone, freeze_module
 from pneumo.models.classifier import Classifier
-from pneumo.models.ood_detector import LevelMeans, OodDetector
+from pneumo.models.ood_detector import MultiLevelBackbone, OodDetector
 
-PASS = 2  # version in the keys of cached features: change it whenever features change
-Change = Callable[[Tensor, int], Tensor]
+FEATURES_VERSION = 2  # part of the keys of cached features; increase it whenever features change
+ImageTransform = Callable[[Tensor, int], Tensor]  # function of images and the index of the first one
 
 
-class FeaturePass:
+class FeatureExtractor:
     """A faster copy of a backbone that computes the same features, up to rounding.
 
     It is frozen, with batch normalization folded into the preceding convolutions, weights in channels-last format, and
-    optional compilation. It computes in single precision even if heads are trained in mixed precision. Features are
-    thus computed only once, and a head predicts the same from them as its checkpoint from images.
+    optional compilation. It computes in single precision even if heads are trained in mixed precision. A head therefore
+    predicts the same from cached features as its checkpoint predicts from images.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class FeaturePass:
         if compiled:
             self.backbone.compile(options={"freezing": True}, dynamic=False)
 
-    def run(self, blocks: Iterable[Tensor], start: int, change: Change | None) -> Iterator[Array]:
+    def run(self, blocks: Iterable[Tensor], start: int, transform: ImageTransform | None) -> Iterator[Array]:
         """Compute features (n, D) float32 for each block of up to batch_size images (n, 1, H, W) uint8.
 
-        `change` is an optional transform of a block on the device, given the index of its first image. `start` is the
-        index of the first image of the first block.
+        `transform`, if any, is applied to each block on the device. `start` is the index of the first image of the
+        first block.
         """
         for block in blocks:
             count = len(block)
             with torch.inference_mode():
                 image = block.to(self.device)
-                if change is not None:
-                    image = change(image, start)
+                if transform is not None:
+                    image = transform(image, start)
                 if count < self.batch_size:  # a compiled network would be recompiled
                     image = torch.cat((image, image.new_zeros(self.batch_size - count, *image.shape[1:])))
                 try:
@@ -125,7 +125,7 @@ def _find_pairs(network: nn.Module, image: Tensor) -> dict[str, tuple[nn.Conv2d,
     return {names[after]: (before, after) for before, after in calls if times[before] == times[after] == 1}
 
 
-class Scorer(nn.Module):
+class InferenceModule(nn.Module):
     """The exportable module of a checkpoint, which computes probabilities and OOD scores in one forward pass.
 
     It is a frozen copy with folded batch normalization that uses only tensor operations, as export requires.
@@ -140,7 +140,7 @@ class Scorer(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         """Copy a classifier, which is not modified."""
         super().__init__()
-        self.levels = LevelMeans(fast_copy(classifier.backbone, classifier.image_size), classifier.image_size)
+        self.levels = MultiLevelBackbone(fast_copy(classifier.backbone, classifier.image_size), classifier.image_size)
         self.head = copy.deepcopy(classifier.head)
         self.temperature, self.flip = classifier.temperature, classifier.flip_test
         self.scores_ood = classifier.ood_detector is not None

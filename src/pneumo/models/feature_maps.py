@@ -67,7 +67,7 @@ def find_layout(output: Tensor, images: int) -> Layout | None:
 
 
 @contextmanager
-def hooked(
+def forward_hooks(
     network: nn.Module, receive: Callable[[str, Any], Tensor | None], names: Iterable[str] | None = None
 ) -> Iterator[None]:
     """Pass outputs of modules to a function, which may return replacements.

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.models.backbones import Backbone
-from pneumo.models.feature_maps import Layout, find_layout, hooked
+from pneumo.models.feature_maps import Layout, find_layout, forward_hooks
 
 _MAX_COMPONENTS = 64
 _EPSILON = 1e-6  # keeps scores finite for constant channels
 _Array = npt.NDArray[np.float64]
 
 
-class LevelMeans(nn.Module):
-    """A backbone that also returns the channel means of the last feature map of each resolution.
+class MultiLevelBackbone(nn.Module):
+    """A backbone that also returns the channel means of each level: the last feature map of each resolution.
 
     Early maps represent textures and edges, late maps the classes. OOD images differ from training images in at least
     one of them, while the final features, which only separate the classes, may have discarded the difference.
@@ -49,7 +49,7 @@ class LevelMeans(nn.Module):
         def store_mean(name: str, output: Tensor) -> None:
             means[name] = self.layouts[name].mean(output)
 
-        with hooked(self.backbone.network, store_mean, self.layouts):
+        with forward_hooks(self.backbone.network, store_mean, self.layouts):
             features: Tensor = self.backbone(image)
         return features, [means[name] for name in self.layouts] or [features.float()]  # without maps, use the features
 
@@ -60,10 +60,10 @@ def _last_maps(backbone: Backbone, images: Tensor) -> dict[str, Layout]:
 
     def record(name: str, output: object) -> None:
         if isinstance(output, Tensor) and (layout := find_layout(output, len(images))):
-            # Tokens have a constant resolution, but more channels inside their blocks.
+            # All token maps have one resolution, so their number of channels, larger within blocks, distinguishes them.
             calls.append((name, layout, output.shape[2] if layout.kind == "tokens" else 0))
 
-    with hooked(backbone.network, record):
+    with forward_hooks(backbone.network, record):
         backbone(images)
     times = Counter(name for name, *_ in calls)  # hooks would keep only the last call of a module
     last = {(layout.side, channels): (name, layout) for name, layout, channels in calls if times[name] == 1}
@@ -74,7 +74,7 @@ class OodDetector(NamedTuple):
     """A principal-component model of a network's mean activations on training images.
 
     Attributes:
-        mean: Mean of the channel means from `LevelMeans`, (P,).
+        mean: Mean of the channel means from `MultiLevelBackbone`, (P,).
         scale: Scale factor of differences from the mean, (P,).
         components: Orthonormal principal components, (components, P).
     """
@@ -104,7 +104,7 @@ def fit_ood_detector(
     use on network features.
 
     Args:
-        reference: Channel means from `LevelMeans` for training images, (N, P).
+        reference: Channel means from `MultiLevelBackbone` for training images, (N, P).
         in_distribution: Channel means of other in-distribution images, (M, P), as one or several sets, each with the
             fraction of images that may exceed the limit. The limit is the largest over the sets.
         channels: Number of channels of each level, with sum P; all levels have the same weight.

@@ -25,7 +25,7 @@ _RENAMES = (
 )
 
 
-class _MisfitError(Exception):
+class _MismatchError(Exception):
     """A state dict that does not match a network; the text is the reason."""
 
 
@@ -52,7 +52,7 @@ def load_state_dict(
     for candidate in _candidates(network, _rename(state), f"{head_path}.", convert):
         try:
             unused = candidate.unused + _load(network, candidate.state, f"{head_path}.")
-        except _MisfitError as error:
+        except _MismatchError as error:
             reasons.append(str(error))
             continue
         rest = f"; unused tensors: {_count(unused)}" if unused else ""
@@ -139,32 +139,34 @@ def _load(network: nn.Module, tensors: StateDict, head: str) -> list[str]:
     needed = [name for name in own if not name.startswith(head) and not name.endswith(_COUNTER)]
     wrong = [name for name in needed if name in tensors and tensors[name].shape != own[name].shape]
     if invalid := [name for name in needed if name in tensors and not _is_real(tensors[name])]:
-        raise _MisfitError(f"{_count(invalid)} of its tensors are complex, sparse, quantized or have non-finite values")
+        kinds = "complex, sparse, quantized or have non-finite values"
+        raise _MismatchError(f"{_count(invalid)} of its tensors are {kinds}")
     if wrong:
         missing = [name for name in needed if name not in tensors]
         unused: list[str] = []
     else:
         state = OrderedDict(tensors)
-        # Submodules get no version, so hooks assume the oldest; MNASNet needs one and changes layers for old ones.
+        # Only the network gets a version. Hooks of its submodules then assume the oldest layout. MNASNet requires a
+        # version and would change its layers for version 1.
         setattr(state, "_metadata", {"": {"version": getattr(network, "_version", 1)}})  # noqa: B010 (torch's name)
         try:
             missing, unused = network.load_state_dict(state, strict=False)
         except RuntimeError as error:
-            raise _MisfitError(plain(error, 300)) from error
+            raise _MismatchError(plain(error, 300)) from error
         missing = [name for name in needed if name in set(missing)]
     if len(missing) == len(needed):
         others = f"but {_count(list(tensors))}" if tensors else "only those of a head"
-        raise _MisfitError(f"it has none of the {len(needed)} tensors ({_first(needed)}), {others}")
+        raise _MismatchError(f"it has none of the {len(needed)} tensors ({_first(needed)}), {others}")
     shapes = [f"{name} is {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}" for name in wrong]
     faults = {"are missing": missing, "have another shape": shapes}
     if missing or wrong:
         parts = [f"{len(names)} {fault} ({_first(names)})" for fault, names in faults.items() if names]
-        raise _MisfitError(f"of {len(needed)} tensors, {' and '.join(parts)}")
+        raise _MismatchError(f"of {len(needed)} tensors, {' and '.join(parts)}")
     # A deeper network of the same family contains all names and shapes of a shallower one.
     modules = {name.partition(".")[0] for name in needed} - {head.partition(".")[0]}
     additional = [name for name in unused if name.partition(".")[0] in modules and name.endswith((".weight", ".bias"))]
     if additional:
-        raise _MisfitError(f"it has additional weights in modules of the network: {_count(additional)}")
+        raise _MismatchError(f"it has additional weights in modules of the network: {_count(additional)}")
     return unused
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from pneumo.common.plain_data import format_rows
 from pneumo.common.terminal import PlainTable
-from pneumo.metrics.bootstrap import RESAMPLES, resamples
+from pneumo.metrics.bootstrap import RESAMPLES, count_draws
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.estimation import Seeds
 from pneumo.metrics.intervals import Interval
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import LEVEL, TOP, Difference, holm, letters
+from pneumo.metrics.significance import SIGNIFICANCE_LEVEL, TOP, Difference, holm, letters
 from pneumo.metrics.summary import TITLES
 from pneumo.reporting.rows import Row
 from pneumo.runs.prediction_files import read_predictions
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
     @property
     def different(self) -> bool:
         """Whether the difference is significant after Holm's correction."""
-        return self.holm < LEVEL
+        return self.holm < SIGNIFICANCE_LEVEL
 
 
 class Comparison(NamedTuple):
@@ -221,7 +221,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
                 f"{TOP}: The row does not differ significantly from the best of the compared rows. There are too many "
                 "pairs for letters; comparisons.csv lists every pair."
             )
-        if (draws := resamples(comparison.images)) < RESAMPLES:
+        if (draws := count_draws(comparison.images)) < RESAMPLES:
             notes.append(f"Intervals of differences in accuracy use only {draws:,} resamples: the test set is large.")
     if len(comparison.rows) == 1 and len(comparison.rows[0].runs) > 1:
         notes.append("These runs are seeds or folds of one configuration. They form one row, so nothing is compared.")

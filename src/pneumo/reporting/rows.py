@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pneumo.metrics.intervals import Interval, wilson, zero_residue
+from pneumo.metrics.intervals import Interval, wilson, zero_rounding_errors
 from pneumo.runs.collection import Run
-from pneumo.runs.results import Results, count_tested
+from pneumo.runs.results import Results, count_test_images
 
 STUDY_TEST_IMAGES = 624
 MAJORITY_RATE = 0.625  # accuracy on these images when the larger class is always predicted
@@ -99,7 +99,7 @@ class Row:
         mean = self.mean(name)
         if mean is None or not self.comparable:
             return None
-        return float(zero_residue(np.array(mean - float(getattr(self.study, name)))))
+        return float(zero_rounding_errors(np.array(mean - float(getattr(self.study, name)))))
 
     def interval(self, metric: str = "accuracy") -> Interval | None:
         """Return the 95 % interval of a metric; more seeds do not narrow it."""
@@ -111,7 +111,7 @@ class Row:
     @property
     def test_size(self) -> int:
         """Number of test images of each run."""
-        return count_tested(self.finished[0])
+        return count_test_images(self.finished[0])
 
     @property
     def remark(self) -> str:

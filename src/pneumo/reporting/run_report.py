@@ -24,7 +24,7 @@ from pneumo.reporting.generalization import Shift, describe_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import Results, count_tested, name_run, read_finished, recorded_estimate
+from pneumo.runs.results import Results, count_test_images, read_finished, recorded_estimate, run_title
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
@@ -98,9 +98,9 @@ def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> 
         config = OmegaConf.to_yaml(read_config(run.folder))
     text = render(
         "run.html",
-        title=name_run(results),
+        title=run_title(results),
         results=results,
-        tested=count_tested(results),
+        tested=count_test_images(results),
         metrics=_metrics(results, TITLES),
         facts=_facts(results),
         uncertain=_measure_uncertain(run, explanations.margin),
@@ -141,7 +141,7 @@ def _facts(results: Results) -> dict[str, str]:
 def _measure_uncertain(run: ReportedRun, margin: float | None) -> _UncertainTest | None:
     if margin is None:
         return None
-    right, single = run.predictions.right, run.predictions.probability.astype(np.float32)
+    right, single = run.predictions.correct, run.predictions.probability.astype(np.float32)
     near = distance(single, float(run.results["threshold"])) <= margin
     accuracies = (float(right[part].mean()) if part.any() else 0.0 for part in (near, ~near))
     return _UncertainTest(float(near.mean()), *accuracies)
@@ -171,7 +171,7 @@ def _model_card(folder: Path) -> str:
         config=config,
         splits=splits,
         classes=list(splits[0]["classes"]),
-        tested=count_tested(results),
+        tested=count_test_images(results),
         augmentation=", ".join(
             f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
             for name, value in config["augment"].items()

@@ -11,7 +11,7 @@ from pathlib import Path
 from pneumo.errors import ConfigError
 from pneumo.runs.recorded_config import read_config
 from pneumo.runs.results import Results, read_results
-from pneumo.runs.run_names import is_trial_name, read_setting
+from pneumo.runs.run_names import is_trial_name, parse_setting
 from pneumo.runs.status import Status, load_status
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Run:
     @property
     def setting(self) -> str:
         """The rest of its name, after model, optimizer, seed and fold."""
-        return read_setting(self.name, self.model, self.optimizer, self.seed)
+        return parse_setting(self.name, self.model, self.optimizer, self.seed)
 
     @property
     def fold(self) -> int:

@@ -58,7 +58,7 @@ _AMOUNTS = ("train_seconds", "total_seconds", "samples_per_second", "cache_secon
 # fmt: on
 
 
-def find_fault(results: object) -> str | None:
+def find_error(results: object) -> str | None:
     """Describe the first fault in the content of a results.json; return None if it is valid.
 
     Keys of later versions are ignored.

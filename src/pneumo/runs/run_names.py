@@ -28,7 +28,7 @@ def is_trial_name(name: str) -> bool:
     return name.startswith(_TRIAL)
 
 
-def read_setting(name: str, model: str, optimizer: str, seed: int) -> str:
+def parse_setting(name: str, model: str, optimizer: str, seed: int) -> str:
     """Return the part of a run's name without model, optimizer, seed and fold.
 
     Args:

@@ -18,8 +18,14 @@ from pneumo.data.grey import DECODER
 from pneumo.data.previews import load_images
 from pneumo.errors import WeightsError
 from pneumo.models.backbones import Backbone
-from pneumo.models.fast_inference import PASS, Change, FeaturePass, default_batch_size, fast_copy
-from pneumo.models.ood_detector import LevelMeans
+from pneumo.models.fast_inference import (
+    FEATURES_VERSION,
+    FeatureExtractor,
+    ImageTransform,
+    default_batch_size,
+    fast_copy,
+)
+from pneumo.models.ood_detector import MultiLevelBackbone
 from pneumo.training.components import RunComponents
 
 COMPILE_MIN_IMAGES = 20_000  # compiling takes about 20 s and saves at most 1 to 5 ms per image on two cores
@@ -32,14 +38,14 @@ class FeatureOptions:
     cache: bool | str  # True, False, or auto: if the whole backbone is frozen and no limit_*_batches is set
     views: int  # cached augmented views per training image; without augmentation there is only one view
     compile: bool | str  # True, False, or auto: from `COMPILE_MIN_IMAGES` images, if there is a compiler
-    batch_size: int | None  # None is 16 on a CPU and 128 on other devices
+    batch_size: int | None  # None: 16 on a CPU, 128 on other devices
 
 
 class View(NamedTuple):
     """Transform of the backbone's input images, with its cache key."""
 
     cache_key: dict[str, object]  # everything that determines the view
-    transform: Change | None  # called with images on the device and the index of the first one in the pass
+    transform: ImageTransform | None  # applied to images on the device; None: no transform
 
 
 UNAUGMENTED = View({}, None)
@@ -73,9 +79,9 @@ class BackbonePass:
 
         def blocks(start: int) -> Iterator[Array]:
             data.open_images()
-            runner = FeaturePass(self.backbone, data.image_size, self.device, self.batch_size, compiled)
+            extractor = FeatureExtractor(self.backbone, data.image_size, self.device, self.batch_size, compiled)
             images = data.image_blocks(indices[start:], self.batch_size)
-            features = runner.run(images, start, view.transform)
+            features = extractor.run(images, start, view.transform)
             return (require_finite(block, self.architecture) for block in features)
 
         recipe = Recipe(
@@ -87,13 +93,13 @@ class BackbonePass:
         )
         return find_or_build(data.cache_dir, recipe, blocks, data.notes.found)
 
-    def compute_level_means(self, indices: Sequence[int], view: View, cache: bool) -> tuple[Array, list[int]]:
-        """Compute the `LevelMeans` of radiographs, (N, P) float32, and each level's number of channels.
+    def compute_channel_means(self, indices: Sequence[int], view: View, cache: bool) -> tuple[Array, list[int]]:
+        """Compute the channel means of a `MultiLevelBackbone`, (N, P) float32, and each level's number of channels.
 
-        `cache` stores them in the cache for other runs with the same backbone.
+        `cache` stores the means for other runs with the same backbone.
         """
         data = self.datamodule
-        levels = LevelMeans(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
+        levels = MultiLevelBackbone(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
         title = f"Fitting the OOD detector for {self.architecture}"
 
         def blocks(start: int) -> Iterator[Array]:
@@ -133,7 +139,7 @@ class BackbonePass:
             "device": self.device.type,
             "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
             "batch_size": self.batch_size,
-            "pass": PASS,
+            "pass": FEATURES_VERSION,
             "matmul_precision": torch.get_float32_matmul_precision(),  # follows trainer.deterministic
             "versions": [str(package.__version__) for package in (torch, torchvision, timm)],
         }

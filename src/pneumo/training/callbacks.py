@@ -54,7 +54,7 @@ class History(Callback):
     """Store the metrics of each epoch, also in checkpoints, so that a resumed run plots complete learning curves."""
 
     def __init__(self) -> None:
-        """Start with no epochs."""
+        """Initialize an empty history."""
         self.epochs: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,7 +68,7 @@ class History(Callback):
         return {"epochs": list(self.epochs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the epochs, unless there are fewer than now: the test loads those of the best checkpoint."""
+        """Restore the epochs unless this run already has more, as when the test loads the best checkpoint."""
         self.epochs = max(self.epochs, list(state_dict["epochs"]), key=len)
 
 
@@ -174,7 +174,7 @@ class LiveProgress(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the metrics, updated only when steps are logged: reading the loss synchronizes host and device."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by a connector
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by Lightning
             self.shown = super().get_metrics(trainer, pl_module)
         return dict(self.shown)
 
@@ -205,7 +205,7 @@ class StopOnNonFiniteLoss(Callback):
         batch_idx: int,
     ) -> None:
         """Check the loss every `log_every_n_steps` steps."""
-        if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by a connector
+        if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined] # set by Lightning
             self._check(trainer, "training", outputs["loss"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

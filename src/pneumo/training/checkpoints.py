@@ -15,12 +15,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from pneumo.common.files import atomic_path
-from pneumo.common.tensor_files import DigestError, digest_tensor
+from pneumo.common.tensor_files import DigestError, hash_tensor
 from pneumo.common.text import plain
 from pneumo.errors import ConfigError, TrainingError
-from pneumo.models.checkpoint_reader import DIGEST, digest_checkpoint, read_checkpoint
+from pneumo.models.checkpoint_reader import DIGEST, hash_checkpoint, read_checkpoint
 
-PAUSE = 10.0  # seconds
+PAUSE = 10.0  # minimum seconds between two writes
 
 
 class CheckpointWriter(TorchCheckpointIO):
@@ -28,13 +28,14 @@ class CheckpointWriter(TorchCheckpointIO):
 
     Lightning's own writer uses a temporary file in another folder and does not flush it. With short epochs, such as
     those of a head on cached features, writing would take longer than training. A checkpoint therefore waits in memory
-    until the pause is over, a newer one replaces it, or training ends. A kill loses the epochs since the last write.
+    until the pause is over, a newer one replaces it, or training ends. If the process is killed, the epochs since the
+    last write are lost.
     """
 
     def __init__(self, constant: Collection[str] = ()) -> None:
         """Initialize with the names of the weights that never change: a waiting checkpoint needs no copies of them."""
         self.constant = frozenset(constant)
-        # Of the constant weights: data pointer and version, digest.
+        # Data pointer, version and digest of each constant weight.
         self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}
         self.waiting: dict[Path, dict[str, Any]] = {}
         self.pause = PAUSE
@@ -87,7 +88,7 @@ class CheckpointWriter(TorchCheckpointIO):
             tensor = weights[name]
             version = tensor.data_ptr(), tensor._version
             if name not in self.digests or self.digests[name][0] != version:
-                self.digests[name] = version, digest_tensor(tensor)
+                self.digests[name] = version, hash_tensor(tensor)
             known[id(tensor)] = self.digests[name][1]
         return known
 
@@ -104,14 +105,14 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint with a digest of its content.
 
-    `known` has digests that need not be computed, by the `id` of their tensors.
+    `known` contains digests that are already known, by the `id` of their tensors.
 
     Raises:
         TrainingError: The disk is full or cannot be written, or the state of a callback is nested too deeply.
     """
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:  # PyTorch's own file raises no OSError
-            torch.save({**checkpoint, DIGEST: digest_checkpoint(checkpoint, known)}, file)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:  # files that PyTorch opens raise no OSError
+            torch.save({**checkpoint, DIGEST: hash_checkpoint(checkpoint, known)}, file)
     except (DigestError, OSError, RuntimeError) as error:
         raise TrainingError(
             f"The checkpoint {path} cannot be written ({_reason(error)}). Free space on its disk or repair it. If an "
@@ -159,7 +160,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath, "best_k_models": best})
 
     def _own_path(self, path: str) -> str:
-        """Return the path with the same file name in the run folder; a checkpoint may name any path."""
+        """Return the path with the same file name in the run folder; a checkpoint may contain any path."""
         if not path:
             return path
         name = re.split(r"[/\\]", path)[-1]

@@ -54,7 +54,7 @@ class RunComponents:
     @property
     def callbacks(self) -> list[Callback]:
         """Return all callbacks of the trainer."""
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined] # set by Lightning
         return callbacks
 
     def callback(self, kind: type[_Kind]) -> _Kind:
@@ -63,7 +63,7 @@ class RunComponents:
 
 
 def build(cfg: DictConfig) -> RunComponents:
-    """Build the components of a configuration, with indexed data and an initialised network.
+    """Build the components of a configuration, with indexed data and an initialized network.
 
     The process is seeded first, since the seed determines the initial weights. Data are prepared here, not in
     Lightning's hooks: the number of outputs and the class weights depend on them, and checkpoints store their hash.
@@ -71,14 +71,14 @@ def build(cfg: DictConfig) -> RunComponents:
     Raises:
         PneumoError: The configuration, the data or the weights are invalid.
     """
-    register_resolvers()  # for code that composes conf/ without a script; launchers restore them in their processes
+    register_resolvers()  # for callers without a script; launchers register them in their own processes
     check_config(cfg)
     check_targets(cfg)
     hardware = choose_hardware(cfg.trainer.accelerator, str(cfg.trainer.precision), cfg.trainer.deterministic)
     if cfg.compile:
         require_compiler("compile=true", hardware.accelerator, "compile=false")
     set_up_process(hardware)
-    quieten()
+    silence_warnings()
     seed_everything(cfg.seed, verbose=False)
 
     optimizer, scheduler = _make_optimizer_and_scheduler(cfg, hardware.precision)
@@ -100,7 +100,7 @@ def build(cfg: DictConfig) -> RunComponents:
     return RunComponents(datamodule, classifier, trainer)
 
 
-def quieten() -> None:
+def silence_warnings() -> None:
     """Silence harmless warnings of Lightning and PyTorch; on ranks other than 0, log only errors."""
     if getattr(rank_zero_only, "rank", 0) != 0:
         logging.getLogger("pneumo").setLevel(logging.ERROR)
@@ -115,7 +115,7 @@ def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, 
 
 
 def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
-    """Return both factories after a trial on a dummy parameter, so that mistakes show before any download."""
+    """Return both factories after a trial on a dummy parameter, so that errors are raised before any download."""
     # Lightning cannot clip gradients of a fused optimizer in mixed precision.
     unfused = "mixed" in precision and cfg.trainer.get("gradient_clip_val") and "fused" in cfg.optimizer
     optimizer: MakeOptimizer = _instantiate(cfg, "optimizer", **({"fused": None} if unfused else {}))
@@ -204,8 +204,8 @@ def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier
         return
     if largest == 1:
         raise ConfigError(
-            f"data.batch_size={datamodule.batch_size} with {images} training images per process gives batches of one "
-            "image, but the batch normalization of this network requires at least two. Set data.batch_size=2 or more, "
-            "train on at least two images per process, or set model.freeze=true."
+            f"data.batch_size={datamodule.batch_size} with {images} training images per process results in "
+            "batches of one image, but the batch normalization of this network requires at least two. Set "
+            "data.batch_size=2 or more, train on at least two images per process, or set model.freeze=true."
         )
     datamodule.join_single_image()

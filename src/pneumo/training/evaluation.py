@@ -24,7 +24,7 @@ from pneumo.runs.results import Results
 from pneumo.training.callbacks import require_finite_logits
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import RunComponents
-from pneumo.training.feature_cache import compute_level_means, is_shortened
+from pneumo.training.feature_cache import compute_channel_means, is_shortened
 
 _MAX_OOD_IMAGES = 256  # for the OOD detector's fit and for its limit; more take longer and hardly change either
 _MIN_VALIDATION_IMAGES = 100  # to set the limit on the validation set; the official split has 16
@@ -33,7 +33,7 @@ _AUGMENTED_FALSE_ALARM_RATE = 0.15  # the same for augmented views, some of whic
 
 
 def calibrate(cfg: DictConfig, components: RunComponents, path: Path) -> dict[str, Any]:
-    """Calibrate the best checkpoint on the validation set and store temperature, threshold and OOD detector in it.
+    """Calibrate the best checkpoint on the validation set and store operating point and OOD detector in it.
 
     Returns:
         The epoch of the checkpoint, its metrics and its validation predictions.
@@ -103,11 +103,11 @@ def _fit_ood_detector(cfg: DictConfig, components: RunComponents) -> OodDetector
     """Fit the OOD detector to unaugmented images; set its limit on other images and augmented views of them."""
     augmentation = components.datamodule.augmentation
     reference, others = _choose_ood_images(components.datamodule)
-    means, channels = compute_level_means(cfg, components, reference + others, augmented=False)
+    means, channels = compute_channel_means(cfg, components, reference + others, augmented=False)
     reference_means, limit_means = np.split(means.astype(np.float64), [len(reference)])
     in_distribution = [(limit_means, _FALSE_ALARM_RATE)]
     if augmentation.active:  # the network was trained on augmented images too
-        views, _ = compute_level_means(cfg, components, others, augmented=True)
+        views, _ = compute_channel_means(cfg, components, others, augmented=True)
         in_distribution.append((views.astype(np.float64), _AUGMENTED_FALSE_ALARM_RATE))
     return fit_ood_detector(reference_means, in_distribution, channels)
 

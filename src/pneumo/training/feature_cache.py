@@ -1,4 +1,4 @@
-"""Features of a backbone: cached training inputs if it is frozen, else data for the warm-up of the head."""
+"""Features of a backbone: cached training inputs if it is frozen, otherwise data to warm up the head."""
 
 import copy
 import logging
@@ -112,17 +112,17 @@ def _ignores_steps(callback: Callback) -> bool:
     return isinstance(callback, _STEP_INDEPENDENT) or type(callback) in PASSIVE_CALLBACKS
 
 
-def compute_level_means(
+def compute_channel_means(
     cfg: DictConfig, components: RunComponents, indices: Sequence[int], augmented: bool
 ) -> tuple[Array, list[int]]:
-    """Compute the `LevelMeans` of radiographs and each level's number of channels; cache them if features are cached.
+    """Compute the channel means of a `MultiLevelBackbone` and each level's number of channels.
 
-    `indices` refer to the data module's radiographs.
+    They are cached if the run uses cached features. `indices` refer to the data module's radiographs.
     """
     augmentation = components.datamodule.augmentation
     view = _augment(augmentation, augmentation.draw(len(indices), 0)) if augmented else UNAUGMENTED
     cache = uses_features(cfg, components)
-    return BackbonePass(FeatureOptions(**cfg.features), components).compute_level_means(indices, view, cache)
+    return BackbonePass(FeatureOptions(**cfg.features), components).compute_channel_means(indices, view, cache)
 
 
 def _augment(augmentation: Augmentation, random: Tensor, **cache_key: int) -> View:

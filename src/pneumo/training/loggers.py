@@ -18,7 +18,7 @@ _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "
     f"setup/{name}": name
     for name in ("batch_size", "data", "epochs", "experiment", "image_size", "overrides", "precision")
 }
-_SWEPT = "set/"  # sorts between `seed` and `setup/`, so that the fifth one is a swept one
+_SWEPT = "set/"  # sorts between `seed` and `setup/`, so that the fifth one differs within the sweep
 # TensorBoard shows the first five metrics in this order.
 _FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
 _LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
@@ -60,7 +60,7 @@ class RunLogger(TensorBoardLogger):
         TensorBoard's thresholds are equidistant from 0 to 1, and most probabilities are near 0 or 1. Ranks are used
         instead, since they distribute the images evenly among the thresholds.
         """
-        for name, binary in predictions.against_rest.items():
+        for name, binary in predictions.one_vs_rest.items():
             if binary.has_both_classes:
                 quantile = rankdata(binary.score, "max") / len(binary.score)
                 tag = f"test/precision_recall/{escape_line(name)}"

@@ -44,7 +44,10 @@ def run_metadata(cfg: DictConfig, components: RunComponents) -> Results:
 
 
 def measure_cost(components: RunComponents) -> Results:
-    """Return epochs, seconds, throughput and peak memory (bytes) of training; a resumed run counts all its parts."""
+    """Return epochs, seconds, throughput and peak memory (bytes) of training.
+
+    In a resumed run, epochs and seconds include those of earlier processes.
+    """
     datamodule, trainer = components.datamodule, components.trainer
     seconds = components.callback(Timer).time_elapsed("train")
     batches, images = int(trainer.num_training_batches), len(datamodule.splits["train"])  # per epoch

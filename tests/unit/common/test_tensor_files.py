@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from pneumo.common.tensor_files import DigestError, UnreadableError, digest_content, digest_tensor, read_tensors
+from pneumo.common.tensor_files import DigestError, UnreadableError, hash_content, hash_tensor, read_tensors
 
 
 def content() -> dict[str, Any]:
@@ -33,10 +33,10 @@ def content() -> dict[str, Any]:
 
 def test_saving_and_loading_preserve_the_digest(tmp_path: Path) -> None:
     torch.save(content(), tmp_path / "a.pt")
-    assert digest_content(torch.load(tmp_path / "a.pt", weights_only=True)) == digest_content(content())
+    assert hash_content(torch.load(tmp_path / "a.pt", weights_only=True)) == hash_content(content())
     known = content()
-    digests = {id(known["maps"]): digest_tensor(known["maps"])}
-    assert digest_content(known, digests) == digest_content(content())
+    digests = {id(known["maps"]): hash_tensor(known["maps"])}
+    assert hash_content(known, digests) == hash_content(content())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_saving_and_loading_preserve_the_digest(tmp_path: Path) -> None:
     ],
 )
 def test_different_contents_have_different_digests(first: object, second: object) -> None:
-    assert digest_content({"a": first}) != digest_content({"a": second})
+    assert hash_content({"a": first}) != hash_content({"a": second})
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -75,13 +75,13 @@ def test_every_kind_of_tensor_has_a_digest(kind: str) -> None:
         "nested": lambda: torch.nested.nested_tensor([values]),
         "conjugate": lambda: torch.complex(values, values).conj(),
     }
-    assert digest_content({"a": tensors[kind]()}, limit=100) != digest_content({"a": values})
+    assert hash_content({"a": tensors[kind]()}, limit=100) != hash_content({"a": values})
 
 
 def test_the_digest_depends_on_module_versions() -> None:
     altered = content()
     altered["state_dict"]._metadata[""]["version"] = 2
-    assert digest_content(altered) != digest_content(content())
+    assert hash_content(altered) != hash_content(content())
 
 
 @pytest.mark.parametrize("kind", ["deep", "itself", "wide"])
@@ -93,12 +93,12 @@ def test_excessive_nesting_is_rejected(kind: str, monkeypatch: pytest.MonkeyPatc
     if kind == "itself":
         nested.append(nested)
     with pytest.raises(DigestError, match="nested too deeply"):
-        digest_content(nested)
+        hash_content(nested)
 
 
 def test_tensors_must_not_be_larger_than_the_limit() -> None:
     with pytest.raises(DigestError, match="larger than the file"):
-        digest_content([torch.zeros(1).expand(10**6, 10**6)], limit=1000)
+        hash_content([torch.zeros(1).expand(10**6, 10**6)], limit=1000)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])

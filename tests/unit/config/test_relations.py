@@ -86,7 +86,7 @@ def test_custom_callbacks_get_the_mode_of_their_metric(compose_run: Compose) -> 
     custom = [f"+callbacks.custom._target_={__name__}.Custom", "+callbacks.custom.monitor=val/auroc"]
     scheduler = ["scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "~scheduler.T_max"]
     parts = build(compose_run(STOP, "+callbacks.stop.monitor=val/auroc", *extra, *custom, *scheduler))
-    callbacks: list[Any] = parts.trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+    callbacks: list[Any] = parts.trainer.callbacks  # type: ignore[attr-defined] # set by Lightning
     kinds = (EarlyStopping, ModelCheckpoint)
     modes = {callback.monitor: callback.mode for callback in callbacks if isinstance(callback, kinds)}
     assert modes == {"val/auroc": "max", "val/mcc": "max", "val/loss": "min", None: "min"}

@@ -11,7 +11,7 @@ from pneumo.errors import ConfigError, DataError, HardwareError, PneumoError
 from pneumo.inference.backend import SettingStyle, as_argument, as_flag
 from pneumo.inference.explain.saliency import METHODS, SaliencyMapper
 from pneumo.inference.predictor import load_predictor
-from pneumo.models.fast_inference import Scorer
+from pneumo.models.fast_inference import InferenceModule
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_out_of_gpu_memory_is_an_error_that_names_the_settings(
     with pytest.raises(HardwareError) as explaining:
         model.explain(scans / "0.png")
     assert str(explaining.value).endswith(fix.format(count=4))
-    monkeypatch.setattr(Scorer, "forward", fail)
+    monkeypatch.setattr(InferenceModule, "forward", fail)
     with pytest.raises(HardwareError) as predicting:
         list(model.predict(scans / "0.png"))
     assert str(predicting.value).endswith(fix.format(count=1))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torchmetrics.functional.classification import binary_calibration_error
 
-from pneumo.metrics.bootstrap import Resamples, bootstrap, percentiles, resamples
+from pneumo.metrics.bootstrap import Resamples, bootstrap, count_draws, percentiles
 from pneumo.metrics.definitions import METRICS as REGISTRY
 from pneumo.metrics.definitions import paired_bootstrap
 from pneumo.metrics.intervals import zero_variance_difference
@@ -63,8 +63,8 @@ def test_large_samples_are_drawn_in_blocks() -> None:
 
 @pytest.mark.parametrize(("images", "draws"), [(624, 2000), (50_000, 2000), (200_000, 500), (10_000_000, 100)])
 def test_number_of_draws_is_bounded_for_large_samples(images: int, draws: int) -> None:
-    assert resamples(images) == draws
-    assert resamples(images, 3) == 3
+    assert count_draws(images) == draws
+    assert count_draws(images, 3) == 3
 
 
 def test_rounding_residues_are_zero() -> None:

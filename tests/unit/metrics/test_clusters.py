@@ -12,7 +12,7 @@ from pneumo.metrics.clusters import auroc_variance, effective_size, number_clust
 from pneumo.metrics.definitions import paired_bootstrap
 from pneumo.metrics.intervals import zero_variance_interval
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import delong, delong_interval, placements, swap_test
+from pneumo.metrics.significance import delong, delong_interval, permutation_test, placements
 
 Array = np.ndarray
 
@@ -65,7 +65,8 @@ def test_one_image_per_patient_equals_no_clusters(seed: int) -> None:
     assert delong_interval(clustered[0]) == delong_interval(alone[0])
     assert delong(*clustered) == delong(*alone)
     correct = [np.equal(score > 0.5, positive).astype(int) for score in (first, second)]
-    assert swap_test(correct[0], correct[1], (1, 1), clusters) == swap_test(correct[0], correct[1], (1, 1))
+    p = permutation_test(correct[0], correct[1], (1, 1))
+    assert permutation_test(correct[0], correct[1], (1, 1), clusters) == p
     assert effective_size(correct[0].astype(float), clusters) == 90
     with_patients = Predictions.binary(first, positive, first > 0.5, patients=tuple(names))
     without_patients = replace(with_patients, patients=())
@@ -96,8 +97,8 @@ def test_copies_of_images_add_no_information() -> None:
     many = [placements(each[five], positive[five], five) for each in (score, other)]
     assert auroc_variance(*many[0].residuals) == pytest.approx(auroc_variance(*one[0].residuals))
     correct = [np.equal(each > 0.5, positive).astype(int) for each in (score, other)]
-    p = swap_test(correct[0], correct[1], (1, 1))
-    assert swap_test(correct[0][five], correct[1][five], (1, 1), five) == pytest.approx(p)
+    p = permutation_test(correct[0], correct[1], (1, 1))
+    assert permutation_test(correct[0][five], correct[1][five], (1, 1), five) == pytest.approx(p)
     values = correct[0].astype(float)
     assert effective_size(values[five], five) == pytest.approx(90 * student_factor(450, 90) ** -2, rel=0.02)
     assert effective_size(np.ones(450), five) == 90  # the correlation within patients cannot be estimated
@@ -144,7 +145,7 @@ def test_clustered_tests_keep_the_significance_level(icc: float) -> None:
 
     def accuracy_p(scores: list[Array], positive: Array, clusters: Array) -> float:
         correct = [np.equal(score > 0.5, positive).astype(int) for score in scores]
-        return swap_test(correct[0], correct[1], (1, 1), clusters)
+        return permutation_test(correct[0], correct[1], (1, 1), clusters)
 
     assert rejection_rate(auroc_p, icc) <= 0.09  # 0.05 plus three standard errors
     assert rejection_rate(accuracy_p, icc) <= 0.09

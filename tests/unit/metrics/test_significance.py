@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from pneumo.metrics.estimation import average_placements
 from pneumo.metrics.intervals import wilson, zero_variance_difference
 from pneumo.metrics.predictions import Predictions
-from pneumo.metrics.significance import TOP, delong, holm, letters, placements, swap_tail, swap_test
+from pneumo.metrics.significance import TOP, delong, holm, letters, permutation_tail, permutation_test, placements
 
 Array = np.ndarray
 
@@ -58,7 +58,7 @@ def test_difference_without_variance_uses_the_sign_test_and_the_wilson_interval(
     assert delong(perfect, useless) == pytest.approx(expected)
     many = np.arange(5000) % 2 > 0
     assert delong(placements(many.astype(float), many), placements(np.zeros(5000), many)).p > 0
-    assert swap_test(np.ones(5000, int), np.zeros(5000, int), (1, 1)) > 0
+    assert permutation_test(np.ones(5000, int), np.zeros(5000, int), (1, 1)) > 0
 
 
 @given(seed=st.integers(0, 2**32 - 1), copies=st.sampled_from([3, 6, 7]))
@@ -95,19 +95,19 @@ def test_mcnemar_exact_test_of_a_known_case() -> None:
     # 2 against 10 images: twice (1 + 12 + 66) of 2^12 assignments
     first = np.array([True] * 2 + [False] * 10 + [True] * 88)
     second = np.array([False] * 2 + [True] * 10 + [True] * 88)
-    assert swap_test(first.astype(int), second.astype(int), (1, 1)) == pytest.approx(158 / 4096)
-    assert swap_test(first.astype(int), first.astype(int), (1, 1)) == 1
+    assert permutation_test(first.astype(int), second.astype(int), (1, 1)) == pytest.approx(158 / 4096)
+    assert permutation_test(first.astype(int), first.astype(int), (1, 1)) == 1
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_swap_test_of_single_seeds_is_mcnemar_test(seed: int) -> None:
+def test_permutation_test_of_single_seeds_is_mcnemar_test(seed: int) -> None:
     generator = np.random.default_rng(seed)
     first, second = generator.random((2, 60)) < [[0.9], [0.7]]
-    assert swap_test(first.astype(int), second.astype(int), (1, 1)) == pytest.approx(mcnemar(first, second))
+    assert permutation_test(first.astype(int), second.astype(int), (1, 1)) == pytest.approx(mcnemar(first, second))
 
 
 @given(seed=st.integers(0, 2**32 - 1), seeds=st.tuples(st.integers(1, 3), st.integers(1, 3)))
-def test_swap_test_equals_full_enumeration(seed: int, seeds: tuple[int, int]) -> None:
+def test_permutation_test_equals_full_enumeration(seed: int, seeds: tuple[int, int]) -> None:
     generator = np.random.default_rng(seed)
     first, second = (generator.integers(0, count + 1, 7) for count in seeds)
     gain = first * seeds[1] - second * seeds[0]
@@ -115,11 +115,11 @@ def test_swap_test_equals_full_enumeration(seed: int, seeds: tuple[int, int]) ->
         abs(sum(sign * value for sign, value in zip(signs, gain, strict=True))) for signs in product((1, -1), repeat=7)
     ]
     expected = np.mean([total >= abs(gain.sum()) for total in sums])
-    assert swap_test(first, second, seeds) == pytest.approx(expected)
+    assert permutation_test(first, second, seeds) == pytest.approx(expected)
 
 
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 300), bias=st.floats(0, 1))
-def test_swap_test_equals_convolution(seed: int, images: int, bias: float) -> None:
+def test_permutation_test_equals_convolution(seed: int, images: int, bias: float) -> None:
     generator = np.random.default_rng(seed)
     gain = generator.integers(1, 7, images) * np.where(generator.random(images) < bias, 1, -1)
     total = abs(int(gain.sum()))
@@ -130,7 +130,7 @@ def test_swap_test_equals_convolution(seed: int, images: int, bias: float) -> No
         distribution = np.convolve(distribution, step)
     sums = np.arange(len(distribution)) - len(distribution) // 2
     expected = min(1.0, float(distribution[np.abs(sums) >= total].sum()))
-    assert swap_test(gain, np.zeros(images, int), (1, 1)) == pytest.approx(expected, rel=1e-9)
+    assert permutation_test(gain, np.zeros(images, int), (1, 1)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_number_of_fourier_points_follows_from_the_standard_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_number_of_fourier_points_follows_from_the_standard_deviation(monkeypatc
     monkeypatch.setattr(np.fft, "fft", count_points)
     images = 2_000_000
     gains = np.array([1, 2, 3])
-    found = swap_tail(gains, np.array([images] * 3), 6_000)
+    found = permutation_tail(gains, np.array([images] * 3), 6_000)
     assert points == [int(10 * np.sqrt(14 * images)) + 2]  # although the sum ranges from -12 to 12 million
     assert found == pytest.approx(norm.sf(5_999 / np.sqrt(14 * images)), rel=1e-4)
 
@@ -154,7 +154,7 @@ def test_mcnemar_exact_test_of_many_images(only_first: int) -> None:
     first, second = np.zeros((2, 200_000), int)
     first[:only_first], second[only_first:] = 1, 1
     expected = mcnemar(first > 0, second > 0)
-    assert swap_test(first, second, (1, 1)) == pytest.approx(expected, rel=1e-9)
+    assert permutation_test(first, second, (1, 1)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_holm_correction_of_a_known_case() -> None:

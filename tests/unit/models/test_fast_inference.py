@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from pneumo.models.backbones import build_backbone, freeze_module
 from pneumo.models.classifier import Classifier
-from pneumo.models.fast_inference import FeaturePass, Scorer, fold_batch_norm
+from pneumo.models.fast_inference import FeatureExtractor, InferenceModule, fold_batch_norm
 from pneumo.models.hyperparameters import PredictionOptions
-from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
+from pneumo.models.ood_detector import MultiLevelBackbone, fit_ood_detector
 
 
 def images(count: int, size: int = 64) -> Tensor:
@@ -37,15 +37,15 @@ def randomize_statistics(network: nn.Module) -> None:
         "timm/vit_tiny_patch16_224",
     ],
 )
-def test_feature_pass_computes_the_features_of_the_backbone(architecture: str) -> None:
+def test_feature_extractor_computes_the_features_of_the_backbone(architecture: str) -> None:
     torch.manual_seed(0)
     size = 224 if "vit" in architecture else 64
     backbone, _ = build_backbone(architecture, None, None, size, 2)
     randomize_statistics(backbone)
     freeze_module(backbone)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    runner = FeaturePass(backbone, size, torch.device("cpu"), batch_size=4, compiled=False)
-    found = torch.cat([torch.from_numpy(block) for block in runner.run(torch.split(images(6, size), 4), 0, None)])
+    extractor = FeatureExtractor(backbone, size, torch.device("cpu"), batch_size=4, compiled=False)
+    found = torch.cat([torch.from_numpy(block) for block in extractor.run(torch.split(images(6, size), 4), 0, None)])
     expected = backbone(images(6, size))
     torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
@@ -97,24 +97,24 @@ def test_networks_that_cannot_be_folded_are_unchanged(kind: type[nn.Module]) -> 
 def test_transform_receives_the_index_of_the_first_image() -> None:
     backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
-    runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=False)
+    extractor = FeatureExtractor(backbone, 32, torch.device("cpu"), batch_size=4, compiled=False)
     calls: list[tuple[int, int]] = []
 
     def invert(image: Tensor, first: int) -> Tensor:
         calls.append((first, len(image)))
         return 255 - image
 
-    found = torch.cat([torch.from_numpy(block) for block in runner.run(torch.split(images(6, 32), 4), 8, invert)])
+    found = torch.cat([torch.from_numpy(block) for block in extractor.run(torch.split(images(6, 32), 4), 8, invert)])
     assert calls == [(8, 4), (12, 2)]
     torch.testing.assert_close(found, backbone(255 - images(6, 32)), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_compiled_feature_pass_computes_the_same_features() -> None:
+def test_compiled_feature_extractor_computes_the_same_features() -> None:
     backbone, _ = build_backbone("pneumo/xraychestnet", None, None, 32, 2)
     freeze_module(backbone)
-    runner = FeaturePass(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
-    found = torch.cat([torch.from_numpy(block) for block in runner.run(torch.split(images(6, 32), 4), 0, None)])
+    extractor = FeatureExtractor(backbone, 32, torch.device("cpu"), batch_size=4, compiled=True)
+    found = torch.cat([torch.from_numpy(block) for block in extractor.run(torch.split(images(6, 32), 4), 0, None)])
     torch.testing.assert_close(found, backbone(images(6, 32)), atol=1e-4, rtol=1e-4)
 
 
@@ -126,13 +126,13 @@ IMAGES = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manua
     ("architecture", "classes"),
     [("pneumo/xraychestnet", 2), ("timm/tf_efficientnet_lite0", 3)],
 )
-def test_scorer_predicts_like_the_checkpoint(architecture: str, classes: int, flip: bool) -> None:
+def test_inference_module_predicts_like_the_checkpoint(architecture: str, classes: int, flip: bool) -> None:
     names = ["A", "B", "C"][:classes]
     prediction = PredictionOptions(temperature=1.7, flip_test=flip)
     classifier = Classifier(architecture, names, 64, prediction=prediction).eval()
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     with torch.inference_mode():
-        probability, ood_score = Scorer(classifier)(IMAGES)
+        probability, ood_score = InferenceModule(classifier)(IMAGES)
         expected = classifier.probability(classifier.predict_logits(IMAGES))
     torch.testing.assert_close(probability, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(probability.sum(1), torch.ones(5))
@@ -140,14 +140,14 @@ def test_scorer_predicts_like_the_checkpoint(architecture: str, classes: int, fl
     assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
 
 
-def test_scorer_detects_ood_images() -> None:
+def test_inference_module_detects_ood_images() -> None:
     classifier = Classifier("pneumo/xraychestnet", ["A", "B"], 64).eval()
-    levels = LevelMeans(classifier.backbone, 64)
+    levels = MultiLevelBackbone(classifier.backbone, 64)
     random = torch.Generator().manual_seed(1)
     in_distribution = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)
     with torch.inference_mode():
         means = levels(in_distribution)[1].double().numpy()
         classifier.ood_detector = fit_ood_detector(means[:20], [(means[20:], 0.01)], levels.channels)
-        ood_score = Scorer(classifier)(torch.cat([in_distribution[:20], IMAGES]))[1]
+        ood_score = InferenceModule(classifier)(torch.cat([in_distribution[:20], IMAGES]))[1]
     assert (ood_score[:20] <= 1).all()
     assert (ood_score[20:] > 1).all()

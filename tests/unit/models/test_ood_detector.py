@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from pneumo.models.backbones import Backbone
 from pneumo.models.classifier import Classifier
-from pneumo.models.ood_detector import LevelMeans, fit_ood_detector
+from pneumo.models.ood_detector import MultiLevelBackbone, fit_ood_detector
 
 IMAGE = torch.randint(0, 256, (3, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -16,7 +16,7 @@ def backbone(architecture: str) -> Backbone:
 
 def test_levels_are_the_last_maps_of_each_resolution() -> None:
     network = backbone("pneumo/xraychestnet")
-    levels = LevelMeans(network, 64)
+    levels = MultiLevelBackbone(network, 64)
     assert levels.channels == [10, 10, 256, 256, 512, 512]  # before and after each pooling
     with torch.inference_mode():
         features, means = levels(IMAGE)
@@ -34,7 +34,7 @@ def test_levels_are_the_last_maps_of_each_resolution() -> None:
 def test_all_network_types_have_levels_and_no_remaining_hooks(architecture: str) -> None:
     size = 64 if "resnet" in architecture else 224
     network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
-    levels = LevelMeans(network, size)
+    levels = MultiLevelBackbone(network, size)
     with torch.inference_mode():
         means = levels(torch.zeros(2, 1, size, size, dtype=torch.uint8))[1]
     assert means.shape == (2, sum(levels.channels))
@@ -47,7 +47,7 @@ def test_networks_without_feature_maps_use_their_features() -> None:
         def forward(self, image: Tensor) -> Tensor:
             return image.flatten(1)[:, :5]
 
-    levels = LevelMeans(Backbone(Flat(), torch.zeros(3), torch.ones(3), 5), 64)
+    levels = MultiLevelBackbone(Backbone(Flat(), torch.zeros(3), torch.ones(3), 5), 64)
     features, means = levels(IMAGE)
     assert levels.channels == [5]
     assert torch.equal(features, means)
@@ -63,7 +63,7 @@ def test_networks_without_feature_maps_use_their_features() -> None:
 def test_channel_means_are_independent_of_the_layout(architecture: str, channels: set[int]) -> None:
     size = 256 if "maxvit" in architecture else 64
     network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
-    levels, image = LevelMeans(network, size), torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
+    levels, image = MultiLevelBackbone(network, size), torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
     outputs: dict[str, Tensor] = {}
     for name in levels.layouts:
         module = network.network.get_submodule(name)

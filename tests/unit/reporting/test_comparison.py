@@ -9,7 +9,7 @@ from helpers.run_files import write_failed_run, write_outputs, write_run
 from pneumo.cli.commands import report
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import zero_variance_difference
-from pneumo.metrics.significance import delong, placements, swap_test
+from pneumo.metrics.significance import delong, permutation_test, placements
 from pneumo.reporting.comparison import Comparison, compare, comparison_notes
 from pneumo.reporting.leaderboard import write_leaderboard
 from pneumo.reporting.rows import build_rows
@@ -55,7 +55,7 @@ def test_seeds_are_compared_by_their_means(tmp_path: Path) -> None:
     first[:10], first[10:14] = 0, 1
     second[100:120], second[120:125], second[125:130] = 0, 1, 2
     assert pair.difference.value == pytest.approx(25 / 624 - 12 / 624)
-    assert pair.difference.p == pytest.approx(swap_test(first, second, (2, 3)))
+    assert pair.difference.p == pytest.approx(permutation_test(first, second, (2, 3)))
 
 
 def test_intervals_of_a_single_seed_match_results_json(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_images_of_one_patient_are_clustered(tmp_path: Path) -> None:
     for pair, before in zip(comparison.pairs, unclustered.pairs, strict=True):
         assert pair.difference.value == before.difference.value
         assert pair.difference.p > before.difference.p
-    assert comparison.pairs[0].difference.p == swap_test(right[0], right[1], (1, 1), np.arange(624) // 8)
+    assert comparison.pairs[0].difference.p == permutation_test(right[0], right[1], (1, 1), np.arange(624) // 8)
     for row, without in zip(comparison.rows, unclustered.rows, strict=True):
         for name, (low, high) in row.intervals.items():
             assert high - low > np.diff(without.intervals[name]), name

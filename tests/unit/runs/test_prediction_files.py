@@ -71,7 +71,7 @@ def test_three_classes_keep_their_columns_regardless_of_their_names(margins: boo
     found = read_predictions(tmp_path, results)
     assert found.classes == THREE
     assert np.array_equal(found.probability.astype(np.float32), given.probability)
-    one_vs_rest = found.against_rest["VIRAL"]
+    one_vs_rest = found.one_vs_rest["VIRAL"]
     if margins:
         np.testing.assert_allclose(found.score, -given.odds[:, 0], rtol=1e-8)
         np.testing.assert_allclose(one_vs_rest.score, given.odds[:, 2], rtol=1e-8)

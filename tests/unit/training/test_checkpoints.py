@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from pneumo.common.tensor_files import digest_tensor
+from pneumo.common.tensor_files import hash_tensor
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.training import checkpoints
@@ -68,7 +68,7 @@ def test_invalid_checkpoints_raise_an_error_with_their_path(content: object, tmp
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(ConfigError, match=r"a\.ckpt (is not a file|cannot be read|holds no checkpoint)"):
+    with pytest.raises(ConfigError, match=r"a\.ckpt (is not a file|cannot be read|is not the checkpoint)"):
         read_checkpoint(path)
 
 
@@ -77,8 +77,8 @@ def state(value: float) -> dict[str, Any]:
 
 
 def test_constant_weights_are_hashed_again_only_if_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = Mock(side_effect=digest_tensor)
-    monkeypatch.setattr(checkpoints, "digest_tensor", hashed)
+    hashed = Mock(side_effect=hash_tensor)
+    monkeypatch.setattr(checkpoints, "hash_tensor", hashed)
     path, writer, backbone = tmp_path / "last.ckpt", CheckpointWriter(constant=["backbone"]), torch.ones(2)
     for changed, count in ((False, 1), (False, 1), (True, 2)):
         if changed:

@@ -98,7 +98,7 @@ def test_warm_up_and_training_avoid_batches_of_one_image(compose_run: Compose) -
 
 def test_max_time_sets_the_limit_of_the_only_timer(compose_run: Compose) -> None:
     trainer = build(compose_run("+trainer.max_time={minutes:2}")).trainer
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined] # set by Lightning
     (timer,) = (callback for callback in callbacks if isinstance(callback, Timer))  # Lightning requires exactly one
     assert timer.time_remaining() == 120
 

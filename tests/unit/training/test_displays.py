@@ -46,7 +46,7 @@ def test_the_projector_has_features_predictions_and_thumbnails_of_each_test_imag
     header, *rows = [line.split("\t") for line in (tmp_path / embedding.metadata_path).read_text().splitlines()]
     assert header == ["class", "predicted class", "outcome", "probability", "subtype", "file"]
     assert [row[-1] for row in rows] == list(predictions.paths)
-    assert [row[2] == "correct" for row in rows] == predictions.right.tolist()
+    assert [row[2] == "correct" for row in rows] == predictions.correct.tolist()
     sprite, side = Image.open(tmp_path / embedding.sprite.image_path), embedding.sprite.single_image_dim[0]
     assert sprite.size == (3 * side, 3 * side)  # the smallest square grid for 7 images
     fifth = sprite.convert("L").crop((side, side, 2 * side, 2 * side)).resize(pixels[4].shape)

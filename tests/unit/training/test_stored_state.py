@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.configurations import composing
 
-from pneumo.models.checkpoint_reader import digest_checkpoint, read_checkpoint
+from pneumo.models.checkpoint_reader import hash_checkpoint, read_checkpoint
 from pneumo.training.components import RunComponents, build, run_settings
 from pneumo.training.resumption import check_resumable
 from pneumo.training.run import run
@@ -32,7 +32,7 @@ def state(finished: Path) -> tuple[Content, Content]:
     return last, best
 
 
-def put(node: Any, path: str, value: object) -> Any:  # noqa: ANN401 (any content of a checkpoint)
+def with_value(node: Any, path: str, value: object) -> Any:  # noqa: ANN401 (any content of a checkpoint)
     """Copy nested dictionaries and lists with one value replaced, or deleted by `...`; `|` separates keys."""
     first, _, rest = path.partition("|")
     key: Any = BEST if first == "BEST" else int(first) if first.isdigit() else first
@@ -40,7 +40,7 @@ def put(node: Any, path: str, value: object) -> Any:  # noqa: ANN401 (any conten
     if not rest and value is ...:
         del changed[key]
     else:
-        changed[key] = put(changed[key], rest, value) if rest else value
+        changed[key] = with_value(changed[key], rest, value) if rest else value
     return changed
 
 
@@ -106,7 +106,7 @@ def test_an_altered_training_state_raises_an_error(
     last, best = state
     for value in values:
         with pytest.raises(StateError) as error:
-            require_training_state(put(last, path, value), best, components)
+            require_training_state(with_value(last, path, value), best, components)
         assert "\n" not in str(error.value)
 
 
@@ -129,7 +129,7 @@ def test_an_altered_best_checkpoint_raises_an_error(
     last, best = state
     for value in values:
         with pytest.raises(StateError, match=r"^best\.ckpt: "):
-            require_training_state(last, put(best, path, value), components)
+            require_training_state(last, with_value(best, path, value), components)
 
 
 @pytest.mark.slow
@@ -143,6 +143,6 @@ def test_a_run_with_an_epoch_cut_short_is_resumable(tmp_path: Path, phantoms: Pa
 
 
 def test_the_state_of_a_run_is_valid(components: RunComponents, state: tuple[Content, Content]) -> None:
-    before = [digest_checkpoint(content) for content in state]
+    before = [hash_checkpoint(content) for content in state]
     require_training_state(*state, components)
-    assert [digest_checkpoint(content) for content in state] == before  # unchanged by the check
+    assert [hash_checkpoint(content) for content in state] == before  # unchanged by the check

@@ -91,7 +91,7 @@ def _show(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pc
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     pixels = np.asarray(small)
     blended = overlay(pixels, saliency, crop_pct)
-    true_class, is_correct = classes[predictions.label[index]], bool(predictions.right[index])
+    true_class, is_correct = classes[predictions.label[index]], bool(predictions.correct[index])
     path = predictions.paths[index]
     return ExplainedImage(path, encode_jpeg(pixels), encode_jpeg(blended), true_class, prediction, is_correct)
 

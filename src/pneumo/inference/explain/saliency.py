@@ -15,7 +15,7 @@ from torchvision.transforms.functional import gaussian_blur
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import Backbone
 from pneumo.models.classifier import log_odds
-from pneumo.models.feature_maps import Layout, find_layout, hooked
+from pneumo.models.feature_maps import Layout, find_layout, forward_hooks
 
 # The first is the default. Sources: Draelos and Carin 2020 (gradient times activation at each position), Selvaraju et
 # al. 2017 (gradients averaged over all positions), Zeiler and Fergus 2014 (occluded squares: slow, but needs no layer).
@@ -82,7 +82,7 @@ def _run(network: nn.Module, image: Tensor) -> tuple[list[_Output], Tensor]:
         calls.setdefault(name, []).append(_Output(name, output, layout, copied.grad_fn))
         return copied
 
-    with hooked(network, record):
+    with forward_hooks(network, record):
         features: Tensor = network(image)
     return [outputs[0] for outputs in calls.values() if len(outputs) == 1], features
 

@@ -20,7 +20,7 @@ from pneumo.inference.torch_backend import CheckpointNetwork
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
 from pneumo.models.classifier import Classifier
-from pneumo.models.ood_detector import LevelMeans
+from pneumo.models.ood_detector import MultiLevelBackbone
 
 _BLOCK = 32  # images per batch
 ROUNDS = (3, 30)  # minimum, maximum
@@ -48,7 +48,7 @@ def write_checked(
     Raises:
         ConfigError: PyTorch cannot export the network, or a difference exceeds `TOLERANCE`.
     """
-    write_network(network.scorer, network.rules, describe_network(checkpoint, network.rules), path)
+    write_network(network.module, network.rules, describe_network(checkpoint, network.rules), path)
     exported = FORMATS[path.suffix].open(path, "cpu", as_flag)
     difference = compare(score_reference(network.classifier, images), score(exported, images))
     if not all(value <= limit for value, limit in zip(difference, TOLERANCE, strict=True)):  # also catches NaN
@@ -77,7 +77,7 @@ def score(network: Network, images: Images) -> Scores:
 
 def score_reference(classifier: Classifier, images: Images) -> Scores:
     """Score images as the test does, without the optimisations of inference and export."""
-    levels, detector = LevelMeans(classifier.backbone, classifier.image_size), classifier.ood_detector
+    levels, detector = MultiLevelBackbone(classifier.backbone, classifier.image_size), classifier.ood_detector
     probability, ood_score = [], []
     with torch.inference_mode():
         for block in torch.split(torch.from_numpy(images), _BLOCK):

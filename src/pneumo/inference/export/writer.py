@@ -17,7 +17,7 @@ from pneumo.errors import ConfigError
 from pneumo.inference.backend import Rules
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.onnx_backend import ABOUT, RULES
-from pneumo.models.fast_inference import Scorer
+from pneumo.models.fast_inference import InferenceModule
 
 _TEXT = """\
 A classifier of chest radiographs, exported by pneumo {version}. Not a medical device: for research and teaching only.
@@ -55,10 +55,10 @@ def describe_network(checkpoint: Path, rules: Rules) -> dict[str, str]:
     }
 
 
-def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], path: Path) -> None:
+def write_network(module: InferenceModule, rules: Rules, metadata: Mapping[str, str], path: Path) -> None:
     """Write a network in the format that the path's suffix selects; the batch size is dynamic."""
     file_format = FORMATS[path.suffix]
-    size = sum(tensor.nbytes for tensor in scorer.state_dict().values())
+    size = sum(tensor.nbytes for tensor in module.state_dict().values())
     if file_format.max_bytes is not None and size > file_format.max_bytes:
         unlimited = [suffix for suffix, other in FORMATS.items() if other.max_bytes is None]
         raise ConfigError(
@@ -71,7 +71,7 @@ def write_network(scorer: Scorer, rules: Rules, metadata: Mapping[str, str], pat
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns about deprecated code of its own
             shapes = {"image": {0: Dim("batch", min=1)}}
-            program = torch.export.export(scorer, (image,), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(module, (image,), dynamic_shapes=shapes, strict=False)
             for node in program.graph.nodes:
                 node.meta.pop("stack_trace", None)  # contains paths of this machine
             file_format.write(program, metadata, path)

@@ -45,7 +45,7 @@ def test_messages_list_the_formats(
         assert message in capsys.readouterr().err
     network = CheckpointNetwork(checkpoint)
     with pytest.raises(ConfigError, match=r"an OWN file can hold at most 0 GB. Use a file name that ends in \.pt2\."):
-        write_network(network.scorer, network.rules, {}, tmp_path / f"network{own}")
+        write_network(network.module, network.rules, {}, tmp_path / f"network{own}")
 
 
 def test_a_checkpoint_is_loaded_without_importing_libraries_of_other_formats(checkpoint: Path) -> None:

@@ -186,7 +186,7 @@ def test_images_are_neither_stored_nor_logged(
 def test_a_network_with_nan_weights_is_an_error(tmp_path: Path) -> None:
     model = load_model(write_checkpoint(tmp_path / "best.ckpt"), "cpu")
     assert isinstance(model.network, CheckpointNetwork)
-    torch.nn.init.constant_(model.network.scorer.head.bias, float("nan"))
+    torch.nn.init.constant_(model.network.module.head.bias, float("nan"))
     reply = post(TestClient(make_app(model, None, ["*"])), encode_image(IMAGE, "PNG"))
     assert reply.status_code == 422
     assert "weights are damaged" in reply.json()["error"]

@@ -32,12 +32,12 @@ def test_examples_are_right_wrong_and_uncertain() -> None:
     predictions = predict(np.random.default_rng(0).random(200).tolist())
     examples = select_examples(predictions, 0.3)
     distance = np.abs(logit(predictions.positive_probability) - logit(0.3))
-    wrong = np.flatnonzero(~predictions.right)
-    assert predictions.right[examples.right].all()
+    wrong = np.flatnonzero(~predictions.correct)
+    assert predictions.correct[examples.right].all()
     assert examples.right.tolist() == sorted(set(examples.right.tolist()))
     assert examples.wrong.tolist() == sorted(wrong, key=lambda index: -distance[index])[:COLUMNS]
     assert examples.uncertain.tolist() == np.argsort(distance)[:COLUMNS].tolist()
-    assert (examples.right_count, examples.wrong_count) == (predictions.right.sum(), len(wrong))
+    assert (examples.right_count, examples.wrong_count) == (predictions.correct.sum(), len(wrong))
     assert select_examples(predictions, 0.3).indices == examples.indices
     assert len(draw(predictions, examples).axes[0].images) == 3 * COLUMNS
 
