@@ -91,7 +91,7 @@ def test_merged_batches_give_the_same_optimizer_steps(
 ) -> None:
     options = (*LITE0, f"optimizer={optimizer}", f"trainer.precision={precision}", "data.batch_size=5")
     run(compose_run(*options, folder="merged"))
-    monkeypatch.setattr(feature_cache, "_is_plain", lambda *_: False)
+    monkeypatch.setattr(feature_cache, "_can_merge_steps", lambda *_: False)
     run(compose_run(*options, folder="single"))
     assert (tmp_path / "merged/predictions.csv").read_bytes() == (tmp_path / "single/predictions.csv").read_bytes()
     merged, single = (
@@ -211,7 +211,7 @@ def test_two_processes_share_the_caches_and_test_each_image_once(tmp_path: Path,
 
 
 def test_runs_without_cacheable_features_fail_or_train_on_images(compose_run: Compose) -> None:
-    with pytest.raises(ConfigError, match=r"features\.cache=true cannot be.*model\.freeze=true"):
+    with pytest.raises(ConfigError, match=r"features\.cache=true is not possible.*model\.freeze=true"):
         run(compose_run("features.cache=true"))
     with pytest.raises(ConfigError, match=r"features\.cache=maybe must be auto, true or false"):
         run(compose_run("features.cache=maybe"))

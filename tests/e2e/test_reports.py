@@ -85,7 +85,7 @@ def test_model_card_requires_one_finished_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--model-card requires the folder of one finished run"):
         report([tmp_path, tmp_path], card=True)
     for command in (model_card, report_run):
-        with pytest.raises(ConfigError, match=r"holds no results\.json"):
+        with pytest.raises(ConfigError, match=r"contains no results\.json"):
             command(tmp_path)
 
 
