@@ -24,7 +24,7 @@ from pneumo.reporting.generalization import Shift, describe_shift, read_shift
 from pneumo.reporting.rendering import render
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.results import Results, count_tested, name_run, read_finished, recorded_estimate
+from pneumo.runs.results import Results, count_tested, read_finished, recorded_estimate, run_title
 from pneumo.runs.split_files import read_splits
 from pneumo.runs.status import write_report
 
@@ -98,7 +98,7 @@ def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> 
         config = OmegaConf.to_yaml(read_config(run.folder))
     text = render(
         "run.html",
-        title=name_run(results),
+        title=run_title(results),
         results=results,
         tested=count_tested(results),
         metrics=_metrics(results, TITLES),

@@ -12,7 +12,7 @@ import rich
 from pneumo.common.terminal import PlainTable, print_line
 from pneumo.metrics.subtypes import NO_IMAGE
 from pneumo.metrics.summary import reported_metrics
-from pneumo.runs.results import Value, name_run, recorded_estimate
+from pneumo.runs.results import Value, recorded_estimate, run_title
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
 
 def _table(results: Mapping[str, Value]) -> PlainTable:
     """Build a table of the ranked metrics next to the run's training figures."""
-    table = PlainTable(name_run(results))
+    table = PlainTable(run_title(results))
     table.add_column("test")
     for column in ("", "95\u00a0% interval"):
         table.add_column(column, justify="right")

@@ -11,7 +11,7 @@ from pathlib import Path
 from pneumo.errors import ConfigError
 from pneumo.runs.recorded_config import read_config
 from pneumo.runs.results import Results, read_results
-from pneumo.runs.run_names import is_trial_name, read_setting
+from pneumo.runs.run_names import is_trial_name, parse_setting
 from pneumo.runs.status import Status, load_status
 
 _log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ class Run:
 
     @property
     def setting(self) -> str:
-        """The rest of its name, after model, optimizer, seed and fold."""
-        return read_setting(self.name, self.model, self.optimizer, self.seed)
+        """The part of its name without model, optimizer, seed and fold."""
+        return parse_setting(self.name, self.model, self.optimizer, self.seed)
 
     @property
     def fold(self) -> int:
@@ -93,7 +93,7 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None, searches
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
         model, optimizer, seed, settings = (results[key] for key in ("model", "optimizer", "seed", "settings_hash"))
-        # status.json has the hash of the composed configuration; results.json of earlier versions has another one.
+        # Earlier versions changed some settings after composition, so the hash in their results.json may differ.
         composed = (status and status.status == "done" and status.settings_hash) or str(settings)
         return Run(label, name, folder, str(model), str(optimizer), int(seed), results, state, "", composed, trial)
     if status is None:
@@ -106,8 +106,8 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None, searches
 def _is_trial(name: str, folder: Path, searches: dict[Path, bool]) -> bool:
     """Return whether a run is a trial: it has a trial's name, and its recorded configuration, if any, has trials.
 
-    Runs in one folder belong to one sweep, so only one of their configurations is read, since each takes 30 ms.
-    `searches` caches the results.
+    The runs in a folder belong to one sweep, so one configuration per folder is read; reading takes 30 ms. `searches`
+    caches the results.
     """
     if not is_trial_name(name):
         return False

@@ -12,14 +12,14 @@ from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.summary import estimate_keys
-from pneumo.runs.result_rules import RESULT_NAMES, find_fault
+from pneumo.runs.result_rules import RESULT_NAMES, find_error
 
 _MAX_BYTES = 1 << 20  # of results.json; a typical one has 4 KB
 Value = str | int | float | bool
 Results = dict[str, Value]
 
 
-def name_run(results: Mapping[str, Value]) -> str:
+def run_title(results: Mapping[str, Value]) -> str:
     """Return a run's title: model, optimizer and seed."""
     return f"{results['model']} · {results['optimizer']} · seed {results['seed']}"
 
@@ -54,7 +54,7 @@ def read_results(folder: Path) -> Results | None:
         return None
     except PlainDataError as error:
         raise _damaged(path, str(error)) from error
-    if fault := find_fault(content):
+    if fault := find_error(content):
         raise _damaged(path, fault)
     results: Results = content
     return results

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-IN_EVERY_NAME = ("model", "optimizer", "seed")  # keys in `base_name`
+IN_EVERY_NAME = ("model", "optimizer", "seed")  # keys of the values in `base_name`
 _TRIAL = "trial-"
 _FOLD = re.compile(r"fold\d+")
 
@@ -28,7 +28,7 @@ def is_trial_name(name: str) -> bool:
     return name.startswith(_TRIAL)
 
 
-def read_setting(name: str, model: str, optimizer: str, seed: int) -> str:
+def parse_setting(name: str, model: str, optimizer: str, seed: int) -> str:
     """Return the part of a run's name without model, optimizer, seed and fold.
 
     Args:

@@ -21,7 +21,7 @@ from pneumo.reporting.figures.charts import draw_learning_curves
 from pneumo.reporting.figures.run_figures import MAX_IMAGES, draw_batch, draw_test
 from pneumo.reporting.figures.style import save
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import Results, name_run
+from pneumo.runs.results import Results, run_title
 from pneumo.training.callbacks import History
 from pneumo.training.components import RunComponents
 from pneumo.training.loggers import RunLogger, run_loggers
@@ -79,7 +79,7 @@ def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None
     settings = datamodule.augmentation.settings.items() if datamodule.augmentation.active else ()
     augmentation = ", ".join(f"{name} {value:g}" for name, value in settings if value) or "none"
     title = f"First training batch: {len(batch)} of {size} images with their classes. Augmentation: {augmentation}"
-    titles = [name_run({**cfg.choices, "seed": cfg.seed}), *wrap(title, _TITLE_WIDTH)]
+    titles = [run_title({**cfg.choices, "seed": cfg.seed}), *wrap(title, _TITLE_WIDTH)]
     figure = draw_batch([datamodule.classes[image.label] for image in batch], pixels, titles)
     png = save({"training_batch": figure}, folder / "figures")["png"]
     for logger in run_loggers(trainer):

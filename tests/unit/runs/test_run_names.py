@@ -3,7 +3,7 @@ import yaml
 from helpers.commands import ROOT
 from omegaconf import OmegaConf
 
-from pneumo.runs.run_names import base_name, is_trial_name, read_setting, trial_name
+from pneumo.runs.run_names import base_name, is_trial_name, parse_setting, trial_name
 from pneumo.sweeps.plan import job_name
 
 
@@ -26,7 +26,7 @@ def test_the_configuration_uses_the_same_folder_names() -> None:
 )
 def test_the_setting_of_a_job_is_parsed_from_its_name(values: dict[str, str], setting: str) -> None:
     name = job_name(base_name("resnext", "sgd", 3), values, list(values))
-    assert read_setting(name, "resnext", "sgd", 3) == setting
+    assert parse_setting(name, "resnext", "sgd", 3) == setting
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_setting_of_a_job_is_parsed_from_its_name(values: dict[str, str], se
     ],
 )
 def test_other_names_are_settings_without_seed_and_fold(name: str, setting: str) -> None:
-    assert read_setting(name, "resnext", "sgd", 3) == setting
+    assert parse_setting(name, "resnext", "sgd", 3) == setting
 
 
 def test_trial_names_are_recognised() -> None:

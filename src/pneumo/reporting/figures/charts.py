@@ -21,7 +21,7 @@ from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, add_title, class_colours, single_panel, test_size
 from pneumo.reporting.generalization import SHIFT_METRICS, Shift
-from pneumo.runs.results import Results, name_run, recorded_estimate
+from pneumo.runs.results import Results, recorded_estimate, run_title
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
 CURVES = {"loss": "Cross-entropy loss", "auroc": "AUROC", "accuracy": "Accuracy"}
@@ -56,7 +56,7 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
             axes.set(title=title, xlabel="epoch", xlim=(0.5, count + 0.5))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=3, fontsize=9)
-        add_title(figure, f"{name_run(results)}, {count} epoch{'s' if count > 1 else ''}")
+        add_title(figure, f"{run_title(results)}, {count} epoch{'s' if count > 1 else ''}")
     return figure
 
 
@@ -209,7 +209,7 @@ def draw_shift(shift: Shift, results: Results) -> Figure:
         lower.set_xlabel("predicted probability (logit scale)")
         lower.legend(loc="upper center", bbox_to_anchor=(0.5, -0.36), ncols=4, fontsize=8, columnspacing=1.2)
         _plot_metrics(right, shift)
-        add_title(figure, f"{name_run(results)}, from validation to {test_size(results)}")
+        add_title(figure, f"{run_title(results)}, from validation to {test_size(results)}")
     return figure
 
 

@@ -19,7 +19,7 @@ from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.charts import draw_calibration, draw_confusion, draw_curves, draw_scores, draw_shift
 from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, add_title, test_size
 from pneumo.reporting.generalization import Shift, read_shift
-from pneumo.runs.results import Results, name_run
+from pneumo.runs.results import Results, run_title
 
 _log = logging.getLogger(__name__)
 Indices = npt.NDArray[np.int64]
@@ -169,7 +169,7 @@ def draw_predictions(predictions: Predictions, examples: Examples, images: Image
         )
     ]
     grid = [(title, [captions[index] for index in indices]) for title, indices in rows.items()]
-    return _draw_grid(grid, images, (f"{name_run(results)}, {test_size(results)}", subtitle))
+    return _draw_grid(grid, images, (f"{run_title(results)}, {test_size(results)}", subtitle))
 
 
 def draw_batch(labels: Sequence[str], images: Images, titles: Sequence[str]) -> Figure:

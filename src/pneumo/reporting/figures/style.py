@@ -21,7 +21,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pneumo.common.files import atomic_path
 from pneumo.common.text import escape_prose
-from pneumo.runs.results import Results, count_tested, name_run
+from pneumo.runs.results import Results, count_tested, run_title
 
 # The colour-blind safe palette of Okabe and Ito.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -63,7 +63,7 @@ def single_panel(results: Results) -> tuple[Figure, Axes]:
     """
     figure = Figure(figsize=(3.6, 3.6))
     figure.subplots_adjust(left=0.18, right=0.96, bottom=0.14, top=0.86)
-    title = name_run(results)
+    title = run_title(results)
     size = min(11, 380 / len(title))  # shrinks long titles to about the figure's width
     figure.suptitle(f"{title}\n{test_size(results)}", y=0.98, fontsize=size, weight="bold")
     return figure, figure.add_subplot()
