@@ -52,7 +52,7 @@ lint: $(READY) ## check style, formatting, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(READY) ## run the speed benchmarks on phantoms, several minutes each; FULL=--full: on PNEUMO_DATA_ROOT
+bench: $(READY) ## run the speed benchmarks on phantoms, several minutes each; FULL=--full uses PNEUMO_DATA_ROOT
 	@for script in $(filter-out %/harness.py %/plain.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$script $(FULL)"; $(BIN)/python $$script $(FULL) || exit 1; done
 

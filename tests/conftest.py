@@ -11,8 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it at import
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores
 
-from helpers.commands import Compose, metrics, sweep
-from helpers.configurations import composing
+from helpers.commands import Compose, read_metrics, sweep
+from helpers.configurations import run_composer
 
 from pneumo.data.phantoms import write_phantoms
 
@@ -53,15 +53,15 @@ def twelve(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     outputs = tmp_path_factory.mktemp("twelve")
     done = sweep(outputs, phantoms)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(metrics(outputs / "sweep" / "study")) == 12
+    assert len(read_metrics(outputs / "sweep" / "study")) == 12
     return outputs / "sweep" / "study"
 
 
 @pytest.fixture
 def compose_run(tmp_path: Path, phantoms: Path) -> Iterator[Compose]:
     """Compose a run in a temporary folder, by default without figures."""
-    with composing(tmp_path, phantoms) as composed:
-        yield composed
+    with run_composer(tmp_path, phantoms) as compose:
+        yield compose
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +70,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     from pneumo.training.run import run  # here, since xdist's controller does not need PyTorch
 
     folder = tmp_path_factory.mktemp("finished")
-    with composing(folder, phantoms) as composed:
-        run(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
+    with run_composer(folder, phantoms) as compose:
+        run(compose("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
     return folder / "run"

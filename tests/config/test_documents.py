@@ -15,13 +15,13 @@ def read_page(name: str) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """Return the anchors of a page's headings as GitHub makes them."""
+    """Return the anchors that GitHub generates for a page's headings."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
     return {f"#{re.sub(r'[^a-z0-9 _-]', '', heading.lower()).replace(' ', '-')}" for heading in headings}
 
 
 def count_words(text: str) -> int:
-    """Return the number of words; the rules of tables and other marks are not words."""
+    """Count words; table borders and other marks without letters or digits do not count."""
     return sum(any(map(str.isalnum, word)) for word in text.split())
 
 
@@ -34,7 +34,7 @@ def test_files_named_on_a_page_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_of_a_page_lead_somewhere(name: str) -> None:
+def test_links_of_a_page_are_valid(name: str) -> None:
     broken = []
     for target, anchor in LINK.findall(read_page(name)):
         path = (ROOT / name).parent / target if target else ROOT / name

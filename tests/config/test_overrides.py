@@ -22,7 +22,7 @@ def lines(name: str) -> list[list[str]]:
     return [shlex.split(line) for line in (HERE / f"{name}.txt").read_text().splitlines()]
 
 
-def paragraph(base: DictConfig, overrides: list[str], compose: Compose) -> str | None:
+def user_error(base: DictConfig, overrides: list[str], compose: Compose) -> str | None:
     """Return the user error that overrides cause; None if a run can be built."""
     try:
         check_choices(overrides, ROOT / "conf")
@@ -45,7 +45,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("override", QUICK)
 def test_an_error_starts_with_the_key(override: str, compose_run: Compose) -> None:
-    error = paragraph(compose_run(), [override], compose_run)
+    error = user_error(compose_run(), [override], compose_run)
     assert error is not None
     assert error.startswith(override.partition("=")[0])
 
@@ -55,10 +55,10 @@ def test_an_error_starts_with_the_key(override: str, compose_run: Compose) -> No
 @pytest.mark.filterwarnings("default")
 def test_each_override_is_rejected_in_one_paragraph_or_accepted(compose_run: Compose) -> None:
     base = compose_run()
-    refused, accepted = lines("refused"), lines("accepted")
-    assert len(refused) + len(accepted) >= 300
-    errors = {shlex.join(each): paragraph(base, each, compose_run) for each in refused}
+    rejected, accepted = lines("rejected"), lines("accepted")
+    assert len(rejected) + len(accepted) >= 300
+    errors = {shlex.join(each): user_error(base, each, compose_run) for each in rejected}
     assert [each for each, error in errors.items() if error is None] == []
     assert {each: error for each, error in errors.items() if error and "Traceback" in error} == {}
-    errors = {shlex.join(each): paragraph(base, each, compose_run) for each in accepted}
+    errors = {shlex.join(each): user_error(base, each, compose_run) for each in accepted}
     assert {each: error for each, error in errors.items() if error is not None} == {}

@@ -6,8 +6,8 @@ import pytest
 from helpers.commands import ROOT, Compose
 from omegaconf import DictConfig, OmegaConf
 
-from pneumo.config.checks import check_config, rules
-from pneumo.config.schema import GROUPS, SPECIAL, SWEEP, TARGETS, TOP
+from pneumo.config.checks import argument_rules, check_config
+from pneumo.config.schema import GROUPS, HYDRA_KEYS, SWEEP, TARGETS, TOP_LEVEL
 from pneumo.config.signatures import locate, parameters
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
@@ -38,7 +38,7 @@ def test_the_schema_of_a_target_and_its_constructor_agree(target: str) -> None:
 def test_the_schema_and_train_yaml_agree() -> None:
     train = load("train.yaml")
     assert {name for name, value in train.items() if not isinstance(value, DictConfig) and name != "defaults"} == {
-        name for name, rule in TOP.items() if rule.required
+        name for name, rule in TOP_LEVEL.items() if rule.required
     }
     for group in GROUPS.keys() & train.keys():
         assert GROUPS[group].keys() == train[group].keys(), group
@@ -65,7 +65,7 @@ def test_each_key_in_conf_has_a_rule(group: str) -> None:
                 continue
             own = node.get("_target_") or targets.get(str(name)) or load(f"{group}/{node.defaults[0]}.yaml")._target_
             targets.setdefault(str(name), own)
-            assert set(node) - {"defaults", *SPECIAL} <= rules(group, own)[0].keys(), path.name
+            assert set(node) - {"defaults", *HYDRA_KEYS} <= argument_rules(group, own)[0].keys(), path.name
 
 
 def flatten(node: DictConfig, prefix: str = "") -> list[str]:

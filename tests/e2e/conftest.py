@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.commands import Script, Sweep, running_scripts
+from helpers.commands import Script, Sweep, script_runner
 
 
 @pytest.fixture
 def run_script() -> Iterator[Script]:
     """Run train.py or sweep.py in this process and return its status."""
-    with running_scripts() as script:
+    with script_runner() as script:
         yield script
 
 
@@ -37,7 +37,7 @@ def sweep(tmp_path: Path, phantoms: Path, run_script: Script) -> Sweep:
 def one_job(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """The outputs of a finished sweep of one job, of which no test may change anything."""
     outputs = tmp_path_factory.mktemp("one_job") / "outputs"
-    with running_scripts() as script:
+    with script_runner() as script:
         assert sweep_into(outputs, phantoms, script)("model=xraychestnet", "optimizer=sgd") == 0
     return outputs
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from helpers.commands import ROOT, Compose, train_with
-from helpers.configurations import composing
+from helpers.configurations import run_composer
 from typer.testing import CliRunner
 
 from pneumo.cli import app
@@ -48,8 +48,8 @@ def arrays(folder: Path) -> dict[str, bytes]:
 def cached(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """Run folder with its caches, which tests must not modify."""
     folder = tmp_path_factory.mktemp("cached")
-    with composing(folder, phantoms) as composed:
-        run(composed(*LITE0, folder="cached"))
+    with run_composer(folder, phantoms) as compose:
+        run(compose(*LITE0, folder="cached"))
     return folder
 
 
@@ -57,8 +57,8 @@ def cached(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
 def augmented(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> bytes:
     """Content of predictions.csv of an uninterrupted run with cached features of augmented images."""
     folder = tmp_path_factory.mktemp("augmented")
-    with composing(folder, phantoms) as composed:
-        run(composed(*AUGMENTED))
+    with run_composer(folder, phantoms) as compose:
+        run(compose(*AUGMENTED))
     return (folder / "run" / "predictions.csv").read_bytes()
 
 

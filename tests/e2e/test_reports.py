@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from helpers.commands import Compose
-from helpers.configurations import composing
+from helpers.configurations import run_composer
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.cli.commands import model_card, report, report_run
@@ -61,8 +61,8 @@ def subtypes(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Run:
     """A run with three classes; tests must not modify it."""
     folder = tmp_path_factory.mktemp("subtypes")
     options = ("data.task=subtype", "decision.threshold=youden", "model=efficientnet_lite0", "epochs=1", "figures=true")
-    with composing(folder, phantoms) as composed:
-        cfg = composed(*options)
+    with run_composer(folder, phantoms) as compose:
+        cfg = compose(*options)
         results = run(cfg)
     (folder / "run" / ".hydra").mkdir()
     OmegaConf.save(cfg, folder / "run" / ".hydra" / "config.yaml")
@@ -85,7 +85,7 @@ def test_model_card_requires_one_finished_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--model-card requires the folder of one finished run"):
         report([tmp_path, tmp_path], card=True)
     for command in (model_card, report_run):
-        with pytest.raises(ConfigError, match=r"holds no results\.json"):
+        with pytest.raises(ConfigError, match=r"contains no results\.json"):
             command(tmp_path)
 
 

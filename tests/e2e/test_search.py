@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers.commands import Sweep, contents, place
+from helpers.commands import Sweep, results_files, sweep_folder
 from helpers.event_files import hparams_row
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -26,8 +26,9 @@ from pneumo.runs.collection import collect
 def test_settings_from_an_edited_database_are_not_applied(
     name: str, value: str, sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place(tmp_path, "rates").mkdir(parents=True)
-    study = optuna.create_study(study_name="rates", storage=f"sqlite:///{place(tmp_path, 'rates') / 'optuna.db'}")
+    folder = sweep_folder(tmp_path, "rates")
+    folder.mkdir(parents=True)
+    study = optuna.create_study(study_name="rates", storage=f"sqlite:///{folder / 'optuna.db'}")
     rate = FloatDistribution(0.001, 0.01)
     study.ask({"optimizer.lr": rate, name: CategoricalDistribution([value.format(tmp_path / "executed")])})
     options = ("model=xraychestnet", "optimizer=sgd", "epochs=1", "sweep.name=rates", "sweep.trials=1")
@@ -36,7 +37,7 @@ def test_settings_from_an_edited_database_are_not_applied(
     assert name in error
     assert "Traceback" not in error
     assert not (tmp_path / "executed").exists()
-    assert not list(place(tmp_path, "rates").glob("trial-*"))
+    assert not list(folder.glob("trial-*"))
 
 
 @pytest.mark.slow
@@ -49,21 +50,21 @@ def test_a_stopped_search_resumes(
 
     def stop(classifier: Classifier) -> None:
         measure(classifier)
-        if len(contents(place(tmp_path, "search"))) == 1:
+        if len(results_files(sweep_folder(tmp_path, "search"))) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_validation_epoch_end", stop)
         assert sweep(*options, "sweep.trials=3") == 143
-    assert sorted(contents(place(tmp_path, "search"))) == ["trial-000"]
+    assert sorted(results_files(sweep_folder(tmp_path, "search"))) == ["trial-000"]
     capsys.readouterr()
     assert sweep(*options, "sweep.trials=3") == 0
     shown = capsys.readouterr().out
     assert "3 jobs: 2 done, 1 skipped, 0 failed" in shown
-    results = {name: json.loads(text) for name, (_, text) in contents(place(tmp_path, "search")).items()}
+    results = {name: json.loads(text) for name, (_, text) in results_files(sweep_folder(tmp_path, "search")).items()}
     assert sorted(results) == ["trial-000", "trial-001", "trial-002"]
-    assert all(run.trial for run in collect([place(tmp_path, "search")]))
-    rows = [hparams_row(place(tmp_path, "search") / name) for name in sorted(results)]
+    assert all(run.trial for run in collect([sweep_folder(tmp_path, "search")]))
+    rows = [hparams_row(sweep_folder(tmp_path, "search") / name) for name in sorted(results)]
     assert len({row["set/weight_decay"] for row in rows}) == 3
     best = min(results, key=lambda name: float(results[name]["val_loss"]))
     assert f"The best of 3 trials by validation is {best}" in shown

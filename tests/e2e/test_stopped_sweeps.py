@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.commands import ROOT, Sweep, contents, metrics, place
+from helpers.commands import ROOT, Sweep, read_metrics, results_files, sweep_folder
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from pneumo.common.disk import PREFIX
@@ -45,13 +45,13 @@ def test_a_stopped_sweep_resumes_with_the_same_results(
     shown = capsys.readouterr().out
     assert "2 jobs: 0 done, 0 skipped, 0 failed, 1 stopped, 1 not started" in shown
     assert "Run the same command again to resume" in shown
-    assert "stopped" in (place(tmp_path) / "leaderboard.md").read_text()
+    assert "stopped" in (sweep_folder(tmp_path) / "leaderboard.md").read_text()
 
     assert sweep(*model) == 0
     shown = capsys.readouterr().out
     assert "Resuming from" in shown
     assert "2 jobs: 2 done" in shown
-    assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
+    assert read_metrics(sweep_folder(tmp_path)) == read_metrics(sweep_folder(tmp_path, "whole"))
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_an_unfinished_run_with_other_settings_is_kept_unless_overwriting_is_all
     with monkeypatch.context() as patch:
         patch.setattr("pneumo.training.run.write_results", None)  # fails after training
         assert sweep(*model) == 1
-    last = place(tmp_path) / "efficientnet_lite0-sgd-s0" / "checkpoints" / "last.ckpt"
+    last = sweep_folder(tmp_path) / "efficientnet_lite0-sgd-s0" / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
     assert sweep(*model, "optimizer.lr=0.02") == 1
     shown = capsys.readouterr().out
@@ -82,7 +82,7 @@ def test_a_run_that_failed_after_training_is_only_tested(
         patch.setattr("pneumo.training.run.write_results", None)
         assert sweep(*model) == 1
     assert sweep(*model) == 0
-    assert metrics(place(tmp_path)) == metrics(place(tmp_path, "whole"))
+    assert read_metrics(sweep_folder(tmp_path)) == read_metrics(sweep_folder(tmp_path, "whole"))
 
 
 @pytest.mark.slow
@@ -96,17 +96,17 @@ def test_a_stopped_overwriting_sweep_resumes(
 
     def stop(classifier: Classifier) -> None:
         measure(classifier)
-        if '"epochs": 3' in (place(tmp_path) / "efficientnet_lite0-sgd-s0" / "results.json").read_text():
+        if '"epochs": 3' in (sweep_folder(tmp_path) / "efficientnet_lite0-sgd-s0" / "results.json").read_text():
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "on_validation_epoch_end", lambda classifier: stop_if_second(classifier, stop))
         assert sweep(*overwriting) == 143
     assert "1 done" in capsys.readouterr().out
-    first = contents(place(tmp_path))["efficientnet_lite0-sgd-s0"]
+    first = results_files(sweep_folder(tmp_path))["efficientnet_lite0-sgd-s0"]
     assert sweep(*overwriting) == 0
     assert "2 jobs: 1 done, 1 skipped, 0 failed" in capsys.readouterr().out
-    assert contents(place(tmp_path))["efficientnet_lite0-sgd-s0"] == first
+    assert results_files(sweep_folder(tmp_path))["efficientnet_lite0-sgd-s0"] == first
     assert sweep(*overwriting) == 0  # reruns all jobs, since the last command was complete
     assert "2 jobs: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
 
@@ -130,13 +130,13 @@ def test_a_killed_sweep_resumes_with_the_same_results(sweep: Sweep, tmp_path: Pa
     command = [sys.executable, *sys.argv[:-1], "sweep.name=killed"]
     for present in ("xraychestnet-sgd-s0/checkpoints/last.ckpt", "efficientnet_lite0-sgd-s0/status.json"):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
-            while not (place(tmp_path, "killed") / present).exists():
+            while not (sweep_folder(tmp_path, "killed") / present).exists():
                 assert process.poll() is None, "it ended before it could be killed"
                 time.sleep(0.005)
             os.killpg(process.pid, signal.SIGKILL)
-    first = contents(place(tmp_path, "killed"))
+    first = results_files(sweep_folder(tmp_path, "killed"))
     assert sweep(*options, "sweep.name=killed") == 0
-    assert metrics(place(tmp_path, "killed")) == metrics(place(tmp_path, "whole"))
+    assert read_metrics(sweep_folder(tmp_path, "killed")) == read_metrics(sweep_folder(tmp_path, "whole"))
     assert not list(tmp_path.rglob(f"{PREFIX}*"))
-    after = contents(place(tmp_path, "killed"))
+    after = results_files(sweep_folder(tmp_path, "killed"))
     assert all(after[name] == content for name, content in first.items())

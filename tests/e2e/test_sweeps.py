@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from helpers.commands import Sweep, contents, place
+from helpers.commands import Sweep, results_files, sweep_folder
 from helpers.event_files import hparams_row
 
 from pneumo.runs.status import Status, read_status, write_status
@@ -22,22 +22,22 @@ def test_repeating_a_command_keeps_finished_jobs(
 ) -> None:
     assert sweep(*TWO, "seed=0,1", "epochs=1") == 0
     assert "4 jobs: 4 done, 0 skipped, 0 failed" in capsys.readouterr().out
-    before = contents(place(tmp_path))
+    before = results_files(sweep_folder(tmp_path))
     assert set(before) == {f"xraychestnet-{optimizer}-s{seed}" for optimizer in ("sgd", "adam") for seed in (0, 1)}
-    assert (place(tmp_path) / "leaderboard.html").is_file()
+    assert (sweep_folder(tmp_path) / "leaderboard.html").is_file()
 
     assert sweep(*TWO, "seed=0,1", "epochs=1") == 0
     assert "4 jobs: 0 done, 4 skipped, 0 failed" in capsys.readouterr().out
-    assert contents(place(tmp_path)) == before
+    assert results_files(sweep_folder(tmp_path)) == before
 
     assert sweep(*TWO) == 1
     error = capsys.readouterr().err
     for word in ("xraychestnet-sgd-s0 (another configuration)", "sweep.name=NAME", "sweep.overwrite=true"):
         assert word in error
-    assert contents(place(tmp_path)) == before
+    assert results_files(sweep_folder(tmp_path)) == before
 
     assert sweep(*TWO, "sweep.overwrite=true") == 0
-    after = contents(place(tmp_path))
+    after = results_files(sweep_folder(tmp_path))
     assert {name for name in before if after[name] != before[name]} == {"xraychestnet-sgd-s0", "xraychestnet-adam-s0"}
 
 
@@ -63,7 +63,7 @@ def test_one_failure_does_not_stop_the_others(
     captured = capsys.readouterr().out
     assert captured.strip().endswith("6 jobs: 1 done, 0 skipped, 5 failed")
     assert "Traceback" not in captured
-    folders = {path.parent: read_status(path.parent) for path in place(tmp_path).glob("*/status.json")}
+    folders = {path.parent: read_status(path.parent) for path in sweep_folder(tmp_path).glob("*/status.json")}
     reasons = {folder: status.reason for folder, status in folders.items() if status and status.status == "failed"}
     for word, count in (("loss is nan in epoch 1", 1), (f"{broken} is truncated", 2), ("does not exist", 2)):
         assert sum(word in reason for reason in reasons.values()) == count
@@ -71,7 +71,7 @@ def test_one_failure_does_not_stop_the_others(
         log = (folder / "train.log").read_text()
         assert "Traceback (most recent call last)" in log
         assert not (folder / "results.json").exists()
-    board = (place(tmp_path) / "leaderboard.md").read_text()
+    board = (sweep_folder(tmp_path) / "leaderboard.md").read_text()
     assert board.count("| failed |") == 5
     assert "loss is nan in epoch 1" in board
 
@@ -79,17 +79,17 @@ def test_one_failure_does_not_stop_the_others(
 def test_fail_fast_starts_no_further_job(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.lr=1e30,0.01", "sweep.fail_fast=true") == 1
     assert "2 jobs: 0 done, 0 skipped, 1 failed, 1 not started" in capsys.readouterr().out
-    assert not contents(place(tmp_path))
+    assert not results_files(sweep_folder(tmp_path))
 
 
 def test_only_one_command_at_a_time_uses_a_folder(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place(tmp_path).mkdir(parents=True)
-    with FileLock(place(tmp_path) / ".lock"):
+    sweep_folder(tmp_path).mkdir(parents=True)
+    with FileLock(sweep_folder(tmp_path) / ".lock"):
         assert sweep(*TWO) == 1
     assert "Another process is running a sweep" in capsys.readouterr().err
-    assert not contents(place(tmp_path))
+    assert not results_files(sweep_folder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_user_errors_are_reported_before_anything_runs(
 def test_users_may_name_the_folders_and_tensorboard_shows_the_swept_settings(sweep: Sweep, tmp_path: Path) -> None:
     subdir = "hydra.sweep.subdir=\"${choices.optimizer}/${optimizer.momentum} with 'quotes'\""
     assert sweep("model=xraychestnet", "optimizer=sgd", "optimizer.momentum=0.5,0.9", "epochs=1", subdir) == 0
-    folders = sorted(path.parent for path in place(tmp_path).rglob("results.json"))
-    assert [path.relative_to(place(tmp_path)).as_posix() for path in folders] == [
+    folders = sorted(path.parent for path in sweep_folder(tmp_path).rglob("results.json"))
+    assert [path.relative_to(sweep_folder(tmp_path)).as_posix() for path in folders] == [
         "sgd/0.5 with 'quotes'",
         "sgd/0.9 with 'quotes'",
     ]
@@ -144,28 +144,29 @@ def test_users_may_name_the_folders_and_tensorboard_shows_the_swept_settings(swe
 def test_jobs_that_a_launcher_repeats_or_starts_late_change_nothing(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = place(tmp_path) / "xraychestnet-sgd-s0"
-    before, status, command = contents(place(tmp_path)), read_status(folder), read_command(place(tmp_path))
+    folder = sweep_folder(tmp_path) / "xraychestnet-sgd-s0"
+    before = results_files(sweep_folder(tmp_path))
+    status, command = read_status(folder), read_command(sweep_folder(tmp_path))
     assert status is not None
     assert command is not None
     job = ("model=xraychestnet", "optimizer=sgd", "hydra.mode=RUN", f"hydra.run.dir={folder}", "sweep.overwrite=true")
     monkeypatch.setenv(COMMAND, command.name)
     write_status(folder, replace(status, status="running"))
     assert sweep(*job) == 0  # its worker died after the results were written
-    assert contents(place(tmp_path)) == before
+    assert results_files(sweep_folder(tmp_path)) == before
     assert read_status(folder) == status
     monkeypatch.setenv(COMMAND, "an earlier command")
     assert sweep(*job, "epochs=1") == 0
-    assert contents(place(tmp_path)) == before
+    assert results_files(sweep_folder(tmp_path)) == before
     assert read_status(folder) == status
 
 
 @pytest.mark.usefixtures("one_job_done")
 def test_an_overwritten_run_is_kept_until_the_new_run_can_start(sweep: Sweep, tmp_path: Path) -> None:
-    before = contents(place(tmp_path))
+    before = results_files(sweep_folder(tmp_path))
     missing = f"data.root={tmp_path / 'missing'}"
     assert sweep("model=xraychestnet", "optimizer=sgd", "sweep.overwrite=true", missing) == 1
-    assert contents(place(tmp_path)) == before
+    assert results_files(sweep_folder(tmp_path)) == before
 
 
 @pytest.mark.slow
@@ -182,7 +183,7 @@ def test_a_job_whose_folder_cannot_be_written_does_not_end_the_others(
     shown = capsys.readouterr().out
     assert "No space left on device" in shown
     assert "2 jobs: 1 done, 0 skipped, 0 failed, 1 not started" in shown
-    assert set(contents(place(tmp_path))) == {"xraychestnet-adam-s0"}
+    assert set(results_files(sweep_folder(tmp_path))) == {"xraychestnet-adam-s0"}
 
 
 def test_an_unwritable_sweep_folder_is_reported_in_one_paragraph(
@@ -194,5 +195,5 @@ def test_an_unwritable_sweep_folder_is_reported_in_one_paragraph(
     monkeypatch.setattr("pneumo.sweeps.session.start_command", refuse)
     assert sweep(*TWO) == 1
     error = capsys.readouterr().err
-    assert f"folder {place(tmp_path)} cannot be used (Permission denied)" in error
+    assert f"folder {sweep_folder(tmp_path)} cannot be used (Permission denied)" in error
     assert "Traceback" not in error

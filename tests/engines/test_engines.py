@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.commands import ROOT, metrics, sweep
+from helpers.commands import ROOT, read_metrics, sweep
 
 FOUR = ("model=xraychestnet,googlenet", "optimizer=sgd,adagrad")  # of the twelve, since each job imports PyTorch
 
@@ -25,7 +25,7 @@ def check(folder: Path, twelve: Path, done: subprocess.CompletedProcess[str], jo
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{jobs} jobs: {jobs} done, 0 skipped, 0 failed" in done.stdout
     assert "googlenet-adagrad-s0 done" in done.stdout
-    results, reference = metrics(folder / "sweep" / "study"), metrics(twelve)
+    results, reference = read_metrics(folder / "sweep" / "study"), read_metrics(twelve)
     assert len(results) == jobs
     assert results == {name: reference[name] for name in results}
 

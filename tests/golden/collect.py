@@ -1,4 +1,4 @@
-"""Collectors of golden values: each takes an empty folder and returns what JSON can hold."""
+"""Collectors of golden values: each works in an empty folder and returns plain values for JSON."""
 
 import csv
 import hashlib
@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from golden.checkpoint_json import from_json
 from golden.images import tested_images, write_images
-from golden.reach import QUICK, ROOT, compose_config, describe_commands, hashes, run_command, run_script
-from golden.structure import restore
+from golden.interface import QUICK, ROOT, compose_config, describe_commands, hashes, run_command, run_script
 from omegaconf import DictConfig, OmegaConf
 
-EARLIER = Path(__file__).parent / "earlier"  # written by version 0.1.0, never to be written again
+EARLIER = Path(__file__).parent / "earlier"  # written by version 0.1.0; must not be regenerated
 COSTS = {"train_seconds", "total_seconds", "samples_per_second", "peak_memory_bytes", "cache_seconds"}
 VERSIONS = {"git_commit", "torch_version", "pneumo_version"}
 RUNS = {
@@ -32,18 +32,18 @@ RESUMED = ("optimizer=adam", "data.image_size=32", "trainer.max_epochs=3")
 
 
 def names(group: str) -> list[str]:
-    """Return the names of the files of a group of conf/."""
+    """Return the names of the options of a config group."""
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
 def few_pairs() -> list[str]:
-    """Return choices of all models, all optimizers and all experiments, not their product."""
+    """Return each model, each optimizer and each experiment, without combinations."""
     groups = ("model", "optimizer", "experiment")
     return [f"{group}={name}" for group in groups for name in names(group)]
 
 
 def all_pairs() -> list[str]:
-    """Return choices of all models with all optimizers and all experiments, and those of further groups."""
+    """Return all combinations of models, optimizers and experiments, and each option of other groups."""
     models, optimizers, experiments = map(names, ("model", "optimizer", "experiment"))
     product = [f"model={m} optimizer={o} experiment={e}" for m in models for o in optimizers for e in experiments]
     groups = ("data", "augment", "scheduler", "callbacks", "logger", "trainer")
@@ -52,12 +52,12 @@ def all_pairs() -> list[str]:
 
 
 def hash_choices(choices: list[str]) -> dict[str, list[str]]:
-    """Return `config_hash` and `settings_hash` of choices."""
+    """Return `config_hash` and `settings_hash` by overrides."""
     return {choice: hashes(compose_config(*choice.split())) for choice in choices}
 
 
 def collect_settings(_: Path) -> dict[str, Any]:
-    """Return all settings of train.py and sweep.py and of each choice, with their values, but for names of classes."""
+    """Return the settings of train.py and sweep.py, and those that each option changes; class names are omitted."""
     found: dict[str, Any] = {config: _flatten(compose_config(config=config)) for config in ("train", "sweep")}
     for group in ("model", "optimizer", "experiment", "data", "augment", "scheduler", "callbacks", "trainer"):
         for name in names(group):
@@ -71,11 +71,11 @@ def collect_settings(_: Path) -> dict[str, Any]:
 def _flatten(cfg: DictConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
-    def visit(value: Any, path: str) -> None:  # noqa: ANN401 (what YAML holds)
+    def visit(value: Any, path: str) -> None:  # noqa: ANN401 (any YAML value)
         if isinstance(value, dict):
             for key, item in value.items():
                 visit(item, f"{path}.{key}" if path else str(key))
-        elif path != "paths.fresh_dir" and not path.endswith("._target_"):  # the first holds the time of day
+        elif path != "paths.fresh_dir" and not path.endswith("._target_"):  # the first contains the time
             found[path] = value
 
     visit(OmegaConf.to_container(cfg, resolve=True), "")
@@ -87,19 +87,19 @@ def collect_commands(_: Path) -> dict[str, list[str]]:
     return describe_commands()
 
 
-def collect_runs(place: Path) -> dict[str, Any]:
-    """Run all of `RUNS` and return what they leave."""
-    root = write_images(place / "images")
+def collect_runs(folder: Path) -> dict[str, Any]:
+    """Run all configurations in `RUNS` and describe the runs."""
+    root = write_images(folder / "images")
     found = {}
     for name, overrides in RUNS.items():
         data = PHANTOMS if name == "xraychestnet" else (f"data.root={root}",)
-        _train(place, name, *data, *overrides)
-        found[name] = describe_run(place / name)
+        _train(folder, name, *data, *overrides)
+        found[name] = describe_run(folder / name)
     return found
 
 
-def _train(place: Path, name: str, *overrides: str) -> None:
-    folders = (f"paths.output_dir={place / 'outputs'}", f"hydra.run.dir={place / name}")
+def _train(folder: Path, name: str, *overrides: str) -> None:
+    folders = (f"paths.output_dir={folder / 'outputs'}", f"hydra.run.dir={folder / name}")
     assert run_script("train.py", *folders, *QUICK, *overrides) == 0, f"{name} has failed"
 
 
@@ -123,12 +123,12 @@ def read_results(folder: Path) -> dict[str, Any]:
     return {name: _rounded(value) for name, value in results.items() if name not in COSTS | VERSIONS}
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 (what JSON holds)
+def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
     return round(value, 7) if isinstance(value, float) else value
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
-    """Return a CSV file's columns, numbers as such."""
+    """Return the columns of a CSV file, with decimal numbers as floats."""
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = list(csv.reader(file))
     columns: dict[str, list[Any]] = {"columns": list(head)}
@@ -140,13 +140,13 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
 
 
 def read_head(path: Path) -> list[str]:
-    """Return a CSV file's columns."""
+    """Return the column names of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return next(csv.reader(file))
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the files below a folder, those of events under one name."""
+    """Return the files in a folder and its subfolders; all event files have one name."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     return sorted({re.sub(r"(events\.out\.tfevents)\..*?(\.pneumo)?$", r"\1\2", name) for name in found})
 
@@ -161,7 +161,7 @@ def _tags(folder: Path) -> list[str]:
 
 
 def _outline(path: Path) -> list[str]:
-    """Return the dotted keys of a checkpoint, but for Lightning's loops and the backbone's weights."""
+    """Return the dotted keys of a checkpoint, without Lightning's loops and the backbone's weights."""
     import torch
 
     content = torch.load(path, weights_only=True)
@@ -171,42 +171,42 @@ def _outline(path: Path) -> list[str]:
     return found
 
 
-def collect_predictions(place: Path) -> dict[str, Any]:
-    """Return what a checkpoint of an earlier version predicts, with its digest and without."""
+def collect_predictions(folder: Path) -> dict[str, Any]:
+    """Return the predictions of a checkpoint of an earlier version, with and without its digest."""
     import torch
 
-    images = tested_images(write_images(place / "images"))
+    images = tested_images(write_images(folder / "images"))
     found = {}
     for name in ("with_digest", "without_digest"):
         content = restore_checkpoint("best")
         if name == "without_digest":
             del content["content_sha256"]
-        torch.save(content, place / f"{name}.ckpt")
-        status, _ = run_command("predict", str(place / f"{name}.ckpt"), *images, "--csv", str(place / f"{name}.csv"))
+        torch.save(content, folder / f"{name}.ckpt")
+        status, _ = run_command("predict", str(folder / f"{name}.ckpt"), *images, "--csv", str(folder / f"{name}.csv"))
         assert status == 0
-        found[name] = read_columns(place / f"{name}.csv")
+        found[name] = read_columns(folder / f"{name}.csv")
         found[name]["path"] = [path.rpartition("/")[2] for path in found[name]["path"]]
     return found
 
 
 def restore_checkpoint(name: str) -> dict[str, Any]:
-    """Return the content of a checkpoint of an earlier version, its weights filled with fixed numbers."""
-    content = restore(json.loads((EARLIER / f"{name}.ckpt.json").read_text(encoding="utf-8")))
+    """Return the content of a checkpoint of an earlier version, with fixed numbers as weights."""
+    content = from_json(json.loads((EARLIER / f"{name}.ckpt.json").read_text(encoding="utf-8")))
     assert isinstance(content, dict)
     return content
 
 
-def collect_resumed(place: Path) -> dict[str, Any]:
-    """Resume the run of an earlier version that was stopped after two of its three epochs; return what it leaves."""
+def collect_resumed(folder: Path) -> dict[str, Any]:
+    """Resume a run that an earlier version stopped after two of three epochs; return its results."""
     import torch
 
-    root, run = write_images(place / "images"), place / "stopped"
+    root, run = write_images(folder / "images"), folder / "stopped"
     copy_earlier("stopped", run)
     (run / "checkpoints").mkdir()
     for name in ("best", "last"):
         torch.save(restore_checkpoint(f"stopped_{name}"), run / "checkpoints" / f"{name}.ckpt")
     last = run / "checkpoints" / "last.ckpt"
-    folders = (f"data.root={root}", f"paths.output_dir={place / 'outputs'}", f"ckpt_path={last}")
+    folders = (f"data.root={root}", f"paths.output_dir={folder / 'outputs'}", f"ckpt_path={last}")
     assert run_script("train.py", *folders, *QUICK, *RESUMED) == 0
     history = torch.load(last, weights_only=True)["callbacks"]["History"]["epochs"]
     found = {"results": read_results(run), "history": history}

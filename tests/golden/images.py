@@ -1,4 +1,4 @@
-"""A small data set drawn with integers alone and stored uncompressed: its bytes are the same on every machine."""
+"""A small data set with the same bytes on every machine: integer arithmetic only, uncompressed files."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ _SIZE = 64
 
 
 def write_images(root: Path) -> Path:
-    """Write train/, val/ and test/ whose names contain patient and subtype; a bright square shows pneumonia."""
+    """Write train/, val/ and test/. File names contain patient and subtype; a bright square represents pneumonia."""
     numbers = np.random.default_rng(0)
     patient = 0
     for split, count in COUNTS.items():
         for i in range(count):
-            patient += i % 4 != 3  # every fourth image is a second one of its patient
+            patient += i % 4 != 3  # every fourth image is the second of its patient
             ill, viral = i % 8 >= 4, i % 16 >= 8
             image = np.kron(numbers.integers(20, 150, (8, 8)), np.ones((8, 8), np.int64))
             image += numbers.integers(0, 30, image.shape)

@@ -1,4 +1,4 @@
-"""Stored values, and how they differ from those of today."""
+"""Stored golden values, and their differences from current values."""
 
 import json
 import math
@@ -9,39 +9,39 @@ from typing import Any
 import torch
 
 VALUES = Path(__file__).parent / "values"
-# Processors sum in different orders. Values are of one with AVX-512; measured on one with AVX2, logits of networks that
-# are trained whole differ by up to 2.1e-3 after two epochs, all others by less than 5e-4.
+# Processors sum in different orders. The values are from a processor with AVX-512. On a processor with AVX2, logits of
+# fully trained networks differ by up to 2.1e-3 after two epochs, all other values by less than 5e-4.
 AS_RECORDED = torch.backends.cpu.get_cpu_capability() == "AVX512"
 TOLERANCE = 5e-4 if AS_RECORDED else 5e-3
 
 
 def without_rounding(runs: dict[str, Any]) -> dict[str, Any]:
-    """Return values of runs without those that jump with the last bit of a number, for other processors.
+    """Remove values of runs that rounding changes abruptly, for comparison on other processors.
 
-    NumPy's exponentials have another last bit with AVX-512, so a few pixels of phantoms differ, and sizes of their
-    files. Where two images with nearly the same logit swap places, metrics of ranks jump.
+    NumPy's exponentials differ in the last bit with AVX-512, so a few pixels of phantoms differ, and with them the
+    sizes of files. Rank-based metrics change abruptly if two images with nearly equal logits change their order.
     """
     ranks = [f"test_{name}{end}" for name in ("auroc", "auprc") for end in ("", "_ci_low", "_ci_high")]
-    jumping = {"xraychestnet": ["data_hash"], "robust": ranks}
+    unstable = {"xraychestnet": ["data_hash"], "robust": ranks}
     return {
-        name: run | {"results": {k: v for k, v in run["results"].items() if k not in jumping.get(name, ())}}
+        name: run | {"results": {k: v for k, v in run["results"].items() if k not in unstable.get(name, ())}}
         for name, run in runs.items()
     }
 
 
-def load(name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return the stored values of a name."""
+def load(name: str) -> Any:  # noqa: ANN401 (any JSON value)
+    """Return the stored values of a collector."""
     return json.loads((VALUES / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def differences(stored: Any, found: Any, tolerance: float = TOLERANCE, at: str = "") -> Iterator[str]:  # noqa: ANN401
-    """Return how values differ from the stored ones; keys and names that were added are no difference.
+    """Yield a line for each difference from the stored values; added keys and names are not differences.
 
     Args:
-        stored: As JSON holds it.
-        found: As JSON holds it.
-        tolerance: Of numbers that are not whole, absolute up to 1 and relative beyond.
-        at: Where both come from.
+        stored: Stored JSON value.
+        found: Current JSON value.
+        tolerance: Absolute and relative tolerance of floats; the larger one applies.
+        at: Path of both values, for messages.
     """
     if isinstance(stored, dict) and isinstance(found, dict):
         for key, value in stored.items():
@@ -67,5 +67,5 @@ def differences(stored: Any, found: Any, tolerance: float = TOLERANCE, at: str =
 
 
 def _are_names(values: list[Any]) -> bool:
-    """Return whether a list names things, each once."""
+    """Return whether a list consists of unique strings."""
     return all(isinstance(value, str) for value in values) and len(set(values)) == len(values) > 0

@@ -1,1 +1,1 @@
-"""Helpers of the tests: inputs that go wrong, servers, runs and reference values."""
+"""Test helpers: invalid inputs, servers, run files and reference metrics."""

@@ -102,7 +102,8 @@ def whole(content: bytes = ARCHIVE, stop: int | None = None) -> Response:
     return respond
 
 
-def always_all(handler: Handler) -> None:
+def ignore_range(handler: Handler) -> None:
+    """Send the complete archive regardless of the requested range."""
     handler.start(Content_Length=SIZE)
     handler.send(ARCHIVE)
 

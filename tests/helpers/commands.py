@@ -36,7 +36,7 @@ def command_runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 @contextmanager
-def running_scripts() -> Iterator[Script]:
+def script_runner() -> Iterator[Script]:
     """Yield a function that runs train.py or sweep.py in this process; restore global state on exit."""
 
     def run(name: str, *arguments: str) -> int:
@@ -60,11 +60,13 @@ def running_scripts() -> Iterator[Script]:
     HydraConfig.instance().cfg = None
 
 
-def place(tmp_path: Path, name: str = "study") -> Path:
+def sweep_folder(tmp_path: Path, name: str = "study") -> Path:
+    """Return the folder of a sweep with the default output folder."""
     return tmp_path / "outputs" / "sweep" / name
 
 
-def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+def results_files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return the modification time and content of each results.json in a sweep's folder, by run."""
     results = folder.glob("*/results.json")
     return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in results}
 
@@ -93,8 +95,8 @@ def sweep(outputs: Path, root: Path, *arguments: str, **variables: str) -> subpr
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **variables})
 
 
-def metrics(sweep: Path) -> dict[str, dict[str, object]]:
-    """Return the results of a sweep's runs by name, without times and memory."""
+def read_metrics(sweep: Path) -> dict[str, dict[str, object]]:
+    """Return the results of a sweep's runs by name, without run times and memory."""
     cost = ("seconds", "samples_per_second", "peak_memory_bytes")
     runs = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/results.json")}
     return {

@@ -14,11 +14,11 @@ from pneumo.config.resolvers import register_resolvers
 
 
 @contextmanager
-def composing(output_dir: Path, phantoms: Path) -> Iterator[Compose]:
-    """Yield a function that composes a configuration for a run on small phantoms, in a folder of `output_dir`."""
+def run_composer(output_dir: Path, phantoms: Path) -> Iterator[Compose]:
+    """Yield a function that composes the configuration of a run on small phantoms in a folder of `output_dir`."""
     register_resolvers()
 
-    def composed(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
+    def compose_run(*overrides: str, folder: str = "run", config: str = "train") -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             fixed = [f"data.root={phantoms}", f"paths.output_dir={output_dir}", f"paths.run_dir={output_dir / folder}"]
             quick = ["data.image_size=32", "data.batch_size=16", "data.num_workers=0", "trainer=cpu", "figures=false"]
@@ -28,7 +28,7 @@ def composing(output_dir: Path, phantoms: Path) -> Iterator[Compose]:
 
     import torch  # here, so that xdist's controller does not import PyTorch
 
-    yield composed
+    yield compose_run
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
     torch.set_float32_matmul_precision("highest")

@@ -16,8 +16,8 @@ class Example:
     """A code block of a page.
 
     Attributes:
-        language: Of its fence, such as bash.
-        text: The block's lines.
+        language: Language of the fence, such as bash.
+        text: Lines of the block.
     """
 
     language: str
@@ -25,7 +25,7 @@ class Example:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The arguments of each command, without comments and without what follows a pipe."""
+        """The arguments of each command, without comments and anything after a pipe."""
         lines = self.text.replace("\\\n", " ").splitlines()
         commands = [shlex.split(line, comments=True) for line in lines]
         return [command[: command.index("|")] if "|" in command else command for command in commands if command]
@@ -38,16 +38,16 @@ def read_examples(page: str) -> list[Example]:
 
 
 def shrink_configuration(folder: Path) -> None:
-    """Change the defaults of a copy of conf/ so that any command trains small networks for a moment.
+    """Change the defaults of a copy of conf/ so that every command trains briefly on small images.
 
     Raises:
-        ValueError: A default has another name than expected.
+        ValueError: A file does not contain an expected default.
     """
     changes = {
         "train.yaml": [("epochs: 20", "epochs: 1"), ("figures: true", "figures: false")],
         "backbone.yaml": [("weights: DEFAULT", "weights: null")],
         "data/chest_xray.yaml": [
-            ("root: null", "root: data/chest_xray"),  # by default, phantoms in this folder are refused
+            ("root: null", "root: data/chest_xray"),  # the default rejects phantoms in this folder
             ("image_size: 224", "image_size: 32"),
             ("batch_size: 32", "batch_size: 16"),
             ("num_workers: null", "num_workers: 0"),

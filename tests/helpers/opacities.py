@@ -9,7 +9,7 @@ MIN_CONTRAST = 20  # grey values that an opacity adds; the noise has a standard 
 
 
 def draw_opacities(path: str, *, seed: int, train: int, val: int, test: int) -> NDArray[np.bool_]:
-    """Return the mask (H, W) of opacities brighter than `MIN_CONTRAST` in an image that `write_phantoms` draws."""
+    """Return the mask (H, W) of the opacities in an image that `write_phantoms` draws."""
     (phantom,) = (
         phantom for phantom in phantoms._plan({"train": train, "val": val, "test": test}) if phantom.path == path
     )

@@ -1,4 +1,4 @@
-"""Reference implementation of test metrics and intervals, from predictions.csv by scikit-learn and plain loops."""
+"""Reference implementation of test metrics and intervals with scikit-learn and plain loops."""
 
 import csv
 from collections.abc import Callable, Mapping
@@ -51,16 +51,16 @@ def read_patients(folder: Path) -> NDArray[np.int64]:
     return np.array([unique.index(name) for name in names])
 
 
-def calibration_gaps(label: Numbers, probability: Numbers) -> Numbers:
-    gaps = []
+def bin_residuals(label: Numbers, probability: Numbers) -> Numbers:
+    residuals = []
     for low in range(15):  # the last bin includes 1
         inside = (probability >= low / 15) & ((probability < (low + 1) / 15) | (low == 14))
-        gaps.append(inside.mean() * (probability[inside].mean() - label[inside].mean()) if inside.any() else 0.0)
-    return np.array(gaps)
+        residuals.append(inside.mean() * (probability[inside].mean() - label[inside].mean()) if inside.any() else 0.0)
+    return np.array(residuals)
 
 
 def calibration_error(label: Numbers, probability: Numbers) -> float:
-    return float(sum(map(abs, calibration_gaps(label, probability))))
+    return float(sum(map(abs, bin_residuals(label, probability))))
 
 
 def mcc(label: Numbers, probability: Numbers, predicted: Numbers) -> float:
@@ -99,7 +99,7 @@ def widening(images: int, patients: int) -> float:
 
 
 def effective(hits: Numbers, patients: NDArray[np.int64]) -> float:
-    """Compute the effective sample size from the design effect and the squared ratio of Student's t."""
+    """Compute the effective sample size from the design effect and the squared ratio of two t quantiles."""
     count, images = len(set(patients.tolist())), len(hits)
     if count < 2 or len(set(hits.tolist())) == 1:
         return count
@@ -126,9 +126,9 @@ def shrink(variance: float, expected: float, units: int, weight: int) -> float:
 
 
 def obuchowski(label: Numbers, probability: Numbers, patients: NDArray[np.int64]) -> tuple[float, float]:
-    """Compute the AUROC's standard deviation and the widening factor of the average precision's.
+    """Compute the standard deviation of the AUROC, and a factor that widens that of the average precision.
 
-    The first is widened for few patients in the smaller class, the second for few negative patients.
+    The standard deviation is widened for few patients in the smaller class, the factor for few negative patients.
     """
     above, below = probability[label == 1], probability[label == 0]
     wins = np.array([[float(high > low) + 0.5 * (high == low) for low in below] for high in above])
@@ -156,14 +156,14 @@ def obuchowski(label: Numbers, probability: Numbers, patients: NDArray[np.int64]
 def calibration_interval(
     label: Numbers, probability: Numbers, resamples: list[NDArray[np.int64]], patients: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Compute the interval of an ECE, whose lower end is corrected for the bias by noise."""
-    gaps = calibration_gaps(label, probability)
-    drawn = [calibration_gaps(label[chosen], probability[chosen]) for chosen in resamples]
+    """Compute the interval of an ECE, with a lower end that is corrected for bias due to noise."""
+    residuals = bin_residuals(label, probability)
+    drawn = [bin_residuals(label[chosen], probability[chosen]) for chosen in resamples]
     shrunk = [
-        gap * max(0.0, 1 - np.var([other[bin] for other in drawn]) / gap**2) if gap else 0.0
-        for bin, gap in enumerate(gaps)
+        residual * max(0.0, 1 - np.var([other[bin] for other in drawn]) / residual**2) if residual else 0.0
+        for bin, residual in enumerate(residuals)
     ]
-    added = [np.abs(shrunk + other - gaps).sum() - np.abs(shrunk).sum() for other in drawn]
+    added = [np.abs(shrunk + other - residuals).sum() - np.abs(shrunk).sum() for other in drawn]
     deviation = np.std([np.abs(other).sum() for other in drawn], ddof=1)
     ece = calibration_error(label, probability)
     chance = np.percentile(chance_errors(probability, RESAMPLES, patients), 97.5)
@@ -172,14 +172,14 @@ def calibration_interval(
 
 
 def count_intervals(label: Numbers, predicted: Numbers, patients: NDArray[np.int64]) -> dict[str, tuple[float, float]]:
-    """Compute percentiles over Jeffreys posteriors of sensitivity and specificity, in 1,000 slices each."""
-    slices = (np.arange(1000) + 0.5) / 1000
+    """Compute percentiles over the Jeffreys posteriors of sensitivity and specificity, at 1,000 quantiles each."""
+    quantiles = (np.arange(1000) + 0.5) / 1000
     ill, well = float(label.sum()), float((1 - label).sum())
     hits = float((label * predicted).sum()), float(((1 - label) * (1 - predicted)).sum())
     correct = (label == predicted).astype(float)
     ratio = [effective(correct[label == k], patients[label == k]) / n for k, n in ((1, ill), (0, well))]
-    sensitivity = beta.ppf(slices, hits[0] * ratio[0] + 0.5, (ill - hits[0]) * ratio[0] + 0.5)[:, None]
-    specificity = beta.ppf(slices, hits[1] * ratio[1] + 0.5, (well - hits[1]) * ratio[1] + 0.5)
+    sensitivity = beta.ppf(quantiles, hits[0] * ratio[0] + 0.5, (ill - hits[0]) * ratio[0] + 0.5)[:, None]
+    specificity = beta.ppf(quantiles, hits[1] * ratio[1] + 0.5, (well - hits[1]) * ratio[1] + 0.5)
     true, false = ill * sensitivity, well * (1 - specificity)
     alarms = true + false
     draws = {
@@ -193,7 +193,7 @@ def count_intervals(label: Numbers, predicted: Numbers, patients: NDArray[np.int
 
 
 def check_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Compare results with the reference; slices and Sobol points differ in the third digit."""
+    """Compare results with the reference; quantiles and pneumo's Sobol points differ in the third digit."""
     for name, value in compute(folder).items():
         counted = name.endswith(("_low", "_high")) and any(each in name for each in ("balanced_accuracy", "f1", "mcc"))
         assert results[name] == pytest.approx(value, abs=2e-3 if counted else 1e-6), name

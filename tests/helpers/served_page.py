@@ -60,7 +60,7 @@ class Served(NamedTuple):
 
 
 def upload(size: int, missing: int = 1) -> bytes:
-    """Return a request with a body of `size` bytes, of which the last `missing` bytes are not sent."""
+    """Return a request with a body of `size` bytes but without its last `missing` bytes."""
     return f"{HEADER.format(_KIND, size)}\r\n".encode() + bytes(size - missing)
 
 

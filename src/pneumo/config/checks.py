@@ -12,21 +12,21 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pneumo.config.constraints import LIMITS, RATE, Keys, Settings, show
 from pneumo.config.fingerprints import stable_target
 from pneumo.config.relations import check_monitors, check_relations
-from pneumo.config.schema import DATA, GROUPS, READ, SPECIAL, SWEEP, TARGETS, TOP
+from pneumo.config.schema import DATA, DATA_REQUIRED, GROUPS, HYDRA_KEYS, SWEEP, TARGETS, TOP_LEVEL
 from pneumo.errors import ConfigError
 
 _ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # trainer first: the others refer to it
 _MANY_CLASSES = ("callbacks", "logger")
 _GROUPS = (*_ONE_CLASS, *_MANY_CLASSES, *GROUPS)
-_NAMES = (*_GROUPS, *TOP, *SWEEP, "experiment", "learning_rates")
+_NAMES = (*_GROUPS, *TOP_LEVEL, *SWEEP, "experiment", "learning_rates")
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Validate keys and values as far as possible without importing classes; raise a ConfigError on error."""
+    """Validate keys and values as far as possible without importing classes; raise a ConfigError if one is invalid."""
     _check_groups(cfg)
     settings = resolve(cfg)
     _check_names(cfg, settings)
-    _check_keys("", settings, TOP, closed=False)
+    _check_keys("", settings, TOP_LEVEL, closed=False)
     for group, keys in (GROUPS | SWEEP).items():
         if group in settings:
             _check_keys(group, _as_group(group, settings[group]), keys, complete=group in GROUPS)
@@ -39,23 +39,23 @@ def check_config(cfg: DictConfig) -> None:
 
 
 def class_nodes(settings: Settings) -> dict[str, Any]:
-    """Return the nodes of a configuration that have a `_target_`, by their keys."""
+    """Return the nodes of a configuration that require a `_target_`, by key."""
     many = {f"{group}.{name}": node for group in _MANY_CLASSES for name, node in settings[group].items()}
     return {group: settings[group] for group in _ONE_CLASS} | many
 
 
-def rules(key: str, target: str) -> tuple[Keys, bool]:
-    """Return the rules for the arguments of a `_target_`, and whether all other arguments are invalid."""
+def argument_rules(key: str, target: str) -> tuple[Keys, bool]:
+    """Return the rules for the arguments of a `_target_`, and whether arguments without a rule are invalid."""
     group = key.partition(".")[0]
     if (stable := stable_target(target)) in TARGETS:
         return TARGETS[stable], True
     if group == "data":
-        return {name: rule._replace(required=name in READ) for name, rule in DATA.items()}, False
+        return {name: rule._replace(required=name in DATA_REQUIRED) for name, rule in DATA.items()}, False
     return LIMITS.get(group, {}), False
 
 
 def check_sweep(cfg: DictConfig) -> None:
-    """Validate the settings of a sweep as a whole; raise a ConfigError for the first error."""
+    """Validate the settings that all jobs of a sweep share; raise a ConfigError if one is invalid."""
     if cfg.ckpt_path is not None:
         raise ConfigError(
             f"ckpt_path={cfg.ckpt_path} is only for train.py: a sweep resumes its unfinished runs from their own "
@@ -68,12 +68,12 @@ def check_sweep(cfg: DictConfig) -> None:
 
 
 def check_folders(cfg: DictConfig) -> None:
-    """Validate the settings that determine a sweep's folder before it is created; raise a ConfigError on error."""
+    """Validate the settings that determine a sweep's folder; raise a ConfigError if one is invalid."""
     _check_groups(cfg)
     plain = OmegaConf.to_container(cfg, resolve=False)  # interpolations remain text
     assert isinstance(plain, dict)
     _check_keys("paths", _as_group("paths", plain["paths"]), GROUPS["paths"], complete=False)
-    _check_keys("", {"ckpt_path": plain["ckpt_path"]}, TOP, complete=False)
+    _check_keys("", {"ckpt_path": plain["ckpt_path"]}, TOP_LEVEL, complete=False)
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -88,17 +88,17 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        raise unresolved(error) from error
+        raise resolution_error(error) from error
     assert isinstance(plain, dict)
     return {str(name): value for name, value in plain.items()}
 
 
-def list_overrides(overrides: ListConfig) -> list[str]:
+def overrides_as_text(overrides: ListConfig) -> list[str]:
     """Return overrides as text; iterating over the ListConfig would resolve the `${b}` of `a=${b}`."""
     return list(map(str, OmegaConf.to_container(overrides, resolve=False) or []))
 
 
-def unresolved(error: OmegaConfBaseException | RecursionError) -> ConfigError:
+def resolution_error(error: OmegaConfBaseException | RecursionError) -> ConfigError:
     """Return the user error for an interpolation that cannot be resolved."""
     key = getattr(error, "full_key", None) or "A setting"
     if isinstance(error, MissingMandatoryValue):
@@ -111,8 +111,8 @@ def unresolved(error: OmegaConfBaseException | RecursionError) -> ConfigError:
 
 
 def _check_groups(cfg: DictConfig) -> None:
-    """Check that no setting or group is missing to which others may refer."""
-    _check_complete("", cfg, TOP)
+    """Check that all required settings and groups exist, since others may refer to them."""
+    _check_complete("", cfg, TOP_LEVEL)
     for key in _GROUPS:
         if key not in cfg:
             raise ConfigError(
@@ -133,7 +133,7 @@ def _as_group(key: str, value: Any) -> Settings:  # noqa: ANN401 (any YAML value
 
 
 def _check_names(cfg: DictConfig, settings: Settings) -> None:
-    """Raise a ConfigError for unknown top-level settings, unless another setting, also of Hydra, refers to them."""
+    """Raise a ConfigError for an unknown top-level setting, unless another setting (also of Hydra) refers to it."""
     texts = [str(OmegaConf.to_container(each, resolve=False)) for each in (cfg, HydraConfig.instance().cfg) if each]
     references = re.findall(r"\$\{[^}]*", " ".join(texts))
     for name in settings:
@@ -145,7 +145,7 @@ def _check_names(cfg: DictConfig, settings: Settings) -> None:
 
 
 def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (any YAML value)
-    """Validate a node with a `_target_`: pneumo's classes by their schema, others by the known rules of the group."""
+    """Validate a node with a `_target_`: pneumo's classes by their schema, other classes by the rules of the group."""
     if not isinstance(node, Mapping):
         raise ConfigError(
             f"{key}={show(node)} must be a group with a class as its _target_, such as "
@@ -154,9 +154,9 @@ def _check_target(key: str, node: Any) -> None:  # noqa: ANN401 (any YAML value)
     if "_target_" not in node:
         group = key.partition(".")[0]
         raise ConfigError(f"{key}._target_ is missing: it must be a class, as in conf/{group}/. Do not remove it.")
-    _check_keys(key, node, SPECIAL, closed=False, complete=False)
-    keys, closed = rules(key, node["_target_"])
-    _check_keys(key, {name: value for name, value in node.items() if name not in SPECIAL}, keys, closed)
+    _check_keys(key, node, HYDRA_KEYS, closed=False, complete=False)
+    keys, closed = argument_rules(key, node["_target_"])
+    _check_keys(key, {name: value for name, value in node.items() if name not in HYDRA_KEYS}, keys, closed)
 
 
 def _check_keys(prefix: str, settings: Settings, keys: Keys, closed: bool = True, complete: bool = True) -> None:

@@ -47,7 +47,7 @@ class FileHandler(logging.FileHandler):
 
 
 class ConsoleHandler(logging.Handler):
-    """Log to the console above a live progress bar, without tracebacks, which are in the log file."""
+    """Print records to the console, above a live progress bar. Tracebacks are written only to the log file."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
@@ -70,7 +70,7 @@ class RecordFormatter(logging.Formatter):
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return a record's message with its arguments, such as file names, escaped to one line each."""
+    """Return a record's message; arguments such as file names are escaped, so that each is on one line."""
     if isinstance(record.args, tuple):
         texts = (str, Path, BaseException)
         arguments = (escape_line(str(each), "\xa0") if isinstance(each, texts) else each for each in record.args)

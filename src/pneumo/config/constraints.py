@@ -47,14 +47,14 @@ def number(
     )
 
 
-def whole(example: int, lowest: int, highest: float = math.inf, noun: str = "a whole number") -> Rule:
-    """Return a rule for whole numbers from `lowest` to `highest`."""
+def integer(example: int, lowest: int, highest: float = math.inf, noun: str = "a whole number") -> Rule:
+    """Return a rule for integers from `lowest` to `highest`."""
     rule = number(example, lowest, highest, noun=noun)
-    return rule._replace(holds=lambda value: is_whole(value) and rule.holds(value))
+    return rule._replace(holds=lambda value: is_integer(value) and rule.holds(value))
 
 
 def one_of(*names: str | bool | float | None, rule: str = "") -> Rule:
-    """Return a rule for a fixed set of values; `rule` replaces its description, which lists them."""
+    """Return a rule for a fixed set of values; `rule` replaces the default description, a list of the values."""
     shown = [show(name) for name in names]
     listed = ", ".join(shown[:-1]) + (" or " if shown[1:] else "") + shown[-1]
     return Rule(lambda value: any((type(value), value) == (type(name), name) for name in names), rule or listed)
@@ -83,7 +83,7 @@ def optional(rule: Rule) -> Rule:
 
 
 def show(value: object) -> str:
-    """Format a value as on the command line, shortened if it is long."""
+    """Format a value as on the command line; shorten long values."""
     if isinstance(value, DictConfig | ListConfig):
         value = OmegaConf.to_container(value, resolve=False)
     if isinstance(value, list):
@@ -103,8 +103,8 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def is_whole(value: object) -> bool:
-    """Return whether a value is a whole number."""
+def is_integer(value: object) -> bool:
+    """Return whether a value is an integer."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -135,19 +135,19 @@ def is_duration(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\d{1,5}(:\d\d){3}", value) is not None and value.strip("0:") != ""
 
 
-SEED = whole(0, 0, 2**32 - 1)
+SEED = integer(0, 0, 2**32 - 1)
 FLAG = one_of(True, False)
 SWITCH = one_of("auto", True, False)
 PATH = text("a path that is not empty; quote a path that looks like a number or a list, as in '{key}=\"2024\"'")
 RATE = number(0.001, 0, above=True)
 _LIMIT = or_null(
     Rule(
-        lambda value: (is_whole(value) and value >= 1) or (isinstance(value, float) and 0 < value <= 1),
+        lambda value: (is_integer(value) and value >= 1) or (isinstance(value, float) and 0 < value <= 1),
         "a number of batches from 1, such as 4, a fraction up to 1.0",
     ),
     "all",
 )
-_STEPS = or_null(whole(1, 1), "Lightning's default")
+_STEPS = or_null(integer(1, 1), "Lightning's default")
 LIMITS: dict[str, Keys] = {
     "optimizer": {
         "lr": RATE,
@@ -155,11 +155,11 @@ LIMITS: dict[str, Keys] = {
         "momentum": optional(number(0.9, 0, 1)),
         "fused": optional(or_null(FLAG, "PyTorch's choice")),
     },
-    "callbacks": {"patience": optional(whole(3, 0)), "min_delta": optional(number(0.01, 0))},
+    "callbacks": {"patience": optional(integer(3, 0)), "min_delta": optional(number(0.01, 0))},
     "scheduler": {
-        **{name: optional(whole(10, 1, noun="a whole number of epochs")) for name in ("T_max", "T_0", "step_size")},
-        "T_mult": optional(whole(2, 1)),
-        **{name: optional(whole(5, 0, noun="a whole number of epochs")) for name in ("total_iters", "patience")},
+        **{name: optional(integer(10, 1, noun="a whole number of epochs")) for name in ("T_max", "T_0", "step_size")},
+        "T_mult": optional(integer(2, 1)),
+        **{name: optional(integer(5, 0, noun="a whole number of epochs")) for name in ("total_iters", "patience")},
         "factor": optional(number(0.5, 0, 1)),
         "gamma": optional(number(0.9, 0, above=True)),
     },
@@ -172,9 +172,9 @@ LIMITS: dict[str, Keys] = {
         "deterministic": one_of(True, False, "warn", None),
         "devices": Rule(
             lambda value: (
-                (is_whole(value) and (value == -1 or 1 <= value <= _MAX_DEVICES))
+                (is_integer(value) and (value == -1 or 1 <= value <= _MAX_DEVICES))
                 or is_text(value)
-                or (isinstance(value, list) and bool(value) and all(is_whole(item) and item >= 0 for item in value))
+                or (isinstance(value, list) and bool(value) and all(is_integer(item) and item >= 0 for item in value))
             ),
             f"auto, a number of devices from 1 to {_MAX_DEVICES}, -1 for all, or their indices, such as {{key}}=[0]",
         ),
@@ -187,12 +187,12 @@ LIMITS: dict[str, Keys] = {
                 "auto, ddp, or another Lightning strategy that launches subprocess scripts, such as {key}=ddp",
             )
         ),
-        "max_epochs": whole(20, 1, _MAX_EPOCHS),
-        "min_epochs": optional(or_null(whole(1, 0), "none")),
+        "max_epochs": integer(20, 1, _MAX_EPOCHS),
+        "min_epochs": optional(or_null(integer(1, 0), "none")),
         "max_steps": optional(
-            Rule(lambda value: is_whole(value) and (value == -1 or value >= 1), "a number from 1, or -1 for no limit")
+            Rule(lambda value: is_integer(value) and (value == -1 or value >= 1), "a number from 1, or -1 for no limit")
         ),
-        "min_steps": optional(or_null(whole(1, 0), "none")),
+        "min_steps": optional(or_null(integer(1, 0), "none")),
         "max_time": optional(
             or_null(
                 Rule(is_duration, "DAYS:HOURS:MINUTES:SECONDS above 0, such as +trainer.max_time=00:01:30:00"),
@@ -201,16 +201,16 @@ LIMITS: dict[str, Keys] = {
         ),
         "limit_train_batches": _LIMIT,
         "limit_val_batches": _LIMIT,
-        # No fraction: too small a fraction would raise an error only after training.
-        "limit_test_batches": or_null(whole(4, 1, noun="a number of batches"), "all"),
-        # Each checkpoint stores the validation predictions of its own epoch, on which it is calibrated.
+        # A fraction is invalid: if it is too small, the error would occur only after training.
+        "limit_test_batches": or_null(integer(4, 1, noun="a number of batches"), "all"),
+        # Each checkpoint is calibrated on the validation predictions of its own epoch, which it stores.
         "check_val_every_n_epoch": optional(one_of(1, rule="1: each epoch is validated")),
         "val_check_interval": optional(one_of(None, 1.0, 1, rule="null: each epoch is validated once, at its end")),
         "log_every_n_steps": _STEPS,
         "num_sanity_val_steps": or_null(
-            Rule(lambda value: is_whole(value) and value >= -1, "a number of batches from 0, -1 for all"), "two"
+            Rule(lambda value: is_integer(value) and value >= -1, "a number of batches from 0, -1 for all"), "two"
         ),
-        "accumulate_grad_batches": optional(whole(4, 1)),
+        "accumulate_grad_batches": optional(integer(4, 1)),
         "gradient_clip_val": optional(or_null(number(1, 0), "none")),
         "gradient_clip_algorithm": optional(one_of("norm", "value", None)),
         "use_distributed_sampler": one_of(False, rule="false: the data module gives each process its images"),

@@ -1,7 +1,7 @@
-"""Fingerprints of a configuration: hashes of the current version and of earlier versions for the same settings.
+"""Hashes of a configuration, including those that earlier versions computed for the same settings.
 
-Hashes use the stable class names of `STABLE_TARGETS`. `CheckOutputFolder` and the logging classes are not included:
-Hydra and `logging` import them by their paths in conf/.
+Hashes use the stable class names in `STABLE_TARGETS`. `CheckOutputFolder` and the logging classes are not listed there,
+since Hydra and `logging` import them by their paths in conf/.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +32,8 @@ _IRRELEVANT = (
     *("features.compile", "features.batch_size", "compile", "figures"),
     *("callbacks.lr.", "callbacks.log.", "callbacks.progress."),
 )
-# Settings that have a column in every leaderboard, under the same or another name
-COLUMNS = (
+# Settings that always have a column in TensorBoard's HPARAMS table, under the same or another name
+HPARAMS_KEYS = (
     *("model", "optimizer", "seed", "experiment", "data", "optimizer.lr", "data.batch_size", "data.image_size"),
     *("epochs", "trainer.max_epochs"),
 )
@@ -41,10 +41,10 @@ COLUMNS = (
 
 def stable_target(path: str) -> str:
     """Return the stable name of a `_target_`, which hashes and the schema use."""
-    return next((stable for stable, present in STABLE_TARGETS.items() if present == path), path)
+    return next((stable for stable, current in STABLE_TARGETS.items() if current == path), path)
 
 
-def present_target(path: str) -> str:
+def current_target(path: str) -> str:
     """Return the current import path of a `_target_`, which may come from an earlier version."""
     return STABLE_TARGETS.get(path, path)
 
@@ -61,38 +61,38 @@ def _rename_targets(tree: Any, rename: Callable[[str], str]) -> Any:  # noqa: AN
     }
 
 
-def with_present_targets(cfg: DictConfig) -> DictConfig:
+def with_current_targets(cfg: DictConfig) -> DictConfig:
     """Return an unresolved copy of a configuration in which each `_target_` is a current import path."""
-    return OmegaConf.create(_rename_targets(OmegaConf.to_container(cfg), present_target))  # type: ignore[no-any-return]
+    return OmegaConf.create(_rename_targets(OmegaConf.to_container(cfg), current_target))  # type: ignore[no-any-return]
 
 
-def decisive_config(cfg: DictConfig) -> dict[str, Any]:
+def relevant_config(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings that affect a run's results: dotted keys, plain values, stable class names."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     stable = _rename_targets(plain, stable_target)
-    return {key: value for key, value in flatten(stable) if is_decisive(key)}
+    return {key: value for key, value in flatten(stable) if affects_results(key)}
 
 
-def is_decisive(key: str) -> bool:
+def affects_results(key: str) -> bool:
     """Return whether a setting, or a group of settings, affects a run's results."""
     return not f"{key}.".startswith(_IRRELEVANT) and not key.endswith(".dirpath")
 
 
 def config_hash(cfg: DictConfig) -> str:
     """Compute the hash of all settings that affect a run's results, 16 hex digits."""
-    return hash_plain(decisive_config(cfg))
+    return hash_plain(relevant_config(cfg))
 
 
 def settings_hash(cfg: DictConfig) -> str:
     """Compute the hash of all settings that affect a run's results except seed and fold, 16 hex digits."""
     repeated = ("seed", "fold")
-    settings = decisive_config(cfg).items()
+    settings = relevant_config(cfg).items()
     return hash_plain({key: value for key, value in settings if key.rpartition(".")[2] not in repeated})
 
 
 def recorded_settings(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all forms in which any version may have recorded a run's settings, the current form first.
+    """Return every form in which some version may have recorded a run's settings; the current form is the first.
 
     Earlier versions recorded `optimizer.fused` as null if gradients were clipped in mixed precision.
     """
@@ -104,8 +104,8 @@ def recorded_settings(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def recorded_hashes(cfg: DictConfig) -> frozenset[str]:
-    """Return every `config_hash` that any version may have stored with the results of a configuration."""
-    return frozenset(map(hash_plain, recorded_settings(decisive_config(cfg))))
+    """Return every `config_hash` that some version may have stored with the results of a configuration."""
+    return frozenset(map(hash_plain, recorded_settings(relevant_config(cfg))))
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,4 +120,4 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 def other_overrides(overrides: Sequence[str]) -> str:
     """Return the overrides that affect a run's results and have no column of their own, joined by spaces."""
     keys = {override: override.partition("=")[0].lstrip("+~") for override in overrides}
-    return " ".join(override for override, key in keys.items() if key not in COLUMNS and is_decisive(key))
+    return " ".join(override for override, key in keys.items() if key not in HPARAMS_KEYS and affects_results(key))

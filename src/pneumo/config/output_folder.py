@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pneumo.common.disk import mistake_behind, write_error
 from pneumo.common.files import escape_path, require_writable
 from pneumo.common.terminal import warn
-from pneumo.config.checks import check_config, check_folders, check_sweep, list_overrides, unresolved
+from pneumo.config.checks import check_config, check_folders, check_sweep, overrides_as_text, resolution_error
 from pneumo.config.constraints import PATH, show
 from pneumo.errors import ConfigError, PneumoError
 
@@ -58,7 +58,7 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder.resolve())
-        acquire_at_once(lock, folder)
+        acquire_immediately(lock, folder)
     except Timeout:
         if not wait:
             raise ConfigError(
@@ -75,7 +75,7 @@ def run_lock(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def acquire_at_once(lock: BaseFileLock, folder: Path) -> None:
+def acquire_immediately(lock: BaseFileLock, folder: Path) -> None:
     """Acquire the lock of a folder without waiting; if its file system does not support locks, log a warning.
 
     Raises:
@@ -102,7 +102,7 @@ def _lock(folder: Path) -> BaseFileLock:
 
 
 class CheckOutputFolder(Callback):
-    """Check the configuration, then check and lock the output folder; otherwise Hydra would print a traceback."""
+    """Check the configuration, then check and lock the output folder; print user errors without a traceback."""
 
     def __init__(self) -> None:
         """Create the callback."""
@@ -112,10 +112,10 @@ class CheckOutputFolder(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check and lock the folder of a single run; prevent Hydra from overwriting .hydra/ of an earlier run."""
         with _exit_on_user_error():
-            _refuse_search(config)
-            _refuse_sweep_settings(config)
+            _reject_search(config)
+            _reject_sweep_settings(config)
             _check_run(config)
-            HydraConfig.instance().set_config(config)  # Hydra does so later, but the folder name uses the choices
+            HydraConfig.instance().set_config(config)  # earlier than Hydra, since the folder's name uses `choices`
             folder = _name_folder(config, "hydra.run.dir")
             _check_writable(folder)
             if is_first_process():
@@ -140,7 +140,7 @@ class CheckOutputFolder(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 (Hydra's signature)
         """Check the folder of a sweep."""
         with _exit_on_user_error():
-            _refuse_search(config)
+            _reject_search(config)
             HydraConfig.instance().set_config(config)
             check_folders(config)
             if "sweep" in config:
@@ -159,7 +159,7 @@ def _exit_on_user_error() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def _refuse_search(config: DictConfig) -> None:
+def _reject_search(config: DictConfig) -> None:
     """Raise a ConfigError for a search in train.py, which would start one run or fail in Hydra."""
     if "launcher" not in config and OmegaConf.select(config, "sweep.trials", throw_on_missing=False) is not None:
         raise ConfigError(
@@ -168,11 +168,11 @@ def _refuse_search(config: DictConfig) -> None:
         )
 
 
-def _refuse_sweep_settings(config: DictConfig) -> None:
-    """Raise a ConfigError for overrides of sweep settings in a single run; experiments may set them."""
+def _reject_sweep_settings(config: DictConfig) -> None:
+    """Raise a ConfigError if the command line of a single run sets options of sweeps; experiments may set them."""
     if OmegaConf.select(config, "hydra.job.config_name") == "sweep":  # a single job of a sweep
         return
-    for override in list_overrides(config.hydra.overrides.task):
+    for override in overrides_as_text(config.hydra.overrides.task):
         if re.match(r"[+~]*(sweep|launcher)\b(?!/)", override):
             raise ConfigError(
                 f"{override} would have no effect, since this is a single run. Remove it, or use `python sweep.py -m`. "
@@ -192,7 +192,7 @@ def _name_folder(config: DictConfig, key: str) -> Path:
     try:
         name = OmegaConf.select(config, key)
     except OmegaConfBaseException as error:
-        raise unresolved(error) from error
+        raise resolution_error(error) from error
     if not PATH.holds(name):
         raise ConfigError(f"{key}={show(name)} must be {PATH.describe(key)}.")
     return Path(name)

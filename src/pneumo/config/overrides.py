@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from pneumo.common.streams import guarded_output
 from pneumo.common.text import escape_prose, quote_override
 from pneumo.config.console import require_launcher
-from pneumo.config.fingerprints import flatten, present_target
+from pneumo.config.fingerprints import current_target, flatten
 from pneumo.config.resolvers import register_resolvers
 
 # Hydra's errors for unknown keys
@@ -46,7 +46,7 @@ def command_line(script: Path) -> Iterator[None]:
 
 @contextmanager
 def override_hints(script: Path) -> Iterator[None]:
-    """Print a hint after Hydra's error on an override; Hydra has printed the error when it exits.
+    """Print a hint after Hydra's error on an override, which Hydra prints before it exits.
 
     Ctrl-C while Hydra composes the configuration prints one sentence and exits with status 130.
     """
@@ -64,7 +64,7 @@ def override_hints(script: Path) -> Iterator[None]:
 
 
 def check_choices(arguments: Sequence[str], conf: Path) -> None:
-    """Exit with one paragraph if a config group is set to something other than a name; Hydra prints a traceback.
+    """Exit with one paragraph if a config group is set to anything but a name; Hydra would print a traceback.
 
     Groups are the folders in `conf`.
     """
@@ -164,7 +164,7 @@ def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
 
 
 def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[dict[str, Any], list[str]]:
-    """Compose Hydra's settings or all others with only the group choices; return them and the names of groups."""
+    """Compose with the group choices only; return Hydra's settings or all others, and the names of groups."""
     with initialize_config_dir(config_dir=str(script.resolve().with_name("conf")), version_base="1.3"):
         try:
             cfg = compose(script.stem, _choices(arguments), return_hydra_config=True)
@@ -177,7 +177,7 @@ def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[di
 
 
 def _choices(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides that may choose an option of a config group: keys without dots and a single value."""
+    """Return the overrides that may select an option of a config group: a key without dots and a single value."""
     parser = OverridesParser.create()
     named = (text for text in arguments if re.match(r"[\w/]+=", text))
     return [text for text in named if not parser.parse_override(text).is_sweep_override()]
@@ -188,6 +188,6 @@ def _parameters(node: Mapping[str, Any]) -> set[str]:
     if not isinstance(target := node.get("_target_"), str):
         return set()
     try:
-        return {*inspect.signature(get_object(present_target(target))).parameters}
+        return {*inspect.signature(get_object(current_target(target))).parameters}
     except (HydraException, ValueError, TypeError, ImportError):
         return set()

@@ -10,7 +10,7 @@ from pneumo.config.fingerprints import stable_target
 from pneumo.errors import ConfigError
 
 _STAGES = ("train", "val")
-# pneumo's callbacks by their stable names; none stops training before the last epoch
+# Stable names of pneumo's callbacks, which never end training before the last epoch
 _NEVER_STOP = (
     "pneumo.checkpoints.RunCheckpoint",
     *(f"pneumo.callbacks.{name}" for name in ("AveragedWeights", "EpochLog", "LogLearningRate", "SeedEveryEpoch")),
@@ -21,9 +21,7 @@ _NEVER_STOP = (
 
 def directions() -> dict[str, str]:
     """Return the direction of improvement, `min` or `max`, of each logged metric."""
-    from pneumo.metrics.definitions import (
-        METRICS,  # not at the top: SciPy takes a second to import and is rarely needed
-    )
+    from pneumo.metrics.definitions import METRICS  # here, since importing SciPy takes a second and is rarely needed
 
     return {"loss": "min", **{name: "max" if each.higher_is_better else "min" for name, each in METRICS.items()}}
 
@@ -135,7 +133,7 @@ def _check_checkpoints(callbacks: Settings, epochs: int) -> None:
                 f"callbacks.{name}.every_n_epochs={interval} must be at most trainer.max_epochs={epochs}; otherwise no "
                 "checkpoint would be written."
             )
-    tested = next(iter(checkpoints), None)  # Lightning's `checkpoint_callback`
+    tested = next(iter(checkpoints), None)  # the first is Lightning's `checkpoint_callback`
     if tested is not None and checkpoints[tested].get("every_n_train_steps"):
         raise ConfigError(
             f"callbacks.{tested}.every_n_train_steps={checkpoints[tested]['every_n_train_steps']} must be left out: "

@@ -8,38 +8,38 @@ from pneumo.config.constraints import (
     Keys,
     Rule,
     forbidden,
+    integer,
     is_class_folder,
+    is_integer,
     is_plain_name,
     is_text,
-    is_whole,
     number,
     one_of,
     optional,
     or_null,
     text,
-    whole,
 )
 
 _NAME = Rule(
     lambda value: is_text(value) and len(value) <= 100 and not {"", ".", ".."} & {*value.split("/")},
     "a short folder name, as set by GROUP=NAME, such as {key}=mine",
 )
-_WORKERS, _PHANTOMS, _VIEWS, _PIXELS, _BATCH = 1024, 100_000, 1000, 4096, 1_000_000  # upper limits that fit memory
-TOP: Keys = {
+_WORKERS, _PHANTOMS, _VIEWS, _PIXELS, _BATCH = 1024, 100_000, 1000, 4096, 1_000_000  # upper limits, for memory
+TOP_LEVEL: Keys = {
     "seed": SEED,
-    "epochs": whole(20, 1),
+    "epochs": integer(20, 1),
     "ckpt_path": or_null(text("a checkpoint's path, such as ckpt_path=RUN/checkpoints/last.ckpt"), "a new run"),
     "figures": FLAG,
     "compile": FLAG,
-    "robust_epochs": optional(whole(5, 1)),
+    "robust_epochs": optional(integer(5, 1)),
     "notes": optional(text("a text to store with the run, such as notes=first")),
 }
 GROUPS: dict[str, Keys] = {
     "features": {
         "cache": SWITCH,
-        "views": whole(4, 1, _VIEWS, "a number of augmented views"),
+        "views": integer(4, 1, _VIEWS, "a number of augmented views"),
         "compile": SWITCH,
-        "batch_size": or_null(whole(64, 1, _BATCH, "a number of images"), "one that fits the device"),
+        "batch_size": or_null(integer(64, 1, _BATCH, "a number of images"), "one that fits the device"),
     },
     "loss": {"label_smoothing": number(0.1, 0, 0.9, noun="a fraction"), "balance": FLAG},
     "fine_tuning": {"warm_up": FLAG, "lr_decay": number(0.5, 0, 1, above=True)},
@@ -62,7 +62,7 @@ GROUPS: dict[str, Keys] = {
     },
     "paths": {
         "output_dir": Rule(
-            lambda value: is_text(value) or is_whole(value),
+            lambda value: is_text(value) or is_integer(value),
             "a path that is not empty; quote a path that looks like a list, as in 'paths.output_dir=\"[old]\"'",
         ),
         "cache_dir": PATH,
@@ -84,19 +84,19 @@ DATA: Keys = {
     "task": one_of("pneumonia", "subtype"),
     "split": text("official, patient or kfold"),  # validated by `pneumo.data.splits.check_split`
     "val_fraction": number(0.1, 0, 0.5, above=True, noun="a fraction"),
-    "folds": whole(5, 2, noun="a number of folds"),
-    "fold": whole(0, 0),
-    "image_size": whole(224, 1, _PIXELS, "a whole number of pixels"),
+    "folds": integer(5, 2, noun="a number of folds"),
+    "fold": integer(0, 0),
+    "image_size": integer(224, 1, _PIXELS, "a whole number of pixels"),
     "crop_pct": number(0.875, 0.5, 1, noun="a fraction"),
-    "batch_size": whole(32, 1, _BATCH),
-    "num_workers": or_null(whole(2, 0, _WORKERS), "one per CPU core"),
+    "batch_size": integer(32, 1, _BATCH),
+    "num_workers": or_null(integer(2, 0, _WORKERS), "one per CPU core"),
     "seed": SEED,
     "cache": FLAG,
     "cache_dir": PATH,
 }
-READ = ("image_size", "batch_size", "task", "split")  # required of any data module: a run's record reads them
+DATA_REQUIRED = ("image_size", "batch_size", "task", "split")  # in every data module, since runs record them
 _PHANTOM_KEYS: Keys = {
-    **{name: whole(800, 2, _PHANTOMS, "a number of phantoms") for name in ("train", "val", "test")},
+    **{name: integer(800, 2, _PHANTOMS, "a number of phantoms") for name in ("train", "val", "test")},
     "phantom_seed": SEED,
 }
 _FRACTIONS = ("shift", "zoom", "stretch", "crop", "brightness", "contrast", "resample")
@@ -106,21 +106,21 @@ _AUGMENT: Keys = {
     "flip": number(0.5, 0, 1, noun="a probability"),
     **{name: number(0.1, 0, 0.9, noun="a fraction") for name in _FRACTIONS},
     "blur": number(1, 0, 4, noun="pixels"),
-    "jpeg": whole(40, 0, 100, "the lowest quality (0: no compression)"),
+    "jpeg": integer(40, 0, 100, "the lowest quality (0: no compression)"),
     "share": number(0.5, 0, 1, above=True, noun="a fraction"),
 }
 _CHECKPOINT: Keys = {
     "dirpath": PATH,
     "filename": Rule(is_plain_name, "a file name without extension, of letters, digits and _+=.-, such as best"),
-    # Training metrics of an epoch, which results.json includes, exist only at its end; runs resume from there too.
+    # The training metrics in results.json exist only at the end of an epoch, where runs also resume.
     "save_on_train_epoch_end": one_of(True),
     "enable_version_counter": one_of(False),
     "monitor": optional(or_null(text("a metric, such as val/loss"), "the last epoch")),
     "mode": optional(or_null(one_of("min", "max"), "the metric's own")),
     "auto_insert_metric_name": optional(FLAG),
     "verbose": optional(FLAG),
-    "every_n_epochs": optional(or_null(whole(1, 1), "every epoch")),
-    "every_n_train_steps": optional(or_null(whole(100, 1), "none")),
+    "every_n_epochs": optional(or_null(integer(1, 1), "every epoch")),
+    "every_n_train_steps": optional(or_null(integer(100, 1), "none")),
 }
 # Stable name of a `_target_` -> all its keys
 TARGETS: dict[str, Keys] = {
@@ -139,7 +139,7 @@ TARGETS: dict[str, Keys] = {
     "pneumo.callbacks.make_progress_bar": {},
     "pneumo.tensorboard.RunLogger": {"save_dir": PATH, "projector": optional(FLAG)},
 }
-SPECIAL: Keys = {  # Hydra's own keys of a node with a `_target_`
+HYDRA_KEYS: Keys = {  # Hydra's own keys of a node with a `_target_`
     "_target_": text("the full path of a class, such as torch.optim.SGD"),
     "_partial_": FLAG,
     "_recursive_": FLAG,
@@ -154,20 +154,20 @@ SWEEP: dict[str, Keys] = {
         ),
         "overwrite": FLAG,
         "fail_fast": FLAG,
-        "trials": or_null(whole(20, 1), "all combinations of values"),
-        "at_once": whole(4, 1),
+        "trials": or_null(integer(20, 1), "all combinations of values"),
+        "at_once": integer(4, 1),
         "objective": one_of("val_loss", "val_accuracy", "val_auroc"),
         "storage": or_null(text("a database URL, such as sqlite:////data/optuna.db"), "a file in the sweep's folder"),
     },
     "launcher": {
         "parallel": FLAG,
-        "threads": or_null(whole(2, 1), "the launcher's default"),
-        "jobs": optional(or_null(whole(2, 1), "no limit")),
-        "cpus": optional(or_null(whole(4, 1), "the launcher's default")),
+        "threads": or_null(integer(2, 1), "the launcher's default"),
+        "jobs": optional(or_null(integer(2, 1), "no limit")),
+        "cpus": optional(or_null(integer(4, 1), "the launcher's default")),
         "gpus": optional(or_null(number(1, 0), "none")),
         "memory": optional(or_null(number(16, 0, above=True, noun="GB"), "the cluster's default")),
-        "minutes": optional(whole(240, 1)),
-        "retries": optional(whole(5, 0)),
+        "minutes": optional(integer(240, 1)),
+        "retries": optional(integer(5, 0)),
         **{
             name: optional(or_null(text("a text, such as {key}=NAME"), "the default"))
             for name in ("address", "partition", "account")

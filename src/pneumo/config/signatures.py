@@ -11,32 +11,32 @@ from os import PathLike
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pneumo.common.text import plain
-from pneumo.config.checks import rules
+from pneumo.config.checks import argument_rules
 from pneumo.config.constraints import show
-from pneumo.config.fingerprints import present_target
+from pneumo.config.fingerprints import current_target
 from pneumo.config.overrides import similar_keys
-from pneumo.config.schema import SPECIAL
+from pneumo.config.schema import HYDRA_KEYS
 from pneumo.errors import ConfigError
 
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
 
-class Kind(NamedTuple):
+class TargetType(NamedTuple):
     """Requirements on a group's `_target_`."""
 
     classes: tuple[type, ...]  # allowed base classes; functions annotated to return one are allowed too
-    deferred: tuple[type, ...] = ()  # those whose first argument is passed later, so `_partial_` must be true
-    first: str = ""  # name of that argument; a function that has it needs no annotation, since its result is checked
+    deferred: tuple[type, ...] = ()  # classes whose first argument is passed later; they require `_partial_=true`
+    first_argument: str = ""  # functions with an argument of this name need no annotation: their result is checked
     given: tuple[str, ...] = ()  # arguments that pneumo passes itself
 
 
-def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mapping[str, Any]) -> None:
+def check_target(key: str, node: Mapping[str, Any], expected: TargetType, settings: Mapping[str, Any]) -> None:
     """Validate a plain, resolved configuration node with a `_target_`, without calling the target.
 
     Args:
         key: Key of the node.
         node: The node.
-        kind: Requirements on the target.
+        expected: Requirements on the target.
         settings: The whole configuration, whose keys are suggested for unknown keys.
 
     Raises:
@@ -45,22 +45,22 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
     target = locate(key, node["_target_"])
     known, closed = parameters(target)
     result_type = _return_class(target)
-    if result_type is None and kind.first == next(iter(known), None):
-        result_type = kind.deferred[0]
-    if result_type is None or not issubclass(result_type, kind.classes):
-        names = " or ".join(f"{each.__module__}.{each.__qualname__}" for each in kind.classes)
+    if result_type is None and expected.first_argument == next(iter(known), None):
+        result_type = expected.deferred[0]
+    if result_type is None or not issubclass(result_type, expected.classes):
+        names = " or ".join(f"{each.__module__}.{each.__qualname__}" for each in expected.classes)
         raise ConfigError(
             f"{key}._target_={node['_target_']} must be {names}, a subclass, or a function that is annotated to return "
             "one. It was not called. Remove the setting, or use such a class."
         )
-    deferred = issubclass(result_type, kind.deferred)
+    deferred = issubclass(result_type, expected.deferred)
     if bool(node.get("_partial_", False)) != deferred:
         rule = "true, since pneumo creates the object later" if deferred else "left out"
         raise ConfigError(f"{key}._partial_={show(node.get('_partial_'))} must be {rule}.")
-    given = {*kind.given, *list(known)[: 1 if deferred else 0]}
-    ruled, _ = rules(key, node["_target_"])
+    given = {*expected.given, *list(known)[: 1 if deferred else 0]}
+    ruled, _ = argument_rules(key, node["_target_"])
     for name, value in node.items():
-        if name in SPECIAL:
+        if name in HYDRA_KEYS:
             continue
         if name in given:
             raise ConfigError(f"{key}.{name}={show(value)} must be left out: pneumo sets it itself.")
@@ -78,7 +78,7 @@ def check_target(key: str, node: Mapping[str, Any], kind: Kind, settings: Mappin
 
 
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return the keyword parameters of a class or function, and whether the list is complete.
+    """Return the keyword parameters of a class or function, and whether these are all that it accepts.
 
     Annotations are resolved. For `**options` of a class's `__init__`, the parameters of its bases are added as
     optional, since the class may pass them itself.
@@ -166,7 +166,7 @@ def _check_nested(key: str, value: Any, hint: Any) -> None:  # noqa: ANN401 (any
 def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (any YAML value)
     """Import the class or function of a `_target_`."""
     try:
-        target = pkgutil.resolve_name(present_target(path))
+        target = pkgutil.resolve_name(current_target(path))
     except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
         reason = plain(error) or type(error).__name__
         raise ConfigError(
@@ -186,7 +186,7 @@ def _return_class(target: Callable[..., Any]) -> type | None:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the resolvable annotations of a function; names from `typing` and `collections.abc` need no import."""
+    """Return the annotations that can be resolved, also those whose `typing` or `collections.abc` import is missing."""
     function = inspect.unwrap(target)
     resolved: dict[str, Any] = {}
     names = {**vars(abc), **vars(typing), **getattr(function, "__globals__", {})}

@@ -37,7 +37,7 @@ class Run:
 
     @property
     def setting(self) -> str:
-        """The rest of its name, after model, optimizer, seed and fold."""
+        """The part of its name without model, optimizer, seed and fold."""
         return parse_setting(self.name, self.model, self.optimizer, self.seed)
 
     @property
@@ -93,7 +93,7 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None, searches
     if results:
         state = "partial" if results["status"] == "partial" else "collapsed" if results["collapsed"] else "done"
         model, optimizer, seed, settings = (results[key] for key in ("model", "optimizer", "seed", "settings_hash"))
-        # status.json has the hash of the composed configuration; results.json of earlier versions has another one.
+        # Earlier versions changed some settings after composition, so the hash in their results.json may differ.
         composed = (status and status.status == "done" and status.settings_hash) or str(settings)
         return Run(label, name, folder, str(model), str(optimizer), int(seed), results, state, "", composed, trial)
     if status is None:
@@ -106,8 +106,8 @@ def _read(sweep: Path, label: str, folder: Path, status: Status | None, searches
 def _is_trial(name: str, folder: Path, searches: dict[Path, bool]) -> bool:
     """Return whether a run is a trial: it has a trial's name, and its recorded configuration, if any, has trials.
 
-    Runs in one folder belong to one sweep, so only one of their configurations is read, since each takes 30 ms.
-    `searches` caches the results.
+    The runs in a folder belong to one sweep, so one configuration per folder is read; reading takes 30 ms. `searches`
+    caches the results.
     """
     if not is_trial_name(name):
         return False

@@ -20,7 +20,7 @@ from pneumo.runs.results import Results
 from pneumo.runs.split_files import read_splits
 
 _MARGIN = "logit_margin"
-_TOLERANCE = 1e-3  # of probabilities; float32 rounding is smaller, damage is larger
+_TOLERANCE = 1e-3  # of probabilities; larger than float32 rounding errors
 
 
 class PredictionTable(NamedTuple):
@@ -29,14 +29,14 @@ class PredictionTable(NamedTuple):
     paths: tuple[str, ...]  # paths of the images, relative to the data's root
     label: tuple[str, ...]  # true class of each image
     prediction: tuple[str, ...]  # predicted class of each image
-    probability: npt.NDArray[np.float64]  # probability of any class but the first, (N,)
+    probability: npt.NDArray[np.float64]  # 1 minus the probability of the first class, (N,)
     classes: tuple[str, ...]  # classes with a probability column; empty for binary tasks
     class_probabilities: npt.NDArray[np.float64]  # (N, classes)
     margins: npt.NDArray[np.float64]  # log odds, (N, 1) if binary, else (N, classes); (N, 0) in earlier files
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write one row per image; columns of log odds are omitted if the predictions have none."""
+    """Write one row per image; without log odds, their columns are omitted."""
     binary = predictions.is_binary
     names, probabilities = predictions.classes, predictions.probability.astype(np.float32)
     first = 1 if binary else 0  # a binary task needs only the second class

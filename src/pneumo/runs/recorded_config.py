@@ -10,7 +10,8 @@ from typing import Any
 from pneumo.common.plain_data import PlainDataError, read_yaml
 from pneumo.errors import ConfigError
 
-# ${epochs}, ${paths.cache_dir}, ${oc.select:learning_rates.sgd,0.003}; others, such as ${oc.env:HOME}, stay text.
+# Matches ${epochs}, ${paths.cache_dir} and ${oc.select:learning_rates.sgd,0.003}. Others, such as ${oc.env:HOME}, are
+# not replaced.
 _REFERENCE = re.compile(r"\$\{(?:(?P<key>\w[\w.]*)|oc\.select:(?P<optional>\w[\w.]*),(?P<default>[^${},:]*))\}")
 _MAX_DEPTH = 16  # of references to references
 _MAX_REFERENCES = 50  # in one text
@@ -88,7 +89,7 @@ class _Resolver:
         return text if len(text) <= _MAX_CHARACTERS else value
 
     def _look_up(self, reference: re.Match[str], depth: int) -> Any:  # noqa: ANN401
-        """Return the value of a reference; its text if that is not a single value."""
+        """Return the value of a reference or else its default; without both, its text."""
         key = reference["key"] or reference["optional"]
         if key not in self.resolved:
             self.resolved[key] = None  # so that a reference to itself is not resolved

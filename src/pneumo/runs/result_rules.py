@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from pneumo.common import SUBTYPES
-from pneumo.config.constraints import FLAG, Rule, is_number, is_whole, one_of
+from pneumo.config.constraints import FLAG, Rule, is_integer, is_number, one_of
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.subtypes import NO_IMAGE, SUBTYPE_METRICS
 
@@ -114,7 +114,7 @@ def _rule(name: str) -> Rule:
         return Rule(_is_text, f"a line of at most {_MAX_CHARACTERS} characters")
     if name in _COUNTS:
         low = _COUNTS[name]
-        return Rule(lambda value: is_whole(value) and low <= value <= _MAX_NUMBER, f"a whole number from {low}")
+        return Rule(lambda value: is_integer(value) and low <= value <= _MAX_NUMBER, f"a whole number from {low}")
     if name in _AMOUNTS:
         return _between(0, 1e300)
     metric = name.removesuffix("_ci_low").removesuffix("_ci_high").partition("_")[2]

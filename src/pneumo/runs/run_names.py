@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-IN_EVERY_NAME = ("model", "optimizer", "seed")  # keys in `base_name`
+IN_EVERY_NAME = ("model", "optimizer", "seed")  # keys of the values in `base_name`
 _TRIAL = "trial-"
 _FOLD = re.compile(r"fold\d+")
 

@@ -31,7 +31,7 @@ class Status:
     optimizer: str  # name in conf/optimizer
     seed: int
     experiment: str  # name in conf/experiment
-    settings_hash: str  # of all settings that affect its results, except the seed
+    settings_hash: str  # of all settings that affect its results, except seed and fold
 
 
 def write_status(folder: Path, status: Status) -> None:
@@ -84,7 +84,7 @@ def is_unchanged(path: Path) -> bool:
 
 
 def write_report(path: Path, text: str) -> None:
-    """Write a report atomically; record its hash in the manifest first, so that a kill cannot leave it unrecorded."""
+    """Write a report atomically, after its hash: a killed process must not leave a report without a hash."""
     if has_manifest(path.parent):
         reports = _read_hashes(path.parent)
         digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

@@ -34,10 +34,10 @@ def sweep_grid(
     check_sweep(config)
     resolve_sweep_dir(config)
     planned = plan_jobs(context.config_loader, config, combinations(context.config_loader, overrides))
-    refuse_processes(planned)
+    check_single_process(planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
     with open_session(config, launcher) as session:
-        finished = session.own_jobs(planned) if config.sweep.overwrite else finished_jobs(planned)
+        finished = session.finished_by_command(planned) if config.sweep.overwrite else finished_jobs(planned)
         session.record(config)
         complete = False
         try:
@@ -70,7 +70,7 @@ def check_values(overrides: Mapping[str, Override], combined: bool) -> None:
 
     Args:
         overrides: Parsed overrides by key.
-        combined: Whether each combination of values is a job. Only then are intervals invalid, as infinite sets.
+        combined: Whether each combination of values is a job. If so, intervals are invalid, since they are infinite.
     """
     counts: dict[str, int] = {}
     for key, override in overrides.items():
@@ -117,7 +117,7 @@ def _count_values(override: Override) -> int:
     return count
 
 
-def refuse_processes(jobs: Sequence[Job]) -> None:
+def check_single_process(jobs: Sequence[Job]) -> None:
     """Raise a ConfigError if a job uses several processes: Lightning would run the whole sweep command in each."""
     for job in jobs:
         devices = job.config.trainer.devices
@@ -151,7 +151,7 @@ def finished_jobs(jobs: Sequence[Job]) -> set[str]:
 
 
 def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
-    """Return the hash of a job's data; return `otherwise` if the data are missing or have a layout of their own."""
+    """Return the hash of a job's data; return `otherwise` if the data are missing or have a custom layout."""
     data = cfg.data
     root = default_root() if data.root is None else Path(data.root)
     if stable_target(str(data._target_)) not in _INDEXED or locate(root) is None:

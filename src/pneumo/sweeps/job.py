@@ -69,7 +69,9 @@ def read_command(sweep: Path) -> Command | None:
 def run_job(cfg: DictConfig) -> None:
     """Run or resume a job composed from conf/sweep.yaml, and store its status."""
     rich.get_console().quiet = cfg.launcher.parallel  # the sweep command prints progress; details are in train.log
-    os.chdir(HydraConfig.get().runtime.cwd)  # relative paths refer to the user's folder, but Ray's workers have another
+    os.chdir(
+        HydraConfig.get().runtime.cwd
+    )  # Ray's workers start in another folder than the user, who may set relative paths
     folder, sweep = Path(cfg.paths.run_dir), Path(HydraConfig.get().sweep.dir)
     status = Status(
         command=os.environ.get(COMMAND, ""),
@@ -124,7 +126,7 @@ def _write_end(folder: Path, status: Status) -> None:
 
 
 def is_done_by(folder: Path, command: str, hashes: frozenset[str]) -> bool:
-    """Return whether a run folder holds finished or partial work of a command under one of these `config_hash`es."""
+    """Return whether a command started or finished the run in a folder, with one of these values of `config_hash`."""
     status, results = read_status(folder), read_results(folder)
     own = status is not None and status.command == command and status.status in ("running", "stopped", "done")
     return own and (results is None or results["config_hash"] in hashes)

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumo.common.files import bounded_name
-from pneumo.config.checks import check_config, list_overrides
-from pneumo.config.fingerprints import COLUMNS
+from pneumo.config.checks import check_config, overrides_as_text
+from pneumo.config.fingerprints import HPARAMS_KEYS
 from pneumo.config.output_folder import set_hydra
 from pneumo.errors import ConfigError
 from pneumo.runs.run_names import IN_EVERY_NAME
@@ -50,7 +50,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _safe(text: str) -> str:
-    """Return text as part of a file name; changed or shortened text ends in a hash to remain unique."""
+    """Convert text to a part of a file name; changed or shortened text ends in a hash to remain unique."""
     plain = text.strip("'\"")
     safe = re.sub(r"[^A-Za-z0-9.+_-]+", "_", plain).strip("_.")
     if safe == plain and len(safe) <= _MAX_VALUE:
@@ -85,7 +85,7 @@ def plan_jobs(
         ConfigError: A configuration is invalid, or two jobs have the same folder.
     """
     values = [dict(map(_split_override, job)) for job in jobs]
-    hydra_overrides = list_overrides(config.hydra.overrides.hydra)
+    hydra_overrides = overrides_as_text(config.hydra.overrides.hydra)
     user_subdir = any(override.startswith("hydra.sweep.subdir=") for override in hydra_overrides)
     varied = [] if user_subdir else varied_keys(jobs)
     planned = []
@@ -97,7 +97,7 @@ def plan_jobs(
         HydraConfig.instance().set_config(cfg)
         try:
             name = names[number] if names else job_name(str(cfg.hydra.sweep.subdir), values[number], varied)
-            planned.append(_describe(cfg, Path(config.hydra.sweep.dir), name, overrides))
+            planned.append(_make_job(cfg, Path(config.hydra.sweep.dir), name, overrides))
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(f"A job's configuration cannot be resolved ({reason}): {' '.join(overrides)}.") from error
@@ -112,10 +112,10 @@ def plan_jobs(
     return planned
 
 
-def _describe(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
+def _make_job(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> Job:
     folder = sweep / name
     set_hydra(cfg, "runtime.output_dir", str(folder))
-    HydraConfig.instance().set_config(cfg)  # again, since HydraConfig stores a copy, which lacks the folder
+    HydraConfig.instance().set_config(cfg)  # again, since HydraConfig stores a copy without the folder
     task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     check_config(task)  # before `resolve`, since its errors explain unresolvable interpolations
     OmegaConf.resolve(task)  # now, while HydraConfig has this job's choices
@@ -137,7 +137,7 @@ def _split_override(override: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Columns:
-    """Hyperparameter columns of a sweep."""
+    """Columns of a sweep's settings in TensorBoard's HPARAMS table."""
 
     names: dict[str, str]  # setting's key -> column name
     numbers: frozenset[str]  # keys of the numeric columns; all others are text
@@ -158,9 +158,9 @@ def make_columns(keys: Sequence[str], jobs: Sequence[Job]) -> Columns:
 
     Args:
         keys: Keys of settings or names of config groups.
-        jobs: Jobs that together have every type of value.
+        jobs: Jobs that together include all types of each setting's values.
     """
-    shown = [key for key in keys if key not in COLUMNS]
+    shown = [key for key in keys if key not in HPARAMS_KEYS]
     numbers = (key for key in shown if all(_is_number(_value(job, key)) for job in jobs))
     return Columns(short_names(shown), frozenset(numbers))
 

@@ -14,12 +14,12 @@ from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
 from pneumo.config.checks import check_sweep
-from pneumo.config.fingerprints import decisive_config, recorded_hashes
+from pneumo.config.fingerprints import recorded_hashes, relevant_config
 from pneumo.errors import ConfigError, NonFiniteLossError
 from pneumo.runs.results import read_results
 from pneumo.runs.run_names import trial_name
 from pneumo.runs.status import read_status
-from pneumo.sweeps.grid import MAX_JOBS, refuse_processes
+from pneumo.sweeps.grid import MAX_JOBS, check_single_process
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs
 from pneumo.sweeps.session import Session, open_session, resolve_sweep_dir
 from pneumo.sweeps.trials import Space, Trials, open_trials, read_space
@@ -46,11 +46,11 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
     space = read_space(context.config_loader, overrides)
     probes = space.probes()
     planned = plan_jobs(context.config_loader, config, probes, [f"probe-{i}" for i in range(len(probes))])
-    refuse_processes(planned)
+    check_single_process(planned)
     columns = make_columns([key.lstrip("+") for key in space.searched], planned)
     launcher = Plugins.instance().instantiate_launcher(context, task_function, config)
     with open_session(config, launcher) as session:
-        trials = open_trials(config, folder, space, _describe(space, planned[0], config.sweep))
+        trials = open_trials(config, folder, space, _identity(space, planned[0], config.sweep))
         session.record(config)
         states = [trial.state for trial in trials.read()]
         before = {"skipped": states.count(TrialState.COMPLETE), "failed": states.count(TrialState.FAIL)}
@@ -71,12 +71,12 @@ def search(context: HydraContext, task_function: TaskFunction, config: DictConfi
         raise SystemExit(1)
 
 
-def _describe(space: Space, job: Job, sweep: DictConfig) -> dict[str, str]:
+def _identity(space: Space, job: Job, sweep: DictConfig) -> dict[str, str]:
     """Return the identity of a search: trials are comparable only if all of it is equal."""
     groups = {key for key in space.searched if "." not in key}  # their settings differ between trials
     varied = space.searched.keys() | {f"choices.{name}" for name in groups}
-    decisive = decisive_config(job.config).items()
-    shared = {key: value for key, value in decisive if key not in varied and key.split(".")[0] not in groups}
+    relevant = relevant_config(job.config).items()
+    shared = {key: value for key, value in relevant if key not in varied and key.split(".")[0] not in groups}
     settings = json.dumps(shared, sort_keys=True)
     return {"objective": sweep.objective, "space": str(sorted(space.searched.items())), "settings": settings}
 

@@ -20,7 +20,7 @@ from pneumo.common.disk import remove_stale_below
 from pneumo.common.terminal import print_line
 from pneumo.common.text import quote_value
 from pneumo.config.fingerprints import recorded_hashes
-from pneumo.config.output_folder import acquire_at_once, set_hydra
+from pneumo.config.output_folder import acquire_immediately, set_hydra
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.runs.results import read_results
 from pneumo.runs.status import read_status
@@ -57,7 +57,7 @@ class Session:
         try:
             with self._watched(jobs):
                 for returned in self.launcher.launch(overrides, first):
-                    _ = returned.return_value  # raises the error of a job that could not run at all
+                    _ = returned.return_value  # raises the error of a job that could not be started
         except Exception as error:  # any error of a launcher: results of other jobs are kept
             _log.error("The launcher failed: %s: %s", type(error).__name__, error, exc_info=error)
 
@@ -66,8 +66,8 @@ class Session:
         with _folder_errors(self.folder):
             OmegaConf.save(config, self.folder / "multirun.yaml")
 
-    def own_jobs(self, jobs: Sequence[Job]) -> set[str]:
-        """Return the names of the jobs that this command has finished, including before an interruption."""
+    def finished_by_command(self, jobs: Sequence[Job]) -> set[str]:
+        """Return the names of the jobs that this command has finished, also before it was interrupted."""
         done = (job for job in jobs if is_done_by(job.folder, self.command.name, recorded_hashes(job.config)))
         return {job.name for job in done if read_results(job.folder)}
 
@@ -78,7 +78,7 @@ class Session:
             return "not started", ""
         if status.status not in ("preparing", "running", "stopped"):
             return status.status, status.reason
-        if self.own_jobs([job]):
+        if self.finished_by_command([job]):
             return "done", ""  # its process was killed between results and status
         stopped = status.status == "stopped"
         return ("stopped", "by a signal") if stopped else ("unfinished", "its process was killed or is still running")
@@ -164,7 +164,7 @@ class Session:
 
 @contextmanager
 def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
-    """Lock a sweep's folder and start a command; SIGTERM ends it as Ctrl-C does.
+    """Lock a sweep's folder and start a command; SIGTERM ends it like Ctrl-C.
 
     Raises:
         ConfigError: Another process holds the lock, or the folder cannot be used.
@@ -173,7 +173,7 @@ def open_session(config: DictConfig, launcher: Launcher) -> Iterator[Session]:
     lock = FileLock(folder / ".lock")
     try:
         with _folder_errors(folder):
-            acquire_at_once(lock, folder)
+            acquire_immediately(lock, folder)
     except Timeout:
         raise ConfigError(
             f"Another process is running a sweep in {folder}. Wait until it has finished, or use another sweep.name."
@@ -202,7 +202,7 @@ def resolve_sweep_dir(config: DictConfig) -> Path:
 
 @contextmanager
 def _folder_errors(folder: Path) -> Iterator[None]:
-    """Raise a ConfigError instead of an OSError of a sweep's folder."""
+    """Convert an OSError of a sweep's folder to a ConfigError."""
     try:
         yield
     except Timeout:  # of a lock; it is an OSError too

@@ -29,7 +29,7 @@ from pneumo.sweeps.grid import check_values, parse_overrides
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 # Errors of Optuna and SQLAlchemy for databases that are damaged, edited, locked, read-only or of another version
 # fmt: off
-_DATABASE = (
+_DATABASE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, OptunaError, RuntimeError,
     SQLAlchemyError, TypeError, ValueError,
 )
@@ -51,7 +51,7 @@ class Space:
         return [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
 
     def probes(self) -> list[list[str]]:
-        """Return overrides that together contain both ends of each interval and each choice."""
+        """Return overrides for validation, which together contain both ends of each interval and each choice."""
         extremes = {key: _extremes(distribution) for key, distribution in self.searched.items()}
         count = max(map(len, extremes.values()))
         return [
@@ -118,7 +118,7 @@ class Trials:
     """Trials of a search."""
 
     study: optuna.Study
-    space: Space  # which must contain all values
+    space: Space  # search space, which must contain the values of all trials
     url: str  # of the database, without its password
 
     def read(self) -> list[FrozenTrial]:
@@ -197,8 +197,8 @@ def open_trials(config: DictConfig, folder: Path, space: Space, identity: Mappin
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     own = URL.create("sqlite", database=str(folder / "optuna.db")).render_as_string()
     storage = own if config.sweep.storage is None else str(config.sweep.storage)
-    lowest = monitor_mode(config.sweep.objective.replace("_", "/", 1)) == "min"
-    direction = StudyDirection.MINIMIZE if lowest else StudyDirection.MAXIMIZE
+    minimized = monitor_mode(config.sweep.objective.replace("_", "/", 1)) == "min"
+    direction = StudyDirection.MINIMIZE if minimized else StudyDirection.MAXIMIZE
     name, url = str(config.sweep.name), _hide_password(storage)
     with _database_errors(url):
         study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
@@ -224,10 +224,10 @@ def open_trials(config: DictConfig, folder: Path, space: Space, identity: Mappin
 
 @contextmanager
 def _database_errors(url: str) -> Iterator[None]:
-    """Raise a ConfigError instead of the errors in `_DATABASE`."""
+    """Convert the errors in `_DATABASE_ERRORS` to a ConfigError."""
     try:
         yield
-    except _DATABASE as error:
+    except _DATABASE_ERRORS as error:
         cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
         reason = plain(str(cause).partition("\n")[0]) or type(cause).__name__
         raise ConfigError(

@@ -16,20 +16,20 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.common.text import plain
 from pneumo.config.checks import class_nodes, resolve
-from pneumo.config.signatures import Kind, check_target
+from pneumo.config.signatures import TargetType, check_target
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.fine_tuning import OneCycle
 
-_KINDS = {
-    "data": Kind((ChestXrayDataModule,), given=("augmentation", "pin_memory")),
-    "augment": Kind((Augmentation,)),
-    "optimizer": Kind((Optimizer,), deferred=(Optimizer,), first="params"),
-    "scheduler": Kind((LRScheduler, OneCycle), deferred=(LRScheduler,), first="optimizer"),
-    "trainer": Kind((Trainer,)),
-    "callbacks": Kind((Callback,)),
-    "logger": Kind((Logger,)),
+_TARGET_TYPES = {
+    "data": TargetType((ChestXrayDataModule,), given=("augmentation", "pin_memory")),
+    "augment": TargetType((Augmentation,)),
+    "optimizer": TargetType((Optimizer,), deferred=(Optimizer,), first_argument="params"),
+    "scheduler": TargetType((LRScheduler, OneCycle), deferred=(LRScheduler,), first_argument="optimizer"),
+    "trainer": TargetType((Trainer,)),
+    "callbacks": TargetType((Callback,)),
+    "logger": TargetType((Logger,)),
 }
 # Raised by constructors for invalid arguments; any other error keeps its traceback.
 # fmt: off
@@ -44,7 +44,7 @@ def check_targets(cfg: DictConfig) -> None:
     """Check the `_target_` classes of a configuration and their arguments before instantiating any."""
     settings = resolve(cfg)
     for key, node in class_nodes(settings).items():
-        check_target(key, node, _KINDS[key.partition(".")[0]], settings)
+        check_target(key, node, _TARGET_TYPES[key.partition(".")[0]], settings)
 
 
 @contextmanager

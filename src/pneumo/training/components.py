@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.common.hardware import Hardware, choose_hardware, choose_memory_format, require_compiler, set_up_process
 from pneumo.config.checks import check_config, resolve
-from pneumo.config.fingerprints import decisive_config, with_present_targets
+from pneumo.config.fingerprints import relevant_config, with_current_targets
 from pneumo.config.relations import monitor_mode
 from pneumo.config.resolvers import register_resolvers
 from pneumo.config.signatures import locate, parameters
@@ -111,7 +111,7 @@ def silence_warnings() -> None:
 
 def run_settings(cfg: DictConfig, datamodule: ChestXrayDataModule) -> dict[str, Any]:
     """Return the settings that must not change when a run is resumed."""
-    return {**decisive_config(cfg), "data_hash": datamodule.data_hash}
+    return {**relevant_config(cfg), "data_hash": datamodule.data_hash}
 
 
 def _make_optimizer_and_scheduler(cfg: DictConfig, precision: str) -> tuple[MakeOptimizer, MakeScheduler]:
@@ -191,7 +191,7 @@ def _missing_modes(cfg: DictConfig) -> dict[str, dict[str, str]]:
 def _instantiate(cfg: DictConfig, key: str, **arguments: Any) -> Any:  # noqa: ANN401 (any `_target_`)
     """Instantiate `cfg[key]`."""
     with config_errors(key):
-        return hydra.utils.instantiate(with_present_targets(cfg)[key], _convert_="all", **arguments)
+        return hydra.utils.instantiate(with_current_targets(cfg)[key], _convert_="all", **arguments)
 
 
 def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier, trainer: Trainer) -> None:

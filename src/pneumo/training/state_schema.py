@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pneumo.common.tensor_files import is_dense
-from pneumo.config.constraints import Rule, is_number, is_whole
+from pneumo.config.constraints import Rule, is_integer, is_number
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import MakeOptimizer, OneCycle
 
@@ -36,7 +36,7 @@ class StateError(Exception):
 def between(low: float, high: float, whole: bool = False) -> Rule:
     """Return the rule for a finite number in a range, optionally a whole one."""
     text = f"a {'whole ' if whole else ''}number from {low} to {high}"
-    return Rule(lambda value: is_number(value) and low <= value <= high and (is_whole(value) or not whole), text)
+    return Rule(lambda value: is_number(value) and low <= value <= high and (is_integer(value) or not whole), text)
 
 
 def scalar_tensor(number: float) -> Rule:

@@ -10,7 +10,7 @@ from helpers.commands import Compose
 from helpers.run_files import write_run
 from omegaconf import DictConfig
 
-from pneumo.config.fingerprints import config_hash, decisive_config, recorded_hashes, settings_hash
+from pneumo.config.fingerprints import config_hash, recorded_hashes, relevant_config, settings_hash
 from pneumo.errors import ConfigError
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.runs.collection import collect
@@ -83,7 +83,7 @@ def test_a_run_resumes_from_a_checkpoint_of_an_earlier_version(
     cfg, earlier = forms
     path = tmp_path / "last.ckpt"
     (tmp_path / "best.ckpt").touch()
-    torch.save({"hyper_parameters": {}, "config": {**decisive_config(earlier), "data_hash": "a"}}, path)
-    check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {**decisive_config(cfg), "data_hash": "a"})
+    torch.save({"hyper_parameters": {}, "config": {**relevant_config(earlier), "data_hash": "a"}}, path)
+    check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {**relevant_config(cfg), "data_hash": "a"})
     with pytest.raises(ConfigError, match=r"with other settings: data_hash=a \(now b\)\."):  # fused does not differ
-        check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {**decisive_config(cfg), "data_hash": "b"})
+        check_settings(read_checkpoint(path), path, tmp_path / "best.ckpt", {**relevant_config(cfg), "data_hash": "b"})

@@ -3,7 +3,7 @@ import pytest
 from helpers.localisation import localise
 
 
-def test_scores_of_a_known_case() -> None:
+def test_metrics_of_a_known_case() -> None:
     left, right = np.zeros((4, 4), bool), np.zeros((2, 8), bool)
     left[:, :2] = right[:, 6:] = True
     hit, missed = np.zeros((4, 4), np.float32), np.zeros((2, 8), np.float32)

@@ -68,7 +68,9 @@ def test_invalid_checkpoints_raise_an_error_with_their_path(content: object, tmp
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(ConfigError, match=r"a\.ckpt (is not a file|cannot be read|is not the checkpoint)"):
+    with pytest.raises(
+        ConfigError, match=r"a\.ckpt (is not a file|cannot be read|is not the checkpoint of a classifier)"
+    ):
         read_checkpoint(path)
 
 

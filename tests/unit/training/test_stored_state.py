@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.configurations import composing
+from helpers.configurations import run_composer
 
 from pneumo.models.checkpoint_reader import hash_checkpoint, read_checkpoint
 from pneumo.training.components import RunComponents, build, run_settings
@@ -22,8 +22,8 @@ BEST += "'train_time_interval': None}, best"
 @pytest.fixture(scope="module")
 def components(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Iterator[RunComponents]:
     """Components of the run `finished`."""
-    with composing(tmp_path_factory.mktemp("components"), phantoms) as composed:
-        yield build(composed("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
+    with run_composer(tmp_path_factory.mktemp("components"), phantoms) as compose:
+        yield build(compose("optimizer=adam", "trainer.max_epochs=2", "figures=true"))
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,8 @@ def test_an_altered_best_checkpoint_raises_an_error(
 @pytest.mark.slow
 def test_a_run_with_an_epoch_cut_short_is_resumable(tmp_path: Path, phantoms: Path) -> None:
     options = ("trainer.max_epochs=2", "+trainer.max_steps=6")
-    with composing(tmp_path, phantoms) as composed:
-        cfg = composed(*options)
+    with run_composer(tmp_path, phantoms) as compose:
+        cfg = compose(*options)
         run(cfg)
         folder, components = tmp_path / "run" / "checkpoints", build(cfg)
         check_resumable(folder / "last.ckpt", folder, run_settings(cfg, components.datamodule), components)

@@ -1,8 +1,10 @@
-"""Compare golden values with those of today; write them only with --write.
+"""Comparison of golden values with current values; --write stores the current values.
 
-PYTHONPATH=tests python -m golden.record                  print differences and additions
-PYTHONPATH=tests python -m golden.record runs             for these values only
-PYTHONPATH=tests python -m golden.record --write runs     and store them, for intended additions
+Print all differences and additions:       PYTHONPATH=tests python -m golden.compare
+
+Print only those of `runs`:                PYTHONPATH=tests python -m golden.compare runs
+
+Also store them, for intended additions:   PYTHONPATH=tests python -m golden.compare --write runs
 """
 
 import json
@@ -38,18 +40,18 @@ COLLECTORS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def collect(name: str) -> Any:  # noqa: ANN401 (what JSON holds)
-    """Return today's values of a name, as JSON gives them back."""
+def collect(name: str) -> Any:  # noqa: ANN401 (any JSON value)
+    """Return the current values of a collector, after a round trip through JSON."""
     with tempfile.TemporaryDirectory(prefix="golden-") as folder:
         return json.loads(json.dumps(COLLECTORS[name](Path(folder))))
 
 
-def store(name: str, values: Any) -> None:  # noqa: ANN401 (what JSON holds)
-    """Write values, each key or short list on a line of its own."""
+def store(name: str, values: Any) -> None:  # noqa: ANN401 (any JSON value)
+    """Write values with each key or short list on a separate line."""
     (VALUES / f"{name}.json").write_text(f"{_format(values)}\n", encoding="utf-8")
 
 
-def _format(value: Any, indent: str = "") -> str:  # noqa: ANN401 (what JSON holds)
+def _format(value: Any, indent: str = "") -> str:  # noqa: ANN401 (any JSON value)
     line, deeper = json.dumps(value), f"{indent} "
     if not value or not isinstance(value, list | dict) or len(indent) + len(line) <= 118:
         return line
@@ -62,7 +64,7 @@ def _format(value: Any, indent: str = "") -> str:  # noqa: ANN401 (what JSON hol
 
 
 def main() -> int:
-    """Compare values, write them with --write, and return the number of differences."""
+    """Compare values, and write them with --write; return 1 if any differ, else 0."""
     write, chosen = "--write" in sys.argv, [name for name in sys.argv[1:] if name != "--write"]
     if write and not chosen:
         raise SystemExit("--write needs names: " + ", ".join(COLLECTORS))

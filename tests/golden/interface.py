@@ -1,4 +1,4 @@
-"""Everything through which the golden tests reach pneumo; when code moves, only the imports here change."""
+"""Interface between the golden tests and pneumo: when code moves, only the imports of this module change."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ QUICK = ("data.batch_size=8", "data.num_workers=0", "trainer=cpu", "figures=fals
 
 @contextlib.contextmanager
 def _process(*arguments: str) -> Iterator[None]:
-    """Restore what a command of its own process may leave changed."""
+    """Set the command line and working folder of a command; restore global state on exit."""
     argv, cwd, root = sys.argv, os.getcwd(), logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     sys.argv = list(arguments)
@@ -42,7 +42,7 @@ def _process(*arguments: str) -> Iterator[None]:
     finally:
         sys.argv = argv
         os.chdir(cwd)
-        for handler in set(root.handlers).difference(handlers):  # which Hydra has set
+        for handler in set(root.handlers).difference(handlers):  # added by Hydra
             handler.close()
         root.handlers = handlers
         root.setLevel(level)
@@ -78,7 +78,7 @@ def run_command(*arguments: str) -> tuple[int, str]:
 
 
 def compose_config(*overrides: str, config: str = "train") -> DictConfig:
-    """Return a job's configuration, its folders fixed, as Hydra passes it to train.py or sweep.py."""
+    """Compose a configuration with fixed folders, as Hydra passes it to train.py or sweep.py."""
     fixed = ("paths.output_dir=outputs", "paths.run_dir=outputs/run", "trainer.accelerator=cpu")
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -93,7 +93,7 @@ def hashes(cfg: DictConfig) -> list[str]:
 
 
 def recompute_metrics(folder: Path) -> tuple[Results, Results]:
-    """Return a run's results, and what its predictions give today."""
+    """Return the results of a run as recorded, and as recomputed from its predictions."""
     results = read_finished(folder)
     subtypes = {row["path"]: row["subtype"] for row in read_splits(folder)}
     predictions = read_predictions(folder, results)
@@ -105,7 +105,7 @@ def describe_commands() -> dict[str, list[str]]:
     """Return the arguments and flags of each command and subcommand of `pneumo`."""
     found: dict[str, list[str]] = {}
 
-    def visit(command: Any, path: str) -> None:  # noqa: ANN401 (a command or group of click, which typer may bring)
+    def visit(command: Any, path: str) -> None:  # noqa: ANN401 (click's Command or Group, which typer may vendor)
         found[path] = sorted(
             f"{option}{' required' if parameter.required else ''} {parameter.default!r}"
             for parameter in command.params

@@ -1,4 +1,4 @@
-"""Checkpoints as JSON: plain values, and of tensors shapes and dtypes, which are filled again by fixed numbers."""
+"""Conversion of checkpoints to and from JSON, which stores only the shapes and dtypes of large tensors."""
 
 import math
 import zlib
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_SMALL = 16  # elements of tensors whose values are stored: steps, scores, indices, pixel statistics
+_SMALL = 16  # most elements of tensors whose values are stored: steps, scores, indices, pixel statistics
 
 
-def describe(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
-    """Return a checkpoint's content as JSON holds it.
+def to_json(value: Any) -> Any:  # noqa: ANN401 (any content of a checkpoint)
+    """Convert the content of a checkpoint to plain values for JSON.
 
     Raises:
         TypeError: A value is neither plain nor a tensor.
@@ -22,21 +22,21 @@ def describe(value: Any) -> Any:  # noqa: ANN401 (whatever a checkpoint holds)
         return {**summary, "values": value.tolist()} if value.numel() <= _SMALL else summary
     if type(value) is dict:
         if all(isinstance(key, str) for key in value):
-            return {key: describe(item) for key, item in value.items()}
-        return {"pairs": [[describe(key), describe(item)] for key, item in value.items()]}
+            return {key: to_json(item) for key, item in value.items()}
+        return {"pairs": [[to_json(key), to_json(item)] for key, item in value.items()]}
     if type(value) is tuple:
-        return {"tuple": [describe(item) for item in value]}
+        return {"tuple": [to_json(item) for item in value]}
     if type(value) is list:
-        return [describe(item) for item in value]
+        return [to_json(item) for item in value]
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(f"a {type(value).__name__} is neither a plain value nor a tensor")
 
 
-def restore(value: Any, path: str = "") -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return the content that `describe` described, its large tensors filled with numbers that follow from names."""
+def from_json(value: Any, path: str = "") -> Any:  # noqa: ANN401 (any JSON value)
+    """Convert the result of `to_json` to a checkpoint's content; names determine the values of large tensors."""
     if isinstance(value, list):
-        return [restore(item, f"{path}.{i}") for i, item in enumerate(value)]
+        return [from_json(item, f"{path}.{i}") for i, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
@@ -45,14 +45,14 @@ def restore(value: Any, path: str = "") -> Any:  # noqa: ANN401 (whatever JSON h
             return torch.tensor(value["values"], dtype=dtype).reshape(value["tensor"])
         return _fill(value["tensor"], path).to(dtype)
     if value.keys() == {"tuple"}:
-        return tuple(restore(value["tuple"], path))
+        return tuple(from_json(value["tuple"], path))
     if value.keys() == {"pairs"}:
-        return {key: restore(item, f"{path}.{key}") for key, item in value["pairs"]}
-    return {key: restore(item, f"{path}.{key}") for key, item in value.items()}
+        return {key: from_json(item, f"{path}.{key}") for key, item in value["pairs"]}
+    return {key: from_json(item, f"{path}.{key}") for key, item in value.items()}
 
 
 def _fill(shape: list[int], path: str) -> Tensor:
-    """Return multiples of powers of two, which are the same on every machine, of a size that suits the name."""
+    """Return reproducible values for a tensor: multiples of powers of two, of a magnitude that suits its name."""
     random = np.random.default_rng(zlib.crc32(path.encode()))
     unit = random.integers(-(2**15), 2**15, shape) / 2**15  # from -1 to 1
     if path.endswith(("running_var", "scale")):
