@@ -35,7 +35,7 @@ def sweep(tmp_path: Path, phantoms: Path, run_script: Script) -> Sweep:
 
 @pytest.fixture(scope="session")
 def one_job(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
-    """The outputs of a finished sweep of one job, of which no test may change anything."""
+    """The outputs of a finished sweep of one job; tests must not modify them."""
     outputs = tmp_path_factory.mktemp("one_job") / "outputs"
     with script_runner() as script:
         assert sweep_into(outputs, phantoms, script)("model=xraychestnet", "optimizer=sgd") == 0

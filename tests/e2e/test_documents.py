@@ -1,6 +1,6 @@
 """Every command and every Python example of the README and the documentation, run as printed.
 
-They run in a copy of the scripts whose configuration has small defaults, with phantoms in place of the real data.
+They run in a copy of the scripts with small default settings, and with phantoms in place of the real data.
 """
 
 import re
@@ -26,7 +26,7 @@ CLASSES = {"NORMAL": "HEALTHY", "PNEUMONIA": "SICK"}
 
 
 def write_inputs(folder: Path) -> None:
-    """Write the data sets, images and DICOM files that the pages mention."""
+    """Write the datasets, images and DICOM files that the pages mention."""
     data = folder / "data" / "chest_xray"
     write_phantoms(data, seed=0, train=64, val=16, test=32)
     shutil.copytree(data, folder / "archive (1)")
@@ -68,7 +68,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serve_until_ready(folder: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a server until it prints its address, then interrupt it."""
     monkeypatch.setenv("BROWSER", "true")  # the command, which ignores the address
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     known = {"pneumo": [sys.executable, "pneumo"], "tensorboard": [sys.executable, "-m", "tensorboard.main"]}
     arguments = [*known[command[0]], *command[1:]]
     pipe = subprocess.PIPE

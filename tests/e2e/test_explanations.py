@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pneumo.data.radiograph import decode
 from pneumo.inference.explain.overlays import resize_map
-from pneumo.inference.explain.run_maps import rank_correlation
+from pneumo.inference.explain.report_saliency import rank_correlation
 from pneumo.inference.explain.saliency import SaliencyMapper
 from pneumo.models.classifier import Classifier
 from pneumo.training.run import run

@@ -20,7 +20,7 @@ from pneumo.training.run import run
 pytestmark = pytest.mark.real
 
 
-def test_the_official_split_is_found_whole() -> None:
+def test_the_official_split_is_complete() -> None:
     images = index_radiographs(Path(os.environ["PNEUMO_DATA_ROOT"]), ["NORMAL", "PNEUMONIA"])
     counts = Counter((image.split, image.label) for image in images)
     assert counts == {
@@ -34,14 +34,14 @@ def test_the_official_split_is_found_whole() -> None:
 
 
 @pytest.mark.parametrize("split", ["patient", "kfold"])
-def test_no_patient_and_no_duplicate_is_on_both_sides_and_shares_are_kept(split: str, tmp_path: Path) -> None:
+def test_splits_have_no_common_patient_or_duplicate_and_equal_fractions_of_subtypes(split: str, tmp_path: Path) -> None:
     root = Path(os.environ["PNEUMO_DATA_ROOT"])
     images = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
     groups = find_near_duplicates(
         RadiographDataset(root, images, 64), 2, content_hash(root, images, tmp_path), tmp_path
     )
     sizes = [size for size in Counter(groups).values() if size > 1]
-    assert (len(sizes), sum(sizes)) == (30, 62)  # of files that are the same, byte for byte
+    assert (len(sizes), sum(sizes)) == (30, 62)  # groups of byte-identical files
     group_of = {image.path: number for image, number in zip(images, groups, strict=True)}
     for seed in range(50):
         splits = split_radiographs(images, split, 0.1, seed, 5, seed % 5, groups)
@@ -49,14 +49,14 @@ def test_no_patient_and_no_duplicate_is_on_both_sides_and_shares_are_kept(split:
         assert not {image.patient for image in train} & {image.patient for image in val}
         assert not {group_of[image.path] for image in train} & {group_of[image.path] for image in val}
         for subtype in ("none", "bacterial", "viral"):
-            share = [sum(image.subtype == subtype for image in part) / len(part) for part in (train, val)]
-            assert share[0] == pytest.approx(share[1], abs=0.02)
+            fractions = [sum(image.subtype == subtype for image in part) / len(part) for part in (train, val)]
+            assert fractions[0] == pytest.approx(fractions[1], abs=0.02)
 
 
 @pytest.mark.parametrize(
     ("model", "batches", "size"), [("xraychestnet", 60, 64), ("efficientnet_lite0", 20, 224)], ids=["scratch", "frozen"]
 )
-def test_a_part_of_an_epoch_already_ranks_the_test_images(
+def test_a_part_of_an_epoch_suffices_to_rank_the_test_images(
     model: str, batches: int, size: int, compose_run: Compose
 ) -> None:
     results = run(
@@ -75,7 +75,7 @@ def test_a_part_of_an_epoch_already_ranks_the_test_images(
     assert float(results["test_auroc"]) > 0.8  # chance is 0.5; whole runs reach 0.95
 
 
-def test_the_studys_twenty_epochs_on_cached_features_and_the_same_from_images(
+def test_twenty_epochs_on_cached_features_agree_with_predictions_from_images(
     compose_run: Compose, tmp_path: Path
 ) -> None:
     options = ["model=efficientnet_lite0", "optimizer=adam", f"data.root={os.environ['PNEUMO_DATA_ROOT']}"]

@@ -77,7 +77,7 @@ def test_model_card_of_subtypes_has_no_threshold(subtypes: Run, tmp_path: Path) 
     assert "youden" not in text
     assert "Backbone: frozen" in text
     assert "Augmentation: none." in text
-    assert "folders of the data set define the splits" in text
+    assert "folders of the dataset define the splits" in text
     assert "The border is not cropped." in text
 
 

@@ -77,7 +77,7 @@ def report_run(run: _Run, output: _RunOutput = None) -> None:
 
 
 def _write_page(folder: Path, output: Path) -> None:
-    from pneumo.inference.explain.run_maps import explain_run
+    from pneumo.inference.explain.report_saliency import explain_run
     from pneumo.reporting.run_report import read_run, write_run_page
 
     run = read_run(folder)

@@ -1,4 +1,4 @@
-"""The interface of network backends, and the rules that turn logits into predictions."""
+"""The interface of network backends, and the settings of a network other than its weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from pneumo.errors import ConfigError
 from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters
 
 _MAX_JSON_LENGTH = 1_000_000  # characters; enough for a thousand class names
+_JSON_KEYS = {"has_ood_detector": "outliers"}  # keys that differ from the field, for files of earlier versions
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Scores = tuple[Floats, Floats]
+Scores = tuple[Floats, Floats]  # probabilities (N, classes) and OOD scores (N,)
 # Formats a setting of `load_model` for error messages, given its name and value.
 SettingStyle = Callable[[str, object], str]
 
@@ -39,11 +41,11 @@ class Rules:
     classes: tuple[str, ...]  # class names; the first is the negative class
     image_size: int  # height and width of the network's input in pixels
     crop_pct: float  # fraction of height and width that the centre crop keeps; see `pneumo.data.grey.square`
-    # Probability above which the positive of two classes is predicted. With more classes, the most probable one is.
+    # Probability above which the positive of two classes is predicted. With more classes it has no effect.
     threshold: float
-    # Distance from another predicted class, in logits, up to which a prediction is uncertain. None: not calibrated.
+    # Predictions within this distance of the decision boundary, in logits, are uncertain. None: not calibrated.
     margin: float | None
-    outliers: bool  # whether the network has an OOD detector
+    has_ood_detector: bool
 
     @property
     def positive_class(self) -> str | None:
@@ -52,25 +54,26 @@ class Rules:
 
     def to_json(self) -> str:
         """Convert the rules to JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps({_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()})
 
     @classmethod
     def from_json(cls, text: str) -> Rules:
-        """Parse the output of `to_json` and validate it as the hyperparameters of a checkpoint are validated."""
-        names = {field.name for field in fields(cls)}
+        """Parse the output of `to_json`, with the same checks as for the hyperparameters of a checkpoint."""
+        names = {_JSON_KEYS.get(field.name, field.name): field.name for field in fields(cls)}
         try:
             values = json.loads(text if len(text) <= _MAX_JSON_LENGTH else "")
         except (ValueError, RecursionError) as error:
             raise HyperparameterError(
                 f"its rules are not JSON or have more than {_MAX_JSON_LENGTH:,} characters"
             ) from error
-        if not isinstance(values, dict) or values.keys() != names:
+        if not isinstance(values, dict) or values.keys() != names.keys():
             raise HyperparameterError(f"its rules must have exactly the keys {', '.join(sorted(names))}")
         if not isinstance(values["outliers"], bool):
             raise HyperparameterError("its rule outliers must be true or false")
         rest = {name: value for name, value in values.items() if name not in ("name", "outliers")}
         check_hyperparameters({**rest, "architecture": values["name"]})
-        return cls(**{**values, "classes": tuple(values["classes"])})
+        arguments: dict[str, Any] = {names[key]: value for key, value in values.items()}
+        return cls(**{**arguments, "classes": tuple(values["classes"])})
 
 
 class Network(ABC):
@@ -80,7 +83,7 @@ class Network(ABC):
     batch_size: int  # default batch size, with the highest throughput on the device
 
     @abstractmethod
-    def score(self, image: Images) -> Scores:
+    def score(self, images: Images) -> Scores:
         """Compute probabilities (N, classes) and OOD scores (N,) of images (N, 1, S, S)."""
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:

@@ -88,7 +88,7 @@ def _exclude_outputs(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
 def _predict(model: Predictor, paths: Sequence[Path], overlays: OverlayFolder | None) -> list[Prediction]:
     predictions: list[Prediction] = []
     with track("Predicting", len(paths)) as advance:
-        for batch in model.predict_batches(paths, keep_images=overlays is not None):
+        for batch in model.predict_batches(paths, keep_previews=overlays is not None):
             predictions += batch.predictions
             if overlays is not None:
                 overlays.add(batch)
@@ -97,7 +97,7 @@ def _predict(model: Predictor, paths: Sequence[Path], overlays: OverlayFolder | 
 
 
 def _print(predictions: Sequence[Prediction], rules: Rules, saved: bool) -> None:
-    """Print predictions to stdout, and the reasons of unreadable files to stderr."""
+    """Print predictions to stdout, and errors of unreadable files to stderr."""
     for prediction in predictions:
         if prediction.error is not None:
             warn(f"{show_path(prediction.path)} {prediction.error}")

@@ -1,4 +1,4 @@
-"""Input files of prediction: discovery, and reading in threads."""
+"""Input files for prediction: discovery and threaded reading."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def _match(item: str) -> list[Path]:
 def _walk(path: Path) -> list[Path]:
     files: list[Path] = []
     visited: set[str] = set()  # links can form cycles
-    for folder, below, names in os.walk(path, followlinks=True, onerror=_raise_unlistable):
+    for folder, subfolders, names in os.walk(path, followlinks=True, onerror=_raise_unlistable):
         real = os.path.realpath(folder)
-        below[:] = [] if real in visited else sorted(name for name in below if not is_hidden(name))
+        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not is_hidden(name))
         files += (Path(folder, name) for name in names if real not in visited and not is_hidden(name))
         visited.add(real)
     return sorted(files, key=_sort_key)
@@ -94,14 +94,20 @@ class InputImage:
     """An input file: the image that was read from it, or the reason why it is unreadable."""
 
     path: Path  # `-` for content without a file
-    square: Images | None = None  # the network's input, (1, S, S)
+    pixels: Images | None = None  # the network's input, (1, S, S)
     notes: tuple[str, ...] = ()  # remarks on the file that make a prediction less reliable
-    shown: Image.Image | None = None  # preview of at most _MAX_PREVIEW_SIDE a side; None unless requested
-    error: str | None = None  # reason why the file is unreadable, as a predicate; only the path is set then
+    preview: Image.Image | None = None  # downscaled to at most _MAX_PREVIEW_SIDE per side; None unless requested
+    error: str | None = None  # reason why the file is unreadable, as a predicate; then only the path is set in addition
 
 
-def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:
-    """Read a file, or its content, as the input of a network with these rules; `show` keeps a preview."""
+def read_input(source: Path | bytes, rules: Rules, keep_preview: bool) -> InputImage:
+    """Read an image file, or its content as bytes, and convert it to the network's input.
+
+    Args:
+        source: Path of the file, or its content.
+        rules: Rules of the network.
+        keep_preview: Whether to keep a downscaled copy of the image.
+    """
     path = source if isinstance(source, Path) else Path("-")
     with BUDGET.reservation():
         try:
@@ -109,12 +115,14 @@ def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:
         except DataError as error:
             return InputImage(path, error=str(error))
         pixels = square(image, rules.image_size, rules.crop_pct)[None]
-        if show:
+        if keep_preview:
             image.thumbnail((_MAX_PREVIEW_SIDE, _MAX_PREVIEW_SIDE), Image.Resampling.BICUBIC)
-    return InputImage(path, pixels, notes, image if show else None)
+    return InputImage(path, pixels, notes, image if keep_preview else None)
 
 
-def read_inputs(paths: Iterable[Path], rules: Rules, show: bool, threads: int, ahead: int) -> Generator[InputImage]:
+def read_inputs(
+    paths: Iterable[Path], rules: Rules, keep_previews: bool, threads: int, prefetch: int
+) -> Generator[InputImage]:
     """Read files with a thread pool and yield them in order.
 
     Pillow and pydicom release the GIL while they decode.
@@ -122,16 +130,16 @@ def read_inputs(paths: Iterable[Path], rules: Rules, show: bool, threads: int, a
     Args:
         paths: The files.
         rules: Rules of the network.
-        show: Whether to keep previews.
-        threads: Number of threads. Each holds one image at full size, within the memory limit `BUDGET`.
-        ahead: Number of files to prefetch.
+        keep_previews: Whether to keep downscaled copies of the images.
+        threads: Number of threads. Each holds one image at full size; `BUDGET` limits their memory.
+        prefetch: Number of files to read in advance.
     """
     pool = ThreadPoolExecutor(threads, "read_inputs")
     pending: deque[Future[InputImage]] = deque()
     try:
         for path in paths:
-            pending.append(pool.submit(read_input, path, rules, show))
-            if len(pending) > ahead:
+            pending.append(pool.submit(read_input, path, rules, keep_previews))
+            if len(pending) > prefetch:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 # Keys of the file's metadata
-KEY = "pneumo_sha256"
+SHA256 = "pneumo_sha256"
 RULES = "pneumo_rules"
 ABOUT = "pneumo_about"
 _CHUNK_SIZE = 1 << 20  # bytes
 _log = logging.getLogger(__name__)
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_FATAL = 4  # onnxruntime's log severity; its errors are raised as well
+_FATAL = 4  # log severity of onnxruntime; lower ones would print errors that are also raised
 
 
 class ChecksumError(Exception):
@@ -59,9 +59,9 @@ class OnnxNetwork(Network):
         if not valid:
             raise _unreadable(path, "the shapes of its outputs contradict its rules")
 
-    def score(self, image: Images) -> Scores:
+    def score(self, images: Images) -> Scores:
         """Compute probabilities and OOD scores; see `Network`."""
-        probability, ood_score = self.session.run(None, {"image": image})[:2]  # the third equals the second
+        probability, ood_score = self.session.run(None, {"image": images})[:2]  # the third equals the second
         return probability, ood_score
 
 
@@ -108,14 +108,14 @@ def _unreadable(path: Path, reason: object) -> ConfigError:
 def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
     """Read the rules from the metadata and check them against the network's inputs and outputs."""
     metadata = session.get_modelmeta().custom_metadata_map
-    if KEY in metadata and not verified:
-        raise _unreadable(path, f"it was altered after its export: its {KEY} is not at the end of the file")
+    if SHA256 in metadata and not verified:
+        raise _unreadable(path, f"it was altered after its export: its {SHA256} is not at the end of the file")
     try:
         rules = Rules.from_json(metadata[RULES])
     except KeyError as error:
         raise ConfigError(
-            f"{path} was not exported by this version of pneumo: its metadata lack {RULES}, which holds classes, image "
-            "size and threshold. Export the checkpoint again: pneumo export CHECKPOINT --output FILE.onnx."
+            f"{path} was not exported by this version of pneumo: its metadata has no {RULES} with classes, image size "
+            "and threshold. Export the checkpoint again: pneumo export CHECKPOINT --output FILE.onnx."
         ) from error
     except HyperparameterError as error:
         raise _unreadable(path, f"{RULES}: {error}") from error
@@ -128,7 +128,7 @@ def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
     return rules
 
 
-@cache
+@cache  # one warning per path and modification time
 def _warn_unverified(path: Path, modified: int) -> None:
     _log.warning("%s has no SHA-256, like all files of early versions: its integrity cannot be verified.", path)
 
@@ -154,19 +154,19 @@ def verify_checksum(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(remaining)
         end = file.read()
-        if KEY.encode() not in end:
+        if SHA256.encode() not in end:
             return False
         file.seek(0)
         while remaining > 0 and (chunk := file.read(min(_CHUNK_SIZE, remaining))):
             digest.update(chunk)
             remaining -= len(chunk)
     if end != _metadata_entry(digest.hexdigest()):
-        raise ChecksumError(f"its SHA-256 differs from the stored {KEY}")
+        raise ChecksumError(f"its SHA-256 differs from the stored {SHA256}")
     return True
 
 
 def _metadata_entry(digest: str) -> bytes:
-    """Encode field 14 of a ModelProto, a StringStringEntryProto of key and value; all lengths are below 128."""
-    key, value = KEY.encode(), digest.encode()
+    """Encode a metadata entry: field 14 of a ModelProto, a StringStringEntryProto. All lengths are below 128."""
+    key, value = SHA256.encode(), digest.encode()
     entry = b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(value)]) + value
     return b"\x72" + bytes([len(entry)]) + entry

@@ -27,7 +27,7 @@ UNCERTAIN = "uncertain"
 OOD_REMARK = "out of distribution: possibly not a frontal chest radiograph"
 _MIN_PROBABILITY = float(np.finfo(np.float32).smallest_subnormal)
 _STANDARD_NAMES = ["predicted_class", "out_of_distribution", "ood_score"]
-# `called`, `unlike` and `unlike_score` are kept for compatibility; they equal the standard names in this order.
+# `called`, `unlike` and `unlike_score` are kept for compatibility; their values equal those of _STANDARD_NAMES.
 _COLUMNS = ["path", "probability", "called", "uncertain", "unlike", "unlike_score", "notes", "error"]
 _MARGIN = "logit_margin"
 _MAX_ROWS = 40  # about one screen

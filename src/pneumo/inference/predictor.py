@@ -45,7 +45,7 @@ class Predictor:
         """Predict files one by one; the prediction for an unreadable file has an `error`.
 
         Args:
-            inputs: Files, folders or patterns such as `scans/**/*.dcm`, or one of these. Folders are searched
+            inputs: A file, a folder, a pattern such as `scans/**/*.dcm`, or a sequence of these. Folders are searched
                 recursively for files of any suffix.
 
         Raises:
@@ -55,10 +55,10 @@ class Predictor:
         batches = self.predict_batches(find_inputs([os.fspath(item) for item in items]))
         return (prediction for batch in batches for prediction in batch.predictions)
 
-    def predict_batches(self, paths: Sequence[Path], keep_images: bool = False) -> Iterator[PredictedBatch]:
-        """Predict files batch by batch while threads prefetch; `keep_images` keeps previews of the images."""
-        ahead = 2 * self.batch_size
-        with closing(read_inputs(paths, self.rules, keep_images, count_cores(), ahead)) as images:
+    def predict_batches(self, paths: Sequence[Path], keep_previews: bool = False) -> Iterator[PredictedBatch]:
+        """Predict files batch by batch while threads prefetch; `keep_previews` keeps downscaled copies of images."""
+        prefetch = 2 * self.batch_size
+        with closing(read_inputs(paths, self.rules, keep_previews, count_cores(), prefetch)) as images:
             while batch := list(islice(images, self.batch_size)):
                 yield PredictedBatch(self.predict_images(batch), batch)
 
@@ -68,17 +68,17 @@ class Predictor:
         Raises:
             ConfigError: The network's output is NaN.
         """
-        predictions = iter(self._score([image for image in images if image.square is not None]))
+        predictions = iter(self._score([image for image in images if image.pixels is not None]))
         return [
-            Prediction(image.path, error=image.error) if image.square is None else next(predictions) for image in images
+            Prediction(image.path, error=image.error) if image.pixels is None else next(predictions) for image in images
         ]
 
     def _score(self, images: Sequence[InputImage]) -> list[Prediction]:
         if not images:
             return []
         rules = self.rules
-        squares = [image.square for image in images if image.square is not None]
-        probability, ood_score = self.network.score(np.stack(squares))
+        batch = np.stack([image.pixels for image in images if image.pixels is not None])
+        probability, ood_score = self.network.score(batch)
         if not np.isfinite(probability).all():
             raise ConfigError(
                 f"The output of the network {rules.name} is NaN: its weights are damaged. Use another checkpoint."
@@ -93,7 +93,7 @@ class Predictor:
                 {name: float(f"{value:.9g}") for name, value in zip(rules.classes, row, strict=True)},
                 rules.classes[index],
                 uncertain=None if rules.margin is None else bool(margin <= rules.margin),
-                ood_score=float(score) if rules.outliers else None,
+                ood_score=float(score) if rules.has_ood_detector else None,
                 notes=image.notes,
             )
             for image, row, index, margin, score in zip(images, probability, predicted, margins, ood_score, strict=True)
@@ -115,7 +115,7 @@ class Predictor:
             from pneumo.inference.explain.overlays import Explainer  # imports Matplotlib
 
             self._explainers[method] = Explainer(self.network, method)
-        image = read_input(Path(path), self.rules, show=True)
+        image = read_input(Path(path), self.rules, keep_preview=True)
         if image.error is not None:
             raise DataError(f"{image.path} {image.error}")
         return self._explainers[method].explain(PredictedBatch(self.predict_images([image]), [image]))[0]
@@ -168,7 +168,7 @@ def warn_uncalibrated(rules: Rules) -> None:
     """Warn about the remarks that an uncalibrated checkpoint cannot provide."""
     missing = [
         *(["uncertain predictions"] if rules.margin is None else []),
-        *(["out-of-distribution images"] if not rules.outliers else []),
+        *(["out-of-distribution images"] if not rules.has_ood_detector else []),
     ]
     if missing:
         warn(

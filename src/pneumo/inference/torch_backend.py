@@ -43,10 +43,10 @@ class CheckpointNetwork(Network):
                 f"{channels}. Use an intact copy or another checkpoint."
             )
 
-    def score(self, image: Images) -> Scores:
+    def score(self, images: Images) -> Scores:
         """Compute probabilities and OOD scores; see `Network`."""
-        with torch.inference_mode(), _catch_out_of_memory(len(image), self.style):
-            probability, ood_score = self.module(torch.from_numpy(image).to(self.device))
+        with torch.inference_mode(), _catch_out_of_memory(len(images), self.style):
+            probability, ood_score = self.module(torch.from_numpy(images).to(self.device))
         return probability.float().cpu().numpy(), ood_score.float().cpu().numpy()
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:
@@ -64,13 +64,13 @@ class CheckpointNetwork(Network):
 
 
 @contextmanager
-def _catch_out_of_memory(images: int, style: SettingStyle) -> Iterator[None]:
+def _catch_out_of_memory(batch_size: int, style: SettingStyle) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            f"A batch of {images} images does not fit in the GPU's memory. Use a smaller batch, such as "
-            f"{style('batch_size', max(1, images // 4))}, or {style('device', 'cpu')}."
+            f"A batch of {batch_size} images does not fit in the GPU's memory. Use a smaller batch, such as "
+            f"{style('batch_size', max(1, batch_size // 4))}, or {style('device', 'cpu')}."
         ) from error
 
 
@@ -83,5 +83,5 @@ def _read_rules(classifier: Classifier) -> Rules:
         crop_pct=classifier.crop_pct,
         threshold=hparams["threshold"],
         margin=hparams["margin"],
-        outliers=classifier.ood_detector is not None,
+        has_ood_detector=classifier.ood_detector is not None,
     )

@@ -23,7 +23,7 @@ from pneumo.reporting.rows import Row
 from pneumo.runs.prediction_files import read_predictions
 
 HEADERS = ("metric", "first", "second", "difference", "95\u00a0% interval", "p", "p (Holm)")
-_MAX_ROWS = 3  # of more rows, a terminal shows only pairs across sweeps
+_MAX_ROWS = 3  # with more rows, a terminal shows only pairs across sweeps
 
 
 class Pair(NamedTuple):
@@ -46,7 +46,6 @@ class Comparison(NamedTuple):
 
     rows: tuple[Row, ...]  # all rows of the leaderboard, with intervals and group letters
     pairs: tuple[Pair, ...]  # all pairs of compared rows, for each metric with a significance test
-
     compared: int  # number of compared rows
     images: int  # number of test images of the compared rows
     left_out: tuple[tuple[Row, str], ...]  # rows that are not compared, with the reason
@@ -54,7 +53,7 @@ class Comparison(NamedTuple):
 
 
 class _TestedRow(NamedTuple):
-    """Index of a row, the predictions of its seeds sorted by image path, and the hashes of their data sets."""
+    """Index of a row, the predictions of its seeds sorted by image path, and the hashes of their datasets."""
 
     row: int
     seeds: tuple[Predictions, ...]
@@ -178,7 +177,7 @@ def _names(row: Row) -> tuple[str, str, str, str]:
 
 
 def comparison_table(comparison: Comparison, width: int) -> PlainTable | None:
-    """Build a table of all pairs of up to three rows; of more, only of the same network in two sweeps.
+    """Build a table of all pairs of up to three rows; with more rows, only pairs of one network in two sweeps.
 
     The uncorrected p-value is omitted on terminals narrower than 120 characters. Returns None if there is no such pair.
     """
@@ -229,13 +228,16 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     for row, reason in comparison.left_out:
         reasons.setdefault(reason, []).append(name_row(row, comparison.rows))
     for reason, names in reasons.items():
-        shown = f"{names[0]}, which" if len(names) == 1 else f"{len(names)} rows, each of which"
+        shown = f"{names[0]}, because it" if len(names) == 1 else f"{len(names)} rows, because each"
         notes.append(f"Not compared: {shown} {reason}.")
     return notes
 
 
 def _matched(pair: Pair, rows: Sequence[Row]) -> bool:
-    """Return whether two sweeps share the network, with the same optimizer or each with one of its own."""
+    """Return whether a pair has the same network in two sweeps, and the same optimizer.
+
+    Different optimizers also match if each is used with this network in one of the two sweeps only.
+    """
     one, two = pair.first.first, pair.second.first
     if one.sweep == two.sweep or one.model != two.model:
         return False
@@ -245,5 +247,4 @@ def _matched(pair: Pair, rows: Sequence[Row]) -> bool:
 
 
 def _format_p(p: float) -> str:
-
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

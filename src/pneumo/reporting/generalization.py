@@ -18,17 +18,17 @@ from pneumo.metrics.summary import TITLES
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import Results
 
-SHIFT_METRICS = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy")}
+GAP_METRICS = {name: TITLES[name] for name in ("auroc", "sensitivity", "specificity", "balanced_accuracy")}
 
 
-class Shift(NamedTuple):
-    """Metrics of one checkpoint and threshold on the validation and on the test images."""
+class GeneralizationGap(NamedTuple):
+    """Metrics of a checkpoint at one threshold, on the validation and on the test images."""
 
     validation: Predictions  # for held-out training images, used to select the checkpoint and possibly the threshold
     test: Predictions  # for the official test images
     validation_metrics: Mapping[str, Estimate]
     test_metrics: Mapping[str, Estimate]
-    drop: Mapping[str, Estimate]  # validation minus test, for each of SHIFT_METRICS
+    drop: Mapping[str, Estimate]  # validation minus test, for each of GAP_METRICS
     oracle: float  # highest balanced accuracy of a threshold selected on the test images: a bound, never a result
     oracle_threshold: float
 
@@ -43,17 +43,18 @@ class Shift(NamedTuple):
         return self.validation_metrics["balanced_accuracy"].value - self.oracle
 
 
-def measure_shift(validation: Predictions, test: Predictions) -> Shift:
+def measure_gap(validation: Predictions, test: Predictions) -> GeneralizationGap:
     """Compare predictions for two sets of images; each set must have both classes."""
     before, after = estimates(validation), estimates(test)
-    drop = {name: subtract(before[name], after[name]) for name in SHIFT_METRICS}
-    return Shift(validation, test, before, after, drop, *best_threshold(test))
+    drop = {name: subtract(before[name], after[name]) for name in GAP_METRICS}
+    return GeneralizationGap(validation, test, before, after, drop, *best_threshold(test))
 
 
 def best_threshold(predictions: Predictions) -> tuple[float, float]:
     """Return the highest balanced accuracy of any threshold on the score, and the lowest such threshold.
 
-    The threshold is returned as a probability. It reaches less where probabilities round to the same number.
+    The threshold is returned as a probability. If probabilities round to the same number, it reaches a lower balanced
+    accuracy than the threshold on the score.
     """
     scores, index = np.unique(predictions.score, return_index=True)
     steps = np.concatenate(([-np.inf], scores))  # an image is predicted positive if its score is above the step
@@ -65,7 +66,7 @@ def best_threshold(predictions: Predictions) -> tuple[float, float]:
     return float(balanced[best]), float(predictions.positive_probability[index[best - 1]]) if best else 0.0
 
 
-def read_shift(folder: Path, results: Results) -> Shift | str:
+def read_gap(folder: Path, results: Results) -> GeneralizationGap | str:
     """Compare a run's validation.csv with its predictions.csv, or return the reason why this is impossible."""
     if not (folder / "validation.csv").is_file():
         return "the run has no validation.csv because its version of pneumo did not write one"
@@ -73,31 +74,31 @@ def read_shift(folder: Path, results: Results) -> Shift | str:
     for predictions, name in zip(parts, ("validation", "test"), strict=True):
         if not predictions.has_both_classes:
             return f"its {name} images are all of one class"
-    return measure_shift(*parts)
+    return measure_gap(*parts)
 
 
-def shift_table(shift: Shift) -> Table:
+def gap_table(gap: GeneralizationGap) -> Table:
     """Build a table of the metrics on validation and test images and their drop."""
-    title = f"From {len(shift.validation.positive):,} validation to {len(shift.test.positive):,} test images"
+    title = f"From {len(gap.validation.positive):,} validation to {len(gap.test.positive):,} test images"
     table = PlainTable(title, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("")
     for header in ("validation", "test", "drop"):
         table.add_column(Text(f"{header}\n(95\u00a0% interval)"), justify="right", no_wrap=True)
-    for name, metric in SHIFT_METRICS.items():
-        both = shift.validation_metrics[name], shift.test_metrics[name]
+    for name, metric in GAP_METRICS.items():
+        both = gap.validation_metrics[name], gap.test_metrics[name]
         cells = (f"{value:.3f} ({low:.3f}, {high:.3f})" for value, low, high in both)
-        value, low, high = shift.drop[name]
+        value, low, high = gap.drop[name]
         table.add_row(Text(metric.replace(" ", "\n")), *cells, f"{value:+.3f} ({low:.3f}, {high:.3f})")
     return table
 
 
-def describe_shift(shift: Shift) -> str:
+def describe_gap(gap: GeneralizationGap) -> str:
     """Describe which part of the drop is due to the threshold and which to the ranking."""
     return (
         "Validation and test use the same threshold. The drop in balanced accuracy is "
-        f"{shift.drop['balanced_accuracy'].value:+.3f}. At most {shift.threshold_drop:+.3f} of this is due to the "
-        f"threshold: the best threshold on the test images, {shift.oracle_threshold:.3g}, would have reached "
-        f"{shift.oracle:.3f}. That threshold is an oracle, selected on the test images: a bound, not a result. The "
-        f"rest, at least {shift.ranking_drop:+.3f}, is due to the ranking, as is the drop in AUROC. The validation "
+        f"{gap.drop['balanced_accuracy'].value:+.3f}. At most {gap.threshold_drop:+.3f} of this is due to the "
+        f"threshold: the best threshold on the test images, {gap.oracle_threshold:.3g}, would have reached "
+        f"{gap.oracle:.3f}. That threshold is an oracle, selected on the test images: a bound, not a result. The "
+        f"rest, at least {gap.ranking_drop:+.3f}, is due to the ranking, as is the drop in AUROC. The validation "
         "numbers are slightly optimistic, since validation images were used for model selection."
     )

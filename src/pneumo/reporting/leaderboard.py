@@ -22,16 +22,17 @@ from pneumo.reporting.comparison import (
     comparison_table,
     comparisons_csv,
 )
-from pneumo.reporting.figures.charts import draw_shift
+from pneumo.reporting.figures.charts import draw_gap
 from pneumo.reporting.figures.leaderboard_figures import draw
 from pneumo.reporting.figures.run_figures import CAPTIONS
 from pneumo.reporting.figures.style import save, write_images
-from pneumo.reporting.generalization import Shift, describe_shift, read_shift, shift_table
+from pneumo.reporting.generalization import GeneralizationGap, describe_gap, gap_table, read_gap
 from pneumo.reporting.leaderboard_table import columns, to_csv, to_markdown, to_terminal
 from pneumo.reporting.pooling import combine_runs, describe_pooled, folds_csv, pool, report_ensemble
 from pneumo.reporting.rendering import render
 from pneumo.reporting.rows import Row, build_rows
 from pneumo.reporting.run_report import write_model_card
+from pneumo.reporting.run_summary import STATE_NOTES
 from pneumo.runs.collection import Run, collect, is_run
 
 _CAPTIONS = {
@@ -40,10 +41,9 @@ _CAPTIONS = {
     "shift": CAPTIONS["shift"],
     "time": "Test accuracy against training time. The time to fill caches is not included.",
 }
-_STATES = {
-    "collapsed": "every test image got the same predicted class; the accuracy is just the proportion of that class.",
-    "partial": "some test images were skipped; do not report these numbers as a result.",
-    "unfinished": "the run is in progress or was interrupted; the command of the sweep resumes it.",
+_STATE_NOTES = {
+    **STATE_NOTES,
+    "unfinished": "the run is in progress or was interrupted; repeat the command of the sweep to resume it.",
 }
 
 
@@ -99,18 +99,18 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     comparison = compare(build_rows(runs))
     rows = comparison.rows
     single = runs[0].results if len(runs) == 1 else None
-    shift = None if single is None or single["task"] == "subtype" else read_shift(runs[0].folder, single)
+    gap = None if single is None or single["task"] == "subtype" else read_gap(runs[0].folder, single)
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
     pooled = pool(rows)
     notes = [*comparison_notes(comparison), *(describe_pooled(each, rows) for each in pooled)]
-    if isinstance(shift, Shift):
-        notes.append(describe_shift(shift))
+    if isinstance(gap, GeneralizationGap):
+        notes.append(describe_gap(gap))
     if folder is None:
-        _print(comparison, title, shift, notes)
+        _print(comparison, title, gap, notes)
         return
     figures = draw(rows)
-    if isinstance(shift, Shift) and single:
-        figures["shift"] = draw_shift(shift, single)
+    if isinstance(gap, GeneralizationGap) and single:
+        figures["shift"] = draw_gap(gap, single)
     all_notes = [*table_notes(rows), *notes]
     rendered = save(figures, folder / "figures")
     write_images(folder / "leaderboard", {f"leaderboard/{name}": png for name, png in rendered["png"].items()})
@@ -120,7 +120,7 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     write_text(folder / "comparisons.csv", comparisons_csv(comparison.pairs))
     if pooled:
         write_text(folder / "folds.csv", folds_csv(pooled, rows))
-    _print(comparison, title, shift, notes)
+    _print(comparison, title, gap, notes)
     print_line(f"{'leaderboard':<12} {folder / 'leaderboard.html'}, .md and .csv, comparisons.csv")
 
 
@@ -145,16 +145,16 @@ def _to_html(
     )
 
 
-def _print(comparison: Comparison, title: str, shift: Shift | str | None, notes: Sequence[str]) -> None:
+def _print(comparison: Comparison, title: str, gap: GeneralizationGap | str | None, notes: Sequence[str]) -> None:
     """Print the table, a short table of differences, and the change from validation to test of a single run."""
     console = rich.get_console()
     console.print(to_terminal(comparison.rows, title, console))
     if differences := comparison_table(comparison, console.width):
         console.print(differences)
-    if isinstance(shift, Shift):
-        console.print(shift_table(shift))
-    elif shift:
-        notes = [*notes, f"Validation and test are not compared: {shift}."]
+    if isinstance(gap, GeneralizationGap):
+        console.print(gap_table(gap))
+    elif gap:
+        notes = [*notes, f"Validation and test are not compared: {gap}."]
     for note in notes:
         print_line(note, style="dim", wrap=True)
 
@@ -181,16 +181,16 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             "for orientation only, without differences."
         )
     if any(row.settings_tag for row in rows):
-        notes.append("#: rows with the same names but different settings; see .hydra/config.yaml of each run.")
+        notes.append("#: rows with the same names but different settings; see .hydra/config.yaml in each run folder.")
     notes += _unnamed_differences(rows)
     states = {run.state for row in rows for run in row.runs}
-    notes += [f"{state}: {text}" for state, text in _STATES.items() if state in states]
+    notes += [f"{state}: {text}" for state, text in _STATE_NOTES.items() if state in states]
     notes += [f"{run.name} {run.state}: {run.reason}" for row in rows for run in row.runs if run.reason]
     return notes
 
 
 def _unnamed_differences(rows: Iterable[Row]) -> list[str]:
-    """Describe settings in which rows of one sweep and network differ although their names do not show them."""
+    """Describe settings that differ between rows of one sweep and network without being part of their names."""
     by_setting: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for name in ("epochs", "batch_size", "image_size", "experiment", "data"):
         for row in rows:

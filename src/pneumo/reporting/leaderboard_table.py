@@ -124,7 +124,7 @@ def _mean(title: str, name: str, about: str, rank: int = 0) -> Column:
 
 
 def _metric(metric: Metric, intervals: bool, grouped: bool) -> list[Column]:
-    """Return mean, interval and group of a metric with a rank; the columns of accuracy are made in `columns`."""
+    """Return the columns of a metric that has a rank, except accuracy: mean, interval and group."""
     if metric.rank is None or metric.name == "accuracy":
         return []
     shown = [_mean(metric.title, f"test_{metric.name}", metric.about, metric.rank)]

@@ -45,7 +45,7 @@ class Ensemble(NamedTuple):
     """Averaged predictions of several runs."""
 
     members: tuple[Run, ...]
-    left_out: tuple[str, ...]  # names of the other runs, with their state
+    left_out: tuple[str, ...]  # names and states of the runs that cannot be members
     predictions: Predictions  # for the test images, sorted by path
     metrics: dict[str, float]  # as in results.json: test metrics with intervals, counts, and the threshold
 
@@ -97,7 +97,7 @@ def folds_csv(pooled: Sequence[Pooled], rows: Sequence[Row]) -> str:
 
 
 def describe_pooled(pooled: Pooled, rows: Sequence[Row]) -> str:
-    """Describe the metrics on the held-out images of all folds, and what was selected on these images."""
+    """Describe the metrics on the held-out images of all folds, and the choices that were made on these images."""
     metrics = estimates(pooled.predictions)
     shown = ", ".join(
         f"{TITLES[name]} {metrics[name].value:.4f} ({metrics[name].low:.3f} to {metrics[name].high:.3f})"
@@ -179,8 +179,8 @@ def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
     """Print the test metrics of an ensemble, and write them to ensemble/ in the folder unless it is None."""
     rich.print(_table(ensemble))
     print_line(
-        "Probabilities are the mean over the members; above the mean of their thresholds, the positive class is "
-        "predicted." + (f" Left out: {', '.join(ensemble.left_out)}." if ensemble.left_out else ""),
+        "The positive class is predicted if the mean probability of the members is above the mean of their thresholds."
+        + (f" Left out: {', '.join(ensemble.left_out)}." if ensemble.left_out else ""),
         style="dim",
         wrap=True,
     )
@@ -193,7 +193,6 @@ def report_ensemble(ensemble: Ensemble, folder: Path | None) -> None:
 
 
 def _table(ensemble: Ensemble) -> PlainTable:
-    """Build a table of the ensemble's metrics next to those of its members."""
     title = f"Ensemble of {len(ensemble.members)} runs, {len(ensemble.predictions.paths):,} test images"
     table = PlainTable(title, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("test")

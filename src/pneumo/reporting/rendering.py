@@ -40,5 +40,4 @@ def _escape_markdown(value: Any) -> Any:  # noqa: ANN401 (templates accept any t
 
 
 def _escape_controls(value: Any) -> Any:  # noqa: ANN401 (templates accept any type)
-
     return type(value)(escape_prose(value)) if isinstance(value, (str, Markup)) else value

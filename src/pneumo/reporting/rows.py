@@ -33,7 +33,7 @@ class Published(NamedTuple):
     train_seconds: int
 
 
-# Keys are the names in conf/model and conf/optimizer. The three cells with 0.7429 and 0.6250 collapsed to one class.
+# Keys are the names in conf/model and conf/optimizer. The three runs with 0.7429 and 0.6250 predicted a single class.
 STUDY = {
     ("xraychestnet", "sgd"): Published(0.7429, 0.6250, 62 * 60 + 37),
     ("xraychestnet", "adam"): Published(0.7429, 0.6250, 74 * 60 + 57),
@@ -52,12 +52,13 @@ STUDY = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the leaderboard: runs that differ only in their seed or fold."""
+    """A row of the leaderboard: runs that differ only in their seed or fold."""
 
     runs: tuple[Run, ...]  # sorted by seed and fold
     settings_tag: str = ""  # distinguishes rows that have the same names but different settings, such as #1a2b
     intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 % intervals of means over seeds, by metric
-    groups: Mapping[str, str] = field(default_factory=dict)  # by metric: rows with a common letter do not differ
+    # Group letters by metric: rows with the same letter do not differ significantly.
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def first(self) -> Run:

@@ -20,8 +20,9 @@ from pneumo.metrics.predictions import Predictions, distance
 from pneumo.metrics.subtypes import NO_IMAGE
 from pneumo.metrics.summary import TITLES, reported_metrics
 from pneumo.reporting.figures.run_figures import Examples, embed_figures, select_examples
-from pneumo.reporting.generalization import Shift, describe_shift, read_shift
+from pneumo.reporting.generalization import GeneralizationGap, describe_gap, read_gap
 from pneumo.reporting.rendering import render
+from pneumo.reporting.run_summary import STATE_NOTES
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.results import Results, count_test_images, read_finished, recorded_estimate, run_title
@@ -59,10 +60,10 @@ class ExplainedImage(NamedTuple):
 
     path: str
     image: bytes
-    saliency: bytes  # the image with its saliency map
-    truth: str
+    overlay: bytes  # the image with its saliency map
+    true_class: str
     prediction: str  # predicted class and probability
-    right: bool
+    is_correct: bool
 
 
 class Explanations(NamedTuple):
@@ -70,13 +71,13 @@ class Explanations(NamedTuple):
 
     images: dict[str, list[ExplainedImage]]  # by `Examples.kinds`
     correlations: dict[str, float]  # rank correlation of the maps with those of a randomised head or network
-    missing: str  # reason why there are no maps; else empty
-    margin: float | None  # logits within which a prediction counts as uncertain; None if unknown
-    uncertain: float | None  # fraction of the validation images within the margin
+    missing: str  # reason why there are no maps; empty if there are
+    margin: float | None  # distance from the decision boundary, in logits, of uncertain predictions; None if unknown
+    uncertain_fraction: float | None  # fraction of the validation images within the margin; None if unknown
 
 
 class _UncertainTest(NamedTuple):
-    """Fraction of uncertain test images, and the accuracies among uncertain and certain ones."""
+    """Fraction of uncertain test images, and the accuracy on uncertain and on other test images."""
 
     fraction: float
     accuracy_inside: float
@@ -110,13 +111,14 @@ def write_run_page(run: ReportedRun, explanations: Explanations, page: Path) -> 
         figures=embed_figures(run.folder),
         config=config,
         explanations=explanations,
+        state_notes=STATE_NOTES,
     )
     write_report(page, text)
     print_line(f"{'page':<12} {page}")
 
 
 def _metrics(results: Results, titles: Mapping[str, str]) -> list[tuple[str, Estimate]]:
-    """Return title and estimate of each metric in the results."""
+    """Return the titles and estimates of the metrics that the results have."""
     shown = [name for name in titles if results.get(f"test_{name}", NO_IMAGE) != NO_IMAGE]
     return [(titles[name], recorded_estimate(results, name)) for name in shown]
 
@@ -128,7 +130,7 @@ def _facts(results: Results) -> dict[str, str]:
         "tested checkpoint": f"epoch {results['best_epoch']} of {results['epochs']}",
         "predicted class": "the most probable class"
         if results["threshold_rule"] == "likeliest"
-        else f"positive above {results['threshold']:.4g} (rule {results['threshold_rule']})",
+        else f"positive above a probability of {results['threshold']:.4g} (rule: {results['threshold_rule']})",
         "temperature": f"{results['temperature']:.3f}",
         "parameters": f"{results['parameters_total']:,} ({results['parameters_trainable']:,} trainable)",
         "training time": f"{results['train_seconds']:,.0f} s, {results['samples_per_second']:,.0f} images per second",
@@ -164,7 +166,7 @@ def _model_card(folder: Path) -> str:
         **reported_metrics(*_CARD_METRICS, subtype="sensitivity to {} pneumonia"),
         "ece": "expected calibration error",
     }
-    shift = read_shift(folder, results) if results["task"] == "pneumonia" else None
+    gap = read_gap(folder, results) if results["task"] == "pneumonia" else None
     return render(
         "model_card.md",
         results=results,
@@ -178,12 +180,13 @@ def _model_card(folder: Path) -> str:
             if name[:1] != "_" and value and (name, value) != ("share", 1)
         ),
         metrics=_metrics(results, titles),
-        shift=f"{_compare_sets(shift)}. {describe_shift(shift)}" if isinstance(shift, Shift) else "",
+        state_notes=STATE_NOTES,
+        gap=f"{_compare_sets(gap)}. {describe_gap(gap)}" if isinstance(gap, GeneralizationGap) else "",
     )
 
 
-def _compare_sets(shift: Shift) -> str:
-    before, after = shift.validation_metrics, shift.test_metrics
+def _compare_sets(gap: GeneralizationGap) -> str:
+    before, after = gap.validation_metrics, gap.test_metrics
     return ", ".join(
         f"{title} {before[name].value:.3f} on validation and {after[name].value:.3f} on test images"
         for title, name in (("AUROC", "auroc"), ("balanced accuracy", "balanced_accuracy"))

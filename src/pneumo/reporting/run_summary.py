@@ -15,18 +15,20 @@ from pneumo.metrics.summary import reported_metrics
 from pneumo.runs.results import Value, recorded_estimate, run_title
 
 _log = logging.getLogger(__name__)
+# What a run's state means; also for the leaderboard and the reports of a run.
+STATE_NOTES = {
+    "collapsed": "every test image got the same predicted class; the accuracy is just the proportion of that class.",
+    "partial": "some test images were skipped; do not report these numbers as a result.",
+}
 
 
 def report(folder: Path, results: Mapping[str, Value]) -> None:
     """Print the results and the paths of the run's files; warn if the run is partial or collapsed."""
     if results["status"] == "partial":
-        _log.warning("PARTIAL: some test images were skipped; do not report these numbers as a result.")
+        _log.warning("PARTIAL: %s", STATE_NOTES["partial"])
     if results["collapsed"]:
-        _log.warning(
-            "COLLAPSED: every test image got the same predicted class; the accuracy of %.4f is just the proportion of "
-            "that class. Lower optimizer.lr, train longer, or check train/loss in TensorBoard.",
-            results["test_accuracy"],
-        )
+        advice = "Lower optimizer.lr, train longer, or check train/loss in TensorBoard."
+        _log.warning("COLLAPSED: %s %s", STATE_NOTES["collapsed"], advice)
     rich.print(_table(results))
     for name, location in (
         ("results", folder / "results.json"),
@@ -39,7 +41,6 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
 
 
 def _table(results: Mapping[str, Value]) -> PlainTable:
-    """Build a table of the ranked metrics next to the run's training figures."""
     table = PlainTable(run_title(results))
     table.add_column("test")
     for column in ("", "95\u00a0% interval"):

@@ -39,7 +39,7 @@ COMMANDS += ["cache", "cache list", "cache clear"]
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_breaks_no_sentence(command: str, width: int) -> None:
+def test_help_does_not_break_sentences(command: str, width: int) -> None:
     done = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": str(width)})
     lines = [line.strip(" │") for line in done.output.splitlines()]
     described: Any = typer.main.get_command(app)

@@ -74,8 +74,8 @@ def test_all_readers_reject_the_same_files_for_the_same_reason(name: str, root: 
     expected = reason(read_radiograph, path)
     assert reason(read_radiograph, path.read_bytes()) == expected
     assert reason(examine_radiograph, path) == expected
-    assert read_input(path, RULES, show=False).error == expected  # predict, evaluate, explain
-    assert read_input(path.read_bytes(), RULES, show=True).error == expected  # serve
+    assert read_input(path, RULES, keep_preview=False).error == expected  # predict, evaluate, explain
+    assert read_input(path.read_bytes(), RULES, keep_preview=True).error == expected  # serve
     assert reason(decode, path, 32).startswith(f"{path} {expected} Training stops")
 
 

@@ -103,7 +103,7 @@ RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, None, False)
 
 @pytest.fixture
 def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: Path, rules: Rules, show: bool) -> InputImage:
+    def read(path: Path, rules: Rules, keep_preview: bool) -> InputImage:
         time.sleep(0.002 * (7 - int(path.name) % 7))  # the first of seven files takes longest
         return InputImage(path, error=path.name)
 
@@ -138,10 +138,10 @@ def test_closing_the_generator_cancels_pending_reads() -> None:
 def test_previews_are_kept_on_request(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     Image.linear_gradient("L").resize((3000, 1500)).save(path)
-    plain, shown = (next(iter(read_inputs([path], RULES, show, 1, 1))) for show in (False, True))
-    assert plain.shown is None
-    assert shown.shown is not None
-    assert shown.shown.size == (1024, 512)
-    assert plain.square is not None
-    assert (plain.square == shown.square).all()
-    assert plain.square.shape == (1, 32, 32)
+    without, kept = (next(iter(read_inputs([path], RULES, keep, 1, 1))) for keep in (False, True))
+    assert without.preview is None
+    assert kept.preview is not None
+    assert kept.preview.size == (1024, 512)
+    assert without.pixels is not None
+    assert (without.pixels == kept.pixels).all()
+    assert without.pixels.shape == (1, 32, 32)

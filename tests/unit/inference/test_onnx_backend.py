@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.inference.onnx_backend import KEY, ChecksumError, add_checksum, verify_checksum
+from pneumo.inference.onnx_backend import SHA256, ChecksumError, add_checksum, verify_checksum
 
 
 def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
@@ -20,8 +20,8 @@ def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
         except ChecksumError:
             outcomes[bit] = None
     unverified = {bit for bit, outcome in outcomes.items() if outcome is not None}
-    key = whole.index(KEY.encode())
-    assert {bit // 8 for bit in unverified} == set(range(key, key + len(KEY)))  # no checksum then, which is logged
+    key = whole.index(SHA256.encode())
+    assert {bit // 8 for bit in unverified} == set(range(key, key + len(SHA256)))  # no checksum then, which is logged
     assert not any(outcomes.values())
 
 

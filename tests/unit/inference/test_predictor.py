@@ -125,7 +125,9 @@ def test_out_of_gpu_memory_is_an_error_that_names_the_settings(
 def test_images_from_bytes_have_no_path(model: pneumo.Predictor) -> None:
     from pneumo.inference.inputs import read_input
 
-    (prediction,) = model.predict_images([read_input(encode_image(SMOOTH_IMAGES[0], "PNG"), model.rules, show=False)])
+    (prediction,) = model.predict_images(
+        [read_input(encode_image(SMOOTH_IMAGES[0], "PNG"), model.rules, keep_preview=False)]
+    )
     assert prediction.path == Path("-")
 
 

@@ -20,7 +20,7 @@ from pneumo.metrics.definitions import estimates, paired_bootstrap
 from pneumo.metrics.intervals import Estimate, subtract, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.summary import summarise
-from pneumo.reporting.generalization import measure_shift
+from pneumo.reporting.generalization import measure_gap
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import read_results
 from pneumo.runs.split_files import write_splits
@@ -56,8 +56,8 @@ def curves(patients: tuple[str, ...]) -> dict[str, object]:
     return {"auroc": found.auroc, "auprc": found.auprc, "band": found.sensitivity.low.tolist()}
 
 
-def shift(patients: tuple[str, ...]) -> dict[str, object]:
-    return dict(measure_shift(replace(draw(0), patients=patients), draw(1)).drop)
+def generalization_gap(patients: tuple[str, ...]) -> dict[str, object]:
+    return dict(measure_gap(replace(draw(0), patients=patients), draw(1)).drop)
 
 
 def difference(patients: tuple[str, ...]) -> dict[str, object]:
@@ -69,7 +69,7 @@ def bins(patients: tuple[str, ...]) -> dict[str, object]:
     return {str(number): each for number, each in enumerate(calibration_curve(replace(draw(0), patients=patients)))}
 
 
-@pytest.mark.parametrize("compute", [two_classes, three_classes, curves, shift, difference, bins])
+@pytest.mark.parametrize("compute", [two_classes, three_classes, curves, generalization_gap, difference, bins])
 def test_one_image_per_patient_equals_no_patients(compute: Callable[[tuple[str, ...]], dict[str, object]]) -> None:
     expected = compute(())
     assert compute(SINGLE) == expected

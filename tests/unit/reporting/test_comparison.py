@@ -104,9 +104,9 @@ def test_rows_that_cannot_be_compared_are_left_out_with_the_reason(tmp_path: Pat
     assert comparison.compared == 2
     assert all(not row.groups for row, _ in comparison.left_out)
     notes = " ".join(comparison_notes(comparison))
-    assert "vgg16 adam, which collapsed" in notes
+    assert "vgg16 adam, because it collapsed" in notes
     write_leaderboard([tmp_path / "a"], tmp_path / "out")
-    assert "vgg16 adam, which collapsed" in (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "vgg16 adam, because it collapsed" in (tmp_path / "out" / "leaderboard.md").read_text()
 
 
 def test_test_sets_of_one_class_are_not_compared(tmp_path: Path) -> None:

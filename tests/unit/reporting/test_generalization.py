@@ -11,7 +11,7 @@ from pneumo.cli.commands import report
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.summary import count_outcomes
 from pneumo.reporting.figures.run_figures import draw_test
-from pneumo.reporting.generalization import SHIFT_METRICS, Shift, best_threshold, measure_shift, read_shift
+from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap, best_threshold, measure_gap, read_gap
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import read_results
 
@@ -39,7 +39,7 @@ def test_best_threshold_matches_an_exhaustive_search(levels: int) -> None:
 
 
 def test_a_common_offset_of_scores_is_a_drop_due_to_the_threshold() -> None:
-    found = measure_shift(predictions(separated(4)), predictions(separated(4) + 2))
+    found = measure_gap(predictions(separated(4)), predictions(separated(4) + 2))
     assert found.drop["auroc"].value == 0
     assert found.drop["balanced_accuracy"].value > 0.1
     assert found.threshold_drop == pytest.approx(found.drop["balanced_accuracy"].value, abs=0.01)
@@ -47,7 +47,7 @@ def test_a_common_offset_of_scores_is_a_drop_due_to_the_threshold() -> None:
 
 
 def test_less_separated_scores_are_a_drop_due_to_the_ranking() -> None:
-    found = measure_shift(predictions(separated(4)), predictions(separated(1.5, seed=1)))
+    found = measure_gap(predictions(separated(4)), predictions(separated(1.5, seed=1)))
     drop = found.drop["balanced_accuracy"]
     assert drop.low > 0.1
     assert found.drop["auroc"].low > 0.05
@@ -57,13 +57,13 @@ def test_less_separated_scores_are_a_drop_due_to_the_ranking() -> None:
 
 
 def test_metrics_match_scikit_learn() -> None:
-    found = measure_shift(predictions(separated(3)), predictions(separated(2, seed=1)))
+    found = measure_gap(predictions(separated(3)), predictions(separated(2, seed=1)))
     for metrics, predicted in ((found.validation_metrics, found.validation), (found.test_metrics, found.test)):
         assert metrics["auroc"].value == pytest.approx(roc_auc_score(POSITIVE, predicted.score))
         assert metrics["balanced_accuracy"].value == pytest.approx(
             balanced_accuracy_score(POSITIVE, predicted.predicted)
         )
-    assert set(found.drop) == set(SHIFT_METRICS)
+    assert set(found.drop) == set(GAP_METRICS)
 
 
 def draw_figures(run: Path) -> Iterable[str]:
@@ -86,8 +86,8 @@ def test_report_of_a_run_prints_the_drop_from_validation_to_test(
     report([run], tmp_path / "out")
     shown = " ".join(capsys.readouterr().out.split())
     assert "From 600 validation to 600 test images" in shown
-    found = read_shift(run, read_results(run) or {})
-    assert isinstance(found, Shift)
+    found = read_gap(run, read_results(run) or {})
+    assert isinstance(found, GeneralizationGap)
     assert f"At most {found.threshold_drop:+.3f} of this is due to the threshold" in shown
     assert "a bound, not a result" in shown
     assert "a bound, not a result" in (tmp_path / "out" / "leaderboard.md").read_text()

@@ -10,13 +10,14 @@ from pneumo.inference.predictor import Predictor
 from pneumo.inference.serve.app import make_app
 from pneumo.metrics.intervals import Estimate
 from pneumo.reporting.rendering import render
+from pneumo.reporting.run_summary import STATE_NOTES
 from pneumo.runs.result_rules import RESULT_NAMES
 
 
 def card(name: str) -> str:
     """Render the model card of a run in which every name is `name`."""
-    texts = ("model", "optimizer", "experiment", "data", "split", "precision", "device", "threshold_rule", "git_commit")
-    results = {**dict.fromkeys(RESULT_NAMES, 0.5), **dict.fromkeys(texts, name), "task": "pneumonia", "fold": -1}
+    names = ("model", "optimizer", "experiment", "data", "split", "precision", "device", "threshold_rule", "git_commit")
+    results = {**dict.fromkeys(RESULT_NAMES, 0.5), **dict.fromkeys(names, name), "task": "pneumonia", "fold": -1}
     config: dict[str, Any] = {
         "model": {"architecture": name, "weights": name, "freeze": False},
         "data": {"crop_pct": 1.0},
@@ -28,9 +29,8 @@ def card(name: str) -> str:
     }
     part = {"name": name, "images": 1, "patients": 1, "classes": {name: 1}}
     lists: dict[str, Any] = {"splits": [part], "classes": [name], "metrics": [("accuracy", Estimate(0.5, 0.5, 0.5))]}
-    return render(
-        "model_card.md", results=results, config=config, tested=1, augmentation=name, shift=f"From {name}.", **lists
-    )
+    texts: dict[str, Any] = {"augmentation": name, "gap": f"From {name}.", "state_notes": STATE_NOTES}
+    return render("model_card.md", results=results, config=config, tested=1, **texts, **lists)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers.run_files import RESULTS
+from helpers.run_files import RESULTS, write_outputs, write_run
 
 from pneumo.metrics.subtypes import NO_IMAGE
+from pneumo.reporting.leaderboard import write_leaderboard
+from pneumo.reporting.run_report import Explanations, read_run, write_run_page
 from pneumo.reporting.run_summary import report
 from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.results import Results
@@ -33,3 +36,21 @@ def test_partial_and_collapsed_runs_are_warned_of(
 ) -> None:
     report(tmp_path, {**FINISHED, **state})
     assert [record.message.split(":")[0] for record in caplog.records] == ([warning] if warning else [])
+
+
+@pytest.mark.parametrize("predicted", [0, 1])
+def test_summary_leaderboard_and_report_describe_a_collapsed_run_in_the_same_words(
+    predicted: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, label = tmp_path / "study" / "resnext-sgd-s0", np.arange(624) % 8 >= 3
+    write_run(folder, "resnext", "sgd", 0, wrong=0, collapsed=True)
+    write_outputs(folder / "predictions.csv", label, np.full(624, 0.1 + 0.8 * predicted))
+    run = read_run(folder)
+    assert run.results["test_accuracy"] == (label == predicted).mean()  # the proportion of the predicted class
+    report(folder, run.results)
+    write_leaderboard([folder.parent], tmp_path)
+    write_run_page(run, Explanations({}, {}, "no maps", None, None), tmp_path / "report.html")
+    pages = [(tmp_path / name).read_text() for name in ("leaderboard.md", "leaderboard.html", "report.html")]
+    note = "every test image got the same predicted class; the accuracy is just the proportion of that class."
+    for text in (caplog.text, *pages):
+        assert note in text

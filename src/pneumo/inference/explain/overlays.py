@@ -70,15 +70,15 @@ class Explainer:
         self.compute_maps = network.explainer(method)
 
     def explain(self, batch: PredictedBatch) -> list[Explanation]:
-        """Explain the predictions of a batch; images that were read without a copy for display are skipped."""
+        """Explain the predictions of a batch; images without a preview are skipped."""
         readable = [
-            (prediction, prediction.predicted_class, image.square, np.asarray(image.shown))
+            (prediction, prediction.predicted_class, image.pixels, np.asarray(image.preview))
             for prediction, image in zip(*batch, strict=True)
-            if image.shown is not None
+            if image.preview is not None
         ]
         if not readable:
             return []
-        maps = self.compute_maps(np.stack([square for *_, square, _ in readable if square is not None]))
+        maps = self.compute_maps(np.stack([pixels for *_, pixels, _ in readable if pixels is not None]))
         return [
             Explanation(prediction, self.positive or str(predicted), image, saliency, self.crop_pct)
             for (prediction, predicted, _, image), saliency in zip(readable, maps, strict=True)
@@ -150,7 +150,7 @@ def draw_examples(examples: Sequence[tuple[str, Explanation]], title: str) -> Fi
             _colour_map(), ax=all_axes, orientation="horizontal", fraction=0.25 / rows, aspect=40, shrink=0.5, pad=0.02
         )
         bar.set_ticks([0, 1], labels=["none", "maximum"])
-        bar.set_label("evidence for the class whose probability p is given, on each image's own scale", fontsize=9)
+        bar.set_label("evidence for the class in p(class), scaled to the maximum of each image", fontsize=9)
         bar.outline.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     escape_text(figure)

@@ -47,10 +47,10 @@ class _Output:
 def find_layer(network: nn.Module, image_size: int) -> Layer | None:
     """Find the layer for saliency maps by running a frozen network once on two images of noise.
 
-    The network's output must depend on several positions of the layer's feature map, and on the image through this
-    map only. Of such layers, this is the last one before neighbouring positions are mixed for the last time. Later
-    layers do not localise: in a fine-tuned EfficientNet-Lite0, their receptive fields cover both lungs, and evidence
-    gathers in the middle (docs/EXPLANATIONS.md).
+    The network's output must depend on several positions of the layer's feature map, and on the image only through
+    this map. Of such layers, the last one before the final mixing of neighbouring positions is returned. Later layers
+    do not localise: in a fine-tuned EfficientNet-Lite0, their receptive fields cover both lungs, and evidence gathers
+    in the middle (docs/EXPLANATIONS.md).
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 3, image_size, image_size, generator=generator)
@@ -71,7 +71,7 @@ def find_layer(network: nn.Module, image_size: int) -> Layer | None:
 
 
 def _run(network: nn.Module, image: Tensor) -> tuple[list[_Output], Tensor]:
-    """Run a network; return the outputs that may be spatial feature maps, in their order, and the features."""
+    """Run a network; return outputs that may be spatial feature maps, in order of execution, and the features."""
     calls: dict[str, list[_Output]] = {}
 
     def record(name: str, output: object) -> Tensor | None:
@@ -147,14 +147,14 @@ class ExplainableClassifier(Protocol):
 class SaliencyMapper:
     """Computes saliency maps of images for a class.
 
-    They explain the log odds of the class; with `flip_test`, of the mean logits of an image and its mirror image. For
-    two classes, the log odds are the difference of the logits, so evidence for both classes cancels out.
+    The maps explain the log odds of the class, with `flip_test` those of the mean logits of an image and its mirror
+    image. For two classes, the log odds are the difference of the logits: evidence for both classes cancels out.
     Hooks, modes and gradients belong to a copy of the network that shares its weights. Build a new mapper after moving
     the classifier to another device. Mappers are not thread-safe.
     """
 
     def __init__(self, classifier: ExplainableClassifier, method: str = METHODS[0]) -> None:
-        """Find the layer, which all `METHODS` except occlusion require."""
+        """Build a mapper; every method except occlusion needs a layer found by `find_layer`."""
         if method not in METHODS:
             raise ConfigError(f"method={method} is unknown: it must be one of {', '.join(METHODS)}.")
         self.method, self.flip_test, self.size = method, classifier.flip_test, classifier.image_size

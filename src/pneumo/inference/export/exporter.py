@@ -48,11 +48,11 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         checkpoint: Checkpoint of a run.
         output: File to write; its suffix selects the format, .onnx or .pt2.
         int8: Whether to quantise the network and measure the loss of accuracy on the test images.
-        data: Data set with images for verification and calibration; None for verification with phantoms.
+        data: Dataset with images for verification and calibration; None for verification with phantoms.
 
     Raises:
         ConfigError: The checkpoint cannot be read, the output cannot be written, or the network cannot be exported.
-        DataError: The data set does not exist, or one of its images cannot be decoded.
+        DataError: The dataset does not exist, or one of its images cannot be decoded.
     """
     file_format = _check_arguments(output, int8, data)
     refuse_inputs([("--output", output)], [checkpoint])
@@ -89,7 +89,7 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
 
 
 def _check_arguments(output: Path, int8: bool, data: Path | None) -> Format:
-    """Return the output's format, or raise a ConfigError before any time-consuming work."""
+    """Return the format of the output; raise a ConfigError for invalid arguments before any slow step."""
     file_format = FORMATS.get(output.suffix)
     if file_format is None:
         suffixes = " or ".join(f"{suffix} (for {each.runtime})" for suffix, each in FORMATS.items())
@@ -98,14 +98,14 @@ def _check_arguments(output: Path, int8: bool, data: Path | None) -> Format:
         )
     if int8 and data is None:
         raise ConfigError(
-            "--int8 requires a data set: its training images calibrate the network, and its test images measure the "
+            "--int8 requires a dataset: its training images calibrate the network, and its test images measure the "
             "loss of accuracy. Set --data ROOT to a folder with train/ and test/."
         )
     if int8 and file_format.quantise is None:
-        able = {suffix: each.name for suffix, each in FORMATS.items() if each.quantise}
+        supporting = {suffix: each.name for suffix, each in FORMATS.items() if each.quantise}
         raise ConfigError(
-            f"--int8 requires the format {' or '.join(able.values())}, but --output is {output}. "
-            f"Use a file name that ends in {' or '.join(able)}."
+            f"--int8 requires the format {' or '.join(supporting.values())}, but --output is {output}. "
+            f"Use a file name that ends in {' or '.join(supporting)}."
         )
     if missing := [name for name in file_format.packages if find_spec(name) is None]:
         simple = next(suffix for suffix, each in FORMATS.items() if not each.packages)
@@ -127,7 +127,7 @@ def _atomic_output(output: Path) -> Iterator[Path]:
 
 
 class LabelledImages:
-    """Images of a data set at a network's input size, with labels of the network's classes."""
+    """Images of a dataset at a network's input size, with labels of the network's classes."""
 
     def __init__(self, root: Path, checkpoint: dict[str, Any], rules: Rules) -> None:
         """Index the images in a folder; `checkpoint` is the content that `read_checkpoint` returns."""

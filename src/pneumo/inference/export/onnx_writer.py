@@ -34,7 +34,7 @@ def _to_onnx(program: ExportedProgram, metadata: Mapping[str, str]) -> ModelProt
         dynamo=True,
         input_names=["image"],
         output_names=["probability", "unlike"],
-        dynamic_shapes={"image": {0: "batch"}},  # the name that the file shows
+        dynamic_shapes={"image": {0: "batch"}},  # name of the dimension in the file
         verbose=False,
     )
     assert exported is not None

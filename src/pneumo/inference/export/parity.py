@@ -23,7 +23,7 @@ from pneumo.models.classifier import Classifier
 from pneumo.models.ood_detector import MultiLevelBackbone
 
 _BLOCK = 32  # images per batch
-ROUNDS = (3, 30)  # minimum, maximum
+ROUNDS = (3, 30)  # minimum and maximum number of measurements
 _MAX_SECONDS = 10.0  # no new round starts after this time
 
 
@@ -76,7 +76,7 @@ def score(network: Network, images: Images) -> Scores:
 
 
 def score_reference(classifier: Classifier, images: Images) -> Scores:
-    """Score images as the test does, without the optimisations of inference and export."""
+    """Score images (N, 1, S, S) as the test of a run does, without the optimisations of inference and export."""
     levels, detector = MultiLevelBackbone(classifier.backbone, classifier.image_size), classifier.ood_detector
     probability, ood_score = [], []
     with torch.inference_mode():
@@ -98,7 +98,7 @@ def measure_latency(
         networks: Networks by name.
         images: Images (N, 1, S, S), repeated or cut to the batch size.
         batch_size: Number of images per batch.
-        rounds: Number of measurements per network; None: `ROUNDS`, depending on the time that they take.
+        rounds: Number of measurements per network; None: a number within `ROUNDS`, depending on their duration.
 
     Returns:
         The measurements of each network.
@@ -120,7 +120,7 @@ def measure_latency(
 
 
 def speed_table(sizes: Mapping[str, int], latencies: Mapping[int, Mapping[str, Sequence[float]]]) -> PlainTable:
-    """Build the table of file sizes in bytes and of latencies: results of `measure_latency`, by batch size."""
+    """Build the table of file sizes, in bytes, and of the results of `measure_latency` by batch size."""
     headers = ("MB", *(f"{count} image{'s' * (count > 1)}, ms" for count in latencies))
     rows = {
         name: [f"{size / 1e6:,.1f}", *(f"{1e3 * median(seconds[name]):,.1f}" for seconds in latencies.values())]
@@ -130,12 +130,12 @@ def speed_table(sizes: Mapping[str, int], latencies: Mapping[int, Mapping[str, S
 
 
 def accuracy_table(scores: Mapping[str, Scores], labels: Sequence[int], rules: Rules) -> PlainTable:
-    """Build the table of the networks' metrics and numbers of OOD images on the test set."""
+    """Build the table of AUROC, accuracy and number of OOD images of each network on the test set."""
     rows = {}
     for name, (probability, ood_score) in scores.items():
         predicted = predict_classes(probability, rules.threshold)
         metrics = measure(Predictions(probability.astype(np.float64), np.array(labels), predicted))
-        ood_count = f"{(ood_score > 1).sum()}" if rules.outliers else "no detector"
+        ood_count = f"{(ood_score > 1).sum()}" if rules.has_ood_detector else "no detector"
         rows[name] = [f"{metrics['auroc']:.4f}", f"{metrics['accuracy']:.4f}", ood_count]
     return _table(f"{len(labels)} test images", ("AUROC", "accuracy", "OOD images"), rows)
 

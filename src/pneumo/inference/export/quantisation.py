@@ -22,21 +22,21 @@ from pneumo.inference.export.onnx_writer import NETWORK, set_metadata
 from pneumo.inference.onnx_backend import add_checksum
 
 _BLOCK = 8  # images per batch
-# Layers that compute, and the operators between them, so that activations stay in int8 throughout.
+# Layers, and the operators between them, so that activations stay in int8 throughout.
 _OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")
-_MATCHED_QUANTILE = 0.99  # of the OOD scores, which stays the same after quantisation
+_MATCHED_QUANTILE = 0.99  # quantile of the OOD scores that quantisation preserves
 _Array = npt.NDArray[np.float64]
 
 
 def quantise(source: Path, target: Path, images: Images, metadata: Mapping[str, str]) -> None:
     """Quantise the layers of an exported network to int8: static, QDQ format, per channel.
 
-    Weights have 7 bits, so that processors without VNNI do not saturate. Depthwise weights have 8: their sums are
-    computed differently, and each channel has so few of them that the lost bit would cost accuracy.
+    Weights have 7 bits, so that sums do not saturate on processors without VNNI. Depthwise weights have 8: their sums
+    are computed differently, and each channel has so few weights that the lost bit would cost accuracy.
 
-    The biases compensate the mean shift that rounding the weights causes (M. Nagel et al., Data-Free Quantization
-    Through Weight Equalization and Bias Correction, 2019). The head and the OOD detector, which stay float32,
-    compensate the mean shift that remains.
+    Rounding the weights shifts the mean of each channel. The biases of the layers compensate this shift (M. Nagel et
+    al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019). The head and the OOD detector
+    stay float32 and compensate the remaining shift.
 
     Args:
         source: Exported network in float32.
@@ -88,7 +88,7 @@ def _groups(node: NodeProto) -> int:
 
 
 def _correct_biases(model: ModelProto, quantised: ModelProto, images: Images) -> None:
-    """Compensate in each convolution's bias the mean shift of its channels that rounding the weights causes."""
+    """Adjust the biases of all convolutions to compensate the mean shift that rounding their weights causes."""
     layers = {node.name: node for node in model.graph.node if node.op_type == "Conv" and node.name.startswith(NETWORK)}
     means = _run(model, list({node.input[0]: None for node in layers.values()}), images)
     exact, rounded = _tensors(model), _tensors(quantised)
@@ -111,12 +111,12 @@ def _correct_biases(model: ModelProto, quantised: ModelProto, images: Images) ->
 
 def _correct_outputs(model: ModelProto, quantised: ModelProto, images: Images) -> None:
     """Adjust the head's bias and the OOD detector, so that mean logits and the matched quantile stay the same."""
-    heads = [node.output[0] for node in model.graph.node if node.op_type == "Gemm" and node.input[1] == "head.weight"]
+    heads = [node.output[0] for node in _head_nodes(model)]
     means = [node.input[0] for node in model.graph.node if node.op_type == "Sub" and node.input[1] == "mean"]
     tensors = _tensors(quantised)
     before, after = (_run(each, [*heads, *means, "unlike"], images) for each in (model, quantised))
     shift = np.mean([(after[name] - before[name]).mean(0) for name in heads], axis=0)
-    bias = tensors["head.bias"]
+    bias = tensors.get("head.bias") or _add_head_bias(quantised, len(shift))
     _replace(bias, (_values(bias) - shift).astype(np.float32))
     if not means:  # the network has no OOD detector
         return
@@ -125,6 +125,19 @@ def _correct_outputs(model: ModelProto, quantised: ModelProto, images: Images) -
     corrected = _run(quantised, ["unlike"], images)["unlike"]
     limit, new_limit = (np.quantile(each, _MATCHED_QUANTILE, method="higher") for each in (before["unlike"], corrected))
     _replace(scale, (_values(scale) * np.sqrt(limit / new_limit)).astype(np.float32))
+
+
+def _head_nodes(model: ModelProto) -> list[NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "Gemm" and node.input[1] == "head.weight"]
+
+
+def _add_head_bias(model: ModelProto, classes: int) -> TensorProto:
+    """Add a bias of zeros to the head, because the ONNX exporter drops a bias that is all zeros."""
+    bias: TensorProto = model.graph.initializer.add()
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.zeros(classes, np.float32), "head.bias"))
+    for node in _head_nodes(model):
+        node.input.append(bias.name)
+    return bias
 
 
 def _run(model: ModelProto, names: list[str], images: Images) -> dict[str, _Array]:

@@ -37,8 +37,8 @@ class ProgramNetwork(Network):
         self.module = torch.export.load(path, extra_files=extra).module()
         self.rules = Rules.from_json(json.loads(extra[_METADATA])[RULES])
 
-    def score(self, image: Images) -> Scores:
-        """Score images; see `Network`."""
+    def score(self, images: Images) -> Scores:
+        """Compute probabilities and OOD scores; see `Network`."""
         with torch.inference_mode():
-            probability, ood_score = self.module(torch.from_numpy(image))
+            probability, ood_score = self.module(torch.from_numpy(images))
         return probability.numpy(), ood_score.numpy()

@@ -42,7 +42,7 @@ def describe_network(checkpoint: Path, rules: Rules) -> dict[str, str]:
         rule=f"predict {positive} above {rules.threshold:.9g}" if binary else "predict the most probable class",
         ood_score=(
             "the out-of-distribution (OOD) score: above 1, the image is probably not a frontal chest radiograph"
-            if rules.outliers
+            if rules.has_ood_detector
             else "always 0, because the checkpoint has no out-of-distribution (OOD) detector"
         ),
     )

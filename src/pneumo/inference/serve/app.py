@@ -32,8 +32,8 @@ from pneumo.reporting.rendering import render
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import Explainer
 
-MAX_BYTES = 64_000_000  # of an uploaded image; the largest one of the study has 3 MB
-_MAX_TOTAL_BYTES = 192_000_000  # of all uploads that are incomplete or wait
+MAX_BYTES = 64_000_000  # of an uploaded image; the largest image of the study has 3 MB
+_MAX_TOTAL_BYTES = 192_000_000  # of all uploads that are incomplete or waiting
 MAX_WAITING = 4  # images, in addition to the one that is being processed
 _RETRY_AFTER = "3"  # seconds; an image takes about one
 _CONTENT_TYPE = "application/octet-stream"  # cross-origin pages need a CORS preflight to send it, which fails here
@@ -97,8 +97,8 @@ class _Handlers:
 
     def _predict(self, upload: Upload) -> dict[str, Any]:
         # A local variable would keep the content alive in the traceback of an error.
-        image = read_input(upload.pop_content(), self.model.rules, show=True)
-        if image.shown is None:
+        image = read_input(upload.pop_content(), self.model.rules, keep_preview=True)
+        if image.preview is None:
             raise DataError(image.error)
         (prediction,) = self.model.predict_images([image])
         explanations = self.explainer.explain(PredictedBatch([prediction], [image])) if self.explainer else []
@@ -106,7 +106,7 @@ class _Handlers:
             **describe_prediction(prediction),
             "shown": {name: format_probability(value) for name, value in prediction.probability.items()},
             "remarks": prediction.remarks,
-            "film": _png_url(image.shown),
+            "film": _png_url(image.preview),  # key of earlier versions
             "map": _png_url(Image.fromarray(explanations[0].overlay)) if explanations else None,
         }
 
@@ -150,7 +150,7 @@ def _policy(html: str) -> str:
 
 def _png_url(image: Image.Image) -> str:
     stream = io.BytesIO()
-    image.save(stream, "PNG", compress_level=1)  # size matters little to a local browser
+    image.save(stream, "PNG", compress_level=1)  # fast; size matters little on the local machine
     return f"data:image/png;base64,{_base64(stream.getvalue())}"
 
 

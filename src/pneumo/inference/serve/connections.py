@@ -145,7 +145,7 @@ class Uploads:
     """The request bodies in memory, from their first byte until the response is ready."""
 
     def __init__(self, max_bytes: int, max_total_bytes: int) -> None:
-        """Start without uploads; the limits are those of each body and of all bodies together."""
+        """Start without uploads; the limits are those of one body and of all bodies together."""
         self.max_bytes, self.max_total_bytes = max_bytes, max_total_bytes
         self._uploads: set[Upload] = set()
 

@@ -97,7 +97,7 @@ def _serve(model: Predictor, host: str, listener: socket.socket) -> None:
     app = make_app(model, _open_explainer(model), _local_names(host) or ["*"])
     config = uvicorn.Config(
         app,
-        loop="asyncio",  # the limits below need this loop and this protocol, whatever else is installed
+        loop="asyncio",  # LimitedProtocol needs this loop, even if uvloop is installed
         http=LimitedProtocol,
         limit_concurrency=connections + 1,
         backlog=connections,

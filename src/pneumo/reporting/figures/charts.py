@@ -20,7 +20,7 @@ from pneumo.metrics.curves import GRID, Band, Curves, measure_curves, precision_
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, add_title, class_colours, single_panel, test_size
-from pneumo.reporting.generalization import SHIFT_METRICS, Shift
+from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
 from pneumo.runs.results import Results, recorded_estimate, run_title
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
@@ -46,7 +46,7 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
         figure = Figure(figsize=(WIDE, 3.1))
         figure.subplots_adjust(left=0.07, right=0.985, bottom=0.26, top=0.79, wspace=0.25)
         count, best = int(results["epochs"]), int(results["best_epoch"])
-        numbers = [each["epoch"] for each in epochs]  # incomplete if an older version started the run
+        numbers = [each["epoch"] for each in epochs]  # incomplete if an earlier version started the run
         for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
             axes.axvline(best, color="#333333", lw=1.2, ls=":", label=f"tested: epoch {best}")
             for stage, (stage_name, colour, dashes) in _STAGES.items():
@@ -193,7 +193,7 @@ def draw_calibration(predictions: Predictions, results: Results) -> Figure:
     return figure
 
 
-def draw_shift(shift: Shift, results: Results) -> Figure:
+def draw_gap(gap: GeneralizationGap, results: Results) -> Figure:
     """Plot score histograms by class on validation and test images, next to the metrics of both."""
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDE, 4.2))
@@ -201,27 +201,27 @@ def draw_shift(shift: Shift, results: Results) -> Figure:
         upper = figure.add_subplot(left[0])
         lower = figure.add_subplot(left[1], sharex=upper)
         right = figure.add_subplot(figure.add_gridspec(1, 1, left=0.7, right=0.98, bottom=0.27, top=0.83)[0])
-        for axes, predictions, name in ((upper, shift.validation, "validation"), (lower, shift.test, "test")):
+        for axes, predictions, name in ((upper, gap.validation, "validation"), (lower, gap.test, "test")):
             _plot_scores(axes, _by_class(predictions), float(results["threshold"]))
             axes.set(title=f"{len(predictions.positive):,} {name} images", ylabel="fraction of class")
         upper.tick_params(labelbottom=False)
-        lower.axvline(*_logit([shift.oracle_threshold]), color="#777777", lw=1.5, ls=":", label="best on test (oracle)")
+        lower.axvline(*_logit([gap.oracle_threshold]), color="#777777", lw=1.5, ls=":", label="best on test (oracle)")
         lower.set_xlabel("predicted probability (logit scale)")
         lower.legend(loc="upper center", bbox_to_anchor=(0.5, -0.36), ncols=4, fontsize=8, columnspacing=1.2)
-        _plot_metrics(right, shift)
-        add_title(figure, f"{run_title(results)}, from validation to {test_size(results)}")
+        _plot_metrics(right, gap)
+        add_title(figure, f"{run_title(results)}, validation against {test_size(results)}")
     return figure
 
 
-def _plot_metrics(axes: Axes, shift: Shift) -> None:
-    sets = {"validation": (-0.13, shift.validation_metrics, GREY), "test": (0.13, shift.test_metrics, COLOURS[2])}
+def _plot_metrics(axes: Axes, gap: GeneralizationGap) -> None:
+    sets = {"validation": (-0.13, gap.validation_metrics, GREY), "test": (0.13, gap.test_metrics, COLOURS[2])}
     for name, (offset, metrics, colour) in sets.items():
-        value, low, high = np.array([metrics[metric] for metric in SHIFT_METRICS]).T
-        y = np.arange(len(SHIFT_METRICS)) + offset
+        value, low, high = np.array([metrics[metric] for metric in GAP_METRICS]).T
+        y = np.arange(len(GAP_METRICS)) + offset
         axes.errorbar(value, y, xerr=(value - low, high - value), fmt="o", color=colour, capsize=3, label=name)
-    last = len(SHIFT_METRICS) - 1
-    axes.plot(shift.oracle, last + 0.13, "D", mfc="none", mec=COLOURS[2], ms=8, label="best threshold on test (oracle)")
-    axes.set_yticks(range(len(SHIFT_METRICS)), [title.replace(" ", "\n") for title in SHIFT_METRICS.values()])
+    last = len(GAP_METRICS) - 1
+    axes.plot(gap.oracle, last + 0.13, "D", mfc="none", mec=COLOURS[2], ms=8, label="best threshold on test (oracle)")
+    axes.set_yticks(range(len(GAP_METRICS)), [title.replace(" ", "\n") for title in GAP_METRICS.values()])
     axes.set(ylim=(last + 0.6, -0.6), title="Metrics with 95 % intervals")
     (oracle, *handles), (oracle_label, *labels) = axes.get_legend_handles_labels()
     axes.legend([*handles, oracle], [*labels, oracle_label], loc="upper center", bbox_to_anchor=(0.4, -0.1), fontsize=8)

@@ -27,11 +27,13 @@ _MAX_ROWS = 24  # of a bar chart or of ROC curves
 
 
 def draw(rows: Sequence[Row]) -> dict[str, Figure]:
-    """Draw the figures of rows, which are sorted best first, by name; empty if no run has finished."""
+    """Draw the figures of rows that are sorted best first; return them by name, or none if no run has finished."""
     finished = [row for row in rows if row.finished]
     if not finished:
         return {}
-    binary = [row for row in finished if row.finished[0]["task"] != "subtype"]  # three classes have several curves
+    binary = [
+        row for row in finished if row.finished[0]["task"] != "subtype"
+    ]  # runs with three classes have several curves each
     with rc_context(STYLE):
         figures = {"accuracy": _draw_accuracies(finished[:_MAX_ROWS], len(finished)), "time": _draw_times(finished)}
         return figures | ({"roc": _draw_curves(binary[:_MAX_ROWS], len(binary))} if binary else {})
@@ -205,5 +207,4 @@ def _best(rows: Sequence[Row], count: int) -> str:
 def _test_sets(rows: Sequence[Row]) -> str:
     """Describe the test sets of the rows, such as `624 test images (chest_xray)`."""
     sets = sorted({(row.test_size, str(row.finished[0]["data"])) for row in rows})
-
     return ", ".join(f"{count:,} test images ({name})" for count, name in sets)

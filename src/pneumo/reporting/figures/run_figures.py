@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 
 from pneumo.common.plain_data import PlainDataError, read_bytes
 from pneumo.metrics.predictions import Predictions, distance
-from pneumo.reporting.figures.charts import draw_calibration, draw_confusion, draw_curves, draw_scores, draw_shift
+from pneumo.reporting.figures.charts import draw_calibration, draw_confusion, draw_curves, draw_gap, draw_scores
 from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, add_title, test_size
-from pneumo.reporting.generalization import Shift, read_shift
+from pneumo.reporting.generalization import GeneralizationGap, read_gap
 from pneumo.runs.results import Results, run_title
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ MAX_IMAGES = 3 * COLUMNS  # of an image grid
 _SIDE, _GAP = 1.54, 0.15  # inches
 _MAX_BYTES = 16 << 20  # of an SVG file
 _RIGHT, _WRONG = COLOURS[2], COLOURS[1]
-# In the order in which the page shows the figures.
+# In display order.
 CAPTIONS = {
     "roc": "ROC curve on the test images with a pointwise 95 % band (stratified bootstrap) and the operating point.",
     "precision_recall": "Precision-recall curve on the test images with a pointwise 95 % band. The dotted line is a "
@@ -117,9 +117,9 @@ def draw_test(
 ) -> dict[str, Figure]:
     """Draw the figures of a run's test, by name.
 
-    These are ROC and precision-recall curves, confusion matrix, score histogram and example images. Two classes add the
-    calibration curve and, if there is a validation.csv, the comparison of validation and test. `load` returns the
-    images (n, H, W) of the given paths.
+    These are ROC and precision-recall curves, confusion matrix, score histogram and example images. With two classes,
+    there are also the calibration curve and, if the run has a validation.csv, the comparison of validation and test.
+    `load` returns the images (n, H, W) of the given paths.
     """
     examples = select_examples(predictions, float(results["threshold"]))
     images = load([predictions.paths[i] for i in examples.indices])
@@ -132,16 +132,16 @@ def draw_test(
         }
         if predictions.is_binary:
             figures["calibration"] = draw_calibration(predictions, results)
-            if isinstance(shift := read_shift(folder, results), Shift):
-                figures["shift"] = draw_shift(shift, results)
+            if isinstance(gap := read_gap(folder, results), GeneralizationGap):
+                figures["shift"] = draw_gap(gap, results)
     return figures
 
 
 def select_examples(predictions: Predictions, threshold: float) -> Examples:
-    """Select test images to show, deterministically; confidence is the distance from another predicted class."""
-    is_right, confidence = predictions.correct, distance(predictions.probability, threshold, predictions.odds)
+    """Select test images to show, deterministically; confidence is the distance from the decision boundary."""
+    is_correct, confidence = predictions.correct, distance(predictions.probability, threshold, predictions.odds)
     descending = np.argsort(-confidence, kind="stable")
-    right, wrong = np.flatnonzero(is_right), descending[~is_right[descending]]
+    right, wrong = np.flatnonzero(is_correct), descending[~is_correct[descending]]
     spaced = np.unique(((np.arange(COLUMNS) + 0.5) * len(right) / COLUMNS).astype(np.int64))
     uncertain = np.argsort(confidence, kind="stable")[:COLUMNS]
     return Examples(right[spaced] if len(right) else right, wrong[:COLUMNS], uncertain, len(right), len(wrong))

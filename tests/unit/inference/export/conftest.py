@@ -12,7 +12,7 @@ from helpers.checkpoints import write_untrained
 
 from pneumo import cli
 from pneumo.inference.export import parity
-from pneumo.inference.onnx_backend import KEY, add_checksum
+from pneumo.inference.onnx_backend import SHA256, add_checksum
 
 SIZE = 32
 
@@ -47,7 +47,7 @@ def two_outputs(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Return the same network as earlier versions exported it: without the output `ood_score`."""
     model, path = onnx.load(exported), tmp_path_factory.mktemp("two_outputs") / "network.onnx"
     assert model.graph.node.pop().output == [model.graph.output.pop().name] == ["ood_score"]
-    onnx.helper.set_model_props(model, {prop.key: prop.value for prop in model.metadata_props if prop.key != KEY})
+    onnx.helper.set_model_props(model, {prop.key: prop.value for prop in model.metadata_props if prop.key != SHA256})
     path.write_bytes(add_checksum(model.SerializeToString()))
     return path
 

@@ -14,7 +14,7 @@ from pneumo.errors import ConfigError, HardwareError
 from pneumo.inference.backend import Images, Scores, SettingStyle, as_argument, as_flag
 from pneumo.inference.export import exporter
 from pneumo.inference.export.formats import FORMATS
-from pneumo.inference.onnx_backend import KEY, RULES, OnnxNetwork, add_checksum
+from pneumo.inference.onnx_backend import RULES, SHA256, OnnxNetwork, add_checksum
 from pneumo.inference.predictor import open_network
 
 
@@ -27,8 +27,8 @@ def test_a_file_with_different_predictions_is_not_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Wrong(OnnxNetwork):
-        def score(self, image: Images) -> Scores:
-            probability, ood_score = super().score(image)
+        def score(self, images: Images) -> Scores:
+            probability, ood_score = super().score(images)
             return probability + np.float32(2e-4), ood_score
 
     monkeypatch.setitem(FORMATS, ".onnx", replace(FORMATS[".onnx"], open=Wrong))
@@ -72,7 +72,7 @@ def test_a_file_altered_after_its_export_is_rejected(changed: str, exported: Pat
 def rewrite(exported: Path, path: Path, checksum: bool, **changes: object) -> Path:
     """Write a copy of an exported network with other rules."""
     model = onnx.load(exported)
-    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
+    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key != SHA256}
     metadata[RULES] = json.dumps({**json.loads(metadata[RULES]), **changes})
     onnx.helper.set_model_props(model, metadata)
     content = model.SerializeToString()

@@ -17,6 +17,8 @@ from pneumo.inference.export.writer import describe_network
 from pneumo.inference.onnx_backend import OnnxNetwork
 from pneumo.inference.predictor import open_network
 from pneumo.inference.torch_backend import CheckpointNetwork
+from pneumo.models.checkpoint_reader import read_checkpoint
+from pneumo.training.checkpoints import write_checkpoint
 
 NAMES = ("two.onnx", "three.onnx")
 
@@ -61,6 +63,22 @@ def test_int8_files_have_the_outputs_of_their_source(
         np.testing.assert_array_equal(actual, expected)
     for name in NAMES:
         np.testing.assert_array_equal(open_network(tmp_path / name).score(images)[1], two[1])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_head_whose_bias_is_all_zeros_can_be_quantised(flip: bool, tmp_path: Path) -> None:
+    path = write_untrained(tmp_path / "best.ckpt", "pneumo/xraychestnet", 32, flip)
+    content = read_checkpoint(path)
+    content["state_dict"]["head.bias"].zero_()
+    write_checkpoint(content, path)
+    network, images = CheckpointNetwork(path), smooth_images(32, 32).numpy()
+    write_checked(network, path, images[:4], tmp_path / "network.onnx")
+    assert "head.bias" not in {tensor.name for tensor in onnx.load(tmp_path / "network.onnx").graph.initializer}
+    quantise(tmp_path / "network.onnx", tmp_path / "small.onnx", images, describe_network(path, network.rules))
+    onnx.checker.check_model(onnx.load(tmp_path / "small.onnx"), full_check=True)
+    (probability, _), (expected, _) = OnnxNetwork(tmp_path / "small.onnx").score(images), network.score(images)
+    logits, expected_logits = (np.log(each[:, 1] / each[:, 0]) for each in (probability, expected))
+    assert abs((logits - expected_logits).mean()) < 0.01 * expected_logits.std()  # on its calibration images
 
 
 def test_nodes_of_the_network_have_a_prefix(exported: Path) -> None:

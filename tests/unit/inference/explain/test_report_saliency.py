@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pneumo.inference.explain.run_maps import randomise, rank_correlation
+from pneumo.inference.explain.report_saliency import randomise, rank_correlation
 from pneumo.models.classifier import Classifier
 
 

@@ -30,18 +30,18 @@ from pneumo.runs.split_files import find_images
 
 PARTS = ("head", "all")  # parts of the network that the test randomises
 _M = TypeVar("_M", bound=nn.Module)
-_MAX_SIDE = 360  # pixels of an image's longer side on the page
+_MAX_SIDE = 360  # pixels of an image's longer side in the report
 _BATCH_SIZE = 8
 
 
 def explain_run(run: ReportedRun) -> Explanations:
-    """Compute saliency maps of the images on a run's page, or return the reason why there are none."""
-    margin, uncertain, cause = None, None, ", because the run is incomplete"
+    """Compute saliency maps for the examples in a run's report, or return the reason why this is impossible."""
+    margin, uncertain_fraction, cause = None, None, ", because the run is incomplete"
     try:
         classifier = Classifier.load_from_checkpoint(run.folder / "checkpoints" / "best.ckpt").eval()
         settings = resolve_references(read_config(run.folder))
-        uncertain = _read_uncertain(settings)
-        margin = None if uncertain is None else classifier.hparams["margin"]
+        uncertain_fraction = _read_uncertain_fraction(settings)
+        margin = None if uncertain_fraction is None else classifier.hparams["margin"]
         data_root = select(settings, "data.root", str, type(None))
         root = default_root() if data_root is None else Path(data_root)
         classes = [str(name) for name in select(settings, "data.classes", list)]
@@ -52,7 +52,7 @@ def explain_run(run: ReportedRun) -> Explanations:
         mapper = SaliencyMapper(classifier)
     except (ConfigError, DataError) as error:
         missing = f"Images and saliency maps are not available{cause}: {error}"
-        return Explanations({}, {}, missing, margin, uncertain)
+        return Explanations({}, {}, missing, margin, uncertain_fraction)
     squares = [square(Image.fromarray(image), classifier.image_size, classifier.crop_pct) for image in images]
     inputs = torch.from_numpy(np.stack(squares))[:, None]
     maps: list[Floats] = []
@@ -60,15 +60,15 @@ def explain_run(run: ReportedRun) -> Explanations:
         for batch in torch.split(inputs, _BATCH_SIZE):
             maps.extend(mapper(batch).numpy())
             advance(len(maps))
-    shown = iter(
-        [_show(run, *each, classifier.crop_pct) for each in zip(run.examples.indices, images, maps, strict=True)]
+    examples = iter(
+        [_render(run, *each, classifier.crop_pct) for each in zip(run.examples.indices, images, maps, strict=True)]
     )
-    kinds = {kind: list(islice(shown, len(indices))) for kind, indices in run.examples.kinds.items()}
+    kinds = {kind: list(islice(examples, len(indices))) for kind, indices in run.examples.kinds.items()}
     correlations = {part: rank_correlation(classifier, inputs[:_BATCH_SIZE], METHODS[0], part) for part in PARTS}
-    return Explanations(kinds, correlations, "", margin, uncertain)
+    return Explanations(kinds, correlations, "", margin, uncertain_fraction)
 
 
-def _read_uncertain(settings: dict[str, Any]) -> float | None:
+def _read_uncertain_fraction(settings: dict[str, Any]) -> float | None:
     """Return the configured fraction of uncertain validation images; None in runs of earlier versions."""
     known = isinstance(group := settings.get("decision"), dict) and "uncertain" in group
     return select(settings, "decision.uncertain", float, type(None)) if known else None
@@ -81,7 +81,7 @@ def _read(path: Path) -> Images:
         raise DataError(f"{path} {error}") from None
 
 
-def _show(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pct: float) -> ExplainedImage:
+def _render(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pct: float) -> ExplainedImage:
     classes, predictions = run.predictions.classes, run.predictions
     probability = f"{predictions.confidence[index]:.3f}"
     if predictions.is_binary:
@@ -99,14 +99,14 @@ def _show(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pc
 def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: str, part: str, seed: int = 0) -> float:
     """Compute the rank correlation of saliency maps before and after randomising weights (Adebayo et al. 2018).
 
-    Near 1, saliency maps do not depend on what the network has learned.
+    Values near 1 mean that saliency maps do not depend on what the network has learned.
 
     Args:
         classifier: Trained classifier, which is not modified.
         images: Images (N, 1, size, size) uint8.
         method: One of `METHODS`.
-        part: Part of the network with new random weights, one of `PARTS`.
-        seed: Seed of the new weights.
+        part: Part of the network to randomise, one of `PARTS`.
+        seed: Seed of the random weights.
 
     Returns:
         Spearman's correlation over the pixels, as the mean over images; 0 for an image with a constant map.
@@ -128,8 +128,8 @@ class _Randomised:
 def randomise(module: _M, seed: int) -> _M:
     """Return a copy of a module with new random weights.
 
-    Layers with `reset_parameters` draw their initial weights. Other weights are drawn from a normal distribution with
-    mean 0 and the standard deviation that they have now.
+    Layers with `reset_parameters` are initialised again. Other weights are drawn from a normal distribution with mean 0
+    and the standard deviation of the current weights.
     """
     randomised = copy.deepcopy(module)
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
