@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pneumo.data.decoder_limits import BUDGET
+from pneumo.data.decoder_limits import MEMORY_BUDGET
 from pneumo.data.folder_tree import is_hidden
 from pneumo.data.grey import square
 from pneumo.data.radiograph import read_radiograph
@@ -103,7 +103,7 @@ class InputImage:
 def read_input(source: Path | bytes, rules: Rules, show: bool) -> InputImage:
     """Read a file, or its content, as the input of a network with these rules; `show` keeps a preview."""
     path = source if isinstance(source, Path) else Path("-")
-    with BUDGET.reservation():
+    with MEMORY_BUDGET.reservation():
         try:
             image, notes = read_radiograph(source)
         except DataError as error:
@@ -123,7 +123,7 @@ def read_inputs(paths: Iterable[Path], rules: Rules, show: bool, threads: int, a
         paths: The files.
         rules: Rules of the network.
         show: Whether to keep previews.
-        threads: Number of threads. Each holds one image at full size, within the memory limit `BUDGET`.
+        threads: Number of threads. Each holds one image at full size, within the memory limit `MEMORY_BUDGET`.
         ahead: Number of files to prefetch.
     """
     pool = ThreadPoolExecutor(threads, "read_inputs")
