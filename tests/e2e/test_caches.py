@@ -91,7 +91,7 @@ def test_merged_batches_give_the_same_optimizer_steps(
 ) -> None:
     options = (*LITE0, f"optimizer={optimizer}", f"trainer.precision={precision}", "data.batch_size=5")
     run(compose_run(*options, folder="merged"))
-    monkeypatch.setattr(feature_cache, "_is_plain", lambda *_: False)
+    monkeypatch.setattr(feature_cache, "_can_merge_steps", lambda *_: False)
     run(compose_run(*options, folder="single"))
     assert (tmp_path / "merged/predictions.csv").read_bytes() == (tmp_path / "single/predictions.csv").read_bytes()
     merged, single = (
