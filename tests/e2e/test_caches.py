@@ -226,7 +226,7 @@ def test_a_cache_resumed_after_kills_is_bit_identical(phantoms: Path, tmp_path: 
     options = [*LITE0, "trainer.max_epochs=1", "data.image_size=96", "data.num_workers=1", "features.batch_size=1"]
     run(compose_run(*options, f"paths.cache_dir={tmp_path / 'whole'}"))
     command = [
-        *train_with("pneumo.common.array_cache.SAFE_EVERY", 0.05),
+        *train_with("pneumo.common.array_cache.FLUSH_INTERVAL", 0.05),
         "trainer=cpu",
         *options,
         f"data.root={phantoms}",

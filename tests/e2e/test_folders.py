@@ -12,7 +12,7 @@ import pytest
 from helpers.commands import ROOT, Compose, command_runner
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from pneumo.common.disk import PREFIX, quiet_threads
+from pneumo.common.disk import PREFIX, suppress_thread_tracebacks
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.classifier import Classifier
 from pneumo.training.run import run
@@ -61,7 +61,10 @@ def test_a_full_disk_is_one_error_for_any_file(
         monkeypatch.setattr(RecordWriter, "write", fail)
     else:
         fill(monkeypatch, name)
-    with quiet_threads(), pytest.raises(PneumoError, match=r"cannot be written \(No space left on device\)"):
+    with (
+        suppress_thread_tracebacks(),
+        pytest.raises(PneumoError, match=r"cannot be written \(No space left on device\)"),
+    ):
         run(compose_run("trainer.max_epochs=1", "figures=true"))
 
 

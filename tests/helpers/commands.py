@@ -72,7 +72,7 @@ def results_files(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def train_with(constant: str, value: float) -> list[str]:
-    """Return the command for train.py with a changed constant, such as `pneumo.common.array_cache.SAFE_EVERY`."""
+    """Return the command for train.py with a changed constant, such as `pneumo.common.array_cache.FLUSH_INTERVAL`."""
     code = f"import runpy, sys, {constant.rpartition('.')[0]}; {constant} = {value}; sys.argv[:] = sys.argv[1:]"
     return [sys.executable, "-c", f"{code}; runpy.run_path('train.py', run_name='__main__')", "train.py"]
 

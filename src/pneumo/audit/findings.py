@@ -14,7 +14,7 @@ from pneumo.audit.shortcuts import Probe, probe_shortcuts
 from pneumo.audit.tree import Tree, read_tree
 from pneumo.data.duplicates import group_duplicates
 
-# File properties compared between classes, from the file size in bytes and the width and height in pixels.
+# File properties that are compared between classes; arguments: file size in bytes, width and height in pixels.
 QUANTITIES: dict[str, Callable[[int, int, int], float]] = {
     "width": lambda size, width, height: width,
     "height": lambda size, width, height: height,
@@ -31,9 +31,9 @@ class Findings:
     tree: Tree  # all files
     images: LoadedImages  # properties and thumbnails of the readable files
     duplicates: list[DuplicateGroup]
-    identical: tuple[int, int]  # number of sets of byte-identical files, and number of files in them
+    identical: tuple[int, int]  # number of groups of byte-identical files, and number of files in them
     patients: Patients  # comparison of images that share a patient name
-    probes: list[Probe]  # AUROCs of labels predicted without the lungs
+    probes: list[Probe]  # AUROCs of labels predicted from features that should not reveal them
 
     def paths(self, group: DuplicateGroup) -> list[str]:
         """Return the paths of the files in a group."""
@@ -46,7 +46,7 @@ class Findings:
         return {(split, names[label], subtype): counts[split, label, subtype] for split, label, subtype in order}
 
     def class_counts(self) -> dict[str, dict[str, int]]:
-        """Count the images by split and class; classes missing from a split count 0."""
+        """Count the images by split and class; a class that is missing from a split has the count 0."""
         counts = Counter((file.split, self.tree.classes[file.label]) for file in self.tree.files)
         return {split: {name: counts[split, name] for name in self.tree.classes} for split in self.tree.splits}
 
@@ -82,5 +82,5 @@ def audit(root: Path, classes: Sequence[str] = ()) -> Findings:
 
 
 def quantiles(values: Sequence[float]) -> list[float]:
-    """Return minimum, quartiles and maximum; an empty list without values."""
+    """Return the minimum, the three quartiles and the maximum; an empty list if there are no values."""
     return [float(value) for value in np.quantile(values, (0, 0.25, 0.5, 0.75, 1))] if values else []

@@ -13,11 +13,11 @@ from pneumo.audit.findings import QUANTITIES, Findings, audit, quantiles
 from pneumo.audit.tables import to_terminal
 from pneumo.audit.verdicts import Verdict, assess
 from pneumo.common import __version__
-from pneumo.common.files import check_output, escape_path, refuse_inputs, write_output
+from pneumo.common.files import check_output, check_overwrites, escape_path, write_output
 
 
 def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
-    """Audit a tree, print the findings, and write them to the given files.
+    """Audit a data set, print the findings, and write them to the given files.
 
     Returns:
         Whether any verdict is an error.
@@ -29,7 +29,7 @@ def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path 
     check_output("--json", json)
     check_output("--html", html)
     outputs = (("--json", json), ("--html", html))
-    refuse_inputs(outputs, [path for _, path in outputs if path is not None and _is_image_below(path, root)])
+    check_overwrites(outputs, [path for _, path in outputs if path is not None and _is_image_below(path, root)])
     findings = audit(root, classes)
     verdicts = assess(findings)
     rich.print(to_terminal(findings, verdicts))
@@ -108,7 +108,7 @@ def _records(counts: dict[tuple[str, str, str], int], names: tuple[str, str, str
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-    """Round floats, whose further digits depend on the machine."""
+    """Round floats to 5 decimals, since the last digits depend on the machine."""
     if isinstance(value, float):
         return round(value, 5)
     if isinstance(value, dict):

@@ -24,7 +24,7 @@ from pneumo.audit.verdicts import Verdict
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, encode
 from pneumo.reporting.rendering import encode_jpeg, render
 
-_Estimate = tuple[float | None, float | None, float | None]  # value, lower and upper end of its interval
+_Estimate = tuple[float | None, float | None, float | None]  # value, and lower and upper end of its interval
 _MAX_CLASSES = len(COLOURS)
 _MAX_GROUPS, _MAX_MEMBERS = 24, 4  # groups of duplicates shown, and images per group
 _CAPTIONS = {
@@ -66,7 +66,7 @@ def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
 
 
 def plot_figures(findings: Findings) -> dict[str, bytes]:
-    """Plot all figures with data, as SVG by the name of the figure."""
+    """Plot the figures for which there are data; return them as SVG, by name."""
     patients = findings.patients
     similarities = {
         "in one split": patients.within,
@@ -101,7 +101,7 @@ def plot_figures(findings: Findings) -> dict[str, bytes]:
 
 
 def _distributions(findings: Findings) -> Figure:
-    """Plot a histogram by class of each property that varies."""
+    """Plot one histogram per property that varies, with one line per class."""
     shown = {quantity: findings.values(quantity) for quantity in QUANTITIES if _varies(findings, quantity)}
     rows = 1 if len(shown) < 3 else 2
     figure = Figure(figsize=(10, 2.7 * rows), layout="constrained")
@@ -161,7 +161,7 @@ def _means(findings: Findings) -> Figure:
 
 
 def _group(findings: Findings, group: DuplicateGroup) -> dict[str, Any]:
-    """Return the description of a group, path and JPEG of its first images, and the number of omitted images."""
+    """Return the template's data for a group: title, first images (path and JPEG), and number of omitted images."""
     title = ["identical files" if group.identical else "near-duplicates"]
     title += ["in several classes"] if len(group.labels) > 1 else []
     title += ["in several splits"] if len(group.splits) > 1 else []

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.audit.properties import LoadedImages
-from pneumo.audit.tree import WHOLE
+from pneumo.audit.tree import UNSPLIT
 from pneumo.data.folder_tree import SPLITS
 from pneumo.metrics.intervals import ROUNDING_ERROR, zero_rounding_errors
 
 Conclusion = Literal["same", "different", "undecided"]
 Floats = NDArray[np.float64]
-# On 5,856 radiographs, whitened principal components distinguish pairs of one patient from pairs of different patients
-# best: AUROC 0.66 with 40 to 100 components, 0.62 for aligned fine structure, 0.56 for its plain cosine.
+# AUROC of similarity measures that distinguish image pairs of one patient from pairs of different patients, on 5,856
+# radiographs: whitened principal components 0.66 (with 40 to 100 of them), fine structure 0.62 aligned and 0.56 not.
 _COMPONENTS = 60
 MIN_NAMES = 10  # within and across splits, to conclude that shared names denote different patients
 _ALPHA = 0.05  # significance level
-_SIDE = 32  # of the compared thumbnails, in pixels
-_MAX_PAIRS = 20  # per name
-_DRAWS = 2_000
+_SIDE = 32  # side of the compared thumbnails in pixels
+_MAX_PAIRS = 20  # per name and kind of pair
+_DRAWS = 2_000  # random samples of the bootstrap and of the significance test
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Similarity:
 
     names: int  # number of names with such images
     pairs: int  # number of pairs of images compared
-    # Mean over the names of the cosine minus that of different patients; 0 is no excess similarity. None without names.
+    # Mean over the names: cosine minus that of different patients. 0 is no excess similarity; None without names.
     excess: float | None
-    low: float | None  # lower end of its 95 % interval, from a bootstrap over names. None for fewer than 2 names
+    low: float | None  # lower end of its 95 % interval, from a bootstrap over names; None for fewer than 2 names
     high: float | None  # upper end
 
 
@@ -50,7 +50,7 @@ class Patients:
     across: Similarity  # images of one name in different splits
     ratio: float | None  # excess across / excess within: 1 if shared names denote one patient, 0 if different patients
     ratio_high: float | None  # upper end of its 95 % interval
-    p_value: float | None  # of the similarity across splits, if shared names denote different patients
+    p_value: float | None  # of the similarity across splits; null hypothesis: shared names denote different patients
     conclusion: Conclusion | None  # same, different or undecided; None without shared names
 
 
@@ -84,7 +84,7 @@ def compare_patients(images: LoadedImages, groups: NDArray[np.int64]) -> Patient
     return Patients(
         per_split={
             split: sum(split in name_splits for name_splits in splits.values())
-            for split in sorted({file.split for file in images.files}, key=(WHOLE, *SPLITS).index)
+            for split in sorted({file.split for file in images.files}, key=(UNSPLIT, *SPLITS).index)
         },
         shared=shared,
         shared_subtypes=sum(_shares_subtype(images, members_by_name[name]) for name in shared),
@@ -130,7 +130,11 @@ class _DifferentPatients:
                 self._patients[key].append((members, self._rows[in_pool].mean(0)))
 
     def excess(self, pairs: Sequence[tuple[int, int]]) -> float:
-        """Compute the mean cosine of pairs, minus that of each image with different patients of the other's pool."""
+        """Compute the mean cosine of pairs of images, minus their expected cosine if the patients were different.
+
+        The expected cosine compares each image of a pair with the different patients in the split and class of the
+        other image.
+        """
         rows, mean = self._rows, self._mean
         return float(np.mean([rows[i] @ rows[j] - (rows[i] @ mean(j) + rows[j] @ mean(i)) / 2 for i, j in pairs]))
 
@@ -143,8 +147,8 @@ class _DifferentPatients:
     def p_value(self, names: Iterable[Sequence[tuple[int, int]]]) -> float | None:
         """Compute the probability that random different patients are as similar as the pairs of each name.
 
-        Each draw replaces the second images of a name with all images of another patient. Images of one patient
-        resemble each other, so drawing single images would count the pairs of one name as independent evidence.
+        Each draw replaces the second images of a name with all images of another patient. Single images are not drawn:
+        images of one patient are similar, so pairs of one name are not independent.
         """
         pools: dict[tuple[int, tuple[str, int]], list[tuple[int, int]]] = defaultdict(list)
         for name_index, pairs in enumerate(names):
@@ -166,7 +170,7 @@ class _DifferentPatients:
 
 
 def _features(thumbnails: NDArray[np.uint8]) -> Floats:
-    """Compute whitened principal components of standardized thumbnails, rows of unit length, (N, components)."""
+    """Compute whitened principal components of standardized thumbnails, (N, components), with rows of unit length."""
     count, side = len(thumbnails), thumbnails.shape[1]
     blocks = thumbnails.reshape(count, _SIDE, side // _SIDE, _SIDE, side // _SIDE).mean((2, 4), dtype=np.float32)
     rows = blocks.reshape(count, -1).astype(np.float64)

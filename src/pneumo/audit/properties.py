@@ -14,14 +14,14 @@ from PIL import Image
 
 from pneumo.audit.tree import File, Tree
 from pneumo.common.terminal import track
-from pneumo.data.decoder_limits import BUDGET
+from pneumo.data.decoder_limits import MEMORY_BUDGET
 from pneumo.data.index import file_path
 from pneumo.data.radiograph import examine_radiograph, read_content
 from pneumo.errors import DataError
 
-SIDE = 128  # of thumbnails in pixels: enough to display, and twice the size used to find duplicates
-_BLOCK = 64  # number of files read at once, which bounds the memory
-_FORMAT_ALIASES = {"MPO": "JPEG"}  # multi-picture files of cameras start with a JPEG
+SIDE = 128  # side of thumbnails in pixels: enough to display, and twice that of `pneumo.data.duplicates`
+_BLOCK = 64  # files submitted to the threads at once, to bound the memory
+_FORMAT_ALIASES = {"MPO": "JPEG"}  # Multi-Picture Format of cameras: JPEGs in one file
 
 
 class ImageInfo(NamedTuple):
@@ -55,11 +55,11 @@ class LoadedImages:
         return zip(self.files, self.infos, strict=True)
 
     def noted(self) -> dict[str, tuple[str, ...]]:
-        """Return the notes by path, for the files that have any."""
+        """Return the notes of the files that have any, by path."""
         return {file.path: info.notes for file, info in self.pairs if info.notes}
 
     def mismatched(self) -> list[tuple[str, str]]:
-        """List the path and format of files whose suffix belongs to another format."""
+        """List path and actual format of the files whose suffix belongs to another format."""
         suffixes = Image.registered_extensions()
         return [
             (file.path, info.format)
@@ -74,8 +74,8 @@ class DuplicateGroup:
 
     members: tuple[int, ...]  # sorted indices of the images
     identical: bool  # whether all files are byte-identical
-    splits: tuple[str, ...]  # splits that contain any of them
-    labels: tuple[int, ...]  # classes that contain any of them
+    splits: tuple[str, ...]  # splits of the images
+    labels: tuple[int, ...]  # classes of the images
 
 
 def read_images(tree: Tree) -> LoadedImages:
@@ -83,10 +83,10 @@ def read_images(tree: Tree) -> LoadedImages:
     results: list[ImageInfo | str] = []
     thumbnails = np.empty((len(tree.files), SIDE, SIDE), np.uint8)
     paths = [file_path(tree.root, file.path) for file in tree.files]
-    with track("Reading images", len(paths)) as advance, ThreadPoolExecutor() as pool:
+    with track("Reading images", len(paths)) as update, ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _BLOCK):
             results += pool.map(_read, paths[start : start + _BLOCK], thumbnails[start : start + _BLOCK])
-            advance(len(results))
+            update(len(results))
     readable = [(file, info) for file, info in zip(tree.files, results, strict=True) if isinstance(info, ImageInfo)]
     unreadable = [
         (file.path, reason) for file, reason in zip(tree.files, results, strict=True) if isinstance(reason, str)
@@ -105,7 +105,7 @@ def read_images(tree: Tree) -> LoadedImages:
 
 def _read(path: Path, thumbnail: NDArray[np.uint8]) -> ImageInfo | str:
     """Return the properties of a file and fill `thumbnail`, or return the reason why it cannot be read."""
-    with BUDGET.reservation():
+    with MEMORY_BUDGET.reservation():
         try:
             content = read_content(path)
             (image, notes), storage = examine_radiograph(content)
@@ -136,6 +136,6 @@ def list_duplicates(images: LoadedImages, groups: NDArray[np.int64]) -> list[Dup
 
 
 def count_identical(images: LoadedImages) -> tuple[int, int]:
-    """Count the sets of byte-identical files, and the files in them."""
+    """Count the groups of byte-identical files, and the files in them."""
     _, counts = np.unique([info.digest for info in images.infos], return_counts=True)
     return int((counts > 1).sum()), int(counts[counts > 1].sum())

@@ -1,4 +1,4 @@
-"""Shortcut probes: labels predicted from file properties alone, by gradient-boosted trees."""
+"""Shortcut probes: gradient-boosted trees that predict labels from features that should not reveal them."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 _FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
 _SEGMENTS = 8  # per side of the frame
 _COARSE = 8  # side of the coarse thumbnail in pixels
-_FOLDS, _DRAWS = 5, 400
+_FOLDS, _DRAWS = 5, 400  # of the cross-validation and of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Probe:
     """Cross-validated AUROC of a shortcut classifier."""
 
     name: str  # metadata, shape, frame or thumbnail
-    # Out-of-fold AUROC; for several classes the mean of each against the rest. None for too few patients or one class.
+    # Out-of-fold AUROC; with more than two classes, the one-vs-rest mean. None for one class or too few patients.
     auroc: float | None
     low: float | None  # lower end of its 95 % interval, from a bootstrap over patients
     high: float | None  # upper end
 
 
 def probe_shortcuts(images: LoadedImages, duplicates: NDArray[np.int64]) -> list[Probe]:
-    """Predict labels from metadata, shape, outer frame and an 8 x 8 thumbnail.
+    """Compute the AUROC of labels predicted from metadata, shape, outer frame and an 8 x 8 thumbnail.
 
     Args:
         images: N readable images.
@@ -49,10 +49,10 @@ def probe_shortcuts(images: LoadedImages, duplicates: NDArray[np.int64]) -> list
         "thumbnail": _thumbnail(images),
     }
     probes = []
-    with track("Probing for shortcuts", len(features)) as advance:
+    with track("Probing for shortcuts", len(features)) as update:
         for done, (name, rows) in enumerate(features.items(), 1):
             probes.append(_probe(name, rows, images.labels, groups))
-            advance(done)
+            update(done)
     return probes
 
 
@@ -67,7 +67,7 @@ def _metadata(images: LoadedImages) -> Floats:
 
 
 def _frame(images: LoadedImages) -> Floats:
-    """Compute mean and standard deviation of each eighth of each side of the outer frame."""
+    """Compute the mean and standard deviation of eight segments per side of the outer frame."""
     thumbnails = images.thumbnails
     features = []
     for rows in (thumbnails, thumbnails.swapaxes(1, 2)):

@@ -1,4 +1,4 @@
-"""Tables of the findings of an audit, for the terminal and the HTML page."""
+"""Tables of an audit's findings, for the terminal and the HTML page."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -26,7 +26,7 @@ ABOUT_PROBES = (
 )
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
 _FORMATS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
-_MAX_LINES = 50  # per listing
+_MAX_LINES = 50  # of a listing
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
 
 def headline(findings: Findings) -> str:
-    """Return the number of images, classes and splits as text."""
+    """Summarize the numbers of images and classes and the names of the splits as text."""
     tree = findings.tree
     splits = "" if len(tree.splits) == 1 else f" in {', '.join(tree.splits)}"
     classes = "1 class" if len(tree.classes) == 1 else f"{len(tree.classes)} classes"

@@ -12,18 +12,18 @@ from pneumo.data.index import is_image, read_name, readable_entries, relative_pa
 from pneumo.data.phantoms import MARKER
 from pneumo.errors import DataError
 
-WHOLE = "all"  # the split of a tree that has none
+UNSPLIT = "all"  # name of the only split of a tree without splits
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     """An image file."""
 
-    path: str  # relative to the tree's root, with forward slashes, as text; see `pneumo.data.index.file_path`
-    split: str  # train, val or test; `WHOLE` where the tree has no splits
+    path: str  # escaped text, relative to the root, with forward slashes; see `pneumo.data.index.file_path`
+    split: str  # train, val or test; `UNSPLIT` if the tree has no splits
     label: int  # index of its class in `Tree.classes`
     subtype: str  # bacterial, viral or none
-    patient: str | None  # the patient in the file name, if any
+    patient: str | None  # patient from the file name; None if it has none
     size: int  # in bytes
 
 
@@ -59,7 +59,7 @@ def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
 def _read(root: Path, classes: Sequence[str]) -> Tree:
     folders = [folder for folder in (root, root / "chest_xray") if any((folder / name).is_dir() for name in SPLITS)]
     root = folders[0] if folders else root
-    splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (WHOLE,)
+    splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (UNSPLIT,)
     images: list[tuple[str, str, os.DirEntry[str]]] = []
     image_folders: dict[str, set[str]] = {split: set() for split in splits}
     others = [path for path in root.iterdir() if path.name not in (*splits, MARKER)] if folders else []
@@ -87,7 +87,7 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
 
 
 def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
-    """Yield all files below a folder, each with the name of its class folder; None if it has none."""
+    """Yield all files below a folder, each with the name of its class folder, or None for a file outside of them."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
@@ -137,19 +137,17 @@ def _check_nesting(root: Path, image_folders: Mapping[str, set[str]]) -> None:
     nested = {split: find_nested(parts) for split, parts in folders.items()}
     tops = sorted({parts[0] for split in folders.values() for parts in split if parts})
     option = shlex.quote(",".join(tops))
-    escape = (
-        f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {option}."
-    )
-    if whole := nested.get(WHOLE):
+    hint = f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {option}."
+    if whole := nested.get(UNSPLIT):
         data_sets = [root.joinpath(*parts) for parts in whole]
-        raise DataError(f"{root} is not a data set: {describe_misplaced(root, data_sets, 'pneumo audit ')}. {escape}")
-    if WHOLE not in nested and all(nested.values()):
+        raise DataError(f"{root} is not a data set: {describe_misplaced(root, data_sets, 'pneumo audit ')}. {hint}")
+    if UNSPLIT not in nested and all(nested.values()):
         deep = ", ".join(sorted({"/".join((split, *parts)) for split in nested for parts in nested[split]}))
         raise DataError(
             f"The class folders of {root} are one level too deep, in {deep}: move them up into {', '.join(nested)}. "
-            f"{escape}"
+            f"{hint}"
         )
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    return root if split == WHOLE else root / split
+    return root if split == UNSPLIT else root / split

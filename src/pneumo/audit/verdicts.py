@@ -1,4 +1,4 @@
-"""Verdicts of an audit: the effect of its findings on metrics, and a remedy for each."""
+"""Verdicts of an audit: the effects of its findings on metrics, each with a remedy."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -8,16 +8,16 @@ from scipy.stats import chi2_contingency
 from pneumo.audit.findings import Findings
 from pneumo.audit.patients import MIN_NAMES
 from pneumo.audit.properties import DuplicateGroup
-from pneumo.data.image_notes import itemize, some, summarize
+from pneumo.data.image_notes import abbreviate, itemize, summarize
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-# AUROCs of a probe, compared with the lower end of its interval: networks themselves reach 0.9.
+# Compared with the lower end of a probe's 95 % interval. Networks that use the lungs also reach an AUROC of 0.9.
 _ERROR_AUROC, _WARNING_AUROC = 0.9, 0.7
 _MAX_REDUNDANT = 0.05  # fraction of the images
-_MAX_LISTED = 3  # unreadable files with their reasons
+_MAX_LISTED = 3  # unreadable files named with their reasons
 _MIN_IMAGES = 100  # per split; the 95 % interval of an accuracy is then at most +-10 points
-# By the name of the probe: the features, and the remedy.
+# By the name of the probe: its features and the remedy.
 _SHORTCUTS = {
     "metadata": (
         "width, height, file size, bytes per pixel and mode, without any pixels",
@@ -70,12 +70,12 @@ def _files(findings: Findings) -> Iterator[Verdict]:
         remedy = "Inspect them, then save them again or delete them: training uses them as they are."
         yield Verdict("warning", "notes", message, remedy)
     if mismatched := images.mismatched():
-        listed = some(f"{path} is {form}" for path, form in mismatched)
+        listed = abbreviate(f"{path} is {form}" for path, form in mismatched)
         remedy = "Rename them: pneumo detects formats from the content, but other programs may not."
         message = f"{_count(len(mismatched), 'file')} with the suffix of another format: {listed}."
         yield Verdict("note", "suffix", message, remedy)
     if junk:
-        message = f"{_count(len(junk), 'other file')} ignored: {some(junk)}."
+        message = f"{_count(len(junk), 'other file')} ignored: {abbreviate(junk)}."
         yield Verdict("note", "junk", message, "No action is needed: only images in class folders are used.")
 
 
@@ -85,7 +85,7 @@ def _classes(findings: Findings) -> Iterator[Verdict]:
         remedy = (
             "Split the data again: sensitivity, specificity and AUROC are undefined for a split that lacks a class."
         )
-        yield Verdict("warning", "missing_class", f"There is no image in {some(missing)}.", remedy)
+        yield Verdict("warning", "missing_class", f"There is no image in {abbreviate(missing)}.", remedy)
     for split, row in counts.items():
         total, largest = sum(row.values()), max(row, key=lambda name: row[name])
         if split != "train" and 0 < total < _MIN_IMAGES:
@@ -145,7 +145,7 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
     if not patients.shared:
         return
     across, within = patients.across, patients.within
-    names = f"{_count(len(patients.shared), 'patient name')} in several splits ({some(patients.shared)})"
+    names = f"{_count(len(patients.shared), 'patient name')} in several splits ({abbreviate(patients.shared)})"
     evidence = "" if across.excess is None else f"excess cosine {across.excess:.3f}, p = {patients.p_value:.2g}"
     severity: Severity
     remedy = "Put all images of a patient into one split. If different patients have the same name, rename their files."
@@ -176,7 +176,7 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
 
 
 def _subtypes(findings: Findings) -> Iterator[Verdict]:
-    """Report patient names that are numbered separately for each subtype."""
+    """Report patient names that seem to be numbered separately for each subtype."""
     mixed, within = findings.patients.subtypes, findings.patients.within
     if min(mixed.names, within.names) < MIN_NAMES or mixed.high is None or within.low is None:
         return
@@ -198,7 +198,7 @@ def _shortcuts(findings: Findings) -> Iterator[Verdict]:
         elif probe.low >= _WARNING_AUROC:
             source, remedy = _SHORTCUTS[probe.name]
             area = _interval(probe.auroc, probe.low, probe.high)
-            # Only metadata have no medical content: a frame shows parts of the body, a thumbnail the lungs.
+            # Only metadata are unrelated to the body: a frame shows parts of it, and a thumbnail shows the lungs.
             strong: Severity = "error" if probe.low >= _ERROR_AUROC else "warning"
             severity = {"metadata": strong, "thumbnail": "note"}.get(probe.name, "warning")
             message = f"Labels can be predicted from {source}: AUROC {area}, where 0.5 is chance."

@@ -25,14 +25,16 @@ def _cache() -> None:
 @cache.command("list", epilog=examples("PERFORMANCE", "pneumo cache list", "pneumo cache list --dir /scratch/cache"))
 def list_entries(folder: Annotated[Path, _FOLDER] = Path("outputs/cache")) -> None:
     """List cache entries, largest first."""
-    from pneumo.data.cache_inventory import contents, find_entries
+    from pneumo.data.cache_inventory import describe_contents, find_entries
 
     entries = find_entries(folder)
     table = PlainTable(title=f"{folder}: {len(entries)} entries, {sum(entry.bytes for entry in entries) / 1e6:,.1f} MB")
     for name in ("kind", "key", "MB", "last used", "content"):
         table.add_column(name, justify="right" if name == "MB" else "left", no_wrap=name != "content")
     for entry in entries:
-        table.add_row(entry.kind, entry.key, f"{entry.bytes / 1e6:,.1f}", _format_age(entry.used), contents(entry))
+        table.add_row(
+            entry.kind, entry.key, f"{entry.bytes / 1e6:,.1f}", _format_age(entry.used), describe_contents(entry)
+        )
     rich.print(table)
 
 
@@ -61,7 +63,7 @@ def clear(
     kind: Annotated[str | None, typer.Option(help="Entries of this kind, such as features.")] = None,
 ) -> None:
     """Delete the cache entries that match all given conditions."""
-    from pneumo.data.cache_inventory import KINDS, find_entries, foreign_files, remove, require_known, select
+    from pneumo.data.cache_inventory import KINDS, find_entries, foreign_files, remove, require_known_values, select
 
     if not (keys or everything or unused is not None or kind is not None):
         raise ConfigError(
@@ -70,8 +72,8 @@ def clear(
     if unused is not None and not unused >= 0:
         raise ConfigError(f"--unused {unused} is out of range: it must be 0 or more days. Use a value such as 30.")
     entries = find_entries(folder)
-    require_known("key", keys or [], {entry.key for entry in entries}, folder)
-    require_known("--kind", [] if kind is None else [kind], KINDS, folder)
+    require_known_values("key", keys or [], {entry.key for entry in entries}, folder)
+    require_known_values("--kind", [] if kind is None else [kind], KINDS, folder)
     deleted = []
     for entry in select(entries, keys or [], kind, unused or 0):
         if remove(entry):

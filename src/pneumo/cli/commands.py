@@ -10,7 +10,7 @@ import typer
 
 from pneumo.cli.cache import cache
 from pneumo.cli.examples import examples
-from pneumo.common.disk import mistake_behind, quiet_threads
+from pneumo.common.disk import find_user_error, suppress_thread_tracebacks
 from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
 from pneumo.errors import PneumoError
@@ -191,11 +191,11 @@ def export(
 
 def main() -> None:
     """Run the command; a user error prints one paragraph and exits with status 1."""
-    with guarded_output(), quiet_threads():
+    with guarded_output(), suppress_thread_tracebacks():
         try:
             app()
         except (PneumoError, OSError) as error:
-            user_error = mistake_behind(error)
+            user_error = find_user_error(error)
             if user_error is None:
                 raise
             warn(user_error[1])

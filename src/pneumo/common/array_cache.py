@@ -1,8 +1,8 @@
 """Disk cache of arrays that all runs share. Interrupted writes resume, and any entry may be deleted.
 
-An entry is a folder, CACHE/KIND/KEY. It contains array.npy, about.json (what the array was computed from) and
-notes.json (notes on individual images). During a write, array.npy.part replaces array.npy, and rows.txt counts the
-rows that are already flushed to disk.
+An entry is a folder, CACHE/KIND/KEY. It contains array.npy, about.json (the recipe's provenance) and
+notes.json (notes on individual images). During a write, array.npy.part takes the place of array.npy, and rows.txt
+contains the number of rows that are flushed to disk.
 """
 
 import json
@@ -33,23 +33,23 @@ Array = npt.NDArray[Any]
 Notes = dict[str, list[str]]  # image path -> notes
 _NOTES = "notes.json"
 _MAX_NOTES_BYTES = 1 << 28
-SAFE_EVERY = 1.0  # seconds between flushes: the most work that a killed process can lose
+FLUSH_INTERVAL = 1.0  # seconds; a killed process loses at most about this much work
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Specification of a cached array; each field except `doing` is part of the key."""
+    """Specification of a cached array; each field except `title` is part of the key."""
 
     kind: str  # one of `pneumo.data.cache_inventory.KINDS`
-    about: dict[str, Any]  # plain values that fully determine the array's content
+    provenance: dict[str, Any]  # plain values that fully determine the array's content; stored in about.json
     shape: tuple[int, ...]  # of the whole array
     dtype: str  # NumPy dtype name
-    doing: str  # progress title while the array is computed, such as `Decoding images`
+    title: str  # of the progress bar and log lines, such as `Decoding images`
 
     @property
     def key(self) -> str:
         """Hash of everything that determines the content, 16 hex digits."""
-        return hash_plain([self.kind, self.about, self.shape, self.dtype])
+        return hash_plain([self.kind, self.provenance, self.shape, self.dtype])
 
 
 def find(cache: Path, recipe: Recipe) -> Array | None:
@@ -80,9 +80,9 @@ def find_or_build(
     Args:
         cache: The cache folder.
         recipe: The array's specification.
-        blocks: Function that takes a start row and yields the rows from there on, in blocks. Each start row is 0 or the
-            end of an earlier block, so the content of a block may depend on its first row. Before each yield it may add
-            notes on the images to `notes`.
+        blocks: Function that takes a start row and yields the rows from it on, in blocks. The start row is 0 or the end
+            of a block of an earlier call, so a block may depend on its first row. Before each yield, the function may
+            add notes on the images to `notes`.
         notes: Dictionary to which the entry's stored notes are added.
 
     Returns:
@@ -96,12 +96,12 @@ def find_or_build(
     try:
         while (array := find(cache, recipe)) is None:
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder, recipe.doing):
+            with locked(folder, recipe.title):
                 if (array := find(cache, recipe)) is None and _build(folder, recipe, blocks, notes):
                     array = find(cache, recipe)  # under the lock, so that `pneumo cache clear` cannot delete it first
             if array is not None:
                 break
-            _log.warning("%s: %s was deleted during the computation; starting again.", recipe.doing, folder)
+            _log.warning("%s: %s was deleted during the computation; starting again.", recipe.title, folder)
     except OSError as error:
         raise _explain(error, folder, recipe) from error
     notes |= _read_notes(folder)
@@ -109,13 +109,13 @@ def find_or_build(
 
 
 @contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
+def locked(folder: Path, title: str) -> Iterator[None]:
     """Hold an entry's lock; log a message if another process holds it."""
     lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _log.info("%s: waiting for another process to finish (%s)", doing, folder)
+        _log.info("%s: waiting for another process to finish (%s)", title, folder)
         lock.acquire()
     try:
         yield
@@ -129,33 +129,33 @@ def _build(folder: Path, recipe: Recipe, blocks: Callable[[int], Iterator[Array]
     part, rows = folder / "array.npy.part", folder / "rows.txt"
     header = _header(recipe)
     row_bytes = prod(recipe.shape[1:]) * np.dtype(recipe.dtype).itemsize
-    start = _safe_rows(part, rows, len(header), row_bytes)
+    start = _count_flushed_rows(part, rows, len(header), row_bytes)
     if not 0 < start <= recipe.shape[0]:  # out of range if rows.txt is damaged
         start = 0
         rows.unlink(missing_ok=True)
         (folder / _NOTES).unlink(missing_ok=True)
     notes |= _read_notes(folder)
-    write_text(folder / "about.json", json.dumps(recipe.about, indent=2) + "\n")
+    write_text(folder / "about.json", json.dumps(recipe.provenance, indent=2) + "\n")
     with part.open("r+b" if start else "wb") as file:
         require_space(folder, len(header) + (recipe.shape[0] - start) * row_bytes)
         file.write(header)
         file.seek(len(header) + start * row_bytes)
         file.truncate()
-        done, safe = start, time.monotonic()
-        content = blocks(start)  # before `track`: it may show a progress bar of its own for an array it needs
-        with track(recipe.doing, recipe.shape[0], start) as advance:
+        done, flushed = start, time.monotonic()
+        content = blocks(start)  # before `track`, since it may first compute another array with its own progress bar
+        with track(recipe.title, recipe.shape[0], start) as update:
             for block in content:
                 file.write(np.ascontiguousarray(block, recipe.dtype).tobytes())
                 done += len(block)
-                advance(done)
-                if time.monotonic() - safe > SAFE_EVERY:
-                    if not _make_safe(file, part, notes):
+                update(done)
+                if time.monotonic() - flushed > FLUSH_INTERVAL:
+                    if not _flush_rows(file, part, notes):
                         return False
                     write_text(rows, str(done))
-                    safe = time.monotonic()
+                    flushed = time.monotonic()
         if done != recipe.shape[0]:
             raise RuntimeError(f"{done} rows were computed instead of {recipe.shape[0]}")
-        if not _make_safe(file, part, notes):
+        if not _flush_rows(file, part, notes):
             return False
     part.replace(folder / "array.npy")
     flush(folder)
@@ -174,7 +174,7 @@ def _read_notes(folder: Path) -> Notes:
     return notes if valid else {}
 
 
-def _make_safe(file: IO[bytes], path: Path, notes: Notes) -> bool:
+def _flush_rows(file: IO[bytes], path: Path, notes: Notes) -> bool:
     """Flush rows and notes to disk; return whether the file still exists at its path."""
     file.flush()
     os.fsync(file.fileno())
@@ -184,7 +184,7 @@ def _make_safe(file: IO[bytes], path: Path, notes: Notes) -> bool:
     return exists
 
 
-def _safe_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int:
+def _count_flushed_rows(part: Path, rows: Path, header_bytes: int, row_bytes: int) -> int:
     """Return the number of rows that are known to be on disk; 0 if the two files are inconsistent."""
     try:
         count = int(rows.read_text(encoding="ascii"))
@@ -204,7 +204,7 @@ def _explain(error: OSError, folder: Path, recipe: Recipe) -> CacheError:
     size = prod(recipe.shape) * np.dtype(recipe.dtype).itemsize
     state = "the disk is full" if error.errno in (ENOSPC, EDQUOT) else "the cache cannot be written"
     return CacheError(
-        f"{recipe.doing}: {state} ({error.strerror or error}); {folder} needs {size / 1e6:,.0f} MB. Free space with "
+        f"{recipe.title}: {state} ({error.strerror or error}); {folder} needs {size / 1e6:,.0f} MB. Free space with "
         "`pneumo cache clear`, move the caches with paths.cache_dir=FOLDER, or disable them with data.cache=false "
         "features.cache=false, which is slower. Finished work is kept."
     )

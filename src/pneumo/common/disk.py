@@ -1,8 +1,8 @@
-"""Temporary files with cleanup after a kill, and user errors for failures of disks.
+"""Temporary files that are removed even after a kill, and user errors for disk failures.
 
-A temporary file has pneumo's prefix and is locked while its process runs. An unlocked one was left by a killed process.
-Locks may not work across the machines of a shared file system, so the prefix also identifies the machine. Files of
-another machine are removed after `_FOREIGN_AGE`.
+The name of a temporary file starts with `PREFIX`, and the file is locked while its process runs. An unlocked one is
+stale: its process was killed. Locks may not work across the machines of a shared file system, so the prefix also
+identifies the machine. Files of another machine are removed after `_FOREIGN_AGE`.
 """
 
 import errno
@@ -31,12 +31,15 @@ _REMEDIES = {
 }
 PREFIX = ".pneumo-"
 _FOREIGN_AGE = 86_400.0  # seconds
-_OWN = f"{PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
-_visited: set[Path] = set()
+_OWN_PREFIX = f"{PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
+_cleaned: set[Path] = set()
 
 
 class FileError(OSError, PneumoError):
-    """A file or folder cannot be read or written; also an OSError, so that callers can replace its message."""
+    """A file or folder cannot be read or written.
+
+    It is also an OSError, so callers that handle OSErrors can replace its message.
+    """
 
     def __init__(self, errno: int | None, strerror: str, filename: str | None = None, text: str = "") -> None:
         """Initialize with an OSError's arguments and the message to print."""
@@ -51,7 +54,7 @@ class FileError(OSError, PneumoError):
 def write_error(error: OSError, path: object) -> FileError:
     """Return the user error for a file that cannot be written."""
     reason = error.strerror or str(error)
-    return _make(error, f"{path} cannot be written ({reason})")
+    return _file_error(error, f"{path} cannot be written ({reason})")
 
 
 def disk_error(error: OSError) -> FileError | None:
@@ -61,12 +64,12 @@ def disk_error(error: OSError) -> FileError | None:
     if error.errno not in (*_FULL, *_DENIED, *_BROKEN):
         return None
     name = "A file" if error.filename is None else str(error.filename)
-    what = "written" if error.errno in (*_FULL, errno.EROFS) else "read or written"
-    return _make(error, f"{name} cannot be {what} ({error.strerror})")
+    action = "written" if error.errno in (*_FULL, errno.EROFS) else "read or written"
+    return _file_error(error, f"{name} cannot be {action} ({error.strerror})")
 
 
-def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
-    """Return the type name and message of the user error in an exception's chain of causes; None without one."""
+def find_user_error(error: BaseException | None) -> tuple[str, str] | None:
+    """Return the class name and message of the user error in an exception's chain of causes; None if there is none."""
     while error is not None:
         if isinstance(error, OSError) and (failure := disk_error(error)) is not None:
             return type(failure).__name__, str(failure)
@@ -81,32 +84,32 @@ def mistake_behind(error: BaseException | None) -> tuple[str, str] | None:
 
 
 @contextmanager
-def quiet_threads() -> Iterator[None]:
+def suppress_thread_tracebacks() -> Iterator[None]:
     """Suppress tracebacks of threads that fail on a disk error, such as TensorBoard's: the caller raises the error."""
-    before = threading.excepthook
+    previous = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         error = arguments.exc_value
         if not (isinstance(error, OSError) and (error.errno in _GONE or disk_error(error))):
-            before(arguments)
+            previous(arguments)
 
     threading.excepthook = hook
     try:
         yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous
 
 
 @contextmanager
 def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
     """Create a temporary file; remove it on exit unless it was renamed.
 
-    `suffix` is for writers that choose the format by the file extension.
+    Use `suffix` for writers that select the format by the file extension.
     """
-    _visit(folder)
+    _remove_stale_once(folder)
     while True:
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_OWN, suffix=suffix)
-        if _lock_own(descriptor, Path(name)):
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_OWN_PREFIX, suffix=suffix)
+        if _lock_new(descriptor, Path(name)):
             break
     try:
         yield Path(name)
@@ -120,14 +123,14 @@ def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
     """Create a temporary folder in an existing folder; remove it on exit."""
-    _visit(folder)
+    _remove_stale_once(folder)
     while True:
-        name = tempfile.mkdtemp(dir=folder, prefix=_OWN)
+        name = tempfile.mkdtemp(dir=folder, prefix=_OWN_PREFIX)
         try:
             descriptor = os.open(name, os.O_RDONLY)
         except FileNotFoundError:  # another process removed it as stale before it was locked
             continue
-        if _lock_own(descriptor, Path(name)):
+        if _lock_new(descriptor, Path(name)):
             break
     try:
         yield Path(name)
@@ -146,7 +149,7 @@ def remove_stale_below(folder: Path, depth: int) -> None:
             with suppress(OSError):
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if entry.name.startswith(PREFIX):
-                    _remove(Path(entry.path), is_folder)
+                    _remove_if_stale(Path(entry.path), is_folder)
                 elif depth and is_folder:
                     remove_stale_below(Path(entry.path), depth - 1)
 
@@ -158,24 +161,24 @@ def is_at(descriptor: int, path: Path) -> bool:
     return False
 
 
-def _make(error: OSError, fault: str) -> FileError:
+def _file_error(error: OSError, fault: str) -> FileError:
     known = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)
     text = f"{fault}: {next(known, 'check its disk or use another folder')}."
     return FileError(error.errno, error.strerror or str(error), error.filename, text)
 
 
-def _visit(folder: Path) -> None:
-    """Remove stale temporary files from a folder, once per process because listing takes time."""
-    if (absolute := folder.absolute()) not in _visited:
-        _visited.add(absolute)
+def _remove_stale_once(folder: Path) -> None:
+    """Remove stale temporary files from a folder, once per process because listing is slow."""
+    if (absolute := folder.absolute()) not in _cleaned:
+        _cleaned.add(absolute)
         remove_stale_below(folder, depth=0)
 
 
-def _lock_own(descriptor: int, path: Path) -> bool:
+def _lock_new(descriptor: int, path: Path) -> bool:
     """Lock a new temporary file; return False if another process had already removed it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # without locks on this file system, nothing is removed as stale either
+    except OSError:  # on a file system without locks, no file is removed as stale either
         return True
     if is_at(descriptor, path):
         return True
@@ -183,9 +186,9 @@ def _lock_own(descriptor: int, path: Path) -> bool:
     return False
 
 
-def _remove(path: Path, is_folder: bool) -> None:
+def _remove_if_stale(path: Path, is_folder: bool) -> None:
     old = time.time() - path.stat().st_mtime > _FOREIGN_AGE
-    if not old and not path.name.startswith(_OWN):
+    if not old and not path.name.startswith(_OWN_PREFIX):
         return
     # An exclusive lock over NFS requires a file that is open for writing.
     descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW)

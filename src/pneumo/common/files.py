@@ -46,10 +46,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~mask)
             temporary.replace(path)
             flush(path.parent)
-    except FileError:  # of another file that the caller wrote inside the context
+    except FileError:  # about another file that the caller wrote inside the context
         raise
     except OSError as error:
-        if not _concerns(error, path):  # of another file that the caller read inside the context
+        if not _concerns(error, path):  # about another file that the caller read inside the context
             raise
         raise write_error(error, path) from error
 
@@ -83,7 +83,7 @@ def unescape_path(text: str) -> str:
 
 
 def bounded_name(name: str, suffix: str = "") -> str:
-    """Return a file name of at most 255 bytes, the limit of file systems; a hash replaces the part that is cut off."""
+    """Return a file name of at most 255 bytes, the limit of most file systems; a hash replaces the cut-off part."""
     if len(os.fsencode(name + suffix)) <= _MAX_NAME_BYTES:
         return name + suffix
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
@@ -92,7 +92,7 @@ def bounded_name(name: str, suffix: str = "") -> str:
 
 
 def lock_of(path: Path) -> BaseFileLock:
-    """Return the lock of a file or folder that processes share; the lock file is next to it."""
+    """Return the lock of a file or folder that several processes use; the lock file is next to it."""
     return FileLock(path.parent / f".{path.name}.lock")
 
 
@@ -121,7 +121,7 @@ def check_output(option: str, path: Path | None) -> None:
     check_folder(option, path.parent, path)
 
 
-def refuse_inputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[Path]) -> None:
+def check_overwrites(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[Path]) -> None:
     """Raise a ConfigError if an output would overwrite an input or another output.
 
     Args:

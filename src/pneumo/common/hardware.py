@@ -1,6 +1,7 @@
 """Hardware of a process: accelerator, precision, cores and memory.
 
-PyTorch is imported inside functions, since commands that do not need PyTorch use others, such as `count_cores`.
+PyTorch is imported inside functions: commands without PyTorch use other functions of this module, such as
+`count_cores`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def choose_hardware(accelerator: str, precision: str, deterministic: bool | str 
         accelerator: auto, cpu, gpu, cuda or mps.
         precision: Lightning's name, or `auto`. `auto` is bf16-mixed on a GPU with native bfloat16, 16-mixed on other
             GPUs and 32-true elsewhere: bfloat16 on a CPU without AMX was nine times slower than float32.
-        deterministic: Whether GPU results must be reproducible bit for bit, which is slower. CPU results always are.
+        deterministic: Whether GPU results must be bit-identical between runs, which is slower. CPU results always are.
 
     Raises:
         HardwareError: A GPU was requested, but none is available.
@@ -72,7 +73,7 @@ def set_up_process(hardware: Hardware) -> None:
     release_memory(hardware.accelerator)
     if hardware.accelerator == "cpu":
         keep_freed_memory()
-        spare_gpu_checks()
+        disable_nvml_check()
 
 
 def choose_memory_format(accelerator: str, frozen: bool, depthwise: bool) -> torch.memory_format:
@@ -88,13 +89,13 @@ def choose_memory_format(accelerator: str, frozen: bool, depthwise: bool) -> tor
 
 
 def can_compile(accelerator: str) -> bool:
-    """Return whether the compiler that torch.compile requires is installed."""
+    """Return whether torch.compile can work: on a CPU or CUDA device, with a C or C++ compiler installed."""
     compilers = ("cc", "gcc", "clang") if accelerator == "cuda" else ("c++", "g++", "clang++")
     return accelerator in ("cpu", "cuda") and any(map(shutil.which, compilers))
 
 
 def require_compiler(setting: str, accelerator: str, instead: str) -> None:
-    """Raise a HardwareError if a setting requires torch.compile where it cannot work; `instead` is the suggestion."""
+    """Raise a HardwareError if a setting requires torch.compile but it cannot work; the message suggests `instead`."""
     if not can_compile(accelerator):
         raise HardwareError(
             f"{setting} requires a C++ compiler and a CPU or CUDA device (the device is {accelerator}). Install a "
@@ -133,7 +134,7 @@ def release_memory(accelerator: str) -> None:
 
 
 def physical_memory() -> float:
-    """Return this machine's memory in bytes; infinity if unknown."""
+    """Return the physical memory of this machine in bytes; infinity if unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
@@ -146,9 +147,9 @@ def count_cores() -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory in bytes since `release_memory`: of PyTorch on a CUDA device, else of this process.
+    """Return the peak memory in bytes since `release_memory`: of PyTorch on a CUDA device, otherwise of this process.
 
-    Systems other than Linux count from the start of the process.
+    On systems other than Linux, it is the peak since the start of the process.
     """
     if device.type == "cuda":
         import torch
@@ -162,11 +163,12 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def spare_gpu_checks() -> None:
+def disable_nvml_check() -> None:
     """Disable Lightning's NVML-based GPU check on machines without a GPU.
 
-    Adam checks for GPUs at each step. Lightning routes the check through NVML, so that processes can be forked before
-    CUDA is initialized. Without a GPU, each check searches for the NVML library: 0.3 ms, as long as a step of a head.
+    Adam checks for GPUs in each step. Lightning lets PyTorch check through NVML, so that processes can be forked before
+    CUDA is initialized. Without a GPU, each check searches for the NVML library, which takes 0.3 ms: about as
+    long as a whole training step of a head on cached features.
     """
     import torch
 

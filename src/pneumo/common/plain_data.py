@@ -18,14 +18,15 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # also full-width characters of East Asian scripts
-# Line terminator: csv quotes cells that contain one of its characters, and some spreadsheets split cells at ; or tab.
+# Line terminator for csv.writer, which quotes cells that contain any of its characters. Spreadsheets may split cells at
+# ; or tab, so these characters are included.
 _END = ";\t\r\n"
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+](?:inf|nan)", re.IGNORECASE)
 _JSON_BYTES = 16 << 20
-_YAML_BYTES = 256 << 10  # the configuration of a run has 5 KB
+_YAML_BYTES = 256 << 10  # the configuration of a run has about 5 kB
 _CSV_BYTES = 512 << 20  # enough for four million images
 _DEPTH = 32  # nesting of lists and mappings
 _VALUES = 10_000  # of YAML, which OmegaConf reads at 5,000 values per second
@@ -34,7 +35,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class PlainDataError(ValueError):
-    """A file or text is not plain data; the message is a short reason, to which callers add the fix."""
+    """A file or text is not plain data; the message is a clause, to which callers add the file and the fix."""
 
 
 def format_rows(rows: Iterable[Iterable[object]]) -> str:
@@ -104,7 +105,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except PlainDataError:
         raise
     except (OmegaConfBaseException, TypeError, ValueError, OverflowError) as error:
-        raise PlainDataError(f"it is not a configuration: {plain(error)}") from None
+        raise PlainDataError(f"it is not a configuration: {short_line(error)}") from None
     if not isinstance(content, dict):
         raise PlainDataError("it is not a mapping")
     if invalid := [key for key in content if not isinstance(key, str)]:

@@ -1,4 +1,4 @@
-"""Guards of standard output and error against encoding errors and failed writes."""
+"""Protection of standard output and standard error against encoding errors and failed writes."""
 
 import io
 import os
@@ -9,7 +9,7 @@ from typing import TextIO
 
 
 class LostOutputError(SystemExit):
-    """Standard output or error cannot be written; as a SystemExit, it is not handled as a failure of the program.
+    """Standard output or error cannot be written; it is a SystemExit, so handlers of program errors ignore it.
 
     If the reader closed the pipe, as `| head` does, the command ends silently; otherwise with a message.
     """

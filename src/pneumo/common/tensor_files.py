@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 
 # Errors of torch.load and safetensors for damaged files, collected from thousands of randomly corrupted files.
 _DAMAGE = (
@@ -36,7 +36,7 @@ class UnreadableError(Exception):
 
 
 class DigestError(Exception):
-    """Content is nested too deeply or larger than the file it was read from; the message is a clause."""
+    """Content is nested too deeply, or larger than allowed; the message is a clause."""
 
 
 def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (any tensors and plain types)
@@ -54,7 +54,7 @@ def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (any
     """
     try:
         with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"  # its header is JSON after 8 bytes; no torch file has that
+            is_safetensors = file.read(9)[8:] == b"{"  # its JSON header starts at byte 8; torch files have no { there
             if is_safetensors:
                 return safetensors.torch.load_file(path)
             _check_archive(file, checked)
@@ -67,7 +67,7 @@ def read_tensors(path: Path, checked: bool = False) -> Any:  # noqa: ANN401 (any
         if blocked:
             text = f"restoring its {blocked[1]} objects could run code"
         else:
-            text = "" if isinstance(error, _UNINFORMATIVE) else plain(error)
+            text = "" if isinstance(error, _UNINFORMATIVE) else short_line(error)
         raise UnreadableError(text or "it is damaged or has another format") from error
 
 
@@ -89,13 +89,13 @@ def hash_tensor(tensor: Tensor) -> bytes:
 
 
 def hash_content(content: object, known: Mapping[int, bytes] = MappingProxyType({}), limit: float = math.inf) -> str:
-    """Return the SHA-256 of nested tensors and plain values in hex digits; torch.save and torch.load preserve it.
+    """Return the SHA-256 of nested tensors and plain values in hex digits; saving and loading do not change it.
 
     Objects of other types are represented by the name of their type.
 
     Args:
         content: Plain values, tensors, and dictionaries, lists and tuples of them.
-        known: Digests that are already known, by the `id` of their tensors.
+        known: Precomputed digests, by the `id` of their tensors.
         limit: Largest total size of the tensors in bytes.
 
     Raises:
@@ -107,7 +107,7 @@ def hash_content(content: object, known: Mapping[int, bytes] = MappingProxyType(
 
 
 def _check_archive(file: IO[bytes], checked: bool) -> None:
-    """Raise an UnreadableError if a ZIP archive of torch.save would need more memory than its own size."""
+    """Raise an UnreadableError if a ZIP archive would unpack to more than its size or, with `checked`, is damaged."""
     if not zipfile.is_zipfile(file):
         if checked:
             raise UnreadableError("it is not a ZIP archive")

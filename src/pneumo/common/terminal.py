@@ -18,7 +18,7 @@ from pneumo.common.text import escape_line, escape_paragraph, escape_prose
 
 _log = logging.getLogger(__name__)
 
-INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+LOG_INTERVAL = 10.0  # seconds between log lines about progress, without a terminal
 
 
 def print_line(text: str, style: str | None = None, wrap: bool = False) -> None:
@@ -28,7 +28,7 @@ def print_line(text: str, style: str | None = None, wrap: bool = False) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a paragraph on standard error."""
+    """Print a message as one line on standard error."""
     print(escape_paragraph(text), file=sys.stderr)
 
 
@@ -62,16 +62,18 @@ def _plain(cell: Any, style: str = "") -> Any:  # noqa: ANN401 (anything that ri
 
 
 @contextmanager
-def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show progress; yield a function that takes the number of finished items.
+def track(title: str, total: int, start: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show progress as a bar or, without a terminal, as log lines; yield a function to report progress.
+
+    The function takes the total number of finished items.
 
     Args:
-        doing: Title, such as `Decoding images`.
+        title: Title of the bar and the log lines, such as `Decoding images`.
         total: Number of items.
         start: Number of items that an earlier run finished.
     """
     started = time.perf_counter()
-    _log.info("%s: %d%s", doing, total, f", resuming after {start}" if start else "")
+    _log.info("%s: %d%s", title, total, f", resuming after {start}" if start else "")
     console = rich.get_console()  # shared with the log, whose lines are then printed above the bar
     if console.is_terminal:
         columns = (
@@ -81,21 +83,21 @@ def track(doing: str, total: int, start: int = 0) -> Iterator[Callable[[int], No
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(doing, total=total, completed=start)
+            task = bar.add_task(title, total=total, completed=start)
             yield lambda done: bar.update(task, completed=done)
     else:
-        yield _lines(doing, total)
+        yield _lines(title, total)
     seconds = time.perf_counter() - started
-    _log.info("%s: done in %.1f s (%.0f per second)", doing, seconds, (total - start) / max(seconds, 1e-9))
+    _log.info("%s: done in %.1f s (%.0f per second)", title, seconds, (total - start) / max(seconds, 1e-9))
 
 
-def _lines(doing: str, total: int) -> Callable[[int], None]:
+def _lines(title: str, total: int) -> Callable[[int], None]:
     last = time.perf_counter()
 
     def report(done: int) -> None:
         nonlocal last
-        if time.perf_counter() - last > INTERVAL:
+        if time.perf_counter() - last > LOG_INTERVAL:
             last = time.perf_counter()
-            _log.info("%s: %d of %d", doing, done, total)
+            _log.info("%s: %d of %d", title, done, total)
 
     return report

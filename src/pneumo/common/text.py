@@ -78,7 +78,10 @@ def quote_value(text: str) -> str:
 
 
 def proxy_hint() -> str:
-    """Return a hint on proxy variables, to append to an error's reason; values are omitted: they may hold passwords."""
+    """Return a hint on the proxy variables that are set, to append to an error's reason.
+
+    It omits their values, which may contain passwords.
+    """
     names = [name for name in _PROXIES if os.environ.get(name)]
     return f"; a proxy is set by {' and '.join(names)}: check or unset it" if names else ""
 
@@ -88,10 +91,10 @@ def install_hint(extra: str) -> str:
     return f"pip install 'pneumo[{extra}]', or, in a checkout, pip install -e '.[{extra}]'"
 
 
-def plain(reason: object, longest: int = 200) -> str:
-    """Return the error text of a server or a library as one short line without control characters."""
-    text = " ".join(str(reason).split())
-    return "".join(character for character in text if character.isprintable())[:longest]
+def short_line(text: object, limit: int = 200) -> str:
+    """Return text from another program, such as an error of a library, as one short line without control characters."""
+    line = " ".join(str(text).split())
+    return "".join(character for character in line if character.isprintable())[:limit]
 
 
 def _longest_run(text: str) -> int:

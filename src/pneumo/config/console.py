@@ -15,7 +15,7 @@ import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 
-from pneumo.common.disk import disk_error, mistake_behind, quiet_threads
+from pneumo.common.disk import disk_error, find_user_error, suppress_thread_tracebacks
 from pneumo.common.streams import guarded_output
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose, install_hint, quote_override
 from pneumo.config.invocation import is_sweep_job
@@ -86,17 +86,17 @@ def user_errors() -> Iterator[None]:
     Ctrl-C logs one paragraph and exits with status 130.
     """
     try:
-        with guarded_output(), quiet_threads():
+        with guarded_output(), suppress_thread_tracebacks():
             yield
     except KeyboardInterrupt:
         last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
         _log.warning("Stopped by a signal. %s", describe_resume(last))
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:  # re-raised unless a user error is among its causes
-        mistake = mistake_behind(error)
-        if mistake is None:
+        user_error = find_user_error(error)
+        if user_error is None:
             raise
-        raise CompactHydraException(escape_paragraph(mistake[1])) from None
+        raise CompactHydraException(escape_paragraph(user_error[1])) from None
 
 
 def describe_resume(last: Path) -> str:

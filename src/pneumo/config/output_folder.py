@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumo.common.disk import mistake_behind, write_error
+from pneumo.common.disk import find_user_error, write_error
 from pneumo.common.files import escape_path, require_writable
 from pneumo.common.terminal import warn
 from pneumo.config.checks import check_config, check_folders, check_sweep, overrides_as_text, resolution_error
@@ -154,8 +154,8 @@ def _exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except (PneumoError, OSError) as error:
-        mistake = mistake_behind(error)
-        warn(mistake[1] if mistake else str(error))
+        user_error = find_user_error(error)
+        warn(user_error[1] if user_error else str(error))
         raise SystemExit(1) from None
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from os import PathLike
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.config.checks import argument_rules
 from pneumo.config.constraints import show
 from pneumo.config.fingerprints import current_target
@@ -168,7 +168,7 @@ def locate(key: str, path: Any) -> Callable[..., Any]:  # noqa: ANN401 (any YAML
     try:
         target = pkgutil.resolve_name(current_target(path))
     except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
-        reason = plain(error) or type(error).__name__
+        reason = short_line(error) or type(error).__name__
         raise ConfigError(
             f"{key}._target_={show(path)} cannot be imported ({show(reason)}). Use the full path of a class in an "
             "installed package, such as torch.optim.SGD."

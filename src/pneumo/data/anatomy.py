@@ -17,8 +17,8 @@ SHAPE = (180, 240)
 _X = (np.arange(SHAPE[1], dtype=np.float32)[None, :] - np.float32((SHAPE[1] - 1) / 2)) / np.float32(SCALE)
 _Y = (np.arange(SHAPE[0], dtype=np.float32)[:, None] - np.float32((SHAPE[0] - 1) / 2)) / np.float32(SCALE)
 _SIDE = np.where(_X > 0, np.float32(1), np.float32(-1))
-_DISTANCE = np.abs(_X)
-_ARM, _SPINE, _BELLY = slice(160, None), slice(104, 136), slice(130, None)  # the slices in which these are visible
+_DISTANCE = np.abs(_X)  # from the midline
+_ARM, _SPINE, _BELLY = slice(160, None), slice(104, 136), slice(130, None)  # columns of arm and spine, rows of belly
 
 
 def draw_body(patient: np.random.Generator, image: np.random.Generator, finding: Finding) -> Plane:
@@ -81,7 +81,7 @@ class _Canvas:
 
 
 def _wall(patient: np.random.Generator) -> Plane:
-    """Compute the half width of the rib cage at each height, shape (height, 1)."""
+    """Compute half the width of the rib cage at each height, shape (height, 1)."""
     top, width = patient.uniform(-0.8, -0.72), patient.uniform(0.72, 0.82)
     t = np.clip((_Y - top) / (0.6 - top), 0, 1.5)
     rise = np.sin(math.pi / 2 * np.minimum(t, 1) ** patient.uniform(0.46, 0.56)) ** 0.8
@@ -144,7 +144,7 @@ def _abdomen(image: np.random.Generator, inspiration: float) -> Plane:
 
 
 def _folds(image: np.random.Generator) -> Plane:
-    """Draw shadows over the lungs that are not findings: soft tissue and skin folds."""
+    """Draw shadows of soft tissue and skin folds over the lungs, which are not findings."""
     plane = 0.04 * _clouds(image, 3)
     for _ in range(image.integers(0, 3)):
         x, y, angle = image.uniform(-0.7, 0.7), image.uniform(-0.5, 0.5), image.uniform(0, 2 * math.pi)

@@ -15,11 +15,11 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from pneumo.common import __version__
 from pneumo.common.files import require_space
-from pneumo.common.text import plain, proxy_hint
+from pneumo.common.text import proxy_hint, short_line
 
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without data
 _MAX_EXPANSION = 4  # maximum ratio of unpacked to packed size; JPEGs hardly compress, so a higher ratio is suspicious
-MAX_MEMBERS = 100_000  # the archive of the study has about 5,900 images
+MAX_MEMBERS = 100_000  # the archive of Kermany et al. has about 5,900 images
 _ZIP_ERRORS = (zlib.error, EOFError, RuntimeError, ValueError)  # raised by zipfile in addition to BadZipFile
 _INVALID_PATH = (EEXIST, EINVAL, ENAMETOOLONG, ENOTDIR)  # invalid member paths; disk failures have other codes
 
@@ -53,13 +53,13 @@ def open_url(url: str, start: int) -> HTTPResponse:
         error.close()
         error_class = TemporaryDownloadError if error.code in (408, 429) or error.code >= 500 else DownloadError
         error_class = RangeError if error.code == 416 else error_class
-        raise error_class(f"the server responded with status {error.code} {plain(error.reason)}") from error
+        raise error_class(f"the server responded with status {error.code} {short_line(error.reason)}") from error
     except URLError as error:
-        raise TemporaryDownloadError(f"no connection ({plain(error.reason)}){proxy_hint()}") from error
+        raise TemporaryDownloadError(f"no connection ({short_line(error.reason)}){proxy_hint()}") from error
     except (ValueError, InvalidURL) as error:  # the URL of a redirect or of a proxy
-        raise DownloadError(f"a URL is malformed ({plain(error)}){proxy_hint()}") from error
+        raise DownloadError(f"a URL is malformed ({short_line(error)}){proxy_hint()}") from error
     except (OSError, HTTPException) as error:
-        raise TemporaryDownloadError(f"the connection was lost ({plain(error)}){proxy_hint()}") from error
+        raise TemporaryDownloadError(f"the connection was lost ({short_line(error)}){proxy_hint()}") from error
 
 
 class _SecureRedirects(HTTPRedirectHandler):
@@ -86,10 +86,10 @@ class _SecureRedirects(HTTPRedirectHandler):
 
 
 def _require_secure(url: str, origin: str) -> None:
-    """Raise a DownloadError unless a URL uses HTTPS, or both it and its origin are on this machine."""
+    """Raise a DownloadError unless a URL uses HTTPS, or the URL and the one that led to it are on this machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(url) and _is_local(origin)):
-        raise DownloadError(f"{plain(url)} is not an https URL, and other protocols are not allowed")
+        raise DownloadError(f"{short_line(url)} is not an https URL, and other protocols are not allowed")
 
 
 def _is_local(url: str) -> bool:

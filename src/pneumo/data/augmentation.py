@@ -1,6 +1,6 @@
 """Batched augmentation on the device, with independent random numbers for each image.
 
-Libraries apply JPEG compression image by image, or encode files. Here whole batches are processed on their device.
+Libraries apply JPEG compression image by image, or encode files. This module processes whole batches on their device.
 """
 
 import math
@@ -16,7 +16,7 @@ _LUMINANCE = (
     (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
     (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
 )  # fmt: skip
-AUGMENTATION = 5  # version in the cache keys of features; increase it when the same numbers give other images
+AUGMENTATION_VERSION = 5  # in the cache keys of features: increase it if the same random numbers give other images
 # Names of the random numbers of an image. Append new ones, so that the existing numbers do not change.
 NUMBERS = (
     "rotation", "shift_x", "shift_y", "zoom", "flip", "brightness", "contrast", "blur", "resample", "jpeg", "skip",
@@ -85,7 +85,7 @@ class Augmentation:
     because Hydra would pass a dataclass to the data module as a dictionary.
 
     Attributes:
-        settings: Arguments by name; part of the cache keys of features.
+        settings: Constructor arguments by name; part of the cache keys of features.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Augmentation:
         resample: float = 0.0,  # 0.4: from 0.6 to 1 of the resolution
         jpeg: int = 0,  # lowest JPEG quality, from 1 to 100
         crop: float = 0.0,  # 0.3: crop from 0.7 to 1 of height and width at a random position, and resize
-        share: float = 1.0,  # fraction of images with all changes; the others are only flipped and stretched
+        share: float = 1.0,  # fraction of images with all changes; the others are at most flipped and stretched
         stretch: float = 0.0,  # 0.4: up to 1.4 times as wide or as high, cropped to the original size
     ) -> None:
         """Store the limits; 0 disables a change.
@@ -158,7 +158,7 @@ class Augmentation:
 
     def _degrade(self, image: Tensor, drawn: _Numbers) -> Tensor:
         limit = self.settings
-        # Negative numbers leave half of the images unchanged by each: the network must also see clean images.
+        # Negative numbers become 0, so each degradation leaves half of the images unchanged: training needs clean ones.
         blur, resample, jpeg = (drawn[name].clamp(min=0) for name in ("blur", "resample", "jpeg"))
         if limit["blur"] or limit["resample"]:
             image = lower_resolution(image, blur * limit["blur"], 1 - resample * limit["resample"])

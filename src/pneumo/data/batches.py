@@ -20,7 +20,7 @@ class SplitRows:
     label: Tensor  # labels of the images in the split, (N,)
 
     def sample_rows(self, seed: int) -> Tensor:
-        """Return one row for each image of the split, (N,), of a random view if there are several."""
+        """Return the row of one random view of each image in the split, (N,)."""
         views, images = self.rows.shape
         if views == 1:
             return self.rows[0]
@@ -50,29 +50,32 @@ def evaluation_order(count: int, rank: int, world_size: int, shuffled: bool) -> 
 
 
 class BatchIndices(BatchSampler):
-    """Batch sampler that can merge a last batch of one index into the previous batch, for batch normalization."""
+    """Batch sampler that can merge a last batch of one index into the previous batch.
 
-    def __init__(self, sampler: Iterable[int], batch_size: int, join_single: bool) -> None:
-        """Set up batches of indices; `join_single` merges a last batch of one index into the previous one."""
+    Batch normalization can fail in training on a batch of one image.
+    """
+
+    def __init__(self, sampler: Iterable[int], batch_size: int, merge_single: bool) -> None:
+        """Initialize with a sampler of indices; `merge_single` enables the merging."""
         super().__init__(sampler, batch_size, drop_last=False)
-        self.join_single = join_single
+        self.merge_single = merge_single
 
     def __len__(self) -> int:
         """Return the number of batches."""
         batches = super().__len__()
-        return batches - (self.join_single and batches > 1 and len(self.sampler) % self.batch_size == 1)  # type: ignore[arg-type] # our samplers have a length
+        return batches - (self.merge_single and batches > 1 and len(self.sampler) % self.batch_size == 1)  # type: ignore[arg-type] # our samplers have a length
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of an epoch."""
         batches = list(super().__iter__())
-        if self.join_single and len(batches) > 1 and len(batches[-1]) == 1:
+        if self.merge_single and len(batches) > 1 and len(batches[-1]) == 1:
             single = batches.pop()
             batches[-1] += single
         yield from batches
 
 
-def join_single(blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Yield blocks of images; a last block of one image is merged into the previous block."""
+def merge_single_image(blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield blocks of images, with a last block of one image merged into the previous block."""
     pending: list[Tensor] = []
     for block in blocks:
         if pending and len(block) > 1:

@@ -26,7 +26,7 @@ _ARRAY = re.compile(
 _PHANTOM = re.compile(
     rf"{re.escape(MARKER)}|(train|val|test)/(NORMAL/(NORMAL2-)?IM|PNEUMONIA/person\d+_(virus|bacteria))[-_\d]+\.jpeg"
 )
-_MAX_ABOUT_BYTES = 1_000_000  # of about.json, which usually has a few hundred
+_MAX_ABOUT_BYTES = 1_000_000  # of about.json, which usually has a few hundred bytes
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Entry:
     kind: str  # one of `KINDS`
     key: str  # hash of the recipe, or the name of a folder of phantoms
     folder: Path  # path of the entry; a manifest is a file
-    about: dict[str, Any] | None  # content of about.json; None if it is damaged
+    provenance: dict[str, Any] | None  # content of about.json; None if it is damaged
     bytes: int  # size on the disk
     used: float  # time of the last use by a run, in seconds since 1970
     complete: bool  # False while the entry is unfinished
@@ -57,12 +57,12 @@ def find_entries(folder: Path) -> list[Entry]:
 def list_entries(cache: Path) -> list[Entry]:
     """List the cache entries, largest first."""
     paths = [path for kind in KINDS for path in sorted((cache / kind).glob("[!.]*"))]
-    entries = [_describe(path) for path in paths if _is_entry(path)]
+    entries = [_read_entry(path) for path in paths if _is_entry(path)]
     return sorted(filter(None, entries), key=lambda entry: -entry.bytes)
 
 
 def remove(entry: Entry) -> bool:
-    """Delete an entry and return True, unless a process is building it or it contains foreign files."""
+    """Delete an entry; return False if it is kept because a process is building it or it contains foreign files."""
     try:
         with lock_of(entry.folder).acquire(timeout=0):
             if foreign_files(entry):
@@ -87,8 +87,8 @@ def foreign_files(entry: Entry) -> list[str]:
     return sorted(name for name in names if not expected.fullmatch(name))
 
 
-def require_known(name: str, given: Collection[str], known: Collection[str], folder: Path) -> None:
-    """Raise a ConfigError if a value of the option or argument `name` is not known."""
+def require_known_values(name: str, given: Collection[str], known: Collection[str], folder: Path) -> None:
+    """Raise a ConfigError if any of the values `given` for the option or argument `name` is unknown."""
     if unknown := [value for value in given if value not in known]:
         raise ConfigError(
             f"{name} {', '.join(unknown)} is unknown; known values: {', '.join(sorted(known)) or 'none'}. "
@@ -99,8 +99,7 @@ def require_known(name: str, given: Collection[str], known: Collection[str], fol
 def select(entries: Collection[Entry], keys: Collection[str], kind: str | None, days: float) -> list[Entry]:
     """Select the entries with the given keys and kind that no run has used for `days` days.
 
-    Without keys, entries with any key are selected. The kind None selects all kinds; phantoms are then selected only by
-    their keys.
+    If `keys` is empty, any key matches. If `kind` is None, any kind matches, but phantoms only if keys are given.
     """
     newest = time.time() - days * 86_400
     kinds = [kind] if kind is not None else [name for name in KINDS if keys or name != "phantoms"]
@@ -108,9 +107,9 @@ def select(entries: Collection[Entry], keys: Collection[str], kind: str | None, 
     return [entry for entry in selected if entry.used <= newest]
 
 
-def contents(entry: Entry) -> str:
-    """Describe the contents of an entry."""
-    about = entry.about
+def describe_contents(entry: Entry) -> str:
+    """Describe the contents of an entry as text."""
+    about = entry.provenance
     if about is None:
         return f"unknown, because about.json is damaged; `pneumo cache clear {entry.key}` deletes the entry"
     parts = [str(about["architecture"])] if "architecture" in about else []
@@ -137,15 +136,15 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _describe(folder: Path) -> Entry | None:
-    """Describe an entry, or return None if it was deleted in the meantime."""
+def _read_entry(folder: Path) -> Entry | None:
+    """Read the properties of an entry; return None if it was deleted in the meantime."""
     kind = folder.parent.name
     with suppress(FileNotFoundError):
         return Entry(
             kind=kind,
             key=folder.stem if kind == "manifests" else folder.name,
             folder=folder,
-            about=_read_about(folder / "about.json") if folder.is_dir() else {},
+            provenance=_read_about(folder / "about.json") if folder.is_dir() else {},
             bytes=sum(_size(path) for path in (folder, *folder.rglob("*"))),
             used=folder.stat().st_mtime,
             complete=kind in ("manifests", "phantoms") or (folder / "array.npy").is_file(),

@@ -11,15 +11,15 @@ from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pneumo.data.jpeg import is_jpeg2000, require_few_scans, require_structure
 from pneumo.errors import DataError
 
-NAME = "pneumo"
-DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}  # required by pydicom of each plugin
+PLUGIN_NAME = "pneumo"  # of the RLE decoder, in pydicom
+DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {uid.RLELossless: ()}  # pydicom reads this name in every plugin
 _MAX_RLE_BYTES = 1 << 26  # decoded; 30 million 16-bit pixels take 4 s
 _HEADER = struct.Struct("<16L")
 _MAX_NOOPS = 1000  # control bytes per segment that produce no output
 ITEM = b"\xfe\xff\x00\xe0"  # compressed pixels are a sequence of items; the first is a table of offsets
 _MAX_ITEMS = 10_000
 _MAX_OFFSET_BYTES = 4096  # one image needs at most 4
-# By the marker that starts the frame of a JPEG.
+# Transfer syntaxes by the marker that starts the frame of a JPEG.
 _JPEG = {
     0xC0: (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
     0xC1: (uid.JPEGExtended12Bit, uid.JPEGBaseline8Bit),
@@ -78,7 +78,7 @@ def require_few_items(content: bytes) -> None:
 
 
 def require_bounds(frame: bytes, size: tuple[int, int]) -> int:
-    """Return the bytes that a decoder holds in addition to an image of `size` (width, height).
+    """Return the number of bytes that a decoder holds in addition to an image of `size` (width, height).
 
     Raises:
         DataError: The frame has another size, or needs too much memory or time to decode.
@@ -115,7 +115,7 @@ def require_decodable(size: int) -> None:
 def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
     """Decode an RLE frame to little-endian samples, plane by plane.
 
-    pydicom's own decoder decodes segments of any length to their end before it compares sizes.
+    pydicom's own decoder would decode segments of any length completely before it compares sizes.
     """
     count, *offsets = _HEADER.unpack(source[: _HEADER.size])
     width, pixels = runner.bits_allocated // 8, runner.rows * runner.columns
@@ -151,4 +151,4 @@ def _decode_segment(segment: bytes, size: int) -> bytearray:
     return decoded[:size]
 
 
-get_decoder(uid.RLELossless).add_plugin(NAME, (__name__, decode_frame.__name__))
+get_decoder(uid.RLELossless).add_plugin(PLUGIN_NAME, (__name__, decode_frame.__name__))

@@ -34,8 +34,8 @@ Loader = DataLoader[dict[str, Any]] | ArrayBatches
 class ChestXrayDataModule(LightningDataModule):
     """Radiographs of a folder tree with train, val and test; by default the Kermany data, downloaded if missing.
 
-    Batches are dictionaries with input, label (N,) and index (N,). The input is grayscale images (N, 1, H, W) uint8,
-    which the classifier expands and normalizes on its device. After `serve`, the input is features (N, D).
+    Batches are dictionaries with input, label (N,) and index (N,). The inputs are grayscale images (N, 1, H, W)
+    uint8, which the classifier expands and normalizes on its device, or features (N, D) after `use_features`.
 
     Source: Kermany et al., Cell 172 (2018), doi 10.17632/rscbjbr9sj.2, CC BY 4.0.
     """
@@ -72,9 +72,9 @@ class ChestXrayDataModule(LightningDataModule):
         self.radiographs: list[Radiograph] = []
         self.splits: Splits = {}
         self.images: Array | None = None  # the decoded-image cache; None: images are decoded for each batch
-        self.features: Array | None = None  # inputs of batches after `serve`, in place of images
+        self.features: Array | None = None  # inputs of batches after `use_features`, in place of images
         self.views: Array | None = None
-        self.steps_per_batch, self.first_epoch, self.join_single = 1, 0, False
+        self.steps_per_batch, self.first_epoch, self.merge_single = 1, 0, False
 
     def prepare_data(self) -> None:
         """Download the data if `root` has its default and contains no data set."""
@@ -120,21 +120,21 @@ class ChestXrayDataModule(LightningDataModule):
             dataset = self._dataset([self.radiographs[i] for i in indices])
             yield from map(torch.from_numpy, image_cache.decoded_blocks(dataset, 0, size, self.num_workers))
 
-    def serve(self, features: Array, views: Array | None = None, steps_per_batch: int = 1) -> None:
+    def use_features(self, features: Array, views: Array | None = None, steps_per_batch: int = 1) -> None:
         """Use features instead of images as the inputs of batches.
 
         Args:
             features: Features of all N radiographs, (N, D).
-            views: Features of augmented views of the M `trainable` radiographs, view by view, (views * M, D). An epoch
-                uses one random view of each image.
+            views: Features of augmented views of the M radiographs at `non_test_indices`, view by view, (views * M, D).
+                An epoch uses one random view of each image.
             steps_per_batch: Number of optimizer steps that one training batch covers.
         """
         self.features, self.views, self.steps_per_batch = features, views, steps_per_batch
         self.notes.report()
 
-    def join_single_image(self) -> None:
+    def merge_single_image(self) -> None:
         """Merge a last training batch of one image into the previous batch."""
-        self.join_single = True
+        self.merge_single = True
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment training images on the device of the batch."""
@@ -151,12 +151,12 @@ class ChestXrayDataModule(LightningDataModule):
         return {"epoch": self.trainer.current_epoch + 1}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Restore the epoch of the first order; Lightning sets it only after workers have loaded the first batches."""
+        """Restore the epoch of the first training order; Lightning sets it only after workers have loaded batches."""
         if self.trainer is not None and self.trainer.training:
             self.first_epoch = state_dict["epoch"]
 
     def teardown(self, stage: str) -> None:
-        """Report the image notes of passes that were ended early, such as by limits."""
+        """Report the image notes of incomplete passes over a split, such as with trainer.limit_test_batches."""
         self.notes.report()
 
     @property
@@ -165,8 +165,8 @@ class ChestXrayDataModule(LightningDataModule):
         return index.data_hash(self.radiographs)
 
     @property
-    def trainable(self) -> list[int]:
-        """Indices of all radiographs outside the test folder, which a split may use for training."""
+    def non_test_indices(self) -> list[int]:
+        """Indices of all radiographs outside the test folder; each may be a training image in some split."""
         return [i for i, radiograph in enumerate(self.radiographs) if radiograph.split != "test"]
 
     @cached_property
@@ -189,7 +189,7 @@ class ChestXrayDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """Return the test batches in the order of the test split; callers must ignore the labels."""
+        """Return the test batches in the order of the test split, for predictions that do not use the labels."""
         return self._evaluation_loader("test", shuffled=False)
 
     def split_rows(self, split: str, inputs: Array) -> SplitRows:
@@ -198,7 +198,7 @@ class ChestXrayDataModule(LightningDataModule):
         label = torch.tensor([radiograph.label for radiograph in images])
         if split != "train" or self.views is None:
             return SplitRows(inputs, torch.tensor(index.indices_of(images, self.radiographs))[None], label)
-        pool = [self.radiographs[i] for i in self.trainable]
+        pool = [self.radiographs[i] for i in self.non_test_indices]
         views = torch.arange(len(self.views) // len(pool))
         return SplitRows(self.views, torch.tensor(index.indices_of(images, pool)) + len(pool) * views[:, None], label)
 
@@ -214,13 +214,13 @@ class ChestXrayDataModule(LightningDataModule):
 
     def _loader(self, split: str, sampler: DistributedSampler[Any] | list[int]) -> Loader:
         size = self.batch_size * (self.steps_per_batch if split == "train" else 1)
-        batches = BatchIndices(sampler, size, split == "train" and self.join_single)
+        batches = BatchIndices(sampler, size, split == "train" and self.merge_single)
         inputs = self.images if self.features is None else self.features
         if inputs is not None:
             return ArrayBatches(self.split_rows(split, inputs), batches, self.seed, self.pin_memory)
         return ImageLoader(
             self._dataset(self.splits[split]),
-            **({"batch_sampler": batches} if batches.join_single else {"batch_size": size, "sampler": sampler}),
+            **({"batch_sampler": batches} if batches.merge_single else {"batch_size": size, "sampler": sampler}),
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
@@ -244,7 +244,7 @@ class SyntheticDataModule(ChestXrayDataModule):
         self.phantom_seed = phantom_seed
 
     def prepare_data(self) -> None:
-        """Draw the phantoms unless they exist."""
+        """Draw the phantoms if they do not exist yet."""
         write_phantoms(self.root, seed=self.phantom_seed, **self.sizes)
         with suppress(OSError):  # a cache shared by several users may be read-only
             os.utime(self.root)  # the time of last use for `pneumo cache clear --unused`

@@ -1,4 +1,4 @@
-"""Limits on image decoders: memory, reads, bytes read, and log output.
+"""Limits of image decoders on memory, number of reads and bytes read, and suppression of their log output.
 
 All threads share one memory budget, so the memory of a process does not grow with the number of CPU cores.
 """
@@ -30,8 +30,8 @@ _BLOCK_BYTES = 16 << 20  # working memory of block-wise computations
 _SAMPLES = {"LA": 2, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
 
 
-class _Silence:
-    """A context that suppresses warnings and logs of pydicom and Pillow, which can contain patient data.
+class _LogSuppression:
+    """Context that suppresses warnings and logs of pydicom and Pillow, which can contain patient data.
 
     All threads share one list of warning filters. The first thread to enter changes it, the last to leave restores it.
     """
@@ -61,11 +61,11 @@ class _Silence:
                 self._warnings.__exit__(None, None, None)
 
 
-SILENCE = _Silence()
+LOG_SUPPRESSION = _LogSuppression()
 
 
 class LimitedStream:
-    """A stream that raises a DataError after more reads or bytes than a radiograph needs.
+    """Stream that raises a DataError after more reads or bytes than a radiograph needs.
 
     Decoders loop in Python over the chunks, blocks, directories or elements of a file. Regardless of the format, the
     numbers of reads and bytes bound the time and memory of these loops.
@@ -110,11 +110,11 @@ class _Thread(threading.local):
     reservation: _Reservation | None = None
 
 
-class Budget:
-    """A memory budget for images that several threads decode."""
+class MemoryBudget:
+    """Memory budget for images that several threads decode."""
 
     def __init__(self, limit: int) -> None:
-        """Start with all of the `limit` bytes free.
+        """Initialize with `limit` free bytes.
 
         One image at a time may exceed the limit. Otherwise threads that all wait for more memory would deadlock.
         """
@@ -125,7 +125,7 @@ class Budget:
 
     @contextmanager
     def reservation(self) -> Iterator[None]:
-        """Release the memory reserved by this thread on exit; nested contexts leave that to the outermost one."""
+        """Release the memory reserved by this thread on exit; of nested contexts, only the outermost one does."""
         if self._thread.reservation is not None:
             yield
             return
@@ -140,7 +140,7 @@ class Budget:
                 self._released.notify_all()
 
     def reserve(self, needed: int) -> None:
-        """Wait until this thread may use `needed` bytes in total; does nothing outside `reservation`."""
+        """Wait until this thread may use `needed` bytes in total; do nothing outside of `reservation`."""
         reservation = self._thread.reservation
         if reservation is None or needed <= reservation.size:
             return
@@ -152,7 +152,7 @@ class Budget:
                 self._exceeding = reservation
 
 
-BUDGET = Budget(_MAX_TOTAL_BYTES)
+MEMORY_BUDGET = MemoryBudget(_MAX_TOTAL_BYTES)
 
 
 def require_memory(needed: int) -> None:
@@ -162,7 +162,7 @@ def require_memory(needed: int) -> None:
             f"needs about {needed / 1e6:,.0f} MB of memory to decode, but the maximum is {MAX_BYTES / 1e6:,.0f} MB: "
             "save a smaller greyscale version."
         )
-    BUDGET.reserve(needed)
+    MEMORY_BUDGET.reserve(needed)
 
 
 def raster_bytes(image: Image.Image, content: int, tile: int, buffered: float) -> int:

@@ -1,4 +1,4 @@
-"""Grey levels of a monochrome DICOM image: stored values, rescaling, VOI LUT or window, 8 bits."""
+"""Grey levels of a monochrome DICOM image: from stored values by rescaling and VOI LUT or window to 8 bits."""
 
 import math
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def _find_padding(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[np.b
     if not value or not math.isfinite(value[0]):
         return np.zeros(len(stored), bool)
     limit = limit if limit and math.isfinite(limit[0]) else value
-    ends = [stored[int(end[0]) % len(stored)] for end in (value, limit)]  # signed or not
+    ends = [stored[int(end[0]) % len(stored)] for end in (value, limit)]  # negative values wrap to their codes
     return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
 
 
@@ -150,7 +150,7 @@ def _apply_window(values: Values, center: float, width: float, function: str) ->
 
 
 def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
-    """Scale the range of the occurring values, without a few far outliers, to 0 to 1."""
+    """Scale the occurring values, except a few far outliers, from their range to 0 to 1."""
     order = np.argsort(values)
     order = order[counts[order] > 0]
     present = values[order]
@@ -168,7 +168,7 @@ def _stretch(values: Values, counts: Counts, notes: list[str]) -> Values:
 
 
 def _apply_table(values: Values, entries: Values, first: int) -> Values:
-    """Look values up in a table; values beyond its ends get the first or last entry.
+    """Map values with a lookup table; values beyond its ends get the first or last entry.
 
     pydicom's `apply_voi` and `apply_modality_lut` compute indices in the dtype of the entries or values, which can
     overflow, and do not support tables of bytes.

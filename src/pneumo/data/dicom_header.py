@@ -38,9 +38,10 @@ _MAX_VALUE_BYTES = 4096
 ELEMENTS = [*map(Tag, _KEYWORDS), *map(Tag, OVERLAYS)]
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-# Greyscale pixels in three equal samples are supported too.
+# Allowed SamplesPerPixel; greyscale may also be stored in three equal samples.
 _SAMPLES = {**dict.fromkeys(MONOCHROME, (1, 3)), "PALETTE COLOR": (1,), **dict.fromkeys(_COLOUR, (3,))}
-_RADIOGRAPHY_MODALITIES = ("", "CR", "DX", "DR", "RG", "RF", "SC", "OT")  # SC (captured) and OT (other) may be
+# SC (secondary capture) and OT (other) may be radiographs.
+_RADIOGRAPHY_MODALITIES = ("", "CR", "DX", "DR", "RG", "RF", "SC", "OT")
 _LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL")
 # Parts of words for chest, thorax, lung, rib and sternum, without accents. HEART and CHEST are in CID 4 of DICOM.
 _CHEST = re.compile(
@@ -54,7 +55,7 @@ _UNACCENTED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D"})  # letters that U
 
 
 def require_short_values(header: Dataset) -> None:
-    """Raise a DataError for an element larger than an image needs: parsing takes 100 times its memory."""
+    """Raise a DataError for an element larger than an image needs: parsing needs 100 times its size in memory."""
     for tag in header.keys():  # noqa: SIM118 (iterating over the Dataset itself would parse its elements)
         if _value_size(header, tag) > (limit := _MAX_TABLE_BYTES if tag in _TABLES else _MAX_VALUE_BYTES):
             raise DataError(f"has a {keyword_for_tag(tag)} of more than {limit:,} bytes: export it again.")
@@ -171,7 +172,7 @@ def _number(text: bytes) -> float:
 
 
 def describe_mismatches(header: Dataset) -> list[str]:
-    """Return notes on what in the header contradicts a frontal chest radiograph."""
+    """Return notes on header elements that contradict a frontal chest radiograph."""
     position, modality, part = (
         _fold(read_text(header, name)) for name in ("ViewPosition", "Modality", "BodyPartExamined")
     )

@@ -49,7 +49,7 @@ def decode_pixels(dataset: Dataset) -> Pixels:
         options["photometric_interpretation"] = "YBR_FULL"
     if syntax == RLELossless:
         codestreams.require_decodable(_native_size(dataset))
-        options["decoding_plugin"] = codestreams.NAME
+        options["decoding_plugin"] = codestreams.PLUGIN_NAME
     samples, decoded = decoder.as_array(dataset, index=0, raw=True, **options)
     del dataset.PixelData
     photometric = dataset.PhotometricInterpretation
@@ -113,7 +113,7 @@ def _find_grey(samples: NDArray[Any], photometric: str, notes: list[str]) -> NDA
 
 
 def _is_full_size(dataset: Dataset) -> bool:
-    """Validate the size of uncompressed pixels; return whether chroma is complete though declared as subsampled."""
+    """Validate the size of uncompressed pixels; return whether chroma declared as subsampled has full resolution."""
     size, needed = len(dataset.PixelData), _native_size(dataset)
     if size < needed:
         raise DataError("is truncated: it has fewer pixels than its header says. Replace it with an intact copy.")

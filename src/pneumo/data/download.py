@@ -1,4 +1,4 @@
-"""Download of the archive of Kermany et al. 2018 (https://doi.org/10.17632/rscbjbr9sj.2, CC BY 4.0)."""
+"""Download of the data set of Kermany et al. 2018 (https://doi.org/10.17632/rscbjbr9sj.2, CC BY 4.0)."""
 
 import hashlib
 import logging
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 def download_chest_xray(
     root: Path, *, url: str = ARCHIVE_URL, size: int = ARCHIVE_BYTES, sha256: str = ARCHIVE_SHA256
 ) -> None:
-    """Download a ZIP file from `url` and extract its folders train and test to `root`, unless they exist.
+    """Download a ZIP file from `url` and extract its folders train and test to `root`, unless train exists there.
 
     If several processes call this, one downloads and the others wait. Downloaded bytes are kept in `<root>.zip.part`
     until the archive is unpacked, so the next call resumes. Size and SHA-256 are checked before unpacking.
@@ -64,7 +64,7 @@ def download_chest_xray(
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove the archive if a process was killed after unpacking it; ignore read-only folders and held locks."""
+    """Remove the archive if a process was killed after unpacking it; skip this if files are read-only or locked."""
     part, unpacking = _temporaries(root)
     if unpacking.is_dir():
         with suppress(OSError, Timeout), lock_of(root).acquire(timeout=0):
@@ -82,12 +82,12 @@ def _fetch(root: Path, url: str, size: int, sha256: str) -> None:
     shutil.rmtree(unpacking, ignore_errors=True)  # left by a crash, since this process holds the lock
     if root.exists() and (not root.is_dir() or os.path.ismount(root) or any(root.iterdir())):
         raise DownloadError("it has no train/ folder, and only an empty folder can be replaced")
-    require_space(root.parent, 2 * size - _length(part))  # the archive and its content, which is about as large
+    require_space(root.parent, 2 * size - _length(part))  # for the archive and its content, which is about as large
     _log.info("Downloading %.1f MB of chest X-rays (CC BY 4.0) from %s", size / 1e6, url)
     _download(url, part, size)
     _require_digest(part, sha256)
     _log.info("Unpacking the chest X-rays to %s", root)
-    content = unpacking / "content"  # `unpacking` itself marks the archive for removal after a kill
+    content = unpacking / "content"  # while `unpacking` exists, `_remove_leftovers` removes the archive
     content.mkdir(parents=True)
     try:
         unpack(part, content)
@@ -137,7 +137,7 @@ def _download(url: str, part: Path, size: int) -> None:
 
 
 def _receive(url: str, part: Path, size: int) -> Iterator[int]:
-    """Append the data of one connection to `part`; yield the size of `part` after each block."""
+    """Append the data from one connection to `part`; yield the size of `part` after each block."""
     position = _length(part)
     try:
         opened = open_url(url, position)

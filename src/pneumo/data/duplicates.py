@@ -1,10 +1,12 @@
 """Detection of near-duplicate images: recompressed, resized, slightly cropped, brightened or mirrored copies.
 
-Frontal chest radiographs are so similar that correlated thumbnails or perceptual hashes cannot distinguish a copy from
-another patient. Fine structure can: frequency-weighted cosine transforms of different patients are nearly orthogonal.
+Frontal chest radiographs are so similar that correlations of thumbnails and perceptual hashes cannot distinguish copies
+from other patients. Fine structure can: frequency-weighted cosine transforms of different patients are nearly
+orthogonal.
 
-Cropping moves fine structure. Pairs are therefore first compared by coarse coefficients, up to the tangents of shift
-and scale. The few remaining pairs are aligned and compared in detail. docs/AUDIT.md lists the detection rates.
+Cropping moves fine structure. Pairs are therefore first compared by coarse coefficients, which tangents make invariant
+to small shifts and changes of scale. The few remaining pairs are aligned and compared in detail. docs/AUDIT.md lists
+the detection rates.
 
 Source of the tangents: Simard, LeCun and Denker 1993, "Efficient pattern recognition using a new transformation
 distance".
@@ -58,12 +60,12 @@ def group_duplicates(images: Images) -> NDArray[np.int64]:
 def similar_pairs(images: Images) -> list[tuple[int, int]]:
     """List the sorted pairs (i, j), i < j, of near-duplicates among images (N, H, W), including mirrored ones."""
     thumbnails = np.stack([shrink(image) for image in images]) if len(images) else np.empty((0, SIDE, SIDE), "u1")
-    with threadpool_limits(1):  # for many small matrix products, threads only add waiting time
+    with threadpool_limits(1):  # threads would slow down many small matrix products
         return sorted({pair for pair, mirrored in _candidates(thumbnails) if _are_copies(images, pair, mirrored)})
 
 
 def shrink(image: Images) -> Images:
-    """Reduce an image of any size to a square thumbnail for comparisons."""
+    """Resize an image to a square thumbnail of `SIDE` pixels."""
     return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
@@ -103,7 +105,7 @@ def _tangents(thumbnails: Images | Floats) -> Floats:
 
 
 def _candidates(thumbnails: Images) -> Iterator[tuple[tuple[int, int], bool]]:
-    """Yield pairs with similar coarse structure up to shift and scale, and whether one image is mirrored."""
+    """Yield the pairs with similar coarse structure up to shift and scale, and whether one is mirrored."""
     rows = structure(thumbnails, _COARSE)
     odd = np.tile(np.arange(_COARSE) % 2 == 1, _COARSE)[1:]  # coefficients whose sign changes by mirroring
     for start in range(0, len(rows), _BLOCK):

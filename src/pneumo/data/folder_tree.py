@@ -1,4 +1,4 @@
-"""Search for data sets in a folder tree, below or above a given folder."""
+"""Search for data sets below or above a given folder."""
 
 import os
 import shlex
@@ -36,11 +36,11 @@ def find_data_sets(root: Path) -> list[Path]:
 
 
 def find_nested(folders: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """List the data sets nested in a supposed data set, as path components; empty if the folder is a data set itself.
+    """List the data sets nested in a supposed data set, as path components; empty if the folder itself is a data set.
 
-    If there are two or more classes, their sub-folders may be patients or splits. A sub-folder is a data set only if
-    its splits have the same class folders, or if its classes are NORMAL and PNEUMONIA. If there is a single class and
-    all its images are in several sub-folders, that class is a data set.
+    Sub-folders of two or more classes may be patients or splits. Such a sub-folder is a data set only if its splits
+    have the same class folders, or if its classes are NORMAL and PNEUMONIA. A single class folder is a data set if all
+    its images are in several sub-folders.
 
     Args:
         folders: Folders with images, as path components relative to the supposed data set.
@@ -86,7 +86,7 @@ class _Folder:
 
 
 def _find_in(folder: _Folder, only_child: bool) -> list[tuple[str, ...]]:
-    """List the data sets in a folder and below it; `only_child` is true if all images are in this folder."""
+    """List the data sets in a folder and below it; `only_child` is true if all images of the tree are below it."""
     if _is_data_set(folder):
         return [folder.parts]
     below = only_child and len(folder.children) == 1 and not folder.images

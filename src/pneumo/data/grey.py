@@ -14,7 +14,7 @@ from pneumo.errors import DataError
 # Part of the cache keys: change it whenever the pixels of any readable file change.
 DECODER = f"grey, squared, bilinear, 2, Pillow {PIL.__version__}"
 _MIN_SIDE = 32  # networks downsample by 32: smaller images would cover less than one cell of the feature map
-MAX_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses a file
+MAX_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS; Pillow rejects larger files
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
 _BLOCK = 1 << 18  # pixels; computations need up to 30 bytes for each
 _DEPTHS = (8, 10, 12, 14)  # bit depths of detectors and screens whose values are often saved in 16-bit files
@@ -56,7 +56,8 @@ def require_depth(image: Image.Image, head: bytes) -> None:
     """Raise a DataError for an image, not loaded yet, whose value range is unknown or decoded wrongly by Pillow."""
     if image.mode == "F":
         raise DataError("has floating-point pixels, which have no defined range: save it with 8 or 16 bits.")
-    if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:  # white would become black
+    # Pillow would decode white as black.
+    if image.format == "JPEG2000" and image.mode not in _DEEP and _jpeg2000_bits(head) > 8:
         raise DataError(
             "is a colour JPEG 2000 with more than 8 bits, which is not supported: save it in greyscale or as PNG."
         )
@@ -78,7 +79,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def to_grey(image: Image.Image, scale: Scale, deep: bool) -> tuple[Image.Image, list[str]]:
-    """Convert an image to 8-bit greyscale; return it and a note if its values use only a few of their bits.
+    """Convert an image to 8-bit greyscale; return it with a note if its values use only some of their bits.
 
     Colour becomes luminance (ITU-R 601), transparency is ignored, and deeper values are scaled from their full range.
     The colour, palette, CMYK and 16-bit versions of an 8-bit greyscale image therefore become that image.
@@ -121,7 +122,7 @@ def _value_blocks(image: Image.Image) -> Iterator[tuple[slice, npt.NDArray[np.in
 
 
 def look_up(table: npt.NDArray[_Entry], codes: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[_Entry]:
-    """Return `table[codes]`, computed in blocks: NumPy converts all codes it gets to 64-bit indices."""
+    """Return `table[codes]`, computed in blocks, since NumPy converts all codes of a call to 64-bit indices."""
     entries = np.empty(codes.size, table.dtype)
     flat = codes.reshape(-1)
     for block in blocks(entries.size):

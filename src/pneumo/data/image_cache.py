@@ -27,8 +27,8 @@ from pneumo.data.radiograph import decode_with_notes
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
-_FILES = 1024  # submitted to the threads at once
-_BLOCK = 32  # images per batch of a worker
+_FILES = 1024  # files submitted to the threads at once
+_BLOCK = 32  # images that a worker decodes at once
 
 
 def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> str:
@@ -42,22 +42,22 @@ def content_hash(root: Path, radiographs: Sequence[Radiograph], cache: Path) -> 
     stats = hashlib.sha256(f"{escape_path(str(root.resolve()))}\n".encode())
     for radiograph in radiographs:
         stats.update(f"{radiograph.path}\0{radiograph.size}\0{radiograph.modified}\n".encode())
-    known = cache / "manifests" / f"{stats.hexdigest()[:16]}.txt"
-    if known.is_file() and len(stored := known.read_text(encoding="ascii")) == 32:
+    manifest = cache / "manifests" / f"{stats.hexdigest()[:16]}.txt"
+    if manifest.is_file() and len(stored := manifest.read_text(encoding="ascii")) == 32:
         return stored
     digest = hashlib.sha256()
-    with track("Reading files", len(radiographs)) as advance, ThreadPoolExecutor() as pool:
+    with track("Reading files", len(radiographs)) as update, ThreadPoolExecutor() as pool:
         for start in range(0, len(radiographs), _FILES):
             chunk = radiographs[start : start + _FILES]
             contents = pool.map(lambda radiograph: _file_hash(root, radiograph), chunk)
             for radiograph, content in zip(chunk, contents, strict=True):
                 digest.update(f"{radiograph.path}\0{radiograph.size}\0{content}\n".encode())
-            advance(start + len(chunk))
+            update(start + len(chunk))
     result = digest.hexdigest()[:32]
     try:
-        write_text(known, result)
+        write_text(manifest, result)
     except OSError as error:  # a cache shared by several users may be read-only
-        _log.warning("%s cannot be written (%s); the next run reads all files again.", known, error.strerror)
+        _log.warning("%s cannot be written (%s); the next run reads all files again.", manifest, error.strerror)
     return result
 
 
@@ -101,7 +101,7 @@ def _readable(path: Path) -> Iterator[None]:
 class RadiographDataset(Dataset[dict[str, Any]]):
     """Dataset of radiographs; a sample has input (1, size, size) uint8, label and index in the list.
 
-    A sample also has the notes on its image, joined by line breaks, which `ImageLoader` removes from the batches.
+    A sample also contains the notes on its image, joined by line breaks. `ImageLoader` removes them from the batches.
     """
 
     def __init__(
@@ -151,20 +151,20 @@ class ImageLoader(DataLoader[dict[str, Any]]):
 
 
 def _prepare_worker(number: int) -> None:
-    """Keep freed memory of a worker process for the next image, which halves the decoding time."""
+    """Make a worker process keep freed memory for the next image, which halves the decoding time."""
     keep_freed_memory()
 
 
 def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Path) -> Array:
     """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, and build it if necessary.
 
-    Notes on the images are stored next to the array, added to those of the data set, and reported.
+    Notes on the images are stored with the array, added to `dataset.notes`, and reported.
 
     Args:
         dataset: The radiographs.
         workers: Number of processes that decode; 0 uses the current process.
-        content: Hash of the files; see `content_hash`.
-        cache: Folder of the caches.
+        content: The result of `content_hash`.
+        cache: The cache folder.
 
     Raises:
         DataError: A file cannot be decoded.
@@ -180,8 +180,8 @@ def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Pa
 
 def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) -> Recipe:
     """Return the recipe of the array that `decode_all` opens."""
-    about = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct, "decoder": DECODER}
-    return Recipe("images", about, (images, 1, image_size, image_size), "uint8", "Decoding images")
+    provenance = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct, "decoder": DECODER}
+    return Recipe("images", provenance, (images, 1, image_size, image_size), "uint8", "Decoding images")
 
 
 def find_near_duplicates(dataset: RadiographDataset, workers: int, content: str, cache: Path | None) -> list[int]:
@@ -197,8 +197,8 @@ def find_near_duplicates(dataset: RadiographDataset, workers: int, content: str,
     def blocks(start: int) -> Iterator[Array]:
         yield group_duplicates(np.asarray(decode_all(small, workers, content, cache)[:, 0]))
 
-    about = {"data": content, "images": len(dataset), "decoder": DECODER, "version": VERSION}
-    recipe = Recipe("duplicates", about, (len(dataset),), "int64", "Searching for near-duplicates")
+    provenance = {"data": content, "images": len(dataset), "decoder": DECODER, "version": VERSION}
+    recipe = Recipe("duplicates", provenance, (len(dataset),), "int64", "Searching for near-duplicates")
     groups: list[int] = find_or_build(cache, recipe, blocks, dataset.notes.found).tolist()
     dataset.notes.report()
     return groups

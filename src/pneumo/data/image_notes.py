@@ -13,7 +13,7 @@ class ImageNotes:
     """The notes on the images of a run.
 
     Attributes:
-        found: Notes by the path of their image; caches store them next to their array.
+        found: Notes by image path; caches store them with their array.
     """
 
     def __init__(self) -> None:
@@ -27,17 +27,17 @@ class ImageNotes:
             self.found[path] = list(notes)
 
     def report(self) -> None:
-        """Log one warning about all images whose notes were not reported yet."""
+        """Log one warning about all images whose notes have not been reported yet."""
         new = {path: notes for path, notes in self.found.items() if path not in self._reported}
         self._reported.update(new)
         if new:
             count = f"{len(new):,} {'image is' if len(new) == 1 else 'images are'} doubtful"
             text = itemize(f"{count}:", summarize(new), "`pneumo audit` lists all such images.")
-            _log.warning(text)  # arguments would be escaped to one line each
+            _log.warning(text)  # not as an argument, whose line breaks would be escaped
 
 
 def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a line for each kind of note with its images, the most frequent kind first."""
+    """Return one line per kind of note with its images, the most frequent kind first."""
     kinds: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, notes in found.items():
         for note in notes:
@@ -45,7 +45,7 @@ def summarize(found: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
     for kind, pairs in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0])):
         text, images = (kind, f"{len(pairs):,} images") if len(pairs) > 1 else (pairs[0][1], "1 image")
-        lines.append(f"{text} ({images}: {some(sorted(path for path, _ in pairs))})")
+        lines.append(f"{text} ({images}: {abbreviate(sorted(path for path, _ in pairs))})")
     return lines
 
 
@@ -55,14 +55,14 @@ def note_kind(note: str) -> str:
 
 
 def itemize(head: str, items: Sequence[str], tail: str = "") -> str:
-    """Join items to `head` and `tail`: one item within a sentence, several as a list with one line each."""
+    """Join `head`, items and `tail`: a single item within a sentence, several as a list with one item per line."""
     items = [escape_line(item) for item in items]
     if len(items) == 1:
         return f"{head} {items[0]}." + (f" {tail}" if tail else "")
     return "\n".join([head, *(f"- {item}" for item in items), *([tail] if tail else [])])
 
 
-def some(names: Iterable[str]) -> str:
-    """Return the first three names and the number of the remaining ones."""
+def abbreviate(names: Iterable[str]) -> str:
+    """Return the first three names and the number of the others as text."""
     listed = [escape_line(name) for name in names]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")

@@ -33,8 +33,8 @@ class Radiograph:
     path: str  # escaped text, relative to the root, with forward slashes; see `file_path`
     label: int  # index of its class among the data set's classes
     subtype: str  # bacterial, viral or none
-    patient: str  # from the file name; the whole file name if it has no patient
-    split: str  # train, val or test: the name of the folder
+    patient: str  # from the file name; the whole file name if it contains no patient
+    split: str  # train, val or test, from the folder
     size: int  # file size in bytes
     modified: int  # modification time of the file, in nanoseconds since 1970
 
@@ -98,7 +98,7 @@ def scan_radiographs(root: Path, classes: Sequence[str]) -> tuple[list[Radiograp
                 before = len(radiographs)
                 for entry in walk(root / split / name):
                     if is_image(entry):
-                        radiographs.append(_describe(entry, root, split, label))
+                        radiographs.append(_make_radiograph(entry, root, split, label))
                     else:
                         junk.append(relative_path(entry.path, root))
                 if len(radiographs) == before:
@@ -131,7 +131,7 @@ def label_subtypes(radiographs: Sequence[Radiograph], classes: Sequence[str]) ->
 
 
 def count_classes(radiographs: Iterable[Radiograph], classes: Sequence[str]) -> str:
-    """Count the images of each class as text, such as `1341 NORMAL, 3875 PNEUMONIA`."""
+    """Return the number of images of each class as text, such as `1341 NORMAL, 3875 PNEUMONIA`."""
     counts = Counter(radiograph.label for radiograph in radiographs)
     return ", ".join(f"{counts[label]} {name}" for label, name in enumerate(classes))
 
@@ -143,7 +143,7 @@ def indices_of(radiographs: Iterable[Radiograph], among: Sequence[Radiograph]) -
 
 
 def data_hash(radiographs: Iterable[Radiograph]) -> str:
-    """Compute the hash of the paths, which contain split and class, and sizes of all files, 16 hex digits."""
+    """Compute the hash of the sizes and paths of all files, 16 hex digits; paths contain split and class."""
     digest = hashlib.sha256()
     for radiograph in radiographs:
         digest.update(f"{radiograph.path} {radiograph.size}\n".encode())
@@ -151,7 +151,7 @@ def data_hash(radiographs: Iterable[Radiograph]) -> str:
 
 
 def file_path(root: Path, path: str) -> Path:
-    """Return the file that belongs to the path of a radiograph."""
+    """Return the path on the disk of a radiograph with the escaped relative path `path`."""
     return root / unescape_path(path)
 
 
@@ -189,7 +189,7 @@ def is_image(entry: os.DirEntry[str]) -> bool:
     )
 
 
-def _describe(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:
+def _make_radiograph(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:
     patient, subtype = read_name(entry.name)
     patient = escape_path(entry.name) if patient is None else patient
     status = entry.stat()

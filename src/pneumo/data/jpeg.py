@@ -36,9 +36,9 @@ class _Size(NamedTuple):
 
 
 def require_few_scans(content: bytes) -> float:
-    """Return the bytes per pixel that a JPEG decoder holds between scans.
+    """Validate the number of scans of a JPEG; return the bytes per pixel that a decoder holds between scans.
 
-    Previews in the metadata or after the image are not counted.
+    Scans of previews, in the metadata or after the image, are not counted.
 
     Raises:
         DataError: The JPEG has more scans than a radiograph needs, or too many for its size.
@@ -66,7 +66,7 @@ def is_jpeg2000(head: bytes) -> bool:
 
 
 def require_structure(content: bytes) -> tuple[int, int, int]:
-    """Return width, height and number of components.
+    """Validate the structure of a JPEG 2000; return width, height and number of components.
 
     Raises:
         DataError: The file is damaged, or decoding would allocate much more memory than the pixels need.

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 _R = [[(0, 1), (0, 0), (0.5, 0), (0.7, 0.15), (0.7, 0.35), (0.5, 0.5), (0, 0.5)], [(0.3, 0.5), (0.7, 1)]]
 _L = [[(0, 0), (0, 1), (0.6, 1)]]
 MARKER = "phantoms.txt"  # file in the root folder of the tree
-_VIEWS = (1, 1, 2, 1, 1)  # every fourth patient has a second image
+_VIEWS = (1, 1, 2, 1, 1)  # image numbers of four patients; the second patient has two images
 
 
 class _Phantom(NamedTuple):
@@ -74,7 +74,10 @@ def write_phantoms(root: Path, *, seed: int, train: int, val: int, test: int) ->
 
 
 def check_phantoms(root: Path, default: bool) -> None:
-    """Warn if a data set consists of phantoms; raise a DataError if it is in the default folder of real data."""
+    """Warn if a data set consists of phantoms; raise a DataError if it is in the default folder of real data.
+
+    `default` is true if data.root is not set.
+    """
     if (folder := locate(root)) is None or not _is_phantom_tree(folder):
         return
     if default and root == DEFAULT_ROOT:
@@ -152,7 +155,7 @@ def _expose(attenuation: Plane, image: np.random.Generator) -> NDArray[np.uint8]
 
 
 def _plan(counts: dict[str, int]) -> list[_Phantom]:
-    """List all phantoms deterministically, so that even small splits have the intended class proportions."""
+    """List all phantoms; the plan is not random, so even small splits have the intended class proportions."""
     phantoms: list[_Phantom] = []
     patient = 0
     for split, (name, count) in enumerate(counts.items()):
@@ -192,7 +195,7 @@ def _draw_all(tree: Path, phantoms: list[_Phantom], seed: int) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for phantom in progress.track(phantoms, description="Drawing phantoms"):
-            stream = io.BytesIO()  # disk errors are then raised by Python, with an errno
+            stream = io.BytesIO()  # so that Python writes the file and disk errors have an errno
             Image.fromarray(_draw(phantom, seed)).save(stream, "JPEG", quality=95)
             (tree / phantom.path).write_bytes(stream.getvalue())
 

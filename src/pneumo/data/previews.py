@@ -29,8 +29,8 @@ def load_images(data: ChestXrayDataModule, radiographs: Sequence[Radiograph]) ->
 def first_batch(data: ChestXrayDataModule, world_size: int, count: int) -> tuple[list[Radiograph], Array]:
     """Return the first images of a run's first training batch and their augmented pixels, (n, H, W) uint8.
 
-    These are at most `count` images of the first of `world_size` processes. If the network uses cached features, the
-    images from which these were computed are returned. Data loaders and random generators are not affected.
+    They are at most `count` images of the first of `world_size` processes. If the network uses cached features, the
+    images of these features are returned. Data loaders and random generators are not affected.
     """
     order = training_order(data.splits["train"], 0, world_size, data.seed, epoch=0)
     index = torch.tensor(list(order)[: min(count, data.batch_size)])
@@ -42,7 +42,7 @@ def first_batch(data: ChestXrayDataModule, world_size: int, count: int) -> tuple
     if data.features is None or data.views is None:
         numbers = data.augmentation.draw(len(data.splits["train"]), seed)[index]
     else:
-        pool = len(data.trainable)
-        rows = data.split_rows("train", data.features).sample_rows(seed)[index].tolist()  # ordered by view
+        pool = len(data.non_test_indices)
+        rows = data.split_rows("train", data.features).sample_rows(seed)[index].tolist()  # rows are ordered by view
         numbers = torch.stack([data.augmentation.draw(pool, row // pool)[row % pool] for row in rows])
     return batch, data.augmentation(torch.from_numpy(images[:, None]), numbers)[:, 0].numpy()

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.data.decoder_limits import BUDGET, MAX_BYTES, SILENCE, LimitedStream
+from pneumo.data.decoder_limits import LOG_SUPPRESSION, MAX_BYTES, MEMORY_BUDGET, LimitedStream
 from pneumo.data.dicom import is_dicom, read_dicom
 from pneumo.data.grey import MAX_PIXELS, square
 from pneumo.data.raster import INTACT, OpenedImage, Storage, read_raster
 from pneumo.errors import DataError
 
-_MIN_CONTRAST = 64  # brightest minus darkest grey value; the minimum among the study's 5,856 radiographs is 112
+_MIN_CONTRAST = 64  # brightest minus darkest grey value; the minimum of the 5,856 images of Kermany et al. is 112
 
 
 class DecodedImage(NamedTuple):
@@ -43,7 +43,7 @@ def read_radiograph(source: Path | bytes) -> DecodedImage:
 
 
 def examine_radiograph(source: Path | bytes) -> tuple[DecodedImage, Storage]:
-    """Read a radiograph as in `read_radiograph`, and return it with its mode and format."""
+    """Read a radiograph as `read_radiograph` does; return it with the mode and format of its file."""
     opened = _open(source)
     return DecodedImage(opened.image, (*opened.notes, *_contrast_notes(opened))), opened.storage
 
@@ -64,7 +64,7 @@ def decode(path: Path, size: int, crop_pct: float = 1.0) -> NDArray[np.uint8]:
 
 
 def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Decode a radiograph as in `decode`, and return it with the notes of `read_radiograph`.
+    """Read a radiograph as `decode` does; return it with the notes of `read_radiograph`.
 
     Raises:
         DataError: It cannot be read; the text names the file.
@@ -83,10 +83,10 @@ def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDA
 
 
 def _open(source: Path | bytes) -> OpenedImage:
-    with SILENCE, BUDGET.reservation():
+    with LOG_SUPPRESSION, MEMORY_BUDGET.reservation():
         try:
             if isinstance(source, bytes):
-                BUDGET.reserve(len(source))
+                MEMORY_BUDGET.reserve(len(source))
                 return _read(io.BytesIO(source))
             _reserve_content(source)
             with open(source, "rb") as stream:
@@ -104,7 +104,7 @@ def _reserve_content(path: Path) -> None:
         raise DataError("is not a regular file but a folder, a pipe or a device.")
     if status.st_size > MAX_BYTES:
         raise DataError(f"has {status.st_size:,} bytes, but the maximum is {MAX_BYTES:,}: save a smaller version.")
-    BUDGET.reserve(status.st_size)
+    MEMORY_BUDGET.reserve(status.st_size)
 
 
 def _contrast_notes(opened: OpenedImage) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pneumo.errors import DataError
 # Documented in docs/INFERENCE.md. Pillow's other decoders are slow, unbounded or start programs; JPEG includes MPO.
 FORMATS = ("JPEG", "PNG", "TIFF", "JPEG2000", "BMP", "WEBP", "GIF", "PPM")
 INTACT = "replace it with an intact copy"
-_UNSUPPORTED = {  # by signature
+_UNSUPPORTED = {  # message by file signature
     b"PK\x03\x04": "is a ZIP archive: unpack it first.",
     b"\x1f\x8b": "is compressed with gzip: unpack it first.",
     b"%PDF": "is a PDF document: save its image as PNG.",
@@ -34,7 +34,7 @@ _TRANSPOSES = {  # by EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 _SLOW_DECODERS = ("bmp_rle", "ppm_plain")  # implemented by Pillow in Python
-_MAX_SLOW_PIXELS = 4_000_000  # decoded in about 5 s
+_MAX_SLOW_PIXELS = 4_000_000  # take about 5 s
 _MAX_COMMENTS = 1000
 _PHOTOMETRIC = {  # by photometric interpretation: name, channels, bits per channel
     0: ("MinIsWhite", 1, (1, 2, 4, 8, 16)),

@@ -87,7 +87,7 @@ def check_split(split: str, folds: int, fold: int) -> None:
 
 
 def join_groups(first: Sequence[str] | Sequence[int], second: Sequence[str] | Sequence[int]) -> Groups:
-    """Number the groups of items that share either of two names, directly or transitively, (N,)."""
+    """Number the groups of items that share one of two names, directly or through other items, (N,)."""
     one, other, size = _encode(first), _encode(second), len(first)
     links = coo_array((np.ones(size), (one, other + size)), shape=(2 * size, 2 * size))
     _, group = connected_components(links, directed=False)
@@ -127,7 +127,7 @@ def _choose_fold(patients: Groups, strata: Sequence[str], folds: int, fold: int,
             f"{folds} patients and {folds} images of one class and subtype. Use fewer folds, or add patients."
         )
     with warnings.catch_warnings():
-        # scikit-learn warns of strata with fewer images than folds, which are divided as far as possible.
+        # scikit-learn warns about strata with fewer images than folds, which it divides as well as possible.
         warnings.simplefilter("ignore", UserWarning)
         splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
     return np.isin(np.arange(len(patients)), splits[fold][1])

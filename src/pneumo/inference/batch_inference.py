@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rich
 
-from pneumo.common.files import check_folder, check_output, refuse_inputs, write_output
+from pneumo.common.files import check_folder, check_output, check_overwrites, write_output
 from pneumo.common.terminal import track, warn
 from pneumo.errors import ConfigError
 from pneumo.inference.backend import Rules, as_flag
@@ -46,7 +46,7 @@ def run_predict(
     if explain is not None:
         check_folder("--explain", explain)
     files = find_inputs(inputs)
-    refuse_inputs(
+    check_overwrites(
         (("--json", json), ("--csv", csv)),
         [checkpoint, *(path for path in files if path.suffix.lower() not in _TABLES)],
     )
@@ -87,12 +87,12 @@ def _exclude_outputs(paths: list[Path], outputs: Sequence[Path]) -> list[Path]:
 
 def _predict(model: Predictor, paths: Sequence[Path], overlays: OverlayFolder | None) -> list[Prediction]:
     predictions: list[Prediction] = []
-    with track("Predicting", len(paths)) as advance:
+    with track("Predicting", len(paths)) as update:
         for batch in model.predict_batches(paths, keep_previews=overlays is not None):
             predictions += batch.predictions
             if overlays is not None:
                 overlays.add(batch)
-            advance(len(predictions))
+            update(len(predictions))
     return predictions
 
 

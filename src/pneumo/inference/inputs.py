@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pneumo.data.decoder_limits import BUDGET
+from pneumo.data.decoder_limits import MEMORY_BUDGET
 from pneumo.data.folder_tree import is_hidden
 from pneumo.data.grey import square
 from pneumo.data.radiograph import read_radiograph
@@ -109,7 +109,7 @@ def read_input(source: Path | bytes, rules: Rules, keep_preview: bool) -> InputI
         keep_preview: Whether to keep a downscaled copy of the image.
     """
     path = source if isinstance(source, Path) else Path("-")
-    with BUDGET.reservation():
+    with MEMORY_BUDGET.reservation():
         try:
             image, notes = read_radiograph(source)
         except DataError as error:
@@ -131,7 +131,7 @@ def read_inputs(
         paths: The files.
         rules: Rules of the network.
         keep_previews: Whether to keep downscaled copies of the images.
-        threads: Number of threads. Each holds one image at full size; `BUDGET` limits their memory.
+        threads: Number of threads. Each holds one image at full size; `MEMORY_BUDGET` limits their memory.
         prefetch: Number of files to read in advance.
     """
     pool = ThreadPoolExecutor(threads, "read_inputs")

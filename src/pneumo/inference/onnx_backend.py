@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pneumo.common.hardware import count_cores
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.errors import ConfigError, HardwareError
 from pneumo.inference.backend import Images, Network, Rules, Scores, SettingStyle, as_argument
 from pneumo.models.hyperparameters import HyperparameterError
@@ -100,7 +100,7 @@ def _open(path: Path, device: str, style: SettingStyle) -> InferenceSession:
 
 def _unreadable(path: Path, reason: object) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be read as a network ({plain(reason)}): it is damaged, was altered, or needs a newer "
+        f"{path} cannot be read as a network ({short_line(reason)}): it is damaged, was altered, or needs a newer "
         "onnxruntime. Export the checkpoint again: pneumo export CHECKPOINT --output FILE.onnx."
     )
 

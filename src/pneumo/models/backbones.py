@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pneumo.common.hardware import choose_memory_format
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.errors import ConfigError
 from pneumo.models.registry import create
 from pneumo.models.weights import load_weights
@@ -137,7 +137,7 @@ def _check_output(backbone: Backbone, architecture: str, path: str, image_size: 
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
             f"{architecture} without {path} fails on images of data.image_size={image_size} "
-            f"({plain(error)}). Use the image size of the architecture, often 224, replace another layer with "
+            f"({short_line(error)}). Use the image size of the architecture, often 224, replace another layer with "
             "model.head_path=PATH, or use another architecture."
         ) from error
     finally:

@@ -17,7 +17,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from pneumo.common.tensor_files import DigestError, UnreadableError, hash_content, is_dense, read_tensors
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.errors import ConfigError, PneumoError
 from pneumo.models.hyperparameters import HyperparameterError, PredictionOptions, check_hyperparameters, describe
 
@@ -241,6 +241,6 @@ def _require_match(cls: type[CheckpointModule], settings: dict[str, Any], state:
 
 def _unrestorable(path: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be loaded as a classifier: {plain(reason, 300)}. Use a checkpoint written by this "
+        f"{path} cannot be loaded as a classifier: {short_line(reason, 300)}. Use a checkpoint written by this "
         "version of pneumo or an earlier one, such as RUN/checkpoints/best.ckpt."
     )

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.errors import ConfigError
 from pneumo.models.state_dicts import Converter, StateDict
 from pneumo.models.xraychestnet import XrayChestNet
@@ -42,7 +42,7 @@ def create(name: str, image_size: int) -> Architecture:
         ConfigError: The source or name is unknown, or the network does not support the image size.
     """
     source, _, short = name.partition("/")
-    shown = plain(name)
+    shown = short_line(name)
     if source not in _SOURCES or not short:
         raise ConfigError(
             f"model.architecture={shown} is not SOURCE/NAME, where SOURCE is one of {', '.join(_SOURCES)}. Use, for "

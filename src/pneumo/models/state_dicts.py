@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.common.tensor_files import is_dense
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.errors import WeightsError
 
 StateDict = dict[str, Tensor]
@@ -152,7 +152,7 @@ def _load(network: nn.Module, tensors: StateDict, head: str) -> list[str]:
         try:
             missing, unused = network.load_state_dict(state, strict=False)
         except RuntimeError as error:
-            raise _MismatchError(plain(error, 300)) from error
+            raise _MismatchError(short_line(error, 300)) from error
         missing = [name for name in needed if name in set(missing)]
     if len(missing) == len(needed):
         others = f"but {_count(list(tensors))}" if tensors else "only those of a head"
@@ -179,4 +179,4 @@ def _count(names: Sequence[str]) -> str:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(plain(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(short_line(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")

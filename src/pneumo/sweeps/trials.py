@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.config.relations import monitor_mode
 from pneumo.errors import ConfigError
 from pneumo.sweeps.grid import check_values, parse_overrides
@@ -229,7 +229,7 @@ def _database_errors(url: str) -> Iterator[None]:
         yield
     except _DATABASE_ERRORS as error:
         cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
-        reason = plain(str(cause).partition("\n")[0]) or type(cause).__name__
+        reason = short_line(str(cause).partition("\n")[0]) or type(cause).__name__
         raise ConfigError(
             f"The search's database {url} cannot be used ({reason}): it is damaged, locked, read-only or of another "
             "version of Optuna. Repair it, restore an older copy, or use another one, such as "

@@ -86,10 +86,10 @@ class BackbonePass:
 
         recipe = Recipe(
             kind="features",
-            about=self._cache_key(view.cache_key | {"compiled": compiled}),
+            provenance=self._cache_key(view.cache_key | {"compiled": compiled}),
             shape=(len(indices), self.backbone.features),
             dtype="float32",
-            doing=f"{title} of {self.architecture}",
+            title=f"{title} of {self.architecture}",
         )
         return find_or_build(data.cache_dir, recipe, blocks, data.notes.found)
 
@@ -116,13 +116,13 @@ class BackbonePass:
                 view.cache_key | {"levels": list(levels.layouts), "positions": hash_plain(list(indices))}
             )
             shape = (len(indices), sum(levels.channels))
-            recipe = Recipe(kind="means", about=key, shape=shape, dtype="float32", doing=title)
+            recipe = Recipe(kind="means", provenance=key, shape=shape, dtype="float32", title=title)
             return find_or_build(data.cache_dir, recipe, blocks), levels.channels
         means: list[Array] = []
-        with track(title, len(indices)) as advance:
+        with track(title, len(indices)) as update:
             for block in blocks(0):
                 means.append(block)
-                advance(sum(map(len, means)))
+                update(sum(map(len, means)))
         return np.concatenate(means), levels.channels
 
     def _cache_key(self, extra: dict[str, object]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pneumo.common.files import atomic_path
 from pneumo.common.tensor_files import DigestError, hash_tensor
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.errors import ConfigError, TrainingError
 from pneumo.models.checkpoint_reader import DIGEST, hash_checkpoint, read_checkpoint
 
@@ -127,7 +127,7 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return plain(error)
+    return short_line(error)
 
 
 def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (any content of a checkpoint)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.config.checks import class_nodes, resolve
 from pneumo.config.signatures import TargetType, check_target
 from pneumo.data.augmentation import Augmentation
@@ -59,7 +59,7 @@ def config_errors(key: str) -> Iterator[None]:
         own = module.startswith("pneumo.") and module != __name__  # raised in pneumo, not in calls from this module
         if isinstance(cause, PneumoError) or own:
             raise cause from cause.__cause__
-        reason = plain(cause, 300).rstrip(".") or type(cause).__name__
+        reason = short_line(cause, 300).rstrip(".") or type(cause).__name__
         raise ConfigError(
             f"`{key}` cannot be built from its configuration: {reason}. Print its values with `--cfg job --package "
             f"{key}`, and compare them with the documentation of its _target_."

@@ -208,4 +208,4 @@ def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier
             "batches of one image, but the batch normalization of this network requires at least two. Set "
             "data.batch_size=2 or more, train on at least two images per process, or set model.freeze=true."
         )
-    datamodule.join_single_image()
+    datamodule.merge_single_image()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pneumo.common.array_cache import Array
 from pneumo.common.terminal import track
-from pneumo.data.augmentation import AUGMENTATION, Augmentation
-from pneumo.data.batches import join_single
+from pneumo.data.augmentation import AUGMENTATION_VERSION, Augmentation
+from pneumo.data.batches import merge_single_image
 from pneumo.data.index import indices_of
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import trains_on_one_image
@@ -66,7 +66,7 @@ def serve_features(cfg: DictConfig, components: RunComponents) -> None:
     features = backbone.compute_features(range(len(datamodule.radiographs)), UNAUGMENTED, "Computing features")
     views = None
     if datamodule.augmentation.active:
-        pool = datamodule.trainable
+        pool = datamodule.non_test_indices
         random = torch.cat([datamodule.augmentation.draw(len(pool), view) for view in range(options.views)])
         view = _augment(datamodule.augmentation, random, views=options.views)
         views = backbone.compute_features(pool * options.views, view, "Computing features of augmented views")
@@ -81,7 +81,7 @@ def serve_arrays(components: RunComponents, features: Array, views: Array | None
         steps = max(1, FEATURES_PER_STEP // datamodule.batch_size)
     else:
         _log.info("Running each step separately, since a setting or callback depends on single steps.")
-    datamodule.serve(features, views, steps)
+    datamodule.use_features(features, views, steps)
 
 
 def _can_merge_steps(components: RunComponents) -> bool:
@@ -128,7 +128,7 @@ def compute_channel_means(
 def _augment(augmentation: Augmentation, random: Tensor, **cache_key: int) -> View:
     """Return a view that augments each image with its row of random numbers; `cache_key` extends the view's key."""
     return View(
-        {"augmentation": [AUGMENTATION, augmentation.settings], **cache_key},
+        {"augmentation": [AUGMENTATION_VERSION, augmentation.settings], **cache_key},
         lambda images, start: augmentation(images, random[start : start + len(images)]),
     )
 
@@ -151,12 +151,12 @@ def warm_up_head(components: RunComponents, balance: bool) -> None:
     features = []
     blocks = datamodule.image_blocks(indices, datamodule.batch_size)
     if len(indices) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
-        blocks = join_single(blocks)
-    with torch.inference_mode(), track("Warming up the head", len(indices)) as advance:
+        blocks = merge_single_image(blocks)
+    with torch.inference_mode(), track("Warming up the head", len(indices)) as update:
         for block in blocks:
             output = backbone(block.to(device)).float().cpu().numpy()
             features.append(require_finite(output, str(classifier.hparams["architecture"])))
-            advance(sum(map(len, features)))
+            update(sum(map(len, features)))
     labels = np.array([images[i].label for i in order])
     fit_head(classifier.head, np.concatenate(features), labels, balance)
     _log.info("Initialized the head with a logistic regression on the features of %d training images", len(images))

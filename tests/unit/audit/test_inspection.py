@@ -24,7 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.fixture
 def flawed(tmp_path: Path) -> Path:
-    """Two classes of a few images with one duplicate, under names that a page must escape."""
+    """Two classes with one duplicate and one unreadable file; the page must escape their names."""
     root = tmp_path / "<i>data & more"
     random = os.urandom(64 * 64)
     for name in ("A<b>", "B[bold]"):

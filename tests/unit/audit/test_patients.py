@@ -32,7 +32,7 @@ def draw(random: np.random.Generator, specs: list[tuple[str, str, int]]) -> Load
 
 
 def count_flagged(train_patient: Callable[[int], int], trials: int) -> int:
-    """Count how often six names with four images in each split are concluded to denote the same patients."""
+    """Count the trials in which six names with four images per split are concluded to denote the same patients."""
     count = 0
     for seed in range(trials):
         specs = [
@@ -50,7 +50,8 @@ def count_flagged(train_patient: Callable[[int], int], trials: int) -> int:
 
 
 def test_a_few_names_of_different_patients_with_many_images_are_not_flagged() -> None:
-    # At 5 % each, 7 or more of 40 have a probability of 0.3 %. Drawing single images would flag 12.
+    # At a significance level of 5 %, 7 or more of 40 are flagged with a probability of 0.3 %. Drawing single images
+    # would flag 12.
     assert count_flagged(lambda name: 500 + name, 40) < 7
 
 

@@ -14,7 +14,7 @@ DARK = "12-bit values in a 16-bit file look too dark: multiply them by 16 and sa
 
 
 def audit_images(root: Path, deep: int, faint: int = 0) -> Findings:
-    """Audit two classes of four images: first `faint` ones, then `deep` ones with 12 bits in 16-bit files."""
+    """Audit two classes of four images: the first `faint` have low contrast, the next `deep` 12 of 16 bits."""
     for number in range(8):
         folder = root / "ab"[number // 4]
         folder.mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ def test_images_without_notes_are_not_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_sizes_are_those_of_the_reoriented_image(orientation: int, tmp_path: Path) -> None:
+def test_width_and_height_are_those_of_the_reoriented_image(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     for name in "ab":

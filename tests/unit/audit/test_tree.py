@@ -66,7 +66,7 @@ def test_a_root_that_is_not_a_folder_is_an_error(tmp_path: Path) -> None:
 def test_a_broken_link_is_an_error(tmp_path: Path) -> None:
     write_images(tmp_path, "A/1.png")
     (tmp_path / "A" / "link.png").symlink_to("nowhere.png")
-    with pytest.raises(DataError, match=r"link\.png cannot be read.*fix"):
+    with pytest.raises(DataError, match=r"link\.png cannot be read.*Fix its permissions"):
         read_tree(tmp_path)
 
 

@@ -16,7 +16,7 @@ from pneumo.data.phantoms import write_phantoms
 
 @pytest.fixture
 def root(phantoms: Path, tmp_path: Path) -> Path:
-    """A copy of the phantoms, into which tests plant faults."""
+    """A copy of the phantoms, in which tests create defects."""
     return Path(shutil.copytree(phantoms, tmp_path / "data"))
 
 
@@ -71,11 +71,11 @@ def copy_changed(root: Path) -> tuple[Path, Path]:
     return one, other
 
 
-@pytest.mark.parametrize(("plant", "identical"), [(copy_file, True), (copy_changed, False)])
+@pytest.mark.parametrize(("copy", "identical"), [(copy_file, True), (copy_changed, False)])
 def test_a_duplicate_in_another_split_is_an_error(
-    plant: Callable[[Path], tuple[Path, Path]], identical: bool, root: Path
+    copy: Callable[[Path], tuple[Path, Path]], identical: bool, root: Path
 ) -> None:
-    paths = [path.relative_to(root).as_posix() for path in plant(root)]
+    paths = [path.relative_to(root).as_posix() for path in copy(root)]
     findings, verdicts = run_audit(root)
     assert set(verdicts) == {"copies_across_splits"}
     assert verdicts["copies_across_splits"].severity == "error"
@@ -216,7 +216,7 @@ def test_the_json_is_reproducible_and_has_no_nan(root: Path) -> None:
     assert sum(row["images"] for row in content["counts"]) == 113
 
 
-def test_three_classes_without_splits_or_patients(tmp_path: Path) -> None:
+def test_three_classes_without_splits_or_patients_are_audited(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for number, name in enumerate(("a", "b", "c")):
         (tmp_path / name).mkdir()

@@ -38,7 +38,7 @@ def test_an_array_is_built_once_and_read_only(tmp_path: Path) -> None:
 def test_an_interrupted_computation_resumes_at_a_block_boundary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(array_cache, "SAFE_EVERY", -1.0)
+    monkeypatch.setattr(array_cache, "FLUSH_INTERVAL", -1.0)
     started: list[int] = []
     for row in (21, 63):
         with pytest.raises(KeyboardInterrupt):
@@ -54,7 +54,7 @@ def test_an_interrupted_computation_resumes_at_a_block_boundary(
 
 
 def test_notes_survive_a_kill_and_are_read_with_the_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(array_cache, "SAFE_EVERY", -1.0)
+    monkeypatch.setattr(array_cache, "FLUSH_INTERVAL", -1.0)
 
     def noting(notes: array_cache.Notes, last: int) -> Callable[[int], Iterator[Array]]:
         def cut(start: int) -> Iterator[Array]:
@@ -105,10 +105,10 @@ def test_a_full_disk_is_explained_and_leaves_no_array(tmp_path: Path, monkeypatc
 
 def test_the_key_depends_on_everything_that_determines_the_content() -> None:
     others = [
-        Recipe("images", RECIPE.about, RECIPE.shape, RECIPE.dtype, "Computing"),
+        Recipe("images", RECIPE.provenance, RECIPE.shape, RECIPE.dtype, "Computing"),
         Recipe("features", {"weights": "abd"}, RECIPE.shape, RECIPE.dtype, "Computing"),
-        Recipe("features", RECIPE.about, (100, 4), RECIPE.dtype, "Computing"),
-        Recipe("features", RECIPE.about, RECIPE.shape, "float16", "Computing"),
+        Recipe("features", RECIPE.provenance, (100, 4), RECIPE.dtype, "Computing"),
+        Recipe("features", RECIPE.provenance, RECIPE.shape, "float16", "Computing"),
     ]
     assert len({recipe.key for recipe in [RECIPE, *others]}) == 5
     assert Recipe("features", {"weights": "abc"}, (100, 3), "float32", "otherwise").key == RECIPE.key
@@ -136,7 +136,7 @@ def test_one_of_several_processes_builds_while_the_others_wait_and_log_it(count:
 def test_an_entry_that_is_deleted_during_its_computation_is_computed_again(
     row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(array_cache, "SAFE_EVERY", 0)
+    monkeypatch.setattr(array_cache, "FLUSH_INTERVAL", 0)
     starts: list[int] = []
 
     def deleting(start: int) -> Iterator[Array]:

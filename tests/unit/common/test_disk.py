@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.common.disk import PREFIX, mistake_behind, remove_stale_below, temporary_file, temporary_folder
+from pneumo.common.disk import PREFIX, find_user_error, remove_stale_below, temporary_file, temporary_folder
 from pneumo.common.files import write_text
 from pneumo.errors import ConfigError, DataError
 
@@ -67,14 +67,14 @@ def test_a_user_error_is_found_at_any_depth_of_the_causes() -> None:
     error = RuntimeError("while building")
     error.__cause__ = ValueError("of an argument")
     error.__cause__.__cause__ = ConfigError("seed=-1 must be more.")
-    assert mistake_behind(error) == ("ConfigError", "seed=-1 must be more.")
+    assert find_user_error(error) == ("ConfigError", "seed=-1 must be more.")
 
 
 def test_only_the_traceback_of_a_worker_is_removed_from_a_user_error() -> None:
     text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
     text += "pneumo.errors.DataError: a.jpeg: cannot be read.\n"
-    assert mistake_behind(DataError(text)) == ("DataError", "a.jpeg: cannot be read.")
-    assert mistake_behind(DataError("DataError: a.jpeg: cannot be read.")) == (
+    assert find_user_error(DataError(text)) == ("DataError", "a.jpeg: cannot be read.")
+    assert find_user_error(DataError("DataError: a.jpeg: cannot be read.")) == (
         "DataError",
         "DataError: a.jpeg: cannot be read.",
     )
@@ -82,5 +82,5 @@ def test_only_the_traceback_of_a_worker_is_removed_from_a_user_error() -> None:
 
 @pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "a.csv cannot be written"), (errno.ENOENT, None)])
 def test_only_disk_errors_of_the_system_are_user_errors(number: int, message: str | None) -> None:
-    mistake = mistake_behind(OSError(number, os.strerror(number), "a.csv"))
-    assert (mistake is None) if message is None else (mistake is not None and mistake[1].startswith(message))
+    user_error = find_user_error(OSError(number, os.strerror(number), "a.csv"))
+    assert (user_error is None) if message is None else (user_error is not None and user_error[1].startswith(message))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumo.common.disk import FileError, disk_error, quiet_threads
+from pneumo.common.disk import FileError, disk_error, suppress_thread_tracebacks
 from pneumo.common.files import atomic_path, bounded_name, escape_path, unescape_path, write_text
 from pneumo.errors import PneumoError
 
@@ -115,7 +115,7 @@ def test_a_thread_that_fails_on_a_full_disk_prints_nothing(
     def fail() -> None:
         raise OSError(number, "failed")
 
-    with quiet_threads():
+    with suppress_thread_tracebacks():
         thread = threading.Thread(target=fail)
         thread.start()
         thread.join()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pneumo.common.hardware import choose_hardware, choose_memory_format, require_compiler, spare_gpu_checks
+from pneumo.common.hardware import choose_hardware, choose_memory_format, disable_nvml_check, require_compiler
 from pneumo.errors import HardwareError
 
 
@@ -93,10 +93,10 @@ print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
 def test_the_nvml_check_is_disabled_only_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as `import lightning` does
     pretend(monkeypatch, cuda=True)
-    spare_gpu_checks()
+    disable_nvml_check()
     assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
     pretend(monkeypatch)
-    spare_gpu_checks()
+    disable_nvml_check()
     assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
 
 

@@ -63,8 +63,8 @@ def test_any_name_is_printed_on_one_line(name: str, console: Console, capsys: py
 
 
 def test_a_progress_bar_shows_its_title_literally(console: Console) -> None:
-    with terminal.track("Decoding [/y] {x}", 1) as advance:
-        advance(1)
+    with terminal.track("Decoding [/y] {x}", 1) as update:
+        update(1)
     assert "Decoding [/y] {x}" in printed(console)
 
 

@@ -9,7 +9,7 @@ from helpers.data_modules import open_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo.data.batches import ArrayBatches, BatchIndices, SplitRows, join_single
+from pneumo.data.batches import ArrayBatches, BatchIndices, SplitRows, merge_single_image
 
 
 def test_cached_batches_equal_decoded_batches(phantoms: Path, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_an_epoch_draws_one_view_of_each_image() -> None:
     split_rows = SplitRows(array, torch.arange(10) + 10 * torch.arange(3)[:, None], torch.zeros(10))
 
     def epoch(seed: int) -> list[float]:
-        batches = ArrayBatches(split_rows, BatchIndices(range(10), 4, join_single=False), seed, pin=False)
+        batches = ArrayBatches(split_rows, BatchIndices(range(10), 4, merge_single=False), seed, pin=False)
         assert [len(batch["label"]) for batch in batches] == [4, 4, 2]
         return torch.cat([batch["input"] for batch in batches])[:, 0].tolist()
 
@@ -57,10 +57,10 @@ def test_an_epoch_draws_one_view_of_each_image() -> None:
 def test_features_have_views_for_training_only(phantoms: Path) -> None:
     data = open_data(phantoms, split="patient", val_fraction=0.5)
     paths = [radiograph.path for radiograph in data.radiographs]
-    pool = data.trainable
+    pool = data.non_test_indices
     plain = np.arange(len(paths), dtype=np.float32)[:, None]
     views = np.concatenate([plain[pool], 1000 + plain[pool]])
-    data.serve(plain, views)
+    data.use_features(plain, views)
     for name, split in (("train", "train"), ("val", "val"), ("test", "test")):
         loader = getattr(data, f"{name}_dataloader")()
         for batch in loader:
@@ -72,12 +72,12 @@ def test_features_have_views_for_training_only(phantoms: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_image_blocks_still_return_images_after_features_are_served(
+def test_image_blocks_still_return_images_after_features_replace_images(
     cache: bool, phantoms: Path, tmp_path: Path
 ) -> None:
     data = open_data(phantoms, cache=cache, cache_dir=str(tmp_path))
     before = torch.cat(list(data.image_blocks([2, 0, 1], 2)))
-    data.serve(np.zeros((len(data.radiographs), 7), np.float32))
+    data.use_features(np.zeros((len(data.radiographs), 7), np.float32))
     data.open_images()
     assert (data.images is not None) == cache
     after = list(data.image_blocks([2, 0, 1], 2))
@@ -88,7 +88,7 @@ def test_image_blocks_still_return_images_after_features_are_served(
 @given(st.integers(0, 70), st.integers(2, 33))
 def test_only_a_last_batch_of_one_index_is_merged(images: int, size: int) -> None:
     order = list(range(images))[::-1]
-    plain, joined = (BatchIndices(order, size, join_single=join) for join in (False, True))
+    plain, joined = (BatchIndices(order, size, merge_single=join) for join in (False, True))
     assert list(plain) == [order[start : start + size] for start in range(0, images, size)]
     assert [index for batch in joined for index in batch] == order
     assert (len(plain), len(joined)) == (len(list(plain)), len(list(joined)))
@@ -97,7 +97,7 @@ def test_only_a_last_batch_of_one_index_is_merged(images: int, size: int) -> Non
     else:
         assert [len(batch) for batch in joined] == [size] * (images // size - 1) + [size + 1]
     blocks = (torch.tensor(batch) for batch in plain)
-    assert [block.tolist() for block in join_single(blocks)] == list(joined)
+    assert [block.tolist() for block in merge_single_image(blocks)] == list(joined)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -106,7 +106,7 @@ def test_merged_batches_from_the_cache_equal_those_from_files(workers: int, phan
     modules.append(open_data(phantoms, batch_size=21, cache=True, cache_dir=str(tmp_path)))
     modules[-1].open_images()
     for data in modules:
-        data.join_single_image()
+        data.merge_single_image()
         loader: Any = data.train_dataloader()
         loader.batch_sampler.sampler.set_epoch(1)  # as Lightning does
         assert len(loader) == 3
@@ -116,7 +116,7 @@ def test_merged_batches_from_the_cache_equal_those_from_files(workers: int, phan
         assert all(torch.equal(one[name], other[name]) for other in others for name in one)
     assert [len(batch["label"]) for batch in modules[0].val_dataloader()] == [16]
     single = open_data(phantoms, batch_size=5)  # 16 validation images
-    single.join_single_image()
+    single.merge_single_image()
     assert [len(batch["label"]) for batch in single.val_dataloader()] == [5, 5, 5, 1]
 
 
@@ -124,6 +124,6 @@ def test_merged_batches_from_the_cache_equal_those_from_files(workers: int, phan
 def test_a_batch_does_not_share_memory_with_the_cache(size: int) -> None:
     array = np.zeros((10, 1), np.float32)
     split_rows = SplitRows(array, torch.arange(10)[None], torch.zeros(10))
-    for batch in ArrayBatches(split_rows, BatchIndices(range(10), size, join_single=False), 0, pin=False):
+    for batch in ArrayBatches(split_rows, BatchIndices(range(10), size, merge_single=False), 0, pin=False):
         batch["input"] += 1
     assert not array.any()

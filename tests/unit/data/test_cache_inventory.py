@@ -20,7 +20,12 @@ def test_entries_are_listed_and_are_deleted_unless_they_are_being_built(tmp_path
     with pytest.raises(ValueError, match="damaged"):
         find_or_build(tmp_path, Recipe("images", {}, (100, 3), "float32", "Decoding"), interrupted)
     built, unfinished = sorted(list_entries(tmp_path), key=lambda entry: not entry.complete)
-    assert (built.kind, built.key, built.about, built.complete) == ("features", RECIPE.key, RECIPE.about, True)
+    assert (built.kind, built.key, built.provenance, built.complete) == (
+        "features",
+        RECIPE.key,
+        RECIPE.provenance,
+        True,
+    )
     assert (unfinished.kind, unfinished.complete) == ("images", False)
     with locked(built.folder, "Computing"):
         assert not remove(built)

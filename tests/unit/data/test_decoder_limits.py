@@ -12,7 +12,7 @@ from helpers.dicom_files import dicom
 from PIL import Image
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from pneumo.data.decoder_limits import MAX_BYTES, Budget, LimitedStream, raster_bytes
+from pneumo.data.decoder_limits import MAX_BYTES, LimitedStream, MemoryBudget, raster_bytes
 from pneumo.data.jpeg import require_few_scans
 from pneumo.data.radiograph import read_content, read_radiograph
 from pneumo.errors import DataError
@@ -39,7 +39,7 @@ def test_the_largest_radiographs_are_within_the_memory_limit(width: int, height:
 
 
 def test_threads_share_the_memory_budget() -> None:
-    budget, entered, end = Budget(10), Semaphore(0), Event()
+    budget, entered, end = MemoryBudget(10), Semaphore(0), Event()
 
     def read() -> None:
         with budget.reservation():
@@ -57,7 +57,7 @@ def test_threads_share_the_memory_budget() -> None:
 
 
 def test_threads_that_extend_reservations_do_not_deadlock() -> None:
-    budget, start = Budget(10), Barrier(8)
+    budget, start = MemoryBudget(10), Barrier(8)
 
     def read(_: int) -> None:
         start.wait()

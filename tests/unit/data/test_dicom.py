@@ -52,7 +52,7 @@ STORED = {
     "empty window": dicom(TWELVE, bits=12, WindowCenter="", WindowWidth=""),
     "signed": dicom(SIGNED),
     "signed, of 8 bits": dicom((GREY.astype(int) - 128).astype(np.int8)),
-    "modality's table": dicom(np.argsort(ORDER).astype(np.uint8)[GREY], ModalityLUTSequence=lookup_table(0, ORDER)),
+    "modality table": dicom(np.argsort(ORDER).astype(np.uint8)[GREY], ModalityLUTSequence=lookup_table(0, ORDER)),
     "VOI table": dicom(TWELVE, bits=12, VOILUTSequence=lookup_table(0, np.arange(4096))),
     "VOI table of 8 bits": dicom(TWELVE, bits=12, VOILUTSequence=lookup_table(0, np.arange(4096) // 16, 8)),
     "VOI table after rescaling": dicom(
@@ -147,7 +147,7 @@ def test_an_unspecific_header_is_not_noted() -> None:
 def test_a_missing_decoder_is_named(number: str, marker: int, package: str) -> None:
     syntax = UID(f"1.2.840.10008.1.2.4.{number}")
     if get_decoder(syntax).is_available:
-        pytest.skip("it is there")
+        pytest.skip("the decoder is installed")
     content = dicom(GREY, syntax=JPEGBaseline8Bit).replace(b"\xff\xc0", bytes([0xFF, marker]))
     for claimed in (syntax, JPEGBaseline8Bit, ExplicitVRLittleEndian):
         with pytest.raises(DataError, match=rf"JPEG.*, {re.escape(syntax)}, .*pip install {package},"):
@@ -164,7 +164,7 @@ TEXTS = (
 
 
 def planted() -> Iterator[bytes]:
-    """Yield files with patient data in every text element, then damaged versions of them."""
+    """Yield files with patient data in each text element, then damaged copies of them."""
     generator = np.random.default_rng(0)
     always: dict[str, Any] = dict(zip(TEXTS[:6], SECRETS * 2, strict=True))
     item = lookup_table(0, np.arange(4096))

@@ -124,7 +124,7 @@ def test_leftovers_of_a_crash_are_replaced(server: Server, root: Path) -> None:
 
 
 def gated(server: Server) -> Response:
-    """Delay the first response until a second request has had time to arrive, as it would without a lock."""
+    """Delay the first response, so that a second request would arrive if there were no lock."""
     second = threading.Event()
 
     def respond(handler: Handler) -> None:

@@ -1,4 +1,4 @@
-"""Downloads from hostile servers and through man-in-the-middle attacks."""
+"""Downloads from hostile servers, through hostile networks and with invalid proxies."""
 
 from pathlib import Path
 

@@ -81,7 +81,7 @@ def test_images_without_structure_are_copies_only_if_identical() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_fewer_than_two_images(count: int) -> None:
+def test_fewer_than_two_images_have_no_duplicates(count: int) -> None:
     assert group_duplicates(draw(3)[:count]).tolist() == list(range(count))
 
 

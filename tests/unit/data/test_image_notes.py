@@ -108,7 +108,7 @@ def test_cached_features_keep_the_notes_on_their_images(
             for block in data.image_blocks(range(start, 22), 4):
                 yield block.flatten(1)[:, :2].numpy()
 
-        data.serve(find_or_build(data.cache_dir, recipe, blocks, data.notes.found))
+        data.use_features(find_or_build(data.cache_dir, recipe, blocks, data.notes.found))
 
     for cached in (True, False):
         for _ in ("cold", "warm"):

@@ -194,7 +194,7 @@ def test_images_of_one_patient_have_only_the_anatomy_in_common() -> None:
     assert np.mean(same) > np.mean(other)
 
 
-def test_a_linear_model_does_not_classify_them_well(sample: Path) -> None:
+def test_a_linear_model_does_not_classify_phantoms_well(sample: Path) -> None:
     def pixels(split: str) -> tuple[np.ndarray, np.ndarray]:
         radiographs = [image for image in index_radiographs(sample, CLASSES) if image.split == split]
         return np.stack([decode(sample / image.path, 32).ravel() for image in radiographs]), labels(radiographs)

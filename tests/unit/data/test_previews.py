@@ -44,10 +44,10 @@ def test_with_features_the_first_batch_shows_their_images(views: int, phantoms: 
     data = open_data(phantoms, val_fraction=0.5, **options)
     data.open_images()
     assert data.images is not None
-    images, pool = torch.from_numpy(np.array(data.images)), data.trainable
+    images, pool = torch.from_numpy(np.array(data.images)), data.non_test_indices
     augmented = [augmentation(images[pool], augmentation.draw(len(pool), view)) for view in range(views)]
     # The features are the pixels themselves.
-    data.serve(images.flatten(1).numpy(), torch.cat(augmented).flatten(1).numpy() if views else None)
+    data.use_features(images.flatten(1).numpy(), torch.cat(augmented).flatten(1).numpy() if views else None)
     _, first = first_batch(data, 1, 5)
     np.testing.assert_array_equal(first.reshape(5, -1), first_inputs(data)["input"].numpy())
 
@@ -55,6 +55,6 @@ def test_with_features_the_first_batch_shows_their_images(views: int, phantoms: 
 def test_images_are_read_from_files_without_the_cache(phantoms: Path, tmp_path: Path) -> None:
     data = open_data(phantoms, crop_pct=0.8)
     plain = load_images(data, data.splits["test"][3:6])
-    data.serve(np.zeros((len(data.radiographs), 2)))
+    data.use_features(np.zeros((len(data.radiographs), 2)))
     np.testing.assert_array_equal(load_images(data, data.splits["test"][3:6]), plain)
     assert plain.shape == (3, 24, 24)

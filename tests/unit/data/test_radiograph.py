@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumo.data.decoder_limits import SILENCE
+from pneumo.data.decoder_limits import LOG_SUPPRESSION
 from pneumo.data.grey import square
 from pneumo.data.radiograph import DecodedImage, decode, decode_with_notes, read_radiograph
 from pneumo.errors import DataError
@@ -64,7 +64,7 @@ def test_a_photograph_is_reoriented_and_noted(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_training_and_prediction_reorient_a_photograph_alike(form: str, orientation: int, tmp_path: Path) -> None:
+def test_training_and_prediction_reorient_a_photograph_identically(form: str, orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "image.any"
@@ -193,14 +193,14 @@ def test_warnings_are_suppressed_until_the_last_reader_leaves() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
-        with SILENCE:
+        with LOG_SUPPRESSION:
             entered.set()
             leave.wait(10)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         thread = threading.Thread(target=stay)
-        with SILENCE:
+        with LOG_SUPPRESSION:
             thread.start()
             assert entered.wait(10)
         warnings.warn("suppressed while the other thread reads", stacklevel=1)

@@ -1,4 +1,4 @@
-"""Consistency of all readers of radiographs: a file that one rejects is rejected by all, with the same reason."""
+"""Consistency of all readers of radiographs: all reject the same files for the same reasons."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Deep and unusual images: each matches the reference within rounding or is rejected; none is clipped or inverted."""
+"""Images with more than 8 bits or rare encodings: each matches the reference within rounding, or is rejected."""
 
 from collections.abc import Callable
 from pathlib import Path

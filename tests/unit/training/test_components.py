@@ -9,7 +9,7 @@ from helpers.commands import Compose
 from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import OmegaConf
 
-from pneumo.common.disk import mistake_behind
+from pneumo.common.disk import find_user_error
 from pneumo.config.fingerprints import config_hash
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
@@ -231,7 +231,7 @@ def test_an_error_within_pneumo_keeps_its_traceback(
         build(compose_run())
     module = function.rpartition(".")[0]
     assert raised.traceback[-1].path == Path(str(import_module(module).__file__))
-    assert mistake_behind(raised.value) is None
+    assert find_user_error(raised.value) is None
 
 
 def test_pneumo_errors_are_not_value_errors() -> None:

@@ -33,7 +33,7 @@ def test_the_projector_has_features_predictions_and_thumbnails_of_each_test_imag
     if served:
         features = np.zeros((len(datamodule.radiographs), expected.shape[1]), np.float32)
         features[[datamodule.radiographs.index(image) for image in images]] = expected
-        datamodule.serve(features)
+        datamodule.use_features(features)
     logger = RunLogger(str(tmp_path))
     write_projector(tmp_path, logger, predictions, components)
     logger.finalize("success")

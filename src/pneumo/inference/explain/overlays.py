@@ -19,7 +19,7 @@ from PIL import Image
 
 from pneumo.common.files import atomic_path, bounded_name, unwritable
 from pneumo.common.terminal import warn
-from pneumo.data.image_notes import some
+from pneumo.data.image_notes import abbreviate
 from pneumo.inference.backend import Floats, Images, Network
 from pneumo.inference.prediction import NOTICE, PredictedBatch, Prediction, show_path
 from pneumo.reporting.figures.style import STYLE, escape_text
@@ -195,8 +195,8 @@ class OverlayFolder:
         if self.failed:
             warn(
                 f"{len(self.failed):,} of {total:,} saliency maps could not be written, because {self.folder} cannot "
-                f"hold files of these names: {some(self.failed)}. Rename these images, or set --explain to another "
-                "folder."
+                f"hold files of these names: {abbreviate(self.failed)}. Rename these images, or set --explain to "
+                "another folder."
             )
         if count:
             subset = "" if count == total else f" (first {count} of {total:,} images)"

@@ -56,10 +56,10 @@ def explain_run(run: ReportedRun) -> Explanations:
     squares = [square(Image.fromarray(image), classifier.image_size, classifier.crop_pct) for image in images]
     inputs = torch.from_numpy(np.stack(squares))[:, None]
     maps: list[Floats] = []
-    with track("Computing saliency maps", len(images)) as advance:
+    with track("Computing saliency maps", len(images)) as update:
         for batch in torch.split(inputs, _BATCH_SIZE):
             maps.extend(mapper(batch).numpy())
-            advance(len(maps))
+            update(len(maps))
     examples = iter(
         [_render(run, *each, classifier.crop_pct) for each in zip(run.examples.indices, images, maps, strict=True)]
     )

@@ -13,7 +13,7 @@ import rich
 from PIL import Image
 
 from pneumo.common.disk import temporary_folder
-from pneumo.common.files import atomic_path, check_output, refuse_inputs, unwritable
+from pneumo.common.files import atomic_path, check_output, check_overwrites, unwritable
 from pneumo.common.hardware import count_cores
 from pneumo.common.terminal import print_line, track
 from pneumo.data.folder_tree import describe_misplaced, find_data_sets
@@ -55,7 +55,7 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         DataError: The dataset does not exist, or one of its images cannot be decoded.
     """
     file_format = _check_arguments(output, int8, data)
-    refuse_inputs([("--output", output)], [checkpoint])
+    check_overwrites([("--output", output)], [checkpoint])
     network = CheckpointNetwork(checkpoint)
     rules = network.rules
     data_set = None if data is None else LabelledImages(data, read_checkpoint(checkpoint), rules)
@@ -159,10 +159,10 @@ class LabelledImages:
             radiographs = [radiographs[i] for i in np.random.default_rng(0).permutation(len(radiographs))[:count]]
         dataset = RadiographDataset(self.root, radiographs, self.rules.image_size, self.rules.crop_pct)
         blocks: list[Images] = []
-        with track(f"Decoding {split} images", len(radiographs)) as advance:
+        with track(f"Decoding {split} images", len(radiographs)) as update:
             for block in decoded_blocks(dataset, 0, _BLOCK, count_cores()):
                 blocks.append(block)
-                advance(sum(map(len, blocks)))
+                update(sum(map(len, blocks)))
         return np.concatenate(blocks), [radiograph.label for radiograph in radiographs]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.export import Dim
 
 from pneumo.common import __version__
-from pneumo.common.text import plain
+from pneumo.common.text import short_line
 from pneumo.errors import ConfigError
 from pneumo.inference.backend import Rules
 from pneumo.inference.export.formats import FORMATS
@@ -78,5 +78,5 @@ def write_network(module: InferenceModule, rules: Rules, metadata: Mapping[str, 
     except RuntimeError as error:
         raise ConfigError(
             f"{rules.name} cannot be exported as {path.suffix} by PyTorch {torch.__version__} "
-            f"({plain(error, 300)}). Use another format or another architecture."
+            f"({short_line(error, 300)}). Use another format or another architecture."
         ) from error
