@@ -62,7 +62,7 @@ def clear(
     unused: Annotated[float | None, typer.Option(help="Entries unused for this many days.")] = None,
     kind: Annotated[str | None, typer.Option(help="Entries of this kind, such as features.")] = None,
 ) -> None:
-    """Delete the cache entries that match all given conditions."""
+    """Delete cache entries that match all conditions; phantoms only by key or kind."""
     from pneumo.data.cache_inventory import KINDS, find_entries, foreign_files, remove, require_known_values, select
 
     if not (keys or everything or unused is not None or kind is not None):

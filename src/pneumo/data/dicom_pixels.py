@@ -172,7 +172,7 @@ def _reconcile(dataset: Dataset, notes: list[str]) -> tuple[UID, ...]:
     require_memory(dicom_bytes(dataset, len(dataset.PixelData)) + buffered)
     if codestream.syntaxes[:1] == (JPEGBaseline8Bit,) and codestream.bits == 8 < dataset.BitsAllocated:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-        notes.append("pixels have 8 bits, fewer than the header says")
+        notes.append("pixels have 8 bits, fewer than BitsAllocated")
     return codestream.syntaxes
 
 

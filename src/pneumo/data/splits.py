@@ -40,11 +40,11 @@ def split_radiographs(
     Args:
         radiographs: All radiographs of the data set.
         split: Name of the method.
-        val_fraction: Fraction of patients to hold out with `patient`.
+        val_fraction: Fraction of images to hold out with `patient`, by whole patients.
         seed: Seed of the random split.
         folds: Number of folds with `kfold`.
         fold: Index of the fold to hold out with `kfold`.
-        duplicate_groups: Group of near-duplicates of each radiograph, (N,); None if there are no near-duplicates.
+        duplicate_groups: Group of near-duplicates of each radiograph, (N,); None if not searched.
 
     Raises:
         DataError: There are too few patients for the requested split.

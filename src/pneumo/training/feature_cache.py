@@ -26,7 +26,7 @@ from pneumo.training.components import RunComponents
 
 _log = logging.getLogger(__name__)
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # the precisions of Lightning with float32 weights
-# Callbacks of Lightning that depend on epochs only, not on single steps; their subclasses too.
+# Callbacks of Lightning that act the same if they see only the last of many steps; their subclasses too.
 _STEP_INDEPENDENT = (EarlyStopping, ProgressBar, Timer)
 FEATURES_PER_STEP = 4096  # per Lightning step, whose overhead exceeds the cost of a step of the head
 

@@ -93,7 +93,7 @@ def test_an_8_bit_jpeg_overrides_a_16_bit_header() -> None:
     elements: dict[str, Any] = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
     image, notes = read_radiograph(dicom(GREY, syntax=JPEGBaseline8Bit, **elements))
     assert np.abs(np.asarray(image).astype(int) - GREY).max() <= 2
-    assert notes == ("pixels have 8 bits, fewer than the header says",)
+    assert notes == ("pixels have 8 bits, fewer than BitsAllocated",)
 
 
 def test_a_file_that_mentions_the_deflated_syntax_is_read() -> None:
