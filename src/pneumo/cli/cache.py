@@ -59,10 +59,10 @@ def clear(
     keys: Annotated[list[str] | None, typer.Argument(help="Keys of the entries.", metavar="KEY")] = None,
     folder: Annotated[Path, _FOLDER] = Path("outputs/cache"),
     everything: Annotated[bool, typer.Option("--all", help="All entries except phantoms.")] = False,
-    unused: Annotated[float | None, typer.Option(help="Entries unused for this many days.")] = None,
+    unused: Annotated[float | None, typer.Option(help="Entries unused for this many days, except phantoms.")] = None,
     kind: Annotated[str | None, typer.Option(help="Entries of this kind, such as features.")] = None,
 ) -> None:
-    """Delete cache entries that match all conditions; phantoms only by key or kind."""
+    """Delete the cache entries that match all given conditions."""
     from pneumo.data.cache_inventory import KINDS, find_entries, foreign_files, remove, require_known_values, select
 
     if not (keys or everything or unused is not None or kind is not None):
