@@ -33,7 +33,7 @@ def check(folder: Path, twelve: Path, done: subprocess.CompletedProcess[str], jo
 def check_board(folder: Path, twelve: Path) -> None:
     boards = [(path / "leaderboard.md").read_text().splitlines() for path in (folder, twelve)]
     table, reference = ([cells.split("|") for cells in board if "|" in cells] for board in boards)
-    time = [title.strip() for title in reference[0]].index("training")
+    time = [title.strip() for title in reference[0]].index("training time")
     for row in (*table, *reference):
         row.pop(time)
     assert table == reference
