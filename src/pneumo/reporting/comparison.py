@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 
     @property
     def different(self) -> bool:
-        """Whether the difference is significant after Holm's correction."""
+        """Return whether the difference is significant after Holm's correction."""
         return self.holm < SIGNIFICANCE_LEVEL
 
 
@@ -66,7 +66,7 @@ class _TestedRow(NamedTuple):
 
     @property
     def mixed(self) -> bool:
-        """Whether the seeds were tested on different images."""
+        """Return whether the seeds were tested on different images."""
         seeds = zip(self.data_hashes, self.seeds, strict=True)
         return any((data, seed.paths, seed.label.tobytes()) != self.images for data, seed in seeds)
 

@@ -83,7 +83,7 @@ class Row:
 
     @property
     def comparable(self) -> bool:
-        """Whether the runs were tested on the study's test images."""
+        """Return whether the runs were tested on the study's test images."""
         same_data = all(results["data"] == "chest_xray" for results in self.finished)
         return self.study is not None and bool(self.finished) and same_data and self.test_size == STUDY_TEST_IMAGES
 
