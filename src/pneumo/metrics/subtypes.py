@@ -24,7 +24,7 @@ NO_IMAGE = -1.0  # value of metrics of subtypes that no image has or that the ta
 
 
 def _sensitivity(subtype: str) -> Metric:
-    """Define the sensitivity to a subtype: the fraction of its images that are predicted correctly.
+    """Define the sensitivity for a subtype: the fraction of its images that are predicted correctly.
 
     The correct class is pneumonia, or with three classes the subtype itself.
     """
@@ -41,7 +41,7 @@ def _sensitivity(subtype: str) -> Metric:
 
     return Metric(
         name=f"sensitivity_{subtype}",
-        title=f"sensitivity to {subtype} pneumonia",
+        title=f"sensitivity for {subtype} pneumonia",
         compute=compute,
         interval=interval,
         needs="any",

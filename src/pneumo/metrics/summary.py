@@ -40,16 +40,18 @@ def estimate_keys(name: str) -> tuple[str, str, str]:
     return f"test_{name}", f"test_{name}_ci_low", f"test_{name}_ci_high"
 
 
-def reported_metrics(*first: str, subtype: str) -> dict[str, str]:
+def reported_metrics(*first: str, subtype: str | None = None) -> dict[str, str]:
     """Return titles by metric name, in the order of the rows of a table.
 
-    The metrics in `first` are followed by all others with a rank. The sensitivity is followed by the sensitivity to
-    each subtype. `subtype` is the format string of their titles, where {} is the name of the subtype.
+    The metrics in `first` are followed by all others with a rank. The sensitivity is followed by the sensitivity for
+    each subtype. `subtype` replaces their titles: a format string, where {} is the name of the subtype.
     """
     ranked = [name for name, metric in METRICS.items() if metric.rank is not None]
     titles = {}
     for name in dict.fromkeys((*first, *ranked)):
         titles[name] = TITLES[name]
         if name == "sensitivity":
-            titles |= {f"sensitivity_{each}": subtype.format(each) for each in SUBTYPES}
+            for each in SUBTYPES:
+                key = f"sensitivity_{each}"
+                titles[key] = TITLES[key] if subtype is None else subtype.format(each)
     return titles

@@ -163,7 +163,7 @@ def _model_card(folder: Path) -> str:
         select(config, key, *kinds)
     splits = _count_splits(read_splits(folder))
     titles = {
-        **reported_metrics(*_CARD_METRICS, subtype="sensitivity to {} pneumonia"),
+        **reported_metrics(*_CARD_METRICS),
         "ece": "expected calibration error",
     }
     gap = read_gap(folder, results) if results["task"] == "pneumonia" else None
