@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from pneumo.common.plain_data import PlainDataError, read_bytes, unescape_cell
@@ -70,7 +71,8 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
     named = [i for i, name in enumerate(header) if name]
     width = named[-1] + 1
     _check_lengths(path, records, width, len(header), separator)
-    rows = tuple(tuple(cells[i] for i in named) for _, cells in records[1:])
+    select = itemgetter(*named) if len(named) > 1 else lambda cells: (cells[named[0]],)
+    rows = tuple(select(cells) for _, cells in records[1:])
     return Spreadsheet(tuple(header[i] for i in named), rows, tuple(line for line, _ in records[1:]))
 
 
@@ -128,7 +130,7 @@ def _parse(path: Path, text: str, separator: str) -> Iterator[tuple[int, tuple[s
     line = 1
     try:
         for row in rows:
-            yield line, tuple(unescape_cell(cell.strip("\ufeff")).strip() for cell in row)
+            yield line, tuple(unescape_cell(cell).strip() if cell[:1] == "'" else cell.strip() for cell in row)
             line = rows.line_num + 1
     except csv.Error as error:
         raise DataError(
