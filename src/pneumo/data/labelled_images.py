@@ -1,13 +1,12 @@
 """Labelled images of class folders, of a train/val/test tree or of a label table."""
 
 import os
-import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo.common.files import escape_path, unescape_path
+from pneumo.common.files import escape_path
 from pneumo.common.text import escape_line
 from pneumo.data.folder_tree import SPLITS
 from pneumo.data.image_tree import UNSPLIT, read_tree
@@ -124,16 +123,17 @@ def _read_table(table: LabelTable, name: str, root: Path, mapping: Mapping[str, 
     splits = _read_splits(table)
     patients, sites = table.values("patient"), table.values("site")
     extras = list(zip(*map(table.values, table.extra_columns), strict=True)) or [()] * len(labels)
-    names = [_name(text, root) for text in table.values("file")]
     images: list[LabelledImage] = []
     skipped = list(table.skipped)
-    for i, file in enumerate(locate_files(table, root)):
+    for i, (file, text) in enumerate(zip(locate_files(table, root), table.values("file"), strict=True)):
         if file is None:
-            skipped.append((names[i], "file not found"))
+            skipped.append((escape_path(text), "file not found"))
         elif split == ALL or not any(splits) or splits[i] == split:
-            images.append(LabelledImage(file, names[i], labels[i], patients[i], sites[i], splits[i], extras[i]))
+            images.append(
+                LabelledImage(file, _relative_name(file, root), labels[i], patients[i], sites[i], splits[i], extras[i])
+            )
         elif not splits[i]:
-            skipped.append((names[i], "no split"))
+            skipped.append((_relative_name(file, root), "no split"))
     if not images:
         present = ", ".join(name for name in SPLITS if name in splits)
         raise DataError(
@@ -142,9 +142,11 @@ def _read_table(table: LabelTable, name: str, root: Path, mapping: Mapping[str, 
     return LabelledSet(name, tuple(images), table.extra_columns, tuple(skipped))
 
 
-def _name(text: str, root: Path) -> str:
-    path = unescape_path(text)
-    return relative_path(path, root) if os.path.isabs(path) else escape_path(posixpath.normpath(path))
+def _relative_name(file: Path, root: Path) -> str:
+    text, start = str(file), f"{root}{os.sep}"
+    if text.startswith(start):  # much faster than os.path.relpath
+        return escape_path(os.path.normpath(text[len(start) :]).replace(os.sep, "/"))
+    return relative_path(text, root)
 
 
 def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path) -> list[str]:

@@ -16,6 +16,7 @@ from pneumo.errors import DataError
 _log = logging.getLogger(__name__)
 MAX_BYTES = 256 << 20  # enough for two million images
 _SEPARATORS = (",", ";", "\t")
+_EMPTY = " ,;\t\r\n"  # characters of lines without text
 _SEPARATOR_LINE = re.compile(r"\s*sep=(.)\r?\n", re.IGNORECASE)  # first line of some files, read by Excel only
 _BYTE_ORDER_MARKS = {  # the mark of UTF-16 is the start of that of UTF-32
     codecs.BOM_UTF8: "utf-8",
@@ -31,6 +32,8 @@ _OTHER_FORMATS = {  # description by file signature
     b"\x1f\x8b": "compressed with gzip",
     b"%PDF": "a PDF document",
     b"PAR1": "a Parquet file",
+    b"\xff\xd8\xff": "an image",
+    b"\x89PNG": "an image",
 }
 
 
@@ -117,7 +120,7 @@ def _detect_separator(text: str) -> str:
     def count(separator: str) -> int:
         rows = csv.reader(io.StringIO(text[: 1 << 20], newline=""), delimiter=separator)
         try:
-            return next((len(row) for row in rows if any(cell.strip() for cell in row)), 0)
+            return next((len(row) for row in rows if any(cell.strip(_EMPTY) for cell in row)), 0)
         except csv.Error:
             return 0
 
