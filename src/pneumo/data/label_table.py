@@ -111,7 +111,7 @@ def _standardize(path: Path, sheet: Spreadsheet, renamed: Mapping[str, int]) -> 
     names: dict[str, int] = {}
     for i, column in enumerate(sheet.header):
         standard = column.casefold() if column.casefold() in STANDARD and column.casefold() not in sheet.header else ""
-        if i not in renamed.values():
+        if standard or i not in renamed.values():
             names.setdefault(standard or column, i)
     names |= renamed
     if missing := [name for name in REQUIRED if name not in names]:

@@ -37,6 +37,8 @@ def test_columns_are_renamed(tmp_path: Path) -> None:
 def test_one_column_may_have_two_meanings(tmp_path: Path) -> None:
     table = read_label_table(write(tmp_path, "file,label,ID\nx.png,N,p1\n"), columns={"patient": "ID", "site": "ID"})
     assert table.columns == {"file": ("x.png",), "label": ("N",), "patient": ("p1",), "site": ("p1",)}
+    table = read_label_table(write(tmp_path, "File,label\nx.png,N\n"), columns={"patient": "File"})
+    assert table.columns == {"file": ("x.png",), "label": ("N",), "patient": ("x.png",)}
 
 
 @pytest.mark.parametrize(

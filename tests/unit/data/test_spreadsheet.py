@@ -1,8 +1,13 @@
 import codecs
+import csv
+import io
 import logging
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pneumo.common.plain_data import format_rows
 from pneumo.data import spreadsheet
@@ -30,6 +35,24 @@ def test_files_of_all_spreadsheets_give_the_same_rows(encoding: str, separator: 
     mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
     sheet = read_spreadsheet(write(tmp_path, mark + QUOTED[separator].encode(encoding)))
     assert (sheet.header, sheet.rows, sheet.lines) == (HEADER, ROWS, (2, 3))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(st.text(st.characters(exclude_categories=["C", "Z"], include_characters=' ,;\t\n"'), max_size=5)),
+        min_size=2,
+    ),
+    separator=st.sampled_from(",;\t"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+)
+def test_any_table_is_restored(rows: list[list[str]], separator: str, encoding: str) -> None:
+    table = [("file", "label"), *(("x", "".join(row).lstrip("'").strip()) for row in rows)]
+    stream = io.StringIO(newline="")
+    csv.writer(stream, delimiter=separator).writerows(table)
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = read_spreadsheet(write(Path(folder), stream.getvalue().encode(encoding)))
+    assert (sheet.header, sheet.rows) == (table[0], tuple((x, cell.strip()) for x, cell in table[1:]))
 
 
 def test_only_the_fallback_encoding_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
