@@ -113,7 +113,7 @@ def fit_logistic(
 
 
 def _separable(margin: Array, positive: npt.NDArray[np.bool_]) -> bool:
-    """Return whether a margin divides the classes, in either direction; images may lie on it."""
+    """Return whether a margin divides the classes, in either direction; images at the margin itself count too."""
     above, below = margin[positive], margin[~positive]
     return bool(above.min() >= below.max() or above.max() <= below.min())
 
