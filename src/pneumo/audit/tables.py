@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pneumo.audit.findings import QUANTITIES, Findings, quantiles
-from pneumo.audit.shortcuts import Probe
 from pneumo.audit.verdicts import SEVERITIES, Verdict
 from pneumo.common.terminal import PlainTable
 from pneumo.common.text import escape_line, escape_prose
+from pneumo.metrics.probes import Probe
 
 PROBES = {
     "metadata": "width, height, file size, bytes per pixel, mode",
