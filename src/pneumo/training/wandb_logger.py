@@ -56,8 +56,11 @@ class WandbRunLogger(Tracker):
         self.errors = (wandb.Error, OSError)
         os.makedirs(self.folder, exist_ok=True)  # else wandb uses the system's temporary folder
         self._run = wandb.init(
-            **{"project": self.project, "name": self.run_name, "dir": self.folder, "mode": self.mode},
+            project=self.project,
+            name=self.run_name,
             id=run_id,
+            dir=self.folder,
+            mode=self.mode,
             resume="allow",
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),  # the run's log has the same lines

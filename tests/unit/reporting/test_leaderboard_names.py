@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.hostile_names import CONTROLS, MARKUP, NAMES, formulas, is_harmless
 from helpers.run_files import write_run
+from helpers.setups import make_setup
 from markdown_it import MarkdownIt
 from scipy.special import logit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -94,7 +95,7 @@ def test_figures_and_tensorboard_show_any_name(tmp_path: Path) -> None:
         assert "$x^$" in svg.decode()  # in XML comments next to the glyph outlines
     logger = RunLogger(str(tmp_path / "events"))
     logger.log_predictions(replace(predictions, classes=("a", classes[0])), 1)
-    logger.log_config(f"a: |\n  ```\n  {MARKUP}\n")
+    logger.log_setup(make_setup(yaml=f"a: |\n  ```\n  {MARKUP}\n"))
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     tags = events.Tags()["tensors"]
