@@ -12,7 +12,8 @@ from time import time
 from typing import TYPE_CHECKING
 
 from pneumo.common.files import lock_of
-from pneumo.training.tracking import Setup, Tracker
+from pneumo.training.experiment_tracker import Tracker
+from pneumo.training.tracking import Setup
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pneumo.training.tracking import Setup, Tracker
+from pneumo.training.experiment_tracker import Tracker
+from pneumo.training.tracking import Setup
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
