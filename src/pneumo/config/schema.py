@@ -122,6 +122,11 @@ _CHECKPOINT: Keys = {
     "every_n_epochs": optional(or_null(integer(1, 1), "every epoch")),
     "every_n_train_steps": optional(or_null(integer(100, 1), "none")),
 }
+_TRACKER: Keys = {
+    "run_dir": PATH,
+    "project": text("a text that groups runs, such as {key}=pneumo"),
+    "run_name": text("a text, such as {key}=first"),
+}
 # Stable name of a `_target_` -> all its keys
 TARGETS: dict[str, Keys] = {
     "pneumo.data.datamodule.ChestXrayDataModule": DATA,
@@ -138,6 +143,17 @@ TARGETS: dict[str, Keys] = {
     "pneumo.callbacks.EpochLog": {},
     "pneumo.callbacks.make_progress_bar": {},
     "pneumo.tensorboard.RunLogger": {"save_dir": PATH, "projector": optional(FLAG)},
+    "pneumo.training.csv_logger.CSVRunLogger": {"save_dir": PATH},
+    "pneumo.training.mlflow_logger.MLFlowRunLogger": {
+        **_TRACKER,
+        "tracking_uri": text("the address of a server or a database, such as {key}=http://localhost:5000"),
+        "artifact_location": optional(or_null(PATH, "the default")),
+    },
+    "pneumo.training.wandb_logger.WandbRunLogger": {
+        **_TRACKER,
+        "save_dir": PATH,
+        "mode": optional(one_of("offline", "online")),
+    },
 }
 HYDRA_KEYS: Keys = {  # Hydra's own keys of a node with a `_target_`
     "_target_": text("the full path of a class, such as torch.optim.SGD"),

@@ -105,3 +105,12 @@ def test_a_search_has_the_direction_of_its_objective(objective: str, direction: 
     sweep = {"name": "rates", "storage": "sqlite://", "objective": objective, "at_once": 1}
     trials = open_trials(DictConfig({"seed": 0, "sweep": sweep}), tmp_path, Space({}, []), {})
     assert trials.study.direction.name == direction
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_logger_that_is_not_installed_is_rejected(
+    name: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumo.config.relations.find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match=rf"logger\.{name} requires {name}.*pip install 'pneumo\[{name}\]'"):
+        check_config(compose_run(f"logger=[csv,{name}]"))
