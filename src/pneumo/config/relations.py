@@ -71,6 +71,11 @@ def check_relations(settings: Settings) -> None:
             f"data.fold={data['fold']} would have no effect: only data.split=kfold has folds. Set data.split=kfold, or "
             "remove data.fold."
         )
+    if data["task"] == "subtype" and len(data.get("classes", ())) > 2:
+        raise ConfigError(
+            f"data.task=subtype divides the second of two classes into bacterial and viral, but data.classes="
+            f"{show(data['classes'])} has {len(data['classes'])}. Remove data.task, or list two classes."
+        )
     for unit in ("epochs", "steps"):
         lowest, highest = trainer.get(f"min_{unit}") or 0, trainer.get(f"max_{unit}", -1)
         if 0 < highest < lowest:

@@ -76,10 +76,11 @@ DATA: Keys = {
     "classes": Rule(
         lambda value: (
             isinstance(value, list)
-            and len({str(name) for name in value}) == len(value) == 2
+            and len({str(name) for name in value}) == len(value) >= 2
             and all(map(is_class_folder, value))
         ),
-        "the names of two folders in UTF-8, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
+        "the different names of two or more folders in UTF-8, of two the positive one last, such as "
+        "data.classes=[NORMAL,PNEUMONIA]",
     ),
     "task": one_of("pneumonia", "subtype"),
     "split": text("official, patient or kfold"),  # validated by `pneumo.data.splits.check_split`

@@ -70,7 +70,7 @@ def read_predictions(folder: Path, results: Results, name: str = "predictions.cs
         )
         odds = table.margins if table.margins.size else None
         predictions = Predictions(table.class_probabilities, label, predicted, table.classes, odds, table.paths)
-    elif results["task"] == "subtype":
+    elif results["task"] != "pneumonia":
         raise _damaged(path, "it has no columns for classes")
     else:
         predictions = _read_binary(path, table, float(results["threshold"]))
@@ -140,7 +140,9 @@ def _parse_columns(columns: Sequence[str]) -> tuple[list[str], list[str]]:
     if list(columns) == _columns(classes, margins=True):
         return classes, others[len(classes) :]
     if list(columns) != _columns(others, margins=False) or len(others) in (1, 2):
-        raise PlainDataError(f"its columns must be {', '.join(_columns((), margins=True))}, or those of three classes")
+        raise PlainDataError(
+            f"its columns must be {', '.join(_columns((), margins=True))}, or those of several classes"
+        )
     return others, []
 
 

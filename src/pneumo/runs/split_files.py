@@ -20,7 +20,7 @@ from pneumo.data.splits import Splits
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
-_HEADER = ("path", "split", "class", "subtype", "patient")
+HEADER = ("path", "split", "class", "subtype", "patient")
 _REMEDY = f"If you have the test images of the run, set {ROOT_VARIABLE} to the folder of their data set."
 
 
@@ -31,7 +31,7 @@ def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
         for name, images in splits.items()
         for image in images
     )
-    write_text(path, format_rows([_HEADER, *rows]))
+    write_text(path, format_rows([HEADER, *rows]))
 
 
 def read_splits(folder: Path) -> list[dict[str, str]]:
@@ -41,8 +41,8 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
         header, rows = read_csv(path)
     except (OSError, PlainDataError) as error:
         raise ConfigError(f"{path} cannot be read ({error}). Restore the file.") from error
-    if sorted(header) != sorted(_HEADER):
-        raise _damaged(path, f"its columns must be {', '.join(_HEADER)}")
+    if sorted(header) != sorted(HEADER):
+        raise _damaged(path, f"its columns must be {', '.join(HEADER)}")
     if not rows:
         raise _damaged(path, "it has no images")
     lines = [dict(zip(header, row, strict=True)) for row in rows]
