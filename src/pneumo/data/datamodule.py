@@ -12,9 +12,10 @@ from pneumo.data.augmentation import Augmentation
 from pneumo.data.download import download_chest_xray
 from pneumo.data.folder_tree import find_data_sets
 from pneumo.data.index import Radiograph
+from pneumo.data.patient_names import complete_patients
 from pneumo.data.phantoms import check_phantoms, write_phantoms
 from pneumo.data.split_loaders import SplitLoaders
-from pneumo.data.splits import Splits, check_split, split_radiographs
+from pneumo.data.splits import METHODS, Splits, check_split, split_radiographs
 from pneumo.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ class ChestXrayDataModule(SplitLoaders):
     """
 
     extra_columns: tuple[str, ...] | None = None  # names of `Radiograph.extra`; None: the data set is a folder tree
+    _split_methods: tuple[str, ...] = METHODS
+    _missing_validation = "The data set has no val folder"
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class ChestXrayDataModule(SplitLoaders):
         super().__init__(
             found, image_size, crop_pct, batch_size, num_workers, seed, cache, cache_dir, augmentation, pin_memory
         )
-        check_split(split, folds, fold)
+        check_split(split, folds, fold, self._split_methods)
         self.classes, self.task = [str(name) for name in classes], task  # YAML reads [0,1] as numbers
         self.split, self.val_fraction, self.folds, self.fold = split, val_fraction, folds, fold
 
@@ -85,12 +88,13 @@ class ChestXrayDataModule(SplitLoaders):
         """Hash of all file paths and sizes, 16 hex digits, regardless of the split settings."""
         return index.data_hash(self.radiographs)
 
-    _missing_validation = "The data set has no val folder"
-
     def _index(self) -> list[Radiograph]:
         """Set root and classes, and return all radiographs with the splits that the data set defines."""
         self.root = index.find_root(self.root)
         radiographs = index.index_radiographs(self.root, self.classes)
+        names = [index.read_name(os.path.basename(image.path))[0] or "" for image in radiographs]
+        fallback = [image.patient for image in radiographs]
+        radiographs = complete_patients(self.root, radiographs, names, fallback, "file names")
         if self.task == "subtype":
             radiographs, self.classes = index.label_subtypes(radiographs, self.classes)
         return radiographs

@@ -26,7 +26,7 @@ from pneumo.reporting.run_summary import STATE_NOTES
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.results import Results, count_test_images, read_finished, recorded_estimate, run_title
-from pneumo.runs.split_files import HEADER, read_splits
+from pneumo.runs.split_files import HEADER, SIZE, read_splits
 from pneumo.runs.status import write_report
 
 _CARD_METRICS = (
@@ -178,7 +178,7 @@ def _model_card(folder: Path) -> str:
         positive="pneumonia" if outputs[-1] == "PNEUMONIA" else str(outputs[-1]),
         table=table,
         patients_source="" if table else " (from file names)",
-        recorded=[name for name in images[0] if name not in HEADER],
+        recorded=[name for name in images[0] if name not in (*HEADER, SIZE) and any(each[name] for each in images)],
         splits=splits,
         classes=list(splits[0]["classes"]),
         tested=count_test_images(results),
