@@ -26,13 +26,14 @@ def write_mixed_table(folder: Path, patients: int = 60, sites: tuple[str, ...] =
     for patient in range(patients):
         label = patient % len(CLASSES)
         for image in range(2):
-            generators = (np.random.default_rng(seed) for seed in (patient, [patient, image]))
-            pixels = draw_radiograph(*generators, _FINDINGS[label])
+            body, posture = np.random.default_rng(patient), np.random.default_rng([patient, image])
+            pixels = draw_radiograph(body, posture, _FINDINGS[label])
             file = Path("images") / f"{patient}-{image}"
             if patient % 10 == 9 or image:
                 file = file.with_suffix(".dcm")
-                header = {"PatientID": SECRET.format(patient), "PatientName": f"SECRET^{patient}"}
-                (folder / file).write_bytes(dicom(pixels.astype(np.uint16) * 256, **header))
+                sixteen_bits = pixels.astype(np.uint16) * 256
+                content = dicom(sixteen_bits, PatientID=SECRET.format(patient), PatientName=f"SECRET^{patient}")
+                (folder / file).write_bytes(content)
             else:
                 file = file.with_suffix(".png")
                 Image.fromarray(pixels.astype(np.uint16) * 256 if patient % 2 else pixels).save(folder / file)

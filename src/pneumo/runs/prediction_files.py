@@ -147,8 +147,9 @@ def _columns(classes: Sequence[str], margins: bool) -> list[str]:
 
 def _count_own_columns(columns: Sequence[str]) -> int:
     """Return the number of columns before `site` and the free columns of a table."""
-    for index in range(len(columns) - 1, 4, -1):
-        if columns[index] == _SITE and columns[index - 1].startswith(_MARGIN):
+    for index in range(5, len(columns)):
+        classes = columns[4 : 4 + (index - 4) // 2]
+        if columns[index] == _SITE and list(columns[:index]) == _columns(classes, margins=True):
             return index
     return len(columns)
 
