@@ -27,7 +27,7 @@ class TableDataModule(ChestXrayDataModule):
         table: str | None,
         preset: str | None,
         columns: Mapping[str, str | None],
-        mapping: Mapping[str, str | None] | None,
+        mapping: Mapping[Any, Any] | None,
         site: str | float | None,
         test_fraction: float,
         root: str | None = None,

@@ -3,11 +3,13 @@
 import hashlib
 import logging
 import os
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any
 
 from pneumo.common.text import quote_override
 from pneumo.data.index import Radiograph, read_name, readable_entries
@@ -35,7 +37,7 @@ def table_source(
     root: str | None,
     preset: str | None,
     columns: Mapping[str, str | None],
-    mapping: Mapping[str, str | None] | None,
+    mapping: Mapping[Any, Any] | None,
 ) -> TableSource:
     """Return the source that the settings `TABLE_SETTINGS` of a data module describe."""
     return TableSource(
@@ -115,7 +117,7 @@ def _check_labels(table: Path, images: Sequence[LabelledImage], classes: Sequenc
         raise DataError(
             f"{table} has labels that are not in data.classes=[{','.join(classes)}]: {listed}. Add them to "
             f"data.classes, or assign each to a class or to null, which leaves its images out: "
-            f"{quote_override(f'data.mapping={{{unknown[0]}: {classes[0]}}}')}."
+            f"{shlex.quote(f'data.mapping={{{unknown[0]}: {classes[0]}}}')}."
         )
     if missing := [name for name in classes if name not in counts]:
         raise DataError(

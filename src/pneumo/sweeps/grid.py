@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -171,8 +172,9 @@ def _table_hash(data: DictConfig, known: dict[tuple[object, ...], str | None], o
     """Return the hash of a table's data; return `otherwise` if the table is missing."""
     if data.table is None or not Path(data.table).is_file():
         return otherwise
-    settings = {name: OmegaConf.to_container(data)[name] for name in TABLE_SETTINGS}
-    source, classes = table_source(**settings), [str(name) for name in data.classes]
+    settings: Any = OmegaConf.to_container(data)
+    source = table_source(*(settings[name] for name in TABLE_SETTINGS))
+    classes = [str(name) for name in data.classes]
     key = (repr(source), *classes)
     if key not in known:
         known[key] = index_table(source, classes).data_hash

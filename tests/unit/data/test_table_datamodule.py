@@ -1,6 +1,7 @@
 import csv
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.data_modules import OPTIONS
@@ -9,7 +10,14 @@ from helpers.mixed_tables import CLASSES, SECRET, write_mixed_table
 from pneumo.data.table_datamodule import TableDataModule
 from pneumo.errors import ConfigError, DataError
 
-TABLE_OPTIONS = {"preset": None, "columns": {}, "mapping": None, "site": None, "test_fraction": 0.2, "split": "patient"}
+TABLE_OPTIONS: dict[str, Any] = {
+    "preset": None,
+    "columns": {},
+    "mapping": None,
+    "site": None,
+    "test_fraction": 0.2,
+    "split": "patient",
+}
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +27,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_table(table: Path | None, **changes: object) -> TableDataModule:
-    options = {**OPTIONS, "classes": list(CLASSES), "val_fraction": 0.25, **TABLE_OPTIONS, **changes}
+    options: dict[str, Any] = {**OPTIONS, "classes": list(CLASSES), "val_fraction": 0.25, **TABLE_OPTIONS, **changes}
     data = TableDataModule(None if table is None else str(table), **options)
     data.prepare_data()
     data.setup()

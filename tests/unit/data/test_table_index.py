@@ -46,8 +46,8 @@ def test_the_hash_depends_on_everything_but_the_order_and_the_free_columns(tmp_p
     changes = (("TB", "COVID"), ("p4", "p3"), (",A,", ",C,"))
     hashes = {index(table(tmp_path, *ROWS, rows[3].replace(old, new))).data_hash for old, new in changes}
     assert len({first, fourth, *hashes}) == 5
-    rows = tuple(f"{row},{name}" for row, name in zip(ROWS, ("train", "val", "test"), strict=True))
-    split = table(tmp_path, *rows, header="file,label,patient,site,age,split")
+    with_splits = [f"{row},{name}" for row, name in zip(ROWS, ("train", "val", "test"), strict=True)]
+    split = table(tmp_path, *with_splits, header="file,label,patient,site,age,split")
     other = index(split).data_hash
     split.write_text(split.read_text().replace(",val", ",train"))
     assert len({first, other, index(split).data_hash}) == 3
