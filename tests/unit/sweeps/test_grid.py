@@ -91,9 +91,9 @@ def test_the_data_of_a_table_are_reindexed(compose_run: Compose, tmp_path: Path)
     table = write_mixed_table(tmp_path / "data", 3)
     classes = f"data.classes=[{','.join(CLASSES)}]"
     cfg = compose_run("data=table", f"data.table={table}", "data.root=null", classes)
-    folder, hashes = tmp_path / "sweep" / "job", {"config_hash": config_hash(cfg)}
+    folder = tmp_path / "sweep" / "job"
     recorded = index_table(TableSource(table), CLASSES).data_hash
-    write_run(folder, "xraychestnet", "sgd", 0, wrong=1, **hashes, data_hash=recorded)
+    write_run(folder, "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(cfg), data_hash=recorded)
     jobs = [Job(folder.name, folder, (), cfg)]
     assert finished_jobs(jobs) == {folder.name}
     table.write_text(table.read_text().replace(",P1,", ",P2,"))
