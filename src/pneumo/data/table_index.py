@@ -71,6 +71,11 @@ def index_table(source: TableSource, classes: Sequence[str]) -> TableIndex:
         DataError: The table is invalid, a label is not a class, a class has no image, some images have no split, or a
             file is missing or outside of the root.
     """
+    if not source.table.is_file():
+        raise DataError(
+            f"data.table={source.table} is not a file. Set it to the path of a CSV file with the columns file and "
+            "label."
+        )
     root = source.table.parent if source.root is None else source.root
     labelled = read_labelled(
         source.table if source.root is None else source.root,

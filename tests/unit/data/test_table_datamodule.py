@@ -127,5 +127,5 @@ def test_a_missing_table_and_an_unknown_split_are_errors(table: Path) -> None:
         open_table(None)
     with pytest.raises(ConfigError, match=r"data\.split=nosuch is unknown.*data\.split=site"):
         open_table(table, split="nosuch")
-    with pytest.raises(DataError, match="nosuch"):
+    with pytest.raises(DataError, match=r"data\.table=.*nosuch\.csv is not a file"):
         open_table(table.parent / "nosuch.csv")
