@@ -79,6 +79,21 @@ def check_relations(settings: Settings) -> None:
             f"data.fold={data['fold']} would have no effect: only data.split=kfold has folds. Set data.split=kfold, or "
             "remove data.fold."
         )
+    if data.get("site") is not None and data["split"] != "site":
+        raise ConfigError(
+            f"data.site={show(data['site'])} would have no effect: only data.split=site leaves a site out. Set "
+            "data.split=site, or remove data.site."
+        )
+    if data["split"] == "site" and "site" in data and data["site"] is None:
+        raise ConfigError(
+            "data.split=site requires data.site, the site whose images are the test set. Set data.site=NAME, or "
+            "data.site=A,B,C in sweep.py -m to leave each site out in turn."
+        )
+    if data["task"] == "subtype" and len(data.get("classes", ())) > 2:
+        raise ConfigError(
+            f"data.task=subtype divides the second of two classes into bacterial and viral, but data.classes="
+            f"{show(data['classes'])} has {len(data['classes'])}. Remove data.task, or list two classes."
+        )
     for unit in ("epochs", "steps"):
         lowest, highest = trainer.get(f"min_{unit}") or 0, trainer.get(f"max_{unit}", -1)
         if 0 < highest < lowest:

@@ -48,7 +48,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_predictions(self, predictions: Predictions, epochs: int) -> None:
-        """Log precision-recall curves of the test to the PR CURVES tab; with three classes, one-vs-rest.
+        """Log precision-recall curves of the test to the PR CURVES tab; with more classes, one-vs-rest.
 
         TensorBoard's thresholds are equidistant from 0 to 1, and most probabilities are near 0 or 1. Ranks are used
         instead, since they distribute the images evenly among the thresholds.

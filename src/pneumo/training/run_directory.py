@@ -58,7 +58,8 @@ def prepare_directory(
         if ckpt_path is None:
             _clear(folder, components.trainer)
         _record_config(folder, cfg)
-        write_splits(folder / _SPLITS, components.datamodule.splits, components.datamodule.classes)
+        datamodule = components.datamodule
+        write_splits(folder / _SPLITS, datamodule.splits, datamodule.classes, datamodule.extra_columns)
     return ckpt_path
 
 
