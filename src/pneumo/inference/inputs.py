@@ -14,8 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from pneumo.data.decoder_limits import MEMORY_BUDGET
-from pneumo.data.folder_tree import is_hidden
 from pneumo.data.duplicates import SIDE
+from pneumo.data.folder_tree import is_hidden
 from pneumo.data.grey import square
 from pneumo.data.radiograph import examine_radiograph
 from pneumo.errors import ConfigError, DataError
