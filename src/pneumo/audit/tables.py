@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pneumo.audit.findings import QUANTITIES, Findings, quantiles
-from pneumo.audit.shortcuts import Probe
 from pneumo.common.text import escape_line
+from pneumo.metrics.probes import Probe
 from pneumo.reporting.assessment import Rows, Verdict, count_verdicts, terminal_table, verdict_grid
 
 PROBES = {
