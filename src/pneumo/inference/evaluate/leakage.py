@@ -11,13 +11,22 @@ import numpy as np
 
 from pneumo.common.hardware import count_cores
 from pneumo.data.duplicates import SIDE, similar_pairs
-from pneumo.data.index import Radiograph, default_root, file_path, is_image, locate, readable_entries, relative_path, walk
+from pneumo.data.index import (
+    Radiograph,
+    default_root,
+    file_path,
+    is_image,
+    locate,
+    readable_entries,
+    relative_path,
+    walk,
+)
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images
 from pneumo.inference.evaluate.cohort import Cohort
+from pneumo.inference.evaluate.performance import defined_estimates
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
-from pneumo.inference.evaluate.performance import defined_estimates
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.results import read_finished
 from pneumo.runs.split_files import find_images, read_splits
@@ -98,7 +107,9 @@ def find_leakage(cohort: Cohort, training: TrainingImages, cache: Path = _CACHE)
         training_images=len(training.paths),
         pairs=tuple((cohort.images[i].name, training.paths[j]) for i, j in pairs),
         images=len(duplicates),
-        metrics_without=defined_estimates(cohort.predictions.take(others), METRICS) if 0 < len(others) < count else None,
+        metrics_without=defined_estimates(cohort.predictions.take(others), METRICS)
+        if 0 < len(others) < count
+        else None,
     )
 
 
