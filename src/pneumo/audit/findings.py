@@ -10,9 +10,10 @@ from threadpoolctl import threadpool_limits
 
 from pneumo.audit.patients import Patients, compare_patients
 from pneumo.audit.properties import DuplicateGroup, LoadedImages, count_identical, list_duplicates, read_images
-from pneumo.audit.shortcuts import Probe, probe_shortcuts
+from pneumo.audit.shortcuts import probe_shortcuts
 from pneumo.audit.tree import Tree, read_tree
 from pneumo.data.duplicates import group_duplicates
+from pneumo.metrics.probes import Probe
 
 # File properties that are compared between classes; arguments: file size in bytes, width and height in pixels.
 QUANTITIES: dict[str, Callable[[int, int, int], float]] = {

@@ -1,36 +1,17 @@
-"""Shortcut probes: gradient-boosted trees that predict labels from features that should not reveal them."""
-
-from dataclasses import dataclass
+"""Properties of images that should not reveal their labels, and probes that predict labels from them."""
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pneumo.audit.properties import LoadedImages
 from pneumo.common.terminal import track
 from pneumo.data.splits import join_groups
-from pneumo.metrics.bootstrap import Resamples, percentiles
-from pneumo.metrics.definitions import auroc
-from pneumo.metrics.intervals import Interval
-from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.probes import Probe, probe
 
 Floats = NDArray[np.float64]
 _FRAME = 8  # width of the outer frame in pixels of a thumbnail: a sixteenth of the image
 _SEGMENTS = 8  # per side of the frame
 _COARSE = 8  # side of the coarse thumbnail in pixels
-_FOLDS, _DRAWS = 5, 400  # of the cross-validation and of the bootstrap
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Cross-validated AUROC of a shortcut classifier."""
-
-    name: str  # metadata, shape, frame or thumbnail
-    # Out-of-fold AUROC; with more than two classes, the one-vs-rest mean. None for one class or too few patients.
-    auroc: float | None
-    low: float | None  # lower end of its 95 % interval, from a bootstrap over patients
-    high: float | None  # upper end
 
 
 def probe_shortcuts(images: LoadedImages, duplicates: NDArray[np.int64]) -> list[Probe]:
@@ -51,7 +32,7 @@ def probe_shortcuts(images: LoadedImages, duplicates: NDArray[np.int64]) -> list
     probes = []
     with track("Probing for shortcuts", len(features)) as update:
         for done, (name, rows) in enumerate(features.items(), 1):
-            probes.append(_probe(name, rows, images.labels, groups))
+            probes.append(probe(name, rows, images.labels, groups))
             update(done)
     return probes
 
@@ -81,31 +62,3 @@ def _thumbnail(images: LoadedImages) -> Floats:
     count, height, width = images.thumbnails.shape
     blocks = images.thumbnails.reshape(count, _COARSE, height // _COARSE, _COARSE, width // _COARSE)
     return np.asarray(blocks.mean((2, 4), dtype=np.float64).reshape(count, -1), np.float64)
-
-
-def _probe(name: str, rows: Floats, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> Probe:
-    classes, labels = np.unique(labels, return_inverse=True)
-    patients = [len(np.unique(groups[labels == label])) for label in range(len(classes))]
-    folds = min(_FOLDS, *patients) if len(classes) > 1 else 0
-    if folds < 2:
-        return Probe(name, None, None, None)
-    if not np.ptp(rows, axis=0).any():
-        return Probe(name, 0.5, 0.5, 0.5)  # constant features carry no information
-    probabilities = np.zeros((len(rows), len(classes)))
-    for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(rows, labels, groups):
-        if len(np.unique(labels[train])) < len(classes):
-            return Probe(name, None, None, None)
-        model = HistGradientBoostingClassifier(random_state=0).fit(rows[train], labels[train])
-        probabilities[test] = model.predict_proba(rows[test])
-    predictions = Predictions(probabilities, labels, probabilities.argmax(1))
-    return Probe(name, float(auroc(Resamples(predictions))[0]), *_interval(predictions, groups))
-
-
-def _interval(predictions: Predictions, groups: NDArray[np.int64]) -> Interval:
-    random, count = np.random.default_rng(0), int(groups.max()) + 1
-    areas: list[float] = []
-    while len(areas) < _DRAWS:
-        weights = np.bincount(random.integers(0, count, count), minlength=count)[groups].astype(np.float64)
-        if len(np.unique(predictions.label[weights > 0])) == predictions.probability.shape[1]:
-            areas.append(float(auroc(Resamples(predictions, weights[None]))[0]))
-    return percentiles(np.array(areas))

@@ -55,10 +55,13 @@ class Predictor:
         batches = self.predict_batches(find_inputs([os.fspath(item) for item in items]))
         return (prediction for batch in batches for prediction in batch.predictions)
 
-    def predict_batches(self, paths: Sequence[Path], keep_previews: bool = False) -> Iterator[PredictedBatch]:
-        """Predict files batch by batch while threads prefetch; `keep_previews` keeps downscaled copies of images."""
+    def predict_batches(
+        self, paths: Sequence[Path], keep_previews: bool = False, keep_thumbnails: bool = False
+    ) -> Iterator[PredictedBatch]:
+        """Predict files batch by batch while threads prefetch; both options keep downscaled copies of the images."""
         prefetch = 2 * self.batch_size
-        with closing(read_inputs(paths, self.rules, keep_previews, count_cores(), prefetch)) as images:
+        inputs = read_inputs(paths, self.rules, keep_previews, count_cores(), prefetch, keep_thumbnails)
+        with closing(inputs) as images:
             while batch := list(islice(images, self.batch_size)):
                 yield PredictedBatch(self.predict_images(batch), batch)
 

@@ -67,12 +67,16 @@ def auroc_variance(positive: Residuals, negative: Residuals) -> float:
 
     Source: N. A. Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, 1997, section 3.
     """
-    _, first, second = np.intersect1d(positive.clusters, negative.clusters, assume_unique=True, return_indices=True)
-    total = len(positive.sums) + len(negative.sums) - len(first)
-    covariance = float(positive.sums[first] @ negative.sums[second]) * total / (total - 1)
-    shared = 2 * covariance / (positive.images * negative.images)
+    shared = 2 * covariance(positive, negative)
     independent = positive.variance + negative.variance
     return independent + shared if independent + shared > ROUNDING_ERROR * independent else 0.0
+
+
+def covariance(first: Residuals, second: Residuals) -> float:
+    """Compute the covariance of two means over different images, caused by patients with images in both sets."""
+    _, left, right = np.intersect1d(first.clusters, second.clusters, assume_unique=True, return_indices=True)
+    total = len(first.sums) + len(second.sums) - len(left)
+    return float(first.sums[left] @ second.sums[right]) * total / (total - 1) / (first.images * second.images)
 
 
 def auroc_widening(areas: Sequence[tuple[Residuals, Residuals]]) -> float:

@@ -92,13 +92,17 @@ def logit_interval(value: float, deviation: float, total: int) -> Interval:
     return float(low), float(high)
 
 
-def subtract(first: Estimate, second: Estimate) -> Estimate:
-    """Compute the difference of two independent estimates and its confidence interval.
+def subtract(first: Estimate, second: Estimate, correlation: float = 0.0) -> Estimate:
+    """Compute the difference of two estimates with this correlation and its confidence interval.
 
     Source: G. Y. Zou, A. Donner, Construction of confidence limits about effect measures: a general approach, 2008,
-    equation 1 (MOVER); for two Wilson intervals it equals Newcombe's (1998, method 10).
+    equation 1 (MOVER); for two independent Wilson intervals it equals Newcombe's (1998, method 10).
     """
+
+    def combine(one: float, other: float) -> float:
+        return hypot(one - correlation * other, sqrt(1 - correlation**2) * other)
+
     difference = first.value - second.value
-    low = difference - hypot(first.value - first.low, second.high - second.value)
-    high = difference + hypot(first.high - first.value, second.value - second.low)
+    low = difference - combine(first.value - first.low, second.high - second.value)
+    high = difference + combine(first.high - first.value, second.value - second.low)
     return Estimate(*zero_rounding_errors(np.array([difference, low, high])).tolist())

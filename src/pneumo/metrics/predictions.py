@@ -16,7 +16,7 @@ from pneumo.metrics.clusters import Clusters, number_clusters
 from pneumo.metrics.intervals import Array
 
 Labels = npt.NDArray[np.int64]
-_MIN_PROBABILITY = 1e-7  # single precision is inexact for probabilities closer to 0 or 1
+MIN_PROBABILITY = 1e-7  # single precision is inexact for probabilities closer to 0 or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +126,21 @@ class Predictions:
             for k, name in enumerate(names)
         }
 
+    def as_binary(self) -> Predictions:
+        """Return predictions of all positive classes together against the negative class; self if already binary."""
+        if self.is_binary:
+            return self
+        binary = Predictions.binary(
+            np.minimum(self.positive_probability, 1.0),  # the sum of rounded probabilities may exceed 1
+            self.positive,
+            self.predicted > 0,
+            (self.classes[0], " or ".join(self.classes[1:])) if self.classes else ("", ""),
+            self.paths,
+            self.margin,
+            self.patients,
+        )
+        return replace(binary, subtypes=self.subtypes)
+
     def take(self, index: Labels) -> Predictions:
         """Return the predictions for the images at `index`, (n,)."""
 
@@ -191,9 +206,9 @@ def distance(probability: npt.NDArray[np.floating[Any]], threshold: float, odds:
         threshold: With two classes, the second is predicted above it. Unused with more classes.
         odds: Log odds, (N, C), used instead of `probability` if given, since they do not saturate.
     """
-    exact = np.clip(probability.astype(np.float64), _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
+    exact = np.clip(probability.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     if probability.shape[1] == 2:
         margin = logit(exact[:, 1]) if odds is None else odds[:, 1]
-        return np.asarray(np.abs(margin - logit(np.clip(threshold, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY))))
+        return np.asarray(np.abs(margin - logit(np.clip(threshold, MIN_PROBABILITY, 1 - MIN_PROBABILITY))))
     ranked = np.sort(np.log(exact) if odds is None else log_expit(odds), axis=1)
     return np.asarray(ranked[:, -1] - ranked[:, -2])
