@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 from pneumo.audit.patients import Patients, compare_patients
 from pneumo.audit.properties import DuplicateGroup, LoadedImages, count_identical, list_duplicates, read_images
 from pneumo.audit.shortcuts import probe_shortcuts
-from pneumo.audit.tree import Tree, read_tree
 from pneumo.data.duplicates import group_duplicates
+from pneumo.data.image_tree import Tree, read_tree
 from pneumo.metrics.probes import Probe
 
 # File properties that are compared between classes; arguments: file size in bytes, width and height in pixels.

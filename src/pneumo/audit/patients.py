@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo.audit.properties import LoadedImages
-from pneumo.audit.tree import UNSPLIT
 from pneumo.data.folder_tree import SPLITS
+from pneumo.data.image_tree import UNSPLIT
 from pneumo.metrics.intervals import ROUNDING_ERROR, zero_rounding_errors
 
 Conclusion = Literal["same", "different", "undecided"]

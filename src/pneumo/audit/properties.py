@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo.audit.tree import File, Tree
 from pneumo.common.terminal import track
 from pneumo.data.decoder_limits import MEMORY_BUDGET
+from pneumo.data.image_tree import File, Tree
 from pneumo.data.index import file_path
 from pneumo.data.radiograph import examine_radiograph, read_content
 from pneumo.errors import DataError

@@ -3,7 +3,6 @@
 Only the elements needed for the pixels are read (`ELEMENTS`), and no message contains their values.
 """
 
-import re
 from contextlib import suppress
 from typing import BinaryIO, cast
 
@@ -21,17 +20,6 @@ from pneumo.data.dicom_pixels import PIXELS, build_palette_table, decode_pixels
 from pneumo.data.grey import count_codes, look_up
 from pneumo.errors import DataError
 
-# Some archives omit the preamble. The file then starts with the length of its header, or with one of the first
-# elements: (0008,0000), 0001, 0005, 0008, 0016 or 0018. In big endian, the VR follows the element.
-_START = re.compile(
-    rb".{128}DICM|\x02\0\0\0|\x08\0[\0\x01\x05\x08\x16\x18]\0|\0\x08\0[\0\x01\x05\x08\x16\x18][A-Z]{2}", re.DOTALL
-)
-
-
-def is_dicom(head: bytes) -> bool:
-    """Return whether the first 132 or more bytes of a file are those of a DICOM file."""
-    return _START.match(head) is not None
-
 
 def read_dicom(stream: LimitedStream) -> tuple[Image.Image, list[str]]:
     """Read the single image of a DICOM file as 8-bit greyscale, with notes on reasons to doubt a prediction.
@@ -47,7 +35,7 @@ def read_dicom(stream: LimitedStream) -> tuple[Image.Image, list[str]]:
         Exception: Any that pydicom raises for damaged files; the text may contain values of elements.
     """
     file = cast(BinaryIO, stream)
-    _require_not_deflated(file)
+    require_not_deflated(file)
     stream.seek(0)
     header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=ELEMENTS)
     require_short_values(header)
@@ -71,7 +59,7 @@ def read_dicom(stream: LimitedStream) -> tuple[Image.Image, list[str]]:
     return Image.fromarray(look_up(table, codes)), list(dict.fromkeys(notes + grey_notes))
 
 
-def _require_not_deflated(stream: BinaryIO) -> None:
+def require_not_deflated(stream: BinaryIO) -> None:
     """Raise a DataError for a deflated file, whose size is unknown until it is decompressed.
 
     pydicom decompresses such a file when it reads beyond the meta information. Like pydicom, this parses the meta

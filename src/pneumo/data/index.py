@@ -14,6 +14,7 @@ from PIL import Image
 
 from pneumo.common import SUBTYPES
 from pneumo.common.files import escape_path, unescape_path
+from pneumo.data.dicom_signature import HEAD_BYTES, SUFFIXES, is_dicom
 from pneumo.data.folder_tree import SPLITS, describe_misplaced, find_data_sets, has_splits
 from pneumo.errors import DataError
 
@@ -180,13 +181,23 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:
-    """Return whether a file has the suffix of an image and is neither hidden nor empty."""
-    return (
-        not entry.name.startswith(".")
-        and "__MACOSX" not in entry.path
-        and os.path.splitext(entry.name)[1].lower() in Image.registered_extensions()
-        and entry.stat().st_size > 0
-    )
+    """Return whether a file is an image by its suffix and is neither hidden nor empty.
+
+    A file without a suffix of letters, as scanners write them, is an image if its content is DICOM.
+    """
+    if entry.name.startswith(".") or "__MACOSX" in entry.path:
+        return False
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix in SUFFIXES or suffix in Image.registered_extensions():
+        return entry.stat().st_size > 0
+    return not suffix[1:].isalpha() and entry.name != "DICOMDIR" and _is_dicom_file(entry)
+
+
+def _is_dicom_file(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_file():  # opening a pipe would block
+        return False
+    with open(entry.path, "rb") as file:
+        return is_dicom(file.read(HEAD_BYTES))
 
 
 def _make_radiograph(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:

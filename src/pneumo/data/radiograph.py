@@ -6,19 +6,22 @@ Prediction, audit, training and all caches use this reader, so they accept the s
 import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo.data.decoder_limits import LOG_SUPPRESSION, MAX_BYTES, MEMORY_BUDGET, LimitedStream
-from pneumo.data.dicom import is_dicom, read_dicom
+from pneumo.data.dicom import read_dicom
+from pneumo.data.dicom_signature import is_dicom
 from pneumo.data.grey import MAX_PIXELS, square
 from pneumo.data.raster import INTACT, OpenedImage, Storage, read_raster
 from pneumo.errors import DataError
 
+Result = TypeVar("Result")
 _MIN_CONTRAST = 64  # brightest minus darkest grey value; the minimum of the 5,856 images of Kermany et al. is 112
 
 
@@ -82,20 +85,33 @@ def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDA
         ) from None
 
 
-def _open(source: Path | bytes) -> OpenedImage:
+def open_safely(source: Path | bytes, read: Callable[[LimitedStream, bytes], Result]) -> Result:
+    """Read a file, or its content, within the limits of all decoders.
+
+    Args:
+        source: The file, or its content.
+        read: Function of the stream and its first bytes.
+
+    Raises:
+        DataError: The function raised any exception. The text is a predicate without any content of the file.
+    """
     with LOG_SUPPRESSION, MEMORY_BUDGET.reservation():
         try:
             if isinstance(source, bytes):
                 MEMORY_BUDGET.reserve(len(source))
-                return _read(io.BytesIO(source))
+                return _read_head(io.BytesIO(source), read)
             _reserve_content(source)
             with open(source, "rb") as stream:
-                return _read(stream)
+                return _read_head(stream, read)
         except DataError as error:
             reason = str(error)
         except Exception as error:  # decoders raise many kinds of exceptions for damaged bytes
             reason = _describe_failure(error)
     raise DataError(reason)
+
+
+def _open(source: Path | bytes) -> OpenedImage:
+    return open_safely(source, _read)
 
 
 def _reserve_content(path: Path) -> None:
@@ -116,16 +132,20 @@ def _contrast_notes(opened: OpenedImage) -> tuple[str, ...]:
     return ()
 
 
-def _read(stream: BinaryIO) -> OpenedImage:
+def _read_head(stream: BinaryIO, read: Callable[[LimitedStream, bytes], Result]) -> Result:
     limited = LimitedStream(stream)
     head = limited.read(512)
     limited.seek(0)
     if not head:
         raise DataError(f"is empty (0 bytes): {INTACT}.")
+    return read(limited, head)
+
+
+def _read(stream: LimitedStream, head: bytes) -> OpenedImage:
     if is_dicom(head):
-        image, notes = read_dicom(limited)
+        image, notes = read_dicom(stream)
         return OpenedImage(image, notes, Storage(image.mode, "DICOM"))
-    return read_raster(limited, head)
+    return read_raster(stream, head)
 
 
 def _describe_failure(error: Exception) -> str:

@@ -33,11 +33,12 @@ class Predictor:
         network: The network's backend.
         rules: The network's class names, image size, threshold and other settings.
         batch_size: Number of images in a batch.
+        path: The network's file; None if it was built in memory.
     """
 
-    def __init__(self, network: Network, batch_size: int | None = None) -> None:
+    def __init__(self, network: Network, batch_size: int | None = None, path: Path | None = None) -> None:
         """Wrap a loaded network; `load_model` creates a predictor from a file."""
-        self.network, self.rules = network, network.rules
+        self.network, self.rules, self.path = network, network.rules, path
         self.batch_size = batch_size or network.batch_size
         self._explainers: dict[str, Explainer] = {}
 
@@ -146,7 +147,7 @@ def load_predictor(path: Path, device: str, batch_size: int | None, style: Setti
             f"{style('batch_size', batch_size)} is out of range: it must be 1 or more. Use a value such as "
             f"{style('batch_size', 16)}."
         )
-    return Predictor(open_network(path, device, style), batch_size)
+    return Predictor(open_network(path, device, style), batch_size, path)
 
 
 def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> Network:

@@ -169,9 +169,10 @@ class Classifier(CheckpointModule):
         checkpoint["validation"] = self.outputs.get("val", {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the OOD detector of a calibrated checkpoint and the record of an adapted one."""
+        """Restore the OOD detector, the internal test and the record of an adaptation."""
         self.ood_detector = OodDetector(**checkpoint["outliers"]) if "outliers" in checkpoint else None
         self.adaptation = checkpoint.get("adaptation")
+        self.internal_test: Batch | None = checkpoint.get("internal_test")
 
     def build_optimizer(self) -> Optimizer:
         """Build the optimizer of the trainable parameters.

@@ -6,7 +6,7 @@ import pytest
 
 from pneumo.audit.patients import compare_patients
 from pneumo.audit.properties import ImageInfo, LoadedImages
-from pneumo.audit.tree import File
+from pneumo.data.image_tree import File
 
 SIDE = 8
 

@@ -13,7 +13,7 @@ from helpers.dicom_files import dicom
 from PIL import Image
 
 from pneumo.audit.properties import read_images
-from pneumo.audit.tree import read_tree
+from pneumo.data.image_tree import read_tree
 from pneumo.data.radiograph import decode, examine_radiograph, read_radiograph
 from pneumo.errors import DataError
 from pneumo.inference.backend import Rules

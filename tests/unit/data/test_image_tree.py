@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from pneumo.audit.properties import read_images
-from pneumo.audit.tree import read_tree
+from pneumo.data.image_tree import read_tree
 from pneumo.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""The audited folder tree: images by split and class, with any class names."""
+"""Images of a folder tree by split and class, with any class names."""
 
 import os
 import shlex

@@ -1,0 +1,140 @@
+"""Labelled images of class folders, of a train/val/test tree or of a label table."""
+
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumo.common.files import escape_path, unescape_path
+from pneumo.common.text import escape_line
+from pneumo.data.folder_tree import SPLITS
+from pneumo.data.image_tree import UNSPLIT, read_tree
+from pneumo.data.index import file_path, relative_path
+from pneumo.data.label_table import LabelTable, read_label_table
+from pneumo.errors import ConfigError, DataError
+
+ALL = "all"  # as a split: all images
+_SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "val"
+)
+_SHOWN = 3  # examples in a message
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """An image file with its label."""
+
+    file: Path  # path on the disk
+    name: str  # path relative to the root, as escaped text with forward slashes
+    label: str  # class name
+    patient: str  # empty if unknown
+    site: str  # empty if unknown
+    split: str  # train, val, test or empty
+    extra: tuple[str, ...] = ()  # values of `LabelledSet.extra_columns`
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Images of one site or data set."""
+
+    name: str
+    images: tuple[LabelledImage, ...]
+    extra_columns: tuple[str, ...]  # names of the other columns of a table, such as age
+    skipped: tuple[tuple[str, str], ...]  # name and reason of each entry that is not used
+
+
+def read_labelled(
+    data: Path,
+    *,
+    labels: Path | None = None,
+    preset: str | None = None,
+    columns: Mapping[str, str] = {},
+    mapping: Mapping[str, str] = {},
+    split: str = "test",
+) -> LabelledSet:
+    """List the labelled images of a folder or of a table.
+
+    Args:
+        data: Folder of class folders; folder of train/, val/ or test/ with class folders; or a CSV table, whose files
+            are relative to its folder.
+        labels: Table, see `read_label_table`; its files are then relative to the folder `data`.
+        preset: Published layout of the table.
+        columns: Names of the table's columns by standard name.
+        mapping: New names of labels, such as `{"No Finding": "NORMAL"}`.
+        split: The split to use of a tree, or of a table with the column `split`: train, val or test; `all` for
+            everything, also images without split.
+
+    Raises:
+        ConfigError: An option does not fit the data.
+        DataError: There are no images, the table is invalid, or files are missing.
+    """
+    if split not in (*SPLITS, ALL):
+        raise ConfigError(f"split {split!r} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
+    if labels is None and data.is_dir():
+        if preset is not None or columns:
+            option = f"preset {preset}" if preset is not None else f"column {next(iter(columns))}"
+            raise ConfigError(f"{option} needs a table, but {data} is a folder. Add the table, or omit the option.")
+        return _read_folder(data, mapping, split)
+    if labels is not None and not data.is_dir():
+        raise DataError(
+            f"{data} is not a folder: with a table of labels, it must be the folder to which the table's files are "
+            "relative."
+        )
+    table = read_label_table(data if labels is None else labels, preset, columns)
+    root = data.parent if labels is None else data
+    return _read_table(table, _set_name(data), root, mapping, split)
+
+
+def _read_folder(data: Path, mapping: Mapping[str, str], split: str) -> LabelledSet:
+    tree = read_tree(data)
+    classes = _map_labels(tree.classes, mapping, data)
+    used = [file for file in tree.files if split == ALL or file.split in (UNSPLIT, split)]
+    if not used:
+        raise DataError(
+            f"{data} has no images of the split {split}, but of {', '.join(tree.splits)}. Use one of these splits, or "
+            f"{ALL}."
+        )
+    images = [
+        LabelledImage(
+            file_path(tree.root, file.path),
+            file.path,
+            classes[file.label],
+            file.patient or "",
+            "",
+            "" if file.split == UNSPLIT else file.split,
+        )
+        for file in used
+    ]
+    return LabelledSet(
+        _set_name(data), tuple(images), (), tuple((name, "not an image of a class") for name in tree.junk)
+    )
+
+
+def _read_table(table: LabelTable, name: str, root: Path, mapping: Mapping[str, str], split: str) -> LabelledSet:
+    labels = _map_labels(table.values("label"), mapping, table.path)
+    splits = _read_splits(table)
+    patients, sites = table.values("patient"), table.values("site")
+    extras = list(zip(*(table.values(name) for name in table.extra_columns), strict=True)) or [()] * len(labels)
+    images = []
+    for i, text in enumerate(table.values("file")):
+        path = unescape_path(text)
+        shown = escape_path(posixpath.normpath(path)) if not os.path.isabs(path) else relative_path(path, root)
+        images.append(LabelledImage(root / path, shown, labels[i], patients[i], sites[i], splits[i], extras[i]))
+    return LabelledSet(name, tuple(images), table.extra_columns, table.skipped)
+
+
+def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path) -> list[str]:
+    present = set(labels)
+    if unknown := [label for label in mapping if label not in present]:
+        raise ConfigError(f"unknown {unknown} {source}")
+    return [mapping.get(label, label) for label in labels]
+
+
+def _read_splits(table: LabelTable) -> list[str]:
+    return [_SPLIT_NAMES.get(value.casefold(), "") for value in table.values("split")]
+
+
+def _set_name(path: Path) -> str:
+    resolved = Path(os.path.abspath(path))
+    return escape_line(escape_path(resolved.stem if path.is_file() else resolved.name)) or "images"
