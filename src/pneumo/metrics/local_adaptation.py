@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from pneumo.metrics.clusters import Clusters, stratify
 from pneumo.metrics.intervals import Array
 from pneumo.metrics.operating_point import choose_margin, choose_threshold, to_probability
-from pneumo.metrics.predictions import Predictions, predict_classes
+from pneumo.metrics.predictions import Predictions
 
 Booleans = npt.NDArray[np.bool_]
 RULES = ("balanced", "youden", "accuracy", "sensitivity", "specificity")
@@ -37,7 +37,7 @@ class LocalPoint(NamedTuple):
     margin: float | None  # predictions up to this distance from the threshold are uncertain; None: not selected
 
 
-class Rule(NamedTuple):
+class ThresholdRule(NamedTuple):
     """How the threshold is selected."""
 
     name: str  # one of RULES
@@ -45,7 +45,7 @@ class Rule(NamedTuple):
 
 
 def fit_local_point(
-    difference: Array, positive: Booleans, reference: LocalPoint, rule: Rule, uncertain: float
+    difference: Array, positive: Booleans, reference: LocalPoint, rule: ThresholdRule, uncertain: float
 ) -> LocalPoint:
     """Fit temperature, intercept, threshold and margin of uncertain predictions to labelled images.
 
@@ -65,12 +65,13 @@ def fit_local_point(
     intercept, slope = fit_recalibration(difference, positive, 1 / reference.temperature)
     odds = slope * difference + intercept
     probability = _probability(odds)
+    target = 1.0 if rule.target is None else rule.target
     if rule.name == "balanced":
         chosen = float(logit(positive.mean()))
     elif rule.name == "specificity":
-        chosen = -choose_threshold(-odds, ~positive, "sensitivity", rule.target or 1.0)
+        chosen = -choose_threshold(-odds, ~positive, "sensitivity", target)
     else:
-        chosen = choose_threshold(odds, positive, rule.name, rule.target or 1.0)
+        chosen = choose_threshold(odds, positive, rule.name, target)
     threshold = to_probability(chosen, odds, probability[:, 1])
     margin = None if reference.margin is None else choose_margin(probability, threshold, uncertain)
     return LocalPoint(1 / slope, intercept, threshold, margin)
@@ -117,11 +118,12 @@ def ranks_inversely(difference: Array, positive: Booleans) -> bool:
 
 def apply_local_point(predictions: Predictions, difference: Array, point: LocalPoint) -> Predictions:
     """Return the predictions of the same images at another operating point, in single precision like a network's."""
-    return _predict(predictions, difference / point.temperature + point.intercept, np.array(point.threshold))
+    threshold = np.full(len(difference), point.threshold)
+    return _predict(predictions, difference / point.temperature + point.intercept, threshold)
 
 
 def cross_fit(
-    predictions: Predictions, difference: Array, reference: LocalPoint, rule: Rule, uncertain: float
+    predictions: Predictions, difference: Array, reference: LocalPoint, rule: ThresholdRule, uncertain: float
 ) -> Predictions:
     """Predict each image at an operating point that was fitted to images of other patients.
 
@@ -160,11 +162,10 @@ def _probability(odds: Array) -> npt.NDArray[np.float32]:
 
 def _predict(predictions: Predictions, odds: Array, threshold: Array) -> Predictions:
     probability = _probability(odds)
-    predicted = predict_classes(probability - np.stack([0 * threshold, threshold], axis=-1), 0.0)
     return Predictions.binary(
         probability[:, 1].astype(np.float64),
         predictions.positive,
-        predicted == 1,
+        probability[:, 1] > threshold.astype(np.float32),
         (predictions.classes[0], predictions.classes[1]),
         predictions.paths,
         odds,
