@@ -6,10 +6,11 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -21,6 +22,8 @@ from pneumo.data.radiograph import examine_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images, Rules
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _DIGITS = re.compile("([0-9]+)")
 _MAX_PREVIEW_SIDE = 1024  # pixels
 
@@ -149,11 +152,25 @@ def read_inputs(
         prefetch: Number of files to read in advance.
         keep_thumbnails: Whether to keep thumbnails for the search for near-duplicates.
     """
-    pool = ThreadPoolExecutor(threads, "read_inputs")
-    pending: deque[Future[InputImage]] = deque()
+    return map_ahead(lambda path: read_input(path, rules, keep_previews, keep_thumbnails), paths, threads, prefetch)
+
+
+def map_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, prefetch: int
+) -> Generator[_Result]:
+    """Apply a function to items with a thread pool and yield the results in order.
+
+    Args:
+        function: The function; at most `threads` calls run at once.
+        items: The items.
+        threads: Number of threads.
+        prefetch: Number of results to compute in advance, which bounds the memory.
+    """
+    pool = ThreadPoolExecutor(threads, "map_ahead")
+    pending: deque[Future[_Result]] = deque()
     try:
-        for path in paths:
-            pending.append(pool.submit(read_input, path, rules, keep_previews, keep_thumbnails))
+        for item in items:
+            pending.append(pool.submit(function, item))
             if len(pending) > prefetch:
                 yield pending.popleft().result()
         while pending:

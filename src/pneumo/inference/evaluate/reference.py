@@ -69,7 +69,7 @@ def _read_run(folder: Path, classes: tuple[str, ...]) -> Reference:
     predictions = read_predictions(folder, results)
     if tuple(predictions.classes) != classes and set(filter(None, predictions.classes)) - set(classes):
         raise ConfigError(
-            f"--run {folder} has the classes {', '.join(predictions.classes)}, but the network has {', '.join(classes)}. "
-            "Use the run that trained this network."
+            f"--run {folder} has the classes {', '.join(predictions.classes)}, but the network has "
+            f"{', '.join(classes)}. Use the run that trained this network."
         )
     return Reference(predictions, float(results["threshold"]), f"{folder.name}/predictions.csv")
