@@ -91,6 +91,10 @@ class Network(ABC):
         """Return the predictions for the test images of the network's own run; None if the file has none."""
         return None
 
+    def adaptation(self) -> dict[str, Any] | None:
+        """Return the record of a local adaptation, see `pneumo.models.adaptation_record`; None if there was none."""
+        return None
+
     def explainer(self, method: str) -> Callable[[Images], Floats]:
         """Build a function that maps images (N, 1, S, S) to saliency maps (N, S, S).
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,6 +60,10 @@ class CheckpointNetwork(Network):
         logits = torch.stack((torch.zeros_like(stored["margin"]), stored["margin"]), dim=1)
         predictions = self.classifier.predictions(logits, stored["label"], self.rules.threshold)
         return replace(predictions, patients=tuple(map(str, stored["patient"].tolist())))
+
+    def adaptation(self) -> dict[str, Any] | None:
+        """Return the record of a local adaptation; see `Network`."""
+        return self.classifier.adaptation
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:
         """Build a function that maps images to saliency maps; see `Network`."""

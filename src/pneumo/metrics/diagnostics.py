@@ -89,7 +89,7 @@ def predictive_values(predictions: Predictions, prevalences: Sequence[float] = (
     likelihood ratios, with intervals on the logit scale; they are left out if a class is absent.
 
     Source: N. D. Mercaldo, K. F. Lau, X. H. Zhou, Confidence intervals for predictive values with an emphasis to
-    case-control studies, 2007, section 2.3.
+    case-control studies, 2007.
 
     Raises:
         ConfigError: A prevalence is not above 0 and below 1.

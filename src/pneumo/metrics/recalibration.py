@@ -54,7 +54,7 @@ def measure_calibration(predictions: Predictions) -> Calibration:
     slope is None if the classes are separable or all margins are equal.
 
     Sources: B. Van Calster et al., A calibration hierarchy for risk models was defined: from utopia to empirical data,
-    2016, section 2; R. D. Riley et al., Evaluation of clinical prediction models (part 2): how to undertake an external
+    2016; R. D. Riley et al., Evaluation of clinical prediction models (part 2): how to undertake an external
     validation study, 2024, for the ratio.
     """
     margin, positive, clusters = margins(predictions), predictions.positive, predictions.clusters
@@ -76,8 +76,8 @@ def fit_logistic(
     The covariance is the sandwich estimator times G / (G - 1) * (N - 1) / (N - K), for G clusters, N images and K
     coefficients. It equals that of statsmodels with `cov_type="cluster"`.
 
-    Source: K.-Y. Liang, S. L. Zeger, Longitudinal data analysis using generalized linear models, 1986, section 2, for
-    the sandwich estimator.
+    Source: K.-Y. Liang, S. L. Zeger, Longitudinal data analysis using generalized linear models, 1986, for the
+    sandwich estimator.
 
     Args:
         margin: Log odds of the positive class, (N,).

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pneumo.common.tensor_files import is_dense
+from pneumo.models.adaptation_record import is_adaptation
 
 
 def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
@@ -77,6 +78,7 @@ def _is_internal_test(value: object) -> bool:
 VALIDATORS = {
     "state_dict": _is_state_dict,
     "outliers": _is_ood_detector,
+    "adaptation": is_adaptation,
     "validation": _is_validation,
     "internal_test": _is_internal_test,
     "metrics": _is_metrics,
