@@ -158,13 +158,14 @@ def _predict_variants(model: BatchPredictor, images: Sequence[LabelledImage], nu
     done, negative = 0, model.rules.classes[0]
     with track("Stress test", len(table)) as update, closing(_stream(model.rules, images, numbers, seed)) as inputs:
         while batch := list(islice(inputs, model.batch_size)):
-            for done, each in enumerate(model.predict_images(batch), done + 1):
-                table[done - 1] = (
+            for row, each in enumerate(model.predict_images(batch), done):
+                table[row] = (
                     each.positive_probability,
                     each.logit_margin,
                     each.predicted_class != negative,
                     bool(each.out_of_distribution),
                 )
+            done += len(batch)
             update(done)
     probability, margin, predicted, outlying = table.reshape(len(images), len(_VARIANTS), -1).transpose(2, 0, 1)
     return _Scores(probability, margin, predicted > 0, outlying > 0)
