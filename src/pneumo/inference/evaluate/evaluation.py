@@ -25,6 +25,7 @@ from pneumo.inference.evaluate.stress import run_stress
 from pneumo.inference.prediction import show_path
 from pneumo.metrics.diagnostics import check_fraction
 from pneumo.metrics.subgroups import age_bands, measure_subgroups
+from pneumo.models.adaptation_record import describe_adaptation
 
 SITE = "site"  # factor of subgroups and probes
 
@@ -70,6 +71,7 @@ def evaluate(
     """
     labelled = merge_sets(sets)
     _check_options(labelled, options)
+    adaptation = model.network.adaptation()
     reference = find_reference(model, options.run)
     training = _find_training_images(options)
     cohort = predict_cohort(model, labelled, keep_thumbnails=not isinstance(training, str))
@@ -94,6 +96,7 @@ def evaluate(
         comparison=comparison,
         stress=stress,
         split=split,
+        adaptation="" if adaptation is None else describe_adaptation(adaptation),
         mined_labels=options.mined_labels,
     )
 

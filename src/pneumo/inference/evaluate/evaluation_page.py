@@ -7,8 +7,10 @@ from matplotlib.figure import Figure
 
 from pneumo.common import __version__
 from pneumo.inference.evaluate.caveats import assess
+from pneumo.inference.evaluate.checklist import DOIS, build_checklist, count_answers
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.evaluation_tables import headline, main_metrics, tables
+from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
 from pneumo.reporting.assessment import count_verdicts
 from pneumo.reporting.figures.evaluation_figures import (
@@ -50,6 +52,7 @@ def to_html(evaluation: EvaluationResults) -> str:
         gap="" if isinstance(gap, str) else describe_gap(gap),
         figures=[(name, text, figures[name]) for name, text in CAPTIONS.items() if name in figures],
         listings=list(_listings(evaluation)),
+        checklists=_checklists(evaluation),
     )
 
 
@@ -83,6 +86,22 @@ def _reference(evaluation: EvaluationResults) -> NamedSet | None:
     if isinstance(gap, str):
         return None
     return NamedSet("internal test", gap.validation, gap.validation_metrics["auroc"])
+
+
+def _checklists(evaluation: EvaluationResults) -> list[dict[str, object]]:
+    """Return name, DOI, counts and items of each guideline."""
+    items = build_checklist(collect_facts(evaluation))
+    counts = count_answers(items)
+    return [
+        {
+            "name": name,
+            "doi": doi,
+            "filled": counts[name][0],
+            "total": counts[name][1],
+            "items": [item for item in items if item.guideline == name],
+        }
+        for name, doi in DOIS.items()
+    ]
 
 
 def _listings(evaluation: EvaluationResults) -> list[tuple[str, list[str], int]]:

@@ -9,9 +9,11 @@ from typing import Any
 from pneumo.common import __version__
 from pneumo.common.plain_data import format_rows
 from pneumo.inference.evaluate.caveats import assess
+from pneumo.inference.evaluate.checklist import build_checklist
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.performance import Performance
 from pneumo.inference.evaluate.reference import Reference
+from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
@@ -58,6 +60,8 @@ def to_json(evaluation: EvaluationResults) -> str:
         "unreadable": [{"name": name, "reason": reason} for name, reason in cohort.unreadable],
         "skipped": [{"name": name, "reason": reason} for name, reason in cohort.skipped],
         "mined_labels": evaluation.mined_labels,
+        "adaptation": evaluation.adaptation or None,
+        "checklist": [item._asdict() for item in build_checklist(collect_facts(evaluation))],
         "verdicts": [verdict._asdict() for verdict in assess(evaluation)],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -37,6 +37,7 @@ class EvaluationResults:
         comparison: Paired comparison with another network; None without one.
         stress: Performance on corrupted images; None unless requested.
         split: Split that was used of data sets with splits.
+        adaptation: Description of the network's local adaptation; empty without one.
         mined_labels: Whether the labels were extracted from reports.
     """
 
@@ -54,6 +55,7 @@ class EvaluationResults:
     comparison: PairedComparison | None
     stress: StressTest | None
     split: str
+    adaptation: str
     mined_labels: bool
 
     @property

@@ -12,7 +12,7 @@ from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.generalization import GeneralizationGap, measure_gap
 from pneumo.runs.prediction_files import read_predictions
-from pneumo.runs.results import read_finished
+from pneumo.runs.results import Results, read_finished
 
 _SETS = ("internal test", "external")
 _CAUTION = "The internal test images come from the same source as the training images."
@@ -24,6 +24,7 @@ class Reference(NamedTuple):
     predictions: Predictions
     threshold: float
     origin: str  # where the predictions come from, for readers
+    results: Results | None = None  # content of the run's results.json; None if there is no run
 
 
 def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
@@ -72,4 +73,4 @@ def _read_run(folder: Path, classes: tuple[str, ...]) -> Reference:
             f"--run {folder} has the classes {', '.join(predictions.classes)}, but the network has "
             f"{', '.join(classes)}. Use the run that trained this network."
         )
-    return Reference(predictions, float(results["threshold"]), f"{folder.name}/predictions.csv")
+    return Reference(predictions, float(results["threshold"]), f"{folder.name}/predictions.csv", results)
