@@ -38,10 +38,18 @@ class Tree:
     junk: tuple[str, ...]  # paths of files that are not images of a class
 
 
-def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
+def read_tree(
+    root: Path, classes: Sequence[str] = (), command: str = "pneumo audit ", selection: str = "add --classes {}"
+) -> Tree:
     """List the images in root/{train,val,test}/CLASS/, in root/chest_xray/{train,val,test}/CLASS/ or in root/CLASS/.
 
     Any of the splits may be missing. Without `classes`, all folders that contain images are classes.
+
+    Args:
+        root: Folder of the data set.
+        classes: Names of the class folders.
+        command: Start of a command line that reads a folder, for errors.
+        selection: How to select the classes, for errors; `{}` stands for their names, separated by commas.
 
     Raises:
         DataError: There are no images, a class is missing, the data set is in a sub-folder, or a file cannot be
@@ -53,10 +61,10 @@ def read_tree(root: Path, classes: Sequence[str] = ()) -> Tree:
             "test/ with one folder per class in each."
         )
     with readable_entries():
-        return _read(root, [escape_path(name) for name in classes])
+        return _read(root, [escape_path(name) for name in classes], command, selection)
 
 
-def _read(root: Path, classes: Sequence[str]) -> Tree:
+def _read(root: Path, classes: Sequence[str], command: str, selection: str) -> Tree:
     folders = [folder for folder in (root, root / "chest_xray") if any((folder / name).is_dir() for name in SPLITS)]
     root = folders[0] if folders else root
     splits = tuple(name for name in SPLITS if (root / name).is_dir()) if folders else (UNSPLIT,)
@@ -76,8 +84,8 @@ def _read(root: Path, classes: Sequence[str]) -> Tree:
     present = {name for _, name, _ in images}
     names = tuple(classes) or tuple(sorted(present))
     if not classes or not set(classes) <= present:
-        _check_nesting(root, image_folders)
-    _check(root, classes, splits, present)
+        _check_nesting(root, image_folders, command, selection)
+    _check(root, classes, splits, present, selection)
     files = []
     for split, name, entry in images:
         patient, subtype = read_name(entry.name)
@@ -97,7 +105,7 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
                 yield entry, None
 
 
-def _check(root: Path, classes: Sequence[str], splits: Sequence[str], present: set[str]) -> None:
+def _check(root: Path, classes: Sequence[str], splits: Sequence[str], present: set[str], selection: str) -> None:
     if len(set(classes)) < len(classes):
         raise DataError(f"--classes {','.join(classes)} contains a class twice: list each class once.")
     # The images of misnamed splits would be ignored, or the splits would be treated as classes.
@@ -124,11 +132,11 @@ def _check(root: Path, classes: Sequence[str], splits: Sequence[str], present: s
         raise DataError(
             f"There is no image {where} below {root}, which has these folders: {', '.join(available) or 'none'}. A "
             "data set has one folder per class, or train/, val/ or test/ with one folder per class in each, and every "
-            "class needs an image. Use such a folder, or list its classes with --classes A,B."
+            f"class needs an image. Use such a folder, or {selection.format('A,B')}."
         )
 
 
-def _check_nesting(root: Path, image_folders: Mapping[str, set[str]]) -> None:
+def _check_nesting(root: Path, image_folders: Mapping[str, set[str]], command: str, selection: str) -> None:
     """Raise a DataError if sub-folders of `root` are data sets, or the class folders are one level too deep."""
     folders = {
         split: {Path(os.path.relpath(path, _split_folder(root, split))).parts for path in paths}
@@ -137,10 +145,11 @@ def _check_nesting(root: Path, image_folders: Mapping[str, set[str]]) -> None:
     nested = {split: find_nested(parts) for split, parts in folders.items()}
     tops = sorted({parts[0] for split in folders.values() for parts in split if parts})
     option = shlex.quote(",".join(tops))
-    hint = f"If {'this folder is a class' if len(tops) == 1 else 'these folders are classes'}, add --classes {option}."
+    subject = "this folder is a class" if len(tops) == 1 else "these folders are classes"
+    hint = f"If {subject}, {selection.format(option)}."
     if whole := nested.get(UNSPLIT):
         data_sets = [root.joinpath(*parts) for parts in whole]
-        raise DataError(f"{root} is not a data set: {describe_misplaced(root, data_sets, 'pneumo audit ')}. {hint}")
+        raise DataError(f"{root} is not a data set: {describe_misplaced(root, data_sets, command)}. {hint}")
     if UNSPLIT not in nested and all(nested.values()):
         deep = ", ".join(sorted({"/".join((split, *parts)) for split in nested for parts in nested[split]}))
         raise DataError(

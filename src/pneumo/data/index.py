@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -194,10 +194,10 @@ def is_image(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_dicom_file(entry: os.DirEntry[str]) -> bool:
-    if not entry.is_file():  # opening a pipe would block
-        return False
-    with open(entry.path, "rb") as file:
-        return is_dicom(file.read(HEAD_BYTES))
+    if entry.is_file():  # opening a pipe would block
+        with suppress(PermissionError), open(entry.path, "rb") as file:
+            return is_dicom(file.read(HEAD_BYTES))
+    return False
 
 
 def _make_radiograph(entry: os.DirEntry[str], root: Path, split: str, label: int) -> Radiograph:

@@ -28,8 +28,9 @@ class LabelTable:
     path: Path
     columns: Mapping[str, tuple[str, ...]]  # all columns, values stripped; the standard ones have the names `STANDARD`
     lines: tuple[int, ...]  # line of the file at which each row starts
+    preset: str | None = None  # published layout
     suffixes: tuple[str, ...] = ()  # of the files, if the column file contains IDs without suffix
-    skipped: tuple[tuple[str, str], ...] = ()  # file and reason of each image that a preset leaves out
+    skipped: tuple[tuple[str, str], ...] = ()  # file and reason of each image that the preset leaves out
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return a column; an empty string for every row if it is absent."""
@@ -72,7 +73,7 @@ def read_label_table(path: Path, preset: str | None = None, columns: Mapping[str
             "one of them."
         )
     else:
-        table = _apply_preset(path, sheet, renamed, PRESETS[preset])
+        table = _apply_preset(path, sheet, renamed, preset)
     _check_cells(table)
     _check_duplicates(table)
     return table
@@ -99,8 +100,8 @@ def _rename(path: Path, sheet: Spreadsheet, columns: Mapping[str, str]) -> dict[
         found = found or [i for i, column in enumerate(sheet.header) if column.casefold() == source.strip().casefold()]
         if not found:
             raise ConfigError(
-                f"Column {name}={source} does not exist in {path}, which has the columns "
-                f"{_list_columns(sheet.header)}.{_suggest(source, sheet.header)} Use one of them."
+                f"Column {name}={source} does not exist in {path}{_suggest(source, sheet.header)}. Its columns "
+                f"are {_list_columns(sheet.header)}: use one of them."
             )
         indices[name] = found[0]
     return indices
@@ -110,7 +111,7 @@ def _standardize(path: Path, sheet: Spreadsheet, renamed: Mapping[str, int]) -> 
     names: dict[str, int] = {}
     for i, column in enumerate(sheet.header):
         standard = column.casefold() if column.casefold() in STANDARD and column.casefold() not in sheet.header else ""
-        if i not in renamed.values():
+        if standard or i not in renamed.values():
             names.setdefault(standard or column, i)
     names |= renamed
     if missing := [name for name in REQUIRED if name not in names]:
@@ -123,15 +124,12 @@ def _missing_columns(path: Path, sheet: Spreadsheet, missing: Sequence[str]) -> 
     fitting = [name for name, preset in PRESETS.items() if not _lacking(sheet.header, preset)]
     if fitting:
         fix = f"It looks like {PRESETS[fitting[0]].table}: use the preset {fitting[0]}."
-    else:
-        fix = f"Rename its columns, or state which one it is, such as {missing[0]}={sheet.header[0]!r}."
-    if len(sheet.header) == 1:
+    elif len(sheet.header) == 1:
         fix = "Separate its columns by commas, semicolons or tabs."
-    suggestions = "".join(_suggest(name, sheet.header) for name in missing)
-    return DataError(
-        f"{path} has no column {' and no column '.join(missing)}; its columns are {_list_columns(sheet.header)}."
-        f"{suggestions} {fix}"
-    )
+    else:
+        fix = f"Rename its columns, or state which column it is, such as {missing[0]}={sheet.header[0]!r}."
+    names = " and no column ".join(f"{name}{_suggest(name, sheet.header)}" for name in missing)
+    return DataError(f"{path} has no column {names}; its columns are {_list_columns(sheet.header)}. {fix}")
 
 
 def _list_columns(header: Sequence[str]) -> str:
@@ -142,7 +140,7 @@ def _list_columns(header: Sequence[str]) -> str:
 def _suggest(name: str, header: Sequence[str]) -> str:
     folded = {column.casefold(): column for column in header}
     similar = difflib.get_close_matches(name.casefold(), folded, n=1)
-    return f" Is it {folded[similar[0]]}?" if similar else ""
+    return f" (is it {escape_line(folded[similar[0]])}?)" if similar else ""
 
 
 def _lacking(header: Sequence[str], preset: TablePreset) -> list[str]:
@@ -155,7 +153,8 @@ def _lacking(header: Sequence[str], preset: TablePreset) -> list[str]:
     ]
 
 
-def _apply_preset(path: Path, sheet: Spreadsheet, added: Mapping[str, int], preset: TablePreset) -> LabelTable:
+def _apply_preset(path: Path, sheet: Spreadsheet, added: Mapping[str, int], name: str) -> LabelTable:
+    preset = PRESETS[name]
     if lacking := _lacking(sheet.header, preset):
         raise DataError(
             f"{path} has no column {' and no column '.join(lacking)}, but the preset expects {preset.table}; its "
@@ -165,7 +164,7 @@ def _apply_preset(path: Path, sheet: Spreadsheet, added: Mapping[str, int], pres
     images: dict[object, list[int]] = defaultdict(list)  # indices of the rows by image, or of each row alone
     for i, row in enumerate(sheet.rows):
         images[row[folded.index(fold_name(preset.file))] if preset.several_rows else i].append(i)
-    names = ("file", "label", *preset.fields, *(name for name in added if name not in preset.fields))
+    names = ("file", "label", *preset.fields, *(key for key in added if key not in preset.fields))
     kept: list[tuple[str, ...]] = []
     lines: list[int] = []
     skipped: list[tuple[str, str]] = []
@@ -177,16 +176,15 @@ def _apply_preset(path: Path, sheet: Spreadsheet, added: Mapping[str, int], pres
             skipped.append((file, reason))
             continue
         first = sheet.rows[indices[0]]
-        values = {name: read(cells[0]) for name, read in preset.fields.items()}
-        values |= {name: first[i] for name, i in added.items()}
-        kept.append((file, label, *(values[name] for name in names[2:])))
+        values = {key: read(cells[0]) for key, read in preset.fields.items()}
+        values |= {key: first[i] for key, i in added.items()}
+        kept.append((file, label, *(values[key] for key in names[2:])))
         lines.append(sheet.lines[indices[0]])
     if not kept:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(r for _, r in skipped).items())
         raise DataError(f"{path} has no image that is NORMAL or PNEUMONIA ({reasons}). Use another table.")
-    return LabelTable(
-        path, dict(zip(names, zip(*kept, strict=True), strict=True)), tuple(lines), preset.suffixes, tuple(skipped)
-    )
+    columns = dict(zip(names, zip(*kept, strict=True), strict=True))
+    return LabelTable(path, columns, tuple(lines), name, preset.suffixes, tuple(skipped))
 
 
 def _majority(votes: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -201,11 +199,12 @@ def _check_cells(table: LabelTable) -> None:
         if empty:
             raise DataError(
                 f"{table.path} has {len(empty):,} {'row' if len(empty) == 1 else 'rows'} without a {name} "
-                f"({_describe_lines(empty)}): each row needs one. Fill in the cells, or delete these rows."
+                f"({describe_lines(empty)}): each row needs one. Fill in the cells, or delete these rows."
             )
 
 
-def _describe_lines(lines: Sequence[int]) -> str:
+def describe_lines(lines: Sequence[int]) -> str:
+    """Return the first line numbers as text, such as `lines 3, 7, 9, ...`."""
     listed = ", ".join(str(line) for line in lines[:_SHOWN])
     return f"{'line' if len(lines) == 1 else 'lines'} {listed}" + (", ..." if len(lines) > _SHOWN else "")
 
@@ -220,7 +219,7 @@ def _check_duplicates(table: LabelTable) -> None:
     labels = table.values("label")
     conflicting = [file for file, indices in repeated.items() if len({labels[i] for i in indices}) > 1]
     file = (conflicting or [*repeated])[0]
-    where = _describe_lines([table.lines[i] for i in repeated[file]])
+    where = describe_lines([table.lines[i] for i in repeated[file]])
     state = f"with different labels in {len(conflicting):,} cases" if conflicting else "with the same label"
     raise DataError(
         f"{table.path} lists {len(repeated):,} {'file' if len(repeated) == 1 else 'files'} more than once, {state}: "

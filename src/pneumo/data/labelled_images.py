@@ -1,24 +1,26 @@
 """Labelled images of class folders, of a train/val/test tree or of a label table."""
 
 import os
-import posixpath
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo.common.files import escape_path, unescape_path
+from pneumo.common.files import escape_path
 from pneumo.common.text import escape_line
 from pneumo.data.folder_tree import SPLITS
 from pneumo.data.image_tree import UNSPLIT, read_tree
 from pneumo.data.index import file_path, relative_path
-from pneumo.data.label_table import LabelTable, read_label_table
+from pneumo.data.label_table import LabelTable, describe_lines, read_label_table
+from pneumo.data.table_files import locate_files
 from pneumo.errors import ConfigError, DataError
 
+_SELECTION = "list its images in a table with the columns file and label"
 ALL = "all"  # as a split: all images
 _SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
 )
-_SHOWN = 3  # examples in a message
+_LISTED = 20  # labels in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,18 @@ def read_labelled(
             f"{data} is not a folder: with a table of labels, it must be the folder to which the table's files are "
             "relative."
         )
+    if not data.exists():
+        raise DataError(
+            f"{data} does not exist. Use a folder with one folder per class, a folder with train/, val/ or test/, or a "
+            "CSV table with the columns file and label."
+        )
     table = read_label_table(data if labels is None else labels, preset, columns)
     root = data.parent if labels is None else data
     return _read_table(table, _set_name(data), root, mapping, split)
 
 
 def _read_folder(data: Path, mapping: Mapping[str, str], split: str) -> LabelledSet:
-    tree = read_tree(data)
+    tree = read_tree(data, command="", selection=_SELECTION)
     classes = _map_labels(tree.classes, mapping, data)
     used = [file for file in tree.files if split == ALL or file.split in (UNSPLIT, split)]
     if not used:
@@ -115,24 +122,54 @@ def _read_table(table: LabelTable, name: str, root: Path, mapping: Mapping[str, 
     labels = _map_labels(table.values("label"), mapping, table.path)
     splits = _read_splits(table)
     patients, sites = table.values("patient"), table.values("site")
-    extras = list(zip(*(table.values(name) for name in table.extra_columns), strict=True)) or [()] * len(labels)
-    images = []
-    for i, text in enumerate(table.values("file")):
-        path = unescape_path(text)
-        shown = escape_path(posixpath.normpath(path)) if not os.path.isabs(path) else relative_path(path, root)
-        images.append(LabelledImage(root / path, shown, labels[i], patients[i], sites[i], splits[i], extras[i]))
-    return LabelledSet(name, tuple(images), table.extra_columns, table.skipped)
+    extras = list(zip(*map(table.values, table.extra_columns), strict=True)) or [()] * len(labels)
+    images: list[LabelledImage] = []
+    skipped = list(table.skipped)
+    for i, (file, text) in enumerate(zip(locate_files(table, root), table.values("file"), strict=True)):
+        if file is None:
+            skipped.append((escape_path(text), "file not found"))
+        elif split == ALL or not any(splits) or splits[i] == split:
+            images.append(
+                LabelledImage(file, _relative_name(file, root), labels[i], patients[i], sites[i], splits[i], extras[i])
+            )
+        elif not splits[i]:
+            skipped.append((_relative_name(file, root), "no split"))
+    if not images:
+        present = ", ".join(name for name in SPLITS if name in splits)
+        raise DataError(
+            f"{table.path} has no images of the split {split}, but of {present}. Use one of these splits, or {ALL}."
+        )
+    return LabelledSet(name, tuple(images), table.extra_columns, tuple(skipped))
+
+
+def _relative_name(file: Path, root: Path) -> str:
+    text, start = str(file), f"{root}{os.sep}"
+    if text.startswith(start):  # much faster than os.path.relpath
+        return escape_path(os.path.normpath(text[len(start) :]).replace(os.sep, "/"))
+    return relative_path(text, root)
 
 
 def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path) -> list[str]:
-    present = set(labels)
+    present = Counter(labels)
     if unknown := [label for label in mapping if label not in present]:
-        raise ConfigError(f"unknown {unknown} {source}")
+        listed = ", ".join(escape_line(label) for label, _ in present.most_common(_LISTED))
+        raise ConfigError(
+            f"The mapping {unknown[0]}={mapping[unknown[0]]} names a label that does not occur in {source}. Its labels "
+            f"are {listed}{', ...' if len(present) > _LISTED else ''}: use one of them, as it is written there."
+        )
     return [mapping.get(label, label) for label in labels]
 
 
 def _read_splits(table: LabelTable) -> list[str]:
-    return [_SPLIT_NAMES.get(value.casefold(), "") for value in table.values("split")]
+    values = table.values("split")
+    unknown = [i for i, value in enumerate(values) if value and value.casefold() not in _SPLIT_NAMES]
+    if unknown:
+        raise DataError(
+            f"{table.path} has {len(unknown):,} {'row' if len(unknown) == 1 else 'rows'} with a split such as "
+            f"{values[unknown[0]]!r} ({describe_lines([table.lines[i] for i in unknown])}): it must be train, val or "
+            "test, or empty. Correct these cells, or rename the column if it means something else."
+        )
+    return [_SPLIT_NAMES[value.casefold()] if value else "" for value in values]
 
 
 def _set_name(path: Path) -> str:

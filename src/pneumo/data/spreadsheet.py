@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from pneumo.common.plain_data import PlainDataError, read_bytes, unescape_cell
@@ -15,6 +16,7 @@ from pneumo.errors import DataError
 _log = logging.getLogger(__name__)
 MAX_BYTES = 256 << 20  # enough for two million images
 _SEPARATORS = (",", ";", "\t")
+_EMPTY = " ,;\t\r\n"  # characters of lines without text
 _SEPARATOR_LINE = re.compile(r"\s*sep=(.)\r?\n", re.IGNORECASE)  # first line of some files, read by Excel only
 _BYTE_ORDER_MARKS = {  # the mark of UTF-16 is the start of that of UTF-32
     codecs.BOM_UTF8: "utf-8",
@@ -30,6 +32,8 @@ _OTHER_FORMATS = {  # description by file signature
     b"\x1f\x8b": "compressed with gzip",
     b"%PDF": "a PDF document",
     b"PAR1": "a Parquet file",
+    b"\xff\xd8\xff": "an image",
+    b"\x89PNG": "an image",
 }
 
 
@@ -70,7 +74,8 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
     named = [i for i, name in enumerate(header) if name]
     width = named[-1] + 1
     _check_lengths(path, records, width, len(header), separator)
-    rows = tuple(tuple(cells[i] for i in named) for _, cells in records[1:])
+    select = itemgetter(*named) if len(named) > 1 else lambda cells: (cells[named[0]],)
+    rows = tuple(select(cells) for _, cells in records[1:])
     return Spreadsheet(tuple(header[i] for i in named), rows, tuple(line for line, _ in records[1:]))
 
 
@@ -115,7 +120,7 @@ def _detect_separator(text: str) -> str:
     def count(separator: str) -> int:
         rows = csv.reader(io.StringIO(text[: 1 << 20], newline=""), delimiter=separator)
         try:
-            return next((len(row) for row in rows if any(cell.strip() for cell in row)), 0)
+            return next((len(row) for row in rows if any(cell.strip(_EMPTY) for cell in row)), 0)
         except csv.Error:
             return 0
 
@@ -128,7 +133,7 @@ def _parse(path: Path, text: str, separator: str) -> Iterator[tuple[int, tuple[s
     line = 1
     try:
         for row in rows:
-            yield line, tuple(unescape_cell(cell.strip("\ufeff")).strip() for cell in row)
+            yield line, tuple(unescape_cell(cell).strip() if cell[:1] == "'" else cell.strip() for cell in row)
             line = rows.line_num + 1
     except csv.Error as error:
         raise DataError(

@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pneumo.data.image_cache import content_hash
-from pneumo.data.index import data_hash, file_path, find_root, index_radiographs
+from pneumo.data.index import data_hash, file_path, find_root, index_radiographs, is_image, walk
 from pneumo.errors import DataError
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
@@ -41,6 +42,30 @@ def test_patients_and_subtypes_are_read_from_file_names(tmp_path: Path) -> None:
     ]
     assert Counter(image.split for image in images) == {"train": 6, "val": 6, "test": 6}
     assert [image.path for image in images] == sorted(image.path for image in images)
+
+
+def test_dicom_files_are_images_by_suffix_or_by_content(tmp_path: Path) -> None:
+    dicom = b"\0" * 128 + b"DICM"
+    contents = {
+        "a.dcm": b"x",
+        "b.DICOM": b"x",
+        "IM000001": dicom,
+        "1.2.840.10008.5": dicom,
+        "DICOMDIR": dicom,
+        "notes.txt": dicom,
+        "notes": b"text",
+        "empty.dcm": b"",
+        ".hidden": dicom,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "secret").write_bytes(dicom)
+    (tmp_path / "secret").chmod(0)
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink(tmp_path / "absent", tmp_path / "broken")
+    images = {entry.name for entry in walk(tmp_path) if is_image(entry)}
+    expected = {"a.dcm", "b.DICOM", "IM000001", "1.2.840.10008.5"}
+    assert images == expected | ({"secret"} if os.access(tmp_path / "secret", os.R_OK) else set())
 
 
 def test_val_may_be_missing(tmp_path: Path) -> None:

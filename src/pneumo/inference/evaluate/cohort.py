@@ -17,8 +17,8 @@ from pneumo.data.image_notes import note_kind
 from pneumo.data.labelled_images import LabelledImage, LabelledSet
 from pneumo.errors import DataError
 from pneumo.inference.backend import Images
+from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.prediction import Prediction
-from pneumo.inference.predictor import Predictor
 from pneumo.metrics.intervals import Array
 from pneumo.metrics.predictions import Labels, Predictions
 
@@ -63,7 +63,7 @@ class Cohort:
 
 
 def predict_cohort(
-    model: Predictor, labelled: LabelledSet, progress: str = "Predicting", keep_thumbnails: bool = False
+    model: BatchPredictor, labelled: LabelledSet, progress: str = "Predicting", keep_thumbnails: bool = False
 ) -> Cohort:
     """Predict a labelled set image by image; only numbers and, on request, thumbnails are kept.
 
@@ -164,7 +164,7 @@ def _header_patients(images: Sequence[LabelledImage]) -> tuple[str, ...]:
 def _to_predictions(
     read: Sequence[Prediction],
     label: Labels,
-    model: Predictor,
+    model: BatchPredictor,
     images: Sequence[LabelledImage],
     pseudonyms: Sequence[str],
 ) -> Predictions:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pneumo.errors import ConfigError
-from pneumo.inference.predictor import Predictor
+from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.generalization import GeneralizationGap, measure_gap
 from pneumo.runs.prediction_files import read_predictions
@@ -26,7 +26,7 @@ class Reference(NamedTuple):
     origin: str  # where the predictions come from, for readers
 
 
-def find_reference(model: Predictor, run: Path | None) -> Reference | str:
+def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
     """Return the internal test of a network, or the reason why there is none.
 
     It is read from `run` if given, else from the run folder that contains the checkpoint, else from the checkpoint.

@@ -21,9 +21,9 @@ from pneumo.data.labelled_images import LabelledImage
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import DataError
 from pneumo.inference.backend import Images, Rules
+from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.evaluate.cohort import Cohort
 from pneumo.inference.inputs import InputImage, map_ahead
-from pneumo.inference.predictor import Predictor
 from pneumo.metrics.clusters import stratify
 from pneumo.metrics.definitions import METRICS, estimates
 from pneumo.metrics.estimation import compare_aurocs, mean_accuracy_interval, mean_auroc_interval
@@ -96,7 +96,7 @@ class _Scores(NamedTuple):
     outlying: npt.NDArray[np.bool_]  # whether the OOD score is above 1
 
 
-def run_stress(model: Predictor, cohort: Cohort, seed: int = 0, max_images: int = MAX_IMAGES) -> StressTest:
+def run_stress(model: BatchPredictor, cohort: Cohort, seed: int = 0, max_images: int = MAX_IMAGES) -> StressTest:
     """Measure performance under each corruption of `pneumo.data.corruptions` in each severity.
 
     Each image is decoded once and reduced to a short side of at most 512 pixels, or the network's input size if that is
@@ -153,18 +153,19 @@ def sample_patients(predictions: Predictions, max_images: int, seed: int) -> Lab
     return np.flatnonzero(np.isin(clusters, np.concatenate(chosen)))
 
 
-def _predict_variants(model: Predictor, images: Sequence[LabelledImage], numbers: Labels, seed: int) -> _Scores:
+def _predict_variants(model: BatchPredictor, images: Sequence[LabelledImage], numbers: Labels, seed: int) -> _Scores:
     table = np.empty((len(images) * len(_VARIANTS), len(_Scores._fields)))
     done, negative = 0, model.rules.classes[0]
     with track("Stress test", len(table)) as update, closing(_stream(model.rules, images, numbers, seed)) as inputs:
         while batch := list(islice(inputs, model.batch_size)):
-            for done, each in enumerate(model.predict_images(batch), done + 1):
-                table[done - 1] = (
+            for row, each in enumerate(model.predict_images(batch), done):
+                table[row] = (
                     each.positive_probability,
                     each.logit_margin,
                     each.predicted_class != negative,
                     bool(each.out_of_distribution),
                 )
+            done += len(batch)
             update(done)
     probability, margin, predicted, outlying = table.reshape(len(images), len(_VARIANTS), -1).transpose(2, 0, 1)
     return _Scores(probability, margin, predicted > 0, outlying > 0)

@@ -1,0 +1,113 @@
+"""Selection of labelled data by the options that `pneumo evaluate` and `pneumo adapt` have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+
+from pneumo.data.labelled_images import LabelledImage, LabelledSet, read_labelled
+from pneumo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataSelection:
+    """Labelled data sets, and how their tables and labels are read; see `read_labelled`."""
+
+    data: Sequence[Path] = ()  # folders or tables
+    labels: Sequence[Path] = ()  # tables of the folders, in the same order; without folders, tables on their own
+    preset: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    split: str = "test"
+
+    @property
+    def files(self) -> list[Path]:
+        """Paths of the tables, which outputs must not overwrite."""
+        return [*self.labels, *(path for path in self.data if path.is_file())]
+
+    def read(self) -> list[LabelledSet]:
+        """Read the sets; those with equal names are numbered.
+
+        Raises:
+            ConfigError: There are no data, or more tables than folders.
+            DataError: A set cannot be read; see `read_labelled`.
+        """
+        if not self.data and not self.labels:
+            raise ConfigError(
+                "No data are given. Use a folder of class folders or a CSV table, such as scans or --labels labels.csv."
+            )
+        if self.data and len(self.labels) > len(self.data):
+            raise ConfigError(
+                f"--labels is given {len(self.labels)} times for {len(self.data)} folders: each folder has at most one "
+                "table, in the same order. Add the missing folders, or give only tables."
+            )
+        pairs = zip_longest(self.data, self.labels) if self.data else ((path, None) for path in self.labels)
+        sets = [
+            read_labelled(
+                data,
+                labels=labels,
+                preset=self.preset,
+                columns=self.columns,
+                mapping=self.mapping,
+                split=self.split,
+            )
+            for data, labels in pairs
+        ]
+        return _distinguish(sets)
+
+
+def merge_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
+    """Merge several sets into one, with the set's name as site of images without a site.
+
+    Patients with the same name in several sets count as one: this is right for sets of one hospital, and for others it
+    hardly widens the intervals. Columns that a set lacks are empty there.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    columns = list(dict.fromkeys(name for each in sets for name in each.extra_columns))
+    return LabelledSet(
+        name=", ".join(each.name for each in sets),
+        images=tuple(_adopt(image, each, columns) for each in sets for image in each.images),
+        extra_columns=tuple(columns),
+        skipped=tuple((f"{each.name}/{name}", reason) for each in sets for name, reason in each.skipped),
+    )
+
+
+def parse_pairs(option: str, texts: Sequence[str], example: str) -> dict[str, str]:
+    """Parse values of a repeatable option NAME=VALUE.
+
+    Raises:
+        ConfigError: A value has no equals sign or an empty side, or a name occurs twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not (name and sign and value):
+            raise ConfigError(f"{option} {text!r} is not a pair NAME=VALUE. Use, for example, {option} {example}.")
+        if name in pairs:
+            raise ConfigError(f"{option} is given twice for {name!r}. Use it once for each name.")
+        pairs[name] = value
+    return pairs
+
+
+def _adopt(image: LabelledImage, owner: LabelledSet, columns: Sequence[str]) -> LabelledImage:
+    values = dict(zip(owner.extra_columns, image.extra, strict=True))
+    return replace(
+        image,
+        name=f"{owner.name}/{image.name}",
+        site=image.site or owner.name,
+        extra=tuple(values.get(name, "") for name in columns),
+    )
+
+
+def _distinguish(sets: Sequence[LabelledSet]) -> list[LabelledSet]:
+    """Number sets with the same name, such as the folders a/test and b/test."""
+    counts, seen = Counter(each.name for each in sets), Counter[str]()
+    named = []
+    for each in sets:
+        seen[each.name] += 1
+        named.append(replace(each, name=f"{each.name} {seen[each.name]}") if counts[each.name] > 1 else each)
+    return named
