@@ -1,4 +1,5 @@
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pneumo.data.labelled_images import LabelledSet
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
 from pneumo.inference.batch_inference import run_predict
+from pneumo.inference.evaluate.selection import DataSelection
 from pneumo.inference.export.parity import score_reference, write_checked
 from pneumo.inference.export.torch_program import ProgramNetwork
 from pneumo.inference.predictor import load_model, open_network
@@ -28,8 +30,16 @@ SIZE = 32
 
 def adapt(checkpoint: Path, labelled: LabelledSet, output: Path, **options: Any) -> dict[str, Any]:  # noqa: ANN401
     """Adapt a checkpoint and return the content of the new one."""
-    run_adapt(checkpoint, labelled, output, None, AdaptationOptions(**options), None, "cpu")
+    run_adapt(checkpoint, select(labelled), output, None, AdaptationOptions(**options), None, "cpu")
     return read_checkpoint(output)
+
+
+def select(labelled: LabelledSet, extra: str = "") -> DataSelection:
+    """Write a table of images into a new folder and return the selection of it."""
+    table = Path(tempfile.mkdtemp(dir=labelled.images[0].file.parent)) / "hospital.csv"
+    rows = [f"{image.file},{image.label},{image.patient}" for image in labelled.images]
+    table.write_text("\n".join(["file,label,patient", *rows, extra]))
+    return DataSelection([table])
 
 
 @pytest.fixture(scope="module")
@@ -117,16 +127,17 @@ def test_an_adapted_checkpoint_is_adapted_from_its_original_operating_point(
 def test_the_terminal_and_json_outputs_agree(
     local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labelled = replace(local_images, skipped=(("notes.txt", "not an image"),))
+    selection = select(local_images, "broken.png,NORMAL,patient 99")
+    (selection.data[0].parent / "broken.png").write_text("no image")
     options = AdaptationOptions("sensitivity", 0.8, width=0.2)
-    run_adapt(local_checkpoint, labelled, tmp_path / "new.ckpt", tmp_path / "new.json", options, 16, "cpu")
+    run_adapt(local_checkpoint, selection, tmp_path / "new.ckpt", tmp_path / "new.json", options, 16, "cpu")
     written, captured = json.loads((tmp_path / "new.json").read_text()), capsys.readouterr()
     assert (written["rule"], written["target"]) == ("sensitivity", 0.8)
     assert f"{written['after']['temperature']:.4f}" in captured.out
     assert f"{written['metrics']['after']['balanced_accuracy'][0]:.3f}" in captured.out
     widths = {each["criterion"]: each["width"] for each in written["images_needed"]}
     assert (widths["sensitivity"], widths["slope"]) == (0.2, 0.2)
-    assert "1 files are not used: notes.txt (not an image)" in captured.err
+    assert "1 file is unreadable: broken.png" in captured.err
 
 
 def test_a_planted_miscalibration_of_the_checkpoint_is_undone(
@@ -172,9 +183,9 @@ def test_the_checkpoint_images_and_tables_are_not_overwritten(
     before = local_checkpoint.read_bytes()
     with pytest.raises(ConfigError, match=r"--output .* overwrite an input"):
         adapt(local_checkpoint, local_images, local_checkpoint)
-    table = tmp_path / "labels.ckpt"
+    table = select(local_images).data[0].rename(tmp_path / "labels.ckpt")
     with pytest.raises(ConfigError, match=r"--output .* overwrite an input"):
-        run_adapt(local_checkpoint, local_images, table, None, AdaptationOptions(), None, "cpu", (table,))
+        run_adapt(local_checkpoint, DataSelection([table]), table, None, AdaptationOptions(), None, "cpu")
     assert local_checkpoint.read_bytes() == before
 
 
@@ -197,9 +208,9 @@ def test_classifiers_of_three_classes_have_no_threshold_to_adapt(local_images: L
 def test_too_few_patients_of_a_class_are_an_error(
     removed: str, kept: int, local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path
 ) -> None:
-    images = [image for image in local_images.images if image.label != removed]
-    images += [replace(image, patient=str(index % 9)) for index, image in enumerate(local_images.images)][: 2 * kept]
-    images = [replace(image, label=removed) if image.patient.isdigit() else image for image in images]
+    others = [image for image in local_images.images if image.label != removed]
+    few = [image for image in local_images.images if image.label == removed][: 2 * kept]
+    images = others + [replace(image, patient=str(index % 9)) for index, image in enumerate(few)]
     with pytest.raises(DataError, match=f"{2 * kept} readable {removed} images of {kept} patients"):
         adapt(local_checkpoint, replace(local_images, images=tuple(images)), tmp_path / "new.ckpt")
 
