@@ -79,6 +79,39 @@ def evaluate(
     run_evaluate(checkpoint, selection, options, against, OutputFiles(json, csv, html), batch_size, device)
 
 
+@external.command(
+    epilog=examples(
+        "EXTERNAL",
+        "pneumo adapt best.ckpt local --output adapted.ckpt",
+        "pneumo adapt best.ckpt scans --labels labels.csv --rule sensitivity --target 0.95 --output adapted.ckpt",
+        "pneumo adapt best.ckpt --labels labels.csv --width 0.05 --json adapted.json --output adapted.ckpt",
+    )
+)
+def adapt(
+    checkpoint: Annotated[Path, _argument(help="Checkpoint of a run.", metavar="CHECKPOINT")],
+    output: Annotated[Path, _option(help="New checkpoint, .ckpt.", show_default=False)],
+    data: Data = None,
+    labels: Labels = None,
+    preset: Preset = None,
+    column: Columns = None,
+    mapping: Mapping = None,
+    split: Split = "test",
+    rule: Annotated[
+        str, typer.Option(help="Threshold: smoothed, youden, accuracy, sensitivity or specificity.")
+    ] = "smoothed",
+    target: Annotated[float | None, typer.Option(help="Required sensitivity or specificity; by default 0.9.")] = None,
+    width: Annotated[float, typer.Option(help="Wanted width of intervals, to compute the images needed.")] = 0.1,
+    json: Annotated[Path | None, _option(help="Write the results to this JSON file.")] = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+) -> None:
+    """Fit the threshold to labelled images of another site. Not a medical device."""
+    from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
+
+    selection = select_data(data, labels, preset, column, mapping, split)
+    run_adapt(checkpoint, selection, output, json, AdaptationOptions(rule, target, width), batch_size, device)
+
+
 def select_data(
     data: list[Path] | None,
     labels: list[Path] | None,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr
 
 from pneumo.metrics.clusters import Clusters, stratify
 from pneumo.metrics.intervals import Array
@@ -20,12 +20,13 @@ from pneumo.metrics.operating_point import choose_margin, choose_threshold, to_p
 from pneumo.metrics.predictions import Predictions
 
 Booleans = npt.NDArray[np.bool_]
-RULES = ("balanced", "youden", "accuracy", "sensitivity", "specificity")
+RULES = ("smoothed", "youden", "accuracy", "sensitivity", "specificity")
 TARGET_RULES = ("sensitivity", "specificity")  # rules with a required value
 MIN_PATIENTS = 10  # of each class
 FOLDS = 10
 _PRIOR_STD = 1.0  # of the log slope: 95 % of the prior is between a seventh and seven times the reference's slope
 _MAX_LOG_SLOPE = np.log(100)
+_GRID = 400  # thresholds that `smooth_threshold` compares
 
 
 class LocalPoint(NamedTuple):
@@ -49,25 +50,24 @@ def fit_local_point(
 ) -> LocalPoint:
     """Fit temperature, intercept, threshold and margin of uncertain predictions to labelled images.
 
-    The threshold of the rule `balanced` is the proportion of positive images: where the fitted probability equals it,
-    an image is equally likely under both classes, which maximizes the balanced accuracy. It uses all images, whereas
-    `youden`, `accuracy`, `sensitivity` and `specificity` use the images next to the threshold. In simulations with 50
-    to 200 images it had the highest expected balanced accuracy; see docs/APPENDIX.md.
+    The rule `smoothed` maximizes the sum of sensitivity and specificity of smoothed distributions; see
+    `smooth_threshold`. For the other rules, see `choose_threshold`; `specificity` is `sensitivity` with exchanged
+    classes.
 
     Args:
         difference: Logit difference, (N,).
         positive: True for positive images, (N,); both classes must occur.
         reference: Operating point whose slope, 1 / temperature, is the centre of the prior. If its margin is None, the
             result's is too.
-        rule: Rule of the threshold; see `choose_threshold`. `specificity` is `sensitivity` with exchanged classes.
+        rule: Rule of the threshold.
         uncertain: Fraction of the images that are uncertain: those closest to the threshold.
     """
     intercept, slope = fit_recalibration(difference, positive, 1 / reference.temperature)
     odds = slope * difference + intercept
     probability = _probability(odds)
     target = 1.0 if rule.target is None else rule.target
-    if rule.name == "balanced":
-        chosen = float(logit(positive.mean()))
+    if rule.name == "smoothed":
+        chosen = smooth_threshold(odds, positive)
     elif rule.name == "specificity":
         chosen = -choose_threshold(-odds, ~positive, "sensitivity", target)
     else:
@@ -106,6 +106,36 @@ def fit_recalibration(difference: Array, positive: Booleans, slope: float) -> tu
     best = minimize(loss, start, method="Nelder-Mead", options=options).x
     fitted = slope * float(np.exp(np.clip(best[1], -_MAX_LOG_SLOPE, _MAX_LOG_SLOPE)))
     return float(best[0]) - fitted * centre, fitted
+
+
+def smooth_threshold(odds: Array, positive: Booleans) -> float:
+    """Select the log odds that maximize the sum of sensitivity and specificity of smoothed distributions.
+
+    Each class is a kernel density estimate, so that all images contribute and not only those next to the threshold. In
+    simulations of four shapes of distributions with 50 to 200 images, the balanced accuracy on new images was higher on
+    average than with the empirical maximum, and within 0.015 of the best possible threshold.
+
+    Sources: R. Fluss, D. Faraggi, B. Reiser, Estimation of the Youden Index and its Associated Cutoff Point, 2005,
+    section 2.4; B. W. Silverman, Density Estimation for Statistics and Data Analysis, 1986, equation 3.31, for the
+    bandwidths.
+
+    Args:
+        odds: Log odds of the positive class, (N,).
+        positive: True for positive images, (N,); both classes must occur.
+    """
+    above, below = odds[positive], odds[~positive]
+    widths = [_bandwidth(each, float(np.ptp(odds))) for each in (above, below)]
+    grid = np.linspace(odds.min(), odds.max(), _GRID)
+    index = [ndtr((above - each) / widths[0]).mean() + ndtr((each - below) / widths[1]).mean() for each in grid]
+    best = np.flatnonzero(np.array(index) >= max(index) - 1e-6)  # several for separable classes
+    return float(grid[best[len(best) // 2]])
+
+
+def _bandwidth(values: Array, span: float) -> float:
+    quartiles = float(np.subtract(*np.quantile(values, (0.75, 0.25)))) / 1.34
+    deviation = float(values.std())
+    spread = min(deviation, quartiles) if quartiles > 0 else deviation
+    return max(0.9 * spread * len(values) ** -0.2, 1e-6 * span)
 
 
 def ranks_inversely(difference: Array, positive: Booleans) -> bool:

@@ -68,7 +68,8 @@ def _warn_unused(state: str, files: Sequence[tuple[str, str]]) -> None:
     if files:
         listed = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in files[:_LISTED])
         more = f"; and {len(files) - _LISTED:,} more" if len(files) > _LISTED else ""
-        warn(f"{len(files):,} files are {state}: {listed}{more}.")
+        count = "1 file is" if len(files) == 1 else f"{len(files):,} files are"
+        warn(f"{count} {state}: {listed}{more}.")
 
 
 def _point_table(record: dict[str, Any]) -> PlainTable:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import rich
 
-from pneumo.common.files import check_output, check_overwrites, write_output
-from pneumo.common.terminal import print_line
-from pneumo.data.folder_tree import SPLITS
+from pneumo.common.files import check_output, write_output
 from pneumo.inference.backend import as_flag
 from pneumo.inference.evaluate.evaluation import Evaluation, EvaluationOptions, evaluate
 from pneumo.inference.evaluate.evaluation_records import to_csv, to_json
 from pneumo.inference.evaluate.evaluation_tables import to_terminal
-from pneumo.inference.evaluate.selection import DataSelection
+from pneumo.inference.evaluate.selection import DataSelection, read_selection
 from pneumo.inference.predictor import load_predictor, warn_uncalibrated
 
 
@@ -60,12 +57,8 @@ def run_evaluate(
     """
     for option, path in outputs.options:
         check_output(option, path)
-    tables = [checkpoint, *([] if against is None else [against]), *selection.files]
-    check_overwrites(outputs.options, tables)
-    sets = selection.read()
-    check_overwrites(outputs.options, _written_images(outputs, (image.file for each in sets for image in each.images)))
-    if any(image.split for each in sets for image in each.images):
-        print_line(f"Data with the splits {', '.join(SPLITS)}: using {selection.split}. Change it with --split.")
+    networks = [checkpoint, *([] if against is None else [against])]
+    sets = read_selection(selection, outputs.options, networks)
     model = load_predictor(checkpoint, device, batch_size, as_flag)
     warn_uncalibrated(model.rules)
     if against is not None:
@@ -79,9 +72,3 @@ def run_evaluate(
         write_output("--html", outputs.html, evaluation.to_html())
     rich.print(to_terminal(evaluation))
     return evaluation
-
-
-def _written_images(outputs: OutputFiles, files: Iterable[Path]) -> list[Path]:
-    """Return the images that an output would overwrite; others are not resolved, since links are slow."""
-    existing = [path for _, path in outputs.options if path is not None and path.is_file()]
-    return [file for file in files if any(file.samefile(path) for path in existing)] if existing else []
