@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pneumo.inference.evaluate.cohort import Cohort, FileProperties
 from pneumo.metrics.intervals import Array
@@ -39,7 +40,8 @@ def probe_columns(cohort: Cohort, chosen: Iterable[str] = ()) -> list[Probe]:
     for name in cohort.extra_columns:
         if name in wanted or _normalise(name) in _COLUMNS:
             features[name] = _ages(cohort.column(name)) if is_age(name) else _codes(cohort.column(name))
-    return [probe(name, rows, label, groups) for name, rows in features.items()]
+    with threadpool_limits(1):  # the last bits of a sum depend on the number of threads
+        return [probe(name, rows, label, groups) for name, rows in features.items()]
 
 
 def _normalise(column: str) -> str:
