@@ -30,7 +30,7 @@ from pneumo.metrics.estimation import compare_aurocs, mean_accuracy_interval, me
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Labels, Predictions
 
-MAX_IMAGES = 200  # about two minutes for EfficientNet-Lite0 on two cores
+MAX_IMAGES = 200  # 16,200 forward passes
 _METRICS = {name: METRICS[name] for name in ("auroc", "accuracy", "sensitivity", "specificity")}
 _CONDITIONS = [(name, severity) for name in CORRUPTIONS for severity in range(1, SEVERITIES + 1)]
 _VARIANTS = [("", 0), *_CONDITIONS]  # the first is the clean image
