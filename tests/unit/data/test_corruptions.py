@@ -37,7 +37,8 @@ def test_distance_to_the_clean_image_grows_with_severity(radiograph: Pixels, nam
 def test_shape_type_and_input_stay(radiograph: Pixels, name: str, severity: int) -> None:
     before = radiograph.copy()
     corrupted = corrupt(radiograph, name, severity)
-    assert (corrupted.shape, corrupted.dtype) == (radiograph.shape, np.uint8)
+    assert corrupted.shape == radiograph.shape
+    assert corrupted.dtype == np.uint8
     np.testing.assert_array_equal(radiograph, before)
 
 

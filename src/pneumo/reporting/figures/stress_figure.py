@@ -30,10 +30,10 @@ def draw_stress(clean: Estimate, corrupted: Mapping[str, Sequence[Estimate]], me
     everything = [clean, *(each for estimates in corrupted.values() for each in estimates)]
     bottom = max(0.0, np.floor(10 * min(each.low for each in everything)) / 10)
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDE, _ROW * down + 0.95))
+        figure = Figure(figsize=(WIDE, _ROW * down + 1.05))
         height = figure.get_figheight()
         figure.subplots_adjust(
-            left=0.06, right=0.99, bottom=0.42 / height, top=1 - 0.78 / height, wspace=0.12, hspace=0.42
+            left=0.06, right=0.99, bottom=0.52 / height, top=1 - 0.78 / height, wspace=0.12, hspace=0.42
         )
         panels = figure.subplots(down, _ACROSS, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, (name, estimates) in zip(panels, corrupted.items(), strict=False):

@@ -31,7 +31,7 @@ def made_up(metric: str = "auroc") -> StressTest:
         for severity in range(1, 6)
     )
     mean = {metric: Estimate(0.8, 0.7, 0.9), "accuracy": Estimate(0.75, 0.7, 0.8)}
-    clean = StressCondition("", 0, {metric: at("", 0), "accuracy": at("", 0)}, Estimate(0, 0, 0), None)
+    clean = StressCondition("", 0, {metric: at("", 0), "accuracy": at("", 0)}, None, None)
     return StressTest("a set", 40, 50, 0, clean, conditions, mean, (mean,) * 5, dict.fromkeys(CORRUPTIONS, mean))
 
 
