@@ -100,7 +100,7 @@ def build_checklist(facts: Mapping[str, str]) -> list[ChecklistItem]:
     ]
 
 
-def count_filled(items: Sequence[ChecklistItem]) -> dict[str, tuple[int, int]]:
+def count_answers(items: Sequence[ChecklistItem]) -> dict[str, tuple[int, int]]:
     """Count the filled and all items by guideline."""
     counts = {}
     for guideline in DOIS:

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from pneumo.inference.evaluate.checklist import DOIS, FACTS, build_checklist, count_filled
+from pneumo.inference.evaluate.checklist import DOIS, FACTS, build_checklist, count_answers
 
 TRIPOD = (
     "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17 "
@@ -71,7 +71,7 @@ def test_items_that_only_an_author_can_write_stay_gaps() -> None:
 
 def test_counts_are_those_of_the_items() -> None:
     items = build_checklist(ALL)
-    counts = count_filled(items)
+    counts = count_answers(items)
     assert [total for _, total in counts.values()] == [34, 44, 52]
     assert sum(filled for filled, _ in counts.values()) == sum(bool(item.answer) for item in items)
 
