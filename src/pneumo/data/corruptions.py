@@ -4,8 +4,8 @@ Severities are those of PneumoniaMNIST-C, whose images are those of Kermany et a
 C. Ledig, MedMNIST-C: Comprehensive benchmark and improved classifier robustness by simulating realistic image
 corruptions, 2024, arXiv 2406.17536; values from medmnistc 0.1.0, `corruptions/registry.py`.
 
-MedMNIST-C corrupts squares of 224 x 224 pixels. Here, images keep their aspect ratio and have up to `SHORT_SIDE` pixels
-on the short side, and lengths and the grain of noise scale with it: they look as if the short side had 224 pixels.
+MedMNIST-C corrupts squares of 224 x 224 pixels. Here, images keep their aspect ratio, with up to `SHORT_SIDE` pixels on
+the short side. Lengths and the grain of noise scale with it, as if the short side had 224 pixels.
 JPEG compression does not scale, so it is milder than in MedMNIST-C. Lower resolutions are enlarged with bilinear
 instead of box interpolation. Speckle and impulse noise are omitted because they do not occur in radiography. Motion
 blur, collimation, markers, squeeze and rotation are not part of PneumoniaMNIST-C; their severities were chosen for

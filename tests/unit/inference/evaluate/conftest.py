@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.brightness_network import BrightnessNetwork, write_site
+from helpers.labelled_site import BrightnessNetwork, write_site
 
 from pneumo.inference.evaluate.evaluation import Evaluation
 from pneumo.inference.predictor import Predictor

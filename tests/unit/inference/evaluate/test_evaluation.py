@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from helpers import reference_metrics
-from helpers.brightness_network import SUBTYPES, THRESHOLD, BrightnessNetwork, write_site
+from helpers.labelled_site import SUBTYPES, THRESHOLD, BrightnessNetwork, write_site
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
