@@ -9,7 +9,8 @@ from pneumo.common import __version__
 from pneumo.inference.evaluate.caveats import assess
 from pneumo.inference.evaluate.checklist import DOIS, build_checklist, count_answers
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
-from pneumo.inference.evaluate.evaluation_tables import headline, main_metrics, tables
+from pneumo.inference.evaluate.evaluation_tables import headline, key_numbers, main_metrics, tables
+from pneumo.inference.evaluate.stress_outputs import describe_stress, draw_stress_test
 from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
 from pneumo.reporting.assessment import count_verdicts
@@ -49,6 +50,8 @@ def to_html(evaluation: EvaluationResults) -> str:
         facts=facts,
         verdicts=verdicts,
         tables=tables(evaluation),
+        stress="" if evaluation.stress is None else describe_stress(evaluation.stress),
+        key_numbers=key_numbers(evaluation.overall),
         gap="" if isinstance(gap, str) else describe_gap(gap),
         figures=[(name, text, figures[name]) for name, text in CAPTIONS.items() if name in figures],
         listings=list(_listings(evaluation)),
@@ -67,6 +70,8 @@ def plot_figures(evaluation: EvaluationResults) -> dict[str, bytes]:
         figures["calibration"] = draw_reliability(binary)
         figures["decision_curve"] = draw_decision_curve(evaluation.overall.curve, threshold)
         figures["scores"] = draw_score_distributions(evaluation.overall.predictions, threshold)
+        if evaluation.stress is not None:
+            figures["stress"] = draw_stress_test(evaluation.stress)
         if evaluation.subgroups.groups:
             figures["subgroups"] = draw_subgroups(evaluation.subgroups.groups, main_metrics(evaluation.overall))
     return encode(figures, "svg")

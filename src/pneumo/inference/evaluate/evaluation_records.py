@@ -13,6 +13,7 @@ from pneumo.inference.evaluate.checklist import build_checklist
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.performance import Performance
 from pneumo.inference.evaluate.reference import Reference
+from pneumo.inference.evaluate.stress_outputs import to_records
 from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
 from pneumo.metrics.definitions import METRICS
@@ -56,6 +57,7 @@ def to_json(evaluation: EvaluationResults) -> str:
         ],
         **_leakage(evaluation),
         "comparison": _comparison(evaluation),
+        "stress": None if evaluation.stress is None else to_records(evaluation.stress),
         "notes": [{"note": kind, "images": count} for kind, count in cohort.notes.items()],
         "unreadable": [{"name": name, "reason": reason} for name, reason in cohort.unreadable],
         "skipped": [{"name": name, "reason": reason} for name, reason in cohort.skipped],

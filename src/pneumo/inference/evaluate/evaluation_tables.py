@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
-from pneumo.common.text import escape_line
-from pneumo.inference.evaluate.caveats import assess
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.paired_comparison import COMPARED
 from pneumo.inference.evaluate.performance import Performance
-from pneumo.inference.prediction import NOTICE
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.summary import TITLES
-from pneumo.reporting.assessment import Rows, count_verdicts, terminal_table, verdict_grid
-from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap, describe_gap
+from pneumo.reporting.assessment import Rows
+from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
 
 INTERVAL = "95\u00a0% interval"
 UNDEFINED = "undefined"
@@ -52,19 +46,11 @@ def tables(evaluation: EvaluationResults) -> dict[str, Rows]:
     return {title: rows for title, rows in built.items() if rows.rows}
 
 
-def to_terminal(evaluation: EvaluationResults) -> RenderableType:
-    """Render an evaluation for a terminal, with the verdicts last."""
-    verdicts = assess(evaluation)
-    gap = evaluation.gap
-    explained = f"No comparison with the internal test: {gap}." if isinstance(gap, str) else describe_gap(gap)
-    return Group(
-        Text(f"{escape_line(evaluation.cohort.name)}: {headline(evaluation)}\n", style="bold"),
-        *(terminal_table(title, rows) for title, rows in tables(evaluation).items()),
-        Text(f"{escape_line(explained)}\n", style="dim"),
-        Text(f"Verdicts: {count_verdicts(verdicts)}\n", style="bold"),
-        verdict_grid(verdicts),
-        Text(NOTICE, style="bold"),
-    )
+def key_numbers(performance: Performance) -> list[tuple[str, str, str]]:
+    """Return title, value and interval of the numbers at the top of the page."""
+    metrics, own = main_metrics(performance), performance.predictive_values[0]
+    named = {TITLES[name]: metrics.get(name) for name in _MAIN} | {"PPV": own.ppv, "NPV": own.npv}
+    return [(title, *_pair(estimate)) for title, estimate in named.items()]
 
 
 def site_table(evaluation: EvaluationResults) -> Rows:
@@ -217,7 +203,7 @@ def _present(named: Mapping[str, Estimate | None]) -> list[list[str]]:
     return [[name, *_pair(estimate)] for name, estimate in named.items() if estimate is not None]
 
 
-def _pair(estimate: Estimate | None) -> Sequence[str]:
+def _pair(estimate: Estimate | None) -> tuple[str, str]:
     if estimate is None:
         return UNDEFINED, ""
     return f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}"

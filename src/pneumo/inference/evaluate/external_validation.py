@@ -11,7 +11,7 @@ from pneumo.common.files import check_output, write_output
 from pneumo.inference.backend import as_flag
 from pneumo.inference.evaluate.evaluation import Evaluation, EvaluationOptions, evaluate
 from pneumo.inference.evaluate.evaluation_records import to_csv, to_json
-from pneumo.inference.evaluate.evaluation_tables import to_terminal
+from pneumo.inference.evaluate.evaluation_terminal import to_terminal
 from pneumo.inference.evaluate.selection import DataSelection, read_selection
 from pneumo.inference.predictor import load_predictor, warn_uncalibrated
 

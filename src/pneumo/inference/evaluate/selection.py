@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from pneumo.common.files import check_overwrites
-from pneumo.common.terminal import print_line
-from pneumo.data.folder_tree import SPLITS
+from pneumo.common.text import escape_line
 from pneumo.data.labelled_images import LabelledImage, LabelledSet, read_labelled
 from pneumo.errors import ConfigError
 
@@ -32,7 +30,7 @@ class DataSelection:
         return [*self.labels, *(path for path in self.data if path.is_file())]
 
     def read(self) -> list[LabelledSet]:
-        """Read the sets; those with equal names are numbered.
+        """Read the sets; equal names are made distinct.
 
         Raises:
             ConfigError: There are no data, or more tables than folders.
@@ -47,41 +45,14 @@ class DataSelection:
                 f"--labels is given {len(self.labels)} times for {len(self.data)} folders: each folder has at most one "
                 "table, in the same order. Add the missing folders, or give only tables."
             )
-        pairs = zip_longest(self.data, self.labels) if self.data else ((path, None) for path in self.labels)
+        pairs = list(zip_longest(self.data, self.labels)) if self.data else [(path, None) for path in self.labels]
         sets = [
             read_labelled(
-                data,
-                labels=labels,
-                preset=self.preset,
-                columns=self.columns,
-                mapping=self.mapping,
-                split=self.split,
+                data, labels=labels, preset=self.preset, columns=self.columns, mapping=self.mapping, split=self.split
             )
             for data, labels in pairs
         ]
-        return _distinguish(sets)
-
-
-def read_selection(
-    selection: DataSelection, outputs: Sequence[tuple[str, Path | None]], inputs: Sequence[Path]
-) -> list[LabelledSet]:
-    """Read the sets of a command, and print which split is used.
-
-    Args:
-        selection: The labelled data.
-        outputs: Pairs of a command-line option and its output path.
-        inputs: Further files that the command reads.
-
-    Raises:
-        ConfigError: An output would overwrite another file of the command, or an option does not fit the data.
-        DataError: The data are invalid.
-    """
-    check_overwrites(outputs, [*inputs, *selection.files])
-    sets = selection.read()
-    check_overwrites(outputs, _written_images(outputs, (image.file for each in sets for image in each.images)))
-    if any(image.split for each in sets for image in each.images):
-        print_line(f"Data with the splits {', '.join(SPLITS)}: using {selection.split}. Change it with --split.")
-    return sets
+        return _distinguish(sets, [data.absolute().parent.name for data, _ in pairs])
 
 
 def merge_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
@@ -128,17 +99,16 @@ def _adopt(image: LabelledImage, owner: LabelledSet, columns: Sequence[str]) -> 
     )
 
 
-def _distinguish(sets: Sequence[LabelledSet]) -> list[LabelledSet]:
-    """Number sets with the same name, such as the folders a/test and b/test."""
-    counts, seen = Counter(each.name for each in sets), Counter[str]()
-    named = []
-    for each in sets:
-        seen[each.name] += 1
-        named.append(replace(each, name=f"{each.name} {seen[each.name]}") if counts[each.name] > 1 else each)
-    return named
-
-
-def _written_images(outputs: Sequence[tuple[str, Path | None]], files: Iterable[Path]) -> list[Path]:
-    """Return the images that an output would overwrite; others are not resolved, since links are slow."""
-    existing = [path for _, path in outputs if path is not None and path.is_file()]
-    return [file for file in files if any(file.samefile(path) for path in existing)] if existing else []
+def _distinguish(sets: Sequence[LabelledSet], folders: Sequence[str]) -> list[LabelledSet]:
+    """Add the name of the parent folder to equal names, such as those of the folders a/test and b/test, or a number."""
+    counts = Counter(each.name for each in sets)
+    names = [
+        f"{folder}/{each.name}" if counts[each.name] > 1 else each.name
+        for each, folder in zip(sets, map(escape_line, folders), strict=True)
+    ]
+    seen, total = Counter[str](), Counter(names)
+    distinct = []
+    for each, name in zip(sets, names, strict=True):
+        seen[name] += 1
+        distinct.append(replace(each, name=f"{name} {seen[name]}" if total[name] > 1 else name))
+    return distinct

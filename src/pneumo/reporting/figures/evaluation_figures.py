@@ -27,6 +27,7 @@ CAPTIONS = {
     "decision_curve": "Decision curve: net benefit per image of treating images above a threshold probability, against "
     "treating all or none. The band is a pointwise 95 % interval.",
     "scores": "Predicted probability by true class, on the logit scale.",
+    "stress": "Performance under corruptions of increasing severity, with 95 % intervals.",
     "subgroups": "AUROC, sensitivity and specificity of each subgroup, with 95 % intervals and the number of images. "
     "Dotted lines mark all images.",
 }
