@@ -40,6 +40,7 @@ def to_html(evaluation: EvaluationResults) -> str:
         "checkpoint": evaluation.checkpoint or "in memory",
         "threshold": threshold,
         "internal test": gap if isinstance(gap, str) else f"{len(gap.validation.label):,} images",
+        **({} if evaluation.comparison is None else {"other network": evaluation.comparison.other.name}),
         "pneumo": __version__,
     }
     return render(

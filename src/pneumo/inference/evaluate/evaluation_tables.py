@@ -15,7 +15,9 @@ from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
 
 INTERVAL = "95\u00a0% interval"
 UNDEFINED = "undefined"
-_MAIN = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # metrics of a row of sites
+_MAIN = ("auroc", "balanced_accuracy", "sensitivity", "specificity")  # at the top of the page
+_RANKED = ("auroc", "sensitivity", "specificity")  # of sites and subgroups
+_COUNTED = "images / patients / positive"
 
 
 def headline(evaluation: EvaluationResults) -> str:
@@ -58,9 +60,10 @@ def site_table(evaluation: EvaluationResults) -> Rows:
     parts = [*evaluation.sites.values(), evaluation.overall] if evaluation.sites else []
     rows = []
     for part in parts:
-        counts, metrics = (part.images, part.patients, part.positives), main_metrics(part)
-        rows.append([part.name, *(f"{count:,}" for count in counts), *(_cell(metrics.get(name)) for name in _MAIN)])
-    return Rows(["site", "images", "patients", "positive", *(TITLES[name] for name in _MAIN)], rows)
+        metrics = main_metrics(part)
+        counts = _counts(part.images, part.patients, part.positives)
+        rows.append([part.name, counts, *(_cell(metrics.get(name)) for name in _RANKED)])
+    return Rows(["site", _COUNTED, *(TITLES[name] for name in _RANKED)], rows)
 
 
 def metric_table(performance: Performance) -> Rows:
@@ -90,7 +93,11 @@ def point_table(performance: Performance) -> Rows:
     """Return the sensitivity at required specificities and the reverse."""
     other = {"sensitivity": "specificity", "specificity": "sensitivity"}
     rows = [
-        [f"{other[each.given]} at {each.level:.0%} {each.given}", *_pair(each.value), f"{each.threshold:.3g}"]
+        [
+            f"{other[each.given]} at {100 * each.level:g}\u00a0% {each.given}",
+            *_pair(each.value),
+            f"{each.threshold:.3g}",
+        ]
         for each in performance.points
     ]
     return Rows(["operating point", "value", INTERVAL, "threshold"], rows)
@@ -121,16 +128,15 @@ def gap_rows(gap: GeneralizationGap | str) -> Rows:
 
 def subgroup_table(evaluation: EvaluationResults) -> Rows:
     """Return AUROC, sensitivity and specificity of each subgroup."""
-    names = ("auroc", "sensitivity", "specificity")
     rows = [
         [
             f"{group.factor}: {group.level}",
-            *(f"{count:,}" for count in (group.images, group.patients, group.positives)),
-            *(_cell(group.estimates.get(name)) for name in names),
+            _counts(group.images, group.patients, group.positives),
+            *(_cell(group.estimates.get(name)) for name in _RANKED),
         ]
         for group in evaluation.subgroups.groups
     ]
-    return Rows(["subgroup", "images", "patients", "positive", *(TITLES[name] for name in names)], rows)
+    return Rows(["subgroup", _COUNTED, *(TITLES[name] for name in _RANKED)], rows)
 
 
 def difference_table(evaluation: EvaluationResults) -> Rows:
@@ -163,7 +169,7 @@ def comparison_table(evaluation: EvaluationResults) -> Rows:
         ]
         for name, paired in comparison.differences.items()
     ]
-    return Rows(["metric", "this network", comparison.other.name, "difference", INTERVAL, "p (Holm)"], rows)
+    return Rows(["metric", "this network", "other network", "difference", INTERVAL, "p (Holm)"], rows)
 
 
 def fraction_table(evaluation: EvaluationResults) -> Rows:
@@ -212,7 +218,12 @@ def _pair(estimate: Estimate | None) -> tuple[str, str]:
 def _cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return UNDEFINED
-    return f"{estimate.value:.3f}\n{estimate.low:.3f} to {estimate.high:.3f}"
+    dash = "\u2013" if estimate.low >= 0 else " to "
+    return f"{estimate.value:.3f}\n{estimate.low:.3f}{dash}{estimate.high:.3f}"
+
+
+def _counts(images: int, patients: int, positives: int) -> str:
+    return f"{images:,} / {patients:,} / {positives:,}"
 
 
 def _p(value: float) -> str:

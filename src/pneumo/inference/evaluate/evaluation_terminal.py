@@ -24,9 +24,12 @@ def to_terminal(evaluation: EvaluationResults) -> RenderableType:
     explained = f"No comparison with the internal test: {gap}." if isinstance(gap, str) else describe_gap(gap)
     stress = evaluation.stress
     stressed = [] if stress is None else [stress_table(stress), Text(f"{describe_stress(stress)}\n", style="dim")]
+    comparison = evaluation.comparison
+    other = [] if comparison is None else [Text(f"Other network: {escape_line(comparison.other.name)}\n", style="dim")]
     return Group(
         Text(f"{escape_line(evaluation.cohort.name)}: {headline(evaluation)}\n", style="bold"),
         *(terminal_table(title, rows) for title, rows in tables(evaluation).items()),
+        *other,
         *stressed,
         Text(f"{escape_line(explained)}\n", style="dim"),
         Text(f"Verdicts: {count_verdicts(verdicts)}\n", style="bold"),

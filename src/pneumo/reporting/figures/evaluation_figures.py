@@ -27,9 +27,9 @@ CAPTIONS = {
     "decision_curve": "Decision curve: net benefit per image of treating images above a threshold probability, against "
     "treating all or none. The band is a pointwise 95 % interval.",
     "scores": "Predicted probability by true class, on the logit scale.",
-    "stress": "Performance under corruptions of increasing severity, with 95 % intervals.",
     "subgroups": "AUROC, sensitivity and specificity of each subgroup, with 95 % intervals and the number of images. "
     "Dotted lines mark all images.",
+    "stress": "Performance under corruptions of increasing severity, with 95 % intervals.",
 }
 _FOREST = {"auroc": "AUROC", "sensitivity": "sensitivity", "specificity": "specificity"}
 _SIDE = 3.6  # inches; fits a phone's screen
@@ -106,7 +106,7 @@ def draw_decision_curve(curve: DecisionCurve, threshold: float | None) -> Figure
 
 def draw_score_distributions(predictions: Predictions, threshold: float | None) -> Figure:
     """Plot a histogram of the positive probability for each class."""
-    figure, axes = _panel("Score distributions", bottom=0.18)
+    figure, axes = _panel("Score distributions", left=0.21, bottom=0.18)
     scores = {_shorten(name): values for name, values in scores_by_class(predictions).items()}
     plot_scores(axes, scores, threshold)
     axes.set(xlabel="predicted probability of a positive class\n(logit scale)", ylabel="fraction of images in class")
@@ -121,8 +121,9 @@ def draw_subgroups(groups: Sequence[Subgroup], overall: Mapping[str, Estimate]) 
     height = _ROW * rows + 1.0
     figure = Figure(figsize=(8.6, height))
     panels = figure.subplots(1, len(_FOREST), sharey=True)
-    figure.subplots_adjust(left=0.24, right=0.985, bottom=0.5 / height, top=1 - 0.35 / height, wspace=0.08)
     heights, labels = _forest_rows(groups)
+    left = (0.4 + 0.08 * max(map(len, labels.values()))) / 8.6  # characters are at most 0.08 inches wide
+    figure.subplots_adjust(left=left, right=0.985, bottom=0.45 / height, top=1 - 0.35 / height, wspace=0.08)
     for axes, (name, title) in zip(panels, _FOREST.items(), strict=True):
         if name in overall:
             axes.axvline(overall[name].value, color=DARK, lw=1, ls=":")
