@@ -85,6 +85,7 @@ def draw_reliability(predictions: Predictions) -> Figure:
         below.stairs(counts, edges, lw=1.5, color=colour, label=_shorten(name))
     below.set(yscale="log", ylim=(0.7, 40 * len(predictions.label)), xlabel="predicted probability", ylabel="images")
     below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    below.yaxis.set_label_coords(-0.2, 0.5)  # wide tick labels would move it out of the figure
     below.legend(loc="upper center", fontsize=8, ncols=2)
     return figure
 
