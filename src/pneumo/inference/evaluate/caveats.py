@@ -136,8 +136,8 @@ def _calibration(evaluation: EvaluationResults) -> Iterator[Verdict]:
     faults = []
     for name, estimate, ideal in (("intercept", calibration.intercept, 0), ("slope", calibration.slope, 1)):
         if estimate is not None and not estimate.low <= ideal <= estimate.high:
-            interval = f"{estimate.low:.2f} to {estimate.high:.2f}"
-            faults.append(f"the {name} is {estimate.value:.2f} ({interval}) instead of {ideal}")
+            value, low, high = (round(each, 2) + 0.0 for each in estimate)  # + 0.0 turns -0.0 into 0.0
+            faults.append(f"the {name} is {value:.2f} ({low:.2f} to {high:.2f}) instead of {ideal}")
     if faults:
         message = f"The probabilities are not calibrated on these images: {' and '.join(faults)}."
         yield Verdict(

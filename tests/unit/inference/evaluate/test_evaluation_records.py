@@ -12,77 +12,25 @@ from pneumo.inference.evaluate.evaluation_records import to_csv, to_json
 from pneumo.inference.predictor import Predictor
 
 # Scripts of users read these keys: add some, but never rename or remove one.
-SET_KEYS = set(
-    ["images", "patients", "positives", "prevalence", "predictive_values", "operating_points"]
-    + [
-        f"{name}{end}"
-        for name in (
-            *[
-                "accuracy",
-                "auroc",
-                "balanced_accuracy",
-                "sensitivity",
-                "specificity",
-                "auprc",
-                "f1",
-                "mcc",
-                "ece",
-                "brier",
-                "ppv",
-                "npv",
-                "log_loss",
-            ],
-            *["likelihood_ratio_positive", "likelihood_ratio_negative", "calibration_intercept", "calibration_slope"],
-            "observed_expected",
-        )
-        for end in ("", "_ci_low", "_ci_high")
-    ]
+# fmt: off
+_ESTIMATES = (
+    "accuracy", "auroc", "balanced_accuracy", "sensitivity", "specificity", "auprc", "f1", "mcc", "ece", "brier",
+    "likelihood_ratio_positive", "likelihood_ratio_negative", "ppv", "npv", "calibration_intercept",
+    "calibration_slope", "observed_expected", "log_loss",
 )
-KEYS = SET_KEYS | set(
-    [
-        "schema",
-        "notice",
-        "pneumo_version",
-        "checkpoint",
-        "network",
-        "classes",
-        "threshold",
-        "data",
-        "split",
-        "sites",
-        "decision_curve",
-        "uncertain_fraction",
-        "accuracy_uncertain",
-        "accuracy_certain",
-        "out_of_distribution_fraction",
-        "internal_source",
-        "internal_missing",
-        "internal_images",
-        "internal_auroc",
-        "drop_auroc",
-        "threshold_drop",
-        "ranking_drop",
-        "oracle",
-        "oracle_threshold",
-        "subgroups",
-        "subgroup_differences",
-        "confounding",
-        "leakage_unchecked",
-        "training_images",
-        "leakage_images",
-        "leakage_pairs",
-        "metrics_without_duplicates",
-        "comparison",
-        "stress",
-        "notes",
-        "unreadable",
-        "skipped",
-        "mined_labels",
-        "adaptation",
-        "checklist",
-        "verdicts",
-    ]
-)
+SET_KEYS = {
+    "images", "patients", "positives", "prevalence", "predictive_values", "operating_points",
+    *(f"{name}{end}" for name in _ESTIMATES for end in ("", "_ci_low", "_ci_high")),
+}
+KEYS = SET_KEYS | {
+    "schema", "notice", "pneumo_version", "checkpoint", "network", "classes", "threshold", "data", "split", "sites",
+    "decision_curve", "uncertain_fraction", "accuracy_uncertain", "accuracy_certain", "out_of_distribution_fraction",
+    "internal_source", "internal_missing", "internal_images", "internal_auroc", "drop_auroc", "threshold_drop",
+    "ranking_drop", "oracle", "oracle_threshold", "subgroups", "subgroup_differences", "confounding",
+    "leakage_unchecked", "training_images", "leakage_images", "leakage_pairs", "metrics_without_duplicates",
+    "comparison", "stress", "notes", "unreadable", "skipped", "mined_labels", "adaptation", "checklist", "verdicts",
+}
+# fmt: on
 COLUMNS = [
     *("name", "site", "label", "patient", "probability", "predicted_class", "uncertain", "out_of_distribution"),
     *("ood_score", "notes", "error"),
