@@ -50,9 +50,7 @@ def test_pairs_have_two_sides(text: str) -> None:
 
 
 def test_pairs_are_stripped_and_unique() -> None:
-    assert parse_pairs("--column", ["file = Image Index", "label=x=y"], "A=B") == {
-        "file": "Image Index",
-        "label": "x=y",
-    }
+    pairs = parse_pairs("--column", ["file = Image Index", "label=x=y"], "A=B")
+    assert pairs == {"file": "Image Index", "label": "x=y"}
     with pytest.raises(ConfigError, match="twice for 'file'"):
         parse_pairs("--column", ["file=a", "file=b"], "A=B")
