@@ -44,7 +44,8 @@ class BrightnessNetwork(Network):
 def draw_brightness(label: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Draw mean grey values, which are higher for positive images."""
     noise = np.random.default_rng(seed).normal(0, 22, len(label))
-    return np.clip(118 + 18 * (label > 0) + noise, 20, 235).round().astype(np.int64)
+    brightness: NDArray[np.int64] = np.clip(118 + 18 * (label > 0) + noise, 20, 235).round().astype(np.int64)
+    return brightness
 
 
 def write_images(folder: Path, names: list[str], brightness: NDArray[np.int64]) -> None:

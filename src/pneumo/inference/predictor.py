@@ -98,11 +98,9 @@ class Predictor(BatchPredictor):
         from pneumo.inference.evaluate.selection import DataSelection
 
         chosen = {name: options.pop(name) for name in ("preset", "columns", "mapping", "split") if name in options}
-        folders = {name: Path(options.pop(name)) for name in ("run", "training_data") if options.get(name) is not None}
+        options |= {name: Path(options[name]) for name in ("run", "training_data") if options.get(name) is not None}
         selection = DataSelection(_paths(data), _paths(labels), **chosen)
-        return evaluate(
-            self, selection.read(), EvaluationOptions(by, prevalences, **folders, **options), selection.split
-        )
+        return evaluate(self, selection.read(), EvaluationOptions(by, prevalences, **options), selection.split)
 
 
 def load_model(path: StrPath, device: str = "auto", batch_size: int | None = None) -> Predictor:

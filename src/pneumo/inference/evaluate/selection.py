@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
+from pneumo.common.files import check_overwrites
+from pneumo.common.terminal import print_line
 from pneumo.common.text import escape_line
+from pneumo.data.folder_tree import SPLITS
 from pneumo.data.labelled_images import LabelledImage, LabelledSet, read_labelled
 from pneumo.errors import ConfigError
 
@@ -53,6 +56,28 @@ class DataSelection:
             for data, labels in pairs
         ]
         return _distinguish(sets, [data.absolute().parent.name for data, _ in pairs])
+
+
+def read_selection(
+    selection: DataSelection, outputs: Sequence[tuple[str, Path | None]], inputs: Sequence[Path]
+) -> list[LabelledSet]:
+    """Read the sets of a command, and print which split is used.
+
+    Args:
+        selection: The labelled data.
+        outputs: Pairs of a command-line option and its output path.
+        inputs: Further files that the command reads.
+
+    Raises:
+        ConfigError: An output would overwrite another file of the command, or an option does not fit the data.
+        DataError: The data are invalid.
+    """
+    check_overwrites(outputs, [*inputs, *selection.files])
+    sets = selection.read()
+    check_overwrites(outputs, _written_images(outputs, (image.file for each in sets for image in each.images)))
+    if any(image.split for each in sets for image in each.images):
+        print_line(f"Data with the splits {', '.join(SPLITS)}: using {selection.split}. Change it with --split.")
+    return sets
 
 
 def merge_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
@@ -112,3 +137,9 @@ def _distinguish(sets: Sequence[LabelledSet], folders: Sequence[str]) -> list[La
         seen[name] += 1
         distinct.append(replace(each, name=f"{name} {seen[name]}" if total[name] > 1 else name))
     return distinct
+
+
+def _written_images(outputs: Sequence[tuple[str, Path | None]], files: Iterable[Path]) -> list[Path]:
+    """Return the images that an output would overwrite; others are not resolved, since links are slow."""
+    existing = [path for _, path in outputs if path is not None and path.is_file()]
+    return [file for file in files if any(file.samefile(path) for path in existing)] if existing else []

@@ -72,9 +72,8 @@ def test_several_classes_have_columns_of_probabilities(tmp_path: Path) -> None:
 def test_headers_and_unreadable_files_reveal_no_patient(tmp_path: Path, model: Predictor) -> None:
     (tmp_path / "PNEUMONIA").mkdir()
     (tmp_path / "NORMAL").mkdir()
-    header = {"PatientID": "SECRET-7", "PatientName": "Doe^Jane"}
-    (tmp_path / "PNEUMONIA" / "a.dcm").write_bytes(dicom(SMOOTH_IMAGES[0], **header))
-    (tmp_path / "NORMAL" / "b.dcm").write_bytes(dicom(SMOOTH_IMAGES[1], **header))
+    for path, pixels in (("PNEUMONIA/a.dcm", SMOOTH_IMAGES[0]), ("NORMAL/b.dcm", SMOOTH_IMAGES[1])):
+        (tmp_path / path).write_bytes(dicom(pixels, PatientID="SECRET-7", PatientName="Doe^Jane"))
     (tmp_path / "NORMAL" / "c.png").write_bytes(b"SECRET-7, no image")
     evaluation = model.evaluate(tmp_path)
     rows = list(csv.DictReader(io.StringIO(to_csv(evaluation))))

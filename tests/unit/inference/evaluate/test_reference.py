@@ -53,8 +53,8 @@ def test_a_run_with_other_classes_is_an_error(finished: Path) -> None:
 
 
 def test_a_shifted_score_loses_by_the_threshold_and_noise_by_the_ranking() -> None:
-    internal = draw_predictions(2000, 0, 0)
-    shifted = draw_predictions(2000, -2, 1)
+    internal = draw_predictions(2000, -1.4, 0)  # its best threshold is the stored one
+    shifted = draw_predictions(2000, -3.4, 1)
     gap = compare_with_reference(Reference(internal, THRESHOLD, "here"), shifted, THRESHOLD)
     assert isinstance(gap, GeneralizationGap)
     drop = gap.drop["balanced_accuracy"].value
