@@ -7,8 +7,10 @@ from helpers.commands import ROOT, Compose
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.checks import argument_rules, check_config
-from pneumo.config.schema import GROUPS, HYDRA_KEYS, SWEEP, TARGETS, TOP_LEVEL
+from pneumo.config.schema import GROUPS, HYDRA_KEYS, PRESET_NAMES, SWEEP, TABLE_COLUMNS, TARGETS, TOP_LEVEL
 from pneumo.config.signatures import locate, parameters
+from pneumo.data.label_table import STANDARD
+from pneumo.data.table_presets import PRESETS
 from pneumo.errors import ConfigError
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import FineTuning, TrainingOptions
@@ -89,3 +91,8 @@ def test_no_setting_accepts_a_mapping_as_its_value(compose_run: Compose) -> None
         with pytest.raises(ConfigError, match=r"[\w.]+ (is not a setting|cannot be resolved)|[\w.]+=.* must be"):
             check_config(cfg)
         parent[name] = before
+
+
+def test_the_schema_knows_the_columns_and_presets_of_tables() -> None:
+    assert set(PRESET_NAMES) == set(PRESETS)
+    assert set(TABLE_COLUMNS) == set(STANDARD) == load("data/table.yaml")["columns"].keys()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ from threadpoolctl import threadpool_limits
 from pneumo.audit.patients import Patients, compare_patients
 from pneumo.audit.properties import DuplicateGroup, LoadedImages, count_identical, list_duplicates, read_images
 from pneumo.audit.shortcuts import probe_shortcuts
+from pneumo.data.dicom_patients import header_patients
 from pneumo.data.duplicates import group_duplicates
 from pneumo.data.image_tree import Tree, read_tree
+from pneumo.data.index import file_path
 from pneumo.metrics.probes import Probe
 
 # File properties that are compared between classes; arguments: file size in bytes, width and height in pixels.
@@ -73,13 +75,22 @@ def audit(root: Path, classes: Sequence[str] = ()) -> Findings:
     Raises:
         DataError: There is no such tree, or none of its files can be read.
     """
-    tree = read_tree(root, classes)
+    tree = _with_header_patients(read_tree(root, classes))
     images = read_images(tree)
     with threadpool_limits(1):  # the last bits of a sum depend on the number of threads
         groups = group_duplicates(images.thumbnails)
         patients = compare_patients(images, groups)
         probes = probe_shortcuts(images, groups)
     return Findings(tree, images, list_duplicates(images, groups), count_identical(images), patients, probes)
+
+
+def _with_header_patients(tree: Tree) -> Tree:
+    """Return a tree in which files without a patient in their name have that of their DICOM header, as pseudonym."""
+    unnamed = [file for file in tree.files if file.patient is None]
+    pseudonyms = header_patients([file_path(tree.root, file.path) for file in unnamed])
+    found = {file.path: pseudonym for file, pseudonym in zip(unnamed, pseudonyms, strict=True) if pseudonym}
+    files = (replace(file, patient=found[file.path]) if file.path in found else file for file in tree.files)
+    return replace(tree, files=tuple(files))
 
 
 def quantiles(values: Sequence[float]) -> list[float]:

@@ -28,7 +28,8 @@ STABLE_TARGETS = {
 }
 # Prefixes of settings that affect only folders, displayed output or speed, not results
 _IRRELEVANT = (
-    *("paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.num_workers", "data.cache"),
+    *("paths.", "ckpt_path", "logger.", "sweep.", "launcher.", "data.root", "data.table", "data.num_workers"),
+    "data.cache",
     *("features.compile", "features.batch_size", "compile", "figures"),
     *("callbacks.lr.", "callbacks.log.", "callbacks.progress."),
 )

@@ -2,9 +2,11 @@
 
 import re
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 from omegaconf import DictConfig
 
+from pneumo.common.text import install_hint
 from pneumo.config.constraints import Settings, show
 from pneumo.config.fingerprints import stable_target
 from pneumo.errors import ConfigError
@@ -17,6 +19,12 @@ _NEVER_STOP = (
     *("pneumo.callbacks.StopOnNonFiniteLoss", "pneumo.callbacks.make_progress_bar"),
     *(f"pneumo.training.callbacks.{name}" for name in ("History", "LiveProgress", "PlainProgress", "RecordConfig")),
 )
+
+# Logger -> the package that it requires, which is also the name of pneumo's extra
+_PACKAGES = {
+    "pneumo.training.mlflow_logger.MLFlowRunLogger": "mlflow",
+    "pneumo.training.wandb_logger.WandbRunLogger": "wandb",
+}
 
 
 def directions() -> dict[str, str]:
@@ -71,6 +79,21 @@ def check_relations(settings: Settings) -> None:
             f"data.fold={data['fold']} would have no effect: only data.split=kfold has folds. Set data.split=kfold, or "
             "remove data.fold."
         )
+    if data.get("site") is not None and data["split"] != "site":
+        raise ConfigError(
+            f"data.site={show(data['site'])} would have no effect: only data.split=site leaves a site out. Set "
+            "data.split=site, or remove data.site."
+        )
+    if data["split"] == "site" and "site" in data and data["site"] is None:
+        raise ConfigError(
+            "data.split=site requires data.site, the site whose images are the test set. Set data.site=NAME, or "
+            "data.site=A,B,C in sweep.py -m to leave each site out in turn."
+        )
+    if data["task"] == "subtype" and len(data.get("classes", ())) > 2:
+        raise ConfigError(
+            f"data.task=subtype divides the second of two classes into bacterial and viral, but data.classes="
+            f"{show(data['classes'])} has {len(data['classes'])}. Remove data.task, or list two classes."
+        )
     for unit in ("epochs", "steps"):
         lowest, highest = trainer.get(f"min_{unit}") or 0, trainer.get(f"max_{unit}", -1)
         if 0 < highest < lowest:
@@ -86,6 +109,17 @@ def check_relations(settings: Settings) -> None:
         )
     _check_standard_checkpoints(settings["callbacks"], settings["paths"])
     _check_checkpoints(settings["callbacks"], trainer["max_epochs"])
+    _check_packages(settings["logger"])
+
+
+def _check_packages(loggers: Settings) -> None:
+    for name, node in loggers.items():
+        package = _PACKAGES.get(node["_target_"])
+        if package is not None and find_spec(package) is None:
+            raise ConfigError(
+                f"logger.{name} requires {package}, which is not installed. Run {install_hint(package)}; or "
+                "use logger=tensorboard or logger=csv, which need no installation."
+            )
 
 
 def _check_min_steps(trainer: Settings, callbacks: Settings) -> None:

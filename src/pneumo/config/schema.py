@@ -11,6 +11,7 @@ from pneumo.config.constraints import (
     integer,
     is_class_folder,
     is_integer,
+    is_number,
     is_plain_name,
     is_text,
     number,
@@ -24,6 +25,8 @@ _NAME = Rule(
     lambda value: is_text(value) and len(value) <= 100 and not {"", ".", ".."} & {*value.split("/")},
     "a short folder name, as set by GROUP=NAME, such as {key}=mine",
 )
+TABLE_COLUMNS = ("file", "label", "patient", "site", "split")
+PRESET_NAMES = ("nih", "rsna", "chexpert", "vindr")  # equal to `pneumo.data.table_presets.PRESETS`, which tests check
 _WORKERS, _PHANTOMS, _VIEWS, _PIXELS, _BATCH = 1024, 100_000, 1000, 4096, 1_000_000  # upper limits, for memory
 TOP_LEVEL: Keys = {
     "seed": SEED,
@@ -76,13 +79,14 @@ DATA: Keys = {
     "classes": Rule(
         lambda value: (
             isinstance(value, list)
-            and len({str(name) for name in value}) == len(value) == 2
+            and len({str(name) for name in value}) == len(value) >= 2
             and all(map(is_class_folder, value))
         ),
-        "the names of two folders in UTF-8, the positive class last, such as data.classes=[NORMAL,PNEUMONIA]",
+        "the different names of two or more folders in UTF-8, of two the positive one last, such as "
+        "data.classes=[NORMAL,PNEUMONIA]",
     ),
     "task": one_of("pneumonia", "subtype"),
-    "split": text("official, patient or kfold"),  # validated by `pneumo.data.splits.check_split`
+    "split": text("official, patient, kfold or, with a table, site"),  # validated by `pneumo.data.splits.check_split`
     "val_fraction": number(0.1, 0, 0.5, above=True, noun="a fraction"),
     "folds": integer(5, 2, noun="a number of folds"),
     "fold": integer(0, 0),
@@ -93,6 +97,33 @@ DATA: Keys = {
     "seed": SEED,
     "cache": FLAG,
     "cache_dir": PATH,
+}
+_TABLE: Keys = {
+    "table": or_null(text("the path of a CSV file, such as data.table=labels.csv"), "none, which is an error"),
+    "preset": or_null(one_of(*PRESET_NAMES), "columns with the standard names"),
+    "columns": Rule(
+        lambda value: (
+            isinstance(value, dict)
+            and value.keys() <= {*TABLE_COLUMNS}
+            and all(name is None or is_text(name) for name in value.values())
+        ),
+        f"the names of the columns {', '.join(TABLE_COLUMNS)}, such as 'data.columns.file=\"Image Index\"'",
+    ),
+    "mapping": or_null(
+        Rule(
+            lambda value: (
+                isinstance(value, dict) and all(name is None or is_class_folder(name) for name in value.values())
+            ),
+            "the class of each label, or null to leave its images out, such as "
+            "'data.mapping={No Finding: NORMAL, Unclear: null}'",
+        ),
+        "labels that are classes",
+    ),
+    "site": or_null(
+        Rule(lambda value: is_text(value) or is_number(value), "the name of a site in the table, such as {key}=A"),
+        "none",
+    ),
+    "test_fraction": number(0.2, 0, 0.5, above=True, noun="a fraction"),
 }
 DATA_REQUIRED = ("image_size", "batch_size", "task", "split")  # in every data module, since runs record them
 _PHANTOM_KEYS: Keys = {
@@ -122,10 +153,16 @@ _CHECKPOINT: Keys = {
     "every_n_epochs": optional(or_null(integer(1, 1), "every epoch")),
     "every_n_train_steps": optional(or_null(integer(100, 1), "none")),
 }
+_TRACKER: Keys = {
+    "run_dir": PATH,
+    "project": text("a text that groups runs, such as {key}=pneumo"),
+    "run_name": text("a text, such as {key}=first"),
+}
 # Stable name of a `_target_` -> all its keys
 TARGETS: dict[str, Keys] = {
     "pneumo.data.datamodule.ChestXrayDataModule": DATA,
     "pneumo.data.synthetic.SyntheticDataModule": {**DATA, "root": PATH, **_PHANTOM_KEYS},
+    "pneumo.data.table_datamodule.TableDataModule": {**DATA, "root": optional(DATA["root"]), **_TABLE},
     "pneumo.data.augmentation.Augmentation": {
         name: optional(rule) if name in _OPTIONAL else rule for name, rule in _AUGMENT.items()
     },
@@ -138,6 +175,17 @@ TARGETS: dict[str, Keys] = {
     "pneumo.callbacks.EpochLog": {},
     "pneumo.callbacks.make_progress_bar": {},
     "pneumo.tensorboard.RunLogger": {"save_dir": PATH, "projector": optional(FLAG)},
+    "pneumo.training.csv_logger.CSVRunLogger": {"save_dir": PATH},
+    "pneumo.training.mlflow_logger.MLFlowRunLogger": {
+        **_TRACKER,
+        "tracking_uri": text("the address of a server or a database, such as {key}=http://localhost:5000"),
+        "artifact_location": optional(or_null(PATH, "the default")),
+    },
+    "pneumo.training.wandb_logger.WandbRunLogger": {
+        **_TRACKER,
+        "save_dir": PATH,
+        "mode": optional(one_of("offline", "online")),
+    },
 }
 HYDRA_KEYS: Keys = {  # Hydra's own keys of a node with a `_target_`
     "_target_": text("the full path of a class, such as torch.optim.SGD"),

@@ -34,10 +34,12 @@ class Radiograph:
     path: str  # escaped text, relative to the root, with forward slashes; see `file_path`
     label: int  # index of its class among the data set's classes
     subtype: str  # bacterial, viral or none
-    patient: str  # from the file name; the whole file name if it contains no patient
-    split: str  # train, val or test, from the folder
+    patient: str  # from a table, the file name or the DICOM header; the file name if none of them has it
+    split: str  # train, val or test, from the folder or the table
     size: int  # file size in bytes
     modified: int  # modification time of the file, in nanoseconds since 1970
+    site: str = ""  # from a table; empty if unknown
+    extra: tuple[str, ...] = ()  # values of a table's free columns
 
 
 def locate(root: Path) -> Path | None:

@@ -50,15 +50,15 @@ def read_label_table(path: Path, preset: str | None = None, columns: Mapping[str
 
     Args:
         path: CSV file in any encoding and with any separator that spreadsheets write, see `read_spreadsheet`.
-        preset: Published layout, one of `PRESETS`, whose columns and findings become the standard columns, NORMAL and
-            PNEUMONIA, and the columns age, sex and view as far as the table has them. Other columns are left out.
+        preset: Published layout, one of `PRESETS`. Its findings become the labels NORMAL and PNEUMONIA. Of its other
+            columns, patient, age, sex and view are kept as far as the table has them.
         columns: Names in the file by standard name, such as `{"file": "Image Index"}`. With a preset, these columns
             are added; `file` and `label` cannot be renamed then.
 
     Raises:
         ConfigError: The preset is unknown, or a renamed column does not exist.
-        DataError: The file is not such a table: see `read_spreadsheet`; a column is missing or occurs twice, a file or
-            label is empty, or a file is listed twice.
+        DataError: `read_spreadsheet` rejects the file, a column is missing or occurs twice, a file or label is empty,
+            or a file is listed twice.
     """
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: it must be one of {', '.join(PRESETS)}.")
@@ -127,7 +127,7 @@ def _missing_columns(path: Path, sheet: Spreadsheet, missing: Sequence[str]) -> 
     elif len(sheet.header) == 1:
         fix = "Separate its columns by commas, semicolons or tabs."
     else:
-        fix = f"Rename its columns, or state which column it is, such as {missing[0]}={sheet.header[0]!r}."
+        fix = f"Rename its columns, or state which column it is, such as {missing[0]}=COLUMN."
     names = " and no column ".join(f"{name}{_suggest(name, sheet.header)}" for name in missing)
     return DataError(f"{path} has no column {names}; its columns are {_list_columns(sheet.header)}. {fix}")
 
@@ -161,6 +161,8 @@ def _apply_preset(path: Path, sheet: Spreadsheet, added: Mapping[str, int], name
             f"columns are {_list_columns(sheet.header)}. Use that table, or name the columns instead of the preset."
         )
     folded = list(map(fold_name, sheet.header))
+    if preset.caution is not None and preset.caution[0] not in folded:
+        _log.warning("%s: %s.", path, preset.caution[1])
     images: dict[object, list[int]] = defaultdict(list)  # indices of the rows by image, or of each row alone
     for i, row in enumerate(sheet.rows):
         images[row[folded.index(fold_name(preset.file))] if preset.several_rows else i].append(i)

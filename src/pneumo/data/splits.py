@@ -17,8 +17,11 @@ from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
-_METHODS = ("official", "patient", "kfold")
+METHODS = ("official", "patient", "kfold")  # of folder trees
+SITE = "site"  # method of tables: leave one site out
+_TEST_SEED = 0  # the test images are the same with all seeds, so that runs can be compared
 Splits = dict[str, list[Radiograph]]
+_MAX_SITES = 20  # in a message
 Groups = npt.NDArray[np.int64]
 
 
@@ -54,11 +57,11 @@ def split_radiographs(
         return folders
     pool = folders["train"] + folders["val"]
     patients = _group_images(pool, radiographs, duplicate_groups)
-    strata = [f"{image.label} {image.subtype}" for image in pool]
+    strata = _strata(pool)
     if split == "kfold":
         held_out = _choose_fold(patients, strata, folds, fold, seed)
     else:
-        held_out = _hold_out(patients, strata, val_fraction, seed)
+        held_out = _hold_out(patients, strata, val_fraction, seed, "data.val_fraction")
     for name, wanted in (("train", False), ("val", True)):
         folders[name] = [
             replace(image, split=name) for image, held in zip(pool, held_out, strict=True) if held == wanted
@@ -71,13 +74,61 @@ def split_radiographs(
     return folders
 
 
-def check_split(split: str, folds: int, fold: int) -> None:
-    """Raise a ConfigError for an unknown split or a fold out of range."""
-    if split not in _METHODS:
+def hold_out_test(
+    radiographs: Sequence[Radiograph], fraction: float, duplicate_groups: Sequence[int] | None = None
+) -> list[Radiograph]:
+    """Assign a fraction of the patients to test and all others to train; the test images do not depend on a seed.
+
+    Raises:
+        DataError: There are too few patients.
+    """
+    groups = range(len(radiographs)) if duplicate_groups is None else duplicate_groups
+    patients = join_groups([image.patient for image in radiographs], list(groups))
+    held_out = _hold_out(patients, _strata(radiographs), fraction, _TEST_SEED, "data.test_fraction")
+    return _assign(radiographs, held_out.tolist())
+
+
+def hold_out_site(radiographs: Sequence[Radiograph], site: str) -> list[Radiograph]:
+    """Assign all images of a site to test and all others to train.
+
+    Raises:
+        DataError: An image has no site, all images are of one site, or none is of the given one.
+    """
+    if without := [image.path for image in radiographs if not image.site]:
+        raise DataError(
+            f"data.split={SITE} requires a site for each image, but {len(without):,} of {len(radiographs):,} have "
+            f"none, for example {without[0]}. Fill the column site of the table, or use data.split=patient."
+        )
+    counts = Counter(image.site for image in radiographs)
+    listed = ", ".join(f"{name} ({count:,} images)" for name, count in sorted(counts.items())[:_MAX_SITES])
+    if len(counts) == 1:
+        raise DataError(
+            f"data.split={SITE} requires at least two sites, but all {len(radiographs):,} images are of one: {listed}. "
+            "Use data.split=patient."
+        )
+    if site not in counts:
+        more = ", ..." if len(counts) > _MAX_SITES else ""
+        raise DataError(
+            f"data.site={site} is not a site of the table, which has {listed}{more}. Use one of them, or "
+            f"data.site=A,B,C in sweep.py -m to leave each out in turn."
+        )
+    tested = {image.patient for image in radiographs if image.site == site}
+    if shared := [image.path for image in radiographs if image.site != site and image.patient in tested]:
+        text = "%d training images, such as %s, have patients that also occur at the site %s. Test metrics are "
+        text += "optimistic if these are the same patients, and not if each site numbers its own patients."
+        _log.warning(text, len(shared), shared[0], site)
+    return _assign(radiographs, [image.site == site for image in radiographs])
+
+
+def check_split(split: str, folds: int, fold: int, methods: Sequence[str] = METHODS) -> None:
+    """Raise a ConfigError for a split that is not one of `methods`, or a fold out of range."""
+    if split not in methods:
+        unknown = "requires a table with the column site (data=table)" if split == SITE else "is unknown"
+        leave_out = ", data.split=site (test on the site data.site)" if SITE in methods else ""
         raise ConfigError(
-            f"data.split={split} is unknown. Use data.split=official (the folders as they are), data.split=patient "
-            "(hold out a fraction of the training patients for validation) or data.split=kfold (hold out fold "
-            "data.fold of data.folds)."
+            f"data.split={split} {unknown}. Use data.split=official (the folders as they are, or the column split of a "
+            "table), data.split=patient (hold out a fraction of the training patients for validation)"
+            f"{leave_out} or data.split=kfold (hold out fold data.fold of data.folds)."
         )
     if split == "kfold" and not 0 <= fold < folds:
         raise ConfigError(
@@ -107,14 +158,24 @@ def _group_images(
     return join_groups([image.patient for image in pool], [group_of[image.path] for image in pool])
 
 
-def _hold_out(patients: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+def _strata(radiographs: Sequence[Radiograph]) -> list[str]:
+    return [f"{image.label} {image.subtype}" for image in radiographs]
+
+
+def _assign(radiographs: Sequence[Radiograph], tested: Sequence[bool]) -> list[Radiograph]:
+    return [replace(image, split="test" if test else "train") for image, test in zip(radiographs, tested, strict=True)]
+
+
+def _hold_out(
+    patients: Groups, strata: Sequence[str], fraction: float, seed: int, setting: str
+) -> npt.NDArray[np.bool_]:
     images, count = len(patients), len(set(patients.tolist()))
     needed, available = round(1 / fraction), min(count, max(Counter(strata).values(), default=0))
     if available < needed:
         raise DataError(
-            f"{count} training patients with {images} images are too few for data.val_fraction={fraction:g}: it needs "
-            f"{needed} patients and {needed} images of one class and subtype. Use a larger data.val_fraction, at most "
-            "0.5, or add patients."
+            f"{count} training patients with {images} images are too few for {setting}={fraction:g}: it needs "
+            f"{needed} patients and {needed} images of one class and subtype. Use a larger {setting}, at most 0.5, or "
+            "add patients."
         )
     return _sample_patients(patients, strata, fraction, seed)
 

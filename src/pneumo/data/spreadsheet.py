@@ -87,7 +87,7 @@ def _read(path: Path) -> bytes:
     except PlainDataError as error:
         raise DataError(f"The table {path} cannot be read: {error}. Use a CSV file with one line per image.") from None
     if kind := next((kind for signature, kind in _OTHER_FORMATS.items() if content.startswith(signature)), None):
-        raise DataError(f"{path} is {kind}, but a table must be a CSV file: open it and {_FIX}.")
+        raise DataError(f"{path} is {kind}, but a table must be a CSV file: {_FIX}.")
     return content
 
 

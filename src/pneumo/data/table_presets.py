@@ -24,6 +24,7 @@ class TablePreset:
     needed: tuple[tuple[str, ...], ...]  # columns that must be present: one of each tuple
     fields: Mapping[str, Callable[[Row], str]] = field(default_factory=dict)  # patient, age, sex, view
     suffixes: tuple[str, ...] = ()  # of the files, if the table has image IDs without suffix
+    caution: tuple[str, str] | None = None  # a column, as written by `fold_name`, and what its absence means
     several_rows: bool = False  # whether several rows per image are allowed; the majority of them decides
 
 
@@ -130,6 +131,10 @@ PRESETS: Mapping[str, TablePreset] = {
         needed=(("class", "Target"),),
         fields={"patient": _first("patientId")},
         suffixes=(".dcm", ".png", ".jpg", ".jpeg"),
+        caution=(
+            "class",
+            "without the column class, other findings count as NORMAL; stage_2_detailed_class_info.csv has it",
+        ),
         several_rows=True,
     ),
     # Labels mined from reports. Pneumonia: 1. Normal: `No Finding` is 1. Uncertain ones (-1), contradictory ones

@@ -94,7 +94,7 @@ _DEFINITIONS = (
         compute=_of_tables(confusion.balanced_accuracy),
         interval=count_interval(confusion.balanced_accuracy),
         rank=7,
-        about="mean of sensitivity and specificity; with subtypes, mean recall",
+        about="mean of sensitivity and specificity; with three or more classes, mean recall",
         method="posterior under the Jeffreys prior",
         over_seeds=estimation.mean_balanced_accuracy_interval,
     ),
@@ -105,7 +105,7 @@ _DEFINITIONS = (
         interval=recall_interval(confusion.sensitivity),
         needs="positive",
         rank=8,
-        about="fraction of PNEUMONIA images predicted as PNEUMONIA; with subtypes, mean over the classes",
+        about="fraction of PNEUMONIA images predicted as PNEUMONIA; with three or more classes, mean over them",
     ),
     Metric(
         name="specificity",
@@ -114,7 +114,7 @@ _DEFINITIONS = (
         interval=recall_interval(confusion.specificity),
         needs="negative",
         rank=8,
-        about="fraction of NORMAL images predicted as NORMAL; with subtypes, mean over the classes",
+        about="fraction of NORMAL images predicted as NORMAL; with three or more classes, mean over them",
     ),
     Metric(
         name="auprc",

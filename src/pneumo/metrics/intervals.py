@@ -63,17 +63,23 @@ def shrink_variance(variance: float, expected: float, units: int, weight: int) -
 
 
 def mean_interval(value: float, draws: Array, total: int, top: float = 1.0) -> Interval:
-    """Compute the interval of a mean on the logit scale from the standard deviation of bootstrap draws, (R,).
+    """Compute `bounded_interval` from bootstrap draws of a mean, (R,)."""
+    variance = 0.0 if np.ptp(draws) < ROUNDING_ERROR else draws.var(ddof=1)
+    return bounded_interval(value, variance, total, top)
+
+
+def bounded_interval(value: float, variance: float, total: int, top: float = 1.0) -> Interval:
+    """Compute the interval of a mean between 0 and `top` on the logit scale from its variance.
 
     A few images with large errors dominate the mean, and a small sample may contain none of them. The variance is
-    therefore shrunk towards its maximum, reached if each image has the value 0 or `top`. If all draws are equal, the
+    therefore shrunk towards its maximum, reached if each image has the value 0 or `top`. If the variance is 0, the
     interval is `zero_variance_interval`. `total` is the number of patients, `top` the largest value of an image.
     """
-    if np.ptp(draws) < ROUNDING_ERROR:
+    if variance == 0:
         return zero_variance_interval(value, total, top)
     fraction = value / top
-    variance = shrink_variance(draws.var(ddof=1) / top**2, fraction * (1 - fraction) / total, total, _PRIOR_IMAGES)
-    low, high = logit_interval(fraction, sqrt(variance), total)
+    shrunk = shrink_variance(variance / top**2, fraction * (1 - fraction) / total, total, _PRIOR_IMAGES)
+    low, high = logit_interval(fraction, sqrt(shrunk), total)
     return low * top, high * top
 
 
@@ -92,7 +98,7 @@ def logit_interval(value: float, deviation: float, total: int) -> Interval:
     return float(low), float(high)
 
 
-def subtract(first: Estimate, second: Estimate, correlation: float = 0.0) -> Estimate:
+def subtract(first: Estimate, second: Estimate, *, correlation: float = 0.0) -> Estimate:
     """Compute the difference of two estimates with this correlation and its confidence interval.
 
     Source: G. Y. Zou, A. Donner, Construction of confidence limits about effect measures: a general approach, 2008,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold
+from threadpoolctl import threadpool_limits
 
 from pneumo.metrics.bootstrap import Resamples, percentiles
 from pneumo.metrics.definitions import auroc
@@ -13,6 +14,7 @@ from pneumo.metrics.intervals import Array, Interval
 from pneumo.metrics.predictions import Predictions
 
 _FOLDS, _DRAWS = 5, 400  # of the cross-validation and of the bootstrap
+_FEW_IMAGES = 3_000  # threads hardly speed up fewer images, and on a busy machine they wait for each other
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ def probe(name: str, rows: Array, labels: NDArray[np.int64], groups: NDArray[np.
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(rows, labels, groups):
         if len(np.unique(labels[train])) < len(classes):
             return Probe(name, None, None, None)
-        model = HistGradientBoostingClassifier(random_state=0).fit(rows[train], labels[train])
-        probabilities[test] = model.predict_proba(rows[test])
+        with threadpool_limits(1 if len(rows) < _FEW_IMAGES else None):
+            model = HistGradientBoostingClassifier(random_state=0).fit(rows[train], labels[train])
+            probabilities[test] = model.predict_proba(rows[test])
     predictions = Predictions(probabilities, labels, probabilities.argmax(1))
     return Probe(name, float(auroc(Resamples(predictions))[0]), *_interval(predictions, groups))
 

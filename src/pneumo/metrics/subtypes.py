@@ -26,7 +26,7 @@ NO_IMAGE = -1.0  # value of metrics of subtypes that no image has or that the ta
 def _sensitivity(subtype: str) -> Metric:
     """Define the sensitivity for a subtype: the fraction of its images that are predicted correctly.
 
-    The correct class is pneumonia, or with three classes the subtype itself.
+    The correct class is that of the image: pneumonia, or the subtype itself if subtypes are classes.
     """
 
     def compute(resamples: Resamples) -> Array:
@@ -70,6 +70,9 @@ def _subtype_auroc_interval(_: Metric, sample: Sample) -> Interval:
 
 
 def _has_both_subtypes(predictions: Predictions) -> bool:
+    names = tuple(name.lower() for name in predictions.classes[1:]) or SUBTYPES
+    if predictions.probability.shape[1] != 1 + len(SUBTYPES) or names != SUBTYPES:
+        return False  # other classes
     viral = predictions.label[predictions.positive] == 2
     return bool(viral.any() and not viral.all())
 

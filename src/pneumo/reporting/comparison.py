@@ -119,8 +119,8 @@ def _exclusion_reason(row: Row) -> str:
     states = [run.state for run in row.runs]
     if row.first.trial:
         return "is a trial of a search"
-    if any(results["task"] == "subtype" for results in row.finished):
-        return "predicts three classes"
+    if any(results["task"] != "pneumonia" for results in row.finished):
+        return "predicts more than two classes"
     for state, text in (("collapsed", "collapsed"), ("partial", "was tested on a part of the images")):
         if state in states:
             return text if len(states) == 1 else f"has a seed that {text}"

@@ -99,7 +99,7 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     comparison = compare(build_rows(runs))
     rows = comparison.rows
     single = runs[0].results if len(runs) == 1 else None
-    gap = None if single is None or single["task"] == "subtype" else read_gap(runs[0].folder, single)
+    gap = None if single is None or single["task"] != "pneumonia" else read_gap(runs[0].folder, single)
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
     pooled = pool(rows)
     notes = [*comparison_notes(comparison), *(describe_pooled(each, rows) for each in pooled)]

@@ -78,7 +78,9 @@ class Row:
 
     @property
     def study(self) -> Published | None:
-        """The study's cell for this network and optimizer."""
+        """The study's cell for this network and optimizer; None for other classes than the study's."""
+        if any(results["task"] == "multiclass" for results in self.finished):
+            return None
         return STUDY.get((self.first.model, self.first.optimizer))
 
     @property

@@ -26,7 +26,7 @@ from pneumo.reporting.run_summary import STATE_NOTES
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.recorded_config import read_config, resolve_references, select
 from pneumo.runs.results import Results, count_test_images, read_finished, recorded_estimate, run_title
-from pneumo.runs.split_files import read_splits
+from pneumo.runs.split_files import HEADER, SIZE, read_splits
 from pneumo.runs.status import write_report
 
 _CARD_METRICS = (
@@ -161,7 +161,9 @@ def _model_card(folder: Path) -> str:
     config = resolve_references(read_config(folder))
     for key, kinds in _SETTINGS.items():
         select(config, key, *kinds)
-    splits = _count_splits(read_splits(folder))
+    images, data = read_splits(folder), config["data"]
+    splits, table = _count_splits(images), data.get("table") is not None
+    outputs = data["classes"] if isinstance(data.get("classes"), list) and data["classes"] else ["PNEUMONIA"]
     titles = {
         **reported_metrics(*_CARD_METRICS),
         "ece": "expected calibration error",
@@ -171,6 +173,12 @@ def _model_card(folder: Path) -> str:
         "model_card.md",
         results=results,
         config=config,
+        kermany=results["data"] == "chest_xray" and results["task"] != "multiclass",
+        outputs=outputs,
+        positive="pneumonia" if outputs[-1] == "PNEUMONIA" else str(outputs[-1]),
+        table=table,
+        patients_source="" if table else " (from file names)",
+        recorded=[name for name in images[0] if name not in (*HEADER, SIZE) and any(each[name] for each in images)],
         splits=splits,
         classes=list(splits[0]["classes"]),
         tested=count_test_images(results),

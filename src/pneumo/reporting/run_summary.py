@@ -13,6 +13,7 @@ from pneumo.common.terminal import PlainTable, print_line
 from pneumo.metrics.subtypes import NO_IMAGE
 from pneumo.metrics.summary import reported_metrics
 from pneumo.runs.results import Value, recorded_estimate, run_title
+from pneumo.runs.status import EVENTS
 
 _log = logging.getLogger(__name__)
 # What a run's state means; also for the leaderboard and the reports of a run.
@@ -30,12 +31,13 @@ def report(folder: Path, results: Mapping[str, Value]) -> None:
         advice = "Lower optimizer.lr, train longer, or check train/loss in TensorBoard."
         _log.warning("COLLAPSED: %s %s", STATE_NOTES["collapsed"], advice)
     rich.print(_table(results))
+    curves = [("curves", f"tensorboard --logdir {folder}")] if any(folder.glob(f"*{EVENTS}")) else []
     for name, location in (
         ("results", folder / "results.json"),
         ("predictions", folder / "predictions.csv"),
         ("checkpoint", folder / "checkpoints" / "best.ckpt"),
         ("log", folder / "train.log"),
-        ("curves", f"tensorboard --logdir {folder}"),
+        *curves,
     ):
         print_line(f"{name:<12} {location}")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from pneumo.runs.results import Results
 from pneumo.runs.split_files import read_splits
 
 _MARGIN = "logit_margin"
+_SITE = "site"  # first of the columns of a table
 _TOLERANCE = 1e-3  # of probabilities; larger than float32 rounding errors
 
 
@@ -33,21 +35,28 @@ class PredictionTable(NamedTuple):
     classes: tuple[str, ...]  # classes with a probability column; empty for binary tasks
     class_probabilities: npt.NDArray[np.float64]  # (N, classes)
     margins: npt.NDArray[np.float64]  # log odds, (N, 1) if binary, else (N, classes); (N, 0) in earlier files
+    extra: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # site and free columns of runs on a table
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write one row per image; without log odds, their columns are omitted."""
+def write_predictions(
+    path: Path, predictions: Predictions, extra: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> None:
+    """Write one row per image; without log odds, their columns are omitted.
+
+    `extra` has the last columns by name, (N,) each, of which the first is `site`.
+    """
     binary = predictions.is_binary
     names, probabilities = predictions.classes, predictions.probability.astype(np.float32)
     first = 1 if binary else 0  # a binary task needs only the second class
     odds = np.empty((len(probabilities), 0)) if predictions.odds is None else predictions.odds[:, first:]
     columns = probabilities[:, 1:].sum(axis=1), probabilities[:, :0] if binary else probabilities, odds
     numbers = np.column_stack(columns)
-    rows: list[Sequence[str]] = [_columns(() if binary else names, predictions.odds is not None)]
-    images = zip(predictions.paths, predictions.label, predictions.predicted, numbers, strict=True)
-    for image, label, predicted, row in images:
+    rows: list[Sequence[str]] = [[*_columns(() if binary else names, predictions.odds is not None), *extra]]
+    last = zip(*extra.values(), strict=True) if extra else [()] * len(numbers)
+    images = zip(predictions.paths, predictions.label, predictions.predicted, numbers, last, strict=True)
+    for image, label, predicted, row, cells in images:
         probability, *others = (f"{value:.9g}" for value in row)  # 9 digits restore a float32 exactly
-        rows.append((image, names[label], probability, names[predicted], *others))
+        rows.append((image, names[label], probability, names[predicted], *others, *cells))
     write_text(path, format_rows(rows))
 
 
@@ -70,7 +79,7 @@ def read_predictions(folder: Path, results: Results, name: str = "predictions.cs
         )
         odds = table.margins if table.margins.size else None
         predictions = Predictions(table.class_probabilities, label, predicted, table.classes, odds, table.paths)
-    elif results["task"] == "subtype":
+    elif results["task"] != "pneumonia":
         raise _damaged(path, "it has no columns for classes")
     else:
         predictions = _read_binary(path, table, float(results["threshold"]))
@@ -111,8 +120,11 @@ def read_table(path: Path) -> PredictionTable:
         header, rows = read_csv(path)
         if not rows:
             raise PlainDataError("it has no images")
-        classes, odds = _parse_columns(header)
-        table = _to_table(rows, classes, len(odds))
+        own = _count_own_columns(header)
+        classes, odds = _parse_columns(header[:own])
+        table = _to_table([row[:own] for row in rows], classes, len(odds))
+        extra = zip(*(row[own:] for row in rows), strict=True)
+        table = table._replace(extra=dict(zip(header[own:], extra, strict=True)))
         _check_names(table)
         _check_numbers(table)
     except (OSError, PlainDataError) as error:
@@ -133,6 +145,15 @@ def _columns(classes: Sequence[str], margins: bool) -> list[str]:
     return ["path", "label", "probability", "prediction", *classes, *(odds if margins else ())]
 
 
+def _count_own_columns(columns: Sequence[str]) -> int:
+    """Return the number of columns before `site` and the free columns of a table."""
+    for index in range(5, len(columns)):
+        classes = columns[4 : 4 + (index - 4) // 2]
+        if columns[index] == _SITE and list(columns[:index]) == _columns(classes, margins=True):
+            return index
+    return len(columns)
+
+
 def _parse_columns(columns: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the classes with a probability column and the columns of log odds; classes may have any names."""
     others = list(columns[4:])
@@ -140,7 +161,9 @@ def _parse_columns(columns: Sequence[str]) -> tuple[list[str], list[str]]:
     if list(columns) == _columns(classes, margins=True):
         return classes, others[len(classes) :]
     if list(columns) != _columns(others, margins=False) or len(others) in (1, 2):
-        raise PlainDataError(f"its columns must be {', '.join(_columns((), margins=True))}, or those of three classes")
+        raise PlainDataError(
+            f"its columns must be {', '.join(_columns((), margins=True))}, or those of several classes"
+        )
     return others, []
 
 

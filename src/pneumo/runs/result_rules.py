@@ -42,7 +42,7 @@ RESULT_NAMES = (
 _MAX_CHARACTERS = 500
 _TOLERANCE = 1e-5  # float32 rounding
 _MAX_NUMBER = 2**63 - 1
-_CHOICES = {"status": ("done", "partial"), "task": ("pneumonia", "subtype")}
+_CHOICES = {"status": ("done", "partial"), "task": ("pneumonia", "subtype", "multiclass")}
 _FLAGS = ("collapsed", "feature_cache")
 # fmt: off
 _TEXTS = (

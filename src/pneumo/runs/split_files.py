@@ -20,18 +20,46 @@ from pneumo.data.splits import Splits
 from pneumo.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
-_HEADER = ("path", "split", "class", "subtype", "patient")
+HEADER = ("path", "split", "class", "subtype", "patient")
+SIZE = "size"  # of the file in bytes
+TABLE_HEADER = (*HEADER, "site", SIZE)  # of runs on a table; its free columns follow
+_RESERVED = {*TABLE_HEADER, "label", "probability", "prediction"}  # other names in splits.csv and predictions.csv
 _REMEDY = f"If you have the test images of the run, set {ROOT_VARIABLE} to the folder of their data set."
 
 
-def write_splits(path: Path, splits: Splits, classes: Sequence[str]) -> None:
-    """Write one row per radiograph: path, split, class, subtype, patient."""
+def write_splits(path: Path, splits: Splits, classes: Sequence[str], extra: Sequence[str] | None = None) -> None:
+    """Write one row per radiograph: path, split, class, subtype, patient; with a table, also site, size and the rest.
+
+    Args:
+        path: File to write.
+        splits: Radiographs by split.
+        classes: Names of the classes.
+        extra: Names of the free columns of the table; None if the data set is a folder tree.
+    """
+    header = HEADER if extra is None else (*TABLE_HEADER, *free_columns(extra, ()))
     rows = (
-        (image.path, name, classes[image.label], image.subtype, image.patient)
+        (image.path, name, classes[image.label], image.subtype, image.patient, image.site, image.size, *image.extra)
         for name, images in splits.items()
         for image in images
     )
-    write_text(path, format_rows([_HEADER, *rows]))
+    write_text(path, format_rows([header, *(row[: len(header)] for row in rows)]))
+
+
+def free_columns(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return the names of a table's free columns in a run's files; `table_` precedes names that the files use.
+
+    Args:
+        names: Names in the table.
+        classes: Names of the classes, which may be columns of the file.
+    """
+    used = {*_RESERVED, *classes}
+    columns: list[str] = []
+    for name in names:
+        while name in used or name.startswith("logit_margin"):
+            name = f"table_{name}"
+        columns.append(name)
+        used.add(name)
+    return columns
 
 
 def read_splits(folder: Path) -> list[dict[str, str]]:
@@ -41,15 +69,15 @@ def read_splits(folder: Path) -> list[dict[str, str]]:
         header, rows = read_csv(path)
     except (OSError, PlainDataError) as error:
         raise ConfigError(f"{path} cannot be read ({error}). Restore the file.") from error
-    if sorted(header) != sorted(_HEADER):
-        raise _damaged(path, f"its columns must be {', '.join(_HEADER)}")
+    if not {*HEADER} <= {*header} or len({*header}) < len(header):
+        raise _damaged(path, f"its columns must be {', '.join(HEADER)}, each once")
     if not rows:
         raise _damaged(path, "it has no images")
     lines = [dict(zip(header, row, strict=True)) for row in rows]
     for number, line in enumerate(lines, 2):
         if line["split"] not in SPLITS:
             raise _damaged(path, f"line {number} has the unknown split {line['split'][:40]!r}")
-        if empty := [name for name, value in line.items() if not value]:
+        if empty := [name for name in HEADER if not line[name]]:
             raise _damaged(path, f"line {number} has no {empty[0]}")
     if len({line["path"] for line in lines}) < len(lines):
         raise _damaged(path, "it has a duplicate image")
@@ -101,6 +129,32 @@ def find_images(run: Path, root: Path, classes: Sequence[str], recorded: str, pa
     if outside := [path for path, is_inside in zip(paths, inside, strict=True) if not is_inside]:
         raise DataError(f"{_outside_message(outside, paths, folder)} {_REMEDY}")
     return files
+
+
+def find_table_images(run: Path, root: Path, paths: Sequence[str]) -> list[Path]:
+    """Find the files of images of a run on a table, in PNEUMO_DATA_ROOT or else in `root`.
+
+    A folder matches if it has all of these files with the sizes in splits.csv. Only in PNEUMO_DATA_ROOT may links lead
+    out of the folder. Arguments and errors are those of `find_images`.
+    """
+    if outside := [path for path in paths if not _is_inside(path)]:
+        raise DataError(_outside_message(outside, paths, root))
+    size = {line["path"]: line.get(SIZE) for line in read_splits(run)}
+    variable = os.environ.get(ROOT_VARIABLE)
+    for folder, trusted in ((Path(variable), True), (root, False)) if variable else ((root, False),):
+        files = [file_path(folder, path) for path in paths]
+        if all(
+            _has_size(file, size.get(path)) and (trusted or file.resolve().is_relative_to(folder.resolve()))
+            for file, path in zip(files, paths, strict=True)
+        ):
+            return files
+    raise DataError(f"{root} does not contain the images of the run, or they have changed. {_REMEDY}")
+
+
+def _has_size(file: Path, size: str | None) -> bool:
+    with suppress(OSError):  # an inaccessible file counts as missing
+        return file.is_file() and str(file.stat().st_size) == size
+    return False
 
 
 def _locate(root: Path) -> Path | None:

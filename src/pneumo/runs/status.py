@@ -1,4 +1,4 @@
-"""Reader and writer of status.json, the status of a job, and .run.json, the manifest of a run folder."""
+"""Reader and writer of a run folder's status.json, manifest .run.json and IDs in experiment trackers."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from pneumo.errors import ConfigError
 
 _MAX_BYTES = 1 << 20  # the reason of a failure may be long
 MANIFEST = ".run.json"
+TRACKERS = ".trackers.json"  # IDs of the run in experiment trackers, such as MLflow
 REPORTS = ("report.html", "MODEL_CARD.md")
 EVENTS = ".pneumo"  # suffix of the event files that runs write
 
@@ -103,3 +104,17 @@ def _read_hashes(folder: Path) -> dict[str, list[str]]:
     if not isinstance(reports, dict):
         return {}
     return {name: list(map(str, reports[name])) for name in REPORTS if isinstance(reports.get(name), list)}
+
+
+def read_tracker_ids(folder: Path) -> dict[str, str]:
+    """Read the IDs of a run in experiment trackers, by tracker; empty if the file is missing or damaged."""
+    with suppress(FileNotFoundError, PlainDataError):
+        content = read_json(folder / TRACKERS)
+        if isinstance(content, dict):
+            return {name: value for name, value in content.items() if isinstance(value, str)}
+    return {}
+
+
+def write_tracker_id(folder: Path, tracker: str, run_id: str) -> None:
+    """Store the ID of a run in an experiment tracker, under which a resumed run continues."""
+    write_text(folder / TRACKERS, json.dumps({**read_tracker_ids(folder), tracker: run_id}, indent=2) + "\n")

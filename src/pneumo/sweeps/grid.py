@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +17,7 @@ from pneumo.common.text import quote_override
 from pneumo.config.checks import check_sweep
 from pneumo.config.fingerprints import recorded_hashes, stable_target
 from pneumo.data.index import data_hash, default_root, index_radiographs, locate
+from pneumo.data.table_index import TABLE_SETTINGS, index_table, table_source
 from pneumo.errors import ConfigError
 from pneumo.runs.results import read_results
 from pneumo.sweeps.plan import Job, make_columns, plan_jobs, varied_keys
@@ -24,6 +26,7 @@ from pneumo.sweeps.session import open_session, resolve_sweep_dir
 MAX_JOBS = 10_000  # per sweep: composing more configurations would take minutes
 # Stable names of data modules whose images are indexed by `index_radiographs`
 _INDEXED = ("pneumo.data.datamodule.ChestXrayDataModule", "pneumo.data.synthetic.SyntheticDataModule")
+_TABLE = "pneumo.data.table_datamodule.TableDataModule"
 _SHARED = ("sweep.", "launcher", "hydra", "paths.", "ckpt_path")  # prefixes of settings that all jobs share
 
 
@@ -153,6 +156,8 @@ def finished_jobs(jobs: Sequence[Job]) -> set[str]:
 def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
     """Return the hash of a job's data; return `otherwise` if the data are missing or have a custom layout."""
     data = cfg.data
+    if stable_target(str(data._target_)) == _TABLE:
+        return _table_hash(data, known, otherwise)
     root = default_root() if data.root is None else Path(data.root)
     if stable_target(str(data._target_)) not in _INDEXED or locate(root) is None:
         return otherwise
@@ -160,4 +165,17 @@ def _data_hash(cfg: DictConfig, known: dict[tuple[object, ...], str | None], oth
     key = (root, *classes)
     if key not in known:
         known[key] = data_hash(index_radiographs(root, classes))
+    return known[key] or otherwise
+
+
+def _table_hash(data: DictConfig, known: dict[tuple[object, ...], str | None], otherwise: str) -> str:
+    """Return the hash of a table's data; return `otherwise` if the table is missing."""
+    if data.table is None or not Path(data.table).is_file():
+        return otherwise
+    settings: Any = OmegaConf.to_container(data)
+    source = table_source(*(settings[name] for name in TABLE_SETTINGS))
+    classes = [str(name) for name in data.classes]
+    key = (repr(source), *classes)
+    if key not in known:
+        known[key] = index_table(source, classes).data_hash
     return known[key] or otherwise

@@ -18,11 +18,11 @@ from pneumo.errors import ConfigError, TrainingError
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.checkpoint_writer import CheckpointWriteError, save_checkpoint
 
-PAUSE = 10.0  # minimum seconds between two writes
+PAUSE = 10.0  # minimum seconds between two writes of a file
 
 
 class CheckpointWriter(TorchCheckpointIO):
-    """Checkpoint I/O that writes atomically, at most every `PAUSE` seconds.
+    """Checkpoint I/O that writes each file atomically, at most every `PAUSE` seconds.
 
     Lightning's own writer uses a temporary file in another folder and does not flush it. With short epochs, such as
     those of a head on cached features, writing would take longer than training. A checkpoint therefore waits in memory
@@ -36,8 +36,8 @@ class CheckpointWriter(TorchCheckpointIO):
         # Data pointer, version and digest of each constant weight.
         self.digests: dict[str, tuple[tuple[int, int], bytes]] = {}
         self.waiting: dict[Path, dict[str, Any]] = {}
-        self.pause = PAUSE
-        self.due = time.monotonic() + self.pause
+        self.pause, self.start = PAUSE, time.monotonic()
+        self.written: dict[Path, float] = {}  # time at which each file was last written because it was due
 
     def save_checkpoint(
         self,
@@ -46,14 +46,17 @@ class CheckpointWriter(TorchCheckpointIO):
         storage_options: Any | None = None,  # noqa: ANN401 (Lightning's signature)
     ) -> None:
         """Write a checkpoint, or keep a copy in memory until the next write is due."""
+        path = Path(path)
         # Reinserted last to keep the order in which they were saved: `last` must not be ahead of `best`.
-        self.waiting.pop(Path(path), None)
-        if time.monotonic() >= self.due:
-            self.waiting[Path(path)] = checkpoint
+        self.waiting.pop(path, None)
+        # Each file has its own pause. With a common one, `best` would delay `last`, which is saved right after it, by a
+        # whole epoch.
+        if time.monotonic() >= self.written.get(path, self.start) + self.pause:
+            self.waiting[path] = checkpoint
             self.flush()
-            self.due = time.monotonic() + self.pause
+            self.written[path] = time.monotonic()
         else:
-            self.waiting[Path(path)] = self._copy(checkpoint)
+            self.waiting[path] = self._copy(checkpoint)
 
     def flush(self) -> None:
         """Write the waiting checkpoints; raise a TrainingError if the disk is full or cannot be written."""
@@ -73,7 +76,7 @@ class CheckpointWriter(TorchCheckpointIO):
 
     def teardown(self) -> None:
         """Write the waiting checkpoints when training ends, even by an error or signal; write later ones at once."""
-        self.pause, self.due = 0.0, 0.0
+        self.pause = 0.0
         self.flush()
 
     def _known_digests(self, weights: Mapping[str, Tensor]) -> dict[int, bytes]:

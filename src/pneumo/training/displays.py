@@ -1,7 +1,6 @@
 """Displays of a run: figures, and the images, curves, projector and HPARAMS row in TensorBoard."""
 
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from textwrap import wrap
@@ -12,8 +11,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pneumo.common.text import escape_line
-from pneumo.config.fingerprints import other_overrides
-from pneumo.config.invocation import hydra_settings
 from pneumo.data.index import Radiograph, indices_of
 from pneumo.data.previews import first_batch, load_images
 from pneumo.metrics.predictions import Predictions
@@ -24,7 +21,8 @@ from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import Results, run_title
 from pneumo.training.callbacks import History
 from pneumo.training.components import RunComponents
-from pneumo.training.loggers import RunLogger, run_loggers
+from pneumo.training.loggers import RunLogger
+from pneumo.training.tracking import Setup, run_loggers
 
 _FOLDER, _TAG = "projector", "test"
 PROJECTOR_FILES = (
@@ -86,23 +84,16 @@ def show_batch(folder: Path, cfg: DictConfig, components: RunComponents) -> None
         logger.log_images({"train/batch": png["training_batch"]}, 0)
 
 
-def show_test_results(
-    folder: Path, cfg: DictConfig, results: Results, components: RunComponents, swept: Mapping[str, str | float]
-) -> None:
-    """Plot training and test, unless figures=false, and log figures, predictions and results to TensorBoard.
-
-    `swept` has the values of the hyperparameters that differ within the run's sweep.
-    """
+def show_test_results(folder: Path, cfg: DictConfig, results: Results, components: RunComponents, setup: Setup) -> None:
+    """Plot training and test, unless figures=false, and pass figures, predictions and results to the loggers."""
     predictions, epochs = read_predictions(folder, results), components.trainer.current_epoch
-    hydra = hydra_settings()
-    overrides = other_overrides(hydra.overrides.task) if hydra else ""
     png = _plot(folder, predictions, results, components) if cfg.figures else {}
     for logger in run_loggers(components.trainer):
         logger.log_images(png, epochs)
         logger.log_predictions(predictions, epochs)
-        if logger.projector:
+        if isinstance(logger, RunLogger) and logger.projector:
             write_projector(folder, logger, predictions, components)
-        logger.log_results(results, cfg.optimizer.lr, epochs, overrides, swept)
+        logger.log_results(results, setup, epochs)
 
 
 def _plot(folder: Path, predictions: Predictions, results: Results, components: RunComponents) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ from pneumo.models.classifier import Batch
 from pneumo.models.ood_detector import OodDetector, fit_ood_detector
 from pneumo.runs.prediction_files import write_predictions
 from pneumo.runs.results import Results
+from pneumo.runs.split_files import free_columns
 from pneumo.training.callbacks import require_finite_logits
 from pneumo.training.checkpoints import write_checkpoint
 from pneumo.training.components import RunComponents
@@ -91,8 +92,8 @@ def record_predictions(folder: Path, validation: Batch, components: RunComponent
     """
     tested = _build_predictions("test", components.classifier.outputs["test"], components)
     held_out = _build_predictions("val", validation, components)
-    write_predictions(folder / "predictions.csv", tested)
-    write_predictions(folder / "validation.csv", held_out)
+    for name, split, predictions in (("predictions", "test", tested), ("validation", "val", held_out)):
+        write_predictions(folder / f"{name}.csv", predictions, _table_columns(split, predictions, components))
     return {
         "status": "done" if len(tested.label) == len(components.datamodule.splits["test"]) else "partial",
         **summarise(tested),
@@ -117,6 +118,17 @@ def store_internal_test(path: Path, components: RunComponents) -> None:
         "patient": torch.from_numpy(number_clusters([image.patient for image in images])),
     }
     write_checkpoint(checkpoint, path)
+
+
+def _table_columns(split: str, predictions: Predictions, components: RunComponents) -> dict[str, tuple[str, ...]]:
+    """Return the site and the free columns of a table for the images of predictions; empty without a table."""
+    datamodule = components.datamodule
+    if datamodule.extra_columns is None:
+        return {}
+    by_path = {image.path: image for image in datamodule.splits[split]}
+    rows = [(by_path[path].site, *by_path[path].extra) for path in predictions.paths]
+    names = ("site", *free_columns(datamodule.extra_columns, datamodule.classes))
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
 
 
 def _fit_ood_detector(cfg: DictConfig, components: RunComponents) -> OodDetector:

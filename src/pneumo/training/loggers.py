@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 
-from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from scipy.stats import rankdata
 
 from pneumo.common.text import code_block, escape_line
-from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import summarise_image
+from pneumo.runs.results import Results
 from pneumo.runs.status import EVENTS
+from pneumo.training.tracking import Setup, by_epoch, final_metrics
 
 # TensorBoard shows the first five hyperparameters in alphabetical order; the prefix sorts all others after these.
 _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "seed"} | {
@@ -19,10 +19,6 @@ _PARAMETERS = {"lr": "lr", "model": "model", "optimizer": "optimizer", "seed": "
     for name in ("batch_size", "data", "epochs", "experiment", "image_size", "overrides", "precision")
 }
 _SWEPT = "set/"  # sorts between `seed` and `setup/`, so that the fifth one differs within the sweep
-# TensorBoard shows the first five metrics in this order.
-_FIRST = ("test_accuracy", "test_auroc", "test_sensitivity", "test_specificity", "train_accuracy")
-_LAST = ("best_epoch", "train_seconds", "samples_per_second", "parameters_trainable", "collapsed")
-_METRICS = dict.fromkeys((*_FIRST, *(f"test_{name}" for name in METRICS), *_LAST))
 
 
 class RunLogger(TensorBoardLogger):
@@ -35,16 +31,13 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars by the number of epochs, which is comparable between runs regardless of batch size."""
-        shown = {name: value for name, value in metrics.items() if name != "epoch"}
-        if "epoch" in metrics:  # counts the epochs before this one; the test follows the last epoch
-            step = round(metrics["epoch"]) + (not any(name.startswith("test/") for name in shown))
-        super().log_metrics(shown, step)
+        """Log scalars by the number of epochs."""
+        super().log_metrics(*by_epoch(metrics, step))
 
     @rank_zero_only
-    def log_config(self, yaml: str) -> None:
-        """Log the configuration to the TEXT tab."""
-        self.experiment.add_text("config", code_block(yaml, "yaml"))
+    def log_setup(self, setup: Setup) -> None:
+        """Log the configuration to the TEXT tab; `log_results` logs the hyperparameters."""
+        self.experiment.add_text("config", code_block(setup.yaml, "yaml"))
 
     @rank_zero_only
     def log_images(self, images: Mapping[str, bytes], epochs: int) -> None:
@@ -55,7 +48,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_predictions(self, predictions: Predictions, epochs: int) -> None:
-        """Log precision-recall curves of the test to the PR CURVES tab; with three classes, one-vs-rest.
+        """Log precision-recall curves of the test to the PR CURVES tab; with more classes, one-vs-rest.
 
         TensorBoard's thresholds are equidistant from 0 to 1, and most probabilities are near 0 or 1. Ranks are used
         instead, since they distribute the images evenly among the thresholds.
@@ -67,38 +60,18 @@ class RunLogger(TensorBoardLogger):
                 self.experiment.add_pr_curve(tag, binary.positive, quantile, epochs)
 
     @rank_zero_only
-    def log_results(
-        self,
-        results: Mapping[str, str | int | float | bool],
-        lr: float,
-        epochs: int,
-        overrides: str,
-        swept: Mapping[str, str | float],
-    ) -> None:
-        """Write the run's row of the HPARAMS table; call it once, since TensorBoard ignores later calls.
-
-        Args:
-            results: Content of results.json.
-            lr: Initial learning rate.
-            epochs: Number of epochs.
-            overrides: Overrides of the command line that have no column of their own.
-            swept: Hyperparameters that differ within the run's sweep; each gets a column.
-        """
-        values = {**results, "lr": lr, "overrides": overrides}
+    def log_results(self, results: Results, setup: Setup, epochs: int) -> None:
+        """Write the run's row of the HPARAMS table; call it once, since TensorBoard ignores later calls."""
+        values = {**setup.hyperparameters, **results}
         shown = {column: values[name] for column, name in _PARAMETERS.items()}
-        self.log_hyperparams(
-            {**shown, **{f"{_SWEPT}{name}": value for name, value in swept.items()}},
-            {f"final/{name.replace('test_', '')}": float(values[name]) for name in _METRICS},
-            step=epochs,
-        )
+        swept = {f"{_SWEPT}{name}": value for name, value in setup.swept.items()}
+        self.log_hyperparams({**shown, **swept}, final_metrics(results), step=epochs)
         self.finalize("success")
+
+    def close(self) -> None:
+        """Do nothing: `log_results` has written all events."""
 
     @rank_zero_only
     def save(self) -> None:
         """Flush, without Lightning's hparams.yaml, which would repeat .hydra/config.yaml."""
         self.experiment.flush()
-
-
-def run_loggers(trainer: Trainer) -> list[RunLogger]:
-    """Return the trainer's loggers that accept figures, predictions and results."""
-    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]

@@ -19,6 +19,7 @@ def run_metadata(cfg: DictConfig, components: RunComponents) -> Results:
     """Return the run's settings, device, network size, operating point, hashes and versions, for results.json."""
     datamodule, classifier, trainer = components.datamodule, components.classifier, components.trainer
     parameters = list(classifier.parameters())
+    task = "multiclass" if len(cfg.data.classes) > 2 else cfg.data.task
     return {
         **{name: cfg.choices[name] for name in ("model", "optimizer", "experiment", "data")},
         "seed": cfg.seed,
@@ -29,8 +30,8 @@ def run_metadata(cfg: DictConfig, components: RunComponents) -> Results:
         "parameters_total": sum(parameter.numel() for parameter in parameters),
         "parameters_trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         **{name: float(classifier.hparams[name]) for name in ("temperature", "threshold")},
-        "threshold_rule": cfg.decision.threshold if cfg.data.task == "pneumonia" else "likeliest",
-        "task": cfg.data.task,
+        "threshold_rule": cfg.decision.threshold if task == "pneumonia" else "likeliest",
+        "task": task,
         "split": datamodule.split,
         "fold": cfg.data.fold if cfg.data.split == "kfold" else -1,
         "folds": cfg.data.folds if cfg.data.split == "kfold" else -1,

@@ -19,10 +19,10 @@ from pneumo.training.components import RunComponents, build
 from pneumo.training.displays import show_batch, show_test_results
 from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions, store_internal_test
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head
-from pneumo.training.loggers import run_loggers
 from pneumo.training.metadata import measure_cost, run_metadata
 from pneumo.training.resumption import handle_disk_errors, handle_interruptions
 from pneumo.training.run_directory import prepare_directory
+from pneumo.training.tracking import Setup, describe_setup, run_loggers
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def run(
         overwrite: Replace a finished run of another configuration in the folder.
         resume: Resume from the last checkpoint in the run folder, if it is compatible with this run.
         on_start: Callback for when all components are built and the run folder is prepared.
-        swept: Values of the hyperparameters that differ within the run's sweep, for TensorBoard.
+        swept: Values of the hyperparameters that differ within the run's sweep, for the loggers.
 
     Raises:
         PneumoError: The configuration, data, weights or disk are at fault, or training has diverged.
@@ -54,8 +54,9 @@ def run(
     with run_lock(folder) if trainer.is_global_zero else nullcontext(), handle_disk_errors(last):
         ckpt_path = prepare_directory(folder, cfg, components, overwrite, resume)
         on_start()
+        setup = describe_setup(cfg, trainer, swept)
         with handle_interruptions(last):
-            cost = _fit(folder, cfg, components, ckpt_path)
+            cost = _fit(folder, cfg, components, setup, ckpt_path)
             best_path = _best_checkpoint(trainer)
             best = calibrate(cfg, components, Path(best_path))
             trainer.test(classifier, datamodule=datamodule, ckpt_path=best_path, verbose=False)
@@ -69,17 +70,19 @@ def run(
                 **cost,
             }
             store_internal_test(Path(best_path), components)
-            show_test_results(folder, cfg, results, components, swept)
+            show_test_results(folder, cfg, results, components, setup)
             write_results(folder / "results.json", results)
+            for logger in run_loggers(trainer):
+                logger.close()
     report(folder, results)
     return results
 
 
-def _fit(folder: Path, cfg: DictConfig, components: RunComponents, ckpt_path: str | None) -> Results:
+def _fit(folder: Path, cfg: DictConfig, components: RunComponents, setup: Setup, ckpt_path: str | None) -> Results:
     """Fit the classifier and return the cost of training."""
     trainer = components.trainer
     for logger in run_loggers(trainer):
-        logger.log_config(OmegaConf.to_yaml(cfg, resolve=True))
+        logger.log_setup(setup)
     _log.info("Training on %s, precision %s, run folder %s", trainer.strategy.root_device, trainer.precision, folder)
     started = time.perf_counter()
     cached = _prepare(cfg, components, resumed=ckpt_path is not None)

@@ -17,14 +17,15 @@ from pneumo.errors import ConfigError
 from pneumo.reporting.figures.run_figures import CAPTIONS
 from pneumo.runs.results import check_overwrite, read_results
 from pneumo.runs.split_files import read_splits, write_splits
-from pneumo.runs.status import EVENTS, REPORTS, has_manifest, is_unchanged, write_manifest
+from pneumo.runs.status import EVENTS, REPORTS, TRACKERS, has_manifest, is_unchanged, write_manifest
 from pneumo.training.components import RunComponents, run_settings
+from pneumo.training.csv_logger import CSV_FILES
 from pneumo.training.displays import PROJECTOR_FILES
 from pneumo.training.resumption import check_resumable, check_unfinished, resumable_checkpoint
 
 _SPLITS = "splits.csv"  # removed last: it identifies run folders of earlier versions
 _NAMES = (
-    *("results.json", "predictions.csv", "validation.csv", *PROJECTOR_FILES),
+    *("results.json", "predictions.csv", "validation.csv", TRACKERS, *CSV_FILES, *PROJECTOR_FILES),
     *(f"figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "svg")),
 )
 
@@ -57,7 +58,8 @@ def prepare_directory(
         if ckpt_path is None:
             _clear(folder, components.trainer)
         _record_config(folder, cfg)
-        write_splits(folder / _SPLITS, components.datamodule.splits, components.datamodule.classes)
+        datamodule = components.datamodule
+        write_splits(folder / _SPLITS, datamodule.splits, datamodule.classes, datamodule.extra_columns)
     return ckpt_path
 
 

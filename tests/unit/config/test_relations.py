@@ -105,3 +105,34 @@ def test_a_search_has_the_direction_of_its_objective(objective: str, direction: 
     sweep = {"name": "rates", "storage": "sqlite://", "objective": objective, "at_once": 1}
     trials = open_trials(DictConfig({"seed": 0, "sweep": sweep}), tmp_path, Space({}, []), {})
     assert trials.study.direction.name == direction
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_logger_that_is_not_installed_is_rejected(
+    name: str, compose_run: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumo.config.relations.find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match=rf"logger\.{name} requires {name}.*pip install 'pneumo\[{name}\]'"):
+        check_config(compose_run(f"logger=[csv,{name}]"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data.site=A",), r"data\.site=A would have no effect.*data\.split=site"),
+        (("data.split=site",), r"data\.split=site requires data\.site"),
+        (("data.task=subtype", "data.classes=[A,B,C]"), r"data\.task=subtype .*\[A,B,C\] has 3"),
+        (("+data.columns.age=x",), r"data\.columns=.*file, label, patient, site, split"),
+        (("data.mapping=[A]",), r"data\.mapping=\[A\] must be the class of each label"),
+        (("data.preset=mimic",), r"data\.preset=mimic must be nih, rsna, chexpert or vindr"),
+        (("data.test_fraction=0.6",), r"data\.test_fraction=0\.6"),
+    ],
+)
+def test_settings_of_a_table_are_checked(overrides: tuple[str, ...], message: str, compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_config(compose_run("data=table", "data.table=labels.csv", *overrides))
+
+
+def test_settings_of_a_table_are_accepted(compose_run: Compose) -> None:
+    table = ("data=table", "data.table=labels.csv", "data.columns.file=Image Index", "data.preset=vindr")
+    check_config(compose_run(*table, "data.split=site", "data.site=7", "data.mapping={No Finding: NORMAL, x: null}"))

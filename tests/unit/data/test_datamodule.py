@@ -1,13 +1,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.data_modules import OPTIONS, open_data
+from helpers.dicom_files import dicom
 from torch.utils.data import DistributedSampler
 
 from pneumo.data.datamodule import ChestXrayDataModule, SyntheticDataModule
-from pneumo.data.index import default_root
+from pneumo.data.index import data_hash, default_root
 from pneumo.data.phantoms import MARKER, write_phantoms
 from pneumo.errors import ConfigError, DataError
 
@@ -154,3 +156,26 @@ def test_phantoms_in_the_default_folder_are_rejected(
         ChestXrayDataModule(None, **OPTIONS).prepare_data()
     ChestXrayDataModule("data/chest_xray", **OPTIONS).prepare_data()
     assert "data/chest_xray contains phantoms" in caplog.text
+
+
+def test_dicom_files_of_a_tree_without_patients_in_their_names_use_the_header(phantoms: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(phantoms, tmp_path / "data")
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 40)).astype(np.uint16)
+    for number, split in enumerate(("train", "train", "val")):
+        content = dicom(pixels[number], PatientID="X" if number else "Y")
+        (root / split / "NORMAL" / f"scan{number}.dcm").write_bytes(content)
+    data = open_data(root, split="patient", val_fraction=0.3)
+    patients = {image.path: image.patient for image in data.radiographs if image.path.endswith(".dcm")}
+    first, second = patients["train/NORMAL/scan0.dcm"], patients["train/NORMAL/scan1.dcm"]
+    third = patients["val/NORMAL/scan2.dcm"]
+    assert second == third != first
+    assert {image.split for name in ("train", "val") for image in data.splits[name] if image.patient == second} in (
+        {"train"},
+        {"val"},
+    )
+    assert data.data_hash == data_hash(data.radiographs)
+
+
+def test_a_folder_tree_cannot_leave_a_site_out(phantoms: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.split=site requires a table"):
+        open_data(phantoms, split="site")

@@ -44,7 +44,7 @@ def test_one_column_may_have_two_meanings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ("filename,label\na,N\n", ("no column file (is it filename?)", "filename, label", "file='filename'")),
+        ("filename,label\na,N\n", ("no column file (is it filename?)", "filename, label", "file=COLUMN")),
         ("file,labels,x\na,N,1\n", ("no column label (is it labels?)",)),
         ("a,b\n1,2\n", ("no column file and no column label", "a, b")),
         ("file|label\na|N\n", ("Separate its columns",)),

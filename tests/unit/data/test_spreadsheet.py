@@ -97,7 +97,7 @@ def test_escaped_formulas_are_restored(tmp_path: Path) -> None:
 
 
 def test_quotes_inside_of_unquoted_cells_are_text(tmp_path: Path) -> None:
-    assert read_spreadsheet(write(tmp_path, 'file,label\na 5" film.png,N\n')).rows == (('a 5" film.png', "N"),)
+    assert read_spreadsheet(write(tmp_path, 'file,label\na 5" scan.png,N\n')).rows == (('a 5" scan.png', "N"),)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_nih_with_the_column_sex(tmp_path: Path) -> None:
     assert rows(table) == [("a.png", "NORMAL", "", "", "F", "")]
 
 
-def test_rsna_with_classes(tmp_path: Path) -> None:
+def test_rsna_with_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = read(
         tmp_path,
         "rsna",
@@ -63,10 +63,11 @@ def test_rsna_with_classes(tmp_path: Path) -> None:
     assert rows(table) == [("00436515", "PNEUMONIA", "00436515"), ("003d8fa0", "NORMAL", "003d8fa0")]
     assert table.lines == (3, 5)
     assert table.suffixes[0] == ".dcm"
+    assert not caplog.messages
     assert table.skipped == (("0004cfab", "not normal, without lung opacity"), ("00aecb01", "readers disagree"))
 
 
-def test_rsna_with_boxes(tmp_path: Path) -> None:
+def test_rsna_with_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = read(
         tmp_path,
         "rsna",
@@ -78,6 +79,8 @@ def test_rsna_with_boxes(tmp_path: Path) -> None:
     )
     assert [row[:2] for row in rows(table)] == [("0004cfab", "NORMAL"), ("00436515", "PNEUMONIA")]
     assert table.skipped == (("unlabelled", "no label"),)
+    assert len(caplog.messages) == 1
+    assert "stage_2_detailed_class_info.csv" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("findings", [_FINDINGS, _FINDINGS.replace(" ", "_")])

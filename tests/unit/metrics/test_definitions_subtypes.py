@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -118,3 +120,16 @@ def test_weights_equal_repeated_images_for_subtype_metrics() -> None:
     repeated = estimates(predictions.take(np.repeat(np.arange(60), weights)), SUBTYPE_METRICS)
     for name, metric in SUBTYPE_METRICS.items():
         assert metric.compute(resamples)[0] == pytest.approx(repeated[name].value), name
+
+
+@pytest.mark.parametrize("names", [("NORMAL", "TB", "COVID"), ("NORMAL", "VIRAL", "BACTERIAL")])
+def test_other_classes_than_the_subtypes_have_no_auroc_of_subtypes(names: tuple[str, ...]) -> None:
+    predictions = draw()
+    assert summarise(replace(predictions, classes=("NORMAL", "BACTERIAL", "VIRAL"))) == summarise(predictions)
+    assert summarise(replace(predictions, classes=names))["test_auroc_bacterial_viral"] == -1.0
+
+
+def test_four_classes_have_no_auroc_of_subtypes() -> None:
+    label = np.arange(80) % 4
+    found = summarise(Predictions(np.full((80, 4), 0.25), label, label, ("A", "B", "C", "D")))
+    assert (found["test_accuracy"], found["test_auroc_bacterial_viral"]) == (1.0, -1.0)

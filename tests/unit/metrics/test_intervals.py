@@ -47,3 +47,10 @@ def test_variance_of_a_mean_is_shrunk_with_the_weight_of_four_images() -> None:
     assert mean_interval(0.2, draws, 50) == pytest.approx(logit_interval(0.2, variance**0.5, 50))
     assert mean_interval(0.4, 2 * draws, 50, top=2) == pytest.approx(2 * np.array(mean_interval(0.2, draws, 50)))
     assert mean_interval(0.4, np.full(9, 0.4), 50) == zero_variance_interval(0.4, 50)
+
+
+def test_correlation_narrows_a_difference_and_leaves_its_value() -> None:
+    first, second = Estimate(0.8, 0.7, 0.9), Estimate(0.6, 0.5, 0.7)
+    assert subtract(first, second, correlation=1.0) == pytest.approx((0.2, 0.2, 0.2))
+    assert subtract(first, second, correlation=0.5) == pytest.approx((0.2, 0.1, 0.3))
+    assert subtract(first, second, correlation=-1.0) == pytest.approx((0.2, 0.0, 0.4))

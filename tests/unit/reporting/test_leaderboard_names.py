@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.hostile_names import CONTROLS, MARKUP, NAMES, formulas, is_harmless
 from helpers.run_files import write_run
+from helpers.setups import make_setup
 from markdown_it import MarkdownIt
 from scipy.special import logit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -25,6 +26,7 @@ from pneumo.runs.prediction_files import read_table, write_predictions
 from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.results import Results
 from pneumo.runs.split_files import read_splits, write_splits
+from pneumo.runs.status import EVENTS
 from pneumo.training.loggers import RunLogger
 
 
@@ -52,12 +54,15 @@ def test_hostile_names_are_escaped_in_all_leaderboard_files(tmp_path: Path, caps
         ElementTree.parse(figure)
 
 
-def test_markup_in_a_run_folder_is_printed_literally(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_a_run_folder_is_printed_literally(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), "model": "[/y]", "epochs": 1, "collapsed": False}
-    report(Path(f"/x/q[/y]:smile:{CONTROLS}"), results)
+    folder = tmp_path / "q[" / f"y]:smile:{CONTROLS}"
+    folder.mkdir(parents=True)
+    (folder / f"events{EVENTS}").touch()
+    report(folder, results)
     printed = capsys.readouterr().out
     assert is_harmless(printed)
-    assert printed.count("/x/q[/y]:smile:") == 5
+    assert printed.count("/q[/y]:smile:") == 5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,7 +99,7 @@ def test_figures_and_tensorboard_show_any_name(tmp_path: Path) -> None:
         assert "$x^$" in svg.decode()  # in XML comments next to the glyph outlines
     logger = RunLogger(str(tmp_path / "events"))
     logger.log_predictions(replace(predictions, classes=("a", classes[0])), 1)
-    logger.log_config(f"a: |\n  ```\n  {MARKUP}\n")
+    logger.log_setup(make_setup(yaml=f"a: |\n  ```\n  {MARKUP}\n"))
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     tags = events.Tags()["tensors"]

@@ -29,7 +29,9 @@ def card(name: str) -> str:
     }
     part = {"name": name, "images": 1, "patients": 1, "classes": {name: 1}}
     lists: dict[str, Any] = {"splits": [part], "classes": [name], "metrics": [("accuracy", Estimate(0.5, 0.5, 0.5))]}
+    lists |= {"outputs": [name], "recorded": [name]}
     texts: dict[str, Any] = {"augmentation": name, "gap": f"From {name}.", "state_notes": STATE_NOTES}
+    texts |= {"kermany": False, "positive": name, "table": False, "patients_source": ""}
     return render("model_card.md", results=results, config=config, tested=1, **texts, **lists)
 
 

@@ -10,6 +10,7 @@ from pneumo.reporting.run_report import Explanations, read_run, write_run_page
 from pneumo.reporting.run_summary import report
 from pneumo.runs.result_rules import RESULT_NAMES
 from pneumo.runs.results import Results
+from pneumo.runs.status import EVENTS
 
 FINISHED: Results = {**dict.fromkeys(RESULT_NAMES, 0.5), **RESULTS, "status": "done", "collapsed": False}
 
@@ -18,6 +19,7 @@ def test_summary_has_ranked_metrics_with_intervals_and_the_paths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics: Results = {"test_auroc": 0.91234, "test_auroc_ci_low": 0.8, "test_auroc_ci_high": 0.95}
+    (tmp_path / f"events{EVENTS}").touch()
     report(tmp_path, {**FINISHED, **metrics, "test_sensitivity_viral": NO_IMAGE})
     lines = capsys.readouterr().out.splitlines()
     (auroc,) = [line for line in lines if line.strip().startswith("AUROC")]
@@ -26,6 +28,13 @@ def test_summary_has_ranked_metrics_with_intervals_and_the_paths(
     assert "bacterial" in names
     assert not {"viral", "F1"} & {*names}
     assert names[-5:] == ["results", "predictions", "checkpoint", "log", "curves"]
+
+
+def test_summary_of_a_run_without_tensorboard_does_not_name_its_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(tmp_path, FINISHED)
+    assert "tensorboard" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

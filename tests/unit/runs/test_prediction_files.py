@@ -80,7 +80,7 @@ def test_three_classes_keep_their_columns_regardless_of_their_names(margins: boo
 
 
 def test_metrics_of_three_classes_rank_by_the_margins() -> None:
-    predictions = three_class_predictions()
+    predictions = replace(three_class_predictions(), classes=("NORMAL", "BACTERIAL", "VIRAL"))
     with_odds, without_odds = (summarise(given) for given in (predictions, replace(predictions, odds=None)))
     label, logs = predictions.label, log_softmax(LOGITS, 1)
     pneumonia = label > 0
@@ -143,3 +143,26 @@ def test_predictions_that_contradict_the_results_raise_an_error(tmp_path: Path) 
     ):
         with pytest.raises(ConfigError, match=reason):
             read_predictions(tmp_path, {**RESULTS, **other})
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_columns_of_a_table_follow_the_others(classes: int, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    if classes == 2:
+        write_binary(path, MARGIN)
+        margin = MARGIN.astype(float)
+        predictions = replace(read_predictions(tmp_path, RESULTS), odds=np.stack([-margin, margin], 1))
+    else:
+        predictions = three_class_predictions()
+    write_predictions(path, predictions)
+    before, count = path.read_text().splitlines(), len(predictions.paths)
+    extra = {"site": ("A", "") * (count // 2), "age": tuple(map(str, range(count))), "logit": ("=1+1",) * count}
+    write_predictions(path, predictions, extra)
+    after = path.read_text().splitlines()
+    assert all(new.startswith(f"{old},") for old, new in zip(before, after, strict=True))
+    assert columns(path)[-3:] == ["site", "age", "logit"]
+    table = read_table(path)
+    assert table.extra == extra
+    assert table.margins.shape == (count, 1 if classes == 2 else 3)
+    if classes == 2:
+        assert np.array_equal(read_predictions(tmp_path, RESULTS).predicted, predictions.predicted)

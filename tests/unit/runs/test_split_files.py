@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumo.data.index import data_hash, index_radiographs
+from pneumo.data.index import Radiograph, data_hash, index_radiographs
 from pneumo.data.splits import split_radiographs
 from pneumo.errors import DataError
-from pneumo.runs.split_files import find_images, write_splits
+from pneumo.runs.split_files import find_images, find_table_images, free_columns, read_splits, write_splits
 
 CLASSES = ["NORMAL", "PNEUMONIA"]
 IMAGE = "test/NORMAL/0.png"
@@ -106,3 +106,48 @@ def test_files_that_are_not_images_of_the_data_set_are_never_returned(root: Path
 def test_a_folder_without_a_data_set_raises_an_error(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains no data set"):
         find_images(tmp_path, tmp_path / name, CLASSES, "", [IMAGE])
+
+
+def table_run(folder: Path) -> Path:
+    """Write the splits.csv of a run on a table of one file, and the file; return the folder of the file."""
+    root = folder / "images"
+    root.mkdir()
+    (root / "a.png").write_bytes(b"12345")
+    image = Radiograph("a.png", 0, "none", "p1", "test", 5, 1, "A", ("70", "x"))
+    write_splits(folder / "splits.csv", {"test": [image]}, CLASSES, ("age", "class"))
+    return root
+
+
+def test_the_columns_of_a_table_are_written_and_read(tmp_path: Path) -> None:
+    table_run(tmp_path)
+    (line,) = read_splits(tmp_path)
+    expected = {"path": "a.png", "split": "test", "class": "NORMAL", "subtype": "none", "patient": "p1", "site": "A"}
+    assert line == {**expected, "size": "5", "age": "70", "table_class": "x"}
+
+
+def test_names_of_free_columns_are_unique() -> None:
+    names = ("age", "label", "size", "NORMAL", "table_label", "logit_margin")
+    found = free_columns(names, CLASSES)
+    assert found == ["age", "table_label", "table_size", "table_NORMAL", "table_table_label", "table_logit_margin"]
+
+
+def test_images_of_a_table_are_found_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = table_run(tmp_path)
+    assert find_table_images(tmp_path, root, ["a.png"]) == [root / "a.png"]
+    moved = shutil.copytree(root, tmp_path / "moved")
+    (root / "a.png").write_bytes(b"another")
+    with pytest.raises(DataError, match="PNEUMO_DATA_ROOT"):
+        find_table_images(tmp_path, root, ["a.png"])
+    monkeypatch.setenv("PNEUMO_DATA_ROOT", str(moved))
+    assert find_table_images(tmp_path, root, ["a.png"]) == [moved / "a.png"]
+
+
+def test_images_outside_of_the_root_of_a_table_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PNEUMO_DATA_ROOT", raising=False)
+    root = table_run(tmp_path)
+    with pytest.raises(DataError, match="not in"):
+        find_table_images(tmp_path, root, ["../splits.csv"])
+    (root / "a.png").rename(tmp_path / "private.png")
+    (root / "a.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(DataError, match="does not contain"):
+        find_table_images(tmp_path, root, ["a.png"])

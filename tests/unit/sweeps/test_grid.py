@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import Compose
+from helpers.mixed_tables import CLASSES, write_mixed_table
 from helpers.run_files import write_run
 
 from pneumo.config.fingerprints import config_hash
 from pneumo.data.index import data_hash, index_radiographs
+from pneumo.data.table_index import TableSource, index_table
 from pneumo.errors import ConfigError
 from pneumo.sweeps.grid import check_values, finished_jobs, parse_overrides
 from pneumo.sweeps.plan import Job
@@ -83,3 +85,17 @@ def test_only_data_of_the_standard_layout_are_reindexed(
         finished_jobs(jobs)
     finish(data_hash(index_radiographs(phantoms, ["NORMAL", "PNEUMONIA"])))
     assert finished_jobs(jobs) == {folder.name}
+
+
+def test_the_data_of_a_table_are_reindexed(compose_run: Compose, tmp_path: Path) -> None:
+    table = write_mixed_table(tmp_path / "data", 3)
+    classes = f"data.classes=[{','.join(CLASSES)}]"
+    cfg = compose_run("data=table", f"data.table={table}", "data.root=null", classes)
+    folder = tmp_path / "sweep" / "job"
+    recorded = index_table(TableSource(table), CLASSES).data_hash
+    write_run(folder, "xraychestnet", "sgd", 0, wrong=1, config_hash=config_hash(cfg), data_hash=recorded)
+    jobs = [Job(folder.name, folder, (), cfg)]
+    assert finished_jobs(jobs) == {folder.name}
+    table.write_text(table.read_text().replace(",P1,", ",P2,"))
+    with pytest.raises(ConfigError, match="other data"):
+        finished_jobs(jobs)

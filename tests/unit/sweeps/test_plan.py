@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 from helpers.event_files import hparams_row
+from helpers.setups import make_setup
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from pneumo.config.fingerprints import other_overrides
 from pneumo.runs.result_rules import RESULT_NAMES
+from pneumo.runs.results import Results
 from pneumo.sweeps.plan import Job, job_name, make_columns, varied_keys
 from pneumo.training.loggers import RunLogger
 
@@ -87,11 +89,11 @@ def test_columns_with_the_same_short_name_keep_their_full_keys() -> None:
 
 
 def test_swept_settings_follow_rate_model_optimizer_and_seed_in_a_row(tmp_path: Path) -> None:
-    results = dict.fromkeys(RESULT_NAMES, 0.5)
+    results: Results = dict.fromkeys(RESULT_NAMES, 0.5)
     overrides = ["model=vgg16", "+trainer.gradient_clip_val=1", "data.root=/private", "launcher=ray"]
     overrides.append("~callbacks.progress")
     swept: dict[str, str | float] = {"momentum": 0.9, "augment": "light"}
-    RunLogger(str(tmp_path)).log_results(results, 0.1, 3, other_overrides(overrides), swept)
+    RunLogger(str(tmp_path)).log_results(results, make_setup(other_overrides(overrides), swept), 3)
     row = hparams_row(tmp_path)
     assert list(row)[:6] == ["lr", "model", "optimizer", "seed", "set/augment", "set/momentum"]
     assert (row["set/augment"], row["set/momentum"]) == ("light", 0.9)

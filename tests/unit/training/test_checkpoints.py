@@ -74,6 +74,22 @@ def test_invalid_checkpoints_raise_an_error_with_their_path(content: object, tmp
         read_checkpoint(path)
 
 
+def test_both_checkpoints_of_a_long_epoch_are_written_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    writer, paths = CheckpointWriter(), [tmp_path / name for name in ("best.ckpt", "last.ckpt")]
+    for epoch, end in enumerate((5.0, 300.0, 600.0)):  # the first epoch ends within the pause
+        now[0] = end
+        for path in paths:
+            writer.save_checkpoint({**state(0), "epoch": epoch}, path)
+        if epoch:
+            assert [read_checkpoint(path)["epoch"] for path in paths] == [epoch, epoch]
+        else:
+            assert not any(path.exists() for path in paths)
+
+
 def state(value: float) -> dict[str, Any]:
     return {"hyper_parameters": {}, "state_dict": {"head": torch.full((2,), value), "backbone": torch.ones(2)}}
 
@@ -100,9 +116,10 @@ def test_frequent_checkpoints_wait_and_keep_their_order(tmp_path: Path, monkeypa
     def written(path: Path) -> float:
         return float(read_checkpoint(path)["state_dict"]["head"][0])
 
-    writer.save_checkpoint(state(1), best)
+    writer.save_checkpoint(state(0), best)
     assert not best.exists()
     now[0] = 11
+    writer.save_checkpoint(state(1), best)
     writer.save_checkpoint(state(1), last)
     assert written(best) == written(last) == 1
     late = state(2)

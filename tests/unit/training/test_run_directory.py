@@ -17,6 +17,7 @@ from pneumo.training.components import RunComponents, run_settings
 from pneumo.training.run_directory import prepare_directory
 
 OWN = (
+    *("csv/metrics.csv", "csv/hparams.yaml", ".trackers.json"),
     *("predictions.csv", "validation.csv", "figures/roc.png", "figures/shift.svg", "projector/films.png"),
     *(
         "projector_config.pbtxt",
@@ -27,6 +28,7 @@ OWN = (
 )
 FOREIGN = (
     "checkpoints/mine.ckpt",
+    "csv/mine.csv",
     "figures/mine.png",
     "figures/roc.pdf",
     "projector/mine.tsv",

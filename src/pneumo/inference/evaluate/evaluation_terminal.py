@@ -23,7 +23,9 @@ def to_terminal(evaluation: EvaluationResults) -> RenderableType:
     gap = evaluation.gap
     explained = f"No comparison with the internal test: {gap}." if isinstance(gap, str) else describe_gap(gap)
     stress = evaluation.stress
-    stressed: list[RenderableType] = (
+    stressed: list[RenderableType] = []
+    if stress is not None:
+        stressed = [stress_table(stress), Text(f"{describe_stress(stress)}\n", style="dim")]
         [] if stress is None else [stress_table(stress), Text(f"{describe_stress(stress)}\n", style="dim")]
     )
     comparison = evaluation.comparison

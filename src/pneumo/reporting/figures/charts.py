@@ -61,7 +61,7 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, float]], images: Mapping[
 
 
 def draw_curves(predictions: Predictions, results: Results) -> dict[str, Figure]:
-    """Plot ROC and precision-recall curves with their bands; with three classes, one curve per class against the rest.
+    """Plot ROC and precision-recall curves with their bands; with more classes, one curve per class against the rest.
 
     A class is omitted if all images or no images belong to it.
     """
@@ -144,7 +144,7 @@ def draw_confusion(predictions: Predictions, results: Results) -> Figure:
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         fraction = fractions[row, column]
-        colour, size = "white" if fraction > 0.5 else "black", 18 - 2 * len(predictions.classes)
+        colour, size = "white" if fraction > 0.5 else "black", max(4, 18 - 2 * len(predictions.classes))
         axes.text(column, row, f"{count}\n{fraction:.1%}", ha="center", va="center", fontsize=size, color=colour)
     names = [escape_line(name) or "-" for name in predictions.classes]
     axes.set_xticks(indices, names)
@@ -157,7 +157,7 @@ def draw_confusion(predictions: Predictions, results: Results) -> Figure:
 
 
 def draw_scores(predictions: Predictions, results: Results) -> Figure:
-    """Plot a histogram of the positive probability for each class; of three classes, all but the first are positive."""
+    """Plot a histogram of the positive probability for each class; of more than two, all but the first are positive."""
     figure, axes = single_panel(results)
     negative, *positive = predictions.classes
     plot_scores(axes, scores_by_class(predictions), float(results["threshold"]) if len(positive) == 1 else None)

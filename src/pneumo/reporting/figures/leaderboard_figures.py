@@ -31,9 +31,7 @@ def draw(rows: Sequence[Row]) -> dict[str, Figure]:
     finished = [row for row in rows if row.finished]
     if not finished:
         return {}
-    binary = [
-        row for row in finished if row.finished[0]["task"] != "subtype"
-    ]  # runs with three classes have several curves each
+    binary = [row for row in finished if row.finished[0]["task"] == "pneumonia"]  # others have several curves each
     with rc_context(STYLE):
         figures = {"accuracy": _draw_accuracies(finished[:_MAX_ROWS], len(finished)), "time": _draw_times(finished)}
         return figures | ({"roc": _draw_curves(binary[:_MAX_ROWS], len(binary))} if binary else {})

@@ -46,8 +46,12 @@ Files = dict[str, dict[str, bytes]]
 
 
 def class_colours(count: int) -> list[str]:
-    """Return the colours of the classes in their order; the positive class of two has the main colour, blue."""
-    return [COLOURS[1], COLOURS[0], *COLOURS[2:count]]
+    """Return the colours of the classes in their order; the positive class of two has the main colour, blue.
+
+    Colours repeat after six classes.
+    """
+    order = (COLOURS[1], COLOURS[0], *COLOURS[2:])
+    return [order[index % len(order)] for index in range(count)]
 
 
 def test_size(results: Results) -> str:
