@@ -21,13 +21,13 @@ external = typer.Typer()  # `pneumo.cli.commands` adds its commands to the comma
 Checkpoint = Annotated[Path, _argument(help="Checkpoint or .onnx file.", metavar="CHECKPOINT")]
 Data = Annotated[
     list[Path] | None,
-    _argument(help="Folders of classes, folders with train/, val/ or test/, or CSV tables.", metavar="DATA"),
+    _argument(help="Class folders, splits or CSV tables.", metavar="DATA"),
 ]
-Labels = Annotated[list[Path] | None, _option(help="CSV table with file and label; one per DATA, in its order.")]
-Preset = Annotated[str | None, typer.Option(help="Layout of the table: nih, rsna, chexpert or vindr.")]
-Columns = Annotated[list[str] | None, typer.Option("--column", help='Name of a column, such as file="Image Index".')]
-Mapping = Annotated[list[str] | None, typer.Option("--map", help='New name of a label, such as "No Finding=NORMAL".')]
-Split = Annotated[str, typer.Option(help="Split of data with splits: train, val, test or all.")]
+Labels = Annotated[list[Path] | None, _option(help="CSV table; one per DATA, in order.")]
+Preset = Annotated[str | None, typer.Option(help="nih, rsna, chexpert or vindr.")]
+Columns = Annotated[list[str] | None, typer.Option("--column", help='Column, such as file="Image Index".')]
+Mapping = Annotated[list[str] | None, typer.Option("--map", help='Label, such as "No Finding=NORMAL".')]
+Split = Annotated[str, typer.Option(help="train, val, test or all.")]
 BatchSize = Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -63,7 +63,7 @@ def evaluate(
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:
-    """Measure performance on labelled images of any source. Not a medical device."""
+    """Evaluate images of any source. Not a medical device."""
     from pneumo.inference.evaluate.evaluation import EvaluationOptions
     from pneumo.inference.evaluate.external_validation import OutputFiles, run_evaluate
 
@@ -83,8 +83,9 @@ def evaluate(
     epilog=examples(
         "EXTERNAL",
         "pneumo adapt best.ckpt local --output adapted.ckpt",
-        "pneumo adapt best.ckpt scans --labels labels.csv --rule sensitivity --target 0.95 --output adapted.ckpt",
-        "pneumo adapt best.ckpt --labels labels.csv --width 0.05 --json adapted.json --output adapted.ckpt",
+        "pneumo adapt best.ckpt local.csv --output new.ckpt --width 0.05",
+        "pneumo adapt best.ckpt local.csv --output new.ckpt --rule youden",
+        "pneumo adapt best.ckpt local.csv --output new.ckpt --rule sensitivity",
     )
 )
 def adapt(
@@ -96,16 +97,14 @@ def adapt(
     column: Columns = None,
     mapping: Mapping = None,
     split: Split = "test",
-    rule: Annotated[
-        str, typer.Option(help="Threshold: smoothed, youden, accuracy, sensitivity or specificity.")
-    ] = "smoothed",
-    target: Annotated[float | None, typer.Option(help="Required sensitivity or specificity; by default 0.9.")] = None,
-    width: Annotated[float, typer.Option(help="Wanted width of intervals, to compute the images needed.")] = 0.1,
+    rule: Annotated[str, typer.Option(help="Threshold rule, such as youden.")] = "smoothed",
+    target: Annotated[float | None, typer.Option(help="Required sensitivity or specificity.")] = None,
+    width: Annotated[float, typer.Option(help="Interval width for images needed.")] = 0.1,
     json: Annotated[Path | None, _option(help="Write the results to this JSON file.")] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:
-    """Fit the threshold to labelled images of another site. Not a medical device."""
+    """Adapt the threshold to another site. Not a medical device."""
     from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
 
     selection = select_data(data, labels, preset, column, mapping, split)

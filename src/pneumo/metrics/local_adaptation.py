@@ -135,7 +135,7 @@ def _bandwidth(values: Array, span: float) -> float:
     quartiles = float(np.subtract(*np.quantile(values, (0.75, 0.25)))) / 1.34
     deviation = float(values.std())
     spread = min(deviation, quartiles) if quartiles > 0 else deviation
-    return max(0.9 * spread * len(values) ** -0.2, 1e-6 * span)
+    return max(float(0.9 * spread * len(values) ** -0.2), 1e-6 * span)
 
 
 def ranks_inversely(difference: Array, positive: Booleans) -> bool:

@@ -13,8 +13,8 @@ from pneumo.common import __version__
 from pneumo.common.terminal import warn
 from pneumo.data.labelled_images import LabelledSet
 from pneumo.errors import ConfigError, DataError
+from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.evaluate.cohort import Cohort, predict_cohort
-from pneumo.inference.predictor import Predictor
 from pneumo.metrics.adaptation_effect import AUROC, AdaptationEffect, measure_effect
 from pneumo.metrics.intervals import Array, Estimate
 from pneumo.metrics.local_adaptation import (
@@ -65,7 +65,7 @@ class Adaptation:
 
 
 def adapt(
-    model: Predictor, content: Mapping[str, Any], labelled: LabelledSet, rule: ThresholdRule, width: float
+    model: BatchPredictor, content: Mapping[str, Any], labelled: LabelledSet, rule: ThresholdRule, width: float
 ) -> Adaptation:
     """Fit a local operating point and estimate its effect by cross-fitting over patients.
 
@@ -148,8 +148,9 @@ def _operating_point(parameters: Mapping[str, Any]) -> LocalPoint:
 def _uncertain_fraction(config: Mapping[str, Any]) -> float:
     """Return the fraction of uncertain images that the run set."""
     value = config.get("decision.uncertain")
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
-    return float(value) if valid else _UNCERTAIN
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    return _UNCERTAIN
 
 
 def _as_lists(estimates: Mapping[str, Estimate | None]) -> dict[str, list[float] | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import rich
+from rich.text import Text
 
 from pneumo.common.terminal import PlainTable, print_line, warn
 from pneumo.inference.evaluate.cohort import Cohort
@@ -47,7 +48,7 @@ def print_adaptation(record: dict[str, Any], cohort: Cohort, requirements: Seque
     target = "" if record["target"] is None else f" {record['target']:g}"
     print_line(
         f"{cohort.name}: {record['images']:,} images of {record['patients']:,} patients, {record['positives']:,} "
-        f"{positive}; threshold by {record['rule']}{target}"
+        f"{positive}; threshold rule {record['rule']}{target}"
     )
     rich.print(_point_table(record))
     rich.print(_effect_table(record))
@@ -95,11 +96,11 @@ def _effect_table(record: dict[str, Any]) -> PlainTable:
     return table
 
 
-def _format(estimate: list[float] | None, signed: bool) -> str:
+def _format(estimate: list[float] | None, signed: bool) -> Text:
     if estimate is None:
-        return ""
-    value, low, high = estimate
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})" if signed else f"{value:.3f} ({low:.3f} to {high:.3f})"
+        return Text()
+    value, low, high = (f"{number:+.3f}" if signed else f"{number:.3f}" for number in estimate)
+    return Text(f"{value}\n{low} to {high}")
 
 
 def _requirement_table(requirements: Sequence[Requirement]) -> PlainTable:
