@@ -26,8 +26,6 @@ def to_terminal(evaluation: EvaluationResults) -> RenderableType:
     stressed: list[RenderableType] = []
     if stress is not None:
         stressed = [stress_table(stress), Text(f"{describe_stress(stress)}\n", style="dim")]
-        [] if stress is None else [stress_table(stress), Text(f"{describe_stress(stress)}\n", style="dim")]
-    )
     comparison = evaluation.comparison
     other = [] if comparison is None else [Text(f"Other network: {escape_line(comparison.other.name)}\n", style="dim")]
     return Group(

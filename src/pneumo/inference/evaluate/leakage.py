@@ -13,7 +13,6 @@ from pneumo.common.hardware import count_cores
 from pneumo.data.duplicates import SIDE, similar_pairs
 from pneumo.data.index import (
     Radiograph,
-    default_root,
     file_path,
     is_image,
     locate,
@@ -27,9 +26,10 @@ from pneumo.inference.evaluate.cohort import Cohort
 from pneumo.inference.evaluate.performance import defined_estimates
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
-from pneumo.runs.recorded_config import read_config, resolve_references, select
+from pneumo.runs.recorded_config import read_config, resolve_references
+from pneumo.runs.recorded_images import find_recorded_images
 from pneumo.runs.results import read_finished
-from pneumo.runs.split_files import find_images, read_splits
+from pneumo.runs.split_files import read_splits
 
 _CACHE = Path("outputs/cache")  # as for training
 
@@ -61,11 +61,8 @@ def run_images(run: Path) -> TrainingImages:
     """
     results = read_finished(run)
     settings = resolve_references(read_config(run))
-    data_root = select(settings, "data.root", str, type(None))
-    classes = [str(name) for name in select(settings, "data.classes", list)]
     paths = [line["path"] for line in read_splits(run) if line["split"] != "test"]
-    root = default_root() if data_root is None else Path(data_root)
-    return _relative(find_images(run, root, classes, str(results["data_hash"]), paths))
+    return _relative(find_recorded_images(run, settings, results, paths))
 
 
 def folder_images(root: Path) -> TrainingImages:
