@@ -60,7 +60,7 @@ def test_unreadable_and_skipped_files_are_grouped_by_reason(tmp_path: Path, mode
         folder = tmp_path / name
         folder.mkdir()
         write_site(folder, images=6)
-        (folder / "000.png").write_bytes(b"")
+        (folder / "000.png").write_bytes(b"x")
     found = find(model.evaluate(tmp_path))
     assert "2 files" in found["unreadable"].message
     assert "NORMAL/000.png" in found["unreadable"].message

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_the_command_prints_results_and_writes_all_files(
     assert [each["prevalence"] for each in content["predictive_values"]] == [0.05, 0.2]
     assert {group["factor"] for group in content["subgroups"]} == {"view", "sex"}
     assert content["checkpoint"] == str(checkpoint)
-    assert len(list(csv.DictReader(files["csv"].open()))) == content["images"] == 120
+    assert len(list(csv.DictReader(io.StringIO(files["csv"].read_text())))) == content["images"] == 120
     assert "<h1>" in files["html"].read_text()
 
 
@@ -47,6 +48,7 @@ def test_the_split_of_a_tree_is_stated(checkpoint: Path, phantoms: Path, run: Ru
     assert json.loads((tmp_path / "x.json").read_text())["images"] == 16
 
 
+@pytest.mark.slow
 def test_an_exported_network_and_another_checkpoint_are_evaluated(
     checkpoint: Path,
     site: Path,
