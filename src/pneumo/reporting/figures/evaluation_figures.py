@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from pneumo.common.text import escape_line
 from pneumo.metrics.calibration import calibration_curve
 from pneumo.metrics.curves import GRID, measure_curves, roc
 from pneumo.metrics.decision_curve import DecisionCurve
@@ -166,4 +167,5 @@ def _panel(title: str, left: float = 0.18, bottom: float = 0.14) -> tuple[Figure
 
 
 def _shorten(name: str) -> str:
-    return (name or "-") if len(name) <= 24 else f"{name[:23]}…"
+    line = escape_line(name)  # tick labels are not escaped later
+    return (line or "-") if len(line) <= 24 else f"{line[:23]}…"
