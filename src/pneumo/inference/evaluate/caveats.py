@@ -16,7 +16,7 @@ from pneumo.reporting.assessment import SEVERITIES, Verdict
 from pneumo.reporting.generalization import GAP_METRICS
 
 MIN_IMAGES = 50  # of a class
-_MIN_PROBE_AUROC = 0.55  # lower end of the interval above which a property clearly reveals the label
+_MIN_PROBE_AUROC = 0.6  # of a property that reveals the label, if the interval also excludes 0.5
 _MAX_OOD = 0.1  # fraction; the limit is exceeded by 1 % of in-distribution images and by 15 % of augmented ones
 _MIN_DROP = 0.05  # of balanced accuracy
 _MAX_LISTED = 5
@@ -78,8 +78,9 @@ def _collapse(evaluation: EvaluationResults) -> Iterator[Verdict]:
 
 
 def _confounding(evaluation: EvaluationResults) -> Iterator[Verdict]:
-    revealing = [probe for probe in evaluation.probes if probe.low is not None and probe.low >= _MIN_PROBE_AUROC]
-    for probe in revealing:
+    for probe in evaluation.probes:
+        if probe.auroc is None or probe.low is None or probe.auroc < _MIN_PROBE_AUROC or probe.low <= 0.5:
+            continue
         source = "width, height, size and format of the files" if probe.name == METADATA else probe.name
         message = (
             f"Labels can be predicted from {source} alone: AUROC {probe.auroc:.3f} ({probe.low:.3f} to "

@@ -163,13 +163,12 @@ def comparison_table(evaluation: EvaluationResults) -> Rows:
         [
             COMPARED[name],
             *(_cell(main_metrics(part).get(name)) for part in (evaluation.overall, comparison.other)),
-            f"{paired.difference.value:+.3f}",
-            f"{paired.difference.low:+.3f} to {paired.difference.high:+.3f}",
+            "{:+.3f}\n{:+.3f} to {:+.3f}".format(*paired.difference[:3]),
             _p(paired.holm),
         ]
         for name, paired in comparison.differences.items()
     ]
-    return Rows(["metric", "this network", "other network", "difference", INTERVAL, "p (Holm)"], rows)
+    return Rows(["metric", "this network", "other network", "difference", "p (Holm)"], rows)
 
 
 def fraction_table(evaluation: EvaluationResults) -> Rows:
