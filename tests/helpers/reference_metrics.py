@@ -226,13 +226,15 @@ def compute(folder: Path) -> dict[str, float]:
     units = len(set(patients.tolist()))
     variance = shrink(float(np.var(draws["brier"], ddof=1)), brier * (1 - brier) / units, units, 4)
     intervals["brier"] = on_logit_scale(brier, float(np.sqrt(variance)))
-    for subtype, infix in (("bacterial", "_bacteria_"), ("viral", "_virus_")):
+    named = any("_bacteria_" in file for file in files)
+    for subtype, infix in (("bacterial", "_bacteria_"), ("viral", "_virus_")) if named else ():
         chosen = np.array([infix in file for file in files]) & (label == 1)
         detected = predicted[chosen]
         results[f"test_sensitivity_{subtype}"] = float(detected.mean())
         intervals[f"sensitivity_{subtype}"] = wilson(detected, patients[chosen])
-    results["test_auroc_bacterial_viral"] = -1.0  # not defined for two classes
-    intervals["auroc_bacterial_viral"] = (0.0, 1.0)
+    if named:
+        results["test_auroc_bacterial_viral"] = -1.0  # not defined for two classes
+        intervals["auroc_bacterial_viral"] = (0.0, 1.0)
     for name, (low, high) in intervals.items():
         results[f"test_{name}_ci_low"], results[f"test_{name}_ci_high"] = float(low), float(high)
     return results

@@ -11,9 +11,10 @@ from PIL import Image
 
 from pneumo.audit.findings import QUANTITIES, Findings, audit, quantiles
 from pneumo.audit.tables import to_terminal
-from pneumo.audit.verdicts import Verdict, assess
+from pneumo.audit.verdicts import assess
 from pneumo.common import __version__
 from pneumo.common.files import check_output, check_overwrites, escape_path, write_output
+from pneumo.reporting.assessment import Verdict
 
 
 def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:

@@ -12,7 +12,6 @@ from pneumo.audit.properties import DuplicateGroup
 from pneumo.audit.tables import (
     ABOUT_PROBES,
     PROBES,
-    count_verdicts,
     file_table,
     format_table,
     headline,
@@ -20,7 +19,7 @@ from pneumo.audit.tables import (
     listings,
     probe_table,
 )
-from pneumo.audit.verdicts import Verdict
+from pneumo.reporting.assessment import Verdict, count_verdicts
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, encode
 from pneumo.reporting.rendering import encode_jpeg, render
 

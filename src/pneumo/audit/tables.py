@@ -1,17 +1,14 @@
 """Tables of an audit's findings, for the terminal and the HTML page."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from pneumo.audit.findings import QUANTITIES, Findings, quantiles
-from pneumo.audit.verdicts import SEVERITIES, Verdict
-from pneumo.common.terminal import PlainTable
-from pneumo.common.text import escape_line, escape_prose
+from pneumo.common.text import escape_line
 from pneumo.metrics.probes import Probe
+from pneumo.reporting.assessment import Rows, Verdict, count_verdicts, terminal_table, verdict_grid
 
 PROBES = {
     "metadata": "width, height, file size, bytes per pixel, mode",
@@ -27,14 +24,6 @@ ABOUT_PROBES = (
 TITLES = {"kilobytes": "kB", "bytes_per_pixel": "bytes/px"}
 _FORMATS = {"width": ",.0f", "height": ",.0f", "aspect": ".2f", "kilobytes": ",.1f", "bytes_per_pixel": ".3f"}
 _MAX_LINES = 50  # of a listing
-_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-
-
-class Rows(NamedTuple):
-    """A table with names in the first column and numbers in the others."""
-
-    head: list[str]
-    rows: list[list[str]]
 
 
 def headline(findings: Findings) -> str:
@@ -43,12 +32,6 @@ def headline(findings: Findings) -> str:
     splits = "" if len(tree.splits) == 1 else f" in {', '.join(tree.splits)}"
     classes = "1 class" if len(tree.classes) == 1 else f"{len(tree.classes)} classes"
     return f"{len(tree.files):,} images of {classes}{splits}"
-
-
-def count_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Count the verdicts, such as `no errors, 1 warning, 2 notes`."""
-    counts = [(name, sum(verdict.severity == name for verdict in verdicts)) for name in SEVERITIES]
-    return ", ".join(f"{count or 'no'} {name}{'' if count == 1 else 's'}" for name, count in counts)
 
 
 def image_table(findings: Findings) -> Rows:
@@ -107,21 +90,14 @@ def listings(findings: Findings) -> Iterator[tuple[str, list[str], int]]:
 
 def to_terminal(findings: Findings, verdicts: Sequence[Verdict]) -> RenderableType:
     """Render the findings for a terminal, with the verdicts last."""
-    grid = Table.grid(padding=(0, 1, 1, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for verdict in verdicts:
-        message = escape_prose(verdict.message)
-        text = Text.assemble(message, "\n" if "\n" in verdict.message else " ", (verdict.remedy, "italic"))
-        grid.add_row(Text(verdict.severity, style=_STYLES[verdict.severity]), text)
     return Group(
         Text(f"{escape_line(str(findings.tree.root))}: {headline(findings)}\n", style="bold"),
-        _table("Images", image_table(findings)),
-        _table("Files: median and quartiles", file_table(findings)),
-        _table("Shortcuts", probe_table(findings)),
+        terminal_table("Images", image_table(findings)),
+        terminal_table("Files: median and quartiles", file_table(findings)),
+        terminal_table("Shortcuts", probe_table(findings)),
         Text(ABOUT_PROBES + "\n", style="dim"),
         Text(f"Verdicts: {count_verdicts(verdicts)}\n", style="bold"),
-        grid,
+        verdict_grid(verdicts),
     )
 
 
@@ -136,12 +112,3 @@ def _area(probe: Probe) -> tuple[str, str]:
     if probe.auroc is None:
         return "none", "too few patients"
     return f"{probe.auroc:.3f}", f"{probe.low:.3f} to {probe.high:.3f}"
-
-
-def _table(name: str, rows: Rows) -> Table:
-    table = PlainTable(name)
-    for index, head in enumerate(rows.head):
-        table.add_column(head, justify="right" if index else "left", overflow="fold")
-    for row in rows.rows:
-        table.add_row(row[0], *map(Text, row[1:]))
-    return table

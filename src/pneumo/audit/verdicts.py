@@ -1,7 +1,6 @@
 """Verdicts of an audit: the effects of its findings on metrics, each with a remedy."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
 
 from scipy.stats import chi2_contingency
 
@@ -9,9 +8,8 @@ from pneumo.audit.findings import Findings
 from pneumo.audit.patients import MIN_NAMES
 from pneumo.audit.properties import DuplicateGroup
 from pneumo.data.image_notes import abbreviate, itemize, summarize
+from pneumo.reporting.assessment import SEVERITIES, Severity, Verdict
 
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # Compared with the lower end of a probe's 95 % interval. Networks that use the lungs also reach an AUROC of 0.9.
 _ERROR_AUROC, _WARNING_AUROC = 0.9, 0.7
 _MAX_REDUNDANT = 0.05  # fraction of the images
@@ -40,15 +38,6 @@ _SHORTCUTS = {
         "it detects findings.",
     ),
 }
-
-
-class Verdict(NamedTuple):
-    """The result of a check that found a problem or a noteworthy property."""
-
-    severity: Severity  # an error invalidates test results, a warning may, a note is informative
-    check: str  # stable name of the check
-    message: str  # the finding, with numbers
-    remedy: str  # the recommended action
 
 
 def assess(findings: Findings) -> list[Verdict]:

@@ -10,6 +10,7 @@ import typer
 
 from pneumo.cli.cache import cache
 from pneumo.cli.examples import examples
+from pneumo.cli.external import external
 from pneumo.common.disk import find_user_error, suppress_thread_tracebacks
 from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
@@ -187,6 +188,9 @@ def export(
     from pneumo.inference.export.exporter import run_export
 
     run_export(checkpoint, output, int8, data)
+
+
+app.registered_commands += external.registered_commands
 
 
 def main() -> None:

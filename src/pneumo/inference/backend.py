@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumo.errors import ConfigError
+from pneumo.metrics.predictions import Predictions
 from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters
 
 _MAX_JSON_LENGTH = 1_000_000  # characters; enough for a thousand class names
@@ -85,6 +86,14 @@ class Network(ABC):
     @abstractmethod
     def score(self, images: Images) -> Scores:
         """Compute probabilities (N, classes) and OOD scores (N,) of images (N, 1, S, S)."""
+
+    def internal_test(self) -> Predictions | None:
+        """Return the predictions for the test images of the network's own run; None if the file has none."""
+        return None
+
+    def adaptation(self) -> dict[str, Any] | None:
+        """Return the record of a local adaptation, see `pneumo.models.adaptation_record`; None if there was none."""
+        return None
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:
         """Build a function that maps images (N, 1, S, S) to saliency maps (N, S, S).

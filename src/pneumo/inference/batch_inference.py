@@ -16,6 +16,7 @@ from pneumo.inference.backend import Rules, as_flag
 from pneumo.inference.inputs import find_inputs
 from pneumo.inference.prediction import NOTICE, Prediction, show_path, to_csv, to_json, to_lines, to_terminal
 from pneumo.inference.predictor import Predictor, load_predictor, warn_uncalibrated
+from pneumo.models.adaptation_record import describe_adaptation
 
 if TYPE_CHECKING:
     from pneumo.inference.explain.overlays import OverlayFolder
@@ -53,6 +54,8 @@ def run_predict(
     paths = _exclude_outputs(files, [path for path in (json, csv, explain) if path is not None])
     model = load_predictor(checkpoint, device, batch_size, as_flag)
     warn_uncalibrated(model.rules)
+    if (adaptation := model.network.adaptation()) is not None:
+        warn(describe_adaptation(adaptation))
     overlays = None
     if explain is not None:
         from pneumo.inference.explain.overlays import OverlayFolder  # imports Matplotlib, which takes a second

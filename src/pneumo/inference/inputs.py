@@ -6,20 +6,24 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
 from pneumo.data.decoder_limits import MEMORY_BUDGET
+from pneumo.data.duplicates import SIDE
 from pneumo.data.folder_tree import is_hidden
 from pneumo.data.grey import square
-from pneumo.data.radiograph import read_radiograph
+from pneumo.data.radiograph import examine_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Images, Rules
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _DIGITS = re.compile("([0-9]+)")
 _MAX_PREVIEW_SIDE = 1024  # pixels
 
@@ -97,31 +101,44 @@ class InputImage:
     pixels: Images | None = None  # the network's input, (1, S, S)
     notes: tuple[str, ...] = ()  # remarks on the file that make a prediction less reliable
     preview: Image.Image | None = None  # downscaled to at most _MAX_PREVIEW_SIDE per side; None unless requested
+    thumbnail: Images | None = (
+        None  # square of `pneumo.data.duplicates.SIDE` pixels, (SIDE, SIDE); None unless requested
+    )
+    size: tuple[int, int] = (0, 0)  # width and height of the whole image in pixels
+    storage: str = ""  # format and mode of the file, such as JPEG L
     error: str | None = None  # reason why the file is unreadable, as a predicate; then only the path is set in addition
 
 
-def read_input(source: Path | bytes, rules: Rules, keep_preview: bool) -> InputImage:
+def read_input(source: Path | bytes, rules: Rules, keep_preview: bool, keep_thumbnail: bool = False) -> InputImage:
     """Read an image file, or its content as bytes, and convert it to the network's input.
 
     Args:
         source: Path of the file, or its content.
         rules: Rules of the network.
         keep_preview: Whether to keep a downscaled copy of the image.
+        keep_thumbnail: Whether to keep the thumbnail by which near-duplicates are detected.
     """
     path = source if isinstance(source, Path) else Path("-")
     with MEMORY_BUDGET.reservation():
         try:
-            image, notes = read_radiograph(source)
+            (image, notes), storage = examine_radiograph(source)
         except DataError as error:
             return InputImage(path, error=str(error))
-        pixels = square(image, rules.image_size, rules.crop_pct)[None]
+        size, pixels = image.size, square(image, rules.image_size, rules.crop_pct)[None]
+        thumbnail = square(image, SIDE) if keep_thumbnail else None
         if keep_preview:
             image.thumbnail((_MAX_PREVIEW_SIDE, _MAX_PREVIEW_SIDE), Image.Resampling.BICUBIC)
-    return InputImage(path, pixels, notes, image if keep_preview else None)
+    preview = image if keep_preview else None
+    return InputImage(path, pixels, notes, preview, thumbnail, size, f"{storage.format} {storage.mode}")
 
 
 def read_inputs(
-    paths: Iterable[Path], rules: Rules, keep_previews: bool, threads: int, prefetch: int
+    paths: Iterable[Path],
+    rules: Rules,
+    keep_previews: bool,
+    threads: int,
+    prefetch: int,
+    keep_thumbnails: bool = False,
 ) -> Generator[InputImage]:
     """Read files with a thread pool and yield them in order.
 
@@ -133,12 +150,27 @@ def read_inputs(
         keep_previews: Whether to keep downscaled copies of the images.
         threads: Number of threads. Each holds one image at full size; `MEMORY_BUDGET` limits their memory.
         prefetch: Number of files to read in advance.
+        keep_thumbnails: Whether to keep thumbnails for the search for near-duplicates.
     """
-    pool = ThreadPoolExecutor(threads, "read_inputs")
-    pending: deque[Future[InputImage]] = deque()
+    return map_ahead(lambda path: read_input(path, rules, keep_previews, keep_thumbnails), paths, threads, prefetch)
+
+
+def map_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, prefetch: int
+) -> Generator[_Result]:
+    """Apply a function to items with a thread pool and yield the results in order.
+
+    Args:
+        function: The function; at most `threads` calls run at once.
+        items: The items.
+        threads: Number of threads.
+        prefetch: Number of results to compute in advance, which bounds the memory.
+    """
+    pool = ThreadPoolExecutor(threads, "map_ahead")
+    pending: deque[Future[_Result]] = deque()
     try:
-        for path in paths:
-            pending.append(pool.submit(read_input, path, rules, keep_previews))
+        for item in items:
+            pending.append(pool.submit(function, item))
             if len(pending) > prefetch:
                 yield pending.popleft().result()
         while pending:

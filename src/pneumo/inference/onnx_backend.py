@@ -6,7 +6,7 @@ import hashlib
 import logging
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pneumo.common.hardware import count_cores
 from pneumo.common.text import short_line
 from pneumo.errors import ConfigError, HardwareError
 from pneumo.inference.backend import Images, Network, Rules, Scores, SettingStyle, as_argument
+from pneumo.models.adaptation_record import AdaptationError, parse_adaptation
 from pneumo.models.hyperparameters import HyperparameterError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SHA256 = "pneumo_sha256"
 RULES = "pneumo_rules"
 ABOUT = "pneumo_about"
+ADAPTATION = "pneumo_adaptation"
 _CHUNK_SIZE = 1 << 20  # bytes
 _log = logging.getLogger(__name__)
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -49,6 +51,7 @@ class OnnxNetwork(Network):
             raise _unreadable(path, error) from error
         self.session = _open(path, device, style)
         self.rules = _read_rules(self.session, path, verified)
+        self._adaptation = _read_adaptation(self.session, path)
         self.batch_size = 128 if _CUDA in self.session.get_providers() else 16
         size = self.rules.image_size
         try:  # only inference shows whether the graph is valid; it also warms up the session
@@ -63,6 +66,10 @@ class OnnxNetwork(Network):
         """Compute probabilities and OOD scores; see `Network`."""
         probability, ood_score = self.session.run(None, {"image": images})[:2]  # the third equals the second
         return probability, ood_score
+
+    def adaptation(self) -> dict[str, Any] | None:
+        """Return the record of a local adaptation; see `Network`."""
+        return self._adaptation
 
 
 def _open(path: Path, device: str, style: SettingStyle) -> InferenceSession:
@@ -126,6 +133,14 @@ def _read_rules(session: InferenceSession, path: Path, verified: bool) -> Rules:
     if not verified:
         _warn_unverified(path.resolve(), path.stat().st_mtime_ns)
     return rules
+
+
+def _read_adaptation(session: InferenceSession, path: Path) -> dict[str, Any] | None:
+    text = session.get_modelmeta().custom_metadata_map.get(ADAPTATION)
+    try:
+        return None if text is None else parse_adaptation(text)
+    except AdaptationError as error:
+        raise _unreadable(path, f"{ADAPTATION}: {error}") from error
 
 
 @cache  # one warning per path and modification time

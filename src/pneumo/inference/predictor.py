@@ -1,44 +1,40 @@
-"""The predictor: prediction and explanation of image files by a loaded network."""
+"""The predictor: prediction, explanation and evaluation of image files by a loaded network."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pneumo.common.hardware import count_cores
 from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Network, Rules, SettingStyle, as_argument
+from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.export.formats import FORMATS
-from pneumo.inference.inputs import InputImage, find_inputs, read_input, read_inputs
+from pneumo.inference.inputs import find_inputs, read_input
 from pneumo.inference.prediction import PredictedBatch, Prediction
-from pneumo.metrics.predictions import distance, predict_classes
 
 if TYPE_CHECKING:
+    from pneumo.inference.evaluate.evaluation import Evaluation
     from pneumo.inference.explain.overlays import Explainer, Explanation
 
 StrPath = str | os.PathLike[str]
 
 
-class Predictor:
-    """A checkpoint or an exported network that predicts and explains radiographs.
+class Predictor(BatchPredictor):
+    """A checkpoint or an exported network that predicts, explains and evaluates radiographs.
 
     Attributes:
         network: The network's backend.
         rules: The network's class names, image size, threshold and other settings.
         batch_size: Number of images in a batch.
+        path: The network's file; None if it was built in memory.
     """
 
-    def __init__(self, network: Network, batch_size: int | None = None) -> None:
+    def __init__(self, network: Network, batch_size: int | None = None, path: Path | None = None) -> None:
         """Wrap a loaded network; `load_model` creates a predictor from a file."""
-        self.network, self.rules = network, network.rules
-        self.batch_size = batch_size or network.batch_size
+        super().__init__(network, batch_size, path)
         self._explainers: dict[str, Explainer] = {}
 
     def predict(self, inputs: StrPath | Sequence[StrPath]) -> Iterator[Prediction]:
@@ -51,53 +47,8 @@ class Predictor:
         Raises:
             ConfigError: An input matches no file.
         """
-        items = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-        batches = self.predict_batches(find_inputs([os.fspath(item) for item in items]))
+        batches = self.predict_batches(find_inputs(_paths(inputs)))
         return (prediction for batch in batches for prediction in batch.predictions)
-
-    def predict_batches(self, paths: Sequence[Path], keep_previews: bool = False) -> Iterator[PredictedBatch]:
-        """Predict files batch by batch while threads prefetch; `keep_previews` keeps downscaled copies of images."""
-        prefetch = 2 * self.batch_size
-        with closing(read_inputs(paths, self.rules, keep_previews, count_cores(), prefetch)) as images:
-            while batch := list(islice(images, self.batch_size)):
-                yield PredictedBatch(self.predict_images(batch), batch)
-
-    def predict_images(self, images: Sequence[InputImage]) -> list[Prediction]:
-        """Predict input images in one forward pass.
-
-        Raises:
-            ConfigError: The network's output is NaN.
-        """
-        predictions = iter(self._score([image for image in images if image.pixels is not None]))
-        return [
-            Prediction(image.path, error=image.error) if image.pixels is None else next(predictions) for image in images
-        ]
-
-    def _score(self, images: Sequence[InputImage]) -> list[Prediction]:
-        if not images:
-            return []
-        rules = self.rules
-        batch = np.stack([image.pixels for image in images if image.pixels is not None])
-        probability, ood_score = self.network.score(batch)
-        if not np.isfinite(probability).all():
-            raise ConfigError(
-                f"The output of the network {rules.name} is NaN: its weights are damaged. Use another checkpoint."
-            )
-        largest = np.finfo(np.float32).max  # scores of images far from the training data can overflow
-        ood_score = np.nan_to_num(ood_score, nan=largest, posinf=largest)
-        predicted = predict_classes(probability, rules.threshold)
-        margins = distance(probability, rules.threshold)
-        return [
-            Prediction(
-                image.path,
-                {name: float(f"{value:.9g}") for name, value in zip(rules.classes, row, strict=True)},
-                rules.classes[index],
-                uncertain=None if rules.margin is None else bool(margin <= rules.margin),
-                ood_score=float(score) if rules.has_ood_detector else None,
-                notes=image.notes,
-            )
-            for image, row, index, margin, score in zip(images, probability, predicted, margins, ood_score, strict=True)
-        ]
 
     def explain(self, path: StrPath, method: str = "hirescam") -> Explanation:
         """Compute a saliency map of a radiograph.
@@ -119,6 +70,37 @@ class Predictor:
         if image.error is not None:
             raise DataError(f"{image.path} {image.error}")
         return self._explainers[method].explain(PredictedBatch(self.predict_images([image]), [image]))[0]
+
+    def evaluate(
+        self,
+        data: StrPath | Sequence[StrPath] = (),
+        *,
+        labels: StrPath | Sequence[StrPath] = (),
+        by: Sequence[str] = (),
+        prevalences: Sequence[float] = (),
+        **options: Any,  # noqa: ANN401 (of several types)
+    ) -> Evaluation:
+        """Evaluate the network on labelled images; several sets are sites.
+
+        Args:
+            data: Folders of class folders, folders with train/, val/ or test/, or CSV tables.
+            labels: CSV tables with the columns file and label, in the order of the folders in `data`.
+            by: Columns whose values define subgroups, such as view or age.
+            prevalences: Prevalences for predictive values.
+            options: Further fields of `DataSelection` (preset, columns, mapping, split) and `EvaluationOptions`
+                (against, run, training_data, stress, mined_labels).
+
+        Raises:
+            ConfigError: An option does not fit the data or the network.
+            DataError: A label is not a class of the network, or images cannot be read.
+        """
+        from pneumo.inference.evaluate.evaluation import EvaluationOptions, evaluate
+        from pneumo.inference.evaluate.selection import DataSelection
+
+        chosen = {name: options.pop(name) for name in ("preset", "columns", "mapping", "split") if name in options}
+        options |= {name: Path(options[name]) for name in ("run", "training_data") if options.get(name) is not None}
+        selection = DataSelection(_paths(data), _paths(labels), **chosen)
+        return evaluate(self, selection.read(), EvaluationOptions(by, prevalences, **options), selection.split)
 
 
 def load_model(path: StrPath, device: str = "auto", batch_size: int | None = None) -> Predictor:
@@ -143,7 +125,7 @@ def load_predictor(path: Path, device: str, batch_size: int | None, style: Setti
             f"{style('batch_size', batch_size)} is out of range: it must be 1 or more. Use a value such as "
             f"{style('batch_size', 16)}."
         )
-    return Predictor(open_network(path, device, style), batch_size)
+    return Predictor(open_network(path, device, style), batch_size, path)
 
 
 def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> Network:
@@ -175,3 +157,7 @@ def warn_uncalibrated(rules: Rules) -> None:
             f"This network does not detect {' or '.join(missing)}: its run did not calibrate it on validation images. "
             "Use checkpoints/best.ckpt of a complete run."
         )
+
+
+def _paths(items: StrPath | Sequence[StrPath]) -> list[Path]:
+    return [Path(item) for item in ([items] if isinstance(items, str | os.PathLike) else items)]

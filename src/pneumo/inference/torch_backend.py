@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pneumo.common.hardware import keep_freed_memory
 from pneumo.errors import ConfigError, HardwareError
 from pneumo.inference.backend import Floats, Images, Network, Rules, Scores, SettingStyle, as_argument
+from pneumo.metrics.predictions import Predictions
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import InferenceModule, default_batch_size
 
@@ -48,6 +51,19 @@ class CheckpointNetwork(Network):
         with torch.inference_mode(), _catch_out_of_memory(len(images), self.style):
             probability, ood_score = self.module(torch.from_numpy(images).to(self.device))
         return probability.float().cpu().numpy(), ood_score.float().cpu().numpy()
+
+    def internal_test(self) -> Predictions | None:
+        """Return the predictions for the test images of the network's own run; see `Network`."""
+        stored = self.classifier.internal_test
+        if stored is None:
+            return None
+        logits = torch.stack((torch.zeros_like(stored["margin"]), stored["margin"]), dim=1)
+        predictions = self.classifier.predictions(logits, stored["label"], self.rules.threshold)
+        return replace(predictions, patients=tuple(map(str, stored["patient"].tolist())))
+
+    def adaptation(self) -> dict[str, Any] | None:
+        """Return the record of a local adaptation; see `Network`."""
+        return self.classifier.adaptation
 
     def explainer(self, method: str) -> Callable[[Images], Floats]:
         """Build a function that maps images to saliency maps; see `Network`."""

@@ -76,6 +76,8 @@ def covariance(first: Residuals, second: Residuals) -> float:
     """Compute the covariance of two means over different images, caused by patients with images in both sets."""
     _, left, right = np.intersect1d(first.clusters, second.clusters, assume_unique=True, return_indices=True)
     total = len(first.sums) + len(second.sums) - len(left)
+    if total < 2:
+        return 0.0  # the deviations within a single patient sum to 0
     return float(first.sums[left] @ second.sums[right]) * total / (total - 1) / (first.images * second.images)
 
 

@@ -97,7 +97,7 @@ def predictive_values(predictions: Predictions, prevalences: Sequence[float] = (
         ConfigError: A prevalence is not above 0 and below 1.
     """
     for each in prevalences:
-        _check_fraction("prevalence", each)
+        check_fraction("prevalence", each)
     binary = predictions.as_binary()
     positive, detected, clusters = binary.positive, binary.predicted > 0, binary.clusters
 
@@ -133,7 +133,7 @@ def curve_points(predictions: Predictions, levels: Sequence[float] = (0.9, 0.95)
         ConfigError: A level is not above 0 and below 1.
     """
     for each in levels:
-        _check_fraction("level", each)
+        check_fraction("level", each)
     binary = predictions.as_binary()
     if not binary.has_both_classes or not levels:
         return []
@@ -227,6 +227,7 @@ def _smaller_class(binary: Predictions) -> int:
     return min(len(np.unique(binary.clusters[mask])) for mask in (binary.positive, ~binary.positive))
 
 
-def _check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
+    """Raise a ConfigError unless a fraction is above 0 and below 1."""
     if not 0 < value < 1:
         raise ConfigError(f"The {name} {value:g} must be above 0 and below 1. Use a fraction such as 0.05 for 5 %.")

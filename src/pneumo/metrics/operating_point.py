@@ -61,11 +61,26 @@ def choose_operating_point(
     elif rule != "fixed":
         margin = (logits[:, 1] - logits[:, 0]) / temperature
         chosen = choose_threshold(margin, label == 1, rule, sensitivity)
-        lowest = probability[margin > chosen, 1].min(initial=np.inf)  # probabilities near 1 round to equal values
-        threshold = float(min(np.float32(expit(chosen)), np.nextafter(lowest, np.float32(0))))
+        threshold = to_probability(chosen, margin, probability[:, 1])
+    return OperatingPoint(temperature, threshold, choose_margin(probability, threshold, uncertain))
+
+
+def to_probability(threshold: float, margin: Array, probability: npt.NDArray[np.float32]) -> float:
+    """Convert a threshold of margins to one of probabilities that separates the same images.
+
+    Args:
+        threshold: Margin above which an image is predicted positive.
+        margin: Margin of each image, (N,).
+        probability: Probability of the positive class in single precision, (N,); values near 1 round to equal ones.
+    """
+    lowest = probability[margin > threshold].min(initial=np.inf)
+    return float(min(np.float32(expit(threshold)), np.nextafter(lowest, np.float32(0))))
+
+
+def choose_margin(probability: npt.NDArray[np.float32], threshold: float, uncertain: float) -> float:
+    """Select the distance from the threshold within which a fraction of the images, (N, classes), is uncertain."""
     distances = distance(probability, threshold)
-    largest = float(np.quantile(distances, uncertain, method="inverted_cdf")) if uncertain else 0.0
-    return OperatingPoint(temperature, threshold, largest)
+    return float(np.quantile(distances, uncertain, method="inverted_cdf")) if uncertain else 0.0
 
 
 def fit_temperature(logits: Array, label: npt.NDArray[np.int64]) -> float:

@@ -106,12 +106,18 @@ def age_bands(values: Sequence[str]) -> list[str]:
     return [_age_band(value) for value in values]
 
 
-def _age_band(value: str) -> str:
+def parse_age(value: str) -> float | None:
+    """Return an age in years; None if it is unknown. See `age_bands`."""
     match = re.fullmatch(r"(\d+(?:[.,]\d*)?)\s*([YMWD]?)", value.strip().upper(), re.ASCII)
     if match is None:
-        return UNKNOWN
+        return None
     years = float(match[1].replace(",", ".")) * _YEARS[match[2]]
-    if years > _OLDEST:
+    return None if years > _OLDEST else years
+
+
+def _age_band(value: str) -> str:
+    years = parse_age(value)
+    if years is None:
         return UNKNOWN
     return next((band for limit, band in _BANDS if years < limit), "80+")
 

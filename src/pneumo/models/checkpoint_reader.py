@@ -10,15 +10,16 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from pneumo.common.tensor_files import DigestError, UnreadableError, hash_content, is_dense, read_tensors
+from pneumo.common.tensor_files import DigestError, UnreadableError, hash_content, read_tensors
 from pneumo.common.text import short_line
 from pneumo.errors import ConfigError, PneumoError
+from pneumo.models.checkpoint_content import VALIDATORS
 from pneumo.models.hyperparameters import HyperparameterError, PredictionOptions, check_hyperparameters, describe
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if DIGEST in content and hash_checkpoint(content, max_bytes=4 * path.stat().st_size) != content[DIGEST]:
             raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
         content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
-        for name, is_valid in _VALIDATORS.items():
+        for name, is_valid in VALIDATORS.items():
             if name in content and not is_valid(content[name]):
                 raise _ContentError(f"the value of {name} is invalid ({describe(content[name])})")
     except (_ContentError, DigestError, HyperparameterError) as error:
@@ -87,69 +88,6 @@ def hash_checkpoint(
 @cache
 def _warn_unverified(path: Path, modified: int) -> None:
     _log.warning("%s has no SHA-256, like all files of early versions: its integrity cannot be verified.", path)
-
-
-def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
-    return _has_string_keys(value) and all(isinstance(tensor, Tensor) and is_dense(tensor) for tensor in value.values())
-
-
-def _has_string_keys(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
-
-
-def _is_config(value: object) -> bool:
-    """Check the settings of a run; class folders must be inside a data set, since `pneumo export --data` reads them."""
-    if not _has_string_keys(value):
-        return False
-    folders = value.get("data.classes", [])
-    return isinstance(folders, list) and all(
-        isinstance(folder, str | int) and not Path(str(folder)).is_absolute() and ".." not in Path(str(folder)).parts
-        for folder in folders
-    )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _is_metrics(value: object) -> bool:
-    return _has_string_keys(value) and all(isinstance(number, int | float) for number in value.values())
-
-
-def _is_ood_detector(value: object) -> bool:
-    """Check the arguments of `OodDetector`: mean (P,), scale (P,) and components (components, P)."""
-    if not _is_state_dict(value) or value.keys() != {"mean", "scale", "components"}:
-        return False
-    mean, scale, components = value["mean"], value["scale"], value["components"]
-    return (
-        all(tensor.dtype == torch.float32 and bool(tensor.isfinite().all()) for tensor in value.values())
-        and (mean.ndim, components.ndim) == (1, 2)
-        and mean.shape == scale.shape == components.shape[1:]
-    )
-
-
-def _is_validation(value: object) -> bool:
-    """Check the outputs of a validation epoch: none, or index (N,) and logits (N, classes)."""
-    if not _is_state_dict(value) or value.keys() not in (set(), {"index", "logits"}):
-        return False
-    if not value:
-        return True
-    index, logits = value["index"], value["logits"]
-    if index.dtype != torch.int64 or not logits.is_floating_point():
-        return False
-    # Early versions squeezed the tensors of a single image.
-    return index.numel() == 1 or ((index.ndim, logits.ndim) == (1, 2) and len(index) == len(logits))
-
-
-_VALIDATORS = {
-    "state_dict": _is_state_dict,
-    "outliers": _is_ood_detector,
-    "validation": _is_validation,
-    "metrics": _is_metrics,
-    "config": _is_config,
-    "epoch": _is_count,
-    "global_step": _is_count,
-}
 
 
 class CheckpointModule(LightningModule):

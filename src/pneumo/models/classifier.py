@@ -1,7 +1,6 @@
 """The LightningModule: a backbone with a linear head, trained with cross entropy."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from pneumo.models.backbones import build_backbone
 from pneumo.models.checkpoint_reader import CheckpointModule
 from pneumo.models.fine_tuning import PLATEAU, OneCycle, TrainingOptions, parameter_groups
 from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.models.logits import calibrate_logits, log_odds
 from pneumo.models.ood_detector import OodDetector
 
 Batch = dict[str, Tensor]
@@ -36,6 +36,7 @@ class Classifier(CheckpointModule):
 
     class_weights: Tensor | None
     ood_detector: OodDetector | None = None  # set for calibrated checkpoints
+    adaptation: dict[str, Any] | None = None  # set for adapted checkpoints; see `pneumo.models.adaptation_record`
 
     def __init__(
         self,
@@ -64,7 +65,6 @@ class Classifier(CheckpointModule):
         prediction = PredictionOptions() if prediction is None else prediction
         training = TrainingOptions() if training is None else training
         self.save_hyperparameters(ignore=["prediction", "training"], logger=False)
-        self.hparams.update(asdict(prediction))
         self.classes, self.image_size, self.crop_pct = list(classes), image_size, crop_pct
         self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
         weights = None if training.class_weights is None else torch.tensor(training.class_weights)
@@ -77,7 +77,7 @@ class Classifier(CheckpointModule):
         self.batch_size = training.batch_size
         self._prepare_metrics()
         self.trained_threshold = prediction.threshold
-        self.set_operating_point(prediction.temperature, prediction.threshold, prediction.margin)
+        self.set_operating_point(prediction.temperature, prediction.threshold, prediction.margin, prediction.intercept)
         self.train()
 
     def _prepare_metrics(self) -> None:
@@ -86,10 +86,14 @@ class Classifier(CheckpointModule):
         self.batch_outputs: dict[str, list[tuple[Tensor, ...]]] = {"train": [], "val": [], "test": []}
         self.outputs: dict[str, Batch] = {}
 
-    def set_operating_point(self, temperature: float, threshold: float, margin: float | None) -> None:
-        """Set the temperature, threshold and margin for the test, predictions and checkpoints."""
-        self.temperature = temperature
-        self.hparams.update(temperature=temperature, threshold=threshold, margin=margin)
+    def set_operating_point(
+        self, temperature: float, threshold: float, margin: float | None, intercept: float = 0.0
+    ) -> None:
+        """Set the temperature, threshold, margin and intercept for the test, predictions and checkpoints."""
+        self.temperature, self.intercept = temperature, intercept
+        options = PredictionOptions(threshold, temperature, margin, self.flip_test, intercept)
+        self.hparams.pop("intercept", None)  # stored only if it is not 0
+        self.hparams.update(options.hyperparameters())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, 1, H, W) uint8, or features (N, D) of the backbone, to logits (N, classes)."""
@@ -104,11 +108,11 @@ class Classifier(CheckpointModule):
 
     def probability(self, logits: Tensor) -> Tensor:
         """Compute float32 probabilities from logits, both (N, classes)."""
-        return torch.softmax(logits.float() / self.temperature, dim=1)
+        return torch.softmax(calibrate_logits(logits.float(), self.temperature, self.intercept), dim=1)
 
     def predictions(self, logits: Tensor, label: Tensor, threshold: float) -> Predictions:
         """Build predictions from logits, (N, classes), and labels, (N,)."""
-        scaled = logits.float().cpu() / self.temperature
+        scaled = calibrate_logits(logits.float().cpu(), self.temperature, self.intercept)
         probability, odds = torch.softmax(scaled, dim=1).numpy(), log_odds(scaled).double().numpy()
         predicted = predict_classes(probability, threshold)
         return Predictions(probability.astype(np.float64), label.cpu().numpy(), predicted, tuple(self.classes), odds)
@@ -165,8 +169,10 @@ class Classifier(CheckpointModule):
         checkpoint["validation"] = self.outputs.get("val", {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the OOD detector of a calibrated checkpoint."""
+        """Restore the OOD detector, the internal test and the record of an adaptation."""
         self.ood_detector = OodDetector(**checkpoint["outliers"]) if "outliers" in checkpoint else None
+        self.adaptation = checkpoint.get("adaptation")
+        self.internal_test: Batch | None = checkpoint.get("internal_test")
 
     def build_optimizer(self) -> Optimizer:
         """Build the optimizer of the trainable parameters.
@@ -236,12 +242,3 @@ class Classifier(CheckpointModule):
         gathered = self.gatherer.compute().reshape(-1, rows.shape[1]).cpu()  # CatMetric squeezes a single row
         self.gatherer.reset()
         return gathered[gathered[:, 0].argsort(stable=True)]
-
-
-def log_odds(logits: Tensor) -> Tensor:
-    """Compute one-vs-rest log odds of each class from logits, both (N, classes); their sigmoid is the probability.
-
-    They rank images whose probabilities round to 0 or 1. With two classes they are the difference of the logits.
-    """
-    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-    return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(2)

@@ -14,6 +14,7 @@ from pneumo.common.array_cache import Array
 from pneumo.errors import HardwareError
 from pneumo.models.backbones import Backbone, freeze_module
 from pneumo.models.classifier import Classifier
+from pneumo.models.logits import calibrate_logits
 from pneumo.models.ood_detector import MultiLevelBackbone, OodDetector
 
 FEATURES_VERSION = 2  # part of the keys of cached features; increase it whenever features change
@@ -129,8 +130,8 @@ class InferenceModule(nn.Module):
     """The exportable module of a checkpoint, which computes probabilities and OOD scores in one forward pass.
 
     It is a frozen copy with folded batch normalization that uses only tensor operations, as export requires.
-    Probabilities equal those of the test, up to rounding: with the temperature and, if set in the checkpoint, flip
-    averaging.
+    Probabilities equal those of the test, up to rounding: with the temperature, the intercept and, if set in the
+    checkpoint, flip averaging.
     """
 
     mean: Tensor
@@ -142,7 +143,8 @@ class InferenceModule(nn.Module):
         super().__init__()
         self.levels = MultiLevelBackbone(fast_copy(classifier.backbone, classifier.image_size), classifier.image_size)
         self.head = copy.deepcopy(classifier.head)
-        self.temperature, self.flip = classifier.temperature, classifier.flip_test
+        self.temperature, self.intercept = classifier.temperature, classifier.intercept
+        self.flip = classifier.flip_test
         self.scores_ood = classifier.ood_detector is not None
         for name, tensor in classifier.ood_detector._asdict().items() if classifier.ood_detector else ():
             self.register_buffer(name, tensor)
@@ -157,7 +159,7 @@ class InferenceModule(nn.Module):
         logits = self.head(features)
         if self.flip:
             logits = (logits + self.head(self.levels.backbone(image.flip(3)))) / 2
-        probability = torch.softmax(logits / self.temperature, dim=1)
+        probability = torch.softmax(calibrate_logits(logits, self.temperature, self.intercept), dim=1)
         if not self.scores_ood:
             return probability, means.new_zeros(means.shape[0])  # `len` would fix the batch size of an export
         return probability, OodDetector(self.mean, self.scale, self.components).score(means)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 _MAX_PIXELS = 4096  # height and width; larger images would exhaust the memory at the first prediction
@@ -22,6 +22,15 @@ class PredictionOptions:
     # Predictions with at most this distance in logits from the threshold are uncertain; None: not selected yet.
     margin: float | None = None
     flip_test: bool = False  # average the logits of an image and its mirror image, except in training
+    # Added to the logit of the positive of two classes after the temperature; see `pneumo.metrics.local_adaptation`.
+    intercept: float = 0.0
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Return the options as hyperparameters; an intercept of 0 is omitted, so that earlier versions read them."""
+        values = asdict(self)
+        if self.intercept == 0:
+            del values["intercept"]
+        return values
 
 
 class HyperparameterError(Exception):
@@ -40,6 +49,10 @@ def check_hyperparameters(values: object, required: Collection[str] = ()) -> dic
             raise HyperparameterError(f"its hyperparameter {name} is {describe(value)}, but it must be {rule}")
     if missing := [name for name in required if name not in values]:
         raise HyperparameterError(f"its hyperparameters lack {' and '.join(missing)}")
+    if values.get("intercept", 0) != 0 and len(values.get("classes", ())) > 2:
+        raise HyperparameterError(
+            f"its hyperparameter intercept is {values['intercept']:g}, but it must be 0 with more than two classes"
+        )
     return dict(values)
 
 
@@ -97,6 +110,8 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "threshold": (_number(0, 1), "a probability from 0 to 1"),
     # Calibration fits temperatures between 1/20 and 20. Far outside, logits overflow or vanish in single precision.
     "temperature": (_number(1e-6, 1e6), "a number from 1e-06 to 1e+06"),
+    # Adaptation fits much smaller ones. Beyond, every probability would be 0 or 1.
+    "intercept": (_number(-1e3, 1e3), "a number from -1000 to 1000"),
     "margin": (_optional(_number(0)), "a finite number of at least 0, or null"),
     "flip_test": (_flag, "true or false"),
     # Early versions stored null. Other values could trigger imports and downloads.

@@ -1,4 +1,4 @@
-"""The drop in performance from validation to test, split into ranking and threshold."""
+"""The drop in performance between two sets of images, such as validation and test, split into ranking and threshold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ GAP_METRICS = {name: TITLES[name] for name in ("auroc", "sensitivity", "specific
 
 
 class GeneralizationGap(NamedTuple):
-    """Metrics of a checkpoint at one threshold, on the validation and on the test images."""
+    """Metrics of a checkpoint on a first and on a second set of images: validation and test, or internal and external.
+
+    The fields are named after validation and test.
+    """
 
     validation: Predictions  # for held-out training images, used to select the checkpoint and possibly the threshold
     test: Predictions  # for the official test images
@@ -31,6 +34,11 @@ class GeneralizationGap(NamedTuple):
     drop: Mapping[str, Estimate]  # validation minus test, for each of GAP_METRICS
     oracle: float  # highest balanced accuracy of a threshold selected on the test images: a bound, never a result
     oracle_threshold: float
+    sets: tuple[str, str] = ("validation", "test")  # names of both sets
+    thresholds: tuple[float, float] | None = None  # thresholds of both sets if they differ
+    caution: str = (
+        "The validation numbers are slightly optimistic, since validation images were used for model selection."
+    )
 
     @property
     def threshold_drop(self) -> float:
@@ -78,11 +86,12 @@ def read_gap(folder: Path, results: Results) -> GeneralizationGap | str:
 
 
 def gap_table(gap: GeneralizationGap) -> Table:
-    """Build a table of the metrics on validation and test images and their drop."""
-    title = f"From {len(gap.validation.positive):,} validation to {len(gap.test.positive):,} test images"
+    """Build a table of the metrics on both sets and their drop."""
+    first, second = gap.sets
+    title = f"From {len(gap.validation.positive):,} {first} to {len(gap.test.positive):,} {second} images"
     table = PlainTable(title, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("")
-    for header in ("validation", "test", "drop"):
+    for header in (*gap.sets, "drop"):
         table.add_column(Text(f"{header}\n(95\u00a0% interval)"), justify="right", no_wrap=True)
     for name, metric in GAP_METRICS.items():
         both = gap.validation_metrics[name], gap.test_metrics[name]
@@ -94,11 +103,15 @@ def gap_table(gap: GeneralizationGap) -> Table:
 
 def describe_gap(gap: GeneralizationGap) -> str:
     """Describe which part of the drop is due to the threshold and which to the ranking."""
+    first, second = gap.sets
+    if gap.thresholds is None:
+        start = f"{first.capitalize()} and {second} images have the same threshold."
+    else:
+        start = f"The threshold is {gap.thresholds[0]:.3g} for {first} and {gap.thresholds[1]:.3g} for {second} images."
     return (
-        "Validation and test use the same threshold. The drop in balanced accuracy is "
-        f"{gap.drop['balanced_accuracy'].value:+.3f}. At most {gap.threshold_drop:+.3f} of this is due to the "
-        f"threshold: the best threshold on the test images, {gap.oracle_threshold:.3g}, would have reached "
-        f"{gap.oracle:.3f}. That threshold is an oracle, selected on the test images: a bound, not a result. The "
-        f"rest, at least {gap.ranking_drop:+.3f}, is due to the ranking, as is the drop in AUROC. The validation "
-        "numbers are slightly optimistic, since validation images were used for model selection."
+        f"{start} The drop in balanced accuracy is {gap.drop['balanced_accuracy'].value:+.3f}. At most "
+        f"{gap.threshold_drop:+.3f} of this is due to the threshold: the best threshold on the {second} images, "
+        f"{gap.oracle_threshold:.3g}, would have reached {gap.oracle:.3f}. That threshold is an oracle, selected on "
+        f"the {second} images: a bound, not a result. The rest, at least {gap.ranking_drop:+.3f}, is due to the "
+        f"ranking, as is the drop in AUROC. {gap.caution}"
     )

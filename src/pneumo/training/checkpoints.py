@@ -9,16 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from pneumo.common.files import atomic_path
-from pneumo.common.tensor_files import DigestError, hash_tensor
-from pneumo.common.text import short_line
+from pneumo.common.tensor_files import hash_tensor
 from pneumo.errors import ConfigError, TrainingError
-from pneumo.models.checkpoint_reader import DIGEST, hash_checkpoint, read_checkpoint
+from pneumo.models.checkpoint_reader import read_checkpoint
+from pneumo.models.checkpoint_writer import CheckpointWriteError, save_checkpoint
 
 PAUSE = 10.0  # minimum seconds between two writes of a file
 
@@ -114,23 +112,12 @@ def write_checkpoint(
         TrainingError: The disk is full or cannot be written, or the state of a callback is nested too deeply.
     """
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:  # files that PyTorch opens raise no OSError
-            torch.save({**checkpoint, DIGEST: hash_checkpoint(checkpoint, known)}, file)
-    except (DigestError, OSError, RuntimeError) as error:
+        save_checkpoint(checkpoint, path, known)
+    except CheckpointWriteError as error:
         raise TrainingError(
-            f"The checkpoint {path} cannot be written ({_reason(error)}). Free space on its disk or repair it. If an "
-            f"older {path.parent / 'last.ckpt'} exists, resume from it with ckpt_path= and the run's overrides."
+            f"The checkpoint {path} cannot be written ({error}). Free space on its disk or repair it. If an older "
+            f"{path.parent / 'last.ckpt'} exists, resume from it with ckpt_path= and the run's overrides."
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return the operating system's reason for an error; PyTorch's writer hides it behind its own message."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return short_line(error)
 
 
 def _copy_to_host(value: Any) -> Any:  # noqa: ANN401 (any content of a checkpoint)

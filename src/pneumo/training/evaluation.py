@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import Radiograph, indices_of
 from pneumo.errors import NonFiniteLossError
+from pneumo.metrics.clusters import number_clusters
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.operating_point import choose_operating_point
 from pneumo.metrics.predictions import Predictions
@@ -98,6 +99,25 @@ def record_predictions(folder: Path, validation: Batch, components: RunComponent
         **summarise(tested),
         **{f"val_{name}": value for name, value in measure(held_out).items()},
     }
+
+
+def store_internal_test(path: Path, components: RunComponents) -> None:
+    """Store the test of a binary classifier in its checkpoint, as a reference for evaluations on other images.
+
+    The key `internal_test` contains each image's difference of logits before calibration (margin), its label and the
+    number of its patient, (N,) each, without names. A partial test is not stored.
+    """
+    outputs, test = components.classifier.outputs["test"], components.datamodule.splits["test"]
+    if outputs["logits"].shape[1] != 2 or len(outputs["index"]) != len(test):
+        return
+    images = [test[index] for index in outputs["index"].tolist()]
+    checkpoint = read_checkpoint(path)
+    checkpoint["internal_test"] = {
+        "margin": outputs["logits"][:, 1].float() - outputs["logits"][:, 0].float(),
+        "label": torch.tensor([image.label for image in images]),
+        "patient": torch.from_numpy(number_clusters([image.patient for image in images])),
+    }
+    write_checkpoint(checkpoint, path)
 
 
 def _table_columns(split: str, predictions: Predictions, components: RunComponents) -> dict[str, tuple[str, ...]]:

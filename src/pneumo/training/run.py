@@ -17,7 +17,7 @@ from pneumo.reporting.run_summary import report
 from pneumo.runs.results import Results, write_results
 from pneumo.training.components import RunComponents, build
 from pneumo.training.displays import show_batch, show_test_results
-from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions
+from pneumo.training.evaluation import calibrate, logged_metrics, record_predictions, store_internal_test
 from pneumo.training.feature_cache import is_shortened, serve_features, uses_features, warm_up_head
 from pneumo.training.metadata import measure_cost, run_metadata
 from pneumo.training.resumption import handle_disk_errors, handle_interruptions
@@ -69,6 +69,7 @@ def run(
                 **record_predictions(folder, best["validation"], components),
                 **cost,
             }
+            store_internal_test(Path(best_path), components)
             show_test_results(folder, cfg, results, components, setup)
             write_results(folder / "results.json", results)
             for logger in run_loggers(trainer):

@@ -74,8 +74,8 @@ def require_training_state(checkpoint: dict[str, Any], best: dict[str, Any], com
     expected: dict[str, object] = {
         type(datamodule).__qualname__: {"epoch": epochs},
         "state_dict": weights,
-        # Lightning would restore both; only calibration adds the second.
-        **dict.fromkeys(("native_amp_scaling_state", "outliers"), ABSENT),
+        # Lightning would restore all; only calibration adds the second, and only `pneumo adapt` the third.
+        **dict.fromkeys(("native_amp_scaling_state", "outliers", "adaptation"), ABSENT),
     }
     if averaged := [callback for callback in callbacks if isinstance(callback, WeightAveraging)]:
         count = scalar_tensor(steps) if isinstance(averaged[0], AveragedWeights) else torch.zeros((), dtype=torch.long)

@@ -10,8 +10,9 @@ from PIL import Image
 
 from pneumo.audit.findings import Findings, audit
 from pneumo.audit.inspection import to_json
-from pneumo.audit.verdicts import Verdict, assess
+from pneumo.audit.verdicts import assess
 from pneumo.data.phantoms import write_phantoms
+from pneumo.reporting.assessment import Verdict
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, None, False)
 
 @pytest.fixture
 def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: Path, rules: Rules, keep_preview: bool) -> InputImage:
+    def read(path: Path, rules: Rules, keep_preview: bool, keep_thumbnail: bool) -> InputImage:
         time.sleep(0.002 * (7 - int(path.name) % 7))  # the first of seven files takes longest
         return InputImage(path, error=path.name)
 

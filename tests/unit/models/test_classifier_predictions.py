@@ -10,8 +10,9 @@ from torchmetrics.functional import classification as functional
 
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions
-from pneumo.models.classifier import Classifier, log_odds
+from pneumo.models.classifier import Classifier
 from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.models.logits import log_odds
 
 
 def saturated(classes: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:

@@ -13,6 +13,8 @@ from pneumo.errors import NonFiniteLossError
 from pneumo.models import checkpoint_reader
 from pneumo.models.classifier import Batch, Classifier
 from pneumo.models.hyperparameters import PredictionOptions
+from pneumo.runs.prediction_files import read_predictions
+from pneumo.runs.results import read_finished
 from pneumo.training import evaluation
 from pneumo.training.components import build
 from pneumo.training.evaluation import _fit_ood_detector
@@ -31,11 +33,12 @@ def test_only_the_tested_checkpoint_has_margin_and_ood_detector(
 
     monkeypatch.setattr(checkpoint_reader, "read_tensors", counted)
     run(compose_run("trainer.max_epochs=1", f"data.split={split}"))
-    assert read == ["best.ckpt"] * 2  # for calibration, and in Lightning's test
+    assert read == ["best.ckpt"] * 3  # for calibration, in Lightning's test, and to add the internal test
     best, last = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     assert torch.load(best, weights_only=True)["outliers"].keys() == {"mean", "scale", "components"}
     assert "outliers" not in torch.load(last, weights_only=True)
     classifier = Classifier.load_from_checkpoint(best)
+    _check_internal_test(classifier, tmp_path / "run")
     assert classifier.hparams["margin"] > 0
     assert classifier.ood_detector is not None
     assert classifier.ood_detector.components.dtype == torch.float32
@@ -117,3 +120,14 @@ def test_a_non_finite_output_raises_an_error_with_its_image_and_writes_nothing(
     with pytest.raises(NonFiniteLossError, match=rf"1 of 6 {split} images.*{split}/4\.jpeg"):
         write_files(tmp_path, logits["test"], logits["val"])
     assert list(tmp_path.iterdir()) == []
+
+
+def _check_internal_test(classifier: Classifier, folder: Path) -> None:
+    """Compare the internal test in a checkpoint with predictions.csv."""
+    recorded = read_predictions(folder, read_finished(folder))
+    assert classifier.internal_test is not None
+    margin = classifier.internal_test["margin"].double().numpy() / classifier.hparams["temperature"]
+    assert recorded.margin is not None
+    assert margin == pytest.approx(recorded.margin, abs=1e-4)
+    assert classifier.internal_test["label"].tolist() == recorded.label.tolist()
+    assert classifier.internal_test["patient"].tolist() == recorded.clusters.tolist()

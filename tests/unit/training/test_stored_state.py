@@ -98,6 +98,7 @@ GROUP = "optimizer_states|0|param_groups|0"
         ("ChestXrayDataModule", (..., None, {}, {"epoch": 1}, {"epoch": "2"})),
         ("native_amp_scaling_state", ({},)),
         ("outliers", ({"x": 5},)),
+        ("adaptation", ({"x": 5},)),
     ],
 )
 def test_an_altered_training_state_raises_an_error(

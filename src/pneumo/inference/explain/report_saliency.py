@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from pneumo.common.terminal import track
 from pneumo.data.grey import square
-from pneumo.data.index import default_root
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Floats, Images
@@ -26,7 +25,7 @@ from pneumo.models.classifier import Classifier
 from pneumo.reporting.rendering import encode_jpeg
 from pneumo.reporting.run_report import ExplainedImage, Explanations, ReportedRun
 from pneumo.runs.recorded_config import read_config, resolve_references, select
-from pneumo.runs.split_files import find_images, find_table_images
+from pneumo.runs.recorded_images import find_recorded_images
 
 PARTS = ("head", "all")  # parts of the network that the test randomises
 _M = TypeVar("_M", bound=nn.Module)
@@ -43,7 +42,8 @@ def explain_run(run: ReportedRun) -> Explanations:
         uncertain_fraction = _read_uncertain_fraction(settings)
         margin = None if uncertain_fraction is None else classifier.hparams["margin"]
         cause = ", because test images are missing"
-        images = [_read(file) for file in _find_files(run, settings)]
+        paths = [run.predictions.paths[index] for index in run.examples.indices]
+        images = [_read(file) for file in find_recorded_images(run.folder, settings, run.results, paths)]
         cause = ""
         mapper = SaliencyMapper(classifier)
     except (ConfigError, DataError) as error:
@@ -62,18 +62,6 @@ def explain_run(run: ReportedRun) -> Explanations:
     kinds = {kind: list(islice(examples, len(indices))) for kind, indices in run.examples.kinds.items()}
     correlations = {part: rank_correlation(classifier, inputs[:_BATCH_SIZE], METHODS[0], part) for part in PARTS}
     return Explanations(kinds, correlations, "", margin, uncertain_fraction)
-
-
-def _find_files(run: ReportedRun, settings: dict[str, Any]) -> list[Path]:
-    """Find the files of the run's examples."""
-    paths = [run.predictions.paths[index] for index in run.examples.indices]
-    data_root = select(settings, "data.root", str, type(None))
-    if "table" in settings["data"]:
-        folder = Path(select(settings, "data.table", str)).parent
-        return find_table_images(run.folder, folder if data_root is None else Path(data_root), paths)
-    root = default_root() if data_root is None else Path(data_root)
-    classes = [str(name) for name in select(settings, "data.classes", list)]
-    return find_images(run.folder, root, classes, str(run.results["data_hash"]), paths)
 
 
 def _read_uncertain_fraction(settings: dict[str, Any]) -> float | None:

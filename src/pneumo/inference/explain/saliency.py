@@ -14,8 +14,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import Backbone
-from pneumo.models.classifier import log_odds
 from pneumo.models.feature_maps import Layout, find_layout, forward_hooks
+from pneumo.models.logits import log_odds
 
 # The first is the default. Sources: Draelos and Carin 2020 (gradient times activation at each position), Selvaraju et
 # al. 2017 (gradients averaged over all positions), Zeiler and Fergus 2014 (occluded squares: slow, but needs no layer).

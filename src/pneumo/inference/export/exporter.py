@@ -75,7 +75,7 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
         if int8 and data_set and file_format.quantise:
             print_line("Quantising to int8")
             calibration, _ = data_set.load("train", _CALIBRATION_COUNT)
-            file_format.quantise(path, temporary, calibration, describe_network(checkpoint, rules))
+            file_format.quantise(path, temporary, calibration, describe_network(checkpoint, network))
             networks[int8_name] = file_format.open(temporary, "cpu", as_flag)
             sizes[int8_name] = temporary.stat().st_size
         print_line("Measuring latencies")

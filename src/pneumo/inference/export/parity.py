@@ -48,7 +48,7 @@ def write_checked(
     Raises:
         ConfigError: PyTorch cannot export the network, or a difference exceeds `TOLERANCE`.
     """
-    write_network(network.module, network.rules, describe_network(checkpoint, network.rules), path)
+    write_network(network.module, network.rules, describe_network(checkpoint, network), path)
     exported = FORMATS[path.suffix].open(path, "cpu", as_flag)
     difference = compare(score_reference(network.classifier, images), score(exported, images))
     if not all(value <= limit for value, limit in zip(difference, TOLERANCE, strict=True)):  # also catches NaN

@@ -14,9 +14,10 @@ from torch.export import Dim
 from pneumo.common import __version__
 from pneumo.common.text import short_line
 from pneumo.errors import ConfigError
-from pneumo.inference.backend import Rules
+from pneumo.inference.backend import Network, Rules
 from pneumo.inference.export.formats import FORMATS
-from pneumo.inference.onnx_backend import ABOUT, RULES
+from pneumo.inference.onnx_backend import ABOUT, ADAPTATION, RULES
+from pneumo.models.adaptation_record import describe_adaptation, format_adaptation
 from pneumo.models.fast_inference import InferenceModule
 
 _TEXT = """\
@@ -29,8 +30,9 @@ Output ood_score: float32 (batch,), {ood_score}.
 In ONNX files, the output unlike has the same values as ood_score; its name is kept for compatibility."""
 
 
-def describe_network(checkpoint: Path, rules: Rules) -> dict[str, str]:
+def describe_network(checkpoint: Path, network: Network) -> dict[str, str]:
     """Return a file's metadata: the checkpoint it was exported from, and everything needed to use the network."""
+    rules, adaptation = network.rules, network.adaptation()
     positive = rules.positive_class
     binary = positive is not None
     text = _TEXT.format(
@@ -48,7 +50,8 @@ def describe_network(checkpoint: Path, rules: Rules) -> dict[str, str]:
     )
     return {
         RULES: rules.to_json(),
-        ABOUT: text,
+        ABOUT: text if adaptation is None else f"{text}\n{describe_adaptation(adaptation)}",
+        **({} if adaptation is None else {ADAPTATION: format_adaptation(adaptation)}),
         "pneumo_version": __version__,
         "architecture": rules.name,
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),

@@ -160,7 +160,7 @@ def draw_scores(predictions: Predictions, results: Results) -> Figure:
     """Plot a histogram of the positive probability for each class; of more than two, all but the first are positive."""
     figure, axes = single_panel(results)
     negative, *positive = predictions.classes
-    _plot_scores(axes, _by_class(predictions), float(results["threshold"]) if len(positive) == 1 else None)
+    plot_scores(axes, scores_by_class(predictions), float(results["threshold"]) if len(positive) == 1 else None)
     target = positive[0] or "the positive class" if len(positive) == 1 else f"not {negative}"
     axes.set(xlabel=f"predicted probability of {target}\n(logit scale)", ylabel="fraction of images in class")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])
@@ -184,7 +184,7 @@ def draw_calibration(predictions: Predictions, results: Results) -> Figure:
     axes.errorbar(probability, fraction, errors, fmt="o-", color=COLOURS[0], lw=1.5, elinewidth=1, ms=4)
     axes.text(0.02, 0.98, text, transform=axes.transAxes, va="top")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="fraction of positives")
-    for (name, scores), colour in zip(_by_class(predictions).items(), class_colours(2), strict=True):
+    for (name, scores), colour in zip(scores_by_class(predictions).items(), class_colours(2), strict=True):
         counts, edges = np.histogram(scores, 30, range=(0, 1))
         below.stairs(counts, edges, lw=1.5, color=colour, label=name)
     below.set(yscale="log", ylim=(0.7, 40 * len(predictions.positive)), xlabel="predicted probability", ylabel="images")
@@ -202,7 +202,7 @@ def draw_gap(gap: GeneralizationGap, results: Results) -> Figure:
         lower = figure.add_subplot(left[1], sharex=upper)
         right = figure.add_subplot(figure.add_gridspec(1, 1, left=0.7, right=0.98, bottom=0.27, top=0.83)[0])
         for axes, predictions, name in ((upper, gap.validation, "validation"), (lower, gap.test, "test")):
-            _plot_scores(axes, _by_class(predictions), float(results["threshold"]))
+            plot_scores(axes, scores_by_class(predictions), float(results["threshold"]))
             axes.set(title=f"{len(predictions.positive):,} {name} images", ylabel="fraction of class")
         upper.tick_params(labelbottom=False)
         lower.axvline(*_logit([gap.oracle_threshold]), color="#777777", lw=1.5, ls=":", label="best on test (oracle)")
@@ -227,7 +227,8 @@ def _plot_metrics(axes: Axes, gap: GeneralizationGap) -> None:
     axes.legend([*handles, oracle], [*labels, oracle_label], loc="upper center", bbox_to_anchor=(0.4, -0.1), fontsize=8)
 
 
-def _plot_scores(axes: Axes, scores: Scores, threshold: float | None) -> None:
+def plot_scores(axes: Axes, scores: Scores, threshold: float | None) -> None:
+    """Plot a histogram of the positive probability on the logit scale for each class, and the threshold."""
     for (name, of_class), colour in zip(scores.items(), class_colours(len(scores)), strict=True):
         fractions = np.histogram(_logit(of_class), _BIN_EDGES)[0] / max(len(of_class), 1)
         axes.stairs(fractions, _BIN_EDGES, fill=True, color=colour, alpha=0.45)
@@ -238,7 +239,7 @@ def _plot_scores(axes: Axes, scores: Scores, threshold: float | None) -> None:
     axes.set(xlim=(-10.2, 10.2))
 
 
-def _by_class(predictions: Predictions) -> Scores:
+def scores_by_class(predictions: Predictions) -> Scores:
     """Return the positive probabilities of the images of each class; a class without a name is shown as dashes."""
     probability = predictions.positive_probability
     return {name or "-" * (k + 1): probability[predictions.label == k] for k, name in enumerate(predictions.classes)}

@@ -54,7 +54,7 @@ def test_int8_is_smaller_and_predicts_nearly_the_same(
 def test_int8_files_have_the_outputs_of_their_source(
     checkpoint: Path, exported: Path, two_outputs: Path, tmp_path: Path
 ) -> None:
-    metadata, images = describe_network(checkpoint, open_network(exported).rules), smooth_images(16, 32).numpy()
+    metadata, images = describe_network(checkpoint, open_network(exported)), smooth_images(16, 32).numpy()
     for source, name in zip((two_outputs, exported), NAMES, strict=True):
         quantise(source, tmp_path / name, images, metadata)
     two, three = (onnxruntime.InferenceSession(tmp_path / name).run(None, {"image": images}) for name in NAMES)
@@ -74,7 +74,7 @@ def test_a_head_whose_bias_is_all_zeros_can_be_quantised(flip: bool, tmp_path: P
     network, images = CheckpointNetwork(path), smooth_images(32, 32).numpy()
     write_checked(network, path, images[:4], tmp_path / "network.onnx")
     assert "head.bias" not in {tensor.name for tensor in onnx.load(tmp_path / "network.onnx").graph.initializer}
-    quantise(tmp_path / "network.onnx", tmp_path / "small.onnx", images, describe_network(path, network.rules))
+    quantise(tmp_path / "network.onnx", tmp_path / "small.onnx", images, describe_network(path, network))
     onnx.checker.check_model(onnx.load(tmp_path / "small.onnx"), full_check=True)
     (probability, _), (expected, _) = OnnxNetwork(tmp_path / "small.onnx").score(images), network.score(images)
     logits, expected_logits = (np.log(each[:, 1] / each[:, 0]) for each in (probability, expected))
@@ -97,7 +97,7 @@ def test_depthwise_weights_keep_8_bits(tmp_path: Path) -> None:
     network, images = CheckpointNetwork(checkpoint), smooth_images(64, 64).numpy()
     for suffix in FORMATS:  # raises an error if predictions differ
         write_checked(network, checkpoint, images[:4], tmp_path / f"network{suffix}")
-    metadata = describe_network(checkpoint, network.rules)
+    metadata = describe_network(checkpoint, network)
     quantise(tmp_path / "network.onnx", tmp_path / "small.onnx", images, metadata)
     weights = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "small.onnx").graph.initializer

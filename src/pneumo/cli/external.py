@@ -1,0 +1,143 @@
+"""The subcommands of `pneumo` for labelled images of other sources."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pneumo.cli.examples import examples
+from pneumo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pneumo.inference.evaluate.selection import DataSelection
+
+# Unreadable paths are errors of the reader, with status 1, and not usage errors of Typer.
+_argument, _option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
+external = typer.Typer()  # `pneumo.cli.commands` adds its commands to the command `pneumo`
+
+Checkpoint = Annotated[Path, _argument(help="Checkpoint or .onnx file.", metavar="CHECKPOINT")]
+Data = Annotated[
+    list[Path] | None,
+    _argument(help="Class folders, splits or CSV tables.", metavar="DATA"),
+]
+Labels = Annotated[list[Path] | None, _option(help="CSV table; one per DATA, in order.")]
+Preset = Annotated[str | None, typer.Option(help="nih, rsna, chexpert or vindr.")]
+Columns = Annotated[list[str] | None, typer.Option("--column", help='Column, such as file="Image Index".')]
+Mapping = Annotated[list[str] | None, typer.Option("--map", help='Label, such as "No Finding=NORMAL".')]
+Split = Annotated[str, typer.Option(help="train, val, test or all.")]
+BatchSize = Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@external.command(
+    epilog=examples(
+        "EXTERNAL",
+        "pneumo evaluate best.ckpt scans --html evaluation.html",
+        "pneumo evaluate best.ckpt scans --labels labels.csv --by view,sex,age --prevalence 0.05,0.2",
+        "pneumo evaluate best.ckpt --labels site_a.csv --labels site_b.csv --json evaluation.json",
+        "pneumo evaluate best.ckpt images --labels Data_Entry_2017.csv --preset nih --mined-labels",
+        "pneumo evaluate best.ckpt scans --against other.ckpt --run outputs/sweep/study/RUN",
+    )
+)
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Data = None,
+    labels: Labels = None,
+    preset: Preset = None,
+    column: Columns = None,
+    mapping: Mapping = None,
+    split: Split = "test",
+    by: Annotated[str, typer.Option(help="Columns of subgroups, such as view,sex,age.")] = "",
+    prevalence: Annotated[str, typer.Option(help="Prevalences for PPV and NPV, such as 0.05,0.2.")] = "",
+    against: Annotated[Path | None, _option(help="Checkpoint to compare with on the same images.")] = None,
+    run: Annotated[Path | None, _option(help="Run of the checkpoint: internal test and training images.")] = None,
+    training_data: Annotated[Path | None, _option(help="Training images, to detect duplicates.")] = None,
+    stress: Annotated[bool, typer.Option("--stress", help="Also evaluate corrupted images.")] = False,
+    mined_labels: Annotated[bool, typer.Option("--mined-labels", help="Labels were extracted from reports.")] = False,
+    json: Annotated[Path | None, _option(help="Write all results to this JSON file.")] = None,
+    csv: Annotated[Path | None, _option(help="Write predictions per image to this CSV file.")] = None,
+    html: Annotated[Path | None, _option(help="Write a report to this HTML file.")] = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+) -> None:
+    """Evaluate images of any source. Not a medical device."""
+    from pneumo.inference.evaluate.evaluation import EvaluationOptions
+    from pneumo.inference.evaluate.external_validation import OutputFiles, run_evaluate
+
+    options = EvaluationOptions(
+        by=_split_list(by),
+        prevalences=_parse_fractions("--prevalence", prevalence),
+        run=run,
+        training_data=training_data,
+        stress=stress,
+        mined_labels=mined_labels,
+    )
+    selection = select_data(data, labels, preset, column, mapping, split)
+    run_evaluate(checkpoint, selection, options, against, OutputFiles(json, csv, html), batch_size, device)
+
+
+@external.command(
+    epilog=examples(
+        "EXTERNAL",
+        "pneumo adapt best.ckpt local --output adapted.ckpt",
+        "pneumo adapt best.ckpt local.csv --output new.ckpt --width 0.05",
+        "pneumo adapt best.ckpt local.csv --output new.ckpt --rule youden",
+        "pneumo adapt best.ckpt local.csv --output new.ckpt --rule sensitivity",
+    )
+)
+def adapt(
+    checkpoint: Annotated[Path, _argument(help="Checkpoint of a run.", metavar="CHECKPOINT")],
+    output: Annotated[Path, _option(help="New checkpoint, .ckpt.", show_default=False)],
+    data: Data = None,
+    labels: Labels = None,
+    preset: Preset = None,
+    column: Columns = None,
+    mapping: Mapping = None,
+    split: Split = "test",
+    rule: Annotated[str, typer.Option(help="Threshold rule, such as youden.")] = "smoothed",
+    target: Annotated[float | None, typer.Option(help="Required sensitivity or specificity.")] = None,
+    width: Annotated[float, typer.Option(help="Interval width for images needed.")] = 0.1,
+    json: Annotated[Path | None, _option(help="Write the results to this JSON file.")] = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+) -> None:
+    """Adapt the threshold to another site. Not a medical device."""
+    from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
+
+    selection = select_data(data, labels, preset, column, mapping, split)
+    run_adapt(checkpoint, selection, output, json, AdaptationOptions(rule, target, width), batch_size, device)
+
+
+def select_data(
+    data: list[Path] | None,
+    labels: list[Path] | None,
+    preset: str | None,
+    column: list[str] | None,
+    mapping: list[str] | None,
+    split: str,
+) -> DataSelection:
+    """Build the selection of labelled data from the options that several commands have in common."""
+    from pneumo.inference.evaluate.selection import DataSelection, parse_pairs
+
+    return DataSelection(
+        data or [],
+        labels or [],
+        preset,
+        parse_pairs("--column", column or [], 'file="Image Index"'),
+        parse_pairs("--map", mapping or [], '"No Finding=NORMAL"'),
+        split,
+    )
+
+
+def _split_list(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _parse_fractions(option: str, text: str) -> list[float]:
+    try:
+        return [float(item) for item in _split_list(text)]
+    except ValueError:
+        raise ConfigError(f"{option} {text!r} must be numbers separated by commas, such as 0.05,0.2.") from None

@@ -1,0 +1,1 @@
+"""Local adaptation: temperature, intercept and threshold of a checkpoint, fitted to images of another site."""

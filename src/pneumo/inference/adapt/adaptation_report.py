@@ -1,0 +1,117 @@
+"""Terminal output and JSON of an adaptation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rich
+from rich.text import Text
+
+from pneumo.common.terminal import PlainTable, print_line, warn
+from pneumo.inference.evaluate.cohort import Cohort
+from pneumo.inference.prediction import NOTICE, show_path
+from pneumo.metrics.adaptation_effect import TITLES
+from pneumo.metrics.sample_size import Requirement
+
+_LISTED = 3  # files named in a message
+_PARAMETERS = ("temperature", "intercept", "threshold", "margin")
+_CRITERIA = {
+    "observed_expected": "observed / expected",
+    "slope": "calibration slope",
+    "auroc": "AUROC",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "net_benefit": "net benefit / prevalence",
+}
+
+
+def to_json(record: dict[str, Any], requirements: Sequence[Requirement], checkpoint: Path, output: Path) -> str:
+    """Format the record of an adaptation and the numbers of images needed as JSON."""
+    content = {
+        "notice": NOTICE,
+        "checkpoint": show_path(checkpoint),
+        "output": show_path(output),
+        **record,
+        "images_needed": [requirement._asdict() for requirement in requirements],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def print_adaptation(record: dict[str, Any], cohort: Cohort, requirements: Sequence[Requirement]) -> None:
+    """Print the operating point, metrics before and after, and the numbers of images needed."""
+    _warn_unused("unreadable", cohort.unreadable)
+    _warn_unused("not used", cohort.skipped)
+    positive = cohort.predictions.classes[1]
+    target = "" if record["target"] is None else f" {record['target']:g}"
+    print_line(
+        f"{cohort.name}: {record['images']:,} images of {record['patients']:,} patients, {record['positives']:,} "
+        f"{positive}; threshold rule {record['rule']}{target}"
+    )
+    rich.print(_point_table(record))
+    rich.print(_effect_table(record))
+    print_line(
+        f"After: each image is predicted by an operating point fitted to the other patients ({record['folds']} folds). "
+        "An adaptation does not change the ranking, so the AUROC stays the same.",
+        wrap=True,
+    )
+    fraction = record["positives"] / record["images"]
+    print_line(
+        f"The new probabilities apply to populations with {100 * fraction:.0f} % {positive}, as in these images.",
+        wrap=True,
+    )
+    rich.print(_requirement_table(requirements))
+
+
+def _warn_unused(state: str, files: Sequence[tuple[str, str]]) -> None:
+    if files:
+        listed = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in files[:_LISTED])
+        more = f"; and {len(files) - _LISTED:,} more" if len(files) > _LISTED else ""
+        count = "1 file is" if len(files) == 1 else f"{len(files):,} files are"
+        warn(f"{count} {state}: {listed}{more}.")
+
+
+def _point_table(record: dict[str, Any]) -> PlainTable:
+    table = PlainTable("Operating point")
+    table.add_column("")
+    for part in ("before", "after"):
+        table.add_column(part, justify="right")
+    for name in _PARAMETERS:
+        values = [record[part][name] for part in ("before", "after")]
+        title = "uncertain within (logits)" if name == "margin" else name
+        table.add_row(title, *("not calibrated" if value is None else f"{value:.4f}" for value in values))
+    return table
+
+
+def _effect_table(record: dict[str, Any]) -> PlainTable:
+    table = PlainTable("Performance on these images, with 95 % intervals")
+    table.add_column("")
+    for part in ("before", "after", "change"):
+        table.add_column(part, justify="right")
+    metrics = record["metrics"]
+    for name, title in TITLES.items():
+        table.add_row(title, *(_format(metrics[part].get(name), part == "change") for part in metrics))
+    return table
+
+
+def _format(estimate: list[float] | None, signed: bool) -> Text:
+    if estimate is None:
+        return Text()
+    value, low, high = (f"{number:+.3f}" if signed else f"{number:.3f}" for number in estimate)
+    return Text(f"{value}\n{low} to {high}")
+
+
+def _requirement_table(requirements: Sequence[Requirement]) -> PlainTable:
+    table = PlainTable("Images needed to validate the adapted checkpoint (Riley et al., 2024)")
+    for header, justify in (
+        ("95 % interval of", "left"),
+        ("width", "right"),
+        ("images", "right"),
+        ("positive", "right"),
+    ):
+        table.add_column(header, justify="right" if justify == "right" else "left")
+    for each in requirements:
+        table.add_row(_CRITERIA[each.criterion], f"{each.width:g}", f"{each.images:,}", f"{each.positives:,}")
+    return table

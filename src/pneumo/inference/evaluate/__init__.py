@@ -1,0 +1,1 @@
+"""External validation: a classifier's performance on labelled images of any source."""

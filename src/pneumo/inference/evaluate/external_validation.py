@@ -1,0 +1,74 @@
+"""External validation: the command `pneumo evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import rich
+
+from pneumo.common.files import check_output, write_output
+from pneumo.inference.backend import as_flag
+from pneumo.inference.evaluate.evaluation import Evaluation, EvaluationOptions, evaluate
+from pneumo.inference.evaluate.evaluation_records import to_csv, to_json
+from pneumo.inference.evaluate.evaluation_terminal import to_terminal
+from pneumo.inference.evaluate.selection import DataSelection, read_selection
+from pneumo.inference.predictor import load_predictor, warn_uncalibrated
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """Output files of an evaluation; None: not written."""
+
+    json: Path | None = None
+    csv: Path | None = None
+    html: Path | None = None
+
+    @property
+    def options(self) -> list[tuple[str, Path | None]]:
+        """Pairs of an option and its path."""
+        return [("--json", self.json), ("--csv", self.csv), ("--html", self.html)]
+
+
+def run_evaluate(
+    checkpoint: Path,
+    selection: DataSelection,
+    options: EvaluationOptions,
+    against: Path | None,
+    outputs: OutputFiles,
+    batch_size: int | None,
+    device: str,
+) -> Evaluation:
+    """Evaluate a network on labelled images, print the results, and write the requested files.
+
+    Args:
+        checkpoint: The network's file.
+        selection: The labelled data.
+        options: Options of the evaluation; `against` is replaced.
+        against: File of another network, for a paired comparison.
+        outputs: Output files.
+        batch_size: Batch size; None: the fastest.
+        device: auto, cpu or cuda.
+
+    Raises:
+        ConfigError: An option is invalid or does not fit the data, or a file cannot be written.
+        DataError: The data are invalid, or none of the images can be read.
+        HardwareError: The device is not available.
+    """
+    for option, path in outputs.options:
+        check_output(option, path)
+    networks = [checkpoint, *([] if against is None else [against])]
+    sets = read_selection(selection, outputs.options, networks)
+    model = load_predictor(checkpoint, device, batch_size, as_flag)
+    warn_uncalibrated(model.rules)
+    if against is not None:
+        options = replace(options, against=load_predictor(against, device, batch_size, as_flag))
+    evaluation = evaluate(model, sets, options, selection.split)
+    if outputs.json is not None:
+        write_output("--json", outputs.json, to_json(evaluation))
+    if outputs.csv is not None:
+        write_output("--csv", outputs.csv, to_csv(evaluation))
+    if outputs.html is not None:
+        write_output("--html", outputs.html, evaluation.to_html())
+    rich.print(to_terminal(evaluation))
+    return evaluation

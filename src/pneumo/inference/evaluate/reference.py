@@ -1,0 +1,76 @@
+"""Internal reference: the predictions of a network for the test images of its own run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pneumo.errors import ConfigError
+from pneumo.inference.batch_predictor import BatchPredictor
+from pneumo.metrics.predictions import Predictions
+from pneumo.reporting.generalization import GeneralizationGap, measure_gap
+from pneumo.runs.prediction_files import read_predictions
+from pneumo.runs.results import Results, read_finished
+
+_SETS = ("internal test", "external")
+_CAUTION = "The internal test images come from the same source as the training images."
+
+
+class Reference(NamedTuple):
+    """Predictions for the internal test images."""
+
+    predictions: Predictions
+    threshold: float
+    origin: str  # where the predictions come from, for readers
+    results: Results | None = None  # content of the run's results.json; None if there is no run
+
+
+def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
+    """Return the internal test of a network, or the reason why there is none.
+
+    It is read from `run` if given, else from the run folder that contains the checkpoint, else from the checkpoint.
+
+    Raises:
+        ConfigError: `run` is not a finished run with the network's classes, or one of its files is damaged.
+    """
+    rules, path = model.rules, model.path
+    if rules.positive_class is None:
+        return "the comparison requires a network with two classes"
+    if run is not None:
+        return _read_run(run, rules.classes)
+    if path is not None and path.name == "best.ckpt" and (path.absolute().parents[1] / "results.json").is_file():
+        return _read_run(path.absolute().parents[1], rules.classes)
+    if (stored := model.network.internal_test()) is not None:
+        return Reference(stored, rules.threshold, "stored in the checkpoint")
+    return (
+        "the checkpoint has no internal test, since an earlier version of pneumo wrote it or it is an exported file; "
+        "use --run with the folder of its run"
+    )
+
+
+def compare_with_reference(
+    reference: Reference | str, external: Predictions, threshold: float
+) -> GeneralizationGap | str:
+    """Split the drop from the internal to the external images, or return the reason why this is impossible."""
+    if isinstance(reference, str):
+        return reference
+    for predictions, name in ((reference.predictions, "internal"), (external, "external")):
+        if not predictions.has_both_classes:
+            return f"the {name} images are all of one class"
+    same = np.float32(reference.threshold) == np.float32(threshold)
+    return measure_gap(reference.predictions, external)._replace(
+        sets=_SETS, thresholds=None if same else (reference.threshold, threshold), caution=_CAUTION
+    )
+
+
+def _read_run(folder: Path, classes: tuple[str, ...]) -> Reference:
+    results = read_finished(folder)
+    predictions = read_predictions(folder, results)
+    if tuple(predictions.classes) != classes and set(filter(None, predictions.classes)) - set(classes):
+        raise ConfigError(
+            f"--run {folder} has the classes {', '.join(predictions.classes)}, but the network has "
+            f"{', '.join(classes)}. Use the run that trained this network."
+        )
+    return Reference(predictions, float(results["threshold"]), f"{folder.name}/predictions.csv", results)

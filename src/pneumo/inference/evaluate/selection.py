@@ -1,0 +1,145 @@
+"""Selection of labelled data by the options that `pneumo evaluate` and `pneumo adapt` have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+
+from pneumo.common.files import check_overwrites
+from pneumo.common.terminal import print_line
+from pneumo.common.text import escape_line
+from pneumo.data.folder_tree import SPLITS
+from pneumo.data.labelled_images import LabelledImage, LabelledSet, read_labelled
+from pneumo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataSelection:
+    """Labelled data sets, and how their tables and labels are read; see `read_labelled`."""
+
+    data: Sequence[Path] = ()  # folders or tables
+    labels: Sequence[Path] = ()  # tables of the folders, in the same order; without folders, tables on their own
+    preset: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    split: str = "test"
+
+    @property
+    def files(self) -> list[Path]:
+        """Paths of the tables, which outputs must not overwrite."""
+        return [*self.labels, *(path for path in self.data if path.is_file())]
+
+    def read(self) -> list[LabelledSet]:
+        """Read the sets; equal names are made distinct.
+
+        Raises:
+            ConfigError: There are no data, or more tables than folders.
+            DataError: A set cannot be read; see `read_labelled`.
+        """
+        if not self.data and not self.labels:
+            raise ConfigError(
+                "No data are given. Use a folder of class folders or a CSV table, such as scans or --labels labels.csv."
+            )
+        if self.data and len(self.labels) > len(self.data):
+            raise ConfigError(
+                f"--labels is given {len(self.labels)} times for {len(self.data)} folders: each folder has at most one "
+                "table, in the same order. Add the missing folders, or give only tables."
+            )
+        pairs = list(zip_longest(self.data, self.labels)) if self.data else [(path, None) for path in self.labels]
+        sets = [
+            read_labelled(
+                data, labels=labels, preset=self.preset, columns=self.columns, mapping=self.mapping, split=self.split
+            )
+            for data, labels in pairs
+        ]
+        return _distinguish(sets, [data.absolute().parent.name for data, _ in pairs])
+
+
+def read_selection(
+    selection: DataSelection, outputs: Sequence[tuple[str, Path | None]], inputs: Sequence[Path]
+) -> list[LabelledSet]:
+    """Read the sets of a command, and print which split is used.
+
+    Args:
+        selection: The labelled data.
+        outputs: Pairs of a command-line option and its output path.
+        inputs: Further files that the command reads.
+
+    Raises:
+        ConfigError: An output would overwrite another file of the command, or an option does not fit the data.
+        DataError: The data are invalid.
+    """
+    check_overwrites(outputs, [*inputs, *selection.files])
+    sets = selection.read()
+    check_overwrites(outputs, _written_images(outputs, (image.file for each in sets for image in each.images)))
+    if any(image.split for each in sets for image in each.images):
+        print_line(f"Data with the splits {', '.join(SPLITS)}: using {selection.split}. Change it with --split.")
+    return sets
+
+
+def merge_sets(sets: Sequence[LabelledSet]) -> LabelledSet:
+    """Merge several sets into one, with the set's name as site of images without a site.
+
+    Patients with the same name in several sets count as one: this is right for sets of one hospital, and for others it
+    hardly widens the intervals. Columns that a set lacks are empty there.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    columns = list(dict.fromkeys(name for each in sets for name in each.extra_columns))
+    return LabelledSet(
+        name=", ".join(each.name for each in sets),
+        images=tuple(_adopt(image, each, columns) for each in sets for image in each.images),
+        extra_columns=tuple(columns),
+        skipped=tuple((f"{each.name}/{name}", reason) for each in sets for name, reason in each.skipped),
+    )
+
+
+def parse_pairs(option: str, texts: Sequence[str], example: str) -> dict[str, str]:
+    """Parse values of a repeatable option NAME=VALUE.
+
+    Raises:
+        ConfigError: A value has no equals sign or an empty side, or a name occurs twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not (name and sign and value):
+            raise ConfigError(f"{option} {text!r} is not a pair NAME=VALUE. Use, for example, {option} {example}.")
+        if name in pairs:
+            raise ConfigError(f"{option} is given twice for {name!r}. Use it once for each name.")
+        pairs[name] = value
+    return pairs
+
+
+def _adopt(image: LabelledImage, owner: LabelledSet, columns: Sequence[str]) -> LabelledImage:
+    values = dict(zip(owner.extra_columns, image.extra, strict=True))
+    return replace(
+        image,
+        name=f"{owner.name}/{image.name}",
+        site=image.site or owner.name,
+        extra=tuple(values.get(name, "") for name in columns),
+    )
+
+
+def _distinguish(sets: Sequence[LabelledSet], folders: Sequence[str]) -> list[LabelledSet]:
+    """Add the name of the parent folder to equal names, such as those of the folders a/test and b/test, or a number."""
+    counts = Counter(each.name for each in sets)
+    names = [
+        f"{folder}/{each.name}" if counts[each.name] > 1 else each.name
+        for each, folder in zip(sets, map(escape_line, folders), strict=True)
+    ]
+    seen, total = Counter[str](), Counter(names)
+    distinct = []
+    for each, name in zip(sets, names, strict=True):
+        seen[name] += 1
+        distinct.append(replace(each, name=f"{name} {seen[name]}" if total[name] > 1 else name))
+    return distinct
+
+
+def _written_images(outputs: Sequence[tuple[str, Path | None]], files: Iterable[Path]) -> list[Path]:
+    """Return the images that an output would overwrite; others are not resolved, since links are slow."""
+    existing = [path for _, path in outputs if path is not None and path.is_file()]
+    return [file for file in files if any(file.samefile(path) for path in existing)] if existing else []

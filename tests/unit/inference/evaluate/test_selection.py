@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+from helpers.labelled_site import write_site
+
+from pneumo.errors import ConfigError
+from pneumo.inference.evaluate.selection import DataSelection, merge_sets, parse_pairs
+
+
+def test_tables_pair_with_folders_in_order(tmp_path: Path) -> None:
+    tables = [write_site(tmp_path / name, images=4) for name in ("a", "b")]
+    sets = DataSelection([tmp_path / "a", tmp_path / "b"], tables).read()
+    assert [each.name for each in sets] == ["a", "b"]
+    assert all(len(each.images) == 4 for each in sets)
+    alone = DataSelection((), tables).read()
+    assert [each.name for each in alone] == ["a/labels", "b/labels"]
+    assert DataSelection((tmp_path / "a",), tables[:1]).files == tables[:1]
+
+
+def test_equal_names_are_numbered(tmp_path: Path) -> None:
+    table = write_site(tmp_path / "a", images=4)
+    assert [each.name for each in DataSelection([table, table]).read()] == ["a/labels 1", "a/labels 2"]
+
+
+def test_missing_data_and_surplus_tables_are_errors(tmp_path: Path) -> None:
+    table = write_site(tmp_path, images=4)
+    with pytest.raises(ConfigError, match="No data"):
+        DataSelection().read()
+    with pytest.raises(ConfigError, match="2 times for 1 folders"):
+        DataSelection([tmp_path], [table, table]).read()
+
+
+def test_merged_sets_keep_their_names_as_sites_and_all_columns(tmp_path: Path) -> None:
+    first, second = write_site(tmp_path / "a", images=4), write_site(tmp_path / "b", images=4, seed=1)
+    second.write_text(second.read_text().replace("view", "projection"))
+    sets = DataSelection([first, second]).read()
+    merged = merge_sets(sets)
+    assert merged.extra_columns == ("age", "sex", "view", "projection")
+    assert [image.site for image in merged.images] == ["a/labels"] * 4 + ["b/labels"] * 4
+    assert len({image.name for image in merged.images}) == 8
+    assert (merged.images[0].extra[3], merged.images[7].extra[2]) == ("", "")
+    assert {image.extra[3] for image in merged.images[4:]} <= {"AP", "PA"}
+    assert merge_sets(sets[:1]) is sets[0]
+
+
+@pytest.mark.parametrize("text", ["label", "=NORMAL", "label=", " = "])
+def test_pairs_have_two_sides(text: str) -> None:
+    with pytest.raises(ConfigError, match="--map"):
+        parse_pairs("--map", [text], "A=B")
+
+
+def test_pairs_are_stripped_and_unique() -> None:
+    pairs = parse_pairs("--column", ["file = Image Index", "label=x=y"], "A=B")
+    assert pairs == {"file": "Image Index", "label": "x=y"}
+    with pytest.raises(ConfigError, match="twice for 'file'"):
+        parse_pairs("--column", ["file=a", "file=b"], "A=B")
