@@ -65,7 +65,7 @@ def evaluate(
 ) -> None:
     """Evaluate images of any source. Not a medical device."""
     from pneumo.inference.evaluate.evaluation import EvaluationOptions
-    from pneumo.inference.evaluate.external_validation import OutputFiles, run_evaluate
+    from pneumo.inference.external_validation import OutputFiles, run_evaluate
 
     options = EvaluationOptions(
         by=_split_list(by),
