@@ -1,4 +1,4 @@
-"""Fixtures: a checkpoint, input files and the command."""
+"""Fixtures: a checkpoint, input files, a labelled set and the command."""
 
 from pathlib import Path
 
@@ -7,11 +7,18 @@ from helpers.checkpoints import write_checkpoint
 from helpers.commands import Run, command_runner
 from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 from helpers.dicom_files import dicom
+from helpers.labelled_site import write_site
 
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the table of a labelled set; tests must not change its folder."""
+    return write_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture

@@ -1,18 +1,12 @@
-"""Fixtures: a labelled set, a network for it, and its evaluation."""
+"""Fixtures: a network for a labelled set, and its evaluation."""
 
 from pathlib import Path
 
 import pytest
-from helpers.labelled_site import BrightnessNetwork, write_site
+from helpers.labelled_site import BrightnessNetwork
 
 from pneumo.inference.evaluate.evaluation import Evaluation
 from pneumo.inference.predictor import Predictor
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The table of a labelled set; tests must not change its folder."""
-    return write_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="session")
