@@ -92,7 +92,9 @@ def write_files(folder: Path, test: torch.Tensor, val: torch.Tensor) -> dict[str
         name: {"index": torch.arange(6), "logits": logits} for name, logits in {"test": test, "val": val}.items()
     }
     classifier.outputs["test"] = outputs["test"]
-    datamodule = SimpleNamespace(splits={"test": images("test"), "val": images("val")}, classes=CLASSES)
+    datamodule = SimpleNamespace(
+        splits={"test": images("test"), "val": images("val")}, classes=CLASSES, extra_columns=None
+    )
     components: Any = SimpleNamespace(datamodule=datamodule, classifier=classifier)
     return evaluation.record_predictions(folder, outputs["val"], components)
 
