@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from pneumo.common.text import (
     code_block,
     code_span,
+    count_noun,
     escape_line,
     escape_markdown,
     escape_paragraph,
@@ -117,3 +118,11 @@ def test_shell_and_hydra_read_a_quoted_override_literally(text: str) -> None:
 )
 def test_only_values_that_need_quotes_are_quoted(override: str, quoted: str) -> None:
     assert quote_override(override) == quoted
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [(0, "file", "0 files"), (1, "entry", "1 entry"), (2000, "entry", "2,000 entries")],
+)
+def test_nouns_agree_with_their_number(number: int, noun: str, text: str) -> None:
+    assert count_noun(number, noun) == text
