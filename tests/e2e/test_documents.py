@@ -33,6 +33,7 @@ def write_inputs(folder: Path) -> None:
     for split in ("train", "val", "test"):
         for name, other in CLASSES.items():
             shutil.copytree(data / split / name, folder / "scans_by_class" / split / other)
+    shutil.copytree(data / "test", folder / "other_hospital")
     first = min((data / "test" / "PNEUMONIA").iterdir())
     for name in ("scans", "more"):
         (folder / name).mkdir()
