@@ -69,13 +69,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shrink_configuration(folder / "conf")
     (folder / "pneumo").write_text(COMMAND, encoding="utf-8")
     write_inputs(folder)
+    commands = (
+        ["sweep.py", "-m", "model=xraychestnet", "optimizer=adam,sgd", "sweep.name=example"],
+        # One epoch is not enough for `pneumo adapt`, which refuses a network that ranks images no better than chance.
+        ["train.py", "model=xraychestnet", "optimizer=adam", "epochs=8", "hydra.run.dir=trained"],
+    )
     with ForkedCommands(tmp_path_factory.mktemp("printed"), folder) as forks:
-        done = forks.run("sweep.py", "-m", "model=xraychestnet", "optimizer=adam,sgd", "sweep.name=example")
-    assert done.returncode == 0, done.stdout + done.stderr
+        for command in commands:
+            done = forks.run(*command)
+            assert done.returncode == 0, done.stdout + done.stderr
     example = folder / "outputs" / "sweep" / "example"
     for name, run in (("RUN", "adam"), ("RUN_A", "adam"), ("RUN_B", "sgd")):
         shutil.copytree(example / f"xraychestnet-{run}-s0", folder / name)
-    shutil.copy(folder / "RUN" / "checkpoints" / "best.ckpt", folder)
+    shutil.copy(folder / "trained" / "checkpoints" / "best.ckpt", folder)
+    shutil.rmtree(folder / "trained")
     shutil.copy(folder / "RUN_B" / "checkpoints" / "best.ckpt", folder / "other.ckpt")
     return folder
 
