@@ -79,12 +79,13 @@ def _collapse(evaluation: EvaluationResults) -> Iterator[Verdict]:
 
 def _confounding(evaluation: EvaluationResults) -> Iterator[Verdict]:
     for probe in evaluation.probes:
-        if probe.auroc is None or probe.low is None or probe.auroc < _MIN_PROBE_AUROC or probe.low <= 0.5:
+        area = probe.estimate
+        if area is None or area.value < _MIN_PROBE_AUROC or area.low <= 0.5:
             continue
         source = "width, height, size and format of the files" if probe.name == METADATA else probe.name
         message = (
-            f"Labels can be predicted from {source} alone: AUROC {probe.auroc:.3f} ({probe.low:.3f} to "
-            f"{probe.high:.3f}), where 0.5 is chance. The classes differ in more than the finding."
+            f"Labels can be predicted from {source} alone: AUROC {area.describe()}, where 0.5 is chance. The classes "
+            "differ in more than the finding."
         )
         remedy = f"Report each group with --by {probe.name}."
         if probe.name == METADATA:
@@ -115,11 +116,7 @@ def _internal(evaluation: EvaluationResults) -> Iterator[Verdict]:
     gap = evaluation.gap
     if isinstance(gap, str):
         return
-    lost = [
-        f"{title} by {gap.drop[name].value:.3f} ({gap.drop[name].low:.3f} to {gap.drop[name].high:.3f})"
-        for name, title in GAP_METRICS.items()
-        if gap.drop[name].low > 0
-    ]
+    lost = [f"{title} by {gap.drop[name].describe()}" for name, title in GAP_METRICS.items() if gap.drop[name].low > 0]
     if lost:
         message = f"Compared with the internal test, these metrics are lower: {', '.join(lost)}."
         remedy = "Do not quote the internal test for such images."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pneumo.common.text import format_probability
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.paired_comparison import COMPARED
 from pneumo.inference.evaluate.performance import Performance
@@ -96,7 +97,7 @@ def point_table(performance: Performance) -> Rows:
         [
             f"{other[each.given]} at {100 * each.level:g}\u00a0% {each.given}",
             *_pair(each.value),
-            f"{each.threshold:.3g}",
+            format_probability(each.threshold),
         ]
         for each in performance.points
     ]
@@ -185,10 +186,7 @@ def fraction_table(evaluation: EvaluationResults) -> Rows:
 
 def probe_table(evaluation: EvaluationResults) -> Rows:
     """Return the AUROC of labels predicted from each property alone."""
-    rows = []
-    for probe in evaluation.probes:
-        area = None if probe.auroc is None else Estimate(probe.auroc, probe.low or 0.0, probe.high or 0.0)
-        rows.append([probe.name, *_pair(area)])
+    rows = [[probe.name, *_pair(probe.estimate)] for probe in evaluation.probes]
     return Rows(["property", "AUROC (0.5 is chance)", INTERVAL], rows)
 
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pneumo.common import __version__
-from pneumo.common.text import escape_line
+from pneumo.common.text import escape_line, format_probability
+from pneumo.data.corruptions import CORRUPTIONS
 from pneumo.inference.evaluate.caveats import MIN_IMAGES, assess
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.performance import Performance
@@ -85,7 +86,7 @@ def _network(evaluation: EvaluationResults) -> dict[str, str]:
         f"aspect ratio, cropped to the central {rules.crop_pct:.1%}",
         "checkpoint": evaluation.checkpoint,
         "software": f"pneumo {__version__}, Python {platform.python_version()}",
-        "threshold": f"{rules.threshold:.4g}" if rules.positive_class is not None else "",
+        "threshold": format_probability(rules.threshold) if rules.positive_class is not None else "",
         "updating": evaluation.adaptation,
     }
     if evaluation.adaptation:
@@ -172,8 +173,8 @@ def _robustness(evaluation: EvaluationResults) -> dict[str, str]:
     if stress is not None:
         name, worst = stress.main_metric, stress.worst
         facts["stress"] = (
-            f"Under corruptions, mean {METRICS[name].title} {_format(stress.means[name])}, worst "
-            f"{_format(worst.estimates[name])} ({worst.corruption}, severity {worst.severity})"
+            f"Under corruptions, mean {METRICS[name].title} {stress.means[name].describe()}, worst "
+            f"{worst.estimates[name].describe()} ({CORRUPTIONS[worst.corruption].title}, severity {worst.severity})"
         )
     return facts
 
@@ -189,8 +190,4 @@ def _describe_group(group: Subgroup) -> str:
 
 
 def _join(estimates: Mapping[str, Estimate | None]) -> str:
-    return ", ".join(f"{name} {_format(estimate)}" for name, estimate in estimates.items() if estimate is not None)
-
-
-def _format(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return ", ".join(f"{name} {estimate.describe()}" for name, estimate in estimates.items() if estimate is not None)
