@@ -23,6 +23,11 @@ class AdaptationError(Exception):
     """An invalid record; the text is a clause with the reason."""
 
 
+def shorten_name(name: str) -> str:
+    """Shorten the name of a set to the length that records can have."""
+    return name if len(name) <= _MAX_TEXT else f"{name[: _MAX_TEXT - 1]}…"
+
+
 def is_adaptation(value: object) -> bool:
     """Return whether a value is a valid record.
 

@@ -24,8 +24,11 @@ _MAX_LISTED = 5
 
 def assess(evaluation: EvaluationResults) -> list[Verdict]:
     """Return the verdicts, the most severe first."""
-    checks = (_leakage, _classes, _labels, _collapse, _confounding, _images, _internal, _calibration, _subgroups)
-    verdicts = (verdict for check in (*checks, _entries) for verdict in check(evaluation))
+    checks = (
+        *(_leakage, _adaptation, _classes, _labels, _collapse, _confounding, _images, _internal, _calibration),
+        *(_subgroups, _entries),
+    )
+    verdicts = (verdict for check in checks for verdict in check(evaluation))
     return sorted(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))
 
 
@@ -38,6 +41,12 @@ def _leakage(evaluation: EvaluationResults) -> Iterator[Verdict]:
         message = f"{_count(leakage.images, 'image')} are near-duplicates of training images: {pairs}."
         remedy = "Use the metrics without them: the network was trained on these images."
         yield Verdict("error", "leakage", message, remedy)
+
+
+def _adaptation(evaluation: EvaluationResults) -> Iterator[Verdict]:
+    if evaluation.adaptation:
+        remedy = "On the same images or patients, results are too good: use those that pneumo adapt printed."
+        yield Verdict("note", "adapted", evaluation.adaptation, remedy)
 
 
 def _classes(evaluation: EvaluationResults) -> Iterator[Verdict]:
@@ -105,8 +114,7 @@ def _images(evaluation: EvaluationResults) -> Iterator[Verdict]:
         lines = [f"{kind} ({_count(count, 'image')})" for kind, count in cohort.notes.items()]
         message = itemize(f"{_count(sum(map(bool, cohort.remarks)), 'doubtful image')}:", lines)
         yield Verdict("note", "notes", message, "The file written by --csv names them.")
-    unknown = sum(not cohort.patient(index) for index in range(len(cohort.images)))
-    if unknown:
+    if unknown := cohort.unknown_patients:
         message = f"The patient of {unknown:,} of {len(cohort.images):,} images is unknown; each counts as one patient."
         remedy = "Add a column patient: with several images of a patient, the intervals are too narrow."
         yield Verdict("note", "no_patients", message, remedy)

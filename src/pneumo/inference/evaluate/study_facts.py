@@ -42,7 +42,7 @@ def collect_facts(evaluation: EvaluationResults) -> dict[str, str]:
 
 def _data(evaluation: EvaluationResults) -> dict[str, str]:
     cohort, overall = evaluation.cohort, evaluation.overall
-    unknown = sum(not cohort.patient(index) for index in range(len(cohort.images)))
+    unknown = cohort.unknown_patients
     files = len(cohort.images) + len(cohort.unreadable)
     skipped = Counter(reason for _, reason in cohort.skipped)
     return {
@@ -146,7 +146,7 @@ def _results(evaluation: EvaluationResults) -> dict[str, str]:
         if fractions.uncertain is None
         else f"{fractions.uncertain.value:.1%} of the predictions are near the threshold and evaluated like the others",
         "warnings": " ".join(
-            f"{verdict.message.replace(chr(10), ' ')}" for verdict in assess(evaluation) if verdict.severity != "note"
+            verdict.message.replace("\n", " ") for verdict in assess(evaluation) if verdict.severity != "note"
         )
         or f"No warnings; each class has at least {MIN_IMAGES} images",
     }
@@ -180,7 +180,7 @@ def _robustness(evaluation: EvaluationResults) -> dict[str, str]:
 
 
 def _main(performance: Performance) -> str:
-    metrics = {**performance.metrics, **performance.binary_metrics}
+    metrics = performance.main_metrics
     return _join({METRICS[name].title: metrics.get(name) for name in _MAIN})
 
 
