@@ -70,8 +70,8 @@ def plot_figures(evaluation: EvaluationResults) -> dict[str, bytes]:
     with rc_context(STYLE):
         if binary.has_both_classes:
             figures["roc"] = draw_roc(_named_sets(evaluation), _reference(evaluation))
+            figures["decision_curve"] = draw_decision_curve(evaluation.overall.curve, threshold)
         figures["calibration"] = draw_reliability(binary)
-        figures["decision_curve"] = draw_decision_curve(evaluation.overall.curve, threshold)
         figures["scores"] = draw_score_distributions(evaluation.overall.predictions, threshold)
         if evaluation.stress is not None:
             figures["stress"] = draw_stress_test(evaluation.stress)

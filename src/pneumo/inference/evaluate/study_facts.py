@@ -108,6 +108,7 @@ def _network(evaluation: EvaluationResults) -> dict[str, str]:
 
 def _methods(evaluation: EvaluationResults) -> dict[str, str]:
     factors = dict.fromkeys(group.factor for group in evaluation.subgroups.groups)
+    curves = evaluation.overall.predictions.has_both_classes
     compared = "Networks were compared on the same images, with patients as clusters and the Holm correction"
     return {
         "metric_names": ", ".join(metric.title for metric in METRICS.values())
@@ -118,7 +119,8 @@ def _methods(evaluation: EvaluationResults) -> dict[str, str]:
         "subgroup_method": f"Subgroups by {', '.join(factors)}; each level against all others, Holm correction"
         if factors
         else "",
-        "plots": "ROC curve, reliability plot, decision curve, score distributions"
+        "plots": ("ROC curve, decision curve, " if curves else "")
+        + "reliability plot, score distributions"
         + (", subgroups" if factors else ""),
     }
 
@@ -139,7 +141,7 @@ def _results(evaluation: EvaluationResults) -> dict[str, str]:
             f"at a prevalence of {each.prevalence:.3g}: {_join({'PPV': each.ppv, 'NPV': each.npv})}" for each in values
         ).capitalize(),
         "calibration": _join(measures),
-        "decision_curve": "See the figure of the decision curve",
+        "decision_curve": "See the figure of the decision curve" if overall.predictions.has_both_classes else "",
         "site_metrics": "; ".join(f"{name}: {_main(part)}" for name, part in evaluation.sites.items()),
         "subgroups": "; ".join(map(_describe_group, evaluation.subgroups.groups)),
         "uncertain": ""
