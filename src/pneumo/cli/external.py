@@ -97,7 +97,7 @@ def adapt(
     column: Columns = None,
     mapping: Mapping = None,
     split: Split = "test",
-    rule: Annotated[str, typer.Option(help="smoothed, youden, accuracy, sensitivity or specificity.")] = "smoothed",
+    rule: Annotated[str, typer.Option(help="Threshold rule, such as youden.")] = "smoothed",
     target: Annotated[float | None, typer.Option(help="Required sensitivity or specificity.")] = None,
     width: Annotated[float, typer.Option(help="Interval width for images needed.")] = 0.1,
     json: Annotated[Path | None, _option(help="Write the results to this JSON file.")] = None,
