@@ -111,7 +111,7 @@ def draw_score_distributions(predictions: Predictions, threshold: float | None) 
     plot_scores(axes, scores, threshold)
     axes.set(xlabel="predicted probability of a positive class\n(logit scale)", ylabel="fraction of images in class")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])
-    axes.legend(loc="upper center", ncols=2, fontsize=8)
+    _frame(axes.legend(loc="upper center", ncols=2, fontsize=8))
     return figure
 
 
