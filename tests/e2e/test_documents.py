@@ -33,16 +33,30 @@ def write_inputs(folder: Path) -> None:
     for split in ("train", "val", "test"):
         for name, other in CLASSES.items():
             shutil.copytree(data / split / name, folder / "scans_by_class" / split / other)
-    first, *others = sorted((data / "test" / "PNEUMONIA").iterdir())
+    shutil.copytree(data / "test", folder / "other_hospital")
+    first = min((data / "test" / "PNEUMONIA").iterdir())
     for name in ("scans", "more"):
         (folder / name).mkdir()
-    for path in others[:3]:
-        shutil.copy(path, folder / "scans")
+    write_tables(folder, data / "train")
     shutil.copy(first, folder / "image.jpeg")
     with Image.open(first) as image:
         content = dicom(np.asarray(image.convert("L")))
     for name in ("a.dcm", "image.dcm", "more/b.dcm"):
         (folder / name).write_bytes(content)
+
+
+def write_tables(folder: Path, source: Path) -> None:
+    """Copy images to scans/, and write a table of them all and one of each site."""
+    rows = []
+    for label in CLASSES:
+        for number, path in enumerate(sorted((source / label).iterdir())):
+            shutil.copy(path, folder / "scans")
+            columns = ("AB"[number % 2], ("PA", "AP")[number % 3 == 0], "FM"[number % 2], str(20 + number))
+            rows.append([path.name, label, *columns])
+    tables = {"labels": ("", rows), **{f"site_{s.lower()}": ("scans/", [r for r in rows if r[2] == s]) for s in "AB"}}
+    for name, (prefix, lines) in tables.items():
+        text = [["file", "label", "site", "view", "sex", "age"], *([prefix + file, *rest] for file, *rest in lines)]
+        (folder / f"{name}.csv").write_text("".join(",".join(line) + "\n" for line in text), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +76,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, run in (("RUN", "adam"), ("RUN_A", "adam"), ("RUN_B", "sgd")):
         shutil.copytree(example / f"xraychestnet-{run}-s0", folder / name)
     shutil.copy(folder / "RUN" / "checkpoints" / "best.ckpt", folder)
+    shutil.copy(folder / "RUN_B" / "checkpoints" / "best.ckpt", folder / "other.ckpt")
     return folder
 
 

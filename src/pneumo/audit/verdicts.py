@@ -7,6 +7,7 @@ from scipy.stats import chi2_contingency
 from pneumo.audit.findings import Findings
 from pneumo.audit.patients import MIN_NAMES
 from pneumo.audit.properties import DuplicateGroup
+from pneumo.common.text import count_noun
 from pneumo.data.image_notes import abbreviate, itemize, summarize
 from pneumo.reporting.assessment import SEVERITIES, Severity, Verdict
 
@@ -52,19 +53,19 @@ def _files(findings: Findings) -> Iterator[Verdict]:
     if unreadable := images.unreadable:
         reasons = [f"{path} {reason.rstrip('.')}" for path, reason in unreadable[:_MAX_LISTED]]
         reasons += [f"{len(unreadable) - _MAX_LISTED:,} more"] if len(unreadable) > _MAX_LISTED else []
-        message = itemize(f"{_count(len(unreadable), 'image file')} cannot be read:", reasons)
+        message = itemize(f"{count_noun(len(unreadable), 'image file')} cannot be read:", reasons)
         yield Verdict("error", "unreadable", message, "Replace or delete unreadable files: training stops at them.")
     if noted := images.noted():
-        message = itemize(f"{_count(len(noted), 'doubtful image')}:", summarize(noted))
+        message = itemize(f"{count_noun(len(noted), 'doubtful image')}:", summarize(noted))
         remedy = "Inspect them, then save them again or delete them: training uses them as they are."
         yield Verdict("warning", "notes", message, remedy)
     if mismatched := images.mismatched():
         listed = abbreviate(f"{path} is {form}" for path, form in mismatched)
         remedy = "Rename them: pneumo detects formats from the content, but other programs may not."
-        message = f"{_count(len(mismatched), 'file')} with the suffix of another format: {listed}."
+        message = f"{count_noun(len(mismatched), 'file')} with the suffix of another format: {listed}."
         yield Verdict("note", "suffix", message, remedy)
     if junk:
-        message = f"{_count(len(junk), 'other file')} ignored: {abbreviate(junk)}."
+        message = f"{count_noun(len(junk), 'other file')} ignored: {abbreviate(junk)}."
         yield Verdict("note", "junk", message, "No action is needed: only images in class folders are used.")
 
 
@@ -83,7 +84,7 @@ def _classes(findings: Findings) -> Iterator[Verdict]:
                 "Report intervals, and do not select models on so few images. Set data.split=patient to validate on "
                 "held-out training patients."
             )
-            yield Verdict("note", "small_split", f"{split} has {_count(total, 'image')}: {uncertainty}.", remedy)
+            yield Verdict("note", "small_split", f"{split} has {count_noun(total, 'image')}: {uncertainty}.", remedy)
         if len(row) > 1 and row[largest] > 0.7 * total:
             message = f"The majority-class rate of {split} is {row[largest] / total:.1%} ({largest})."
             remedy = "Report balanced accuracy and AUROC in addition to the accuracy."
@@ -102,11 +103,13 @@ def _classes(findings: Findings) -> Iterator[Verdict]:
 def _duplicates(findings: Findings) -> Iterator[Verdict]:
     duplicates = findings.duplicates
     if conflicts := [group for group in duplicates if len(group.labels) > 1]:
-        message = f"{_count(len(conflicts), 'image')} with copies in several classes{_example(findings, conflicts)}."
+        message = (
+            f"{count_noun(len(conflicts), 'image')} with copies in several classes{_example(findings, conflicts)}."
+        )
         remedy = "Determine the correct class and delete the other copies: the labels contradict each other."
         yield Verdict("error", "conflict", message, remedy)
     if across := [group for group in duplicates if len(group.splits) > 1]:
-        message = f"{_count(len(across), 'image')} with copies in several splits{_example(findings, across)}."
+        message = f"{count_noun(len(across), 'image')} with copies in several splits{_example(findings, across)}."
         remedy = "Delete the copies in train: results on images that were used in training are too optimistic."
         yield Verdict("error", "copies_across_splits", message, remedy)
     if inside := [group for group in duplicates if len(group.splits) == 1 and len(group.labels) == 1]:
@@ -115,7 +118,7 @@ def _duplicates(findings: Findings) -> Iterator[Verdict]:
         renamed = sum(len({files[member].patient for member in group.members}) > 1 for group in inside)
         redundant = (number - len(inside)) / len(files)
         message = (
-            f"{_count(len(inside), 'image')} with several copies in one split and class ({number} files, "
+            f"{count_noun(len(inside), 'image')} with several copies in one split and class ({number} files, "
             f"{redundant:.1%} of the images redundant; {sum(group.identical for group in inside)} byte-identical, "
             f"{renamed} under several patient names){_example(findings, inside)}."
         )
@@ -134,7 +137,7 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
     if not patients.shared:
         return
     across, within = patients.across, patients.within
-    names = f"{_count(len(patients.shared), 'patient name')} in several splits ({abbreviate(patients.shared)})"
+    names = f"{count_noun(len(patients.shared), 'patient name')} in several splits ({abbreviate(patients.shared)})"
     evidence = "" if across.excess is None else f"excess cosine {across.excess:.3f}, p = {patients.p_value:.2g}"
     severity: Severity
     remedy = "Put all images of a patient into one split. If different patients have the same name, rename their files."
@@ -201,7 +204,3 @@ def _example(findings: Findings, groups: Sequence[DuplicateGroup]) -> str:
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
     ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
     return "none" if value is None else f"{value:.3f}{ends}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -57,6 +57,12 @@ def code_block(text: str, language: str) -> str:
     return f"{fence}{language}\n{text}{fence}"
 
 
+def count_noun(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 file` or `2,000 files`."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def quote_override(override: str) -> str:
     """Quote an override KEY=VALUE for shell and Hydra, so that Hydra reads the value literally.
 

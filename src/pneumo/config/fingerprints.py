@@ -23,8 +23,12 @@ STABLE_TARGETS = {
     "pneumo.data.augmentation.Augmentation": "pneumo.data.augmentation.Augmentation",
     "pneumo.data.datamodule.ChestXrayDataModule": "pneumo.data.datamodule.ChestXrayDataModule",
     "pneumo.data.synthetic.SyntheticDataModule": "pneumo.data.datamodule.SyntheticDataModule",
+    "pneumo.data.table_datamodule.TableDataModule": "pneumo.data.table_datamodule.TableDataModule",
     "pneumo.models.fine_tuning.OneCycle": "pneumo.models.fine_tuning.OneCycle",
     "pneumo.tensorboard.RunLogger": "pneumo.training.loggers.RunLogger",
+    "pneumo.training.csv_logger.CSVRunLogger": "pneumo.training.csv_logger.CSVRunLogger",
+    "pneumo.training.mlflow_logger.MLFlowRunLogger": "pneumo.training.mlflow_logger.MLFlowRunLogger",
+    "pneumo.training.wandb_logger.WandbRunLogger": "pneumo.training.wandb_logger.WandbRunLogger",
 }
 # Prefixes of settings that affect only folders, displayed output or speed, not results
 _IRRELEVANT = (

@@ -14,10 +14,10 @@ from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo.data.decoder_limits import LimitedStream, dicom_bytes, require_memory
-from pneumo.data.dicom_greys import build_grey_table
+from pneumo.data.dicom_greys import build_grey_table, is_inverted
 from pneumo.data.dicom_header import ELEMENTS, complete_header, describe_mismatches, read_text, require_short_values
 from pneumo.data.dicom_pixels import PIXELS, build_palette_table, decode_pixels
-from pneumo.data.grey import count_codes, look_up
+from pneumo.data.grey import count_codes, look_up, looks_negative
 from pneumo.errors import DataError
 
 
@@ -56,7 +56,10 @@ def read_dicom(stream: LimitedStream) -> tuple[Image.Image, list[str]]:
         return Image.fromarray(look_up(build_palette_table(stored, dataset), codes)), notes
     counts = count_codes(codes, len(stored))
     table, grey_notes = build_grey_table(stored, counts, dataset, packed=packed)
-    return Image.fromarray(look_up(table, codes)), list(dict.fromkeys(notes + grey_notes))
+    image = Image.fromarray(look_up(table, codes))
+    if is_inverted(dataset) and looks_negative(image):
+        notes.append("looks like a negative after the inversion that its header requires")
+    return image, list(dict.fromkeys(notes + grey_notes))
 
 
 def require_not_deflated(stream: BinaryIO) -> None:

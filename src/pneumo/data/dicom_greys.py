@@ -45,12 +45,17 @@ def build_grey_table(
         if fraction is None:
             fraction = _stretch(values, counts, notes)
     greys = (fraction.clip(0, 1) * 255).round().astype(np.uint8)
-    # MONOCHROME1 requires the shape INVERSE, so the two together invert only once.
-    inverse = read_text(dataset, "PresentationLUTShape").upper() == "INVERSE"
-    if inverse or dataset.PhotometricInterpretation == "MONOCHROME1":
+    if is_inverted(dataset):
         greys = 255 - greys
     greys[padding] = 0
     return greys, notes
+
+
+def is_inverted(dataset: Dataset) -> bool:
+    """Return whether the header requires that the smallest value is displayed white."""
+    # MONOCHROME1 requires the shape INVERSE, so the two together invert only once.
+    inverse = read_text(dataset, "PresentationLUTShape").upper() == "INVERSE"
+    return inverse or dataset.PhotometricInterpretation == "MONOCHROME1"
 
 
 def _find_padding(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo.common.text import escape_line
+from pneumo.common.text import count_noun, escape_line
 from pneumo.data.spreadsheet import Spreadsheet, read_spreadsheet
 from pneumo.data.table_presets import PRESETS, TablePreset, fold_name
 from pneumo.errors import ConfigError, DataError
@@ -200,7 +200,7 @@ def _check_cells(table: LabelTable) -> None:
         empty = [line for line, value in zip(table.lines, table.values(name), strict=True) if not value]
         if empty:
             raise DataError(
-                f"{table.path} has {len(empty):,} {'row' if len(empty) == 1 else 'rows'} without a {name} "
+                f"{table.path} has {count_noun(len(empty), 'row')} without a {name} "
                 f"({describe_lines(empty)}): each row needs one. Fill in the cells, or delete these rows."
             )
 
@@ -222,8 +222,8 @@ def _check_duplicates(table: LabelTable) -> None:
     conflicting = [file for file, indices in repeated.items() if len({labels[i] for i in indices}) > 1]
     file = (conflicting or [*repeated])[0]
     where = describe_lines([table.lines[i] for i in repeated[file]])
-    state = f"with different labels in {len(conflicting):,} cases" if conflicting else "with the same label"
+    state = f"with different labels in {count_noun(len(conflicting), 'case')}" if conflicting else "with the same label"
     raise DataError(
-        f"{table.path} lists {len(repeated):,} {'file' if len(repeated) == 1 else 'files'} more than once, {state}: "
+        f"{table.path} lists {count_noun(len(repeated), 'file')} more than once, {state}: "
         f"{escape_line(file)} is in {where}. Each image needs one row: delete the others."
     )

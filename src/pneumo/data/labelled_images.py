@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.common.files import escape_path
-from pneumo.common.text import escape_line
+from pneumo.common.text import count_noun, escape_line
 from pneumo.data.folder_tree import SPLITS
 from pneumo.data.image_tree import UNSPLIT, read_tree
 from pneumo.data.index import file_path, relative_path
@@ -63,7 +63,7 @@ def read_labelled(
         labels: Table, see `read_label_table`; its files are then relative to the folder `data`.
         preset: Published layout of the table.
         columns: Names of the table's columns by standard name.
-        mapping: New names of labels, such as `{"No Finding": "NORMAL"}`.
+        mapping: New names of labels, such as `{"No Finding": "NORMAL"}`; case is ignored for keys that are no label.
         split: The split to use of a tree, or of a table with the column `split`: train, val or test; `all` for
             everything, also images without split.
 
@@ -151,13 +151,17 @@ def _relative_name(file: Path, root: Path) -> str:
 
 def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path) -> list[str]:
     present = Counter(labels)
-    if unknown := [label for label in mapping if label not in present]:
+    # Case is ignored for keys that are no label: YAML reads the label TRUE as True, for example.
+    folded = {key.casefold(): name for key, name in mapping.items() if key not in present}
+    new = {label: mapping.get(label, folded.get(label.casefold(), label)) for label in present}
+    used = {label.casefold() for label in present if label not in mapping}
+    if unknown := [key for key in mapping if key not in present and key.casefold() not in used]:
         listed = ", ".join(escape_line(label) for label, _ in present.most_common(_LISTED))
         raise ConfigError(
             f"The mapping {unknown[0]}={mapping[unknown[0]]} names a label that does not occur in {source}. Its labels "
-            f"are {listed}{', ...' if len(present) > _LISTED else ''}: use one of them, as it is written there."
+            f"are {listed}{', ...' if len(present) > _LISTED else ''}: use one of them."
         )
-    return [mapping.get(label, label) for label in labels]
+    return [new[label] for label in labels]
 
 
 def _read_splits(table: LabelTable) -> list[str]:
@@ -165,7 +169,7 @@ def _read_splits(table: LabelTable) -> list[str]:
     unknown = [i for i, value in enumerate(values) if value and value.casefold() not in _SPLIT_NAMES]
     if unknown:
         raise DataError(
-            f"{table.path} has {len(unknown):,} {'row' if len(unknown) == 1 else 'rows'} with a split such as "
+            f"{table.path} has {count_noun(len(unknown), 'row')} with a split such as "
             f"{values[unknown[0]]!r} ({describe_lines([table.lines[i] for i in unknown])}): it must be train, val or "
             "test, or empty. Correct these cells, or rename the column if it means something else."
         )

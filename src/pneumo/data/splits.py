@@ -112,12 +112,17 @@ def hold_out_site(radiographs: Sequence[Radiograph], site: str) -> list[Radiogra
             f"data.site={site} is not a site of the table, which has {listed}{more}. Use one of them, or "
             f"data.site=A,B,C in sweep.py -m to leave each out in turn."
         )
-    tested = {image.patient for image in radiographs if image.site == site}
-    if shared := [image.path for image in radiographs if image.site != site and image.patient in tested]:
-        text = "%d training images, such as %s, have patients that also occur at the site %s. Test metrics are "
-        text += "optimistic if these are the same patients, and not if each site numbers its own patients."
-        _log.warning(text, len(shared), shared[0], site)
     return _assign(radiographs, [image.site == site for image in radiographs])
+
+
+def report_shared_patients(splits: Splits) -> None:
+    """Log a warning if training or validation images have patients of test images."""
+    tested = {image.patient for image in splits["test"]}
+    shared = [image.path for image in (*splits["train"], *splits["val"]) if image.patient in tested]
+    if shared:
+        text = "%d training and validation images, such as %s, have patients of test images. Test metrics are "
+        text += "optimistic if these are the same patients, and not if each site numbers its own patients."
+        _log.warning(text, len(shared), shared[0])
 
 
 def check_split(split: str, folds: int, fold: int, methods: Sequence[str] = METHODS) -> None:

@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from pneumo.common.plain_data import PlainDataError, read_bytes, unescape_cell
+from pneumo.common.text import count_noun
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def _check_lengths(
     line, cells = bad[0]
     name = {",": "comma", ";": "semicolon", "\t": "tab"}.get(separator, separator)
     raise DataError(
-        f"{path} has {len(bad):,} {'row' if len(bad) == 1 else 'rows'} with more or fewer cells than its header has "
+        f"{path} has {count_noun(len(bad), 'row')} with more or fewer cells than its header has "
         f"columns: line {line} has {len(cells)} instead of {most}. The separator is a {name}, so a cell that contains "
         "one must be quoted: correct these lines, or export the table again."
     )

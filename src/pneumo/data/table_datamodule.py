@@ -7,7 +7,15 @@ from typing import Any
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.data.index import Radiograph, label_subtypes
 from pneumo.data.patient_names import complete_patients
-from pneumo.data.splits import METHODS, SITE, Splits, hold_out_site, hold_out_test, split_radiographs
+from pneumo.data.splits import (
+    METHODS,
+    SITE,
+    Splits,
+    hold_out_site,
+    hold_out_test,
+    report_shared_patients,
+    split_radiographs,
+)
 from pneumo.data.table_index import index_table, table_source
 from pneumo.errors import ConfigError, DataError
 
@@ -76,6 +84,7 @@ class TableDataModule(ChestXrayDataModule):
         splits = split_radiographs(
             self.radiographs, method, self.val_fraction, self.seed, self.folds, self.fold, groups
         )
+        report_shared_patients(splits)
         self._check_classes(splits)
         return splits
 

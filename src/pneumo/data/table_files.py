@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from pneumo.common.files import escape_path, unescape_path
+from pneumo.common.text import count_noun
 from pneumo.data.index import readable_entries, walk
 from pneumo.data.label_table import LabelTable, describe_lines
 from pneumo.errors import DataError
@@ -84,7 +85,7 @@ class _Search:
 def _listed_folders(table: LabelTable, folders: Sequence[int]) -> DataError:
     listed, where = _examples(table, folders)
     return DataError(
-        f"{table.path} lists {len(folders):,} {'folder' if len(folders) == 1 else 'folders'} as files: {listed} "
+        f"{table.path} lists {count_noun(len(folders), 'folder')} as files: {listed} "
         f"({where}). Each row needs the path of an image file: check the column of the files."
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from pneumo.common.text import quote_override
+from pneumo.common.text import count_noun, quote_override
 from pneumo.data.index import Radiograph, read_name, readable_entries
 from pneumo.data.labelled_images import ALL, LabelledImage, LabelledSet, read_labelled
 from pneumo.errors import DataError
@@ -77,6 +77,10 @@ def index_table(source: TableSource, classes: Sequence[str]) -> TableIndex:
             "label."
         )
     root = source.table.parent if source.root is None else source.root
+    if not root.is_dir():
+        raise DataError(
+            f"data.root={root} is not a folder. Set it to the folder to which the table's files are relative."
+        )
     labelled = read_labelled(
         source.table if source.root is None else source.root,
         labels=None if source.root is None else source.table,
@@ -118,7 +122,7 @@ def _report_omitted(table: Path, labelled: LabelledSet) -> None:
 def _check_labels(table: Path, images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
     counts = Counter(image.label for image in images)
     if unknown := [name for name in counts if name not in classes]:
-        listed = show_values(f"{name} ({counts[name]:,} images)" for name in unknown)
+        listed = show_values(f"{name} ({count_noun(counts[name], 'image')})" for name in unknown)
         raise DataError(
             f"{table} has labels that are not in data.classes=[{','.join(classes)}]: {listed}. Add them to "
             f"data.classes, or assign each to a class or to null, which leaves its images out: "
@@ -137,15 +141,15 @@ def _check_paths(table: Path, root: Path, images: Sequence[LabelledImage]) -> No
     if outside:
         common = os.path.commonpath([os.path.abspath(image.file) for image in images])
         raise DataError(
-            f"{table} lists {len(outside):,} files outside of {root}, such as {show_values(i.name for i in outside)}. "
-            f"All files must be below data.root: set {quote_override(f'data.root={common}')} and write the paths in "
-            "the table relative to it, or absolute."
+            f"{table} lists {count_noun(len(outside), 'file')} outside of {root}, such as "
+            f"{show_values(image.name for image in outside)}. All files must be below data.root: set "
+            f"{quote_override(f'data.root={common}')} and write the paths in the table relative to it, or absolute."
         )
     twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
     if twice:
         raise DataError(
-            f"{table} lists {len(twice):,} files more than once, in different spellings: {show_values(twice)}. Keep "
-            "one row per file."
+            f"{table} lists {count_noun(len(twice), 'file')} more than once, in different spellings: "
+            f"{show_values(twice)}. Keep one row per file."
         )
 
 

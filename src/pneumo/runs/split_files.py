@@ -24,7 +24,7 @@ HEADER = ("path", "split", "class", "subtype", "patient")
 SIZE = "size"  # of the file in bytes
 TABLE_HEADER = (*HEADER, "site", SIZE)  # of runs on a table; its free columns follow
 _RESERVED = {*TABLE_HEADER, "label", "probability", "prediction"}  # other names in splits.csv and predictions.csv
-_REMEDY = f"If you have the test images of the run, set {ROOT_VARIABLE} to the folder of their data set."
+_REMEDY = f"If you have the images of the run, set {ROOT_VARIABLE} to the folder of their data set."
 
 
 def write_splits(path: Path, splits: Splits, classes: Sequence[str], extra: Sequence[str] | None = None) -> None:

@@ -77,7 +77,7 @@ class CSVRunLogger(Logger):
         self.log_metrics(final_metrics(results), epochs)
         self.save()
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Do nothing: all rows are written."""
 
     @rank_zero_only

@@ -98,9 +98,9 @@ class Tracker(Logger):
             self._end(failed=True)
 
     @rank_zero_only
-    def close(self) -> None:
-        """Mark the run as finished."""
-        self._end(failed=False)
+    def close(self, failed: bool) -> None:
+        """Mark the run as finished or failed."""
+        self._end(failed)
 
     @property
     @abstractmethod

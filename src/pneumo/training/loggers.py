@@ -68,7 +68,7 @@ class RunLogger(TensorBoardLogger):
         self.log_hyperparams({**shown, **swept}, final_metrics(results), step=epochs)
         self.finalize("success")
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Do nothing: `log_results` has written all events."""
 
     @rank_zero_only

@@ -22,7 +22,7 @@ from pneumo.training.feature_cache import is_shortened, serve_features, uses_fea
 from pneumo.training.metadata import measure_cost, run_metadata
 from pneumo.training.resumption import handle_disk_errors, handle_interruptions
 from pneumo.training.run_directory import prepare_directory
-from pneumo.training.tracking import Setup, describe_setup, run_loggers
+from pneumo.training.tracking import Setup, closing_loggers, describe_setup, run_loggers
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run(
         ckpt_path = prepare_directory(folder, cfg, components, overwrite, resume)
         on_start()
         setup = describe_setup(cfg, trainer, swept)
-        with handle_interruptions(last):
+        with handle_interruptions(last), closing_loggers(trainer):
             cost = _fit(folder, cfg, components, setup, ckpt_path)
             best_path = _best_checkpoint(trainer)
             best = calibrate(cfg, components, Path(best_path))
@@ -72,8 +72,6 @@ def run(
             store_internal_test(Path(best_path), components)
             show_test_results(folder, cfg, results, components, setup)
             write_results(folder / "results.json", results)
-            for logger in run_loggers(trainer):
-                logger.close()
     report(folder, results)
     return results
 

@@ -1,6 +1,7 @@
 """Interface between a run and its loggers: the run's description, figures, predictions and results."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -52,8 +53,8 @@ class ResultLogger(Protocol):
     def log_results(self, results: Results, setup: Setup, epochs: int) -> None:
         """Log the content of results.json."""
 
-    def close(self) -> None:
-        """End the run, after results.json is written; this may wait for uploads."""
+    def close(self, failed: bool) -> None:
+        """End the run, after results.json is written or the run has failed; this may wait for uploads."""
 
 
 class OtherLogger:
@@ -78,13 +79,25 @@ class OtherLogger:
         self.logger.log_metrics(final_metrics(results), epochs)
         self.logger.save()
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Do nothing: Lightning has finalized the logger."""
 
 
 def run_loggers(trainer: Trainer) -> list[ResultLogger]:
     """Return the trainer's loggers with the methods of `ResultLogger`."""
     return [logger if isinstance(logger, ResultLogger) else OtherLogger(logger) for logger in trainer.loggers]
+
+
+@contextmanager
+def closing_loggers(trainer: Trainer) -> Iterator[None]:
+    """Close the trainer's loggers at the end, also after an exception outside of Lightning."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for logger in run_loggers(trainer):
+            logger.close(failed)
 
 
 def describe_setup(cfg: DictConfig, trainer: Trainer, swept: Mapping[str, str | float]) -> Setup:

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from pneumo.common.text import (
     code_block,
     code_span,
+    count_noun,
     escape_line,
     escape_markdown,
     escape_paragraph,
@@ -124,3 +125,11 @@ def test_only_exact_probabilities_are_formatted_as_zero_or_one() -> None:
     assert [format_probability(x) for x in (0, 0.0004, 0.0006, 0.5, 0.9994, 0.9996, 1)] == [
         *("0.000", "<0.001", "0.001", "0.500", "0.999", ">0.999", "1.000")
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [(0, "file", "0 files"), (1, "entry", "1 entry"), (2000, "entry", "2,000 entries")],
+)
+def test_nouns_agree_with_their_number(number: int, noun: str, text: str) -> None:
+    assert count_noun(number, noun) == text

@@ -27,7 +27,7 @@ from pneumo.errors import ConfigError
         "data.batch_size=many",
         "data.num_workers=-1",
         "data.val_fraction=0.9",
-        "data.classes=[A,B,C]",
+        "data.classes=[A]",
         "data.classes=[A,A]",
         "data.classes=A",
         "data.root=2024",

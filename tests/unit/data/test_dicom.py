@@ -23,6 +23,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from pneumo.data.phantoms import draw_radiograph
 from pneumo.data.radiograph import read_radiograph
 from pneumo.errors import DataError
 
@@ -211,3 +212,11 @@ def test_pydicom_itself_leaks_what_the_reader_suppresses(caplog: pytest.LogCaptu
     with pytest.warns(UserWarning, match=re.escape(SECRETS[0])):
         assert pydicom.dcmread(io.BytesIO(content)).Modality == "DX"
     assert SECRETS[0] in caplog.text
+
+
+@pytest.mark.parametrize("attribute", [{"photometric": "MONOCHROME1"}, {"PresentationLUTShape": "INVERSE"}])
+def test_an_image_that_is_inverted_by_mistake_is_noted(attribute: dict[str, Any]) -> None:
+    pixels = draw_radiograph(np.random.default_rng(0), np.random.default_rng(1), "none")
+    assert any("looks like a negative" in note for note in read_radiograph(dicom(pixels, **attribute)).notes)
+    assert read_radiograph(dicom(255 - pixels, **attribute)).notes == ()
+    assert read_radiograph(dicom(255 - pixels)).notes == ()  # the header requires no inversion

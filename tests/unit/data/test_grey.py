@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumo.data.grey import square
+from pneumo.data.grey import looks_negative, square
+from pneumo.data.phantoms import draw_radiograph
 from pneumo.data.radiograph import decode
 from pneumo.errors import DataError
 
@@ -103,3 +104,15 @@ def test_floating_point_pixels_are_rejected(tmp_path: Path) -> None:
     path = stored(Image.fromarray(grey().astype(np.float32)), tmp_path / "a.tiff")
     with pytest.raises(DataError, match="floating-point"):
         decode(path, 32)
+
+
+def test_the_negative_of_a_radiograph_looks_negative() -> None:
+    for seed in range(8):
+        pixels = draw_radiograph(np.random.default_rng(seed), np.random.default_rng(seed + 9), "none")
+        assert not looks_negative(Image.fromarray(pixels))
+        assert looks_negative(Image.fromarray(255 - pixels))
+
+
+def test_images_without_a_chest_do_not_look_negative() -> None:
+    for pixels in (grey(), np.tile(np.arange(56, dtype=np.uint8) * 4, (40, 1)), np.full((40, 56), 200, np.uint8)):
+        assert not looks_negative(Image.fromarray(pixels))

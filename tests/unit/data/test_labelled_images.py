@@ -148,3 +148,12 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
             read_labelled(data, **options)  # type: ignore[arg-type]
         assert "audit" not in str(error.value)
         assert "--classes" not in str(error.value)
+
+
+def test_case_matters_only_for_mapped_labels_that_the_table_has(tmp_path: Path) -> None:
+    names = ("1.png", "2.png", "3.png")
+    create(tmp_path, *names)
+    labels = zip(names, ("TRUE", "False", "FALSE"), strict=True)
+    table = write(tmp_path / "labels.csv", "file,label", *(",".join(row) for row in labels))
+    images = read_labelled(table, mapping={"True": "P", "False": "N", "false": "U"}).images
+    assert [image.label for image in images] == ["P", "N", "U"]

@@ -90,6 +90,17 @@ def test_a_column_split_without_validation_images_holds_out_patients(
     assert set(data.splits) == {"train", "val", "test"}
 
 
+@pytest.mark.parametrize(("images", "shared"), [(2, False), (4, True)])
+@pytest.mark.parametrize("options", [{"split": "official"}, {"split": "patient"}, {"split": "site", "site": "B"}])
+def test_patients_of_test_images_in_training_are_reported(
+    options: dict[str, str], images: int, shared: bool, table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    patients = [f"P{i // images}" for i in range(90)]
+    splits = [*["train"] * 6, *["val"] * 6, *["test"] * 6]
+    open_table(rewrite(table, "shared.csv", patient=patients, split=splits), **options)
+    assert ("have patients of test images" in caplog.text) == shared
+
+
 def test_a_site_is_left_out(table: Path) -> None:
     data = open_table(table, split="site", site="B")
     assert {image.site for image in data.splits["test"]} == {"B"}
@@ -127,5 +138,7 @@ def test_a_missing_table_and_an_unknown_split_are_errors(table: Path) -> None:
         open_table(None)
     with pytest.raises(ConfigError, match=r"data\.split=nosuch is unknown.*data\.split=site"):
         open_table(table, split="nosuch")
+    with pytest.raises(DataError, match=r"data\.root=.*nosuch is not a folder"):
+        open_table(table, root=str(table.parent / "nosuch"))
     with pytest.raises(DataError, match=r"data\.table=.*nosuch\.csv is not a file"):
         open_table(table.parent / "nosuch.csv")

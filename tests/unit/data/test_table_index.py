@@ -77,9 +77,9 @@ def test_files_may_be_absolute_or_below_another_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (("1.png,NORMAL", "2.png,Tb", "3.png,COVID"), r"labels that are not in data\.classes=.*Tb \(1 images\)"),
+        (("1.png,NORMAL", "2.png,Tb", "3.png,COVID"), r"labels that are not in data\.classes=.*Tb \(1 image\)"),
         (("1.png,NORMAL", "2.png,TB"), r"no image with the label COVID.* NORMAL, TB: set data\.classes"),
-        (("1.png,NORMAL", "../2.png,TB", "3.png,COVID"), r"1 files outside of .*\.\./2\.png.* below data\.root: set"),
+        (("1.png,NORMAL", "../2.png,TB", "3.png,COVID"), r"1 file outside of .*\.\./2\.png.* below data\.root: set"),
         (("1.png,NORMAL", "2.png,TB", "./2.png,COVID"), r"2\.png"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_tracker_receives_the_whole_run_and_a_resumed_one_its_id(tmp_path: Pat
         tracker.log_images({"test/roc": b""}, 1)
         tracker.finalize("success")  # of training; the test follows
         tracker.log_results(RESULTS, make_setup(), 1)
-        tracker.close()
+        tracker.close(failed=False)
         tracker.log_metrics({"val/loss": 0.5, "epoch": 0}, 9)
         sent = [f"start {run_id}", "setup", "metrics {'val/loss': 0.5} 1", "images", "results", "end False"]
         assert tracker.calls == sent
@@ -80,7 +80,7 @@ def test_a_tracker_that_fails_later_is_not_used_again(
             tracker.log_metrics({"val/loss": 0.5, "epoch": 0}, 9)
             tracker.log_images({"test/roc": b""}, 1)
             tracker.log_results(RESULTS, make_setup(), 1)
-            tracker.close()
+            tracker.close(failed=False)
     assert tracker.calls[-1] == fails
     (record,) = caplog.records
     for words in ("Memory failed", "continues without it", str(tmp_path / "results.json")):
@@ -98,5 +98,5 @@ def test_a_failed_run_is_marked(tmp_path: Path) -> None:
     tracker = Memory(tmp_path)
     tracker.log_setup(make_setup())
     tracker.finalize("failed")
-    tracker.close()
+    tracker.close(failed=False)
     assert tracker.calls[2:] == ["end True"]

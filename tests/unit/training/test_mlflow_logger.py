@@ -36,7 +36,7 @@ def test_a_run_is_stored_in_a_database_and_a_resumed_run_continues(
     logger.log_images({"test/roc": b"png", "train/batch": b"other"}, 2)
     logger.finalize("success")
     logger.log_results(RESULTS, make_setup(), 2)
-    logger.close()
+    logger.close(failed=False)
     (run,) = client.search_runs([client.get_experiment_by_name("study").experiment_id])
     assert (run.info.run_id, run.info.status, run.info.run_name) == (stopped.run_id, "FINISHED", "vgg16-sgd-s0")
     shown = {"model": "vgg16", "lr": "0.1", "overrides": "augment=light", "config/group.setting149": "149"}

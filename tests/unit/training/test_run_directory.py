@@ -45,7 +45,7 @@ def cfg(compose_run: Compose) -> DictConfig:
 @pytest.fixture
 def components() -> RunComponents:
     """Return stand-ins for a run's components with only the attributes that the folder requires."""
-    data = SimpleNamespace(splits={}, classes=["NORMAL", "PNEUMONIA"], data_hash="abc")
+    data = SimpleNamespace(splits={}, classes=["NORMAL", "PNEUMONIA"], data_hash="abc", extra_columns=None)
     trainer = SimpleNamespace(is_global_zero=True, checkpoint_callbacks=[])
     return RunComponents(data, None, trainer)  # type: ignore[arg-type] # stand-ins
 
@@ -102,7 +102,7 @@ def test_a_run_of_an_earlier_version_is_replaced(
 ) -> None:
     folder = tmp_path / "run"
     if proof == "splits.csv":
-        image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1")
+        image = SimpleNamespace(path="test/a.jpeg", label=0, subtype="none", patient="1", site="", size=0, extra=())
         write_splits(folder / "splits.csv", {"test": [image]}, ["NORMAL"])  # type: ignore[list-item] # a stand-in
     else:
         write_run(folder, "xraychestnet", "sgd", 0, 1, config_hash=config_hash(cfg), data_hash="abc")

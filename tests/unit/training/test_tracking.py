@@ -1,4 +1,5 @@
 import csv
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from lightning.pytorch.loggers import CSVLogger
 from pneumo.training.csv_logger import CSVRunLogger
 from pneumo.training.loggers import RunLogger
 from pneumo.training.mlflow_logger import MLFlowRunLogger
-from pneumo.training.tracking import OtherLogger, by_epoch, describe_setup, final_metrics, run_loggers
+from pneumo.training.tracking import (
+    OtherLogger,
+    by_epoch,
+    closing_loggers,
+    describe_setup,
+    final_metrics,
+    run_loggers,
+)
 from pneumo.training.wandb_logger import WandbRunLogger
 
 
@@ -40,7 +48,7 @@ def test_other_loggers_receive_hyperparameters_and_final_metrics(tmp_path: Path)
     csv_logger.log_metrics({"val/loss": 0.5}, 0)
     other.log_images({"test/roc": b""}, 3)
     other.log_results(RESULTS, make_setup(), 3)
-    other.close()
+    other.close(failed=False)
     csv_logger.finalize("success")
     assert yaml.safe_load((tmp_path / "hparams.yaml").read_text()) == make_setup().nested
     with (tmp_path / "metrics.csv").open(newline="") as file:
@@ -65,3 +73,19 @@ def test_hyperparameters_are_those_of_the_configuration(compose_run: Compose) ->
     assert (setup.settings["optimizer.lr"], setup.config["optimizer"]["lr"]) == (0.25, 0.25)
     assert yaml.safe_load(setup.yaml)["optimizer"]["lr"] == 0.25
     assert not [key for key in setup.settings if key.startswith(("logger", "paths"))]  # a resumed run may change these
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_loggers_are_closed_at_the_end_of_a_run(failed: bool, tmp_path: Path) -> None:
+    closed: list[bool] = []
+
+    class Recorder(RunLogger):
+        def close(self, failed: bool) -> None:
+            closed.append(failed)
+
+    trainer = Trainer(logger=Recorder(str(tmp_path)), accelerator="cpu")
+    with pytest.raises(KeyboardInterrupt) if failed else nullcontext(), closing_loggers(trainer):
+        assert not closed
+        if failed:
+            raise KeyboardInterrupt
+    assert closed == [failed]

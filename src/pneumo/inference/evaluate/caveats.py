@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pneumo.common.text import count_noun
 from pneumo.data.image_notes import abbreviate, itemize
 from pneumo.inference.evaluate.confounding import METADATA, is_age
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
@@ -38,7 +39,7 @@ def _leakage(evaluation: EvaluationResults) -> Iterator[Verdict]:
         yield Verdict("note", "leakage_unchecked", f"Leakage was not checked: {leakage.rstrip('.')}.", "")
     elif leakage.images:
         pairs = abbreviate(f"{image} = {other}" for image, other in leakage.pairs)
-        message = f"{_count(leakage.images, 'image')} are near-duplicates of training images: {pairs}."
+        message = f"{count_noun(leakage.images, 'image')} are near-duplicates of training images: {pairs}."
         remedy = "Use the metrics without them: the network was trained on these images."
         yield Verdict("error", "leakage", message, remedy)
 
@@ -111,8 +112,8 @@ def _images(evaluation: EvaluationResults) -> Iterator[Verdict]:
         remedy = "Check some of them for other views, body parts or processing. Expect less than the internal test."
         yield Verdict("warning", "out_of_distribution", message, remedy)
     if cohort.notes:
-        lines = [f"{kind} ({_count(count, 'image')})" for kind, count in cohort.notes.items()]
-        message = itemize(f"{_count(sum(map(bool, cohort.remarks)), 'doubtful image')}:", lines)
+        lines = [f"{kind} ({count_noun(count, 'image')})" for kind, count in cohort.notes.items()]
+        message = itemize(f"{count_noun(sum(map(bool, cohort.remarks)), 'doubtful image')}:", lines)
         yield Verdict("note", "notes", message, "The file written by --csv names them.")
     if unknown := cohort.unknown_patients:
         message = f"The patient of {unknown:,} of {len(cohort.images):,} images is unknown; each counts as one patient."
@@ -169,7 +170,7 @@ def _entries(evaluation: EvaluationResults) -> Iterator[Verdict]:
         ("skipped", cohort.skipped, "not used", "No action is needed if this is intended."),
     ):
         if entries:
-            number = _count(len(entries), "image" if check == "unreadable" else "other entry")
+            number = count_noun(len(entries), "image" if check == "unreadable" else "other entry")
             yield Verdict("note", check, itemize(f"{number} {text}:", _by_reason(entries)), remedy)
 
 
@@ -177,13 +178,8 @@ def _by_reason(entries: Sequence[tuple[str, str]]) -> list[str]:
     """Return one line per reason with the first three names, the most frequent reason first."""
     counts = Counter(reason for _, reason in entries)
     lines = [
-        f"{reason.rstrip('.')} ({_count(count, 'file')}: {abbreviate(n for n, r in entries if r == reason)})"
+        f"{reason.rstrip('.')} ({count_noun(count, 'file')}: {abbreviate(n for n, r in entries if r == reason)})"
         for reason, count in counts.most_common(_MAX_LISTED)
     ]
     hidden = len(counts) - _MAX_LISTED
     return [*lines, f"{hidden} more reasons, listed in the file written by --json"] if hidden > 0 else lines
-
-
-def _count(number: int, noun: str) -> str:
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
