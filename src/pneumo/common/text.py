@@ -1,4 +1,4 @@
-"""Escaping and quoting of text for terminals, logs, Markdown, shells and Hydra, and parts of error messages."""
+"""Escaping and quoting of text for terminals, logs, Markdown, shells and Hydra; probabilities and messages as text."""
 
 import os
 import re
@@ -105,3 +105,10 @@ def short_line(text: object, limit: int = 200) -> str:
 
 def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
+
+
+def format_probability(probability: float) -> str:
+    """Format a probability with three digits; only exact values become 0.000 and 1.000."""
+    if 0.9995 <= probability < 1:
+        return ">0.999"
+    return "<0.001" if 0 < probability < 0.0005 else f"{probability:.3f}"

@@ -17,7 +17,7 @@ from rich.text import Text
 from pneumo.common import __version__
 from pneumo.common.plain_data import escape_cell, format_rows
 from pneumo.common.terminal import PlainTable
-from pneumo.common.text import escape_line
+from pneumo.common.text import escape_line, format_probability
 from pneumo.data.image_notes import note_kind
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import InputImage
@@ -87,13 +87,6 @@ class PredictedBatch(NamedTuple):
 
     predictions: list[Prediction]
     images: list[InputImage]
-
-
-def format_probability(probability: float) -> str:
-    """Format a probability with three digits; only exact values become 0.000 and 1.000."""
-    if 0.9995 <= probability < 1:
-        return ">0.999"
-    return "<0.001" if 0 < probability < 0.0005 else f"{probability:.3f}"
 
 
 def to_json(predictions: Sequence[Prediction], rules: Rules, network: Path) -> str:

@@ -76,7 +76,7 @@ class Predictor(BatchPredictor):
         data: StrPath | Sequence[StrPath] = (),
         *,
         labels: StrPath | Sequence[StrPath] = (),
-        by: Sequence[str] = (),
+        by: str | Sequence[str] = (),
         prevalences: Sequence[float] = (),
         **options: Any,  # noqa: ANN401 (of several types)
     ) -> Evaluation:
@@ -85,7 +85,7 @@ class Predictor(BatchPredictor):
         Args:
             data: Folders of class folders, folders with train/, val/ or test/, or CSV tables.
             labels: CSV tables with the columns file and label, in the order of the folders in `data`.
-            by: Columns whose values define subgroups, such as view or age.
+            by: One or more columns whose values define subgroups, such as view or age.
             prevalences: Prevalences for predictive values.
             options: Further fields of `DataSelection` (preset, columns, mapping, split) and `EvaluationOptions`
                 (against, run, training_data, stress, mined_labels).
@@ -100,7 +100,8 @@ class Predictor(BatchPredictor):
         chosen = {name: options.pop(name) for name in ("preset", "columns", "mapping", "split") if name in options}
         options |= {name: Path(options[name]) for name in ("run", "training_data") if options.get(name) is not None}
         selection = DataSelection(_paths(data), _paths(labels), **chosen)
-        return evaluate(self, selection.read(), EvaluationOptions(by, prevalences, **options), selection.split)
+        columns = [by] if isinstance(by, str) else by
+        return evaluate(self, selection.read(), EvaluationOptions(columns, prevalences, **options), selection.split)
 
 
 def load_model(path: StrPath, device: str = "auto", batch_size: int | None = None) -> Predictor:

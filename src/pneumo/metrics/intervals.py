@@ -23,6 +23,10 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def describe(self) -> str:
+        """Format value and interval with three decimals, such as `0.912 (0.884 to 0.935)`."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
 
 def wilson(hits: float, total: float) -> Interval:
     """Compute the Wilson score interval of a proportion; `hits` and `total` may be fractional effective counts.

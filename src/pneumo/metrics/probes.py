@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from pneumo.metrics.bootstrap import Resamples, percentiles
 from pneumo.metrics.definitions import auroc
-from pneumo.metrics.intervals import Array, Interval
+from pneumo.metrics.intervals import Array, Estimate, Interval
 from pneumo.metrics.predictions import Predictions
 
 _FOLDS, _DRAWS = 5, 400  # of the cross-validation and of the bootstrap
@@ -26,6 +26,13 @@ class Probe:
     auroc: float | None
     low: float | None  # lower end of its 95 % interval, from a bootstrap over patients
     high: float | None  # upper end
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The AUROC with its interval; None without one."""
+        if self.auroc is None or self.low is None or self.high is None:
+            return None
+        return Estimate(self.auroc, self.low, self.high)
 
 
 def probe(name: str, rows: Array, labels: NDArray[np.int64], groups: NDArray[np.int64]) -> Probe:

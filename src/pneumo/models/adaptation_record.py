@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pneumo.common.plain_data import PlainDataError, parse_json
+from pneumo.common.text import format_probability
 from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters
 
 _MAX_TEXT = 500  # characters of a name
@@ -20,6 +21,11 @@ _PARTS = ("before", "after", "change")  # of the metrics
 
 class AdaptationError(Exception):
     """An invalid record; the text is a clause with the reason."""
+
+
+def shorten_name(name: str) -> str:
+    """Shorten the name of a set to the length that records can have."""
+    return name if len(name) <= _MAX_TEXT else f"{name[: _MAX_TEXT - 1]}…"
 
 
 def is_adaptation(value: object) -> bool:
@@ -63,9 +69,10 @@ def parse_adaptation(text: str) -> dict[str, Any]:
 
 def describe_adaptation(record: dict[str, Any]) -> str:
     """Return a sentence on an adapted network."""
+    threshold = format_probability(record["after"]["threshold"])
     return (
         f"Adapted to {record['images']:,} images of {record['patients']:,} patients ({record['data']}, "
-        f"{record['date']}): its probabilities and threshold {record['after']['threshold']:.3f} are those of that site."
+        f"{record['date']}): its probabilities and threshold {threshold} are those of that site."
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pneumo.common.terminal import PlainTable
+from pneumo.common.text import format_probability
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.intervals import Estimate, subtract
 from pneumo.metrics.predictions import Predictions
@@ -107,11 +108,12 @@ def describe_gap(gap: GeneralizationGap) -> str:
     if gap.thresholds is None:
         start = f"{first.capitalize()} and {second} images have the same threshold."
     else:
-        start = f"The threshold is {gap.thresholds[0]:.3g} for {first} and {gap.thresholds[1]:.3g} for {second} images."
+        own, other = map(format_probability, gap.thresholds)
+        start = f"The threshold is {own} for {first} and {other} for {second} images."
     return (
         f"{start} The drop in balanced accuracy is {gap.drop['balanced_accuracy'].value:+.3f}. At most "
         f"{gap.threshold_drop:+.3f} of this is due to the threshold: the best threshold on the {second} images, "
-        f"{gap.oracle_threshold:.3g}, would have reached {gap.oracle:.3f}. That threshold is an oracle, selected on "
-        f"the {second} images: a bound, not a result. The rest, at least {gap.ranking_drop:+.3f}, is due to the "
-        f"ranking, as is the drop in AUROC. {gap.caution}"
+        f"{format_probability(gap.oracle_threshold)}, would have reached {gap.oracle:.3f}. That threshold is an "
+        f"oracle, selected on the {second} images: a bound, not a result. The rest, at least {gap.ranking_drop:+.3f}, "
+        f"is due to the ranking, as is the drop in AUROC. {gap.caution}"
     )

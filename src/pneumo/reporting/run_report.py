@@ -14,6 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from pneumo.common.terminal import print_line
+from pneumo.common.text import format_probability
 from pneumo.errors import ConfigError
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions, distance
@@ -124,13 +125,14 @@ def _metrics(results: Results, titles: Mapping[str, str]) -> list[tuple[str, Est
 
 
 def _facts(results: Results) -> dict[str, str]:
+    threshold = format_probability(float(results["threshold"]))
     return {
         "experiment": f"{results['experiment']}, data {results['data']}, split {results['split']}",
         "images": f"{results['image_size']} x {results['image_size']} pixels, batch size {results['batch_size']}",
         "tested checkpoint": f"epoch {results['best_epoch']} of {results['epochs']}",
         "predicted class": "the most probable class"
         if results["threshold_rule"] == "likeliest"
-        else f"positive above a probability of {results['threshold']:.4g} (rule: {results['threshold_rule']})",
+        else f"positive above a probability of {threshold} (rule: {results['threshold_rule']})",
         "temperature": f"{results['temperature']:.3f}",
         "parameters": f"{results['parameters_total']:,} ({results['parameters_trainable']:,} trainable)",
         "training time": f"{results['train_seconds']:,.0f} s, {results['samples_per_second']:,.0f} images per second",

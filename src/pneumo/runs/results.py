@@ -65,7 +65,7 @@ def read_finished(folder: Path) -> Results:
     if results := read_results(folder):
         return results
     raise ConfigError(
-        f"{folder} contains no results.json. A report requires a finished run: use its folder, such as "
+        f"{folder} contains no results.json. Use the folder of a finished run, such as "
         "outputs/sweep/study/resnext-sgd-s0."
     )
 

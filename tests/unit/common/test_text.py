@@ -17,6 +17,7 @@ from pneumo.common.text import (
     escape_markdown,
     escape_paragraph,
     escape_prose,
+    format_probability,
     quote_override,
     quote_value,
 )
@@ -118,6 +119,12 @@ def test_shell_and_hydra_read_a_quoted_override_literally(text: str) -> None:
 )
 def test_only_values_that_need_quotes_are_quoted(override: str, quoted: str) -> None:
     assert quote_override(override) == quoted
+
+
+def test_only_exact_probabilities_are_formatted_as_zero_or_one() -> None:
+    assert [format_probability(x) for x in (0, 0.0004, 0.0006, 0.5, 0.9994, 0.9996, 1)] == [
+        *("0.000", "<0.001", "0.001", "0.500", "0.999", ">0.999", "1.000")
+    ]
 
 
 @pytest.mark.parametrize(

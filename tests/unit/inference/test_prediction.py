@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pneumo.inference.backend import Rules
-from pneumo.inference.prediction import NOTICE, OOD_REMARK, Prediction, format_probability, to_terminal
+from pneumo.inference.prediction import NOTICE, OOD_REMARK, Prediction, to_terminal
 
 RULES = Rules("timm/x", ("NORMAL", "PNEUMONIA"), 32, 1.0, 0.5, 0.3, True)
 CONFIDENT = Prediction(Path("a"), {"NORMAL": 0.00001, "PNEUMONIA": 0.99999}, "PNEUMONIA", False, 0.2)
@@ -65,12 +65,6 @@ def test_many_files_are_counted() -> None:
         assert line in lines
     assert any("--csv" in line for line in lines)
     assert not any("--csv" in line for line in render(many, saved=True))
-
-
-def test_only_exact_probabilities_are_formatted_as_zero_or_one() -> None:
-    assert [format_probability(x) for x in (0, 0.0004, 0.0006, 0.5, 0.9994, 0.9996, 1)] == [
-        *("0.000", "<0.001", "0.001", "0.500", "0.999", ">0.999", "1.000")
-    ]
 
 
 def test_the_logit_margin_ranks_probabilities_that_round_to_one() -> None:

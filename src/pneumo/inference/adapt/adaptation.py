@@ -29,6 +29,7 @@ from pneumo.metrics.local_adaptation import (
 )
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.sample_size import Requirement, Widths, describe_population, images_needed
+from pneumo.models.adaptation_record import shorten_name
 from pneumo.models.hyperparameters import PredictionOptions
 
 _UNCERTAIN = 0.1  # default of decision.uncertain, for checkpoints without the configuration of their run
@@ -49,7 +50,7 @@ class Adaptation:
         """Return the record that the checkpoint stores; see `pneumo.models.adaptation_record`."""
         predictions = self.cohort.predictions
         return {
-            "data": self.cohort.name,
+            "data": shorten_name(self.cohort.name),
             "date": datetime.now(timezone.utc).date().isoformat(),
             "pneumo_version": __version__,
             "images": len(predictions.label),

@@ -11,12 +11,13 @@ import rich
 from rich.text import Text
 
 from pneumo.common.terminal import PlainTable, print_line, warn
+from pneumo.common.text import format_probability
+from pneumo.data.image_notes import abbreviate
 from pneumo.inference.evaluate.cohort import Cohort
 from pneumo.inference.prediction import NOTICE, show_path
 from pneumo.metrics.adaptation_effect import TITLES
 from pneumo.metrics.sample_size import Requirement
 
-_LISTED = 3  # files named in a message
 _PARAMETERS = ("temperature", "intercept", "threshold", "margin")
 _CRITERIA = {
     "observed_expected": "observed / expected",
@@ -44,6 +45,11 @@ def print_adaptation(record: dict[str, Any], cohort: Cohort, requirements: Seque
     """Print the operating point, metrics before and after, and the numbers of images needed."""
     _warn_unused("unreadable", cohort.unreadable)
     _warn_unused("not used", cohort.skipped)
+    if unknown := cohort.unknown_patients:
+        warn(
+            f"The patient of {unknown:,} of {record['images']:,} images is unknown; each counts as one patient. With "
+            "several images of a patient, the intervals are too narrow: add a column patient."
+        )
     positive = cohort.predictions.classes[1]
     target = "" if record["target"] is None else f" {record['target']:g}"
     print_line(
@@ -67,10 +73,9 @@ def print_adaptation(record: dict[str, Any], cohort: Cohort, requirements: Seque
 
 def _warn_unused(state: str, files: Sequence[tuple[str, str]]) -> None:
     if files:
-        listed = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in files[:_LISTED])
-        more = f"; and {len(files) - _LISTED:,} more" if len(files) > _LISTED else ""
         count = "1 file is" if len(files) == 1 else f"{len(files):,} files are"
-        warn(f"{count} {state}: {listed}{more}.")
+        listed = abbreviate(f"{name} ({reason.rstrip('.')})" for name, reason in files)
+        warn(f"{count} {state}: {listed}.")
 
 
 def _point_table(record: dict[str, Any]) -> PlainTable:
@@ -79,10 +84,15 @@ def _point_table(record: dict[str, Any]) -> PlainTable:
     for part in ("before", "after"):
         table.add_column(part, justify="right")
     for name in _PARAMETERS:
-        values = [record[part][name] for part in ("before", "after")]
-        title = "uncertain within (logits)" if name == "margin" else name
-        table.add_row(title, *("not calibrated" if value is None else f"{value:.4f}" for value in values))
+        cells = [_format_parameter(name, record[part][name]) for part in ("before", "after")]
+        table.add_row("uncertain within (logits)" if name == "margin" else name, *cells)
     return table
+
+
+def _format_parameter(name: str, value: float | None) -> str:
+    if value is None:
+        return "not calibrated"
+    return format_probability(value) if name == "threshold" else f"{value:.4f}"
 
 
 def _effect_table(record: dict[str, Any]) -> PlainTable:
@@ -105,13 +115,9 @@ def _format(estimate: list[float] | None, signed: bool) -> Text:
 
 def _requirement_table(requirements: Sequence[Requirement]) -> PlainTable:
     table = PlainTable("Images needed to validate the adapted checkpoint (Riley et al., 2024)")
-    for header, justify in (
-        ("95 % interval of", "left"),
-        ("width", "right"),
-        ("images", "right"),
-        ("positive", "right"),
-    ):
-        table.add_column(header, justify="right" if justify == "right" else "left")
+    table.add_column("95 % interval of")
+    for header in ("width", "images", "positive"):
+        table.add_column(header, justify="right")
     for each in requirements:
         table.add_row(_CRITERIA[each.criterion], f"{each.width:g}", f"{each.images:,}", f"{each.positives:,}")
     return table

@@ -25,8 +25,11 @@ _MAX_LISTED = 5
 
 def assess(evaluation: EvaluationResults) -> list[Verdict]:
     """Return the verdicts, the most severe first."""
-    checks = (_leakage, _classes, _labels, _collapse, _confounding, _images, _internal, _calibration, _subgroups)
-    verdicts = (verdict for check in (*checks, _entries) for verdict in check(evaluation))
+    checks = (
+        *(_leakage, _adaptation, _classes, _labels, _collapse, _confounding, _images, _internal, _calibration),
+        *(_subgroups, _entries),
+    )
+    verdicts = (verdict for check in checks for verdict in check(evaluation))
     return sorted(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))
 
 
@@ -39,6 +42,12 @@ def _leakage(evaluation: EvaluationResults) -> Iterator[Verdict]:
         message = f"{count_noun(leakage.images, 'image')} are near-duplicates of training images: {pairs}."
         remedy = "Use the metrics without them: the network was trained on these images."
         yield Verdict("error", "leakage", message, remedy)
+
+
+def _adaptation(evaluation: EvaluationResults) -> Iterator[Verdict]:
+    if evaluation.adaptation:
+        remedy = "On the same images or patients, results are too good: use those that pneumo adapt printed."
+        yield Verdict("note", "adapted", evaluation.adaptation, remedy)
 
 
 def _classes(evaluation: EvaluationResults) -> Iterator[Verdict]:
@@ -80,12 +89,13 @@ def _collapse(evaluation: EvaluationResults) -> Iterator[Verdict]:
 
 def _confounding(evaluation: EvaluationResults) -> Iterator[Verdict]:
     for probe in evaluation.probes:
-        if probe.auroc is None or probe.low is None or probe.auroc < _MIN_PROBE_AUROC or probe.low <= 0.5:
+        area = probe.estimate
+        if area is None or area.value < _MIN_PROBE_AUROC or area.low <= 0.5:
             continue
         source = "width, height, size and format of the files" if probe.name == METADATA else probe.name
         message = (
-            f"Labels can be predicted from {source} alone: AUROC {probe.auroc:.3f} ({probe.low:.3f} to "
-            f"{probe.high:.3f}), where 0.5 is chance. The classes differ in more than the finding."
+            f"Labels can be predicted from {source} alone: AUROC {area.describe()}, where 0.5 is chance. The classes "
+            "differ in more than the finding."
         )
         remedy = f"Report each group with --by {probe.name}."
         if probe.name == METADATA:
@@ -105,8 +115,7 @@ def _images(evaluation: EvaluationResults) -> Iterator[Verdict]:
         lines = [f"{kind} ({count_noun(count, 'image')})" for kind, count in cohort.notes.items()]
         message = itemize(f"{count_noun(sum(map(bool, cohort.remarks)), 'doubtful image')}:", lines)
         yield Verdict("note", "notes", message, "The file written by --csv names them.")
-    unknown = sum(not cohort.patient(index) for index in range(len(cohort.images)))
-    if unknown:
+    if unknown := cohort.unknown_patients:
         message = f"The patient of {unknown:,} of {len(cohort.images):,} images is unknown; each counts as one patient."
         remedy = "Add a column patient: with several images of a patient, the intervals are too narrow."
         yield Verdict("note", "no_patients", message, remedy)
@@ -116,11 +125,7 @@ def _internal(evaluation: EvaluationResults) -> Iterator[Verdict]:
     gap = evaluation.gap
     if isinstance(gap, str):
         return
-    lost = [
-        f"{title} by {gap.drop[name].value:.3f} ({gap.drop[name].low:.3f} to {gap.drop[name].high:.3f})"
-        for name, title in GAP_METRICS.items()
-        if gap.drop[name].low > 0
-    ]
+    lost = [f"{title} by {gap.drop[name].describe()}" for name, title in GAP_METRICS.items() if gap.drop[name].low > 0]
     if lost:
         message = f"Compared with the internal test, these metrics are lower: {', '.join(lost)}."
         remedy = "Do not quote the internal test for such images."

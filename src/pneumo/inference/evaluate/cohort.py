@@ -56,6 +56,11 @@ class Cohort:
         """Return the given patient of an image, else the pseudonym from its DICOM header, else an empty text."""
         return self.images[index].patient or self.header_patients[index]
 
+    @property
+    def unknown_patients(self) -> int:
+        """Number of images without a known patient; each counts as one patient."""
+        return sum(not self.patient(index) for index in range(len(self.images)))
+
     def column(self, name: str) -> list[str]:
         """Return the values of one of the extra columns, (N,)."""
         index = self.extra_columns.index(name)

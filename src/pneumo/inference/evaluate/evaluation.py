@@ -17,7 +17,7 @@ from pneumo.inference.evaluate.cohort import Cohort, predict_cohort
 from pneumo.inference.evaluate.confounding import is_age, probe_columns
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.leakage import TrainingImages, find_leakage, folder_images, run_images
-from pneumo.inference.evaluate.paired_comparison import compare_cohorts
+from pneumo.inference.evaluate.paired_comparison import check_comparable, compare_cohorts
 from pneumo.inference.evaluate.performance import Performance, measure_fractions, measure_performance
 from pneumo.inference.evaluate.reference import compare_with_reference, find_reference
 from pneumo.inference.evaluate.selection import merge_sets
@@ -71,14 +71,18 @@ def evaluate(
     """
     labelled = merge_sets(sets)
     _check_options(labelled, options)
+    other, other_name = options.against, ""
+    if other is not None:
+        other_name = "the other network" if other.path is None else show_path(other.path)
+        check_comparable(labelled, model.rules.classes, other.rules.classes, other_name)
     adaptation = model.network.adaptation()
     reference = find_reference(model, options.run)
     training = _find_training_images(options)
     cohort = predict_cohort(model, labelled, keep_thumbnails=not isinstance(training, str))
     comparison = None
-    if options.against is not None:
-        name = "the other network" if options.against.path is None else show_path(options.against.path)
-        comparison = compare_cohorts(cohort, predict_cohort(options.against, labelled, f"Predicting with {name}"), name)
+    if other is not None:
+        second = predict_cohort(other, labelled, f"Predicting with {other_name}")
+        comparison = compare_cohorts(cohort, second, other_name)
     stress = run_stress(model, cohort) if options.stress else None
     predictions = cohort.predictions
     return Evaluation(

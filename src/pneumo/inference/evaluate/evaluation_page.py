@@ -6,10 +6,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from pneumo.common import __version__
+from pneumo.common.text import format_probability
 from pneumo.inference.evaluate.caveats import assess
 from pneumo.inference.evaluate.checklist import DOIS, build_checklist, count_answers
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
-from pneumo.inference.evaluate.evaluation_tables import headline, key_numbers, main_metrics, tables
+from pneumo.inference.evaluate.evaluation_tables import headline, key_numbers, tables
 from pneumo.inference.evaluate.stress_outputs import describe_stress, draw_stress_test
 from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
@@ -34,11 +35,12 @@ def to_html(evaluation: EvaluationResults) -> str:
     """Render the page."""
     verdicts, figures, rules = assess(evaluation), plot_figures(evaluation), evaluation.rules
     gap = evaluation.gap
-    threshold = "the most probable class" if rules.positive_class is None else f"{rules.threshold:.4g}"
+    threshold = "the most probable class" if rules.positive_class is None else format_probability(rules.threshold)
     facts = {
         "network": f"{rules.name} ({', '.join(rules.classes)})",
         "checkpoint": evaluation.checkpoint or "in memory",
         "threshold": threshold,
+        **({"adaptation": evaluation.adaptation} if evaluation.adaptation else {}),
         "internal test": gap if isinstance(gap, str) else f"{len(gap.validation.label):,} images",
         **({} if evaluation.comparison is None else {"other network": evaluation.comparison.other.name}),
         "pneumo": __version__,
@@ -68,23 +70,23 @@ def plot_figures(evaluation: EvaluationResults) -> dict[str, bytes]:
     with rc_context(STYLE):
         if binary.has_both_classes:
             figures["roc"] = draw_roc(_named_sets(evaluation), _reference(evaluation))
+            figures["decision_curve"] = draw_decision_curve(evaluation.overall.curve, threshold)
         figures["calibration"] = draw_reliability(binary)
-        figures["decision_curve"] = draw_decision_curve(evaluation.overall.curve, threshold)
         figures["scores"] = draw_score_distributions(evaluation.overall.predictions, threshold)
         if evaluation.stress is not None:
             figures["stress"] = draw_stress_test(evaluation.stress)
         if evaluation.subgroups.groups:
-            figures["subgroups"] = draw_subgroups(evaluation.subgroups.groups, main_metrics(evaluation.overall))
+            figures["subgroups"] = draw_subgroups(evaluation.subgroups.groups, evaluation.overall.main_metrics)
     return encode(figures, "svg")
 
 
 def _named_sets(evaluation: EvaluationResults) -> list[NamedSet]:
     parts = list(evaluation.sites.values()) or [evaluation.overall]
     return [
-        NamedSet(part.name, part.predictions.as_binary(), main_metrics(part)["auroc"])
+        NamedSet(part.name, part.predictions.as_binary(), part.main_metrics["auroc"])
         for part in parts
         if part.predictions.has_both_classes
-    ] or [NamedSet("all", evaluation.overall.predictions.as_binary(), main_metrics(evaluation.overall)["auroc"])]
+    ] or [NamedSet("all", evaluation.overall.predictions.as_binary(), evaluation.overall.main_metrics["auroc"])]
 
 
 def _reference(evaluation: EvaluationResults) -> NamedSet | None:

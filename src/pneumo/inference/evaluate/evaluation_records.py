@@ -51,10 +51,7 @@ def to_json(evaluation: EvaluationResults) -> str:
         **_estimate("out_of_distribution_fraction", fractions.out_of_distribution),
         **_internal(evaluation.reference, evaluation.gap),
         **_subgroups(evaluation.subgroups),
-        "confounding": [
-            {"property": probe.name, "auroc": probe.auroc, "auroc_ci_low": probe.low, "auroc_ci_high": probe.high}
-            for probe in evaluation.probes
-        ],
+        "confounding": [{"property": probe.name, **_estimate("auroc", probe.estimate)} for probe in evaluation.probes],
         **_leakage(evaluation),
         "comparison": _comparison(evaluation),
         "stress": None if evaluation.stress is None else to_records(evaluation.stress),
@@ -220,6 +217,7 @@ def _comparison(evaluation: EvaluationResults) -> Record | None:
     return {
         "other": comparison.other.name,
         **_metrics(comparison.other.metrics, list(METRICS), "other_"),
+        **_metrics(comparison.other.binary_metrics, list(comparison.other.binary_metrics), "other_binary_"),
         "differences": [
             {
                 "metric": name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pneumo.common.text import format_probability
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.paired_comparison import COMPARED
 from pneumo.inference.evaluate.performance import Performance
@@ -50,7 +51,7 @@ def tables(evaluation: EvaluationResults) -> dict[str, Rows]:
 
 def key_numbers(performance: Performance) -> list[tuple[str, str, str]]:
     """Return title, value and interval of the numbers at the top of the page."""
-    metrics, own = main_metrics(performance), performance.predictive_values[0]
+    metrics, own = performance.main_metrics, performance.predictive_values[0]
     named = {TITLES[name]: metrics.get(name) for name in _MAIN} | {"PPV": own.ppv, "NPV": own.npv}
     return [(title, *_pair(estimate)) for title, estimate in named.items()]
 
@@ -60,7 +61,7 @@ def site_table(evaluation: EvaluationResults) -> Rows:
     parts = [*evaluation.sites.values(), evaluation.overall] if evaluation.sites else []
     rows = []
     for part in parts:
-        metrics = main_metrics(part)
+        metrics = part.main_metrics
         counts = _counts(part.images, part.patients, part.positives)
         rows.append([part.name, counts, *(_cell(metrics.get(name)) for name in _RANKED)])
     return Rows(["site", _COUNTED, *(TITLES[name] for name in _RANKED)], rows)
@@ -96,7 +97,7 @@ def point_table(performance: Performance) -> Rows:
         [
             f"{other[each.given]} at {100 * each.level:g}\u00a0% {each.given}",
             *_pair(each.value),
-            f"{each.threshold:.3g}",
+            format_probability(each.threshold),
         ]
         for each in performance.points
     ]
@@ -162,7 +163,7 @@ def comparison_table(evaluation: EvaluationResults) -> Rows:
     rows = [
         [
             COMPARED[name],
-            *(_cell(main_metrics(part).get(name)) for part in (evaluation.overall, comparison.other)),
+            *(_cell(part.main_metrics.get(name)) for part in (evaluation.overall, comparison.other)),
             "{:+.3f}\n{:+.3f} to {:+.3f}".format(*paired.difference[:3]),
             _p(paired.holm),
         ]
@@ -185,10 +186,7 @@ def fraction_table(evaluation: EvaluationResults) -> Rows:
 
 def probe_table(evaluation: EvaluationResults) -> Rows:
     """Return the AUROC of labels predicted from each property alone."""
-    rows = []
-    for probe in evaluation.probes:
-        area = None if probe.auroc is None else Estimate(probe.auroc, probe.low or 0.0, probe.high or 0.0)
-        rows.append([probe.name, *_pair(area)])
+    rows = [[probe.name, *_pair(probe.estimate)] for probe in evaluation.probes]
     return Rows(["property", "AUROC (0.5 is chance)", INTERVAL], rows)
 
 
@@ -197,11 +195,6 @@ def leakage_table(evaluation: EvaluationResults) -> Rows:
     leakage = evaluation.leakage
     without = None if isinstance(leakage, str) else leakage.metrics_without
     return Rows(["metric", "value", INTERVAL], _present({TITLES[n]: e for n, e in (without or {}).items()}))
-
-
-def main_metrics(performance: Performance) -> Mapping[str, Estimate]:
-    """Return the metrics of positive against negative images."""
-    return {**performance.metrics, **performance.binary_metrics}
 
 
 def _present(named: Mapping[str, Estimate | None]) -> list[list[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pneumo.errors import ConfigError
-from pneumo.inference.evaluate.cohort import Cohort
+from pneumo.data.labelled_images import LabelledSet
+from pneumo.errors import ConfigError, DataError
+from pneumo.inference.evaluate.cohort import Cohort, match_labels
 from pneumo.inference.evaluate.performance import Performance, measure_performance
 from pneumo.metrics.estimation import compare_accuracies, compare_aurocs
 from pneumo.metrics.predictions import Predictions
@@ -30,22 +32,41 @@ class PairedComparison(NamedTuple):
     differences: dict[str, PairedDifference]  # by metric; metrics that require an absent class are left out
 
 
+def check_comparable(labelled: LabelledSet, classes: Sequence[str], others: Sequence[str], name: str) -> None:
+    """Raise a ConfigError unless another network has the classes of the labels, and the same negative class.
+
+    Args:
+        labelled: The set; its labels must be among `classes`.
+        classes: Classes of the evaluated network.
+        others: Classes of the other network.
+        name: File of the other network.
+
+    Raises:
+        ConfigError: The classes differ.
+        DataError: A label is not a class of the evaluated network.
+    """
+    label = match_labels(labelled, classes)
+    try:
+        same = np.array_equal(match_labels(labelled, others) > 0, label > 0)
+    except DataError:
+        same = False
+    if not same:
+        raise ConfigError(
+            f"--against {name} has the classes {', '.join(others)}, but the evaluated network has "
+            f"{', '.join(classes)}. A paired comparison requires the labels of these images and the same negative "
+            "class in both. Use a checkpoint with these classes."
+        )
+
+
 def compare_cohorts(cohort: Cohort, other: Cohort, name: str) -> PairedComparison:
     """Compare the predictions of two networks for the same images.
 
     The classes of each network are read as positive against negative. Intervals and tests are those of
     `pneumo.metrics.estimation`, with patients as clusters.
 
-    Raises:
-        ConfigError: The true labels differ, because the networks define other classes.
+    Both networks must pass `check_comparable`.
     """
     first, second = cohort.predictions.as_binary(), other.predictions.as_binary()
-    if not np.array_equal(first.label, second.label):
-        raise ConfigError(
-            f"--against {name} has the classes {', '.join(other.predictions.classes)}, but the evaluated network has "
-            f"{', '.join(cohort.predictions.classes)}. A paired comparison requires the same negative class in both. "
-            "Use a checkpoint with these classes."
-        )
     differences = {}
     for metric in COMPARED:
         if (difference := _compare(metric, first, second)) is not None:

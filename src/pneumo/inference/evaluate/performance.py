@@ -27,7 +27,7 @@ from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.recalibration import Calibration, measure_calibration
 
-_BINARY = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
+_BINARY = ("auroc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 Mask = npt.NDArray[np.bool_]
 
 
@@ -61,6 +61,11 @@ class Performance:
     def positives(self) -> int:
         """Number of images of a positive class."""
         return int(self.predictions.positive.sum())
+
+    @property
+    def main_metrics(self) -> Mapping[str, Estimate]:
+        """Metrics by name; with more than two classes, those of positive against negative images where they exist."""
+        return {**self.metrics, **self.binary_metrics}
 
     @property
     def undefined(self) -> list[str]:

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from pneumo.errors import ConfigError
 from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.metrics.predictions import Predictions
+from pneumo.metrics.recalibration import margins
 from pneumo.reporting.generalization import GeneralizationGap, measure_gap
 from pneumo.runs.prediction_files import read_predictions
 from pneumo.runs.results import Results, read_finished
 
+_MIN_CORRELATION = 0.999  # of log odds that rounding and another device leave
 _SETS = ("internal test", "external")
 _CAUTION = "The internal test images come from the same source as the training images."
 
@@ -39,9 +42,9 @@ def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
     if rules.positive_class is None:
         return "the comparison requires a network with two classes"
     if run is not None:
-        return _read_run(run, rules.classes)
+        return _read_run(run, model)
     if path is not None and path.name == "best.ckpt" and (path.absolute().parents[1] / "results.json").is_file():
-        return _read_run(path.absolute().parents[1], rules.classes)
+        return _read_run(path.absolute().parents[1], model)
     if (stored := model.network.internal_test()) is not None:
         return Reference(stored, rules.threshold, "stored in the checkpoint")
     return (
@@ -65,12 +68,26 @@ def compare_with_reference(
     )
 
 
-def _read_run(folder: Path, classes: tuple[str, ...]) -> Reference:
-    results = read_finished(folder)
+def _read_run(folder: Path, model: BatchPredictor) -> Reference:
+    results, classes = read_finished(folder), model.rules.classes
     predictions = read_predictions(folder, results)
     if tuple(predictions.classes) != classes and set(filter(None, predictions.classes)) - set(classes):
         raise ConfigError(
             f"--run {folder} has the classes {', '.join(predictions.classes)}, but the network has "
             f"{', '.join(classes)}. Use the run that trained this network."
         )
+    stored = model.network.internal_test()
+    if stored is not None and not _same_ranking(stored, predictions):
+        raise ConfigError(
+            f"The run {folder} did not train this network: its test predictions differ from those stored in the "
+            "checkpoint. Use --run with the run that trained this network."
+        )
     return Reference(predictions, float(results["threshold"]), f"{folder.name}/predictions.csv", results)
+
+
+def _same_ranking(stored: Predictions, recorded: Predictions) -> bool:
+    """Return whether two tests agree up to calibration and rounding, which keep the order of the log odds."""
+    if not np.array_equal(stored.label, recorded.label):
+        return False
+    correlation = spearmanr(margins(stored), margins(recorded)).statistic
+    return not correlation < _MIN_CORRELATION  # NaN for constant log odds

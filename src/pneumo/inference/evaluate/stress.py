@@ -23,6 +23,7 @@ from pneumo.errors import DataError
 from pneumo.inference.backend import Images, Rules
 from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.evaluate.cohort import Cohort
+from pneumo.inference.evaluate.performance import defined_estimates
 from pneumo.inference.inputs import InputImage, map_ahead
 from pneumo.metrics.clusters import stratify
 from pneumo.metrics.definitions import METRICS, estimates
@@ -31,7 +32,7 @@ from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Labels, Predictions
 
 MAX_IMAGES = 200  # 16,200 forward passes
-_METRICS = {name: METRICS[name] for name in ("auroc", "accuracy", "sensitivity", "specificity")}
+_METRICS = ("auroc", "accuracy", "sensitivity", "specificity")
 _CONDITIONS = [(name, severity) for name in CORRUPTIONS for severity in range(1, SEVERITIES + 1)]
 _VARIANTS = [("", 0), *_CONDITIONS]  # the first is the clean image
 
@@ -211,11 +212,11 @@ def _binary(base: Predictions, scores: _Scores, variant: int) -> Predictions:
 def _measure(
     corruption: str, severity: int, clean: Predictions, variant: Predictions, outlying: float | None
 ) -> StressCondition:
-    present = {"any": True, "positive": clean.positive.any(), "negative": not clean.positive.all()}
-    present["both"] = present["positive"] and present["negative"]
-    measured = estimates(variant, {name: metric for name, metric in _METRICS.items() if present[metric.needs]})
-    drop = Estimate(*compare_aurocs([[clean], [variant]])[0, 1][:3]) if severity and present["both"] else None
-    return StressCondition(corruption, severity, measured, drop, None if outlying is None else float(outlying))
+    compared = severity > 0 and clean.has_both_classes
+    drop = Estimate(*compare_aurocs([[clean], [variant]])[0, 1][:3]) if compared else None
+    return StressCondition(
+        corruption, severity, defined_estimates(variant, _METRICS), drop, None if outlying is None else float(outlying)
+    )
 
 
 def _average(variants: Sequence[Predictions]) -> dict[str, Estimate]:

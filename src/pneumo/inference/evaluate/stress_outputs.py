@@ -57,12 +57,13 @@ def stress_table(test: StressTest) -> Table:
 def describe_stress(test: StressTest) -> str:
     """Describe clean, mean and worst performance in two or three sentences."""
     metric, worst = test.main_metric, test.worst
+    clean, mean = test.clean.estimates[metric].describe(), test.means[metric].describe()
     sample = "" if test.images == test.total else f", sampled by patient from {test.total:,}"
-    drop = f" The paired drop is {_show(worst.auroc_drop)}." if worst.auroc_drop is not None else ""
+    drop = f" The paired drop is {worst.auroc_drop.describe()}." if worst.auroc_drop is not None else ""
     return (
-        f"On {test.images:,} images{sample}, the {TITLES[metric]} is {_show(test.clean.estimates[metric])} without "
-        f"corruption and {_show(test.means[metric])} on average over {len(test.conditions)} conditions. The worst is "
-        f"{CORRUPTIONS[worst.corruption].title}, severity {worst.severity}: {_show(worst.estimates[metric])}.{drop}"
+        f"On {test.images:,} images{sample}, the {TITLES[metric]} is {clean} without corruption and "
+        f"{mean} on average over {len(test.conditions)} conditions. The worst is "
+        f"{CORRUPTIONS[worst.corruption].title}, severity {worst.severity}: {worst.estimates[metric].describe()}.{drop}"
     )
 
 
@@ -94,7 +95,3 @@ def _flatten(estimates: dict[str, Estimate] | dict[str, Estimate | None]) -> dic
         ends = (None, None, None) if estimate is None else estimate
         flat.update(zip((name, f"{name}_ci_low", f"{name}_ci_high"), ends, strict=True))
     return flat
-
-
-def _show(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pneumo.common import __version__
-from pneumo.common.text import escape_line
+from pneumo.common.text import escape_line, format_probability
+from pneumo.data.corruptions import CORRUPTIONS
 from pneumo.inference.evaluate.caveats import MIN_IMAGES, assess
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.performance import Performance
@@ -41,7 +42,7 @@ def collect_facts(evaluation: EvaluationResults) -> dict[str, str]:
 
 def _data(evaluation: EvaluationResults) -> dict[str, str]:
     cohort, overall = evaluation.cohort, evaluation.overall
-    unknown = sum(not cohort.patient(index) for index in range(len(cohort.images)))
+    unknown = cohort.unknown_patients
     files = len(cohort.images) + len(cohort.unreadable)
     skipped = Counter(reason for _, reason in cohort.skipped)
     return {
@@ -85,7 +86,7 @@ def _network(evaluation: EvaluationResults) -> dict[str, str]:
         f"aspect ratio, cropped to the central {rules.crop_pct:.1%}",
         "checkpoint": evaluation.checkpoint,
         "software": f"pneumo {__version__}, Python {platform.python_version()}",
-        "threshold": f"{rules.threshold:.4g}" if rules.positive_class is not None else "",
+        "threshold": format_probability(rules.threshold) if rules.positive_class is not None else "",
         "updating": evaluation.adaptation,
     }
     if evaluation.adaptation:
@@ -107,6 +108,7 @@ def _network(evaluation: EvaluationResults) -> dict[str, str]:
 
 def _methods(evaluation: EvaluationResults) -> dict[str, str]:
     factors = dict.fromkeys(group.factor for group in evaluation.subgroups.groups)
+    curves = evaluation.overall.predictions.has_both_classes
     compared = "Networks were compared on the same images, with patients as clusters and the Holm correction"
     return {
         "metric_names": ", ".join(metric.title for metric in METRICS.values())
@@ -117,7 +119,8 @@ def _methods(evaluation: EvaluationResults) -> dict[str, str]:
         "subgroup_method": f"Subgroups by {', '.join(factors)}; each level against all others, Holm correction"
         if factors
         else "",
-        "plots": "ROC curve, reliability plot, decision curve, score distributions"
+        "plots": ("ROC curve, decision curve, " if curves else "")
+        + "reliability plot, score distributions"
         + (", subgroups" if factors else ""),
     }
 
@@ -138,14 +141,14 @@ def _results(evaluation: EvaluationResults) -> dict[str, str]:
             f"at a prevalence of {each.prevalence:.3g}: {_join({'PPV': each.ppv, 'NPV': each.npv})}" for each in values
         ).capitalize(),
         "calibration": _join(measures),
-        "decision_curve": "See the figure of the decision curve",
+        "decision_curve": "See the figure of the decision curve" if overall.predictions.has_both_classes else "",
         "site_metrics": "; ".join(f"{name}: {_main(part)}" for name, part in evaluation.sites.items()),
         "subgroups": "; ".join(map(_describe_group, evaluation.subgroups.groups)),
         "uncertain": ""
         if fractions.uncertain is None
         else f"{fractions.uncertain.value:.1%} of the predictions are near the threshold and evaluated like the others",
         "warnings": " ".join(
-            f"{verdict.message.replace(chr(10), ' ')}" for verdict in assess(evaluation) if verdict.severity != "note"
+            verdict.message.replace("\n", " ") for verdict in assess(evaluation) if verdict.severity != "note"
         )
         or f"No warnings; each class has at least {MIN_IMAGES} images",
     }
@@ -172,14 +175,14 @@ def _robustness(evaluation: EvaluationResults) -> dict[str, str]:
     if stress is not None:
         name, worst = stress.main_metric, stress.worst
         facts["stress"] = (
-            f"Under corruptions, mean {METRICS[name].title} {_format(stress.means[name])}, worst "
-            f"{_format(worst.estimates[name])} ({worst.corruption}, severity {worst.severity})"
+            f"Under corruptions, mean {METRICS[name].title} {stress.means[name].describe()}, worst "
+            f"{worst.estimates[name].describe()} ({CORRUPTIONS[worst.corruption].title}, severity {worst.severity})"
         )
     return facts
 
 
 def _main(performance: Performance) -> str:
-    metrics = {**performance.metrics, **performance.binary_metrics}
+    metrics = performance.main_metrics
     return _join({METRICS[name].title: metrics.get(name) for name in _MAIN})
 
 
@@ -189,8 +192,4 @@ def _describe_group(group: Subgroup) -> str:
 
 
 def _join(estimates: Mapping[str, Estimate | None]) -> str:
-    return ", ".join(f"{name} {_format(estimate)}" for name, estimate in estimates.items() if estimate is not None)
-
-
-def _format(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return ", ".join(f"{name} {estimate.describe()}" for name, estimate in estimates.items() if estimate is not None)

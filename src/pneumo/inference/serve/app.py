@@ -21,10 +21,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from pneumo.common.text import format_probability
 from pneumo.errors import DataError, PneumoError
 from pneumo.inference.backend import Rules
 from pneumo.inference.inputs import read_input
-from pneumo.inference.prediction import NOTICE, PredictedBatch, describe_prediction, format_probability
+from pneumo.inference.prediction import NOTICE, PredictedBatch, describe_prediction
 from pneumo.inference.predictor import Predictor
 from pneumo.inference.serve.connections import BusyError, TooLargeError, Upload, Uploads
 from pneumo.reporting.rendering import render

@@ -14,10 +14,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.special import logit
 from sklearn.metrics import confusion_matrix
 
-from pneumo.common.text import escape_line
+from pneumo.common.text import escape_line, format_probability
 from pneumo.metrics.calibration import calibration_curve
 from pneumo.metrics.curves import GRID, Band, Curves, measure_curves, precision_recall, roc
-from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.figures.style import COLOURS, GREY, STYLE, WIDE, add_title, class_colours, single_panel, test_size
 from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
@@ -85,7 +84,7 @@ def _draw_roc(shown: Sequence[_ClassCurves], results: Results) -> Figure:
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls=":", label="chance")
     for name, predictions, curves, colour in shown:
         _fill_band(axes, curves.sensitivity, colour)
-        axes.plot(*roc(predictions), color=colour, lw=1.8, label=_label_area(name or "AUROC", curves.auroc))
+        axes.plot(*roc(predictions), color=colour, lw=1.8, label=f"{name or 'AUROC'} {curves.auroc.describe()}")
     if not shown[0].name:
         _mark_threshold(axes, 1 - float(results["test_specificity"]), float(results["test_sensitivity"]), results)
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
@@ -101,7 +100,7 @@ def _draw_precision_recall(shown: Sequence[_ClassCurves], results: Results) -> F
         axes.axhline(prevalence, color=colour if name else GREY, lw=1.2, ls=":", label=label)
         _fill_band(axes, curves.precision, colour)
         line = precision_recall(predictions)
-        axes.plot(*line, color=colour, lw=1.8, drawstyle="steps", label=_label_area(name or "AP", curves.auprc))
+        axes.plot(*line, color=colour, lw=1.8, drawstyle="steps", label=f"{name or 'AP'} {curves.auprc.describe()}")
     true_positives = float(results["test_true_positives"])
     detected = true_positives + float(results["test_false_positives"])
     if detected and not shown[0].name:
@@ -115,12 +114,8 @@ def _fill_band(axes: Axes, band: Band, colour: str) -> None:
     axes.fill_between(GRID, *band, color=colour, alpha=0.2, lw=0, label="95 % band")
 
 
-def _label_area(name: str, area: Estimate) -> str:
-    return f"{name} {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
-
-
 def _mark_threshold(axes: Axes, x: float, y: float, results: Results) -> None:
-    label = f"threshold {float(results['threshold']):.3g}"
+    label = f"threshold {format_probability(float(results['threshold']))}"
     axes.plot(x, y, "o", color=COLOURS[1], ms=8, mec="white", label=label, clip_on=False)
 
 
@@ -234,7 +229,8 @@ def plot_scores(axes: Axes, scores: Scores, threshold: float | None) -> None:
         axes.stairs(fractions, _BIN_EDGES, fill=True, color=colour, alpha=0.45)
         axes.stairs(fractions, _BIN_EDGES, color=colour, lw=1.2, label=name)
     if threshold is not None:
-        axes.axvline(*_logit([threshold]), color="#333333", lw=1.5, ls="--", label=f"threshold {threshold:.3g}")
+        label = f"threshold {format_probability(threshold)}"
+        axes.axvline(*_logit([threshold]), color="#333333", lw=1.5, ls="--", label=label)
     axes.set_xticks(_logit(_TICKS), [f"{tick:g}" for tick in _TICKS])
     axes.set(xlim=(-10.2, 10.2))
 

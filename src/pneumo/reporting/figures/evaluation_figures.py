@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter
 
-from pneumo.common.text import escape_line
+from pneumo.common.text import escape_line, format_probability
 from pneumo.metrics.calibration import calibration_curve
 from pneumo.metrics.curves import GRID, measure_curves, roc
 from pneumo.metrics.decision_curve import DecisionCurve
@@ -56,17 +57,14 @@ def draw_roc(sets: Sequence[NamedSet], reference: NamedSet | None) -> Figure:
     for each, colour in zip([one for one in sets if one in shown], COLOURS, strict=False):
         if len(sets) == 1:
             axes.fill_between(GRID, *measure_curves(each.predictions).sensitivity, color=colour, alpha=0.2, lw=0)
-        value, low, high = each.auroc
-        label = f"{_shorten(each.name)} {value:.3f} ({low:.3f} to {high:.3f})"
+        label = f"{_shorten(each.name)} {each.auroc.describe()}"
         axes.plot(*roc(each.predictions), color=colour, lw=1.8, label=label)
         positive, detected = each.predictions.positive, each.predictions.predicted > 0
         axes.plot(
             detected[~positive].mean(), detected[positive].mean(), "o", color=colour, ms=7, mec="white", clip_on=False
         )
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    legend = axes.legend(loc="lower right", fontsize=8, title="AUROC", title_fontsize=8, alignment="left")
-    legend.set(frame_on=True)
-    legend.get_frame().set(edgecolor="none", alpha=0.8)
+    _frame(axes.legend(loc="lower right", fontsize=8, title="AUROC", title_fontsize=8, alignment="left"))
     return figure
 
 
@@ -99,10 +97,10 @@ def draw_decision_curve(curve: DecisionCurve, threshold: float | None) -> Figure
     axes.plot(curve.threshold, curve.treat_all, color=COLOURS[1], lw=1.4, label="treat all")
     axes.axhline(0, color=DARK, lw=1.2, label="treat none")
     if threshold is not None:
-        axes.axvline(threshold, color="#333333", lw=1.2, ls="--", label=f"threshold {threshold:.3g}")
+        axes.axvline(threshold, color="#333333", lw=1.2, ls="--", label=f"threshold {format_probability(threshold)}")
     top = max(float(curve.high.max()), float(curve.treat_all.max()), 0.05)
     axes.set(xlim=(0, 1), ylim=(-0.35 * top, 1.3 * top), xlabel="threshold probability", ylabel="net benefit per image")
-    axes.legend(loc="upper right", fontsize=8, ncols=2)
+    _frame(axes.legend(loc="upper right", fontsize=8, ncols=2))
     return figure
 
 
@@ -113,7 +111,7 @@ def draw_score_distributions(predictions: Predictions, threshold: float | None) 
     plot_scores(axes, scores, threshold)
     axes.set(xlabel="predicted probability of a positive class\n(logit scale)", ylabel="fraction of images in class")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])
-    axes.legend(loc="upper center", ncols=2, fontsize=8)
+    _frame(axes.legend(loc="upper center", ncols=2, fontsize=8))
     return figure
 
 
@@ -164,6 +162,12 @@ def _panel(title: str, left: float = 0.18, bottom: float = 0.14) -> tuple[Figure
     axes = figure.add_subplot()
     axes.set_title(title)
     return figure, axes
+
+
+def _frame(legend: Legend) -> None:
+    """Put a legend on a nearly opaque background, since curves can cross it."""
+    legend.set(frame_on=True)
+    legend.get_frame().set(edgecolor="none", alpha=0.8)
 
 
 def _shorten(name: str) -> str:

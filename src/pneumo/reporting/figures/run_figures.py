@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pneumo.common.plain_data import PlainDataError, read_bytes
+from pneumo.common.text import format_probability
 from pneumo.metrics.predictions import Predictions, distance
 from pneumo.reporting.figures.charts import draw_calibration, draw_confusion, draw_curves, draw_gap, draw_scores
 from pneumo.reporting.figures.style import COLOURS, STYLE, WIDE, add_title, test_size
@@ -154,7 +155,7 @@ def draw_predictions(predictions: Predictions, examples: Examples, images: Image
     if len(predictions.classes) == 2:
         near = "nearest to the threshold"
         positive, threshold = _shorten(predictions.classes[1]), float(results["threshold"])
-        probability = f"probability of {positive} (threshold {threshold:.3g})"
+        probability = f"probability of {positive} (threshold {format_probability(threshold)})"
     rows = {
         _row_title("Correct", examples.right, examples.right_count, "{} of {:,}, evenly spaced"): examples.right,
         _row_title("Wrong", examples.wrong, examples.wrong_count, "the {} most confident of {:,}"): examples.wrong,

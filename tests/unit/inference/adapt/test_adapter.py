@@ -15,6 +15,7 @@ from pneumo.data.labelled_images import LabelledSet
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
 from pneumo.inference.batch_inference import run_predict
+from pneumo.inference.evaluate.caveats import assess
 from pneumo.inference.evaluate.selection import DataSelection
 from pneumo.inference.export.parity import score_reference, write_checked
 from pneumo.inference.export.torch_program import ProgramNetwork
@@ -110,6 +111,24 @@ def test_predict_states_that_the_checkpoint_is_adapted(
         run_predict(path, [str(local_images.images[0].file)], None, None, None, None, "cpu")
         lines = [line for line in capsys.readouterr().err.splitlines() if "80 images of 40 patients" in line]
         assert len(lines) == stated
+
+
+def test_evaluations_state_that_the_checkpoint_is_adapted(adapted: Path, local_images: LabelledSet) -> None:
+    evaluation = load_model(adapted, "cpu").evaluate(select(local_images).data)
+    (verdict,) = [each for each in assess(evaluation) if each.check == "adapted"]
+    assert "80 images of 40 patients" in verdict.message
+    assert verdict.message in evaluation.to_html()
+
+
+def test_unknown_patients_and_long_names_are_accepted(
+    local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tuple(replace(image, patient="") for image in local_images.images)
+    paths = [select(replace(local_images, images=images[k::4])).data[0] for k in range(4)]
+    paths = [path.rename(path.with_name(f"{k}{'x' * 200}.csv")) for k, path in enumerate(paths)]
+    run_adapt(local_checkpoint, DataSelection(paths), tmp_path / "new.ckpt", None, AdaptationOptions(), None, "cpu")
+    assert read_checkpoint(tmp_path / "new.ckpt")["adaptation"]["patients"] == 80
+    assert "80 of 80 images is unknown" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_adapted_checkpoint_is_adapted_from_its_original_operating_point(

@@ -231,7 +231,7 @@ def test_metrics_that_require_both_classes_are_missing_for_one_class(
 
 def test_options_that_do_not_fit_the_data_are_errors(site: Path, model: Predictor, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--by ward .*age, sex, view"):
-        model.evaluate(site, by=["ward"])
+        model.evaluate(site, by="ward")
     with pytest.raises(ConfigError, match="prevalence 5 "):
         model.evaluate(site, prevalences=[5])
     with pytest.raises(ConfigError, match="--training-data"):

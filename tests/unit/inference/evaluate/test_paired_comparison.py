@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from helpers.labelled_site import CLASSES, SUBTYPES, BrightnessNetwork, write_site
 
-from pneumo.errors import ConfigError, DataError
+from pneumo.errors import ConfigError
 from pneumo.inference.evaluate.evaluation import Evaluation
 from pneumo.inference.predictor import Predictor
 
@@ -28,7 +28,16 @@ def test_swapped_networks_have_the_opposite_difference(site: Path, model: Predic
 
 def test_networks_with_other_classes_are_errors(tmp_path: Path, model: Predictor) -> None:
     table = write_site(tmp_path, images=20)
-    with pytest.raises(DataError, match="BACTERIAL"):
-        model.evaluate(table, against=Predictor(BrightnessNetwork(SUBTYPES)))
-    with pytest.raises(ConfigError, match="--against"):
-        model.evaluate(table, against=Predictor(BrightnessNetwork(CLASSES[::-1])))
+    for classes in (SUBTYPES, CLASSES[::-1]):
+        with pytest.raises(ConfigError, match="--against"):
+            model.evaluate(table, against=Predictor(BrightnessNetwork(classes)))
+
+
+def test_rows_with_more_than_two_classes_compare_positive_with_negative_images(tmp_path: Path) -> None:
+    table = write_site(tmp_path, images=40, classes=SUBTYPES)
+    one, other = Predictor(BrightnessNetwork(SUBTYPES)), Predictor(BrightnessNetwork(SUBTYPES, slope=-1 / 40))
+    found = one.evaluate(table, against=other)
+    assert found.comparison is not None
+    for name, paired in found.comparison.differences.items():
+        values = [part.main_metrics[name].value for part in (found.overall, found.comparison.other)]
+        assert paired.difference.value == pytest.approx(values[0] - values[1]), name

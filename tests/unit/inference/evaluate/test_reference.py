@@ -10,6 +10,8 @@ from pneumo.inference.evaluate.reference import Reference, compare_with_referenc
 from pneumo.inference.predictor import Predictor, load_model
 from pneumo.metrics.definitions import estimates
 from pneumo.metrics.predictions import Predictions
+from pneumo.models.checkpoint_reader import read_checkpoint
+from pneumo.models.checkpoint_writer import save_checkpoint
 from pneumo.reporting.generalization import GeneralizationGap, describe_gap
 
 
@@ -52,6 +54,17 @@ def test_a_run_with_other_classes_is_an_error(finished: Path) -> None:
         find_reference(Predictor(BrightnessNetwork(("A", "B"))), finished)
 
 
+def test_the_run_of_another_network_is_an_error(finished: Path, tmp_path: Path) -> None:
+    best = read_checkpoint(finished / "checkpoints" / "best.ckpt")
+    margin = best["internal_test"]["margin"]
+    calibrated, other = tmp_path / "calibrated.ckpt", tmp_path / "other.ckpt"
+    save_checkpoint({**best, "internal_test": {**best["internal_test"], "margin": 2 * margin + 1}}, calibrated)
+    save_checkpoint({**best, "internal_test": {**best["internal_test"], "margin": -margin}}, other)
+    assert isinstance(find_reference(load_model(calibrated, "cpu"), finished), Reference)
+    with pytest.raises(ConfigError, match="--run"):
+        find_reference(load_model(other, "cpu"), finished)
+
+
 def test_a_shifted_score_loses_by_the_threshold_and_noise_by_the_ranking() -> None:
     internal = draw_predictions(2000, -1.4, 0)  # its best threshold is the stored one
     shifted = draw_predictions(2000, -3.4, 1)
@@ -68,5 +81,5 @@ def test_different_thresholds_are_stated() -> None:
     reference = Reference(draw_predictions(100, 0, 0, 0.7), 0.7, "here")
     gap = compare_with_reference(reference, draw_predictions(100, 0, 1), THRESHOLD)
     assert isinstance(gap, GeneralizationGap)
-    assert "0.7 for internal test and 0.4 for external images" in describe_gap(gap)
+    assert "0.700 for internal test and 0.400 for external images" in describe_gap(gap)
     assert gap.test.classes == CLASSES
