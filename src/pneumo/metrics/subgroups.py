@@ -65,8 +65,9 @@ def measure_subgroups(predictions: Predictions, factors: Mapping[str, Sequence[s
     patients with images in both. The p-value belongs to the normal distribution whose 95 % interval ends where this
     one ends, on the side of 0. So p is below 0.05 if and only if the interval excludes 0.
 
-    Simulated rates of p below 0.05 without a difference, for 80 to 300 patients of one to four images: 1.5 to 5.5 %
-    (AUROC), 3.5 to 6.3 % (sensitivity), 2.7 to 6.0 % (specificity). The lowest belong to high AUROCs and small groups.
+    Rates of p below 0.05 without a difference were simulated for 80 to 300 patients of one to four images. They were
+    1.5 to 5.5 % for the AUROC, 3.5 to 6.3 % for the sensitivity and 2.7 to 6.0 % for the specificity. The lowest belong
+    to high AUROCs and small groups.
 
     Sources: `pneumo.metrics.intervals.subtract`; D. G. Altman, J. M. Bland, How to obtain the P value from a confidence
     interval, 2011.

@@ -93,7 +93,7 @@ def test_equal_images_of_a_patient_do_not_narrow_any_interval() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_separable_classes_have_an_intercept_but_no_slope(sign: int) -> None:
     margin = np.array([-3.0, -2.0, -1.0, -1.0, 1.0, 2.0]) * sign
-    positive = np.array([False, False, False, True, True, True])  # two images of both classes lie on the boundary
+    positive = np.array([False, False, False, True, True, True])  # two images of both classes are on the boundary
     found = measure_calibration(Predictions.binary(expit(margin), positive, margin > 0, margin=margin))
     assert found.slope is None
     assert found.intercept is not None

@@ -1,7 +1,7 @@
 """Reporting checklist: which items of STARD, CLAIM and TRIPOD+AI an evaluation fills, and which the author must write.
 
 The items are in `reporting/templates/checklist.csv`, shortened; the published lists have the full wording. A filled
-item may need more than the answer. Sources:
+item may need more than its entry. Sources:
 
 - STARD 2015: P. M. Bossuyt et al., BMJ 2015;351:h5527, table 1.
 - CLAIM 2024 update: A. S. Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300.
@@ -23,7 +23,7 @@ DOIS = {
     "CLAIM 2024": "10.1148/ryai.240300",
     "TRIPOD+AI 2024": "10.1136/bmj-2023-078378",
 }
-# Facts that answers can contain: the beginning of a sentence each, without the full stop.
+# Facts that entries can contain: the beginning of a sentence each, without the full stop.
 FACTS = {
     "calibration": "calibration intercept and slope, ECE and Brier score with intervals",
     "characteristics": "distribution of age, sex, view and other columns",
@@ -77,13 +77,13 @@ class ChecklistItem(NamedTuple):
     guideline: str  # key of `DOIS`
     number: str  # published number, such as 12a
     text: str  # the item, shortened
-    answer: str  # empty: the author must write it
+    entry: str  # empty: the author must write it
 
 
 def build_checklist(facts: Mapping[str, str]) -> list[ChecklistItem]:
     """Fill the items of all guidelines with facts.
 
-    A sentence of an answer is included if all its facts are given. Items without any sentence are gaps.
+    A sentence of an entry is included if all its facts are given. Items without any sentence are gaps.
 
     Args:
         facts: Text by key of `FACTS`; empty texts count as missing.
@@ -100,12 +100,12 @@ def build_checklist(facts: Mapping[str, str]) -> list[ChecklistItem]:
     ]
 
 
-def count_answers(items: Sequence[ChecklistItem]) -> dict[str, tuple[int, int]]:
+def count_filled(items: Sequence[ChecklistItem]) -> dict[str, tuple[int, int]]:
     """Count the filled and all items by guideline."""
     counts = {}
     for guideline in DOIS:
-        answers = [item.answer for item in items if item.guideline == guideline]
-        counts[guideline] = sum(map(bool, answers)), len(answers)
+        entries = [item.entry for item in items if item.guideline == guideline]
+        counts[guideline] = sum(map(bool, entries)), len(entries)
     return counts
 
 
@@ -119,8 +119,8 @@ def _read_items() -> list[tuple[str, str, str, tuple[str, ...]]]:
     """Read guideline, number, text and sentences of each item."""
     content = files("pneumo.reporting").joinpath("templates/checklist.csv").read_text(encoding="utf-8")
     return [
-        (guideline, number, text, tuple(filter(None, answer.split("|"))))
-        for guideline, number, text, answer in parse_csv(content)[1]
+        (guideline, number, text, tuple(filter(None, entry.split("|"))))
+        for guideline, number, text, entry in parse_csv(content)[1]
     ]
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pneumo.common import __version__
 from pneumo.common.text import format_probability
 from pneumo.inference.evaluate.caveats import assess
-from pneumo.inference.evaluate.checklist import DOIS, build_checklist, count_answers
+from pneumo.inference.evaluate.checklist import DOIS, build_checklist, count_filled
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.evaluation_tables import headline, key_numbers, tables
 from pneumo.inference.evaluate.stress_outputs import describe_stress, draw_stress_test
@@ -99,7 +99,7 @@ def _reference(evaluation: EvaluationResults) -> NamedSet | None:
 def _checklists(evaluation: EvaluationResults) -> list[dict[str, object]]:
     """Return name, DOI, counts and items of each guideline."""
     items = build_checklist(collect_facts(evaluation))
-    counts = count_answers(items)
+    counts = count_filled(items)
     return [
         {
             "name": name,

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from pneumo.common.text import escape_line
 from pneumo.inference.evaluate.caveats import assess
-from pneumo.inference.evaluate.checklist import build_checklist, count_answers
+from pneumo.inference.evaluate.checklist import build_checklist, count_filled
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
 from pneumo.inference.evaluate.evaluation_tables import headline, tables
 from pneumo.inference.evaluate.stress_outputs import describe_stress, stress_table
@@ -43,5 +43,5 @@ def to_terminal(evaluation: EvaluationResults) -> RenderableType:
 
 def count_checklists(evaluation: EvaluationResults) -> str:
     """Return the number of items of each guideline for which the evaluation has text."""
-    counts = count_answers(build_checklist(collect_facts(evaluation)))
+    counts = count_filled(build_checklist(collect_facts(evaluation)))
     return ", ".join(f"{name} {filled} of {total} items" for name, (filled, total) in counts.items())

@@ -165,7 +165,7 @@ def _panel(title: str, left: float = 0.18, bottom: float = 0.14) -> tuple[Figure
 
 
 def _frame(legend: Legend) -> None:
-    """Put a legend on a nearly opaque background, since curves can cross it."""
+    """Draw a legend on a nearly opaque background, since curves can cross it."""
     legend.set(frame_on=True)
     legend.get_frame().set(edgecolor="none", alpha=0.8)
 

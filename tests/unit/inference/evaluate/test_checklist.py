@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from pneumo.inference.evaluate.checklist import DOIS, FACTS, build_checklist, count_answers
+from pneumo.inference.evaluate.checklist import DOIS, FACTS, build_checklist, count_filled
 
 TRIPOD = (
     "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17 "
@@ -34,46 +34,46 @@ def test_all_guidelines_are_known() -> None:
     assert {item.guideline for item in build_checklist({})} == DOIS.keys() == NUMBERS.keys()
 
 
-def test_without_facts_only_constant_answers_are_given() -> None:
-    answered = [(item.guideline, item.number) for item in build_checklist({}) if item.answer]
-    assert answered == [("STARD 2015", "13a"), ("TRIPOD+AI 2024", "9a"), ("TRIPOD+AI 2024", "9b")]
+def test_without_facts_only_constant_entries_are_given() -> None:
+    filled = [(item.guideline, item.number) for item in build_checklist({}) if item.entry]
+    assert filled == [("STARD 2015", "13a"), ("TRIPOD+AI 2024", "9a"), ("TRIPOD+AI 2024", "9b")]
 
 
 def test_every_fact_is_used_and_no_placeholder_remains() -> None:
-    answers = " ".join(item.answer for item in build_checklist(ALL))
-    assert [name for name in FACTS if f"<{name}>" not in answers] == []
-    assert "{" not in answers
-    assert "|" not in answers
+    entries = " ".join(item.entry for item in build_checklist(ALL))
+    assert [name for name in FACTS if f"<{name}>" not in entries] == []
+    assert "{" not in entries
+    assert "|" not in entries
 
 
 @pytest.mark.parametrize("fact", FACTS)
 def test_a_fact_fills_items_only_with_sentences_that_are_complete(fact: str) -> None:
     without = {name: text for name, text in ALL.items() if name != fact}
     for item in build_checklist(without):
-        assert f"<{fact}>" not in item.answer
-        assert "None" not in item.answer
+        assert f"<{fact}>" not in item.entry
+        assert "None" not in item.entry
     assert build_checklist(without | {fact: ""}) == build_checklist(without)
 
 
 def test_a_sentence_needs_all_of_its_facts() -> None:
     def cut_off(**facts: str) -> str:
         items = build_checklist(facts)
-        return next(item.answer for item in items if (item.guideline, item.number) == ("STARD 2015", "12a"))
+        return next(item.entry for item in items if (item.guideline, item.number) == ("STARD 2015", "12a"))
 
     assert cut_off(threshold="0.4") == ""
     assert cut_off(threshold="0.4", threshold_origin="selected before") == "Threshold 0.4, selected before."
 
 
 def test_items_that_only_an_author_can_write_stay_gaps() -> None:
-    gaps = {(item.guideline, item.number) for item in build_checklist(ALL) if not item.answer}
+    gaps = {(item.guideline, item.number) for item in build_checklist(ALL) if not item.entry}
     assert {("STARD 2015", "30"), ("CLAIM 2024", "44"), ("TRIPOD+AI 2024", "17"), ("STARD 2015", "6")} <= gaps
 
 
 def test_counts_are_those_of_the_items() -> None:
     items = build_checklist(ALL)
-    counts = count_answers(items)
+    counts = count_filled(items)
     assert [total for _, total in counts.values()] == [34, 44, 52]
-    assert sum(filled for filled, _ in counts.values()) == sum(bool(item.answer) for item in items)
+    assert sum(filled for filled, _ in counts.values()) == sum(bool(item.entry) for item in items)
 
 
 def test_an_unknown_fact_is_an_error() -> None:
@@ -83,4 +83,4 @@ def test_an_unknown_fact_is_an_error() -> None:
 
 def test_braces_in_facts_are_literal() -> None:
     items = build_checklist({"data": "{images} {0}"})
-    assert next(item for item in items if item.number == "8").answer == "Data sets: {images} {0}."
+    assert next(item for item in items if item.number == "8").entry == "Data sets: {images} {0}."

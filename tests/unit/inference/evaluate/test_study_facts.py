@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.inference.evaluate.checklist import FACTS, build_checklist, count_answers
+from pneumo.inference.evaluate.checklist import FACTS, build_checklist, count_filled
 from pneumo.inference.evaluate.evaluation import Evaluation
 from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.predictor import load_model
@@ -20,7 +20,7 @@ def test_facts_are_those_of_the_evaluation(evaluation: Evaluation) -> None:
 
 
 def test_items_without_a_fact_remain_gaps(evaluation: Evaluation) -> None:
-    counts = count_answers(build_checklist(collect_facts(evaluation)))
+    counts = count_filled(build_checklist(collect_facts(evaluation)))
     assert all(0 < filled < total for filled, total in counts.values())
 
 
