@@ -1,7 +1,6 @@
 """The subcommands of `pneumo`, and the handling of their errors."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,22 +10,19 @@ import typer
 from pneumo.cli.cache import cache
 from pneumo.cli.examples import examples
 from pneumo.cli.external import external
+from pneumo.cli.parameters import BatchSize, Checkpoint, Device, RunCheckpoint, path_argument, path_option
 from pneumo.common.disk import find_user_error, suppress_thread_tracebacks
 from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
 from pneumo.errors import PneumoError
 
-# Unreadable paths are errors of the reader, with status 1, and not usage errors of Typer.
-_argument, _option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cache, name="cache")
 
-_Sweeps = Annotated[list[Path], _argument(help="Sweep or run folders.", metavar="FOLDER")]
-_Run = Annotated[Path, _argument(help="Folder of a finished run.", metavar="RUN")]
-_RunOutput = Annotated[Path | None, _option(help="Output folder; by default the run folder.")]
-_SweepOutput = Annotated[Path | None, _option(help="Output folder; by default the sweep folder.")]
-_Checkpoint = Annotated[Path, _argument(help="Checkpoint or .onnx file.", metavar="CHECKPOINT")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+_Sweeps = Annotated[list[Path], path_argument(help="Sweep or run folders.", metavar="FOLDER")]
+_Run = Annotated[Path, path_argument(help="Folder of a finished run.", metavar="RUN")]
+_RunOutput = Annotated[Path | None, path_option(help="Output folder; by default the run folder.")]
+_SweepOutput = Annotated[Path | None, path_option(help="Output folder; by default the sweep folder.")]
 
 
 @app.callback(
@@ -117,9 +113,9 @@ def ensemble(folders: _Sweeps, output: _SweepOutput = None) -> None:
     )
 )
 def audit(
-    root: Annotated[Path, _argument(help="Dataset folder with splits or classes.", metavar="ROOT")],
-    json: Annotated[Path | None, _option(help="Write all findings to this JSON file.")] = None,
-    html: Annotated[Path | None, _option(help="Write an HTML report to this file.")] = None,
+    root: Annotated[Path, path_argument(help="Dataset folder with splits or classes.", metavar="ROOT")],
+    json: Annotated[Path | None, path_option(help="Write all findings to this JSON file.")] = None,
+    html: Annotated[Path | None, path_option(help="Write an HTML report to this file.")] = None,
     classes: Annotated[str, typer.Option(help="Class folders, such as A,B; by default all.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if there are errors.")] = False,
 ) -> None:
@@ -141,13 +137,13 @@ def audit(
     )
 )
 def predict(
-    checkpoint: _Checkpoint,
+    checkpoint: Checkpoint,
     inputs: Annotated[list[str], typer.Argument(help="Files, folders or patterns.", metavar="INPUT")],
-    json: Annotated[Path | None, _option(help="Write predictions to this JSON file.")] = None,
-    csv: Annotated[Path | None, _option(help="Write predictions to this CSV file.")] = None,
-    explain: Annotated[Path | None, _option(help="Write saliency maps to this folder.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")] = None,
-    device: _Device = "auto",
+    json: Annotated[Path | None, path_option(help="Write predictions to this JSON file.")] = None,
+    csv: Annotated[Path | None, path_option(help="Write predictions to this CSV file.")] = None,
+    explain: Annotated[Path | None, path_option(help="Write saliency maps to this folder.")] = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
 ) -> None:
     """Predict pneumonia in image files. Not a medical device."""
     from pneumo.inference.batch_inference import run_predict
@@ -158,11 +154,11 @@ def predict(
 
 @app.command(epilog=examples("INFERENCE", "pneumo serve best.ckpt --open", "pneumo serve best.ckpt --port 0"))
 def serve(
-    checkpoint: _Checkpoint,
+    checkpoint: Checkpoint,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 is any free one.")] = 8000,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    device: _Device = "auto",
+    device: Device = "auto",
 ) -> None:
     """Serve a prediction page on this machine. Not a medical device."""
     from pneumo.inference.serve.server import run_serve
@@ -179,10 +175,10 @@ def serve(
     )
 )
 def export(
-    checkpoint: Annotated[Path, _argument(help="Checkpoint of a run.", metavar="CHECKPOINT")],
-    output: Annotated[Path, _option(help="Output file, .onnx or .pt2.", show_default=False)],
+    checkpoint: RunCheckpoint,
+    output: Annotated[Path, path_option(help="Output file, .onnx or .pt2.", show_default=False)],
     int8: Annotated[bool, typer.Option("--int8", help="Quantise to 8 bits (.onnx only).")] = False,
-    data: Annotated[Path | None, _option(help="Dataset for the checks; by default synthetic.")] = None,
+    data: Annotated[Path | None, path_option(help="Dataset for the checks; by default synthetic.")] = None,
 ) -> None:
     """Export a checkpoint to ONNX or PyTorch. Not a medical device."""
     from pneumo.inference.export.exporter import run_export

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pneumo.cli.examples import examples
+from pneumo.cli.parameters import BatchSize, Checkpoint, Device, RunCheckpoint, path_argument, path_option
 from pneumo.errors import ConfigError
 
 if TYPE_CHECKING:
     from pneumo.inference.evaluate.selection import DataSelection
 
-# Unreadable paths are errors of the reader, with status 1, and not usage errors of Typer.
-_argument, _option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
 external = typer.Typer()  # `pneumo.cli.commands` adds its commands to the command `pneumo`
 
-Checkpoint = Annotated[Path, _argument(help="Checkpoint or .onnx file.", metavar="CHECKPOINT")]
 Data = Annotated[
     list[Path] | None,
-    _argument(help="Class folders, splits or CSV tables.", metavar="DATA"),
+    path_argument(help="Class folders, splits or CSV tables.", metavar="DATA"),
 ]
-Labels = Annotated[list[Path] | None, _option(help="CSV table; one per DATA, in order.")]
+Labels = Annotated[list[Path] | None, path_option(help="CSV table, of DATA or on its own.")]
 Preset = Annotated[str | None, typer.Option(help="nih, rsna, chexpert or vindr.")]
 Columns = Annotated[list[str] | None, typer.Option("--column", help='Column, such as file="Image Index".')]
 Mapping = Annotated[list[str] | None, typer.Option("--map", help='Label, such as "No Finding=NORMAL".')]
 Split = Annotated[str, typer.Option(help="train, val, test or all.")]
-BatchSize = Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 @external.command(
@@ -52,14 +47,14 @@ def evaluate(
     split: Split = "test",
     by: Annotated[str, typer.Option(help="Columns of subgroups, such as view,sex,age.")] = "",
     prevalence: Annotated[str, typer.Option(help="Prevalences for PPV and NPV, such as 0.05,0.2.")] = "",
-    against: Annotated[Path | None, _option(help="Checkpoint to compare with on the same images.")] = None,
-    run: Annotated[Path | None, _option(help="Run of the checkpoint: internal test and training images.")] = None,
-    training_data: Annotated[Path | None, _option(help="Training images, to detect duplicates.")] = None,
+    against: Annotated[Path | None, path_option(help="Checkpoint to compare with on the same images.")] = None,
+    run: Annotated[Path | None, path_option(help="Run of the checkpoint: internal test and training images.")] = None,
+    training_data: Annotated[Path | None, path_option(help="Training images, to detect duplicates.")] = None,
     stress: Annotated[bool, typer.Option("--stress", help="Also evaluate corrupted images.")] = False,
     mined_labels: Annotated[bool, typer.Option("--mined-labels", help="Labels were extracted from reports.")] = False,
-    json: Annotated[Path | None, _option(help="Write all results to this JSON file.")] = None,
-    csv: Annotated[Path | None, _option(help="Write predictions per image to this CSV file.")] = None,
-    html: Annotated[Path | None, _option(help="Write a report to this HTML file.")] = None,
+    json: Annotated[Path | None, path_option(help="Write all results to this JSON file.")] = None,
+    csv: Annotated[Path | None, path_option(help="Write predictions per image to this CSV file.")] = None,
+    html: Annotated[Path | None, path_option(help="Write a report to this HTML file.")] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:
@@ -89,8 +84,8 @@ def evaluate(
     )
 )
 def adapt(
-    checkpoint: Annotated[Path, _argument(help="Checkpoint of a run.", metavar="CHECKPOINT")],
-    output: Annotated[Path, _option(help="New checkpoint, .ckpt.", show_default=False)],
+    checkpoint: RunCheckpoint,
+    output: Annotated[Path, path_option(help="New checkpoint, .ckpt.", show_default=False)],
     data: Data = None,
     labels: Labels = None,
     preset: Preset = None,
@@ -100,7 +95,7 @@ def adapt(
     rule: Annotated[str, typer.Option(help="Threshold rule, such as youden.")] = "smoothed",
     target: Annotated[float | None, typer.Option(help="Required sensitivity or specificity.")] = None,
     width: Annotated[float, typer.Option(help="Interval width for images needed.")] = 0.1,
-    json: Annotated[Path | None, _option(help="Write the results to this JSON file.")] = None,
+    json: Annotated[Path | None, path_option(help="Write the results to this JSON file.")] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:

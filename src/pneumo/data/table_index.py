@@ -68,8 +68,8 @@ def index_table(source: TableSource, classes: Sequence[str]) -> TableIndex:
 
     Raises:
         ConfigError: An option does not fit the table.
-        DataError: The table is invalid, a label is not a class, a class has no image, some images have no split, or a
-            file is missing or outside of the root.
+        DataError: The table is invalid, a label is not a class, or a class has no image. Other reasons are images
+            without a split, and files that are missing or outside of the root.
     """
     if not source.table.is_file():
         raise DataError(

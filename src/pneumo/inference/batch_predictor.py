@@ -18,14 +18,7 @@ from pneumo.metrics.predictions import distance, predict_classes
 
 
 class BatchPredictor:
-    """A network that predicts radiographs; the base of `pneumo.inference.predictor.Predictor`.
-
-    Attributes:
-        network: The network's backend.
-        rules: The network's class names, image size, threshold and other settings.
-        batch_size: Number of images in a batch.
-        path: The network's file; None if it was built in memory.
-    """
+    """A network that predicts radiographs; its attributes are those of `pneumo.inference.predictor.Predictor`."""
 
     def __init__(self, network: Network, batch_size: int | None = None, path: Path | None = None) -> None:
         """Wrap a loaded network."""

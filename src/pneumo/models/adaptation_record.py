@@ -37,8 +37,8 @@ def is_adaptation(value: object) -> bool:
     - `images`, `patients`, `positives`: numbers of the images used;
     - `rule`, `target`, `folds`: of the threshold and of the cross-fitting; the target is None for rules without one;
     - `before`, `after`: operating points, with temperature, intercept, threshold and margin;
-    - `metrics`: by the parts `before`, `after` and `change`, lists of value, lower and upper end of the 95 % interval
-      by name; None if the images determine no value.
+    - `metrics`: the parts `before`, `after` and `change`, each with a list by metric name. The list has the value and
+      the lower and upper end of its 95 % interval; it is None if the images determine no value.
     """
     return (
         isinstance(value, dict)

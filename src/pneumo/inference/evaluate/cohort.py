@@ -95,18 +95,8 @@ def predict_cohort(
             storage += [image.storage for image in readable]
             thumbnails += [image.thumbnail for image in readable if image.thumbnail is not None]
             update(len(predictions))
+    unreadable = _list_unreadable(labelled, predictions)
     kept = [index for index, prediction in enumerate(predictions) if prediction.error is None]
-    unreadable = tuple(
-        (image.name, prediction.error)
-        for image, prediction in zip(labelled.images, predictions, strict=True)
-        if prediction.error is not None
-    )
-    if not kept:
-        name, reason = unreadable[0]
-        raise DataError(
-            f"None of the {len(unreadable):,} images of {labelled.name} can be read; {name} {reason} Replace them with "
-            "intact images."
-        )
     images, read = tuple(labelled.images[index] for index in kept), [predictions[index] for index in kept]
     pseudonyms = _header_patients(images)
     byte_counts = [image.file.stat().st_size for image in images]
@@ -150,6 +140,22 @@ def match_labels(labelled: LabelledSet, classes: Sequence[str]) -> Labels:
             f"are {', '.join(classes)}. Rename labels, for example with --map {example!r}, or remove these images."
         )
     return np.array(index, np.int64)
+
+
+def _list_unreadable(labelled: LabelledSet, predictions: Sequence[Prediction]) -> tuple[tuple[str, str], ...]:
+    """Return name and reason of each unreadable image; raise a DataError if no image can be read."""
+    unreadable = tuple(
+        (image.name, prediction.error)
+        for image, prediction in zip(labelled.images, predictions, strict=True)
+        if prediction.error is not None
+    )
+    if len(unreadable) == len(predictions):
+        name, reason = unreadable[0]
+        raise DataError(
+            f"None of the {len(unreadable):,} images of {labelled.name} can be read; {name} {reason} Replace them with "
+            "intact images."
+        )
+    return unreadable
 
 
 def count_notes(notes: Iterable[Sequence[str]]) -> dict[str, int]:

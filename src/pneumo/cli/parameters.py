@@ -1,0 +1,15 @@
+"""Arguments and options that several subcommands of `pneumo` have in common."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Unreadable paths are errors of the reader, with status 1, and not usage errors of Typer.
+path_argument, path_option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
+
+Checkpoint = Annotated[Path, path_argument(help="Checkpoint or .onnx file.", metavar="CHECKPOINT")]
+RunCheckpoint = Annotated[Path, path_argument(help="Checkpoint of a run.", metavar="CHECKPOINT")]
+BatchSize = Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
