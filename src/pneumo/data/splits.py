@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pneumo.data.folder_tree import SPLITS
+from pneumo.data.group_folds import GroupFolds
 from pneumo.data.index import Radiograph
 from pneumo.errors import ConfigError, DataError
 
@@ -195,7 +195,7 @@ def _choose_fold(patients: Groups, strata: Sequence[str], folds: int, fold: int,
     with warnings.catch_warnings():
         # scikit-learn warns about strata with fewer images than folds, which it divides as well as possible.
         warnings.simplefilter("ignore", UserWarning)
-        splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
+        splits = list(GroupFolds(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
     return np.isin(np.arange(len(patients)), splits[fold][1])
 
 
