@@ -87,7 +87,6 @@ MISTAKES = {
     "same output twice": (["{table}", "--csv", "x", "--json", "x"], "x"),
     "output is an image": (["{table}", "--html", "{image}"], "--html"),
     "run that did not finish": (["{table}", "--run", "{folder}"], "results.json"),
-    "training images twice": (["{table}", "--run", "{folder}", "--training-data", "{folder}"], "--training-data"),
     "folder without training images": (["{table}", "--training-data", "{void}"], "--training-data"),
     "other classes in --against": (["{table}", "--against", "{subtypes}"], "BACTERIAL"),
     "unknown device": (["{table}", "--device", "tpu"], "--device"),

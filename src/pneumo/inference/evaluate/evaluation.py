@@ -38,7 +38,7 @@ class EvaluationOptions:
     prevalences: Sequence[float] = ()  # for predictive values
     against: BatchPredictor | None = None  # another network, for a paired comparison
     run: Path | None = None  # run of the network: internal reference and training images
-    training_data: Path | None = None  # folder of the training images
+    training_data: Path | None = None  # folder of the training images; None: those of the run
     stress: bool = False
     mined_labels: bool = False  # whether labels were extracted from reports
 
@@ -114,11 +114,6 @@ def _check_options(labelled: LabelledSet, options: EvaluationOptions) -> None:
         raise ConfigError(
             f"--by {unknown[0]} is not a column of the data, which have {columns}. Use one of these, or add a column "
             "to the table of labels."
-        )
-    if options.run is not None and options.training_data is not None:
-        raise ConfigError(
-            f"--run {options.run} and --training-data {options.training_data} both select the training images. Use "
-            "only one of them."
         )
 
 

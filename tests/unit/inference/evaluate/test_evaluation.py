@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from helpers import reference_metrics
+from helpers import reference_diagnostics, reference_metrics
 from helpers.labelled_site import SUBTYPES, THRESHOLD, BrightnessNetwork, write_site
 from numpy.typing import NDArray
 from scipy.special import expit, logit
@@ -75,7 +75,6 @@ def test_diagnostics_equal_arithmetic(table: Table) -> None:
     assert content["prevalence"] == pytest.approx(label.mean())
     assert content["ppv"] == pytest.approx(true_positive / (true_positive + false_positive))
     assert content["npv"] == pytest.approx(true_negative / (true_negative + false_negative))
-    assert content["likelihood_ratio_positive"] == pytest.approx(sensitivity / (1 - specificity), rel=0.05)
     for each, prevalence in zip(content["predictive_values"], (0.05, 0.3), strict=True):
         hit, alarm = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
         miss, quiet = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
@@ -83,7 +82,12 @@ def test_diagnostics_equal_arithmetic(table: Table) -> None:
         assert each["npv"] == pytest.approx(quiet / (quiet + miss))
     low, high = reference_metrics.wilson(label[detected == 1], table.patient[detected == 1])
     assert (content["ppv_ci_low"], content["ppv_ci_high"]) == (pytest.approx(low), pytest.approx(high))
-    assert content["likelihood_ratio_negative"] == pytest.approx((1 - sensitivity) / specificity)
+
+
+def test_likelihood_ratios_and_intervals_equal_the_reference(table: Table) -> None:
+    for name, expected in reference_diagnostics.likelihood_ratios(table.label, table.detected, table.patient).items():
+        shown = [table.content[f"likelihood_ratio_{name}{end}"] for end in ("", "_ci_low", "_ci_high")]
+        assert shown == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_operating_points_equal_the_roc_curve_of_scikit_learn(table: Table) -> None:
@@ -229,12 +233,10 @@ def test_metrics_that_require_both_classes_are_missing_for_one_class(
     assert "undefined" in evaluation.to_html()
 
 
-def test_options_that_do_not_fit_the_data_are_errors(site: Path, model: Predictor, tmp_path: Path) -> None:
+def test_options_that_do_not_fit_the_data_are_errors(site: Path, model: Predictor) -> None:
     with pytest.raises(ConfigError, match=r"--by ward .*age, sex, view"):
         model.evaluate(site, by="ward")
     with pytest.raises(ConfigError, match="prevalence 5 "):
         model.evaluate(site, prevalences=[5])
-    with pytest.raises(ConfigError, match="--training-data"):
-        model.evaluate(site, run=tmp_path, training_data=tmp_path)
     with pytest.raises(ConfigError, match="No data"):
         model.evaluate()

@@ -8,7 +8,7 @@ from pneumo.data.labelled_images import read_labelled
 from pneumo.errors import ConfigError
 from pneumo.inference.evaluate.cohort import predict_cohort
 from pneumo.inference.evaluate.leakage import find_leakage, folder_images
-from pneumo.inference.predictor import Predictor
+from pneumo.inference.predictor import Predictor, load_model
 
 
 @pytest.fixture
@@ -50,6 +50,17 @@ def test_an_evaluation_reports_leakage_as_an_error(
     assert content["metrics_without_duplicates"]["accuracy"] is not None
     assert [verdict["severity"] for verdict in content["verdicts"] if verdict["check"] == "leakage"] == ["error"]
     assert "copy.png" in evaluation.to_html()
+
+
+def test_a_folder_of_training_images_replaces_that_of_the_run(
+    copies: Path, phantoms: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    normal = phantoms / "train" / "NORMAL"
+    best = load_model(finished / "checkpoints" / "best.ckpt", "cpu")
+    content = best.evaluate(copies, run=finished, training_data=normal).to_dict()
+    assert (content["training_images"], content["leakage_images"]) == (len(list(normal.iterdir())), 1)
+    assert content["internal_images"] == 32  # of the run
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
