@@ -61,7 +61,7 @@ def read_label_table(path: Path, preset: str | None = None, columns: Mapping[str
             or a file is listed twice.
     """
     if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"preset {preset!r} is unknown: it must be one of {', '.join(PRESETS)}.")
+        raise ConfigError(f"preset={preset} is unknown: it must be one of {', '.join(PRESETS)}. Use one of these.")
     sheet = read_spreadsheet(path)
     _check_header(path, sheet.header)
     renamed = _rename(path, sheet, columns)
@@ -69,7 +69,7 @@ def read_label_table(path: Path, preset: str | None = None, columns: Mapping[str
         table = LabelTable(path, _standardize(path, sheet, renamed), sheet.lines)
     elif clash := [name for name in REQUIRED if name in columns]:
         raise ConfigError(
-            f"Column {clash[0]}={columns[clash[0]]} cannot be combined with preset {preset}, which defines it. Omit "
+            f"Column {clash[0]}={columns[clash[0]]} cannot be combined with preset={preset}, which defines it. Omit "
             "one of them."
         )
     else:
@@ -123,11 +123,13 @@ def _standardize(path: Path, sheet: Spreadsheet, renamed: Mapping[str, int]) -> 
 def _missing_columns(path: Path, sheet: Spreadsheet, missing: Sequence[str]) -> DataError:
     fitting = [name for name, preset in PRESETS.items() if not _lacking(sheet.header, preset)]
     if fitting:
-        fix = f"It looks like {PRESETS[fitting[0]].table}: use the preset {fitting[0]}."
+        name = fitting[0]
+        fix = f"It looks like {PRESETS[name].table}: use --preset {name}, or data.preset={name} in training."
     elif len(sheet.header) == 1:
         fix = "Separate its columns by commas, semicolons or tabs."
     else:
-        fix = f"Rename its columns, or state which column it is, such as {missing[0]}=COLUMN."
+        name = missing[0]
+        fix = f"Rename it, or use --column {name}=COLUMN, or data.columns.{name}=COLUMN in training."
     names = " and no column ".join(f"{name}{_suggest(name, sheet.header)}" for name in missing)
     return DataError(f"{path} has no column {names}; its columns are {_list_columns(sheet.header)}. {fix}")
 

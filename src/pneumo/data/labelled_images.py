@@ -72,10 +72,10 @@ def read_labelled(
         DataError: There are no images, the table is invalid, or files are missing.
     """
     if split not in (*SPLITS, ALL):
-        raise ConfigError(f"split {split!r} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
+        raise ConfigError(f"split={split} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
     if labels is None and data.is_dir():
         if preset is not None or columns:
-            option = f"preset {preset}" if preset is not None else f"column {next(iter(columns))}"
+            option = f"preset={preset}" if preset is not None else f"column {next(iter(columns))}"
             raise ConfigError(f"{option} needs a table, but {data} is a folder. Add the table, or omit the option.")
         return _read_folder(data, mapping, split)
     if labels is not None and not data.is_dir():

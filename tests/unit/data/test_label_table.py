@@ -73,9 +73,9 @@ def test_invalid_tables_are_rejected(text: str, messages: tuple[str, ...], tmp_p
 @pytest.mark.parametrize(
     ("preset", "columns", "messages"),
     [
-        ("mimic", {}, ("'mimic'", "nih, rsna, chexpert, vindr")),
+        ("mimic", {}, ("preset=mimic", "nih, rsna, chexpert, vindr")),
         (None, {"patient": "Patent"}, ("patient=Patent", "is it Patient?", "file, label, Patient")),
-        ("nih", {"label": "Patient"}, ("label=Patient", "preset nih")),
+        ("nih", {"label": "Patient"}, ("label=Patient", "preset=nih")),
     ],
 )
 def test_options_that_do_not_fit_are_rejected(

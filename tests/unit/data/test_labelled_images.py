@@ -128,8 +128,8 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
     odd = write(tmp_path / "odd.csv", "file,label,split", "tree/A/1.png,N,fold1")
     tree = tmp_path / "tree"
     cases: list[tuple[type[Exception], str, Path, dict[str, object]]] = [
-        (ConfigError, "split 'holdout' .* train, val, test or all", tree, {"split": "holdout"}),
-        (ConfigError, "preset nih needs a table", tree, {"preset": "nih"}),
+        (ConfigError, "split=holdout .* train, val, test or all", tree, {"split": "holdout"}),
+        (ConfigError, "preset=nih needs a table", tree, {"preset": "nih"}),
         (ConfigError, "column file needs a table", tree, {"columns": {"file": "x"}}),
         (ConfigError, "mapping C=NORMAL .* A, B: use one", tree, {"mapping": {"C": "NORMAL"}}),
         (ConfigError, "mapping P=X .* N: use one", table, {"mapping": {"P": "X"}, "split": "train"}),
