@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pneumo.data.folder_tree import SPLITS
@@ -62,16 +63,15 @@ def read_dataset(selection: DataSelection, classes: Sequence[str] = ()) -> Tree:
 def _build_tree(labelled: LabelledSet, table: Path, root: Path, classes: Sequence[str], missing: str) -> Tree:
     """Convert the images of a table to a tree; `missing` is the reason to omit files that were not found."""
     omitted = [(name, missing if reason == NOT_FOUND else reason) for name, reason in labelled.skipped]
-    images = list(labelled.images)
+    root, images = _relate(labelled.images, root)
     if any(image.split for image in images):
         omitted += [(image.name, NO_SPLIT) for image in images if not image.split]
         images = [image for image in images if image.split]
     names = _select_classes(table, images, classes)
     omitted += [(image.name, "not of a selected class") for image in images if image.label not in names]
     images = [image for image in images if image.label in names]
-    root, paths = _relate(images, root)
     with readable_entries():
-        files = [_make_file(image, path, names) for image, path in zip(images, paths, strict=True)]
+        files = [_make_file(image, names) for image in images]
     files.sort(key=lambda file: file.path)
     present = {file.split for file in files}
     splits = tuple(split for split in (UNSPLIT, *SPLITS) if split in present)
@@ -89,17 +89,19 @@ def _select_classes(table: Path, images: Sequence[LabelledImage], classes: Seque
     return tuple(classes) or tuple(sorted(counts))
 
 
-def _relate(images: Sequence[LabelledImage], root: Path) -> tuple[Path, list[str]]:
-    """Return the folder of the images, which is `root` if all are below it, and their paths relative to it."""
+def _relate(images: Sequence[LabelledImage], root: Path) -> tuple[Path, list[LabelledImage]]:
+    """Return the common folder of the images, which is `root` if all are below it, and the images named from there."""
     if not any(image.name.startswith("../") for image in images):
-        return root, [image.name for image in images]
+        return root, list(images)
     # The links of a file's folder are resolved, since `..` after a link is another folder; its own name is kept.
     files = [image.file.parent.resolve() / image.file.name for image in images]
     common = Path(os.path.commonpath([file.parent for file in files]))
-    return common, [relative_path(str(file), common) for file in files]
+    names = [relative_path(str(file), common) for file in files]
+    return common, [replace(image, name=name) for image, name in zip(images, names, strict=True)]
 
 
-def _make_file(image: LabelledImage, path: str, classes: Sequence[str]) -> File:
+def _make_file(image: LabelledImage, classes: Sequence[str]) -> File:
     patient, subtype = read_name(image.file.name)
     size = image.file.stat().st_size
-    return File(path, image.split or UNSPLIT, classes.index(image.label), subtype, image.patient or patient, size)
+    label = classes.index(image.label)
+    return File(image.name, image.split or UNSPLIT, label, subtype, image.patient or patient, size)

@@ -144,8 +144,8 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
     patients, files = findings.patients, findings.tree.files
     if unnamed := sum(file.patient is None for file in files):
         message = (
-            f"The patient of {unnamed:,} of {len(files):,} images is unknown, so patients in several splits are not "
-            "detected."
+            f"The patient of {unnamed:,} of {len(files):,} images is unknown, so leaks of these patients between "
+            "splits are not detected."
         )
         yield Verdict("note", "no_patients", message, "Verify from another source that no patient is in two splits.")
     if not patients.shared:
@@ -154,7 +154,7 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
     names = f"{count_noun(len(patients.shared), 'patient name')} in several splits ({abbreviate(patients.shared)})"
     evidence = "" if across.excess is None else f"excess cosine {across.excess:.3f}, p = {patients.p_value:.2g}"
     severity: Severity
-    remedy = "Put all images of a patient into one split. If different patients have the same name, change it."
+    remedy = "Put all images of a patient into one split. If different patients share a name, rename one."
     if patients.conclusion == "different":
         severity = "note"
         message = (
