@@ -7,11 +7,12 @@ import pytest
 
 from pneumo.audit.findings import audit
 from pneumo.audit.verdicts import assess
+from pneumo.data.image_tree import read_tree
 
 
 @pytest.mark.real
 def test_known_properties_of_the_data_set_are_detected() -> None:
-    findings = audit(Path(os.environ["PNEUMO_DATA_ROOT"]))
+    findings = audit(read_tree(Path(os.environ["PNEUMO_DATA_ROOT"])))
     assert len(findings.images.files) == 5_856
     assert findings.identical == (30, 62)
     assert len(findings.duplicates) == 30

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -13,7 +12,7 @@ from pneumo.audit.properties import DuplicateGroup, LoadedImages, count_identica
 from pneumo.audit.shortcuts import probe_shortcuts
 from pneumo.data.dicom_patients import header_patients
 from pneumo.data.duplicates import group_duplicates
-from pneumo.data.image_tree import Tree, read_tree
+from pneumo.data.image_tree import Tree
 from pneumo.data.index import file_path
 from pneumo.metrics.probes import Probe
 
@@ -67,15 +66,13 @@ class Findings:
         return dict(sorted(counts.items()))
 
 
-def audit(root: Path, classes: Sequence[str] = ()) -> Findings:
-    """Audit a folder of class folders, or of train/, val/ or test/ with class folders.
-
-    Without `classes`, all folders that contain images are classes.
+def audit(tree: Tree) -> Findings:
+    """Audit the images of a tree.
 
     Raises:
-        DataError: There is no such tree, or none of its files can be read.
+        DataError: None of the files can be read.
     """
-    tree = _with_header_patients(read_tree(root, classes))
+    tree = _with_header_patients(tree)
     images = read_images(tree)
     with threadpool_limits(1):  # the last bits of a sum depend on the number of threads
         groups = group_duplicates(images.thumbnails)
@@ -85,7 +82,7 @@ def audit(root: Path, classes: Sequence[str] = ()) -> Findings:
 
 
 def _with_header_patients(tree: Tree) -> Tree:
-    """Return a tree in which files without a patient in their name have that of their DICOM header, as pseudonym."""
+    """Return a tree in which files without a known patient have that of their DICOM header, as pseudonym."""
     unnamed = [file for file in tree.files if file.patient is None]
     pseudonyms = header_patients([file_path(tree.root, file.path) for file in unnamed])
     found = {file.path: pseudonym for file, pseudonym in zip(unnamed, pseudonyms, strict=True) if pseudonym}

@@ -9,29 +9,36 @@ from typing import Any
 import rich
 from PIL import Image
 
+from pneumo.audit.dataset import read_dataset
 from pneumo.audit.findings import QUANTITIES, Findings, audit, quantiles
 from pneumo.audit.tables import to_terminal
 from pneumo.audit.verdicts import assess
 from pneumo.common import __version__
 from pneumo.common.files import check_output, check_overwrites, escape_path, write_output
+from pneumo.data.index import file_path
+from pneumo.inference.evaluate.selection import DataSelection, written_images
 from pneumo.reporting.assessment import Verdict
 
 
-def run_audit(root: Path, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
+def run_audit(selection: DataSelection, classes: Sequence[str], json: Path | None, html: Path | None) -> bool:
     """Audit a data set, print the findings, and write them to the given files.
 
     Returns:
         Whether any verdict is an error.
 
     Raises:
-        DataError: There is no such tree, or none of its files can be read.
-        ConfigError: A file cannot be written.
+        DataError: The data are invalid, or none of the files can be read.
+        ConfigError: An option does not fit the data, or a file cannot be written.
     """
     check_output("--json", json)
     check_output("--html", html)
     outputs = (("--json", json), ("--html", html))
-    check_overwrites(outputs, [path for _, path in outputs if path is not None and _is_image_below(path, root)])
-    findings = audit(root, classes)
+    written = [path for _, path in outputs if path is not None]
+    below = [path for path in written if any(_is_image_below(path, root) for root in selection.data)]
+    check_overwrites(outputs, [*selection.files, *below])
+    tree = read_dataset(selection, classes)
+    check_overwrites(outputs, written_images(outputs, (file_path(tree.root, file.path) for file in tree.files)))
+    findings = audit(tree)
     verdicts = assess(findings)
     rich.print(to_terminal(findings, verdicts))
     if json is not None:
@@ -67,6 +74,7 @@ def to_json(findings: Findings, verdicts: Sequence[Verdict]) -> str:
         "schema": 1,
         "pneumo_version": __version__,
         "root": escape_path(str(tree.root)),
+        "table": None if tree.table is None else escape_path(str(tree.table)),
         "splits": tree.splits,
         "classes": tree.classes,
         "images": len(tree.files),
@@ -76,6 +84,7 @@ def to_json(findings: Findings, verdicts: Sequence[Verdict]) -> str:
         "unreadable": [{"path": path, "reason": reason} for path, reason in images.unreadable],
         "notes": [{"path": path, "notes": notes} for path, notes in images.noted().items()],
         "junk": tree.junk,
+        "omitted": [{"path": path, "reason": reason} for path, reason in tree.omitted],
         "mismatched": [{"path": path, "format": form} for path, form in images.mismatched()],
         "identical_groups": identical_groups,
         "identical_images": identical_images,

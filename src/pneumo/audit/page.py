@@ -47,7 +47,7 @@ def to_html(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     figures = plot_figures(findings)
     return render(
         "audit.html",
-        title=f"Audit of {findings.tree.root.name or findings.tree.root}",
+        title=f"Audit of {findings.tree.source.name or findings.tree.source}",
         lead=f"{headline(findings)}: {count_verdicts(verdicts)}.",
         verdicts=verdicts,
         tables={

@@ -81,6 +81,7 @@ def listings(findings: Findings) -> Iterator[tuple[str, list[str], int]]:
         "Doubtful images": [f"{path}: {'; '.join(notes)}" for path, notes in findings.images.noted().items()],
         "Files with the suffix of another format": [f"{path} is {form}" for path, form in findings.images.mismatched()],
         "Other files": list(findings.tree.junk),
+        "Omitted rows of the table": [f"{path}: {reason}" for path, reason in findings.tree.omitted],
         "Patient names in several splits": list(findings.patients.shared),
     }
     for name, lines in lists.items():
@@ -91,7 +92,7 @@ def listings(findings: Findings) -> Iterator[tuple[str, list[str], int]]:
 def to_terminal(findings: Findings, verdicts: Sequence[Verdict]) -> RenderableType:
     """Render the findings for a terminal, with the verdicts last."""
     return Group(
-        Text(f"{escape_line(str(findings.tree.root))}: {headline(findings)}\n", style="bold"),
+        Text(f"{escape_line(str(findings.tree.source))}: {headline(findings)}\n", style="bold"),
         terminal_table("Images", image_table(findings)),
         terminal_table("Files: median and quartiles", file_table(findings)),
         terminal_table("Shortcuts", probe_table(findings)),

@@ -1,5 +1,6 @@
 """Verdicts of an audit: the effects of its findings on metrics, each with a remedy."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from scipy.stats import chi2_contingency
@@ -9,6 +10,7 @@ from pneumo.audit.patients import MIN_NAMES
 from pneumo.audit.properties import DuplicateGroup
 from pneumo.common.text import count_noun
 from pneumo.data.image_notes import abbreviate, itemize, summarize
+from pneumo.data.labelled_images import NO_SPLIT, NOT_FOUND
 from pneumo.reporting.assessment import SEVERITIES, Severity, Verdict
 
 # Compared with the lower end of a probe's 95 % interval. Networks that use the lungs also reach an AUROC of 0.9.
@@ -16,6 +18,11 @@ _ERROR_AUROC, _WARNING_AUROC = 0.9, 0.7
 _MAX_REDUNDANT = 0.05  # fraction of the images
 _MAX_LISTED = 3  # unreadable files named with their reasons
 _MIN_IMAGES = 100  # per split; the 95 % interval of an accuracy is then at most +-10 points
+# By the reason for which rows of a table are not used; all other reasons are notes.
+_OMISSIONS: dict[str, tuple[Severity, str]] = {
+    NOT_FOUND: ("error", "Add the files, or correct or delete these rows: training stops at them."),
+    NO_SPLIT: ("warning", "Fill in the column split, or delete it: training stops at rows without split."),
+}
 # By the name of the probe: its features and the remedy.
 _SHORTCUTS = {
     "metadata": (
@@ -54,19 +61,26 @@ def _files(findings: Findings) -> Iterator[Verdict]:
         reasons = [f"{path} {reason.rstrip('.')}" for path, reason in unreadable[:_MAX_LISTED]]
         reasons += [f"{len(unreadable) - _MAX_LISTED:,} more"] if len(unreadable) > _MAX_LISTED else []
         message = itemize(f"{count_noun(len(unreadable), 'image file')} cannot be read:", reasons)
-        yield Verdict("error", "unreadable", message, "Replace or delete unreadable files: training stops at them.")
+        yield Verdict("error", "unreadable", message, "Replace or remove unreadable files: training stops at them.")
     if noted := images.noted():
         message = itemize(f"{count_noun(len(noted), 'doubtful image')}:", summarize(noted))
-        remedy = "Inspect them, then save them again or delete them: training uses them as they are."
+        remedy = "Inspect them, then save them again or remove them: training uses them as they are."
         yield Verdict("warning", "notes", message, remedy)
     if mismatched := images.mismatched():
         listed = abbreviate(f"{path} is {form}" for path, form in mismatched)
-        remedy = "Rename them: pneumo detects formats from the content, but other programs may not."
+        where = "" if findings.tree.table is None else ", also in the table"
+        remedy = f"Rename them{where}: pneumo detects formats from the content, but other programs may not."
         message = f"{count_noun(len(mismatched), 'file')} with the suffix of another format: {listed}."
         yield Verdict("note", "suffix", message, remedy)
     if junk:
         message = f"{count_noun(len(junk), 'other file')} ignored: {abbreviate(junk)}."
         yield Verdict("note", "junk", message, "No action is needed: only images in class folders are used.")
+    omitted = findings.tree.omitted
+    for reason, count in Counter(reason for _, reason in omitted).items():
+        severity, remedy = _OMISSIONS.get(reason, ("note", "No action is needed: only the other rows are used."))
+        files = abbreviate(path for path, other in omitted if other == reason)
+        message = f"{count_noun(count, 'row')} of the table omitted, {reason}: {files}."
+        yield Verdict(severity, "omitted", message, remedy)
 
 
 def _classes(findings: Findings) -> Iterator[Verdict]:
@@ -106,11 +120,11 @@ def _duplicates(findings: Findings) -> Iterator[Verdict]:
         message = (
             f"{count_noun(len(conflicts), 'image')} with copies in several classes{_example(findings, conflicts)}."
         )
-        remedy = "Determine the correct class and delete the other copies: the labels contradict each other."
+        remedy = "Determine the correct class and remove the other copies: the labels contradict each other."
         yield Verdict("error", "conflict", message, remedy)
     if across := [group for group in duplicates if len(group.splits) > 1]:
         message = f"{count_noun(len(across), 'image')} with copies in several splits{_example(findings, across)}."
-        remedy = "Delete the copies in train: results on images that were used in training are too optimistic."
+        remedy = "Remove the copies from train: results on images that were used in training are too optimistic."
         yield Verdict("error", "copies_across_splits", message, remedy)
     if inside := [group for group in duplicates if len(group.splits) == 1 and len(group.labels) == 1]:
         files = findings.images.files
@@ -130,8 +144,8 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
     patients, files = findings.patients, findings.tree.files
     if unnamed := sum(file.patient is None for file in files):
         message = (
-            f"{unnamed:,} of {len(files):,} file names contain no patient name, so patients in several splits are not "
-            "detected."
+            f"The patient of {unnamed:,} of {len(files):,} images is unknown, so leaks of these patients between "
+            "splits are not detected."
         )
         yield Verdict("note", "no_patients", message, "Verify from another source that no patient is in two splits.")
     if not patients.shared:
@@ -140,7 +154,7 @@ def _patients(findings: Findings) -> Iterator[Verdict]:
     names = f"{count_noun(len(patients.shared), 'patient name')} in several splits ({abbreviate(patients.shared)})"
     evidence = "" if across.excess is None else f"excess cosine {across.excess:.3f}, p = {patients.p_value:.2g}"
     severity: Severity
-    remedy = "Put all images of a patient into one split. If different patients have the same name, rename their files."
+    remedy = "Put all images of a patient into one split. If different patients share a name, rename one."
     if patients.conclusion == "different":
         severity = "note"
         message = (

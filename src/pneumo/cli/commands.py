@@ -9,8 +9,19 @@ import typer
 
 from pneumo.cli.cache import cache
 from pneumo.cli.examples import examples
-from pneumo.cli.external import external
-from pneumo.cli.parameters import BatchSize, Checkpoint, Device, RunCheckpoint, path_argument, path_option
+from pneumo.cli.external import external, select_data
+from pneumo.cli.parameters import (
+    BatchSize,
+    Checkpoint,
+    Columns,
+    Device,
+    Labels,
+    Mapping,
+    Preset,
+    RunCheckpoint,
+    path_argument,
+    path_option,
+)
 from pneumo.common.disk import find_user_error, suppress_thread_tracebacks
 from pneumo.common.streams import guarded_output
 from pneumo.common.terminal import warn
@@ -110,20 +121,26 @@ def ensemble(folders: _Sweeps, output: _SweepOutput = None) -> None:
         "pneumo audit data/chest_xray",
         "pneumo audit data/chest_xray --html audit.html --json audit.json",
         "pneumo audit scans --classes NORMAL,COVID,PNEUMONIA --strict",
+        "pneumo audit scans --labels labels.csv",
     )
 )
 def audit(
-    root: Annotated[Path, path_argument(help="Dataset folder with splits or classes.", metavar="ROOT")],
+    root: Annotated[Path | None, path_argument(help="Class folders, splits or a CSV table.", metavar="ROOT")] = None,
+    labels: Labels = None,
+    preset: Preset = None,
+    column: Columns = None,
+    mapping: Mapping = None,
     json: Annotated[Path | None, path_option(help="Write all findings to this JSON file.")] = None,
     html: Annotated[Path | None, path_option(help="Write an HTML report to this file.")] = None,
-    classes: Annotated[str, typer.Option(help="Class folders, such as A,B; by default all.")] = "",
+    classes: Annotated[str, typer.Option(help="Classes, such as A,B; by default all.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if there are errors.")] = False,
 ) -> None:
     """Find problems in a dataset that make test results misleading."""
     from pneumo.audit.inspection import run_audit
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
-    if run_audit(root, names, json, html) and strict:
+    selection = select_data([root] if root is not None else None, labels, preset, column, mapping, "all")
+    if run_audit(selection, names, json, html) and strict:
         raise typer.Exit(1)
 
 

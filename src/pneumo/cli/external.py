@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumo.cli.examples import examples
-from pneumo.cli.parameters import BatchSize, Checkpoint, Device, RunCheckpoint, path_argument, path_option
+from pneumo.cli.parameters import (
+    BatchSize,
+    Checkpoint,
+    Columns,
+    Device,
+    Labels,
+    Mapping,
+    Preset,
+    RunCheckpoint,
+    path_argument,
+    path_option,
+)
 from pneumo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,10 +31,6 @@ Data = Annotated[
     list[Path] | None,
     path_argument(help="Class folders, splits or CSV tables.", metavar="DATA"),
 ]
-Labels = Annotated[list[Path] | None, path_option(help="CSV table, of DATA or on its own.")]
-Preset = Annotated[str | None, typer.Option(help="nih, rsna, chexpert or vindr.")]
-Columns = Annotated[list[str] | None, typer.Option("--column", help='Column, such as file="Image Index".')]
-Mapping = Annotated[list[str] | None, typer.Option("--map", help='Label, such as "No Finding=NORMAL".')]
 Split = Annotated[str, typer.Option(help="train, val, test or all.")]
 
 

@@ -11,5 +11,9 @@ path_argument, path_option = partial(typer.Argument, readable=False), partial(ty
 
 Checkpoint = Annotated[Path, path_argument(help="Checkpoint or .onnx file.", metavar="CHECKPOINT")]
 RunCheckpoint = Annotated[Path, path_argument(help="Checkpoint of a run.", metavar="CHECKPOINT")]
+Labels = Annotated[list[Path] | None, path_option(help="CSV table, of a folder or on its own.")]
+Preset = Annotated[str | None, typer.Option(help="nih, rsna, chexpert or vindr.")]
+Columns = Annotated[list[str] | None, typer.Option("--column", help='Column, such as file="Image Index".')]
+Mapping = Annotated[list[str] | None, typer.Option("--map", help='Label, such as "No Finding=NORMAL".')]
 BatchSize = Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

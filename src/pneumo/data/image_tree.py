@@ -23,7 +23,7 @@ class File:
     split: str  # train, val or test; `UNSPLIT` if the tree has no splits
     label: int  # index of its class in `Tree.classes`
     subtype: str  # bacterial, viral or none
-    patient: str | None  # patient from the file name; None if it has none
+    patient: str | None  # patient from the table or the file name; None if unknown
     size: int  # in bytes
 
 
@@ -36,6 +36,13 @@ class Tree:
     classes: tuple[str, ...]  # sorted by name, or in the given order
     files: tuple[File, ...]  # sorted by path
     junk: tuple[str, ...]  # paths of files that are not images of a class
+    table: Path | None = None  # label table that lists the files; None for class folders
+    omitted: tuple[tuple[str, str], ...] = ()  # file and reason of each row of the table that is not used
+
+    @property
+    def source(self) -> Path:
+        """The table, or the folder if there is none."""
+        return self.root if self.table is None else self.table
 
 
 def read_tree(
@@ -106,8 +113,7 @@ def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
 
 
 def _check(root: Path, classes: Sequence[str], splits: Sequence[str], present: set[str], selection: str) -> None:
-    if len(set(classes)) < len(classes):
-        raise DataError(f"--classes {','.join(classes)} contains a class twice: list each class once.")
+    require_distinct(classes)
     # The images of misnamed splits would be ignored, or the splits would be treated as classes.
     other = sorted(
         path.name for path in root.iterdir() if path.name.lower() in SPLIT_NAMES - {*splits} and path.is_dir()
@@ -134,6 +140,12 @@ def _check(root: Path, classes: Sequence[str], splits: Sequence[str], present: s
             "data set has one folder per class, or train/, val/ or test/ with one folder per class in each, and every "
             f"class needs an image. Use such a folder, or {selection.format('A,B')}."
         )
+
+
+def require_distinct(classes: Sequence[str]) -> None:
+    """Raise a DataError if a class is selected twice."""
+    if len(set(classes)) < len(classes):
+        raise DataError(f"--classes {','.join(classes)} contains a class twice: list each class once.")
 
 
 def _check_nesting(root: Path, image_folders: Mapping[str, set[str]], command: str, selection: str) -> None:

@@ -21,6 +21,7 @@ _SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing"
     ("val", "valid", "validation", "dev"), "val"
 )
 _LISTED = 20  # labels in a message
+NOT_FOUND, NO_SPLIT = "file not found", "no split"  # reasons of `LabelledSet.skipped`
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def read_labelled(
     columns: Mapping[str, str] = {},
     mapping: Mapping[str, str] = {},
     split: str = "test",
+    allow_missing: bool = False,
 ) -> LabelledSet:
     """List the labelled images of a folder or of a table.
 
@@ -66,6 +68,7 @@ def read_labelled(
         mapping: New names of labels, such as `{"No Finding": "NORMAL"}`; case is ignored for keys that are no label.
         split: The split to use of a tree, or of a table with the column `split`: train, val or test; `all` for
             everything, also images without split.
+        allow_missing: Whether to skip missing files of any table; those of published tables are always skipped.
 
     Raises:
         ConfigError: An option does not fit the data.
@@ -74,9 +77,7 @@ def read_labelled(
     if split not in (*SPLITS, ALL):
         raise ConfigError(f"split={split} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
     if labels is None and data.is_dir():
-        if preset is not None or columns:
-            option = f"preset={preset}" if preset is not None else f"column {next(iter(columns))}"
-            raise ConfigError(f"{option} needs a table, but {data} is a folder. Add the table, or omit the option.")
+        reject_table_options(data, preset, columns)
         return _read_folder(data, mapping, split)
     if labels is not None and not data.is_dir():
         raise DataError(
@@ -90,7 +91,18 @@ def read_labelled(
         )
     table = read_label_table(data if labels is None else labels, preset, columns)
     root = data.parent if labels is None else data
-    return _read_table(table, _set_name(data), root, mapping, split)
+    files = locate_files(table, root, allow_missing)
+    return _read_table(table, files, _set_name(data), root, mapping, split)
+
+
+def reject_table_options(
+    folder: Path, preset: str | None, columns: Mapping[str, str], mapping: Mapping[str, str] = {}
+) -> None:
+    """Raise a ConfigError if an option of tables is given for a folder without a table."""
+    given = [f"preset={preset}"] if preset is not None else []
+    given += [f"column {name}" for name in columns] + [f"map {label}" for label in mapping]
+    if given:
+        raise ConfigError(f"{given[0]} needs a table, but {folder} is a folder. Add the table, or omit the option.")
 
 
 def _read_folder(data: Path, mapping: Mapping[str, str], split: str) -> LabelledSet:
@@ -118,22 +130,29 @@ def _read_folder(data: Path, mapping: Mapping[str, str], split: str) -> Labelled
     )
 
 
-def _read_table(table: LabelTable, name: str, root: Path, mapping: Mapping[str, str], split: str) -> LabelledSet:
+def _read_table(
+    table: LabelTable,
+    files: Sequence[Path | None],
+    name: str,
+    root: Path,
+    mapping: Mapping[str, str],
+    split: str,
+) -> LabelledSet:
     labels = _map_labels(table.values("label"), mapping, table.path)
     splits = _read_splits(table)
     patients, sites = table.values("patient"), table.values("site")
     extras = list(zip(*map(table.values, table.extra_columns), strict=True)) or [()] * len(labels)
     images: list[LabelledImage] = []
     skipped = list(table.skipped)
-    for i, (file, text) in enumerate(zip(locate_files(table, root), table.values("file"), strict=True)):
+    for i, (file, text) in enumerate(zip(files, table.values("file"), strict=True)):
         if file is None:
-            skipped.append((escape_path(text), "file not found"))
+            skipped.append((escape_path(text), NOT_FOUND))
         elif split == ALL or not any(splits) or splits[i] == split:
             images.append(
                 LabelledImage(file, _relative_name(file, root), labels[i], patients[i], sites[i], splits[i], extras[i])
             )
         elif not splits[i]:
-            skipped.append((_relative_name(file, root), "no split"))
+            skipped.append((_relative_name(file, root), NO_SPLIT))
     if not images:
         present = ", ".join(name for name in SPLITS if name in splits)
         raise DataError(
@@ -156,12 +175,17 @@ def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path)
     new = {label: mapping.get(label, folded.get(label.casefold(), label)) for label in present}
     used = {label.casefold() for label in present if label not in mapping}
     if unknown := [key for key in mapping if key not in present and key.casefold() not in used]:
-        listed = ", ".join(escape_line(label) for label, _ in present.most_common(_LISTED))
         raise ConfigError(
             f"The mapping {unknown[0]}={mapping[unknown[0]]} names a label that does not occur in {source}. Its labels "
-            f"are {listed}{', ...' if len(present) > _LISTED else ''}: use one of them."
+            f"are {list_labels(present)}: use one of them."
         )
     return [new[label] for label in labels]
+
+
+def list_labels(counts: Counter[str]) -> str:
+    """Return the labels as text, the most frequent first."""
+    listed = ", ".join(escape_line(label) for label, _ in counts.most_common(_LISTED))
+    return f"{listed}, ..." if len(counts) > _LISTED else listed
 
 
 def _read_splits(table: LabelTable) -> list[str]:

@@ -18,14 +18,19 @@ _SHOWN = 3  # examples in a message
 _SEARCHED = 100_000  # files, to suggest the right folder
 
 
-def locate_files(table: LabelTable, root: Path) -> list[Path | None]:
-    r"""Return the path of each file of a table; None for a file of a published table that does not exist.
+def locate_files(table: LabelTable, root: Path, allow_missing: bool = False) -> list[Path | None]:
+    r"""Return the path of each file of a table; None for a missing file that is allowed.
 
     Files are relative to `root`, or absolute; backslashes of Windows separate folders too. Those of a published table
     are also found in a sub-folder of `root`, with another suffix, or without the first folders of their path.
 
+    Args:
+        table: The label table.
+        root: Folder of the files.
+        allow_missing: Whether files may be missing; those of a published table always may.
+
     Raises:
-        DataError: A file does not exist or is a folder; or, of a published table, no file exists or one is ambiguous.
+        DataError: A file is missing that must not be, no file exists, one is a folder, or one is ambiguous.
     """
     with readable_entries():
         search = _Search(root)
@@ -33,7 +38,8 @@ def locate_files(table: LabelTable, root: Path) -> list[Path | None]:
         if folders := [i for i, file in enumerate(files) if file is not None and stat.S_ISDIR(file[1])]:
             raise _listed_folders(table, folders)
         missing = [i for i, file in enumerate(files) if file is None]
-        if missing and (table.preset is None or len(missing) == len(files)):
+        required = table.preset is None and not allow_missing
+        if missing and (required or len(missing) == len(files)):
             raise _missing_files(table, root, missing)
     return [None if file is None else Path(file[0]) for file in files]
 

@@ -76,7 +76,7 @@ def test_a_missing_root_prints_one_line(
 ) -> None:
     assert run(monkeypatch, tmp_path / "nowhere") == 1
     error = capsys.readouterr().err
-    assert "nowhere is not a folder" in error
+    assert "nowhere does not exist" in error
     assert len(error.strip().splitlines()) == 1
 
 

@@ -9,6 +9,7 @@ from pneumo.audit.findings import Findings, audit
 from pneumo.audit.inspection import to_json
 from pneumo.audit.tables import listings
 from pneumo.audit.verdicts import assess
+from pneumo.data.image_tree import read_tree
 
 DARK = "12-bit values in a 16-bit file look too dark: multiply them by 16 and save the file again"
 
@@ -21,7 +22,7 @@ def audit_images(root: Path, deep: int, faint: int = 0) -> Findings:
         pixels = np.random.default_rng(number).integers(0, 256, (40, 40), np.uint8)
         values = pixels // 16 if number < faint else pixels * np.uint16(16) if number < faint + deep else pixels
         Image.fromarray(values).save(folder / f"{number}.png")
-    return audit(root)
+    return audit(read_tree(root))
 
 
 def test_doubtful_images_are_summarized_and_listed(tmp_path: Path) -> None:
@@ -56,6 +57,6 @@ def test_width_and_height_are_those_of_the_reoriented_image(orientation: int, tm
         (tmp_path / name).mkdir()
         pixels = np.random.default_rng(ord(name)).integers(0, 256, (40, 60), np.uint8)
         Image.fromarray(pixels).save(tmp_path / name / "1.jpg", exif=exif)
-    images = audit(tmp_path).images
+    images = audit(read_tree(tmp_path)).images
     assert [(info.width, info.height) for info in images.infos] == [(60, 40) if orientation == 1 else (40, 60)] * 2
     assert bool(images.noted()) == (orientation == 6)

@@ -11,6 +11,7 @@ from PIL import Image
 from pneumo.audit.findings import Findings, audit
 from pneumo.audit.inspection import to_json
 from pneumo.audit.verdicts import assess
+from pneumo.data.image_tree import read_tree
 from pneumo.data.phantoms import write_phantoms
 from pneumo.reporting.assessment import Verdict
 
@@ -23,7 +24,7 @@ def root(phantoms: Path, tmp_path: Path) -> Path:
 
 def run_audit(root: Path) -> tuple[Findings, dict[str, Verdict]]:
     """Run the audit; return the findings, and the errors and warnings by check."""
-    findings = audit(root)
+    findings = audit(read_tree(root))
     return findings, {v.check: v for v in assess(findings) if v.severity != "note"}
 
 
@@ -208,7 +209,7 @@ def test_a_class_missing_from_a_split_is_a_warning(root: Path) -> None:
 
 def test_the_json_is_reproducible_and_has_no_nan(root: Path) -> None:
     copy_file(root)
-    first, second = (to_json(f, assess(f)) for f in (audit(root), audit(root)))
+    first, second = (to_json(f, assess(f)) for f in (audit(read_tree(root)), audit(read_tree(root))))
     assert first == second
     content = json.loads(first, parse_constant=pytest.fail)
     assert content["schema"] == 1

@@ -32,12 +32,11 @@ class DataSelection:
         """Paths of the tables, which outputs must not overwrite."""
         return [*self.labels, *(path for path in self.data if path.is_file())]
 
-    def read(self) -> list[LabelledSet]:
-        """Read the sets; equal names are made distinct.
+    def pairs(self) -> list[tuple[Path, Path | None]]:
+        """Return the pairs of a folder and its table; a folder or a table on its own is paired with None.
 
         Raises:
             ConfigError: There are no data, or more tables than folders.
-            DataError: A set cannot be read; see `read_labelled`.
         """
         if not self.data and not self.labels:
             raise ConfigError(
@@ -48,7 +47,16 @@ class DataSelection:
                 f"--labels is given {len(self.labels)} times for {len(self.data)} folders: each folder has at most one "
                 "table, in the same order. Add the missing folders, or give only tables."
             )
-        pairs = list(zip_longest(self.data, self.labels)) if self.data else [(path, None) for path in self.labels]
+        return list(zip_longest(self.data, self.labels)) if self.data else [(path, None) for path in self.labels]
+
+    def read(self) -> list[LabelledSet]:
+        """Read the sets; equal names are made distinct.
+
+        Raises:
+            ConfigError: There are no data, or more tables than folders.
+            DataError: A set cannot be read; see `read_labelled`.
+        """
+        pairs = self.pairs()
         sets = [
             read_labelled(
                 data, labels=labels, preset=self.preset, columns=self.columns, mapping=self.mapping, split=self.split
@@ -74,7 +82,7 @@ def read_selection(
     """
     check_overwrites(outputs, [*inputs, *selection.files])
     sets = selection.read()
-    check_overwrites(outputs, _written_images(outputs, (image.file for each in sets for image in each.images)))
+    check_overwrites(outputs, written_images(outputs, (image.file for each in sets for image in each.images)))
     if any(image.split for each in sets for image in each.images):
         print_line(f"Data with the splits {', '.join(SPLITS)}: using {selection.split}. Change it with --split.")
     return sets
@@ -139,7 +147,7 @@ def _distinguish(sets: Sequence[LabelledSet], folders: Sequence[str]) -> list[La
     return distinct
 
 
-def _written_images(outputs: Sequence[tuple[str, Path | None]], files: Iterable[Path]) -> list[Path]:
+def written_images(outputs: Sequence[tuple[str, Path | None]], files: Iterable[Path]) -> list[Path]:
     """Return the images that an output would overwrite; others are not resolved, since links are slow."""
     existing = [path for _, path in outputs if path is not None and path.is_file()]
     return [file for file in files if any(file.samefile(path) for path in existing)] if existing else []
