@@ -19,8 +19,8 @@ from pneumo.data.labelled_images import (
     read_labelled,
     reject_table_options,
 )
+from pneumo.data.selection import DataSelection
 from pneumo.errors import ConfigError, DataError
-from pneumo.inference.evaluate.selection import DataSelection
 
 NOT_DOWNLOADED = "not downloaded"  # reason of `Tree.omitted`: few users have all files of a published table
 

@@ -16,7 +16,7 @@ from pneumo.audit.verdicts import assess
 from pneumo.common import __version__
 from pneumo.common.files import check_output, check_overwrites, escape_path, write_output
 from pneumo.data.index import file_path
-from pneumo.inference.evaluate.selection import DataSelection, written_images
+from pneumo.data.selection import DataSelection, written_images
 from pneumo.reporting.assessment import Verdict
 
 

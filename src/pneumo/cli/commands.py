@@ -9,7 +9,7 @@ import typer
 
 from pneumo.cli.cache import cache
 from pneumo.cli.examples import examples
-from pneumo.cli.external import external, select_data
+from pneumo.cli.external import external
 from pneumo.cli.parameters import (
     BatchSize,
     Checkpoint,
@@ -21,6 +21,7 @@ from pneumo.cli.parameters import (
     RunCheckpoint,
     path_argument,
     path_option,
+    select_data,
 )
 from pneumo.common.disk import find_user_error, suppress_thread_tracebacks
 from pneumo.common.streams import guarded_output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,11 +19,9 @@ from pneumo.cli.parameters import (
     RunCheckpoint,
     path_argument,
     path_option,
+    select_data,
 )
 from pneumo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pneumo.inference.evaluate.selection import DataSelection
 
 external = typer.Typer()  # `pneumo.cli.commands` adds its commands to the command `pneumo`
 
@@ -111,27 +109,6 @@ def adapt(
 
     selection = select_data(data, labels, preset, column, mapping, split)
     run_adapt(checkpoint, selection, output, json, AdaptationOptions(rule, target, width), batch_size, device)
-
-
-def select_data(
-    data: list[Path] | None,
-    labels: list[Path] | None,
-    preset: str | None,
-    column: list[str] | None,
-    mapping: list[str] | None,
-    split: str,
-) -> DataSelection:
-    """Build the selection of labelled data from the options that several commands have in common."""
-    from pneumo.inference.evaluate.selection import DataSelection, parse_pairs
-
-    return DataSelection(
-        data or [],
-        labels or [],
-        preset,
-        parse_pairs("--column", column or [], 'file="Image Index"'),
-        parse_pairs("--map", mapping or [], '"No Finding=NORMAL"'),
-        split,
-    )
 
 
 def _split_list(text: str) -> list[str]:

@@ -1,10 +1,15 @@
 """Arguments and options that several subcommands of `pneumo` have in common."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pneumo.data.selection import DataSelection
 
 # Unreadable paths are errors of the reader, with status 1, and not usage errors of Typer.
 path_argument, path_option = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
@@ -17,3 +22,24 @@ Columns = Annotated[list[str] | None, typer.Option("--column", help='Column, suc
 Mapping = Annotated[list[str] | None, typer.Option("--map", help='Label, such as "No Finding=NORMAL".')]
 BatchSize = Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def select_data(
+    data: list[Path] | None,
+    labels: list[Path] | None,
+    preset: str | None,
+    column: list[str] | None,
+    mapping: list[str] | None,
+    split: str,
+) -> DataSelection:
+    """Build the selection of labelled data from the options that several commands have in common."""
+    from pneumo.data.selection import DataSelection, parse_pairs
+
+    return DataSelection(
+        data or [],
+        labels or [],
+        preset,
+        parse_pairs("--column", column or [], 'file="Image Index"'),
+        parse_pairs("--map", mapping or [], '"No Finding=NORMAL"'),
+        split,
+    )

@@ -8,11 +8,11 @@ from pathlib import Path
 import rich
 
 from pneumo.common.files import check_output, write_output
+from pneumo.data.selection import DataSelection, read_selection
 from pneumo.inference.backend import as_flag
 from pneumo.inference.evaluate.evaluation import Evaluation, EvaluationOptions, evaluate
 from pneumo.inference.evaluate.evaluation_records import to_csv, to_json
 from pneumo.inference.evaluate.evaluation_terminal import to_terminal
-from pneumo.inference.evaluate.selection import DataSelection, read_selection
 from pneumo.inference.predictor import load_predictor, warn_uncalibrated
 
 

@@ -94,8 +94,8 @@ class Predictor(BatchPredictor):
             ConfigError: An option does not fit the data or the network.
             DataError: A label is not a class of the network, or images cannot be read.
         """
+        from pneumo.data.selection import DataSelection
         from pneumo.inference.evaluate.evaluation import EvaluationOptions, evaluate
-        from pneumo.inference.evaluate.selection import DataSelection
 
         chosen = {name: options.pop(name) for name in ("preset", "columns", "mapping", "split") if name in options}
         options |= {name: Path(options[name]) for name in ("run", "training_data") if options.get(name) is not None}

@@ -19,8 +19,8 @@ from pneumo.audit.verdicts import assess
 from pneumo.common.files import escape_path
 from pneumo.data.image_tree import read_tree
 from pneumo.data.index import file_path
+from pneumo.data.selection import DataSelection
 from pneumo.errors import ConfigError, DataError
-from pneumo.inference.evaluate.selection import DataSelection
 from pneumo.reporting.assessment import Verdict
 
 Row = dict[str, str]

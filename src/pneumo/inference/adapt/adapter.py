@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pneumo.common.files import check_output, unwritable, write_output
 from pneumo.common.terminal import print_line
+from pneumo.data.selection import DataSelection, merge_sets, read_selection
 from pneumo.errors import ConfigError
 from pneumo.inference.adapt.adaptation import adapt, adapted_content
 from pneumo.inference.adapt.adaptation_report import print_adaptation, to_json
 from pneumo.inference.backend import as_flag
-from pneumo.inference.evaluate.selection import DataSelection, merge_sets, read_selection
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.predictor import load_predictor
 from pneumo.metrics.local_adaptation import RULES, TARGET_RULES, ThresholdRule

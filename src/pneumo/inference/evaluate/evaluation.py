@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pneumo.data.labelled_images import LabelledSet
+from pneumo.data.selection import merge_sets
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.evaluate.cohort import Cohort, predict_cohort
@@ -20,7 +21,6 @@ from pneumo.inference.evaluate.leakage import TrainingImages, find_leakage, fold
 from pneumo.inference.evaluate.paired_comparison import check_comparable, compare_cohorts
 from pneumo.inference.evaluate.performance import Performance, measure_fractions, measure_performance
 from pneumo.inference.evaluate.reference import compare_with_reference, find_reference
-from pneumo.inference.evaluate.selection import merge_sets
 from pneumo.inference.evaluate.stress import run_stress
 from pneumo.inference.prediction import show_path
 from pneumo.metrics.diagnostics import check_fraction

@@ -12,11 +12,11 @@ from scipy.special import expit, logit
 from starlette.testclient import TestClient
 
 from pneumo.data.labelled_images import LabelledSet
+from pneumo.data.selection import DataSelection
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
 from pneumo.inference.batch_inference import run_predict
 from pneumo.inference.evaluate.caveats import assess
-from pneumo.inference.evaluate.selection import DataSelection
 from pneumo.inference.export.parity import score_reference, write_checked
 from pneumo.inference.export.torch_program import ProgramNetwork
 from pneumo.inference.predictor import load_model, open_network

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from helpers.labelled_site import write_site
 
+from pneumo.data.selection import DataSelection, merge_sets, parse_pairs
 from pneumo.errors import ConfigError
-from pneumo.inference.evaluate.selection import DataSelection, merge_sets, parse_pairs
 
 
 def test_tables_pair_with_folders_in_order(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Selection of labelled data by the options that `pneumo evaluate` and `pneumo adapt` have in common."""
+"""Selection of labelled data by the options that several commands have in common."""
 
 from __future__ import annotations
 
