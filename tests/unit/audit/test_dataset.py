@@ -171,7 +171,7 @@ def test_files_outside_of_the_folder_of_the_table_are_named_from_their_common_fo
     [
         ({"labels": []}, ConfigError, "No data"),
         ({"labels": ["labels.csv"] * 2}, ConfigError, "--labels"),
-        ({"data": ["data"], "preset": "nih"}, ConfigError, "preset nih"),
+        ({"data": ["data"], "preset": "nih"}, ConfigError, "preset=nih"),
         ({"data": ["data"], "columns": {"file": "x"}}, ConfigError, "column file"),
         ({"data": ["data"], "mapping": {"x": "y"}}, ConfigError, "map x"),
         ({"labels": ["labels.csv"], "mapping": {"MASS": "y"}}, ConfigError, "MASS=y"),
@@ -212,19 +212,10 @@ def test_classes_must_be_distinct_labels_of_the_table(classes: list[str], phanto
         read_dataset(select(root, list_rows(root)), classes)
 
 
-def form_folder_and_table(root: Path, table: Path) -> list[object]:
-    return [root, "--labels", table]
-
-
-def form_labels(root: Path, table: Path) -> list[object]:
-    return ["--labels", table]
-
-
-def form_table(root: Path, table: Path) -> list[object]:
-    return [table]
-
-
-@pytest.mark.parametrize("form", [form_folder_and_table, form_labels, form_table])
+@pytest.mark.parametrize(
+    "form",
+    [lambda root, table: [root, "--labels", table], lambda _, table: ["--labels", table], lambda _, table: [table]],
+)
 def test_the_command_reads_tables_and_overwrites_no_input(
     form: Callable[[Path, Path], list[object]],
     phantoms: Path,

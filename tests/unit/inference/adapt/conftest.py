@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.adaptation import adapt_checkpoint
 from helpers.checkpoints import smooth_images, write_untrained
 from helpers.damaged_images import encode_image
 
@@ -33,3 +34,10 @@ def local_images(local_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
         for index, (file, label) in enumerate(zip(files, labels, strict=True))
     )
     return LabelledSet("hospital", images, (), ())
+
+
+@pytest.fixture(scope="module")
+def adapted(local_checkpoint: Path, local_images: LabelledSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("adapted") / "adapted.ckpt"
+    adapt_checkpoint(local_checkpoint, local_images, path)
+    return path

@@ -1,19 +1,18 @@
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.checkpoints import smooth_images, write_checkpoint
+from helpers.adaptation import adapt_checkpoint, select_images
+from helpers.checkpoints import smooth_images
 from scipy.special import expit, logit
 from starlette.testclient import TestClient
 
 from pneumo.data.labelled_images import LabelledSet
 from pneumo.data.selection import DataSelection
-from pneumo.errors import ConfigError, DataError
+from pneumo.errors import ConfigError
 from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
 from pneumo.inference.batch_inference import run_predict
 from pneumo.inference.evaluate.caveats import assess
@@ -27,27 +26,6 @@ from pneumo.models.checkpoint_writer import save_checkpoint
 from pneumo.models.classifier import Classifier
 
 SIZE = 32
-
-
-def adapt(checkpoint: Path, labelled: LabelledSet, output: Path, **options: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Adapt a checkpoint and return the content of the new one."""
-    run_adapt(checkpoint, select(labelled), output, None, AdaptationOptions(**options), None, "cpu")
-    return read_checkpoint(output)
-
-
-def select(labelled: LabelledSet, extra: str = "") -> DataSelection:
-    """Write a table of images into a new folder and return the selection of it."""
-    table = Path(tempfile.mkdtemp(dir=labelled.images[0].file.parent)) / "hospital.csv"
-    rows = [f"{image.file},{image.label},{image.patient}" for image in labelled.images]
-    table.write_text("\n".join(["file,label,patient", *rows, extra]))
-    return DataSelection([table])
-
-
-@pytest.fixture(scope="module")
-def adapted(local_checkpoint: Path, local_images: LabelledSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("adapted") / "adapted.ckpt"
-    adapt(local_checkpoint, local_images, path)
-    return path
 
 
 def test_only_the_operating_point_changes_and_the_record_describes_it(local_checkpoint: Path, adapted: Path) -> None:
@@ -114,7 +92,7 @@ def test_predict_states_that_the_checkpoint_is_adapted(
 
 
 def test_evaluations_state_that_the_checkpoint_is_adapted(adapted: Path, local_images: LabelledSet) -> None:
-    evaluation = load_model(adapted, "cpu").evaluate(select(local_images).data)
+    evaluation = load_model(adapted, "cpu").evaluate(select_images(local_images).data)
     (verdict,) = [each for each in assess(evaluation) if each.check == "adapted"]
     assert "80 images of 40 patients" in verdict.message
     assert verdict.message in evaluation.to_html()
@@ -124,7 +102,7 @@ def test_unknown_patients_and_long_names_are_accepted(
     local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = tuple(replace(image, patient="") for image in local_images.images)
-    paths = [select(replace(local_images, images=images[k::4])).data[0] for k in range(4)]
+    paths = [select_images(replace(local_images, images=images[k::4])).data[0] for k in range(4)]
     paths = [path.rename(path.with_name(f"{k}{'x' * 200}.csv")) for k, path in enumerate(paths)]
     run_adapt(local_checkpoint, DataSelection(paths), tmp_path / "new.ckpt", None, AdaptationOptions(), None, "cpu")
     assert read_checkpoint(tmp_path / "new.ckpt")["adaptation"]["patients"] == 80
@@ -134,7 +112,7 @@ def test_unknown_patients_and_long_names_are_accepted(
 def test_an_adapted_checkpoint_is_adapted_from_its_original_operating_point(
     adapted: Path, local_images: LabelledSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, again = read_checkpoint(adapted), adapt(adapted, local_images, tmp_path / "again.ckpt")
+    first, again = read_checkpoint(adapted), adapt_checkpoint(adapted, local_images, tmp_path / "again.ckpt")
     assert "already adapted" in capsys.readouterr().err
     assert again["adaptation"]["before"] == first["adaptation"]["before"]
     for name, value in first["adaptation"]["after"].items():
@@ -146,7 +124,7 @@ def test_an_adapted_checkpoint_is_adapted_from_its_original_operating_point(
 def test_the_terminal_and_json_outputs_agree(
     local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    selection = select(local_images, "broken.png,NORMAL,patient 99")
+    selection = select_images(local_images, "broken.png,NORMAL,patient 99")
     (selection.data[0].parent / "broken.png").write_text("no image")
     options = AdaptationOptions("sensitivity", 0.8, width=0.2)
     run_adapt(local_checkpoint, selection, tmp_path / "new.ckpt", tmp_path / "new.json", options, 16, "cpu")
@@ -170,75 +148,12 @@ def test_a_planted_miscalibration_of_the_checkpoint_is_undone(
         replace(image, label="PNEUMONIA" if value else "NORMAL", patient=str(index))
         for index, (image, value) in enumerate(zip(local_images.images, positive, strict=True))
     )
-    metrics = adapt(local_checkpoint, replace(local_images, images=images), tmp_path / "new.ckpt")["adaptation"][
-        "metrics"
-    ]
+    content = adapt_checkpoint(local_checkpoint, replace(local_images, images=images), tmp_path / "new.ckpt")
+    metrics = content["adaptation"]["metrics"]
     slope, intercept = (metrics["after"][f"calibration_{name}"] for name in ("slope", "intercept"))
     assert metrics["before"]["calibration_slope"][2] < 1
     assert slope[1] < 1 < slope[2]
     assert intercept[1] < 0 < intercept[2]
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"rule": "best"}, "--rule best"),
-        ({"target": 0.9}, "--target 0.9"),
-        ({"rule": "sensitivity", "target": 1.5}, "--target 1.5"),
-        ({"width": 0.0}, "--width 0"),
-    ],
-)
-def test_invalid_options_are_named(
-    options: dict[str, Any], named: str, local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=named):
-        adapt(local_checkpoint, local_images, tmp_path / "new.ckpt", **options)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_checkpoint_images_and_tables_are_not_overwritten(
-    local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path
-) -> None:
-    before = local_checkpoint.read_bytes()
-    with pytest.raises(ConfigError, match=r"--output .* overwrite an input"):
-        adapt(local_checkpoint, local_images, local_checkpoint)
-    table = select(local_images).data[0].rename(tmp_path / "labels.ckpt")
-    with pytest.raises(ConfigError, match=r"--output .* overwrite an input"):
-        run_adapt(local_checkpoint, DataSelection([table]), table, None, AdaptationOptions(), None, "cpu")
-    assert local_checkpoint.read_bytes() == before
-
-
-@pytest.mark.parametrize(("source", "output"), [("network.onnx", "new.ckpt"), ("best.ckpt", "new.onnx")])
-def test_exported_files_can_be_neither_input_nor_output(
-    source: str, output: str, local_images: LabelledSet, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=r"\.onnx"):
-        adapt(tmp_path / source, local_images, tmp_path / output)
-
-
-def test_classifiers_of_three_classes_have_no_threshold_to_adapt(local_images: LabelledSet, tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "best.ckpt", ("NORMAL", "BACTERIAL", "VIRAL"))
-    with pytest.raises(ConfigError, match="NORMAL, BACTERIAL, VIRAL"):
-        adapt(checkpoint, local_images, tmp_path / "new.ckpt")
-
-
-@pytest.mark.parametrize("removed", ["NORMAL", "PNEUMONIA"])
-@pytest.mark.parametrize("kept", [0, 9])
-def test_too_few_patients_of_a_class_are_an_error(
-    removed: str, kept: int, local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path
-) -> None:
-    others = [image for image in local_images.images if image.label != removed]
-    few = [image for image in local_images.images if image.label == removed][: 2 * kept]
-    images = others + [replace(image, patient=str(index % 9)) for index, image in enumerate(few)]
-    with pytest.raises(DataError, match=f"{2 * kept} readable {removed} images of {kept} patients"):
-        adapt(local_checkpoint, replace(local_images, images=tuple(images)), tmp_path / "new.ckpt")
-
-
-def test_exchanged_labels_are_an_error(local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path) -> None:
-    other = {"NORMAL": "PNEUMONIA", "PNEUMONIA": "NORMAL"}
-    images = tuple(replace(image, label=other[image.label]) for image in local_images.images)
-    with pytest.raises(DataError, match="exchanged"):
-        adapt(local_checkpoint, replace(local_images, images=images), tmp_path / "new.ckpt")
 
 
 def test_altered_records_are_rejected(adapted: Path, tmp_path: Path) -> None:
@@ -252,7 +167,7 @@ def test_altered_records_are_rejected(adapted: Path, tmp_path: Path) -> None:
 def test_the_threshold_separates_the_images_of_the_fit_as_the_rule_requires(
     local_checkpoint: Path, local_images: LabelledSet, tmp_path: Path
 ) -> None:
-    content = adapt(local_checkpoint, local_images, tmp_path / "new.ckpt", rule="specificity", target=0.9)
+    content = adapt_checkpoint(local_checkpoint, local_images, tmp_path / "new.ckpt", rule="specificity", target=0.9)
     predictions = load_model(tmp_path / "new.ckpt", "cpu").predict([image.file for image in local_images.images])
     pairs = list(zip(predictions, local_images.images, strict=True))
     negative = [prediction.predicted_class for prediction, image in pairs if image.label == "NORMAL"]
