@@ -100,7 +100,10 @@ DATA: Keys = {
 }
 _TABLE: Keys = {
     "table": or_null(text("the path of a CSV file, such as data.table=labels.csv"), "none, which is an error"),
-    "preset": or_null(one_of(*PRESET_NAMES), "columns with the standard names"),
+    "preset": or_null(
+        one_of(*PRESET_NAMES)._replace(holds=lambda value: is_text(value) and value.casefold() in PRESET_NAMES),
+        "columns with the standard names",
+    ),
     "columns": Rule(
         lambda value: (
             isinstance(value, dict)
