@@ -20,6 +20,15 @@ def test_a_user_error_becomes_one_paragraph_at_any_depth_of_the_causes() -> None
         raise error
 
 
+@pytest.mark.parametrize(("mode", "error"), [("RUN", SystemExit), ("MULTIRUN", CompactHydraException)])
+def test_only_user_errors_of_sweeps_are_printed_by_hydra(
+    mode: str, error: type[BaseException], compose_run: Compose
+) -> None:
+    compose_run(f"hydra.mode={mode}")
+    with pytest.raises(error, match=r"^seed=-1 must be more\.$"), user_errors():
+        raise ConfigError("seed=-1 must be more.")
+
+
 def test_a_user_error_of_a_worker_process_loses_the_worker_traceback() -> None:
     text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
     with pytest.raises(CompactHydraException, match=r"^a\.jpeg: cannot be read\.$"), user_errors():
