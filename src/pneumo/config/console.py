@@ -99,7 +99,8 @@ def user_errors() -> Iterator[None]:
             raise
         text = escape_paragraph(user_error[1])
         if is_single_run():
-            raise SystemExit(text) from None
+            print(text, file=sys.stderr)
+            raise SystemExit(1) from None
         raise CompactHydraException(text) from None
 
 

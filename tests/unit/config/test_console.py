@@ -20,13 +20,17 @@ def test_a_user_error_becomes_one_paragraph_at_any_depth_of_the_causes() -> None
         raise error
 
 
-@pytest.mark.parametrize(("mode", "error"), [("RUN", SystemExit), ("MULTIRUN", CompactHydraException)])
 def test_only_user_errors_of_sweeps_are_printed_by_hydra(
-    mode: str, error: type[BaseException], compose_run: Compose
+    compose_run: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compose_run(f"hydra.mode={mode}")
-    with pytest.raises(error, match=r"^seed=-1 must be more\.$"), user_errors():
+    compose_run("hydra.mode=MULTIRUN")
+    with pytest.raises(CompactHydraException, match=r"^seed=-1 must be more\.$"), user_errors():
         raise ConfigError("seed=-1 must be more.")
+    assert capsys.readouterr().err == ""
+    compose_run("hydra.mode=RUN")
+    with pytest.raises(SystemExit, match=r"^1$"), user_errors():
+        raise ConfigError("seed=-1 must be more.")
+    assert capsys.readouterr().err == "seed=-1 must be more.\n"
 
 
 def test_a_user_error_of_a_worker_process_loses_the_worker_traceback() -> None:
