@@ -106,10 +106,10 @@ def read_selection(
             not fit the data.
         DataError: The data are invalid.
     """
+    check_overwrites(outputs, [*networks, *selection.files])
     _check_order(networks[0], selection.data)
     for option, path in zip(("", "--against "), networks, strict=False):
         require_checkpoint(path, option)
-    check_overwrites(outputs, [*networks, *selection.files])
     sets = selection.read()
     check_overwrites(outputs, written_images(outputs, (image.file for each in sets for image in each.images)))
     if any(image.split for each in sets for image in each.images):
