@@ -12,7 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pneumo.config.constraints import LIMITS, RATE, Keys, Settings, show
 from pneumo.config.fingerprints import stable_target
 from pneumo.config.relations import check_monitors, check_relations
-from pneumo.config.schema import DATA, DATA_REQUIRED, GROUPS, HYDRA_KEYS, SWEEP, TARGETS, TOP_LEVEL
+from pneumo.config.schema import DATA, DATA_REQUIRED, GROUPS, HYDRA_KEYS, SWEEP, TABLE, TARGETS, TOP_LEVEL
 from pneumo.errors import ConfigError
 
 _ONE_CLASS = ("trainer", "data", "augment", "optimizer", "scheduler")  # trainer first: the others refer to it
@@ -184,6 +184,8 @@ def _check_complete(prefix: str, settings: Settings | DictConfig, keys: Keys) ->
 
 
 def _instead(prefix: str, name: object, keys: Keys) -> str:
+    if prefix == "data" and name in TABLE and name not in keys:
+        return "Add data=table, which has this setting, and write it without +."
     if close := get_close_matches(str(name), keys, 1):
         return f"Remove it. Did you mean {prefix}.{close[0]}?"
     valid = f"the settings {', '.join(sorted(keys))}" if keys else "no settings"

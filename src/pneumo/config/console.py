@@ -18,7 +18,7 @@ from hydra.errors import CompactHydraException
 from pneumo.common.disk import disk_error, find_user_error, suppress_thread_tracebacks
 from pneumo.common.streams import guarded_output
 from pneumo.common.text import escape_line, escape_paragraph, escape_prose, install_hint, quote_override
-from pneumo.config.invocation import is_sweep_job
+from pneumo.config.invocation import is_single_run, is_sweep_job
 
 _log = logging.getLogger(__name__)
 
@@ -81,9 +81,10 @@ def message_of(record: logging.LogRecord) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Convert user errors to Hydra's compact form: one paragraph, no traceback, exit status 1.
+    """Convert user errors to one paragraph without traceback and exit status 1.
 
-    Ctrl-C logs one paragraph and exits with status 130.
+    A single run exits itself, because Hydra would print lines on its job and on HYDRA_FULL_ERROR; a sweep raises
+    Hydra's compact error, which its launcher handles. Ctrl-C logs one paragraph and exits with status 130.
     """
     try:
         with guarded_output(), suppress_thread_tracebacks():
@@ -96,7 +97,11 @@ def user_errors() -> Iterator[None]:
         user_error = find_user_error(error)
         if user_error is None:
             raise
-        raise CompactHydraException(escape_paragraph(user_error[1])) from None
+        text = escape_paragraph(user_error[1])
+        if is_single_run():
+            print(text, file=sys.stderr)
+            raise SystemExit(1) from None
+        raise CompactHydraException(text) from None
 
 
 def describe_resume(last: Path) -> str:

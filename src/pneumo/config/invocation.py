@@ -12,6 +12,12 @@ def hydra_settings() -> HydraConf | None:
     return HydraConfig.get() if HydraConfig.initialized() else None
 
 
+def is_single_run() -> bool:
+    """Return whether `hydra.main` started this process for one job, not for several."""
+    settings = hydra_settings()
+    return settings is not None and settings.mode == RunMode.RUN
+
+
 def is_sweep_job() -> bool:
     """Return whether this process runs a job of sweep.py, which the same command resumes.
 

@@ -152,15 +152,43 @@ def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
     override = next((text for text in arguments if text.partition("=")[0].lstrip("+~") == key), key)
     _, equals, value = override.partition("=")
     settings, groups = _compose(arguments, script, key.startswith("hydra."))
+    above, inside = _deepest_group(key, settings)
+    if above == "data.columns" and not get_close_matches(key.rpartition(".")[2], inside, n=1):
+        return f"{_list_settings(above, inside)} Other columns of the table are kept without a setting."
+    if choices := _choices_with(key, settings, script.resolve().with_name("conf")):
+        verb = "has" if len(choices) == 1 else "have"
+        return f"Add {' or '.join(choices)}, which {verb} the setting {key}; do not use +."
     if similar := similar_keys(key, settings, groups):
         sign = "~" if override.startswith("~") else ""
         shown = (shlex.quote(f"{sign}{each}{equals}{value}") for each in similar)
         return f"Did you mean {' or '.join(shown)}?"
-    group = key.partition(".")[0]
-    inside = settings.get(group)
-    if isinstance(inside, Mapping) and "." in key:
-        return f"{group} has the settings {', '.join(sorted(n for n in inside if not n.startswith('_')))}."
+    if above:
+        return _list_settings(above, inside)
     return f"`python {script.name} --cfg job` prints all settings."
+
+
+def _deepest_group(key: str, settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the name and the settings of the innermost existing group that an unknown key is in."""
+    above: list[str] = []
+    for part in key.split(".")[:-1]:
+        if not isinstance(settings.get(part), Mapping):
+            break
+        above.append(part)
+        settings = settings[part]
+    return ".".join(above), settings
+
+
+def _list_settings(group: str, settings: Mapping[str, Any]) -> str:
+    return f"{group} has the settings {', '.join(sorted(name for name in settings if not name.startswith('_')))}."
+
+
+def _choices_with(key: str, settings: Mapping[str, Any], conf: Path) -> list[str]:
+    """Return the options of a config group that have an unknown key of the composed group, such as `data=table`."""
+    group, _, rest = key.partition(".")
+    name, inside = rest.partition(".")[0], settings.get(group)
+    if not (isinstance(inside, Mapping) and name and name not in inside and (conf / group).is_dir()):
+        return []
+    return [f"{group}={path.stem}" for path in sorted((conf / group).glob("*.yaml")) if name in OmegaConf.load(path)]
 
 
 def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[dict[str, Any], list[str]]:

@@ -98,16 +98,20 @@ DATA: Keys = {
     "cache": FLAG,
     "cache_dir": PATH,
 }
-_TABLE: Keys = {
+TABLE: Keys = {  # of data=table only
     "table": or_null(text("the path of a CSV file, such as data.table=labels.csv"), "none, which is an error"),
-    "preset": or_null(one_of(*PRESET_NAMES), "columns with the standard names"),
+    "preset": or_null(
+        one_of(*PRESET_NAMES)._replace(holds=lambda value: is_text(value) and value.casefold() in PRESET_NAMES),
+        "columns with the standard names",
+    ),
     "columns": Rule(
         lambda value: (
             isinstance(value, dict)
             and value.keys() <= {*TABLE_COLUMNS}
             and all(name is None or is_text(name) for name in value.values())
         ),
-        f"the names of the columns {', '.join(TABLE_COLUMNS)}, such as 'data.columns.file=\"Image Index\"'",
+        f"the names of the columns {', '.join(TABLE_COLUMNS)}, such as 'data.columns.file=\"Image Index\"'; other "
+        "columns are kept without a setting",
     ),
     "mapping": or_null(
         Rule(
@@ -162,7 +166,7 @@ _TRACKER: Keys = {
 TARGETS: dict[str, Keys] = {
     "pneumo.data.datamodule.ChestXrayDataModule": DATA,
     "pneumo.data.synthetic.SyntheticDataModule": {**DATA, "root": PATH, **_PHANTOM_KEYS},
-    "pneumo.data.table_datamodule.TableDataModule": {**DATA, "root": optional(DATA["root"]), **_TABLE},
+    "pneumo.data.table_datamodule.TableDataModule": {**DATA, "root": optional(DATA["root"]), **TABLE},
     "pneumo.data.augmentation.Augmentation": {
         name: optional(rule) if name in _OPTIONAL else rule for name, rule in _AUGMENT.items()
     },

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo.common.text import count_noun, escape_line
+from pneumo.data.option_style import COMMAND, OptionStyle
 from pneumo.data.spreadsheet import Spreadsheet, read_spreadsheet
 from pneumo.data.table_presets import PRESETS, TablePreset, fold_name
 from pneumo.errors import ConfigError, DataError
@@ -42,7 +43,9 @@ class LabelTable:
         return tuple(name for name in self.columns if name not in STANDARD)
 
 
-def read_label_table(path: Path, preset: str | None = None, columns: Mapping[str, str] = {}) -> LabelTable:
+def read_label_table(
+    path: Path, preset: str | None = None, columns: Mapping[str, str] = {}, style: OptionStyle = COMMAND
+) -> LabelTable:
     """Read a CSV file with a line per image.
 
     The columns `file` and `label` are required, `patient`, `site` and `split` are optional, and all others are kept.
@@ -50,27 +53,30 @@ def read_label_table(path: Path, preset: str | None = None, columns: Mapping[str
 
     Args:
         path: CSV file in any encoding and with any separator that spreadsheets write, see `read_spreadsheet`.
-        preset: Published layout, one of `PRESETS`. Its findings become the labels NORMAL and PNEUMONIA. Of its other
-            columns, patient, age, sex and view are kept as far as the table has them.
+        preset: Published layout, one of `PRESETS`; case is ignored. Its findings become the labels NORMAL and
+            PNEUMONIA. Of its other columns, patient, age, sex and view are kept as far as the table has them.
         columns: Names in the file by standard name, such as `{"file": "Image Index"}`. With a preset, these columns
             are added; `file` and `label` cannot be renamed then.
+        style: Notation of options in errors.
 
     Raises:
         ConfigError: The preset is unknown, or a renamed column does not exist.
         DataError: `read_spreadsheet` rejects the file, a column is missing or occurs twice, a file or label is empty,
             or a file is listed twice.
     """
+    given, preset = preset, None if preset is None else preset.casefold()
     if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"preset={preset} is unknown: it must be one of {', '.join(PRESETS)}. Use one of these.")
+        known = ", ".join(PRESETS)
+        raise ConfigError(f"{style.preset.format(given)} is unknown: it must be one of {known}. Use one of these.")
     sheet = read_spreadsheet(path)
     _check_header(path, sheet.header)
-    renamed = _rename(path, sheet, columns)
+    renamed = _rename(path, sheet, columns, style)
     if preset is None:
-        table = LabelTable(path, _standardize(path, sheet, renamed), sheet.lines)
+        table = LabelTable(path, _standardize(path, sheet, renamed, style), sheet.lines)
     elif clash := [name for name in REQUIRED if name in columns]:
         raise ConfigError(
-            f"Column {clash[0]}={columns[clash[0]]} cannot be combined with preset={preset}, which defines it. Omit "
-            "one of them."
+            f"{style.column.format(clash[0], columns[clash[0]])} cannot be combined with "
+            f"{style.preset.format(preset)}, which defines this column. Omit one of them."
         )
     else:
         table = _apply_preset(path, sheet, renamed, preset)
@@ -92,7 +98,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
             )
 
 
-def _rename(path: Path, sheet: Spreadsheet, columns: Mapping[str, str]) -> dict[str, int]:
+def _rename(path: Path, sheet: Spreadsheet, columns: Mapping[str, str], style: OptionStyle) -> dict[str, int]:
     """Return the index of the column in the file for each renamed column."""
     indices = {}
     for name, source in columns.items():
@@ -100,14 +106,17 @@ def _rename(path: Path, sheet: Spreadsheet, columns: Mapping[str, str]) -> dict[
         found = found or [i for i, column in enumerate(sheet.header) if column.casefold() == source.strip().casefold()]
         if not found:
             raise ConfigError(
-                f"Column {name}={source} does not exist in {path}{_suggest(source, sheet.header)}. Its columns "
-                f"are {_list_columns(sheet.header)}: use one of them."
+                f"{style.column.format(name, source)} names a column that does not exist in "
+                f"{path}{_suggest(source, sheet.header)}. Its columns are {_list_columns(sheet.header)}: use one of "
+                "them."
             )
         indices[name] = found[0]
     return indices
 
 
-def _standardize(path: Path, sheet: Spreadsheet, renamed: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+def _standardize(
+    path: Path, sheet: Spreadsheet, renamed: Mapping[str, int], style: OptionStyle
+) -> dict[str, tuple[str, ...]]:
     names: dict[str, int] = {}
     for i, column in enumerate(sheet.header):
         standard = column.casefold() if column.casefold() in STANDARD and column.casefold() not in sheet.header else ""
@@ -115,21 +124,20 @@ def _standardize(path: Path, sheet: Spreadsheet, renamed: Mapping[str, int]) -> 
             names.setdefault(standard or column, i)
     names |= renamed
     if missing := [name for name in REQUIRED if name not in names]:
-        raise _missing_columns(path, sheet, missing)
+        raise _missing_columns(path, sheet, missing, style)
     by_column = list(zip(*sheet.rows, strict=True))
     return {name: by_column[i] for name, i in names.items()}
 
 
-def _missing_columns(path: Path, sheet: Spreadsheet, missing: Sequence[str]) -> DataError:
+def _missing_columns(path: Path, sheet: Spreadsheet, missing: Sequence[str], style: OptionStyle) -> DataError:
     fitting = [name for name, preset in PRESETS.items() if not _lacking(sheet.header, preset)]
     if fitting:
         name = fitting[0]
-        fix = f"It looks like {PRESETS[name].table}: use --preset {name}, or data.preset={name} in training."
+        fix = f"It looks like {PRESETS[name].table}: use {style.preset.format(name)}."
     elif len(sheet.header) == 1:
         fix = "Separate its columns by commas, semicolons or tabs."
     else:
-        name = missing[0]
-        fix = f"Rename it, or use --column {name}=COLUMN, or data.columns.{name}=COLUMN in training."
+        fix = f"Rename it, or use {style.column.format(missing[0], 'COLUMN')}."
     names = " and no column ".join(f"{name}{_suggest(name, sheet.header)}" for name in missing)
     return DataError(f"{path} has no column {names}; its columns are {_list_columns(sheet.header)}. {fix}")
 
@@ -224,8 +232,9 @@ def _check_duplicates(table: LabelTable) -> None:
     conflicting = [file for file, indices in repeated.items() if len({labels[i] for i in indices}) > 1]
     file = (conflicting or [*repeated])[0]
     where = describe_lines([table.lines[i] for i in repeated[file]])
+    fix = "keep the one with the correct label" if conflicting else "delete the others"
     state = f"with different labels in {count_noun(len(conflicting), 'case')}" if conflicting else "with the same label"
     raise DataError(
         f"{table.path} lists {count_noun(len(repeated), 'file')} more than once, {state}: "
-        f"{escape_line(file)} is in {where}. Each image needs one row: delete the others."
+        f"{escape_line(file)} is in {where}. Each image needs one row: {fix}."
     )

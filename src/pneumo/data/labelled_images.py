@@ -12,14 +12,18 @@ from pneumo.data.folder_tree import SPLITS
 from pneumo.data.image_tree import UNSPLIT, read_tree
 from pneumo.data.index import file_path, relative_path
 from pneumo.data.label_table import LabelTable, describe_lines, read_label_table
+from pneumo.data.option_style import COMMAND, OptionStyle
 from pneumo.data.table_files import locate_files
 from pneumo.errors import ConfigError, DataError
 
 _SELECTION = "list its images in a table with the columns file and label"
 ALL = "all"  # as a split: all images
-_SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "val"
-)
+_CELLS = {  # splits by their spelling in a column, in lower case
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+SPLIT_NAMES = {**_CELLS, ALL: ALL}  # of options
 _LISTED = 20  # labels in a message
 NOT_FOUND, NO_SPLIT = "file not found", "no split"  # reasons of `LabelledSet.skipped`
 
@@ -56,6 +60,7 @@ def read_labelled(
     mapping: Mapping[str, str] = {},
     split: str = "test",
     allow_missing: bool = False,
+    style: OptionStyle = COMMAND,
 ) -> LabelledSet:
     """List the labelled images of a folder or of a table.
 
@@ -66,19 +71,21 @@ def read_labelled(
         preset: Published layout of the table.
         columns: Names of the table's columns by standard name.
         mapping: New names of labels, such as `{"No Finding": "NORMAL"}`; case is ignored for keys that are no label.
-        split: The split to use of a tree, or of a table with the column `split`: train, val or test; `all` for
-            everything, also images without split.
+        split: The split to use of a tree, or of a table with the column `split`: train, val, test or another spelling
+            of `SPLIT_NAMES`; `all` for everything, also images without split.
         allow_missing: Whether to skip missing files of any table; those of published tables are always skipped.
+        style: Notation of options in errors.
 
     Raises:
         ConfigError: An option does not fit the data.
         DataError: There are no images, the table is invalid, or files are missing.
     """
-    if split not in (*SPLITS, ALL):
-        raise ConfigError(f"split={split} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
+    if split.casefold() not in SPLIT_NAMES:
+        raise ConfigError(f"{style.split.format(split)} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
+    split = SPLIT_NAMES[split.casefold()]
     if labels is None and data.is_dir():
-        reject_table_options(data, preset, columns)
-        return _read_folder(data, mapping, split)
+        reject_table_options(data, preset, columns, style=style)
+        return _read_folder(data, mapping, split, style)
     if labels is not None and not data.is_dir():
         raise DataError(
             f"{data} is not a folder: with a table of labels, it must be the folder to which the table's files are "
@@ -89,25 +96,31 @@ def read_labelled(
             f"{data} does not exist. Use a folder with one folder per class, a folder with train/, val/ or test/, or a "
             "CSV table with the columns file and label."
         )
-    table = read_label_table(data if labels is None else labels, preset, columns)
+    table = read_label_table(data if labels is None else labels, preset, columns, style)
     root = data.parent if labels is None else data
-    files = locate_files(table, root, allow_missing)
-    return _read_table(table, files, _set_name(data), root, mapping, split)
+    files = locate_files(table, root, allow_missing, style)
+    return _read_table(table, files, set_name(data), root, mapping, split, style)
 
 
 def reject_table_options(
-    folder: Path, preset: str | None, columns: Mapping[str, str], mapping: Mapping[str, str] = {}
+    folder: Path,
+    preset: str | None,
+    columns: Mapping[str, str],
+    mapping: Mapping[str, str] = {},
+    style: OptionStyle = COMMAND,
 ) -> None:
     """Raise a ConfigError if an option of tables is given for a folder without a table."""
-    given = [f"preset={preset}"] if preset is not None else []
-    given += [f"column {name}" for name in columns] + [f"map {label}" for label in mapping]
+    given = [style.preset.format(preset)] if preset is not None else []
+    given += [style.column.format(*item) for item in columns.items()]
+    given += [style.mapping.format(*item) for item in mapping.items()]
     if given:
         raise ConfigError(f"{given[0]} needs a table, but {folder} is a folder. Add the table, or omit the option.")
 
 
-def _read_folder(data: Path, mapping: Mapping[str, str], split: str) -> LabelledSet:
+def _read_folder(data: Path, mapping: Mapping[str, str], split: str, style: OptionStyle) -> LabelledSet:
     tree = read_tree(data, command="", selection=_SELECTION)
-    classes = _map_labels(tree.classes, mapping, data)
+    _check_split(data, split, any(file.split != UNSPLIT for file in tree.files), style)
+    classes = _map_labels(tree.classes, mapping, data, style)
     used = [file for file in tree.files if split == ALL or file.split in (UNSPLIT, split)]
     if not used:
         raise DataError(
@@ -126,7 +139,7 @@ def _read_folder(data: Path, mapping: Mapping[str, str], split: str) -> Labelled
         for file in used
     ]
     return LabelledSet(
-        _set_name(data), tuple(images), (), tuple((name, "not an image of a class") for name in tree.junk)
+        set_name(data), tuple(images), (), tuple((name, "not an image of a class") for name in tree.junk)
     )
 
 
@@ -137,9 +150,11 @@ def _read_table(
     root: Path,
     mapping: Mapping[str, str],
     split: str,
+    style: OptionStyle,
 ) -> LabelledSet:
-    labels = _map_labels(table.values("label"), mapping, table.path)
+    labels = _map_labels(table.values("label"), mapping, table.path, style)
     splits = _read_splits(table)
+    _check_split(table.path, split, any(splits), style)
     patients, sites = table.values("patient"), table.values("site")
     extras = list(zip(*map(table.values, table.extra_columns), strict=True)) or [()] * len(labels)
     images: list[LabelledImage] = []
@@ -161,6 +176,15 @@ def _read_table(
     return LabelledSet(name, tuple(images), table.extra_columns, tuple(skipped))
 
 
+def _check_split(data: Path, split: str, has_splits: bool, style: OptionStyle) -> None:
+    """Raise a ConfigError if training or validation images are wanted of data without splits."""
+    if not has_splits and split in ("train", "val"):
+        raise ConfigError(
+            f"{style.split.format(split)} has no effect on {data}, whose images have no splits. Omit it to use all "
+            "images, or use data with train/, val/ and test/ or a column split."
+        )
+
+
 def _relative_name(file: Path, root: Path) -> str:
     text, start = str(file), f"{root}{os.sep}"
     if text.startswith(start):  # much faster than os.path.relpath
@@ -168,7 +192,7 @@ def _relative_name(file: Path, root: Path) -> str:
     return relative_path(text, root)
 
 
-def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path) -> list[str]:
+def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path, style: OptionStyle) -> list[str]:
     present = Counter(labels)
     # Case is ignored for keys that are no label: YAML reads the label TRUE as True, for example.
     folded = {key.casefold(): name for key, name in mapping.items() if key not in present}
@@ -176,8 +200,8 @@ def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path)
     used = {label.casefold() for label in present if label not in mapping}
     if unknown := [key for key in mapping if key not in present and key.casefold() not in used]:
         raise ConfigError(
-            f"The mapping {unknown[0]}={mapping[unknown[0]]} names a label that does not occur in {source}. Its labels "
-            f"are {list_labels(present)}: use one of them."
+            f"{style.mapping.format(unknown[0], mapping[unknown[0]])} names a label that does not occur in {source}. "
+            f"Its labels are {list_labels(present)}: use one of them."
         )
     return [new[label] for label in labels]
 
@@ -190,16 +214,17 @@ def list_labels(counts: Counter[str]) -> str:
 
 def _read_splits(table: LabelTable) -> list[str]:
     values = table.values("split")
-    unknown = [i for i, value in enumerate(values) if value and value.casefold() not in _SPLIT_NAMES]
+    unknown = [i for i, value in enumerate(values) if value and value.casefold() not in _CELLS]
     if unknown:
         raise DataError(
             f"{table.path} has {count_noun(len(unknown), 'row')} with a split such as "
             f"{values[unknown[0]]!r} ({describe_lines([table.lines[i] for i in unknown])}): it must be train, val or "
             "test, or empty. Correct these cells, or rename the column if it means something else."
         )
-    return [_SPLIT_NAMES[value.casefold()] if value else "" for value in values]
+    return [_CELLS[value.casefold()] if value else "" for value in values]
 
 
-def _set_name(path: Path) -> str:
+def set_name(path: Path) -> str:
+    """Return the name of the set in a folder or table."""
     resolved = Path(os.path.abspath(path))
     return escape_line(escape_path(resolved.stem if path.is_file() else resolved.name)) or "images"

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from pneumo.common.files import check_overwrites
+from pneumo.common.files import check_overwrites, require_checkpoint
 from pneumo.common.terminal import print_line
-from pneumo.common.text import escape_line
+from pneumo.common.text import count_noun, escape_line
 from pneumo.data.folder_tree import SPLITS
-from pneumo.data.labelled_images import LabelledImage, LabelledSet, read_labelled
-from pneumo.errors import ConfigError
+from pneumo.data.labelled_images import SPLIT_NAMES, LabelledImage, LabelledSet, read_labelled, set_name
+from pneumo.data.option_style import COMMAND, OptionStyle
+from pneumo.errors import ConfigError, DataError
+
+_NETWORKS = (".ckpt", ".onnx", ".pt2")  # suffixes of networks, which are not data
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class DataSelection:
     columns: Mapping[str, str] = field(default_factory=dict)
     mapping: Mapping[str, str] = field(default_factory=dict)
     split: str = "test"
+    style: OptionStyle = COMMAND  # notation of options in errors
+
+    def __post_init__(self) -> None:
+        """Replace other spellings of the split; `read_labelled` rejects unknown ones."""
+        object.__setattr__(self, "split", SPLIT_NAMES.get(self.split.casefold(), self.split))
 
     @property
     def files(self) -> list[Path]:
@@ -37,6 +45,7 @@ class DataSelection:
 
         Raises:
             ConfigError: There are no data, or more tables than folders.
+            DataError: A table of `labels` does not exist.
         """
         if not self.data and not self.labels:
             raise ConfigError(
@@ -44,13 +53,20 @@ class DataSelection:
             )
         if self.data and len(self.labels) > len(self.data):
             raise ConfigError(
-                f"--labels is given {len(self.labels)} times for {len(self.data)} folders: each folder has at most one "
-                "table, in the same order. Add the missing folders, or give only tables."
+                f"{len(self.labels):,} tables (--labels) are given for {count_noun(len(self.data), 'folder')}: each "
+                "folder has at most one table, in the same order. Repeat the folder for each table, or give only "
+                "tables."
             )
+        for path in self.labels:
+            if path.is_dir() or not path.exists():
+                raise DataError(
+                    f"{self.style.labels.format(path)} {'is a folder' if path.is_dir() else 'does not exist'}: it must "
+                    "be a CSV table with the columns file and label. Use the path of such a table."
+                )
         return list(zip_longest(self.data, self.labels)) if self.data else [(path, None) for path in self.labels]
 
     def read(self) -> list[LabelledSet]:
-        """Read the sets; equal names are made distinct.
+        """Read the sets; equal names are made distinct, and tables of the same folder give their names.
 
         Raises:
             ConfigError: There are no data, or more tables than folders.
@@ -59,33 +75,60 @@ class DataSelection:
         pairs = self.pairs()
         sets = [
             read_labelled(
-                data, labels=labels, preset=self.preset, columns=self.columns, mapping=self.mapping, split=self.split
+                data,
+                labels=labels,
+                preset=self.preset,
+                columns=self.columns,
+                mapping=self.mapping,
+                split=self.split,
+                style=self.style,
             )
             for data, labels in pairs
         ]
-        return _distinguish(sets, [data.absolute().parent.name for data, _ in pairs])
+        uses = Counter(data.absolute() for data, _ in pairs)
+        sources = [data if labels is None or uses[data.absolute()] == 1 else labels for data, labels in pairs]
+        named = [replace(each, name=set_name(source)) for each, source in zip(sets, sources, strict=True)]
+        return _distinguish(named, [source.absolute().parent.name for source in sources])
 
 
 def read_selection(
-    selection: DataSelection, outputs: Sequence[tuple[str, Path | None]], inputs: Sequence[Path]
+    selection: DataSelection, outputs: Sequence[tuple[str, Path | None]], networks: Sequence[Path]
 ) -> list[LabelledSet]:
     """Read the sets of a command, and print which split is used.
 
     Args:
         selection: The labelled data.
         outputs: Pairs of a command-line option and its output path.
-        inputs: Further files that the command reads.
+        networks: File of the network, and optionally that of the option --against.
 
     Raises:
-        ConfigError: An output would overwrite another file of the command, or an option does not fit the data.
+        ConfigError: An output would overwrite another file of the command, a network is not a file, or an option does
+            not fit the data.
         DataError: The data are invalid.
     """
-    check_overwrites(outputs, [*inputs, *selection.files])
+    check_overwrites(outputs, [*networks, *selection.files])
+    _check_order(networks[0], selection.data)
+    for option, path in zip(("", "--against "), networks, strict=False):
+        require_checkpoint(path, option)
     sets = selection.read()
     check_overwrites(outputs, written_images(outputs, (image.file for each in sets for image in each.images)))
     if any(image.split for each in sets for image in each.images):
         print_line(f"Data with the splits {', '.join(SPLITS)}: using {selection.split}. Change it with --split.")
     return sets
+
+
+def _check_order(checkpoint: Path, data: Sequence[Path]) -> None:
+    """Raise a ConfigError for a network among the data, such as for exchanged arguments."""
+    network = next((path for path in data if path.suffix.lower() in _NETWORKS and path.is_file()), None)
+    if network is None:
+        return
+    if checkpoint.suffix.lower() in _NETWORKS:
+        raise ConfigError(f"{network} is a network, but data must be folders or CSV tables. Use such data.")
+    kind = "a folder" if checkpoint.is_dir() else "not a checkpoint"
+    raise ConfigError(
+        f"The first argument must be a checkpoint, but {checkpoint} is {kind}, and {network} is given as data. "
+        "Exchange the arguments."
+    )
 
 
 def merge_sets(sets: Sequence[LabelledSet]) -> LabelledSet:

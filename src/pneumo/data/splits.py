@@ -174,29 +174,30 @@ def _assign(radiographs: Sequence[Radiograph], tested: Sequence[bool]) -> list[R
 def _hold_out(
     patients: Groups, strata: Sequence[str], fraction: float, seed: int, setting: str
 ) -> npt.NDArray[np.bool_]:
-    images, count = len(patients), len(set(patients.tolist()))
-    needed, available = round(1 / fraction), min(count, max(Counter(strata).values(), default=0))
-    if available < needed:
-        raise DataError(
-            f"{count} training patients with {images} images are too few for {setting}={fraction:g}: it needs "
-            f"{needed} patients and {needed} images of one class and subtype. Use a larger {setting}, at most 0.5, or "
-            "add patients."
-        )
+    if reason := _too_few(patients, strata, round(1 / fraction), f"{setting}={fraction:g}"):
+        raise DataError(f"{reason}. Use a larger {setting}, at most 0.5, or add patients.")
     return _sample_patients(patients, strata, fraction, seed)
 
 
 def _choose_fold(patients: Groups, strata: Sequence[str], folds: int, fold: int, seed: int) -> npt.NDArray[np.bool_]:
-    count = len(set(patients.tolist()))
-    if min(count, max(Counter(strata).values(), default=0)) < folds:
-        raise DataError(
-            f"{count} training patients with {len(patients)} images are too few for data.folds={folds}: it needs "
-            f"{folds} patients and {folds} images of one class and subtype. Use fewer folds, or add patients."
-        )
+    if reason := _too_few(patients, strata, folds, f"data.folds={folds}"):
+        raise DataError(f"{reason}. Use fewer folds, or add patients.")
     with warnings.catch_warnings():
         # scikit-learn warns about strata with fewer images than folds, which it divides as well as possible.
         warnings.simplefilter("ignore", UserWarning)
         splits = list(GroupFolds(folds, shuffle=True, random_state=seed).split(strata, strata, patients))
     return np.isin(np.arange(len(patients)), splits[fold][1])
+
+
+def _too_few(patients: Groups, strata: Sequence[str], needed: int, setting: str) -> str:
+    """Return why there are too few patients or images of one stratum for a setting; empty if there are enough."""
+    count, largest = len(set(patients.tolist())), max(Counter(strata).values(), default=0)
+    if min(count, largest) >= needed:
+        return ""
+    return (
+        f"{count} training patients with {len(patients)} images, at most {largest} of one class and subtype, are too "
+        f"few for {setting}: it needs {needed} patients and {needed} images of one class and subtype"
+    )
 
 
 def _sample_patients(patient: Groups, strata: Sequence[str], fraction: float, seed: int) -> npt.NDArray[np.bool_]:

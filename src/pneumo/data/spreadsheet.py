@@ -87,6 +87,8 @@ def _read(path: Path) -> bytes:
         raise DataError(f"The table {path} does not exist. Use the path of a CSV file.") from None
     except PlainDataError as error:
         raise DataError(f"The table {path} cannot be read: {error}. Use a CSV file with one line per image.") from None
+    if path.suffix.lower() == ".ckpt":
+        raise DataError(f"{path} is a checkpoint, but a table must be a CSV file. Use the path of a CSV file.")
     if kind := next((kind for signature, kind in _OTHER_FORMATS.items() if content.startswith(signature)), None):
         raise DataError(f"{path} is {kind}, but a table must be a CSV file: {_FIX}.")
     return content

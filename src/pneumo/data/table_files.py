@@ -12,13 +12,16 @@ from pneumo.common.files import escape_path, unescape_path
 from pneumo.common.text import count_noun
 from pneumo.data.index import readable_entries, walk
 from pneumo.data.label_table import LabelTable, describe_lines
+from pneumo.data.option_style import COMMAND, OptionStyle
 from pneumo.errors import DataError
 
 _SHOWN = 3  # examples in a message
 _SEARCHED = 100_000  # files, to suggest the right folder
 
 
-def locate_files(table: LabelTable, root: Path, allow_missing: bool = False) -> list[Path | None]:
+def locate_files(
+    table: LabelTable, root: Path, allow_missing: bool = False, style: OptionStyle = COMMAND
+) -> list[Path | None]:
     r"""Return the path of each file of a table; None for a missing file that is allowed.
 
     Files are relative to `root`, or absolute; backslashes of Windows separate folders too. Those of a published table
@@ -28,6 +31,7 @@ def locate_files(table: LabelTable, root: Path, allow_missing: bool = False) -> 
         table: The label table.
         root: Folder of the files.
         allow_missing: Whether files may be missing; those of a published table always may.
+        style: Notation of options in errors.
 
     Raises:
         DataError: A file is missing that must not be, no file exists, one is a folder, or one is ambiguous.
@@ -40,7 +44,7 @@ def locate_files(table: LabelTable, root: Path, allow_missing: bool = False) -> 
         missing = [i for i, file in enumerate(files) if file is None]
         required = table.preset is None and not allow_missing
         if missing and (required or len(missing) == len(files)):
-            raise _missing_files(table, root, missing)
+            raise _missing_files(table, root, missing, style)
     return [None if file is None else Path(file[0]) for file in files]
 
 
@@ -96,14 +100,16 @@ def _listed_folders(table: LabelTable, folders: Sequence[int]) -> DataError:
     )
 
 
-def _missing_files(table: LabelTable, root: Path, missing: Sequence[int]) -> DataError:
+def _missing_files(table: LabelTable, root: Path, missing: Sequence[int], style: OptionStyle) -> DataError:
     listed, where = _examples(table, missing)
     stem = Path(unescape_path(table.values("file")[missing[0]].replace("\\", "/"))).stem
     found = next((entry.path for entry in islice(walk(root), _SEARCHED) if Path(entry.name).stem == stem), None)
     hint = "" if found is None else f" One of that name is {escape_path(os.path.relpath(found, root))}."
+    folder = root if root.name else root.absolute()  # not the name . of the current folder
+    others = "" if len(missing) == len(table.lines) else ", or correct or delete these rows"
     return DataError(
-        f"{len(missing):,} of the {len(table.lines):,} files of {table.path} were not found in {root}: {listed} "
-        f"({where}).{hint} Use the folder to which the paths are relative, or correct or delete these rows."
+        f"{len(missing):,} of the {len(table.lines):,} files of {table.path} were not found in {folder}: {listed} "
+        f"({where}).{hint} Use {style.root.format(table.path)} with the folder to which the paths are relative{others}."
     )
 
 

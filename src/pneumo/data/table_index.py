@@ -14,6 +14,7 @@ from typing import Any
 from pneumo.common.text import count_noun, quote_override
 from pneumo.data.index import Radiograph, read_name, readable_entries
 from pneumo.data.labelled_images import ALL, LabelledImage, LabelledSet, read_labelled
+from pneumo.data.option_style import TRAINING
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def index_table(source: TableSource, classes: Sequence[str]) -> TableIndex:
         columns=source.columns,
         mapping={label: name or "" for label, name in source.mapping.items()},
         split=ALL,
+        style=TRAINING,
     )
     images = [image for image in labelled.images if image.label]
     _report_omitted(source.table, labelled)

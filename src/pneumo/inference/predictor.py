@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumo.common.files import require_checkpoint
 from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Network, Rules, SettingStyle, as_argument
@@ -94,12 +95,13 @@ class Predictor(BatchPredictor):
             ConfigError: An option does not fit the data or the network.
             DataError: A label is not a class of the network, or images cannot be read.
         """
+        from pneumo.data.option_style import PYTHON
         from pneumo.data.selection import DataSelection
         from pneumo.inference.evaluate.evaluation import EvaluationOptions, evaluate
 
         chosen = {name: options.pop(name) for name in ("preset", "columns", "mapping", "split") if name in options}
         options |= {name: Path(options[name]) for name in ("run", "training_data") if options.get(name) is not None}
-        selection = DataSelection(_paths(data), _paths(labels), **chosen)
+        selection = DataSelection(_paths(data), _paths(labels), **chosen, style=PYTHON)
         columns = [by] if isinstance(by, str) else by
         return evaluate(self, selection.read(), EvaluationOptions(columns, prevalences, **options), selection.split)
 
@@ -131,11 +133,7 @@ def load_predictor(path: Path, device: str, batch_size: int | None, style: Setti
 
 def open_network(path: Path, device: str = "cpu", style: SettingStyle = as_argument) -> Network:
     """Load the network of a file; see `load_model`."""
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} is not a file. Use a checkpoint, such as RUN/checkpoints/best.ckpt, or an ONNX file from "
-            "`pneumo export`."
-        )
+    require_checkpoint(path)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"{style('device', device)} is not a device: it must be auto, cpu or cuda.")
     if form := FORMATS.get(path.suffix.lower()):

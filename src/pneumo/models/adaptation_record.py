@@ -68,11 +68,12 @@ def parse_adaptation(text: str) -> dict[str, Any]:
 
 
 def describe_adaptation(record: dict[str, Any]) -> str:
-    """Return a sentence on an adapted network."""
+    """Return a paragraph on an adapted network, with its threshold."""
     threshold = format_probability(record["after"]["threshold"])
     return (
         f"Adapted to {record['images']:,} images of {record['patients']:,} patients ({record['data']}, "
-        f"{record['date']}): its probabilities and threshold {threshold} are those of that site."
+        f"{record['date']}): its probabilities are those of that site. Its threshold is {threshold}: images with a "
+        "higher probability are predicted positive."
     )
 
 

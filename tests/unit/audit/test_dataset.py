@@ -171,9 +171,9 @@ def test_files_outside_of_the_folder_of_the_table_are_named_from_their_common_fo
     [
         ({"labels": []}, ConfigError, "No data"),
         ({"labels": ["labels.csv"] * 2}, ConfigError, "--labels"),
-        ({"data": ["data"], "preset": "nih"}, ConfigError, "preset=nih"),
+        ({"data": ["data"], "preset": "nih"}, ConfigError, "--preset nih"),
         ({"data": ["data"], "columns": {"file": "x"}}, ConfigError, "column file"),
-        ({"data": ["data"], "mapping": {"x": "y"}}, ConfigError, "map x"),
+        ({"data": ["data"], "mapping": {"x": "y"}}, ConfigError, "--map x=y"),
         ({"labels": ["labels.csv"], "mapping": {"MASS": "y"}}, ConfigError, "MASS=y"),
         ({"labels": ["labels.csv"], "columns": {"label": "diagnosis"}}, ConfigError, "label=diagnosis"),
         ({"labels": ["unlabelled.csv"]}, DataError, "no column label"),

@@ -124,3 +124,13 @@ def test_boundary_values_are_allowed(compose_run: Compose) -> None:
     cfg = compose_run(*EDGES)
     check_config(cfg)
     assert (cfg.seed, cfg.model.threshold, cfg.data.num_workers, cfg.optimizer.lr) == (0, 0, 0, 1)
+
+
+def test_settings_of_tables_require_a_table(compose_run: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"data.table is not a setting.*Add data=table.* without \+"):
+        check_config(compose_run("+data.table=labels.csv"))
+    with pytest.raises(ConfigError, match=r"file, label, patient, site, split.*other columns are kept"):
+        check_config(compose_run("data=table", "data.table=labels.csv", "+data.columns.age=Age"))
+    with pytest.raises(ConfigError, match=r"data.preset=mimic must be nih, rsna"):
+        check_config(compose_run("data=table", "data.table=labels.csv", "data.preset=mimic"))
+    check_config(compose_run("data=table", "data.table=labels.csv", "data.preset=NIH"))

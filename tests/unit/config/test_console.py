@@ -20,6 +20,19 @@ def test_a_user_error_becomes_one_paragraph_at_any_depth_of_the_causes() -> None
         raise error
 
 
+def test_only_user_errors_of_sweeps_are_printed_by_hydra(
+    compose_run: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compose_run("hydra.mode=MULTIRUN")
+    with pytest.raises(CompactHydraException, match=r"^seed=-1 must be more\.$"), user_errors():
+        raise ConfigError("seed=-1 must be more.")
+    assert capsys.readouterr().err == ""
+    compose_run("hydra.mode=RUN")
+    with pytest.raises(SystemExit, match=r"^1$"), user_errors():
+        raise ConfigError("seed=-1 must be more.")
+    assert capsys.readouterr().err == "seed=-1 must be more.\n"
+
+
 def test_a_user_error_of_a_worker_process_loses_the_worker_traceback() -> None:
     text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File ...\n"
     with pytest.raises(CompactHydraException, match=r"^a\.jpeg: cannot be read\.$"), user_errors():

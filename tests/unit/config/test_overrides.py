@@ -84,6 +84,15 @@ def test_a_value_that_hydra_cannot_parse_is_shown_with_quotes(value: str) -> Non
         (["modle=resnext", "optimizer=adam"], "Did you mean model=resnext?"),
         (["~sheduler"], "Did you mean '~scheduler'?"),
         (["hydra.run.dri=x"], "Did you mean hydra.run.dir=x?"),
+        (["data.table=x.csv"], "Add data=table, which has the setting data.table; do not use +."),
+        (["data.columns.file=x"], "Add data=table, which has the setting data.columns.file"),
+        (["data.site=A"], "Add data=table, which has the setting data.site"),
+        (["data=table", "data.columns.lable=x"], "Did you mean data.columns.label=x?"),
+        (
+            ["data=table", "data.columns.age=Age"],
+            "data.columns has the settings file, label, patient, site, split. Other columns of the table are kept",
+        ),
+        (["paths.data_dir=x"], "paths has the settings cache_dir, fresh_dir, output_dir, run_dir."),
         (["features.nonsense=1"], "features has the settings batch_size, cache, compile, views."),
     ],
 )

@@ -44,20 +44,26 @@ def test_one_column_may_have_two_meanings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ("filename,label\na,N\n", ("no column file (is it filename?)", "filename, label", "file=COLUMN")),
+        ("filename,label\na,N\n", ("no column file (is it filename?)", "filename, label", "use --column file=COLUMN")),
         ("file,labels,x\na,N,1\n", ("no column label (is it labels?)",)),
         ("a,b\n1,2\n", ("no column file and no column label", "a, b")),
         ("file|label\na|N\n", ("Separate its columns",)),
-        ("Image Index,Finding Labels\na,No Finding\n", ("ChestX-ray14", "preset nih")),
-        ("Path,No Finding,Pneumonia\na,1,\n", ("preset chexpert",)),
+        ("Image Index,Finding Labels\na,No Finding\n", ("ChestX-ray14", "--preset nih")),
+        ("Path,No Finding,Pneumonia\na,1,\n", ("--preset chexpert",)),
         ("patientId,Target\na,1\n", ("preset rsna",)),
         ("image_id,rad_ID,No finding,Pneumonia\na,R1,1,0\n", ("preset vindr",)),
         ("file,label,label\na,N,P\n", ("2 columns named 'label'",)),
         ("file,Label,LABEL\na,N,P\n", ("Label and LABEL", "both mean label")),
         ("file,label\na,N\n,N\n,P\n", ("2 rows without a file (lines 3, 4)",)),
         ("file,label\na,N\nb,\n", ("1 row without a label (line 3)",)),
-        ("file,label\na,N\nb,P\na,N\n", ("1 file more than once", "same label", "a is in lines 2, 4")),
-        ("file,label\nx/a,N\nb,P\nx\\a,P\n./b,P\n", ("2 files", "different labels in 1 case", "x/a is in lines 2, 4")),
+        (
+            "file,label\na,N\nb,P\na,N\n",
+            ("1 file more than once", "same label", "a is in lines 2, 4", "delete the others"),
+        ),
+        (
+            "file,label\nx/a,N\nb,P\nx\\a,P\n./b,P\n",
+            ("2 files", "different labels in 1 case", "keep the one with the correct label"),
+        ),
         ("file,label\n" + "a,N\n" * 5, ("lines 2, 3, 4, ...",)),
     ],
 )
@@ -73,9 +79,9 @@ def test_invalid_tables_are_rejected(text: str, messages: tuple[str, ...], tmp_p
 @pytest.mark.parametrize(
     ("preset", "columns", "messages"),
     [
-        ("mimic", {}, ("preset=mimic", "nih, rsna, chexpert, vindr")),
-        (None, {"patient": "Patent"}, ("patient=Patent", "is it Patient?", "file, label, Patient")),
-        ("nih", {"label": "Patient"}, ("label=Patient", "preset=nih")),
+        ("mimic", {}, ("--preset mimic", "nih, rsna, chexpert, vindr")),
+        (None, {"patient": "Patent"}, ("--column patient=Patent", "is it Patient?", "file, label, Patient")),
+        ("nih", {"label": "Patient"}, ("--column label=Patient", "--preset nih")),
     ],
 )
 def test_options_that_do_not_fit_are_rejected(

@@ -90,6 +90,9 @@ def test_splits_of_a_table(tmp_path: Path) -> None:
     labelled = read_labelled(table)
     assert [(image.name, image.split) for image in labelled.images] == [("d", "test"), ("e", "test")]
     assert labelled.skipped == (("f", "no split"),)
+    for split in ("valid", "Validation", "DEV"):
+        assert [image.name for image in read_labelled(table, split=split).images] == ["b", "c"]
+    assert [image.name for image in read_labelled(table, split="Training").images] == ["a"]
     labelled = read_labelled(table, split="all")
     assert [image.split for image in labelled.images] == ["train", "val", "val", "test", "test", ""]
     assert labelled.skipped == ()
@@ -107,7 +110,7 @@ def test_labels_of_folders_and_tables_are_mapped(tmp_path: Path) -> None:
 def test_presets_count_what_they_leave_out(tmp_path: Path) -> None:
     create(tmp_path, "images/a.png", "images/b.png")
     lines = ("Image Index,Finding Labels", "a.png,No Finding", "b.png,Mass", "c.png,Pneumonia")
-    labelled = read_labelled(write(tmp_path / "labels.csv", *lines), preset="nih")
+    labelled = read_labelled(write(tmp_path / "labels.csv", *lines), preset="NIH")
     assert [(image.file, image.name, image.label) for image in labelled.images] == [
         (tmp_path / "images/a.png", "images/a.png", "NORMAL")
     ]
@@ -125,15 +128,18 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 def test_mistakes_are_explained(tmp_path: Path) -> None:
     create(tmp_path, "tree/A/1.png", "tree/B/2.png", "loose/1.png", "nested/x/NORMAL/1.png", "nested/x/PNEUMONIA/2.png")
     table = write(tmp_path / "labels.csv", "file,label,split", "tree/A/1.png,N,train")
+    plain = write(tmp_path / "plain.csv", "file,label,split", "tree/A/1.png,N,")
     odd = write(tmp_path / "odd.csv", "file,label,split", "tree/A/1.png,N,fold1")
     tree = tmp_path / "tree"
     cases: list[tuple[type[Exception], str, Path, dict[str, object]]] = [
-        (ConfigError, "split=holdout .* train, val, test or all", tree, {"split": "holdout"}),
-        (ConfigError, "preset=nih needs a table", tree, {"preset": "nih"}),
-        (ConfigError, "column file needs a table", tree, {"columns": {"file": "x"}}),
-        (ConfigError, "mapping C=NORMAL .* A, B: use one", tree, {"mapping": {"C": "NORMAL"}}),
-        (ConfigError, "mapping P=X .* N: use one", table, {"mapping": {"P": "X"}, "split": "train"}),
+        (ConfigError, "--split holdout .* train, val, test or all", tree, {"split": "holdout"}),
+        (ConfigError, "--preset nih needs a table", tree, {"preset": "nih"}),
+        (ConfigError, "--column file=x needs a table", tree, {"columns": {"file": "x"}}),
+        (ConfigError, "--map C=NORMAL .* A, B: use one", tree, {"mapping": {"C": "NORMAL"}}),
+        (ConfigError, "--map P=X .* N: use one", table, {"mapping": {"P": "X"}, "split": "train"}),
         (DataError, "split test, but of train", table, {}),
+        (ConfigError, "--split train has no effect on .*tree, .* Omit it", tree, {"split": "train"}),
+        (ConfigError, "--split val has no effect on .*plain.csv", plain, {"split": "dev"}),
         (DataError, r"'fold1' \(line 2\)", odd, {}),
         (DataError, "labels.csv is not a folder", table, {"labels": table}),
         (DataError, "absent does not exist", tmp_path / "absent", {}),

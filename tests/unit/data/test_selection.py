@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from helpers.labelled_site import write_site
 
-from pneumo.data.selection import DataSelection, merge_sets, parse_pairs
-from pneumo.errors import ConfigError
+from pneumo.data.option_style import PYTHON
+from pneumo.data.selection import DataSelection, merge_sets, parse_pairs, read_selection
+from pneumo.errors import ConfigError, DataError
 
 
 def test_tables_pair_with_folders_in_order(tmp_path: Path) -> None:
@@ -22,11 +23,52 @@ def test_equal_names_are_numbered(tmp_path: Path) -> None:
     assert [each.name for each in DataSelection([table, table]).read()] == ["a/labels 1", "a/labels 2"]
 
 
+def test_tables_of_the_same_folder_give_their_names(tmp_path: Path) -> None:
+    table = write_site(tmp_path / "a", images=4)
+    other = table.with_name("night.csv")
+    other.write_text(table.read_text())
+    folders = [tmp_path / "a", tmp_path / "a"]
+    assert [each.name for each in DataSelection(folders, [table, other]).read()] == ["labels", "night"]
+    assert [each.name for each in DataSelection(folders, [table, table]).read()] == ["a/labels 1", "a/labels 2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "split"), [("valid", "val"), ("Training", "train"), ("ALL", "all"), ("other", "other")]
+)
+def test_splits_have_several_spellings(given: str, split: str) -> None:
+    assert DataSelection(split=given).split == split
+
+
+def test_absent_tables_name_their_option(tmp_path: Path) -> None:
+    for data in ([], [tmp_path]):
+        with pytest.raises(DataError, match=r"--labels nowhere.csv does not exist"):
+            DataSelection(data, [Path("nowhere.csv")]).read()
+        with pytest.raises(DataError, match=r"--labels .* is a folder: it must be a CSV table"):
+            DataSelection(data, [tmp_path]).read()
+    with pytest.raises(DataError, match=r'^labels="nowhere.csv" does not exist'):
+        DataSelection((), [Path("nowhere.csv")], style=PYTHON).read()
+
+
+def test_networks_are_checked_before_the_data(tmp_path: Path) -> None:
+    table, network, absent = write_site(tmp_path, images=4), tmp_path / "best.ckpt", Path("absent.csv")
+    network.touch()
+    with pytest.raises(ConfigError, match=r"first argument .* is a folder, and .*best.ckpt .* Exchange"):
+        read_selection(DataSelection([network]), [], [tmp_path])
+    with pytest.raises(ConfigError, match=r"labels.csv is not a checkpoint, and .*best.ckpt .* Exchange"):
+        read_selection(DataSelection([network]), [], [table])
+    with pytest.raises(ConfigError, match=r"best.ckpt is a network, but data must be"):
+        read_selection(DataSelection([network]), [], [network])
+    with pytest.raises(ConfigError, match=r"^none.ckpt is not a file"):
+        read_selection(DataSelection([absent]), [], [Path("none.ckpt")])
+    with pytest.raises(ConfigError, match=r"^--against none.ckpt is not a file"):
+        read_selection(DataSelection([absent]), [], [network, Path("none.ckpt")])
+
+
 def test_missing_data_and_surplus_tables_are_errors(tmp_path: Path) -> None:
     table = write_site(tmp_path, images=4)
     with pytest.raises(ConfigError, match="No data"):
         DataSelection().read()
-    with pytest.raises(ConfigError, match="2 times for 1 folders"):
+    with pytest.raises(ConfigError, match=r"2 tables \(--labels\) .* 1 folder: .* Repeat the folder"):
         DataSelection([tmp_path], [table, table]).read()
 
 

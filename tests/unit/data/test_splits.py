@@ -85,7 +85,7 @@ def test_the_split_depends_on_the_seed() -> None:
 
 
 def test_too_few_patients_and_unknown_splits_are_errors() -> None:
-    with pytest.raises(DataError, match="too few"):
+    with pytest.raises(DataError, match=r"at most [1-4] of one class and subtype, are too few .* needs 10 patients"):
         split_radiographs(radiographs(4, val=0), "patient", 0.1, 0)
     with pytest.raises(ConfigError, match=r"data\.split=nosuch"):
         check_split("nosuch", 5, 0)

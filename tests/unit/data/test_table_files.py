@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumo.data.label_table import read_label_table
+from pneumo.data.label_table import LabelTable, read_label_table
+from pneumo.data.option_style import COMMAND, PYTHON, TRAINING
 from pneumo.data.table_files import locate_files
 from pneumo.errors import DataError
 
@@ -51,6 +52,18 @@ def test_missing_files_are_counted_and_named(root: Path) -> None:
     for part in ("5 of the 6 files", "labels.csv", str(root), "x2.png, x3.png, x4.png, ...", "lines 3, 4, 5, ..."):
         assert part in str(error.value)
     assert "One of that name is deep/x2.jpg." in str(error.value)
+
+
+def test_messages_name_the_folder_and_the_options_of_the_interface(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(root, "b.png")
+    monkeypatch.chdir(root)
+    table = LabelTable(Path("t.csv"), {"file": ("a.png",), "label": ("N",)}, (2,))
+    for style, option in ((COMMAND, "FOLDER --labels t.csv"), (TRAINING, "data.root=FOLDER"), (PYTHON, "labels=")):
+        with pytest.raises(DataError) as error:
+            locate_files(table, Path(), style=style)
+        assert f"not found in {root}: a.png" in str(error.value)
+        assert option in str(error.value)
+        assert "delete these rows" not in str(error.value)
 
 
 def test_folders_are_no_files(root: Path) -> None:

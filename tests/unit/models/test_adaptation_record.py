@@ -31,7 +31,7 @@ RECORD: dict[str, Any] = {
 def test_a_record_survives_json_and_is_described() -> None:
     assert parse_adaptation(format_adaptation(RECORD)) == RECORD
     text = describe_adaptation(RECORD)
-    for part in ("1,200 images", "80 patients", "hospital", "2026-01-02", "0.250"):
+    for part in ("1,200 images", "80 patients", "hospital", "2026-01-02", "threshold is 0.250:"):
         assert part in text
 
 

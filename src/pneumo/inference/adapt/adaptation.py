@@ -15,7 +15,7 @@ from pneumo.data.labelled_images import LabelledSet
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.evaluate.cohort import Cohort, predict_cohort
-from pneumo.metrics.adaptation_effect import AUROC, AdaptationEffect, measure_effect
+from pneumo.metrics.adaptation_effect import AdaptationEffect, measure_effect
 from pneumo.metrics.intervals import Array, Estimate
 from pneumo.metrics.local_adaptation import (
     FOLDS,
@@ -106,12 +106,6 @@ def adapt(
     point = fit_local_point(difference, before.positive, reference, rule, uncertain)
     after = cross_fit(before, difference, reference, rule, uncertain)
     effect = measure_effect(before, after)
-    area = effect.before[AUROC]
-    if area is not None and area.low <= 0.5:
-        warn(
-            f"The network may rank the images of {cohort.name} no better than chance: the 95 % interval of its AUROC "
-            f"is {area.low:.3f} to {area.high:.3f}. Then no threshold makes it useful there."
-        )
     widths = Widths(auroc=width, sensitivity=width, specificity=width)
     requirements = images_needed(describe_population(after, point.threshold), widths)
     return Adaptation(cohort, rule, reference, point, effect, requirements)

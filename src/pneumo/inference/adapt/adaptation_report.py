@@ -29,27 +29,27 @@ _CRITERIA = {
 }
 
 
-def to_json(record: dict[str, Any], requirements: Sequence[Requirement], checkpoint: Path, output: Path) -> str:
-    """Format the record of an adaptation and the numbers of images needed as JSON."""
+def to_json(
+    record: dict[str, Any], requirements: Sequence[Requirement], warnings: Sequence[str], checkpoint: Path, output: Path
+) -> str:
+    """Format the record of an adaptation, the numbers of images needed and the warnings as JSON."""
     content = {
         "notice": NOTICE,
         "checkpoint": show_path(checkpoint),
         "output": show_path(output),
         **record,
         "images_needed": [requirement._asdict() for requirement in requirements],
+        "warnings": list(warnings),
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def print_adaptation(record: dict[str, Any], cohort: Cohort, requirements: Sequence[Requirement]) -> None:
-    """Print the operating point, metrics before and after, and the numbers of images needed."""
+def print_adaptation(
+    record: dict[str, Any], cohort: Cohort, requirements: Sequence[Requirement], warnings: Sequence[str]
+) -> None:
+    """Print the operating point, metrics before and after, the numbers of images needed, and the warnings."""
     _warn_unused("unreadable", cohort.unreadable)
     _warn_unused("not used", cohort.skipped)
-    if unknown := cohort.unknown_patients:
-        warn(
-            f"The patient of {unknown:,} of {record['images']:,} images is unknown; each counts as one patient. With "
-            "several images of a patient, the intervals are too narrow: add a column patient."
-        )
     positive = cohort.predictions.classes[1]
     target = "" if record["target"] is None else f" {record['target']:g}"
     print_line(
@@ -57,9 +57,15 @@ def print_adaptation(record: dict[str, Any], cohort: Cohort, requirements: Seque
         f"{positive}; threshold rule {record['rule']}{target}"
     )
     rich.print(_point_table(record))
+    print_line(
+        "The operating point is fitted to all images. A probability is sigmoid(logit / temperature + intercept), and "
+        "an image is positive if it is above the threshold.",
+        wrap=True,
+    )
     rich.print(_effect_table(record))
     print_line(
-        f"After: each image is predicted by an operating point fitted to the other patients ({record['folds']} folds). "
+        f"After is cross-fitted: each image is predicted by an operating point fitted to the other patients "
+        f"({record['folds']} folds). "
         "An adaptation does not change the ranking, so the AUROC stays the same.",
         wrap=True,
     )
@@ -69,6 +75,9 @@ def print_adaptation(record: dict[str, Any], cohort: Cohort, requirements: Seque
         wrap=True,
     )
     rich.print(_requirement_table(requirements))
+    print_line("--width sets the wanted width for AUROC, sensitivity and specificity; the others are fixed.", wrap=True)
+    for text in warnings:
+        warn(text)
 
 
 def _warn_unused(state: str, files: Sequence[tuple[str, str]]) -> None:
@@ -85,7 +94,7 @@ def _point_table(record: dict[str, Any]) -> PlainTable:
         table.add_column(part, justify="right")
     for name in _PARAMETERS:
         cells = [_format_parameter(name, record[part][name]) for part in ("before", "after")]
-        table.add_row("uncertain within (logits)" if name == "margin" else name, *cells)
+        table.add_row("uncertainty margin (logits)" if name == "margin" else name, *cells)
     return table
 
 
@@ -116,7 +125,7 @@ def _format(estimate: list[float] | None, signed: bool) -> Text:
 def _requirement_table(requirements: Sequence[Requirement]) -> PlainTable:
     table = PlainTable("Images needed to validate the adapted checkpoint (Riley et al., 2024)")
     table.add_column("95 % interval of")
-    for header in ("width", "images", "positive"):
+    for header in ("wanted width", "images", "positive"):
         table.add_column(header, justify="right")
     for each in requirements:
         table.add_row(_CRITERIA[each.criterion], f"{each.width:g}", f"{each.images:,}", f"{each.positives:,}")

@@ -11,6 +11,7 @@ from pneumo.data.selection import DataSelection, merge_sets, read_selection
 from pneumo.errors import ConfigError
 from pneumo.inference.adapt.adaptation import adapt, adapted_content
 from pneumo.inference.adapt.adaptation_report import print_adaptation, to_json
+from pneumo.inference.adapt.adaptation_warnings import list_warnings
 from pneumo.inference.backend import as_flag
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.predictor import load_predictor
@@ -91,11 +92,12 @@ def run_adapt(
     content = read_checkpoint(checkpoint)
     adaptation = adapt(model, content, merge_sets(sets), rule, options.width)
     record = adaptation.record()
+    warnings = list_warnings(record, adaptation.cohort.unknown_patients)
     try:
         save_checkpoint(adapted_content(content, record), output)
     except CheckpointWriteError as error:
         raise unwritable("--output", output, OSError(str(error))) from error
     if json is not None:
-        write_output("--json", json, to_json(record, adaptation.requirements, checkpoint, output))
-    print_adaptation(record, adaptation.cohort, adaptation.requirements)
+        write_output("--json", json, to_json(record, adaptation.requirements, warnings, checkpoint, output))
+    print_adaptation(record, adaptation.cohort, adaptation.requirements, warnings)
     print_line(f"Wrote {output}. Not a medical device: for research and teaching only.")

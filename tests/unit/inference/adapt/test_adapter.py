@@ -89,6 +89,7 @@ def test_predict_states_that_the_checkpoint_is_adapted(
         run_predict(path, [str(local_images.images[0].file)], None, None, None, None, "cpu")
         lines = [line for line in capsys.readouterr().err.splitlines() if "80 images of 40 patients" in line]
         assert len(lines) == stated
+        assert all("threshold is 0." in line for line in lines)
 
 
 def test_evaluations_state_that_the_checkpoint_is_adapted(adapted: Path, local_images: LabelledSet) -> None:
@@ -135,6 +136,10 @@ def test_the_terminal_and_json_outputs_agree(
     widths = {each["criterion"]: each["width"] for each in written["images_needed"]}
     assert (widths["sensitivity"], widths["slope"]) == (0.2, 0.2)
     assert "1 file is unreadable: broken.png" in captured.err
+    assert "The adaptation has 80 images" in written["warnings"][0]
+    assert captured.err.splitlines()[-len(written["warnings"]) :] == written["warnings"]
+    for text in ("uncertainty margin (logits)", "wanted width", "sigmoid(logit / temperature + intercept)"):
+        assert text in " ".join(captured.out.split())
 
 
 def test_a_planted_miscalibration_of_the_checkpoint_is_undone(
