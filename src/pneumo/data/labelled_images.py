@@ -225,6 +225,9 @@ def _read_splits(table: LabelTable) -> list[str]:
 
 
 def set_name(path: Path) -> str:
-    """Return the name of the set in a folder or table."""
+    """Return the name of a folder or table; a table named labels.csv has the name of its folder."""
     resolved = Path(os.path.abspath(path))
-    return escape_line(escape_path(resolved.stem if path.is_file() else resolved.name)) or "images"
+    name = resolved.stem if path.is_file() else resolved.name
+    if path.is_file() and name.casefold() == "labels":
+        name = resolved.parent.name
+    return escape_line(escape_path(name)) or "images"

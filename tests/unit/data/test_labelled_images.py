@@ -163,3 +163,10 @@ def test_case_matters_only_for_mapped_labels_that_the_table_has(tmp_path: Path) 
     table = write(tmp_path / "labels.csv", "file,label", *(",".join(row) for row in labels))
     images = read_labelled(table, mapping={"True": "P", "False": "N", "false": "U"}).images
     assert [image.label for image in images] == ["P", "N", "U"]
+
+
+@pytest.mark.parametrize(("file", "name"), [("clinic/labels.csv", "clinic"), ("clinic/site_a.csv", "site_a")])
+def test_a_table_named_labels_has_the_name_of_its_folder(file: str, name: str, tmp_path: Path) -> None:
+    create(tmp_path, "clinic/1.png")
+    write(tmp_path / file, "file,label", "1.png,A")
+    assert read_labelled(tmp_path / file).name == name
