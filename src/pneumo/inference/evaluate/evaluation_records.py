@@ -18,6 +18,7 @@ from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
+from pneumo.metrics.probes import TOO_FEW_PATIENTS, Probe
 from pneumo.metrics.subgroups import Subgroups
 from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
 
@@ -51,7 +52,7 @@ def to_json(evaluation: EvaluationResults) -> str:
         **_estimate("out_of_distribution_fraction", fractions.out_of_distribution),
         **_internal(evaluation.reference, evaluation.gap),
         **_subgroups(evaluation.subgroups),
-        "confounding": [{"property": probe.name, **_estimate("auroc", probe.estimate)} for probe in evaluation.probes],
+        "confounding": [_probe(probe) for probe in evaluation.probes],
         **_leakage(evaluation),
         "comparison": _comparison(evaluation),
         "stress": None if evaluation.stress is None else to_records(evaluation.stress),
@@ -192,6 +193,11 @@ def _subgroups(subgroups: Subgroups) -> Record:
             for test in subgroups.differences
         ],
     }
+
+
+def _probe(probe: Probe) -> Record:
+    reason = TOO_FEW_PATIENTS if probe.estimate is None else None
+    return {"property": probe.name, **_estimate("auroc", probe.estimate), "undefined": reason}
 
 
 def _leakage(evaluation: EvaluationResults) -> Record:

@@ -10,6 +10,7 @@ from pneumo.inference.evaluate.paired_comparison import COMPARED
 from pneumo.inference.evaluate.performance import Performance
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
+from pneumo.metrics.probes import TOO_FEW_PATIENTS
 from pneumo.metrics.summary import TITLES
 from pneumo.reporting.assessment import Rows
 from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
@@ -186,7 +187,10 @@ def fraction_table(evaluation: EvaluationResults) -> Rows:
 
 def probe_table(evaluation: EvaluationResults) -> Rows:
     """Return the AUROC of labels predicted from each property alone."""
-    rows = [[probe.name, *_pair(probe.estimate)] for probe in evaluation.probes]
+    rows = [
+        [probe.name, *(_pair(probe.estimate) if probe.estimate else (UNDEFINED, TOO_FEW_PATIENTS))]
+        for probe in evaluation.probes
+    ]
     return Rows(["property", "AUROC (0.5 is chance)", INTERVAL], rows)
 
 
