@@ -11,6 +11,7 @@ from pneumo.common.text import count_noun
 from pneumo.data.image_notes import abbreviate, itemize
 from pneumo.inference.evaluate.confounding import METADATA, is_age
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
+from pneumo.inference.evaluate.factors import unknown_columns
 from pneumo.inference.evaluate.performance import Performance
 from pneumo.inference.evaluate.reference import Reference
 from pneumo.metrics.significance import SIGNIFICANCE_LEVEL
@@ -29,7 +30,7 @@ def assess(evaluation: EvaluationResults) -> list[Verdict]:
     """Return the verdicts, the most severe first."""
     checks = (
         *(_leakage, _adaptation, _run, _classes, _labels, _collapse, _discrimination, _confounding, _images),
-        *(_internal, _calibration, _subgroups, _entries),
+        *(_internal, _calibration, _subgroups, _columns, _entries),
     )
     verdicts = (verdict for check in checks for verdict in check(evaluation))
     return sorted(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))
@@ -199,6 +200,17 @@ def _subgroups(evaluation: EvaluationResults) -> Iterator[Verdict]:
         ]
         message = itemize("Subgroups differ significantly, each compared with all other levels:", lines)
         yield Verdict("warning", "subgroups", message, "Report these subgroups separately.")
+
+
+def _columns(evaluation: EvaluationResults) -> Iterator[Verdict]:
+    chosen = [group.factor for group in evaluation.subgroups.groups]
+    for name, example in unknown_columns(evaluation.cohort, chosen).items():
+        values = f"no value of the column {name} can be read, such as {example[:40]}" if example else f"{name} is empty"
+        remedy = "Fill it, or omit it from --by."
+        if is_age(name):
+            remedy = "Use ages in years, such as 63, or with a unit, such as 063Y."
+        message = f"All images have an unknown value: {values}."
+        yield Verdict("note", "unknown_column", message, remedy)
 
 
 def _entries(evaluation: EvaluationResults) -> Iterator[Verdict]:
