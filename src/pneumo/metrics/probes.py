@@ -13,7 +13,8 @@ from pneumo.metrics.definitions import auroc
 from pneumo.metrics.intervals import ROUNDING_ERROR, Array, Estimate, Interval, zero_variance_interval
 from pneumo.metrics.predictions import Predictions
 
-MIN_PATIENTS = 5  # of each class: one per fold
+# Of each class. With five, intervals of features without information contained 0.5 in 72 % of 200 simulated sets.
+MIN_PATIENTS = 10
 TOO_FEW_PATIENTS = f"fewer than {MIN_PATIENTS} patients of a class"
 _FOLDS, _DRAWS = 5, 400  # of the cross-validation and of the bootstrap
 _MAX_LEAF_SIZE = 20  # smallest leaf in images, reached at 200 images; smaller sets have leaves of a tenth

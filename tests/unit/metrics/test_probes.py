@@ -30,7 +30,7 @@ def test_a_constant_feature_is_at_chance_with_the_uncertainty_of_the_sample(imag
     assert (found.auroc, found.low, found.high) == (0.5, *zero_variance_interval(0.5, images // 2))
 
 
-@pytest.mark.parametrize("images", [10, 20, 40, 60, 200])
+@pytest.mark.parametrize("images", [20, 40, 60, 200])
 def test_a_column_equal_to_the_label_is_found_in_small_sets(images: int) -> None:
     found = probe("view", LABELS[:images, None].astype(np.float64), LABELS[:images], GROUPS[:images])
     assert found.auroc == 1
