@@ -129,20 +129,21 @@ def gap_rows(gap: GeneralizationGap | str) -> Rows:
 
 
 def subgroup_table(evaluation: EvaluationResults) -> Rows:
-    """Return AUROC, sensitivity and specificity of each subgroup."""
+    """Return AUROC, sensitivity and specificity of each subgroup; of many levels, of the largest."""
     rows = [
         [
             f"{group.factor}: {group.level}",
             _counts(group.images, group.patients, group.positives),
             *(_cell(group.estimates.get(name)) for name in _RANKED),
         ]
-        for group in evaluation.subgroups.groups
+        for group in evaluation.subgroups.largest
     ]
     return Rows(["subgroup", _COUNTED, *(TITLES[name] for name in _RANKED)], rows)
 
 
 def difference_table(evaluation: EvaluationResults) -> Rows:
-    """Return the tests of each level against all other levels of its factor."""
+    """Return the tests of each shown level against all other levels of its factor."""
+    shown = {group[:2] for group in evaluation.subgroups.largest}
     rows = [
         [
             f"{test.factor}: {test.level}",
@@ -152,6 +153,7 @@ def difference_table(evaluation: EvaluationResults) -> Rows:
             _p(test.holm),
         ]
         for test in evaluation.subgroups.differences
+        if test[:2] in shown
     ]
     return Rows(["subgroup minus all others", "metric", "difference", INTERVAL, "p (Holm)"], rows)
 

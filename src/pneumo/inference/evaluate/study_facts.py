@@ -143,7 +143,7 @@ def _results(evaluation: EvaluationResults) -> dict[str, str]:
         "calibration": _join(measures),
         "decision_curve": "See the figure of the decision curve" if overall.predictions.has_both_classes else "",
         "site_metrics": "; ".join(f"{name}: {_main(part)}" for name, part in evaluation.sites.items()),
-        "subgroups": "; ".join(map(_describe_group, evaluation.subgroups.groups)),
+        "subgroups": "; ".join(map(_describe_group, evaluation.subgroups.largest)),
         "uncertain": ""
         if fractions.uncertain is None
         else f"{fractions.uncertain.value:.1%} of the predictions are near the threshold and evaluated like the others",
