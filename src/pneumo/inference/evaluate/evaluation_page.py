@@ -104,8 +104,7 @@ def _checklists(evaluation: EvaluationResults) -> list[dict[str, object]]:
         {
             "name": name,
             "doi": doi,
-            "filled": counts[name][0],
-            "total": counts[name][1],
+            "counts": counts[name].describe(),
             "items": [item for item in items if item.guideline == name],
         }
         for name, doi in DOIS.items()

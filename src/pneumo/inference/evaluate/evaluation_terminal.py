@@ -57,7 +57,7 @@ def to_terminal(evaluation: EvaluationResults, files: Sequence[Path] = ()) -> Re
 def count_checklists(evaluation: EvaluationResults) -> str:
     """Return the number of items of each guideline for which the evaluation has text."""
     counts = count_filled(build_checklist(collect_facts(evaluation)))
-    return ", ".join(f"{name} {filled} of {total} items" for name, (filled, total) in counts.items())
+    return ", ".join(f"{name} {count.describe()}" for name, count in counts.items())
 
 
 def _locate(files: Sequence[Path]) -> str:
