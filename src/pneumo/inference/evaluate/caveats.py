@@ -144,7 +144,9 @@ def _confounding(evaluation: EvaluationResults) -> Iterator[Verdict]:
 def _images(evaluation: EvaluationResults) -> Iterator[Verdict]:
     fraction, cohort = evaluation.fractions.out_of_distribution, evaluation.cohort
     if fraction is not None and fraction.value > _MAX_OOD:
-        message = f"{fraction.value:.0%} of the images are out of distribution: they differ from the training images."
+        message = (
+            f"{100 * fraction.value:.0f} % of the images are out of distribution: they differ from the training images."
+        )
         remedy = "Check some of them for other views, body parts or processing. Expect less than the internal test."
         yield Verdict("warning", "out_of_distribution", message, remedy)
     if cohort.notes:

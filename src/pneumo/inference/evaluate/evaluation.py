@@ -113,8 +113,8 @@ def _find_training_images(options: EvaluationOptions) -> TrainingImages | str:
         return "use --run RUN or --training-data FOLDER"
     try:
         return run_images(options.run)
-    except (ConfigError, DataError) as error:  # the run's images may be on another machine
-        return str(error)
+    except (ConfigError, DataError):  # the run's images may be on another machine
+        return f"the training images of {options.run.name} cannot be read; use --training-data FOLDER"
 
 
 def _measure_sites(cohort: Cohort, prevalences: Sequence[float]) -> dict[str, Performance]:
