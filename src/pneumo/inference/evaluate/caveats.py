@@ -56,7 +56,7 @@ def _adaptation(evaluation: EvaluationResults) -> Iterator[Verdict]:
 def _run(evaluation: EvaluationResults) -> Iterator[Verdict]:
     reference = evaluation.reference
     if isinstance(reference, Reference) and not reference.is_verified:
-        message = f"Whether the run of {reference.origin} trained this network could not be verified."
+        message = f"It could not be verified that the run {reference.origin.split('/')[0]} trained this network."
         remedy = "Evaluate the best.ckpt of the run, or a checkpoint with a stored internal test."
         yield Verdict("note", "run_unverified", message, remedy)
 
