@@ -50,8 +50,8 @@ def evaluate(
     column: Columns = None,
     mapping: Mapping = None,
     split: Split = "test",
-    by: Annotated[str, typer.Option(help="Columns of subgroups, such as view,sex,age.")] = "",
-    prevalence: Annotated[str, typer.Option(help="Prevalences for PPV and NPV, such as 0.05,0.2.")] = "",
+    by: Annotated[list[str] | None, typer.Option(help="Columns of subgroups: view,sex,age.")] = None,
+    prevalence: Annotated[list[str] | None, typer.Option(help="Prevalences for PPV and NPV: 0.05,0.2.")] = None,
     against: Annotated[Path | None, path_option(help="Checkpoint to compare with on the same images.")] = None,
     run: Annotated[Path | None, path_option(help="Run of the checkpoint: internal test and training images.")] = None,
     training_data: Annotated[Path | None, path_option(help="Training images, if not those of RUN.")] = None,
@@ -111,12 +111,15 @@ def adapt(
     run_adapt(checkpoint, selection, output, json, AdaptationOptions(rule, target, width), batch_size, device)
 
 
-def _split_list(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+def _split_list(texts: list[str] | None) -> list[str]:
+    """Return the names in texts separated by commas, each once."""
+    names = (name.strip() for text in texts or () for name in text.split(","))
+    return list(dict.fromkeys(filter(None, names)))
 
 
-def _parse_fractions(option: str, text: str) -> list[float]:
+def _parse_fractions(option: str, texts: list[str] | None) -> list[float]:
     try:
-        return [float(item) for item in _split_list(text)]
+        return list(dict.fromkeys(map(float, _split_list(texts))))
     except ValueError:
-        raise ConfigError(f"{option} {text!r} must be numbers separated by commas, such as 0.05,0.2.") from None
+        given = ",".join(texts or ())
+        raise ConfigError(f"{option} {given!r} must be numbers separated by commas, such as 0.05,0.2.") from None

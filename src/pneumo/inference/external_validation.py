@@ -8,6 +8,7 @@ from pathlib import Path
 import rich
 
 from pneumo.common.files import check_output, write_output
+from pneumo.common.terminal import print_line
 from pneumo.data.selection import DataSelection, read_selection
 from pneumo.inference.backend import as_flag
 from pneumo.inference.evaluate.evaluation import Evaluation, EvaluationOptions, evaluate
@@ -64,11 +65,12 @@ def run_evaluate(
     if against is not None:
         options = replace(options, against=load_predictor(against, device, batch_size, as_flag))
     evaluation = evaluate(model, sets, options, selection.split)
-    if outputs.json is not None:
-        write_output("--json", outputs.json, to_json(evaluation))
-    if outputs.csv is not None:
-        write_output("--csv", outputs.csv, to_csv(evaluation))
-    if outputs.html is not None:
-        write_output("--html", outputs.html, evaluation.to_html())
-    rich.print(to_terminal(evaluation))
+    contents = {"--json": to_json, "--csv": to_csv, "--html": Evaluation.to_html}
+    for option, path in outputs.options:
+        if path is not None:
+            write_output(option, path, contents[option](evaluation))
+    rich.print(to_terminal(evaluation, [path for path in (outputs.html, outputs.json) if path is not None]))
+    for _, path in outputs.options:
+        if path is not None:
+            print_line(f"Wrote {path}.")
     return evaluation

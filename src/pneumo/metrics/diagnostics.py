@@ -34,8 +34,8 @@ class PredictiveValues(NamedTuple):
     """Predictive values at one prevalence of the positive class."""
 
     prevalence: float
-    ppv: Estimate | None  # None if no image is predicted positive
-    npv: Estimate | None  # None if no image is predicted negative
+    ppv: Estimate | None  # None if a class is absent or no image is predicted positive
+    npv: Estimate | None  # None if a class is absent or no image is predicted negative
 
 
 class CurvePoint(NamedTuple):
@@ -102,7 +102,7 @@ def predictive_values(predictions: Predictions, prevalences: Sequence[float] = (
     positive, detected, clusters = binary.positive, binary.predicted > 0, binary.clusters
 
     def proportion(correct: npt.NDArray[np.bool_], chosen: npt.NDArray[np.bool_]) -> Estimate | None:
-        if not chosen.any():
+        if not chosen.any() or not binary.has_both_classes:
             return None
         return Estimate(float(correct[chosen].mean()), *clustered_wilson(correct[chosen], clusters[chosen]))
 

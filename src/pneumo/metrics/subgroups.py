@@ -19,6 +19,9 @@ from pneumo.metrics.significance import MIN_P, Difference, holm, placements
 
 UNKNOWN = "unknown"  # level of images without a value
 MAX_LEVELS = 50
+MIN_IMAGES = 10  # of a tested level and of all others: smaller ones only weaken Holm's correction of the other tests
+TOO_FEW_IMAGES = f"fewer than {MIN_IMAGES} images"
+_MAX_SHOWN = 15  # levels of a factor in tables
 _METRICS = ("auroc", "sensitivity", "specificity")
 _BANDS = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"))  # upper limits in years
 _OLDEST = 150
@@ -37,6 +40,11 @@ class Subgroup(NamedTuple):
     positives: int
     estimates: dict[str, Estimate]  # by metric; metrics that require an absent class are left out
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the level has too few images for a test."""
+        return self.images < MIN_IMAGES
+
 
 class SubgroupDifference(NamedTuple):
     """A metric's difference: one level of a factor minus all other levels."""
@@ -54,12 +62,22 @@ class Subgroups(NamedTuple):
     groups: list[Subgroup]
     differences: list[SubgroupDifference]
 
+    @property
+    def largest(self) -> list[Subgroup]:
+        """The groups of the 15 largest levels of each factor, in the same order."""
+        ranked: dict[str, list[Subgroup]] = {}
+        for group in sorted(self.groups, key=lambda group: -group.images):
+            ranked.setdefault(group.factor, []).append(group)
+        shown = {group[:2] for groups in ranked.values() for group in groups[:_MAX_SHOWN]}
+        return [group for group in self.groups if group[:2] in shown]
+
 
 def measure_subgroups(predictions: Predictions, factors: Mapping[str, Sequence[str]]) -> Subgroups:
     """Compute AUROC, sensitivity and specificity of each subgroup, and test each level against all other levels.
 
-    Images without a value form the level `unknown`, which takes part in no test. A factor with two levels has one test
-    per metric. All positive classes together count as positive.
+    Images without a value form the level `unknown`, which takes part in no test. Levels with fewer than 10 images are
+    not tested, but belong to the other levels. A factor with two levels has one test per metric. All positive classes
+    together count as positive.
 
     The interval of a difference follows from the intervals of both groups and their correlation, which is caused by
     patients with images in both. The p-value belongs to the normal distribution whose 95 % interval ends where this
@@ -94,6 +112,8 @@ def measure_subgroups(predictions: Predictions, factors: Mapping[str, Sequence[s
         known = [level for level in levels if level != UNKNOWN]
         for level in known if len(known) > 2 else known[:1]:
             others = (names != level) & (names != UNKNOWN)
+            if min((names == level).sum(), others.sum()) < MIN_IMAGES:
+                continue
             tests += [(factor, level, *test) for test in _compare(binary, names == level, others)]
     corrected = holm([test[-1].p for test in tests]) if tests else []
     return Subgroups(groups, [SubgroupDifference(*test, p) for test, p in zip(tests, corrected, strict=True)])

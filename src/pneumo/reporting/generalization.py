@@ -111,9 +111,9 @@ def describe_gap(gap: GeneralizationGap) -> str:
         own, other = map(format_probability, gap.thresholds)
         start = f"The threshold is {own} for {first} and {other} for {second} images."
     return (
-        f"{start} The drop in balanced accuracy is {gap.drop['balanced_accuracy'].value:+.3f}. At most "
-        f"{gap.threshold_drop:+.3f} of this is due to the threshold: the best threshold on the {second} images, "
+        f"{start} The drop in balanced accuracy is {gap.drop['balanced_accuracy'].value:.3f}. At most "
+        f"{gap.threshold_drop:.3f} of this is due to the threshold: the best threshold on the {second} images, "
         f"{format_probability(gap.oracle_threshold)}, would have reached {gap.oracle:.3f}. That threshold is an "
-        f"oracle, selected on the {second} images: a bound, not a result. The rest, at least {gap.ranking_drop:+.3f}, "
+        f"oracle, selected on the {second} images: a bound, not a result. The rest, at least {gap.ranking_drop:.3f}, "
         f"is due to the ranking, as is the drop in AUROC. {gap.caution}"
     )

@@ -30,12 +30,14 @@ def test_the_command_prints_results_and_writes_all_files(
 ) -> None:
     files = {suffix: tmp_path / "new" / f"x.{suffix}" for suffix in ("json", "csv", "html")}
     options = [item for suffix, path in files.items() for item in (f"--{suffix}", path)]
-    status, out, _ = run(checkpoint, site, "--by", "view,sex", "--prevalence", "0.05, 0.2", *options)
+    status, out, _ = run(checkpoint, site, "--by", "view", "--by", "sex,view", "--prevalence", "0.2,0.05", *options)
     assert status == 0
     assert NOTICE in out
+    assert [f"Wrote {path}." in out for path in files.values()] == [True] * 3
+    assert "Use --html or --json" not in " ".join(out.split())
     content = json.loads(files["json"].read_text())
-    assert [each["prevalence"] for each in content["predictive_values"]] == [0.05, 0.2]
-    assert {group["factor"] for group in content["subgroups"]} == {"view", "sex"}
+    assert [each["prevalence"] for each in content["predictive_values"]] == [0.2, 0.05]
+    assert list(dict.fromkeys(group["factor"] for group in content["subgroups"])) == ["view", "sex"]
     assert content["checkpoint"] == str(checkpoint)
     assert len(list(csv.DictReader(io.StringIO(files["csv"].read_text())))) == content["images"] == 120
     assert "<h1>" in files["html"].read_text()
@@ -69,6 +71,7 @@ def test_an_exported_network_and_another_checkpoint_are_evaluated(
 MISTAKES = {
     "no data": ([], "No data"),
     "unknown column of --by": (["{table}", "--by", "ward"], "--by ward"),
+    "identifier in --by": (["{table}", "--by", "patient"], "not a factor"),
     "prevalence out of range": (["{table}", "--prevalence", "20"], "prevalence 20"),
     "prevalence without numbers": (["{table}", "--prevalence", "5%"], "--prevalence"),
     "map without a pair": (["{table}", "--map", "NORMAL"], "--map 'NORMAL'"),
@@ -139,6 +142,8 @@ def test_one_class_only_is_evaluated(checkpoint: Path, tmp_path: Path, run: Run)
     status, out, _ = run(checkpoint, tmp_path / "ward")
     assert status == 0
     assert "undefined" in out
+    assert "Use --html or --json" in " ".join(out.split())
+    assert "Wrote" not in out
 
 
 def test_separators_and_byte_order_marks_are_read(

@@ -118,13 +118,12 @@ def test_equal_images_of_a_patient_do_not_narrow_any_interval() -> None:
 
 
 @pytest.mark.parametrize("counts", [(90, 10, 0, 0), (0, 0, 20, 80)])
-def test_absent_classes_leave_no_ratio_and_no_stated_prevalence(counts: tuple[int, ...]) -> None:
+def test_absent_classes_leave_no_ratio_and_no_predictive_value(counts: tuple[int, ...]) -> None:
     predictions = count(*counts)
     assert likelihood_ratios(predictions) is None
     assert curve_points(predictions) == []
     (own,) = predictive_values(predictions, [0.1])
-    assert own.ppv is not None
-    assert own.ppv.value == (counts[0] > 0)
+    assert own.ppv is own.npv is None
 
 
 def test_predictive_value_without_such_predictions_is_none() -> None:

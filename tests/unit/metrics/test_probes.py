@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pneumo.metrics.probes import probe
+from pneumo.metrics.intervals import zero_variance_interval
+from pneumo.metrics.probes import MIN_PATIENTS, probe
 
 LABELS = np.arange(200) % 2
 GROUPS = np.arange(200)
@@ -23,9 +24,24 @@ def test_a_feature_without_information_is_not_above_chance() -> None:
     assert found.low < 0.5 < found.high
 
 
-def test_a_constant_feature_is_exactly_at_chance() -> None:
-    found = probe("constant", np.ones((200, 1)), LABELS, GROUPS)
-    assert (found.auroc, found.low, found.high) == (0.5, 0.5, 0.5)
+@pytest.mark.parametrize("images", [40, 200])
+def test_a_constant_feature_is_at_chance_with_the_uncertainty_of_the_sample(images: int) -> None:
+    found = probe("constant", np.ones((images, 1)), LABELS[:images], GROUPS[:images])
+    assert (found.auroc, found.low, found.high) == (0.5, *zero_variance_interval(0.5, images // 2))
+
+
+@pytest.mark.parametrize("images", [20, 40, 60, 200])
+def test_a_column_equal_to_the_label_is_found_in_small_sets(images: int) -> None:
+    found = probe("view", LABELS[:images, None].astype(np.float64), LABELS[:images], GROUPS[:images])
+    assert found.auroc == 1
+    assert found.low == zero_variance_interval(1, images // 2)[0]
+    assert 0.5 < found.low < 1 == found.high
+
+
+def test_results_of_200_images_are_those_of_leaves_of_20_images() -> None:
+    rows = LABELS[:, None] + np.random.default_rng(3).normal(0, 1, (200, 2))
+    found = probe("device", rows, LABELS, GROUPS)
+    assert (found.auroc, found.low, found.high) == pytest.approx((0.8151, 0.7544537780448719, 0.8720517123574906))
 
 
 def test_images_of_one_patient_do_not_reveal_each_other() -> None:
@@ -40,10 +56,11 @@ def test_images_of_one_patient_do_not_reveal_each_other() -> None:
     assert apart.auroc > 0.9
 
 
-@pytest.mark.parametrize("labels", [np.zeros(200, np.int64), np.arange(200) // 199])
-def test_one_class_or_one_patient_of_a_class_gives_no_result(labels: np.ndarray) -> None:
-    found = probe("view", np.random.default_rng(0).normal(0, 1, (200, 1)), labels, GROUPS)
-    assert (found.auroc, found.low, found.high) == (None, None, None)
+@pytest.mark.parametrize("rare", [0, 1, MIN_PATIENTS - 1])
+def test_too_few_patients_of_a_class_give_no_result(rare: int) -> None:
+    rows, labels = np.random.default_rng(0).normal(0, 1, (200, 1)), (np.arange(200) < rare).astype(np.int64)
+    found = probe("view", rows, labels, GROUPS)
+    assert (found.auroc, found.low, found.high, found.estimate) == (None, None, None, None)
 
 
 def test_three_classes_have_a_mean_auroc() -> None:

@@ -10,7 +10,7 @@ from pneumo.errors import DataError
 from pneumo.metrics.intervals import Estimate, subtract, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import holm
-from pneumo.metrics.subgroups import age_bands, measure_subgroups
+from pneumo.metrics.subgroups import MIN_IMAGES, age_bands, measure_subgroups
 
 
 def draw(seed: int, patients: int = 150, images: int = 2) -> Predictions:
@@ -122,10 +122,28 @@ def test_metrics_of_absent_classes_are_left_out() -> None:
 def test_one_level_and_single_images_are_measured_without_error() -> None:
     predictions = draw(6)
     assert measure_subgroups(predictions, {"sex": ["F"] * 300}).differences == []
-    age = ["80+"] * 3 + ["18-39"] * 297  # a negative patient's second image is not among the three
-    for test in measure_subgroups(predictions, {"age": age}).differences:
-        assert 0 < test.difference.p <= 1
+    age = ["80+"] + ["18-39"] * 299
+    assert [group.images for group in measure_subgroups(predictions, {"age": age}).groups] == [299, 1]
     assert measure_subgroups(predictions, {}) == ([], [])
+
+
+@pytest.mark.parametrize("images", [MIN_IMAGES - 1, MIN_IMAGES])
+def test_small_levels_are_not_tested(images: int) -> None:
+    sex = ["F"] * images + ["M"] * (300 - images)
+    assert bool(measure_subgroups(draw(6), {"sex": sex}).differences) == (images == MIN_IMAGES)
+    three = ["A"] * images + ["B"] * 150 + ["C"] * (150 - images)
+    groups, differences = measure_subgroups(draw(6), {"site": three})
+    assert groups[0].is_small == (images < MIN_IMAGES)
+    assert {test.level for test in differences} == {"B", "C"} | ({"A"} if images == MIN_IMAGES else set())
+
+
+def test_small_levels_do_not_weaken_the_correction_of_others() -> None:
+    sex, ward = ["F", "M"] * 150, ["large"] * 260 + [str(index) for index in range(40)]
+    together = measure_subgroups(draw(8), {"sex": sex, "ward": ward})
+    assert {(test.factor, test.level) for test in together.differences} == {("sex", "F"), ("ward", "large")}
+    assert len(together.groups) == 43
+    assert len(together.largest) == 2 + 15
+    assert together.largest[-1].level == "large"
 
 
 def test_too_many_levels_are_refused() -> None:

@@ -88,7 +88,7 @@ def test_report_of_a_run_prints_the_drop_from_validation_to_test(
     assert "From 600 validation to 600 test images" in shown
     found = read_gap(run, read_results(run) or {})
     assert isinstance(found, GeneralizationGap)
-    assert f"At most {found.threshold_drop:+.3f} of this is due to the threshold" in shown
+    assert f"At most {found.threshold_drop:.3f} of this is due to the threshold" in shown
     assert "a bound, not a result" in shown
     assert "a bound, not a result" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert (tmp_path / "out" / "figures" / "shift.png").is_file()

@@ -11,13 +11,16 @@ from pneumo.common.text import count_noun
 from pneumo.data.image_notes import abbreviate, itemize
 from pneumo.inference.evaluate.confounding import METADATA, is_age
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
+from pneumo.inference.evaluate.factors import unknown_columns
 from pneumo.inference.evaluate.performance import Performance
+from pneumo.inference.evaluate.reference import Reference
 from pneumo.metrics.significance import SIGNIFICANCE_LEVEL
 from pneumo.reporting.assessment import SEVERITIES, Verdict
 from pneumo.reporting.generalization import GAP_METRICS
 
 MIN_IMAGES = 50  # of a class
-_MIN_PROBE_AUROC = 0.6  # of a property that reveals the label, if the interval also excludes 0.5
+CHANCE = 0.5  # AUROC without information
+_MIN_PROBE_AUROC = 0.6  # of a property that reveals the label, if the interval also excludes chance
 _MAX_OOD = 0.1  # fraction; the limit is exceeded by 1 % of in-distribution images and by 15 % of augmented ones
 _MIN_DROP = 0.05  # of balanced accuracy
 _MAX_LISTED = 5
@@ -26,8 +29,8 @@ _MAX_LISTED = 5
 def assess(evaluation: EvaluationResults) -> list[Verdict]:
     """Return the verdicts, the most severe first."""
     checks = (
-        *(_leakage, _adaptation, _classes, _labels, _collapse, _confounding, _images, _internal, _calibration),
-        *(_subgroups, _entries),
+        *(_leakage, _adaptation, _run, _classes, _labels, _collapse, _discrimination, _confounding, _images),
+        *(_internal, _calibration, _subgroups, _columns, _entries),
     )
     verdicts = (verdict for check in checks for verdict in check(evaluation))
     return sorted(verdicts, key=lambda verdict: SEVERITIES.index(verdict.severity))
@@ -48,6 +51,14 @@ def _adaptation(evaluation: EvaluationResults) -> Iterator[Verdict]:
     if evaluation.adaptation:
         remedy = "On the same images or patients, results are too good: use those that pneumo adapt printed."
         yield Verdict("note", "adapted", evaluation.adaptation, remedy)
+
+
+def _run(evaluation: EvaluationResults) -> Iterator[Verdict]:
+    reference = evaluation.reference
+    if isinstance(reference, Reference) and not reference.is_verified:
+        message = f"It could not be verified that the run {reference.origin.split('/')[0]} trained this network."
+        remedy = "Evaluate the best.ckpt of the run, or a checkpoint with a stored internal test."
+        yield Verdict("note", "run_unverified", message, remedy)
 
 
 def _classes(evaluation: EvaluationResults) -> Iterator[Verdict]:
@@ -84,18 +95,43 @@ def _collapse(evaluation: EvaluationResults) -> Iterator[Verdict]:
     predicted = np.unique(predictions.predicted)
     if len(predicted) == 1 and len(np.unique(predictions.label)) > 1:
         message = f"All images are predicted as {predictions.classes[int(predicted[0])]}."
-        yield Verdict("error", "collapsed", message, "Adapt the threshold with pneumo adapt, or use another network.")
+        remedy = _adapt(evaluation, "Adapt the threshold with pneumo adapt, or use another network.")
+        yield Verdict("error", "collapsed", message, remedy)
+
+
+def _discrimination(evaluation: EvaluationResults) -> Iterator[Verdict]:
+    area = evaluation.overall.main_metrics.get("auroc")
+    if area is None or area.low > CHANCE:
+        return
+    if area.high < CHANCE:
+        message = f"The AUROC is {area.describe()}, so the network ranks the classes inversely."
+        remedy = "Check the labels, the order of the classes and --map. If they are correct, use another network."
+    else:
+        message = (
+            f"The AUROC is {area.describe()}, so it may be no better than chance ({CHANCE}): no threshold can correct "
+            "this."
+        )
+        remedy = "Evaluate more images, or train on images of this site."
+    yield Verdict("warning", "discrimination", message, remedy)
+
+
+def _adapt(evaluation: EvaluationResults, remedy: str) -> str:
+    """Return a remedy that recommends an adaptation, or one that does not if it would be without effect."""
+    area = evaluation.overall.main_metrics.get("auroc")
+    if area is not None and area.low <= CHANCE:
+        return "Do not adapt the network before its AUROC is shown to be above chance."
+    return remedy
 
 
 def _confounding(evaluation: EvaluationResults) -> Iterator[Verdict]:
     for probe in evaluation.probes:
         area = probe.estimate
-        if area is None or area.value < _MIN_PROBE_AUROC or area.low <= 0.5:
+        if area is None or area.value < _MIN_PROBE_AUROC or area.low <= CHANCE:
             continue
         source = "width, height, size and format of the files" if probe.name == METADATA else probe.name
         message = (
-            f"Labels can be predicted from {source} alone: AUROC {area.describe()}, where 0.5 is chance. The classes "
-            "differ in more than the finding."
+            f"Labels can be predicted from {source} alone: AUROC {area.describe()}, where {CHANCE} is chance. The "
+            "classes differ in more than the finding."
         )
         remedy = f"Report each group with --by {probe.name}."
         if probe.name == METADATA:
@@ -108,7 +144,9 @@ def _confounding(evaluation: EvaluationResults) -> Iterator[Verdict]:
 def _images(evaluation: EvaluationResults) -> Iterator[Verdict]:
     fraction, cohort = evaluation.fractions.out_of_distribution, evaluation.cohort
     if fraction is not None and fraction.value > _MAX_OOD:
-        message = f"{fraction.value:.0%} of the images are out of distribution: they differ from the training images."
+        message = (
+            f"{100 * fraction.value:.0f} % of the images are out of distribution: they differ from the training images."
+        )
         remedy = "Check some of them for other views, body parts or processing. Expect less than the internal test."
         yield Verdict("warning", "out_of_distribution", message, remedy)
     if cohort.notes:
@@ -135,7 +173,9 @@ def _internal(evaluation: EvaluationResults) -> Iterator[Verdict]:
             f"Another threshold would have reached a balanced accuracy of up to {gap.oracle:.3f} instead of "
             f"{gap.test_metrics['balanced_accuracy'].value:.3f}."
         )
-        yield Verdict("warning", "threshold", message, "Select a local threshold with pneumo adapt.")
+        yield Verdict(
+            "warning", "threshold", message, _adapt(evaluation, "Select a local threshold with pneumo adapt.")
+        )
 
 
 def _calibration(evaluation: EvaluationResults) -> Iterator[Verdict]:
@@ -147,9 +187,10 @@ def _calibration(evaluation: EvaluationResults) -> Iterator[Verdict]:
             faults.append(f"the {name} is {value:.2f} ({low:.2f} to {high:.2f}) instead of {ideal}")
     if faults:
         message = f"The probabilities are not calibrated on these images: {' and '.join(faults)}."
-        yield Verdict(
-            "warning", "calibration", message, "Recalibrate them with pneumo adapt before using them as risks."
-        )
+        remedy = "Recalibrate them with pneumo adapt before using them as risks."
+        if evaluation.rules.positive_class is None:
+            remedy = "Do not use them as risks."
+        yield Verdict("warning", "calibration", message, _adapt(evaluation, remedy))
 
 
 def _subgroups(evaluation: EvaluationResults) -> Iterator[Verdict]:
@@ -161,6 +202,17 @@ def _subgroups(evaluation: EvaluationResults) -> Iterator[Verdict]:
         ]
         message = itemize("Subgroups differ significantly, each compared with all other levels:", lines)
         yield Verdict("warning", "subgroups", message, "Report these subgroups separately.")
+
+
+def _columns(evaluation: EvaluationResults) -> Iterator[Verdict]:
+    chosen = [group.factor for group in evaluation.subgroups.groups]
+    for name, example in unknown_columns(evaluation.cohort, chosen).items():
+        values = f"no value of the column {name} can be read, such as {example[:40]}" if example else f"{name} is empty"
+        remedy = "Fill it, or omit it from --by."
+        if is_age(name):
+            remedy = "Use ages in years, such as 63, or with a unit, such as 063Y."
+        message = f"All images have an unknown value: {values}."
+        yield Verdict("note", "unknown_column", message, remedy)
 
 
 def _entries(evaluation: EvaluationResults) -> Iterator[Verdict]:

@@ -1,7 +1,7 @@
 """Reporting checklist: which items of STARD, CLAIM and TRIPOD+AI an evaluation fills, and which the author must write.
 
-The items are in `reporting/templates/checklist.csv`, shortened; the published lists have the full wording. A filled
-item may need more than its entry. Sources:
+The items are in `reporting/templates/checklist.csv`, shortened; the published lists have the full wording. Items marked
+partly ask for more than an evaluation knows. Sources:
 
 - STARD 2015: P. M. Bossuyt et al., BMJ 2015;351:h5527, table 1.
 - CLAIM 2024 update: A. S. Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300.
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from string import Formatter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pneumo.common.plain_data import parse_csv
 
@@ -25,7 +25,7 @@ DOIS = {
 }
 # Facts that entries can contain: the beginning of a sentence each, without the full stop.
 FACTS = {
-    "calibration": "calibration intercept and slope, ECE and Brier score with intervals",
+    "calibration": "calibration intercept, slope and observed / expected with intervals",
     "characteristics": "distribution of age, sex, view and other columns",
     "checkpoint": "file name and hash of the network",
     "class_counts": "number of images of each class",
@@ -71,6 +71,9 @@ FACTS = {
 }
 
 
+State = Literal["filled", "partly", "gap"]
+
+
 class ChecklistItem(NamedTuple):
     """An item of a guideline with what an evaluation provides for it."""
 
@@ -78,6 +81,7 @@ class ChecklistItem(NamedTuple):
     number: str  # published number, such as 12a
     text: str  # the item, shortened
     entry: str  # empty: the author must write it
+    state: State = "gap"  # filled; partly: the author must complete the entry; gap: no entry
 
 
 def build_checklist(facts: Mapping[str, str]) -> list[ChecklistItem]:
@@ -95,17 +99,30 @@ def build_checklist(facts: Mapping[str, str]) -> list[ChecklistItem]:
         raise ValueError(f"unknown facts: {', '.join(unknown)}")
     given = {name: text for name, text in facts.items() if text}
     return [
-        ChecklistItem(guideline, number, text, _fill(sentences, given))
-        for guideline, number, text, sentences in _read_items()
+        ChecklistItem(guideline, number, text, entry, ("partly" if is_part else "filled") if entry else "gap")
+        for guideline, number, text, is_part, sentences in _read_items()
+        for entry in [_fill(sentences, given)]
     ]
 
 
-def count_filled(items: Sequence[ChecklistItem]) -> dict[str, tuple[int, int]]:
-    """Count the filled and all items by guideline."""
+class ItemCounts(NamedTuple):
+    """Numbers of items of a guideline."""
+
+    filled: int
+    partly: int
+    total: int
+
+    def describe(self) -> str:
+        """Format the counts, such as `8 of 34 items and 6 partly`."""
+        return f"{self.filled} of {self.total} items" + (f" and {self.partly} partly" if self.partly else "")
+
+
+def count_filled(items: Sequence[ChecklistItem]) -> dict[str, ItemCounts]:
+    """Count the filled, partly filled and all items by guideline."""
     counts = {}
     for guideline in DOIS:
-        entries = [item.entry for item in items if item.guideline == guideline]
-        counts[guideline] = sum(map(bool, entries)), len(entries)
+        states = [item.state for item in items if item.guideline == guideline]
+        counts[guideline] = ItemCounts(states.count("filled"), states.count("partly"), len(states))
     return counts
 
 
@@ -115,12 +132,12 @@ def required_facts(sentence: str) -> set[str]:
 
 
 @cache
-def _read_items() -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """Read guideline, number, text and sentences of each item."""
+def _read_items() -> list[tuple[str, str, str, bool, tuple[str, ...]]]:
+    """Read guideline, number, text, whether entries are partial, and sentences of each item."""
     content = files("pneumo.reporting").joinpath("templates/checklist.csv").read_text(encoding="utf-8")
     return [
-        (guideline, number, text, tuple(filter(None, entry.split("|"))))
-        for guideline, number, text, entry in parse_csv(content)[1]
+        (guideline, number, text, partly == "partly", tuple(filter(None, entry.split("|"))))
+        for guideline, number, text, partly, entry in parse_csv(content)[1]
     ]
 
 

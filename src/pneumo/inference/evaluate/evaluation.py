@@ -15,8 +15,9 @@ from pneumo.data.selection import merge_sets
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.batch_predictor import BatchPredictor
 from pneumo.inference.evaluate.cohort import Cohort, predict_cohort
-from pneumo.inference.evaluate.confounding import is_age, probe_columns
+from pneumo.inference.evaluate.confounding import probe_columns
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
+from pneumo.inference.evaluate.factors import choose_factors, factor_values
 from pneumo.inference.evaluate.leakage import TrainingImages, find_leakage, folder_images, run_images
 from pneumo.inference.evaluate.paired_comparison import check_comparable, compare_cohorts
 from pneumo.inference.evaluate.performance import Performance, measure_fractions, measure_performance
@@ -24,10 +25,8 @@ from pneumo.inference.evaluate.reference import compare_with_reference, find_ref
 from pneumo.inference.evaluate.stress import run_stress
 from pneumo.inference.prediction import show_path
 from pneumo.metrics.diagnostics import check_fraction
-from pneumo.metrics.subgroups import age_bands, measure_subgroups
+from pneumo.metrics.subgroups import measure_subgroups
 from pneumo.models.adaptation_record import describe_adaptation
-
-SITE = "site"  # factor of subgroups and probes
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,9 @@ def evaluate(
         DataError: A label is not a class of the network, or images cannot be read.
     """
     labelled = merge_sets(sets)
-    _check_options(labelled, options)
+    for prevalence in options.prevalences:
+        check_fraction("prevalence", prevalence)
+    factors = choose_factors(labelled, options.by)
     other, other_name = options.against, ""
     if other is not None:
         other_name = "the other network" if other.path is None else show_path(other.path)
@@ -94,8 +95,8 @@ def evaluate(
         fractions=measure_fractions(cohort),
         reference=reference,
         gap=compare_with_reference(reference, predictions, model.rules.threshold),
-        subgroups=measure_subgroups(predictions, {name: _factor(cohort, name) for name in options.by}),
-        probes=probe_columns(cohort, options.by),
+        subgroups=measure_subgroups(predictions, {name: factor_values(cohort, name) for name in factors}),
+        probes=probe_columns(cohort, factors),
         leakage=training if isinstance(training, str) else find_leakage(cohort, training),
         comparison=comparison,
         stress=stress,
@@ -105,27 +106,15 @@ def evaluate(
     )
 
 
-def _check_options(labelled: LabelledSet, options: EvaluationOptions) -> None:
-    for prevalence in options.prevalences:
-        check_fraction("prevalence", prevalence)
-    known = [*labelled.extra_columns, *([SITE] if any(image.site for image in labelled.images) else [])]
-    if unknown := [name for name in options.by if name not in known]:
-        columns = f"the columns {', '.join(known)}" if known else "no such columns"
-        raise ConfigError(
-            f"--by {unknown[0]} is not a column of the data, which have {columns}. Use one of these, or add a column "
-            "to the table of labels."
-        )
-
-
 def _find_training_images(options: EvaluationOptions) -> TrainingImages | str:
     if options.training_data is not None:
         return folder_images(options.training_data)
     if options.run is None:
-        return "no training images were given; use --run RUN or --training-data FOLDER"
+        return "use --run RUN or --training-data FOLDER"
     try:
         return run_images(options.run)
-    except (ConfigError, DataError) as error:  # the run's images may be on another machine
-        return str(error)
+    except (ConfigError, DataError):  # the run's images may be on another machine
+        return f"the training images of {options.run.name} cannot be read; use --training-data FOLDER"
 
 
 def _measure_sites(cohort: Cohort, prevalences: Sequence[float]) -> dict[str, Performance]:
@@ -135,10 +124,3 @@ def _measure_sites(cohort: Cohort, prevalences: Sequence[float]) -> dict[str, Pe
         return {}
     parts = {name or "unknown": cohort.predictions.take(np.flatnonzero(sites == name)) for name in names}
     return {name: measure_performance(name, part, prevalences) for name, part in parts.items()}
-
-
-def _factor(cohort: Cohort, name: str) -> Sequence[str]:
-    if name in cohort.extra_columns:
-        values = cohort.column(name)
-        return age_bands(values) if is_age(name) else values
-    return [image.site for image in cohort.images]

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from pneumo.common import __version__
 from pneumo.common.text import format_probability
+from pneumo.inference.evaluate.captions import caption_tables
 from pneumo.inference.evaluate.caveats import assess
 from pneumo.inference.evaluate.checklist import DOIS, build_checklist, count_filled
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
@@ -25,7 +26,6 @@ from pneumo.reporting.figures.evaluation_figures import (
     draw_subgroups,
 )
 from pneumo.reporting.figures.style import STYLE, encode
-from pneumo.reporting.generalization import describe_gap
 from pneumo.reporting.rendering import render
 
 _MAX_LINES = 50  # of a listing
@@ -55,7 +55,7 @@ def to_html(evaluation: EvaluationResults) -> str:
         tables=tables(evaluation),
         stress="" if evaluation.stress is None else describe_stress(evaluation.stress),
         key_numbers=key_numbers(evaluation.overall),
-        gap="" if isinstance(gap, str) else describe_gap(gap),
+        captions=caption_tables(evaluation),
         figures=[(name, text, figures[name]) for name, text in CAPTIONS.items() if name in figures],
         listings=list(_listings(evaluation)),
         checklists=_checklists(evaluation),
@@ -76,7 +76,7 @@ def plot_figures(evaluation: EvaluationResults) -> dict[str, bytes]:
         if evaluation.stress is not None:
             figures["stress"] = draw_stress_test(evaluation.stress)
         if evaluation.subgroups.groups:
-            figures["subgroups"] = draw_subgroups(evaluation.subgroups.groups, evaluation.overall.main_metrics)
+            figures["subgroups"] = draw_subgroups(evaluation.subgroups.largest, evaluation.overall.main_metrics)
     return encode(figures, "svg")
 
 
@@ -104,8 +104,7 @@ def _checklists(evaluation: EvaluationResults) -> list[dict[str, object]]:
         {
             "name": name,
             "doi": doi,
-            "filled": counts[name][0],
-            "total": counts[name][1],
+            "counts": counts[name].describe(),
             "items": [item for item in items if item.guideline == name],
         }
         for name, doi in DOIS.items()

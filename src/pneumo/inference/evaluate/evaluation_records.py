@@ -18,7 +18,8 @@ from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
-from pneumo.metrics.subgroups import Subgroups
+from pneumo.metrics.probes import TOO_FEW_PATIENTS, Probe
+from pneumo.metrics.subgroups import TOO_FEW_IMAGES, Subgroups
 from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
 
 _COLUMNS = (
@@ -51,7 +52,7 @@ def to_json(evaluation: EvaluationResults) -> str:
         **_estimate("out_of_distribution_fraction", fractions.out_of_distribution),
         **_internal(evaluation.reference, evaluation.gap),
         **_subgroups(evaluation.subgroups),
-        "confounding": [{"property": probe.name, **_estimate("auroc", probe.estimate)} for probe in evaluation.probes],
+        "confounding": [_probe(probe) for probe in evaluation.probes],
         **_leakage(evaluation),
         "comparison": _comparison(evaluation),
         "stress": None if evaluation.stress is None else to_records(evaluation.stress),
@@ -176,6 +177,7 @@ def _subgroups(subgroups: Subgroups) -> Record:
                 "images": group.images,
                 "patients": group.patients,
                 "positives": group.positives,
+                "untested": TOO_FEW_IMAGES if group.is_small else None,
                 **_metrics(group.estimates, names),
             }
             for group in subgroups.groups
@@ -192,6 +194,11 @@ def _subgroups(subgroups: Subgroups) -> Record:
             for test in subgroups.differences
         ],
     }
+
+
+def _probe(probe: Probe) -> Record:
+    reason = TOO_FEW_PATIENTS if probe.estimate is None else None
+    return {"property": probe.name, **_estimate("auroc", probe.estimate), "undefined": reason}
 
 
 def _leakage(evaluation: EvaluationResults) -> Record:

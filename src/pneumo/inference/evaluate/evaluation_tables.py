@@ -10,6 +10,7 @@ from pneumo.inference.evaluate.paired_comparison import COMPARED
 from pneumo.inference.evaluate.performance import Performance
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
+from pneumo.metrics.probes import TOO_FEW_PATIENTS
 from pneumo.metrics.summary import TITLES
 from pneumo.reporting.assessment import Rows
 from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
@@ -128,20 +129,21 @@ def gap_rows(gap: GeneralizationGap | str) -> Rows:
 
 
 def subgroup_table(evaluation: EvaluationResults) -> Rows:
-    """Return AUROC, sensitivity and specificity of each subgroup."""
+    """Return AUROC, sensitivity and specificity of each subgroup; of many levels, of the largest."""
     rows = [
         [
             f"{group.factor}: {group.level}",
             _counts(group.images, group.patients, group.positives),
             *(_cell(group.estimates.get(name)) for name in _RANKED),
         ]
-        for group in evaluation.subgroups.groups
+        for group in evaluation.subgroups.largest
     ]
     return Rows(["subgroup", _COUNTED, *(TITLES[name] for name in _RANKED)], rows)
 
 
 def difference_table(evaluation: EvaluationResults) -> Rows:
-    """Return the tests of each level against all other levels of its factor."""
+    """Return the tests of each shown level against all other levels of its factor."""
+    shown = {group[:2] for group in evaluation.subgroups.largest}
     rows = [
         [
             f"{test.factor}: {test.level}",
@@ -151,6 +153,7 @@ def difference_table(evaluation: EvaluationResults) -> Rows:
             _p(test.holm),
         ]
         for test in evaluation.subgroups.differences
+        if test[:2] in shown
     ]
     return Rows(["subgroup minus all others", "metric", "difference", INTERVAL, "p (Holm)"], rows)
 
@@ -186,7 +189,10 @@ def fraction_table(evaluation: EvaluationResults) -> Rows:
 
 def probe_table(evaluation: EvaluationResults) -> Rows:
     """Return the AUROC of labels predicted from each property alone."""
-    rows = [[probe.name, *_pair(probe.estimate)] for probe in evaluation.probes]
+    rows = [
+        [probe.name, *(_pair(probe.estimate) if probe.estimate else (UNDEFINED, TOO_FEW_PATIENTS))]
+        for probe in evaluation.probes
+    ]
     return Rows(["property", "AUROC (0.5 is chance)", INTERVAL], rows)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pneumo.common.text import escape_line
+from pneumo.inference.evaluate.captions import caption_tables
 from pneumo.inference.evaluate.caveats import assess
 from pneumo.inference.evaluate.checklist import build_checklist, count_filled
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
@@ -14,29 +18,38 @@ from pneumo.inference.evaluate.stress_outputs import describe_stress, stress_tab
 from pneumo.inference.evaluate.study_facts import collect_facts
 from pneumo.inference.prediction import NOTICE
 from pneumo.reporting.assessment import count_verdicts, terminal_table, verdict_grid
-from pneumo.reporting.generalization import describe_gap
 
 
-def to_terminal(evaluation: EvaluationResults) -> RenderableType:
-    """Render an evaluation for a terminal, with the verdicts last."""
+def to_terminal(evaluation: EvaluationResults, files: Sequence[Path] = ()) -> RenderableType:
+    """Render an evaluation for a terminal, with the verdicts last.
+
+    Args:
+        evaluation: The results.
+        files: The written files that contain the reporting checklists.
+    """
     verdicts = assess(evaluation)
-    gap = evaluation.gap
-    explained = f"No comparison with the internal test: {gap}." if isinstance(gap, str) else describe_gap(gap)
+    captions, gap = caption_tables(evaluation), evaluation.gap
+    shown: list[RenderableType] = []
+    for title, rows in tables(evaluation).items():
+        shown.append(terminal_table(title, rows))
+        if title in captions:
+            shown.append(_dim(captions[title]))
+    missing = [_dim(f"No comparison with the internal test: {gap}.")] if isinstance(gap, str) else []
     stress = evaluation.stress
     stressed: list[RenderableType] = []
     if stress is not None:
-        stressed = [stress_table(stress), Text(f"{describe_stress(stress)}\n", style="dim")]
+        stressed = [stress_table(stress), _dim(describe_stress(stress))]
     comparison = evaluation.comparison
-    other = [] if comparison is None else [Text(f"Other network: {escape_line(comparison.other.name)}\n", style="dim")]
+    other = [] if comparison is None else [_dim(f"Other network: {comparison.other.name}")]
     return Group(
         Text(f"{escape_line(evaluation.cohort.name)}: {headline(evaluation)}\n", style="bold"),
-        *(terminal_table(title, rows) for title, rows in tables(evaluation).items()),
+        *shown,
         *other,
         *stressed,
-        Text(f"{escape_line(explained)}\n", style="dim"),
+        *missing,
         Text(f"Verdicts: {count_verdicts(verdicts)}\n", style="bold"),
         verdict_grid(verdicts),
-        Text(f"Reporting checklists: {count_checklists(evaluation)}. --html and --json contain them.\n", style="dim"),
+        _dim(f"Reporting checklists: {count_checklists(evaluation)}. {_locate(files)}"),
         Text(NOTICE, style="bold"),
     )
 
@@ -44,4 +57,14 @@ def to_terminal(evaluation: EvaluationResults) -> RenderableType:
 def count_checklists(evaluation: EvaluationResults) -> str:
     """Return the number of items of each guideline for which the evaluation has text."""
     counts = count_filled(build_checklist(collect_facts(evaluation)))
-    return ", ".join(f"{name} {filled} of {total} items" for name, (filled, total) in counts.items())
+    return ", ".join(f"{name} {count.describe()}" for name, count in counts.items())
+
+
+def _locate(files: Sequence[Path]) -> str:
+    if files:
+        return f"They are in {' and '.join(map(str, files))}."
+    return "Use --html or --json for them."
+
+
+def _dim(text: str) -> Text:
+    return Text(f"{escape_line(text)}\n", style="dim")

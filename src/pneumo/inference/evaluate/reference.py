@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from pneumo.errors import ConfigError
 from pneumo.inference.batch_predictor import BatchPredictor
+from pneumo.inference.export.formats import FORMATS
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.recalibration import margins
 from pneumo.reporting.generalization import GeneralizationGap, measure_gap
@@ -28,6 +29,7 @@ class Reference(NamedTuple):
     threshold: float
     origin: str  # where the predictions come from, for readers
     results: Results | None = None  # content of the run's results.json; None if there is no run
+    is_verified: bool = True  # whether the run is known to have trained the network
 
 
 def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
@@ -39,18 +41,16 @@ def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
         ConfigError: `run` is not a finished run with the network's classes, or one of its files is damaged.
     """
     rules, path = model.rules, model.path
+    given = None if run is None else _read_run(run, model)
     if rules.positive_class is None:
-        return "the comparison requires a network with two classes"
-    if run is not None:
-        return _read_run(run, model)
+        return "it requires a network with two classes"
+    if given is not None:
+        return given
     if path is not None and path.name == "best.ckpt" and (path.absolute().parents[1] / "results.json").is_file():
         return _read_run(path.absolute().parents[1], model)
     if (stored := model.network.internal_test()) is not None:
         return Reference(stored, rules.threshold, "stored in the checkpoint")
-    return (
-        "the checkpoint has no internal test, since an earlier version of pneumo wrote it or it is an exported file; "
-        "use --run with the folder of its run"
-    )
+    return "the file of the network contains none; use --run RUN"
 
 
 def compare_with_reference(
@@ -77,12 +77,28 @@ def _read_run(folder: Path, model: BatchPredictor) -> Reference:
             f"{', '.join(classes)}. Use the run that trained this network."
         )
     stored = model.network.internal_test()
-    if stored is not None and not _same_ranking(stored, predictions):
+    is_same = _same_weights(folder, model) if stored is None else _same_ranking(stored, predictions)
+    if is_same is False:
+        differing = "the weights of its best.ckpt" if stored is None else "its test predictions"
         raise ConfigError(
-            f"The run {folder} did not train this network: its test predictions differ from those stored in the "
-            "checkpoint. Use --run with the run that trained this network."
+            f"The run {folder} did not train this network: {differing} differ from those in the checkpoint. Use --run "
+            "with the run that trained this network."
         )
-    return Reference(predictions, float(results["threshold"]), f"{folder.name}/predictions.csv", results)
+    origin = f"{folder.name}/predictions.csv"
+    return Reference(predictions, float(results["threshold"]), origin, results, is_verified=is_same is True)
+
+
+def _same_weights(folder: Path, model: BatchPredictor) -> bool | None:
+    """Return whether a network has the weights of a run's best.ckpt; None if a file contains no weights."""
+    from pneumo.models.checkpoint_reader import read_checkpoint  # imports torch
+
+    best, path = folder / "checkpoints" / "best.ckpt", model.path
+    if path is None or path.suffix.lower() in FORMATS or not best.is_file():
+        return None
+    if best.samefile(path):
+        return True
+    first, second = (read_checkpoint(each)["state_dict"] for each in (path, best))
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
 
 
 def _same_ranking(stored: Predictions, recorded: Predictions) -> bool:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pneumo.common import __version__
-from pneumo.common.text import escape_line, format_probability
+from pneumo.common.text import count_noun, escape_line, format_probability
 from pneumo.data.corruptions import CORRUPTIONS
 from pneumo.inference.evaluate.caveats import MIN_IMAGES, assess
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
@@ -53,7 +53,9 @@ def _data(evaluation: EvaluationResults) -> dict[str, str]:
         "class_counts": _class_counts(overall.predictions),
         "flow": f"{files + len(cohort.skipped):,} entries: {len(cohort.skipped):,} not used, "
         f"{len(cohort.unreadable):,} unreadable, {overall.images:,} evaluated",
-        "unreadable": f"{len(cohort.unreadable):,} unreadable files were left out",
+        "unreadable": f"{count_noun(len(cohort.unreadable), 'unreadable file')} left out"
+        if cohort.unreadable
+        else "No file was unreadable",
         "skipped": "; ".join(f"{count:,} entries not used ({reason})" for reason, count in skipped.most_common(5)),
         "missing": f"{unknown:,} images without a known patient, each counted as one patient" if unknown else "",
         "labels": "Labels were extracted from reports" if evaluation.mined_labels else "",
@@ -80,10 +82,11 @@ def _class_counts(predictions: Predictions) -> str:
 
 def _network(evaluation: EvaluationResults) -> dict[str, str]:
     rules, reference = evaluation.rules, evaluation.reference
+    cropped = "" if rules.crop_pct == 1 else f", cropped to the central {_percent(rules.crop_pct)}"
     facts = {
         "model": f"{rules.name} with the classes {', '.join(rules.classes)}",
         "preprocessing": f"Greyscale of 8 bits, {rules.image_size} x {rules.image_size} pixels regardless of the "
-        f"aspect ratio, cropped to the central {rules.crop_pct:.1%}",
+        f"aspect ratio{cropped}",
         "checkpoint": evaluation.checkpoint,
         "software": f"pneumo {__version__}, Python {platform.python_version()}",
         "threshold": format_probability(rules.threshold) if rules.positive_class is not None else "",
@@ -127,11 +130,12 @@ def _methods(evaluation: EvaluationResults) -> dict[str, str]:
 
 def _results(evaluation: EvaluationResults) -> dict[str, str]:
     overall, fractions = evaluation.overall, evaluation.fractions
+    uncertain = "" if fractions.uncertain is None else _percent(fractions.uncertain.value)
     calibration, values = overall.calibration, overall.predictive_values
     counts = count_outcomes(overall.predictions.label, overall.predictions.predicted)
     cells = [f"{kind} {sign}" for kind in ("true", "false") for sign in ("positives", "negatives")]
-    measures = {"intercept": calibration.intercept, "slope": calibration.slope}
-    measures |= {METRICS[name].title: overall.metrics.get(name) for name in ("ece", "brier")}
+    measures = {"calibration intercept": calibration.intercept, "slope": calibration.slope}
+    measures["observed / expected"] = calibration.observed_expected
     ratios = {} if overall.ratios is None else {"LR+": overall.ratios.positive, "LR\u2212": overall.ratios.negative}
     return {
         "cross_table": ", ".join(f"{counts[f'test_{cell}'.replace(' ', '_')]:,} {cell}" for cell in cells),
@@ -143,10 +147,9 @@ def _results(evaluation: EvaluationResults) -> dict[str, str]:
         "calibration": _join(measures),
         "decision_curve": "See the figure of the decision curve" if overall.predictions.has_both_classes else "",
         "site_metrics": "; ".join(f"{name}: {_main(part)}" for name, part in evaluation.sites.items()),
-        "subgroups": "; ".join(map(_describe_group, evaluation.subgroups.groups)),
-        "uncertain": ""
-        if fractions.uncertain is None
-        else f"{fractions.uncertain.value:.1%} of the predictions are near the threshold and evaluated like the others",
+        "subgroups": "; ".join(map(_describe_group, evaluation.subgroups.largest)),
+        "uncertain": uncertain
+        and f"{uncertain} of the predictions are near the threshold; they were evaluated like others",
         "warnings": " ".join(
             verdict.message.replace("\n", " ") for verdict in assess(evaluation) if verdict.severity != "note"
         )
@@ -171,7 +174,9 @@ def _robustness(evaluation: EvaluationResults) -> dict[str, str]:
     stress, outliers = evaluation.stress, evaluation.fractions.out_of_distribution
     facts = {}
     if outliers is not None:
-        facts["ood"] = f"{outliers.value:.1%} of the images are out of distribution; they were evaluated like others"
+        facts["ood"] = (
+            f"{_percent(outliers.value)} of the images are out of distribution; they were evaluated like others"
+        )
     if stress is not None:
         name, worst = stress.main_metric, stress.worst
         facts["stress"] = (
@@ -179,6 +184,10 @@ def _robustness(evaluation: EvaluationResults) -> dict[str, str]:
             f"{worst.estimates[name].describe()} ({CORRUPTIONS[worst.corruption].title}, severity {worst.severity})"
         )
     return facts
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
 
 
 def _main(performance: Performance) -> str:

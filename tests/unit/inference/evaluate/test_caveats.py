@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ from helpers.labelled_site import CLASSES, BrightnessNetwork, write_site
 
 from pneumo.inference.evaluate.caveats import MIN_IMAGES, assess
 from pneumo.inference.evaluate.evaluation import Evaluation
+from pneumo.inference.evaluate.reference import Reference
 from pneumo.inference.predictor import Predictor
 from pneumo.metrics.predictions import Predictions
 from pneumo.reporting.assessment import Verdict
@@ -53,6 +55,30 @@ def test_a_drop_from_the_internal_test_is_a_warning_with_its_cause(tmp_path: Pat
     assert "AUROC by" in found["external_drop"].message
     overconfident = Predictor(BrightnessNetwork(slope=1.0)).evaluate(write_site(tmp_path / "other"))
     assert "pneumo adapt" in find(overconfident)["calibration"].remedy
+
+
+def test_an_auroc_that_may_be_chance_is_a_warning_without_adaptation(tmp_path: Path) -> None:
+    table = write_site(tmp_path, images=40)
+    chance = Predictor(BrightnessNetwork(slope=0.0)).evaluate(table)
+    found = find(chance)
+    assert found["discrimination"].severity == "warning"
+    assert "0.500 (" in found["discrimination"].message
+    assert "no better than chance" in found["discrimination"].message
+    inverse = find(Predictor(BrightnessNetwork(slope=-1.0)).evaluate(write_site(tmp_path / "more", images=200)))
+    assert "ranks the classes inversely" in inverse["discrimination"].message
+    assert {"collapsed", "calibration"} <= found.keys() | inverse.keys()
+    assert not [v for v in (*found.values(), *inverse.values()) if "pneumo adapt" in v.remedy]
+
+
+def test_a_good_auroc_is_no_warning(tmp_path: Path, model: Predictor) -> None:
+    assert "discrimination" not in find(model.evaluate(write_site(tmp_path, images=200)))
+
+
+def test_a_run_that_cannot_be_verified_is_a_note(evaluation: Evaluation) -> None:
+    predictions = evaluation.overall.predictions
+    for is_verified in (True, False):
+        reference = Reference(predictions, 0.4, "RUN/predictions.csv", is_verified=is_verified)
+        assert ("run_unverified" in find(replace(evaluation, reference=reference))) != is_verified
 
 
 def test_unreadable_and_skipped_files_are_grouped_by_reason(tmp_path: Path, model: Predictor) -> None:

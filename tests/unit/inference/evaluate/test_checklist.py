@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from pneumo.inference.evaluate.checklist import DOIS, FACTS, build_checklist, count_filled
+from pneumo.inference.evaluate.checklist import DOIS, FACTS, ItemCounts, build_checklist, count_filled
 
 TRIPOD = (
     "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17 "
@@ -72,8 +72,18 @@ def test_items_that_only_an_author_can_write_stay_gaps() -> None:
 def test_counts_are_those_of_the_items() -> None:
     items = build_checklist(ALL)
     counts = count_filled(items)
-    assert [total for _, total in counts.values()] == [34, 44, 52]
-    assert sum(filled for filled, _ in counts.values()) == sum(bool(item.entry) for item in items)
+    assert [count.total for count in counts.values()] == [34, 44, 52]
+    assert sum(count.filled + count.partly for count in counts.values()) == sum(bool(item.entry) for item in items)
+    assert ItemCounts(8, 6, 34).describe() == "8 of 34 items and 6 partly"
+    assert ItemCounts(8, 0, 34).describe() == "8 of 34 items"
+
+
+def test_items_that_ask_for_more_than_an_evaluation_knows_are_filled_partly() -> None:
+    states = {(item.guideline, item.number): item.state for item in build_checklist(ALL)}
+    assert states["STARD 2015", "8"] == states["TRIPOD+AI 2024", "22"] == "partly"
+    assert states["STARD 2015", "23"] == states["STARD 2015", "24"] == "filled"
+    assert states["CLAIM 2024", "13"] == states["STARD 2015", "30"] == "gap"
+    assert {item.state for item in build_checklist({}) if not item.entry} == {"gap"}
 
 
 def test_an_unknown_fact_is_an_error() -> None:

@@ -65,6 +65,26 @@ def test_the_run_of_another_network_is_an_error(finished: Path, tmp_path: Path) 
         find_reference(load_model(other, "cpu"), finished)
 
 
+def test_the_run_of_a_checkpoint_without_internal_test_is_found_by_the_weights(finished: Path, tmp_path: Path) -> None:
+    best = read_checkpoint(finished / "checkpoints" / "best.ckpt")
+    earlier = {name: value for name, value in best.items() if name != "internal_test"}
+    same, other = tmp_path / "same.ckpt", tmp_path / "other.ckpt"
+    save_checkpoint(earlier, same)
+    name, tensor = next((name, tensor) for name, tensor in best["state_dict"].items() if tensor.is_floating_point())
+    save_checkpoint({**earlier, "state_dict": {**best["state_dict"], name: tensor + 1}}, other)
+    found = find_reference(load_model(same, "cpu"), finished)
+    assert isinstance(found, Reference)
+    assert found.is_verified
+    with pytest.raises(ConfigError, match=r"weights of its best\.ckpt differ"):
+        find_reference(load_model(other, "cpu"), finished)
+
+
+def test_the_run_of_a_network_without_weights_is_not_verified(finished: Path) -> None:
+    found = find_reference(Predictor(BrightnessNetwork()), finished)
+    assert isinstance(found, Reference)
+    assert not found.is_verified
+
+
 def test_a_shifted_score_loses_by_the_threshold_and_noise_by_the_ranking() -> None:
     internal = draw_predictions(2000, -1.4, 0)  # its best threshold is the stored one
     shifted = draw_predictions(2000, -3.4, 1)
