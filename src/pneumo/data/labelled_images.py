@@ -99,7 +99,7 @@ def read_labelled(
     table = read_label_table(data if labels is None else labels, preset, columns, style)
     root = data.parent if labels is None else data
     files = locate_files(table, root, allow_missing, style)
-    return _read_table(table, files, set_name(data), root, mapping, split, style)
+    return _read_table(table, files, set_name(data)[1], root, mapping, split, style)
 
 
 def reject_table_options(
@@ -139,7 +139,7 @@ def _read_folder(data: Path, mapping: Mapping[str, str], split: str, style: Opti
         for file in used
     ]
     return LabelledSet(
-        set_name(data), tuple(images), (), tuple((name, "not an image of a class") for name in tree.junk)
+        set_name(data)[1], tuple(images), (), tuple((name, "not an image of a class") for name in tree.junk)
     )
 
 
@@ -224,10 +224,10 @@ def _read_splits(table: LabelTable) -> list[str]:
     return [_CELLS[value.casefold()] if value else "" for value in values]
 
 
-def set_name(path: Path) -> str:
-    """Return the name of a folder or table; a table named labels.csv has the name of its folder."""
-    resolved = Path(os.path.abspath(path))
-    name = resolved.stem if path.is_file() else resolved.name
+def set_name(path: Path) -> tuple[str, str]:
+    """Return the names of the folder around a set and of the set; a table labels.csv has the name of its folder."""
+    path = Path(os.path.abspath(path))
+    name = path.stem if path.is_file() else path.name
     if path.is_file() and name.casefold() == "labels":
-        name = resolved.parent.name
-    return escape_line(escape_path(name)) or "images"
+        path, name = path.parent, path.parent.name
+    return escape_line(escape_path(path.parent.name)), escape_line(escape_path(name)) or "images"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pneumo.common.files import check_overwrites, require_checkpoint
 from pneumo.common.terminal import print_line
-from pneumo.common.text import count_noun, escape_line
+from pneumo.common.text import count_noun
 from pneumo.data.folder_tree import SPLITS
 from pneumo.data.labelled_images import SPLIT_NAMES, LabelledImage, LabelledSet, read_labelled, set_name
 from pneumo.data.option_style import COMMAND, OptionStyle
@@ -87,8 +87,7 @@ class DataSelection:
         ]
         uses = Counter(data.absolute() for data, _ in pairs)
         sources = [data if labels is None or uses[data.absolute()] == 1 else labels for data, labels in pairs]
-        named = [replace(each, name=set_name(source)) for each, source in zip(sets, sources, strict=True)]
-        return _distinguish(named, [source.absolute().parent.name for source in sources])
+        return _distinguish(sets, [set_name(source) for source in sources])
 
 
 def read_selection(
@@ -175,16 +174,13 @@ def _adopt(image: LabelledImage, owner: LabelledSet, columns: Sequence[str]) -> 
     )
 
 
-def _distinguish(sets: Sequence[LabelledSet], folders: Sequence[str]) -> list[LabelledSet]:
-    """Add the name of the parent folder to equal names, such as those of the folders a/test and b/test, or a number."""
-    counts = Counter(each.name for each in sets)
-    names = [
-        f"{folder}/{each.name}" if counts[each.name] > 1 else each.name
-        for each, folder in zip(sets, map(escape_line, folders), strict=True)
-    ]
-    seen, total = Counter[str](), Counter(names)
+def _distinguish(sets: Sequence[LabelledSet], names: Sequence[tuple[str, str]]) -> list[LabelledSet]:
+    """Name the sets by pairs of a parent folder and a name; the folder, or a number, is added to equal names only."""
+    counts = Counter(name for _, name in names)
+    full = [f"{folder}/{name}" if counts[name] > 1 else name for folder, name in names]
+    seen, total = Counter[str](), Counter(full)
     distinct = []
-    for each, name in zip(sets, names, strict=True):
+    for each, name in zip(sets, full, strict=True):
         seen[name] += 1
         distinct.append(replace(each, name=f"{name} {seen[name]}" if total[name] > 1 else name))
     return distinct

@@ -14,13 +14,21 @@ def test_tables_pair_with_folders_in_order(tmp_path: Path) -> None:
     assert [each.name for each in sets] == ["a", "b"]
     assert all(len(each.images) == 4 for each in sets)
     alone = DataSelection((), tables).read()
-    assert [each.name for each in alone] == ["a/labels", "b/labels"]
+    assert [each.name for each in alone] == ["a", "b"]
     assert DataSelection((tmp_path / "a",), tables[:1]).files == tables[:1]
 
 
 def test_equal_names_are_numbered(tmp_path: Path) -> None:
     table = write_site(tmp_path / "a", images=4)
-    assert [each.name for each in DataSelection([table, table]).read()] == ["a/labels 1", "a/labels 2"]
+    assert [each.name for each in DataSelection([table, table]).read()] == [
+        f"{tmp_path.name}/a 1",
+        f"{tmp_path.name}/a 2",
+    ]
+
+
+def test_equal_names_of_tables_get_the_folder_above(tmp_path: Path) -> None:
+    tables = [write_site(tmp_path / hospital / "test", images=4) for hospital in ("x", "y")]
+    assert [each.name for each in DataSelection(tables).read()] == ["x/test", "y/test"]
 
 
 def test_tables_of_the_same_folder_give_their_names(tmp_path: Path) -> None:
@@ -28,8 +36,11 @@ def test_tables_of_the_same_folder_give_their_names(tmp_path: Path) -> None:
     other = table.with_name("night.csv")
     other.write_text(table.read_text())
     folders = [tmp_path / "a", tmp_path / "a"]
-    assert [each.name for each in DataSelection(folders, [table, other]).read()] == ["labels", "night"]
-    assert [each.name for each in DataSelection(folders, [table, table]).read()] == ["a/labels 1", "a/labels 2"]
+    assert [each.name for each in DataSelection(folders, [table, other]).read()] == ["a", "night"]
+    assert [each.name for each in DataSelection(folders, [table, table]).read()] == [
+        f"{tmp_path.name}/a 1",
+        f"{tmp_path.name}/a 2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +89,7 @@ def test_merged_sets_keep_their_names_as_sites_and_all_columns(tmp_path: Path) -
     sets = DataSelection([first, second]).read()
     merged = merge_sets(sets)
     assert merged.extra_columns == ("age", "sex", "view", "projection")
-    assert [image.site for image in merged.images] == ["a/labels"] * 4 + ["b/labels"] * 4
+    assert [image.site for image in merged.images] == ["a"] * 4 + ["b"] * 4
     assert len({image.name for image in merged.images}) == 8
     assert (merged.images[0].extra[3], merged.images[7].extra[2]) == ("", "")
     assert {image.extra[3] for image in merged.images[4:]} <= {"AP", "PA"}
