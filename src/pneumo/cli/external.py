@@ -36,10 +36,11 @@ Split = Annotated[str, typer.Option(help="train, val, test or all.")]
     epilog=examples(
         "EXTERNAL",
         "pneumo evaluate best.ckpt scans --html evaluation.html",
-        "pneumo evaluate best.ckpt scans --labels labels.csv --by view,sex,age --prevalence 0.05,0.2",
-        "pneumo evaluate best.ckpt --labels site_a.csv --labels site_b.csv --json evaluation.json",
-        "pneumo evaluate best.ckpt images --labels Data_Entry_2017.csv --preset nih --mined-labels",
-        "pneumo evaluate best.ckpt scans --against other.ckpt --run outputs/sweep/study/RUN",
+        "pneumo evaluate best.ckpt scans --labels labels.csv --by view,sex,age",
+        "pneumo evaluate best.ckpt --labels site_a.csv --labels site_b.csv",
+        "pneumo evaluate best.ckpt scans --prevalence 0.05,0.2 --stress",
+        "pneumo evaluate best.ckpt images --labels nih.csv --preset nih",
+        "pneumo evaluate RUN/checkpoints/best.ckpt scans --against other.ckpt",
     )
 )
 def evaluate(
@@ -52,18 +53,18 @@ def evaluate(
     split: Split = "test",
     by: Annotated[list[str] | None, typer.Option(help="Columns of subgroups: view,sex,age.")] = None,
     prevalence: Annotated[list[str] | None, typer.Option(help="Prevalences for PPV and NPV: 0.05,0.2.")] = None,
-    against: Annotated[Path | None, path_option(help="Checkpoint to compare with on the same images.")] = None,
-    run: Annotated[Path | None, path_option(help="Run of the checkpoint: internal test and training images.")] = None,
+    against: Annotated[Path | None, path_option(help="Checkpoint to compare with.")] = None,
+    run: Annotated[Path | None, path_option(help="Run folder of the checkpoint.")] = None,
     training_data: Annotated[Path | None, path_option(help="Training images, if not those of RUN.")] = None,
     stress: Annotated[bool, typer.Option("--stress", help="Also evaluate corrupted images.")] = False,
     mined_labels: Annotated[bool, typer.Option("--mined-labels", help="Labels were extracted from reports.")] = False,
     json: Annotated[Path | None, path_option(help="Write all results to this JSON file.")] = None,
-    csv: Annotated[Path | None, path_option(help="Write predictions per image to this CSV file.")] = None,
+    csv: Annotated[Path | None, path_option(help="Write predictions to this CSV file.")] = None,
     html: Annotated[Path | None, path_option(help="Write a report to this HTML file.")] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:
-    """Evaluate images of any source. Not a medical device."""
+    """Evaluate a checkpoint on labelled images. Not a medical device."""
     from pneumo.inference.evaluate.evaluation import EvaluationOptions
     from pneumo.inference.external_validation import OutputFiles, run_evaluate
 
@@ -104,7 +105,7 @@ def adapt(
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> None:
-    """Adapt the threshold to another site. Not a medical device."""
+    """Adapt a checkpoint to another site. Not a medical device."""
     from pneumo.inference.adapt.adapter import AdaptationOptions, run_adapt
 
     selection = select_data(data, labels, preset, column, mapping, split)

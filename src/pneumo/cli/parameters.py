@@ -18,8 +18,8 @@ Checkpoint = Annotated[Path, path_argument(help="Checkpoint or .onnx file.", met
 RunCheckpoint = Annotated[Path, path_argument(help="Checkpoint of a run.", metavar="CHECKPOINT")]
 Labels = Annotated[list[Path] | None, path_option(help="CSV table, of a folder or on its own.")]
 Preset = Annotated[str | None, typer.Option(help="nih, rsna, chexpert or vindr.")]
-Columns = Annotated[list[str] | None, typer.Option("--column", help='Column, such as file="Image Index".')]
-Mapping = Annotated[list[str] | None, typer.Option("--map", help='Label, such as "No Finding=NORMAL".')]
+Columns = Annotated[list[str] | None, typer.Option("--column", help='Rename a column: file="Image Index".')]
+Mapping = Annotated[list[str] | None, typer.Option("--map", help='Rename a label: "No Finding=NORMAL".')]
 BatchSize = Annotated[int | None, typer.Option(help="Batch size; by default the fastest.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 

@@ -34,7 +34,7 @@ def test_unreadable_paths_are_not_usage_errors(
 
 
 COMMANDS = ["", "report", "report-run", "model-card", "ensemble", "audit", "predict", "serve", "export"]
-COMMANDS += ["adapt", "cache", "cache list", "cache clear"]
+COMMANDS += ["evaluate", "adapt", "cache", "cache list", "cache clear"]
 
 
 @pytest.mark.parametrize("width", [80, 120])
