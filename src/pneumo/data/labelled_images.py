@@ -71,8 +71,8 @@ def read_labelled(
         preset: Published layout of the table.
         columns: Names of the table's columns by standard name.
         mapping: New names of labels, such as `{"No Finding": "NORMAL"}`; case is ignored for keys that are no label.
-        split: The split to use of a tree, or of a table with the column `split`: train, val, test or another spelling
-            of `SPLIT_NAMES`; `all` for everything, also images without split.
+        split: The split to use if the data have splits: train, val, test or a spelling in `SPLIT_NAMES`. `all`
+            includes images without split.
         allow_missing: Whether to skip missing files of any table; those of published tables are always skipped.
         style: Notation of options in errors.
 

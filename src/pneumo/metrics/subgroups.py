@@ -42,7 +42,7 @@ class Subgroup(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether the level has too few images for a test."""
+        """Return whether the level has too few images for a test."""
         return self.images < MIN_IMAGES
 
 
