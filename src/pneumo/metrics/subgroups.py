@@ -21,6 +21,7 @@ UNKNOWN = "unknown"  # level of images without a value
 MAX_LEVELS = 50
 MIN_IMAGES = 10  # of a tested level and of all others: smaller ones only weaken Holm's correction of the other tests
 TOO_FEW_IMAGES = f"fewer than {MIN_IMAGES} images"
+_TOO_FEW_OTHERS = f"fewer than {MIN_IMAGES} images of other levels"
 _MAX_SHOWN = 15  # levels of a factor in tables
 _METRICS = ("auroc", "sensitivity", "specificity")
 _BANDS = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"))  # upper limits in years
@@ -39,11 +40,7 @@ class Subgroup(NamedTuple):
     patients: int
     positives: int
     estimates: dict[str, Estimate]  # by metric; metrics that require an absent class are left out
-
-    @property
-    def is_small(self) -> bool:
-        """Return whether the level has too few images for a test."""
-        return self.images < MIN_IMAGES
+    untested: str | None  # reason why the level is in no test; None if it is tested, on its own or as all others
 
 
 class SubgroupDifference(NamedTuple):
@@ -108,12 +105,10 @@ def measure_subgroups(predictions: Predictions, factors: Mapping[str, Sequence[s
                 f"The column {factor!r} has {len(levels)} different values, but subgroups allow at most {MAX_LEVELS}. "
                 "Choose a column with categories, or group its values."
             )
-        groups += [_measure(binary, factor, level, names == level) for level in levels]
-        known = [level for level in levels if level != UNKNOWN]
-        for level in known if len(known) > 2 else known[:1]:
+        groups += [_measure(binary, factor, level, names) for level in levels]
+        tested = [group.level for group in groups if group.factor == factor and group.untested is None]
+        for level in tested[:1] if len(tested) == 2 == len(set(levels) - {UNKNOWN}) else tested:
             others = (names != level) & (names != UNKNOWN)
-            if min((names == level).sum(), others.sum()) < MIN_IMAGES:
-                continue
             tests += [(factor, level, *test) for test in _compare(binary, names == level, others)]
     corrected = holm([test[-1].p for test in tests]) if tests else []
     return Subgroups(groups, [SubgroupDifference(*test, p) for test, p in zip(tests, corrected, strict=True)])
@@ -143,10 +138,18 @@ def _age_band(value: str) -> str:
     return next((band for limit, band in _BANDS if years < limit), "80+")
 
 
-def _measure(binary: Predictions, factor: str, level: str, mask: Mask) -> Subgroup:
-    group = binary.take(np.flatnonzero(mask))
+def _measure(binary: Predictions, factor: str, level: str, names: npt.NDArray[np.str_]) -> Subgroup:
+    group = binary.take(np.flatnonzero(names == level))
+    images, others = len(group.label), int(((names != level) & (names != UNKNOWN)).sum())
+    untested = None
+    if level == UNKNOWN:
+        untested = "unknown value"
+    elif images < MIN_IMAGES:
+        untested = TOO_FEW_IMAGES
+    elif others < MIN_IMAGES:
+        untested = _TOO_FEW_OTHERS
     patients, positives = len(np.unique(group.clusters)), int(group.positive.sum())
-    return Subgroup(factor, level, len(group.label), patients, positives, _estimates(group))
+    return Subgroup(factor, level, images, patients, positives, _estimates(group), untested)
 
 
 def _estimates(group: Predictions) -> dict[str, Estimate]:

@@ -10,7 +10,7 @@ from pneumo.errors import DataError
 from pneumo.metrics.intervals import Estimate, subtract, wilson
 from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.significance import holm
-from pneumo.metrics.subgroups import MIN_IMAGES, age_bands, measure_subgroups
+from pneumo.metrics.subgroups import MIN_IMAGES, TOO_FEW_IMAGES, age_bands, measure_subgroups
 
 
 def draw(seed: int, patients: int = 150, images: int = 2) -> Predictions:
@@ -133,8 +133,22 @@ def test_small_levels_are_not_tested(images: int) -> None:
     assert bool(measure_subgroups(draw(6), {"sex": sex}).differences) == (images == MIN_IMAGES)
     three = ["A"] * images + ["B"] * 150 + ["C"] * (150 - images)
     groups, differences = measure_subgroups(draw(6), {"site": three})
-    assert groups[0].is_small == (images < MIN_IMAGES)
+    assert groups[0].untested == (TOO_FEW_IMAGES if images < MIN_IMAGES else None)
     assert {test.level for test in differences} == {"B", "C"} | ({"A"} if images == MIN_IMAGES else set())
+
+
+def test_the_reason_is_stated_for_each_level_that_is_in_no_test() -> None:
+    sex = ["F"] * 5 + ["M"] * 280 + [""] * 15
+    groups, differences = measure_subgroups(draw(6), {"sex": sex})
+    assert {group.level: group.untested for group in groups} == {
+        "F": "fewer than 10 images",
+        "M": "fewer than 10 images of other levels",
+        "unknown": "unknown value",
+    }
+    assert differences == []
+    tested = measure_subgroups(draw(6), {"sex": ["F", "M"] * 150})
+    assert [group.untested for group in tested.groups] == [None, None]
+    assert {test.level for test in tested.differences} == {"F"}
 
 
 def test_small_levels_do_not_weaken_the_correction_of_others() -> None:

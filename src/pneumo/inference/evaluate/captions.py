@@ -24,8 +24,8 @@ def caption_tables(evaluation: EvaluationResults) -> dict[str, str]:
 
 def _describe_levels(subgroups: Subgroups) -> str:
     sentences = []
-    if any(group.is_small for group in subgroups.groups):
+    if any(group.untested == TOO_FEW_IMAGES for group in subgroups.groups):
         sentences.append(f"Levels with {TOO_FEW_IMAGES} are not tested.")
     if hidden := len(subgroups.groups) - len(subgroups.largest):
-        sentences.append(f"The largest levels are shown; the file written by --json has {hidden} more.")
+        sentences.append(f"The largest levels are shown; the JSON output has {hidden} more.")
     return " ".join(sentences)

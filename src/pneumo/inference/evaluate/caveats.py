@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pneumo.common.text import count_noun
+from pneumo.common.text import count_noun, escape_line
 from pneumo.data.image_notes import abbreviate, itemize
 from pneumo.inference.evaluate.confounding import METADATA, is_age
 from pneumo.inference.evaluate.evaluation_results import EvaluationResults
@@ -20,6 +20,7 @@ from pneumo.reporting.generalization import GAP_METRICS
 
 MIN_IMAGES = 50  # of a class
 CHANCE = 0.5  # AUROC without information
+_REPLACE = "Use another network."
 _MIN_PROBE_AUROC = 0.6  # of a property that reveals the label, if the interval also excludes chance
 _MAX_OOD = 0.1  # fraction; the limit is exceeded by 1 % of in-distribution images and by 15 % of augmented ones
 _MIN_DROP = 0.05  # of balanced accuracy
@@ -55,8 +56,8 @@ def _adaptation(evaluation: EvaluationResults) -> Iterator[Verdict]:
 
 def _run(evaluation: EvaluationResults) -> Iterator[Verdict]:
     reference = evaluation.reference
-    if isinstance(reference, Reference) and not reference.is_verified:
-        message = f"It could not be verified that the run {reference.origin.split('/')[0]} trained this network."
+    if isinstance(reference, Reference) and reference.unverified_run is not None:
+        message = f"It could not be verified that the run {reference.unverified_run} trained this network."
         remedy = "Evaluate the best.ckpt of the run, or a checkpoint with a stored internal test."
         yield Verdict("note", "run_unverified", message, remedy)
 
@@ -95,7 +96,7 @@ def _collapse(evaluation: EvaluationResults) -> Iterator[Verdict]:
     predicted = np.unique(predictions.predicted)
     if len(predicted) == 1 and len(np.unique(predictions.label)) > 1:
         message = f"All images are predicted as {predictions.classes[int(predicted[0])]}."
-        remedy = _adapt(evaluation, "Adapt the threshold with pneumo adapt, or use another network.")
+        remedy = _adapt(evaluation, "Adapt the threshold with pneumo adapt, or use another network.", _REPLACE)
         yield Verdict("error", "collapsed", message, remedy)
 
 
@@ -115,11 +116,13 @@ def _discrimination(evaluation: EvaluationResults) -> Iterator[Verdict]:
     yield Verdict("warning", "discrimination", message, remedy)
 
 
-def _adapt(evaluation: EvaluationResults, remedy: str) -> str:
-    """Return a remedy that recommends an adaptation, or one that does not if it would be without effect."""
+def _adapt(evaluation: EvaluationResults, remedy: str, other: str) -> str:
+    """Return a remedy that recommends an adaptation, or another one if that is impossible or without effect."""
     area = evaluation.overall.main_metrics.get("auroc")
+    if evaluation.rules.positive_class is None:
+        return other
     if area is not None and area.low <= CHANCE:
-        return "Do not adapt the network before its AUROC is shown to be above chance."
+        return f"{other} Do not adapt the network before its AUROC is shown to be above chance."
     return remedy
 
 
@@ -173,9 +176,8 @@ def _internal(evaluation: EvaluationResults) -> Iterator[Verdict]:
             f"Another threshold would have reached a balanced accuracy of up to {gap.oracle:.3f} instead of "
             f"{gap.test_metrics['balanced_accuracy'].value:.3f}."
         )
-        yield Verdict(
-            "warning", "threshold", message, _adapt(evaluation, "Select a local threshold with pneumo adapt.")
-        )
+        remedy = _adapt(evaluation, "Select a local threshold with pneumo adapt.", _REPLACE)
+        yield Verdict("warning", "threshold", message, remedy)
 
 
 def _calibration(evaluation: EvaluationResults) -> Iterator[Verdict]:
@@ -188,9 +190,7 @@ def _calibration(evaluation: EvaluationResults) -> Iterator[Verdict]:
     if faults:
         message = f"The probabilities are not calibrated on these images: {' and '.join(faults)}."
         remedy = "Recalibrate them with pneumo adapt before using them as risks."
-        if evaluation.rules.positive_class is None:
-            remedy = "Do not use them as risks."
-        yield Verdict("warning", "calibration", message, _adapt(evaluation, remedy))
+        yield Verdict("warning", "calibration", message, _adapt(evaluation, remedy, "Do not use them as risks."))
 
 
 def _subgroups(evaluation: EvaluationResults) -> Iterator[Verdict]:
@@ -207,7 +207,10 @@ def _subgroups(evaluation: EvaluationResults) -> Iterator[Verdict]:
 def _columns(evaluation: EvaluationResults) -> Iterator[Verdict]:
     chosen = [group.factor for group in evaluation.subgroups.groups]
     for name, example in unknown_columns(evaluation.cohort, chosen).items():
-        values = f"no value of the column {name} can be read, such as {example[:40]}" if example else f"{name} is empty"
+        shown = escape_line(name)
+        values = f"the column {shown} is empty"
+        if example:
+            values = f"no value of the column {shown} can be read, such as {escape_line(example[:40])}"
         remedy = "Fill it, or omit it from --by."
         if is_age(name):
             remedy = "Use ages in years, such as 63, or with a unit, such as 063Y."

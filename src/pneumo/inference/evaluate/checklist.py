@@ -1,7 +1,7 @@
 """Reporting checklist: which items of STARD, CLAIM and TRIPOD+AI an evaluation fills, and which the author must write.
 
 The items are in `reporting/templates/checklist.csv`, shortened; the published lists have the full wording. Items marked
-partly ask for more than an evaluation knows. Sources:
+partly require more than an evaluation contains. Sources:
 
 - STARD 2015: P. M. Bossuyt et al., BMJ 2015;351:h5527, table 1.
 - CLAIM 2024 update: A. S. Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300.

@@ -114,7 +114,7 @@ def _find_training_images(options: EvaluationOptions) -> TrainingImages | str:
     try:
         return run_images(options.run)
     except (ConfigError, DataError):  # the run's images may be on another machine
-        return f"the training images of {options.run.name} cannot be read; use --training-data FOLDER"
+        return f"the training images of {options.run.resolve().name} cannot be read; use --training-data FOLDER"
 
 
 def _measure_sites(cohort: Cohort, prevalences: Sequence[float]) -> dict[str, Performance]:

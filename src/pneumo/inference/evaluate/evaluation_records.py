@@ -19,7 +19,7 @@ from pneumo.inference.prediction import NOTICE
 from pneumo.metrics.definitions import METRICS
 from pneumo.metrics.intervals import Estimate
 from pneumo.metrics.probes import TOO_FEW_PATIENTS, Probe
-from pneumo.metrics.subgroups import TOO_FEW_IMAGES, Subgroups
+from pneumo.metrics.subgroups import Subgroups
 from pneumo.reporting.generalization import GAP_METRICS, GeneralizationGap
 
 _COLUMNS = (
@@ -177,7 +177,7 @@ def _subgroups(subgroups: Subgroups) -> Record:
                 "images": group.images,
                 "patients": group.patients,
                 "positives": group.positives,
-                "untested": TOO_FEW_IMAGES if group.is_small else None,
+                "untested": group.untested,
                 **_metrics(group.estimates, names),
             }
             for group in subgroups.groups

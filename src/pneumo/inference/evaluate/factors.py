@@ -58,6 +58,10 @@ def _match(name: str, known: Sequence[str]) -> str:
     if matches:
         raise ConfigError(f"--by {name} matches several columns: {', '.join(matches)}. Use one of these names.")
     listed = f"the columns {', '.join(known)}" if known else "no columns of this kind"
+    if name.casefold() == SITE:
+        raise ConfigError(
+            f"--by {name} needs sites, but the data have none. Add a column site, or use several folders or tables."
+        )
     if name.casefold() in STANDARD:
         use = "Use one of these" if known else "Omit --by"
         raise ConfigError(f"--by {name} is not a factor of subgroups. The data have {listed}. {use}.")

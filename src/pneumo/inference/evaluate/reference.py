@@ -29,7 +29,7 @@ class Reference(NamedTuple):
     threshold: float
     origin: str  # where the predictions come from, for readers
     results: Results | None = None  # content of the run's results.json; None if there is no run
-    is_verified: bool = True  # whether the run is known to have trained the network
+    unverified_run: str | None = None  # name of the run, if it is not known to have trained the network
 
 
 def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
@@ -43,7 +43,7 @@ def find_reference(model: BatchPredictor, run: Path | None) -> Reference | str:
     rules, path = model.rules, model.path
     given = None if run is None else _read_run(run, model)
     if rules.positive_class is None:
-        return "it requires a network with two classes"
+        return "only networks with two classes have one"
     if given is not None:
         return given
     if path is not None and path.name == "best.ckpt" and (path.absolute().parents[1] / "results.json").is_file():
@@ -76,16 +76,20 @@ def _read_run(folder: Path, model: BatchPredictor) -> Reference:
             f"--run {folder} has the classes {', '.join(predictions.classes)}, but the network has "
             f"{', '.join(classes)}. Use the run that trained this network."
         )
-    stored = model.network.internal_test()
+    stored, name = model.network.internal_test(), folder.resolve().name
     is_same = _same_weights(folder, model) if stored is None else _same_ranking(stored, predictions)
-    if is_same is False:
-        differing = "the weights of its best.ckpt" if stored is None else "its test predictions"
+    if is_same is False and stored is None:
         raise ConfigError(
-            f"The run {folder} did not train this network: {differing} differ from those in the checkpoint. Use --run "
-            "with the run that trained this network."
+            f"--run {folder}: its internal test belongs to its checkpoints/best.ckpt, whose weights differ from those "
+            f"of {model.path}. Evaluate that checkpoint, or omit --run."
         )
-    origin = f"{folder.name}/predictions.csv"
-    return Reference(predictions, float(results["threshold"]), origin, results, is_verified=is_same is True)
+    if is_same is False:
+        raise ConfigError(
+            f"The run {folder} did not train this network: its test predictions differ from those in the checkpoint. "
+            "Use --run with the run that trained this network."
+        )
+    unverified = name if is_same is None else None
+    return Reference(predictions, float(results["threshold"]), f"{name}/predictions.csv", results, unverified)
 
 
 def _same_weights(folder: Path, model: BatchPredictor) -> bool | None:

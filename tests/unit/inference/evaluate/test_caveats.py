@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.labelled_site import CLASSES, BrightnessNetwork, write_site
+from helpers.labelled_site import CLASSES, SUBTYPES, BrightnessNetwork, write_site
 
+from pneumo.inference.backend import Images, Scores
 from pneumo.inference.evaluate.caveats import MIN_IMAGES, assess
 from pneumo.inference.evaluate.evaluation import Evaluation
 from pneumo.inference.evaluate.reference import Reference
@@ -67,7 +68,20 @@ def test_an_auroc_that_may_be_chance_is_a_warning_without_adaptation(tmp_path: P
     inverse = find(Predictor(BrightnessNetwork(slope=-1.0)).evaluate(write_site(tmp_path / "more", images=200)))
     assert "ranks the classes inversely" in inverse["discrimination"].message
     assert {"collapsed", "calibration"} <= found.keys() | inverse.keys()
+    assert "Do not adapt" in found["collapsed"].remedy
     assert not [v for v in (*found.values(), *inverse.values()) if "pneumo adapt" in v.remedy]
+
+
+class ConstantNetwork(BrightnessNetwork):
+    def score(self, images: Images) -> Scores:
+        return np.tile(np.array([0.2, 0.5, 0.3], np.float32), (len(images), 1)), super().score(images)[1]
+
+
+def test_no_adaptation_is_recommended_for_three_classes(tmp_path: Path) -> None:
+    table = write_site(tmp_path, images=60, classes=SUBTYPES)
+    found = find(Predictor(ConstantNetwork(SUBTYPES)).evaluate(table))
+    assert found["collapsed"].remedy == "Use another network."
+    assert not [verdict for verdict in found.values() if "adapt" in verdict.remedy]
 
 
 def test_a_good_auroc_is_no_warning(tmp_path: Path, model: Predictor) -> None:
@@ -76,9 +90,9 @@ def test_a_good_auroc_is_no_warning(tmp_path: Path, model: Predictor) -> None:
 
 def test_a_run_that_cannot_be_verified_is_a_note(evaluation: Evaluation) -> None:
     predictions = evaluation.overall.predictions
-    for is_verified in (True, False):
-        reference = Reference(predictions, 0.4, "RUN/predictions.csv", is_verified=is_verified)
-        assert ("run_unverified" in find(replace(evaluation, reference=reference))) != is_verified
+    for run in (None, "RUN"):
+        reference = Reference(predictions, 0.4, "RUN/predictions.csv", unverified_run=run)
+        assert ("run_unverified" in find(replace(evaluation, reference=reference))) == (run is not None)
 
 
 def test_unreadable_and_skipped_files_are_grouped_by_reason(tmp_path: Path, model: Predictor) -> None:

@@ -78,7 +78,7 @@ def test_counts_are_those_of_the_items() -> None:
     assert ItemCounts(8, 0, 34).describe() == "8 of 34 items"
 
 
-def test_items_that_ask_for_more_than_an_evaluation_knows_are_filled_partly() -> None:
+def test_items_that_require_more_than_an_evaluation_contains_are_filled_partly() -> None:
     states = {(item.guideline, item.number): item.state for item in build_checklist(ALL)}
     assert states["STARD 2015", "8"] == states["TRIPOD+AI 2024", "22"] == "partly"
     assert states["STARD 2015", "23"] == states["STARD 2015", "24"] == "filled"

@@ -195,9 +195,9 @@ def test_several_sets_are_sites_and_have_their_own_metrics(
 ) -> None:
     second = write_site(tmp_path / "second", images=60, seed=5)
     both = model.evaluate([site, second])
-    assert list(both.sites) == [f"{site.parent.name}/labels", "second/labels"]
+    assert list(both.sites) == [site.parent.name, "second"]
     assert both.overall.images == 180
-    assert both.sites[f"{site.parent.name}/labels"].metrics == evaluation.metrics
+    assert both.sites[site.parent.name].metrics == evaluation.metrics
     names = {each["site"] for each in both.to_dict()["sites"]}
     assert len(names) == 2
     assert "site" in {probe.name for probe in both.probes}

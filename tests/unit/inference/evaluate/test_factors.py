@@ -46,8 +46,13 @@ def test_a_column_without_known_values_is_a_note(column: str, value: str, tmp_pa
     table.write_text("\n".join(rows) + "\n")
     (found,) = (each for each in assess(model.evaluate(table, by=[column])) if each.check == "unknown_column")
     assert found.severity == "note"
-    assert column in found.message
-    assert value in found.message
+    expected = f"no value of the column {column} can be read, such as {value}" if value else f"column {column} is empty"
+    assert expected in found.message
+
+
+def test_sites_that_the_data_lack_are_named(tmp_path: Path, model: Predictor) -> None:
+    with pytest.raises(ConfigError, match="--by site needs sites, but the data have none"):
+        model.evaluate(write_site(tmp_path, images=8), by=["site"])
 
 
 def test_of_many_levels_the_largest_are_shown_and_all_are_kept(tmp_path: Path, model: Predictor) -> None:

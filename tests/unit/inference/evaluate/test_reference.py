@@ -74,15 +74,15 @@ def test_the_run_of_a_checkpoint_without_internal_test_is_found_by_the_weights(f
     save_checkpoint({**earlier, "state_dict": {**best["state_dict"], name: tensor + 1}}, other)
     found = find_reference(load_model(same, "cpu"), finished)
     assert isinstance(found, Reference)
-    assert found.is_verified
-    with pytest.raises(ConfigError, match=r"weights of its best\.ckpt differ"):
+    assert found.unverified_run is None
+    with pytest.raises(ConfigError, match=r"best\.ckpt, whose weights differ"):
         find_reference(load_model(other, "cpu"), finished)
 
 
 def test_the_run_of_a_network_without_weights_is_not_verified(finished: Path) -> None:
     found = find_reference(Predictor(BrightnessNetwork()), finished)
     assert isinstance(found, Reference)
-    assert not found.is_verified
+    assert found.unverified_run == finished.name
 
 
 def test_a_shifted_score_loses_by_the_threshold_and_noise_by_the_ranking() -> None:
