@@ -80,9 +80,9 @@ def read_labelled(
         ConfigError: An option does not fit the data.
         DataError: There are no images, the table is invalid, or files are missing.
     """
-    if split.casefold() not in SPLIT_NAMES:
+    if str(split).casefold() not in SPLIT_NAMES:  # Python callers may pass None
         raise ConfigError(f"{style.split.format(split)} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
-    split = SPLIT_NAMES[split.casefold()]
+    split = SPLIT_NAMES[str(split).casefold()]
     if labels is None and data.is_dir():
         reject_table_options(data, preset, columns, style=style)
         return _read_folder(data, mapping, split, style)

@@ -33,7 +33,7 @@ class DataSelection:
 
     def __post_init__(self) -> None:
         """Replace other spellings of the split; `read_labelled` rejects unknown ones."""
-        object.__setattr__(self, "split", SPLIT_NAMES.get(self.split.casefold(), self.split))
+        object.__setattr__(self, "split", SPLIT_NAMES.get(str(self.split).casefold(), self.split))
 
     @property
     def files(self) -> list[Path]:

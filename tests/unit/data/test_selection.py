@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.labelled_site import write_site
@@ -48,6 +49,15 @@ def test_tables_of_the_same_folder_give_their_names(tmp_path: Path) -> None:
 )
 def test_splits_have_several_spellings(given: str, split: str) -> None:
     assert DataSelection(split=given).split == split
+
+
+def test_a_split_or_preset_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    table = write_site(tmp_path, images=4)
+    options: dict[str, Any]
+    for options in ({"split": None}, {"split": 1}, {"preset": 1}):
+        (value,) = options.values()
+        with pytest.raises(ConfigError, match=rf'="{value}" is unknown: it must be'):
+            DataSelection([table], **options, style=PYTHON).read()
 
 
 def test_absent_tables_name_their_option(tmp_path: Path) -> None:
