@@ -52,6 +52,11 @@ class DataSelection:
                 "No data are given. Use a folder of class folders or a CSV table, such as scans or --labels labels.csv."
             )
         if self.data and len(self.labels) > len(self.data):
+            if table := next((path for path in self.data if path.is_file()), None):
+                raise ConfigError(
+                    f"{count_noun(len(self.labels), 'table')} (--labels) cannot be combined with {table}, which is a "
+                    "table itself: --labels requires folders. Give only tables, or a folder for each table."
+                )
             raise ConfigError(
                 f"{len(self.labels):,} tables (--labels) are given for {count_noun(len(self.data), 'folder')}: each "
                 "folder has at most one table, in the same order. Repeat the folder for each table, or give only "
@@ -66,7 +71,7 @@ class DataSelection:
         return list(zip_longest(self.data, self.labels)) if self.data else [(path, None) for path in self.labels]
 
     def read(self) -> list[LabelledSet]:
-        """Read the sets; equal names are made distinct, and tables of the same folder give their names.
+        """Read the sets; equal names are made distinct, and sets of one folder are named by their tables.
 
         Raises:
             ConfigError: There are no data, or more tables than folders.

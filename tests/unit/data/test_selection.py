@@ -32,7 +32,7 @@ def test_equal_names_of_tables_get_the_folder_above(tmp_path: Path) -> None:
     assert [each.name for each in DataSelection(tables).read()] == ["x/test", "y/test"]
 
 
-def test_tables_of_the_same_folder_give_their_names(tmp_path: Path) -> None:
+def test_sets_of_one_folder_are_named_by_their_tables(tmp_path: Path) -> None:
     table = write_site(tmp_path / "a", images=4)
     other = table.with_name("night.csv")
     other.write_text(table.read_text())
@@ -91,6 +91,8 @@ def test_missing_data_and_surplus_tables_are_errors(tmp_path: Path) -> None:
         DataSelection().read()
     with pytest.raises(ConfigError, match=r"2 tables \(--labels\) .* 1 folder: .* Repeat the folder"):
         DataSelection([tmp_path], [table, table]).read()
+    with pytest.raises(ConfigError, match=r"^2 tables \(--labels\) .* a table itself: --labels requires"):
+        DataSelection([table], [table, table]).read()
 
 
 def test_merged_sets_keep_their_names_as_sites_and_all_columns(tmp_path: Path) -> None:
