@@ -200,8 +200,8 @@ def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path,
     used = {label.casefold() for label in present if label not in mapping}
     if unknown := [key for key in mapping if key not in present and key.casefold() not in used]:
         raise ConfigError(
-            f"{style.mapping.format(unknown[0], mapping[unknown[0]] or style.null)} names a label that does not occur in {source}. "
-            f"Its labels are {list_labels(present)}: use one of them."
+            f"{style.mapping.format(unknown[0], mapping[unknown[0]] or style.null)} names a label that does not occur "
+            f"in {source}. Its labels are {list_labels(present)}: use one of them."
         )
     return [new[label] for label in labels]
 

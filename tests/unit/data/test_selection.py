@@ -5,7 +5,7 @@ import pytest
 from helpers.labelled_site import write_site
 
 from pneumo.data.option_style import PYTHON
-from pneumo.data.selection import DataSelection, merge_sets, parse_pairs, read_selection
+from pneumo.data.selection import DataSelection, merge_sets, parse_pairs
 from pneumo.errors import ConfigError, DataError
 
 
@@ -68,21 +68,6 @@ def test_absent_tables_name_their_option(tmp_path: Path) -> None:
             DataSelection(data, [tmp_path]).read()
     with pytest.raises(DataError, match=r'^labels="nowhere.csv" does not exist'):
         DataSelection((), [Path("nowhere.csv")], style=PYTHON).read()
-
-
-def test_networks_are_checked_before_the_data(tmp_path: Path) -> None:
-    table, network, absent = write_site(tmp_path, images=4), tmp_path / "best.ckpt", Path("absent.csv")
-    network.touch()
-    with pytest.raises(ConfigError, match=r"first argument .* is a folder, and .*best.ckpt .* Exchange"):
-        read_selection(DataSelection([network]), [], [tmp_path])
-    with pytest.raises(ConfigError, match=r"labels.csv is not a checkpoint, and .*best.ckpt .* Exchange"):
-        read_selection(DataSelection([network]), [], [table])
-    with pytest.raises(ConfigError, match=r"best.ckpt is a network, but data must be"):
-        read_selection(DataSelection([network]), [], [network])
-    with pytest.raises(ConfigError, match=r"^none.ckpt is not a file"):
-        read_selection(DataSelection([absent]), [], [Path("none.ckpt")])
-    with pytest.raises(ConfigError, match=r"^--against none.ckpt is not a file"):
-        read_selection(DataSelection([absent]), [], [network, Path("none.ckpt")])
 
 
 def test_missing_data_and_surplus_tables_are_errors(tmp_path: Path) -> None:
