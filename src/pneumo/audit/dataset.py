@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pneumo.data.folder_tree import SPLITS
 from pneumo.data.image_tree import UNSPLIT, File, Tree, read_tree, require_distinct
-from pneumo.data.index import read_name, readable_entries, relative_path
+from pneumo.data.index import file_path, read_name, readable_entries, relative_path
 from pneumo.data.labelled_images import (
     ALL,
     NO_SPLIT,
@@ -20,6 +20,7 @@ from pneumo.data.labelled_images import (
     reject_table_options,
 )
 from pneumo.data.selection import DataSelection
+from pneumo.data.table_files import check_spellings
 from pneumo.errors import ConfigError, DataError
 
 NOT_DOWNLOADED = "not downloaded"  # reason of `Tree.omitted`: few users have all files of a published table
@@ -62,8 +63,10 @@ def read_dataset(selection: DataSelection, classes: Sequence[str] = ()) -> Tree:
 
 def _build_tree(labelled: LabelledSet, table: Path, root: Path, classes: Sequence[str], missing: str) -> Tree:
     """Convert the images of a table to a tree; `missing` is the reason to omit files that were not found."""
-    omitted = [(name, missing if reason == NOT_FOUND else reason) for name, reason in labelled.skipped]
-    root, images = _relate(labelled.images, root)
+    reasons = [missing if reason == NOT_FOUND else reason for _, reason in labelled.skipped]
+    root, images, unused = _relate(labelled.images, [name for name, _ in labelled.skipped], root)
+    check_spellings(table, [image.name for image in images])
+    omitted = list(zip(unused, reasons, strict=True))
     if any(image.split for image in images):
         omitted += [(image.name, NO_SPLIT) for image in images if not image.split]
         images = [image for image in images if image.split]
@@ -89,19 +92,32 @@ def _select_classes(table: Path, images: Sequence[LabelledImage], classes: Seque
     return tuple(classes) or tuple(sorted(counts))
 
 
-def _relate(images: Sequence[LabelledImage], root: Path) -> tuple[Path, list[LabelledImage]]:
-    """Return the common folder of the images, which is `root` if all are below it, and the images named from there."""
+def _relate(
+    images: Sequence[LabelledImage], skipped: Sequence[str], root: Path
+) -> tuple[Path, list[LabelledImage], list[str]]:
+    """Return the common folder of the images, which is `root` if all are below it, and all names relative to it.
+
+    Args:
+        images: The images.
+        skipped: Other names in the table, relative to `root`.
+        root: Folder of the table's files.
+    """
     if not any(image.name.startswith("../") for image in images):
-        return root, list(images)
+        return root, list(images), list(skipped)
     # The links of a file's folder are resolved, since `..` after a link is another folder; its own name is kept.
-    files = [image.file.parent.resolve() / image.file.name for image in images]
+    files = [_resolve_folder(image.file) for image in images]
     common = Path(os.path.commonpath([file.parent for file in files]))
     names = [relative_path(str(file), common) for file in files]
-    return common, [replace(image, name=name) for image, name in zip(images, names, strict=True)]
+    unused = [relative_path(str(_resolve_folder(file_path(root, name))), common) for name in skipped]
+    return common, [replace(image, name=name) for image, name in zip(images, names, strict=True)], unused
+
+
+def _resolve_folder(file: Path) -> Path:
+    return file.parent.resolve() / file.name
 
 
 def _make_file(image: LabelledImage, classes: Sequence[str]) -> File:
-    patient, subtype = read_name(image.file.name)
+    _, subtype = read_name(image.file.name)
     size = image.file.stat().st_size
     label = classes.index(image.label)
-    return File(image.name, image.split or UNSPLIT, label, subtype, image.patient or patient, size)
+    return File(image.name, image.split or UNSPLIT, label, subtype, image.patient or None, size)

@@ -167,20 +167,3 @@ def _concerns(error: OSError, path: Path) -> bool:
         return error.errno is not None
     name, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
     return path.is_relative_to(name) or (name.parent == path.parent and name.name.startswith(PREFIX))
-
-
-def require_checkpoint(path: Path, option: str = "") -> None:
-    """Raise a ConfigError unless the path of a network is a file; of a run folder, name the best checkpoint.
-
-    Args:
-        path: The path.
-        option: Command-line option with a space, such as `--against `; empty for an argument.
-    """
-    if path.is_file():
-        return
-    best = next((file for file in (path / "checkpoints" / "best.ckpt", path / "best.ckpt") if file.is_file()), None)
-    fix = f"Use {option}{best}" if best else "Use a checkpoint, such as RUN/checkpoints/best.ckpt, or an ONNX file from"
-    raise ConfigError(
-        f"{option}{path} is {'a folder' if path.is_dir() else 'not a file'}, but it must be a network. {fix}"
-        f"{'' if best else ' `pneumo export`'}."
-    )

@@ -156,8 +156,10 @@ def _hint_key(key: str, arguments: Sequence[str], script: Path) -> str | None:
     if above == "data.columns" and not get_close_matches(key.rpartition(".")[2], inside, n=1):
         return f"{_list_settings(above, inside)} Other columns of the table are kept without a setting."
     if choices := _choices_with(key, settings, script.resolve().with_name("conf")):
-        verb = "has" if len(choices) == 1 else "have"
-        return f"Add {' or '.join(choices)}, which {verb} the setting {key}; do not use +."
+        verb, listed = "has" if len(choices) == 1 else "have", " or ".join(choices)
+        group = f"{key.partition('.')[0]}="
+        use = f"Use {listed} instead" if any(text.startswith(group) for text in arguments) else f"Add {listed}"
+        return f"{use}, which {verb} the setting {key}; do not use +."
     if similar := similar_keys(key, settings, groups):
         sign = "~" if override.startswith("~") else ""
         shown = (shlex.quote(f"{sign}{each}{equals}{value}") for each in similar)
@@ -183,12 +185,16 @@ def _list_settings(group: str, settings: Mapping[str, Any]) -> str:
 
 
 def _choices_with(key: str, settings: Mapping[str, Any], conf: Path) -> list[str]:
-    """Return the options of a config group that have an unknown key of the composed group, such as `data=table`."""
+    """Return the options of a config group that have an unknown key of the composed group, such as `data=table`.
+
+    There are none if the key is a parameter of the composed group's `_target_`, which `+` adds.
+    """
     group, _, rest = key.partition(".")
     name, inside = rest.partition(".")[0], settings.get(group)
     if not (isinstance(inside, Mapping) and name and name not in inside and (conf / group).is_dir()):
         return []
-    return [f"{group}={path.stem}" for path in sorted((conf / group).glob("*.yaml")) if name in OmegaConf.load(path)]
+    files = [path for path in sorted((conf / group).glob("*.yaml")) if name in OmegaConf.load(path)]
+    return [] if files and name in _parameters(inside) else [f"{group}={path.stem}" for path in files]
 
 
 def _compose(arguments: Sequence[str], script: Path, of_hydra: bool) -> tuple[dict[str, Any], list[str]]:

@@ -23,7 +23,7 @@ class File:
     split: str  # train, val or test; `UNSPLIT` if the tree has no splits
     label: int  # index of its class in `Tree.classes`
     subtype: str  # bacterial, viral or none
-    patient: str | None  # patient from the table or the file name; None if unknown
+    patient: str | None  # patient from the table, or from the file name in a folder; None if unknown
     size: int  # in bytes
 
 

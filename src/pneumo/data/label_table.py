@@ -64,7 +64,7 @@ def read_label_table(
         DataError: `read_spreadsheet` rejects the file, a column is missing or occurs twice, a file or label is empty,
             or a file is listed twice.
     """
-    given, preset = preset, None if preset is None else preset.casefold()
+    given, preset = preset, None if preset is None else str(preset).casefold()
     if preset is not None and preset not in PRESETS:
         known = ", ".join(PRESETS)
         raise ConfigError(f"{style.preset.format(given)} is unknown: it must be one of {known}. Use one of these.")

@@ -80,9 +80,9 @@ def read_labelled(
         ConfigError: An option does not fit the data.
         DataError: There are no images, the table is invalid, or files are missing.
     """
-    if split.casefold() not in SPLIT_NAMES:
+    if str(split).casefold() not in SPLIT_NAMES:  # Python callers may pass None
         raise ConfigError(f"{style.split.format(split)} is unknown: it must be {', '.join(SPLITS)} or {ALL}.")
-    split = SPLIT_NAMES[split.casefold()]
+    split = SPLIT_NAMES[str(split).casefold()]
     if labels is None and data.is_dir():
         reject_table_options(data, preset, columns, style=style)
         return _read_folder(data, mapping, split, style)
@@ -200,8 +200,8 @@ def _map_labels(labels: Sequence[str], mapping: Mapping[str, str], source: Path,
     used = {label.casefold() for label in present if label not in mapping}
     if unknown := [key for key in mapping if key not in present and key.casefold() not in used]:
         raise ConfigError(
-            f"{style.mapping.format(unknown[0], mapping[unknown[0]])} names a label that does not occur in {source}. "
-            f"Its labels are {list_labels(present)}: use one of them."
+            f"{style.mapping.format(unknown[0], mapping[unknown[0]] or style.null)} names a label that does not occur "
+            f"in {source}. Its labels are {list_labels(present)}: use one of them."
         )
     return [new[label] for label in labels]
 

@@ -8,27 +8,34 @@ class OptionStyle:
     """Templates for `str.format` of the options; each `{}` is a name or value."""
 
     preset: str
-    split: str
     column: str  # name, column of the table
     mapping: str  # label, class
-    labels: str  # table
     root: str  # table; the folder of its files is written FOLDER
+    split: str = ""  # unused in training
+    labels: str = ""  # table; unused in training
+    null: str = ""  # class of labels whose images are left out
 
 
-COMMAND = OptionStyle("--preset {}", "--split {}", "--column {}={}", "--map {}={}", "--labels {}", "FOLDER --labels {}")
+COMMAND = OptionStyle(
+    preset="--preset {}",
+    column="--column {}={}",
+    mapping="--map {}={}",
+    root="FOLDER --labels {}",
+    split="--split {}",
+    labels="--labels {}",
+)
 TRAINING = OptionStyle(
-    "data.preset={}",
-    "data.split={}",
-    "data.columns.{}={}",
-    "data.mapping={{{}: {}}}",
-    "data.table={}",
-    "data.root=FOLDER",
+    preset="data.preset={}",
+    column="data.columns.{}={}",
+    mapping="data.mapping={{{}: {}}}",
+    root="data.root=FOLDER",
+    null="null",
 )
 PYTHON = OptionStyle(
-    'preset="{}"',
-    'split="{}"',
-    'columns={{"{}": "{}"}}',
-    'mapping={{"{}": "{}"}}',
-    'labels="{}"',
-    'data="FOLDER", labels="{}"',
+    preset='preset="{}"',
+    column='columns={{"{}": "{}"}}',
+    mapping='mapping={{"{}": "{}"}}',
+    root='data="FOLDER", labels="{}"',
+    split='split="{}"',
+    labels='labels="{}"',
 )

@@ -8,15 +8,10 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from pneumo.common.files import check_overwrites, require_checkpoint
-from pneumo.common.terminal import print_line
 from pneumo.common.text import count_noun
-from pneumo.data.folder_tree import SPLITS
 from pneumo.data.labelled_images import SPLIT_NAMES, LabelledImage, LabelledSet, read_labelled, set_name
 from pneumo.data.option_style import COMMAND, OptionStyle
 from pneumo.errors import ConfigError, DataError
-
-_NETWORKS = (".ckpt", ".onnx", ".pt2")  # suffixes of networks, which are not data
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class DataSelection:
 
     def __post_init__(self) -> None:
         """Replace other spellings of the split; `read_labelled` rejects unknown ones."""
-        object.__setattr__(self, "split", SPLIT_NAMES.get(self.split.casefold(), self.split))
+        object.__setattr__(self, "split", SPLIT_NAMES.get(str(self.split).casefold(), self.split))
 
     @property
     def files(self) -> list[Path]:
@@ -52,6 +47,11 @@ class DataSelection:
                 "No data are given. Use a folder of class folders or a CSV table, such as scans or --labels labels.csv."
             )
         if self.data and len(self.labels) > len(self.data):
+            if table := next((path for path in self.data if path.is_file()), None):
+                raise ConfigError(
+                    f"{count_noun(len(self.labels), 'table')} (--labels) cannot be combined with {table}, which is a "
+                    "table itself: --labels requires folders. Give only tables, or a folder for each table."
+                )
             raise ConfigError(
                 f"{len(self.labels):,} tables (--labels) are given for {count_noun(len(self.data), 'folder')}: each "
                 "folder has at most one table, in the same order. Repeat the folder for each table, or give only "
@@ -66,7 +66,7 @@ class DataSelection:
         return list(zip_longest(self.data, self.labels)) if self.data else [(path, None) for path in self.labels]
 
     def read(self) -> list[LabelledSet]:
-        """Read the sets; equal names are made distinct, and tables of the same folder give their names.
+        """Read the sets; equal names are made distinct, and sets of one folder are named by their tables.
 
         Raises:
             ConfigError: There are no data, or more tables than folders.
@@ -88,46 +88,6 @@ class DataSelection:
         uses = Counter(data.absolute() for data, _ in pairs)
         sources = [data if labels is None or uses[data.absolute()] == 1 else labels for data, labels in pairs]
         return _distinguish(sets, [set_name(source) for source in sources])
-
-
-def read_selection(
-    selection: DataSelection, outputs: Sequence[tuple[str, Path | None]], networks: Sequence[Path]
-) -> list[LabelledSet]:
-    """Read the sets of a command, and print which split is used.
-
-    Args:
-        selection: The labelled data.
-        outputs: Pairs of a command-line option and its output path.
-        networks: File of the network, and optionally that of the option --against.
-
-    Raises:
-        ConfigError: An output would overwrite another file of the command, a network is not a file, or an option does
-            not fit the data.
-        DataError: The data are invalid.
-    """
-    check_overwrites(outputs, [*networks, *selection.files])
-    _check_order(networks[0], selection.data)
-    for option, path in zip(("", "--against "), networks, strict=False):
-        require_checkpoint(path, option)
-    sets = selection.read()
-    check_overwrites(outputs, written_images(outputs, (image.file for each in sets for image in each.images)))
-    if any(image.split for each in sets for image in each.images):
-        print_line(f"Data with the splits {', '.join(SPLITS)}: using {selection.split}. Change it with --split.")
-    return sets
-
-
-def _check_order(checkpoint: Path, data: Sequence[Path]) -> None:
-    """Raise a ConfigError for a network among the data, such as for exchanged arguments."""
-    network = next((path for path in data if path.suffix.lower() in _NETWORKS and path.is_file()), None)
-    if network is None:
-        return
-    if checkpoint.suffix.lower() in _NETWORKS:
-        raise ConfigError(f"{network} is a network, but data must be folders or CSV tables. Use such data.")
-    kind = "a folder" if checkpoint.is_dir() else "not a checkpoint"
-    raise ConfigError(
-        f"The first argument must be a checkpoint, but {checkpoint} is {kind}, and {network} is given as data. "
-        "Exchange the arguments."
-    )
 
 
 def merge_sets(sets: Sequence[LabelledSet]) -> LabelledSet:

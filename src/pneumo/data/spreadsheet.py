@@ -26,6 +26,7 @@ _BYTE_ORDER_MARKS = {  # the mark of UTF-16 is the start of that of UTF-32
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+_NETWORKS = (".ckpt", ".onnx", ".pt2")
 _FIX = "save the table as CSV UTF-8"
 _OTHER_FORMATS = {  # description by file signature
     b"PK\x03\x04": "an Excel or OpenDocument workbook",
@@ -81,14 +82,14 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
 
 
 def _read(path: Path) -> bytes:
+    if path.suffix.lower() in _NETWORKS and path.is_file():  # before reading: networks are large
+        raise DataError(f"{path} is a network, but a table must be a CSV file. Use the path of a CSV file.")
     try:
         content = read_bytes(path, MAX_BYTES)
     except FileNotFoundError:
         raise DataError(f"The table {path} does not exist. Use the path of a CSV file.") from None
     except PlainDataError as error:
         raise DataError(f"The table {path} cannot be read: {error}. Use a CSV file with one line per image.") from None
-    if path.suffix.lower() == ".ckpt":
-        raise DataError(f"{path} is a checkpoint, but a table must be a CSV file. Use the path of a CSV file.")
     if kind := next((kind for signature, kind in _OTHER_FORMATS.items() if content.startswith(signature)), None):
         raise DataError(f"{path} is {kind}, but a table must be a CSV file: {_FIX}.")
     return content

@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,21 @@ def locate_files(
         if missing and (required or len(missing) == len(files)):
             raise _missing_files(table, root, missing, style)
     return [None if file is None else Path(file[0]) for file in files]
+
+
+def check_spellings(table: Path, names: Iterable[str]) -> None:
+    """Raise a DataError if a file has several rows, as an absolute and a relative path for example.
+
+    Args:
+        table: Path of the table, for the error.
+        names: Paths of its files, all relative to the same folder.
+    """
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        listed = ", ".join(twice[:_SHOWN]) + (", ..." if len(twice) > _SHOWN else "")
+        raise DataError(
+            f"{table} lists {count_noun(len(twice), 'file')} more than once, in different spellings: {listed}. Keep "
+            "one row per file."
+        )
 
 
 def _locate(text: str, root: str, table: LabelTable, search: "_Search") -> tuple[str, int] | None:

@@ -15,6 +15,7 @@ from pneumo.common.text import count_noun, quote_override
 from pneumo.data.index import Radiograph, read_name, readable_entries
 from pneumo.data.labelled_images import ALL, LabelledImage, LabelledSet, read_labelled
 from pneumo.data.option_style import TRAINING
+from pneumo.data.table_files import check_spellings
 from pneumo.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -147,12 +148,7 @@ def _check_paths(table: Path, root: Path, images: Sequence[LabelledImage]) -> No
             f"{show_values(image.name for image in outside)}. All files must be below data.root: set "
             f"{quote_override(f'data.root={common}')} and write the paths in the table relative to it, or absolute."
         )
-    twice = [name for name, count in Counter(image.name for image in images).items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{table} lists {count_noun(len(twice), 'file')} more than once, in different spellings: "
-            f"{show_values(twice)}. Keep one row per file."
-        )
+    check_spellings(table, [image.name for image in images])
 
 
 def _check_splits(table: Path, images: Sequence[LabelledImage]) -> None:

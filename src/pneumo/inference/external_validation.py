@@ -9,8 +9,9 @@ import rich
 
 from pneumo.common.files import check_output, write_output
 from pneumo.common.terminal import print_line
-from pneumo.data.selection import DataSelection, read_selection
+from pneumo.data.selection import DataSelection
 from pneumo.inference.backend import as_flag
+from pneumo.inference.command_inputs import read_selection
 from pneumo.inference.evaluate.evaluation import Evaluation, EvaluationOptions, evaluate
 from pneumo.inference.evaluate.evaluation_records import to_csv, to_json
 from pneumo.inference.evaluate.evaluation_terminal import to_terminal

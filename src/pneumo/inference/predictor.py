@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumo.common.files import require_checkpoint
 from pneumo.common.terminal import warn
 from pneumo.errors import ConfigError, DataError
 from pneumo.inference.backend import Network, Rules, SettingStyle, as_argument
 from pneumo.inference.batch_predictor import BatchPredictor
+from pneumo.inference.command_inputs import require_checkpoint
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.inputs import find_inputs, read_input
 from pneumo.inference.prediction import PredictedBatch, Prediction

@@ -18,7 +18,7 @@ from pneumo.audit.inspection import to_json
 from pneumo.audit.verdicts import assess
 from pneumo.common.files import escape_path
 from pneumo.data.image_tree import read_tree
-from pneumo.data.index import file_path
+from pneumo.data.index import file_path, read_name
 from pneumo.data.selection import DataSelection
 from pneumo.errors import ConfigError, DataError
 from pneumo.reporting.assessment import Verdict
@@ -65,7 +65,7 @@ def test_a_table_has_the_findings_of_the_tree_that_it_lists(
     shutil.copy(min(root.glob("train/PNEUMONIA/*")), root / "test" / "PNEUMONIA" / "copy.jpeg")
     broken = max(root.glob("train/NORMAL/*"))
     broken.write_bytes(broken.read_bytes()[:900])
-    selection = select(root, list_rows(root))
+    selection = select(root, [row | {"patient": read_name(Path(row["file"]).name)[0] or ""} for row in list_rows(root)])
     tree = read_dataset(selection, classes)
     assert replace(tree, table=None) == read_tree(root, classes)
     documents = []
@@ -96,7 +96,7 @@ def test_patients_of_the_column_are_found_in_two_splits(phantoms: Path, tmp_path
     assert first["patient"] in next(verdict.message for verdict in verdicts if verdict.check == "patients")
 
 
-def test_patients_come_from_the_column_then_the_file_name_then_the_header(tmp_path: Path) -> None:
+def test_patients_come_from_the_column_then_the_header(tmp_path: Path) -> None:
     (root := tmp_path / "scans").mkdir()
     names = ("person7_virus_1.dcm", "person8_virus_2.dcm", "c.dcm", "d.dcm", "e.dcm")
     for name in names:
@@ -111,7 +111,7 @@ def test_patients_come_from_the_column_then_the_file_name_then_the_header(tmp_pa
     findings, verdicts = assess_table(root, rows)
     assert {file.path: (file.patient, file.subtype) for file in findings.tree.files} == {
         "person7_virus_1.dcm": ("P1", "viral"),
-        "person8_virus_2.dcm": ("person8", "viral"),
+        "person8_virus_2.dcm": ("header-0001", "viral"),
         "c.dcm": ("header-0001", "none"),
         "d.dcm": ("header-0001", "none"),
         "e.dcm": (None, "none"),
@@ -158,12 +158,13 @@ def test_files_outside_of_the_folder_of_the_table_are_named_from_their_common_fo
     os.symlink(tmp_path / "deep" / "er", tmp_path / "link")  # `link/..` is deep
     root = tmp_path / "real" / "data"
     rows = list_rows(root)
+    rows.insert(1, {"file": "test/gone.png", "label": "NORMAL", "split": "test"})
     for number, row in enumerate(rows):
         row["file"] = f"../../real/data/{row['file']}" if number % 2 else str(root / row["file"])
     table = write_table(tmp_path / "link" / "labels.csv", rows)
     tree = read_dataset(DataSelection([table]))
-    assert tree.root == root
-    assert tree.files == read_tree(root).files
+    assert (tree.root, tree.omitted) == (root, (("test/gone.png", "file not found"),))
+    assert tree.files == tuple(replace(file, patient=None) for file in read_tree(root).files)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo.common.disk import FileError, disk_error, suppress_thread_tracebacks
-from pneumo.common.files import atomic_path, bounded_name, escape_path, require_checkpoint, unescape_path, write_text
-from pneumo.errors import ConfigError, PneumoError
+from pneumo.common.files import atomic_path, bounded_name, escape_path, unescape_path, write_text
+from pneumo.errors import PneumoError
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
@@ -135,17 +135,3 @@ def test_bounded_names_are_short_and_unique(name: str, suffix: str) -> None:
 def test_a_name_of_maximum_length_can_be_written(tmp_path: Path) -> None:
     write_text(tmp_path / bounded_name("é" * 400, ".json"), "a")
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_run_folder_is_no_checkpoint_but_has_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is a folder, but it must be a network. Use a checkpoint, such as RUN/"):
-        require_checkpoint(tmp_path)
-    best = tmp_path / "checkpoints" / "best.ckpt"
-    best.parent.mkdir()
-    best.touch()
-    for folder in (tmp_path, best.parent):
-        with pytest.raises(ConfigError) as error:
-            require_checkpoint(folder, "--against ")
-        assert str(error.value).startswith(f"--against {folder} is a folder")
-        assert str(error.value).endswith(f"Use --against {best}.")
-    require_checkpoint(best)

@@ -87,6 +87,8 @@ def test_a_value_that_hydra_cannot_parse_is_shown_with_quotes(value: str) -> Non
         (["data.table=x.csv"], "Add data=table, which has the setting data.table; do not use +."),
         (["data.columns.file=x"], "Add data=table, which has the setting data.columns.file"),
         (["data.site=A"], "Add data=table, which has the setting data.site"),
+        (["optimizer=adam", "optimizer.momentum=0.9"], "Use optimizer=sgd instead, which has the setting"),
+        (["optimizer=adagrad", "optimizer.fused=true"], "Did you mean +optimizer.fused=true?"),
         (["data=table", "data.columns.lable=x"], "Did you mean data.columns.label=x?"),
         (
             ["data=table", "data.columns.age=Age"],

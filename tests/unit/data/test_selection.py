@@ -1,10 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.labelled_site import write_site
 
 from pneumo.data.option_style import PYTHON
-from pneumo.data.selection import DataSelection, merge_sets, parse_pairs, read_selection
+from pneumo.data.selection import DataSelection, merge_sets, parse_pairs
 from pneumo.errors import ConfigError, DataError
 
 
@@ -31,7 +32,7 @@ def test_equal_names_of_tables_get_the_folder_above(tmp_path: Path) -> None:
     assert [each.name for each in DataSelection(tables).read()] == ["x/test", "y/test"]
 
 
-def test_tables_of_the_same_folder_give_their_names(tmp_path: Path) -> None:
+def test_sets_of_one_folder_are_named_by_their_tables(tmp_path: Path) -> None:
     table = write_site(tmp_path / "a", images=4)
     other = table.with_name("night.csv")
     other.write_text(table.read_text())
@@ -50,6 +51,15 @@ def test_splits_have_several_spellings(given: str, split: str) -> None:
     assert DataSelection(split=given).split == split
 
 
+def test_a_split_or_preset_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    table = write_site(tmp_path, images=4)
+    options: dict[str, Any]
+    for options in ({"split": None}, {"split": 1}, {"preset": 1}):
+        (value,) = options.values()
+        with pytest.raises(ConfigError, match=rf'="{value}" is unknown: it must be'):
+            DataSelection([table], **options, style=PYTHON).read()
+
+
 def test_absent_tables_name_their_option(tmp_path: Path) -> None:
     for data in ([], [tmp_path]):
         with pytest.raises(DataError, match=r"--labels nowhere.csv does not exist"):
@@ -60,27 +70,14 @@ def test_absent_tables_name_their_option(tmp_path: Path) -> None:
         DataSelection((), [Path("nowhere.csv")], style=PYTHON).read()
 
 
-def test_networks_are_checked_before_the_data(tmp_path: Path) -> None:
-    table, network, absent = write_site(tmp_path, images=4), tmp_path / "best.ckpt", Path("absent.csv")
-    network.touch()
-    with pytest.raises(ConfigError, match=r"first argument .* is a folder, and .*best.ckpt .* Exchange"):
-        read_selection(DataSelection([network]), [], [tmp_path])
-    with pytest.raises(ConfigError, match=r"labels.csv is not a checkpoint, and .*best.ckpt .* Exchange"):
-        read_selection(DataSelection([network]), [], [table])
-    with pytest.raises(ConfigError, match=r"best.ckpt is a network, but data must be"):
-        read_selection(DataSelection([network]), [], [network])
-    with pytest.raises(ConfigError, match=r"^none.ckpt is not a file"):
-        read_selection(DataSelection([absent]), [], [Path("none.ckpt")])
-    with pytest.raises(ConfigError, match=r"^--against none.ckpt is not a file"):
-        read_selection(DataSelection([absent]), [], [network, Path("none.ckpt")])
-
-
 def test_missing_data_and_surplus_tables_are_errors(tmp_path: Path) -> None:
     table = write_site(tmp_path, images=4)
     with pytest.raises(ConfigError, match="No data"):
         DataSelection().read()
     with pytest.raises(ConfigError, match=r"2 tables \(--labels\) .* 1 folder: .* Repeat the folder"):
         DataSelection([tmp_path], [table, table]).read()
+    with pytest.raises(ConfigError, match=r"^2 tables \(--labels\) .* a table itself: --labels requires"):
+        DataSelection([table], [table, table]).read()
 
 
 def test_merged_sets_keep_their_names_as_sites_and_all_columns(tmp_path: Path) -> None:

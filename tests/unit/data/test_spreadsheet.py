@@ -133,10 +133,12 @@ def test_other_files_are_rejected(content: str | bytes, message: str, tmp_path: 
     assert "\n" not in str(error.value)
 
 
-def test_checkpoints_are_no_workbooks(tmp_path: Path) -> None:
-    (tmp_path / "best.ckpt").write_bytes(b"PK\x03\x04...")
-    with pytest.raises(DataError, match=r"best.ckpt is a checkpoint, but a table must be a CSV file"):
-        read_spreadsheet(tmp_path / "best.ckpt")
+@pytest.mark.parametrize("name", ["best.ckpt", "best.onnx", "best.PT2"])
+def test_networks_are_rejected_unread(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(spreadsheet, "read_bytes")
+    (tmp_path / name).write_bytes(b"PK\x03\x04...")
+    with pytest.raises(DataError, match=rf"{name} is a network, but a table must be a CSV file"):
+        read_spreadsheet(tmp_path / name)
 
 
 def test_missing_files_folders_and_large_files_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

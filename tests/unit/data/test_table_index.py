@@ -5,7 +5,7 @@ import pytest
 
 from pneumo.data.index import file_path
 from pneumo.data.table_index import TableIndex, TableSource, index_table, table_source
-from pneumo.errors import DataError
+from pneumo.errors import ConfigError, DataError
 
 CLASSES = ("NORMAL", "TB", "COVID")
 ROWS = ("b/2.png,TB,p1,A,70", "a.png,NORMAL,,B,", "c.png,COVID,p2,A,5")
@@ -61,6 +61,11 @@ def test_labels_are_mapped_and_null_leaves_images_out(tmp_path: Path, caplog: py
     assert [(image.path, image.label) for image in found.radiographs] == [("1.png", 0), ("2.png", 1)]
     assert "Leaving out 1 images" in caplog.text
     assert "3.png" in caplog.text
+
+
+def test_a_mapping_of_an_unknown_label_to_null_is_shown_as_null(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.mapping=\{Mass: null\} names a label that does not occur"):
+        index(table(tmp_path, *ROWS), mapping={"Mass": None})
 
 
 def test_files_may_be_absolute_or_below_another_root(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pneumo.common.files import check_output, unwritable, write_output
 from pneumo.common.terminal import print_line
-from pneumo.data.selection import DataSelection, merge_sets, read_selection
+from pneumo.data.selection import DataSelection, merge_sets
 from pneumo.errors import ConfigError
 from pneumo.inference.adapt.adaptation import adapt, adapted_content
 from pneumo.inference.adapt.adaptation_report import print_adaptation, to_json
 from pneumo.inference.adapt.adaptation_warnings import list_warnings
 from pneumo.inference.backend import as_flag
+from pneumo.inference.command_inputs import read_selection
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.predictor import load_predictor
 from pneumo.metrics.local_adaptation import RULES, TARGET_RULES, ThresholdRule
