@@ -56,9 +56,8 @@ def read_dataset(selection: DataSelection, classes: Sequence[str] = ()) -> Tree:
         allow_missing=True,
     )
     missing = NOT_FOUND if selection.preset is None else NOT_DOWNLOADED
-    return _build_tree(
-        labelled, data if labels is None else labels, data.parent if labels is None else data, classes, missing
-    )
+    table, root = (data, data.parent) if labels is None else (labels, data)
+    return _build_tree(labelled, table, root, classes, missing)
 
 
 def _build_tree(labelled: LabelledSet, table: Path, root: Path, classes: Sequence[str], missing: str) -> Tree:

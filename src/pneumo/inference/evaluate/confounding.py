@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from pneumo.data.table_presets import fold_name
 from pneumo.inference.evaluate.cohort import Cohort, FileProperties
 from pneumo.metrics.intervals import Array
 from pneumo.metrics.probes import Probe, probe
@@ -45,7 +46,7 @@ def probe_columns(cohort: Cohort, chosen: Iterable[str] = ()) -> list[Probe]:
 
 
 def _normalise(column: str) -> str:
-    return column.casefold().replace("_", " ").replace("/", " ").strip()
+    return fold_name(column.replace("/", " "))
 
 
 def _metadata(properties: FileProperties) -> Array:
