@@ -56,17 +56,18 @@ def print_adaptation(
         f"{cohort.name}: {record['images']:,} images of {record['patients']:,} patients, {record['positives']:,} "
         f"{positive}; threshold rule {record['rule']}{target}"
     )
+    rich.print()
     rich.print(_point_table(record))
     print_line(
         "The operating point is fitted to all images. A probability is sigmoid(logit / temperature + intercept), and "
         "an image is positive if it is above the threshold.",
         wrap=True,
     )
+    rich.print()
     rich.print(_effect_table(record))
     print_line(
         f"After is cross-fitted: each image is predicted by an operating point fitted to the other patients "
-        f"({record['folds']} folds). "
-        "An adaptation does not change the ranking, so the AUROC stays the same.",
+        f"({record['folds']} folds). An adaptation does not change the ranking, so the AUROC stays the same.",
         wrap=True,
     )
     fraction = record["positives"] / record["images"]
@@ -74,6 +75,7 @@ def print_adaptation(
         f"The new probabilities apply to populations with {100 * fraction:.0f} % {positive}, as in these images.",
         wrap=True,
     )
+    rich.print()
     rich.print(_requirement_table(requirements))
     print_line("--width sets the wanted width for AUROC, sensitivity and specificity; the others are fixed.", wrap=True)
     for text in warnings:
