@@ -134,13 +134,24 @@ _PHANTOM_KEYS: Keys = {
     **{name: integer(800, 2, _PHANTOMS, "a number of phantoms") for name in ("train", "val", "test")},
     "phantom_seed": SEED,
 }
-_FRACTIONS = ("shift", "zoom", "stretch", "crop", "brightness", "contrast", "resample")
-_OPTIONAL = ("blur", "resample", "jpeg", "crop", "share", "stretch")  # parameters of `Augmentation` with a default
+_FRACTIONS = ("shift", "zoom", "stretch", "crop", "brightness", "contrast", "resample", "noise", "border")
+_OPTIONAL = (
+    "blur",
+    "resample",
+    "jpeg",
+    "crop",
+    "share",
+    "stretch",
+    "noise",
+    "gamma",
+    "border",
+)  # parameters of `Augmentation` with a default
 _AUGMENT: Keys = {
     "rotation": number(5, 0, 180, noun="degrees"),
     "flip": number(0.5, 0, 1, noun="a probability"),
     **{name: number(0.1, 0, 0.9, noun="a fraction") for name in _FRACTIONS},
     "blur": number(1, 0, 4, noun="pixels"),
+    "gamma": number(0.5, 0, 4),
     "jpeg": integer(40, 0, 100, "the lowest quality (0: no compression)"),
     "share": number(0.5, 0, 1, above=True, noun="a fraction"),
 }
