@@ -22,11 +22,12 @@ BATCH = 32
 def images(root: Path, limit: int) -> torch.Tensor:
     """Decode up to `limit` images, evenly spaced in the data set, to the format of the image cache."""
     from pneumo.common.hardware import count_cores
+    from pneumo.common.input_format import InputFormat
     from pneumo.data.image_cache import RadiographDataset, decoded_blocks
     from pneumo.data.index import index_radiographs
 
     radiographs = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
-    dataset = RadiographDataset(root, radiographs[:: max(1, len(radiographs) // limit)][:limit], 224)
+    dataset = RadiographDataset(root, radiographs[:: max(1, len(radiographs) // limit)][:limit], InputFormat(224))
     return torch.cat([torch.from_numpy(block) for block in decoded_blocks(dataset, 0, BATCH, count_cores())])
 
 

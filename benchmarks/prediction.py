@@ -47,7 +47,7 @@ def loop(checkpoint: Path, images: list[Path]) -> float:
     classifier.to(device)
 
     def predict(path: Path) -> float:
-        image = torch.from_numpy(decode(path, classifier.image_size, classifier.crop_pct).copy()).to(device)
+        image = torch.from_numpy(decode(path, classifier.input_format).copy()).to(device)
         with torch.inference_mode():
             return float(classifier.probability(classifier.predict_logits(image[None, None]))[0, 1])
 

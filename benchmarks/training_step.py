@@ -22,6 +22,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from pneumo.common.hardware import choose_hardware, choose_memory_format, set_up_process
+from pneumo.common.input_format import InputFormat
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import TrainingOptions
 
@@ -70,7 +71,7 @@ def build(name: str, size: int) -> tuple[Classifier, torch.device]:
     hardware = choose_hardware("auto", "32-true", False)
     set_up_process(hardware)
     training = TrainingOptions(optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-5, fused=True))
-    classifier = Classifier(name, ["a", "b"], size, training=training)
+    classifier = Classifier(name, ["a", "b"], InputFormat(size), training=training)
     layout = choose_memory_format(hardware.accelerator, frozen=False, depthwise=classifier.backbone.depthwise)
     classifier.backbone.to(memory_format=layout)
     return classifier, torch.device(hardware.accelerator)

@@ -47,12 +47,14 @@ def test_maps_of_a_trained_network_localise_opacities_and_depend_on_its_weights(
     classifier = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt").eval()
     paths = sorted(root.glob("test/PNEUMONIA/*_bacteria_*"))  # regardless of the prediction
     assert len(paths) == 80
-    images = torch.from_numpy(np.stack([decode(path, classifier.image_size) for path in paths]))[:, None]
+    images = torch.from_numpy(np.stack([decode(path, classifier.input_format) for path in paths]))[:, None]
     masks = [draw_opacities(path.relative_to(root).as_posix(), **PHANTOMS) for path in paths]
 
     mapper = SaliencyMapper(classifier)
     maps = torch.cat([mapper(batch) for batch in batches(images)]).numpy()
-    result = localise([resize_map(each, mask.shape) for each, mask in zip(maps, masks, strict=True)], masks)
+    result = localise(
+        [resize_map(each, mask.shape, classifier.input_format) for each, mask in zip(maps, masks, strict=True)], masks
+    )
     assert result.pointing >= 0.8
     assert result.pointing > 1.5 * result.other_images
     assert result.energy > 3 * result.area

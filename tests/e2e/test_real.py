@@ -10,6 +10,7 @@ import torch
 from helpers import reference_metrics
 from helpers.commands import Compose
 
+from pneumo.common.input_format import InputFormat
 from pneumo.data.image_cache import RadiographDataset, content_hash, find_near_duplicates
 from pneumo.data.index import index_radiographs
 from pneumo.data.splits import split_radiographs
@@ -38,7 +39,7 @@ def test_splits_have_no_common_patient_or_duplicate_and_equal_fractions_of_subty
     root = Path(os.environ["PNEUMO_DATA_ROOT"])
     images = index_radiographs(root, ["NORMAL", "PNEUMONIA"])
     groups = find_near_duplicates(
-        RadiographDataset(root, images, 64), 2, content_hash(root, images, tmp_path), tmp_path
+        RadiographDataset(root, images, InputFormat(64)), 2, content_hash(root, images, tmp_path), tmp_path
     )
     sizes = [size for size in Counter(groups).values() if size > 1]
     assert (len(sizes), sum(sizes)) == (30, 62)  # groups of byte-identical files

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pneumo.common.input_format import InputFormat
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import fast_copy
 from pneumo.models.hyperparameters import PredictionOptions
@@ -26,7 +27,7 @@ def write_checkpoint(path: Path, classes: tuple[str, ...] = CLASSES, tested: boo
     """
     torch.manual_seed(0)
     prediction = PredictionOptions(temperature=0.05, margin=0.5 if tested else None, flip_test=True)
-    classifier = Classifier("pneumo/xraychestnet", classes, SIZE, crop_pct=0.9, prediction=prediction).eval()
+    classifier = Classifier("pneumo/xraychestnet", classes, InputFormat(SIZE, 0.9), prediction=prediction).eval()
     with torch.no_grad():
         classifier.head.bias.zero_()
     means, levels = None, MultiLevelBackbone(classifier.backbone, SIZE)
@@ -56,7 +57,7 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
     torch.manual_seed(0)
     prediction = PredictionOptions(temperature=0.7, flip_test=flip, threshold=0.4, margin=0.3)
     names = CLASSES if classes == 2 else SUBTYPES
-    classifier = Classifier(architecture, names, size, crop_pct=0.875, prediction=prediction)
+    classifier = Classifier(architecture, names, InputFormat(size, 0.875), prediction=prediction)
     images = smooth_images(48, size)
     _fit_batch_norm(classifier.backbone, images[:16])
     classifier.eval()

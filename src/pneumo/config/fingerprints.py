@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pneumo.common.input_format import ADDED_CHOICES
 from pneumo.common.plain_data import hash_plain
 
 # Stable name (in hashes, the schema and configurations of earlier versions) -> current path of the class
@@ -44,6 +45,17 @@ HPARAMS_KEYS = (
 )
 
 
+# Settings of later versions with their defaults, which hashes omit: those of earlier runs stay the same
+_ADDED_SETTINGS = {
+    **dict.fromkeys(("augment.noise", "augment.gamma", "augment.border"), 0),
+    **{f"data.{name}": values[0] for name, values in ADDED_CHOICES.items()},
+}
+
+
+def _is_added_default(key: str, value: object) -> bool:
+    return key in _ADDED_SETTINGS and value == _ADDED_SETTINGS[key]
+
+
 def stable_target(path: str) -> str:
     """Return the stable name of a `_target_`, which hashes and the schema use."""
     return next((stable for stable, current in STABLE_TARGETS.items() if current == path), path)
@@ -76,7 +88,7 @@ def relevant_config(cfg: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     stable = _rename_targets(plain, stable_target)
-    return {key: value for key, value in flatten(stable) if affects_results(key)}
+    return {key: value for key, value in flatten(stable) if affects_results(key) and not _is_added_default(key, value)}
 
 
 def affects_results(key: str) -> bool:

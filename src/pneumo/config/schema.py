@@ -1,5 +1,6 @@
 """Schema of pneumo's settings: the keys of each group and the constraint on each value."""
 
+from pneumo.common.input_format import ASPECTS, HISTOGRAMS
 from pneumo.config.constraints import (
     FLAG,
     PATH,
@@ -92,6 +93,8 @@ DATA: Keys = {
     "fold": integer(0, 0),
     "image_size": integer(224, 1, _PIXELS, "a whole number of pixels"),
     "crop_pct": number(0.875, 0.5, 1, noun="a fraction"),
+    "aspect": optional(one_of(*ASPECTS)),
+    "histogram": optional(one_of(*HISTOGRAMS)),
     "batch_size": integer(32, 1, _BATCH),
     "num_workers": or_null(integer(2, 0, _WORKERS), "one per CPU core"),
     "seed": SEED,

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pneumo.common.input_format import NO_HISTOGRAM, SQUEEZE, InputFormat
 from pneumo.data import image_cache, index
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.download import download_chest_xray
@@ -49,12 +50,13 @@ class ChestXrayDataModule(SplitLoaders):
         cache_dir: str,
         augmentation: Augmentation,
         pin_memory: bool,
+        aspect: str = SQUEEZE,
+        histogram: str = NO_HISTOGRAM,
     ) -> None:
         """Store the arguments, described in `conf/data/chest_xray.yaml`; `pin_memory` page-locks batches for GPUs."""
         found, self.download = (index.default_root(), True) if root is None else (Path(root), False)
-        super().__init__(
-            found, image_size, crop_pct, batch_size, num_workers, seed, cache, cache_dir, augmentation, pin_memory
-        )
+        input_format = InputFormat(image_size, crop_pct, aspect, histogram)
+        super().__init__(found, input_format, batch_size, num_workers, seed, cache, cache_dir, augmentation, pin_memory)
         check_split(split, folds, fold, self._split_methods)
         self.classes, self.task = [str(name) for name in classes], task  # YAML reads [0,1] as numbers
         self.split, self.val_fraction, self.folds, self.fold = split, val_fraction, folds, fold

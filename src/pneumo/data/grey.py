@@ -1,14 +1,14 @@
 """Conversion of images of any mode and bit depth to 8-bit greyscale, and resizing to the square network input."""
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
+from PIL import Image, ImageOps
 
+from pneumo.common.input_format import CROP, EQUALIZE, PAD, PERCENTILE, InputFormat
 from pneumo.errors import DataError
 
 # Part of the cache keys: change it whenever the pixels of any readable file change.
@@ -16,6 +16,7 @@ DECODER = f"grey, squared, bilinear, 2, Pillow {PIL.__version__}"
 _MIN_SIDE = 32  # networks downsample by 32: smaller images would cover less than one cell of the feature map
 MAX_PIXELS = 178_956_970  # twice Pillow's MAX_IMAGE_PIXELS; Pillow rejects larger files
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow opens a PGM of more than 8 bits as "I", scaled to 16 bits
+_CUTOFF = 1  # percent of the pixels that become black, and of those that become white
 _BLOCK = 1 << 18  # pixels; computations need up to 30 bytes for each
 _DEPTHS = (8, 10, 12, 14)  # bit depths of detectors and screens whose values are often saved in 16-bit files
 _Entry = TypeVar("_Entry", bound=np.generic)
@@ -35,16 +36,25 @@ _THUMBNAIL_SIDE = 64
 _NEGATIVE_CONTRAST = 20
 
 
-def square(image: Image.Image, size: int, crop_pct: float = 1.0) -> npt.NDArray[np.uint8]:
-    """Resize an image of mode L to a square, ignoring its aspect ratio, and return it with shape (size, size).
+def square(image: Image.Image, form: InputFormat) -> npt.NDArray[np.uint8]:
+    """Convert an image of mode L to a network's input, (size, size); see `InputFormat`.
 
     As in timm's evaluation transform, the image is resized to size / crop_pct and then center-cropped.
     """
-    whole = math.floor(size / crop_pct)
-    squared = image.resize((whole, whole), Image.Resampling.BILINEAR)
-    if whole != size:
-        start = (whole - size) // 2
-        squared = squared.crop((start, start, start + size, start + size))
+    side = (form.resized, form.resized)
+    if form.aspect == PAD:
+        squared = ImageOps.pad(image, side, Image.Resampling.BILINEAR)
+    elif form.aspect == CROP:
+        squared = ImageOps.fit(image, side, Image.Resampling.BILINEAR)
+    else:
+        squared = image.resize(side, Image.Resampling.BILINEAR)
+    if form.resized != form.size:
+        start = form.margin
+        squared = squared.crop((start, start, start + form.size, start + form.size))
+    if form.histogram == EQUALIZE:
+        squared = ImageOps.equalize(squared)
+    elif form.histogram == PERCENTILE:
+        squared = ImageOps.autocontrast(squared, cutoff=_CUTOFF)
     return np.asarray(squared)
 
 

@@ -18,6 +18,7 @@ from pneumo.common.array_cache import Array, Recipe, find_or_build
 from pneumo.common.disk import temporary_folder
 from pneumo.common.files import escape_path, write_text
 from pneumo.common.hardware import keep_freed_memory
+from pneumo.common.input_format import InputFormat
 from pneumo.common.terminal import track
 from pneumo.data.duplicates import SIDE, VERSION, group_duplicates
 from pneumo.data.grey import DECODER
@@ -108,13 +109,11 @@ class RadiographDataset(Dataset[dict[str, Any]]):
         self,
         root: Path,
         radiographs: Sequence[Radiograph],
-        image_size: int,
-        crop_pct: float = 1.0,
+        form: InputFormat,
         notes: ImageNotes | None = None,
     ) -> None:
-        """Store the radiographs, their root folder, the arguments of `decode`, and the collection of notes."""
-        self.root, self.radiographs = root, radiographs
-        self.image_size, self.crop_pct = image_size, crop_pct
+        """Store the radiographs, their root folder, the format of the inputs, and the collection of notes."""
+        self.root, self.radiographs, self.form = root, radiographs, form
         self.notes = ImageNotes() if notes is None else notes
 
     def __len__(self) -> int:
@@ -124,7 +123,7 @@ class RadiographDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Decode one radiograph."""
         radiograph = self.radiographs[index]
-        pixels, notes = decode_with_notes(file_path(self.root, radiograph.path), self.image_size, self.crop_pct)
+        pixels, notes = decode_with_notes(file_path(self.root, radiograph.path), self.form)
         image = torch.from_numpy(pixels.copy()).unsqueeze(0)
         return {"input": image, "label": radiograph.label, "index": index, "notes": "\n".join(notes)}
 
@@ -156,7 +155,7 @@ def _prepare_worker(number: int) -> None:
 
 
 def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Path) -> Array:
-    """Open the array of all decoded radiographs, (N, 1, image_size, image_size) uint8, and build it if necessary.
+    """Open the array of all decoded radiographs, (N, 1, size, size) uint8, and build it if necessary.
 
     Notes on the images are stored with the array, added to `dataset.notes`, and reported.
 
@@ -170,7 +169,7 @@ def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Pa
         DataError: A file cannot be decoded.
         CacheError: The disk is full or cannot be written.
     """
-    recipe = decoded_recipe(len(dataset), dataset.image_size, content, dataset.crop_pct)
+    recipe = decoded_recipe(len(dataset), dataset.form, content)
     array = find_or_build(
         cache, recipe, lambda start: decoded_blocks(dataset, start, _BLOCK, workers), dataset.notes.found
     )
@@ -178,10 +177,10 @@ def decode_all(dataset: RadiographDataset, workers: int, content: str, cache: Pa
     return array
 
 
-def decoded_recipe(images: int, image_size: int, content: str, crop_pct: float) -> Recipe:
+def decoded_recipe(images: int, form: InputFormat, content: str) -> Recipe:
     """Return the recipe of the array that `decode_all` opens."""
-    provenance = {"data": content, "images": images, "image_size": image_size, "crop_pct": crop_pct, "decoder": DECODER}
-    return Recipe("images", provenance, (images, 1, image_size, image_size), "uint8", "Decoding images")
+    provenance = {"data": content, "images": images, **form.provenance(), "decoder": DECODER}
+    return Recipe("images", provenance, (images, 1, form.size, form.size), "uint8", "Decoding images")
 
 
 def find_near_duplicates(dataset: RadiographDataset, workers: int, content: str, cache: Path | None) -> list[int]:
@@ -192,7 +191,7 @@ def find_near_duplicates(dataset: RadiographDataset, workers: int, content: str,
     if cache is None:
         with temporary_folder(Path(tempfile.gettempdir())) as folder:
             return find_near_duplicates(dataset, workers, content, folder)
-    small = RadiographDataset(dataset.root, dataset.radiographs, SIDE, notes=dataset.notes)
+    small = RadiographDataset(dataset.root, dataset.radiographs, InputFormat(SIDE), notes=dataset.notes)
 
     def blocks(start: int) -> Iterator[Array]:
         yield group_duplicates(np.asarray(decode_all(small, workers, content, cache)[:, 0]))

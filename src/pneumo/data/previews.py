@@ -17,11 +17,11 @@ def load_images(data: ChestXrayDataModule, radiographs: Sequence[Radiograph]) ->
     """Load radiographs, (n, H, W) uint8, from the decoded-image cache or, without it, with `decode`."""
     images = data.images
     if images is None and data.features is not None:  # the decoded images may still be cached
-        recipe = decoded_recipe(len(data.radiographs), data.image_size, data.content_hash, data.crop_pct)
+        recipe = decoded_recipe(len(data.radiographs), data.input_format, data.content_hash)
         images = find(data.cache_dir, recipe)
     if images is None:
         paths = [file_path(data.root, radiograph.path) for radiograph in radiographs]
-        return np.stack([decode(path, data.image_size, data.crop_pct) for path in paths])
+        return np.stack([decode(path, data.input_format) for path in paths])
     loaded: Array = images[indices_of(radiographs, data.radiographs), 0]
     return loaded
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pneumo.common.input_format import NO_HISTOGRAM, InputFormat
 from pneumo.data.decoder_limits import LOG_SUPPRESSION, MAX_BYTES, MEMORY_BUDGET, LimitedStream
 from pneumo.data.dicom import read_dicom
 from pneumo.data.dicom_signature import is_dicom
@@ -61,12 +62,12 @@ def read_content(path: Path) -> bytes:
     raise DataError(reason)
 
 
-def decode(path: Path, size: int, crop_pct: float = 1.0) -> NDArray[np.uint8]:
-    """Read a radiograph for training and resize it to a square; see `square` and `decode_with_notes`."""
-    return decode_with_notes(path, size, crop_pct)[0]
+def decode(path: Path, form: InputFormat) -> NDArray[np.uint8]:
+    """Read a radiograph for training and convert it to a network's input; see `square` and `decode_with_notes`."""
+    return decode_with_notes(path, form)[0]
 
 
-def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def decode_with_notes(path: Path, form: InputFormat) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Read a radiograph as `decode` does; return it with the notes of `read_radiograph`.
 
     Raises:
@@ -74,9 +75,9 @@ def decode_with_notes(path: Path, size: int, crop_pct: float = 1.0) -> tuple[NDA
     """
     try:
         opened = _open(path)
-        pixels = square(opened.image, size, crop_pct)
+        pixels = square(opened.image, form)
         # Resizing averages pixels, so the contrast of the full image is at least that of the square.
-        low = int(pixels.max()) - int(pixels.min()) < _MIN_CONTRAST
+        low = form.histogram != NO_HISTOGRAM or int(pixels.max()) - int(pixels.min()) < _MIN_CONTRAST
         return pixels, (*opened.notes, *(_contrast_notes(opened) if low else ()))
     except DataError as error:
         raise DataError(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from pneumo.common.array_cache import Array
 from pneumo.common.hardware import count_cores
+from pneumo.common.input_format import InputFormat
 from pneumo.data import image_cache, index
 from pneumo.data.augmentation import Augmentation
 from pneumo.data.batches import ArrayBatches, BatchIndices, SplitRows, evaluation_order, training_order
@@ -33,8 +34,7 @@ class SplitLoaders(LightningDataModule):
     def __init__(
         self,
         root: Path,
-        image_size: int,
-        crop_pct: float,
+        input_format: InputFormat,
         batch_size: int,
         num_workers: int | None,
         seed: int,
@@ -45,7 +45,7 @@ class SplitLoaders(LightningDataModule):
     ) -> None:
         """Store the arguments, described in `conf/data/chest_xray.yaml`; `pin_memory` page-locks batches for GPUs."""
         super().__init__()
-        self.root, self.image_size, self.crop_pct, self.batch_size = root, image_size, crop_pct, batch_size
+        self.root, self.input_format, self.batch_size = root, input_format, batch_size
         self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.seed, self.cache, self.cache_dir = seed, cache, Path(cache_dir)
         self.augmentation, self.pin_memory, self.notes = augmentation, pin_memory, ImageNotes()
@@ -153,7 +153,7 @@ class SplitLoaders(LightningDataModule):
         return self._loader(split, evaluation_order(len(self.splits[split]), rank, world_size, shuffled))
 
     def _dataset(self, radiographs: Sequence[Radiograph]) -> RadiographDataset:
-        return RadiographDataset(self.root, radiographs, self.image_size, self.crop_pct, self.notes)
+        return RadiographDataset(self.root, radiographs, self.input_format, self.notes)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pneumo.common.input_format import ADDED_CHOICES, NO_HISTOGRAM, SQUEEZE, InputFormat
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
 from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters
@@ -41,12 +42,19 @@ class Rules:
     name: str  # architecture, such as timm/tf_efficientnet_lite0
     classes: tuple[str, ...]  # class names; the first is the negative class
     image_size: int  # height and width of the network's input in pixels
-    crop_pct: float  # fraction of height and width that the centre crop keeps; see `pneumo.data.grey.square`
+    crop_pct: float  # fraction of height and width that the centre crop keeps; see `InputFormat`
     # Probability above which the positive of two classes is predicted. With more classes it has no effect.
     threshold: float
     # Predictions within this distance of the decision boundary, in logits, are uncertain. None: not calibrated.
     margin: float | None
     has_ood_detector: bool
+    aspect: str = SQUEEZE  # see `pneumo.common.input_format.InputFormat`
+    histogram: str = NO_HISTOGRAM
+
+    @property
+    def input_format(self) -> InputFormat:
+        """Format of the network's input."""
+        return InputFormat(self.image_size, self.crop_pct, self.aspect, self.histogram)
 
     @property
     def positive_class(self) -> str | None:
@@ -55,7 +63,9 @@ class Rules:
 
     def to_json(self) -> str:
         """Convert the rules to JSON."""
-        return json.dumps({_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()})
+        values = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        added = ADDED_CHOICES.keys() - self.input_format.optional_settings().keys()
+        return json.dumps({name: value for name, value in values.items() if name not in added})
 
     @classmethod
     def from_json(cls, text: str) -> Rules:
@@ -67,8 +77,12 @@ class Rules:
             raise HyperparameterError(
                 f"its rules are not JSON or have more than {_MAX_JSON_LENGTH:,} characters"
             ) from error
-        if not isinstance(values, dict) or values.keys() != names.keys():
-            raise HyperparameterError(f"its rules must have exactly the keys {', '.join(sorted(names))}")
+        required = names.keys() - ADDED_CHOICES.keys()
+        if not isinstance(values, dict) or not required <= values.keys() <= names.keys():
+            raise HyperparameterError(
+                f"its rules must have the keys {', '.join(sorted(required))}, and may have "
+                f"{' and '.join(ADDED_CHOICES)}"
+            )
         if not isinstance(values["outliers"], bool):
             raise HyperparameterError("its rule outliers must be true or false")
         rest = {name: value for name, value in values.items() if name not in ("name", "outliers")}

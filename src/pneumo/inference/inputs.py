@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from pneumo.common.input_format import InputFormat
 from pneumo.data.decoder_limits import MEMORY_BUDGET
 from pneumo.data.duplicates import SIDE
 from pneumo.data.folder_tree import is_hidden
@@ -124,8 +125,8 @@ def read_input(source: Path | bytes, rules: Rules, keep_preview: bool, keep_thum
             (image, notes), storage = examine_radiograph(source)
         except DataError as error:
             return InputImage(path, error=str(error))
-        size, pixels = image.size, square(image, rules.image_size, rules.crop_pct)[None]
-        thumbnail = square(image, SIDE) if keep_thumbnail else None
+        size, pixels = image.size, square(image, rules.input_format)[None]
+        thumbnail = square(image, InputFormat(SIDE)) if keep_thumbnail else None
         if keep_preview:
             image.thumbnail((_MAX_PREVIEW_SIDE, _MAX_PREVIEW_SIDE), Image.Resampling.BICUBIC)
     preview = image if keep_preview else None

@@ -91,13 +91,15 @@ def _catch_out_of_memory(batch_size: int, style: SettingStyle) -> Iterator[None]
 
 
 def _read_rules(classifier: Classifier) -> Rules:
-    hparams = classifier.hparams
+    hparams, form = classifier.hparams, classifier.input_format
     return Rules(
         name=hparams["architecture"],
         classes=tuple(classifier.classes),
-        image_size=classifier.image_size,
-        crop_pct=classifier.crop_pct,
+        image_size=form.size,
+        crop_pct=form.crop_pct,
         threshold=hparams["threshold"],
         margin=hparams["margin"],
         has_ood_detector=classifier.ood_detector is not None,
+        aspect=form.aspect,
+        histogram=form.histogram,
     )

@@ -16,6 +16,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from pneumo.common.input_format import InputFormat
 from pneumo.common.tensor_files import DigestError, UnreadableError, hash_content, read_tensors
 from pneumo.common.text import short_line
 from pneumo.errors import ConfigError, PneumoError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _log = logging.getLogger(__name__)
+_INPUT_OPTIONS = frozenset(InputFormat._fields) - {"size"}
 DIGEST = "content_sha256"  # key of the digest over all other keys
 # timm and torchvision raise these for unsupported image sizes and tags.
 _BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -102,7 +104,9 @@ class CheckpointModule(LightningModule):
         """Build a classifier with random weights from the hyperparameters of a checkpoint."""
         names = hyperparameters.keys() & {field.name for field in fields(PredictionOptions)}
         prediction = PredictionOptions(**{name: hyperparameters.pop(name) for name in names})
-        return cls(**hyperparameters, prediction=prediction)
+        optional = {name: hyperparameters.pop(name) for name in _INPUT_OPTIONS & hyperparameters.keys()}
+        input_format = InputFormat(hyperparameters.pop("image_size"), **optional)
+        return cls(**hyperparameters, input_format=input_format, prediction=prediction)
 
     @classmethod
     def load_from_checkpoint(

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torchmetrics import CatMetric, MeanMetric
 
+from pneumo.common.input_format import InputFormat
 from pneumo.errors import ConfigError
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions, predict_classes
@@ -42,8 +43,7 @@ class Classifier(CheckpointModule):
         self,
         architecture: str,
         classes: Sequence[str],
-        image_size: int,
-        crop_pct: float = 1.0,
+        input_format: InputFormat,
         freeze: bool = False,
         head_path: str | None = None,
         prediction: PredictionOptions | None = None,
@@ -54,8 +54,7 @@ class Classifier(CheckpointModule):
         Args:
             architecture: SOURCE/NAME, such as torchvision/resnext50_32x4d, timm/convnext_tiny or pneumo/xraychestnet.
             classes: Names of the classes; with two, the second is positive.
-            image_size: Height and width of the images in pixels.
-            crop_pct: Fraction of height and width in the center crop; see `pneumo.data.radiograph.decode`.
+            input_format: Size of the images and their conversion before they reach the network.
             freeze: Train only the head.
             head_path: Path of the layer that the head replaces; None: the last linear layer.
             prediction: Options that turn logits into predictions; None: defaults.
@@ -64,13 +63,14 @@ class Classifier(CheckpointModule):
         super().__init__()
         prediction = PredictionOptions() if prediction is None else prediction
         training = TrainingOptions() if training is None else training
-        self.save_hyperparameters(ignore=["prediction", "training"], logger=False)
-        self.classes, self.image_size, self.crop_pct = list(classes), image_size, crop_pct
+        self.save_hyperparameters(ignore=["input_format", "prediction", "training"], logger=False)
+        self.hparams.update(input_format.provenance())
+        self.classes, self.input_format = list(classes), input_format
         self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
         weights = None if training.class_weights is None else torch.tensor(training.class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.backbone, self.head = build_backbone(
-            architecture, training.weights, head_path, image_size, len(classes), freeze
+            architecture, training.weights, head_path, input_format.size, len(classes), freeze
         )
         self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
         self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning

@@ -141,7 +141,8 @@ class InferenceModule(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         """Copy a classifier, which is not modified."""
         super().__init__()
-        self.levels = MultiLevelBackbone(fast_copy(classifier.backbone, classifier.image_size), classifier.image_size)
+        size = classifier.input_format.size
+        self.levels = MultiLevelBackbone(fast_copy(classifier.backbone, size), size)
         self.head = copy.deepcopy(classifier.head)
         self.temperature, self.intercept = classifier.temperature, classifier.intercept
         self.flip = classifier.flip_test

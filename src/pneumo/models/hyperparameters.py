@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pneumo.common.input_format import ASPECTS, HISTOGRAMS
+
 _MAX_PIXELS = 4096  # height and width; larger images would exhaust the memory at the first prediction
 _MAX_CLASSES = 1000
 _MAX_NAME_LENGTH = 255  # class names are also folder names
@@ -105,6 +107,8 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "classes": (_class_names, f"a list of 2 to {_MAX_CLASSES} distinct printable names"),
     "image_size": (_pixels, f"a whole number of pixels from 1 to {_MAX_PIXELS}"),
     "crop_pct": (_number(0.5, 1), "a fraction from 0.5 to 1"),
+    "aspect": (lambda value: value in ASPECTS, f"one of {', '.join(ASPECTS)}"),
+    "histogram": (lambda value: value in HISTOGRAMS, f"one of {', '.join(HISTOGRAMS)}"),
     "freeze": (_flag, "true or false"),
     "head_path": (_optional(_matches(_LAYER)), "the path of a layer, or null"),
     "threshold": (_number(0, 1), "a probability from 0 to 1"),

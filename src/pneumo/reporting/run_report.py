@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import OmegaConf
 
+from pneumo.common.input_format import ADDED_CHOICES, InputFormat
 from pneumo.common.terminal import print_line
 from pneumo.common.text import format_probability
 from pneumo.errors import ConfigError
@@ -175,6 +176,7 @@ def _model_card(folder: Path) -> str:
         "model_card.md",
         results=results,
         config=config,
+        conversion=_read_input_format(results, data).describe(),
         kermany=results["data"] == "chest_xray" and results["task"] != "multiclass",
         outputs=outputs,
         positive="pneumonia" if outputs[-1] == "PNEUMONIA" else str(outputs[-1]),
@@ -193,6 +195,11 @@ def _model_card(folder: Path) -> str:
         state_notes=STATE_NOTES,
         gap=f"{_compare_sets(gap)}. {describe_gap(gap)}" if isinstance(gap, GeneralizationGap) else "",
     )
+
+
+def _read_input_format(results: Results, data: Mapping[str, Any]) -> InputFormat:
+    added = {name: data[name] for name, values in ADDED_CHOICES.items() if data.get(name) in values}
+    return InputFormat(int(results["image_size"]), data["crop_pct"], **added)
 
 
 def _compare_sets(gap: GeneralizationGap) -> str:

@@ -79,7 +79,7 @@ class BackbonePass:
 
         def blocks(start: int) -> Iterator[Array]:
             data.open_images()
-            extractor = FeatureExtractor(self.backbone, data.image_size, self.device, self.batch_size, compiled)
+            extractor = FeatureExtractor(self.backbone, data.input_format.size, self.device, self.batch_size, compiled)
             images = data.image_blocks(indices[start:], self.batch_size)
             features = extractor.run(images, start, view.transform)
             return (require_finite(block, self.architecture) for block in features)
@@ -98,8 +98,8 @@ class BackbonePass:
 
         `cache` stores the means for other runs with the same backbone.
         """
-        data = self.datamodule
-        levels = MultiLevelBackbone(fast_copy(self.backbone, data.image_size).to(self.device), data.image_size)
+        data, size = self.datamodule, self.datamodule.input_format.size
+        levels = MultiLevelBackbone(fast_copy(self.backbone, size).to(self.device), size)
         title = f"Fitting the OOD detector for {self.architecture}"
 
         def blocks(start: int) -> Iterator[Array]:
@@ -132,8 +132,7 @@ class BackbonePass:
             "weights": _hash_weights(self.backbone),
             "data": self.datamodule.content_hash,
             "images": len(self.datamodule.radiographs),
-            "image_size": self.datamodule.image_size,
-            "crop_pct": self.datamodule.crop_pct,
+            **self.datamodule.input_format.provenance(),
             "decoder": DECODER,
             **extra,
             "device": self.device.type,

@@ -144,8 +144,7 @@ def _make_classifier(
         return (HeadClassifier if model.freeze else Classifier)(
             model.architecture,
             datamodule.classes,
-            datamodule.image_size,
-            datamodule.crop_pct,
+            datamodule.input_format,
             model.freeze,
             model.head_path,
             PredictionOptions(model.threshold, flip_test=cfg.decision.flip),
@@ -200,7 +199,7 @@ def _avoid_single_images(datamodule: ChestXrayDataModule, classifier: Classifier
     largest = min(datamodule.batch_size, images)
     if classifier.frozen or (largest > 1 and images % datamodule.batch_size != 1):
         return
-    if trains_on_one_image(classifier.backbone, classifier.image_size):
+    if trains_on_one_image(classifier.backbone, classifier.input_format.size):
         return
     if largest == 1:
         raise ConfigError(

@@ -150,7 +150,7 @@ def warm_up_head(components: RunComponents, balance: bool) -> None:
     backbone = copy.deepcopy(classifier.train().backbone).to(device)
     features = []
     blocks = datamodule.image_blocks(indices, datamodule.batch_size)
-    if len(indices) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.image_size):
+    if len(indices) % datamodule.batch_size == 1 and not trains_on_one_image(backbone, classifier.input_format.size):
         blocks = merge_single_image(blocks)
     with torch.inference_mode(), track("Warming up the head", len(indices)) as update:
         for block in blocks:

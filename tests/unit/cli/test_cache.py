@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pneumo.cli import app
 from pneumo.common.array_cache import Recipe, find, find_or_build
+from pneumo.common.input_format import InputFormat
 from pneumo.data.cache_inventory import KINDS, list_entries
 from pneumo.data.image_cache import RadiographDataset, content_hash, find_near_duplicates
 from pneumo.data.index import index_radiographs
@@ -26,7 +27,9 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Path) -> None:
     images = index_radiographs(phantoms, ("NORMAL", "PNEUMONIA"))[:8]
-    find_near_duplicates(RadiographDataset(phantoms, images, 64), 0, content_hash(phantoms, images, tmp_path), tmp_path)
+    find_near_duplicates(
+        RadiographDataset(phantoms, images, InputFormat(64)), 0, content_hash(phantoms, images, tmp_path), tmp_path
+    )
     for kind in ("features", "means"):  # with the metadata keys of pneumo.training.backbone_pass
         about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
         find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)

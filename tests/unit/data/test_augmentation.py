@@ -26,6 +26,12 @@ def enlarge(image: Tensor) -> Tensor:
     return large[..., 2:-2, 2:-2].round().to(torch.uint8)
 
 
+def fill(image: Tensor, rows: slice, value: int) -> Tensor:
+    filled = image.clone()
+    filled[..., rows, :] = value
+    return filled
+
+
 def test_limits_of_zero_change_nothing() -> None:
     augmentation = Augmentation(**NONE)
     assert not augmentation.active
@@ -43,6 +49,11 @@ def test_limits_of_zero_change_nothing() -> None:
         ({"shift": 0.25}, {"shift_x": 1}, lambda x: torch.nn.functional.pad(x[..., 4:], (0, 4))),
         ({"shift": 0.25}, {"shift_y": -1}, lambda x: torch.nn.functional.pad(x[..., :-4, :], (0, 0, 4, 0))),
         ({"crop": 0.5}, {"crop": 1, "crop_x": 1, "crop_y": -1}, lambda x: enlarge(x)[..., :16, 16:]),
+        ({"gamma": 1}, {"gamma": 1}, lambda x: ((x / 255) ** 2 * 255).round().to(torch.uint8)),
+        ({"gamma": 1}, {"gamma": -1}, lambda x: ((x / 255).sqrt() * 255).round().to(torch.uint8)),
+        ({"border": 0.25}, {"border_left": 1}, lambda x: torch.nn.functional.pad(x[..., 4:], (4, 0))),
+        ({"border": 0.5}, {"border_bottom": 0.5}, lambda x: torch.nn.functional.pad(x[..., :12, :], (0, 0, 0, 4))),
+        ({"border": 0.5}, {"border_top": 1, "border_grey": 1}, lambda x: fill(x, slice(0, 8), 255)),
         ({"brightness": 0.2}, {"brightness": 1}, lambda x: (x.float() + 51).clamp(0, 255).to(torch.uint8)),
     ],
 )
@@ -76,7 +87,7 @@ def test_zoom_and_contrast_change_size_and_spread() -> None:
 
 def test_each_degradation_leaves_half_of_the_images_unchanged() -> None:
     originals = images(400, 32)
-    for name, limit in (("blur", 2.0), ("resample", 0.6), ("jpeg", 20)):
+    for name, limit in (("blur", 2.0), ("resample", 0.6), ("jpeg", 20), ("noise", 0.2)):
         augmentation = Augmentation(**{**NONE, name: limit})
         assert augmentation.active
         changed = augmentation(originals, augmentation.draw(400, seed=0))
@@ -108,3 +119,18 @@ def test_the_numbers_of_an_image_do_not_depend_on_the_batch() -> None:
     order = torch.tensor([5, 0, 7])
     assert torch.equal(augmentation(images(8)[order], drawn[order]), whole[order])
     assert whole.dtype == torch.uint8
+
+
+def test_added_numbers_leave_those_of_earlier_versions_unchanged() -> None:
+    expected = torch.rand(4, 15, generator=torch.Generator().manual_seed(7)) * 2 - 1
+    assert torch.equal(Augmentation.draw(4, 7)[:, :15], expected)
+    assert len(NUMBERS) == len(set(NUMBERS)) > 15
+
+
+def test_noise_has_the_drawn_deviation_and_differs_between_images() -> None:
+    grey = torch.full((2, 1, 64, 64), 64, dtype=torch.uint8)
+    drawn = torch.cat([numbers(1, noise=0.5, noise_y=0.3), numbers(1, noise=0.5, noise_kind=1)])
+    electronic, quantum = Augmentation(**NONE, noise=0.1)(grey, drawn).float() - 64
+    assert electronic.std().item() == pytest.approx(12.75, rel=0.1)
+    assert quantum.std().item() == pytest.approx(12.75 * (64 / 255) ** 0.5, rel=0.1)
+    assert abs(torch.corrcoef(torch.stack((electronic.flatten(), quantum.flatten())))[0, 1].item()) < 0.1

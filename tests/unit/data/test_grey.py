@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pneumo.common.input_format import HISTOGRAMS, InputFormat
 from pneumo.data.grey import looks_negative, square
 from pneumo.data.phantoms import draw_radiograph
-from pneumo.data.radiograph import decode
+from pneumo.data.radiograph import decode, decode_with_notes
 from pneumo.errors import DataError
 
 
@@ -51,9 +52,9 @@ VARIANTS: dict[str, tuple[Callable[[Image.Image], Image.Image], str]] = {
 @pytest.mark.parametrize("size", [40, 17])
 def test_all_encodings_of_a_grey_image_decode_to_the_same_pixels(variant: str, size: int, tmp_path: Path) -> None:
     image = Image.fromarray(grey())
-    reference = decode(stored(image, tmp_path / "reference.png"), size)
+    reference = decode(stored(image, tmp_path / "reference.png"), InputFormat(size))
     convert, name = VARIANTS[variant]
-    np.testing.assert_array_equal(decode(stored(convert(image), tmp_path / name), size), reference)
+    np.testing.assert_array_equal(decode(stored(convert(image), tmp_path / name), InputFormat(size)), reference)
 
 
 @pytest.mark.parametrize(
@@ -64,21 +65,23 @@ def test_the_center_crop_keeps_the_scale_of_the_full_image(
 ) -> None:
     path = stored(Image.fromarray(grey(height=300, width=260)), tmp_path / "a.png")
     start = (whole - size) // 2
-    middle = decode(path, whole)[start : start + size, start : start + size]
-    np.testing.assert_array_equal(decode(path, size, crop_pct), middle)
+    middle = decode(path, InputFormat(whole))[start : start + size, start : start + size]
+    np.testing.assert_array_equal(decode(path, InputFormat(size, crop_pct)), middle)
 
 
 def test_a_colour_jpeg_decodes_like_a_grey_one(tmp_path: Path) -> None:
     image = Image.fromarray(grey()).resize((224, 160), Image.Resampling.BICUBIC)
-    one = decode(stored(image, tmp_path / "grey.jpeg"), 64).astype(int)
-    three = decode(stored(image.convert("RGB"), tmp_path / "colour.jpeg"), 64).astype(int)
+    one = decode(stored(image, tmp_path / "grey.jpeg"), InputFormat(64)).astype(int)
+    three = decode(stored(image.convert("RGB"), tmp_path / "colour.jpeg"), InputFormat(64)).astype(int)
     assert np.abs(one - three).max() <= 1  # colour channels are compressed separately
 
 
 def test_transparency_is_ignored(tmp_path: Path) -> None:
     pixels = np.dstack([grey()] * 3 + [grey(seed=1)])
-    clear = decode(stored(Image.fromarray(pixels), tmp_path / "clear.png"), 40)
-    np.testing.assert_array_equal(clear, decode(stored(Image.fromarray(grey()), tmp_path / "solid.png"), 40))
+    clear = decode(stored(Image.fromarray(pixels), tmp_path / "clear.png"), InputFormat(40))
+    np.testing.assert_array_equal(
+        clear, decode(stored(Image.fromarray(grey()), tmp_path / "solid.png"), InputFormat(40))
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -86,7 +89,7 @@ def test_transparency_is_ignored(tmp_path: Path) -> None:
 def test_any_size_is_resized_to_a_square_and_a_flat_image_stays_flat(
     height: int, width: int, size: int, value: int
 ) -> None:
-    decoded = square(Image.fromarray(np.full((height, width), value, np.uint8)), size)
+    decoded = square(Image.fromarray(np.full((height, width), value, np.uint8)), InputFormat(size))
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, np.full((size, size), value))
 
@@ -97,13 +100,13 @@ def test_unreadable_files_are_named(content: bytes | None, tmp_path: Path) -> No
     Image.fromarray(grey()).save(path)
     path.write_bytes(path.read_bytes()[:-200] if content is None else content)
     with pytest.raises(DataError, match=r"broken\.jpeg is .*pneumo audit"):
-        decode(path, 32)
+        decode(path, InputFormat(32))
 
 
 def test_floating_point_pixels_are_rejected(tmp_path: Path) -> None:
     path = stored(Image.fromarray(grey().astype(np.float32)), tmp_path / "a.tiff")
     with pytest.raises(DataError, match="floating-point"):
-        decode(path, 32)
+        decode(path, InputFormat(32))
 
 
 def test_the_negative_of_a_radiograph_looks_negative() -> None:
@@ -116,3 +119,24 @@ def test_the_negative_of_a_radiograph_looks_negative() -> None:
 def test_images_without_a_chest_do_not_look_negative() -> None:
     for pixels in (grey(), np.tile(np.arange(56, dtype=np.uint8) * 4, (40, 1)), np.full((40, 56), 200, np.uint8)):
         assert not looks_negative(Image.fromarray(pixels))
+
+
+def test_equalized_and_scaled_histograms_do_not_depend_on_the_exposure() -> None:
+    values = np.random.default_rng(0).normal(120, 20, (64, 64)).clip(0, 255).astype(np.uint8)
+    darker = (0.5 * values + 10).astype(np.uint8)
+    for histogram, tolerance in (("equalize", 8), ("percentile", 5)):
+        form = InputFormat(64, histogram=histogram)
+        one, two = (square(Image.fromarray(image), form).astype(int) for image in (values, darker))
+        assert np.abs(one - two).max() <= tolerance
+        assert one.min() == 0
+        assert one.max() == 255
+    equalized = square(Image.fromarray(values), InputFormat(64, histogram="equalize"))
+    assert np.histogram(equalized, 8, (0, 256))[0] == pytest.approx(512, abs=80)
+
+
+def test_equalizing_does_not_hide_low_contrast(tmp_path: Path) -> None:
+    flat = Image.fromarray(np.random.default_rng(0).integers(100, 104, (64, 64), dtype=np.uint8))
+    flat.save(tmp_path / "flat.png")
+    notes = {h: decode_with_notes(tmp_path / "flat.png", InputFormat(64, histogram=h))[1] for h in HISTOGRAMS}
+    assert notes["none"]
+    assert notes["none"] == notes["equalize"] == notes["percentile"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.data_modules import open_data
 
+from pneumo.common.input_format import InputFormat
 from pneumo.data import image_cache
 from pneumo.data.image_cache import RadiographDataset, content_hash, decode_all
 from pneumo.data.index import index_radiographs
@@ -66,11 +67,11 @@ def test_a_file_that_changes_between_hashing_and_decoding_is_not_cached(
     content = content_hash(root, index, cache)
     replace_image(root / index[5].path)
     with pytest.raises(DataError, match=f"{Path(index[5].path).name} has changed"):
-        decode_all(RadiographDataset(root, index, 24), workers, content, cache)
+        decode_all(RadiographDataset(root, index, InputFormat(24)), workers, content, cache)
     assert not list(cache.glob("images/*/array.npy"))
     again = index_radiographs(root, CLASSES)
     content = content_hash(root, again, cache)
-    assert len(decode_all(RadiographDataset(root, again, 24), workers, content, cache)) == len(index)
+    assert len(decode_all(RadiographDataset(root, again, InputFormat(24)), workers, content, cache)) == len(index)
 
 
 def test_a_file_that_changes_before_its_features_are_computed_is_reported(phantoms: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pneumo.common.files import lock_of
+from pneumo.common.input_format import InputFormat
 from pneumo.data import phantoms
 from pneumo.data.anatomy import Finding
 from pneumo.data.index import Radiograph, index_radiographs
@@ -197,7 +198,9 @@ def test_images_of_one_patient_have_only_the_anatomy_in_common() -> None:
 def test_a_linear_model_does_not_classify_phantoms_well(sample: Path) -> None:
     def pixels(split: str) -> tuple[np.ndarray, np.ndarray]:
         radiographs = [image for image in index_radiographs(sample, CLASSES) if image.split == split]
-        return np.stack([decode(sample / image.path, 32).ravel() for image in radiographs]), labels(radiographs)
+        return np.stack([decode(sample / image.path, InputFormat(32)).ravel() for image in radiographs]), labels(
+            radiographs
+        )
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=200)).fit(*pixels("train"))
     assert model.score(*pixels("test")) < 0.8

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pneumo.common.input_format import InputFormat
 from pneumo.data.decoder_limits import LOG_SUPPRESSION
 from pneumo.data.grey import square
 from pneumo.data.radiograph import DecodedImage, decode, decode_with_notes, read_radiograph
@@ -42,7 +43,7 @@ def test_prediction_and_training_read_the_same_pixels(form: str, tmp_path: Path)
     path.write_bytes(FORMATS[form])
     image, notes = read_radiograph(path)
     assert (image.mode, image.size, notes) == ("L", (120, 96), ())
-    np.testing.assert_array_equal(square(image, 48, 0.857), decode(path, 48, 0.857))
+    np.testing.assert_array_equal(square(image, InputFormat(48, 0.857)), decode(path, InputFormat(48, 0.857)))
     assert read_radiograph(FORMATS[form]).image.tobytes() == image.tobytes()
     if form not in ("jpeg", "colour jpeg", "webp"):
         np.testing.assert_array_equal(np.asarray(image), GREY)
@@ -70,8 +71,8 @@ def test_training_and_prediction_reorient_a_photograph_identically(form: str, or
     path = tmp_path / "image.any"
     path.write_bytes(encode_image(GREY, form, exif=exif))
     image, notes = read_radiograph(path)
-    pixels, training_notes = decode_with_notes(path, 48)
-    np.testing.assert_array_equal(pixels, square(image, 48))
+    pixels, training_notes = decode_with_notes(path, InputFormat(48))
+    np.testing.assert_array_equal(pixels, square(image, InputFormat(48)))
     assert training_notes == notes
     assert len(notes) == (orientation > 1)
     assert (image.width > image.height) == (orientation < 5)

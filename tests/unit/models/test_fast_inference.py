@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pneumo.common.input_format import InputFormat
 from pneumo.models.backbones import build_backbone, freeze_module
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import FeatureExtractor, InferenceModule, fold_batch_norm
@@ -129,7 +130,7 @@ IMAGES = torch.randint(0, 256, (5, 1, 64, 64), generator=torch.Generator().manua
 def test_inference_module_predicts_like_the_checkpoint(architecture: str, classes: int, flip: bool) -> None:
     names = ["A", "B", "C"][:classes]
     prediction = PredictionOptions(temperature=1.7, flip_test=flip)
-    classifier = Classifier(architecture, names, 64, prediction=prediction).eval()
+    classifier = Classifier(architecture, names, InputFormat(64), prediction=prediction).eval()
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     with torch.inference_mode():
         probability, ood_score = InferenceModule(classifier)(IMAGES)
@@ -141,7 +142,7 @@ def test_inference_module_predicts_like_the_checkpoint(architecture: str, classe
 
 
 def test_inference_module_detects_ood_images() -> None:
-    classifier = Classifier("pneumo/xraychestnet", ["A", "B"], 64).eval()
+    classifier = Classifier("pneumo/xraychestnet", ["A", "B"], InputFormat(64)).eval()
     levels = MultiLevelBackbone(classifier.backbone, 64)
     random = torch.Generator().manual_seed(1)
     in_distribution = torch.randint(100, 140, (40, 1, 64, 64), generator=random, dtype=torch.uint8)

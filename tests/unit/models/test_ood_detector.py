@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pneumo.common.input_format import InputFormat
 from pneumo.models.backbones import Backbone
 from pneumo.models.classifier import Classifier
 from pneumo.models.ood_detector import MultiLevelBackbone, fit_ood_detector
@@ -11,7 +12,7 @@ IMAGE = torch.randint(0, 256, (3, 1, 64, 64), generator=torch.Generator().manual
 
 
 def backbone(architecture: str) -> Backbone:
-    return Classifier(architecture, ["A", "B"], image_size=64).eval().backbone
+    return Classifier(architecture, ["A", "B"], InputFormat(64)).eval().backbone
 
 
 def test_levels_are_the_last_maps_of_each_resolution() -> None:
@@ -33,7 +34,7 @@ def test_levels_are_the_last_maps_of_each_resolution() -> None:
 )
 def test_all_network_types_have_levels_and_no_remaining_hooks(architecture: str) -> None:
     size = 64 if "resnet" in architecture else 224
-    network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
+    network = Classifier(architecture, ["A", "B"], InputFormat(size)).eval().backbone
     levels = MultiLevelBackbone(network, size)
     with torch.inference_mode():
         means = levels(torch.zeros(2, 1, size, size, dtype=torch.uint8))[1]
@@ -62,7 +63,7 @@ def test_networks_without_feature_maps_use_their_features() -> None:
 )
 def test_channel_means_are_independent_of_the_layout(architecture: str, channels: set[int]) -> None:
     size = 256 if "maxvit" in architecture else 64
-    network = Classifier(architecture, ["A", "B"], image_size=size).eval().backbone
+    network = Classifier(architecture, ["A", "B"], InputFormat(size)).eval().backbone
     levels, image = MultiLevelBackbone(network, size), torch.randint(0, 256, (2, 1, size, size), dtype=torch.uint8)
     outputs: dict[str, Tensor] = {}
     for name in levels.layouts:

@@ -15,6 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from pneumo.common.input_format import InputFormat
 from pneumo.errors import WeightsError
 from pneumo.models.backbones import build_backbone
 from pneumo.models.classifier import Classifier
@@ -101,7 +102,7 @@ def test_any_file_path_is_accepted(file: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_pneumo_checkpoints_are_accepted_as_weights(tmp_path: Path) -> None:
-    classifier = Classifier(NAME, ["A", "B"], image_size=32)
+    classifier = Classifier(NAME, ["A", "B"], InputFormat(32))
     torch.save({"state_dict": classifier.state_dict()}, tmp_path / "best.ckpt")
     assert_loaded(load_backbone(str(tmp_path / "best.ckpt")), classifier.backbone.network.state_dict())
 

@@ -31,7 +31,7 @@ def card(name: str) -> str:
     lists: dict[str, Any] = {"splits": [part], "classes": [name], "metrics": [("accuracy", Estimate(0.5, 0.5, 0.5))]}
     lists |= {"outputs": [name], "recorded": [name]}
     texts: dict[str, Any] = {"augmentation": name, "gap": f"From {name}.", "state_notes": STATE_NOTES}
-    texts |= {"kermany": False, "positive": name, "table": False, "patients_source": ""}
+    texts |= {"conversion": "resized", "kermany": False, "positive": name, "table": False, "patients_source": ""}
     return render("model_card.md", results=results, config=config, tested=1, **texts, **lists)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.commands import Compose
 
+from pneumo.common.input_format import InputFormat
 from pneumo.common.tensor_files import read_tensors
 from pneumo.data.index import Radiograph
 from pneumo.errors import NonFiniteLossError
@@ -86,7 +87,7 @@ def images(split: str) -> list[Radiograph]:
 def write_files(folder: Path, test: torch.Tensor, val: torch.Tensor) -> dict[str, Any]:
     """Write the prediction files of a run with these logits, (6, 2) each."""
     classifier = Classifier(
-        "pneumo/xraychestnet", CLASSES, image_size=32, prediction=PredictionOptions(temperature=2.0)
+        "pneumo/xraychestnet", CLASSES, InputFormat(32), prediction=PredictionOptions(temperature=2.0)
     )
     outputs: dict[str, Batch] = {
         name: {"index": torch.arange(6), "logits": logits} for name, logits in {"test": test, "val": val}.items()

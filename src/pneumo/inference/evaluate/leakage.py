@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pneumo.common.hardware import count_cores
+from pneumo.common.input_format import InputFormat
 from pneumo.data.duplicates import SIDE, similar_pairs
 from pneumo.data.index import (
     Radiograph,
@@ -127,6 +128,6 @@ def _decode(training: TrainingImages, cache: Path) -> Images:
         except OSError as error:
             raise DataError(f"{file} cannot be read ({error.strerror}). Restore the training image.") from error
         radiographs.append(Radiograph(path, 0, "none", "", "train", status.st_size, status.st_mtime_ns))
-    dataset = RadiographDataset(training.root, radiographs, SIDE)
+    dataset = RadiographDataset(training.root, radiographs, InputFormat(SIDE))
     content = content_hash(training.root, radiographs, cache)
     return np.asarray(decode_all(dataset, count_cores(), content, cache)[:, 0])

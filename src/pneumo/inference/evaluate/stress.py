@@ -195,7 +195,7 @@ def _corrupt_image(image: LabelledImage, rules: Rules, number: int, seed: int) -
             ) from None
         pixels = reduce_image(whole, max(SHORT_SIDE, rules.image_size))
     variants = (corrupt(pixels, name, severity, seed, number) for name, severity in _VARIANTS)
-    return np.stack([square(Image.fromarray(each), rules.image_size, rules.crop_pct)[None] for each in variants])
+    return np.stack([square(Image.fromarray(each), rules.input_format)[None] for each in variants])
 
 
 def _binary(base: Predictions, scores: _Scores, variant: int) -> Predictions:

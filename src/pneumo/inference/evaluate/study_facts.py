@@ -82,11 +82,9 @@ def _class_counts(predictions: Predictions) -> str:
 
 def _network(evaluation: EvaluationResults) -> dict[str, str]:
     rules, reference = evaluation.rules, evaluation.reference
-    cropped = "" if rules.crop_pct == 1 else f", cropped to the central {_percent(rules.crop_pct)}"
     facts = {
         "model": f"{rules.name} with the classes {', '.join(rules.classes)}",
-        "preprocessing": f"Greyscale of 8 bits, {rules.image_size} x {rules.image_size} pixels regardless of the "
-        f"aspect ratio{cropped}",
+        "preprocessing": f"Greyscale of 8 bits, {rules.input_format.describe()}",
         "checkpoint": evaluation.checkpoint,
         "software": f"pneumo {__version__}, Python {platform.python_version()}",
         "threshold": format_probability(rules.threshold) if rules.positive_class is not None else "",

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pneumo.common.files import atomic_path, bounded_name, unwritable
+from pneumo.common.input_format import InputFormat
 from pneumo.common.terminal import warn
 from pneumo.data.image_notes import abbreviate
 from pneumo.inference.backend import Floats, Images, Network
@@ -43,17 +44,17 @@ class Explanation:
     target: str  # the explained class: the positive one of two, otherwise the predicted one
     image: Images  # the radiograph's grey values, (H, W); the longer side has at most 1,024 pixels
     input_saliency: Floats  # the saliency map of the network's input, (S, S), from 0 to 1
-    crop_pct: float  # fraction of height and width that the network's input keeps
+    form: InputFormat  # of the network's input
 
     @property
     def saliency(self) -> Floats:
-        """The saliency map at the image's size, (H, W), from 0 to 1; 0 outside the network's crop."""
-        return resize_map(self.input_saliency, self.image.shape, self.crop_pct)
+        """The saliency map at the image's size, (H, W), from 0 to 1; 0 outside the network's input."""
+        return resize_map(self.input_saliency, self.image.shape, self.form)
 
     @property
     def overlay(self) -> Images:
         """The image with the saliency map as a colour overlay, (H, W, 3)."""
-        return overlay(self.image, self.input_saliency, self.crop_pct)
+        return overlay(self.image, self.input_saliency, self.form)
 
 
 class Explainer:
@@ -65,7 +66,7 @@ class Explainer:
 
     def __init__(self, network: Network, method: str = "hirescam") -> None:
         """Build the saliency mapper; raises the errors of `Network.explainer`."""
-        self.positive, self.crop_pct = network.rules.positive_class, network.rules.crop_pct
+        self.positive, self.form = network.rules.positive_class, network.rules.input_format
         self.subject = self.positive or "the predicted class"
         self.compute_maps = network.explainer(method)
 
@@ -80,52 +81,53 @@ class Explainer:
             return []
         maps = self.compute_maps(np.stack([pixels for *_, pixels, _ in readable if pixels is not None]))
         return [
-            Explanation(prediction, self.positive or str(predicted), image, saliency, self.crop_pct)
+            Explanation(prediction, self.positive or str(predicted), image, saliency, self.form)
             for (prediction, predicted, _, image), saliency in zip(readable, maps, strict=True)
         ]
 
 
-def overlay(image: Images, saliency: Floats, crop_pct: float = 1.0) -> Images:
+def overlay(image: Images, saliency: Floats, form: InputFormat) -> Images:
     """Blend a saliency map (size, size), from 0 to 1, into an image (height, width); return RGB (height, width, 3).
 
-    Pixels where the map is 0 stay grey. With `crop_pct` below 1, a faint frame marks the network's crop.
+    Pixels where the map is 0 stay grey. If the network's input is a part of the image, a faint frame marks it.
     """
-    strength = resize_map(saliency, image.shape, crop_pct)[..., None]
+    strength = resize_map(saliency, image.shape, form)[..., None]
     grey = np.repeat(image[..., None].astype(np.float32), 3, axis=2)
     colours = np.float32(255) * _COLOURS(strength[..., 0])[..., :3].astype(np.float32)
     opacity = _MAX_OPACITY * strength
     blended = (1 - opacity) * grey + opacity * colours
-    if crop_pct < 1:
-        frame = _frame(saliency.shape[0], image.shape, crop_pct)
+    frame = _frame(image.shape, form)
+    if frame is not None:
         blended[frame] = (1 - _FRAME_OPACITY) * blended[frame] + _FRAME_OPACITY * 255
     return np.asarray(blended.round().clip(0, 255), np.uint8)
 
 
-def resize_map(saliency: Floats, shape: tuple[int, ...], crop_pct: float = 1.0) -> Floats:
-    """Resize a saliency map (size, size) to an image of shape (height, width); 0 outside the network's crop."""
+def resize_map(saliency: Floats, shape: tuple[int, ...], form: InputFormat) -> Floats:
+    """Resize a saliency map (size, size) to an image of shape (height, width); 0 outside the network's input."""
     height, width = shape
-    whole, start = _crop_box(saliency.shape[0], crop_pct)
-    matrix = (whole / width, 0, -start, 0, whole / height, -start)
+    left, top, right, bottom = form.input_box(width, height)
+    across, down = form.size / (right - left), form.size / (bottom - top)
+    matrix = (across, 0, -left * across, 0, down, -top * down)
     resized = Image.fromarray(saliency).transform(
         (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
     return np.asarray(resized, np.float32)
 
 
-def _crop_box(size: int, crop_pct: float) -> tuple[int, int]:
-    """Return the side of the resized square before the crop, and the crop's offset, in the network's pixels."""
-    whole = math.floor(size / crop_pct)
-    return whole, (whole - size) // 2
+def _frame(shape: tuple[int, ...], form: InputFormat) -> npt.NDArray[np.bool_] | None:
+    """Return the mask of a frame around the network's input, (height, width); None if the input is the whole image.
 
-
-def _frame(size: int, shape: tuple[int, ...], crop_pct: float) -> npt.NDArray[np.bool_]:
-    """Return the mask of the crop's frame, (height, width); its width is a 300th of the image's shorter side."""
-    whole, start = _crop_box(size, crop_pct)
+    Its width is a 300th of the image's shorter side.
+    """
+    height, width = shape
+    left, top, right, bottom = form.input_box(width, height)
+    edges = ((top, bottom, height), (left, right, width))
+    if all(low <= 0 and high >= length for low, high, length in edges):
+        return None
     distances = []
-    for length in shape:
+    for low, high, length in edges:
         centres = np.arange(length) + 0.5
-        low, high = start / whole * length, (start + size) / whole * length
-        distances.append(np.minimum(centres - low, high - centres))
+        distances.append(np.minimum(centres - max(low, 0), min(high, length) - centres))
     distance = np.minimum(distances[0][:, None], distances[1][None, :])
     return np.asarray((distance >= 0) & (distance < max(1, min(shape) / 300)))
 

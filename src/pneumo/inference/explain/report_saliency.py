@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from pneumo.common.input_format import InputFormat
 from pneumo.common.terminal import track
 from pneumo.data.grey import square
 from pneumo.data.radiograph import read_radiograph
@@ -49,7 +50,7 @@ def explain_run(run: ReportedRun) -> Explanations:
     except (ConfigError, DataError) as error:
         missing = f"Images and saliency maps are not available{cause}: {error}"
         return Explanations({}, {}, missing, margin, uncertain_fraction)
-    squares = [square(Image.fromarray(image), classifier.image_size, classifier.crop_pct) for image in images]
+    squares = [square(Image.fromarray(image), classifier.input_format) for image in images]
     inputs = torch.from_numpy(np.stack(squares))[:, None]
     maps: list[Floats] = []
     with track("Computing saliency maps", len(images)) as update:
@@ -57,7 +58,7 @@ def explain_run(run: ReportedRun) -> Explanations:
             maps.extend(mapper(batch).numpy())
             update(len(maps))
     examples = iter(
-        [_render(run, *each, classifier.crop_pct) for each in zip(run.examples.indices, images, maps, strict=True)]
+        [_render(run, *each, classifier.input_format) for each in zip(run.examples.indices, images, maps, strict=True)]
     )
     kinds = {kind: list(islice(examples, len(indices))) for kind, indices in run.examples.kinds.items()}
     correlations = {part: rank_correlation(classifier, inputs[:_BATCH_SIZE], METHODS[0], part) for part in PARTS}
@@ -77,7 +78,7 @@ def _read(path: Path) -> Images:
         raise DataError(f"{path} {error}") from None
 
 
-def _render(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_pct: float) -> ExplainedImage:
+def _render(run: ReportedRun, index: int, image: Images, saliency: Floats, form: InputFormat) -> ExplainedImage:
     classes, predictions = run.predictions.classes, run.predictions
     probability = f"{predictions.confidence[index]:.3f}"
     if predictions.is_binary:
@@ -86,7 +87,7 @@ def _render(run: ReportedRun, index: int, image: Images, saliency: Floats, crop_
     small = Image.fromarray(image)
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     pixels = np.asarray(small)
-    blended = overlay(pixels, saliency, crop_pct)
+    blended = overlay(pixels, saliency, form)
     true_class, is_correct = classes[predictions.label[index]], bool(predictions.correct[index])
     path = predictions.paths[index]
     return ExplainedImage(path, encode_jpeg(pixels), encode_jpeg(blended), true_class, prediction, is_correct)
@@ -116,7 +117,8 @@ def rank_correlation(classifier: ExplainableClassifier, images: Tensor, method: 
 
 class _Randomised:
     def __init__(self, classifier: ExplainableClassifier, part: str, seed: int) -> None:
-        self.classes, self.image_size, self.flip_test = classifier.classes, classifier.image_size, classifier.flip_test
+        self.classes, self.input_format = classifier.classes, classifier.input_format
+        self.flip_test = classifier.flip_test
         self.head = randomise(classifier.head, seed)
         self.backbone = randomise(classifier.backbone, seed) if part == "all" else classifier.backbone
 

@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from torch.nn.functional import grid_sample, pad
 from torchvision.transforms.functional import gaussian_blur
 
+from pneumo.common.input_format import InputFormat
 from pneumo.errors import ConfigError
 from pneumo.models.backbones import Backbone
 from pneumo.models.feature_maps import Layout, find_layout, forward_hooks
@@ -140,7 +141,7 @@ class ExplainableClassifier(Protocol):
     backbone: Backbone
     head: nn.Linear
     classes: list[str]
-    image_size: int
+    input_format: InputFormat
     flip_test: bool
 
 
@@ -157,7 +158,7 @@ class SaliencyMapper:
         """Build a mapper; every method except occlusion needs a layer found by `find_layer`."""
         if method not in METHODS:
             raise ConfigError(f"method={method} is unknown: it must be one of {', '.join(METHODS)}.")
-        self.method, self.flip_test, self.size = method, classifier.flip_test, classifier.image_size
+        self.method, self.flip_test, self.size = method, classifier.flip_test, classifier.input_format.size
         self.classes = list(classifier.classes)
         self.backbone, self.head = _share_weights(classifier.backbone), _share_weights(classifier.head)
         self.feature_map = nn.Identity()  # the layer's output passes through this module, which captum can hook

@@ -157,7 +157,7 @@ class LabelledImages:
         radiographs = [radiograph for radiograph in self.radiographs if radiograph.split == split]
         if count is not None:
             radiographs = [radiographs[i] for i in np.random.default_rng(0).permutation(len(radiographs))[:count]]
-        dataset = RadiographDataset(self.root, radiographs, self.rules.image_size, self.rules.crop_pct)
+        dataset = RadiographDataset(self.root, radiographs, self.rules.input_format)
         blocks: list[Images] = []
         with track(f"Decoding {split} images", len(radiographs)) as update:
             for block in decoded_blocks(dataset, 0, _BLOCK, count_cores()):
@@ -172,5 +172,5 @@ def _draw_phantoms(count: int, rules: Rules) -> Images:
     for index in range(count):
         patient, image = (np.random.default_rng([index, stream]) for stream in (0, 1))
         pixels = draw_radiograph(patient, image, "bacterial" if index % 2 else "none")
-        phantoms.append(square(Image.fromarray(pixels), rules.image_size, rules.crop_pct))
+        phantoms.append(square(Image.fromarray(pixels), rules.input_format))
     return np.stack(phantoms)[:, None]

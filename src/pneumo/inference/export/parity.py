@@ -77,7 +77,7 @@ def score(network: Network, images: Images) -> Scores:
 
 def score_reference(classifier: Classifier, images: Images) -> Scores:
     """Score images (N, 1, S, S) as the test of a run does, without the optimisations of inference and export."""
-    levels, detector = MultiLevelBackbone(classifier.backbone, classifier.image_size), classifier.ood_detector
+    levels, detector = MultiLevelBackbone(classifier.backbone, classifier.input_format.size), classifier.ood_detector
     probability, ood_score = [], []
     with torch.inference_mode():
         for block in torch.split(torch.from_numpy(images), _BLOCK):

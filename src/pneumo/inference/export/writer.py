@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +21,8 @@ from pneumo.models.fast_inference import InferenceModule
 
 _TEXT = """\
 A classifier of chest radiographs, exported by pneumo {version}. Not a medical device: for research and teaching only.
-Input image: uint8 (batch, 1, {size}, {size}). Convert a radiograph to grey (ITU-R 601), resize it to \
-{whole} x {whole} pixels without keeping its aspect ratio (bilinear with antialiasing, as in Pillow), and crop the \
-central {size} x {size} pixels.
+Input image: uint8 (batch, 1, {size}, {size}). A radiograph is converted to grey (ITU-R 601) and \
+{conversion}. Resizing is bilinear with antialiasing, as in Pillow.
 Output probability: float32 (batch, {count}), for the classes {classes}; {rule}.
 Output ood_score: float32 (batch,), {ood_score}.
 In ONNX files, the output unlike has the same values as ood_score; its name is kept for compatibility."""
@@ -38,7 +36,7 @@ def describe_network(checkpoint: Path, network: Network) -> dict[str, str]:
     text = _TEXT.format(
         version=__version__,
         size=rules.image_size,
-        whole=math.floor(rules.image_size / rules.crop_pct),
+        conversion=rules.input_format.describe(),
         count=len(rules.classes),
         classes=" and ".join(rules.classes) if binary else ", ".join(rules.classes),
         rule=f"predict {positive} above {rules.threshold:.9g}" if binary else "predict the most probable class",

@@ -7,6 +7,7 @@ from helpers.brightness_network import brightness_predictor
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from pneumo.common.input_format import InputFormat
 from pneumo.data.corruptions import CORRUPTIONS, corrupt, reduce_image
 from pneumo.data.grey import square
 from pneumo.data.labelled_images import LabelledImage, LabelledSet
@@ -42,7 +43,7 @@ def stress(cohort: Cohort) -> StressTest:
 def level(cohort: Cohort, number: int, name: str, severity: int) -> float:
     """Compute the network's score without the code under test."""
     pixels = reduce_image(Image.open(cohort.images[number].file))
-    return float(square(Image.fromarray(corrupt(pixels, name, severity, SEED, number)), 32).mean()) / 255
+    return float(square(Image.fromarray(corrupt(pixels, name, severity, SEED, number)), InputFormat(32)).mean()) / 255
 
 
 @pytest.mark.parametrize(("name", "severity"), [("brightness_up", 5), ("gaussian_noise", 3), ("markers", 5)])

@@ -1,12 +1,13 @@
 import pytest
 import torch
 
+from pneumo.common.input_format import InputFormat
 from pneumo.inference.explain.report_saliency import randomise, rank_correlation
 from pneumo.models.classifier import Classifier
 
 
 def test_all_weights_are_randomised_in_a_copy() -> None:
-    classifier = Classifier("timm/vit_tiny_patch16_224", ["NORMAL", "PNEUMONIA"], 224)
+    classifier = Classifier("timm/vit_tiny_patch16_224", ["NORMAL", "PNEUMONIA"], InputFormat(224))
     with torch.no_grad():
         for weight in classifier.parameters():
             weight.normal_(0, 0.02)  # a trained network has no parameters of constant zeros and ones
@@ -22,7 +23,7 @@ def test_all_weights_are_randomised_in_a_copy() -> None:
 
 def test_maps_change_when_all_weights_are_randomised() -> None:
     torch.manual_seed(0)
-    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 48).eval()
+    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], InputFormat(48)).eval()
     images = torch.randint(0, 256, (3, 1, 48, 48), dtype=torch.uint8)
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     correlations = [rank_correlation(classifier, images, "hirescam", "all", seed) for seed in (1, 2, 1)]
@@ -33,7 +34,7 @@ def test_maps_change_when_all_weights_are_randomised() -> None:
 
 def test_the_head_alone_can_be_randomised() -> None:
     torch.manual_seed(0)
-    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], 48).eval()
+    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], InputFormat(48)).eval()
     images = torch.randint(0, 256, (2, 1, 48, 48), dtype=torch.uint8)
     with torch.no_grad():
         torch.manual_seed(5)

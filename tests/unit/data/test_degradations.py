@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from pneumo.data.augmentation import compress, lower_resolution
+from pneumo.data.degradations import compress, lower_resolution
 from pneumo.data.phantoms import draw_radiograph
 
 
