@@ -48,9 +48,8 @@ class InputFormat(NamedTuple):
 
     def optional_settings(self) -> dict[str, Any]:
         """Return aspect and histogram, unless they have their defaults."""
-        return {
-            name: getattr(self, name) for name, (default, *_) in ADDED_CHOICES.items() if getattr(self, name) != default
-        }
+        values = self._asdict()
+        return {name: values[name] for name, choices in ADDED_CHOICES.items() if values[name] != choices[0]}
 
     def provenance(self) -> dict[str, Any]:
         """Return everything that determines the input's pixels, for the keys of caches."""

