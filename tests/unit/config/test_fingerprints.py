@@ -41,6 +41,25 @@ def test_only_clipping_in_mixed_precision_has_an_earlier_form(
         assert recorded_hashes(other) == {config_hash(other)}
 
 
+@pytest.mark.parametrize(
+    ("override", "default"),
+    [
+        ("augment.noise=0.1", "augment.noise=0.0"),
+        ("augment.gamma=1", "augment.gamma=0"),
+        ("augment.border=0.1", "augment.border=0"),
+        ("data.aspect=pad", "data.aspect=squeeze"),
+        ("data.histogram=equalize", "data.histogram=none"),
+    ],
+)
+def test_settings_added_later_change_hashes_only_if_they_are_set(
+    override: str, default: str, compose_run: Compose
+) -> None:
+    cfg, name = compose_run(), override.partition("=")[0]
+    assert name not in relevant_config(cfg)
+    assert config_hash(compose_run(default)) == config_hash(cfg) != config_hash(compose_run(override))
+    assert name in relevant_config(compose_run(override))
+
+
 def test_earlier_results_are_recognised(forms: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
     cfg, earlier = forms
     folder = tmp_path / "sweep" / "xraychestnet-sgd-s0"

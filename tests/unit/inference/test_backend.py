@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,8 @@ _INVALID: dict[str, tuple[object, ...]] = {
     "image_size": (0, -32, 10**9, 32.5, "32", None, True),
     "classes": ([], ["A"], ["A", "A"], "AB", ["A", 1], ["A", "\x1b"], ["A", ""], None),
     "name": ("../x", "hub/x", "", None, 5, "timm/hf-hub:a/b"),
+    "aspect": ("stretch", None, 1, []),
+    "histogram": ("", "EQUALIZE", None, True),
     "outliers": (1, None, "true", []),
 }
 INVALID = [(name, value) for name, values in _INVALID.items() for value in values]
@@ -21,6 +24,9 @@ INVALID = [(name, value) for name, values in _INVALID.items() for value in value
 
 def test_rules_survive_a_round_trip() -> None:
     assert Rules.from_json(RULES.to_json()) == RULES
+    other = replace(RULES, aspect="pad", histogram="equalize")
+    assert Rules.from_json(other.to_json()) == other
+    assert other.input_format == (32, 1.0, "pad", "equalize")
     assert list(VALUES) == ["name", "classes", "image_size", "crop_pct", "threshold", "margin", "outliers"]
 
 

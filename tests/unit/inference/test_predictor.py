@@ -5,18 +5,39 @@ import pytest
 import torch
 from helpers.checkpoints import write_checkpoint
 from helpers.damaged_images import SMOOTH_IMAGES, encode_image
+from PIL import Image
 
 import pneumo
+from pneumo.common.input_format import ASPECTS, HISTOGRAMS, InputFormat
+from pneumo.data.grey import square
 from pneumo.errors import ConfigError, DataError, HardwareError, PneumoError
 from pneumo.inference.backend import SettingStyle, as_argument, as_flag
 from pneumo.inference.explain.saliency import METHODS, SaliencyMapper
 from pneumo.inference.predictor import load_predictor
+from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.fast_inference import InferenceModule
+from pneumo.training.checkpoints import write_checkpoint as write
 
 
 @pytest.fixture(scope="module")
 def model(best: Path) -> pneumo.Predictor:
     return pneumo.load_model(best, "cpu")
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+@pytest.mark.parametrize("histogram", HISTOGRAMS)
+def test_images_are_converted_as_the_checkpoint_says(aspect: str, histogram: str, best: Path, tmp_path: Path) -> None:
+    content = read_checkpoint(best)
+    content["hyper_parameters"] |= {"aspect": aspect, "histogram": histogram}
+    write(content, tmp_path / "other.ckpt")
+    other = pneumo.load_model(tmp_path / "other.ckpt", "cpu")
+    assert (other.rules.aspect, other.rules.histogram) == (aspect, histogram)
+    image = Image.fromarray(SMOOTH_IMAGES[1]).resize((90, 50))
+    image.save(tmp_path / "wide.png")
+    (prediction,) = other.predict(tmp_path / "wide.png")
+    pixels = square(image, InputFormat(32, 0.9, aspect, histogram)).copy()
+    expected = other.network.score(pixels[None, None])[0][0]
+    assert list(prediction.probability.values()) == pytest.approx(expected.tolist())
 
 
 def test_files_and_folders_are_predicted(model: pneumo.Predictor, scans: Path) -> None:

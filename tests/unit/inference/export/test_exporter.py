@@ -44,7 +44,7 @@ def test_the_file_contains_everything_needed_to_use_it(checkpoint: Path, exporte
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     assert metadata["architecture"] == "pneumo/xraychestnet"
     assert len(metadata["checkpoint_sha256"]) == 64
-    assert "resize it to 36 x 36" in model.doc_string
+    assert "resized to 36 x 36" in model.doc_string
     assert "Not a medical device" in model.doc_string
     assert [value.name for value in model.graph.input] == ["image"]
     assert [value.name for value in model.graph.output] == ["probability", "unlike", "ood_score"]
