@@ -20,7 +20,11 @@ from helpers.commands import ROOT
 
 from pneumo.data.phantoms import write_phantoms
 
-SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in ("harness", "plain"))
+SCRIPTS = sorted(
+    path.name
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if path.stem not in ("harness", "plain", "development_sets")
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
