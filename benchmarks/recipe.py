@@ -65,27 +65,27 @@ def overrides(levels: Levels) -> list[str]:
 
 def write_table(train: Path, path: Path) -> None:
     """Write the table of the training images; the lowest and highest tenth of the numbers of each prefix are `test`."""
-    images = [(file, *read_number(file.name)) for file in sorted(train.glob("*/*"))]
+    images = [(file, *split_name(file.name)) for file in sorted(train.glob("*/*"))]
     numbers: dict[str, set[int]] = defaultdict(set)
-    for _, prefix, number in images:
-        numbers[prefix].add(number)
+    for _, prefix, digits in images:
+        numbers[prefix].add(int(digits))
     held_out: dict[str, set[int]] = {}
     for prefix, found in numbers.items():
         ordered, tenth = sorted(found), max(1, round(len(found) / 10))
         held_out[prefix] = {*ordered[:tenth], *ordered[-tenth:]}
     rows: list[Sequence[object]] = [("file", "label", "patient", "split")]
-    for file, prefix, number in images:
-        split = "test" if number in held_out[prefix] else "train"
-        rows.append((file.relative_to(train), file.parent.name, f"{prefix}{number}", split))
+    for file, prefix, digits in images:
+        split = "test" if int(digits) in held_out[prefix] else "train"
+        rows.append((file.relative_to(train), file.parent.name, prefix + digits, split))
     write_text(path, format_rows(rows))
 
 
-def read_number(name: str) -> tuple[str, int]:
-    """Return the prefix and the patient number of a file name such as IM-0115-0001.jpeg."""
+def split_name(name: str) -> tuple[str, str]:
+    """Return the prefix and the digits of the patient number of a file name such as IM-0115-0001.jpeg."""
     match = _NAME.match(name)
     if match is None:
         raise ValueError(f"{name} is not a name of the Kermany data")
-    return match[1], int(match[2])
+    return match[1], match[2]
 
 
 def train_run(folder: Path, data: Data, seed: int, changes: Sequence[str], short: bool) -> Path:
