@@ -43,7 +43,7 @@ def write_predictions(
 ) -> None:
     """Write one row per image; without log odds, their columns are omitted.
 
-    `extra` has the last columns by name, (N,) each, of which the first is `site`.
+    `extra` has the last columns by name, (N,) each; those that `read_table` reads start with `site`.
     """
     binary = predictions.is_binary
     names, probabilities = predictions.classes, predictions.probability.astype(np.float32)
@@ -118,17 +118,22 @@ def read_table(path: Path) -> PredictionTable:
     """Read a file that this or an earlier version wrote; raise a ConfigError if it is damaged."""
     try:
         header, rows = read_csv(path)
-        if not rows:
-            raise PlainDataError("it has no images")
         own = _count_own_columns(header)
-        classes, odds = _parse_columns(header[:own])
-        table = _to_table([row[:own] for row in rows], classes, len(odds))
-        extra = zip(*(row[own:] for row in rows), strict=True)
-        table = table._replace(extra=dict(zip(header[own:], extra, strict=True)))
-        _check_names(table)
-        _check_numbers(table)
+        table = parse_table(header[:own], [row[:own] for row in rows])
     except (OSError, PlainDataError) as error:
         raise _damaged(path, error) from error
+    extra = zip(*(row[own:] for row in rows), strict=True)
+    return table._replace(extra=dict(zip(header[own:], extra, strict=True)))
+
+
+def parse_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> PredictionTable:
+    """Parse the columns of a file except the extra ones; raise a PlainDataError if they are damaged."""
+    if not rows:
+        raise PlainDataError("it has no images")
+    classes, odds = _parse_columns(header)
+    table = _to_table(rows, classes, len(odds))
+    _check_names(table)
+    _check_numbers(table)
     return table
 
 
