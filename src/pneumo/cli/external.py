@@ -41,6 +41,7 @@ Split = Annotated[str, typer.Option(help="train, val, test or all.")]
         "pneumo evaluate best.ckpt scans --prevalence 0.05,0.2 --stress",
         "pneumo evaluate best.ckpt images --labels nih.csv --preset nih",
         "pneumo evaluate RUN/checkpoints/best.ckpt scans --against other.ckpt",
+        "pneumo evaluate RUN/checkpoints/best.ckpt scans --record",
     )
 )
 def evaluate(
@@ -58,6 +59,7 @@ def evaluate(
     training_data: Annotated[Path | None, path_option(help="Training images, if not those of RUN.")] = None,
     stress: Annotated[bool, typer.Option("--stress", help="Also evaluate corrupted images.")] = False,
     mined_labels: Annotated[bool, typer.Option("--mined-labels", help="Labels were extracted from reports.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Add the results to the leaderboard.")] = False,
     json: Annotated[Path | None, path_option(help="Write all results to this JSON file.")] = None,
     csv: Annotated[Path | None, path_option(help="Write predictions to this CSV file.")] = None,
     html: Annotated[Path | None, path_option(help="Write a report to this HTML file.")] = None,
@@ -77,7 +79,7 @@ def evaluate(
         mined_labels=mined_labels,
     )
     selection = select_data(data, labels, preset, column, mapping, split)
-    run_evaluate(checkpoint, selection, options, against, OutputFiles(json, csv, html), batch_size, device)
+    run_evaluate(checkpoint, selection, options, against, OutputFiles(json, csv, html), batch_size, device, record)
 
 
 @external.command(

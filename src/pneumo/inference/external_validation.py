@@ -15,6 +15,7 @@ from pneumo.inference.command_inputs import read_selection
 from pneumo.inference.evaluate.evaluation import Evaluation, EvaluationOptions, evaluate
 from pneumo.inference.evaluate.evaluation_records import to_csv, to_json
 from pneumo.inference.evaluate.evaluation_terminal import to_terminal
+from pneumo.inference.evaluate.recorded_sets import find_own_run, record_sets, require_own_weights
 from pneumo.inference.predictor import load_predictor, warn_uncalibrated
 
 
@@ -40,6 +41,7 @@ def run_evaluate(
     outputs: OutputFiles,
     batch_size: int | None,
     device: str,
+    record: bool = False,
 ) -> Evaluation:
     """Evaluate a network on labelled images, print the results, and write the requested files.
 
@@ -51,9 +53,11 @@ def run_evaluate(
         outputs: Output files.
         batch_size: Batch size; None: the fastest.
         device: auto, cpu or cuda.
+        record: Whether to store the results in the run folder, for the leaderboard.
 
     Raises:
-        ConfigError: An option is invalid or does not fit the data, or a file cannot be written.
+        ConfigError: An option is invalid or does not fit the data, or a file cannot be written. With `record`, the
+            network is not the best checkpoint of a finished run.
         DataError: The data are invalid, or none of the images can be read.
         HardwareError: The device is not available.
     """
@@ -61,7 +65,10 @@ def run_evaluate(
         check_output(option, path)
     networks = [checkpoint, *([] if against is None else [against])]
     sets = read_selection(selection, outputs.options, networks)
+    run = find_own_run(checkpoint) if record else None
     model = load_predictor(checkpoint, device, batch_size, as_flag)
+    if run is not None:
+        require_own_weights(run, model)
     warn_uncalibrated(model.rules)
     if against is not None:
         options = replace(options, against=load_predictor(against, device, batch_size, as_flag))
@@ -74,4 +81,6 @@ def run_evaluate(
     for _, path in outputs.options:
         if path is not None:
             print_line(f"Wrote {path}.")
+    for path in [] if run is None else record_sets(run, checkpoint, evaluation, sets):
+        print_line(f"Wrote {path} and .csv for `pneumo report`.")
     return evaluation

@@ -76,9 +76,8 @@ def _read_run(folder: Path, model: BatchPredictor) -> Reference:
             f"--run {folder} has the classes {', '.join(predictions.classes)}, but the network has "
             f"{', '.join(classes)}. Use the run that trained this network."
         )
-    stored, name = model.network.internal_test(), folder.resolve().name
-    is_same = _same_weights(folder, model) if stored is None else _same_ranking(stored, predictions)
-    if is_same is False and stored is None:
+    name, is_same = folder.resolve().name, is_trained_by(folder, model, predictions)
+    if is_same is False and model.network.internal_test() is None:
         raise ConfigError(
             f"--run {folder}: its internal test belongs to its checkpoints/best.ckpt, whose weights differ from those "
             f"of {model.path}. Evaluate that checkpoint, or omit --run."
@@ -90,6 +89,12 @@ def _read_run(folder: Path, model: BatchPredictor) -> Reference:
         )
     unverified = name if is_same is None else None
     return Reference(predictions, float(results["threshold"]), f"{name}/predictions.csv", results, unverified)
+
+
+def is_trained_by(folder: Path, model: BatchPredictor, predictions: Predictions) -> bool | None:
+    """Return whether a run with these test predictions trained a network; None if this cannot be verified."""
+    stored = model.network.internal_test()
+    return _same_weights(folder, model) if stored is None else _same_ranking(stored, predictions)
 
 
 def _same_weights(folder: Path, model: BatchPredictor) -> bool | None:
