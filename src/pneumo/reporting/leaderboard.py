@@ -22,7 +22,9 @@ from pneumo.reporting.comparison import (
     comparison_table,
     comparisons_csv,
 )
+from pneumo.reporting.external_sets import add_external_sets
 from pneumo.reporting.figures.charts import draw_gap
+from pneumo.reporting.figures.external_figure import draw_external
 from pneumo.reporting.figures.leaderboard_figures import draw
 from pneumo.reporting.figures.run_figures import CAPTIONS
 from pneumo.reporting.figures.style import save, write_images
@@ -39,6 +41,7 @@ _CAPTIONS = {
     "accuracy": "Test accuracy with 95 % interval, next to the accuracy published in the study where available.",
     "roc": "ROC curves on the test images, one line per seed.",
     "shift": CAPTIONS["shift"],
+    "external": "AUROC on the internal test set and on external sets, with 95 % intervals.",
     "time": "Test accuracy against training time. The time to fill caches is not included.",
 }
 _STATE_NOTES = {
@@ -96,13 +99,14 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     If `folder` is None, the leaderboard is only printed.
     """
     runs = collect(sweeps)
-    comparison = compare(build_rows(runs))
+    external = add_external_sets(build_rows(runs))
+    comparison = compare(external.rows)
     rows = comparison.rows
     single = runs[0].results if len(runs) == 1 else None
     gap = None if single is None or single["task"] != "pneumonia" else read_gap(runs[0].folder, single)
     title = "Leaderboard: " + ", ".join(dict.fromkeys(run.sweep for run in runs))
     pooled = pool(rows)
-    notes = [*comparison_notes(comparison), *(describe_pooled(each, rows) for each in pooled)]
+    notes = [*comparison_notes(comparison), *external.notes, *(describe_pooled(each, rows) for each in pooled)]
     if isinstance(gap, GeneralizationGap):
         notes.append(describe_gap(gap))
     if folder is None:
@@ -111,10 +115,12 @@ def write_leaderboard(sweeps: Sequence[Path], folder: Path | None) -> None:
     figures = draw(rows)
     if isinstance(gap, GeneralizationGap) and single:
         figures["shift"] = draw_gap(gap, single)
+    if external.sets:
+        figures["external"] = draw_external(rows)
     all_notes = [*table_notes(rows), *notes]
     rendered = save(figures, folder / "figures")
     write_images(folder / "leaderboard", {f"leaderboard/{name}": png for name, png in rendered["png"].items()})
-    write_text(folder / "leaderboard.csv", to_csv(runs))
+    write_text(folder / "leaderboard.csv", to_csv(runs, external.sets))
     write_text(folder / "leaderboard.md", to_markdown(rows, all_notes, title))
     write_text(folder / "leaderboard.html", _to_html(comparison, runs, all_notes, title, rendered["svg"]))
     write_text(folder / "comparisons.csv", comparisons_csv(comparison.pairs))

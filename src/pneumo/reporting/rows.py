@@ -50,6 +50,15 @@ STUDY = {
 }
 
 
+class ExternalAuroc(NamedTuple):
+    """AUROC of a row's runs on an external set."""
+
+    mean: float  # over the runs that were tested on the set
+    deviation: float | None  # standard deviation over these runs; None for a single run
+    interval: Interval | None  # 95 % interval of the mean; None for several runs with more than two classes
+    runs: int  # number of these runs
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of the leaderboard: runs that differ only in their seed or fold."""
@@ -59,6 +68,7 @@ class Row:
     intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 % intervals of means over seeds, by metric
     # Group letters by metric: rows with the same letter do not differ significantly.
     groups: Mapping[str, str] = field(default_factory=dict)
+    external: Mapping[str, ExternalAuroc] = field(default_factory=dict)  # by name of the external set
 
     @property
     def first(self) -> Run:
