@@ -19,6 +19,7 @@ from pneumo.metrics.predictions import Predictions
 from pneumo.metrics.summary import count_outcomes
 from pneumo.models.checkpoint_reader import DIGEST, read_checkpoint
 from pneumo.models.checkpoint_writer import save_checkpoint
+from pneumo.reporting.leaderboard import write_leaderboard
 from pneumo.runs.external_tests import read_external_tests
 from pneumo.runs.prediction_files import read_table, write_predictions
 from pneumo.runs.results import write_results
@@ -173,3 +174,15 @@ def test_other_networks_are_rejected(parts: tuple[str, ...], named: str, best: P
 def test_a_link_to_the_checkpoint_is_followed(best: Path, tmp_path: Path) -> None:
     (tmp_path / "link.ckpt").symlink_to(best)
     assert find_own_run(tmp_path / "link.ckpt") == best.parents[1]
+
+
+def test_the_record_of_a_trained_run_is_reported(
+    finished: Path, tmp_path: Path, evaluate: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    assert evaluate(run / "checkpoints" / "best.ckpt", write_site(tmp_path / "scans", 24), "--record")[0] == 0
+    write_leaderboard([run], tmp_path / "out")
+    assert "External sets: scans (24 images of " in capsys.readouterr().out
+    ((test,), _) = read_external_tests(run)
+    value, low, high = test.metrics["auroc"]
+    assert f"| {value:.4f} | {low:.3f} to {high:.3f} |" in (tmp_path / "out" / "leaderboard.md").read_text()
