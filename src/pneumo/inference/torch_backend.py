@@ -72,12 +72,9 @@ class CheckpointNetwork(Network):
         """Return the predictions for the test images of the network's own runs; see `Network`."""
         tests = [_internal_test(classifier, self.rules.threshold) for classifier in self.classifiers]
         complete = [test for test in tests if test is not None]
-        if len(complete) < len(tests) or len(tests) == 1:
-            return tests[0]
-        first = complete[0]
-        if any(not np.array_equal(each.label, first.label) or each.patients != first.patients for each in complete):
+        if len(complete) < len(tests) or not all(_has_same_images(test, complete[0]) for test in complete):
             return None
-        return _average_tests(complete, self.options)
+        return complete[0] if len(complete) == 1 else _average_tests(complete, self.options)
 
     def adaptation(self) -> dict[str, Any] | None:
         """Return the record of a local adaptation; see `Network`."""
@@ -160,6 +157,10 @@ def _internal_test(classifier: Classifier, threshold: float) -> Predictions | No
     logits = torch.stack((torch.zeros_like(stored["margin"]), stored["margin"]), dim=1)
     predictions = classifier.predictions(logits, stored["label"], threshold)
     return replace(predictions, patients=tuple(map(str, stored["patient"].tolist())))
+
+
+def _has_same_images(test: Predictions, other: Predictions) -> bool:
+    return np.array_equal(test.label, other.label) and test.patients == other.patients
 
 
 def _average_tests(tests: Sequence[Predictions], options: PredictionOptions) -> Predictions:
