@@ -61,11 +61,15 @@ def write_failed_run(
 
 
 def write_outputs(
-    path: Path, label: NDArray[np.bool_], probability: NDArray[np.float64], margin: NDArray[np.float64] | None = None
+    path: Path,
+    label: NDArray[np.bool_],
+    probability: NDArray[np.float64],
+    margin: NDArray[np.float64] | None = None,
+    threshold: float = 0.5,
 ) -> None:
-    """Write predictions.csv or validation.csv, for a threshold of 0.5."""
+    """Write predictions.csv or validation.csv."""
     images = tuple(f"{path.stem}/{i}.jpeg" for i in range(len(label)))
-    rounded, predicted = probability.astype(np.float32).astype(float), probability > 0.5
+    rounded, predicted = probability.astype(np.float32).astype(float), probability > threshold
     write_predictions(path, Predictions.binary(rounded, label, predicted, CLASSES, images, margin))
     if path.name == "predictions.csv" and (results := path.with_name("results.json")).is_file():
         earlier = json.loads(results.read_text())

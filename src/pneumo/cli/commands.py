@@ -104,16 +104,22 @@ def model_card(run: _Run, output: _RunOutput = None) -> None:
 
 
 @app.command(
-    epilog=examples("RESULTS", "pneumo ensemble outputs/sweep/robust", "pneumo ensemble RUN_A RUN_B --output reports")
+    epilog=examples(
+        "RESULTS",
+        "pneumo ensemble outputs/sweep/robust",
+        "pneumo ensemble RUN_A RUN_B --output reports",
+        "pneumo ensemble RUN_A RUN_B --checkpoint ensemble.ckpt",
+    )
 )
-def ensemble(folders: _Sweeps, output: _SweepOutput = None) -> None:
+def ensemble(
+    folders: _Sweeps,
+    output: _SweepOutput = None,
+    checkpoint: Annotated[Path | None, path_option(help="Write the ensemble as one .ckpt file.")] = None,
+) -> None:
     """Evaluate the mean of the runs' probabilities as one classifier."""
-    from pneumo.reporting.leaderboard import report_folder, reporting_to
-    from pneumo.reporting.pooling import combine_runs, report_ensemble
+    from pneumo.inference.ensemble_writer import run_ensemble
 
-    folder = report_folder(folders, output)
-    with reporting_to(folder or folders[0]):
-        report_ensemble(combine_runs(folders, folder), folder)
+    run_ensemble(folders, output, checkpoint)
 
 
 @app.command(

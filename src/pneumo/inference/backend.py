@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pneumo.common.input_format import ADDED_CHOICES, NO_HISTOGRAM, SQUEEZE, InputFormat
 from pneumo.errors import ConfigError
 from pneumo.metrics.predictions import Predictions
-from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters
+from pneumo.models.hyperparameters import HyperparameterError, check_hyperparameters, is_ensemble_name
 
 _MAX_JSON_LENGTH = 1_000_000  # characters; enough for a thousand class names
 _JSON_KEYS = {"has_ood_detector": "outliers"}  # keys that differ from the field, for files of earlier versions
@@ -39,7 +39,7 @@ def as_flag(name: str, value: object) -> str:
 class Rules:
     """Settings of a trained network other than its weights; exported files contain them too."""
 
-    name: str  # architecture, such as timm/tf_efficientnet_lite0
+    name: str  # architecture, such as timm/tf_efficientnet_lite0, or the output of `name_ensemble`
     classes: tuple[str, ...]  # class names; the first is the negative class
     image_size: int  # height and width of the network's input in pixels
     crop_pct: float  # fraction of height and width that the centre crop keeps; see `InputFormat`
@@ -86,7 +86,7 @@ class Rules:
         if not isinstance(values["outliers"], bool):
             raise HyperparameterError("its rule outliers must be true or false")
         rest = {name: value for name, value in values.items() if name not in ("name", "outliers")}
-        check_hyperparameters({**rest, "architecture": values["name"]})
+        check_hyperparameters(rest if is_ensemble_name(values["name"]) else {**rest, "architecture": values["name"]})
         arguments: dict[str, Any] = {names[key]: value for key, value in values.items()}
         return cls(**{**arguments, "classes": tuple(values["classes"])})
 

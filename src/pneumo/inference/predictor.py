@@ -110,7 +110,8 @@ def load_model(path: StrPath, device: str = "auto", batch_size: int | None = Non
     """Load a checkpoint or an exported network as a predictor.
 
     Args:
-        path: A checkpoint, such as RUN/checkpoints/best.ckpt, or an exported `.onnx` file, which needs no PyTorch.
+        path: A checkpoint, such as RUN/checkpoints/best.ckpt, an ensemble from `pneumo ensemble --checkpoint`, or an
+            exported `.onnx` file, which needs no PyTorch.
         device: cpu, cuda or auto (a GPU if available).
         batch_size: Number of images in a batch; None: the fastest on the device.
 

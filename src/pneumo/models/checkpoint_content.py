@@ -8,6 +8,24 @@ from torch import Tensor
 
 from pneumo.common.tensor_files import is_dense
 from pneumo.models.adaptation_record import is_adaptation
+from pneumo.models.hyperparameters import check_hyperparameters, describe
+
+
+class ContentError(Exception):
+    """Invalid content of a checkpoint; the text is a clause with the reason."""
+
+
+def validate_content(content: dict[str, Any]) -> None:
+    """Validate the hyperparameters and all known keys of a checkpoint, and make the hyperparameters a dictionary.
+
+    Raises:
+        ContentError: A value is invalid.
+        HyperparameterError: A hyperparameter is invalid or unknown.
+    """
+    content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
+    for name, is_valid in _VALIDATORS.items():
+        if name in content and not is_valid(content[name]):
+            raise ContentError(f"the value of {name} is invalid ({describe(content[name])})")
 
 
 def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
@@ -75,7 +93,7 @@ def _is_internal_test(value: object) -> bool:
     )
 
 
-VALIDATORS = {
+_VALIDATORS = {
     "state_dict": _is_state_dict,
     "outliers": _is_ood_detector,
     "adaptation": is_adaptation,

@@ -20,8 +20,9 @@ from pneumo.common.input_format import InputFormat
 from pneumo.common.tensor_files import DigestError, UnreadableError, hash_content, read_tensors
 from pneumo.common.text import short_line
 from pneumo.errors import ConfigError, PneumoError
-from pneumo.models.checkpoint_content import VALIDATORS
-from pneumo.models.hyperparameters import HyperparameterError, PredictionOptions, check_hyperparameters, describe
+from pneumo.models.checkpoint_content import ContentError, validate_content
+from pneumo.models.ensemble_content import MEMBERS, validate_ensemble
+from pneumo.models.hyperparameters import HyperparameterError, PredictionOptions, check_hyperparameters
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,14 +35,11 @@ _BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, R
 _UNBUILDABLE = (PneumoError, *_BUILD_ERRORS)
 
 
-class _ContentError(Exception):
-    """Invalid content of a checkpoint; the text is a clause with the reason."""
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint on the CPU, restricted to tensors and plain types, and validate its content.
+    """Load a checkpoint or an ensemble on the CPU, restricted to tensors and plain types, and validate its content.
 
     The content is verified by its SHA-256. Checkpoints of early versions have none; a warning is logged once per file.
+    The key `members` of an ensemble contains the content of each member; see `pneumo.models.ensemble_content`.
 
     Raises:
         ConfigError: The file is missing, is not a checkpoint, is damaged or altered, or holds an invalid value.
@@ -65,12 +63,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         # A file may contain parts of a storage several times, such as tied weights.
         if DIGEST in content and hash_checkpoint(content, max_bytes=4 * path.stat().st_size) != content[DIGEST]:
-            raise _ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
-        content["hyper_parameters"] = check_hyperparameters(content["hyper_parameters"])
-        for name, is_valid in VALIDATORS.items():
-            if name in content and not is_valid(content[name]):
-                raise _ContentError(f"the value of {name} is invalid ({describe(content[name])})")
-    except (_ContentError, DigestError, HyperparameterError) as error:
+            raise ContentError(f"its content does not have the SHA-256 that it stores as {DIGEST}")
+        validate_content(content)
+        if MEMBERS in content:
+            if DIGEST not in content:
+                raise ContentError(f"it is an ensemble without the SHA-256 {DIGEST}")
+            validate_ensemble(content)
+    except (ContentError, DigestError, HyperparameterError) as error:
         raise ConfigError(
             f"{path} is not a valid pneumo checkpoint: {error}. It is damaged or was altered. Use an intact copy or "
             "another checkpoint."
@@ -137,20 +136,37 @@ class CheckpointModule(LightningModule):
                 "checkpoints store their hyperparameters. Pass a path instead of an open file, and omit hparams_file."
             )
         path = Path(checkpoint_path)
-        content = read_checkpoint(path)
+        module = cls.from_content(read_checkpoint(path), path, strict is not False, **kwargs)
+        return module.to(torch.device("cpu" if map_location is None else map_location))
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], path: Path, strict: bool = True, **kwargs: Any) -> Self:  # noqa: ANN401
+        """Restore a classifier from content that `read_checkpoint` returned, or from a member of an ensemble.
+
+        Args:
+            content: The content.
+            path: The file, for error messages.
+            strict: Require that the weights match exactly.
+            kwargs: Hyperparameters that override those of the content.
+
+        Raises:
+            ConfigError: The content is not that of a classifier, or an ensemble.
+        """
         settings = {**_require_settings(content, path), **kwargs}
-        if strict is not False:
+        if strict:
             _require_match(cls, settings, content["state_dict"], path)
         try:
             module = cls.from_hyperparameters(**settings)
             module.on_load_checkpoint(content)
-            module.load_state_dict(content["state_dict"], strict=strict is not False)
+            module.load_state_dict(content["state_dict"], strict=strict)
         except _UNBUILDABLE as error:
             raise _unrestorable(path, str(error)) from error
-        return module.to(torch.device("cpu" if map_location is None else map_location))
+        return module
 
 
 def _require_settings(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    if MEMBERS in content:
+        raise _unrestorable(path, "it is an ensemble, which pneumo.load_model opens")
     if "state_dict" not in content:
         raise _unrestorable(path, "it holds no weights")
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pneumo.common.files import atomic_path
+from pneumo.common.files import atomic_path, unwritable
 from pneumo.common.tensor_files import DigestError
 from pneumo.common.text import short_line
 from pneumo.models.checkpoint_reader import DIGEST, hash_checkpoint
@@ -32,6 +32,14 @@ def save_checkpoint(
             torch.save({**checkpoint, DIGEST: hash_checkpoint(checkpoint, known)}, file)
     except (DigestError, OSError, RuntimeError) as error:
         raise CheckpointWriteError(_reason(error)) from error
+
+
+def save_output(option: str, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint as an option's output file; raise a ConfigError if it cannot be written."""
+    try:
+        save_checkpoint(checkpoint, path)
+    except CheckpointWriteError as error:
+        raise unwritable(option, path, OSError(str(error))) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,9 @@ _MAX_PIXELS = 4096  # height and width; larger images would exhaust the memory a
 _MAX_CLASSES = 1000
 _MAX_NAME_LENGTH = 255  # class names are also folder names
 _ARCHITECTURE = re.compile(r"(timm|torchvision|pneumo)/[\w.-]{1,100}", re.ASCII)
+_COUNTED = rf"(?:{_ARCHITECTURE.pattern}) \(\d{{1,3}}\)"  # an architecture and its number of members
+_ENSEMBLE = re.compile(rf"ensemble of \d{{1,3}}: {_COUNTED}(?:, {_COUNTED})*", re.ASCII)
+MAX_MEMBERS = 100  # of an ensemble
 _LAYER = re.compile(r"[\w.-]{1,255}")
 
 
@@ -56,6 +60,21 @@ def check_hyperparameters(values: object, required: Collection[str] = ()) -> dic
             f"its hyperparameter intercept is {values['intercept']:g}, but it must be 0 with more than two classes"
         )
     return dict(values)
+
+
+def name_ensemble(architectures: Collection[str]) -> str:
+    """Return the name of an ensemble, such as `ensemble of 3: timm/resnet50 (2), pneumo/xraychestnet (1)`."""
+    counts = Counter(architectures)
+    return f"ensemble of {len(architectures)}: {', '.join(f'{name} ({count})' for name, count in counts.items())}"
+
+
+def is_ensemble_name(value: object) -> bool:
+    """Return whether a value is the output of `name_ensemble` for 2 to `MAX_MEMBERS` valid architectures."""
+    if not isinstance(value, str) or _ENSEMBLE.fullmatch(value) is None:
+        return False
+    counted = [part.removesuffix(")").split(" (") for part in value.partition(": ")[2].split(", ")]
+    architectures = [name for name, count in counted for _ in range(int(count))]
+    return 2 <= len(architectures) <= MAX_MEMBERS and value == name_ensemble(architectures)
 
 
 def describe(value: object) -> str:

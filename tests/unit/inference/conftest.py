@@ -7,12 +7,29 @@ from helpers.checkpoints import write_checkpoint
 from helpers.commands import Run, command_runner
 from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 from helpers.dicom_files import dicom
+from helpers.ensembles import write_members
 from helpers.labelled_site import write_site
+
+from pneumo.inference.ensemble_writer import write_ensemble
 
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+
+
+@pytest.fixture(scope="session")
+def members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Write two checkpoints of different architectures; tests must not change them."""
+    return write_members(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def ensemble(members: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the ensemble of these checkpoints; tests must not change it."""
+    path = tmp_path_factory.mktemp("ensemble") / "ensemble.ckpt"
+    write_ensemble(members, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ _INVALID: dict[str, tuple[object, ...]] = {
     "crop_pct": (0, 2, float("nan"), None, "1"),
     "image_size": (0, -32, 10**9, 32.5, "32", None, True),
     "classes": ([], ["A"], ["A", "A"], "AB", ["A", 1], ["A", "\x1b"], ["A", ""], None),
-    "name": ("../x", "hub/x", "", None, 5, "timm/hf-hub:a/b"),
+    "name": ("../x", "hub/x", "", None, 5, "timm/hf-hub:a/b", "ensemble of 2: hub/x (2)"),
     "aspect": ("stretch", None, 1, []),
     "histogram": ("", "EQUALIZE", None, True),
     "outliers": (1, None, "true", []),
@@ -28,6 +28,11 @@ def test_rules_survive_a_round_trip() -> None:
     assert Rules.from_json(other.to_json()) == other
     assert other.input_format == (32, 1.0, "pad", "equalize")
     assert list(VALUES) == ["name", "classes", "image_size", "crop_pct", "threshold", "margin", "outliers"]
+
+
+def test_the_name_of_an_ensemble_is_valid() -> None:
+    name = "ensemble of 3: timm/x (2), pneumo/xraychestnet (1)"
+    assert Rules.from_json(json.dumps({**VALUES, "name": name})).name == name
 
 
 @pytest.mark.parametrize(("name", "value"), INVALID)

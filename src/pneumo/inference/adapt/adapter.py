@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo.common.files import check_output, unwritable, write_output
+from pneumo.common.files import check_output, write_output
 from pneumo.common.terminal import print_line
 from pneumo.data.selection import DataSelection, merge_sets
 from pneumo.errors import ConfigError
@@ -18,7 +18,7 @@ from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.predictor import load_predictor
 from pneumo.metrics.local_adaptation import RULES, TARGET_RULES, ThresholdRule
 from pneumo.models.checkpoint_reader import read_checkpoint
-from pneumo.models.checkpoint_writer import CheckpointWriteError, save_checkpoint
+from pneumo.models.checkpoint_writer import save_output
 
 _DEFAULT_TARGET = 0.9
 
@@ -94,10 +94,7 @@ def run_adapt(
     adaptation = adapt(model, content, merge_sets(sets), rule, options.width)
     record = adaptation.record()
     warnings = list_warnings(record, adaptation.cohort.unknown_patients)
-    try:
-        save_checkpoint(adapted_content(content, record), output)
-    except CheckpointWriteError as error:
-        raise unwritable("--output", output, OSError(str(error))) from error
+    save_output("--output", adapted_content(content, record), output)
     if json is not None:
         write_output("--json", json, to_json(record, adaptation.requirements, warnings, checkpoint, output))
     print_adaptation(record, adaptation.cohort, adaptation.requirements, warnings)

@@ -106,7 +106,9 @@ def _same_weights(folder: Path, model: BatchPredictor) -> bool | None:
         return None
     if best.samefile(path):
         return True
-    first, second = (read_checkpoint(each)["state_dict"] for each in (path, best))
+    first, second = (read_checkpoint(each).get("state_dict") for each in (path, best))
+    if first is None or second is None:  # an ensemble
+        return False
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
 
 

@@ -58,6 +58,8 @@ def run_export(checkpoint: Path, output: Path, int8: bool, data: Path | None) ->
     check_overwrites([("--output", output)], [checkpoint])
     network = CheckpointNetwork(checkpoint)
     rules = network.rules
+    if int8 and len(network.classifiers) > 1:
+        raise ConfigError(f"--int8 requires a single network, but {checkpoint} is an ensemble. Omit --int8.")
     data_set = None if data is None else LabelledImages(data, read_checkpoint(checkpoint), rules)
     images = data_set.load("train", _IMAGE_COUNT)[0] if data_set else _draw_phantoms(_PHANTOM_COUNT, rules)
     with _atomic_output(output) as temporary, temporary_folder(output.parent) as folder:

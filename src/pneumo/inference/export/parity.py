@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pneumo.common.terminal import PlainTable
 from pneumo.errors import ConfigError
@@ -50,7 +51,8 @@ def write_checked(
     """
     write_network(network.module, network.rules, describe_network(checkpoint, network), path)
     exported = FORMATS[path.suffix].open(path, "cpu", as_flag)
-    difference = compare(score_reference(network.classifier, images), score(exported, images))
+    expected, ood_score = network.combine([_score_classifier(each, images) for each in network.classifiers])
+    difference = compare((expected.numpy(), ood_score.numpy()), score(exported, images))
     if not all(value <= limit for value, limit in zip(difference, TOLERANCE, strict=True)):  # also catches NaN
         raise ConfigError(
             f"{network.rules.name} exported as {path.suffix} differs from its checkpoint: probabilities by up to "
@@ -77,6 +79,11 @@ def score(network: Network, images: Images) -> Scores:
 
 def score_reference(classifier: Classifier, images: Images) -> Scores:
     """Score images (N, 1, S, S) as the test of a run does, without the optimisations of inference and export."""
+    probability, ood_score = _score_classifier(classifier, images)
+    return probability.numpy(), ood_score.numpy()
+
+
+def _score_classifier(classifier: Classifier, images: Images) -> tuple[Tensor, Tensor]:
     levels, detector = MultiLevelBackbone(classifier.backbone, classifier.input_format.size), classifier.ood_detector
     probability, ood_score = [], []
     with torch.inference_mode():
@@ -84,7 +91,7 @@ def score_reference(classifier: Classifier, images: Images) -> Scores:
             probability.append(classifier.probability(classifier.predict_logits(block)))
             means = levels(block)[1]
             ood_score.append(means.new_zeros(len(means)) if detector is None else detector.score(means))
-    return torch.cat(probability).numpy(), torch.cat(ood_score).numpy()
+    return torch.cat(probability), torch.cat(ood_score)
 
 
 def measure_latency(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.export import Dim
 
 from pneumo.common import __version__
@@ -17,7 +18,6 @@ from pneumo.inference.backend import Network, Rules
 from pneumo.inference.export.formats import FORMATS
 from pneumo.inference.onnx_backend import ABOUT, ADAPTATION, RULES
 from pneumo.models.adaptation_record import describe_adaptation, format_adaptation
-from pneumo.models.fast_inference import InferenceModule
 
 _TEXT = """\
 A classifier of chest radiographs, exported by pneumo {version}. Not a medical device: for research and teaching only.
@@ -56,7 +56,7 @@ def describe_network(checkpoint: Path, network: Network) -> dict[str, str]:
     }
 
 
-def write_network(module: InferenceModule, rules: Rules, metadata: Mapping[str, str], path: Path) -> None:
+def write_network(module: nn.Module, rules: Rules, metadata: Mapping[str, str], path: Path) -> None:
     """Write a network in the format that the path's suffix selects; the batch size is dynamic."""
     file_format = FORMATS[path.suffix]
     size = sum(tensor.nbytes for tensor in module.state_dict().values())

@@ -24,6 +24,7 @@ from pneumo.inference.predictor import Predictor, load_model
 from pneumo.inference.serve import app as serving
 from pneumo.inference.serve.app import make_app
 from pneumo.inference.torch_backend import CheckpointNetwork
+from pneumo.models.fast_inference import InferenceModule
 
 CONTENT_TYPE = {"Content-Type": "application/octet-stream"}
 IMAGE = smooth_image(np.random.default_rng(0), 200, 300)
@@ -186,6 +187,7 @@ def test_images_are_neither_stored_nor_logged(
 def test_a_network_with_nan_weights_is_an_error(tmp_path: Path) -> None:
     model = load_model(write_checkpoint(tmp_path / "best.ckpt"), "cpu")
     assert isinstance(model.network, CheckpointNetwork)
+    assert isinstance(model.network.module, InferenceModule)
     torch.nn.init.constant_(model.network.module.head.bias, float("nan"))
     reply = post(TestClient(make_app(model, None, ["*"])), encode_image(IMAGE, "PNG"))
     assert reply.status_code == 422
