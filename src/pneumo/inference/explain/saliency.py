@@ -238,8 +238,7 @@ def _upsample(maps: Tensor, first: float, last: float, size: int) -> Tensor:
 
     Maps fade out beyond these centres: extended to the border, the outermost positions would outweigh the others.
     """
-    pixels = torch.arange(size, dtype=maps.dtype, device=maps.device)
-    line = 2 * (pixels - first) / (last - first) - 1
+    line = 2 * (torch.arange(size, dtype=maps.dtype, device=maps.device) - first) / (last - first) - 1
     grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), 2).expand(len(maps), -1, -1, -1)
     return grid_sample(maps[:, None], grid, align_corners=True)[:, 0]
 
