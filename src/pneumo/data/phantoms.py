@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from pneumo.common.disk import temporary_folder
 from pneumo.common.files import lock_of
-from pneumo.data.anatomy import SCALE, SHAPE, Finding, Plane, draw_body
+from pneumo.data.anatomy import SCALE, SHAPE, Chest, Finding, Plane, draw_chest
 from pneumo.data.folder_tree import SPLITS
 from pneumo.data.index import DEFAULT_ROOT, is_image, locate, relative_path, walk
 from pneumo.errors import ConfigError, DataError
@@ -97,9 +97,17 @@ def draw_radiograph(patient: np.random.Generator, image: np.random.Generator, fi
             different findings differ only in the opacities.
         finding: "bacterial" draws one or two consolidations, "viral" a bilateral interstitial pattern.
     """
-    body = draw_body(patient, image, finding)
-    _add_marker(body, image)
-    return _expose(_project(body, image), image)
+    return draw_radiograph_with_lungs(patient, image, finding)[0]
+
+
+def draw_radiograph_with_lungs(
+    patient: np.random.Generator, image: np.random.Generator, finding: Finding
+) -> tuple[NDArray[np.uint8], Plane]:
+    """Draw the image of `draw_radiograph` and the fraction of air along each ray, both (height, width)."""
+    chest = draw_chest(patient, image, finding)
+    _add_marker(chest.attenuation, image)
+    projection = _project(chest, image)
+    return _expose(projection.attenuation, image), projection.air
 
 
 def _is_phantom_tree(root: Path) -> bool:
@@ -125,8 +133,8 @@ def _add_marker(body: Plane, image: np.random.Generator) -> None:
     body[row : row + 16, column : column + 16] += np.asarray(letter.reduce(4), np.float32) / np.float32(100)
 
 
-def _project(body: Plane, image: np.random.Generator) -> Plane:
-    """Resample a plane in body coordinates to an image of random size, position, scale and rotation."""
+def _project(chest: Chest, image: np.random.Generator) -> Chest:
+    """Resample a chest in body coordinates to an image of random size, position, scale and rotation."""
     longer, aspect = image.uniform(160, 224), image.uniform(1.0, 1.4)
     width, height = round(longer), round(longer / aspect)
     angle, zoom = image.normal(0, 0.025), 2 * SCALE / height / image.uniform(1.02, 1.16)
@@ -134,10 +142,12 @@ def _project(body: Plane, image: np.random.Generator) -> Plane:
     y = SHAPE[0] / 2 + SCALE * image.normal(0, 0.025)
     c, s = zoom * math.cos(angle), zoom * math.sin(angle)
     matrix = (c, -s, x + (s * height - c * width) / 2, s, c, y - (s * width + c * height) / 2)
-    projection = Image.fromarray(body).transform(
-        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
-    )
-    return np.asarray(projection, np.float32)
+    return Chest(*(_transform(plane, (width, height), matrix) for plane in chest))
+
+
+def _transform(plane: Plane, size: tuple[int, int], matrix: tuple[float, ...]) -> Plane:
+    image = Image.fromarray(plane).transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    return np.asarray(image, np.float32)
 
 
 def _expose(attenuation: Plane, image: np.random.Generator) -> NDArray[np.uint8]:
