@@ -17,7 +17,7 @@ from pneumo.common.plain_data import PlainDataError, read_json
 from pneumo.data.phantoms import MARKER
 from pneumo.errors import CacheError, ConfigError
 
-KINDS = ("images", "features", "means", "duplicates", "manifests", "phantoms")
+KINDS = ("images", "features", "means", "duplicates", "manifests", "phantoms", "locators")
 _KEY, _PHANTOMS = re.compile("[0-9a-f]{16}"), re.compile(r"v\d+(-\d+){0,3}(-s\d+)?")  # folder names
 # File names, including temporary files of this and earlier versions that killed processes left behind.
 _ARRAY = re.compile(
@@ -117,6 +117,8 @@ def describe_contents(entry: Entry) -> str:
         prefix = "some of " if "positions" in about else ""
         count = f"{about['images']:,}" if isinstance(about["images"], int) else about["images"]
         parts.append(f"{prefix}{count} images" + (f" at {about['image_size']} pixels" if "image_size" in about else ""))
+    if "phantoms" in about:
+        parts.append(f"lung locator, trained on {about['phantoms']} phantoms")
     if "views" in about:
         parts.append(f"{about['views']} augmented views")
     if "device" in about:
