@@ -33,12 +33,19 @@ def test_every_kind_of_entry_is_listed_and_cleared(tmp_path: Path, phantoms: Pat
     for kind in ("features", "means"):  # with the metadata keys of pneumo.training.backbone_pass
         about = {"architecture": f"timm/{kind}[/y]", "images": 8, "image_size": 64, "views": 2, "device": "cpu"}
         find_or_build(tmp_path, Recipe(kind, about, (100, 3), "float32", "Computing"), blocks)
+    about = {"version": [1, 1], "phantoms": 8, "steps": 3}  # with the metadata keys of pneumo.training.lung_training
+    find_or_build(tmp_path, Recipe("locators", about, (100, 3), "float32", "Training"), blocks)
     write_phantoms(tmp_path / "phantoms" / "v1", seed=0, train=2, val=0, test=2)
     assert {entry.kind for entry in list_entries(tmp_path)} == {*KINDS}
     listed = CliRunner().invoke(app, ["cache", "list", "--dir", str(tmp_path)])
     assert listed.exit_code == 0
     assert all(kind in listed.output for kind in KINDS)
-    for text in ("8 images at 64 pixels", "8 images ", "timm/means[/y], 8 images at 64 pixels, 2 augmented views"):
+    for text in (
+        "8 images at 64 pixels",
+        "8 images ",
+        "timm/means[/y], 8 images at 64 pixels, 2 augmented views",
+        "trained on 8",
+    ):
         assert text in listed.output
     for kind in KINDS:
         cleared = CliRunner().invoke(app, ["cache", "clear", "--kind", kind, "--dir", str(tmp_path)])
