@@ -49,6 +49,7 @@ HPARAMS_KEYS = (
 _ADDED_SETTINGS = {
     **dict.fromkeys(("augment.noise", "augment.gamma", "augment.border"), 0),
     **{f"data.{name}": values[0] for name, values in ADDED_CHOICES.items()},
+    "model.lung_crop": None,
 }
 
 

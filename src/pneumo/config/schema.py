@@ -62,6 +62,7 @@ GROUPS: dict[str, Keys] = {
         "weights": or_null(text("DEFAULT, a tag, pip:PACKAGE, a file's path"), "random weights"),
         "freeze": FLAG,
         "head_path": or_null(text("the path of a layer, such as model.head_path=fc"), "the last one"),
+        "lung_crop": optional(or_null(integer(192, 1, _PIXELS, "a whole number of pixels"), "the whole image")),
         "threshold": number(0.5, 0, 1, noun="a probability"),
     },
     "paths": {

@@ -7,6 +7,7 @@ from torch.func import functional_call
 from pneumo.common.hardware import choose_memory_format
 from pneumo.common.text import short_line
 from pneumo.errors import ConfigError
+from pneumo.models.lung_crop import LungCrop
 from pneumo.models.registry import create
 from pneumo.models.weights import load_weights
 
@@ -14,17 +15,25 @@ from pneumo.models.weights import load_weights
 class Backbone(nn.Module):
     """A network that maps grayscale images to features.
 
-    Images are expanded to three channels and normalized on the device, with the mean and std of the network's source.
+    Images are cropped to the lungs if configured, expanded to three channels and normalized on the device, with the
+    mean and std of the network's source.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, features: int) -> None:
-        """Wrap a headless network that maps (N, 3, H, W), normalized by mean (3,) and std (3,), to (N, features)."""
+    def __init__(
+        self, network: nn.Module, mean: Tensor, std: Tensor, features: int, lung_crop: int | None = None
+    ) -> None:
+        """Wrap a headless network that maps (N, 3, H, W), normalized by mean (3,) and std (3,), to (N, features).
+
+        With `lung_crop`, the network receives crops of this height and width in pixels. Their locator is random: see
+        `pneumo.training.lung_training`.
+        """
         super().__init__()
         self.network = network
         self.features = features
+        self.crop = None if lung_crop is None else LungCrop(lung_crop)
         self.register_buffer("mean", mean.view(3, 1, 1))
         self.register_buffer("std", std.view(3, 1, 1))
 
@@ -36,12 +45,26 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images (N, 1, H, W), uint8, to features (N, features)."""
-        features: Tensor = self.network((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        features: Tensor = self.network(self.normalize(image if self.crop is None else self.crop(image)))
         return features
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Map images (N, 1, H, W) with grey values from 0 to 255 to the network's input, (N, 3, H, W)."""
+        return (image.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def network_size(self, image_size: int) -> int:
+        """Return the height and width of the network's input for images of `image_size` pixels."""
+        return image_size if self.crop is None else self.crop.size
 
 
 def build_backbone(
-    architecture: str, weights: str | None, head_path: str | None, image_size: int, classes: int, freeze: bool = False
+    architecture: str,
+    weights: str | None,
+    head_path: str | None,
+    image_size: int,
+    classes: int,
+    freeze: bool = False,
+    lung_crop: int | None = None,
 ) -> tuple[Backbone, nn.Linear]:
     """Build a backbone and a new linear head that maps its features to logits of `classes` classes.
 
@@ -52,12 +75,13 @@ def build_backbone(
         image_size: Height and width of the images in pixels.
         classes: Number of classes.
         freeze: Freeze the backbone.
+        lung_crop: See `Backbone`.
 
     Raises:
         ConfigError: The architecture is unknown or its head cannot be replaced.
         WeightsError: The weights cannot be found, downloaded or matched to the network.
     """
-    source = create(architecture, image_size)
+    source = create(architecture, lung_crop or image_size)
     network = source.network
     remove_auxiliary_heads(network)
     path = find_head(network, architecture, head_path)
@@ -66,7 +90,7 @@ def build_backbone(
     features = network.get_submodule(path).in_features
     assert isinstance(features, int)
     network.set_submodule(path, nn.Identity())
-    backbone = Backbone(network, torch.tensor(source.mean), torch.tensor(source.std), features)
+    backbone = Backbone(network, torch.tensor(source.mean), torch.tensor(source.std), features, lung_crop)
     _check_output(backbone, architecture, path, image_size)
     if freeze:
         freeze_module(backbone)

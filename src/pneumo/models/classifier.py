@@ -48,6 +48,7 @@ class Classifier(CheckpointModule):
         head_path: str | None = None,
         prediction: PredictionOptions | None = None,
         training: TrainingOptions | None = None,
+        lung_crop: int | None = None,
     ) -> None:
         """Build backbone and head.
 
@@ -59,18 +60,20 @@ class Classifier(CheckpointModule):
             head_path: Path of the layer that the head replaces; None: the last linear layer.
             prediction: Options that turn logits into predictions; None: defaults.
             training: Training options; None: defaults.
+            lung_crop: Height and width of the crop to the lungs that the network receives; None: the whole image.
         """
         super().__init__()
         prediction = PredictionOptions() if prediction is None else prediction
         training = TrainingOptions() if training is None else training
-        self.save_hyperparameters(ignore=["input_format", "prediction", "training"], logger=False)
+        optional = ["lung_crop"] if lung_crop is None else []  # omitted, so that earlier versions read checkpoints
+        self.save_hyperparameters(ignore=["input_format", "prediction", "training", *optional], logger=False)
         self.hparams.update(input_format.provenance())
         self.classes, self.input_format = list(classes), input_format
         self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
         weights = None if training.class_weights is None else torch.tensor(training.class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.backbone, self.head = build_backbone(
-            architecture, training.weights, head_path, input_format.size, len(classes), freeze
+            architecture, training.weights, head_path, input_format.size, len(classes), freeze, lung_crop
         )
         self.make_optimizer, self.make_scheduler = training.optimizer, training.scheduler
         self.fine_tuning = None if freeze or training.weights is None else training.fine_tuning

@@ -68,7 +68,7 @@ def fast_copy(backbone: Backbone, image_size: int) -> Backbone:
     """Return a faster frozen copy that computes the same features, up to rounding."""
     copied = copy.deepcopy(backbone)
     freeze_module(copied)
-    copied.network = fold_batch_norm(copied.network, image_size)
+    copied.network = fold_batch_norm(copied.network, backbone.network_size(image_size))
     return copied.to(memory_format=torch.channels_last)
 
 

@@ -130,6 +130,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "histogram": (lambda value: value in HISTOGRAMS, f"one of {', '.join(HISTOGRAMS)}"),
     "freeze": (_flag, "true or false"),
     "head_path": (_optional(_matches(_LAYER)), "the path of a layer, or null"),
+    "lung_crop": (_optional(_pixels), f"a whole number of pixels from 1 to {_MAX_PIXELS}, or null"),
     "threshold": (_number(0, 1), "a probability from 0 to 1"),
     # Calibration fits temperatures between 1/20 and 20. Far outside, logits overflow or vanish in single precision.
     "temperature": (_number(1e-6, 1e6), "a number from 1e-06 to 1e+06"),

@@ -39,8 +39,9 @@ class LungLocator(nn.Module):
         """
         images = images.detach()
         with torch.autocast(images.device.type, enabled=False):
-            logits: Tensor = self.network(standardize(resample(images[:, 0].float(), SIDE, SIDE)))
-        return torch.sigmoid(logits)
+            inputs = standardize(resample(images[:, 0].float(), SIDE, SIDE))
+            logits: Tensor = self.network(inputs.to(self.network.output.weight.dtype))
+        return torch.sigmoid(logits.float())
 
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the box around both lungs and its confidence; see `forward` and `find_boxes`."""

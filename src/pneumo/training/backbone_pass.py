@@ -129,6 +129,7 @@ class BackbonePass:
         """Return everything that determines the backbone's output for an image."""
         return {
             "architecture": self.architecture,
+            **({} if self.backbone.crop is None else {"lung_crop": self.backbone.crop.size}),
             "weights": _hash_weights(self.backbone),
             "data": self.datamodule.content_hash,
             "images": len(self.datamodule.radiographs),

@@ -30,6 +30,7 @@ from pneumo.models.hyperparameters import PredictionOptions
 from pneumo.training.callbacks import History, RecordConfig
 from pneumo.training.checkpoints import CheckpointWriter
 from pneumo.training.class_checks import check_targets, config_errors, require_instance, try_schedule
+from pneumo.training.lung_training import load_locator
 
 _HARMLESS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # between Lightning 2.6 and newer PyTorch
@@ -141,7 +142,7 @@ def _make_classifier(
     model, loss = cfg.model, cfg.loss
     labels = [image.label for image in datamodule.splits["train"]]
     with config_errors("model"):
-        return (HeadClassifier if model.freeze else Classifier)(
+        classifier = (HeadClassifier if model.freeze else Classifier)(
             model.architecture,
             datamodule.classes,
             datamodule.input_format,
@@ -157,7 +158,11 @@ def _make_classifier(
                 scheduler=scheduler,
                 batch_size=datamodule.batch_size,
             ),
+            model.get("lung_crop"),  # configurations of earlier versions have none
         )
+    if classifier.backbone.crop is not None:
+        classifier.backbone.crop.locator = load_locator(datamodule.cache_dir)
+    return classifier
 
 
 def _make_trainer(cfg: DictConfig, hardware: Hardware, own: list[Callback], writer: CheckpointWriter) -> Trainer:
