@@ -40,8 +40,8 @@ class LungLocator(nn.Module):
         images = images.detach()
         with torch.autocast(images.device.type, enabled=False):
             inputs = standardize(resample(images[:, 0].float(), SIDE, SIDE))
-            logits: Tensor = self.network(inputs.to(self.network.output.weight.dtype))
-        return torch.sigmoid(logits.float())
+            logits: Tensor = self.network(inputs)
+        return torch.sigmoid(logits)
 
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the box around both lungs and its confidence; see `forward` and `find_boxes`."""
@@ -67,13 +67,13 @@ class HullNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map standardized images, (N, 64, 64), to the logits of the hull, (N, 64, 64)."""
         levels: list[Tensor] = []
-        features = images[:, None]
+        features = images[:, None].to(self.output.weight.dtype)  # half precision with trainer.precision=bf16-true
         for number, block in enumerate(self.down):
             features = block(max_pool2d(features, 2) if number else features)
             levels.append(features)
         for reduce, block, skip in zip(self.reduce, self.up, levels[-2::-1], strict=True):
             features = block(interpolate(reduce(features), scale_factor=2.0) + skip)
-        return torch.squeeze(self.output(features), 1)
+        return torch.squeeze(self.output(features), 1).float()
 
 
 def standardize(images: Tensor) -> Tensor:
