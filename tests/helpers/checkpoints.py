@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pneumo.common.input_format import InputFormat
+from pneumo.models.backbones import Backbone
 from pneumo.models.classifier import Classifier
 from pneumo.models.fast_inference import fast_copy
 from pneumo.models.hyperparameters import PredictionOptions
@@ -44,7 +45,9 @@ def smooth_images(count: int, size: int) -> Tensor:
     return (255 * nn.functional.interpolate(noise, size, mode="bilinear")).to(torch.uint8)
 
 
-def write_untrained(path: Path, architecture: str, size: int, flip: bool = True, classes: int = 2) -> Path:
+def write_untrained(
+    path: Path, architecture: str, size: int, flip: bool = True, classes: int = 2, lung_crop: int | None = None
+) -> Path:
     """Write the checkpoint of any network with varied predictions for smooth images.
 
     Args:
@@ -53,12 +56,15 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
         size: Height and width of the images in pixels.
         flip: Enable flip averaging.
         classes: Number of classes, 2 or 3.
+        lung_crop: Height and width of the crop in pixels, whose boxes are random; None: no crop.
     """
     torch.manual_seed(0)
     prediction = PredictionOptions(temperature=0.7, flip_test=flip, threshold=0.4, margin=0.3)
     names = CLASSES if classes == 2 else SUBTYPES
-    classifier = Classifier(architecture, names, InputFormat(size, 0.875), prediction=prediction)
+    classifier = Classifier(architecture, names, InputFormat(size, 0.875), prediction=prediction, lung_crop=lung_crop)
     images = smooth_images(48, size)
+    if lung_crop is not None:
+        use_random_boxes(classifier.backbone, images)
     _fit_batch_norm(classifier.backbone, images[:16])
     classifier.eval()
     levels = MultiLevelBackbone(fast_copy(classifier.backbone, size), size)
@@ -68,10 +74,22 @@ def write_untrained(path: Path, architecture: str, size: int, flip: bool = True,
     return _save(path, classifier, torch.cat(means), 32, levels.channels)
 
 
+def use_random_boxes(backbone: Backbone, images: Tensor) -> None:
+    """Make the random locator of a backbone confident, so that crops differ from the whole images."""
+    assert backbone.crop is not None
+    output = backbone.crop.locator.network.output
+    assert output.bias is not None
+    logits = torch.logit(backbone.crop.locator(images))
+    scale = 200 / logits.std()
+    with torch.no_grad():
+        output.weight.mul_(scale)
+        output.bias.sub_(logits.quantile(0.997)).mul_(scale)
+
+
 def _fit_batch_norm(backbone: nn.Module, images: Tensor) -> None:
     """Set batch-normalization statistics to those of images, since deep networks otherwise output constants."""
     for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.training:
             module.momentum = 1.0
     with torch.no_grad():
         backbone(images)

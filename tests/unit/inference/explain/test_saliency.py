@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pneumo.common.input_format import InputFormat
 from pneumo.errors import ConfigError
 from pneumo.inference.explain.saliency import METHODS, Layer, SaliencyMapper
 from pneumo.models.classifier import Classifier
@@ -139,3 +140,24 @@ def test_a_network_without_such_a_layer_is_an_error_that_suggests_occlusion() ->
 def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"method=lime is unknown: .* hirescam, gradcam, occlusion"):
         SaliencyMapper(spots(), "lime")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_of_crops_are_placed_in_the_whole_image(method: str) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier("pneumo/xraychestnet", ["NORMAL", "PNEUMONIA"], InputFormat(40), lung_crop=32)
+    classifier.backbone.network, classifier.head = Spots(), nn.Linear(1, 2)
+    classifier.head.weight.data = torch.tensor([[-1.0], [1.0]])
+    crop = classifier.eval().backbone.crop
+    assert crop is not None
+    box = torch.tensor([[0.1, 0.25, 0.6, 0.95]])
+    crop.boxes = lambda images: box.expand(len(images), 4)  # type: ignore[method-assign]
+    image = torch.zeros(1, 1, 40, 40, dtype=torch.uint8)
+    image[..., 28:33, 8:13] = 255
+    image[..., 4:9, 30:35] = 255  # outside the box
+    (saliency,) = SaliencyMapper(classifier, method)(image)
+    row, column = divmod(int(saliency.argmax()), 40)
+    assert abs(row - 30) <= 3
+    assert abs(column - 10) <= 3
+    assert saliency.shape == (40, 40)
+    assert saliency[:10].max() == saliency[:, :4].max() == saliency[:, 24:].max() == saliency[38:].max() == 0

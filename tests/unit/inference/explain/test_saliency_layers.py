@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumo.inference.explain.saliency import Layer, find_layer
+from pneumo.inference.explain.saliency_layers import Layer, find_layer
 from pneumo.models.backbones import build_backbone, freeze_module
 from pneumo.models.feature_maps import Layout
 

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from helpers.checkpoints import smooth_images, write_untrained
 from helpers.damaged_images import SMOOTH_IMAGES, encode_image
 
@@ -120,6 +121,19 @@ def test_a_checkpoint_without_ood_detector_can_be_exported(suffix: str, checkpoi
     path, exported = tmp_path / "best.ckpt", tmp_path / f"network{suffix}"
     write_checkpoint(content, path)
     write_checked(CheckpointNetwork(path), path, smooth_images(5, SIZE).numpy(), exported)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_crop_to_the_lungs_is_exported(suffix: str, tmp_path: Path) -> None:
+    checkpoint = write_untrained(tmp_path / "best.ckpt", "pneumo/xraychestnet", 48, lung_crop=32)
+    crop = Classifier.load_from_checkpoint(checkpoint).backbone.crop
+    images = smooth_images(5, 48)
+    assert crop is not None
+    assert (crop.boxes(images) - torch.tensor([0, 0, 1, 1])).abs().max() > 0.03
+    exported, _ = write_checked(CheckpointNetwork(checkpoint), checkpoint, images.numpy(), tmp_path / f"a{suffix}")
+    np.testing.assert_allclose(
+        exported.score(images[:3].numpy())[0], CheckpointNetwork(checkpoint).score(images[:3].numpy())[0], atol=1e-5
+    )
 
 
 def test_nan_exceeds_the_tolerance() -> None:
