@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from pneumo.common.input_format import InputFormat
 from pneumo.errors import ConfigError
-from pneumo.inference.explain.saliency import METHODS, Layer, SaliencyMapper
+from pneumo.inference.explain.saliency import METHODS, SaliencyMapper
+from pneumo.inference.explain.saliency_layers import Layer
 from pneumo.models.classifier import Classifier
 from pneumo.models.feature_maps import Layout
 
