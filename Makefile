@@ -53,7 +53,7 @@ lint: $(READY) ## check style, formatting, types and the direction of imports
 	@$(BIN)/lint-imports
 
 bench: $(READY) ## run the speed benchmarks on phantoms, several minutes each; FULL=--full uses PNEUMO_DATA_ROOT
-	@for script in $(filter-out %/harness.py %/plain.py %/development_sets.py,$(wildcard benchmarks/*.py)); do \
+	@for script in $(filter-out %/harness.py %/plain.py %/development_sets.py %/combinations.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$script $(FULL)"; $(BIN)/python $$script $(FULL) || exit 1; done
 
 board: $(CORE) ## start TensorBoard on the results in outputs/

@@ -1,6 +1,9 @@
 """Effects of changes to experiment=robust, in a Plackett-Burman design of 24 runs without the official test images.
 
 python benchmarks/recipe.py --full --adults FOLDER
+python benchmarks/recipe.py --full --adults FOLDER --settings model=efficientnet_lite1 augment.noise=0.1
+
+With --settings, three runs with these settings are measured instead, with their ensemble and the mean of their weights.
 
 Each run trains and is measured on three development sets: held-out ranges of patient numbers, corrupted versions of
 them, and adults of another source. FOLDER contains their labels.csv with the columns file, label and view (AP or PA).
@@ -21,13 +24,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rich
+from combinations import combine
 from development_sets import SETS, Data, measure
 from rich.table import Table
 from scipy.special import logit
 from scipy.stats import t
 
 from pneumo.common.files import write_text
-from pneumo.common.plain_data import format_rows
+from pneumo.common.plain_data import format_rows, hash_plain
 
 Floats = npt.NDArray[np.float64]
 Levels = tuple[int, ...]
@@ -122,24 +126,48 @@ def effects(levels: npt.ArrayLike, values: Floats) -> dict[str, tuple[float, flo
     return {name: (value, error, value - quantile * error, value + quantile * error) for name, value, error in rows}
 
 
-def run_all(folder: Path, data: Data, short: bool) -> None:
+def run_design(folder: Path, data: Data, short: bool) -> None:
     """Train and measure the runs of the design, then print and write their values and the effects."""
     runs = {seed: row for seed, row in design().items() if not short or seed < 2}
-    measured = []
-    for seed, levels in runs.items():
-        path = folder / f"seed-{seed:02d}.json"
-        if not path.is_file():
-            checkpoint = train_run(folder / path.stem, data, seed, overrides(levels), short)
-            write_text(path, json.dumps(measure(checkpoint, data), indent=2) + "\n")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        measured.append({"criterion": criterion(values), **values})
-    names = list(measured[0])
-    table = [("seed", *FACTORS, *names)]
-    for (seed, levels), values in zip(runs.items(), measured, strict=True):
-        table.append((str(seed), *map(str, levels), *(f"{values[name]:.4f}" for name in names)))
-    show("Runs", table, folder / "runs.csv")
+    found = [run_once(folder / f"seed-{seed:02d}", data, seed, overrides(row), short)[1] for seed, row in runs.items()]
+    labels = [(str(seed), *map(str, levels)) for seed, levels in runs.items()]
+    show("Runs", [("seed", *FACTORS, *found[0]), *tabulate(labels, found)], folder / "runs.csv")
     if not short:
-        show("Effects", tabulate_effects(list(runs.values()), measured), folder / "effects.csv")
+        show("Effects", tabulate_effects(list(runs.values()), found), folder / "effects.csv")
+
+
+def run_settings(folder: Path, data: Data, settings: Sequence[str], short: bool) -> None:
+    """Train and measure three runs with the same settings, their ensemble and the mean of their weights."""
+    folder = folder / hash_plain(sorted(settings))
+    runs = [run_once(folder / f"seed-{seed}", data, seed, settings, short) for seed in range(2 if short else 3)]
+    combined = combine([checkpoint for checkpoint, _ in runs], folder)
+    names = [f"seed {seed}" for seed in range(len(runs))] + list(combined)
+    found = [values for _, values in runs] + [measure_once(path, data) for path in combined.values()]
+    rows = tabulate([(name,) for name in names], found)
+    show(" ".join(settings), [("run", *found[0]), *rows], folder / "runs.csv")
+
+
+def run_once(folder: Path, data: Data, seed: int, changes: Sequence[str], short: bool) -> tuple[Path, dict[str, float]]:
+    """Train and measure a run unless this is done; return its checkpoint and its values."""
+    checkpoint = train_run(folder, data, seed, changes, short)
+    return checkpoint, measure_once(checkpoint, data)
+
+
+def measure_once(checkpoint: Path, data: Data) -> dict[str, float]:
+    """Measure a checkpoint unless the file next to it contains its values, and return them with the criterion."""
+    path = checkpoint.with_suffix(".measured.json")
+    if not path.is_file():
+        values = measure(checkpoint, data)
+        write_text(path, json.dumps({"criterion": criterion(values), **values}, indent=2) + "\n")
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def tabulate(labels: Sequence[Sequence[str]], measured: Sequence[Mapping[str, float]]) -> list[Sequence[str]]:
+    """Return one row per run with its labels and values."""
+    return [
+        (*label, *(f"{value:.4f}" for value in values.values())) for label, values in zip(labels, measured, strict=True)
+    ]
 
 
 def tabulate_effects(levels: Sequence[Levels], measured: Sequence[Mapping[str, float]]) -> list[Sequence[str]]:
@@ -165,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="use the data in PNEUMO_DATA_ROOT (default: phantoms)")
     parser.add_argument("--adults", type=Path, help="folder of adults with labels.csv; required with --full")
+    parser.add_argument("--settings", nargs="+", help="measure three runs with these changes instead of the design")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"), help="folder (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.full and (arguments.adults is None or "PNEUMO_DATA_ROOT" not in os.environ):
@@ -177,7 +206,10 @@ def main() -> None:
         write_phantoms(root, seed=0, train=200, val=16, test=16)
     data = Data(root.absolute() / "train", folder / "images.csv", arguments.adults)
     write_table(data.train, data.table)
-    run_all(folder, data, not arguments.full)
+    if arguments.settings:
+        run_settings(folder, data, arguments.settings, not arguments.full)
+    else:
+        run_design(folder, data, not arguments.full)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pneumo.data.phantoms import write_phantoms
 SCRIPTS = sorted(
     path.name
     for path in (ROOT / "benchmarks").glob("*.py")
-    if path.stem not in ("harness", "plain", "development_sets")
+    if path.stem not in ("harness", "plain", "development_sets", "combinations")
 )
 
 
