@@ -12,6 +12,7 @@ from helpers.decompression_bombs import DECLARED, DEEP, GREY, PIECES
 from helpers.dicom_files import dicom
 from PIL import Image
 
+from pneumo.common.input_format import InputFormat
 from pneumo.audit.properties import read_images
 from pneumo.data.image_tree import read_tree
 from pneumo.data.radiograph import decode, examine_radiograph, read_radiograph
@@ -76,7 +77,7 @@ def test_all_readers_reject_the_same_files_for_the_same_reason(name: str, root: 
     assert reason(examine_radiograph, path) == expected
     assert read_input(path, RULES, keep_preview=False).error == expected  # predict, evaluate, explain
     assert read_input(path.read_bytes(), RULES, keep_preview=True).error == expected  # serve
-    assert reason(decode, path, 32).startswith(f"{path} {expected} Training stops")
+    assert reason(decode, path, InputFormat(32)).startswith(f"{path} {expected} Training stops")
 
 
 def test_training_stops_at_each_rejected_file(root: Path) -> None:
