@@ -12,8 +12,8 @@ from helpers.decompression_bombs import DECLARED, DEEP, GREY, PIECES
 from helpers.dicom_files import dicom
 from PIL import Image
 
-from pneumo.common.input_format import InputFormat
 from pneumo.audit.properties import read_images
+from pneumo.common.input_format import InputFormat
 from pneumo.data.image_tree import read_tree
 from pneumo.data.radiograph import decode, examine_radiograph, read_radiograph
 from pneumo.errors import DataError
