@@ -1,4 +1,3 @@
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +13,9 @@ from pneumo.common.disk import find_user_error
 from pneumo.config.fingerprints import config_hash
 from pneumo.data.datamodule import ChestXrayDataModule
 from pneumo.errors import ConfigError, PneumoError
-from pneumo.models.classifier import Classifier
 from pneumo.training.class_checks import check_targets
 from pneumo.training.components import _avoid_single_images, build
 from pneumo.training.feature_cache import warm_up_head
-from pneumo.training.lung_training import LungTraining, load_locator
 from pneumo.training.metadata import measure_cost
 from pneumo.training.run import run
 
@@ -68,22 +65,6 @@ def test_the_config_hash_of_a_clipped_run_in_mixed_precision_is_reproducible(com
     small = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
     cfg = compose_run(*CLIPPED, *small)
     assert run(cfg)["config_hash"] == config_hash(compose_run(*CLIPPED, *small))
-
-
-@pytest.mark.parametrize("freeze", [False, True])
-def test_a_run_with_a_crop_stores_the_trained_locator(
-    freeze: bool, compose_run: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    short = partial(load_locator, settings=LungTraining(phantoms=8, steps=3, batch_size=4))
-    monkeypatch.setattr("pneumo.training.components.load_locator", short)
-    small = ("model=xraychestnet", f"model.freeze={str(freeze).lower()}", "model.lung_crop=32", "trainer.max_epochs=1")
-    run(cfg := compose_run(*small))
-    classifier = Classifier.load_from_checkpoint(Path(cfg.paths.run_dir) / "checkpoints" / "best.ckpt")
-    assert classifier.backbone.crop is not None
-    assert classifier.backbone.crop.size == 32
-    expected = short(Path(cfg.paths.cache_dir)).state_dict()
-    for name, value in classifier.backbone.crop.locator.state_dict().items():
-        assert name.endswith("num_batches_tracked") or torch.equal(value, expected[name])
 
 
 def test_a_single_image_joins_a_batch_if_the_network_cannot_train_on_it(compose_run: Compose) -> None:
