@@ -65,9 +65,10 @@ class Classifier(CheckpointModule):
         super().__init__()
         prediction = PredictionOptions() if prediction is None else prediction
         training = TrainingOptions() if training is None else training
-        optional = ["lung_crop"] if lung_crop is None else []  # omitted, so that earlier versions read checkpoints
-        self.save_hyperparameters(ignore=["input_format", "prediction", "training", *optional], logger=False)
-        self.hparams.update(input_format.provenance())
+        self.save_hyperparameters("architecture", "classes", logger=False)
+        self.hparams.update({**input_format.provenance(), "freeze": freeze, "head_path": head_path})
+        if lung_crop is not None:  # omitted otherwise, so that earlier versions read checkpoints
+            self.hparams["lung_crop"] = lung_crop
         self.classes, self.input_format = list(classes), input_format
         self.frozen, self.flip_test, self.label_smoothing = freeze, prediction.flip_test, training.label_smoothing
         weights = None if training.class_weights is None else torch.tensor(training.class_weights)
