@@ -73,6 +73,14 @@ def run_evaluate(
     if against is not None:
         options = replace(options, against=load_predictor(against, device, batch_size, as_flag))
     evaluation = evaluate(model, sets, options, selection.split)
+    _report(evaluation, outputs)
+    for path in [] if run is None else record_sets(run, checkpoint, evaluation, sets):
+        print_line(f"Wrote {path} and .csv for `pneumo report`.")
+    return evaluation
+
+
+def _report(evaluation: Evaluation, outputs: OutputFiles) -> None:
+    """Write the requested files and print the results."""
     contents = {"--json": to_json, "--csv": to_csv, "--html": Evaluation.to_html}
     for option, path in outputs.options:
         if path is not None:
@@ -81,6 +89,3 @@ def run_evaluate(
     for _, path in outputs.options:
         if path is not None:
             print_line(f"Wrote {path}.")
-    for path in [] if run is None else record_sets(run, checkpoint, evaluation, sets):
-        print_line(f"Wrote {path} and .csv for `pneumo report`.")
-    return evaluation
