@@ -1,5 +1,8 @@
 """Backbones: networks whose last linear layer is replaced by a new head."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -81,7 +84,8 @@ def build_backbone(
         ConfigError: The architecture is unknown or its head cannot be replaced.
         WeightsError: The weights cannot be found, downloaded or matched to the network.
     """
-    source = create(architecture, lung_crop or image_size)
+    with _named_size(lung_crop):
+        source = create(architecture, lung_crop or image_size)
     network = source.network
     remove_auxiliary_heads(network)
     path = find_head(network, architecture, head_path)
@@ -91,12 +95,24 @@ def build_backbone(
     assert isinstance(features, int)
     network.set_submodule(path, nn.Identity())
     backbone = Backbone(network, torch.tensor(source.mean), torch.tensor(source.std), features, lung_crop)
-    _check_output(backbone, architecture, path, image_size)
+    with _named_size(lung_crop):
+        _check_output(backbone, architecture, path, image_size)
     if freeze:
         freeze_module(backbone)
     # Checkpoints are loaded on the CPU and must reproduce the run bit for bit there.
     backbone.to(memory_format=choose_memory_format("cpu", freeze, backbone.depthwise))
     return backbone, nn.Linear(features, classes)
+
+
+@contextmanager
+def _named_size(lung_crop: int | None) -> Iterator[None]:
+    """Replace data.image_size in errors about the network's input by model.lung_crop if this sets its size."""
+    try:
+        yield
+    except ConfigError as error:
+        if lung_crop is None:
+            raise
+        raise ConfigError(str(error).replace("data.image_size", "model.lung_crop")) from error
 
 
 def find_head(network: nn.Module, architecture: str, head_path: str | None) -> str:
@@ -127,19 +143,20 @@ def freeze_module(module: nn.Module) -> None:
     module.eval()
 
 
-def trains_on_one_image(network: nn.Module, image_size: int) -> bool:
-    """Return whether a network in training mode accepts a batch of one image (1, 1, image_size, image_size) uint8.
+def trains_on_one_image(backbone: Backbone, image_size: int) -> bool:
+    """Return whether a backbone in training mode accepts a batch of one image (1, 1, image_size, image_size) uint8.
 
     Batch normalization requires more than one value per channel, so it fails for one image at a resolution of one
     pixel. Only shapes are computed: weights, running statistics and random number generators do not change.
     """
+    network, size = backbone.network, backbone.network_size(image_size)
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     training = network.training
     network.train()
     try:
         with torch.no_grad():
-            image = torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device="meta")
+            image = torch.zeros(1, 3, size, size, dtype=backbone.mean.dtype, device="meta")
             functional_call(network, shapes, (image,))
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
@@ -160,7 +177,7 @@ def _check_output(backbone: Backbone, architecture: str, path: str, image_size: 
             shape = tuple(backbone(torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8)).shape)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
-            f"{architecture} without {path} fails on images of data.image_size={image_size} "
+            f"{architecture} without {path} fails on images of data.image_size={backbone.network_size(image_size)} "
             f"({short_line(error)}). Use the image size of the architecture, often 224, replace another layer with "
             "model.head_path=PATH, or use another architecture."
         ) from error

@@ -7,7 +7,8 @@ import torch
 from helpers.checkpoints import CLASSES, smooth_images, use_random_boxes, write_untrained
 
 from pneumo.common.input_format import InputFormat
-from pneumo.models.backbones import build_backbone
+from pneumo.errors import ConfigError
+from pneumo.models.backbones import build_backbone, trains_on_one_image
 from pneumo.models.checkpoint_reader import read_checkpoint
 from pneumo.models.classifier import Classifier
 from pneumo.models.fine_tuning import FineTuning, TrainingOptions
@@ -59,3 +60,16 @@ def test_the_locator_is_not_trained(fine_tuning: FineTuning | None) -> None:
     assert all(torch.equal(value, before[name]) for name, value in crop.state_dict().items())
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert trained.isdisjoint(map(id, crop.parameters()))
+
+
+def test_an_error_about_the_size_names_the_setting_of_the_crop() -> None:
+    with pytest.raises(ConfigError, match=r"model\.lung_crop=8 is too small.*Set model\.lung_crop=224"):
+        build_backbone("pneumo/xraychestnet", None, None, 48, 2, lung_crop=8)
+    with pytest.raises(ConfigError, match=r"fails on images of model\.lung_crop=20 "):
+        build_backbone("torchvision/alexnet", None, None, 224, 2, lung_crop=20)
+
+
+@pytest.mark.parametrize(("lung_crop", "expected"), [(32, False), (64, True)])
+def test_the_size_of_the_crop_determines_support_of_batches_with_one_image(lung_crop: int, expected: bool) -> None:
+    backbone, _ = build_backbone("torchvision/shufflenet_v2_x0_5", None, None, 96, 2, lung_crop=lung_crop)
+    assert trains_on_one_image(backbone, 96) is expected

@@ -30,6 +30,14 @@ def test_the_network_is_constant_in_training(locator: LungLocator) -> None:
     assert torch.equal(maps, before)
 
 
+def test_maps_of_a_network_in_half_precision_are_single_precision(locator: LungLocator) -> None:
+    images = torch.randint(0, 256, (2, 1, 70, 70), dtype=torch.uint8)
+    expected = locator(images)
+    maps = locator.to(torch.bfloat16)(images)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps, expected, rtol=0, atol=0.02)
+
+
 def test_brightness_and_contrast_do_not_change_standardized_images() -> None:
     images = 255 * torch.rand(2, 64, 64)
     torch.testing.assert_close(standardize(images), standardize(0.5 * images + 60), rtol=0.2, atol=0)
